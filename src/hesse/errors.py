@@ -1,0 +1,117 @@
+"""Every error Hesse raises on purpose. Each says what was expected, what came, and what to do.
+
+Two branches, told apart by the exit code of the command line: the request was wrong (`RequestError`, 2), or the
+request was fine and the work failed (`WorkError`, 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "EngineError",
+    "FileFormatError",
+    "GeometryError",
+    "HesseError",
+    "IdentityError",
+    "InterruptedRunError",
+    "LabelShapeError",
+    "LabelValueError",
+    "MissingExtraError",
+    "MissingLabelError",
+    "NonFiniteLossError",
+    "RequestError",
+    "UnitError",
+    "UnknownElementError",
+    "UnknownOptionError",
+    "WorkError",
+    "WriteError",
+    "nearest_name",
+]
+
+
+class HesseError(Exception):
+    """Root of all deliberate errors."""
+
+    exit_code = 1
+
+
+class RequestError(HesseError):
+    """What was asked cannot be done as asked: change the request or the input."""
+
+    exit_code = 2
+
+
+class ConfigError(RequestError):
+    """A configuration value of the wrong type or out of range."""
+
+
+class UnknownOptionError(ConfigError):
+    """A configuration key, tag or kind that does not exist."""
+
+
+class UnitError(RequestError):
+    """Units are missing, unknown, or not the expected kind."""
+
+
+class FileFormatError(RequestError):
+    """A file is unreadable, truncated, of another format, or of a newer version."""
+
+
+class LabelShapeError(RequestError):
+    """A label whose shape does not fit its structure."""
+
+
+class LabelValueError(RequestError):
+    """A label that is not a finite number."""
+
+
+class MissingLabelError(RequestError):
+    """The work needs labels that the data do not hold."""
+
+
+class IdentityError(RequestError):
+    """Labels that contradict each other: rotating a molecule must rotate its gradient."""
+
+
+class GeometryError(RequestError):
+    """A geometry no potential can answer for: atoms on top of each other, non-finite positions."""
+
+
+class UnknownElementError(RequestError):
+    """An element that a potential was not made for."""
+
+
+class MissingExtraError(RequestError):
+    """An optional package is needed and not installed."""
+
+
+class WorkError(HesseError):
+    """The request was right; doing it failed."""
+
+
+class EngineError(WorkError):
+    """An engine did not deliver (no convergence, non-finite numbers, an outside program that died)."""
+
+
+class NonFiniteLossError(WorkError):
+    """Training met a loss that is not a finite number."""
+
+
+class WriteError(WorkError):
+    """A file could not be written. What was there before is unharmed."""
+
+
+class InterruptedRunError(WorkError):
+    """The user, or the queue, asked the run to stop. Its state is saved; the same command continues it."""
+
+
+def nearest_name(name: str, valid: Iterable[str]) -> str:
+    """A sentence that helps somebody who mistyped `name`: the nearest valid name, or all of them."""
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    if close:
+        return f'Did you mean "{close[0]}"?'
+    return f"Valid: {', '.join(options)}."

@@ -1,0 +1,48 @@
+"""The few operations whose derivatives go wrong when written naively.
+
+Training on curvature differentiates the energy three times: twice in positions, once in parameters. A bare square root
+at zero, a cutoff with a kink in its second derivative, or a padded entry that divides by zero ruins such a run without
+a message. Everything here has finite derivatives of all orders that Hesse takes, at every input it documents.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["cosine_cutoff", "masked_norm", "norm", "smooth_cutoff", "sqrt_plus"]
+
+
+def norm(vectors: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any"]:
+    """Length of each vector. At the zero vector the value and every derivative are zero, never NaN."""
+    squared = vectors.square().sum(-1)
+    empty = squared == 0
+    return torch.where(empty, 0.0, torch.where(empty, 1.0, squared).sqrt())
+
+
+def masked_norm(vectors: Float[Tensor, "*any 3"], mask: Bool[Tensor, "*any"], *, fill: float) -> Float[Tensor, "*any"]:
+    """Length of the vectors that `mask` keeps; `fill`, with zero derivatives, elsewhere."""
+    squared = torch.where(mask, vectors.square().sum(-1), fill * fill)
+    return squared.sqrt()
+
+
+def sqrt_plus(squared: Float[Tensor, "*any"], epsilon: float) -> Float[Tensor, "*any"]:
+    """`sqrt(squared + epsilon)` for squared >= 0: a rounded absolute value. Third derivatives grow like 1/epsilon."""
+    return (squared + epsilon).sqrt()
+
+
+def smooth_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
+    """`1 − x⁴(35 − 84x + 70x² − 20x³)` with x = r/cutoff, and 0 beyond: the lowest polynomial step whose first three
+    derivatives vanish at both ends, so energy, forces, curvature and its slope are continuous when an atom crosses."""
+    x = (distances / cutoff).clamp(max=1.0)
+    x2 = x * x
+    return 1.0 - x2 * x2 * (35.0 - 84.0 * x + 70.0 * x2 - 20.0 * x2 * x)
+
+
+def cosine_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
+    """`cos²(πr/2R)`, and 0 beyond: the cutoff published with HIP-NN. Its second derivative jumps at the cutoff."""
+    x = (distances / cutoff).clamp(max=1.0)
+    return torch.cos(0.5 * math.pi * x).square()

@@ -1,0 +1,299 @@
+"""The one record for values that belong to structures: references, predictions, teacher outputs, engine results.
+
+Axes: structures; atoms of all structures, end to end; probes = directions per structure. An absent label is marked in
+its mask and holds NaN, never zero, so that a forgotten mask shows itself. Units: eV, Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hesse.errors import LabelShapeError
+from hesse.structures.ragged import offsets_of, owners_of, ragged_indices
+
+__all__ = ["Labels"]
+
+_PER_STRUCTURE = ("energy", "stress", "energy_error", "forces_error", "hessian_error", "penalty")
+_PER_ATOM = ("forces", "atomic_energies")
+_PER_PROBE_AND_ATOM = ("probes", "hvp")
+_MASKED = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Labels:
+    """Values for a batch of structures; every field but `n_atoms` may be absent (None).
+
+    Attributes:
+        n_atoms: size of each structure.
+        energy: eV.
+        forces: eV/Å, minus the gradient.
+        probes: directions of the Hessian-vector products, dimensionless.
+        hvp: `H v` along each probe, eV/Å² (times the unit of the probe).
+        hessian: the `(n, 3, n, 3)` blocks of the structures that have one (`hessian_mask`), flattened, end to end, eV/Å².
+        atomic_energies: eV; sum to the energy.
+        stress: eV/Å³, derivative of the energy by strain over volume.
+        *_mask: which structures hold the label; None means all of them.
+        *_error: estimated root-mean-square error per component of the label, in the label's unit.
+        penalty: a potential's own regulariser, dimensionless (predictions only).
+    """
+
+    n_atoms: Int[Tensor, "structures"]
+    energy: Float[Tensor, "structures"] | None = None
+    forces: Float[Tensor, "atoms 3"] | None = None
+    probes: Float[Tensor, "probes atoms 3"] | None = None
+    hvp: Float[Tensor, "probes atoms 3"] | None = None
+    hessian: Float[Tensor, "elements"] | None = None
+    atomic_energies: Float[Tensor, "atoms"] | None = None
+    stress: Float[Tensor, "structures 3 3"] | None = None
+    energy_mask: Bool[Tensor, "structures"] | None = None
+    forces_mask: Bool[Tensor, "structures"] | None = None
+    hvp_mask: Bool[Tensor, "probes structures"] | None = None
+    hessian_mask: Bool[Tensor, "structures"] | None = None
+    atomic_energies_mask: Bool[Tensor, "structures"] | None = None
+    stress_mask: Bool[Tensor, "structures"] | None = None
+    energy_error: Float[Tensor, "structures"] | None = None
+    forces_error: Float[Tensor, "structures"] | None = None
+    hvp_error: Float[Tensor, "probes structures"] | None = None
+    hessian_error: Float[Tensor, "structures"] | None = None
+    penalty: Float[Tensor, "structures"] | None = None
+
+    def __post_init__(self) -> None:
+        s, a = len(self.n_atoms), int(self.n_atoms.sum())
+        for name in _PER_STRUCTURE:
+            self._expect(name, (s, 3, 3) if name == "stress" else (s,))
+        for name in _PER_ATOM:
+            self._expect(name, (a, 3) if name == "forces" else (a,))
+        if (self.hvp is None) != (self.probes is None) and self.probes is None:
+            raise LabelShapeError("Hessian-vector products need the probes they were taken along: give both")
+        probes = 0 if self.probes is None else self.probes.shape[0]
+        for name in _PER_PROBE_AND_ATOM:
+            self._expect(name, (probes, a, 3))
+        for name in ("energy", "forces", "hessian", "atomic_energies", "stress"):
+            self._expect(f"{name}_mask", (s,))
+        self._expect("hvp_mask", (probes, s))
+        self._expect("hvp_error", (probes, s))
+        if self.hessian is not None:
+            self._expect("hessian", (int(self.hessian_lengths().sum()),))
+
+    def _expect(self, name: str, shape: tuple[int, ...]) -> None:
+        value = getattr(self, name)
+        if value is not None and tuple(value.shape) != shape:
+            raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
+
+    # --- one structure -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def of(
+        cls,
+        n_atoms: int,
+        *,
+        energy: float | None = None,
+        forces: ArrayLike | None = None,
+        probes: ArrayLike | None = None,
+        hvp: ArrayLike | None = None,
+        hessian: ArrayLike | None = None,
+        atomic_energies: ArrayLike | None = None,
+        stress: ArrayLike | None = None,
+        energy_error: float | None = None,
+        forces_error: float | None = None,
+        hvp_error: ArrayLike | None = None,
+        hessian_error: float | None = None,
+        structure_id: str = "?",
+    ) -> Labels:
+        """Labels of one structure from arrays (float64).
+
+        Shapes: forces `[n, 3]`, probes and hvp `[k, n, 3]`, hessian `(n, 3, n, 3)`, hvp_error `[k]`, stress `[3, 3]`.
+
+        Raises:
+            LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
+        """
+
+        def put(name: str, value: ArrayLike | None, shape: tuple[int | None, ...], hint: str = "") -> Tensor | None:
+            if value is None:
+                return None
+            array = np.array(value, dtype=np.float64)
+            fits = len(array.shape) == len(shape) and all(
+                want is None or got == want for got, want in zip(array.shape, shape, strict=True)
+            )
+            if not fits:
+                wanted = tuple("any" if want is None else want for want in shape)
+                raise LabelShapeError(
+                    f'structure "{structure_id}": {name} of shape {array.shape}, expected {wanted}.{hint}'
+                )
+            return torch.from_numpy(array)
+
+        n = n_atoms
+        flat_hint = f" A flat one of {9 * n * n} numbers: .reshape({n}, 3, {n}, 3)."
+        block = put("hessian", hessian, (n, 3, n, 3), flat_hint)
+        error = put("hvp_error", hvp_error, (None,))
+        scalars = {
+            name: None if value is None else torch.tensor([float(value)], dtype=torch.float64)
+            for name, value in {
+                "energy": energy,
+                "energy_error": energy_error,
+                "forces_error": forces_error,
+                "hessian_error": hessian_error,
+            }.items()
+        }
+        stress_tensor = put("stress", stress, (3, 3))
+        return cls(
+            n_atoms=torch.tensor([n]),
+            forces=put("forces", forces, (n, 3)),
+            probes=put("probes", probes, (None, n, 3)),
+            hvp=put("hvp", hvp, (None, n, 3)),
+            hessian=None if block is None else block.reshape(-1),
+            atomic_energies=put("atomic_energies", atomic_energies, (n,)),
+            stress=None if stress_tensor is None else stress_tensor[None],
+            hvp_error=None if error is None else error[:, None],
+            **scalars,
+        )
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
+        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        value, mask = getattr(self, name), getattr(self, f"{name}_mask")
+        if name == "hvp":
+            shape: tuple[int, ...] = (0 if self.probes is None else self.probes.shape[0], len(self))
+        else:
+            shape = (len(self),)
+        if value is None:
+            return torch.zeros(shape, dtype=torch.bool, device=self.n_atoms.device)
+        if mask is None:
+            return torch.ones(shape, dtype=torch.bool, device=self.n_atoms.device)
+        return mask
+
+    def hessian_lengths(self) -> Int[Tensor, "structures"]:
+        """Elements of each structure's block in the flat `hessian`: 9n², or 0 where there is none."""
+        full = 9 * self.n_atoms**2
+        return full if self.hessian_mask is None else full * self.hessian_mask
+
+    def hessian_of(self, index: int) -> Float[Tensor, "n 3 n 3"]:
+        """The Hessian of structure `index`. Raises LabelShapeError when it has none."""
+        if self.hessian is None or not bool(self.mask("hessian")[index]):
+            raise LabelShapeError(f"structure {index} of these labels has no Hessian")
+        n = int(self.n_atoms[index])
+        start = int(offsets_of(self.hessian_lengths())[index])
+        return self.hessian[start : start + 9 * n * n].reshape(n, 3, n, 3)
+
+    def atoms_of(self, index: int) -> slice:
+        """Where the atoms of structure `index` stand in the flat arrays."""
+        start = int(self.n_atoms[:index].sum())
+        return slice(start, start + int(self.n_atoms[index]))
+
+    # --- whole records -------------------------------------------------------------------------------------------
+
+    def map(self, function: Any) -> Labels:
+        """Apply `function` to every floating-point tensor."""
+        changed = {
+            f.name: function(value)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor) and value.is_floating_point()
+        }
+        return replace(self, **changed)
+
+    def detach(self) -> Labels:
+        """The same values without a graph."""
+        return self.map(lambda t: t.detach())
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Labels:
+        """On another device, and floating-point values in another type."""
+        moved: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                moved[f.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        return replace(self, **moved)
+
+    def select(self, indices: Int[Tensor, "chosen"]) -> Labels:
+        """The labels of the structures `indices`, in that order (one may come twice). No loop over structures."""
+        offsets, n = offsets_of(self.n_atoms), self.n_atoms[indices]
+        atoms = ragged_indices(offsets[indices], n)
+        chosen: dict[str, Any] = {"n_atoms": n}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None or f.name in ("n_atoms", "hessian"):
+                continue
+            if f.name in _PER_ATOM:
+                chosen[f.name] = value[atoms]
+            elif f.name in _PER_PROBE_AND_ATOM:
+                chosen[f.name] = value[:, atoms]
+            elif f.name in ("hvp_mask", "hvp_error"):
+                chosen[f.name] = value[:, indices]
+            else:
+                chosen[f.name] = value[indices]
+        if self.hessian is not None:
+            lengths = self.hessian_lengths()
+            chosen["hessian"] = self.hessian[ragged_indices(offsets_of(lengths)[indices], lengths[indices])]
+        return Labels(**chosen)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Labels]) -> Labels:
+        """Labels of all parts, end to end. What some parts lack is masked and NaN in their places."""
+        n_atoms = torch.cat([part.n_atoms for part in parts])
+        merged: dict[str, Any] = {"n_atoms": n_atoms}
+        n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in parts), default=0)
+        for f in fields(cls):
+            name = f.name
+            values = [getattr(part, name) for part in parts]
+            if name == "n_atoms" or name.endswith("_mask") or all(value is None for value in values):
+                continue
+            if name == "hessian":
+                merged[name] = torch.cat([value for value in values if value is not None])
+                continue
+            template = next(value for value in values if value is not None)
+            filled = [_padded(name, value, part, n_probes, template) for value, part in zip(values, parts, strict=True)]
+            merged[name] = torch.cat(filled, dim=1 if name in (*_PER_PROBE_AND_ATOM, "hvp_error") else 0)
+        for name in _MASKED:
+            if name in merged:
+                masks = [part.mask(name) for part in parts]
+                if name == "hvp":
+                    masks = [torch.cat([m, m.new_zeros(n_probes - m.shape[0], m.shape[1])]) for m in masks]
+                mask = torch.cat(masks, dim=-1)
+                if not bool(mask.all()):
+                    merged[f"{name}_mask"] = mask
+        return cls(**merged)
+
+    def hessian_matvec(self, vectors: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
+        """`H v` from the stored Hessians; NaN for structures that have none. No loop over structures."""
+        if self.hessian is None:
+            raise LabelShapeError("these labels hold no Hessians to multiply with")
+        mask = self.mask("hessian")
+        flat = vectors.reshape(vectors.shape[0], -1)
+        rows, columns = self.hessian_coordinates()
+        product = flat.new_zeros(flat.shape).index_add(1, rows, self.hessian.to(flat.dtype) * flat[:, columns])
+        present = mask[owners_of(self.n_atoms)]
+        return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
+
+    def hessian_coordinates(self) -> tuple[Int[Tensor, "elements"], Int[Tensor, "elements"]]:
+        """For each element of the flat `hessian`, its row and column among the 3 x atoms coordinates of the batch."""
+        lengths = self.hessian_lengths()
+        owner = owners_of(lengths)
+        size = 3 * self.n_atoms[owner]
+        inside = torch.arange(len(owner), device=owner.device) - offsets_of(lengths)[owner]
+        start = 3 * offsets_of(self.n_atoms)[owner]
+        return start + inside // size, start + inside % size
+
+
+def _padded(name: str, value: Tensor | None, part: Labels, n_probes: int, template: Tensor) -> Tensor:
+    """`value`, or NaN in its place, with the probe axis lengthened to `n_probes`."""
+    s, a = len(part), int(part.n_atoms.sum())
+    if name in _PER_PROBE_AND_ATOM or name == "hvp_error":
+        tail = (a, 3) if name in _PER_PROBE_AND_ATOM else (s,)
+        have = 0 if value is None else value.shape[0]
+        padding = template.new_full((n_probes - have, *tail), torch.nan)
+        return padding if value is None else torch.cat([value, padding])
+    if value is not None:
+        return value
+    return template.new_full((a if name in _PER_ATOM else s, *template.shape[1:]), torch.nan)

@@ -1,0 +1,26 @@
+"""Index arithmetic for structures of different sizes laid end to end. Everything is vectorised: no loop over structures."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+__all__ = ["offsets_of", "owners_of", "ragged_indices"]
+
+
+def offsets_of(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "blocks+1"]:
+    """Where each block starts, and where the last one ends."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def owners_of(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "items"]:
+    """For each item, the block it belongs to."""
+    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
+
+def ragged_indices(starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "items"]:
+    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end."""
+    before = lengths.cumsum(0) - lengths
+    shift = torch.repeat_interleave(starts - before, lengths)
+    return shift + torch.arange(len(shift), device=lengths.device)

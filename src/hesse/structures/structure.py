@@ -1,0 +1,150 @@
+"""One structure: which atoms, where, in which cell. Frozen; it carries no labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hesse.errors import GeometryError
+from hesse.structures.neighbours import Neighbours, find_neighbours
+
+__all__ = ["Structure", "structure_key"]
+
+
+def structure_key(structure_id: str) -> int:
+    """A 63-bit number that belongs to an id for ever: what random probes are drawn from."""
+    digest = hashlib.blake2b(structure_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Species, positions and an optional cell, with a stable id.
+
+    Attributes:
+        numbers: atomic numbers, `[atoms]`.
+        positions: Å, `[atoms, 3]`.
+        id: stable name; by default a digest of the content.
+        cell: lattice vectors as rows, Å, `[3, 3]`; zeros where there is none.
+        pbc: which of the three directions repeat.
+        charge: total charge in e.
+        multiplicity: spin multiplicity 2S+1.
+        tag: what kind of geometry this is ("relaxed", "nms-300K"); evaluation reports errors per tag.
+        group: what must stay together when data are split (a molecule, a reaction).
+
+    Raises:
+        GeometryError: shapes that do not fit, non-finite positions, a periodic direction without a lattice vector.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    id: str = ""
+    cell: NDArray[np.float64] = field(default_factory=lambda: np.zeros((3, 3)))
+    pbc: tuple[bool, bool, bool] = (False, False, False)
+    charge: int = 0
+    multiplicity: int = 1
+    tag: str = ""
+    group: str = ""
+    _neighbours: dict[float, Neighbours] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        put("numbers", _frozen(self.numbers, np.int64))
+        put("positions", _frozen(self.positions, np.float64))
+        put("cell", _frozen(self.cell, np.float64))
+        put("pbc", tuple(bool(p) for p in self.pbc))
+        if not self.id:
+            put("id", self._content_id())
+        n = len(self.numbers)
+        if self.numbers.ndim != 1 or n == 0 or self.positions.shape != (n, 3):
+            raise GeometryError(
+                f'structure "{self.id}": expected numbers [atoms] and positions [atoms, 3] with at least one atom, '
+                f"got {self.numbers.shape} and {self.positions.shape}"
+            )
+        if self.numbers.min() < 1 or self.numbers.max() > 118:
+            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {set(self.numbers)}')
+        if not np.isfinite(self.positions).all():
+            raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
+        if self.cell.shape != (3, 3) or len(self.pbc) != 3:
+            raise GeometryError(f'structure "{self.id}": expected a cell [3, 3] and pbc [3], got {self.cell.shape}')
+        repeating = self.cell[list(self.pbc)]
+        if len(repeating) and np.linalg.matrix_rank(repeating, tol=1e-3) < len(repeating):
+            raise GeometryError(
+                f'structure "{self.id}": periodic along {self.pbc}, but the lattice vectors {self.cell.tolist()} '
+                "do not span those directions"
+            )
+
+    def _content_id(self) -> str:
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.numbers, np.round(self.positions, 8) + 0.0, np.round(self.cell, 8) + 0.0):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(f"{self.pbc}{self.charge}{self.multiplicity}".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether any direction repeats."""
+        return any(self.pbc)
+
+    def moved(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
+        """The same atoms elsewhere. Without `id`, the new structure is named after its content."""
+        return Structure(
+            self.numbers,
+            np.asarray(positions, dtype=np.float64),
+            id=id or "",
+            cell=self.cell,
+            pbc=self.pbc,
+            charge=self.charge,
+            multiplicity=self.multiplicity,
+            tag=self.tag if tag is None else tag,
+            group=self.group,
+        )
+
+    def neighbours(self, cutoff: float) -> Neighbours:
+        """All pairs closer than `cutoff` (Å), found once and kept."""
+        if cutoff not in self._neighbours:
+            self._neighbours[cutoff] = find_neighbours(self.positions, self.cell, self.pbc, cutoff)
+        return self._neighbours[cutoff]
+
+    def closest_pair(self) -> tuple[float, int, int]:
+        """Shortest distance between two atoms (Å, images included) and the two indices; inf for a lone atom."""
+        if len(self) == 1 and not self.periodic:
+            return np.inf, 0, 0
+        if self.periodic:
+            pairs = self.neighbours(3.0)
+            if len(pairs.distances) == 0:
+                return np.inf, 0, 0
+            k = int(pairs.distances.argmin())
+            return float(pairs.distances[k]), int(pairs.first[k]), int(pairs.second[k])
+        gaps = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
+        np.fill_diagonal(gaps, np.inf)
+        i, j = np.unravel_index(int(gaps.argmin()), gaps.shape)
+        return float(gaps[i, j]), int(i), int(j)
+
+    def require_separated_atoms(self, minimum: float = 0.3) -> None:
+        """Raise GeometryError when two atoms are closer than `minimum` Å: no engine or potential means anything there."""
+        distance, i, j = self.closest_pair()
+        if distance < minimum:
+            raise GeometryError(
+                f'structure "{self.id}": atoms {i} and {j} are {distance:.3f} Å apart (at least {minimum} Å expected). '
+                "Remove the structure, or check that positions are in Å."
+            )
+
+
+def _frozen(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    try:
+        array = np.array(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise GeometryError(f"a structure needs arrays of numbers, got {type(values).__name__}: {error}") from error
+    array.setflags(write=False)
+    return array

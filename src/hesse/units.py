@@ -1,0 +1,52 @@
+"""Units. Inside Hesse everything is eV, Å, u (ASE's system); other units exist only at the doors: readers, writers,
+reports. The values are ASE's (CODATA 2014), so that energies agree with every ASE-based tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ase import units as _ase
+
+from hesse.errors import UnitError, nearest_name
+
+__all__ = ["BOLTZMANN", "ENERGY", "INVERSE_CM", "KCAL_PER_MOL", "LENGTH", "energy_unit", "length_unit"]
+
+BOLTZMANN: Final[float] = float(_ase.kB)
+"""eV/K."""
+
+KCAL_PER_MOL: Final[float] = float(_ase.kcal / _ase.mol)
+"""One kcal/mol in eV."""
+
+INVERSE_CM: Final[float] = float(_ase.invcm)
+"""The energy of one cm⁻¹ in eV; ħω in eV divided by it is a wavenumber."""
+
+ENERGY: Final[Mapping[str, float]] = {
+    "ev": 1.0,
+    "mev": 1e-3,
+    "hartree": float(_ase.Hartree),
+    "rydberg": float(_ase.Rydberg),
+    "kcal/mol": KCAL_PER_MOL,
+    "kj/mol": float(_ase.kJ / _ase.mol),
+}
+"""Energy units by lower-case name, in eV."""
+
+LENGTH: Final[Mapping[str, float]] = {"angstrom": 1.0, "å": 1.0, "bohr": float(_ase.Bohr), "nm": 10.0}
+"""Length units by lower-case name, in Å."""
+
+
+def _look_up(name: str, table: Mapping[str, float], what: str) -> float:
+    try:
+        return table[name.strip().lower()]
+    except KeyError:
+        raise UnitError(f'unknown {what} unit "{name}". {nearest_name(name.lower(), table)}') from None
+
+
+def energy_unit(name: str) -> float:
+    """One `name` in eV (case does not matter). Raises UnitError for an unknown unit."""
+    return _look_up(name, ENERGY, "energy")
+
+
+def length_unit(name: str) -> float:
+    """One `name` in Å (case does not matter). Raises UnitError for an unknown unit."""
+    return _look_up(name, LENGTH, "length")
