@@ -29,6 +29,7 @@ __all__ = [
     "WorkError",
     "WriteError",
     "nearest_name",
+    "require_choice",
 ]
 
 
@@ -115,3 +116,11 @@ def nearest_name(name: str, valid: Iterable[str]) -> str:
     if close:
         return f'Did you mean "{close[0]}"?'
     return f"Valid: {', '.join(options)}."
+
+
+def require_choice(value: str, valid: Iterable[str], what: str) -> str:
+    """`value` if it is one of `valid`. Raises UnknownOptionError with the nearest valid name otherwise."""
+    options = list(valid)
+    if value not in options:
+        raise UnknownOptionError(f'no {what} "{value}". {nearest_name(value, options)}')
+    return value

@@ -1,7 +1,8 @@
 """A batch: structures laid end to end without padding of atoms, with a neighbour matrix.
 
-The neighbour matrix lists, for each atom, up to K neighbours and a mask for the unused places. Messages are then a gather and
-a batched matrix product, which runs 7 to 8 times faster than an edge list with scattered sums on small molecules.
+The neighbour matrix lists, for each atom, up to K neighbours and a mask for the unused places. Messages are then a
+gather and a batched matrix product, which runs 7 to 8 times faster than an edge list with scattered sums on small
+molecules.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def collate(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """A batch from structures, with all pairs below `cutoff` Å. Neighbour lists come from (and stay with) the structures."""
+    """A batch from structures, with all pairs below `cutoff` Å. Neighbour lists stay with the structures."""
     n_atoms = torch.tensor([len(s) for s in structures])
     lists = [s.neighbours(cutoff) for s in structures]
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
@@ -139,7 +140,8 @@ def assemble(
 ) -> Batch:
     """A batch from flat arrays; the one place where pair lists become a neighbour matrix.
 
-    The pairs of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this batch.
+    The neighbours of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this
+    batch.
     """
     atoms = len(numbers)
     width = max(int(pair_counts.max()), 1) if atoms else 1

@@ -37,7 +37,7 @@ class Labels:
         forces: eV/Å, minus the gradient.
         probes: directions of the Hessian-vector products, dimensionless.
         hvp: `H v` along each probe, eV/Å² (times the unit of the probe).
-        hessian: the `(n, 3, n, 3)` blocks of the structures that have one (`hessian_mask`), flattened, end to end, eV/Å².
+        hessian: the `(n, 3, n, 3)` blocks of the structures that have one (`hessian_mask`), flat, end to end, eV/Å².
         atomic_energies: eV; sum to the energy.
         stress: eV/Å³, derivative of the energy by strain over volume.
         *_mask: which structures hold the label; None means all of them.

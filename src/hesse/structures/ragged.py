@@ -1,4 +1,4 @@
-"""Index arithmetic for structures of different sizes laid end to end. Everything is vectorised: no loop over structures."""
+"""Index arithmetic for structures of different sizes laid end to end, without loops over structures."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Structure:
         return float(gaps[i, j]), int(i), int(j)
 
     def require_separated_atoms(self, minimum: float = 0.3) -> None:
-        """Raise GeometryError when two atoms are closer than `minimum` Å: no engine or potential means anything there."""
+        """Raise GeometryError when two atoms are closer than `minimum` Å: nothing can be computed there."""
         distance, i, j = self.closest_pair()
         if distance < minimum:
             raise GeometryError(
