@@ -1,0 +1,6 @@
+"""`python -m hesse` is the command line."""
+
+from hesse.cli.app import main
+
+if __name__ == "__main__":
+    main()
