@@ -208,12 +208,14 @@ class Labels:
         return self.map(lambda t: t.detach())
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Labels:
-        """On another device, and floating-point values in another type."""
+        """On another device, and floating-point values in another type. Energies stay in float64: a total energy of
+        10⁴ eV has no digits left for chemistry in float32."""
         moved: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                moved[f.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+                keep = not value.is_floating_point() or f.name in ("energy", "atomic_energies")
+                moved[f.name] = value.to(device=device, dtype=None if keep else dtype)
         return replace(self, **moved)
 
     def select(self, indices: Int[Tensor, "chosen"]) -> Labels:

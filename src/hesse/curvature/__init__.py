@@ -1,0 +1,5 @@
+"""Derivatives of any potential: forces, Hessian-vector products, Hessians, stress."""
+
+from hesse.curvature.evaluate import evaluate
+
+__all__ = ["evaluate"]

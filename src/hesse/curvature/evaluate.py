@@ -1,0 +1,205 @@
+"""The one door to derivatives: energies, forces, Hessian-vector products, Hessians and stress of any potential.
+
+Every observable is *energy x directions x derivative*. The order is reverse over reverse: the gradient is taken with a
+graph, and `H v` is the gradient of `g · v`. Structures of a batch do not interact, so one pass serves them all: the
+product of the whole batch's block-diagonal Hessian with all directions at once. No class of model is known here.
+
+Axes: structures of a batch; atoms of all structures, end to end; probes = directions per structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hesse.errors import GeometryError, LabelShapeError, RequestError
+from hesse.potential import Potential
+from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
+
+__all__ = ["evaluate"]
+
+DEFAULT_MEMORY_MIB = 1024.0
+"""What one chunk of Hessian columns may take."""
+
+
+def evaluate(
+    potential: Potential,
+    batch: Batch,
+    request: Request,
+    *,
+    create_graph: bool = False,
+    memory_mib: float = DEFAULT_MEMORY_MIB,
+) -> Labels:
+    """What `request` asks, for every structure of the batch.
+
+    Args:
+        potential: any differentiable energy; its `cutoff` must not exceed the one the batch was built for.
+        batch: structures; derivatives are taken in its positions.
+        request: which labels to compute. Probes have shape `[probes, atoms, 3]`.
+        create_graph: keep the graph, so that a loss of the result can be differentiated in parameters (training).
+        memory_mib: bound on the memory of one chunk of Hessian columns (without `create_graph`; with it the graph of
+            all columns is kept and there is no bound).
+
+    Returns:
+        Energies in eV, forces in eV/Å, `H v` and Hessians in eV/Å², stress in eV/Å³.
+
+    Raises:
+        RequestError: the batch's neighbour matrix is shorter than the potential's cutoff.
+        LabelShapeError: probes of the wrong shape.
+        GeometryError: stress was asked of a batch without a periodic structure.
+    """
+    _check(potential, batch, request)
+    second = request.probes is not None or request.hessian
+    first = request.forces or second or request.stress
+    with torch.enable_grad():
+        moved, positions, strain = _leaves(batch, request) if first else (batch, batch.positions, None)
+        with _graph(first or create_graph), _measured(second and not create_graph) as saved:
+            atomic, penalty = potential.energies_and_penalty(moved)
+            if atomic.shape != (len(batch.numbers),):
+                raise LabelShapeError(
+                    f"{type(potential).__name__} returned energies of shape {tuple(atomic.shape)}, "
+                    f"expected one per atom: {(len(batch.numbers),)}"
+                )
+            energy = batch.sum_by_structure(atomic)
+            gradient = stress = None
+            if first:
+                leaves = [positions] if strain is None else [positions, strain]
+                slopes = _gradients(energy.sum(), leaves, create_graph=create_graph or second)
+                gradient = slopes[0]
+                if strain is not None:
+                    stress = _stress(batch, slopes[1])
+        hvp = hessian = None
+        if request.probes is not None:
+            assert gradient is not None
+            hvp = _products(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
+        if request.hessian:
+            assert gradient is not None
+            at_once = None if create_graph else max(1, int(memory_mib * 2**20 / max(saved[0], 1)))
+            hessian = _dense(gradient, positions, batch, create_graph, at_once)
+    result = Labels(
+        n_atoms=batch.n_atoms,
+        energy=energy if request.energy else None,
+        forces=-gradient if request.forces and gradient is not None else None,
+        probes=request.probes,
+        hvp=hvp,
+        hessian=hessian,
+        atomic_energies=atomic if request.atomic_energies else None,
+        stress=stress,
+        stress_mask=None if stress is None else batch.pbc.all(-1),
+        penalty=penalty,
+    )
+    return result if create_graph else result.detach()
+
+
+def _check(potential: Potential, batch: Batch, request: Request) -> None:
+    if batch.cutoff < potential.cutoff:
+        raise RequestError(
+            f"the batch lists neighbours up to {batch.cutoff} Å, but {type(potential).__name__} needs them up to "
+            f"{potential.cutoff} Å: build it with collate(structures, potential.cutoff)"
+        )
+    if request.probes is not None:
+        shape = tuple(request.probes.shape)
+        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (len(batch.numbers), 3):
+            raise LabelShapeError(
+                f"probes of shape {shape}, expected [probes, atoms, 3] with {len(batch.numbers)} atoms in the batch"
+            )
+    if request.stress and not bool(batch.pbc.all(-1).any()):
+        raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
+
+
+def _leaves(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
+    """The batch on fresh differentiable positions; where stress is asked, under a zero strain of every cell."""
+    positions = batch.positions.detach().requires_grad_(True)
+    if not request.stress:
+        return batch.replace(positions=positions), positions, None
+    strain = positions.new_zeros(len(batch), 3, 3).requires_grad_(True)
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    shifted = positions + (positions[:, None] @ symmetric[batch.owner])[:, 0]
+    return batch.replace(positions=shifted, cell=batch.cell + batch.cell @ symmetric), positions, strain
+
+
+@contextmanager
+def _graph(wanted: bool) -> Iterator[None]:
+    with torch.set_grad_enabled(wanted):
+        yield
+
+
+@contextmanager
+def _measured(wanted: bool) -> Iterator[list[int]]:
+    """Counts the bytes that the graph keeps for the next derivative: what one more direction costs in memory."""
+    total = [0]
+    if not wanted:
+        yield total
+        return
+    seen: set[int] = set()
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        yield total
+
+
+def _gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:
+    if not output.requires_grad:  # a constant energy, such as a bare element reference
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(output, leaves, create_graph=create_graph, materialize_grads=True))
+
+
+def _products(
+    gradient: Tensor,
+    positions: Tensor,
+    directions: Float[Tensor, "probes atoms 3"],
+    create_graph: bool,
+    keep: bool,
+) -> Float[Tensor, "probes atoms 3"]:
+    """`H v` for all directions. One direction takes the plain path; several go through one vectorised pass."""
+    directions = directions.to(gradient.dtype)
+    if not gradient.requires_grad:  # an energy linear in positions
+        return torch.zeros_like(directions)
+    several = directions.shape[0] > 1
+    (product,) = torch.autograd.grad(
+        gradient,
+        positions,
+        grad_outputs=directions if several else directions[0],
+        is_grads_batched=several,
+        create_graph=create_graph,
+        retain_graph=keep or create_graph,
+        materialize_grads=True,
+    )
+    return product if several else product[None]
+
+
+def _dense(
+    gradient: Tensor, positions: Tensor, batch: Batch, create_graph: bool, at_once: int | None
+) -> Float[Tensor, "elements"]:
+    """Hessians of all structures, flat. Row c of every structure is computed in the same pass."""
+    rows = 3 * int(batch.n_atoms.max())
+    atom = torch.arange(len(batch.owner), device=batch.owner.device) - offsets_of(batch.n_atoms)[batch.owner]
+    coordinate = 3 * atom[:, None] + torch.arange(3, device=atom.device)
+    step = rows if at_once is None else min(rows, at_once)
+    chunks = []
+    for start in range(0, rows, step):
+        wanted = torch.arange(start, min(start + step, rows), device=atom.device)
+        one_hot = (coordinate[None] == wanted[:, None, None]).to(gradient.dtype)
+        chunks.append(_products(gradient, positions, one_hot, create_graph, keep=start + step < rows))
+    table = torch.cat(chunks).reshape(rows, -1)
+    owner = owners_of(9 * batch.n_atoms**2)
+    size = 3 * batch.n_atoms[owner]
+    inside = torch.arange(len(owner), device=owner.device) - offsets_of(9 * batch.n_atoms**2)[owner]
+    return table[inside // size, 3 * offsets_of(batch.n_atoms)[owner] + inside % size]
+
+
+def _stress(batch: Batch, slope: Float[Tensor, "structures 3 3"]) -> Float[Tensor, "structures 3 3"]:
+    """Derivative of the energy by strain, over the volume; NaN for cells that are not periodic in all directions."""
+    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+    whole = batch.pbc.all(-1)[:, None, None]
+    return torch.where(whole, slope / torch.where(whole, volume, 1.0), torch.nan)

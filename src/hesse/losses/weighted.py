@@ -1,0 +1,119 @@
+"""The loss: squared errors of energies, forces, Hessian-vector products and Hessians in one normalisation.
+
+Per structure of N atoms (METHODS 1; arXiv 2603.04523):
+
+    λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)
+
+With `E[v vᵀ] = I` the HVP term estimates the Hessian term without bias, whatever the family of probes, so λ_H and λ_full mean
+the same. Each term is averaged over those structures of the batch that hold the label; a batch in which none does
+contributes nothing. Losses see labels and predictions only, never a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from hesse.errors import MissingLabelError
+from hesse.structures import Labels, owners_of
+
+__all__ = ["TERMS", "Weights", "per_structure_errors", "weighted_loss"]
+
+TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+"""Labels that can supervise, in the order in which they are reported."""
+
+
+class Weights(BaseModel):
+    """How much each term counts. The defaults are the outcome of the study in docs/choosing-weights.md.
+
+    The length in `of_length` is the displacement at which an error in forces (times ℓ) and one in curvature (times ℓ²)
+    matter as much as one in energy; published weights 1 : 0.3 : 0.09 are ℓ = 0.55 Å.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    energy: float = Field(1.0, ge=0)
+    forces: float = Field(0.3, ge=0)
+    hvp: float = Field(0.09, ge=0)
+    hessian: float = Field(0.0, ge=0)
+    atomic_energies: float = Field(0.0, ge=0)
+    stress: float = Field(0.0, ge=0)
+    penalty: float = Field(0.0, ge=0, description="the potential's own regulariser")
+
+    @classmethod
+    def of_length(cls, length: float, *, energy: float = 1.0) -> Weights:
+        """Weights `energy : energy ℓ² : energy ℓ⁴` from one length scale ℓ in Å."""
+        return cls(energy=energy, forces=energy * length**2, hvp=energy * length**4)
+
+    def active(self) -> tuple[str, ...]:
+        """Names of the labels with a weight above zero."""
+        return tuple(name for name in TERMS if getattr(self, name) > 0)
+
+
+def per_structure_errors(predictions: Labels, references: Labels, name: str) -> Float[Tensor, "structures"]:
+    """The normalised squared error of one label for every structure; zero where it is absent.
+
+    Raises:
+        MissingLabelError: predictions lack a label that the references hold.
+    """
+    value, target = getattr(predictions, name), getattr(references, name)
+    if value is None or target is None:
+        raise MissingLabelError(f"the loss of {name} needs it among predictions and references")
+    mask = references.mask(name)
+    n = references.n_atoms.to(target.dtype)
+    if name == "energy":
+        return _kept(value - target, mask).square() / n.sqrt()
+    if name == "stress":
+        return _kept(value - target, mask).square().mean((-2, -1))
+    if name == "hessian":
+        # Only present blocks are stored in the references; predictions hold all of them.
+        if predictions.hessian_mask is not None or references.hessian_mask is not None:
+            value = predictions.select(torch.nonzero(mask)[:, 0]).hessian
+        assert value is not None
+        owner = owners_of(references.hessian_lengths())
+        return _summed((value - target).square(), owner, len(n)) / (9 * n * n)
+    owner = owners_of(references.n_atoms)
+    if name == "atomic_energies":
+        return _summed(_kept(value - target, mask[owner]).square(), owner, len(n)) / n
+    if name == "forces":
+        return _summed(_kept(value - target, mask[owner]).square().sum(-1), owner, len(n)) / (3 * n)
+    # hvp: [probes, atoms, 3]; every structure averages over the pairs that it holds.
+    squares = _kept(value - target, mask[:, owner]).square().sum(-1)
+    return _summed(squares.sum(0), owner, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
+
+
+def weighted_loss(
+    predictions: Labels, references: Labels, weights: Weights | Mapping[str, float]
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The total loss and its unweighted terms (means over the structures that hold the label).
+
+    Terms with weight zero, and labels that no structure of the batch holds, are left out.
+    """
+    weights = weights.model_dump() if isinstance(weights, Weights) else weights
+    terms: dict[str, Tensor] = {}
+    total = references.n_atoms.new_zeros((), dtype=torch.float64)
+    for name in TERMS:
+        if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
+            continue
+        mask = references.mask(name)
+        present = (mask.any(0) if name == "hvp" else mask).sum()
+        errors = per_structure_errors(predictions, references, name).to(torch.float64)
+        terms[name] = errors.sum() / present.clamp(min=1)
+        total = total + weights[name] * terms[name]
+    if weights.get("penalty", 0.0) > 0 and predictions.penalty is not None:
+        terms["penalty"] = predictions.penalty.to(torch.float64).mean()
+        total = total + weights["penalty"] * terms["penalty"]
+    return total, terms
+
+
+def _kept(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:
+    """Zero, with zero gradient, where the label is absent (and its place holds NaN)."""
+    return torch.where(mask.reshape(*mask.shape, *([1] * (difference.dim() - mask.dim()))), difference, 0.0)
+
+
+def _summed(values: Float[Tensor, "items"], owner: Tensor, structures: int) -> Float[Tensor, "structures"]:
+    return values.new_zeros(structures).index_add(0, owner, values)
