@@ -10,6 +10,7 @@ Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -161,7 +162,7 @@ class Hipnn(Potential):
             self.interactions.append(Residual(Interaction(config, width), width, config.features))
             width = config.features
             layers = [Residual(nn.Linear(width, width), width, width) for _ in range(config.onsite_layers)]
-            self.onsite.append(nn.ModuleList(layers))
+            self.onsite.append(nn.Sequential(*layers))
             readout = nn.Linear(width, 1)
             with torch.no_grad():  # later blocks start as small corrections: the hierarchy (METHODS 6)
                 readout.weight.mul_(10.0 ** (-2 * block))
@@ -174,7 +175,7 @@ class Hipnn(Potential):
     def _apply(self, fn: object, recurse: bool = True) -> Hipnn:
         # References stay float64 whatever the type of the network.
         kept = self.references
-        super()._apply(fn, recurse)  # type: ignore[arg-type]
+        super()._apply(fn, recurse)
         self.references = kept.to(device=self.references.device, dtype=torch.float64)
         return self
 
@@ -190,9 +191,7 @@ class Hipnn(Potential):
         reference = (features.to(torch.float64) @ self.references).to(torch.float64)
         terms = []
         for interaction, onsite, readout in zip(self.interactions, self.onsite, self.readouts, strict=True):
-            features = interaction(features, *geometry)
-            for layer in onsite:  # type: ignore[union-attr]
-                features = layer(features)
+            features = onsite(interaction(features, *geometry))
             terms.append(readout(features)[:, 0])
         energies = reference + torch.stack(terms).sum(0)
         return energies, self._hierarchy(batch, [reference.to(features.dtype), *terms])
@@ -219,5 +218,5 @@ class Hipnn(Potential):
     def _hierarchy(batch: Batch, terms: list[Float[Tensor, "atoms"]]) -> Float[Tensor, "structures"]:
         squares = [term.square() for term in terms]
         tiny = 1e-12
-        ratios = [(b + tiny) / (a + b + 2 * tiny) for a, b in zip(squares, squares[1:], strict=False)]
+        ratios = [(b + tiny) / (a + b + 2 * tiny) for a, b in itertools.pairwise(squares)]
         return batch.sum_by_structure(torch.stack(ratios).sum(0)) / batch.n_atoms

@@ -1,0 +1,93 @@
+"""The state of a run on disk: one safetensors file, written aside and renamed, so that a kill leaves the one before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from hesse.errors import FileFormatError
+from hesse.files import write_aside
+from hesse.training.schedules import Plateau
+
+__all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Everything else (batches, probes, rates) follows from these numbers and the configuration."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_loss: float = float("inf")
+    best_step: int = -1
+    waited: int = 0
+    seconds: float = 0.0
+    plateau: Plateau = field(default_factory=Plateau)
+
+
+def save_checkpoint(
+    path: Path,
+    progress: Progress,
+    model: nn.Module,
+    average: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    fingerprint: str,
+) -> None:
+    """Write everything that a resumed run needs. Raises WriteError; the checkpoint before stays whole."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.items()}
+    for index, entries in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    state = json.dumps({"progress": asdict(progress), "fingerprint": fingerprint})
+    header = {"format": "hesse-checkpoint", "version": "1", "state": state}
+    with write_aside(path) as aside:
+        flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        aside.write_bytes(save(flat, metadata=header))
+
+
+def load_checkpoint(
+    path: Path,
+    model: nn.Module,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    fingerprint: str,
+) -> Progress:
+    """Put a saved state back into model, average and optimiser, and return where the run stood.
+
+    Raises:
+        FileFormatError: the checkpoint is damaged or belongs to another configuration or other data.
+    """
+    try:
+        with safe_open(path, "pt") as handle:
+            meta: dict[str, str] = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        state: dict[str, Any] = json.loads(meta["state"])
+        saved = state["progress"]
+        progress = Progress(**{**saved, "plateau": Plateau(**saved["plateau"])})
+        mine = state["fingerprint"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: damaged checkpoint ({error}). Start afresh with --restart.") from error
+    if mine != fingerprint:
+        raise FileFormatError(
+            f"{path}: this run was started with another configuration or other data. Use another output folder, "
+            "or --restart to begin again here."
+        )
+    model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+    for name in average:
+        average[name].copy_(tensors[f"average.{name}"])
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            entries.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+    return progress

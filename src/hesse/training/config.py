@@ -1,0 +1,107 @@
+"""What a training run is made of, as typed values. Every field has a default that works; unknown names are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hesse.losses import Weights
+from hesse.models import HipnnConfig
+
+__all__ = [
+    "BatchConfig",
+    "DataConfig",
+    "OptimiserConfig",
+    "ProbeConfig",
+    "RampConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BatchConfig(_Config):
+    """How much goes into one step."""
+
+    structures: int = Field(48, ge=1, description="at most so many structures")
+    atoms: int = Field(2000, ge=1, description="and at most so many atoms")
+
+
+class OptimiserConfig(_Config):
+    """AdamW. Weight decay acts on weight matrices only, not on biases, sensitivities or scales."""
+
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient; null for none")
+    ema: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")
+
+
+class ScheduleConfig(_Config):
+    """Learning rate over the run."""
+
+    kind: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup: int = Field(50, ge=0, description="steps of linear rise at the start")
+    final: float = Field(0.01, gt=0, le=1, description="cosine: last rate, as a fraction of the first")
+    factor: float = Field(0.5, gt=0, lt=1, description="plateau: multiply the rate by this")
+    patience: int = Field(5, ge=0, description="plateau: after so many validations without a new best loss")
+    stop_below: float = Field(1e-5, ge=0, description="plateau: end the run below this learning rate")
+
+
+class RampConfig(_Config):
+    """A loss weight that rises from zero to its value; times as fractions of the run."""
+
+    start: float = Field(0.0, ge=0, le=1)
+    end: float = Field(0.5, ge=0, le=1)
+    shape: Literal["linear", "cosine"] = "cosine"
+
+
+class ProbeConfig(_Config):
+    """Where Hessian-vector products come from: the stored pairs (fixed), or new directions at every step through
+    stored Hessians (fresh)."""
+
+    source: Literal["stored", "fresh"] = "stored"
+    kind: str = Field("rademacher", description="family of fresh probes")
+    per_structure: int = Field(1, ge=1)
+
+
+class TrainConfig(_Config):
+    """One run, apart from its data."""
+
+    model: HipnnConfig = HipnnConfig()
+    weights: Weights = Weights()
+    ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
+    probe: ProbeConfig = ProbeConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    batch: BatchConfig = BatchConfig()
+    steps: int = Field(2000, ge=1)
+    validate_every: int = Field(100, ge=1, description="steps between validations")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    early_stopping: int | None = Field(None, ge=1, description="validations without a new best loss; null for never")
+    seed: int = Field(0, ge=0)
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null for its default")
+    tensorboard: bool = False
+
+
+class DataConfig(_Config):
+    """Files of labelled structures."""
+
+    train: Path
+    validation: Path | None = Field(None, description="a file; without it, a part of the training data is held out")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="that part; structures of one group stay together")
+    by_group: bool = Field(True, description="keep the structures of a molecule or reaction on one side")
+
+
+class RunConfig(TrainConfig):
+    """A run with its data and the folder it writes to: what `hesse train` reads."""
+
+    data: DataConfig
+    output: Path

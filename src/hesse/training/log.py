@@ -1,0 +1,55 @@
+"""The record of a run: JSON lines (always) and TensorBoard (on request). A resumed run continues the same record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hesse.files import write_text
+from hesse.optional import require
+
+__all__ = ["RunLog", "read_log"]
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a `metrics.jsonl`. A last line cut short by a kill is left out."""
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class RunLog:
+    """Rows `{"kind": "train" | "validation", "step": ..., ...}`, one JSON object a line."""
+
+    def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
+        """Open the record in `folder`, dropping rows later than `from_step` (they will be made again).
+
+        Raises:
+            MissingExtraError: TensorBoard was asked for and is not installed.
+        """
+        self._board: Any = None
+        if tensorboard:
+            module = require("torch.utils.tensorboard", extra="tensorboard", purpose="logging to TensorBoard")
+            self._board = module.SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
+        path = folder / "metrics.jsonl"
+        kept = [row for row in read_log(path) if row["step"] <= from_step] if path.exists() and from_step else []
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in close)
+
+    def write(self, kind: str, step: int, **values: float) -> None:
+        """Add one row."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()

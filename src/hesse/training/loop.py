@@ -1,0 +1,393 @@
+"""The one training loop.
+
+Everything random is a function of (seed, epoch or step, structure id): no generator state is carried along, so a run
+that was interrupted anywhere and resumed meets the same batches, probes and rates as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesse import __version__
+from hesse.curvature import evaluate
+from hesse.datasets import Dataset
+from hesse.errors import ConfigError, InterruptedRunError, NonFiniteLossError, UnknownElementError, WriteError
+from hesse.losses import weighted_loss
+from hesse.models import build_model, fit_references, load_model, save_model
+from hesse.potential import Potential
+from hesse.probes import AbstractProbe, ProbeStream, make_probe
+from hesse.progress import track
+from hesse.structures import Batch, Labels, Request
+from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hesse.training.config import TrainConfig
+from hesse.training.log import RunLog
+from hesse.training.schedules import learning_rate, weights_at
+from hesse.training.validation import Scores, validate
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        potential: the best model by validation loss (the last one without validation data), averaged weights.
+        model_file: where it is stored.
+        steps: steps done in all.
+        best_step: the step of the best validation.
+        scores: validation errors of the best model, eV and Å.
+        seconds: wall time of all sessions of the run.
+    """
+
+    potential: Potential
+    model_file: Path
+    steps: int
+    best_step: int
+    scores: Mapping[str, float]
+    seconds: float
+
+
+def train(
+    training: Dataset,
+    validation: Dataset | None = None,
+    config: TrainConfig | None = None,
+    *,
+    output: str | Path,
+    restart: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
+    """Train a potential. Called again with the same arguments, it continues where it was interrupted.
+
+    `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`.
+
+    Args:
+        training: structures with the labels that the loss weights ask for; absent labels are masked.
+        validation: structures to choose the best model by; None to take the last.
+        config: the run; defaults where None.
+        output: folder of the run, made if missing.
+        restart: begin again although the folder holds a run.
+        quiet: no progress on standard error.
+
+    Raises:
+        MissingLabelError: a loss weight is above zero and no training structure holds the label.
+        UnknownElementError: validation data hold an element that training data lack.
+        FileFormatError: the folder holds a run with another configuration or other data.
+        NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
+        InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
+    """
+    config = config or TrainConfig()
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    # Curvature differentiates three times: reduced precision in matrix products ruins it.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    run = _Run(training, validation, config, folder, restart=restart)
+    return run.go(quiet=quiet)
+
+
+class _Run:
+    """One run: its parts, and the state that moves."""
+
+    def __init__(
+        self, training: Dataset, validation: Dataset | None, config: TrainConfig, folder: Path, *, restart: bool
+    ) -> None:
+        _check_data(training, validation, config)
+        self.training, self.validation, self.config, self.folder = training, validation, config, folder
+        self.dtype = getattr(torch, config.dtype)
+        self.probe: AbstractProbe = make_probe(config.probe.kind, config.probe.per_structure)
+        self.model = self._fresh_model()
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
+        self.fingerprint = _fingerprint(config, training, validation)
+        self.checkpoint = folder / "checkpoint.safetensors"
+        self.progress = Progress()
+        if restart:
+            self.checkpoint.unlink(missing_ok=True)
+        elif self.checkpoint.exists():
+            self.progress = load_checkpoint(
+                self.checkpoint, self.model, self._average_state(), self.optimiser, self.fingerprint
+            )
+        self.scores: Scores | None = None
+
+    def _fresh_model(self) -> Potential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            elements = self.training.elements
+            labels = self.training.labels
+            references = None
+            if self.config.weights.energy > 0:
+                numbers = torch.cat([torch.from_numpy(s.numbers.copy()) for s in self.training.structures])
+                references = fit_references(numbers, labels, elements)
+            model = build_model(self.config.model, elements, references)
+        return model.to(dtype=self.dtype, device=self.config.device)
+
+    def _average_state(self) -> dict[str, Tensor]:
+        return dict(self.average.state_dict())
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def go(self, *, quiet: bool) -> TrainResult:
+        config, progress = self.config, self.progress
+        log = RunLog(self.folder, from_step=progress.step, tensorboard=config.tensorboard)
+        started, before = time.monotonic(), progress.seconds
+        finished = progress.step >= config.steps or self._stopped_early()
+        try:
+            with _signals() as caught, track("training", config.steps, quiet=quiet, done=progress.step) as advance:
+                while not finished:
+                    row = self._step()
+                    progress.seconds = before + time.monotonic() - started
+                    log.write("train", progress.step, **row, seconds=progress.seconds)
+                    last = progress.step >= config.steps
+                    if self.validation is not None and (last or progress.step % config.validate_every == 0):
+                        scores = self._validate()
+                        log.write("validation", progress.step, **scores.as_row())
+                        finished = self._stopped_early()
+                    finished = finished or last
+                    note = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
+                    advance(1, note)
+                    if finished or caught or progress.step % config.checkpoint_every == 0:
+                        self._save()
+                    if caught and not finished:
+                        raise InterruptedRunError(
+                            f"stopped by {caught[0]} after step {progress.step} of {config.steps}; the state is in "
+                            f"{self.checkpoint}. The same command continues the run."
+                        )
+        finally:
+            log.close()
+        return self._result()
+
+    def _step(self) -> dict[str, float]:
+        """One step of the optimiser; returns what goes into the record."""
+        config, progress = self.config, self.progress
+        order = self._epoch_batches(progress.epoch)
+        if progress.batch >= len(order):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            order = self._epoch_batches(progress.epoch)
+        indices = order[progress.batch]
+        weights = weights_at(config.weights, config.ramps, progress.step, config.steps)
+        rate = learning_rate(
+            config.optimiser.learning_rate, progress.step, config.steps, config.schedule, progress.plateau
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total, terms = self._loss(indices, weights)
+        total.backward()
+        limit = config.optimiser.clip or math.inf
+        size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if not math.isfinite(float(total)) or not math.isfinite(float(size)):
+            raise NonFiniteLossError(self._blame(indices, weights))
+        self.optimiser.step()
+        progress.step, progress.batch = progress.step + 1, progress.batch + 1
+        self._update_average()
+        return {"loss": float(total), **{name: float(value) for name, value in terms.items()}, "lr": rate}
+
+    def _loss(self, indices: list[int], weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        model = self.model
+        batch, labels = self.training.batch(indices, model.cutoff, dtype=self.dtype, device=self.config.device)
+        labels = self._with_probes(batch, labels, weights)
+        predictions = evaluate(model, batch, _request(labels, weights), create_graph=True)
+        return weighted_loss(predictions, labels, weights)
+
+    def _with_probes(self, batch: Batch, labels: Labels, weights: Mapping[str, float]) -> Labels:
+        """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""
+        if weights["hvp"] <= 0 or self.config.probe.source == "stored":
+            return labels
+        directions = self.probe.draw(batch, ProbeStream(self.config.seed, self.progress.step))
+        products = labels.hessian_matvec(directions)
+        mask = labels.mask("hessian").expand(len(directions), -1)
+        return replace(labels, probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
+
+    def _epoch_batches(self, epoch: int) -> list[list[int]]:
+        """This epoch's batches: a permutation that depends on seed and epoch only."""
+        if getattr(self, "_cached_epoch", None) != epoch:
+            generator = torch.Generator().manual_seed(_mixed_seed(self.config.seed, epoch))
+            order = torch.randperm(len(self.training), generator=generator).tolist()
+            limits = self.config.batch
+            self._cached_epoch = epoch
+            self._cached_batches = self.training.batches(limits.atoms, order=order, max_structures=limits.structures)
+        return self._cached_batches
+
+    def _update_average(self) -> None:
+        decay = self.config.optimiser.ema or 0.0
+        step = self.progress.step
+        decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(value, 1.0 - decay)
+
+    # --- judging and keeping -------------------------------------------------------------------------------------
+
+    def _validate(self) -> Scores:
+        assert self.validation is not None
+        progress, config = self.progress, self.config
+        scores = validate(
+            self.average, self.validation, config.weights, dtype=self.dtype, device=config.device,
+            max_atoms=config.batch.atoms,
+        )  # fmt: skip
+        progress.plateau.see(scores.loss, config.schedule)
+        if scores.loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.waited = scores.loss, progress.step, 0
+            self._write_model("model.hesse", scores)
+        else:
+            progress.waited += 1
+        self.scores = scores
+        return scores
+
+    def _stopped_early(self) -> bool:
+        config, progress = self.config, self.progress
+        if config.early_stopping is not None and progress.waited >= config.early_stopping:
+            return True
+        plateau = config.schedule.kind == "plateau"
+        rate = config.optimiser.learning_rate * progress.plateau.factor
+        return plateau and rate < config.schedule.stop_below
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.checkpoint, self.progress, self.model, self._average_state(), self.optimiser, self.fingerprint
+        )
+
+    def _write_model(self, name: str, scores: Scores | None) -> None:
+        potential = self.average
+        provenance: dict[str, Any] = {
+            "data_hash": self.training.data_hash(),
+            "level": self.training.attributes.get("level", ""),
+            "config": self.config.model_dump(mode="json"),
+            "step": self.progress.step,
+            "structures": len(self.training),
+            "metrics": {} if scores is None else scores.as_row(),
+            "torch": torch.__version__,
+            "code_version": __version__,
+        }
+        save_model(self.folder / name, potential, provenance)
+
+    def _result(self) -> TrainResult:
+        self._write_model("last.hesse", self.scores)
+        file = self.folder / ("model.hesse" if self.progress.best_step >= 0 else "last.hesse")
+        if self.progress.best_step < 0:
+            self._write_model("model.hesse", None)
+            file = self.folder / "model.hesse"
+        from hesse.models import read_model_header
+
+        metrics = read_model_header(file)["provenance"]["metrics"]
+        return TrainResult(
+            load_model(file),
+            file,
+            self.progress.step,
+            self.progress.best_step if self.progress.best_step >= 0 else self.progress.step,
+            metrics,
+            self.progress.seconds,
+        )
+
+    def _blame(self, indices: list[int], weights: Mapping[str, float]) -> str:
+        """Which structures of the batch have a loss or gradient that is not finite, one by one."""
+        guilty = []
+        for index in indices:
+            self.optimiser.zero_grad(set_to_none=True)
+            total, _ = self._loss([index], weights)
+            if total.requires_grad:
+                total.backward()
+            slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
+            finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
+            if not finite:
+                guilty.append(self.training.structures[index].id)
+        saved = f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"
+        if not guilty:
+            return (
+                f"step {self.progress.step + 1}: the loss of the whole batch is not finite although that of each of "
+                f"its structures is: the run diverged. {saved}; lower optimiser.learning_rate or optimiser.clip."
+            )
+        shown = ", ".join(f'"{name}"' for name in guilty[:5]) + (", ..." if len(guilty) > 5 else "")
+        return (
+            f"step {self.progress.step + 1}: loss or gradient is not a finite number for {len(guilty)} of "
+            f"{len(indices)} structures: {shown}. {saved}. Look at these structures (labels, overlapping atoms); if "
+            "they are sound, lower optimiser.learning_rate or use dtype float64."
+        )
+
+
+def _request(labels: Labels, weights: Mapping[str, float]) -> Request:
+    """What must be predicted for this batch: only what is weighted and present."""
+    probes = None
+    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
+        assert labels.probes is not None
+        probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
+    return Request(
+        energy=True,
+        forces=weights["forces"] > 0 and labels.forces is not None,
+        probes=probes,
+        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
+        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
+        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
+    )
+
+
+def _check_data(training: Dataset, validation: Dataset | None, config: TrainConfig) -> None:
+    active = config.weights.active()
+    if not active:
+        raise ConfigError("all loss weights are zero: there is nothing to train on")
+    fresh = config.probe.source == "fresh"
+    training.require(*("hessian" if name == "hvp" and fresh else name for name in active))
+    unknown = set(config.ramps) - set(active)
+    if unknown:
+        raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
+    if validation is not None:
+        for structure in validation.structures:
+            foreign = set(structure.numbers.tolist()) - set(training.elements)
+            if foreign:
+                raise UnknownElementError(
+                    f'{validation.source}: structure "{structure.id}" holds element {sorted(foreign)}, '
+                    f"which no training structure has (they have {list(training.elements)})"
+                )
+
+
+def _parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
+    matrices = [p for p in model.parameters() if p.dim() >= 2 and min(p.shape) > 1]
+    others = [p for p in model.parameters() if not (p.dim() >= 2 and min(p.shape) > 1)]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _mixed_seed(seed: int, epoch: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _fingerprint(config: TrainConfig, training: Dataset, validation: Dataset | None) -> str:
+    """What must be the same for a run to be continued: everything that decides its numbers."""
+    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
+    text = f"{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collects SIGINT and SIGTERM instead of dying of them, so that a step is finished and the state saved."""
+    caught: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n).name)) for number in numbers]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
