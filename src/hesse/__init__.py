@@ -1,3 +1,101 @@
-"""Hesse trains machine-learning interatomic potentials with the right curvature, from Hessian-vector products."""
+"""Hesse trains machine-learning interatomic potentials with the right curvature, from Hessian-vector products.
+
+Everything public is named in `__all__` and loaded on first use, so that `import hesse` (and `hesse --help`) is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from hesse.curvature import evaluate
+    from hesse.datasets import Dataset, read_dataset, write_dataset
+    from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine
+    from hesse.errors import HesseError
+    from hesse.evaluation import evaluate_dataset, predict
+    from hesse.labelling import label
+    from hesse.losses import Weights, weighted_loss
+    from hesse.models import Hipnn, HipnnConfig, load_model, save_model
+    from hesse.pes import minimise
+    from hesse.potential import Potential
+    from hesse.probes import Gaussian, Internal, OneHot, ProbeStream, Rademacher, Sphere, make_probe
+    from hesse.sampling import sample_normal_modes
+    from hesse.structures import Batch, Labels, Request, Structure, collate, from_ase, to_ase
+    from hesse.training import TrainConfig, TrainResult, load_config, train
+
+_HOME = {
+    "curvature": ("evaluate",),
+    "datasets": ("Dataset", "read_dataset", "write_dataset"),
+    "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine"),
+    "errors": ("HesseError",),
+    "evaluation": ("evaluate_dataset", "predict"),
+    "labelling": ("label",),
+    "losses": ("Weights", "weighted_loss"),
+    "models": ("Hipnn", "HipnnConfig", "load_model", "save_model"),
+    "pes": ("minimise",),
+    "potential": ("Potential",),
+    "probes": ("Gaussian", "Internal", "OneHot", "ProbeStream", "Rademacher", "Sphere", "make_probe"),
+    "sampling": ("sample_normal_modes",),
+    "structures": ("Batch", "Labels", "Request", "Structure", "collate", "from_ase", "to_ase"),
+    "training": ("TrainConfig", "TrainResult", "load_config", "train"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "AseEngine",
+    "Batch",
+    "Dataset",
+    "Engine",
+    "Gaussian",
+    "HesseError",
+    "Hipnn",
+    "HipnnConfig",
+    "Internal",
+    "Labels",
+    "OneHot",
+    "Potential",
+    "PotentialEngine",
+    "ProbeStream",
+    "Rademacher",
+    "Request",
+    "Sphere",
+    "Structure",
+    "TrainConfig",
+    "TrainResult",
+    "Weights",
+    "XtbEngine",
+    "__version__",
+    "collate",
+    "evaluate",
+    "evaluate_dataset",
+    "from_ase",
+    "label",
+    "load_config",
+    "load_model",
+    "make_engine",
+    "make_probe",
+    "minimise",
+    "predict",
+    "read_dataset",
+    "sample_normal_modes",
+    "save_model",
+    "to_ase",
+    "train",
+    "weighted_loss",
+    "write_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'hesse' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hesse.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -194,12 +194,12 @@ class _Run:
         total.backward()
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not math.isfinite(float(total)) or not math.isfinite(float(size)):
+        if not math.isfinite(total.item()) or not math.isfinite(size.item()):
             raise NonFiniteLossError(self._blame(indices, weights))
         self.optimiser.step()
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         self._update_average()
-        return {"loss": float(total), **{name: float(value) for name, value in terms.items()}, "lr": rate}
+        return {"loss": total.item(), **{name: value.item() for name, value in terms.items()}, "lr": rate}
 
     def _loss(self, indices: list[int], weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         model = self.model

@@ -1,0 +1,34 @@
+# Two commands set everything up: `make demo` and `make test`. Both make .venv where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per process: small molecules gain nothing from more, and two processes share two cores well.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint venv clean
+
+demo: venv
+	$(BIN)/hesse demo --out demo-out
+
+test: venv
+	$(BIN)/pytest -n 2
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+venv: $(VENV)/.ready
+
+# PyTorch first and by exact version: otherwise the newest build is taken, whatever it brings with it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Hesse needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[xtb,tensorboard,dev]" -c constraints.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
