@@ -1,0 +1,142 @@
+"""Predictions of a potential for a data set, in batches that fit in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from hesse.curvature import evaluate
+from hesse.datasets import Dataset
+from hesse.errors import EngineError, RequestError, UnknownElementError
+from hesse.potential import Potential
+from hesse.progress import track
+from hesse.structures import Batch, Labels, Request, owners_of
+
+__all__ = ["DEFAULT_MAX_ATOMS", "predict", "require_known_elements"]
+
+DEFAULT_MAX_ATOMS = 1024
+"""Atoms per batch."""
+
+
+def predict(
+    potential: Potential,
+    dataset: Dataset,
+    *,
+    max_atoms: int = DEFAULT_MAX_ATOMS,
+    hessian: bool = True,
+    dtype: torch.dtype | None = None,
+    quiet: bool = True,
+) -> Labels:
+    """What `potential` says about every label that the data set holds: energies and forces of all structures,
+    Hessian-vector products along the stored probes, Hessians of the structures that have one.
+
+    Args:
+        potential: any differentiable energy, on any device; it is left as it was.
+        dataset: structures, and labels that say what to predict.
+        max_atoms: atoms per batch; a larger structure runs alone.
+        hessian: whether to predict Hessians.
+        dtype: precision of the calculation; by default the potential's own. Another one works on a copy.
+        quiet: show no progress.
+
+    Returns:
+        Predictions in the order of the data set, float64, on the CPU; masked where the data set has no HVP or Hessian.
+
+    Raises:
+        UnknownElementError: the potential was not made for an element; the message names the first structure.
+        EngineError: a prediction that is not a finite number; the message names the structure.
+    """
+    if max_atoms < 1:
+        raise RequestError(f"max_atoms must be at least 1, got {max_atoms}")
+    require_known_elements(potential, dataset)
+    own = next((t for t in [*potential.parameters(), *potential.buffers()] if t.is_floating_point()), None)
+    device = torch.device("cpu") if own is None else own.device
+    if dtype is None:
+        dtype = torch.float64 if own is None else own.dtype
+    elif own is not None and own.dtype != dtype:
+        potential = copy.deepcopy(potential).to(dtype)
+
+    parts: list[Labels] = []
+    order: list[int] = []
+    with _judging(potential), track("predicting", len(dataset), quiet=quiet) as advance:
+        for indices, with_hessian in _runs(dataset, max_atoms, hessian):
+            batch, labels = dataset.batch(indices, potential.cutoff, dtype=dtype, device=device)
+            parts.append(_predict_batch(potential, batch, labels, with_hessian))
+            order += indices
+            advance(len(indices))
+    return Labels.concatenate(parts).select(torch.tensor(order).argsort())
+
+
+def require_known_elements(potential: Potential, dataset: Dataset) -> None:
+    """Raise UnknownElementError when the data hold an element that the potential was not made for."""
+    unknown = set(dataset.elements) - set(potential.elements)
+    if not potential.elements or not unknown:
+        return
+    first = next(s for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
+    symbol = chemical_symbols[min(unknown.intersection(first.numbers.tolist()))]
+    known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements))
+    count = sum(1 for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
+    raise UnknownElementError(
+        f'{dataset.source}: structure "{first.id}" contains {symbol}, but the potential knows only {known} '
+        f"({count} of {len(dataset)} structures hold an element it does not know). "
+        "Leave them out, or train a model on data that hold the element."
+    )
+
+
+@contextmanager
+def _judging(potential: Potential) -> Iterator[None]:
+    training = potential.training
+    potential.eval()
+    try:
+        yield
+    finally:
+        potential.train(training)
+
+
+def _runs(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[list[int], bool]]:
+    """Batches of structures, each with or without Hessians; small structures first, so that the columns of a batch's
+    Hessians are about equally many."""
+    dense = dataset.labels.mask("hessian") & hessian
+    sizes = dataset.labels.n_atoms
+    for wanted in (False, True):
+        members = (dense == wanted).nonzero()[:, 0]
+        ordered: Sequence[int] = members[sizes[members].argsort(stable=True)].tolist()
+        for indices in dataset.batches(max_atoms, order=ordered):
+            yield indices, wanted
+
+
+def _predict_batch(potential: Potential, batch: Batch, labels: Labels, hessian: bool) -> Labels:
+    probes, used = None, labels.mask("hvp")
+    if labels.probes is not None and bool(used.any()):
+        # Unused places hold NaN; a zero direction costs a little and says nothing.
+        probes = torch.where(used[:, owners_of(labels.n_atoms), None], labels.probes, 0.0)
+    found = evaluate(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
+    _require_finite(batch, found)
+    found = replace(found, penalty=None).map(Tensor.double).to("cpu")
+    if found.hvp is None:
+        return found
+    used = used.cpu()
+    hvp = torch.where(used[:, owners_of(found.n_atoms), None], found.hvp, torch.nan)
+    return replace(found, hvp=hvp, hvp_mask=used)
+
+
+def _require_finite(batch: Batch, found: Labels) -> None:
+    checks = [(found.energy, torch.arange(len(batch), device=batch.owner.device)), (found.forces, batch.owner)]
+    if found.hvp is not None:
+        checks.append((found.hvp.transpose(0, 1), batch.owner))
+    if found.hessian is not None:
+        checks.append((found.hessian, owners_of(9 * batch.n_atoms**2)))
+    for values, owner in checks:
+        assert values is not None
+        broken = ~torch.isfinite(values).reshape(len(values), -1).all(-1)
+        if bool(broken.any()):
+            names = [batch.ids[i] for i in owner[broken].unique()[:3].tolist()]
+            raise EngineError(
+                f"the potential's answer is not a finite number for structure {', '.join(map(repr, names))}. "
+                "Check the geometry (atoms on top of each other?) and the potential (`hesse check`)."
+            )
