@@ -1,0 +1,22 @@
+"""Reports: tables for the terminal, a self-contained HTML page, and a picture for a README."""
+
+from hesse.reports.comparison import Comparison, Contender, Line
+from hesse.reports.figures import draw_summary
+from hesse.reports.published import PUBLISHED, PUBLISHED_SOURCE, Published
+from hesse.reports.report import render_report, write_report
+from hesse.reports.tables import comparison_table, error_tables, print_tables
+
+__all__ = [
+    "PUBLISHED",
+    "PUBLISHED_SOURCE",
+    "Comparison",
+    "Contender",
+    "Line",
+    "Published",
+    "comparison_table",
+    "draw_summary",
+    "error_tables",
+    "print_tables",
+    "render_report",
+    "write_report",
+]

@@ -1,0 +1,156 @@
+"""Two potentials, judged on the same test sets: what a report is made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hesse.errors import RequestError
+from hesse.evaluation import PROPERTIES, UNITS, Evaluation, change
+from hesse.reports.published import PUBLISHED, PUBLISHED_SOURCE, Published
+
+__all__ = ["Comparison", "Contender", "Line"]
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One of the potentials compared.
+
+    Attributes:
+        name: how it is called in the report, such as "E-F".
+        evaluations: one per test set.
+        log: rows of its training record (`metrics.jsonl`); may be empty.
+    """
+
+    name: str
+    evaluations: tuple[Evaluation, ...]
+    log: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One property of one test set, for both potentials.
+
+    Attributes:
+        dataset: name of the test set.
+        property: as in the rows of an evaluation.
+        metric: rmse or mae.
+        unit: of the values.
+        n: how many label values the errors are means over.
+        baseline: error of the first potential.
+        other: error of the second.
+        percent: 100 (other/baseline − 1); negative is better. None where the baseline makes no error.
+        low, high: 95 % interval of `percent` under resampling of the test molecules (RMSE only).
+        noise_floor: of the labels, where it is known.
+    """
+
+    dataset: str
+    property: str
+    metric: str
+    unit: str
+    n: int
+    baseline: float
+    other: float
+    percent: float | None
+    low: float | None
+    high: float | None
+    noise_floor: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A baseline and the potential that should be better.
+
+    Attributes:
+        title: of the report.
+        facts: what else a reader must know (date, machine, versions, seeds, data hash, sizes, weights), shown in order.
+        baseline: judged first, usually trained on energies and forces.
+        other: usually trained on Hessian-vector products too.
+        published: changes from the literature, to stand beside.
+        published_source: where those come from.
+
+    Raises:
+        RequestError: the two were not judged on the same test sets in the same order.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    baseline: Contender
+    other: Contender
+    published: Sequence[Published] = field(default=PUBLISHED)
+    published_source: str = PUBLISHED_SOURCE
+
+    def __post_init__(self) -> None:
+        names = [[e.name for e in side.evaluations] for side in (self.baseline, self.other)]
+        if names[0] != names[1] or not names[0] or len(set(names[0])) != len(names[0]):
+            raise RequestError(
+                f"a comparison needs the same test sets, each once, for both potentials; {self.baseline.name} was "
+                f"judged on {names[0]}, {self.other.name} on {names[1]}"
+            )
+
+    @property
+    def pairs(self) -> list[tuple[Evaluation, Evaluation]]:
+        """Both evaluations of each test set."""
+        return list(zip(self.baseline.evaluations, self.other.evaluations, strict=True))
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """Errors side by side, for every test set, property and metric that both have."""
+        return tuple(
+            line
+            for old, new in self.pairs
+            for prop in PROPERTIES
+            for metric in ("rmse", "mae")
+            if (line := _line(old, new, prop, metric)) is not None
+        )
+
+    def line(self, dataset: str, property: str, metric: str = "rmse") -> Line | None:
+        """The line asked for, or None where there is none."""
+        wanted = (dataset, property, metric)
+        return next((line for line in self.lines if (line.dataset, line.property, line.metric) == wanted), None)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the pictures, in plain values for a JSON file; `draw_summary` takes it back."""
+        return {
+            "title": self.title,
+            "facts": dict(self.facts),
+            "baseline": self.baseline.name,
+            "other": self.other.name,
+            "lines": [asdict(line) for line in self.lines],
+            "rows": {
+                side.name: [row.to_json() for e in side.evaluations for row in e.rows]
+                for side in (self.baseline, self.other)
+            },
+            "published": [p.to_json() for p in self.published],
+            "published_source": self.published_source,
+        }
+
+
+def _line(old: Evaluation, new: Evaluation, property: str, metric: str) -> Line | None:
+    before, after = old.row(property, metric), new.row(property, metric)
+    if before is None or after is None:
+        return None
+    percent = None if before.value == 0.0 else 100.0 * (after.value / before.value - 1.0)
+    interval = change(old, new, property) if metric == "rmse" else None
+    low, high = (None, None) if interval is None else (_finite(interval.low), _finite(interval.high))
+    floor = old.row(property, "noise_floor")
+    return Line(
+        dataset=old.name,
+        property=property,
+        metric=metric,
+        unit=UNITS[property],
+        n=before.n,
+        baseline=before.value,
+        other=after.value,
+        percent=percent,
+        low=low,
+        high=high,
+        noise_floor=None if floor is None else floor.value,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

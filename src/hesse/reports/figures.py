@@ -1,0 +1,207 @@
+"""The pictures of a report. Each function draws one small panel and returns it as an `<svg>` element."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
+
+from hesse.errors import RequestError
+from hesse.reports.canvas import BASELINE, INK, MUTED, OTHER, density_colours, log_axis, panel, style, to_png, to_svg
+from hesse.reports.comparison import Contender
+from hesse.reports.wording import number, percent
+
+__all__ = ["FEW", "draw_summary", "hessian_histogram", "learning_curve", "parity_plot"]
+
+FEW: Final[int] = 400
+"""Up to so many points are drawn one by one; more of them as a density."""
+
+_SHORT: Final[Mapping[str, str]] = {"energy": "energy", "forces": "forces", "hvp": "H v", "hessian": "Hessian"}
+
+
+def parity_plot(
+    reference: Float[ndarray, "values"],
+    predicted: Float[ndarray, "values"],
+    *,
+    title: str,
+    quantity: str,
+    unit: str,
+    limits: tuple[float, float],
+    colour: str,
+    name: str,
+) -> str:
+    """Predicted against reference values, with the line of agreement. Both axes span `limits`; values beyond are
+    counted in a corner."""
+    with style():
+        figure, axes = panel()
+        axes.plot(limits, limits, color=MUTED, linewidth=0.9, zorder=1)
+        inside = np.all([(v >= limits[0]) & (v <= limits[1]) for v in (reference, predicted)], axis=0)
+        if len(reference) <= FEW:
+            axes.scatter(reference, predicted, s=12, color=colour, alpha=0.6, linewidths=0, zorder=2)
+        else:
+            axes.hexbin(
+                reference[inside],
+                predicted[inside],
+                gridsize=70,
+                extent=(*limits, *limits),
+                norm=LogNorm(),
+                cmap=density_colours(colour),
+                linewidths=0,
+                mincnt=1,
+                zorder=2,
+                rasterized=True,
+            )
+        axes.set(xlim=limits, ylim=limits, title=title)
+        axes.set_xlabel(f"reference {quantity} ({unit})")
+        axes.set_ylabel(f"predicted ({unit})")
+        axes.set_aspect("equal", adjustable="box")
+        axes.locator_params(nbins=5)
+        rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
+        note = f"RMSE {number(rmse)} {unit}"
+        if not inside.all():
+            note += f"\n{int((~inside).sum()):,} beyond the frame"
+        axes.text(0.04, 0.96, note, transform=axes.transAxes, va="top", fontsize=9, color=INK)
+        figure.set_dpi(160)  # of the rasterised density only
+        return to_svg(figure, name)
+
+
+def learning_curve(
+    contenders: Sequence[Contender], key: str, *, title: str, unit: str, kind: str = "validation", name: str
+) -> str | None:
+    """One recorded quantity against the training step, for all contenders; None when none recorded it."""
+    curves = [(c.name, *_curve(c.log, kind, key)) for c in contenders]
+    values = np.concatenate([y for _, _, y in curves])
+    if not len(values):
+        return None
+    with style():
+        figure, axes = panel()
+        for (label, steps, numbers), colour in zip(curves, (BASELINE, OTHER), strict=False):
+            if len(steps):
+                marker = "o" if len(steps) == 1 else ""
+                axes.plot(steps, numbers, color=colour, label=label, marker=marker)
+        axes.set_yscale("log")
+        log_axis(axes.yaxis, values.min(), values.max())
+        axes.set(title=title, xlabel="training step")
+        axes.set_ylabel(f"RMSE ({unit})" if unit else "loss")
+        axes.margins(x=0.02)
+        axes.set_xlim(left=0)
+        axes.legend()
+        return to_svg(figure, name)
+
+
+def _curve(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[ndarray, ndarray]:
+    points = [
+        (float(row["step"]), float(row[key]))
+        for row in log
+        if row.get("kind") == kind and isinstance(row.get(key), int | float) and "step" in row
+    ]
+    kept = [(step, value) for step, value in points if np.isfinite(value) and value > 0]
+    steps, values = np.array(kept).reshape(-1, 2).T
+    return steps, values
+
+
+def hessian_histogram(
+    baseline: Float[ndarray, "structures"],
+    other: Float[ndarray, "structures"],
+    *,
+    names: tuple[str, str],
+    title: str,
+    name: str,
+) -> str | None:
+    """How many structures have which Hessian RMSE, for both potentials; None when no structure has a Hessian."""
+    old, new = (v[np.isfinite(v) & (v > 0)] for v in (baseline, other))
+    values = np.concatenate([old, new])
+    if not len(values):
+        return None
+    low, high = values.min() / 1.1, values.max() * 1.1
+    bins = np.geomspace(low, high, int(np.clip(3 * np.sqrt(len(values)), 8, 36)) + 1).tolist()
+    with style():
+        figure, axes = panel()
+        for numbers, colour, label in ((old, BASELINE, names[0]), (new, OTHER, names[1])):
+            if not len(numbers):
+                continue
+            axes.hist(numbers, bins, color=colour, alpha=0.3)
+            axes.hist(numbers, bins, color=colour, histtype="step", linewidth=1.4, label=label)
+            axes.axvline(float(np.median(numbers)), color=colour, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.set_xscale("log")
+        log_axis(axes.xaxis, low, high)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set(title=title, xlabel="Hessian RMSE of a structure (eV/Å²)", ylabel="structures", xlim=(low, high))
+        axes.legend()
+        return to_svg(figure, name)
+
+
+def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
+    """One compact PNG for a README from `Comparison.summary()`: Hessian errors of both potentials on every test set,
+    and the changes of all errors beside the published ones.
+
+    Raises:
+        RequestError: the summary holds no Hessian errors.
+        WriteError: the picture cannot be written.
+    """
+    lines = [line for line in summary["lines"] if line["metric"] == "rmse"]
+    hessians = [line for line in lines if line["property"] == "hessian"]
+    if not hessians:
+        raise RequestError("the summary holds no Hessian errors: judge both models on data with Hessians")
+    with style():
+        figure = Figure(figsize=(8.4, 3.1), layout=ConstrainedLayoutEngine(wspace=0.06))
+        left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.25))
+        names = (summary["baseline"], summary["other"])
+        _error_bars(left, hessians, names)
+        _change_dots(right, lines, summary["published"], names)
+        to_png(figure, path)
+
+
+def _error_bars(axes: Axes, lines: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> None:
+    place = np.arange(len(lines), dtype=float)
+    for offset, key, colour, label in ((-0.19, "baseline", BASELINE, names[0]), (0.19, "other", OTHER, names[1])):
+        values = [line[key] for line in lines]
+        bars = axes.bar(place + offset, values, width=0.36, color=colour, label=label)
+        axes.bar_label(bars, [number(v) for v in values], padding=2, fontsize=9, color=INK)
+    axes.set_xticks(place, [textwrap.fill(line["dataset"], 20 if len(lines) < 3 else 12) for line in lines])
+    axes.tick_params(axis="x", length=0)
+    axes.set(title="Hessian error on test sets", ylabel="RMSE (eV/Å²)")
+    axes.margins(y=0.22)
+    axes.legend(loc="upper right", ncols=2)
+
+
+def _change_dots(
+    axes: Axes, lines: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], names: tuple[str, str]
+) -> None:
+    shown = [p for p in _SHORT if any(line["property"] == p for line in lines)]
+    sets = list(dict.fromkeys(line["dataset"] for line in lines))
+    markers = ("o", "s", "^", "D", "v", "P")
+    for k, dataset in enumerate(sets):
+        shift = 0.0 if len(sets) == 1 else 0.16 * (k / (len(sets) - 1) - 0.5) * 2
+        here = [line for line in lines if line["dataset"] == dataset and line["percent"] is not None]
+        for line in here:
+            if line["property"] not in shown:
+                continue
+            y = shown.index(line["property"]) + shift
+            if line["low"] is not None:
+                axes.plot([line["low"], line["high"]], [y, y], color=OTHER, linewidth=1.0, alpha=0.6)
+            axes.plot(line["percent"], y, markers[k % len(markers)], color=OTHER, markersize=6)
+        axes.plot([], [], markers[k % len(markers)], color=OTHER, markersize=6, label=dataset)
+    cited = [p for p in published if p["property"] in shown]
+    for p in cited:
+        axes.plot(p["percent"], shown.index(p["property"]), "|", color=MUTED, markersize=16, markeredgewidth=1.6)
+    if cited:
+        axes.plot([], [], "|", color=MUTED, markersize=10, markeredgewidth=1.6, label="published")
+    axes.axvline(0.0, color=MUTED, linewidth=0.9)
+    axes.set_yticks(range(len(shown)), [_SHORT[p] for p in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(right=max(axes.get_xlim()[1], 5.0))
+    axes.xaxis.set_major_formatter(lambda value, _: percent(value))
+    axes.set(title=f"Change of the RMSE from {names[0]} to {names[1]}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=len(sets) + 1, handletextpad=0.2)

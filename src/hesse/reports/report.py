@@ -1,0 +1,247 @@
+"""The report: what curvature labels changed, in one HTML file that can be mailed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from hesse.evaluation import UNITS, Evaluation
+from hesse.files import write_text
+from hesse.reports.canvas import BASELINE, OTHER
+from hesse.reports.comparison import Comparison, Line
+from hesse.reports.figures import FEW, hessian_histogram, learning_curve, parity_plot
+from hesse.reports.page import figure, grid, page, section, table
+from hesse.reports.wording import NAMES, in_kcal, floor_number, kcal_unit, number, percent
+from hesse.structures import owners_of
+
+__all__ = ["render_report", "write_report"]
+
+_CURVES = (
+    ("energy_per_atom_rmse", "Energy per atom", "eV/atom"),
+    ("forces_rmse", "Forces", "eV/Å"),
+    ("hvp_rmse", "Hessian-vector products", "eV/Å²"),
+)
+_AXES = {"energy": "energy", "forces": "force component", "hessian": "Hessian element"}
+
+
+def write_report(path: str | Path, comparison: Comparison) -> None:
+    """Write the report of a comparison as one HTML file, whole or not at all. Raises WriteError."""
+    write_text(path, render_report(comparison))
+
+
+def render_report(comparison: Comparison) -> str:
+    """The report as text. It refers to nothing outside itself, and equal comparisons give equal text."""
+    parts = [
+        _opening(comparison),
+        _errors(comparison),
+        _histograms(comparison),
+        _parities(comparison),
+        _learning(comparison),
+        _by_tag(comparison),
+        _facts(comparison),
+    ]
+    return page(comparison.title, "\n".join(part for part in parts if part))
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _opening(comparison: Comparison) -> str:
+    old, new = escape(comparison.baseline.name), escape(comparison.other.name)
+    said = []
+    for evaluation in comparison.baseline.evaluations:
+        changes = [
+            f"{NAMES[p]} {percent(line.percent)}"
+            for p in ("hessian", "forces", "energy")
+            if (line := comparison.line(evaluation.name, p)) is not None and line.percent is not None
+        ]
+        if changes:
+            said.append(f"<li>{escape(evaluation.name)}: {escape(', '.join(changes))}</li>")
+    return (
+        f"<h1>{escape(comparison.title)}</h1>\n"
+        f'<p class="lead">Root-mean-square error of <span class="swatch other"></span>{new} '
+        f'against <span class="swatch baseline"></span>{old} on the test sets:</p>\n'
+        f"<ul>{''.join(said)}</ul>"
+    )
+
+
+def _errors(comparison: Comparison) -> str:
+    head = (
+        '<tr><th class="text">test set</th><th class="text">property</th>'
+        f'<th><span class="swatch baseline"></span>{escape(comparison.baseline.name)}</th>'
+        f'<th><span class="swatch other"></span>{escape(comparison.other.name)}</th>'
+        '<th class="text">unit</th><th>noise floor</th><th>change</th><th>published</th></tr>'
+    )
+    rows, last = [], None
+    for line in comparison.lines:
+        if line.metric == "rmse":
+            rows.append(_error_row(comparison, line, first=line.dataset != last))
+            last = line.dataset
+    cited = ", ".join(dict.fromkeys(p.test_set for p in comparison.published))
+    caption = (
+        "Root-mean-square errors: energies over structures, forces and Hessian-vector products over components, "
+        "Hessians over all elements of all structures. Small print: the same in kcal/mol, and below each change its "
+        "95 % interval under resampling of the test molecules (not of training seeds)."
+    )
+    note = (
+        "Noise floor: what is known of the labels' own errors, as a lower bound; an error near it says nothing about "
+        "the model."
+    )
+    if comparison.published:
+        note += f" Published: changes on the authors' test sets {cited} ({comparison.published_source})."
+    return section("Errors", table(head, rows, caption), f'<p class="note">{escape(note)}</p>')
+
+
+def _error_row(comparison: Comparison, line: Line, *, first: bool) -> str:
+    def value(in_ev: float | None, write: Callable[[float | None], str] = number) -> str:
+        return f"<td>{write(in_ev)}{'' if in_ev is None else f'<small>{write(in_kcal(in_ev))}</small>'}</td>"
+
+    cited = "".join(
+        f"{<div>{percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
+        for p in comparison.published
+        if p.property == line.property
+    )
+    interval = "" if line.low is None else f"<small>{percent(line.low)} to {percent(line.high)}</small>"
+    verdict = ""
+    if line.percent is not None:
+        low, high = (line.percent, line.percent) if line.low is None or line.high is None else (line.low, line.high)
+        verdict = "good" if high < 0 else "bad" if low > 0 else ""
+    return (
+        f'<tr class="{"group" if first else ""}"><th class="text">{escape(line.dataset) if first else ""}</th>'
+        f'<td class="text">{NAMES[line.property]}<small>{line.n:,} values</small></td>'
+        f"{value(line.baseline)}{value(line.other)}"
+        f'<td class="text">{line.unit}<small>{kcal_unit(line.unit)}</small></td>{value(line.noise_floor, lambda v: escape(floor_number(v)))}'
+        f'<td><span class="{verdict}">{percent(line.percent)}</span>{interval}</td><td class="cited">{cited or "–"}</td></tr>'
+    )
+
+
+def _by_tag(comparison: Comparison) -> str:
+    head = (
+        '<tr><th class="text">test set</th><th class="text">tag</th><th class="text">property</th>'
+        f"<th>{escape(comparison.baseline.name)}</th><th>{escape(comparison.other.name)}</th>"
+        '<th class="text">unit</th><th>change</th></tr>'
+    )
+    rows = []
+    for old, new in comparison.pairs:
+        for row in old.rows:
+            match = new.row(row.property, "rmse", row.tag)
+            if not row.tag or row.metric != "rmse" or match is None:
+                continue
+            changed = None if row.value == 0.0 else 100.0 * (match.value / row.value - 1.0)
+            rows.append(
+                f'<tr><td class="text">{escape(old.name)}</td><td class="text">{escape(row.tag)}</td>'
+                f'<td class="text">{NAMES[row.property]}</td><td>{number(row.value)}</td><td>{number(match.value)}</td>'
+                f'<td class="text">{row.unit}</td><td>{percent(changed)}</td></tr>'
+            )
+    if not rows:
+        return ""
+    inner = table(head, rows, "Root-mean-square errors of the structures of each tag.")
+    return section("By kind of geometry", f"<details><summary>{len(rows)} rows</summary>{inner}</details>")
+
+
+def _facts(comparison: Comparison) -> str:
+    items = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in comparison.facts.items())
+    return section("This run", f"<dl>{items}</dl>") if items else ""
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _histograms(comparison: Comparison) -> str:
+    names = (comparison.baseline.name, comparison.other.name)
+    figures = []
+    for k, (old, new) in enumerate(comparison.pairs):
+        errors = (old.per_structure("hessian"), new.per_structure("hessian"))
+        svg = hessian_histogram(*errors, names=names, title=old.name, name=f"histogram-{k}")
+        if svg is not None:
+            figures.append(figure(svg, f"Histogram of Hessian errors on {old.name}"))
+    if not figures:
+        return ""
+    caption = (
+        "Each structure's Hessian RMSE over its elements, on a logarithmic axis; dashed lines are medians. A shift to "
+        "the left is a better curvature, and the right edge shows the structures that remain wrong."
+    )
+    return section("Hessian errors, structure by structure", grid(figures, caption))
+
+
+def _parities(comparison: Comparison) -> str:
+    blocks = []
+    for k, (old, new) in enumerate(comparison.pairs):
+        figures = []
+        for prop in ("energy", "forces", "hessian"):
+            sides = [(old, comparison.baseline.name, BASELINE), (new, comparison.other.name, OTHER)]
+            data = [_parity_data(evaluation, prop) for evaluation, _, _ in sides]
+            if not len(data[0][0]) or not len(data[1][0]):
+                continue
+            limits = _limits(data[0][0])
+            for (reference, predicted), (_, label, colour) in zip(data, sides, strict=True):
+                svg = parity_plot(
+                    reference,
+                    predicted,
+                    title=label,
+                    quantity=_AXES[prop],
+                    unit=UNITS[prop],
+                    limits=limits,
+                    colour=colour,
+                    name=f"parity-{k}-{prop}-{'ab'[colour == OTHER]}",
+                )
+                figures.append(figure(svg, f"Parity plot of {NAMES[prop]}, {label}, {old.name}"))
+        if figures:
+            blocks.append(f'<h3>{escape(old.name)}</h3>\n<div class="grid pairs">{"".join(figures)}</div>')
+    if not blocks:
+        return ""
+    caption = (
+        "Every label against its prediction; on the grey line they agree. Where there are many points, colour is their "
+        "density on a logarithmic scale. Energies are shown after the same sum over elements, fitted to the reference "
+        "energies of the test set, is taken from both; frames leave out the outermost thousandth of the reference values."
+    )
+    return section("Predictions against labels", *blocks, f'<p class="note">{escape(caption)}</p>')
+
+
+def _parity_data(evaluation: Evaluation, prop: str) -> tuple[ndarray, ndarray]:
+    reference, predicted = evaluation.parity(prop)
+    if prop != "energy" or not len(reference):
+        return reference, predicted
+    shift = _composition_energies(evaluation)
+    return reference - shift, predicted - shift
+
+
+def _composition_energies(evaluation: Evaluation) -> Float[ndarray, "labelled"]:
+    """Energies of the composition alone: total energies of different molecules lie hundreds of eV apart, and on such a
+    scale every potential looks perfect."""
+    dataset = evaluation.dataset
+    held = (dataset.labels.mask("energy") & evaluation.predictions.mask("energy")).numpy()
+    numbers = torch.from_numpy(np.concatenate([s.numbers for s in dataset.structures]))
+    counts = torch.zeros(len(dataset), len(dataset.elements), dtype=torch.float64)
+    column = torch.searchsorted(torch.tensor(dataset.elements), numbers)
+    counts.index_put_((owners_of(dataset.labels.n_atoms), column), torch.ones(1, dtype=torch.float64), accumulate=True)
+    composition = counts.numpy()[held]
+    energies = evaluation.parity("energy")[0]
+    return composition @ np.linalg.lstsq(composition, energies, rcond=None)[0]
+
+
+def _limits(reference: Float[ndarray, "values"]) -> tuple[float, float]:
+    """The range of the reference values; where there are many, without the outermost thousandth on either side."""
+    outer = 0.0 if len(reference) <= FEW else 1e-3
+    low, high = (float(v) for v in np.quantile(reference, [outer, 1.0 - outer]))
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _learning(comparison: Comparison) -> str:
+    contenders = (comparison.baseline, comparison.other)
+    figures = []
+    for key, title, unit in _CURVES:
+        svg = learning_curve(contenders, key, title=title, unit=unit, name=f"learning-{key.replace('_', '-')}")
+        if svg is not None:
+            figures.append(figure(svg, f"Learning curve: {title}"))
+    if not figures:
+        return ""
+    caption = "Root-mean-square errors on the validation structures during training, on a logarithmic axis."
+    return section("Learning curves", grid(figures, caption))
