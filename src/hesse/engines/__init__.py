@@ -1,0 +1,23 @@
+"""Engines: whatever answers "energy, forces, HVP, Hessian of this structure"."""
+
+from hesse.engines.ase import AseEngine, EngineCalculator
+from hesse.engines.engine import Engine, Point, Surface
+from hesse.engines.numerical import Differences, ForceEngine
+from hesse.engines.parse import ENGINE_FORMS, make_engine
+from hesse.engines.potential import PotentialEngine
+from hesse.engines.xtb import XTB_METHODS, XtbEngine
+
+__all__ = [
+    "ENGINE_FORMS",
+    "XTB_METHODS",
+    "AseEngine",
+    "Differences",
+    "Engine",
+    "EngineCalculator",
+    "ForceEngine",
+    "Point",
+    "PotentialEngine",
+    "Surface",
+    "XtbEngine",
+    "make_engine",
+]

@@ -1,0 +1,131 @@
+"""Any ASE calculator as an engine, and any engine as an ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, final
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from jaxtyping import Float
+
+from hesse.engines.engine import Engine, Point, Surface
+from hesse.engines.numerical import Differences, ForceEngine
+from hesse.errors import EngineError, HesseError, RequestError
+from hesse.structures import Request, Structure, to_ase
+
+__all__ = ["AseEngine", "EngineCalculator"]
+
+
+@final
+class AseEngine(ForceEngine):
+    """An ASE calculator; curvature by differences of its forces.
+
+    Args:
+        calculator: any ASE calculator. It is reset before every point, so that those which keep a wave function start
+            afresh: finite differences see warm starts as noise.
+        level: level of theory; the calculator's class name by default.
+        reads_charge: whether the calculator reads `charge` and `multiplicity` from `atoms.info`. Without it, charged
+            and open-shell structures are refused rather than computed as neutral singlets.
+        differences: how curvature is taken from forces.
+        settings: what identifies the calculator further, for provenance.
+    """
+
+    def __init__(
+        self,
+        calculator: Any,
+        *,
+        level: str | None = None,
+        reads_charge: bool = False,
+        differences: Differences | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.calculator = calculator
+        self.name = "ase"
+        self.level = level or type(calculator).__name__
+        self.reads_charge = reads_charge
+        kind = type(calculator)
+        self.differences = differences or Differences()
+        self.settings = MappingProxyType(
+            {
+                "calculator": f"{kind.__module__}.{kind.__qualname__}",
+                **(settings or {}),
+                **self.differences.settings(),
+            }
+        )
+
+    def surface(self, structure: Structure) -> Surface:
+        """See `ForceEngine.surface`. Raises RequestError for a charge that the calculator would not see."""
+        if (structure.charge or structure.multiplicity != 1) and not self.reads_charge:
+            raise RequestError(
+                f'structure "{structure.id}": charge {structure.charge}, multiplicity {structure.multiplicity}, but '
+                f"{self.level} is not known to read them. Use AseEngine(calculator, reads_charge=True) if it does."
+            )
+        atoms = to_ase(structure)
+        atoms.calc = self.calculator
+        wants_stress = all(structure.pbc)
+
+        def point(positions: Float[np.ndarray, "n 3"]) -> Point:
+            if hasattr(self.calculator, "reset"):
+                self.calculator.reset()
+            atoms.positions = positions
+            try:
+                forces = np.array(atoms.get_forces(apply_constraint=False), dtype=np.float64)
+                energy = float(atoms.get_potential_energy())
+            except HesseError:
+                raise
+            except Exception as error:  # calculators raise whatever they like
+                raise EngineError(
+                    f'structure "{structure.id}": {self.level} failed: {type(error).__name__}: {error}'
+                ) from error
+            return Point(energy, forces, _stress(atoms) if wants_stress else None)
+
+        return point
+
+
+def _stress(atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:
+    """Stress, or None from a calculator that has none."""
+    try:
+        return np.array(atoms.get_stress(voigt=False), dtype=np.float64)
+    except (PropertyNotImplementedError, NotImplementedError):
+        return None
+
+
+@final
+class EngineCalculator(Calculator):
+    """An engine as an ASE calculator (energy, forces, stress of crystals), for ASE's optimisers and dynamics."""
+
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
+
+    def __init__(self, engine: Engine, structure: Structure) -> None:
+        super().__init__()
+        self.engine, self.structure = engine, structure
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """ASE calls this when positions or cell have changed."""
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        here = Structure(
+            self.structure.numbers,
+            self.atoms.positions,
+            id=self.structure.id,
+            cell=np.asarray(self.atoms.cell),
+            pbc=self.structure.pbc,
+            charge=self.structure.charge,
+            multiplicity=self.structure.multiplicity,
+        )
+        stress = "stress" in (properties or [])
+        labels = self.engine.compute(here, Request(energy=True, forces=True, stress=stress))
+        assert labels.energy is not None
+        assert labels.forces is not None
+        self.results = {"energy": float(labels.energy[0]), "forces": labels.forces.numpy()}
+        if labels.stress is not None:
+            matrix = labels.stress[0].numpy()
+            self.results["stress"] = matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

@@ -1,0 +1,58 @@
+"""A trained potential as an engine: exact derivatives, no finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import final
+
+import numpy as np
+import torch
+
+from hesse.curvature import evaluate
+from hesse.engines.engine import Engine
+from hesse.errors import EngineError, UnknownElementError
+from hesse.potential import Potential
+from hesse.structures import Labels, Request, Structure, collate
+
+__all__ = ["PotentialEngine"]
+
+
+@final
+class PotentialEngine(Engine):
+    """A potential that answers like any other engine: a teacher, or a model under test.
+
+    Args:
+        potential: any `hesse.potential.Potential`; evaluated on its own device and in its own floating-point type.
+        level: what its labels are called ("model:ef_hvp").
+        settings: what identifies the model further (a digest of its file).
+    """
+
+    def __init__(
+        self, potential: Potential, level: str, *, name: str = "model", settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.potential = potential
+        self.level = level
+        self.name = name
+        first = next(iter((*potential.parameters(), *potential.buffers())), torch.zeros(0, dtype=torch.float64))
+        self._dtype = first.dtype if first.is_floating_point() else torch.float64
+        self._device = first.device
+        self.settings = MappingProxyType({**(settings or {}), "dtype": str(self._dtype).removeprefix("torch.")})
+
+    def compute(self, structure: Structure, request: Request) -> Labels:
+        """See `Engine.compute`. Raises UnknownElementError for an element that the potential was not made for."""
+        known = self.potential.elements
+        strange = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
+        if strange:
+            raise UnknownElementError(
+                f'structure "{structure.id}": element Z = {strange[0]} is unknown to {self.level}, '
+                f"which knows {sorted(known)}"
+            )
+        structure.require_separated_atoms()
+        batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
+        labels = evaluate(self.potential, batch, request).to("cpu", torch.float64)
+        for name in ("energy", "forces", "hvp", "hessian", "stress"):
+            value = getattr(labels, name)
+            if value is not None and not np.isfinite(value.numpy()).all():
+                raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
+        return labels
