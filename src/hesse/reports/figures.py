@@ -168,7 +168,8 @@ def _error_bars(axes: Axes, lines: Sequence[Mapping[str, Any]], names: tuple[str
         values = [line[key] for line in lines]
         bars = axes.bar(place + offset, values, width=0.36, color=colour, label=label)
         axes.bar_label(bars, [number(v) for v in values], padding=2, fontsize=9, color=INK)
-    axes.set_xticks(place, [textwrap.fill(line["dataset"], 20 if len(lines) < 3 else 12) for line in lines])
+    width = 20 if len(lines) < 3 else 12
+    axes.set_xticks(place, [textwrap.fill(line["dataset"], width) for line in lines])
     axes.tick_params(axis="x", length=0)
     axes.set(title="Hessian error on test sets", ylabel="RMSE (eV/Å²)")
     axes.margins(y=0.22)

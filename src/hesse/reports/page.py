@@ -49,8 +49,8 @@ details { margin: 1rem 0; } summary { cursor: pointer; color: var(--soft); }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 .grid.pairs { grid-template-columns: 1fr; }
 @media (min-width: 560px) { .grid.pairs { grid-template-columns: 1fr 1fr; } }
-@media (min-width: 900px) { .grid.pairs { grid-template-columns: none; grid-template-rows: 1fr 1fr; grid-auto-flow: column;
-  grid-auto-columns: minmax(0, 1fr); } }
+@media (min-width: 900px) { .grid.pairs { grid-template-columns: none; grid-template-rows: 1fr 1fr;
+  grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); } }
 @media print { .grid > figure, tr { break-inside: avoid; } }
 """
 

@@ -17,7 +17,7 @@ from hesse.reports.canvas import BASELINE, OTHER
 from hesse.reports.comparison import Comparison, Line
 from hesse.reports.figures import FEW, hessian_histogram, learning_curve, parity_plot
 from hesse.reports.page import figure, grid, page, section, table
-from hesse.reports.wording import NAMES, in_kcal, floor_number, kcal_unit, number, percent
+from hesse.reports.wording import NAMES, floor_number, in_kcal, kcal_unit, number, percent
 from hesse.structures import owners_of
 
 __all__ = ["render_report", "write_report"]
@@ -103,22 +103,30 @@ def _error_row(comparison: Comparison, line: Line, *, first: bool) -> str:
         return f"<td>{write(in_ev)}{'' if in_ev is None else f'<small>{write(in_kcal(in_ev))}</small>'}</td>"
 
     cited = "".join(
-        f"{<div>{percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
+        f"<div>{percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
         for p in comparison.published
         if p.property == line.property
     )
     interval = "" if line.low is None else f"<small>{percent(line.low)} to {percent(line.high)}</small>"
-    verdict = ""
-    if line.percent is not None:
-        low, high = (line.percent, line.percent) if line.low is None or line.high is None else (line.low, line.high)
-        verdict = "good" if high < 0 else "bad" if low > 0 else ""
-    return (
-        f'<tr class="{"group" if first else ""}"><th class="text">{escape(line.dataset) if first else ""}</th>'
-        f'<td class="text">{NAMES[line.property]}<small>{line.n:,} values</small></td>'
-        f"{value(line.baseline)}{value(line.other)}"
-        f'<td class="text">{line.unit}<small>{kcal_unit(line.unit)}</small></td>{value(line.noise_floor, lambda v: escape(floor_number(v)))}'
-        f'<td><span class="{verdict}">{percent(line.percent)}</span>{interval}</td><td class="cited">{cited or "–"}</td></tr>'
+    cells = (
+        f'<th class="text">{escape(line.dataset) if first else ""}</th>',
+        f'<td class="text">{NAMES[line.property]}<small>{line.n:,} values</small></td>',
+        value(line.baseline),
+        value(line.other),
+        f'<td class="text">{line.unit}<small>{kcal_unit(line.unit)}</small></td>',
+        value(line.noise_floor, lambda v: escape(floor_number(v))),
+        f'<td><span class="{_verdict(line)}">{percent(line.percent)}</span>{interval}</td>',
+        f'<td class="cited">{cited or "–"}</td>',
     )
+    return f'<tr class="{"group" if first else ""}">{"".join(cells)}</tr>'
+
+
+def _verdict(line: Line) -> str:
+    """Better or worse, where the interval leaves no doubt."""
+    if line.percent is None:
+        return ""
+    low, high = (line.percent, line.percent) if line.low is None or line.high is None else (line.low, line.high)
+    return "good" if high < 0 else "bad" if low > 0 else ""
 
 
 def _by_tag(comparison: Comparison) -> str:
@@ -199,7 +207,8 @@ def _parities(comparison: Comparison) -> str:
     caption = (
         "Every label against its prediction; on the grey line they agree. Where there are many points, colour is their "
         "density on a logarithmic scale. Energies are shown after the same sum over elements, fitted to the reference "
-        "energies of the test set, is taken from both; frames leave out the outermost thousandth of the reference values."
+        "energies of the test set, is taken from both; frames leave out the outermost thousandths of the "
+        "reference values."
     )
     return section("Predictions against labels", *blocks, f'<p class="note">{escape(caption)}</p>')
 

@@ -77,7 +77,7 @@ def comparison_table(comparison: Comparison) -> Table:
             floor_number(line.noise_floor),
             percent(line.percent),
             "–" if line.low is None else f"{percent(line.low)} to {percent(line.high)}",
-            ", ".join(published) or "–",
+            ", ".join(f"{percent(p.percent, 1)} {p.test_set}" for p in cited) or "–",
         )
         last = line.dataset
     return table
