@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.errors import GeometryError, LabelShapeError, RequestError
+from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
 
@@ -51,9 +52,13 @@ def evaluate(
     Raises:
         RequestError: the batch's neighbour matrix is shorter than the potential's cutoff.
         LabelShapeError: probes of the wrong shape.
+        UnknownElementError: an element the potential was not made for (not looked for with `create_graph`: training
+            checks its data once).
         GeometryError: stress was asked of a batch without a periodic structure.
     """
     _check(potential, batch, request)
+    if potential.elements and not create_graph:
+        _check_elements(potential, batch)
     second = request.probes is not None or request.hessian
     first = request.forces or second or request.stress
     with torch.enable_grad():
@@ -113,6 +118,18 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
         raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
 
 
+def _check_elements(potential: Potential, batch: Batch) -> None:
+    known = torch.tensor(potential.elements, device=batch.numbers.device)
+    foreign = torch.nonzero(~torch.isin(batch.numbers, known))[:, 0]
+    if len(foreign):
+        symbol = chemical_symbols[int(batch.numbers[foreign[0]])]
+        raise UnknownElementError(
+            f'structure "{batch.ids[int(batch.owner[foreign[0]])]}" holds {symbol}; {type(potential).__name__} knows '
+            f"{', '.join(chemical_symbols[z] for z in potential.elements)} only. Remove the structure, or train a "
+            "potential on data with that element."
+        )
+
+
 def _leaves(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
     """The batch on fresh differentiable positions; where stress is asked, under a zero strain of every cell."""
     positions = batch.positions.detach().requires_grad_(True)
@@ -168,6 +185,7 @@ def _products(
     if not gradient.requires_grad:  # an energy linear in positions
         return torch.zeros_like(directions)
     several = directions.shape[0] > 1
+    # Not materialize_grads: of a batched pass it gives zeros without the probe axis.
     (product,) = torch.autograd.grad(
         gradient,
         positions,
@@ -175,8 +193,10 @@ def _products(
         is_grads_batched=several,
         create_graph=create_graph,
         retain_graph=keep or create_graph,
-        materialize_grads=True,
+        allow_unused=True,
     )
+    if product is None:  # an energy linear in positions, with parameters
+        return torch.zeros_like(directions)
     return product if several else product[None]
 
 
