@@ -1,0 +1,11 @@
+"""Data sets in HDF5: the format `hesse-dataset`, version 1, described in docs/formats.md.
+
+Everything is a flat array over structures, atoms, probes or Hessian elements; `offsets` say where each structure
+begins. A checksum over the whole content is stored and compared on reading.
+"""
+
+from hesse.datasets.hdf5.layout import FORMAT, VERSION
+from hesse.datasets.hdf5.reading import read_hdf5
+from hesse.datasets.hdf5.writing import write_hdf5
+
+__all__ = ["FORMAT", "VERSION", "read_hdf5", "write_hdf5"]

@@ -1,0 +1,62 @@
+"""What a file of the format may hold, and the checksum over it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+__all__ = ["DTYPES", "FORMAT", "LAYOUT", "REQUIRED", "VERSION", "Content", "checksum_of"]
+
+FORMAT: Final = "hesse-dataset"
+VERSION: Final = 1
+
+Content = dict[str, np.ndarray]
+
+# Kind and shape of everything a file may hold: S structures, A atoms, K probes, E elements of Hessians.
+LAYOUT: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
+    "structures/offsets": ("integer", ("S+1",)),
+    "structures/id": ("text", ("S",)),
+    "structures/numbers": ("integer", ("A",)),
+    "structures/positions": ("real", ("A", 3)),
+    "structures/cell": ("real", ("S", 3, 3)),
+    "structures/pbc": ("flag", ("S", 3)),
+    "structures/charge": ("integer", ("S",)),
+    "structures/multiplicity": ("integer", ("S",)),
+    "structures/tag": ("text", ("S",)),
+    "structures/group": ("text", ("S",)),
+    "labels/energy": ("real", ("S",)),
+    "labels/forces": ("real", ("A", 3)),
+    "labels/probes": ("real", ("K", "A", 3)),
+    "labels/hvp": ("real", ("K", "A", 3)),
+    "labels/hessian": ("real", ("E",)),
+    "labels/hessian_offsets": ("integer", ("S+1",)),
+    "labels/atomic_energies": ("real", ("A",)),
+    "labels/stress": ("real", ("S", 3, 3)),
+    "labels/energy_mask": ("flag", ("S",)),
+    "labels/forces_mask": ("flag", ("S",)),
+    "labels/hvp_mask": ("flag", ("K", "S")),
+    "labels/atomic_energies_mask": ("flag", ("S",)),
+    "labels/stress_mask": ("flag", ("S",)),
+    "labels/energy_error": ("real", ("S",)),
+    "labels/forces_error": ("real", ("S",)),
+    "labels/hvp_error": ("real", ("K", "S")),
+    "labels/hessian_error": ("real", ("S",)),
+}
+REQUIRED: Final = ("structures/offsets", "structures/id", "structures/numbers", "structures/positions")
+DTYPES: Final[Mapping[str, Any]] = {"integer": np.int64, "real": np.float64, "flag": np.bool_}
+
+
+def checksum_of(content: Content, units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for title, table in (("units", units), ("attributes", attributes)):
+        digest.update(f"{title}{sorted((str(k), str(v)) for k, v in table.items())}".encode())
+    for name in sorted(content):
+        array = np.ascontiguousarray(content[name])
+        # The length of the longest text is not content.
+        kind = "text" if array.dtype.kind == "S" else array.dtype.str
+        digest.update(f"{name}{kind}{array.shape}".encode())
+        digest.update(b"\0".join(array.tolist()) if kind == "text" else array.data)
+    return digest.hexdigest()

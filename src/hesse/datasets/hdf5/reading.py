@@ -1,0 +1,275 @@
+"""Reading: nothing is believed before it is checked, and nothing in the file is run or followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import torch
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, REQUIRED, VERSION, Content, checksum_of
+from hesse.datasets.transforms import from_units
+from hesse.errors import FileFormatError, HesseError, UnitError, nearest_name
+from hesse.structures import Labels, Structure
+
+__all__ = ["load_content", "read_hdf5"]
+
+_SAFE_FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+"""Filters of HDF5 itself; any other may be a plug-in, which is code found by the file."""
+_EXPANSION: Final = 1100
+"""Deflate cannot shrink by more than 1032; a larger declared size is not of this file."""
+_DAMAGE: Final = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+)
+"""What h5py and numpy raise on damaged files."""
+
+
+def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
+    """Read a data set; other units than eV and Å are converted. Labels are not judged here (see `read_dataset`).
+
+    Args:
+        energy_unit: for files that do not state it; contradicting a stated unit is an error.
+        length_unit: likewise.
+
+    Raises:
+        FileFormatError: not such a file, of a newer version, truncated, damaged, or not consistent in itself.
+        UnitError: the file does not state its units, or states unknown ones.
+        GeometryError: a structure that is none.
+    """
+    path = Path(path)
+    content, stated, attributes = load_content(path)
+    wanted = {"energy_unit": energy_unit, "length_unit": length_unit}
+    units: dict[str, str] = {}
+    for key, said in wanted.items():
+        given = stated.get(key, said)
+        option = f"--{key.replace('_', '-')}"
+        if given is None:
+            raise UnitError(
+                f"{path}: the attribute {key} is missing, so the numbers mean nothing. State it: `hesse convert "
+                f"{path.name} OUT {option} …`, or add the attribute to the file."
+            )
+        if said is not None and said.strip().lower() != given.strip().lower():
+            raise UnitError(f"{path}: {option} {said} was given, but the file says that it is in {given}")
+        units[key] = given
+    try:
+        structures, labels = from_units(
+            tuple(_structures_of(content)),
+            _labels_of(content),
+            energy=units["energy_unit"],
+            length=units["length_unit"],
+        )
+        return Dataset(structures, labels, attributes=attributes, source=str(path))
+    except HesseError as error:
+        message = str(error)
+        raise type(error)(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
+    """Everything in the file, checked for shape and damage: arrays, units, attributes."""
+    if not path.is_file():
+        raise FileFormatError(f"{path}: there is no such file")
+    try:
+        # Locks are a nuisance on shared file systems, and a file in its place is never written to.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return _Reader(path, file).load()
+    except _DAMAGE as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
+        ) from error
+
+
+class _Reader:
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self.file = path, file
+        self.bytes = path.stat().st_size
+
+    def fail(self, what: str) -> FileFormatError:
+        return FileFormatError(f"{self.path}: {what}")
+
+    def load(self) -> tuple[Content, dict[str, str], dict[str, str]]:
+        attrs = dict(self.file.attrs)
+        if attrs.get("format") != FORMAT:
+            raise self.fail(
+                f'not a Hesse data set: expected the attribute format="{FORMAT}", found {attrs.get("format")!r} '
+                f"(groups: {', '.join(list(self.file)[:8]) or 'none'})"
+            )
+        version = attrs.get("version")
+        if not isinstance(version, int | np.integer) or version < 1:
+            raise self.fail(f"the attribute version must be a whole number from 1, got {version!r}")
+        if version > VERSION:
+            raise self.fail(f"version {version} of the format; this Hesse reads up to {VERSION}. Install a newer one.")
+        units = {key: _as_text(attrs[key]) for key in ("energy_unit", "length_unit") if key in attrs}
+        names = self.names()
+        content: Content = {}
+        sizes: dict[str, int] = {}
+        if "structures/offsets" not in names:
+            raise self.fail("structures/offsets is missing")
+        offsets = content["structures/offsets"] = self.offsets("structures/offsets", sizes)
+        sizes |= {"S": len(offsets) - 1, "A": int(offsets[-1])}
+        for name in REQUIRED:
+            if name not in names:
+                raise self.fail(f"{name} is missing")
+        if ("labels/hessian" in names) != ("labels/hessian_offsets" in names):
+            raise self.fail("labels/hessian and labels/hessian_offsets belong together; one is missing")
+        if "labels/hessian" in names:
+            sizes["S+1"] = len(offsets)
+            content["labels/hessian_offsets"] = self.offsets("labels/hessian_offsets", sizes)
+            sizes["E"] = int(content["labels/hessian_offsets"][-1])
+        for name in names:
+            if name not in content:
+                content[name] = self.array(name, sizes)
+        notes = self.file.get("attributes")
+        attributes = {k: _as_text(v) for k, v in notes.attrs.items()} if isinstance(notes, h5py.Group) else {}
+        checksum = attrs.get("checksum")
+        if checksum is not None and checksum != checksum_of(content, units, attributes):
+            raise self.fail(
+                "the content does not match its checksum: the file was damaged, or changed by a program that did not "
+                "remove the attribute checksum"
+            )
+        return content, units, attributes
+
+    def names(self) -> list[str]:
+        """Names of all arrays, in the order of the layout; anything that leads elsewhere is refused."""
+        found = []
+        for group_name in ("structures", "labels"):
+            link = self.file.get(group_name, getlink=True)
+            if link is None:
+                continue
+            self.require_hard(link, group_name)
+            group = self.file[group_name]
+            if not isinstance(group, h5py.Group):
+                raise self.fail(f"{group_name} must be a group")
+            for key in group:
+                name = f"{group_name}/{key}"
+                if name not in LAYOUT:
+                    valid = [n for n in LAYOUT if n.startswith(group_name)]
+                    raise self.fail(f'no part of the format: "{name}". {nearest_name(name, valid)}')
+                self.require_hard(group.get(key, getlink=True), name)
+                found.append(name)
+        return sorted(found, key=list(LAYOUT).index)
+
+    def require_hard(self, link: object, name: str) -> None:
+        if not isinstance(link, h5py.HardLink):
+            raise self.fail(f"{name} is a {type(link).__name__}, which leads elsewhere; only plain arrays are read")
+
+    def offsets(self, name: str, sizes: dict[str, int]) -> np.ndarray:
+        values = self.array(name, sizes)
+        if len(values) < 2 or values[0] != 0 or (np.diff(values) < 0).any():
+            raise self.fail(f"{name} must start at 0, never fall, and describe at least one structure")
+        return values
+
+    def array(self, name: str, sizes: dict[str, int]) -> np.ndarray:
+        """Read one array after checking that its type, shape and size on disk are possible."""
+        kind, axes = LAYOUT[name]
+        data = self.file[name]
+        if not isinstance(data, h5py.Dataset):
+            raise self.fail(f"{name} must be an array")
+        creation = data.id.get_create_plist()
+        filters = {creation.get_filter(i)[0] for i in range(creation.get_nfilters())}
+        if data.is_virtual or data.external or not filters <= _SAFE_FILTERS:
+            raise self.fail(f"{name} is stored outside the file or by a plug-in; store it plainly or with gzip")
+        shape = tuple(a if isinstance(a, int) else sizes.get(a) for a in axes)
+        fits = data.shape is not None and len(data.shape) == len(shape)
+        if not fits or any(want not in (None, got) for want, got in zip(shape, data.shape, strict=True)):
+            wanted = ", ".join(str(a) if want is None else str(want) for a, want in zip(axes, shape, strict=True))
+            raise self.fail(f"{name} has shape {data.shape}, expected ({wanted})")
+        if axes[0] == "K":
+            # Known from the first array that has it.
+            sizes["K"] = data.shape[0]
+        dtype = data.dtype
+        text = h5py.check_string_dtype(dtype)
+        ok: Mapping[str, Callable[[], bool]] = {
+            "integer": lambda: dtype.kind in "iu",
+            "real": lambda: dtype.kind == "f",
+            "flag": lambda: dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize == 1),
+            "text": lambda: text is not None,
+        }
+        if not ok[kind]():
+            raise self.fail(
+                f"{name} holds {dtype}, expected {'UTF-8 strings' if kind == 'text' else kind + ' numbers'}"
+            )
+        stored = data.id.get_storage_size()
+        if data.nbytes > _EXPANSION * stored + 4096 or stored > self.bytes:
+            raise self.fail(
+                f"{name} claims {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
+            )
+        if kind == "text":
+            return _texts_in(data, text)
+        values = data[()]
+        return values.astype(np.bool_) if kind == "flag" else values
+
+
+def _texts_in(data: h5py.Dataset, text: Any) -> np.ndarray:
+    values = data[()]
+    # Texts of variable length arrive as objects, those of fixed length as bytes.
+    items = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
+    for item in items:
+        item.decode()
+    return np.array(items, dtype=bytes)
+
+
+def _as_text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _structures_of(content: Content) -> list[Structure]:
+    offsets = content["structures/offsets"].tolist()
+    count = len(offsets) - 1
+    blank = {"tag": b"", "group": b"", "charge": 0, "multiplicity": 1}
+    columns: dict[str, Any] = {
+        name: content[f"structures/{name}"].tolist() if f"structures/{name}" in content else [empty] * count
+        for name, empty in blank.items()
+    }
+    numbers = content["structures/numbers"]
+    positions = content["structures/positions"]
+    cells = content.get("structures/cell", np.zeros((count, 3, 3)))
+    pbc = content.get("structures/pbc", np.zeros((count, 3), dtype=bool))
+    ids = content["structures/id"].tolist()
+    return [
+        Structure(
+            numbers[start:end],
+            positions[start:end],
+            id=ids[i].decode(),
+            cell=cells[i],
+            pbc=tuple(pbc[i].tolist()),
+            charge=columns["charge"][i],
+            multiplicity=columns["multiplicity"][i],
+            tag=columns["tag"][i].decode(),
+            group=columns["group"][i].decode(),
+        )
+        for i, (start, end) in enumerate(pairwise(offsets))
+    ]
+
+
+def _labels_of(content: Content) -> Labels:
+    n_atoms = np.diff(content["structures/offsets"])
+    fields: dict[str, Any] = {"n_atoms": torch.from_numpy(n_atoms.astype(np.int64))}
+    for name, array in content.items():
+        owner, key = name.split("/")
+        if owner == "labels" and key != "hessian_offsets":
+            fields[key] = torch.from_numpy(array.astype(DTYPES[LAYOUT[name][0]], copy=False))
+    if "hessian" in fields:
+        lengths = np.diff(content["labels/hessian_offsets"])
+        wrong = (lengths != 0) & (lengths != 9 * n_atoms**2)
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise FileFormatError(
+                f'structure "{content["structures/id"][i].decode()}": a Hessian of {lengths[i]} elements; '
+                f"{n_atoms[i]} atoms need {9 * n_atoms[i] ** 2}, or 0 for none"
+            )
+        if (lengths == 0).any():
+            fields["hessian_mask"] = torch.from_numpy(lengths > 0)
+    return Labels(**fields)

@@ -1,0 +1,108 @@
+"""Writing: composed in memory, flushed beside the target, read again, then renamed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, VERSION, Content, checksum_of
+from hesse.datasets.hdf5.reading import load_content
+from hesse.errors import HesseError, WriteError
+from hesse.files import write_aside
+from hesse.structures import offsets_of
+
+__all__ = ["write_hdf5"]
+
+_CHUNK: Final = 1 << 17
+"""Elements compressed at once."""
+
+
+def write_hdf5(path: str | Path, dataset: Dataset) -> None:
+    """Write `dataset` in eV and Å; the file is read again and compared before it takes its name.
+
+    The file is composed in memory and then written by plain system calls: HDF5's own writer brings the process down
+    when a disk fills. Whatever stood at `path` before is unharmed by any failure.
+
+    Raises:
+        WriteError: the disk is full, the folder is missing or not writable.
+    """
+    path = Path(path)
+    content = _content_of(dataset)
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=("v110", "v110")) as file:
+        file.attrs.update({"format": FORMAT, "version": VERSION, **units})
+        file.attrs["checksum"] = checksum_of(content, units, dataset.attributes)
+        notes = file.create_group("attributes", track_order=True)
+        for key, value in dataset.attributes.items():
+            notes.attrs[key] = value
+        for name, array in content.items():
+            _put(file, name, array)
+    with write_aside(path) as aside:
+        aside.write_bytes(image.getbuffer())
+        try:
+            load_content(aside)
+        except HesseError as error:
+            raise WriteError(f"cannot write {path}: what came back from the disk differs ({error})") from error
+
+
+def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
+    dtype: Any = array.dtype
+    if array.dtype.kind == "S":
+        dtype = h5py.string_dtype("utf-8", array.dtype.itemsize)
+    options: dict[str, Any] = {}
+    if array.size:
+        rows = max(1, min(len(array), _CHUNK // max(1, array[0].size)))
+        # Long second axes (probes of many atoms) are cut too.
+        chunk = (rows, *(min(n, _CHUNK) for n in array.shape[1:]))
+        options = {
+            "chunks": chunk,
+            "compression": "gzip",
+            "compression_opts": 1,
+            "shuffle": array.dtype.kind != "S",
+            "fletcher32": True,
+        }
+    file.create_dataset(name, data=array.astype(dtype, copy=False), track_times=False, **options)
+
+
+def _content_of(dataset: Dataset) -> Content:
+    structures, labels = dataset.structures, dataset.labels
+    found: Content = {
+        "structures/offsets": offsets_of(labels.n_atoms).numpy(),
+        "structures/id": _texts([s.id for s in structures]),
+        "structures/numbers": np.concatenate([s.numbers for s in structures]).astype(np.uint8),
+        "structures/positions": np.concatenate([s.positions for s in structures]),
+    }
+    # What says nothing is left out.
+    if any(s.cell.any() for s in structures):
+        found["structures/cell"] = np.stack([s.cell for s in structures])
+    if any(s.periodic for s in structures):
+        found["structures/pbc"] = np.array([s.pbc for s in structures], dtype=bool)
+    if any(s.charge for s in structures):
+        found["structures/charge"] = np.array([s.charge for s in structures])
+    if any(s.multiplicity != 1 for s in structures):
+        found["structures/multiplicity"] = np.array([s.multiplicity for s in structures])
+    for name in ("tag", "group"):
+        values = [getattr(s, name) for s in structures]
+        if any(values):
+            found[f"structures/{name}"] = _texts(values)
+    for key in LAYOUT:
+        owner, name = key.split("/")
+        value = None
+        if owner == "labels" and name != "hessian_offsets":
+            value = getattr(labels, name)
+        if value is not None:
+            kind = LAYOUT[key][0]
+            found[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
+    if labels.hessian is not None:
+        found["labels/hessian_offsets"] = offsets_of(labels.hessian_lengths()).numpy()
+    return found
+
+
+def _texts(values: list[str]) -> np.ndarray:
+    return np.array([v.encode() for v in values], dtype=bytes)

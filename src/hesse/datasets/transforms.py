@@ -1,0 +1,93 @@
+"""Whole data sets, changed: other units, other signs, symmetric Hessians. Each returns a new data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.identities import hessian_blocks
+from hesse.errors import MissingLabelError
+from hesse.structures import Labels, Structure, offsets_of, ragged_indices
+from hesse.units import energy_unit as energy_in_ev
+from hesse.units import length_unit as length_in_angstrom
+
+__all__ = ["from_units", "negate_forces", "symmetrise_hessians", "with_attributes", "with_tag"]
+
+_POWERS: Final = {
+    # Powers of the units of energy and of length in each label.
+    "energy": (1, 0),
+    "atomic_energies": (1, 0),
+    "energy_error": (1, 0),
+    "forces": (1, -1),
+    "forces_error": (1, -1),
+    "hvp": (1, -2),
+    "hvp_error": (1, -2),
+    "hessian": (1, -2),
+    "hessian_error": (1, -2),
+    "stress": (1, -3),
+}
+
+
+def from_units(
+    structures: Sequence[Structure], labels: Labels, *, energy: str, length: str
+) -> tuple[tuple[Structure, ...], Labels]:
+    """Structures and labels given in other units, in eV and Å.
+
+    Forces are `energy/length`, curvature `energy/length²`, stress `energy/length³`; probes have no unit.
+
+    Raises:
+        UnitError: a unit that is not in `hesse.units`.
+    """
+    e, a = energy_in_ev(energy), length_in_angstrom(length)
+    if e == 1.0 and a == 1.0:
+        return tuple(structures), labels
+    scaled = {
+        name: value * (e**p * a**q) for name, (p, q) in _POWERS.items() if (value := getattr(labels, name)) is not None
+    }
+    if a != 1.0:
+        structures = [replace(s, positions=s.positions * a, cell=s.cell * a) for s in structures]
+    return tuple(structures), replace(labels, **scaled)
+
+
+def negate_forces(dataset: Dataset) -> Dataset:
+    """The data set with its forces negated: for files whose force column holds gradients.
+
+    Raises:
+        MissingLabelError: there are no forces.
+    """
+    dataset.require("forces")
+    assert dataset.labels.forces is not None
+    return replace(dataset, labels=replace(dataset.labels, forces=-dataset.labels.forces))
+
+
+def symmetrise_hessians(dataset: Dataset) -> Dataset:
+    """The data set with every Hessian replaced by `(H + Hᵀ)/2`: half the noise of what is not symmetric.
+
+    Raises:
+        MissingLabelError: there are no Hessians.
+    """
+    labels = dataset.labels
+    if labels.hessian is None:
+        raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrise")
+    flat: Tensor = labels.hessian.clone()
+    starts = offsets_of(labels.hessian_lengths())
+    for some, matrices in hessian_blocks(labels):
+        elements = matrices.shape[-1] ** 2
+        index = ragged_indices(starts[some], torch.full_like(some, elements))
+        flat[index] = (0.5 * (matrices + matrices.transpose(1, 2))).reshape(-1)
+    return replace(dataset, labels=replace(labels, hessian=flat))
+
+
+def with_attributes(dataset: Dataset, **attributes: str) -> Dataset:
+    """The data set with further attributes (`level="wB97X/6-31G(d)"`)."""
+    return replace(dataset, attributes={**dataset.attributes, **attributes})
+
+
+def with_tag(dataset: Dataset, tag: str) -> Dataset:
+    """The data set with all structures tagged `tag`."""
+    return replace(dataset, structures=tuple(replace(s, tag=tag) for s in dataset.structures))
