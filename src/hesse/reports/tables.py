@@ -65,9 +65,7 @@ def comparison_table(comparison: Comparison) -> Table:
             continue
         if last and line.dataset != last:
             table.add_section()
-        published = [
-            f"{percent(p.percent, 1)} {p.test_set}" for p in comparison.published if p.property == line.property
-        ]
+        cited = [p for p in comparison.published if p.property == line.property]
         table.add_row(
             "" if line.dataset == last else line.dataset,
             NAMES[line.property],
