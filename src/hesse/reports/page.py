@@ -24,11 +24,12 @@ p, figcaption, li { max-width: 72ch; }
 .note, figcaption { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-caption { text-align: left; color: var(--soft); font-size: .9rem; padding-bottom: .4rem; }
-th, td { padding: .36rem .7rem .36rem 0; text-align: right; vertical-align: top; white-space: nowrap; }
+th, td { padding: .36rem 0 .36rem .9rem; text-align: right; vertical-align: top; white-space: nowrap; }
 thead th { font-weight: 600; border-bottom: 1px solid var(--muted); }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
-tbody tr.group > * { border-top: 1px solid var(--muted); }
+tbody tr.group > * { border-top: 0; padding-top: 1.1rem; font-weight: 600; }
+tr.group small { display: inline; margin-left: .5em; }
+th:first-child, td:first-child { padding-left: 0; }
 th.text, td.text { text-align: left; font-weight: 400; }
 thead th.text { font-weight: 600; }
 td small, th small { display: block; color: var(--soft); font-size: .82em; font-weight: 400; }
@@ -47,6 +48,8 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: var(--soft); }
 @media (max-width: 520px) { main { padding-top: 1.3rem; } h1 { font-size: 1.4rem; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+@media (max-width: 520px) { table { font-size: .84rem; } th, td { padding-left: .55rem; }
+  td.text { white-space: normal; min-width: 5.5rem; } }
 .grid.pairs { grid-template-columns: 1fr; }
 @media (min-width: 560px) { .grid.pairs { grid-template-columns: 1fr 1fr; } }
 @media (min-width: 900px) { .grid.pairs { grid-template-columns: none; grid-template-rows: 1fr 1fr;
@@ -84,6 +87,6 @@ def table(head: str, rows: list[str], caption: str) -> str:
     """A table from rows of HTML that scrolls sideways where the screen is narrow; the caption is text."""
     body = "\n".join(rows)
     return (
-        f'<div class="scroll"><table>\n<caption>{escape(caption)}</caption>\n<thead>{head}</thead>\n'
+        f'<p class="note">{escape(caption)}</p>\n<div class="scroll"><table>\n<thead>{head}</thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table></div>"
     )

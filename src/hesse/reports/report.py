@@ -73,17 +73,20 @@ def _opening(comparison: Comparison) -> str:
 
 def _errors(comparison: Comparison) -> str:
     head = (
-        '<tr><th class="text">test set</th><th class="text">property</th>'
+        '<tr><th class="text">property</th>'
         f'<th><span class="swatch baseline"></span>{escape(comparison.baseline.name)}</th>'
         f'<th><span class="swatch other"></span>{escape(comparison.other.name)}</th>'
-        '<th class="text">unit</th><th>noise floor</th><th>change</th><th>published</th></tr>'
+        "<th>change</th><th>noise floor</th><th>published</th></tr>"
     )
-    rows, last = [], None
-    for line in comparison.lines:
-        if line.metric == "rmse":
-            rows.append(_error_row(comparison, line, first=line.dataset != last))
-            last = line.dataset
-    cited = ", ".join(dict.fromkeys(p.test_set for p in comparison.published))
+    rows = []
+    for evaluation in comparison.baseline.evaluations:
+        about = f"{escape(evaluation.name)} <small>{len(evaluation.dataset):,} structures</small>"
+        rows.append(f'<tr class="group"><th class="text" colspan="6">{about}</th></tr>')
+        rows += [
+            _error_row(comparison, line)
+            for line in comparison.lines
+            if line.metric == "rmse" and line.dataset == evaluation.name
+        ]
     caption = (
         "Root-mean-square errors: energies over structures, forces and Hessian-vector products over components, "
         "Hessians over all elements of all structures. Small print: the same in kcal/mol, and below each change its "
@@ -94,11 +97,12 @@ def _errors(comparison: Comparison) -> str:
         "the model."
     )
     if comparison.published:
+        cited = ", ".join(dict.fromkeys(p.test_set for p in comparison.published))
         note += f" Published: changes on the authors' test sets {cited} ({comparison.published_source})."
     return section("Errors", table(head, rows, caption), f'<p class="note">{escape(note)}</p>')
 
 
-def _error_row(comparison: Comparison, line: Line, *, first: bool) -> str:
+def _error_row(comparison: Comparison, line: Line) -> str:
     def value(in_ev: float | None, write: Callable[[float | None], str] = number) -> str:
         return f"<td>{write(in_ev)}{'' if in_ev is None else f'<small>{write(in_kcal(in_ev))}</small>'}</td>"
 
@@ -109,16 +113,14 @@ def _error_row(comparison: Comparison, line: Line, *, first: bool) -> str:
     )
     interval = "" if line.low is None else f"<small>{percent(line.low)} to {percent(line.high)}</small>"
     cells = (
-        f'<th class="text">{escape(line.dataset) if first else ""}</th>',
-        f'<td class="text">{NAMES[line.property]}<small>{line.n:,} values</small></td>',
+        f'<td class="text">{NAMES[line.property]}<small>{line.unit}</small><small>{kcal_unit(line.unit)}</small></td>',
         value(line.baseline),
         value(line.other),
-        f'<td class="text">{line.unit}<small>{kcal_unit(line.unit)}</small></td>',
-        value(line.noise_floor, lambda v: escape(floor_number(v))),
         f'<td><span class="{_verdict(line)}">{percent(line.percent)}</span>{interval}</td>',
+        value(line.noise_floor, lambda v: escape(floor_number(v))),
         f'<td class="cited">{cited or "–"}</td>',
     )
-    return f'<tr class="{"group" if first else ""}">{"".join(cells)}</tr>'
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _verdict(line: Line) -> str:
