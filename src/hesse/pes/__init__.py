@@ -1,0 +1,5 @@
+"""The potential-energy surface of any engine: relaxation."""
+
+from hesse.pes.minimise import MinimisationResult, minimise
+
+__all__ = ["MinimisationResult", "minimise"]

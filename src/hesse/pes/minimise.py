@@ -1,0 +1,65 @@
+"""Relaxation to a minimum, by ASE's optimisers on any engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase.optimize import BFGS, FIRE, LBFGS
+
+from hesse.engines import Engine, EngineCalculator
+from hesse.errors import ConfigError, require_choice
+from hesse.structures import Structure, to_ase
+
+__all__ = ["MinimisationResult", "minimise"]
+
+_OPTIMISERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
+
+
+@dataclass(frozen=True, eq=False)
+class MinimisationResult:
+    """Where a relaxation ended.
+
+    Attributes:
+        structure: the last geometry; id, tag and group are those of the start.
+        energy: eV.
+        fmax: largest force on an atom, eV/Å.
+        steps: steps taken.
+        converged: whether `fmax` fell below what was asked.
+    """
+
+    structure: Structure
+    energy: float
+    fmax: float
+    steps: int
+    converged: bool
+
+
+def minimise(
+    structure: Structure,
+    engine: Engine,
+    *,
+    fmax: float = 0.005,
+    steps: int = 500,
+    optimiser: Literal["bfgs", "lbfgs", "fire"] = "bfgs",
+) -> MinimisationResult:
+    """Move atoms (not the cell) downhill until no force exceeds `fmax` eV/Å, in at most `steps` steps.
+
+    The result says whether it converged; not converging is no error. Symmetric starts can end on a saddle point: the
+    forces that would break a symmetry are zero. `hesse.harmonic.normal_modes` tells.
+
+    Raises:
+        ConfigError: `fmax` or `steps` not positive, an unknown optimiser.
+        EngineError, GeometryError: from the engine, on the way.
+    """
+    if not (np.isfinite(fmax) and fmax > 0) or steps < 1:
+        raise ConfigError(f"minimise needs a positive fmax (eV/Å) and at least one step, got {fmax} and {steps}")
+    kind = _OPTIMISERS[require_choice(optimiser, _OPTIMISERS, "optimiser")]
+    atoms = to_ase(structure)
+    atoms.calc = EngineCalculator(engine, structure)
+    run = kind(atoms, logfile=None)
+    converged = bool(run.run(fmax=fmax, steps=steps))
+    relaxed = structure.moved(atoms.positions, id=structure.id)
+    largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+    return MinimisationResult(relaxed, float(atoms.get_potential_energy()), largest, int(run.nsteps), converged)
