@@ -313,7 +313,7 @@ def test_an_unknown_element_is_named_with_its_structure() -> None:
     known = Structure([1, 1], [[0.0, 0, 0], [0.8, 0, 0]], id="hydrogen")
     foreign = Structure([1, 9], [[0.0, 0, 0], [0.9, 0, 0]], id="hydrogen-fluoride")
     evaluate(potential, collate([known], 6.0), Request())
-    with pytest.raises(UnknownElementError, match='structure "hydrogen-fluoride" holds F; Knows.* H only'):
+    with pytest.raises(UnknownElementError, match=r'structure "hydrogen-fluoride" holds F; Knows.* H only'):
         evaluate(potential, collate([known, foreign], 6.0), Request())
 
 
