@@ -1,0 +1,127 @@
+"""`hesse evaluate`: the errors of a potential on data sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hesse.cli.app import app
+
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+    from hesse.evaluation import Row
+
+MEANINGFUL = 1.5
+"""An error below so many times the noise floor says more about the labels than about the model."""
+
+
+class _Precision(StrEnum):
+    model = "model"
+    float32 = "float32"
+    float64 = "float64"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A .hesse file.")],
+    data: Annotated[list[Path], typer.Argument(help="Labelled data sets (.h5, .extxyz).")],
+    json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
+    hessian: Annotated[bool, typer.Option(help="Judge Hessians, where the data hold them.")] = True,
+    by_tag: Annotated[bool, typer.Option(help="Also give the errors of each tag.")] = True,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Atoms per batch: less takes less memory.")] = 1024,
+    dtype: Annotated[_Precision, typer.Option(help="Precision of the calculation.")] = _Precision.model,
+    device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
+) -> None:
+    """Errors of a potential on data sets: RMSE and MAE of every label they hold, beside the labels' noise floor."""
+    import torch
+
+    from hesse.datasets import read_dataset
+    from hesse.evaluation import assess, require_known_elements
+    from hesse.models import load_model, read_model_header
+    from hesse.reports import error_tables, print_tables
+
+    _require_folder(json)
+    provenance = read_model_header(model)["provenance"]
+    potential = load_model(model, device=_device(device))
+    sets = [read_dataset(path) for path in data]
+    for dataset in sets:  # before any long work
+        require_known_elements(potential, dataset)
+    rows: list[Row] = []
+    for name, dataset in zip(_names(data), sets, strict=True):
+        found = assess(
+            potential,
+            dataset,
+            name=name,
+            hessian=hessian,
+            by_tag=by_tag,
+            max_atoms=max_atoms,
+            dtype=None if dtype is _Precision.model else getattr(torch, dtype),
+            quiet=quiet,
+        )
+        rows += found.rows
+        if not quiet:
+            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(found.rows)):
+                typer.echo(f"note: {note}", err=True)
+    if json is not None:
+        _write_rows(json, rows)
+    print_tables(error_tables(rows))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The stems, or whole paths for those whose stem is not theirs alone."""
+    stems = Counter(path.stem for path in paths)
+    return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from hesse.errors import ConfigError
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f'--device: "{name}" cannot be used here ({first}). Use --device cpu.') from error
+    return name
+
+
+def _require_folder(target: Path | None) -> None:
+    from hesse.errors import RequestError
+
+    if target is not None and not target.resolve().parent.is_dir():
+        raise RequestError(f"--json {target}: there is no folder {target.resolve().parent}. Create it first.")
+
+
+def _write_rows(target: Path, rows: Sequence[Row]) -> None:
+    import json
+
+    from hesse.files import write_text
+
+    write_text(target, json.dumps([row.to_json() for row in rows], indent=1, allow_nan=False) + "\n")
+
+
+def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:
+    trained, given = str(provenance.get("level") or ""), str(dataset.attributes.get("level") or "")
+    if trained and given and trained.strip().lower() != given.strip().lower():
+        yield (
+            f"{name} holds labels of {given}, but the model was trained on {trained}: the errors below contain the "
+            "difference between the two (total energies above all)."
+        )
+
+
+def _noise_notes(rows: Sequence[Row]) -> Iterator[str]:
+    floors = {(r.dataset, r.property): r.value for r in rows if r.metric == "noise_floor" and not r.tag}
+    for row in rows:
+        floor = floors.get((row.dataset, row.property))
+        if row.metric == "rmse" and not row.tag and floor is not None and row.value < MEANINGFUL * floor:
+            yield (
+                f"{row.dataset}: the RMSE of {row.property} ({row.value:.3g} {row.unit}) is not meaningful below about "
+                f"{MEANINGFUL * floor:.3g} {row.unit}, {MEANINGFUL} times the noise floor of the labels."
+            )
