@@ -1,8 +1,14 @@
 """Data sets: in memory, on disk, and the checks at the door."""
 
+from hesse.datasets.arrays import read_arrays
 from hesse.datasets.consistency import Consistency, diagnose_consistency, require_consistency
 from hesse.datasets.dataset import Dataset, PairTable
-from hesse.datasets.identities import IdentityDefects, RigidBasis, identity_defects, rigid_basis
+from hesse.datasets.doors import check_dataset, read_dataset, write_dataset
+from hesse.datasets.extxyz import read_extxyz, write_extxyz
+from hesse.datasets.hdf5 import read_hdf5, write_hdf5
+from hesse.datasets.identities import IdentityDefects, RigidBasis, hessian_blocks, identity_defects, rigid_basis
+from hesse.datasets.splits import Split
+from hesse.datasets.transforms import from_units, negate_forces, symmetrise_hessians, with_attributes, with_tag
 
 __all__ = [
     "Consistency",
@@ -10,8 +16,23 @@ __all__ = [
     "IdentityDefects",
     "PairTable",
     "RigidBasis",
+    "Split",
+    "check_dataset",
     "diagnose_consistency",
+    "from_units",
+    "hessian_blocks",
     "identity_defects",
+    "negate_forces",
+    "read_arrays",
+    "read_dataset",
+    "read_extxyz",
+    "read_hdf5",
     "require_consistency",
     "rigid_basis",
+    "symmetrise_hessians",
+    "with_attributes",
+    "with_tag",
+    "write_dataset",
+    "write_extxyz",
+    "write_hdf5",
 ]

@@ -1,0 +1,151 @@
+"""NumPy archives (`.npz`): a container without units, names or a fixed layout. Two layouts that are in use are read:
+
+- one set of arrays per structure (HORM): `ids`, and for each id iii `z_iii`, `pos_iii`, optionally `forces_iii`,
+  `hessian_iii`; `energy` and `formula` (which becomes the group) for all;
+- many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.transforms import from_units
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
+from hesse.structures import Labels, Structure
+
+__all__ = ["read_arrays"]
+
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def read_arrays(
+    path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None, limit: int | None = None
+) -> Dataset:
+    """Read an archive; structures are named `FILE-iii`. `limit`: only so many structures, from the first on.
+
+    Raises:
+        UnitError: units were not given; such files never state them.
+        FileFormatError: not such an archive, damaged, or arrays that do not fit each other.
+        LabelShapeError: a label that does not fit its structure.
+    """
+    path = Path(path)
+    if energy_unit is None or length_unit is None:
+        raise UnitError(
+            f"{path}: .npz files state no units. Give both, for example `--energy-unit eV --length-unit angstrom` "
+            "(forces are taken as energy/length, Hessians as energy/length²)"
+        )
+    if not path.is_file():
+        raise FileFormatError(f"{path}: there is no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
+            if "ids" in archive:
+                items = _per_structure(path, archive, limit)
+            elif "nuclear_charges" in archive and "coords" in archive:
+                items = _one_molecule(path, archive, limit)
+            else:
+                raise FileFormatError(
+                    f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, …; found "
+                    f"{', '.join(archive.files[:6]) or 'none'}"
+                )
+    except HesseError:
+        raise
+    except _DAMAGE as error:
+        raise FileFormatError(f"{path}: truncated, damaged, or not a NumPy archive ({error})") from error
+    if not items:
+        raise FileFormatError(f"{path}: the archive describes no structures")
+    labels = Labels.concatenate([label for _, label in items])
+    structures, labels = from_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
+    return Dataset(structures, labels, source=str(path))
+
+
+def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Labels]]:
+    ids = archive["ids"]
+    energies = archive.get("energy")
+    groups = archive.get("formula")
+    for name, values in (("energy", energies), ("formula", groups)):
+        if values is not None and values.shape != ids.shape:
+            raise FileFormatError(f"{path}: {name} has shape {values.shape}, expected one for each id, {ids.shape}")
+    suffixes = {key.removeprefix("pos_") for key in archive if key.startswith("pos_")}
+    found = []
+    for i, number in enumerate(ids.tolist()[:limit]):
+        suffix = next((s for s in (str(number), f"{number:0>3}") if s in suffixes), None)
+        if suffix is None or f"z_{suffix}" not in archive:
+            raise FileFormatError(f"{path}: id {number} is listed, but z_{number:0>3} or pos_{number:0>3} is missing")
+        name = f"{path.stem}-{suffix}"
+        structure = _structure(
+            path, archive[f"z_{suffix}"], archive[f"pos_{suffix}"], name, "" if groups is None else str(groups[i])
+        )
+        n = len(structure)
+        hessian = archive.get(f"hessian_{suffix}")
+        if hessian is not None:
+            if hessian.size != 9 * n * n:
+                raise LabelShapeError(
+                    f'{path}: structure "{name}": hessian of shape {hessian.shape}, expected ({3 * n}, {3 * n})'
+                )
+            hessian = hessian.reshape(n, 3, n, 3)
+        labels = _labels(
+            path,
+            n,
+            name,
+            energy=None if energies is None else energies[i],
+            forces=archive.get(f"forces_{suffix}"),
+            hessian=hessian,
+        )
+        found.append((structure, labels))
+    return found
+
+
+def _one_molecule(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Labels]]:
+    numbers, coordinates = archive["nuclear_charges"], archive["coords"]
+    energies, forces = archive.get("energies"), archive.get("forces")
+    for name, values in (("energies", energies), ("forces", forces)):
+        if values is not None and len(values) != len(coordinates):
+            raise FileFormatError(f"{path}: {len(values)} {name} for {len(coordinates)} geometries")
+    found = []
+    for i in range(len(coordinates))[:limit]:
+        structure = _structure(path, numbers, coordinates[i], f"{path.stem}-{i:06d}", path.stem)
+        labels = _labels(
+            path,
+            len(structure),
+            structure.id,
+            energy=None if energies is None else energies[i],
+            forces=None if forces is None else forces[i],
+        )
+        found.append((structure, labels))
+    return found
+
+
+def _structure(path: Path, numbers: np.ndarray, positions: np.ndarray, name: str, group: str) -> Structure:
+    try:
+        return Structure(numbers, positions, id=name, group=group)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _labels(
+    path: Path,
+    n: int,
+    name: str,
+    *,
+    energy: np.ndarray | None = None,
+    forces: np.ndarray | None = None,
+    hessian: np.ndarray | None = None,
+) -> Labels:
+    value = None
+    if energy is not None:
+        single = np.asarray(energy, dtype=np.float64)
+        if single.size != 1:
+            raise LabelShapeError(f'{path}: structure "{name}": energy must be one number, got {single.size}')
+        value = float(single.item())
+    try:
+        return Labels.of(n, energy=value, forces=forces, hessian=hessian, structure_id=name)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None

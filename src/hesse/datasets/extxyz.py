@@ -1,0 +1,359 @@
+"""Data sets in extended XYZ, with ASE's conventions (eV, Å); the keys are listed in docs/formats.md.
+
+Frames are found here, so that every error can name one; ASE turns each into `Atoms`. Numbers are written with all
+their digits: what is read back is bit by bit what was written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io.extxyz import read_xyz
+from ase.stress import voigt_6_to_full_3x3_stress
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.transforms import from_units
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError
+from hesse.files import write_aside
+from hesse.structures import Labels, Structure, from_ase
+
+__all__ = ["read_extxyz", "write_extxyz"]
+
+_TEXT_KEYS: Final = ("structure_id", "tag", "group")
+_ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
+"""Attributes of the data set with a key of their own; others are written as `hesse_NAME`."""
+_ERROR_KEYS: Final = ("energy_error", "forces_error", "hessian_error")
+_SCALARS: Final = ("energy", *_ERROR_KEYS)
+_PAIR: Final = re.compile(
+    r"""([^\s="'\[{]+)                                    # key
+    (?:\s*=\s*("[^"\\]*(?:\\.[^"\\]*)*"              # = "text", 'text', {list}, [list] or word
+              |'[^'\\]*(?:\\.[^'\\]*)*'|\{[^}]*\}|\[[^\]]*\]|[^\s"']*))?""",
+    re.VERBOSE,
+)
+_PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_extxyz(path: str | Path, *, energy_unit: str = "eV", length_unit: str = "angstrom") -> Dataset:
+    """Read all frames of an extended (or plain) XYZ file; every label is optional. Labels are not judged here.
+
+    Frames without `structure_id` are named after their content.
+
+    Raises:
+        FileFormatError: truncated, or lines that are not of the format; the message names frame and line.
+        LabelShapeError, LabelValueError: a label that does not fit its frame or is no number.
+        GeometryError: a frame that is no structure.
+        RequestError: two frames of the same `structure_id`.
+    """
+    path = Path(path)
+    structures: list[Structure] = []
+    labels: list[Labels] = []
+    attributes: dict[str, set[str]] = {}
+    frame_of: dict[str, int] = {}
+    for frame in _frames(path):
+        atoms = frame.atoms()
+        try:
+            structure = _structure_of(atoms)
+            if structure.id in frame_of:
+                structure = _renamed(structure, frame, frame_of, named="structure_id" in atoms.info)
+            labels.append(_labels_of(atoms, structure.id))
+        except HesseError as error:
+            raise type(error)(f"{frame.where}: {error}") from None
+        frame_of[structure.id] = frame.index
+        structures.append(structure)
+        for key, value in _attributes_of(atoms.info).items():
+            attributes.setdefault(key, set()).add(value)
+    if not structures:
+        raise FileFormatError(f"{path}: the file is empty; expected at least one frame")
+    found, merged = from_units(structures, Labels.concatenate(labels), energy=energy_unit, length=length_unit)
+    joined = {key: "; ".join(sorted(values)) for key, values in attributes.items()}
+    return Dataset(found, merged, attributes=joined, source=str(path))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    path: Path
+    index: int
+    line: int
+    lines: list[str]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}: frame {self.index} (line {self.line})"
+
+    def atoms(self) -> Atoms:
+        """The frame as ASE reads it. Raises FileFormatError for anything that is not extended XYZ."""
+        try:
+            info = _parse_comment(self.lines[1])
+            properties = info.get("Properties", "species:S:1:pos:R:3")
+            columns = sum(int(x) for x in str(properties).split(":")[2::3])
+        except ValueError as error:
+            raise FileFormatError(f"{self.where}: the comment line cannot be read: {error}") from error
+        for i, line in enumerate(self.lines[2:]):
+            have = len(line.split())
+            if have < columns or (have > columns and "Properties" in info):
+                raise FileFormatError(
+                    f"{self.path}: frame {self.index}, line {self.line + 2 + i}: expected {columns} columns "
+                    f"({properties}), got {have}: {line.strip()[:60]!r}"
+                )
+        try:
+            # The comment line, already parsed, need not be parsed again.
+            text = io.StringIO("".join([self.lines[0], "_\n", *self.lines[2:]]))
+            return next(iter(read_xyz(text, 0, properties_parser=lambda _: info)))
+        except Exception as error:  # ASE raises whatever the line led it to
+            reason = f"unknown element {error}" if isinstance(error, KeyError) else str(error)
+            raise FileFormatError(f"{self.where}: not extended XYZ: {reason}") from error
+
+
+def _frames(path: Path) -> Iterator[_Frame]:
+    if not path.is_file():
+        raise FileFormatError(f"{path}: there is no such file")
+    number, index = 0, 0
+    try:
+        with open(path, encoding="utf-8") as handle:
+            while head := handle.readline():
+                number += 1
+                if not head.strip():
+                    continue
+                start = number
+                if not (head.strip().isdecimal() and len(head.strip()) < 12 and int(head) > 0):
+                    raise FileFormatError(
+                        f"{path}: frame {index}, line {number}: expected the number of atoms, got {head.strip()[:60]!r}"
+                    )
+                lines = [head]
+                for _ in range(int(head) + 1):
+                    line = handle.readline()
+                    number += 1
+                    # A blank comment is legal, a blank atom is not; ASE says so of the latter.
+                    if not line:
+                        raise FileFormatError(
+                            f"{path}: frame {index} (line {start}) is cut off: {int(head)} atoms announced, "
+                            f"{max(len(lines) - 2, 0)} found. The file is truncated; remove the last frame, or write "
+                            "it again."
+                        )
+                    lines.append(line)
+                yield _Frame(path, index, start, lines)
+                index += 1
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: frame {index}, after line {number}: not text in UTF-8 ({error})") from error
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _parse_comment(line: str) -> dict[str, Any]:
+    """Keys and values of a comment line. Unlike ASE's parser, texts that look like numbers stay texts where a text is
+    meant (an id "0012"), and long lists are read at once. Raises ValueError."""
+    found: dict[str, Any] = {}
+    for match in _PAIR.finditer(line):
+        key, raw = match.group(1), match.group(2)
+        found[key] = True if raw is None else _value(key, raw)
+    return found
+
+
+def _value(key: str, raw: str) -> Any:
+    text = raw
+    if raw[:1] in ('"', "'"):
+        text = re.sub(r"\\(.)", r"\1", raw[1:-1])
+    elif raw[:1] in ("{", "["):
+        text = raw[1:-1]
+    if key in _TEXT_KEYS or key in _ATTRIBUTE_KEYS or key.startswith("hesse_") or key == "Properties":
+        return text
+    if text.startswith("_JSON "):
+        return np.asarray(json.loads(text.removeprefix("_JSON ")))
+    parts = text.replace(",", " ").split()
+    truths = {"T": True, "True": True, "true": True, "F": False, "False": False, "false": False}
+    if parts and all(p in truths for p in parts):
+        flags = [truths[p] for p in parts]
+        return flags if len(flags) > 1 else flags[0]
+    try:
+        values = np.array(parts, dtype=float)
+    except ValueError:
+        if key == "Lattice":
+            raise ValueError(f"Lattice needs nine numbers, got {text[:60]!r}") from None
+        return text
+    if key in ("Lattice", "stress", "virial") and values.size == 9:
+        # ASE lays these out by columns.
+        return values.reshape(3, 3, order="F")
+    if key == "Lattice":
+        raise ValueError(f"Lattice needs nine numbers, got {values.size}")
+    return values if values.size != 1 else values[0]
+
+
+def _structure_of(atoms: Atoms) -> Structure:
+    for key in ("charge", "multiplicity"):
+        value = atoms.info.get(key)
+        if value is not None and not (isinstance(value, float) and value.is_integer()):
+            raise LabelValueError(f"{key} must be a whole number, got {value!r}")
+    return from_ase(atoms)
+
+
+def _renamed(structure: Structure, frame: _Frame, frame_of: Mapping[str, int], *, named: bool) -> Structure:
+    """A name for a frame whose content stood before. Raises RequestError when the file itself gave the name twice."""
+    if named:
+        raise RequestError(
+            f'structure_id "{structure.id}" stands in frame {frame_of[structure.id]} too; ids name structures and must '
+            "differ"
+        )
+    copy = 2
+    while f"{structure.id}-{copy}" in frame_of:
+        copy += 1
+    return structure.moved(structure.positions, id=f"{structure.id}-{copy}")
+
+
+def _labels_of(atoms: Atoms, structure_id: str) -> Labels:
+    n = len(atoms)
+    # ASE moves what it knows of (energy, forces, stress) into a calculator.
+    results = dict(atoms.calc.results) if atoms.calc is not None else {}
+    values: dict[str, Any] = {**atoms.info, **atoms.arrays, **results}
+    given: dict[str, Any] = {}
+    for key in ("energy", "forces", "atomic_energies", "stress", *_ERROR_KEYS):
+        if key in values:
+            given[key] = _numbers(values[key], key, structure_id)
+    if "forces" in given and given["forces"].shape != (n, 3):
+        raise LabelShapeError(f'structure "{structure_id}": forces need 3 columns, got shape {given["forces"].shape}')
+    if "stress" in given and given["stress"].shape == (6,):
+        given["stress"] = voigt_6_to_full_3x3_stress(given["stress"])
+    for key in _SCALARS:
+        if key in given:
+            if given[key].size != 1:
+                raise LabelShapeError(f'structure "{structure_id}": {key} must be one number, got {given[key].size}')
+            given[key] = float(given[key].item())
+    if "hessian" in values:
+        flat = _numbers(values["hessian"], "hessian", structure_id).reshape(-1)
+        if flat.size != 9 * n * n:
+            raise LabelShapeError(
+                f'structure "{structure_id}": hessian of {flat.size} numbers, expected 9 × {n}² = {9 * n * n}'
+            )
+        given["hessian"] = flat.reshape(n, 3, n, 3)
+    given |= _pairs_of(atoms, structure_id)
+    if "hvp_error" in values:
+        given["hvp_error"] = _numbers(values["hvp_error"], "hvp_error", structure_id).reshape(-1)
+    return Labels.of(n, structure_id=structure_id, **given)
+
+
+def _pairs_of(atoms: Atoms, structure_id: str) -> dict[str, np.ndarray]:
+    found: dict[str, dict[int, np.ndarray]] = {"probe": {}, "hvp": {}}
+    for key, column in atoms.arrays.items():
+        match = _PROBE.match(key)
+        if match:
+            values = _numbers(column, key, structure_id)
+            if values.shape != (len(atoms), 3):
+                raise LabelShapeError(f'structure "{structure_id}": {key} needs 3 columns, got shape {values.shape}')
+            found[match.group(1)][int(match.group(2))] = values
+    if set(found["probe"]) != set(found["hvp"]) or sorted(found["hvp"]) != list(range(len(found["hvp"]))):
+        raise LabelShapeError(
+            f'structure "{structure_id}": expected pairs probe_0, hvp_0, probe_1, hvp_1, …; got probes '
+            f"{sorted(found['probe'])} and products {sorted(found['hvp'])}"
+        )
+    if not found["hvp"]:
+        return {}
+    order = range(len(found["hvp"]))
+    return {
+        "probes": np.stack([found["probe"][k] for k in order]),
+        "hvp": np.stack([found["hvp"][k] for k in order]),
+    }
+
+
+def _numbers(value: Any, key: str, structure_id: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise LabelValueError(f'structure "{structure_id}": {key} is not a number: {str(value)[:60]!r}')
+    return array.astype(np.float64)
+
+
+def _attributes_of(info: Mapping[str, Any]) -> dict[str, str]:
+    found = {key: info[key] for key in _ATTRIBUTE_KEYS if isinstance(info.get(key), str)}
+    return found | {k.removeprefix("hesse_"): v for k, v in info.items() if k.startswith("hesse_") and v}
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_extxyz(path: str | Path, dataset: Dataset) -> None:
+    """Write `dataset` in eV and Å, one frame per structure, all digits.
+
+    Raises:
+        RequestError: an id, tag, group or attribute with a line break, which the format cannot hold.
+        WriteError: the disk is full, the folder is missing or not writable.
+    """
+    with write_aside(path) as aside, open(aside, "w", encoding="utf-8") as handle:
+        for i, structure in enumerate(dataset.structures):
+            handle.writelines(_frame_lines(dataset, i, structure))
+
+
+def _frame_lines(dataset: Dataset, i: int, structure: Structure) -> Iterator[str]:
+    columns, info = _columns_of(dataset, i), _info_of(dataset, i)
+    properties = "".join(f":{name}:R:{values.shape[1]}" for name, values in columns.items())
+    pairs = [f"Properties=species:S:1{properties}", *(f"{key}={_written(value)}" for key, value in info.items())]
+    yield f"{len(structure)}\n{' '.join(pairs)}\n"
+    table = np.concatenate(list(columns.values()), axis=1).tolist()
+    for number, row in zip(structure.numbers.tolist(), table, strict=True):
+        yield f"{chemical_symbols[number]:<2} {' '.join(map(repr, row))}\n"
+
+
+def _columns_of(dataset: Dataset, i: int) -> dict[str, np.ndarray]:
+    labels, atoms = dataset.labels, dataset.labels.atoms_of(i)
+    columns = {"pos": dataset.structures[i].positions}
+    if labels.forces is not None and labels.mask("forces")[i]:
+        columns["forces"] = labels.forces[atoms].numpy()
+    if labels.atomic_energies is not None and labels.mask("atomic_energies")[i]:
+        columns["atomic_energies"] = labels.atomic_energies[atoms, None].numpy()
+    if labels.hvp is not None and labels.probes is not None:
+        for place, k in enumerate(labels.mask("hvp")[:, i].nonzero()[:, 0].tolist()):
+            columns[f"probe_{place}"] = labels.probes[k, atoms].numpy()
+            columns[f"hvp_{place}"] = labels.hvp[k, atoms].numpy()
+    return columns
+
+
+def _info_of(dataset: Dataset, i: int) -> dict[str, Any]:
+    """Keys and values of the comment line; what is absent or says nothing is left out."""
+    structure, labels = dataset.structures[i], dataset.labels
+    info: dict[str, Any] = {}
+    if structure.cell.any():
+        info["Lattice"] = structure.cell.reshape(-1)
+    if structure.cell.any() or structure.periodic:
+        info["pbc"] = " ".join("T" if p else "F" for p in structure.pbc)
+    info["structure_id"] = structure.id
+    info |= {key: value for key in ("tag", "group") if (value := getattr(structure, key))}
+    if structure.charge:
+        info["charge"] = np.int64(structure.charge)
+    if structure.multiplicity != 1:
+        info["multiplicity"] = np.int64(structure.multiplicity)
+    for key, value in dataset.attributes.items():
+        info[key if key in _ATTRIBUTE_KEYS else f"hesse_{key}"] = value
+    if labels.energy is not None and labels.mask("energy")[i]:
+        info["energy"] = labels.energy[i].numpy()
+    if labels.stress is not None and labels.mask("stress")[i]:
+        info["stress"] = labels.stress[i].T.reshape(-1).numpy()
+    if labels.hessian is not None and labels.mask("hessian")[i]:
+        info["hessian"] = labels.hessian_of(i).reshape(-1).numpy()
+    for key in _ERROR_KEYS:
+        error = getattr(labels, key)
+        if error is not None and not error[i].isnan():
+            info[key] = error[i].numpy()
+    if labels.hvp_error is not None:
+        held = labels.mask("hvp")[:, i]
+        if held.any() and not labels.hvp_error[held, i].isnan().any():
+            info["hvp_error"] = labels.hvp_error[held, i].numpy()
+    return info
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        if any(c in value for c in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"):
+            raise RequestError(f"extended XYZ cannot hold the line break in {value[:60]!r}; write HDF5 (.h5) instead")
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    numbers = " ".join(map(repr, np.atleast_1d(value).tolist()))
+    return f'"{numbers}"' if np.ndim(value) else numbers
