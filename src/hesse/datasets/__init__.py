@@ -1,9 +1,10 @@
 """Data sets: in memory, on disk, and the checks at the door."""
 
 from hesse.datasets.arrays import read_arrays
+from hesse.datasets.card import data_card
 from hesse.datasets.consistency import Consistency, diagnose_consistency, require_consistency
 from hesse.datasets.dataset import Dataset, PairTable
-from hesse.datasets.doors import check_dataset, read_dataset, write_dataset
+from hesse.datasets.doors import check_dataset, read_dataset, require_writable_suffix, write_dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
 from hesse.datasets.identities import IdentityDefects, RigidBasis, hessian_blocks, identity_defects, rigid_basis
@@ -18,6 +19,7 @@ __all__ = [
     "RigidBasis",
     "Split",
     "check_dataset",
+    "data_card",
     "diagnose_consistency",
     "from_units",
     "hessian_blocks",
@@ -28,6 +30,7 @@ __all__ = [
     "read_extxyz",
     "read_hdf5",
     "require_consistency",
+    "require_writable_suffix",
     "rigid_basis",
     "symmetrise_hessians",
     "with_attributes",

@@ -11,7 +11,7 @@ import torch
 from ase.io import read as read_with_ase
 
 from hesse.datasets.arrays import read_arrays
-from hesse.datasets.consistency import require_consistency
+from hesse.datasets.consistency import Consistency, require_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
@@ -19,7 +19,7 @@ from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueE
 from hesse.structures import Labels, from_ase
 from hesse.structures.ragged import owners_of
 
-__all__ = ["check_dataset", "read_dataset", "write_dataset"]
+__all__ = ["check_dataset", "read_dataset", "require_writable_suffix", "write_dataset"]
 
 _HDF5: Final = frozenset({".h5", ".hdf5"})
 _XYZ: Final = frozenset({".xyz", ".extxyz"})
@@ -78,18 +78,23 @@ def write_dataset(path: str | Path, dataset: Dataset) -> None:
         FileFormatError: another suffix.
         WriteError: the disk is full, the folder is missing or not writable; what was there before is unharmed.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in _HDF5:
+    require_writable_suffix(path)
+    if Path(path).suffix.lower() in _HDF5:
         write_hdf5(path, dataset)
-    elif suffix in _XYZ:
-        write_extxyz(path, dataset)
     else:
+        write_extxyz(path, dataset)
+
+
+def require_writable_suffix(path: str | Path) -> None:
+    """Raise FileFormatError unless `write_dataset` can write `path`: to be asked before long work."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _HDF5 | _XYZ:
         raise FileFormatError(f"{path}: data sets are written as .h5 or .extxyz, not as {suffix or 'a bare name'}")
 
 
-def check_dataset(dataset: Dataset) -> None:
-    """Judge geometry and labels: finite numbers, atoms apart, curvature that fits the forces.
+def check_dataset(dataset: Dataset) -> list[Consistency]:
+    """Judge geometry and labels: finite numbers, atoms apart, curvature that fits the forces. Returns what was found
+    out about each curvature label.
 
     Raises:
         LabelValueError: a label that is not a finite number.
@@ -102,7 +107,7 @@ def check_dataset(dataset: Dataset) -> None:
             structure.require_separated_atoms()
         except GeometryError as error:
             raise GeometryError(f"{dataset.source}: {error}") from None
-    require_consistency(dataset)
+    return require_consistency(dataset)
 
 
 def _require_finite(dataset: Dataset) -> None:

@@ -1,0 +1,170 @@
+"""`hesse convert` and `hesse info`: data files in, data files and data cards out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hesse.cli.app import app
+
+EnergyUnit = Annotated[
+    str | None, typer.Option(help="Energy unit of a file that does not state it: eV, Hartree, kcal/mol, …")
+]
+LengthUnit = Annotated[
+    str | None, typer.Option(help="Length unit of a file that does not state it: angstrom, bohr, nm.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No messages.")]
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".h5, .extxyz, .xyz, .npz, POSCAR, .cif, …")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz")],
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    negate_forces: Annotated[bool, typer.Option("--negate-forces", help="The force column holds gradients.")] = False,
+    symmetrise: Annotated[bool, typer.Option("--symmetrise", help="Replace each Hessian by (H + Hᵀ)/2.")] = False,
+    level: Annotated[str | None, typer.Option(help="Level of theory, kept with the data.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag of all structures; errors are reported by tag.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
+    check: Annotated[bool, typer.Option(help="Refuse NaN, overlaps, and curvature that contradicts forces.")] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Read a data set, check it, and write it as HDF5 or extended XYZ."""
+    from hesse import datasets
+
+    datasets.require_writable_suffix(target)
+    dataset = datasets.read_dataset(source, check=False, energy_unit=energy_unit, length_unit=length_unit)
+    if limit is not None and limit < len(dataset):
+        dataset = dataset.select(range(limit))
+    if negate_forces:
+        dataset = datasets.negate_forces(dataset)
+    if symmetrise:
+        dataset = datasets.symmetrise_hessians(dataset)
+    if level is not None:
+        dataset = datasets.with_attributes(dataset, level=level)
+    if tag is not None:
+        dataset = datasets.with_tag(dataset, tag)
+    verdicts = datasets.check_dataset(dataset) if check else []
+    datasets.write_dataset(target, dataset)
+    if not quiet:
+        for verdict in verdicts:
+            print(verdict.message, file=sys.stderr)
+        print(f"{target}: {len(dataset)} structures, {int(dataset.labels.n_atoms.sum())} atoms", file=sys.stderr)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, or a model (.hesse).")],
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the card as JSON too.")
+    ] = None,
+) -> None:
+    """Show what a data set or a model file holds: labels, units, noise, consistency, curvature; provenance."""
+    import json
+
+    from hesse.files import write_text
+
+    if file.suffix.lower() == ".hesse":
+        from hesse.models import read_model_header
+
+        card: dict[str, Any] = {"source": str(file), **read_model_header(file)}
+        sections = _flat_sections(card)
+    else:
+        from hesse.datasets import data_card, read_dataset
+
+        # A card is wanted of broken files most of all: it shows the verdict.
+        card = data_card(read_dataset(file, check=False, energy_unit=energy_unit, length_unit=length_unit))
+        sections = _data_sections(card)
+    _show(str(file), sections)
+    if json_file is not None:
+        write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+Rows = list[tuple[str, str]]
+
+
+def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
+    sizes, curvature = card["atoms_per_structure"], card["curvature"]
+    structures: Rows = [
+        ("structures", f"{card['structures']}"),
+        ("atoms", f"{card['atoms']} ({sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g})"),
+        ("elements", "  ".join(f"{symbol} {count}" for symbol, count in card["elements"].items())),
+        ("periodic, charged", f"{card['periodic']}, {card['charged']}"),
+        ("groups", f"{card['groups']}"),
+        ("units", "eV, Å"),
+        *((key, str(value)) for key, value in card["attributes"].items()),
+        ("data hash", card["data_hash"]),
+    ]
+    labels: Rows = []
+    for row in card["tags"]:
+        held = [f"{name} {count}" for name, count in row.items() if name not in ("tag", "structures") and count]
+        labels.append((row["tag"] or "(no tag)", f"{row['structures']}: {', '.join(held) or 'no labels'}"))
+    units = {"forces": "eV/Å", "hvp": "eV/Å²", "hessian": "eV/Å²"}
+    noise: Rows = []
+    for name, unit in units.items():
+        if card["label_rms"][name] is not None:
+            parts = [f"rms {_short(card['label_rms'][name])}", f"noise by symmetry {_short(card['noise'][name])}"]
+            if card["stated_error"][name] is not None:
+                parts.append(f"stated error {_short(card['stated_error'][name])}")
+            noise.append((name, f"{', '.join(parts)} {unit}"))
+    noise += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
+    sections = {"structures": structures, "labels by tag": labels, "quality of labels": noise}
+    if curvature is not None:
+        sections[f"curvature of {curvature['hessians_diagonalised']} Hessians"] = [
+            (
+                "eigenvalues",
+                f"{curvature['lowest_eigenvalue']:.3g} to {curvature['highest_eigenvalue']:.3g} eV/Å²",
+            ),
+            (
+                f"below {curvature['negative_below']} eV/Å²",
+                f"{curvature['structures_with_negative_curvature']} structures, of which "
+                f"{curvature['structures_with_one_negative_eigenvalue']} have one such eigenvalue",
+            ),
+        ]
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _flat_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
+    """One section for each nested table, and one for the rest."""
+    sections: dict[str, Rows] = {"file": []}
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            sections[key] = [(str(k), str(v)) for k, v in value.items()]
+        else:
+            sections["file"].append((key, str(value)))
+    return sections
+
+
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _show(title: str, sections: Mapping[str, Rows]) -> None:
+    """Tables on a terminal, aligned plain lines elsewhere."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        print(title)
+        for heading, rows in sections.items():
+            print(f"{heading}:")
+            for name, value in rows:
+                print(f"  {name:<{width}}  {value}")
+        return
+    for heading, rows in sections.items():
+        table = Table(title=escape(heading), title_justify="left", show_header=False)
+        for name, value in rows:
+            table.add_row(escape(name), escape(value))
+        console.print(table)
