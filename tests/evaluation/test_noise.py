@@ -1,0 +1,141 @@
+"""The noise floor finds the noise that was put in, from the labels alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from hesse.datasets import Dataset
+from hesse.evaluation import Row, energy_resolution, errors
+from hesse.structures import Labels
+from hesse.units import ENERGY
+from oracles import Morse, atom, crystal, labelled, molecules
+
+
+@cache
+def clean() -> Dataset:
+    return labelled(Morse(), molecules([4, 5, 6, 7] * 12), hessian=True, probes=2)
+
+
+def noisy(sigma: float, *names: str, seed: int = 0, **changes: object) -> Dataset:
+    """Labels `names` with independent Gaussian errors of standard deviation `sigma`."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {name: getattr(clean().labels, name) for name in names}
+    moved = {n: v + sigma * torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in values.items()}
+    return Dataset(clean().structures, replace(clean().labels, **moved, **changes))  # type: ignore[arg-type]
+
+
+def rows_of(data: Dataset) -> list[Row]:
+    """A potential without any error, judged by noisy labels."""
+    return errors(data, clean().labels)
+
+
+def value(rows: list[Row], property: str, metric: str) -> float:
+    (row,) = [r for r in rows if (r.property, r.metric) == (property, metric)]
+    return row.value
+
+
+# Independent checks per structure: six rigid motions, for each of two probes, for each Hessian row. Four standard
+# deviations of a root mean square over so many.
+@pytest.mark.parametrize(
+    ("name", "true", "checks"), [("forces", 0.05, 6 * 48), ("hvp", 0.05, 12 * 48), ("hessian", 0.05 / np.sqrt(2), 5000)]
+)
+def test_white_noise_is_found_within_its_confidence(name: str, true: float, checks: int) -> None:
+    rows = rows_of(noisy(0.05, name))
+    margin = 4 / np.sqrt(2 * checks)
+    assert value(rows, name, "noise_floor") == pytest.approx(true, rel=margin)
+    # A perfect potential shows exactly this error against such labels: below it nothing can be seen.
+    assert value(rows, name, "rmse") == pytest.approx(value(rows, name, "noise_floor"), rel=margin + 0.02)
+
+
+def test_exact_labels_have_no_noise() -> None:
+    rows = rows_of(clean())
+    assert all(r.value < 1e-12 for r in rows if r.metric == "noise_floor")
+
+
+def test_a_stored_estimate_counts_where_it_is_larger() -> None:
+    structures, probes = len(clean()), 2
+    error = torch.full((structures,), 0.3, dtype=torch.float64)
+    per_probe = torch.tensor([[0.3], [0.4]], dtype=torch.float64).expand(probes, structures)
+    rows = rows_of(
+        noisy(0.05, "forces", "hvp", "hessian", forces_error=error, hvp_error=per_probe, hessian_error=error / 10)
+    )
+    assert value(rows, "forces", "noise_floor") == pytest.approx(0.3)
+    assert value(rows, "hvp", "noise_floor") == pytest.approx(np.sqrt((0.09 + 0.16) / 2))
+    # Too modest: symmetry contradicts it.
+    assert value(rows, "hessian", "noise_floor") > 0.033
+
+
+def test_an_asymmetric_hessian_betrays_noise_that_keeps_every_sum() -> None:
+    """Errors that no rigid motion sees: only (H − Hᵀ)/2 shows them."""
+    data = labelled(Morse(), [*molecules([5])], hessian=True)
+    hessian = data.labels.hessian_of(0).reshape(15, 15).numpy()
+    rng = np.random.default_rng(0)
+    positions = data.structures[0].positions
+    moves = [np.tile(e, (5, 1)) for e in np.eye(3)] + [np.cross(e, positions) for e in np.eye(3)]
+    basis = np.linalg.qr(np.array(moves).reshape(6, 15).T)[0]
+    inside = np.eye(15) - basis @ basis.T
+    skew = rng.normal(size=(15, 15))
+    skew = inside @ (skew - skew.T) @ inside
+    noisy_labels = replace(data.labels, hessian=torch.from_numpy(hessian + skew).reshape(-1))
+    rows = errors(Dataset(data.structures, noisy_labels), data.labels)
+    off_diagonal = ~np.eye(15, dtype=bool)
+    assert value(rows, "hessian", "noise_floor") == pytest.approx(np.sqrt(np.mean(skew[off_diagonal] ** 2)))
+    assert value(rows, "hessian", "rmse") < 1e-9  # against the symmetrised reference
+
+
+@pytest.mark.parametrize("unit", ["ev", "hartree", "kcal/mol"])
+def test_energies_rounded_to_single_precision_are_recognised(unit: str) -> None:
+    rng = np.random.default_rng(3)
+    exact = -rng.uniform(900.0, 1000.0, size=len(clean()))
+    stored = exact.astype(np.float32).astype(np.float64) * ENERGY[unit]
+    data = Dataset(clean().structures, replace(clean().labels, energy=torch.from_numpy(stored)))
+    step = 2.0**-14 * ENERGY[unit]  # between neighbouring single-precision numbers from 512 to 1024
+    assert energy_resolution(data) == pytest.approx(step / np.sqrt(12))
+    rounding = np.sqrt(np.mean((stored - exact * ENERGY[unit]) ** 2))
+    assert rounding == pytest.approx(step / np.sqrt(12), rel=0.3)
+    rows = rows_of(data)
+    assert value(rows, "energy", "noise_floor") == pytest.approx(step / np.sqrt(12))
+    n = clean().labels.n_atoms.numpy()
+    assert value(rows, "energy_per_atom", "noise_floor") == pytest.approx(
+        step / np.sqrt(12) * np.sqrt(np.mean(n**-2.0))
+    )
+
+
+def test_energies_in_double_precision_have_no_known_floor() -> None:
+    assert np.isnan(energy_resolution(clean())).all()
+    assert not [r for r in rows_of(clean()) if r.property == "energy" and r.metric == "noise_floor"]
+
+
+def test_a_stored_energy_error_wins_over_the_resolution() -> None:
+    error = torch.full((len(clean()),), 0.002, dtype=torch.float64)
+    rows = rows_of(noisy(0.0, energy_error=error))
+    assert value(rows, "energy", "noise_floor") == pytest.approx(0.002)
+
+
+def test_the_floor_is_of_the_structures_judged() -> None:
+    """Noise in structures that a tag does not hold, or that the predictions leave out, is not its noise."""
+    data = noisy(0.05, "forces")
+    mask = torch.zeros(len(data), dtype=torch.bool)
+    mask[:4] = True
+    some = replace(clean().labels, forces_mask=mask)
+    (row,) = [r for r in errors(data, some) if (r.property, r.metric) == ("forces", "noise_floor")]
+    assert row.n == 3 * int(data.labels.n_atoms[:4].sum())
+
+
+def test_atoms_and_crystals_are_no_obstacle() -> None:
+    data = labelled(Morse(), [atom(), crystal()], hessian=True)
+    found = {r.property: r for r in errors(data, data.labels) if r.metric == "noise_floor"}
+    assert found["forces"].value < 1e-10
+    assert found["hessian"].value < 1e-10
+    assert np.isfinite([r.value for r in found.values()]).all()
+
+
+def test_labels_without_noise_estimates_have_no_row() -> None:
+    structure = molecules([3])
+    data = Dataset(tuple(structure), Labels.of(3, energy=0.1))
+    assert {r.metric for r in errors(data, data.labels)} == {"rmse", "mae"}

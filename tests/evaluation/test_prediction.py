@@ -1,0 +1,134 @@
+"""Predictions in batches equal predictions one by one, and what cannot be predicted is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hesse.datasets import Dataset
+from hesse.errors import EngineError, MissingLabelError, RequestError, UnknownElementError
+from hesse.evaluation import assess, predict
+from hesse.potential import Potential
+from hesse.structures import Batch, Labels
+from oracles import LennardJones, Morse, atom, crystal, labelled, linear, molecules
+
+
+class Scaled(Potential):
+    """A Morse potential with one parameter, for two elements only."""
+
+    cutoff = 6.0
+    elements = (1, 6, 8)
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale, dtype=torch.float32))
+        self.inner = Morse()
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.seen.append(batch.positions.dtype)
+        assert not self.training
+        return self.scale * self.inner(batch)
+
+
+def mixed() -> Dataset:
+    """Every third structure lacks its Hessian, every second one its second probe; one is periodic, one an atom."""
+    structures = [*molecules([5, 2, 7, 3, 4]), linear(), atom(), crystal()]
+    parts = []
+    for k, s in enumerate(structures):
+        data = labelled(LennardJones(), [s], probes=1 + k % 2 if k != 3 else 0, hessian=k % 3 != 0)
+        parts.append((s, data.labels))
+    return Dataset.of(parts)
+
+
+@pytest.mark.parametrize("max_atoms", [1, 7, 1000])
+def test_batches_change_nothing(max_atoms: int) -> None:
+    data = mixed()
+    found = predict(LennardJones(), data, max_atoms=max_atoms)
+    for name in ("energy", "forces", "hvp", "hessian"):
+        assert found.mask(name).tolist() == (data.labels if name in ("hvp", "hessian") else found).mask(name).tolist()
+        # The labels are closed forms of the same potential.
+        torch.testing.assert_close(
+            getattr(found, name), getattr(data.labels, name), rtol=1e-9, atol=1e-9, equal_nan=True
+        )
+
+
+def test_hessians_can_be_left_out() -> None:
+    assert predict(LennardJones(), mixed(), hessian=False).hessian is None
+
+
+def test_the_precision_is_the_models_own_unless_asked() -> None:
+    data = labelled(Morse(), molecules([3, 4]), hessian=True)
+    model = Scaled().train()
+    single = predict(model, data)
+    assert set(model.seen) == {torch.float32}
+    double = predict(model, data, dtype=torch.float64)
+    assert set(model.seen) == {torch.float32}  # the copy saw float64; the model itself nothing
+    assert model.scale.dtype == torch.float32
+    assert model.training
+    assert single.forces is not None
+    assert single.forces.dtype == torch.float64
+    torch.testing.assert_close(double.hessian, data.labels.hessian, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(single.hessian, data.labels.hessian, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(single.forces, double.forces)  # type: ignore[arg-type]
+
+
+def test_an_unknown_element_is_named_with_its_structure() -> None:
+    data = labelled(Morse(), [*molecules([3]), *molecules([2], 1, elements=(9,), name="fluorine")])
+    with pytest.raises(
+        UnknownElementError, match=r'"fluorine" contains F, but the potential knows only H, C, O \(1 of 2'
+    ):
+        predict(Scaled(), data)
+
+
+def test_a_prediction_that_is_no_number_is_named() -> None:
+    data = labelled(Morse(), molecules([3, 4]))
+
+    class Broken(Morse):
+        def forward(self, batch: Batch) -> Tensor:
+            bad = torch.tensor([name == data.structures[1].id for name in batch.ids])
+            return torch.where(bad[batch.owner], torch.nan, 1.0) * super().forward(batch)
+
+    with pytest.raises(EngineError, match=data.structures[1].id):
+        predict(Broken(), data)
+
+
+def test_data_without_labels_cannot_judge() -> None:
+    data = labelled(Morse(), molecules([3]))
+    bare = Dataset(data.structures, Labels(n_atoms=data.labels.n_atoms))
+    with pytest.raises(MissingLabelError, match="hesse label"):
+        assess(Morse(), bare)
+    with pytest.raises(RequestError, match="max_atoms"):
+        predict(Morse(), data, max_atoms=0)
+
+
+def test_a_perfect_potential_makes_no_error() -> None:
+    data = labelled(Morse(), molecules([3, 5, 8]), hessian=True, probes=2)
+    found = assess(Morse(), data, name="here")
+    assert found.name == "here"
+    assert {r.property for r in found.rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}
+    assert all(r.value < 1e-9 for r in found.rows)
+    worse = assess(Morse(depth=4.4), data)  # all derivatives are proportional to the depth
+    hessian = data.labels.hessian
+    assert hessian is not None
+    row = worse.row("hessian")
+    assert row is not None
+    assert row.value == pytest.approx(0.1 * float(hessian.square().mean().sqrt()), rel=1e-9)
+    per_structure = worse.per_structure("hessian")
+    lengths = data.labels.hessian_lengths().numpy()
+    assert (per_structure**2 @ lengths / lengths.sum()) ** 0.5 == pytest.approx(row.value)
+    reference, predicted = worse.parity("forces")
+    assert predicted == pytest.approx(1.1 * reference)
+    assert worse.row("forces", tag="nowhere") is None
+
+
+def test_masked_predictions_hold_no_number() -> None:
+    data = mixed()
+    found = predict(LennardJones(), data)
+    assert found.hvp is not None
+    used = found.mask("hvp").repeat_interleave(data.labels.n_atoms, dim=1)
+    assert torch.isfinite(found.hvp).all(-1).eq(used).all()
+    assert replace(found).penalty is None
