@@ -34,7 +34,7 @@ class Weights(BaseModel):
     matter as much as one in energy; published weights 1 : 0.3 : 0.09 are ℓ = 0.55 Å.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     energy: float = Field(1.0, ge=0)
     forces: float = Field(0.3, ge=0)

@@ -32,7 +32,7 @@ COMPONENTS = {0: 1, 1: 4, 2: 9}
 class HipnnConfig(BaseModel):
     """What a HIP-NN-TS is made of. Lengths in Å."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hipnn"] = "hipnn"
     l_max: Literal[0, 1, 2] = Field(1, description="highest tensor order of the sensitivities")
