@@ -70,8 +70,10 @@ _STYLE: Final[Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures."""
-    with matplotlib.rc_context(_STYLE):
+    """The look of all figures, whatever the user's own settings of matplotlib are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
         yield
 
 

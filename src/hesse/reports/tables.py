@@ -15,9 +15,6 @@ from hesse.reports.wording import NAMES, floor_number, in_kcal, kcal_unit, numbe
 
 __all__ = ["comparison_table", "error_tables", "print_tables"]
 
-PLAIN_WIDTH = 160
-"""Columns when the output is no terminal: wide enough that nothing is cut."""
-
 
 def error_tables(rows: Sequence[Row]) -> Iterator[Table]:
     """One table per data set and tag: RMSE, MAE and noise floor, in eV and in kcal/mol."""
@@ -82,15 +79,14 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    """To standard output: boxed on a terminal, plain columns elsewhere."""
+    """To standard output: ruled on a terminal, plain columns elsewhere. Never narrower than its numbers: a terminal too
+    small for a table wraps its lines, and no digit is cut off."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH, no_color=True, highlight=False)
     for table in tables:
         if not console.is_terminal:
             table.box = None
-            table.title_justify = "left"
-        console.print(table)
+        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        Console(width=max(needed, console.width), highlight=False).print(table)
         console.print()
 
 
