@@ -100,6 +100,8 @@ def weighted_loss(
         if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
             continue
         mask = references.mask(name)
+        if getattr(predictions, name) is None and not bool(mask.any()):
+            continue  # nobody predicts what no structure of this batch can be compared with
         present = (mask.any(0) if name == "hvp" else mask).sum()
         errors = per_structure_errors(predictions, references, name).to(torch.float64)
         terms[name] = errors.sum() / present.clamp(min=1)

@@ -191,7 +191,8 @@ class _Run:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         total, terms = self._loss(indices, weights)
-        total.backward()
+        if total.requires_grad:  # not in a batch none of whose structures holds a weighted label
+            total.backward()
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not math.isfinite(total.item()) or not math.isfinite(size.item()):
