@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
@@ -60,7 +60,7 @@ def run_tasks(
     *,
     workers: int,
     timeout: float | None = None,
-) -> Iterator[Outcome[Answer]]:
+) -> Generator[Outcome[Answer], None, None]:
     """Outcomes of all tasks, as they come.
 
     Args:

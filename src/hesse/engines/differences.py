@@ -9,8 +9,8 @@ Three things limit a label, and each shows itself somewhere else:
   `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to the cubic: noise of standard deviation δ
   leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci. Comput. 33, 1292 (2011)). In the plain
   difference that noise is δ/(√2 e), in Richardson's 0.95 δ/e.
-* truncation. For a smooth surface successive differences fall by a common ratio, which predicts the first neglected
-  term. `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's.
+* truncation. For a smooth surface differences fall from order to order by a common ratio, which predicts the first
+  neglected term. `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's.
 * a smooth bias of the gradient (self-consistency not fully reached). No choice of step shows it; it breaks the
   rotational identity, which the caller checks.
 """
@@ -48,7 +48,7 @@ def central_difference(gradient: Gradient, origin: Float[np.ndarray, "n 3"], eps
     """
     plus, minus = gradient(epsilon), gradient(-epsilon)
     first = 0.5 * (plus - minus)
-    ratio = _quotient(_rms(plus + minus - 2.0 * origin), _rms(first))
+    ratio = _ratio(_rms(plus + minus - 2.0 * origin), _rms(first))
     return DirectionalDerivative(first / epsilon, 0.0, _rms(first) * ratio**2 / (6.0 * epsilon))
 
 
@@ -62,18 +62,18 @@ def richardson(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: fl
     second = _rms(plus + minus - 2.0 * origin)
     third = _rms(0.5 * (plus2 - minus2) - (plus - minus))
     fourth = _rms(plus2 + minus2 - 4.0 * (plus + minus) + 6.0 * origin)
-    ratio = max(_quotient(second, first), _quotient(third, second))
-    smooth = _SMOOTH_MARGIN * third * ratio
+    smooth = _SMOOTH_MARGIN * third * max(_ratio(second, first), _ratio(third, second))
     noise = np.sqrt(max(fourth**2 - smooth**2, 0.0) / 70.0)
+    # From one odd difference to the next; along some directions (a rotation of a diatomic) all odd ones vanish.
+    fall = max(_ratio(third, first), _ratio(fourth, second))
     # 130 = 8² + 8² + 1² + 1²: the squared weights of Richardson's combination, over 12.
-    return DirectionalDerivative(
-        value, float(np.sqrt(130.0) / 12.0 * noise / epsilon), third * ratio**2 / (30.0 * epsilon)
-    )
+    return DirectionalDerivative(value, float(np.sqrt(130.0) / 12.0 * noise / epsilon), third * fall / (30.0 * epsilon))
 
 
 def _rms(values: Float[np.ndarray, "n 3"]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _quotient(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0.0 else 0.0
+def _ratio(later: float, earlier: float) -> float:
+    """By how much a difference falls from one order to a later one; never more than one on a step that makes sense."""
+    return min(later / earlier, 1.0) if earlier > 0.0 else 0.0
