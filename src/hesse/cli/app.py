@@ -21,7 +21,7 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from hesse.cli import data, evaluate, labels  # noqa: F401  (importing a module adds its verbs)
+    from hesse.cli import data, demo, evaluate, labels, train  # noqa: F401  (importing a module adds its verbs)
 
 
 def main() -> None:

@@ -37,16 +37,15 @@ class HipnnConfig(BaseModel):
     kind: Literal["hipnn"] = "hipnn"
     l_max: Literal[0, 1, 2] = Field(1, description="highest tensor order of the sensitivities")
     features: int = Field(64, ge=1, description="features per atom")
-    sensitivities: int = Field(20, ge=2, description="radial sensitivity functions")
+    sensitivities: int = Field(12, ge=2, description="radial sensitivity functions")
     blocks: int = Field(2, ge=1, description="interaction blocks")
     onsite_layers: int = Field(3, ge=0, description="atom-wise layers after each interaction")
     cutoff: float = Field(6.5, gt=0, description="no interaction beyond")
     shortest: float = Field(0.75, gt=0, description="distance of the first sensitivity")
     longest: float = Field(5.5, gt=0, description="distance of the last sensitivity")
+    sharpness: float = Field(0.5, gt=0, description="starting σ of the sensitivities, in units of the published one")
     cutoff_function: Literal["smooth", "cosine"] = "smooth"
-    epsilon: float = Field(
-        1e-2, gt=0, description="rounding of the tensor norms; third derivatives grow like 1/epsilon"
-    )
+    epsilon: float = Field(0.3, gt=0, description="rounding of the tensor norms; third derivatives grow like 1/epsilon")
 
     @model_validator(mode="after")
     def _ordered(self) -> HipnnConfig:
@@ -64,7 +63,7 @@ class Sensitivity(nn.Module):
         super().__init__()
         n = config.sensitivities
         self.inverse_mu = nn.Parameter(torch.linspace(1 / config.longest, 1 / config.shortest, n))
-        self.sigma = nn.Parameter(torch.full((n,), 2.0 * n * config.shortest))
+        self.sigma = nn.Parameter(torch.full((n,), config.sharpness * 2.0 * n * config.shortest))
 
     def forward(
         self, inverse_distance: Float[Tensor, "atoms 1 k"], envelope: Float[Tensor, "atoms 1 k"]

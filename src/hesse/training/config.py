@@ -36,7 +36,7 @@ class BatchConfig(_Config):
 class OptimiserConfig(_Config):
     """AdamW. Weight decay acts on weight matrices only, not on biases, sensitivities or scales."""
 
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient; null for none")
     ema: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from hesse.datasets import Dataset, Split, read_dataset, read_split, write_split
+from hesse.datasets import Dataset, Split, read_dataset
 from hesse.errors import WriteError
 from hesse.files import write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
@@ -38,10 +38,10 @@ def _data(data: DataConfig, output: Path, seed: int, *, restart: bool) -> tuple[
         return whole, read_dataset(data.validation)
     path = output / "split.json"
     if path.exists() and not restart:
-        parts = read_split(path).apply(whole)
+        parts = Split.read(path).apply(whole)
         return parts["train"], parts["validation"]
     training, validation = whole.split(
         1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
     )
-    write_split(path, Split.of(whole, train=training, validation=validation))
+    Split.of(whole, train=training, validation=validation).write(path)
     return training, validation

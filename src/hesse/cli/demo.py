@@ -1,0 +1,28 @@
+"""`hesse demo`: the whole way on molecules that ship with ASE."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hesse.cli.app import app
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling, probes, splits and training.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each potential.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that sample and label.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Sample, label with GFN2-xTB, train E-F and E-F-HVP, judge both, write a report (about five minutes)."""
+    from hesse.recipes import DemoPlan, run_demo
+
+    plan = DemoPlan(seed=seed)
+    plan = replace(plan, steps=steps or plan.steps, workers=workers or plan.workers)
+    run_demo(out, plan, quiet=quiet)
+    typer.echo(f"report: {out / 'report.html'}   numbers: {out / 'summary.json'}   models: {out / 'models'}")

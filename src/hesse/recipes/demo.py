@@ -1,0 +1,217 @@
+"""The whole way in one command: molecules, geometries, labels, two potentials, their judgement and a report.
+
+As in the published protocol, training sees geometries near equilibrium only, with one stored pair of a probe and its
+Hessian-vector product each. The tests are what a chemist fears: far from equilibrium, and molecules never seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hesse import __version__
+from hesse.datasets import Dataset, write_dataset
+from hesse.errors import ConfigError
+from hesse.evaluation import assess
+from hesse.files import write_aside, write_text
+from hesse.labelling import LabelRequest, label
+from hesse.models import load_model
+from hesse.recipes.molecules import g2_molecules
+from hesse.recipes.side_by_side import train_side_by_side
+from hesse.reports import Comparison, Contender, comparison_table, print_tables, write_report
+from hesse.sampling import NormalModeSampling, sample_normal_modes
+from hesse.structures import Structure
+from hesse.training import read_log
+
+__all__ = ["DemoPlan", "run_demo"]
+
+NEAR, FAR = 300.0, 2000.0
+"""K: temperatures of the samples to train on and of those to test on."""
+
+TESTS = ("far", "unseen")
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """How large a demonstration.
+
+    Attributes:
+        seed: of sampling, probes, splits and training.
+        engine: what labels.
+        steps: of training, for each of the two potentials.
+        near: training geometries per molecule at 300 K (the relaxed one comes on top).
+        far: test geometries per molecule at 2000 K.
+        unseen: molecules held out altogether; they are tested relaxed and at 300 K.
+        unseen_samples: geometries of each of these at 300 K.
+        validation: fraction of the training geometries held out to choose the best model by.
+        workers: processes for sampling and labelling.
+        model: options of the potential, as in a configuration file.
+        training: further options of both runs.
+        weights: of the loss of E-F-HVP; E-F has the same without `hvp`.
+    """
+
+    seed: int = 0
+    engine: str = "gfn2"
+    steps: int = 1500
+    near: int = 24
+    far: int = 4
+    unseen: int = 8
+    unseen_samples: int = 6
+    validation: float = 0.06
+    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.near, self.far, self.unseen, self.unseen_samples, self.workers) < 1:
+            raise ConfigError("a demonstration needs at least one step, sample, unseen molecule and worker")
+
+
+def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = False) -> Comparison:
+    """Do all of it in `folder`; interrupted, the same call continues.
+
+    Writes `data/*.h5`, `runs/`, `models/ef.hesse`, `models/ef_hvp.hesse`, `summary.json` and `report.html`, and prints
+    a table with the reductions beside the published ones.
+
+    Raises:
+        MissingExtraError: the engine's package is not installed (`pip install "hesse[xtb]"`).
+        WorkError: a stage failed; the message says which and why.
+    """
+    plan = plan or DemoPlan()
+    folder = Path(folder)
+    for part in ("data", "runs", "models"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    clock = _Clock()
+    with clock.stage("sampling and labelling"):
+        data = _data(folder / "data", plan, quiet)
+    with clock.stage("training"):
+        runs = train_side_by_side(_configs(folder, plan), folder / "runs", quiet=quiet)
+    contenders = []
+    with clock.stage("evaluation"):
+        for (short, name), run in zip((("ef", "E-F"), ("ef_hvp", "E-F-HVP")), runs, strict=True):
+            target = folder / "models" / f"{short}.hesse"
+            with write_aside(target) as aside:
+                shutil.copyfile(run / "model.hesse", aside)
+            potential = load_model(target)
+            judged = tuple(assess(potential, data[test], name=test, quiet=quiet) for test in TESTS)
+            contenders.append(Contender(name, judged, read_log(run / "metrics.jsonl")))
+    comparison = Comparison(
+        "E-F-HVP against E-F: same network, weights, seed and steps",
+        _facts(plan, data, clock, folder),
+        contenders[0],
+        contenders[1],
+    )
+    summary = comparison.summary() | {"seconds": clock.seconds, "steps": plan.steps, "seed": plan.seed}
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_report(folder / "report.html", comparison)
+    print_tables([comparison_table(comparison)])
+    return comparison
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def _data(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
+    """Sample, label and write the four data sets."""
+    molecules = g2_molecules()
+    if plan.unseen >= len(molecules):
+        raise ConfigError(f"cannot hold out {plan.unseen} of {len(molecules)} molecules")
+    order = np.random.default_rng(plan.seed).permutation(len(molecules))
+    held_out = {molecules[k].id for k in order[: plan.unseen]}
+    sampling = NormalModeSampling(
+        temperatures=(NEAR, FAR), count=max(plan.near, plan.far, plan.unseen_samples), seed=plan.seed
+    )
+    made = sample_normal_modes(molecules, plan.engine, sampling, workers=plan.workers, quiet=quiet)
+    wanted: dict[str, list[Structure]] = {"near": [], "far": [], "unseen": []}
+    for structure in made.structures:
+        known = structure.group not in held_out
+        number = 0 if structure.tag == "relaxed" else int(structure.id.rsplit("/", 1)[1])
+        if structure.tag == f"nms-{FAR:g}K":
+            if known and number < plan.far:
+                wanted["far"].append(structure)
+        elif not known and number < plan.unseen_samples:
+            wanted["unseen"].append(structure)
+        elif known and number < plan.near:
+            wanted["near"].append(structure)
+    labelled = {}
+    for name, structures in wanted.items():
+        request = LabelRequest(probes=1, probe="rademacher", seed=plan.seed, hessian=name != "near")
+        report = label(
+            structures, plan.engine, folder / f"{name}.h5", request=request, workers=plan.workers, quiet=quiet
+        )
+        labelled[name] = report.dataset
+    training, validation = labelled["near"].split(1 - plan.validation, plan.validation, seed=plan.seed, by_group=False)
+    parts = {"train": training, "validation": validation}
+    for name, part in parts.items():
+        write_dataset(folder / f"{name}.h5", part)
+    return {**parts, "far": labelled["far"], "unseen": labelled["unseen"]}
+
+
+def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:
+    """Configuration files of both runs: equal but for the weight of the products."""
+    base: dict[str, Any] = {
+        "data": {
+            "train": str((folder / "data" / "train.h5").resolve()),
+            "validation": str((folder / "data" / "validation.h5").resolve()),
+        },
+        "steps": plan.steps,
+        "seed": plan.seed,
+        "threads": 1,
+        "model": plan.model,
+        **plan.training,
+    }
+    return {
+        "E-F": {**base, "weights": {**plan.weights, "hvp": 0.0}},
+        "E-F-HVP": {**base, "weights": plan.weights},
+    }
+
+
+# --- bookkeeping -----------------------------------------------------------------------------------------------------
+
+
+class _Clock:
+    """Wall seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+
+def _facts(plan: DemoPlan, data: dict[str, Dataset], clock: _Clock, folder: Path) -> dict[str, str]:
+    import torch
+
+    config = json.loads((folder / "runs" / "E-F-HVP" / "resolved.json").read_text(encoding="utf-8"))
+    weights = " : ".join(f"{config['weights'][k]:g}" for k in ("energy", "forces", "hvp"))
+    model = config["model"]
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "versions": f"Hesse {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}",
+        "labels": f"{data['train'].attributes.get('level', plan.engine)}, one Rademacher probe per structure",
+        "data": ", ".join(f"{name} {len(part)}" for name, part in data.items())
+        + f" structures of {len({s.group for part in data.values() for s in part.structures})} molecules",
+        "unseen molecules": ", ".join(sorted({s.group for s in data["unseen"].structures})),
+        "data hash (training)": data["train"].data_hash(),
+        "potential": f"HIP-NN-TS, l = {model['l_max']}, {model['features']} features, "
+        f"{model['sensitivities']} sensitivities, cutoff {model['cutoff']} Å",
+        "weights E : F : HVP": weights,
+        "steps and seed": f"{plan.steps} steps of {config['batch']['structures']} structures, seed {plan.seed}",
+        "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in clock.seconds.items()),
+    }
