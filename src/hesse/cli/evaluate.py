@@ -28,8 +28,8 @@ class _Precision(StrEnum):
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A .hesse file.")],
-    data: Annotated[list[Path], typer.Argument(help="Labelled data sets (.h5, .extxyz).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .hesse file.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Labelled data sets (.h5, .extxyz).")],
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
     hessian: Annotated[bool, typer.Option(help="Judge Hessians, where the data hold them.")] = True,
     by_tag: Annotated[bool, typer.Option(help="Also give the errors of each tag.")] = True,
