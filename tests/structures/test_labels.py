@@ -1,0 +1,141 @@
+"""Labels: what is absent stays absent, whatever is done with the record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hesse.errors import LabelShapeError
+from hesse.structures import Labels
+
+KINDS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+
+
+def single(n: int, seed: int, held: set[str], probes: int = 1) -> Labels:
+    rng = np.random.default_rng(seed)
+    values: dict[str, Any] = {
+        "energy": rng.normal(),
+        "forces": rng.normal(size=(n, 3)),
+        "hessian": rng.normal(size=(n, 3, n, 3)),
+        "atomic_energies": rng.normal(size=n),
+        "stress": rng.normal(size=(3, 3)),
+    }
+    given_labels = {k: v for k, v in values.items() if k in held}
+    if "hvp" in held:
+        given_labels |= {"probes": rng.normal(size=(probes, n, 3)), "hvp": rng.normal(size=(probes, n, 3))}
+        given_labels["hvp_error"] = rng.uniform(size=probes)
+    return Labels.of(n, **given_labels)
+
+
+singles = st.lists(
+    st.builds(single, st.integers(1, 4), st.integers(0, 99), st.sets(st.sampled_from(KINDS)), st.integers(1, 3)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def same(mine: Labels, theirs: Labels) -> None:
+    """Equal where held; the padding of probes may differ in length."""
+    assert mine.n_atoms.tolist() == theirs.n_atoms.tolist()
+    for name in KINDS:
+        if name == "hvp":
+            a, b = mine.mask("hvp"), theirs.mask("hvp")
+            assert [int(x) for x in a.sum(0)] == [int(x) for x in b.sum(0)]
+            for i in range(len(mine)):
+                atoms = mine.atoms_of(i)
+                for field in ("probes", "hvp"):
+                    x, y = getattr(mine, field), getattr(theirs, field)
+                    if a[:, i].any():
+                        torch.testing.assert_close(x[a[:, i]][:, atoms], y[b[:, i]][:, atoms])
+            continue
+        torch.testing.assert_close(mine.mask(name), theirs.mask(name))
+        for i in mine.mask(name).nonzero()[:, 0].tolist():
+            if name == "hessian":
+                torch.testing.assert_close(mine.hessian_of(i), theirs.hessian_of(i))
+            elif name in ("forces", "atomic_energies"):
+                x, y = getattr(mine, name)[mine.atoms_of(i)], getattr(theirs, name)[theirs.atoms_of(i)]
+                torch.testing.assert_close(x, y)
+            else:
+                torch.testing.assert_close(getattr(mine, name)[i], getattr(theirs, name)[i])
+
+
+@given(singles)
+def test_selecting_undoes_concatenating(parts: list[Labels]) -> None:
+    whole = Labels.concatenate(parts)
+    for i, part in enumerate(parts):
+        same(whole.select(torch.tensor([i])), part)
+
+
+@given(singles, st.data())
+def test_selecting_is_concatenating_the_chosen(parts: list[Labels], data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.integers(0, len(parts) - 1), min_size=1, max_size=8))
+    same(Labels.concatenate(parts).select(torch.tensor(chosen)), Labels.concatenate([parts[i] for i in chosen]))
+
+
+@given(singles, singles)
+def test_concatenation_is_associative(left: list[Labels], right: list[Labels]) -> None:
+    nested = Labels.concatenate([Labels.concatenate(left), Labels.concatenate(right)])
+    same(nested, Labels.concatenate([*left, *right]))
+
+
+@given(singles)
+def test_what_is_absent_is_nan_never_zero(parts: list[Labels]) -> None:
+    whole = Labels.concatenate(parts)
+    for name in ("energy", "stress"):
+        if (value := getattr(whole, name)) is not None:
+            assert bool(value[~whole.mask(name)].isnan().all())
+    if whole.forces is not None:
+        for i in (~whole.mask("forces")).nonzero()[:, 0].tolist():
+            assert bool(whole.forces[whole.atoms_of(i)].isnan().all())
+
+
+@given(singles)
+def test_products_with_stored_hessians(parts: list[Labels]) -> None:
+    whole = Labels.concatenate(parts)
+    vectors = torch.randn(2, int(whole.n_atoms.sum()), 3, dtype=torch.float64)
+    if whole.hessian is None:
+        with pytest.raises(LabelShapeError, match="no Hessians"):
+            whole.hessian_matvec(vectors)
+        return
+    got = whole.hessian_matvec(vectors)
+    for i in range(len(whole)):
+        atoms = whole.atoms_of(i)
+        if whole.mask("hessian")[i]:
+            want = torch.einsum("aibj,kbj->kai", whole.hessian_of(i), vectors[:, atoms])
+            torch.testing.assert_close(got[:, atoms], want)
+        else:
+            assert bool(got[:, atoms].isnan().all())
+            with pytest.raises(LabelShapeError, match="no Hessian"):
+                whole.hessian_of(i)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"forces": np.zeros((2, 3))}, r"forces of shape \(2, 3\), expected \(3, 3\)"),
+        ({"hessian": np.zeros((9, 9))}, r"\.reshape\(3, 3, 3, 3\)"),
+        ({"probes": np.zeros((1, 3, 3)), "hvp": np.zeros((2, 3, 3))}, "hvp has shape"),
+        ({"hvp": np.zeros((1, 3, 3))}, "need the probes"),
+        ({"stress": np.zeros(6)}, "stress"),
+        ({"atomic_energies": np.zeros((3, 1))}, "atomic_energies"),
+        ({"probes": np.zeros((1, 3, 3)), "hvp": np.zeros((1, 3, 3)), "hvp_error": [0.1, 0.2]}, "hvp_error"),
+    ],
+    ids=lambda x: "" if isinstance(x, dict) else x[:12],
+)
+def test_shapes_that_do_not_fit_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(LabelShapeError, match=words):
+        Labels.of(3, structure_id="water-17", **values)
+
+
+def test_single_precision_spares_energies() -> None:
+    moved = single(3, 0, {"energy", "forces", "atomic_energies"}).to(dtype=torch.float32)
+    assert moved.forces is not None
+    assert moved.energy is not None
+    assert moved.atomic_energies is not None
+    assert moved.forces.dtype == torch.float32
+    assert moved.energy.dtype == moved.atomic_energies.dtype == torch.float64
