@@ -20,9 +20,7 @@ def vectors_of(batch: Batch) -> list[list[tuple[float, ...]]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "structures", [MIXED, MIXED[:2], [atom()], [crystal()]], ids=["mixed", "open", "atom", "crystal"]
-)
+@pytest.mark.parametrize("structures", [MIXED, MIXED[:2], [atom()], [crystal()]], ids=["mixed", "open", "one", "cell"])
 def test_a_batch_is_the_concatenation_of_singles(structures: list[Structure]) -> None:
     batch = collate(structures, 4.5)
     singles = [collate([s], 4.5) for s in structures]

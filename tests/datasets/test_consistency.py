@@ -1,0 +1,197 @@
+"""Curvature against forces: right labels pass, and every usual mistake is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase.data import atomic_masses, atomic_numbers
+from torch import Tensor
+
+from hesse.datasets import Dataset, diagnose_consistency, negate_forces, read_dataset, require_consistency, rigid_basis
+from hesse.errors import IdentityError
+from hesse.structures import Labels, Structure
+from hesse.units import ENERGY, LENGTH
+from oracles import Morse, crystal, labelled, molecules
+
+EH, BOHR, KCAL = ENERGY["hartree"], LENGTH["bohr"], ENERGY["kcal/mol"]
+
+
+@pytest.fixture(scope="module")
+def right() -> Dataset:
+    """Labels with the noise of a good DFT calculation."""
+    clean = labelled(Morse(), molecules([5, 6, 7, 8] * 6), probes=1, hessian=True)
+    values = {}
+    for name, sigma in (("forces", 1e-4), ("hvp", 5e-3), ("hessian", 5e-3)):
+        value = getattr(clean.labels, name)
+        values[name] = value + sigma * torch.randn(value.shape, dtype=value.dtype)
+    return replace(clean, labels=replace(clean.labels, **values), source="bad.h5")
+
+
+def only(data: Dataset, label: str) -> Dataset:
+    other = {"hessian": {"hvp": None, "probes": None}, "hvp": {"hessian": None}}[label]
+    return replace(data, labels=replace(data.labels, **other))  # type: ignore[arg-type]
+
+
+def scaled(data: Dataset, **factors: float) -> Dataset:
+    values: dict[str, Any] = {k: getattr(data.labels, k) * f for k, f in factors.items()}
+    return replace(data, labels=replace(data.labels, **values))
+
+
+def each_hessian(data: Dataset, change: Callable[[int, Tensor], Tensor]) -> Dataset:
+    blocks = [change(i, data.labels.hessian_of(i)).reshape(-1) for i in range(len(data))]
+    return replace(data, labels=replace(data.labels, hessian=torch.cat(blocks)))
+
+
+def broken(data: Dataset) -> str:
+    (found,) = diagnose_consistency(data)
+    assert found.verdict == "broken"
+    with pytest.raises(IdentityError) as caught:
+        require_consistency(data)
+    message = str(caught.value)
+    assert message == found.message
+    assert "bad.h5" in message
+    assert f'structure "{found.worst}"' in message
+    return message
+
+
+@pytest.mark.parametrize("label", ["hessian", "hvp"])
+def test_right_labels_are_consistent(right: Dataset, label: str) -> None:
+    (found,) = diagnose_consistency(only(right, label))
+    assert found.verdict == "consistent"
+    assert abs(found.factor - 1.0) < 4 * found.factor_error < 0.1
+    assert found.correlation > 0.99
+    assert len(require_consistency(right)) == 2
+
+
+@pytest.mark.parametrize("label", ["hessian", "hvp"])
+@pytest.mark.parametrize(
+    ("curvature", "forces", "words"),
+    [
+        (1.0, -1.0, "forces hold gradients"),
+        (-1.0, 1.0, "curvature is that of the forces"),
+        (BOHR**2 / EH, 1.0, "curvature is in Hartree/Bohr²"),
+        (1.0 / EH, 1.0, "curvature is in Hartree/Å²"),
+        (1.0 / KCAL, 1.0, "curvature is in kcal/mol/Å²"),
+        (BOHR**2, 1.0, "curvature is in eV/Bohr²"),
+        (1 / 6.241509, 1.0, "curvature is in mdyn/Å"),
+        (1.0, BOHR / EH, "forces are in Hartree/Bohr"),
+        (1.0, 1 / KCAL, "forces are in kcal/mol/Å"),
+        (-(BOHR**2) / EH, 1.0, "sign is wrong too"),
+        (3.3, 1.0, "no usual units"),
+    ],
+    ids=lambda x: x.replace(" ", "-") if isinstance(x, str) else "",
+)
+def test_a_wrong_sign_or_unit_is_named(right: Dataset, label: str, curvature: float, forces: float, words: str) -> None:
+    data = scaled(only(right, label), **{label: curvature, "forces": forces})
+    assert words in broken(data)
+    assert diagnose_consistency(data)[0].factor == pytest.approx(forces / curvature, rel=0.05)
+
+
+def test_positions_in_bohr(right: Dataset) -> None:
+    blown = tuple(replace(s, positions=s.positions / BOHR) for s in right.structures)
+    assert "positions are in Bohr" in broken(only(replace(right, structures=blown), "hessian"))
+
+
+def test_mass_weighted_hessians(right: Dataset) -> None:
+    def weigh(i: int, h: Tensor) -> Tensor:
+        root = torch.from_numpy(atomic_masses[right.structures[i].numbers]).sqrt()
+        return h / root[:, None, None, None] / root[None, None, :, None]
+
+    assert "mass-weighted" in broken(each_hessian(only(right, "hessian"), weigh))
+
+
+def test_another_order_of_coordinates_or_atoms(right: Dataset) -> None:
+    data = only(right, "hessian")
+    # x1 x2 … y1 y2 … z1 z2 …
+    assert "moved as a whole" in broken(each_hessian(data, lambda _, h: h.permute(1, 0, 3, 2)))
+    assert "order of atoms" in broken(each_hessian(data, lambda _, h: h.flip(0).flip(2)))
+
+
+def test_projected_hessians(right: Dataset) -> None:
+    basis = rigid_basis(right.structures)
+
+    def project(i: int, h: Tensor) -> Tensor:
+        n = h.shape[0]
+        motions = basis.motions[:, right.labels.atoms_of(i)].reshape(6, -1)
+        keep = torch.eye(3 * n, dtype=torch.float64) - motions.T @ motions
+        return keep @ h.reshape(3 * n, 3 * n) @ keep
+
+    assert "projected out" in broken(each_hessian(only(right, "hessian"), project))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda h: -h, lambda h: h.flip(0).flip(2), lambda h: h / KCAL, lambda h: h + 3 * torch.randn_like(h)],
+    ids=["sign", "order", "kcal", "noise"],
+)
+def test_one_wrong_structure_is_found_among_right_ones(right: Dataset, change: Callable[[Tensor], Tensor]) -> None:
+    message = broken(each_hessian(only(right, "hessian"), lambda i, h: change(h) if i == 7 else h))
+    assert "of 1 of 24 structures" in message
+    assert f'"{right.structures[7].id}"' in message
+
+
+def test_nothing_is_said_without_evidence(right: Dataset) -> None:
+    # No forces; crystals; stationary points, where only noise responds to rotation.
+    bare = replace(right, labels=replace(right.labels, forces=None))
+    assert [c.verdict for c in diagnose_consistency(bare)] == ["undetermined"] * 2
+    crystals = labelled(Morse(), [crystal(i) for i in range(3)], hessian=True)
+    assert [c.verdict for c in diagnose_consistency(crystals)] == ["undetermined"] * 2
+    assert diagnose_consistency(replace(right, labels=Labels(n_atoms=right.labels.n_atoms))) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_relaxed_structures_is_no_contradiction(seed: int) -> None:
+    """Diatomics at the minimum: no gradient, and a Hessian that rotation does not change, but for noise in both."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [Structure([6, 8], [[0, 0, 0], [0, 0, 1.1]], id=str(i)) for i in range(20)]
+    data = labelled(Morse(), pairs, probes=1, hessian=True)
+    noisy = {
+        name: value + sigma * torch.randn(value.shape, dtype=value.dtype, generator=generator)
+        for name, sigma in (("forces", 1e-3), ("hvp", 1e-2), ("hessian", 1e-2))
+        if (value := getattr(data.labels, name)) is not None
+    }
+    found = diagnose_consistency(replace(data, labels=replace(data.labels, **noisy)))
+    assert [c.verdict for c in found] == ["undetermined"] * 2
+
+
+# --- published data --------------------------------------------------------------------------------------------------
+
+
+def test_published_dft_hessians_pass_together_and_alone(shared_data: Path) -> None:
+    file = shared_data / "horm_sample" / "horm_sample_dev.npz"
+    if not file.is_file():
+        pytest.skip("no HORM sample")
+    data = read_dataset(file, energy_unit="eV", length_unit="angstrom")
+    (whole,) = diagnose_consistency(data)
+    assert whole.verdict == "consistent"
+    assert whole.factor == pytest.approx(1.0, abs=0.01)
+    alone = [diagnose_consistency(data.select([i]))[0].verdict for i in range(len(data))]
+    assert "broken" not in alone
+    assert alone.count("consistent") > 30
+
+
+def test_published_gradients_called_forces_are_caught(shared_data: Path) -> None:
+    folder = shared_data / "deepmd_hessian" / "H10C5N2O"
+    if not folder.is_dir():
+        pytest.skip("no deepmd example")
+    names = (folder / "type_map.raw").read_text().split()
+    numbers = [atomic_numbers[names[int(t)]] for t in (folder / "type.raw").read_text().split()]
+    n = len(numbers)
+    coord, force, hessian = (np.load(folder / "set.000" / f"{k}.npy") for k in ("coord", "force", "hessian"))
+    rows = [
+        (
+            Structure(numbers, x.reshape(n, 3), id=f"frame-{i}"),
+            Labels.of(n, forces=f.reshape(n, 3), hessian=h.reshape(n, 3, n, 3)),
+        )
+        for i, (x, f, h) in enumerate(zip(coord, force, hessian, strict=True))
+    ]
+    data = replace(Dataset.of(rows), source="bad.h5")
+    assert "forces hold gradients" in broken(data)
+    (mended,) = require_consistency(negate_forces(data))
+    assert mended.verdict == "consistent"

@@ -1,0 +1,115 @@
+"""A data set in memory: batches by indexing, splits that keep groups, a hash of the content."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hesse.datasets import Dataset
+from hesse.errors import MissingLabelError, RequestError
+from hesse.structures import Batch, Labels, collate
+from oracles import Morse, atom, crystal, labelled, molecule, molecules
+
+MIXED = [molecule(5, 1), crystal(2), atom(), molecule(7, 2), crystal(3, atoms=2)]
+DATA = labelled(Morse(), MIXED, probes=2, hessian=True)
+
+
+def require_same(one: Batch, other: Batch) -> None:
+    for f in fields(one):
+        a, b = getattr(one, f.name), getattr(other, f.name)
+        if f.name == "shifts" and (a is None or b is None):
+            # A batch of molecules from a data set with crystals carries shifts of zero.
+            assert all(x is None or not x.any() for x in (a, b))
+        elif isinstance(a, Tensor):
+            torch.testing.assert_close(a, b)
+        else:
+            assert a == b
+
+
+@given(st.lists(st.integers(0, len(MIXED) - 1), min_size=1, max_size=7), st.sampled_from([2.0, 4.5]))
+def test_a_batch_by_indexing_is_a_collated_one(indices: list[int], cutoff: float) -> None:
+    batch, labels = DATA.batch(indices, cutoff)
+    require_same(batch, collate([MIXED[i] for i in indices], cutoff))
+    for k, i in enumerate(indices):
+        torch.testing.assert_close(labels.hessian_of(k), DATA.labels.hessian_of(i))
+
+
+def test_single_precision_batches() -> None:
+    batch, labels = DATA.batch([0, 1], 4.0, dtype=torch.float32)
+    assert batch.positions.dtype == torch.float32
+    assert labels.forces is not None
+    assert labels.forces.dtype == torch.float32
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60))
+def test_runs_are_bounded_by_atoms(seed: int, sizes: list[int], most: int) -> None:
+    structures = [replace(atom(), id=str(i)) for i in range(len(sizes))]
+    data = Dataset(tuple(structures), Labels.concatenate([Labels.of(1) for _ in structures]))
+    object.__setattr__(data, "labels", replace(data.labels, n_atoms=torch.tensor(sizes)))
+    runs = data.batches(most, max_structures=4)
+    assert [i for run in runs for i in run] == list(range(len(sizes)))
+    assert all(len(run) == 1 or (sum(sizes[i] for i in run) <= most and len(run) <= 4) for run in runs)
+
+
+@given(st.integers(0, 1000), st.lists(st.sampled_from("abcdefg"), min_size=12, max_size=40))
+def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[str]) -> None:
+    structures = tuple(replace(atom(), id=f"{g}-{i}", group=g) for i, g in enumerate(groups))
+    data = Dataset(structures, Labels.concatenate([Labels.of(1) for _ in groups]))
+    try:
+        parts = data.split(0.6, 0.4, seed=seed)
+    except RequestError as error:
+        assert "leaves a part empty" in str(error)  # noqa: PT017
+        return
+    ids = [{s.id for s in part.structures} for part in parts]
+    assert ids[0] | ids[1] == {s.id for s in structures}
+    assert not ids[0] & ids[1]
+    assert not {s.group for s in parts[0].structures} & {s.group for s in parts[1].structures}
+    again = data.split(0.6, 0.4, seed=seed)
+    assert [s.id for s in again[0].structures] == [s.id for s in parts[0].structures]
+
+
+def test_splits_by_structure_have_the_sizes_asked_for() -> None:
+    data = Dataset(
+        tuple(replace(atom(), id=str(i)) for i in range(100)), Labels.concatenate([Labels.of(1) for _ in range(100)])
+    )
+    assert [len(p) for p in data.split(0.8, 0.1, 0.1)] == [80, 10, 10]
+    with pytest.raises(RequestError, match="fractions"):
+        data.split(0.8, 0.3)
+
+
+def test_selection_by_id_and_by_question() -> None:
+    assert [s.id for s in DATA.with_ids([MIXED[3].id, MIXED[0].id]).structures] == [MIXED[3].id, MIXED[0].id]
+    with pytest.raises(RequestError, match='no structure "nobody"'):
+        DATA.with_ids([MIXED[0].id, "nobody"])
+    assert len(DATA.where(lambda s: s.periodic)) == 2
+
+
+def test_the_hash_is_of_the_content_only() -> None:
+    same = Dataset(DATA.structures, DATA.labels, attributes={"level": "another"}, source="elsewhere.h5")
+    assert same.data_hash() == DATA.data_hash()
+    assert DATA.labels.forces is not None
+    moved = DATA.labels.forces.clone()
+    moved[0, 0] += 1e-12
+    others = [
+        DATA.select([0, 1, 2, 4, 3]),
+        replace(DATA, labels=replace(DATA.labels, forces=moved)),
+        replace(DATA, labels=replace(DATA.labels, hvp=None, probes=None)),
+        Dataset((replace(MIXED[0], id="renamed"), *MIXED[1:]), DATA.labels),
+    ]
+    assert len({DATA.data_hash(), *(d.data_hash() for d in others)}) == 5
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(RequestError, match='"atom-1" stands twice'):
+        Dataset((atom(), atom()), Labels.concatenate([Labels.of(1)] * 2))
+    with pytest.raises(RequestError, match="not of the same sizes"):
+        Dataset((atom(),), Labels.of(2))
+    with pytest.raises(MissingLabelError, match=r"'hessian' \(found: energy, forces, hvp\)"):
+        labelled(Morse(), molecules([3]), probes=1).require("energy", "hessian")
+    assert DATA.elements == tuple(sorted(set(np.concatenate([s.numbers for s in MIXED]).tolist())))
