@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, read_dataset
 from hesse.evaluation import Row, energy_resolution, errors
 from hesse.structures import Labels
 from hesse.units import ENERGY
@@ -139,3 +140,17 @@ def test_labels_without_noise_estimates_have_no_row() -> None:
     structure = molecules([3])
     data = Dataset(tuple(structure), Labels.of(3, energy=0.1))
     assert {r.metric for r in errors(data, data.labels)} == {"rmse", "mae"}
+
+
+def test_the_floor_of_a_published_set_of_dft_hessians(shared_data: Path) -> None:
+    """Grid noise of a DFT Hessian is seen by its sum rules; energies of 10⁴ eV in single precision have steps of
+    2⁻¹⁰ eV from 8192 eV on."""
+    path = shared_data / "horm_sample" / "horm_sample_dev.npz"
+    if not path.is_file():
+        pytest.skip("horm_sample is not here")
+    data = read_dataset(path, energy_unit="eV", length_unit="angstrom")
+    rows = errors(data, data.labels)
+    assert 0.003 < value(rows, "hessian", "noise_floor") < 0.02
+    assert 1e-4 < value(rows, "energy", "noise_floor") < 2.0**-10 / np.sqrt(12) * 1.001
+    largest = float(np.nanmax(energy_resolution(data)))
+    assert largest == pytest.approx(2.0**-10 / np.sqrt(12), rel=1e-6)
