@@ -1,10 +1,12 @@
 """Model files: `.hesse` is one safetensors file whose header holds JSON (format, configuration, provenance).
 
-Loading reads numbers and text; it never runs code from the file.
+Loading reads numbers and text; it never runs code from the file. A digest over tensors, configuration and provenance
+tells a damaged file from a model that was trained.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hesse import __version__
-from hesse.errors import FileFormatError, UnknownOptionError, nearest_name
+from hesse.errors import ConfigError, FileFormatError, UnknownOptionError, nearest_name
 from hesse.files import write_aside
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.potential import Potential
@@ -50,6 +52,7 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
         "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
+    header["digest"] = _digest(header, tensors)
     with write_aside(path) as aside:
         aside.write_bytes(save(tensors, metadata=header))
 
@@ -77,7 +80,7 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
         config, provenance = json.loads(meta["config"]), json.loads(meta["provenance"])
         elements = tuple(int(z) for z in config["elements"])
         model = dict(config["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
     if version > FORMAT_VERSION:
         raise FileFormatError(
@@ -98,27 +101,51 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
         raise FileFormatError(f'{path}: unknown kind of model "{kind}". {nearest_name(str(kind), ["hipnn"])}')
     try:
         with safe_open(path, "pt") as handle:
+            meta = handle.metadata()
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
         config = HipnnConfig.model_validate(header["model"])
-        with torch.device("meta"):  # shapes first, without memory: a wrong header cannot ask for too much
-            expected = {name: value.shape for name, value in Hipnn(config, header["elements"]).state_dict().items()}
-    except (SafetensorError, OSError, ValidationError, ValueError) as error:
+        expected = _expected_tensors(config, header["elements"], at_most=len(tensors))
+    except (SafetensorError, OSError, ValidationError, ValueError, RuntimeError, ConfigError) as error:
         raise FileFormatError(f"{path}: {error}") from error
-    found = {name: value.shape for name, value in tensors.items()}
-    if found != expected:
-        wrong = next(n for n in sorted({*found, *expected}) if found.get(n) != expected.get(n))
+    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    stored = tensors["interactions.0.after.weight"].dtype if "interactions.0.after.weight" in tensors else torch.float64
+    wanted = {name: (shape, torch.float64 if name == "references" else stored) for name, shape in expected.items()}
+    if found != wanted or not stored.is_floating_point:
+        wrong = next((n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)), "*")
         raise FileFormatError(
-            f"{path}: tensor {wrong} has shape {_shape(found.get(wrong))}, "
-            f"its configuration asks for {_shape(expected.get(wrong))}"
+            f"{path}: tensor {wrong} is {_described(found.get(wrong))}, its configuration asks for "
+            f"{_described(wanted.get(wrong))}"
         )
+    if "digest" in meta and meta["digest"] != _digest(meta, tensors):  # files from before 0.1 have none
+        raise FileFormatError(f"{path}: its contents do not match their digest: the file was damaged or edited by hand")
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise FileFormatError(f"{path}: holds numbers that are not finite")
-    potential = build_model(config, header["elements"])
-    stored = next(value.dtype for name, value in tensors.items() if name != "references")
-    potential = potential.to(dtype=stored)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        potential = build_model(config, header["elements"]).to(dtype=stored)
     potential.load_state_dict(tensors)
     return potential.to(device=device, dtype=dtype or stored).eval()
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "nothing" if shape is None else str(tuple(shape))
+def _expected_tensors(config: HipnnConfig, elements: tuple[int, ...], *, at_most: int) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of such a model, found without memory: a wrong header cannot ask for too much."""
+    if config.blocks * (config.onsite_layers + 1) > at_most:
+        raise ValueError(
+            f"its {at_most} tensors are too few for {config.blocks} blocks of {config.onsite_layers} layers"
+        )
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return {name: value.shape for name, value in Hipnn(config, elements).state_dict().items()}
+
+
+def _digest(meta: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key in ("format", "version", "config", "provenance"):
+        digest.update(f"{key}={meta[key]}\n".encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _described(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
+    return "absent" if tensor is None else f"{tuple(tensor[0])} {str(tensor[1]).removeprefix('torch.')}"
