@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hesse.datasets import Dataset, read_dataset, write_dataset
     from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine
     from hesse.errors import HesseError
-    from hesse.evaluation import evaluate_dataset, predict
+    from hesse.evaluation import assess, predict
     from hesse.labelling import label
     from hesse.losses import Weights, weighted_loss
     from hesse.models import Hipnn, HipnnConfig, load_model, save_model
@@ -31,7 +31,7 @@ _HOME = {
     "datasets": ("Dataset", "read_dataset", "write_dataset"),
     "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine"),
     "errors": ("HesseError",),
-    "evaluation": ("evaluate_dataset", "predict"),
+    "evaluation": ("assess", "predict"),
     "labelling": ("label",),
     "losses": ("Weights", "weighted_loss"),
     "models": ("Hipnn", "HipnnConfig", "load_model", "save_model"),
@@ -70,7 +70,6 @@ __all__ = [
     "__version__",
     "collate",
     "evaluate",
-    "evaluate_dataset",
     "from_ase",
     "label",
     "load_config",

@@ -22,19 +22,18 @@ import numpy as np
 
 from hesse import __version__
 from hesse.datasets import Dataset, write_dataset
-from hesse.errors import ConfigError
-from hesse.evaluation import assess
-from hesse.files import write_aside, write_text
+from hesse.errors import ConfigError, WriteError
+from hesse.evaluation import Evaluation, assess
+from hesse.files import write_aside
 from hesse.labelling import LabelRequest, label
 from hesse.models import load_model
 from hesse.recipes.molecules import g2_molecules
 from hesse.recipes.side_by_side import train_side_by_side
-from hesse.reports import Comparison, Contender, comparison_table, print_tables, write_report
 from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Structure
 from hesse.training import read_log
 
-__all__ = ["DemoPlan", "run_demo"]
+__all__ = ["DemoPlan", "DemoResult", "run_demo"]
 
 NEAR, FAR = 300.0, 2000.0
 """K: temperatures of the samples to train on and of those to test on."""
@@ -79,11 +78,29 @@ class DemoPlan:
             raise ConfigError("a demonstration needs at least one step, sample, unseen molecule and worker")
 
 
-def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = False) -> Comparison:
-    """Do all of it in `folder`; interrupted, the same call continues.
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """What a demonstration found.
 
-    Writes `data/*.h5`, `runs/`, `models/ef.hesse`, `models/ef_hvp.hesse`, `summary.json` and `report.html`, and prints
-    a table with the reductions beside the published ones.
+    Attributes:
+        plan: what was asked.
+        facts: data, machine, versions and settings in words, for a report.
+        evaluations: of E-F and of E-F-HVP, on each test set.
+        logs: the training records of both.
+        seconds: wall time of each stage.
+    """
+
+    plan: DemoPlan
+    facts: dict[str, str]
+    evaluations: dict[str, tuple[Evaluation, ...]]
+    logs: dict[str, list[dict[str, Any]]]
+    seconds: dict[str, float]
+
+
+def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = False) -> DemoResult:
+    """Make the data, train both potentials and judge them in `folder`; interrupted, the same call continues.
+
+    Writes `data/*.h5`, `runs/`, `models/ef.hesse` and `models/ef_hvp.hesse`. (`hesse demo` also writes the report.)
 
     Raises:
         MissingExtraError: the engine's package is not installed (`pip install "hesse[xtb]"`).
@@ -91,33 +108,26 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
     """
     plan = plan or DemoPlan()
     folder = Path(folder)
-    for part in ("data", "runs", "models"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    try:
+        for part in ("data", "runs", "models"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
     clock = _Clock()
     with clock.stage("sampling and labelling"):
         data = _data(folder / "data", plan, quiet)
     with clock.stage("training"):
         runs = train_side_by_side(_configs(folder, plan), folder / "runs", quiet=quiet)
-    contenders = []
+    evaluations, logs = {}, {}
     with clock.stage("evaluation"):
-        for (short, name), run in zip((("ef", "E-F"), ("ef_hvp", "E-F-HVP")), runs, strict=True):
-            target = folder / "models" / f"{short}.hesse"
+        for file, (name, run) in zip(("ef", "ef_hvp"), runs.items(), strict=True):
+            target = folder / "models" / f"{file}.hesse"
             with write_aside(target) as aside:
                 shutil.copyfile(run / "model.hesse", aside)
             potential = load_model(target)
-            judged = tuple(assess(potential, data[test], name=test, quiet=quiet) for test in TESTS)
-            contenders.append(Contender(name, judged, read_log(run / "metrics.jsonl")))
-    comparison = Comparison(
-        "E-F-HVP against E-F: same network, weights, seed and steps",
-        _facts(plan, data, clock, folder),
-        contenders[0],
-        contenders[1],
-    )
-    summary = comparison.summary() | {"seconds": clock.seconds, "steps": plan.steps, "seed": plan.seed}
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(folder / "report.html", comparison)
-    print_tables([comparison_table(comparison)])
-    return comparison
+            evaluations[name] = tuple(assess(potential, data[test], name=test, quiet=quiet) for test in TESTS)
+            logs[name] = read_log(run / "metrics.jsonl")
+    return DemoResult(plan, _facts(plan, data, clock, folder), evaluations, logs, clock.seconds)
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -145,18 +155,24 @@ def _data(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
             wanted["unseen"].append(structure)
         elif known and number < plan.near:
             wanted["near"].append(structure)
-    labelled = {}
-    for name, structures in wanted.items():
-        request = LabelRequest(probes=1, probe="rademacher", seed=plan.seed, hessian=name != "near")
-        report = label(
-            structures, plan.engine, folder / f"{name}.h5", request=request, workers=plan.workers, quiet=quiet
-        )
-        labelled[name] = report.dataset
-    training, validation = labelled["near"].split(1 - plan.validation, plan.validation, seed=plan.seed, by_group=False)
-    parts = {"train": training, "validation": validation}
+    near = _labelled(wanted["near"], folder / "near.h5", plan, hessian=False, quiet=quiet)
+    training, validation = near.split(1 - plan.validation, plan.validation, seed=plan.seed, by_group=False)
+    # One campaign for both test sets: starting the worker processes takes longer than some of the labels.
+    tests = _labelled(wanted["far"] + wanted["unseen"], folder / "tests.h5", plan, hessian=True, quiet=quiet)
+    parts = {
+        "train": training,
+        "validation": validation,
+        "far": tests.where(lambda s: s.group not in held_out),
+        "unseen": tests.where(lambda s: s.group in held_out),
+    }
     for name, part in parts.items():
         write_dataset(folder / f"{name}.h5", part)
-    return {**parts, "far": labelled["far"], "unseen": labelled["unseen"]}
+    return parts
+
+
+def _labelled(structures: list[Structure], output: Path, plan: DemoPlan, *, hessian: bool, quiet: bool) -> Dataset:
+    request = LabelRequest(probes=1, probe="rademacher", seed=plan.seed, hessian=hessian)
+    return label(structures, plan.engine, output, request=request, workers=plan.workers, quiet=quiet).dataset
 
 
 def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:

@@ -24,8 +24,10 @@ POLL = 0.5
 """Seconds between looks at the runs' records."""
 
 
-def train_side_by_side(configs: Mapping[str, Mapping[str, Any]], folder: Path, *, quiet: bool = False) -> list[Path]:
-    """Train every configuration in a folder of its name below `folder`; returns these folders, in order.
+def train_side_by_side(
+    configs: Mapping[str, Mapping[str, Any]], folder: Path, *, quiet: bool = False
+) -> dict[str, Path]:
+    """Train every configuration in a folder of its name below `folder`; returns these folders by name.
 
     Runs that were interrupted continue. On SIGINT all are stopped and saved.
 
@@ -50,7 +52,7 @@ def train_side_by_side(configs: Mapping[str, Mapping[str, Any]], folder: Path, *
     except BaseException:
         _stop(runs)
         raise
-    return [run for run, _, _ in runs.values()]
+    return {name: run for name, (run, _, _) in runs.items()}
 
 
 def _start(file: Path, run: Path) -> subprocess.Popen[bytes]:
