@@ -122,12 +122,25 @@ def change(
     _, member = np.unique(names, return_inverse=True)
     groups = int(member.max()) + 1
     keep = old.counts > 0
-    weights = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1.0 / groups), size=resamples)
-    old_sums, new_sums = (weights @ np.bincount(member, s.squared[keep], groups) for s in (old, new))
+    totals = np.stack([np.bincount(member, side.squared[keep], groups) for side in (old, new)], axis=1)
     percent = 100.0 * (new.rms() / old.rms() - 1.0)
     if groups < 2:
         return Change(percent, float("nan"), float("nan"), groups)
-    drawn = old_sums > 0.0
-    ratios = 100.0 * (np.sqrt(new_sums[drawn] / old_sums[drawn]) - 1.0)
+    drawn = _resampled(totals, resamples, np.random.default_rng(seed))
+    drawn = drawn[drawn[:, 0] > 0.0]
+    ratios = 100.0 * (np.sqrt(drawn[:, 1] / drawn[:, 0]) - 1.0)
     low, high = np.quantile(ratios, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Change(percent, float(low), float(high), groups)
+
+
+def _resampled(
+    totals: Float[ndarray, "groups sides"], resamples: int, generator: np.random.Generator
+) -> Float[ndarray, "resamples sides"]:
+    """Sums over groups drawn with replacement, many times, with bounded memory."""
+    groups = len(totals)
+    at_once = max(1, 2_000_000 // groups)
+    parts = [
+        generator.multinomial(groups, np.full(groups, 1.0 / groups), size=min(at_once, resamples - start)) @ totals
+        for start in range(0, resamples, at_once)
+    ]
+    return np.concatenate(parts)

@@ -208,9 +208,8 @@ def _parities(comparison: Comparison) -> str:
         return ""
     caption = (
         "Every label against its prediction; on the grey line they agree. Where there are many points, colour is their "
-        "density on a logarithmic scale. Energies are shown after the same sum over elements, fitted to the reference "
-        "energies of the test set, is taken from both; frames leave out the outermost thousandths of the "
-        "reference values."
+        "density on a logarithmic scale. From energies, a sum over elements, fitted to the reference energies of the "
+        "test set, is taken off on both axes. Frames leave out the outermost thousandths of the reference values."
     )
     return section("Predictions against labels", *blocks, f'<p class="note">{escape(caption)}</p>')
 
