@@ -1,0 +1,50 @@
+"""Progress: on standard error only, plain lines off a terminal, nothing when quiet."""
+
+from __future__ import annotations
+
+import pytest
+
+from hesse import progress
+from hesse.progress import track
+
+
+def test_plain_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.0)
+    with track("labels", 10, done=4) as advance:
+        advance(3, "halfway")
+        advance(3)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert lines[0].startswith("labels: 7/10")
+    assert lines[0].endswith("halfway")
+    assert lines[-1].startswith("labels: 10/10")
+
+
+def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
+    with track("steps", 1000) as advance:
+        for _ in range(1000):
+            advance()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with track("labels", 2, quiet=True) as advance:
+        advance(2, "note")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with track("labels", 2) as advance:
+        advance(1, "first [x] note")
+        advance()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "2/2" in shown.err
+
+
+def test_errors_pass_through() -> None:
+    with pytest.raises(ValueError, match="inside"), track("labels", 2):
+        raise ValueError("inside")

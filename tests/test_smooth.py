@@ -1,0 +1,104 @@
+"""The smooth pieces: values, and derivatives up to the order that training takes, where they are delicate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hesse.smooth import cosine_cutoff, masked_norm, norm, smooth_cutoff, sqrt_plus
+
+CUTOFF = 5.0
+
+
+def derivatives(function: Callable[[Tensor], Tensor], at: float, order: int) -> list[float]:
+    """Value and derivatives up to `order`, by repeated reverse mode."""
+    x = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+    value = function(x)
+    found = [value.item()]
+    for _ in range(order):
+        (value,) = torch.autograd.grad(value, x, create_graph=True, materialize_grads=True)
+        found.append(value.item())
+    return found
+
+
+def test_smooth_cutoff_has_three_vanishing_derivatives_at_both_ends() -> None:
+    for at, value in (
+        (0.0, 1.0),
+        (CUTOFF, 0.0),
+        (np.nextafter(CUTOFF, 0), 0.0),
+        (CUTOFF + 1e-9, 0.0),
+        (2 * CUTOFF, 0.0),
+    ):
+        found = derivatives(lambda r: smooth_cutoff(r, CUTOFF), float(at), 3)
+        assert found == pytest.approx([value, 0.0, 0.0, 0.0], abs=1e-12)
+    fourth = derivatives(lambda r: smooth_cutoff(r, CUTOFF), CUTOFF * (1 - 1e-9), 4)[4]
+    assert fourth == pytest.approx(840 / CUTOFF**4, rel=1e-6)  # the first one that jumps
+
+
+@given(r=st.floats(0.0, 2 * CUTOFF))
+def test_smooth_cutoff_is_the_integral_of_its_slope(r: float) -> None:
+    """The slope of the lowest such step is -140 x³(1-x)³/R; the step is symmetric about the middle."""
+    x = min(r / CUTOFF, 1.0)
+    value, slope = derivatives(lambda d: smooth_cutoff(d, CUTOFF), r, 1)
+    assert slope == pytest.approx(-140 * x**3 * (1 - x) ** 3 / CUTOFF, abs=1e-11)
+    mirrored = smooth_cutoff(torch.tensor((1 - x) * CUTOFF, dtype=torch.float64), CUTOFF)
+    assert value + float(mirrored) == pytest.approx(1.0, abs=1e-12)
+    assert -1e-12 <= value <= 1 + 1e-12
+
+
+def test_cosine_cutoff_is_the_published_one() -> None:
+    r = torch.linspace(0, 2 * CUTOFF, 41, dtype=torch.float64)
+    wanted = np.where(r < CUTOFF, np.cos(np.pi * r.numpy() / (2 * CUTOFF)) ** 2, 0.0)
+    np.testing.assert_allclose(cosine_cutoff(r, CUTOFF), wanted, atol=1e-15)
+    inside = derivatives(lambda d: cosine_cutoff(d, CUTOFF), CUTOFF * (1 - 1e-9), 2)
+    assert inside[1] == pytest.approx(0.0, abs=1e-8)
+    assert inside[2] == pytest.approx(math.pi**2 / (2 * CUTOFF**2), rel=1e-6)  # this jumps to zero outside
+    assert derivatives(lambda d: cosine_cutoff(d, CUTOFF), CUTOFF + 1e-9, 2)[1:] == [0.0, 0.0]
+
+
+def third_derivatives(function: Callable[[Tensor], Tensor], vectors: Tensor) -> list[Tensor]:
+    """Gradient, and two directional derivatives of it."""
+    x = vectors.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(function(x).sum(), x, create_graph=True, materialize_grads=True)
+    found = [slope]
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(slope.sum(), x, create_graph=True, materialize_grads=True)
+        found.append(slope)
+    return found
+
+
+def test_norm_is_the_length_and_zero_with_all_derivatives_at_zero() -> None:
+    vectors = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [1e-3, 0, 0]], dtype=torch.float64)
+    assert norm(vectors).tolist() == pytest.approx([5.0, 0.0, 1e-3])
+    for order, slopes in enumerate(third_derivatives(norm, vectors)):
+        assert torch.isfinite(slopes).all()
+        assert torch.equal(slopes[1], torch.zeros(3, dtype=torch.float64)), order
+    assert third_derivatives(norm, vectors)[0][0].tolist() == pytest.approx([0.6, 0.8, 0.0])
+
+
+def test_masked_norm_fills_without_derivatives() -> None:
+    vectors = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0], [7.0, 1, 0]], dtype=torch.float64)
+    mask = torch.tensor([True, False, False])
+    assert masked_norm(vectors, mask, fill=2.5).tolist() == pytest.approx([5.0, 2.5, 2.5])
+    for slopes in third_derivatives(lambda v: masked_norm(v, mask, fill=2.5), vectors):
+        assert torch.isfinite(slopes).all()
+        assert torch.equal(slopes[1:], torch.zeros(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("epsilon", [1e-2, 1e-4])
+def test_sqrt_plus_rounds_the_absolute_value(epsilon: float) -> None:
+    """`f(t) = √(t² + ε)`: f''(0) = 1/√ε, and its third derivatives stay below 1/ε, as the docstring warns."""
+    at_zero = derivatives(lambda t: sqrt_plus(t * t, epsilon), 0.0, 3)
+    assert at_zero == pytest.approx([epsilon**0.5, 0.0, epsilon**-0.5, 0.0])
+    thirds = [
+        abs(derivatives(lambda t: sqrt_plus(t * t, epsilon), t, 3)[3]) for t in np.linspace(0, 3, 61) * epsilon**0.5
+    ]
+    assert 0.5 / epsilon < max(thirds) < 1.0 / epsilon
+    assert derivatives(lambda t: sqrt_plus(t * t, epsilon), 10.0, 1) == pytest.approx([10.0, 1.0], rel=epsilon)
