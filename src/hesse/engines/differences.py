@@ -30,6 +30,9 @@ Gradient = Callable[[float], Float[np.ndarray, "n 3"]]
 _SMOOTH_MARGIN = 4.0
 """A fourth difference up to this multiple of its prediction counts as smooth: ratios differ from order to order."""
 
+_LARGEST_RATIO = 0.5
+"""Differences that fall by less than this from order to order are no smooth series: noise, or a kink."""
+
 
 @dataclass(frozen=True, eq=False)
 class DirectionalDerivative:
@@ -49,7 +52,9 @@ def central_difference(gradient: Gradient, origin: Float[np.ndarray, "n 3"], eps
     plus, minus = gradient(epsilon), gradient(-epsilon)
     first = 0.5 * (plus - minus)
     ratio = _ratio(_rms(plus + minus - 2.0 * origin), _rms(first))
-    return DirectionalDerivative(first / epsilon, 0.0, _rms(first) * ratio**2 / (6.0 * epsilon))
+    # A first difference below the second is no leading term: all of it may be truncation.
+    share = ratio**2 / 6.0 if ratio < 1.0 else 1.0
+    return DirectionalDerivative(first / epsilon, 0.0, share * _rms(first) / epsilon)
 
 
 def richardson(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float) -> DirectionalDerivative:
@@ -62,7 +67,8 @@ def richardson(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: fl
     second = _rms(plus + minus - 2.0 * origin)
     third = _rms(0.5 * (plus2 - minus2) - (plus - minus))
     fourth = _rms(plus2 + minus2 - 4.0 * (plus + minus) + 6.0 * origin)
-    smooth = _SMOOTH_MARGIN * third * max(_ratio(second, first), _ratio(third, second))
+    ratio = max(_ratio(second, first), _ratio(third, second))
+    smooth = _SMOOTH_MARGIN * third * ratio if ratio < _LARGEST_RATIO else 0.0
     noise = np.sqrt(max(fourth**2 - smooth**2, 0.0) / 70.0)
     # From one odd difference to the next; along some directions (a rotation of a diatomic) all odd ones vanish.
     fall = max(_ratio(third, first), _ratio(fourth, second))

@@ -1,0 +1,96 @@
+"""Engines and calculators whose answers are known, and some that misbehave. Worker processes import this module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from numpy.typing import NDArray
+
+import oracles
+from hesse.engines import Differences, ForceEngine, Point, Surface
+from hesse.errors import EngineError
+from hesse.structures import Structure, from_ase
+
+
+class ClosedForm(ForceEngine):
+    """Energy and forces of an oracle, with white noise in the forces where asked; curvature by differences."""
+
+    name = "closed-form"
+    level = "closed form"
+
+    def __init__(self, oracle: oracles.Oracle, differences: Differences | None = None, noise: float = 0.0) -> None:
+        self.oracle, self.noise = oracle, noise
+        self.differences = differences or Differences()
+        self.settings = MappingProxyType(self.differences.settings())
+        self.calls = 0
+
+    def surface(self, structure: Structure) -> Surface:
+        def point(positions: NDArray[np.float64]) -> Point:
+            self.calls += 1
+            exact = self.oracle.exact(structure.moved(positions, id=structure.id))
+            noise = self.noise * np.random.default_rng(self.calls).normal(size=positions.shape)
+            return Point(exact.energy, -exact.gradient + noise)
+
+        return point
+
+
+class MorseCalculator(Calculator):
+    """The Morse oracle for ASE; `before` runs first."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 (ASE declares it so)
+
+    def __init__(self, before: Callable[[Any], None] = lambda atoms: None) -> None:
+        super().__init__()
+        self.before, self.oracle = before, oracles.Morse()
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.before(self.atoms)
+        exact = self.oracle.exact(from_ase(self.atoms))
+        self.results = {"energy": exact.energy, "forces": -exact.gradient}
+
+
+def morse() -> MorseCalculator:
+    return MorseCalculator()
+
+
+def killer() -> MorseCalculator:
+    """Structures with fluorine kill the process by a signal, with neon it ends, with sodium they raise, with magnesium
+    they give NaN."""
+
+    def before(atoms: Any) -> None:
+        numbers = set(atoms.numbers)
+        if 9 in numbers:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if 10 in numbers:
+            os._exit(3)
+        if 11 in numbers:
+            raise EngineError("no convergence")
+        if 12 in numbers:
+            atoms.positions[:] = np.nan
+
+    return MorseCalculator(before)
+
+
+def slow() -> MorseCalculator:
+    """A tenth of a second per label: five points."""
+    return MorseCalculator(lambda atoms: time.sleep(0.02))
+
+
+def own_engine() -> ClosedForm:
+    return ClosedForm(oracles.Morse())
+
+
+def fails() -> None:
+    raise RuntimeError("no licence")
+
+
+def number() -> int:
+    return 3

@@ -1,0 +1,40 @@
+"""Tasks for `hesse.workers`. Worker processes import this module, so it imports little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from hesse.errors import EngineError
+
+
+def doubling(spec: int) -> Callable[[int], int]:
+    def work(task: int) -> int:
+        if task == 13:
+            raise EngineError("unlucky")
+        if task == 14:
+            raise KeyError("odd")
+        if task == 66:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task == 77:
+            os._exit(5)
+        if task == 88:
+            time.sleep(60)
+        print("engines like to talk")
+        return 2 * task + spec
+
+    return work
+
+
+def refuses(spec: int) -> Callable[[int], int]:
+    raise EngineError("no such engine")
+
+
+def dies(spec: int) -> Callable[[int], int]:
+    os._exit(9)
+
+
+def threads(spec: None) -> Callable[[int], str]:
+    return lambda task: os.environ["OMP_NUM_THREADS"]
