@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hesse.losses import Weights
 from hesse.models import HipnnConfig
@@ -60,13 +60,21 @@ class RampConfig(_Config):
     end: float = Field(0.5, ge=0, le=1)
     shape: Literal["linear", "cosine"] = "cosine"
 
+    @model_validator(mode="after")
+    def _ordered(self) -> RampConfig:
+        if self.start > self.end:
+            raise ValueError(f"expected start <= end, got {self.start} and {self.end}")
+        return self
+
 
 class ProbeConfig(_Config):
     """Where Hessian-vector products come from: the stored pairs (fixed), or new directions at every step through
     stored Hessians (fresh)."""
 
     source: Literal["stored", "fresh"] = "stored"
-    kind: str = Field("rademacher", description="family of fresh probes")
+    kind: Literal["rademacher", "gaussian", "one-hot", "sphere", "rademacher-internal", "gaussian-internal"] = Field(
+        "rademacher", description="family of fresh probes"
+    )
     per_structure: int = Field(1, ge=1)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -56,17 +57,30 @@ def validate_config(kind: type[T], content: Any, *, source: str) -> T:
             raise UnknownOptionError(f'{where}: no option "{name}". {nearest_name(name, valid)}') from None
         if first["type"] == "missing":
             raise ConfigError(f'{where}: the option "{name}" is required and was not given') from None
+        if first["type"] == "literal_error":
+            raise UnknownOptionError(_wrong_choice(first, source)) from None
         raise ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {first["msg"]}') from None
+
+
+def _wrong_choice(error: Any, source: str) -> str:
+    """The reply to a value, or to the name of a section, that is none of the few allowed ones."""
+    *section, name = (str(part) for part in error["loc"])
+    wrong = str(error.get("input"))
+    if name == "[key]":  # a section with names of its own; pydantic's location ends with the name and this mark
+        wrong, name = section.pop(), "option"
+    where = f"{source}, [{'.'.join(section)}]" if section else source
+    # Pydantic lists the choices as text: 'a', 'b' or 'c'.
+    choices = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    return f'{where}: no {name} "{wrong}". ' + (nearest_name(wrong, choices) if choices else error["msg"])
 
 
 def _fields_at(kind: type[BaseModel], section: Sequence[str]) -> list[str]:
     """Names of the options in a section of a configuration."""
-    current: type[BaseModel] = kind
+    current: Any = kind
     for part in section:
-        field = current.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return list(current.model_fields)
-        current = field.annotation
+        # A dictionary has sections with names of their own, all alike.
+        inside = get_origin(current) is dict
+        current = get_args(current)[1] if inside else current.model_fields[part].annotation
     return list(current.model_fields)
 
 
