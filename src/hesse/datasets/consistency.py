@@ -33,6 +33,8 @@ _GROSS: Final = 0.3
 """The same for one structure, and for its rotational identity."""
 _AUDIBLE: Final = 2e-3
 """Rotational violation, in those units, below which a single structure is not accused."""
+_SILENT: Final = 1e-3
+"""eV/Å²; a label smaller than this (a probe can happen to be a translation) is all noise, and nobody's fault."""
 _TOLERANCE: Final = 0.2
 """How far a well determined factor may be from one."""
 _MILLIDYNE_PER_ANGSTROM: Final = 6.241509
@@ -235,7 +237,7 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
     name = {"hessian": "Hessians", "hvp": "Hessian-vector products"}[label]
     held = dataset.labels.mask(label)
     held = held.any(0) if held.ndim == 2 else held
-    size = evidence.scale.clamp(min=1e-300)
+    size = evidence.scale.clamp(min=_SILENT)
     foreign = (evidence.translation / size).nan_to_num(0.0)
     off = torch.where(evidence.components > 0, evidence.residual() / size, 0.0)
     witnesses = evidence.testify()

@@ -113,6 +113,8 @@ class Ledger:
                 f"cannot use the ledger {self.path}: {error}. Another campaign may be writing to it, the disk may be "
                 "full, or the folder missing; what is in the ledger is safe."
             ) from error
+        except sqlite3.ProgrammingError:
+            raise  # ours, not the file's
         except sqlite3.DatabaseError as error:
             raise FileFormatError(
                 f"{self.path}: not a sound ledger ({error}). Remove it to label from the beginning."

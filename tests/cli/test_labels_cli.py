@@ -1,0 +1,98 @@
+"""The verbs `sample` and `label`: what they print, write and return."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+
+import oracles
+from hesse.datasets import read_dataset
+from hesse.structures import to_ase
+
+
+def hesse(*arguments, folder):
+    tests = str(Path(__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "hesse", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def molecules(tmp_path):
+    path = tmp_path / "molecules.extxyz"
+    write(path, [to_ase(s) for s in (oracles.molecule(3, 4, name="three"), oracles.molecule(4, 2, name="four"))])
+    return path
+
+
+def test_from_molecules_to_labels(molecules, tmp_path):
+    morse = ("--engine", "ase:closed_form_engines:morse", "--quiet")
+    sampled = hesse(
+        "sample", "nms", molecules, "s.extxyz", "--temperature", 300, "--temperature", 900, "--count", 3, *morse,
+        folder=tmp_path,
+    )  # fmt: skip
+    assert sampled.returncode == 0, sampled.stderr
+    assert sampled.stdout == "s.extxyz: 14 geometries of 2 molecules (MorseCalculator)\n"
+    assert sampled.stderr == ""
+    assert [a.info["tag"] for a in read(tmp_path / "s.extxyz", ":")].count("nms-900K") == 6
+
+    command = ("label", "s.extxyz", "l.h5", "--probes", 2, "--hessian", "--workers", 2, *morse)
+    labelled = hesse(*command, folder=tmp_path)
+    assert labelled.returncode == 0, labelled.stderr
+    assert labelled.stdout.startswith("l.h5: 14 structures labelled (MorseCalculator)\n")
+    assert "hvp error: median" in labelled.stdout
+    data = read_dataset(tmp_path / "l.h5")
+    assert tuple(data.labels.hvp_mask.shape if data.labels.hvp_mask is not None else data.labels.mask("hvp").shape) == (
+        2,
+        14,
+    )
+    assert bool(data.labels.mask("hessian").all())
+    again = hesse(*command, folder=tmp_path)
+    assert "14 were in l.h5.ledger.sqlite before" in again.stdout
+
+
+def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
+    good, sodium = oracles.molecule(3, 1, name="good"), oracles.molecule(3, 2, elements=(11,), name="sodium")
+    write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(sodium)])
+    write(tmp_path / "bad.extxyz", [to_ase(sodium)])
+    options = ("--engine", "ase:closed_form_engines:killer", "--quiet")
+    some = hesse("label", "mixed.extxyz", "m.h5", *options, folder=tmp_path)
+    assert some.returncode == 0
+    assert "1 structures failed" in some.stderr
+    assert "1 x EngineError: no convergence" in some.stderr
+    none = hesse("label", "bad.extxyz", "b.h5", *options, folder=tmp_path)
+    assert none.returncode == 1
+    assert none.stderr.startswith("WorkError: none of 1 structures could be labelled")
+    assert not (tmp_path / "b.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reply"),
+    [
+        (("label", "molecules.extxyz", "o.h5", "--engine", "gnf2"), 'Did you mean "gfn2"'),
+        (
+            ("label", "molecules.extxyz", "o.h5", "--engine", "gfn2", "--probe", "radmacher"),
+            'Did you mean "rademacher"',
+        ),
+        (("label", "molecules.extxyz", "o.h5", "--engine", "gfn2", "--step", "7"), "step"),
+        (("label", "nowhere.extxyz", "o.h5", "--engine", "gfn2"), "nowhere.extxyz"),
+        (("label", "molecules.extxyz", "no/o.h5", "--engine", "gfn2"), "there is no folder"),
+        (("sample", "nms", "molecules.extxyz", "o.csv"), "written as .h5 or .extxyz"),
+        (("sample", "nms", "molecules.extxyz", "o.h5", "--temperature", "-4"), "temperatures"),
+    ],
+)
+def test_wrong_requests_exit_with_2(molecules, tmp_path, arguments, reply):
+    done = hesse(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert reply in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.extxyz"]

@@ -1,0 +1,159 @@
+"""ASE calculators and potentials as engines, engines as ASE calculators, and text as all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+import closed_form_engines
+import oracles
+from hesse.engines import (
+    AseEngine,
+    Differences,
+    EngineCalculator,
+    PotentialEngine,
+    XtbEngine,
+    make_engine,
+)
+from hesse.errors import (
+    EngineError,
+    FileFormatError,
+    GeometryError,
+    RequestError,
+    UnknownElementError,
+    UnknownOptionError,
+)
+from hesse.models import HipnnConfig, build_model, save_model
+from hesse.structures import Request, Structure, from_ase, to_ase
+
+
+def exact_hvp(structure, probes):
+    hessian = oracles.Morse().exact(structure).hessian
+    return np.einsum("iajb,kjb->kia", hessian, probes)
+
+
+@pytest.fixture
+def probes():
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 3)))
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(closed_form_engines.own_engine(), id="forces"),
+        pytest.param(AseEngine(closed_form_engines.morse()), id="ase"),
+        pytest.param(PotentialEngine(oracles.Morse(), "closed form"), id="potential"),
+        pytest.param(make_engine("ase:closed_form_engines:morse"), id="text"),
+        pytest.param(make_engine("ase:closed_form_engines:own_engine"), id="text-engine"),
+    ],
+)
+def test_every_kind_gives_the_labels_of_the_closed_form(engine, probes):
+    structure = oracles.molecule(5, 1)
+    exact = oracles.Morse().exact(structure)
+    labels = engine.compute(structure, Request(forces=True, probes=probes, hessian=True))
+    assert labels.energy.dtype == labels.hvp.dtype == torch.float64
+    assert labels.energy.item() == pytest.approx(exact.energy, rel=1e-12)
+    assert labels.forces.numpy() == pytest.approx(-exact.gradient, abs=1e-10)
+    assert labels.hvp.numpy() == pytest.approx(exact_hvp(structure, probes.numpy()), abs=1e-5)
+    assert labels.hessian_of(0).numpy() == pytest.approx(exact.hessian, abs=5e-3)
+    assert engine.level
+    assert all(isinstance(value, str) for value in engine.settings.values())
+
+
+def test_ase_stress_and_its_order():
+    atoms = bulk("Cu", cubic=True, a=3.5)
+    atoms.rattle(0.05, seed=0)
+    shear = np.array([[1, 0.02, 0.01], [0.02, 1, 0], [0.01, 0, 1]])
+    atoms.set_cell(atoms.cell.array @ shear, scale_atoms=True)
+    atoms.calc = LennardJones(sigma=2.3, epsilon=0.2, rc=6.0)
+    engine = AseEngine(LennardJones(sigma=2.3, epsilon=0.2, rc=6.0))
+    crystal = from_ase(atoms)
+    labels = engine.compute(crystal, Request(forces=True, stress=True))
+    assert labels.stress[0].numpy() == pytest.approx(atoms.get_stress(voigt=False), abs=1e-12)
+    back = to_ase(crystal)
+    back.calc = EngineCalculator(engine, crystal)
+    assert back.get_stress() == pytest.approx(atoms.get_stress(), abs=1e-12)
+    assert back.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-12)
+    assert np.abs(back.get_stress()[3:]).min() > 1e-6, "the shear must be there for the order to be seen"
+
+
+def test_an_engine_is_an_ase_calculator():
+    structure = oracles.molecule(4, 2)
+    atoms = to_ase(structure)
+    atoms.calc = EngineCalculator(closed_form_engines.own_engine(), structure)
+    exact = oracles.Morse().exact(structure)
+    assert atoms.get_potential_energy() == pytest.approx(exact.energy)
+    assert atoms.get_forces() == pytest.approx(-exact.gradient)
+    atoms.positions[0] += 0.1
+    moved = oracles.Morse().exact(structure.moved(atoms.positions))
+    assert atoms.get_forces() == pytest.approx(-moved.gradient)
+
+
+def test_an_ase_calculator_that_fails_is_an_engine_error():
+    from ase.calculators.emt import EMT
+
+    with pytest.raises(EngineError, match=r'"odd".*EMT failed'):
+        AseEngine(EMT()).compute(Structure([2, 2], [[0, 0, 0], [0, 0, 2.0]], id="odd"), Request())
+
+
+def test_charges_are_refused_unless_the_calculator_reads_them():
+    ion = Structure([1, 1], [[0, 0, 0], [0, 0, 1.0]], charge=1, multiplicity=2, id="ion")
+    with pytest.raises(RequestError, match=r'"ion": charge 1, multiplicity 2.*reads_charge'):
+        AseEngine(closed_form_engines.morse()).compute(ion, Request())
+    assert AseEngine(closed_form_engines.morse(), reads_charge=True).compute(ion, Request()).energy is not None
+
+
+def test_potentials_answer_for_what_they_know():
+    potential = build_model(HipnnConfig(), (1, 8))
+    engine = PotentialEngine(potential, "mine")
+    with pytest.raises(UnknownElementError, match=r'"cyanide".*Z = 6.*mine'):
+        engine.compute(Structure([6, 7], [[0, 0, 0], [0, 0, 1.2]], id="cyanide"), Request())
+    with pytest.raises(GeometryError, match="apart"):
+        engine.compute(Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]]), Request())
+
+
+def test_model_files_become_engines(tmp_path, probes):
+    path = tmp_path / "small.hesse"
+    potential = build_model(HipnnConfig(), (1, 6, 8)).double()
+    save_model(path, potential)
+    structure = oracles.molecule(5, 1)
+    engine = make_engine(f"model:{path}")
+    assert engine.level == "model:small"
+    request = Request(forces=True, probes=probes)
+    here, there = engine.compute(structure, request), PotentialEngine(potential, "same").compute(structure, request)
+    torch.testing.assert_close(here.hvp, there.hvp)
+    save_model(path, build_model(HipnnConfig(), (1, 6, 8)).double())
+    assert make_engine(f"model:{path}").settings["file_digest"] != engine.settings["file_digest"]
+    with pytest.raises(FileFormatError, match="no such model file"):
+        make_engine("model:nowhere.hesse")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "reply"),
+    [
+        ("gnf2", UnknownOptionError, "gfn2"),
+        ("ase:", UnknownOptionError, "ase"),
+        ("model:", UnknownOptionError, "model:PATH"),
+        ("pyscf:wb97x/6-31g*", UnknownOptionError, "not part of this release"),
+        ("ase:closed_form_engines", RequestError, "expected ase:package.module:factory"),
+        ("ase:no_such_module:make", RequestError, "cannot import no_such_module"),
+        ("ase:closed_form_engines:mores", RequestError, 'Did you mean "morse"'),
+        ("ase:closed_form_engines:fails", RequestError, "no licence"),
+        ("ase:closed_form_engines:number", RequestError, "returned a int"),
+    ],
+)
+def test_text_that_is_no_engine(text, error, reply):
+    with pytest.raises(error, match=reply.replace(".", r"\.").replace("(", r"\(")):
+        make_engine(text)
+
+
+def test_differences_reach_the_engine():
+    pytest.importorskip("tblite.interface", reason="tblite is not installed")
+    engine = make_engine("gfn1", differences=Differences(step=2e-3, richardson=False))
+    assert isinstance(engine, XtbEngine)
+    assert engine.differences.step == 2e-3
+    assert engine.settings["step"] == "0.002"
+    assert engine.settings["differences"] == "central"
