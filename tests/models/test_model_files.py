@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
@@ -20,7 +19,7 @@ from hesse import files
 from hesse.curvature import evaluate
 from hesse.errors import FileFormatError, UnknownOptionError, WriteError
 from hesse.models import Hipnn, HipnnConfig, load_model, read_model_header, save_model
-from hesse.models.files import _digest
+from hesse.models.files import tensor_digest
 from hesse.structures import Request, collate
 from oracles import Morse, molecules
 
@@ -135,8 +134,7 @@ def rewritten(path: Path, *, meta: dict[str, Any] | None = None, tensors: dict[s
     old_meta, old_tensors = parts_of(path)
     new = {k: v for k, v in {**old_meta, **(meta or {})}.items() if v is not None}
     kept = {k: v for k, v in {**old_tensors, **(tensors or {})}.items() if v is not None}
-    with contextlib.suppress(KeyError):  # a file that lies consistently, not one that was damaged
-        new["digest"] = _digest(new, kept)
+    new["digest"] = tensor_digest(new, kept)  # a file that lies consistently, not one that was damaged
     path.write_bytes(save(kept, metadata=new))
 
 

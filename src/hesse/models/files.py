@@ -52,7 +52,7 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
         "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
-    header["digest"] = _digest(header, tensors)
+    header["digest"] = tensor_digest(header, tensors)
     with write_aside(path) as aside:
         aside.write_bytes(save(tensors, metadata=header))
 
@@ -116,7 +116,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
             f"{path}: tensor {wrong} is {_described(found.get(wrong))}, its configuration asks for "
             f"{_described(wanted.get(wrong))}"
         )
-    if "digest" in meta and meta["digest"] != _digest(meta, tensors):  # files from before 0.1 have none
+    if "digest" in meta and meta["digest"] != tensor_digest(meta, tensors):  # files from before 0.1 have none
         raise FileFormatError(f"{path}: its contents do not match their digest: the file was damaged or edited by hand")
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise FileFormatError(f"{path}: holds numbers that are not finite")
@@ -136,14 +136,16 @@ def _expected_tensors(config: HipnnConfig, elements: tuple[int, ...], *, at_most
         return {name: value.shape for name, value in Hipnn(config, elements).state_dict().items()}
 
 
-def _digest(meta: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+def tensor_digest(meta: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """A digest of a safetensors file's header (but for its entry "digest") and of all its tensors."""
     digest = hashlib.blake2b(digest_size=16)
-    for key in ("format", "version", "config", "provenance"):
-        digest.update(f"{key}={meta[key]}\n".encode())
+    for key in sorted(meta):
+        if key != "digest":
+            digest.update(f"{key}={meta[key]}\n".encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

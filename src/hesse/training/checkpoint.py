@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hesse.errors import FileFormatError
 from hesse.files import write_aside
+from hesse.models.files import tensor_digest
 from hesse.training.schedules import Plateau
 
 __all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
@@ -49,8 +50,9 @@ def save_checkpoint(
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
     state = json.dumps({"progress": asdict(progress), "fingerprint": fingerprint})
     header = {"format": "hesse-checkpoint", "version": "1", "state": state}
+    flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    header["digest"] = tensor_digest(header, flat)
     with write_aside(path) as aside:
-        flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         aside.write_bytes(save(flat, metadata=header))
 
 
@@ -74,6 +76,8 @@ def load_checkpoint(
         saved = state["progress"]
         progress = Progress(**{**saved, "plateau": Plateau(**saved["plateau"])})
         mine = state["fingerprint"]
+        if meta["digest"] != tensor_digest(meta, tensors):
+            raise ValueError("its contents do not match their digest")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: damaged checkpoint ({error}). Start afresh with --restart.") from error
     if mine != fingerprint:

@@ -120,6 +120,8 @@ class _Run:
         self.fingerprint = _fingerprint(config, training, validation)
         self.checkpoint = folder / "checkpoint.safetensors"
         self.progress = Progress()
+        for half_written in folder.glob(".*.part*"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
         if restart:
             self.checkpoint.unlink(missing_ok=True)
         elif self.checkpoint.exists():
@@ -238,13 +240,17 @@ class _Run:
 
     # --- judging and keeping -------------------------------------------------------------------------------------
 
-    def _validate(self) -> Scores:
+    def _scores(self) -> Scores:
         assert self.validation is not None
-        progress, config = self.progress, self.config
-        scores = validate(
+        config = self.config
+        return validate(
             self.average, self.validation, config.weights, dtype=self.dtype, device=config.device,
             max_atoms=config.batch.atoms,
         )  # fmt: skip
+
+    def _validate(self) -> Scores:
+        progress, config = self.progress, self.config
+        scores = self._scores()
         progress.plateau.see(scores.loss, config.schedule)
         if scores.loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.waited = scores.loss, progress.step, 0
@@ -282,6 +288,8 @@ class _Run:
         save_model(self.folder / name, potential, provenance)
 
     def _result(self) -> TrainResult:
+        if self.scores is None and self.validation is not None:  # continued after its last step
+            self.scores = self._scores()
         self._write_model("last.hesse", self.scores)
         file = self.folder / ("model.hesse" if self.progress.best_step >= 0 else "last.hesse")
         if self.progress.best_step < 0:

@@ -1,0 +1,243 @@
+"""Runs that are killed, and go on: the record and the models must be bit-identical to those of a run left in peace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import assert_same_run, config, record, run, tensors, training_data, validation_data
+
+from hesse.errors import FileFormatError, InterruptedRunError, WriteError
+from hesse.models import read_model_header
+from hesse.training import loop, read_log, train
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+LONG = {"steps": 150, "validate_every": 10, "checkpoint_every": 4}
+
+
+def start(folder: Path, **changes: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), json.dumps(changes)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def lines(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def interrupt_at(folder: Path, process: subprocess.Popen[str], row: int, number: signal.Signals) -> tuple[int, str]:
+    """Send a signal once the record has `row` lines, after a moment that decides where inside a step it strikes."""
+    while lines(folder) < row and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(random.Random(row).uniform(0.0, 0.02))
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    return process.returncode, errors
+
+
+def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Path) -> None:
+    """kill -9 twice, SIGTERM and SIGINT once each, at moments spread over the run."""
+    peace, war = tmp_path / "peace", tmp_path / "war"
+    run(peace, **LONG)
+    reached = 0
+    for number, row in [(signal.SIGKILL, 13), (signal.SIGTERM, 37), (signal.SIGKILL, 62), (signal.SIGINT, 94)]:
+        status, errors = interrupt_at(war, start(war, **LONG), row, number)
+        steps = [row["step"] for row in record(war) if row["kind"] == "train"]
+        assert steps == list(range(1, len(steps) + 1))
+        assert reached <= len(steps) < LONG["steps"], "the signal came too late to mean anything"
+        if number == signal.SIGKILL:
+            assert status == -signal.SIGKILL
+            reached = len(steps) - LONG["checkpoint_every"]
+        else:
+            assert status == InterruptedRunError.exit_code
+            assert f"InterruptedRunError: stopped by {number.name} after step {len(steps)} of 150" in errors
+            assert "The same command continues" in errors
+            reached = len(steps)  # nothing done is lost
+    (war / ".checkpoint.safetensors.0000.part.safetensors").write_bytes(b"half written by a killed process")
+    run(war, **LONG)
+    assert_same_run(peace, war)
+    assert read_model_header(peace / "model.hesse") == read_model_header(war / "model.hesse")
+    assert {p.name for p in war.iterdir()} == {p.name for p in peace.iterdir()}
+
+
+class Crash(Exception):
+    pass
+
+
+def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
+    """Make the `call`-th call of a method of the run crash, before or after it did its work, alternately."""
+    original, count = getattr(loop._Run, where), [0]
+
+    def wrapped(self: Any, *args: Any) -> Any:
+        count[0] += 1
+        if count[0] == call and call % 2:
+            raise Crash
+        result = original(self, *args)
+        if count[0] == call:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(loop._Run, where, wrapped)
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {"dtype": "float32"},
+    "plateau": {"schedule": {"kind": "plateau", "patience": 0, "factor": 0.7}, "validate_every": 2},
+    "no average, no clip": {"optimiser": {"ema": None, "clip": None}},
+    "tight clip, constant": {"optimiser": {"clip": 0.1}, "schedule": {"kind": "constant"}},
+    "fresh probes": {"probe": {"source": "fresh", "per_structure": 2, "kind": "gaussian"}},
+    "full Hessians, ramp, penalty": {
+        "weights": {"hvp": 0, "hessian": 0.1, "penalty": 0.01},
+        "ramps": {"hessian": {"start": 0.2, "end": 0.7}},
+    },
+    "early stopping": {"early_stopping": 2, "optimiser": {"learning_rate": 0.3}, "validate_every": 1},
+    "l = 2, bounded atoms": {"model": {"l_max": 2}, "batch": {"structures": 9, "atoms": 12}},
+    "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 1}},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_run_resumes_bit_identically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    changes = {"steps": 12, **VARIANTS[name]}
+    run(tmp_path / "peace", **changes)
+    for where, call in [("_step", 5), ("_save", 1), ("_validate", 2), ("_step", 2), ("_save", 2), ("_write_model", 1)]:
+        with monkeypatch.context() as patch:
+            crashing_at(patch, where, call)
+            with contextlib.suppress(Crash):
+                run(tmp_path / "war", **changes)
+    run(tmp_path / "war", **changes)
+    assert_same_run(tmp_path / "peace", tmp_path / "war")
+
+
+def test_a_run_without_validation_resumes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "peace", validate=False)
+    with monkeypatch.context() as patch:
+        crashing_at(patch, "_step", 11)
+        with pytest.raises(Crash):
+            run(tmp_path / "war", validate=False)
+    result = run(tmp_path / "war", validate=False)
+    assert_same_run(tmp_path / "peace", tmp_path / "war")
+    assert result.steps == result.best_step == 20
+    assert all(row["kind"] == "train" for row in record(tmp_path / "war"))
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "peace")
+    with monkeypatch.context() as patch:
+        crashing_at(patch, "_step", 8)
+        with pytest.raises(Crash):
+            run(tmp_path / "war")
+    log = tmp_path / "war" / "metrics.jsonl"
+    with log.open("a") as handle:
+        handle.write('{"kind": "train", "step": 8, "lo')
+    assert len(read_log(log)) == log.read_text().count("\n")
+    run(tmp_path / "war")
+    assert record(tmp_path / "war") == record(tmp_path / "peace")
+
+
+def test_running_a_finished_run_again_changes_nothing(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    header = read_model_header(tmp_path / "last.hesse")
+    second = run(tmp_path)
+    assert second.steps == first.steps
+    assert second.scores == first.scores
+    assert second.best_step == first.best_step
+    assert read_model_header(tmp_path / "last.hesse") == header
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert after.keys() == before.keys()
+    for name in ("metrics.jsonl", "checkpoint.safetensors"):
+        assert after[name] == before[name]
+    for name in ("model.hesse", "last.hesse"):
+        assert read_model_header(tmp_path / name)["provenance"]["metrics"]
+
+
+def test_restart_begins_again(tmp_path: Path) -> None:
+    run(tmp_path / "one")
+    run(tmp_path / "two", seed=5, steps=8)
+    with pytest.raises(FileFormatError):
+        run(tmp_path / "two")
+    run(tmp_path / "two", restart=True)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"steps": 21}, {"weights": {"energy": 2.0}}, {"batch": {"structures": 4}}, {"dtype": "float32"}],
+    ids=str,
+)
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run(tmp_path, steps=3) if "steps" not in changes else run(tmp_path, steps=20)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(FileFormatError, match=r"another configuration or other data.*--restart"):
+        run(tmp_path, **{"steps": 3, **changes})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_data_in_the_same_folder_are_refused(tmp_path: Path) -> None:
+    short = config(steps=3)
+    train(training_data(), validation_data(), short, output=tmp_path, quiet=True)
+    for training, validation in [
+        (training_data(seed=2), validation_data()),
+        (training_data(), None),
+        (training_data(), validation_data().select([0, 1])),
+        (training_data().select(list(reversed(range(10)))), validation_data()),
+    ]:
+        with pytest.raises(FileFormatError, match="other data"):
+            train(training, validation, short, output=tmp_path, quiet=True)
+
+
+def test_what_does_not_change_numbers_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "peace")
+    with monkeypatch.context() as patch:
+        crashing_at(patch, "_step", 9)
+        with pytest.raises(Crash):
+            run(tmp_path / "war", checkpoint_every=2)
+    run(tmp_path / "war", checkpoint_every=5)
+    assert record(tmp_path / "war") == record(tmp_path / "peace")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped", "a model"])
+def test_a_damaged_checkpoint_is_said_and_restart_helps(tmp_path: Path, damage: str) -> None:
+    run(tmp_path, steps=4)
+    path = tmp_path / "checkpoint.safetensors"
+    whole = path.read_bytes()
+    contents = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"step: 4",
+        "flipped": whole[:-50] + bytes([whole[-50] ^ 0x55]) + whole[-49:],
+        "a model": (tmp_path / "model.hesse").read_bytes(),
+    }
+    path.write_bytes(contents[damage])
+    with pytest.raises(FileFormatError, match=r"checkpoint\.safetensors: damaged checkpoint .*--restart"):
+        run(tmp_path, steps=4)
+    run(tmp_path, steps=4, restart=True)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "peace")
+    original, count = Path.write_bytes, [0]
+
+    def sometimes_full(self: Path, data: bytes) -> int:
+        count[0] += "checkpoint" in self.name
+        if "checkpoint" in self.name and count[0] == 3:
+            original(self, data[:100])
+            raise OSError(28, "No space left on device")
+        return original(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", sometimes_full)
+        with pytest.raises(WriteError, match=r"checkpoint\.safetensors: No space left"):
+            run(tmp_path / "war")
+    assert len(tensors(tmp_path / "war" / "checkpoint.safetensors")) > 10
+    run(tmp_path / "war")
+    assert_same_run(tmp_path / "peace", tmp_path / "war")

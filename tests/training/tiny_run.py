@@ -1,0 +1,91 @@
+"""A run small enough to be killed often: ten molecules with closed-form labels, a network of a few hundred weights.
+
+Run as a script, it trains in the folder given, with the options given as JSON; imported, it offers the same pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from safetensors import safe_open
+
+from hesse.datasets import Dataset
+from hesse.errors import HesseError
+from hesse.structures import Labels
+from hesse.training import TrainConfig, TrainResult, read_log, train
+from oracles import Morse, labelled, molecules
+
+OPTIONS: dict[str, Any] = {
+    "model": {"features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0, "longest": 3.5},
+    "optimiser": {"learning_rate": 5e-3},
+    "schedule": {"warmup": 3},
+    "batch": {"structures": 3},
+    "steps": 20,
+    "validate_every": 4,
+    "checkpoint_every": 3,
+    "dtype": "float64",
+    "threads": 1,
+}  # fmt: skip
+ORACLE = Morse(depth=1.0, width=1.2)
+
+
+def config(**changes: Any) -> TrainConfig:
+    merged: dict[str, Any] = {**OPTIONS}
+    for name, value in changes.items():
+        both = isinstance(value, dict) and name in OPTIONS
+        merged[name] = {**OPTIONS[name], **value} if both else value
+    return TrainConfig.model_validate(merged)
+
+
+def training_data(seed: int = 1, *, probes: int = 2) -> Dataset:
+    """Half of the structures have energies and forces only."""
+    plain = labelled(ORACLE, molecules([3, 5, 4, 6, 2], seed=seed), probes=0)
+    curved = labelled(ORACLE, molecules([4, 3, 5, 2, 6], seed=seed + 50), probes=probes, hessian=True)
+    return Dataset(
+        (*plain.structures, *curved.structures),
+        Labels.concatenate([plain.labels, curved.labels]),
+        attributes={"level": "closed form"},
+    )
+
+
+def validation_data() -> Dataset:
+    return labelled(ORACLE, molecules([4, 3, 5], seed=9), probes=1, hessian=True)
+
+
+def run(folder: Path, *, restart: bool = False, validate: bool = True, **changes: Any) -> TrainResult:
+    data = validation_data() if validate else None
+    return train(training_data(), data, config(**changes), output=folder, restart=restart, quiet=True)
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    """The run's rows, without wall times: everything else must not depend on interruptions."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(folder / "metrics.jsonl")]
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, "pt") as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    assert record(one) == record(two)
+    for name in ("model.hesse", "last.hesse", "checkpoint.safetensors"):
+        a, b = tensors(one / name), tensors(two / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+
+
+if __name__ == "__main__":
+    try:
+        run(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    except HesseError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
