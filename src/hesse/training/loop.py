@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hesse import __version__
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
-from hesse.errors import ConfigError, InterruptedRunError, NonFiniteLossError, UnknownElementError, WriteError
+from hesse.errors import (
+    ConfigError,
+    InterruptedRunError,
+    MissingLabelError,
+    NonFiniteLossError,
+    UnknownElementError,
+    WriteError,
+)
 from hesse.losses import weighted_loss
 from hesse.models import build_model, fit_references, load_model, save_model
 from hesse.potential import Potential
@@ -83,7 +90,8 @@ def train(
         quiet: no progress on standard error.
 
     Raises:
-        MissingLabelError: a loss weight is above zero and no training structure holds the label.
+        MissingLabelError: a loss weight is above zero and no training structure holds the label, or no validation
+            structure holds any of them.
         UnknownElementError: validation data hold an element that training data lack.
         FileFormatError: the folder holds a run with another configuration or other data.
         NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
@@ -242,9 +250,12 @@ class _Run:
 
     def _scores(self) -> Scores:
         assert self.validation is not None
-        config = self.config
+        config, weights = self.config, self.config.weights
+        if config.probe.source == "fresh" and bool(self.validation.labels.mask("hessian").any()):
+            # Fresh probes estimate the Hessian term; here it is taken itself.
+            weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
         return validate(
-            self.average, self.validation, config.weights, dtype=self.dtype, device=config.device,
+            self.average, self.validation, weights, dtype=self.dtype, device=config.device,
             max_atoms=config.batch.atoms,
         )  # fmt: skip
 
@@ -359,6 +370,11 @@ def _check_data(training: Dataset, validation: Dataset | None, config: TrainConf
     if unknown:
         raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
     if validation is not None:
+        if not any(bool(validation.labels.mask(name).any()) for name in (*active, *(["hessian"] if fresh else []))):
+            raise MissingLabelError(
+                f"{validation.source}: the validation structures hold none of the weighted labels "
+                f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
+            )
         for structure in validation.structures:
             foreign = set(structure.numbers.tolist()) - set(training.elements)
             if foreign:
@@ -369,8 +385,11 @@ def _check_data(training: Dataset, validation: Dataset | None, config: TrainConf
 
 
 def _parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in model.parameters() if p.dim() >= 2 and min(p.shape) > 1]
-    others = [p for p in model.parameters() if not (p.dim() >= 2 and min(p.shape) > 1)]
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
+        (matrices if matrix else others).append(parameter)
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
