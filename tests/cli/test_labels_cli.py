@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from ase.io import read, write
+from typer.testing import CliRunner
 
+import hesse.cli.labels
 import oracles
+from hesse.cli.app import app
 from hesse.datasets import read_dataset
+from hesse.errors import HesseError
 from hesse.structures import to_ase
 
 
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def hesse(*arguments, folder):
-    tests = str(Path(__file__).parents[1])
-    return subprocess.run(
-        [sys.executable, "-m", "hesse", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """The verbs in this process; what `app.main` adds is tested by the last test."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+    if done.exception is None or isinstance(done.exception, SystemExit):
+        return Done(done.exit_code, done.stdout, done.stderr)
+    assert isinstance(done.exception, HesseError), done.exception
+    return Done(done.exception.exit_code, done.stdout, f"{type(done.exception).__name__}: {done.exception}")
 
 
 @pytest.fixture
@@ -96,3 +107,16 @@ def test_wrong_requests_exit_with_2(molecules, tmp_path, arguments, reply):
     assert reply in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.extxyz"]
+
+
+def test_the_process_returns_the_exit_codes(molecules, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "hesse", "label", str(molecules), "o.h5", "--engine", "gnf2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == 'UnknownOptionError: no engine "gnf2". Did you mean "gfn2"?\n'

@@ -37,11 +37,12 @@ def dimer(z, name):
     return Structure([z, 1], [[0, 0, 0], [0, 0, 1.2]], id=name)
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".extxyz"])
-def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "workers"), [(".h5", 2), (".extxyz", 0)])
+def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix, workers):
     output = tmp_path / f"out{suffix}"
     request = LabelRequest(probes=2, hessian=True, seed=3, probe="gaussian")
-    report = label(structures, MORSE, output, request=request, workers=2, quiet=True)
+    engine = MORSE if workers else make_engine(MORSE)
+    report = label(structures, engine, output, request=request, workers=workers, quiet=True)
     assert (len(report.dataset), report.failures, report.reused) == (6, (), 0)
     data = read_dataset(output)
     assert [s.id for s in data.structures] == [s.id for s in structures]
@@ -104,7 +105,7 @@ def test_failures_are_records_and_crashes_cost_one_structure(structures, tmp_pat
     clash = Structure([1, 1], [[0, 0, 0], [0, 0, 0.05]], id="clash")
     mixed = [structures[0], bad[0], structures[1], *bad[1:], clash, *structures[2:]]
     output = tmp_path / "out.h5"
-    report = label(mixed, KILLER, output, workers=2, quiet=True)
+    report = label(mixed, KILLER, output, workers=1, quiet=True)
     assert [s.id for s in report.dataset.structures] == [s.id for s in structures]
     reasons = {f.id: f.reason for f in report.failures}
     assert "SIGSEGV" in reasons["segfault"]
@@ -189,7 +190,7 @@ _PROGRAM = textwrap.dedent(
     import oracles
     from hesse.errors import HesseError
     from hesse.labelling import label
-    structures = [oracles.molecule(3, k) for k in range(40)]
+    structures = [oracles.molecule(3, k) for k in range(30)]
     try:
         report = label(structures, "ase:closed_form_engines:slow", sys.argv[1], workers=2, quiet=True)
     except HesseError as error:
@@ -201,7 +202,7 @@ _PROGRAM = textwrap.dedent(
 
 
 def start_campaign(output: Path) -> subprocess.Popen:
-    """Two processes, forty structures, 0.1 s each."""
+    """Two processes, thirty structures, 0.1 s each."""
     tests = str(Path(__file__).parents[1])
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(output)],
@@ -271,12 +272,12 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     out, err = stopped.communicate(timeout=30)
     second = count_done(output)
     assert stopped.returncode == 1, err
-    assert out.startswith(f"InterruptedRunError stopped after {second} of 40 structures")
+    assert out.startswith(f"InterruptedRunError stopped after {second} of 30 structures")
     assert "the same command continues" in out
-    assert first + 4 <= second < 40
+    assert first + 4 <= second < 30
 
-    finished = start_campaign(output)
-    out, err = finished.communicate(timeout=60)
-    assert finished.returncode == 0, err
-    assert out.split() == [str(second), "40"]
-    assert len(read_dataset(output)) == 40
+    # The rest in this process: who works is no part of the question.
+    structures = [oracles.molecule(3, k) for k in range(30)]
+    report = label(structures, make_engine("ase:closed_form_engines:slow"), output, workers=0, quiet=True)
+    assert report.reused == second
+    assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]

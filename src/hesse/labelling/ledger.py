@@ -2,6 +2,8 @@
 
 A record belongs to (structure id, digest of its geometry, digest of the engine, digest of the request). Whatever
 changes the numbers changes a digest, so that a record is never taken for the answer to another question.
+
+The file must lie on a local disk: SQLite's write-ahead log does not work over network file systems.
 """
 
 from __future__ import annotations
