@@ -101,9 +101,10 @@ class _Reader:
 
     def load(self) -> tuple[Content, dict[str, str], dict[str, str]]:
         attrs = dict(self.file.attrs)
-        if attrs.get("format") != FORMAT:
+        kind = _as_text(attrs.get("format", ""))
+        if kind != FORMAT:
             raise self.fail(
-                f'not a Hesse data set: expected the attribute format="{FORMAT}", found {attrs.get("format")!r} '
+                f'not a Hesse data set: expected the attribute format="{FORMAT}", found "{kind}" '
                 f"(groups: {', '.join(list(self.file)[:8]) or 'none'})"
             )
         version = attrs.get("version")
@@ -134,7 +135,7 @@ class _Reader:
         notes = self.file.get("attributes")
         attributes = {k: _as_text(v) for k, v in notes.attrs.items()} if isinstance(notes, h5py.Group) else {}
         checksum = attrs.get("checksum")
-        if checksum is not None and checksum != checksum_of(content, units, attributes):
+        if checksum is not None and _as_text(checksum) != checksum_of(content, units, attributes):
             raise self.fail(
                 "the content does not match its checksum: the file was damaged, or changed by a program that did not "
                 "remove the attribute checksum"

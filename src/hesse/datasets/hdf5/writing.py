@@ -12,7 +12,7 @@ import numpy as np
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, VERSION, Content, checksum_of
 from hesse.datasets.hdf5.reading import load_content
-from hesse.errors import HesseError, WriteError
+from hesse.errors import HesseError, RequestError, WriteError
 from hesse.files import write_aside
 from hesse.structures import offsets_of
 
@@ -29,6 +29,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     when a disk fills. Whatever stood at `path` before is unharmed by any failure.
 
     Raises:
+        RequestError: an id, tag or group that ends with a zero byte.
         WriteError: the disk is full, the folder is missing or not writable.
     """
     path = Path(path)
@@ -36,11 +37,14 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        file.attrs.update({"format": FORMAT, "version": VERSION, **units})
-        file.attrs["checksum"] = checksum_of(content, units, dataset.attributes)
+        _note(file, "format", FORMAT)
+        file.attrs["version"] = VERSION
+        for key, unit in units.items():
+            _note(file, key, unit)
+        _note(file, "checksum", checksum_of(content, units, dataset.attributes))
         notes = file.create_group("attributes", track_order=True)
         for key, value in dataset.attributes.items():
-            notes.attrs[key] = value
+            _note(notes, key, value)
         for name, array in content.items():
             _put(file, name, array)
     with write_aside(path) as aside:
@@ -49,6 +53,13 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
             load_content(aside)
         except HesseError as error:
             raise WriteError(f"cannot write {path}: what came back from the disk differs ({error})") from error
+
+
+def _note(place: h5py.Group, key: str, text: str) -> None:
+    """An attribute. Texts of fixed length stand where HDF5 keeps checksums; those of variable length stand on a heap
+    that has none, and a flipped bit there can make the library loop for ever."""
+    encoded = str(text).encode()
+    place.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
 
 
 def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
@@ -105,4 +116,7 @@ def _content_of(dataset: Dataset) -> Content:
 
 
 def _texts(values: list[str]) -> np.ndarray:
+    for value in values:
+        if value.endswith("\0"):
+            raise RequestError(f"HDF5 cannot hold the zero at the end of {value!r}; rename it")
     return np.array([v.encode() for v in values], dtype=bytes)
