@@ -7,10 +7,11 @@ from pathlib import Path
 import yaml
 
 from hesse.datasets import Dataset, Split, read_dataset
-from hesse.errors import WriteError
+from hesse.errors import FileFormatError, WriteError
 from hesse.files import write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.loop import TrainResult, train
+from hesse.training.parse import load_config
 
 __all__ = ["run"]
 
@@ -26,10 +27,33 @@ def run(config: RunConfig, *, restart: bool = False, quiet: bool = False) -> Tra
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the run folder {config.output}: {error.strerror}") from error
+    continued = (config.output / "checkpoint.safetensors").exists() and not restart
+    record = config.output / "config.yaml"
+    if continued and record.exists() and _split_options(load_config(record)) != _split_options(config):
+        raise FileFormatError(
+            f"{config.output}: this run was started with another configuration of its data. Use another output "
+            "folder, or --restart to begin again here."
+        )
     training, validation = _data(config.data, config.output, config.seed, restart=restart)
-    write_text(config.output / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    if not continued:  # what a continued run was started with stays on record
+        write_text(record, yaml.safe_dump(_anywhere(config).model_dump(mode="json"), sort_keys=False))
     plain = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
     return train(training, validation, plain, output=config.output, restart=restart, quiet=quiet)
+
+
+def _split_options(config: RunConfig) -> tuple[object, ...]:
+    """What decides which structures are held out."""
+    data = config.data
+    held_out = data.validation is None
+    return (held_out, *((data.validation_fraction, data.by_group, config.seed) if held_out else ()))
+
+
+def _anywhere(config: RunConfig) -> RunConfig:
+    """The same run with paths that mean the same in every folder."""
+    data = {"train": config.data.train.resolve()}
+    if config.data.validation is not None:
+        data["validation"] = config.data.validation.resolve()
+    return config.model_copy(update={"data": config.data.model_copy(update=data), "output": config.output.resolve()})
 
 
 def _data(data: DataConfig, output: Path, seed: int, *, restart: bool) -> tuple[Dataset, Dataset]:
