@@ -43,18 +43,13 @@ def read_arrays(
     if not path.is_file():
         raise FileFormatError(f"{path}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file open that it cannot read; this one is ours to close.
+        with open(path, "rb") as handle:
+            archive = np.load(handle, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
-            if "ids" in archive:
-                items = _per_structure(path, archive, limit)
-            elif "nuclear_charges" in archive and "coords" in archive:
-                items = _one_molecule(path, archive, limit)
-            else:
-                raise FileFormatError(
-                    f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, …; found "
-                    f"{', '.join(archive.files[:6]) or 'none'}"
-                )
+            with archive:
+                items = _items_of(path, archive, limit)
     except HesseError:
         raise
     except _DAMAGE as error:
@@ -64,6 +59,17 @@ def read_arrays(
     labels = Labels.concatenate([label for _, label in items])
     structures, labels = from_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
     return Dataset(structures, labels, source=str(path))
+
+
+def _items_of(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Labels]]:
+    if "ids" in archive:
+        return _per_structure(path, archive, limit)
+    if "nuclear_charges" in archive and "coords" in archive:
+        return _one_molecule(path, archive, limit)
+    raise FileFormatError(
+        f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, …; found "
+        f"{', '.join(archive.files[:6]) or 'none'}"
+    )
 
 
 def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Labels]]:
