@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hesse.pes import minimise
     from hesse.potential import Potential
     from hesse.probes import Gaussian, Internal, OneHot, ProbeStream, Rademacher, Sphere, make_probe
+    from hesse.recipes import g2_molecules
     from hesse.sampling import sample_normal_modes
     from hesse.structures import Batch, Labels, Request, Structure, collate, from_ase, to_ase
     from hesse.training import TrainConfig, TrainResult, load_config, train
@@ -38,6 +39,7 @@ _HOME = {
     "pes": ("minimise",),
     "potential": ("Potential",),
     "probes": ("Gaussian", "Internal", "OneHot", "ProbeStream", "Rademacher", "Sphere", "make_probe"),
+    "recipes": ("g2_molecules",),
     "sampling": ("sample_normal_modes",),
     "structures": ("Batch", "Labels", "Request", "Structure", "collate", "from_ase", "to_ase"),
     "training": ("TrainConfig", "TrainResult", "load_config", "train"),
@@ -68,9 +70,11 @@ __all__ = [
     "Weights",
     "XtbEngine",
     "__version__",
+    "assess",
     "collate",
     "evaluate",
     "from_ase",
+    "g2_molecules",
     "label",
     "load_config",
     "load_model",

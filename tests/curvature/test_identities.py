@@ -1,4 +1,4 @@
-"""What symmetry and calculus demand of second derivatives, whatever the potential (METHODS 9), and of third ones."""
+"""What symmetry and calculus demand of second derivatives, whatever the potential, and of third ones."""
 
 from __future__ import annotations
 

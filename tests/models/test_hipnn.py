@@ -40,7 +40,7 @@ def softplus(x: Array) -> Array:
 
 
 def slow_energies(model: Hipnn, structure: Structure) -> tuple[Array, Array]:
-    """Atomic energies, and all their terms ε^(0), ε^(1), ...: METHODS section 6 with the weights of `model`."""
+    """Atomic energies, and all their terms ε^(0), ε^(1), ...: the published equations with the weights of `model`."""
     w = {name: value.numpy() for name, value in model.state_dict().items()}
     c, n = model.config, len(structure)
     pairs = image_pairs(structure, c.cutoff)

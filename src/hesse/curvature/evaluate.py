@@ -24,8 +24,8 @@ from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
 __all__ = ["evaluate"]
 
 DEFAULT_MEMORY_MIB = {"cpu": 64.0, "other": 2048.0}
-"""What one chunk of Hessian columns may take. On a CPU large chunks are slower: measured 0.8 s at 64 MiB against 2.7 s at
-1 GiB for 60 molecules, the difference being memory handed back and forth with the operating system."""
+"""What one chunk of Hessian columns may take. On a CPU large chunks are slower: 0.8 s at 64 MiB against 2.7 s at 1 GiB
+for 60 molecules, the difference being memory handed back and forth with the operating system."""
 
 
 def evaluate(

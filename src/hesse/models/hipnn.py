@@ -1,9 +1,9 @@
 """HIP-NN-TS: the hierarchically interacting particle neural network with tensor sensitivities.
 
 Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018) for l = 0; Chigaev et al., J. Chem. Phys. 158, 184108 (2023),
-arXiv 2212.03195, for l = 1, 2. Equations are numbered in METHODS section 6. It differs from the published network in two
-defaults, both because training on curvature differentiates three times: a cutoff that is smooth to third order (the
-published cosine is an option), and a larger ε under the square roots of the tensor invariants.
+arXiv 2212.03195, for l = 1, 2. It differs from the published network in three defaults, all because training on curvature
+differentiates three times: a cutoff that is smooth to third order (the published cosine is an option), a larger ε under
+the square roots of the tensor invariants, and sensitivities that start out fewer and wider.
 
 Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components (1, 4 or 9); features.
 """
@@ -74,7 +74,7 @@ class Sensitivity(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Messages from neighbours, contracted to rotation-invariant features (METHODS 6)."""
+    """Messages from neighbours, contracted to rotation-invariant features."""
 
     def __init__(self, config: HipnnConfig, features_in: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class Hipnn(Potential):
             layers = [Residual(nn.Linear(width, width), width, width) for _ in range(config.onsite_layers)]
             self.onsite.append(nn.Sequential(*layers))
             readout = nn.Linear(width, 1)
-            with torch.no_grad():  # later blocks start as small corrections: the hierarchy (METHODS 6)
+            with torch.no_grad():  # later blocks start as small corrections: the hierarchy
                 readout.weight.mul_(10.0 ** (-2 * block))
                 readout.bias.zero_()
             self.readouts.append(readout)
@@ -196,7 +196,7 @@ class Hipnn(Potential):
         return energies, self._hierarchy(batch, [reference.to(features.dtype), *terms])
 
     def _geometry(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Neighbours, 1/r, cutoff times mask, and the angular part of the sensitivities; all finite in unused places."""
+        """Neighbours, 1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""
         cutoff = self.config.cutoff
         vectors, mask = batch.pair_vectors(), batch.neighbour_mask
         distance = masked_norm(vectors, mask, fill=cutoff)

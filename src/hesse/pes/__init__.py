@@ -1,5 +1,5 @@
 """The potential-energy surface of any engine: relaxation."""
 
-from hesse.pes.minimise import MinimisationResult, minimise
+from hesse.pes.relaxation import MinimisationResult, minimise
 
 __all__ = ["MinimisationResult", "minimise"]

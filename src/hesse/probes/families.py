@@ -1,7 +1,7 @@
 """Directions along which curvature is probed.
 
 All families have `E[v vᵀ] = I` (internal ones: the projector on the internal space), so that `|ΔH v|²/(9N²)` estimates
-the mean squared Hessian element error without bias whatever the family (METHODS 1). They differ in variance; for
+the mean squared Hessian element error without bias whatever the family. They differ in variance; for
 `A = ΔHᵀΔH`: Gaussian `2‖A‖²`, Rademacher `2(‖A‖² − Σ A_ii²)`, one-hot `3N Σ A_jj² − (tr A)²`.
 """
 
