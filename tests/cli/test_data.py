@@ -17,6 +17,7 @@ import hesse.cli.data  # noqa: F401  (adds the verbs)
 from hesse.cli.app import app
 from hesse.datasets import Dataset, data_card, read_dataset, write_dataset
 from hesse.errors import FileFormatError, HesseError, IdentityError, LabelValueError, UnitError, WriteError
+from hesse.models import HipnnConfig, build_model, save_model
 from oracles import Morse, crystal, labelled, molecules
 
 
@@ -136,6 +137,22 @@ def test_a_card_of_little(tmp_path: Path) -> None:
     assert wrong.labels.forces is not None
     write_dataset(tmp_path / "b.h5", replace(wrong, labels=replace(wrong.labels, forces=-wrong.labels.forces)))
     assert "broken" in run("info", tmp_path / "b.h5").stdout
+
+
+def test_a_model_file(tmp_path: Path) -> None:
+    config = HipnnConfig(features=4, sensitivities=3, blocks=1, cutoff=4.25, longest=4.0)
+    provenance = {"data_hash": "abc", "metrics": {"forces_rmse": 0.0123456789, "by_tag": {"hot": 0.5}}}
+    save_model(tmp_path / "m.hesse", build_model(config, (1, 8)), provenance)
+    shown = run("info", tmp_path / "m.hesse", "--json", tmp_path / "card.json").stdout
+    for word in ("H O", "4.25", "hipnn", "abc", "forces_rmse", "0.0123457", "by_tag.hot"):
+        assert word in shown
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card["model"]["cutoff"] == 4.25
+    assert card["elements"] == [1, 8]
+    assert card["provenance"]["metrics"] == provenance["metrics"]
+    (tmp_path / "bad.hesse").write_bytes((tmp_path / "m.hesse").read_bytes()[:100])
+    with pytest.raises(FileFormatError, match=r"bad\.hesse"):
+        run("info", tmp_path / "bad.hesse")
 
 
 def test_published_data_come_through_the_door(tmp_path: Path, shared_data: Path) -> None:

@@ -75,7 +75,7 @@ def info(
         from hesse.models import read_model_header
 
         card: dict[str, Any] = {"source": str(file), **read_model_header(file)}
-        sections = _flat_sections(card)
+        sections = _model_sections(card)
     else:
         from hesse.datasets import data_card, read_dataset
 
@@ -133,15 +133,34 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
     return {title: rows for title, rows in sections.items() if rows}
 
 
-def _flat_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
-    """One section for each nested table, and one for the rest."""
-    sections: dict[str, Rows] = {"file": []}
-    for key, value in card.items():
+def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
+    """The configuration, then where the model came from: one section for each nested table of its provenance."""
+    from ase.data import chemical_symbols
+
+    symbols = " ".join(chemical_symbols[z] for z in card["elements"])
+    sections: dict[str, Rows] = {
+        "file": [("format version", str(card["version"])), ("elements", symbols)],
+        "model": _rows(card["model"]),
+        "provenance": [],
+    }
+    for key, value in card["provenance"].items():
         if isinstance(value, Mapping):
-            sections[key] = [(str(k), str(v)) for k, v in value.items()]
+            sections[key.replace("_", " ")] = _rows(value)
         else:
-            sections["file"].append((key, str(value)))
-    return sections
+            sections["provenance"].append((key.replace("_", " "), str(value)))
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _rows(table: Mapping[str, Any], prefix: str = "") -> Rows:
+    """A nested table, flat: `data.train`, `data.test`, …"""
+    rows: Rows = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            rows += _rows(value, f"{prefix}{key}.")
+        else:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            rows.append((f"{prefix}{key}", text))
+    return rows
 
 
 def _short(value: float | None) -> str:
