@@ -75,8 +75,8 @@ def test_second_moment_is_the_identity_or_the_projector(kind: str, structure: St
     ],
 )
 def test_variance_of_the_estimate_is_that_of_the_formula(kind: str, formula: object) -> None:
-    """`vᵀ A v` with `A = ΔHᵀΔH`: mean `tr A`, and the variance of its closed form, within 4.5 standard errors of a sample
-    variance (its own error estimated from the fourth moment; below 4 %, so a factor of two cannot hide)."""
+    """`vᵀ A v` with `A = ΔHᵀΔH`: mean `tr A`, and the variance of its closed form, within 4.5 standard errors of a
+    sample variance (its own error estimated from the fourth moment; below 4 %, so a factor of two cannot hide)."""
     rng = np.random.default_rng(0)
     error = rng.normal(size=(12, 12)) * np.exp(-np.abs(np.subtract.outer(range(12), range(12))))
     a = (error + error.T) @ (error + error.T)

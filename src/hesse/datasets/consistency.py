@@ -243,8 +243,9 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
     witnesses = evidence.testify()
     fit = _Fit.of(*(float(x[witnesses].sum()) for x in evidence.sums()))
     guilty = torch.maximum(foreign, off) > _GROSS
-    for i in (witnesses & (off > _AUDIBLE)).nonzero()[:, 0].tolist():
-        guilty[i] |= _Fit.of(*(float(x[i]) for x in evidence.sums())).wrong
+    suspects = (witnesses & (off > _AUDIBLE)).nonzero()[:, 0]
+    own = torch.stack(evidence.sums(), dim=1)[suspects].tolist()
+    guilty[suspects] |= torch.tensor([_Fit.of(*sums).wrong for sums in own], dtype=torch.bool)
     others = witnesses & ~guilty
     fit_of_others = _Fit.of(*(float(x[others].sum()) for x in evidence.sums()))
     violation = torch.where(held, torch.maximum(foreign, off), -1.0)

@@ -1,9 +1,9 @@
 """HIP-NN-TS: the hierarchically interacting particle neural network with tensor sensitivities.
 
 Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018) for l = 0; Chigaev et al., J. Chem. Phys. 158, 184108 (2023),
-arXiv 2212.03195, for l = 1, 2. It differs from the published network in three defaults, all because training on curvature
-differentiates three times: a cutoff that is smooth to third order (the published cosine is an option), a larger ε under
-the square roots of the tensor invariants, and sensitivities that start out fewer and wider.
+arXiv 2212.03195, for l = 1, 2. It differs from the published network in three defaults, all because training on
+curvature differentiates three times: a cutoff that is smooth to third order (the published cosine is an option), a
+larger ε under the square roots of the tensor invariants, and sensitivities that start out fewer and wider.
 
 Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components (1, 4 or 9); features.
 """

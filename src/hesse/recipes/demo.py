@@ -48,6 +48,7 @@ class DemoPlan:
     Attributes:
         seed: of sampling, probes, splits and training.
         engine: what labels.
+        molecules: names in the G2 collection; empty for all that `g2_molecules` knows.
         steps: of training, for each of the two potentials.
         near: training geometries per molecule at 300 K (the relaxed one comes on top).
         far: test geometries per molecule at 2000 K.
@@ -62,6 +63,7 @@ class DemoPlan:
 
     seed: int = 0
     engine: str = "gfn2"
+    molecules: tuple[str, ...] = ()
     steps: int = 1500
     near: int = 24
     far: int = 4
@@ -135,7 +137,7 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
 
 def _data(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
     """Sample, label and write the four data sets."""
-    molecules = g2_molecules()
+    molecules = tuple(m for m in g2_molecules() if not plan.molecules or m.id in plan.molecules)
     if plan.unseen >= len(molecules):
         raise ConfigError(f"cannot hold out {plan.unseen} of {len(molecules)} molecules")
     order = np.random.default_rng(plan.seed).permutation(len(molecules))

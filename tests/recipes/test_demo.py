@@ -1,0 +1,69 @@
+"""The demonstration in small, and its parts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hesse.errors import ConfigError, WorkError
+from hesse.recipes import DemoPlan, g2_molecules, run_demo, train_side_by_side
+from hesse.recipes.side_by_side import _steps_done
+
+
+def test_molecules_are_closed_shell_with_hydrogen() -> None:
+    molecules = g2_molecules()
+    names = [m.id for m in molecules]
+    assert len(names) == 53
+    assert names == sorted(names)
+    assert all(m.numbers.sum() % 2 == 0 and 1 in m.numbers and len(m) >= 3 for m in molecules)
+    assert not {"O2", "NO2", "CH3", "H2", "CO2", "CH2_s1A1d"} & set(names)
+    assert set(g2_molecules(("H", "C"))) == set() or all(set(m.numbers) <= {1, 6} for m in g2_molecules(("H", "C")))
+
+
+def test_a_small_demonstration(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="the demonstration labels with tblite")
+    plan = DemoPlan(
+        molecules=("H2O", "NH3", "CH4", "HCN"), steps=3, near=3, far=1, unseen=1, unseen_samples=1, workers=1,
+        validation=0.25, model={"features": 4, "sensitivities": 4, "blocks": 1}, training={"validate_every": 1},
+    )  # fmt: skip
+    result = run_demo(tmp_path, plan, quiet=True)
+    assert list(result.evaluations) == ["E-F", "E-F-HVP"]
+    for judged in result.evaluations.values():
+        far, unseen = judged
+        assert {s.tag for s in far.dataset.structures} == {"nms-2000K"}
+        assert {s.tag for s in unseen.dataset.structures} == {"relaxed", "nms-300K"}
+        assert not {s.group for s in far.dataset.structures} & {s.group for s in unseen.dataset.structures}
+        assert all(e.row("hessian") is not None for e in judged)
+    settings = [json.loads((tmp_path / "runs" / n / "resolved.json").read_text()) for n in ("E-F", "E-F-HVP")]
+    assert settings[0]["weights"].pop("hvp") == 0
+    assert settings[1]["weights"].pop("hvp") > 0
+    for run in settings:
+        run.pop("output")
+    assert settings[0] == settings[1], "the runs differ in more than the weight of the products"
+    for name in ("ef", "ef_hvp"):
+        assert (tmp_path / "models" / f"{name}.hesse").is_file()
+    # Labels and runs are found again, not made again.
+    before = (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes()
+    again = run_demo(tmp_path, plan, quiet=True)
+    assert (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes() == before
+    assert [e.rows for e in again.evaluations["E-F-HVP"]] == [e.rows for e in result.evaluations["E-F-HVP"]]
+
+
+def test_a_plan_must_make_sense() -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        DemoPlan(far=0)
+
+
+def test_a_failing_run_reports_its_last_words(tmp_path: Path) -> None:
+    config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
+    with pytest.raises(WorkError, match=r"absent\.h5"):
+        train_side_by_side({"one": config}, tmp_path, quiet=True)
+
+
+def test_progress_is_read_from_the_end_of_the_record(tmp_path: Path) -> None:
+    record = tmp_path / "metrics.jsonl"
+    assert _steps_done(record) == 0
+    record.write_text('{"kind": "train", "step": 7, "loss": 1.0}\n{"kind": "train", "st')
+    assert _steps_done(record) == 7
