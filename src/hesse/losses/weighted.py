@@ -5,8 +5,8 @@ Per structure of N atoms (arXiv 2603.04523):
     λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)
 
 With `E[v vᵀ] = I` the HVP term estimates the Hessian term without bias, whatever the family of probes, so λ_H and
-λ_full mean the same. Each term is averaged over those structures of the batch that hold the label; a batch in which none does
-contributes nothing. Losses see labels and predictions only, never a model.
+λ_full mean the same. Each term is averaged over those structures of the batch that hold the label; a batch in which
+none does contributes nothing. Losses see labels and predictions only, never a model.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class _Config(BaseModel):
 class BatchConfig(_Config):
     """How much goes into one step."""
 
-    structures: int = Field(48, ge=1, description="at most so many structures")
+    structures: int = Field(16, ge=1, description="at most so many structures")
     atoms: int = Field(2000, ge=1, description="and at most so many atoms")
 
 
@@ -38,7 +38,7 @@ class OptimiserConfig(_Config):
 
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient; null for none")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null for none")
     ema: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")
 
 
