@@ -46,6 +46,12 @@ def sampled(probe: AbstractProbe, structure: Structure, stream: ProbeStream = ST
     return probe.draw(batch, stream).reshape(probe.per_structure, -1).numpy()
 
 
+def slab() -> Structure:
+    """Periodic in two directions: it may not be turned either."""
+    solid = crystal(2)
+    return Structure(solid.numbers, solid.positions, id="slab", cell=solid.cell, pbc=(True, True, False))
+
+
 SHAPES = [molecule(4, seed=5), atom(6), linear(3), crystal(1)]
 
 
@@ -198,6 +204,7 @@ def test_probes_stay_as_they_were_in_this_version() -> None:
         (linear(2), 1),
         (linear(5), 10),
         (crystal(0), 6),
+        (slab(), 6),
         (molecule(3, seed=9), 3),
     ],
     ids=lambda x: getattr(x, "id", str(x)),

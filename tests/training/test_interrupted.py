@@ -68,6 +68,28 @@ def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Pa
     assert {p.name for p in war.iterdir()} == {p.name for p in peace.iterdir()}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_saves_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    original, before = loop._Run._step, signal.getsignal(number)
+
+    def signalled(self: Any) -> Any:
+        if self.progress.step == 7:
+            signal.raise_signal(number)
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_step", signalled)
+        with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after step 8 of 20"):
+            run(tmp_path / "war", checkpoint_every=20)
+    assert signal.getsignal(number) == before
+    result = run(tmp_path / "war", checkpoint_every=20)
+    assert result.steps == 20
+    run(tmp_path / "peace", checkpoint_every=20)
+    assert_same_run(tmp_path / "peace", tmp_path / "war")
+
+
 class Crash(Exception):
     pass
 

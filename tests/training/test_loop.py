@@ -272,6 +272,15 @@ def test_early_stopping_counts_validations_without_a_new_best(tmp_path: Path) ->
     assert read_model_header(tmp_path / "last.hesse")["provenance"]["step"] == result.steps
 
 
+def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
+    run(tmp_path, steps=30, validate_every=1, checkpoint_every=30, optimiser={"learning_rate": 0.1, "ema": None})
+    losses = [row["loss"] for row in rows(tmp_path, "validation")]
+    bests = [k for k, loss in enumerate(losses) if loss == min(losses[: k + 1])]
+    assert 2 < len(bests) < len(losses) - 5, "the validation loss should go up and down for this test to mean anything"
+    origin = read_model_header(tmp_path / "model.hesse")["provenance"]
+    assert (origin["step"], origin["metrics"]["loss"]) == (bests[-1] + 1, min(losses))
+
+
 def test_plateau_lowers_the_rate_and_ends_the_run(tmp_path: Path) -> None:
     schedule = {"kind": "plateau", "patience": 0, "factor": 0.1, "stop_below": 1e-2, "warmup": 0}
     result = run(
@@ -387,6 +396,22 @@ def test_a_loss_that_is_no_number_names_the_structure(tmp_path: Path, name: str,
         assert "No state was saved yet" in str(caught.value)
     with pytest.raises(NonFiniteLossError, match=guilty):  # and again when continued
         train(data, None, settings, output=tmp_path, quiet=True)
+
+
+def test_a_gradient_that_is_no_number_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The square root of zero has a value and no slope."""
+    original = loop._Run._loss
+
+    def kinked(self: Any, indices: list[int], weights: Any) -> Any:
+        total, terms = original(self, indices, weights)
+        if 4 in indices:
+            total = total + (0.0 * next(self.model.parameters()).sum()).sqrt()
+        return total, terms
+
+    monkeypatch.setattr(loop._Run, "_loss", kinked)
+    guilty = training_data().structures[4].id
+    with pytest.raises(NonFiniteLossError, match=f'for 1 of 3 structures: "{guilty}"'):
+        run(tmp_path)
 
 
 def test_the_last_good_checkpoint_survives_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
