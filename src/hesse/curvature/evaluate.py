@@ -40,7 +40,8 @@ def evaluate(
 
     Args:
         potential: any differentiable energy; its `cutoff` must not exceed the one the batch was built for.
-        batch: structures; derivatives are taken in its positions.
+        batch: structures; derivatives are taken in its positions, in the type and on the device of the potential's
+            parameters (a batch of another type is converted).
         request: which labels to compute. Probes have shape `[probes, atoms, 3]`.
         create_graph: keep the graph, so that a loss of the result can be differentiated in parameters (training).
         memory_mib: bound on the memory of one chunk of Hessian columns (without `create_graph`; with it the graph of
@@ -57,6 +58,9 @@ def evaluate(
         GeometryError: stress was asked of a batch without a periodic structure.
     """
     _check(potential, batch, request)
+    parameter = next(potential.parameters(), None)
+    if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
+        batch = batch.to(parameter.device, parameter.dtype)
     if potential.elements and not create_graph:
         _check_elements(potential, batch)
     second = request.probes is not None or request.hessian
@@ -181,7 +185,7 @@ def _products(
     keep: bool,
 ) -> Float[Tensor, "probes atoms 3"]:
     """`H v` for all directions. One direction takes the plain path; several go through one vectorised pass."""
-    directions = directions.to(gradient.dtype)
+    directions = directions.to(gradient)
     if not gradient.requires_grad:  # an energy linear in positions
         return torch.zeros_like(directions)
     several = directions.shape[0] > 1
