@@ -165,6 +165,20 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path, monkeypatch: pyte
     assert record(tmp_path / "war") == record(tmp_path / "peace")
 
 
+def test_tensorboard_forgets_the_steps_that_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with monkeypatch.context() as patch:
+        crashing_at(patch, "_step", 9)
+        with pytest.raises(Crash):
+            run(tmp_path, tensorboard=True, checkpoint_every=6)
+    run(tmp_path, tensorboard=True, checkpoint_every=6)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 21))
+
+
 def test_running_a_finished_run_again_changes_nothing(tmp_path: Path) -> None:
     first = run(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -18,7 +18,7 @@ from tiny_run import ORACLE, assert_same_run, config, record, run, tensors, trai
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError, MissingLabelError, NonFiniteLossError, UnknownElementError, WriteError
-from hesse.losses import Weights, weighted_loss
+from hesse.losses import weighted_loss
 from hesse.models import Hipnn, load_model, read_model_header
 from hesse.probes import ProbeStream, make_probe
 from hesse.structures import Labels, Request, collate
@@ -295,7 +295,7 @@ def test_plateau_lowers_the_rate_and_ends_the_run(tmp_path: Path) -> None:
 def test_scores_are_those_of_the_whole_set_whatever_the_batches(tmp_path: Path) -> None:
     result = run(tmp_path, steps=4, weights={"hessian": 0.2})
     data = validation_data()
-    weights = Weights(hessian=0.2)
+    weights = config(weights={"hessian": 0.2}).weights
     scores = [
         validate(result.potential, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
         for limit in (1, 8, 1000)
@@ -315,6 +315,25 @@ def test_scores_are_those_of_the_whole_set_whatever_the_batches(tmp_path: Path) 
         float((predicted.hvp - data.labels.hvp).square().mean().sqrt()),
         rel=1e-10,  # type: ignore[operator]
     )
+
+
+def test_scores_of_mixed_data_are_means_over_the_holders(tmp_path: Path) -> None:
+    """Half of these structures have no curvature: the loss is the one that training would have on them all at once."""
+    data, weights = training_data(), config(weights={"hessian": 0.2}).weights
+    model = run(tmp_path, steps=2).potential
+    batch = collate(data.structures, 4.0)
+    assert data.labels.probes is not None
+    request = Request(forces=True, probes=torch.nan_to_num(data.labels.probes), hessian=True)
+    predicted = evaluate(model, batch, request)
+    total, _ = weighted_loss(predicted, data.labels, weights)
+    assert predicted.hvp is not None
+    assert data.labels.hvp is not None
+    held = ~torch.isnan(data.labels.hvp)
+    error = float((predicted.hvp - data.labels.hvp)[held].square().mean().sqrt())
+    for limit in (5, 1000):
+        score = validate(model, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
+        assert score.loss == pytest.approx(total.item(), rel=1e-10)
+        assert score.rmse["hvp"] == pytest.approx(error, rel=1e-10)
 
 
 def test_the_record_is_json_lines_and_the_models_know_their_origin(tmp_path: Path) -> None:

@@ -25,8 +25,9 @@ from oracles import Morse, labelled, molecules
 
 OPTIONS: dict[str, Any] = {
     "model": {"features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0, "longest": 3.5},
-    "optimiser": {"learning_rate": 5e-3},
-    "schedule": {"warmup": 3},
+    "weights": {"energy": 1.0, "forces": 0.3, "hvp": 0.09},
+    "optimiser": {"learning_rate": 5e-3, "weight_decay": 1e-4, "clip": 10.0, "ema": 0.995},
+    "schedule": {"kind": "cosine", "warmup": 3, "final": 0.01},
     "batch": {"structures": 3},
     "steps": 20,
     "validate_every": 4,

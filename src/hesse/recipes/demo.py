@@ -18,8 +18,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hesse import __version__
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, WriteError
@@ -27,7 +25,7 @@ from hesse.evaluation import Evaluation, assess
 from hesse.files import write_aside
 from hesse.labelling import LabelRequest, label
 from hesse.models import load_model
-from hesse.recipes.molecules import g2_molecules
+from hesse.recipes.molecules import g2_molecules, hold_out
 from hesse.recipes.side_by_side import train_side_by_side
 from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Structure
@@ -52,7 +50,7 @@ class DemoPlan:
         steps: of training, for each of the two potentials.
         near: training geometries per molecule at 300 K (the relaxed one comes on top).
         far: test geometries per molecule at 2000 K.
-        unseen: molecules held out altogether; they are tested relaxed and at 300 K.
+        unseen: molecules held out altogether (see `hold_out`); they are tested relaxed and at 300 K.
         unseen_samples: geometries of each of these at 300 K.
         validation: fraction of the training geometries held out to choose the best model by.
         workers: processes for sampling and labelling.
@@ -67,7 +65,7 @@ class DemoPlan:
     steps: int = 1500
     near: int = 24
     far: int = 4
-    unseen: int = 8
+    unseen: int = 10
     unseen_samples: int = 6
     validation: float = 0.06
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
@@ -138,10 +136,7 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
 def _data(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
     """Sample, label and write the four data sets."""
     molecules = tuple(m for m in g2_molecules() if not plan.molecules or m.id in plan.molecules)
-    if plan.unseen >= len(molecules):
-        raise ConfigError(f"cannot hold out {plan.unseen} of {len(molecules)} molecules")
-    order = np.random.default_rng(plan.seed).permutation(len(molecules))
-    held_out = {molecules[k].id for k in order[: plan.unseen]}
+    held_out = set(hold_out(molecules, plan.unseen, seed=plan.seed))
     sampling = NormalModeSampling(
         temperatures=(NEAR, FAR), count=max(plan.near, plan.far, plan.unseen_samples), seed=plan.seed
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
+import numpy as np
 from ase.collections import g2
+from ase.neighborlist import natural_cutoffs, neighbor_list
 
-from hesse.structures import Structure, from_ase
+from hesse.errors import ConfigError
+from hesse.structures import Structure, from_ase, to_ase
 
-__all__ = ["EXCLUDED", "g2_molecules"]
+__all__ = ["EXCLUDED", "g2_molecules", "hold_out"]
 
 EXCLUDED = frozenset({"CH2_s1A1d"})
 """Singlet methylene: closed-shell in the table, but an excited state."""
@@ -27,3 +31,36 @@ def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, smallest: i
         plain = from_ase(atoms, id=name)
         chosen.append(Structure(plain.numbers, plain.positions, id=name, tag="g2", group=name))
     return tuple(chosen)
+
+
+def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[str, ...]:
+    """Ids of `count` molecules, drawn at random among those made of familiar parts: every bonding environment (an
+    element with the elements bonded to it) of a molecule held out occurs in one that is kept.
+
+    They are new molecules, not new chemistry: what the only peroxide does cannot be learnt from the others.
+
+    Raises:
+        ConfigError: fewer than `count` can be held out.
+    """
+    environments = {m.id: _bonding_environments(m) for m in molecules}
+    kept = Counter(environment for found in environments.values() for environment in found)
+    chosen: list[str] = []
+    for index in np.random.default_rng(seed).permutation(len(molecules)):
+        name = molecules[index].id
+        if len(chosen) < count and all(kept[environment] > 1 for environment in environments[name]):
+            kept.subtract(environments[name])
+            chosen.append(name)
+    if len(chosen) < count:
+        raise ConfigError(
+            f"cannot hold out {count} of {len(molecules)} molecules and keep every bonding environment in the others; "
+            f"at most {len(chosen)}"
+        )
+    return tuple(sorted(chosen))
+
+
+def _bonding_environments(molecule: Structure) -> frozenset[tuple[int, tuple[int, ...]]]:
+    first, second = neighbor_list("ij", to_ase(molecule), natural_cutoffs(to_ase(molecule), mult=1.15))
+    return frozenset(
+        (int(z), tuple(sorted(int(molecule.numbers[j]) for j in second[first == i])))
+        for i, z in enumerate(molecule.numbers)
+    )
