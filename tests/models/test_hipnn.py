@@ -23,7 +23,8 @@ every_order = pytest.mark.parametrize("l_max", [0, 1, 2])
 
 def hipnn(l_max: int, seed: int = 3, **options: Any) -> Hipnn:
     torch.manual_seed(seed)
-    settings = {"features": 6, "sensitivities": 5, "blocks": 2, "onsite_layers": 2, "cutoff": 3.4, "longest": 3.2}
+    size = {"features": 6, "sensitivities": 5, "blocks": 2, "onsite_layers": 2}
+    settings = {**size, "cutoff": 3.4, "longest": 3.2, "shortest": 0.75, "sharpness": 1.0, "epsilon": 1e-2}
     model = Hipnn(HipnnConfig(l_max=l_max, **{**settings, **options}), ELEMENTS).double()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():  # biases start at zero, later read-outs tiny: let every term count
@@ -125,10 +126,10 @@ def test_the_hierarchy_penalty_is_that_of_the_equations() -> None:
 
 
 def test_sensitivities_start_where_the_paper_puts_them() -> None:
-    config = HipnnConfig(sensitivities=4, shortest=0.5, longest=2.0, cutoff=3.0)
+    config = HipnnConfig(sensitivities=4, shortest=0.5, longest=2.0, cutoff=3.0, sharpness=0.5)
     sensitivity = Hipnn(config, (1,)).interactions[0].layer.sensitivity  # type: ignore[union-attr]
     assert sensitivity.inverse_mu.tolist() == pytest.approx([0.5, 1.0, 1.5, 2.0])  # type: ignore[union-attr, operator]
-    assert sensitivity.sigma.tolist() == pytest.approx([2 * 4 * 0.5] * 4)  # type: ignore[union-attr, operator]
+    assert sensitivity.sigma.tolist() == pytest.approx([0.5 * 2 * 4 * 0.5] * 4)  # type: ignore[union-attr, operator]
 
 
 def test_later_readouts_start_small() -> None:

@@ -84,6 +84,7 @@ def test_a_signal_ends_the_step_and_saves_the_state(
         with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after step 8 of 20"):
             run(tmp_path / "war", checkpoint_every=20)
     assert signal.getsignal(number) == before
+    assert (tmp_path / "war" / "checkpoint.safetensors").exists()
     result = run(tmp_path / "war", checkpoint_every=20)
     assert result.steps == 20
     run(tmp_path / "peace", checkpoint_every=20)
