@@ -22,7 +22,7 @@ from hesse.losses import weighted_loss
 from hesse.models import Hipnn, load_model, read_model_header
 from hesse.probes import ProbeStream, make_probe
 from hesse.structures import Labels, Request, collate
-from hesse.training import loop, read_log, train
+from hesse.training import loop, read_log, set_up, train
 from hesse.training.validation import validate
 from oracles import Morse, labelled, molecule, molecules
 
@@ -131,7 +131,7 @@ def test_the_first_step_is_adamw_on_the_documented_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("l_max", [0, 1, 2])
 def test_weight_decay_spares_everything_but_matrices(l_max: int) -> None:
     model = Hipnn(config(model={"l_max": l_max, "blocks": 2}).model, (1, 6, 8))
-    matrices, others = loop._parameter_groups(model, 0.1)
+    matrices, others = set_up.parameter_groups(model, 0.1)
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     names = {id(p): n for n, p in model.named_parameters()}
     assert len(matrices["params"]) + len(others["params"]) == len(names)

@@ -7,41 +7,36 @@ that was interrupted anywhere and resumed meets the same batches, probes and rat
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hesse import __version__
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import (
-    ConfigError,
     InterruptedRunError,
-    MissingLabelError,
     NonFiniteLossError,
-    UnknownElementError,
     WriteError,
 )
 from hesse.losses import weighted_loss
-from hesse.models import build_model, fit_references, load_model, save_model
+from hesse.models import build_model, fit_references, load_model, read_model_header, save_model
 from hesse.potential import Potential
 from hesse.probes import AbstractProbe, ProbeStream, make_probe
 from hesse.progress import track
-from hesse.structures import Batch, Labels, Request
+from hesse.structures import Batch, Labels
 from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hesse.training.config import TrainConfig
 from hesse.training.log import RunLog
 from hesse.training.schedules import learning_rate, weights_at
+from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups, request_for
+from hesse.training.signals import caught_signals
 from hesse.training.validation import Scores, validate
 
 __all__ = ["TrainResult", "train"]
@@ -118,14 +113,14 @@ class _Run:
     def __init__(
         self, training: Dataset, validation: Dataset | None, config: TrainConfig, folder: Path, *, restart: bool
     ) -> None:
-        _check_data(training, validation, config)
+        check_data(training, validation, config)
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
         self.dtype = getattr(torch, config.dtype)
         self.probe: AbstractProbe = make_probe(config.probe.kind, config.probe.per_structure)
         self.model = self._fresh_model()
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
-        self.fingerprint = _fingerprint(config, training, validation)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
+        self.fingerprint = fingerprint_of(config, training, validation)
         self.checkpoint = folder / "checkpoint.safetensors"
         self.progress = Progress()
         for half_written in folder.glob(".*.part*"):  # by a process that was killed
@@ -161,7 +156,10 @@ class _Run:
         started, before = time.monotonic(), progress.seconds
         finished = progress.step >= config.steps or self._stopped_early()
         try:
-            with _signals() as caught, track("training", config.steps, quiet=quiet, done=progress.step) as advance:
+            with (
+                caught_signals() as caught,
+                track("training", config.steps, quiet=quiet, done=progress.step) as advance,
+            ):
                 while not finished:
                     row = self._step()
                     progress.seconds = before + time.monotonic() - started
@@ -216,7 +214,7 @@ class _Run:
         model = self.model
         batch, labels = self.training.batch(indices, model.cutoff, dtype=self.dtype, device=self.config.device)
         labels = self._with_probes(batch, labels, weights)
-        predictions = evaluate(model, batch, _request(labels, weights), create_graph=True)
+        predictions = evaluate(model, batch, request_for(labels, weights), create_graph=True)
         return weighted_loss(predictions, labels, weights)
 
     def _with_probes(self, batch: Batch, labels: Labels, weights: Mapping[str, float]) -> Labels:
@@ -231,7 +229,7 @@ class _Run:
     def _epoch_batches(self, epoch: int) -> list[list[int]]:
         """This epoch's batches: a permutation that depends on seed and epoch only."""
         if getattr(self, "_cached_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(_mixed_seed(self.config.seed, epoch))
+            generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, epoch))
             order = torch.randperm(len(self.training), generator=generator).tolist()
             limits = self.config.batch
             self._cached_epoch = epoch
@@ -302,20 +300,16 @@ class _Run:
         if self.scores is None and self.validation is not None:  # continued after its last step
             self.scores = self._scores()
         self._write_model("last.hesse", self.scores)
-        file = self.folder / ("model.hesse" if self.progress.best_step >= 0 else "last.hesse")
-        if self.progress.best_step < 0:
+        progress, file = self.progress, self.folder / "model.hesse"
+        if progress.best_step < 0:  # never judged: the last model is the best known
             self._write_model("model.hesse", None)
-            file = self.folder / "model.hesse"
-        from hesse.models import read_model_header
-
-        metrics = read_model_header(file)["provenance"]["metrics"]
         return TrainResult(
-            load_model(file),
-            file,
-            self.progress.step,
-            self.progress.best_step if self.progress.best_step >= 0 else self.progress.step,
-            metrics,
-            self.progress.seconds,
+            potential=load_model(file),
+            model_file=file,
+            steps=progress.step,
+            best_step=progress.best_step if progress.best_step >= 0 else progress.step,
+            scores=read_model_header(file)["provenance"]["metrics"],
+            seconds=progress.seconds,
         )
 
     def _blame(self, indices: list[int], weights: Mapping[str, float]) -> str:
@@ -342,80 +336,3 @@ class _Run:
             f"{len(indices)} structures: {shown}. {saved}. Look at these structures (labels, overlapping atoms); if "
             "they are sound, lower optimiser.learning_rate or use dtype float64."
         )
-
-
-def _request(labels: Labels, weights: Mapping[str, float]) -> Request:
-    """What must be predicted for this batch: only what is weighted and present."""
-    probes = None
-    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
-        assert labels.probes is not None
-        probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
-    return Request(
-        energy=True,
-        forces=weights["forces"] > 0 and labels.forces is not None,
-        probes=probes,
-        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
-        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
-        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
-    )
-
-
-def _check_data(training: Dataset, validation: Dataset | None, config: TrainConfig) -> None:
-    active = config.weights.active()
-    if not active:
-        raise ConfigError("all loss weights are zero: there is nothing to train on")
-    fresh = config.probe.source == "fresh"
-    training.require(*("hessian" if name == "hvp" and fresh else name for name in active))
-    unknown = set(config.ramps) - set(active)
-    if unknown:
-        raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
-    if validation is not None:
-        if not any(bool(validation.labels.mask(name).any()) for name in (*active, *(["hessian"] if fresh else []))):
-            raise MissingLabelError(
-                f"{validation.source}: the validation structures hold none of the weighted labels "
-                f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
-            )
-        for structure in validation.structures:
-            foreign = set(structure.numbers.tolist()) - set(training.elements)
-            if foreign:
-                raise UnknownElementError(
-                    f'{validation.source}: structure "{structure.id}" holds element {sorted(foreign)}, '
-                    f"which no training structure has (they have {list(training.elements)})"
-                )
-
-
-def _parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
-        (matrices if matrix else others).append(parameter)
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _mixed_seed(seed: int, epoch: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
-
-
-def _fingerprint(config: TrainConfig, training: Dataset, validation: Dataset | None) -> str:
-    """What must be the same for a run to be continued: everything that decides its numbers."""
-    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
-    text = f"{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-@contextmanager
-def _signals() -> Iterator[list[str]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that a step is finished and the state saved."""
-    caught: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread may set handlers
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n).name)) for number in numbers]
-    try:
-        yield caught
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

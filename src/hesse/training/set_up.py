@@ -1,0 +1,79 @@
+"""What is settled before a run's first step: is the data fit for it, what is predicted, which parameters decay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hesse.datasets import Dataset
+from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
+from hesse.potential import Potential
+from hesse.structures import Labels, Request
+from hesse.training.config import TrainConfig
+
+__all__ = ["check_data", "fingerprint_of", "mixed_seed", "parameter_groups", "request_for"]
+
+
+def request_for(labels: Labels, weights: Mapping[str, float]) -> Request:
+    """What must be predicted for this batch: only what is weighted and present."""
+    probes = None
+    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
+        assert labels.probes is not None
+        probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
+    return Request(
+        energy=True,
+        forces=weights["forces"] > 0 and labels.forces is not None,
+        probes=probes,
+        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
+        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
+        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
+    )
+
+
+def check_data(training: Dataset, validation: Dataset | None, config: TrainConfig) -> None:
+    active = config.weights.active()
+    if not active:
+        raise ConfigError("all loss weights are zero: there is nothing to train on")
+    fresh = config.probe.source == "fresh"
+    training.require(*("hessian" if name == "hvp" and fresh else name for name in active))
+    unknown = set(config.ramps) - set(active)
+    if unknown:
+        raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
+    if validation is not None:
+        if not any(bool(validation.labels.mask(name).any()) for name in (*active, *(["hessian"] if fresh else []))):
+            raise MissingLabelError(
+                f"{validation.source}: the validation structures hold none of the weighted labels "
+                f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
+            )
+        for structure in validation.structures:
+            foreign = set(structure.numbers.tolist()) - set(training.elements)
+            if foreign:
+                raise UnknownElementError(
+                    f'{validation.source}: structure "{structure.id}" holds element {sorted(foreign)}, '
+                    f"which no training structure has (they have {list(training.elements)})"
+                )
+
+
+def parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
+        (matrices if matrix else others).append(parameter)
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def mixed_seed(seed: int, epoch: int) -> int:
+    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def fingerprint_of(config: TrainConfig, training: Dataset, validation: Dataset | None) -> str:
+    """What must be the same for a run to be continued: everything that decides its numbers."""
+    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
+    text = f"{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
