@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hesse.errors import WriteError
-from hesse.files import write_aside, write_text
+from hesse.files import exclusive, write_aside, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -113,3 +113,24 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> No
         text = target.read_text()
         assert len(text) == 300_000
         assert len(set(text)) == 1
+
+
+def test_a_folder_is_worked_in_by_one_process(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from hesse.errors import RequestError
+from hesse.files import exclusive
+try:
+    with exclusive(Path({str(tmp_path)!r})):
+        sys.exit(0)
+except RequestError as error:
+    print(error)
+    sys.exit(2)
+"""
+    with exclusive(tmp_path):
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert held.returncode == 2
+    assert str(tmp_path) in held.stdout
+    free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert free.returncode == 0, free.stderr

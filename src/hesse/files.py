@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hesse.errors import WriteError
+from hesse.errors import RequestError, WriteError
 
-__all__ = ["write_aside", "write_text"]
+__all__ = ["exclusive", "write_aside", "write_text"]
 
 
 @contextmanager
@@ -45,6 +46,32 @@ def write_text(target: str | Path, text: str) -> None:
     """Write a text file whole or not at all. Raises WriteError."""
     with write_aside(target) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder that this one works in. The lock dies with the process, however it ends.
+
+    Raises:
+        RequestError: another process is at work there.
+        WriteError: the folder is not writable.
+    """
+    try:
+        handle = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; the lock lives as long as it)
+    except OSError as error:
+        raise WriteError(f"cannot write in {folder}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(
+                f"another process is at work in {folder}: wait for it, stop it, or use another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks (some clusters): no guard there, but no obstacle either
+        yield
+    finally:
+        handle.close()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -417,6 +417,11 @@ def test_a_loss_that_is_no_number_names_the_structure(tmp_path: Path, name: str,
         train(data, None, settings, output=tmp_path, quiet=True)
 
 
+def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="step 1: the validation loss is not a finite number"):
+        train(training_data(), poisoned("energy"), config(validate_every=1), output=tmp_path, quiet=True)
+
+
 def test_a_gradient_that_is_no_number_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The square root of zero has a value and no slope."""
     original = loop._Run._loss

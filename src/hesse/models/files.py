@@ -116,7 +116,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
             f"{path}: tensor {wrong} is {_described(found.get(wrong))}, its configuration asks for "
             f"{_described(wanted.get(wrong))}"
         )
-    if "digest" in meta and meta["digest"] != tensor_digest(meta, tensors):  # files from before 0.1 have none
+    if meta.get("digest") != tensor_digest(meta, tensors):
         raise FileFormatError(f"{path}: its contents do not match their digest: the file was damaged or edited by hand")
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise FileFormatError(f"{path}: holds numbers that are not finite")

@@ -25,6 +25,7 @@ from hesse.errors import (
     NonFiniteLossError,
     WriteError,
 )
+from hesse.files import exclusive
 from hesse.losses import weighted_loss
 from hesse.models import build_model, fit_references, load_model, read_model_header, save_model
 from hesse.potential import Potential
@@ -89,6 +90,7 @@ def train(
             structure holds any of them.
         UnknownElementError: validation data hold an element that training data lack.
         FileFormatError: the folder holds a run with another configuration or other data.
+        RequestError: another process trains in this folder.
         NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
         InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
     """
@@ -103,8 +105,8 @@ def train(
     # Curvature differentiates three times: reduced precision in matrix products ruins it.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    run = _Run(training, validation, config, folder, restart=restart)
-    return run.go(quiet=quiet)
+    with exclusive(folder):
+        return _Run(training, validation, config, folder, restart=restart).go(quiet=quiet)
 
 
 class _Run:
@@ -260,6 +262,11 @@ class _Run:
     def _validate(self) -> Scores:
         progress, config = self.progress, self.config
         scores = self._scores()
+        if not math.isfinite(scores.loss):
+            raise NonFiniteLossError(
+                f"step {progress.step}: the validation loss is not a finite number. The last good state is in "
+                f"{self.checkpoint}; lower optimiser.learning_rate, or look at the validation labels with `hesse info`."
+            )
         progress.plateau.see(scores.loss, config.schedule)
         if scores.loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.waited = scores.loss, progress.step, 0
