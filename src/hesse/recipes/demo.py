@@ -62,15 +62,15 @@ class DemoPlan:
     seed: int = 0
     engine: str = "gfn2"
     molecules: tuple[str, ...] = ()
-    steps: int = 1500
+    steps: int = 4000
     near: int = 24
     far: int = 4
     unseen: int = 10
     unseen_samples: int = 6
     validation: float = 0.06
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
-    model: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=lambda: {"cutoff": 5.0, "longest": 4.5, "sensitivities": 10})
+    training: dict[str, Any] = field(default_factory=lambda: {"validate_every": 200, "checkpoint_every": 200})
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
