@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hesse.errors import WriteError
-from hesse.files import exclusive, write_aside, write_text
+from hesse.errors import FileFormatError, RequestError, WriteError
+from hesse.files import exclusive, require_file, require_target, write_aside, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -134,3 +134,29 @@ except RequestError as error:
     assert str(tmp_path) in held.stdout
     free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert free.returncode == 0, free.stderr
+
+
+def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
+    source = tmp_path / "in.h5"
+    source.write_text("precious")
+    require_target(tmp_path / "out.h5", source)
+    link = tmp_path / "link.h5"
+    link.symlink_to(source)
+    for target, reply in (
+        (source, "would be overwritten"),
+        (link, "would be overwritten"),
+        (tmp_path / "sub" / ".." / "in.h5", "no folder"),
+        (tmp_path, "this is a folder"),
+        (tmp_path / "nowhere" / "out.h5", "no folder .*nowhere"),
+    ):
+        with pytest.raises(RequestError, match=reply):
+            require_target(target, tmp_path / "absent.h5", source)
+
+
+def test_what_is_no_file_is_called_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"this is a folder, expected a model file"):
+        require_file(tmp_path, "model file")
+    with pytest.raises(FileFormatError, match=r"there is no such file"):
+        require_file(tmp_path / "absent")
+    with pytest.raises(WriteError, match="it is a folder"), write_aside(tmp_path):
+        pass

@@ -1,4 +1,5 @@
-"""Writing files so that nothing is ever half written: beside the target, flushed to disk, then renamed over it."""
+"""Files: asked for before the work, and written so that nothing is ever half written (beside the target, flushed to
+disk, then renamed over it)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hesse.errors import RequestError, WriteError
+from hesse.errors import FileFormatError, RequestError, WriteError
 
-__all__ = ["exclusive", "write_aside", "write_text"]
+__all__ = ["exclusive", "require_file", "require_target", "write_aside", "write_text"]
+
+
+def require_file(path: str | Path, what: str = "file") -> None:
+    """Raise FileFormatError unless `path` is a file. `what`: the kind of file expected, for the message."""
+    path = Path(path)
+    if path.is_dir():
+        raise FileFormatError(f"{path}: this is a folder, expected a {what}")
+    if not path.is_file():
+        raise FileFormatError(f"{path}: there is no such {what}")
+
+
+def require_target(target: str | Path, *inputs: str | Path) -> None:
+    """Say before the work, not after it, that its result could not be written.
+
+    Raises:
+        RequestError: `target` is a folder, its folder is missing, or it is one of `inputs`, which would be lost.
+    """
+    target = Path(target)
+    if target.is_dir():
+        raise RequestError(f"{target}: this is a folder, expected the name of a file to write")
+    if not target.absolute().parent.is_dir():
+        raise RequestError(f"{target}: there is no folder {target.absolute().parent}. Create it first.")
+    for source in map(Path, inputs):
+        if target.exists() and source.exists() and target.samefile(source):
+            raise RequestError(f"{target}: this is an input, and would be overwritten. Choose another name.")
 
 
 @contextmanager
@@ -24,6 +50,8 @@ def write_aside(target: str | Path) -> Iterator[Path]:
         WriteError: the disk is full, the folder is missing or not writable.
     """
     target = Path(target)
+    if target.is_dir():
+        raise WriteError(f"cannot write {target}: it is a folder")
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         if not target.parent.is_dir():

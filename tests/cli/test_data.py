@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import hesse.cli.data  # noqa: F401  (adds the verbs)
 from hesse.cli.app import app
 from hesse.datasets import Dataset, data_card, read_dataset, write_dataset
-from hesse.errors import FileFormatError, HesseError, IdentityError, LabelValueError, UnitError, WriteError
+from hesse.errors import FileFormatError, HesseError, IdentityError, LabelValueError, RequestError, UnitError
 from hesse.models import HipnnConfig, build_model, save_model
 from oracles import Morse, crystal, labelled, molecules
 
@@ -77,7 +77,7 @@ def test_requests_that_cannot_be(tmp_path: Path, data: Dataset) -> None:
     with pytest.raises(FileFormatError, match=r"written as \.h5"):  # before anything is read
         run("convert", tmp_path / "none.h5", tmp_path / "b.csv")
     write_dataset(tmp_path / "a.h5", data)
-    with pytest.raises(WriteError, match="no folder"):
+    with pytest.raises(RequestError, match="no folder"):
         run("convert", tmp_path / "a.h5", tmp_path / "missing" / "b.h5")
     with pytest.raises(UnitError, match="--energy-unit"):
         run("info", tmp_path / "a.npz")

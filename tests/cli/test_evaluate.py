@@ -157,7 +157,7 @@ def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, fi
         (("{folder}/none.hesse", "{file}"), "no such model file"),
         (("{file}", "{file}"), "not a readable .hesse file"),
         (("{model}", "{file}", "--json", "{folder}/nowhere/errors.json"), "no folder"),
-        (("{model}", "{file}", "--device", "abacus"), "--device"),
+        (("{model}", "{file}", "--device", "abacus"), 'device "abacus"'),
         (("{model}", "{file}", "--dtype", "float8"), "float8"),
         (("{model}", "{file}", "--max-atoms", "0"), "--max-atoms"),
         (("{model}",), "DATA"),

@@ -40,4 +40,4 @@ def test_kcal_per_mol_is_the_thermochemical_one() -> None:
 
 
 def test_rounding_is_not_called_noise() -> None:
-    assert (floor_number(3e-16), floor_number(0.02), floor_number(None)) == ("< 1e-06", "0.0200", "–")
+    assert (floor_number(3e-16), floor_number(0.02), floor_number(None)) == ("< 1.0e-6", "0.0200", "–")

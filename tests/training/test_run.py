@@ -13,7 +13,7 @@ import yaml
 from tiny_run import OPTIONS, ORACLE, assert_same_run, record
 
 from hesse.datasets import Dataset, write_dataset
-from hesse.errors import FileFormatError, RequestError
+from hesse.errors import ConfigError, FileFormatError, MissingLabelError, RequestError
 from hesse.models import load_model
 from hesse.training import load_config
 from hesse.training.run import run
@@ -74,6 +74,20 @@ def test_a_refused_run_leaves_the_folder_as_it_was(path: Path) -> None:
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     run(load_config(path, ["seed=3"]), restart=True, quiet=True)
     assert load_config(out / "config.yaml").seed == 3
+
+
+def test_a_run_that_never_began_does_not_stand_in_the_way(path: Path) -> None:
+    with pytest.raises(MissingLabelError, match="hessian"):
+        run(load_config(path, ["weights.hessian=1"]), quiet=True)
+    write_dataset(path.parent / "train.h5", data([3, 4, 5, 2, 4, 3], seed=9))  # other data under the same name
+    assert run(load_config(path), quiet=True).steps == 6
+
+
+def test_a_device_that_is_not_there_is_a_wrong_request(path: Path) -> None:
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(ConfigError, match=f'device "{device}" cannot be used here'):
+            run(load_config(path, [f"device={device}"]), quiet=True)
+    assert not (path.parent / "out").exists()
 
 
 def test_validation_data_of_their_own(path: Path) -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
+from typing import NoReturn
 
 import typer
 
-from hesse.errors import HesseError, InterruptedRunError
+from hesse.errors import HesseError, InterruptedRunError, WriteError
 
 app = typer.Typer(
     name="hesse",
@@ -24,21 +27,55 @@ def _register() -> None:
     from hesse.cli import data, demo, evaluate, labels, train  # noqa: F401  (importing a module adds its verbs)
 
 
-def main() -> None:
-    """Entry point. Exit codes: 0 done; 1 the work failed; 2 the request was wrong."""
-    _register()
+def _run() -> None:
     try:
         app(standalone_mode=True)
+    except SystemExit as end:
+        if end.code == _TYPER_INTERRUPTED:
+            raise KeyboardInterrupt from None
+        sys.stdout.flush()  # a full disk behind standard output is met here, not at the end of the interpreter
+        raise
+
+
+_TYPER_INTERRUPTED = 130
+"""Typer's own exit code after Ctrl-C, which it does not speak of."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done; 1 the work failed; 2 the request was wrong."""
+    try:
+        _register()
+        _run()
     except HesseError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(InterruptedRunError.exit_code)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        _silence()
+        sys.exit(WriteError.exit_code)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            _defect()
+        print(f"{WriteError.__name__}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        _silence()
+        sys.exit(WriteError.exit_code)
     except Exception:
-        traceback.print_exc()
-        print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
-        sys.exit(1)
+        _defect()
+
+
+def _defect() -> NoReturn:
+    traceback.print_exc()
+    print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
+    sys.exit(1)
+
+
+def _silence() -> None:
+    """What is left for standard output has nowhere to go; the interpreter must not try again at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ def convert(
 ) -> None:
     """Read a data set, check it, and write it as HDF5 or extended XYZ."""
     from hesse import datasets
+    from hesse.files import require_target
 
     datasets.require_writable_suffix(target)
+    require_target(target, source)
     dataset = datasets.read_dataset(source, check=False, energy_unit=energy_unit, length_unit=length_unit)
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
@@ -69,8 +71,10 @@ def info(
     """Show what a data set or a model file holds: labels, units, noise, consistency, curvature; provenance."""
     import json
 
-    from hesse.files import write_text
+    from hesse.files import require_target, write_text
 
+    if json_file is not None:
+        require_target(json_file, file)
     if file.suffix.lower() == ".hesse":
         from hesse.models import read_model_header
 

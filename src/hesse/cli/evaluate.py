@@ -42,13 +42,16 @@ def evaluate(
     import torch
 
     from hesse.datasets import read_dataset
+    from hesse.devices import require_device
     from hesse.evaluation import assess, require_known_elements
+    from hesse.files import require_target
     from hesse.models import load_model, read_model_header
     from hesse.reports import error_tables, print_tables
 
-    _require_folder(json)
+    if json is not None:
+        require_target(json, model, *data)
     provenance = read_model_header(model)["provenance"]
-    potential = load_model(model, device=_device(device))
+    potential = load_model(model, device=require_device(device))
     sets = [read_dataset(path) for path in data]
     for dataset in sets:  # before any long work
         require_known_elements(potential, dataset)
@@ -77,26 +80,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """The stems, or whole paths for those whose stem is not theirs alone."""
     stems = Counter(path.stem for path in paths)
     return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from hesse.errors import ConfigError
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f'--device: "{name}" cannot be used here ({first}). Use --device cpu.') from error
-    return name
-
-
-def _require_folder(target: Path | None) -> None:
-    from hesse.errors import RequestError
-
-    if target is not None and not target.resolve().parent.is_dir():
-        raise RequestError(f"--json {target}: there is no folder {target.resolve().parent}. Create it first.")
 
 
 def _write_rows(target: Path, rows: Sequence[Row]) -> None:

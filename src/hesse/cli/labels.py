@@ -33,15 +33,17 @@ def nms(
 ) -> None:
     """Normal-mode samples: displacements of each molecule as its harmonic well has them at a temperature."""
     from hesse import __version__
-    from hesse.datasets import Dataset, read_dataset, write_dataset
+    from hesse.datasets import Dataset, read_dataset, require_writable_suffix, write_dataset
     from hesse.errors import WorkError
+    from hesse.files import require_target
     from hesse.sampling import NormalModeSampling, sample_normal_modes
     from hesse.structures import Labels
 
     sampling = NormalModeSampling(
         temperatures=tuple(temperature or (300.0,)), count=count, seed=seed, relax=relax, fmax=fmax, floor=floor
     )
-    _require_writable(output)
+    require_writable_suffix(output)
+    require_target(output, source)
     molecules = read_dataset(source, check=False).structures
     result = sample_normal_modes(molecules, engine, sampling, workers=workers, quiet=quiet)
     for failure in result.failures[:_SHOWN]:
@@ -62,7 +64,9 @@ def nms(
         },
     )
     write_dataset(output, made)
-    typer.echo(f"{output}: {len(made)} geometries of {len(molecules)} molecules ({result.level})")
+    sampled = len({s.group for s in made.structures})
+    of = f"{sampled}" if sampled == len(molecules) else f"{sampled} of {len(molecules)}"
+    typer.echo(f"{output}: {len(made)} geometries of {of} molecules ({result.level})")
 
 
 @app.command()
@@ -88,9 +92,11 @@ def label(
     """Energies, forces and curvature from an engine. Interrupted, the same command continues; failures are records."""
     from hesse.datasets import read_dataset
     from hesse.engines import Differences
+    from hesse.files import require_target
     from hesse.labelling import LabelRequest, ledger_path
     from hesse.labelling import label as run_campaign
 
+    require_target(output, source)
     request = LabelRequest(probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
     differences = Differences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
     report = run_campaign(
@@ -128,13 +134,3 @@ _SHOWN = 10
 def _and_more(count: int) -> None:
     if count > _SHOWN:
         typer.echo(f"  ... and {count - _SHOWN} more", err=True)
-
-
-def _require_writable(output: Path) -> None:
-    """Say before the work, not after it, that its result could not be written."""
-    from hesse.errors import RequestError
-
-    if output.suffix.lower() not in (".h5", ".hdf5", ".extxyz", ".xyz"):
-        raise RequestError(f"{output}: data sets are written as .h5 or .extxyz")
-    if not output.absolute().parent.is_dir():
-        raise RequestError(f"{output}: there is no folder {output.absolute().parent}. Create it first.")

@@ -17,6 +17,7 @@ import numpy as np
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
+from hesse.files import require_file
 from hesse.structures import Labels, Structure
 
 __all__ = ["read_arrays"]
@@ -40,8 +41,7 @@ def read_arrays(
             f"{path}: .npz files state no units. Give both, for example `--energy-unit eV --length-unit angstrom` "
             "(forces are taken as energy/length, Hessians as energy/length²)"
         )
-    if not path.is_file():
-        raise FileFormatError(f"{path}: there is no such file")
+    require_file(path)
     try:
         # numpy leaves a file open that it cannot read; this one is ours to close.
         with open(path, "rb") as handle:

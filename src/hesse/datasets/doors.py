@@ -16,6 +16,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError
+from hesse.files import require_file
 from hesse.structures import Labels, from_ase
 from hesse.structures.ragged import owners_of
 
@@ -137,8 +138,7 @@ def _require_finite(dataset: Dataset) -> None:
 
 
 def _read_geometries(path: Path, kind: str) -> Dataset:
-    if not path.is_file():
-        raise FileFormatError(f"{path}: there is no such file")
+    require_file(path)
     try:
         frames = read_with_ase(path, index=":", format=kind)
     except Exception as error:  # each reader raises what it likes

@@ -23,7 +23,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError
-from hesse.files import write_aside
+from hesse.files import require_file, write_aside
 from hesse.structures import Labels, Structure, from_ase
 
 __all__ = ["read_extxyz", "write_extxyz"]
@@ -117,8 +117,7 @@ class _Frame:
 
 
 def _frames(path: Path) -> Iterator[_Frame]:
-    if not path.is_file():
-        raise FileFormatError(f"{path}: there is no such file")
+    require_file(path)
     number, index = 0, 0
     try:
         with open(path, encoding="utf-8") as handle:

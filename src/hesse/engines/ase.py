@@ -97,7 +97,7 @@ def _stress(atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:
 class EngineCalculator(Calculator):
     """An engine as an ASE calculator (energy, forces, stress of crystals), for ASE's optimisers and dynamics."""
 
-    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012 (ASE declares it so)
 
     def __init__(self, engine: Engine, structure: Structure) -> None:
         super().__init__()
@@ -125,7 +125,8 @@ class EngineCalculator(Calculator):
         labels = self.engine.compute(here, Request(energy=True, forces=True, stress=stress))
         assert labels.energy is not None
         assert labels.forces is not None
-        self.results = {"energy": float(labels.energy[0]), "forces": labels.forces.numpy()}
+        energy = float(labels.energy[0])
+        self.results = {"energy": energy, "free_energy": energy, "forces": labels.forces.numpy()}
         if labels.stress is not None:
             matrix = labels.stress[0].numpy()
             self.results["stress"] = matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]

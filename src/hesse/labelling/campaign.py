@@ -15,9 +15,10 @@ from types import FrameType
 import torch
 
 from hesse import __version__
-from hesse.datasets import Dataset, identity_defects, write_dataset
+from hesse.datasets import Dataset, identity_defects, require_writable_suffix, write_dataset
 from hesse.engines import Differences, Engine, make_engine
 from hesse.errors import ConfigError, InterruptedRunError, RequestError, WorkError
+from hesse.files import require_target
 from hesse.labelling.ledger import Ledger, Record, digest_of, geometry_digest
 from hesse.labelling.payload import labels_from_bytes, labels_to_bytes
 from hesse.probes import ProbeStream, make_probe
@@ -30,6 +31,9 @@ __all__ = ["Failure", "LabelReport", "LabelRequest", "label", "ledger_path", "re
 GROSS = 0.1
 """Labels whose identities, or whose own error estimate, are off by more than this fraction of the label's root mean
 square are recorded as failed. Sound engines stay below 0.02."""
+
+_NAMED = 3
+"""Structures named for each reason of failure."""
 
 NEGLIGIBLE = {"forces": 0.05, "hvp": 0.1, "hessian": 0.1}
 """eV/Å and eV/Å²; defects below this are never held against a label, however small the label is. Density functionals on
@@ -90,7 +94,7 @@ class LabelReport:
     engine_seconds: float
 
     def failures_by_reason(self) -> list[tuple[int, str]]:
-        """How often each reason occurs (ids taken out), most frequent first."""
+        """How often each reason occurs and the first ids it befell, most frequent first."""
         return _by_reason(self.failures)
 
 
@@ -172,10 +176,9 @@ def _check(chosen: Sequence[Structure], engine: str | Engine, output: str | Path
         raise RequestError(f'the id "{twice}" stands {times} times; ids name structures and must differ')
     if not isinstance(engine, str) and workers:
         raise RequestError("processes make their own engines: give the engine as text, or workers=0")
-    if output is not None and Path(output).suffix.lower() not in (".h5", ".hdf5", ".extxyz", ".xyz"):
-        raise RequestError(f"labels are written as .h5 or .extxyz, got {output}")
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise RequestError(f"{output}: there is no folder {Path(output).absolute().parent}. Create it first.")
+    if output is not None:
+        require_writable_suffix(output)
+        require_target(output)
 
 
 def _how_to_resume(finished: int, total: int, output: str | Path | None) -> str:
@@ -309,5 +312,11 @@ def _report(
 
 
 def _by_reason(failures: Sequence[Failure]) -> list[tuple[int, str]]:
-    reasons = Counter(f.reason.replace(f'structure "{f.id}": ', "") for f in failures)
-    return [(count, reason) for reason, count in reasons.most_common()]
+    ids: dict[str, list[str]] = {}
+    for failure in failures:
+        ids.setdefault(failure.reason.replace(f'structure "{failure.id}": ', ""), []).append(failure.id)
+    found = []
+    for reason, of in sorted(ids.items(), key=lambda item: -len(item[1])):
+        names = ", ".join(f'"{name}"' for name in of[:_NAMED]) + (", ..." if len(of) > _NAMED else "")
+        found.append((len(of), f"{reason} ({names})"))
+    return found

@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from hesse import __version__
 from hesse.errors import ConfigError, FileFormatError, UnknownOptionError, nearest_name
-from hesse.files import write_aside
+from hesse.files import require_file, write_aside
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.potential import Potential
 
@@ -64,8 +64,7 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
         FileFormatError: no model file, damaged, or of a newer version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileFormatError(f"{path}: there is no such model file")
+    require_file(path, "model file")
     try:
         with safe_open(path, "pt") as handle:
             meta = handle.metadata() or {}

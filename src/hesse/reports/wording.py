@@ -37,7 +37,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def floor_number(value: float | None) -> str:
     """A noise floor. Labels that obey every symmetry to rounding show none, which is no claim that they have none."""
-    return f"< {NEGLIGIBLE:g}" if value is not None and value < NEGLIGIBLE else number(value)
+    return f"< {number(NEGLIGIBLE)}" if value is not None and value < NEGLIGIBLE else number(value)
 
 
 def signed(value: float, digits: int = 0) -> str:

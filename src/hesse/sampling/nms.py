@@ -69,6 +69,10 @@ class NormalModeSampling:
             raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
         if len({nms_tag(t) for t in self.temperatures}) < len(self.temperatures):
             raise ConfigError(f"temperatures must differ, got {self.temperatures}")
+        if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
+            raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
+        if not (np.isfinite(self.floor) and self.floor > 0):
+            raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.floor}")
         if self.count < 1:
             raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
 

@@ -92,10 +92,10 @@ class TrainConfig(_Config):
     validate_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     early_stopping: int | None = Field(None, ge=1, description="validations without a new best loss; null for never")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null for its default")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
     tensorboard: bool = False
 
 

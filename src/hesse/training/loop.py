@@ -20,6 +20,7 @@ from torch import Tensor
 from hesse import __version__
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
+from hesse.devices import require_device
 from hesse.errors import (
     InterruptedRunError,
     NonFiniteLossError,
@@ -91,10 +92,12 @@ def train(
         UnknownElementError: validation data hold an element that training data lack.
         FileFormatError: the folder holds a run with another configuration or other data.
         RequestError: another process trains in this folder.
+        ConfigError: the device cannot be used here.
         NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
         InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
     """
     config = config or TrainConfig()
+    require_device(config.device)
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from hesse.datasets import Dataset, Split, read_dataset
+from hesse.devices import require_device
 from hesse.errors import FileFormatError, WriteError
 from hesse.files import write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
@@ -18,11 +19,12 @@ __all__ = ["run"]
 
 def run(config: RunConfig, *, restart: bool = False, quiet: bool = False) -> TrainResult:
     """Do what a `RunConfig` says. The output folder also receives `config.yaml` and, where validation structures were
-    held out of the training file, `split.json` with their ids (an existing one is used again).
+    held out of the training file, `split.json` with their ids (a continued run uses it again).
 
     Raises:
         RequestError: unreadable data, a split that does not fit; and all that `train` raises.
     """
+    require_device(config.device)
     try:
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,7 +36,7 @@ def run(config: RunConfig, *, restart: bool = False, quiet: bool = False) -> Tra
             f"{config.output}: this run was started with another configuration of its data. Use another output "
             "folder, or --restart to begin again here."
         )
-    training, validation = _data(config.data, config.output, config.seed, restart=restart)
+    training, validation = _data(config.data, config.output, config.seed, continued=continued)
     if not continued:  # what a continued run was started with stays on record
         write_text(record, yaml.safe_dump(_anywhere(config).model_dump(mode="json"), sort_keys=False))
     plain = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
@@ -56,12 +58,12 @@ def _anywhere(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update=data), "output": config.output.resolve()})
 
 
-def _data(data: DataConfig, output: Path, seed: int, *, restart: bool) -> tuple[Dataset, Dataset]:
+def _data(data: DataConfig, output: Path, seed: int, *, continued: bool) -> tuple[Dataset, Dataset]:
     whole = read_dataset(data.train)
     if data.validation is not None:
         return whole, read_dataset(data.validation)
     path = output / "split.json"
-    if path.exists() and not restart:
+    if continued and path.exists():
         parts = Split.read(path).apply(whole)
         return parts["train"], parts["validation"]
     training, validation = whole.split(

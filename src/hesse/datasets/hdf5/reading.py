@@ -15,6 +15,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, REQUIRED, VERSION, Content, checksum_of
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, UnitError, nearest_name
+from hesse.files import require_file
 from hesse.structures import Labels, Structure
 
 __all__ = ["load_content", "read_hdf5"]
@@ -79,8 +80,7 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
 
 def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
     """Everything in the file, checked for shape and damage: arrays, units, attributes."""
-    if not path.is_file():
-        raise FileFormatError(f"{path}: there is no such file")
+    require_file(path)
     try:
         # Locks are a nuisance on shared file systems, and a file in its place is never written to.
         with h5py.File(path, "r", locking="best-effort") as file:

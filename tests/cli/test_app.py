@@ -1,0 +1,82 @@
+"""What the program's entry adds to the verbs: interruption, a closed or full standard output, inputs kept from harm."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import hesse.datasets
+from hesse.cli import app as command_line
+from hesse.datasets import Dataset, write_dataset
+from hesse.models import Hipnn, HipnnConfig, save_model
+from oracles import Morse, labelled, molecules
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "data.h5"
+    write_dataset(path, labelled(Morse(), molecules([3, 4], 0)))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr("sys.argv", ["hesse", *(str(a) for a in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        command_line.main()
+    return int(stop.value.code or 0)
+
+
+def raising(error: BaseException) -> object:
+    def read(*arguments: object, **options: object) -> Dataset:
+        raise error
+
+    return read
+
+
+def test_ctrl_c_says_so(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(hesse.datasets, "read_dataset", raising(KeyboardInterrupt()))
+    assert run(monkeypatch, "info", file) == 1
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_a_defect_is_called_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for defect in (ZeroDivisionError("oops"), OSError(errno.EIO, "Input/output error")):
+        monkeypatch.setattr(hesse.datasets, "read_dataset", raising(defect))
+        assert run(monkeypatch, "info", file) == 1
+        assert "defect in Hesse" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output(file: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "hesse", "info", str(file)], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "WriteError: standard output: No space left on device\n"
+
+
+def test_no_verb_writes_over_its_input(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.hesse"
+    torch.manual_seed(0)
+    save_model(model, Hipnn(HipnnConfig(features=4, sensitivities=4, blocks=1, onsite_layers=1), (1, 6, 8)), {})
+    before = file.read_bytes(), model.read_bytes()
+    for words in (
+        ("convert", file, file),
+        ("label", file, file, "--engine", "ase:closed_form_engines:morse"),
+        ("sample", "nms", file, file, "--engine", "ase:closed_form_engines:morse"),
+        ("info", file, "--json", file),
+        ("evaluate", model, file, "--json", file),
+        ("evaluate", model, file, "--json", model),
+    ):
+        assert run(monkeypatch, *words) == 2
+        assert "this is an input" in capsys.readouterr().err
+    assert (file.read_bytes(), model.read_bytes()) == before
