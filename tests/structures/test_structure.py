@@ -75,3 +75,12 @@ def test_atoms_on_top_of_each_other_are_named() -> None:
     for s in (atom(), molecule(8, 1), crystal()):
         s.require_separated_atoms()
     assert atom().closest_pair()[0] == np.inf
+
+
+def test_a_nameless_structure_is_named_so_that_people_find_it() -> None:
+    water = Structure([8, 1, 1], [[0, 0, 0], [0, 0, 0.96], [0.93, 0, -0.24]])
+    formula, _, digest = water.id.partition("-")
+    assert formula == "H2O"
+    assert len(digest) == 16
+    with pytest.raises(GeometryError, match='"unknown-'):
+        Structure([0, 200], [[0, 0, 0], [0, 0, 1]])

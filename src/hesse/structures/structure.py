@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError
@@ -29,7 +30,7 @@ class Structure:
     Attributes:
         numbers: atomic numbers, `[atoms]`.
         positions: Å, `[atoms, 3]`.
-        id: stable name; by default a digest of the content.
+        id: stable name; by default the formula and a digest of the content.
         cell: lattice vectors as rows, Å, `[3, 3]`; zeros where there is none.
         pbc: which of the three directions repeat.
         charge: total charge in e.
@@ -86,7 +87,9 @@ class Structure:
         for array in (self.numbers, np.round(self.positions, 8) + 0.0, np.round(self.cell, 8) + 0.0):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(f"{self.pbc}{self.charge}{self.multiplicity}".encode())
-        return digest.hexdigest()
+        named = self.numbers.ndim == 1 and all(1 <= z <= 118 for z in self.numbers)
+        formula = Symbols(self.numbers).get_chemical_formula() if named else "unknown"
+        return f"{formula}-{digest.hexdigest()}"
 
     def __len__(self) -> int:
         return len(self.numbers)
