@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_hdf5 import mixed, require_equal
 
 from hesse.datasets import Dataset, read_extxyz, write_extxyz
-from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, MissingLabelError, RequestError
 from hesse.structures import Labels
 from hesse.units import ENERGY, LENGTH
 from oracles import Morse, atom, labelled, molecules
@@ -227,3 +227,40 @@ def test_truncation_anywhere_is_an_error_or_a_whole_number_of_frames(tmp_path: P
             # A last number that lost digits cannot be told from a short one; a lost number can.
             assert len(data) == (1 if end <= first else 2)
             assert " " not in whole[end:].split("\n")[0]
+
+
+FOREIGN = """2
+Properties=species:S:1:pos:R:3:forces:R:3:REF_forces:R:3 energy=-3 REF_energy=-4 name="0012" dipole="1 2 3"
+H 0 0 0   0 0 1  0 0 5
+H 0 0 0.8 0 0 -1 0 0 -5
+"""
+
+
+def test_labels_under_other_names_are_listed_and_can_be_taken(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.xyz"
+    path.write_text(FOREIGN)
+    plain = read_extxyz(path)
+    assert set(plain.unread) == {"REF_forces", "REF_energy", "name", "dipole"}
+    assert plain.select([0]).unread == plain.unread
+    assert float(plain.labels.energy[0]) == -3.0
+    taken = read_extxyz(path, rename={"REF_forces": "forces", "REF_energy": "energy", "name": "structure_id"})
+    assert taken.structures[0].id == "0012"
+    assert float(taken.labels.energy[0]) == -4.0
+    assert taken.labels.forces[:, 2].tolist() == [5.0, -5.0]
+    with pytest.raises(RequestError, match=r'no frame has "REF_enrgy". Did you mean "REF_energy"'):
+        read_extxyz(path, rename={"REF_enrgy": "energy"})
+
+
+def test_a_missing_label_points_to_its_other_name(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.xyz"
+    path.write_text(FOREIGN.replace(":forces:R:3:REF_forces", ":other:R:3:REF_forces"))
+    with pytest.raises(MissingLabelError, match=r"hesse convert --rename REF_forces=forces"):
+        read_extxyz(path).require("forces")
+    with pytest.raises(MissingLabelError, match=r"loss weights\.$"):
+        read_extxyz(path).require("hvp")
+
+
+def test_what_hesse_writes_it_reads_to_the_last_key(tmp_path: Path) -> None:
+    data = labelled(Morse(), molecules([3, 4], 0), hessian=True)
+    write_extxyz(tmp_path / "a.xyz", data)
+    assert read_extxyz(tmp_path / "a.xyz").unread == ()

@@ -30,6 +30,10 @@ def convert(
     symmetrise: Annotated[bool, typer.Option("--symmetrise", help="Replace each Hessian by (H + Hᵀ)/2.")] = False,
     level: Annotated[str | None, typer.Option(help="Level of theory, kept with the data.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag of all structures; errors are reported by tag.")] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="A key or column of extended XYZ: REF_forces=forces; several times."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
     check: Annotated[bool, typer.Option(help="Refuse NaN, overlaps, and curvature that contradicts forces.")] = True,
     quiet: Quiet = False,
@@ -40,7 +44,9 @@ def convert(
 
     datasets.require_writable_suffix(target)
     require_target(target, source)
-    dataset = datasets.read_dataset(source, check=False, energy_unit=energy_unit, length_unit=length_unit)
+    dataset = datasets.read_dataset(
+        source, check=False, energy_unit=energy_unit, length_unit=length_unit, rename=_renames(rename or [])
+    )
     if limit is not None and limit < len(dataset):
         dataset = dataset.select(range(limit))
     if negate_forces:
@@ -91,6 +97,18 @@ def info(
         write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
+def _renames(words: list[str]) -> dict[str, str]:
+    from hesse.errors import ConfigError
+
+    found = {}
+    for word in words:
+        old, equals, new = word.partition("=")
+        if not (old and equals and new):
+            raise ConfigError(f'--rename: expected OLD=NEW, for example REF_forces=forces, got "{word}"')
+        found[old] = new
+    return found
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 Rows = list[tuple[str, str]]
@@ -106,6 +124,7 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
         ("groups", f"{card['groups']}"),
         ("units", "eV, Å"),
         *((key, str(value)) for key, value in card["attributes"].items()),
+        *([("not read", ", ".join(card["unread"]))] if card["unread"] else []),
         ("data hash", card["data_hash"]),
     ]
     labels: Rows = []

@@ -44,6 +44,7 @@ def data_card(dataset: Dataset) -> dict[str, Any]:
         "charged": sum(s.charge != 0 for s in dataset.structures),
         "groups": len({s.group for s in dataset.structures if s.group}),
         "attributes": dict(dataset.attributes),
+        "unread": list(dataset.unread),
         "units": {"energy": "eV", "length": "Å"},
         "tags": _tags(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),

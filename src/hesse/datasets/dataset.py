@@ -38,12 +38,14 @@ class Dataset:
         labels: all labels, float64, in the same order.
         attributes: what is known of the labels as a whole: `level` (of theory), `engine`, `step`, `code_version`, ...
         source: the file it came from, for messages.
+        unread: columns and keys of that file that were not understood: labels under other names, perhaps.
     """
 
     structures: tuple[Structure, ...]
     labels: Labels
     attributes: Mapping[str, str] = field(default_factory=dict)
     source: str = "memory"
+    unread: tuple[str, ...] = ()
     _pairs: dict[float, PairTable] = field(default_factory=dict, init=False, repr=False)
     _numbers: Tensor = field(init=False, repr=False)
     _positions: Tensor = field(init=False, repr=False)
@@ -93,6 +95,7 @@ class Dataset:
             self.labels.select(chosen),
             attributes=self.attributes,
             source=self.source,
+            unread=self.unread,
         )
 
     def where(self, keep: Callable[[Structure], bool]) -> Dataset:
@@ -159,8 +162,15 @@ class Dataset:
                 held = [n for n in ("energy", "forces", "hvp", "hessian", "stress") if self.labels.mask(n).any()]
                 raise MissingLabelError(
                     f"{self.source}: no structure holds the label {name!r} (found: {', '.join(held) or 'none'}). "
-                    "Label the structures with `hesse label`, or change the loss weights."
+                    "Label the structures with `hesse label`, or change the loss weights." + self._hint(name)
                 )
+
+    def _hint(self, label: str) -> str:
+        """What to do when the label stands in the file under another name (`REF_forces`)."""
+        other = next((key for key in self.unread if label in key.lower()), None)
+        if other is None:
+            return ""
+        return f" If {other} is what you mean: `hesse convert --rename {other}={label}`."
 
     def data_hash(self) -> str:
         """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""

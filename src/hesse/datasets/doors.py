@@ -15,7 +15,7 @@ from hesse.datasets.consistency import Consistency, require_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
-from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError
+from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError
 from hesse.files import require_file
 from hesse.structures import Labels, from_ase
 from hesse.structures.ragged import owners_of
@@ -40,7 +40,12 @@ _GEOMETRIES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def read_dataset(
-    path: str | Path, *, check: bool = True, energy_unit: str | None = None, length_unit: str | None = None
+    path: str | Path,
+    *,
+    check: bool = True,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    rename: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Read a data set: `.h5`/`.hdf5`, `.extxyz`/`.xyz` (eV, Å unless told otherwise), `.npz` (units must be told), or a
     geometry without labels (`POSCAR`, `.cif`, `.pdb`, `.sdf`, …).
@@ -48,6 +53,7 @@ def read_dataset(
     Args:
         check: judge what was read, see `check_dataset`.
         energy_unit, length_unit: units of a file that does not state them.
+        rename: extended XYZ only: keys and columns under names of the file's own, `{"REF_energy": "energy"}`.
 
     Raises:
         FileFormatError: an unknown kind of file, or one that is truncated or damaged.
@@ -57,10 +63,14 @@ def read_dataset(
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    if rename and suffix not in _XYZ:
+        raise RequestError(f"{path}: only keys and columns of extended XYZ can be renamed, not those of {suffix}")
     if suffix in _HDF5:
         dataset = read_hdf5(path, energy_unit=energy_unit, length_unit=length_unit)
     elif suffix in _XYZ:
-        dataset = read_extxyz(path, energy_unit=energy_unit or "eV", length_unit=length_unit or "angstrom")
+        dataset = read_extxyz(
+            path, energy_unit=energy_unit or "eV", length_unit=length_unit or "angstrom", rename=rename
+        )
     elif suffix == ".npz":
         dataset = read_arrays(path, energy_unit=energy_unit, length_unit=length_unit)
     elif suffix in _GEOMETRIES or path.name.upper().startswith(("POSCAR", "CONTCAR")):

@@ -22,7 +22,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.transforms import from_units
-from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError, nearest_name
 from hesse.files import require_file, write_aside
 from hesse.structures import Labels, Structure, from_ase
 
@@ -33,6 +33,9 @@ _ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
 """Attributes of the data set with a key of their own; others are written as `hesse_NAME`."""
 _ERROR_KEYS: Final = ("energy_error", "forces_error", "hessian_error")
 _SCALARS: Final = ("energy", *_ERROR_KEYS)
+_OTHER_KEYS: Final = (
+    "numbers", "positions", "charge", "multiplicity", "forces", "stress", "hessian", "atomic_energies", "hvp_error"
+)  # fmt: skip
 _PAIR: Final = re.compile(
     r"""([^\s="'\[{]+)                                    # key
     (?:\s*=\s*("[^"\\]*(?:\\.[^"\\]*)*"              # = "text", 'text', {list}, [list] or word
@@ -45,12 +48,20 @@ _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_extxyz(path: str | Path, *, energy_unit: str = "eV", length_unit: str = "angstrom") -> Dataset:
+def read_extxyz(
+    path: str | Path,
+    *,
+    energy_unit: str = "eV",
+    length_unit: str = "angstrom",
+    rename: Mapping[str, str] | None = None,
+) -> Dataset:
     """Read all frames of an extended (or plain) XYZ file; every label is optional. Labels are not judged here.
 
-    Frames without `structure_id` are named after their content.
+    Frames without `structure_id` are named after their content. `rename` maps keys and columns of the file to the
+    names in docs/formats.md (`{"REF_forces": "forces"}`), and wins over what bears that name already.
 
     Raises:
+        RequestError: a name in `rename` that no frame has.
         FileFormatError: truncated, or lines that are not of the format; the message names frame and line.
         LabelShapeError, LabelValueError: a label that does not fit its frame or is no number.
         GeometryError: a frame that is no structure.
@@ -61,8 +72,11 @@ def read_extxyz(path: str | Path, *, energy_unit: str = "eV", length_unit: str =
     labels: list[Labels] = []
     attributes: dict[str, set[str]] = {}
     frame_of: dict[str, int] = {}
+    unread: dict[str, None] = {}
+    missing = set(rename or {})
     for frame in _frames(path):
-        atoms = frame.atoms()
+        atoms = frame.atoms(rename or {}, missing)
+        unread |= dict.fromkeys(_unread(atoms))
         try:
             structure = _structure_of(atoms)
             if structure.id in frame_of:
@@ -76,9 +90,12 @@ def read_extxyz(path: str | Path, *, energy_unit: str = "eV", length_unit: str =
             attributes.setdefault(key, set()).add(value)
     if not structures:
         raise FileFormatError(f"{path}: the file is empty; expected at least one frame")
+    if missing:
+        known = nearest_name(min(missing), unread) if unread else "It has no keys but the known ones."
+        raise RequestError(f'{path}: --rename: no frame has "{min(missing)}". {known}')
     found, merged = from_units(structures, Labels.concatenate(labels), energy=energy_unit, length=length_unit)
     joined = {key: "; ".join(sorted(values)) for key, values in attributes.items()}
-    return Dataset(found, merged, attributes=joined, source=str(path))
+    return Dataset(found, merged, attributes=joined, source=str(path), unread=tuple(unread))
 
 
 @dataclass(frozen=True)
@@ -92,10 +109,12 @@ class _Frame:
     def where(self) -> str:
         return f"{self.path}: frame {self.index} (line {self.line})"
 
-    def atoms(self) -> Atoms:
-        """The frame as ASE reads it. Raises FileFormatError for anything that is not extended XYZ."""
+    def atoms(self, rename: Mapping[str, str], missing: set[str]) -> Atoms:
+        """The frame as ASE reads it, with keys renamed; those that were found leave `missing`. Raises FileFormatError
+        for anything that is not extended XYZ."""
         try:
-            info = _parse_comment(self.lines[1])
+            info = _parse_comment(self.lines[1], rename)
+            missing -= _rename(info, rename)
             properties = info.get("Properties", "species:S:1:pos:R:3")
             columns = sum(int(x) for x in str(properties).split(":")[2::3])
         except ValueError as error:
@@ -150,14 +169,36 @@ def _frames(path: Path) -> Iterator[_Frame]:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse_comment(line: str) -> dict[str, Any]:
+def _parse_comment(line: str, rename: Mapping[str, str]) -> dict[str, Any]:
     """Keys and values of a comment line. Unlike ASE's parser, texts that look like numbers stay texts where a text is
     meant (an id "0012"), and long lists are read at once. Raises ValueError."""
     found: dict[str, Any] = {}
     for match in _PAIR.finditer(line):
         key, raw = match.group(1), match.group(2)
-        found[key] = True if raw is None else _value(key, raw)
+        found[key] = True if raw is None else _value(rename.get(key, key), raw)
     return found
+
+
+def _rename(info: dict[str, Any], names: Mapping[str, str]) -> set[str]:
+    """Rename keys of a comment line and columns of its `Properties`, in place; returns the old names met."""
+    met = {old for old in names if old in info}
+    for old in met:
+        info[names[old]] = info.pop(old)
+    columns = str(info.get("Properties", "")).split(":")
+    there = set(columns[::3]) & set(names)
+    if there:
+        new = {names[old] for old in there}
+        columns[::3] = [names[c] if c in there else f"former_{c}" if c in new else c for c in columns[::3]]
+        info["Properties"] = ":".join(columns)
+    return met | there
+
+
+def _unread(atoms: Atoms) -> list[str]:
+    """Keys and columns of a frame that mean nothing here."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    known = {*_TEXT_KEYS, *_ATTRIBUTE_KEYS, *_SCALARS, *_OTHER_KEYS}
+    keys = [key for place in (atoms.info, atoms.arrays, results) for key in place]
+    return [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
 
 
 def _value(key: str, raw: str) -> Any:
