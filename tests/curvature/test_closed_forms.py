@@ -329,3 +329,18 @@ def test_requests_that_cannot_be_met_get_a_reply() -> None:
         evaluate(Morse(), batch, Request(stress=True))
     with pytest.raises(LabelShapeError, match=r"WrongShape returned energies of shape \(\)"):
         evaluate(WrongShape(), batch, Request())
+
+
+def test_a_potential_that_leaves_autograd_is_not_taken_for_a_flat_one() -> None:
+    class Detached(Potential):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cutoff = 3.0
+            self.stiffness = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return (self.stiffness * batch.pair_vectors().square().sum((1, 2))).detach()
+
+    batch = collate(molecules([3]), 3.0)
+    with pytest.raises(RequestError, match="Detached depend neither on positions nor"):
+        evaluate(Detached(), batch, Request(forces=True))

@@ -113,3 +113,9 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(MissingLabelError, match=r"'hessian' \(found: energy, forces, hvp\)"):
         labelled(Morse(), molecules([3]), probes=1).require("energy", "hessian")
     assert DATA.elements == tuple(sorted(set(np.concatenate([s.numbers for s in MIXED]).tolist())))
+
+
+def test_what_is_printed_is_short() -> None:
+    data = labelled(Morse(), molecules([3, 4], 0), hessian=True)
+    assert repr(data).startswith("Dataset('memory', Labels(2 structures, 7 atoms: energy 2, forces 2")
+    assert "4 atoms)" in repr(data.structures[1])

@@ -28,6 +28,7 @@ from hesse.reports import (
     render_report,
     write_report,
 )
+from hesse.reports.canvas import log_axis, panel
 from oracles import Morse, labelled, molecules
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect", "image"}
@@ -215,3 +216,20 @@ def test_tables_hold_both_units_and_lose_nothing(capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "−88.3 % Test, −87.0 % IRC, −74.5 % NMS" in out
     assert np.array([line.metric == "rmse" for line in comparison().lines]).sum() == 10
+
+
+def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables(error_tables(judged(labelled(Morse(), molecules([3, 4]), hessian=True), "far", 0.1, 0).rows))
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_narrow_logarithmic_axes_have_labels_enough() -> None:
+    for low, high in ((0.94, 1.02), (0.11, 0.3), (23.0, 46.0), (1e-3, 0.02)):
+        figure, axes = panel()
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        log_axis(axes.yaxis, low, high)
+        shown = [t for t in axes.yaxis.get_major_locator()() if low <= t <= high]
+        assert len(shown) >= 3
+        assert not {f"{t:g}" for t in axes.yaxis.get_minorticklocs()} & {f"{t:g}" for t in shown}
+        figure.clear()

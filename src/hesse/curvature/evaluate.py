@@ -51,7 +51,8 @@ def evaluate(
         Energies in eV, forces in eV/Å, `H v` and Hessians in eV/Å², stress in eV/Å³.
 
     Raises:
-        RequestError: the batch's neighbour matrix is shorter than the potential's cutoff.
+        RequestError: the batch's neighbour matrix is shorter than the potential's cutoff, or the potential is
+            detached from autograd.
         LabelShapeError: probes of the wrong shape.
         UnknownElementError: an element the potential was not made for (not looked for with `create_graph`: training
             checks its data once).
@@ -78,6 +79,7 @@ def evaluate(
             gradient = stress = None
             if first:
                 leaves = [positions] if strain is None else [positions, strain]
+                _require_dependence(potential, energy)
                 slopes = _gradients(energy.sum(), leaves, create_graph=create_graph or second)
                 gradient = slopes[0]
                 if strain is not None:
@@ -169,6 +171,16 @@ def _measured(wanted: bool) -> Iterator[list[int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         yield total
+
+
+def _require_dependence(potential: Potential, energy: Tensor) -> None:
+    """A trainable potential whose energy depends on nothing has cut itself off from autograd."""
+    if not energy.requires_grad and any(p.requires_grad for p in potential.parameters()):
+        raise RequestError(
+            f"the energies of {type(potential).__name__} depend neither on positions nor on its parameters: its "
+            "forward leaves autograd (detach(), no_grad(), numpy, .item()?). Compute them with torch operations on "
+            "batch.positions or batch.pair_vectors()."
+        )
 
 
 def _gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:

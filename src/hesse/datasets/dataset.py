@@ -77,6 +77,9 @@ class Dataset:
         for name, value in flat.items():
             object.__setattr__(self, f"_{name}", value)
 
+    def __repr__(self) -> str:
+        return f"Dataset({self.source!r}, {self.labels!r})"
+
     # --- construction --------------------------------------------------------------------------------------------
 
     @classmethod

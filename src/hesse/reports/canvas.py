@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from hesse.files import write_aside
 from hesse.reports.wording import number
@@ -87,7 +87,9 @@ def log_axis(axis: Any, low: float, high: float) -> None:
     """Ticks of a logarithmic axis as plain numbers; more of them where it spans few decades."""
     decades = high / low if low > 0 else 1.0
     steps = (1.0, 2.0, 5.0) if decades < 30 else ((1.0, 3.0) if decades < 1e3 else (1.0,))
-    axis.set_major_locator(LogLocator(subs=steps))
+    # Within half a decade, round numbers at even distances; else 1, 2, 5 might leave a single label.
+    axis.set_major_locator(MaxNLocator(nbins=5) if decades < 3 else LogLocator(subs=steps))
+    axis.set_minor_locator(NullLocator() if decades < 3 else LogLocator(subs="auto"))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else number(value)))
     axis.set_minor_formatter(NullFormatter())
 

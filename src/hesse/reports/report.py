@@ -113,7 +113,8 @@ def _error_row(comparison: Comparison, line: Line) -> str:
     )
     interval = "" if line.low is None else f"<small>{percent(line.low)} to {percent(line.high)}</small>"
     cells = (
-        f'<td class="text">{NAMES[line.property]}<small>{line.unit}</small><small>{kcal_unit(line.unit)}</small></td>',
+        f'<td class="text">{NAMES[line.property]} <span class="unit">{line.unit}</span>'
+        f"<small>{kcal_unit(line.unit)}</small></td>",
         value(line.baseline),
         value(line.other),
         f'<td><span class="{_verdict(line)}">{percent(line.percent)}</span>{interval}</td>',

@@ -88,6 +88,11 @@ class Labels:
         if value is not None and tuple(value.shape) != shape:
             raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
 
+    def __repr__(self) -> str:
+        names = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+        held = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
+        return f"Labels({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(held) or 'none'})"
+
     # --- one structure -------------------------------------------------------------------------------------------
 
     @classmethod

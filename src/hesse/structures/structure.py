@@ -91,6 +91,10 @@ class Structure:
         formula = Symbols(self.numbers).get_chemical_formula() if named else "unknown"
         return f"{formula}-{digest.hexdigest()}"
 
+    def __repr__(self) -> str:
+        lattice = ", periodic" if self.periodic else ""
+        return f"Structure({self.id!r}, {Symbols(self.numbers).get_chemical_formula()}, {len(self)} atoms{lattice})"
+
     def __len__(self) -> int:
         return len(self.numbers)
 
