@@ -32,7 +32,7 @@ tr.group small { display: inline; margin-left: .5em; }
 th:first-child, td:first-child { padding-left: 0; }
 th.text, td.text { text-align: left; font-weight: 400; }
 thead th.text { font-weight: 600; }
-.unit { color: var(--soft); font-size: .82em; margin-left: .3em; }
+.unit { color: var(--soft); font-size: .82em; margin-left: .3em; white-space: nowrap; }
 td small, th small { display: block; color: var(--soft); font-size: .82em; font-weight: 400; }
 td.cited small { display: inline; } td.cited div { white-space: nowrap; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
