@@ -36,9 +36,9 @@ class Weights(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    energy: float = Field(1.0, ge=0)
+    energy: float = Field(4.0, ge=0)
     forces: float = Field(0.3, ge=0)
-    hvp: float = Field(0.09, ge=0)
+    hvp: float = Field(0.3, ge=0)
     hessian: float = Field(0.0, ge=0)
     atomic_energies: float = Field(0.0, ge=0)
     stress: float = Field(0.0, ge=0)
