@@ -203,6 +203,7 @@ def _change_dots(
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(right=max(axes.get_xlim()[1], 5.0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_formatter(lambda value, _: percent(value))
     axes.set(title=f"Change of the RMSE from {names[0]} to {names[1]}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=len(sets) + 1, handletextpad=0.2)
