@@ -38,7 +38,7 @@ class Weights(BaseModel):
 
     energy: float = Field(4.0, ge=0)
     forces: float = Field(0.3, ge=0)
-    hvp: float = Field(0.2, ge=0)
+    hvp: float = Field(0.15, ge=0)
     hessian: float = Field(0.0, ge=0)
     atomic_energies: float = Field(0.0, ge=0)
     stress: float = Field(0.0, ge=0)
