@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hesse.errors import ConfigError, WorkError
-from hesse.recipes import DemoPlan, g2_molecules, run_demo, train_side_by_side
+from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_side_by_side
 from hesse.recipes.side_by_side import _steps_done
 
 
@@ -25,13 +25,14 @@ def test_molecules_are_closed_shell_with_hydrogen() -> None:
 def test_a_small_demonstration(tmp_path: Path) -> None:
     pytest.importorskip("tblite", reason="the demonstration labels with tblite")
     plan = DemoPlan(
-        molecules=("H2O", "NH3", "CH4", "HCN"), steps=3, near=3, far=1, unseen=1, unseen_samples=1, workers=1,
+        molecules=("H2O", "CH4", "C2H6", "C3H8"), steps=3, near=3, far=1, unseen=1, unseen_samples=1, workers=1,
         validation=0.25, model={"features": 4, "sensitivities": 4, "blocks": 1}, training={"validate_every": 1},
     )  # fmt: skip
     result = run_demo(tmp_path, plan, quiet=True)
     assert list(result.evaluations) == ["E-F", "E-F-HVP"]
     for judged in result.evaluations.values():
         far, unseen = judged
+        assert {s.group for s in unseen.dataset.structures} == {"C2H6"}  # the only one made of the others' parts
         assert {s.tag for s in far.dataset.structures} == {"nms-2000K"}
         assert {s.tag for s in unseen.dataset.structures} == {"relaxed", "nms-300K"}
         assert not {s.group for s in far.dataset.structures} & {s.group for s in unseen.dataset.structures}
@@ -49,6 +50,18 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
     again = run_demo(tmp_path, plan, quiet=True)
     assert (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes() == before
     assert [e.rows for e in again.evaluations["E-F-HVP"]] == [e.rows for e in result.evaluations["E-F-HVP"]]
+
+
+def test_molecules_held_out_are_made_of_familiar_parts() -> None:
+    molecules = g2_molecules()
+    for seed in range(5):
+        chosen = hold_out(molecules, 10, seed=seed)
+        assert len(set(chosen)) == 10
+        # Hydrogen peroxide has the only O-O bond between hydrogen-bearing oxygens, hydrazine the only such N-N bond.
+        assert not {"H2O2", "N2H4", "H2O", "NH3", "CH4"} & set(chosen)
+    assert hold_out(molecules, 10, seed=1) == hold_out(molecules, 10, seed=1) != hold_out(molecules, 10, seed=2)
+    with pytest.raises(ConfigError, match="at most"):
+        hold_out(molecules, 50, seed=0)
 
 
 def test_a_plan_must_make_sense() -> None:
