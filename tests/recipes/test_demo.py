@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from hesse.errors import ConfigError, WorkError
+from hesse.errors import ConfigError, FileFormatError, WorkError
 from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_side_by_side
 from hesse.recipes.side_by_side import _steps_done
 
@@ -19,7 +20,9 @@ def test_molecules_are_closed_shell_with_hydrogen() -> None:
     assert names == sorted(names)
     assert all(m.numbers.sum() % 2 == 0 and 1 in m.numbers and len(m) >= 3 for m in molecules)
     assert not {"O2", "NO2", "CH3", "H2", "CO2", "CH2_s1A1d"} & set(names)
-    assert set(g2_molecules(("H", "C"))) == set() or all(set(m.numbers) <= {1, 6} for m in g2_molecules(("H", "C")))
+    hydrocarbons = g2_molecules(("H", "C"))
+    assert {"CH4", "C6H6"} < {m.id for m in hydrocarbons}
+    assert all(set(m.numbers) == {1, 6} for m in hydrocarbons)
 
 
 def test_a_small_demonstration(tmp_path: Path) -> None:
@@ -50,6 +53,17 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
     again = run_demo(tmp_path, plan, quiet=True)
     assert (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes() == before
     assert [e.rows for e in again.evaluations["E-F-HVP"]] == [e.rows for e in result.evaluations["E-F-HVP"]]
+
+
+def test_another_plan_leaves_a_folder_as_it_is(tmp_path: Path) -> None:
+    """Before anything is written: data of one plan beside models of another would be worse than no answer."""
+    (tmp_path / "plan.json").write_text(json.dumps(asdict(DemoPlan(seed=0, steps=7))))
+    with pytest.raises(ConfigError, match=r"another plan \(seed 0, not 1\).*another folder"):
+        run_demo(tmp_path, DemoPlan(seed=1, steps=7), quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"plan\.json"):
+        run_demo(tmp_path, DemoPlan(), quiet=True)
 
 
 def test_molecules_held_out_are_made_of_familiar_parts() -> None:

@@ -13,16 +13,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from hesse import __version__
 from hesse.datasets import Dataset, write_dataset
-from hesse.errors import ConfigError, WriteError
+from hesse.errors import ConfigError, FileFormatError, WriteError
 from hesse.evaluation import Evaluation, assess
-from hesse.files import write_aside
+from hesse.files import write_aside, write_text
 from hesse.labelling import LabelRequest, label
 from hesse.models import load_model
 from hesse.recipes.molecules import g2_molecules, hold_out
@@ -107,15 +107,18 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
 
     Raises:
         MissingExtraError: the engine's package is not installed (`pip install "hesse[xtb]"`).
+        ConfigError: the folder holds a demonstration of another plan; nothing in it is touched.
         WorkError: a stage failed; the message says which and why.
     """
     plan = plan or DemoPlan()
     folder = Path(folder)
+    _require_same_plan(folder / "plan.json", plan)
     try:
         for part in ("data", "runs", "models"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
+    write_text(folder / "plan.json", json.dumps(_decisive(plan), indent=1) + "\n")
     clock = _Clock()
     with clock.stage("sampling and labelling"):
         data = _data(folder / "data", plan, quiet)
@@ -131,6 +134,29 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
             evaluations[name] = tuple(assess(potential, data[test], name=test, quiet=quiet) for test in TESTS)
             logs[name] = read_log(run / "metrics.jsonl")
     return DemoResult(plan, _facts(plan, data, clock, folder), evaluations, logs, clock.seconds)
+
+
+def _decisive(plan: DemoPlan) -> dict[str, Any]:
+    """What decides the numbers of a plan, as JSON has it."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
+    del settings["workers"]
+    return settings
+
+
+def _require_same_plan(path: Path, plan: DemoPlan) -> None:
+    if not path.exists():
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{path}: cannot be read as the plan of a demonstration ({error})") from error
+    now = _decisive(plan)
+    other = [f"{name} {before.get(name)}, not {now[name]}" for name in now if before.get(name) != now[name]]
+    if other:
+        raise ConfigError(
+            f"{path.parent} holds a demonstration of another plan ({'; '.join(other)}). Give another folder with "
+            "--out, or delete this one."
+        )
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
