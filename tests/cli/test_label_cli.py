@@ -13,7 +13,7 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner
 
-import hesse.cli.labels
+import hesse.cli.label
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
