@@ -20,7 +20,7 @@ from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestE
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
-__all__ = ["NormalModes", "normal_modes", "sample_displacements"]
+__all__ = ["NormalModes", "internal_basis", "normal_modes", "sample_displacements"]
 
 LINEAR_TOLERANCE = 1e-2
 """A molecule is linear when its extent across the axis is below this fraction of its extent along it (mass-weighted).
@@ -81,6 +81,16 @@ def _rigid_motions(
     return np.concatenate([translations, rows[kept].reshape(-1, n, 3)])
 
 
+def internal_basis(
+    structure: Structure, masses: Float[Array, "n"], *, linear_tolerance: float = LINEAR_TOLERANCE
+) -> Float[Array, "modes 3n"]:
+    """Orthonormal rows that span everything orthogonal to the rigid motions, in coordinates weighted by the square
+    root of `masses` (ones: plain Cartesian coordinates)."""
+    rigid = _rigid_motions(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
+    # The last right-singular vectors are what the first ones leave.
+    return np.linalg.svd(rigid)[2][len(rigid) :]
+
+
 def normal_modes(
     structure: Structure,
     hessian: ArrayLike,
@@ -110,12 +120,10 @@ def normal_modes(
         raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {m}')
     weights = np.repeat(1.0 / np.sqrt(m), 3)
     matrix = blocks.reshape(3 * n, 3 * n) * np.outer(weights, weights)
-    rigid = _rigid_motions(structure, m, linear_tolerance=linear_tolerance).reshape(-1, 3 * n)
-    # The last right-singular vectors span everything orthogonal to the rigid motions.
-    internal = np.linalg.svd(rigid)[2][len(rigid) :]
+    internal = internal_basis(structure, m, linear_tolerance=linear_tolerance)
     values, vectors = np.linalg.eigh(internal @ (0.5 * (matrix + matrix.T)) @ internal.T)
     frequencies = np.sign(values) * np.sqrt(np.abs(values)) * HBAR / INVERSE_CM
-    return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, len(rigid))
+    return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, 3 * n - len(internal))
 
 
 def sample_displacements(
