@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,29 +13,13 @@ import torch
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, REQUIRED, VERSION, Content, checksum_of
+from hesse.datasets.hdf5.plain import DAMAGE, has_possible_size, is_plain
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, UnitError, nearest_name
 from hesse.files import require_file
 from hesse.structures import Labels, Structure
 
 __all__ = ["load_content", "read_hdf5"]
-
-_SAFE_FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
-"""Filters of HDF5 itself; any other may be a plug-in, which is code found by the file."""
-_EXPANSION: Final = 1100
-"""Deflate cannot shrink by more than 1032; a larger declared size is not of this file."""
-_DAMAGE: Final = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-)
-"""What h5py and numpy raise on damaged files."""
 
 
 def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
@@ -85,7 +69,7 @@ def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
         # Locks are a nuisance on shared file systems, and a file in its place is never written to.
         with h5py.File(path, "r", locking="best-effort") as file:
             return _Reader(path, file).load()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FileFormatError(
             f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
         ) from error
@@ -178,9 +162,7 @@ class _Reader:
         data = self.file[name]
         if not isinstance(data, h5py.Dataset):
             raise self.fail(f"{name} must be an array")
-        creation = data.id.get_create_plist()
-        filters = {creation.get_filter(i)[0] for i in range(creation.get_nfilters())}
-        if data.is_virtual or data.external or not filters <= _SAFE_FILTERS:
+        if not is_plain(data):
             raise self.fail(f"{name} is stored outside the file or by a plug-in; store it plainly or with gzip")
         shape = tuple(a if isinstance(a, int) else sizes.get(a) for a in axes)
         fits = data.shape is not None and len(data.shape) == len(shape)
@@ -202,8 +184,8 @@ class _Reader:
             raise self.fail(
                 f"{name} holds {dtype}, expected {'UTF-8 strings' if kind == 'text' else kind + ' numbers'}"
             )
-        stored = data.id.get_storage_size()
-        if data.nbytes > _EXPANSION * stored + 4096 or stored > self.bytes:
+        if not has_possible_size(data, self.bytes):
+            stored = data.id.get_storage_size()
             raise self.fail(
                 f"{name} claims {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
             )
