@@ -193,7 +193,7 @@ def plug_in(f: h5py.File) -> None:
     ("change", "kind", "words"),
     [
         (attribute("format", "ani"), FileFormatError, "not a Hesse data set"),
-        (attribute("version", 2), FileFormatError, "version 2 of the format; this Hesse reads up to 1"),
+        (attribute("version", 3), FileFormatError, "version 3 of the format; this Hesse reads up to 2"),
         (attribute("version", "one"), FileFormatError, "whole number"),
         (drop("structures/positions"), FileFormatError, "structures/positions is missing"),
         (drop("structures/offsets"), FileFormatError, "structures/offsets is missing"),

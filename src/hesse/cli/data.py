@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hesse.cli.app import app
+from hesse.cli.options import SHOWN, and_more
 
 EnergyUnit = Annotated[
     str | None, typer.Option(help="Energy unit of a file that does not state it: eV, Hartree, kcal/mol, …")
@@ -36,6 +37,10 @@ def convert(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
     check: Annotated[bool, typer.Option(help="Refuse NaN, overlaps, and curvature that contradicts forces.")] = True,
+    flag_suspect: Annotated[
+        bool,
+        typer.Option("--flag-suspect", help="Flag single structures that would be refused, and keep them out of use."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Read a data set, check it, and write it as HDF5 or extended XYZ."""
@@ -57,11 +62,17 @@ def convert(
         dataset = datasets.with_attributes(dataset, level=level)
     if tag is not None:
         dataset = datasets.with_tag(dataset, tag)
+    reasons: Mapping[str, str] = {}
+    if flag_suspect:
+        dataset, reasons = datasets.flag_suspects(dataset)
     verdicts = datasets.check_dataset(dataset) if check else []
     datasets.write_dataset(target, dataset)
     if not quiet:
         for verdict in verdicts:
             print(verdict.message, file=sys.stderr)
+        for name, reason in list(reasons.items())[:SHOWN]:
+            print(f'suspect: structure "{name}": {reason}', file=sys.stderr)
+        and_more(len(reasons))
         print(f"{target}: {len(dataset)} structures, {int(dataset.labels.n_atoms.sum())} atoms", file=sys.stderr)
 
 
@@ -140,7 +151,12 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
                 parts.append(f"stated error {_short(card['stated_error'][name])}")
             noise.append((name, f"{', '.join(parts)} {unit}"))
     noise += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
+    suspect = card["suspect"]
+    doubtful: Rows = [(entry["id"], entry["reason"]) for entry in suspect["first"]]
+    if suspect["structures"] > len(doubtful):
+        doubtful.append(("...", f"and {suspect['structures'] - len(doubtful)} more"))
     sections = {"structures": structures, "labels by tag": labels, "quality of labels": noise}
+    sections[f"suspect: {suspect['structures']} structures, kept out of training and evaluation"] = doubtful
     if curvature is not None:
         sections[f"curvature of {curvature['hessians_diagonalised']} Hessians"] = [
             (

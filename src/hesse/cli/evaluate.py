@@ -36,6 +36,9 @@ def evaluate(
     max_atoms: Annotated[int, typer.Option(min=1, help="Atoms per batch: less takes less memory.")] = 1024,
     dtype: Annotated[_Precision, typer.Option(help="Precision of the calculation.")] = _Precision.model,
     device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Judge by labels that are flagged suspect too.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
     """Errors of a potential on data sets: RMSE and MAE of every label they hold, beside the labels' noise floor."""
@@ -65,10 +68,14 @@ def evaluate(
             by_tag=by_tag,
             max_atoms=max_atoms,
             dtype=None if dtype is _Precision.model else getattr(torch, dtype),
+            include_suspect=include_suspect,
             quiet=quiet,
         )
         rows += found.rows
         if not quiet:
+            if len(found.dataset) < len(dataset):
+                left = len(dataset) - len(found.dataset)
+                typer.echo(f"note: {name}: {left} structures with suspect labels were left out", err=True)
             for note in (*_level_notes(name, dataset, provenance), *_noise_notes(found.rows)):
                 typer.echo(f"note: {note}", err=True)
     if json is not None:

@@ -26,6 +26,8 @@ def train(
     settings = load_config(config, overrides or [])
     result = run(settings, restart=restart, quiet=quiet)
     typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
+    if result.left_out:
+        typer.echo(f"  {result.left_out} structures with suspect labels were left out (include_suspect=true uses them)")
     units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
     for name, value in result.scores.items():
         if name in units:

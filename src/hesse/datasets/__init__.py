@@ -9,11 +9,13 @@ from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
 from hesse.datasets.identities import IdentityDefects, RigidBasis, hessian_blocks, identity_defects, rigid_basis
 from hesse.datasets.splits import Split
+from hesse.datasets.suspicion import Doubt, find_doubts, flag_suspects
 from hesse.datasets.transforms import from_units, negate_forces, symmetrise_hessians, with_attributes, with_tag
 
 __all__ = [
     "Consistency",
     "Dataset",
+    "Doubt",
     "IdentityDefects",
     "PairTable",
     "RigidBasis",
@@ -21,6 +23,8 @@ __all__ = [
     "check_dataset",
     "data_card",
     "diagnose_consistency",
+    "find_doubts",
+    "flag_suspects",
     "from_units",
     "hessian_blocks",
     "identity_defects",

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from hesse.datasets.consistency import diagnose_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.identities import hessian_blocks, identity_defects
+from hesse.datasets.suspicion import find_doubts
 
 __all__ = ["data_card"]
 
@@ -21,15 +22,20 @@ _NEGATIVE: Final = -0.5
 """eV/Å²; an eigenvalue below it is negative curvature, above it may be noise of rigid motions."""
 _SAMPLE: Final = 1000
 """Hessians that are diagonalised at most."""
+_NAMED: Final = 20
+"""Suspect structures that are named, with the reason."""
 
 
 def data_card(dataset: Dataset) -> dict[str, Any]:
-    """Everything `hesse info` shows, ready for JSON (None where nothing is known); eV and Å."""
+    """Everything `hesse info` shows, ready for JSON (None where nothing is known); eV and Å. The quality of labels and
+    the curvature are those of the structures that are not flagged suspect (of all, when every one is)."""
     labels = dataset.labels
     sizes = labels.n_atoms.double()
     numbers, counts = np.unique(np.concatenate([s.numbers for s in dataset.structures]), return_counts=True)
-    defects = identity_defects(dataset.structures, labels)
-    errors = {name: _rms(getattr(labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
+    suspects = labels.suspects()
+    judged = dataset if bool(suspects.all()) else dataset.without_suspects()
+    defects = identity_defects(judged.structures, judged.labels)
+    errors = {name: _rms(getattr(judged.labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
     return {
         "source": dataset.source,
         "structures": len(dataset),
@@ -48,14 +54,15 @@ def data_card(dataset: Dataset) -> dict[str, Any]:
         "units": {"energy": "eV", "length": "Å"},
         "tags": _tags(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),
-        "label_rms": {name: _rms(getattr(labels, name)) for name in ("forces", "hvp", "hessian")},
+        "suspect": {"structures": int(suspects.sum()), "first": _suspects(dataset)},
+        "label_rms": {name: _rms(getattr(judged.labels, name)) for name in ("forces", "hvp", "hessian")},
         "noise": {name: _finite(defects.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
         "stated_error": errors,
         "consistency": [
             {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(c).items()}
-            for c in diagnose_consistency(dataset)
+            for c in diagnose_consistency(judged)
         ],
-        "curvature": _curvature(dataset),
+        "curvature": _curvature(judged),
         "data_hash": dataset.data_hash(),
     }
 
@@ -72,6 +79,17 @@ def _tags(dataset: Dataset) -> list[dict[str, Any]]:
             row[label] = int((held & here).sum())
         rows.append(row)
     return rows
+
+
+def _suspects(dataset: Dataset) -> list[dict[str, str]]:
+    """Structures flagged suspect, and what their labels themselves say against them."""
+    chosen = dataset.select(dataset.labels.suspects().nonzero()[:_NAMED, 0])
+    doubts = find_doubts(chosen.structures, chosen.labels) if len(chosen) else {}
+    unsaid = "flagged where it was made"
+    return [
+        {"id": s.id, "reason": "; ".join(doubt.reason for doubt in doubts.get(i, ())) or unsaid}
+        for i, s in enumerate(chosen.structures)
+    ]
 
 
 def _curvature(dataset: Dataset) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ class Consistency:
         structures: how many structures testified.
         worst: id of the structure that violates its identities most, relative to its label's size.
         message: one sentence for people; for "broken", what is probably wrong and what to do.
+        guilty: ids of the structures that are broken while the others are consistent; empty otherwise.
     """
 
     label: str
@@ -64,6 +65,7 @@ class Consistency:
     structures: int
     worst: str
     message: str
+    guilty: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +252,7 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
     fit_of_others = _Fit.of(*(float(x[others].sum()) for x in evidence.sums()))
     violation = torch.where(held, torch.maximum(foreign, off), -1.0)
 
-    def answer(verdict: str, message: str) -> Consistency:
+    def answer(verdict: str, message: str, guilty: tuple[str, ...] = ()) -> Consistency:
         known = fit.telling and abs(fit.slope) > 3.0 * fit.error
         worst = dataset.structures[int(violation.argmax())].id
         if verdict == "broken":
@@ -264,6 +266,7 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
             structures=int(witnesses.sum()),
             worst=worst,
             message=message,
+            guilty=guilty,
         )
 
     if float(foreign[held].median()) > _FOREIGN:
@@ -279,8 +282,9 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
         return answer(
             "broken",
             f"of {int(guilty.sum())} of {int(held.sum())} structures contradict their own geometry and forces, while "
-            "the others agree: these records are wrong, or were paired with another geometry. Remove them, or label "
-            "them again.",
+            "the others agree: these records are wrong, or were paired with another geometry. Remove them, label them "
+            "again, or keep them out of use with `hesse convert --flag-suspect`.",
+            tuple(dataset.structures[i].id for i in guilty.nonzero()[:, 0].tolist()),
         )
     if fit.wrong or bool(guilty.any()):
         return answer("broken", _explain(fit, float(evidence.trace[witnesses].sum())))

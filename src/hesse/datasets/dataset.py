@@ -105,6 +105,22 @@ class Dataset:
         """The structures for which `keep` is true."""
         return self.select([i for i, s in enumerate(self.structures) if keep(s)])
 
+    def without_suspects(self) -> Dataset:
+        """The structures whose labels are not flagged `suspect`; itself when none is.
+
+        Raises:
+            MissingLabelError: all are.
+        """
+        suspects = self.labels.suspects()
+        if not bool(suspects.any()):
+            return self
+        if bool(suspects.all()):
+            raise MissingLabelError(
+                f"{self.source}: the labels of all {len(self)} structures are flagged suspect; `hesse info` says why. "
+                "Label them again with other settings, or ask for suspect labels to be included."
+            )
+        return self.select((~suspects).nonzero()[:, 0])
+
     def with_ids(self, ids: Iterable[str]) -> Dataset:
         """The structures named, in that order. Raises RequestError for an id that is not here."""
         index = {s.id: i for i, s in enumerate(self.structures)}
@@ -182,7 +198,8 @@ class Dataset:
             digest.update(getattr(self, f"_{name}").numpy().tobytes())
         for f in fields(self.labels):
             value = getattr(self.labels, f.name)
-            if isinstance(value, Tensor):
+            unsaid = f.name == "suspect" and not bool(self.labels.suspects().any())
+            if isinstance(value, Tensor) and not unsaid:
                 digest.update(f.name.encode())
                 digest.update(value.contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import torch
 from ase.io import read as read_with_ase
 
 from hesse.datasets.arrays import read_arrays
@@ -15,10 +14,10 @@ from hesse.datasets.consistency import Consistency, require_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
+from hesse.datasets.suspicion import find_non_finite
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError
 from hesse.files import require_file
 from hesse.structures import Labels, from_ase
-from hesse.structures.ragged import owners_of
 
 __all__ = ["check_dataset", "read_dataset", "require_writable_suffix", "write_dataset"]
 
@@ -105,13 +104,16 @@ def require_writable_suffix(path: str | Path) -> None:
 
 def check_dataset(dataset: Dataset) -> list[Consistency]:
     """Judge geometry and labels: finite numbers, atoms apart, curvature that fits the forces. Returns what was found
-    out about each curvature label.
+    out about each curvature label. Structures flagged suspect are not looked at: whoever uses them has asked for them.
 
     Raises:
         LabelValueError: a label that is not a finite number.
         GeometryError: two atoms on top of each other.
         IdentityError: Hessians or HVPs that contradict geometry and forces.
     """
+    if bool(dataset.labels.suspects().all()):
+        return []
+    dataset = dataset.without_suspects()
     _require_finite(dataset)
     for structure in dataset.structures:
         try:
@@ -122,29 +124,14 @@ def check_dataset(dataset: Dataset) -> list[Consistency]:
 
 
 def _require_finite(dataset: Dataset) -> None:
-    labels = dataset.labels
-    atom_owner = owners_of(labels.n_atoms)
-    structures = torch.arange(len(labels))
-    owners = {"energy": structures, "stress": structures, "forces": atom_owner, "atomic_energies": atom_owner}
-    for name in ("energy", "forces", "atomic_energies", "stress", "hessian", "probes", "hvp"):
-        value = getattr(labels, name)
-        if value is None:
-            continue
-        if name in ("probes", "hvp"):
-            lost = ~value.isfinite().all(-1) & labels.mask("hvp")[:, atom_owner]
-            bad = atom_owner[lost.any(0)]
-        elif name == "hessian":
-            bad = owners_of(labels.hessian_lengths())[~value.isfinite()]
-        else:
-            owner = owners[name]
-            finite = value.isfinite().reshape(len(value), -1).all(-1)
-            bad = owner[~finite & labels.mask(name)[owner]]
-        if len(bad):
-            count = len(bad.unique())
-            raise LabelValueError(
-                f'{dataset.source}: structure "{dataset.structures[int(bad[0])].id}": {name} holds NaN or infinity '
-                f"({count} of {len(dataset)} structures). Leave out a label that is not known, or remove the structure."
-            )
+    found = find_non_finite(dataset)
+    if found:
+        first, name = next(iter(sorted(found.items())))
+        raise LabelValueError(
+            f'{dataset.source}: structure "{dataset.structures[first].id}": {name} holds NaN or infinity '
+            f"({len(found)} of {len(dataset)} structures). Leave out a label that is not known, remove the structure, "
+            "or keep it out of use with `hesse convert --flag-suspect`."
+        )
 
 
 def _read_geometries(path: Path, kind: str) -> Dataset:

@@ -27,7 +27,7 @@ class Evaluation:
 
     Attributes:
         name: of the data set.
-        dataset: structures and reference labels.
+        dataset: structures and reference labels, without those left out as suspect.
         predictions: in the order of the data set.
         rows: errors of the whole set and of each tag.
     """
@@ -61,13 +61,19 @@ def assess(
     by_tag: bool = True,
     max_atoms: int = DEFAULT_MAX_ATOMS,
     dtype: torch.dtype | None = None,
+    include_suspect: bool = False,
     quiet: bool = True,
 ) -> Evaluation:
     """Predict and judge. Arguments as in `predict` and `errors`, and so are the errors raised.
 
+    Args:
+        include_suspect: judge by labels that are flagged suspect too; otherwise their structures are left out.
+
     Raises:
         MissingLabelError: the data set holds nothing to judge by.
     """
+    if not include_suspect:
+        dataset = dataset.without_suspects()
     held = [label for label in ("energy", "forces", "hvp", "hessian") if bool(dataset.labels.mask(label).any())]
     if not held or (held == ["hessian"] and not hessian):
         raise MissingLabelError(

@@ -43,6 +43,8 @@ class Labels:
         *_mask: which structures hold the label; None means all of them.
         *_error: estimated root-mean-square error per component of the label, in the label's unit.
         penalty: a potential's own regulariser, dimensionless (predictions only).
+        suspect: which structures hold labels that failed a check of their own (symmetry, their error estimate): kept,
+            but neither trained on nor judged by unless asked for. None means no structure.
     """
 
     n_atoms: Int[Tensor, "structures"]
@@ -64,6 +66,7 @@ class Labels:
     hvp_error: Float[Tensor, "probes structures"] | None = None
     hessian_error: Float[Tensor, "structures"] | None = None
     penalty: Float[Tensor, "structures"] | None = None
+    suspect: Bool[Tensor, "structures"] | None = None
 
     def __post_init__(self) -> None:
         s, a = len(self.n_atoms), int(self.n_atoms.sum())
@@ -80,6 +83,7 @@ class Labels:
             self._expect(f"{name}_mask", (s,))
         self._expect("hvp_mask", (probes, s))
         self._expect("hvp_error", (probes, s))
+        self._expect("suspect", (s,))
         if self.hessian is not None:
             self._expect("hessian", (int(self.hessian_lengths().sum()),))
 
@@ -91,7 +95,8 @@ class Labels:
     def __repr__(self) -> str:
         names = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
         held = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
-        return f"Labels({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(held) or 'none'})"
+        doubt = f", {int(self.suspects().sum())} suspect" if bool(self.suspects().any()) else ""
+        return f"Labels({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(held) or 'none'}{doubt})"
 
     # --- one structure -------------------------------------------------------------------------------------------
 
@@ -111,6 +116,7 @@ class Labels:
         forces_error: float | None = None,
         hvp_error: ArrayLike | None = None,
         hessian_error: float | None = None,
+        suspect: bool = False,
         structure_id: str = "?",
     ) -> Labels:
         """Labels of one structure from arrays (float64).
@@ -158,6 +164,7 @@ class Labels:
             atomic_energies=put("atomic_energies", atomic_energies, (n,)),
             stress=None if stress_tensor is None else stress_tensor[None],
             hvp_error=None if error is None else error[:, None],
+            suspect=torch.tensor([True]) if suspect else None,
             **scalars,
         )
 
@@ -178,6 +185,12 @@ class Labels:
         if mask is None:
             return torch.ones(shape, dtype=torch.bool, device=self.n_atoms.device)
         return mask
+
+    def suspects(self) -> Bool[Tensor, "structures"]:
+        """Which structures are suspect (all False where `suspect` is None)."""
+        if self.suspect is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.n_atoms.device)
+        return self.suspect
 
     def hessian_lengths(self) -> Int[Tensor, "structures"]:
         """Elements of each structure's block in the flat `hessian`: 9n², or 0 where there is none."""
@@ -258,6 +271,9 @@ class Labels:
                 continue
             if name == "hessian":
                 merged[name] = torch.cat([value for value in values if value is not None])
+                continue
+            if name == "suspect":
+                merged[name] = torch.cat([part.suspects() for part in parts])
                 continue
             template = next(value for value in values if value is not None)
             filled = [_padded(name, value, part, n_probes, template) for value, part in zip(values, parts, strict=True)]

@@ -92,6 +92,7 @@ class TrainConfig(_Config):
     validate_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     early_stopping: int | None = Field(None, ge=1, description="validations without a new best loss; null for never")
+    include_suspect: bool = Field(False, description="use structures whose labels are flagged suspect too")
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"

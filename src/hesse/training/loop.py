@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class TrainResult:
         best_step: the step of the best validation.
         scores: validation errors of the best model, eV and Å.
         seconds: wall time of all sessions of the run.
+        left_out: structures flagged suspect that were neither trained on nor validated by.
     """
 
     potential: Potential
@@ -63,6 +64,7 @@ class TrainResult:
     best_step: int
     scores: Mapping[str, float]
     seconds: float
+    left_out: int = 0
 
 
 def train(
@@ -79,7 +81,8 @@ def train(
     `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`.
 
     Args:
-        training: structures with the labels that the loss weights ask for; absent labels are masked.
+        training: structures with the labels that the loss weights ask for; absent labels are masked. Structures whose
+            labels are flagged suspect are left out, unless `config.include_suspect`; so are those of `validation`.
         validation: structures to choose the best model by; None to take the last.
         config: the run; defaults where None.
         output: folder of the run, made if missing.
@@ -112,12 +115,23 @@ def train(
         return _Run(training, validation, config, folder, restart=restart).go(quiet=quiet)
 
 
+def _total(parts: Sequence[Dataset | None]) -> int:
+    """Structures of all parts."""
+    return sum(0 if part is None else len(part) for part in parts)
+
+
 class _Run:
     """One run: its parts, and the state that moves."""
 
     def __init__(
         self, training: Dataset, validation: Dataset | None, config: TrainConfig, folder: Path, *, restart: bool
     ) -> None:
+        self.left_out = 0
+        if not config.include_suspect:
+            offered = (training, validation)
+            training = training.without_suspects()
+            validation = None if validation is None else validation.without_suspects()
+            self.left_out = _total(offered) - _total((training, validation))
         check_data(training, validation, config)
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
         self.dtype = getattr(torch, config.dtype)
@@ -320,6 +334,7 @@ class _Run:
             best_step=progress.best_step if progress.best_step >= 0 else progress.step,
             scores=read_model_header(file)["provenance"]["metrics"],
             seconds=progress.seconds,
+            left_out=self.left_out,
         )
 
     def _blame(self, indices: list[int], weights: Mapping[str, float]) -> str:

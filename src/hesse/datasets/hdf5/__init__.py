@@ -1,4 +1,4 @@
-"""Data sets in HDF5: the format `hesse-dataset`, version 1, described in docs/formats.md.
+"""Data sets in HDF5: the format `hesse-dataset`, versions 1 and 2, described in docs/formats.md.
 
 Everything is a flat array over structures, atoms, probes or Hessian elements; `offsets` say where each structure
 begins. A checksum over the whole content is stored and compared on reading.

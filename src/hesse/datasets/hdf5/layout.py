@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["DTYPES", "FORMAT", "LAYOUT", "REQUIRED", "VERSION", "Content", "checksum_of"]
+__all__ = ["DTYPES", "FORMAT", "LAYOUT", "REQUIRED", "SINCE", "VERSION", "Content", "checksum_of"]
 
 FORMAT: Final = "hesse-dataset"
-VERSION: Final = 1
+VERSION: Final = 2
+"""The newest version that is read. Version 2 added `labels/suspect`; files that have none are written as version 1, so
+that an older Hesse reads them."""
 
 Content = dict[str, np.ndarray]
 
@@ -44,8 +46,11 @@ LAYOUT: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "labels/forces_error": ("real", ("S",)),
     "labels/hvp_error": ("real", ("K", "S")),
     "labels/hessian_error": ("real", ("S",)),
+    "labels/suspect": ("flag", ("S",)),
 }
 REQUIRED: Final = ("structures/offsets", "structures/id", "structures/numbers", "structures/positions")
+SINCE: Final[Mapping[str, int]] = {"labels/suspect": 2}
+"""The version that brought an array, where that is not the first."""
 DTYPES: Final[Mapping[str, Any]] = {"integer": np.int64, "real": np.float64, "flag": np.bool_}
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, VERSION, Content, checksum_of
+from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, SINCE, Content, checksum_of
 from hesse.datasets.hdf5.reading import load_content
 from hesse.errors import HesseError, RequestError, WriteError
 from hesse.files import write_aside
@@ -38,7 +38,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         _note(file, "format", FORMAT)
-        file.attrs["version"] = VERSION
+        file.attrs["version"] = max(SINCE.get(name, 1) for name in content)
         for key, unit in units.items():
             _note(file, key, unit)
         _note(file, "checksum", checksum_of(content, units, dataset.attributes))
@@ -108,6 +108,8 @@ def _content_of(dataset: Dataset) -> Content:
         if owner == "labels" and name != "hessian_offsets":
             value = getattr(labels, name)
         if value is not None:
+            if name == "suspect" and not bool(value.any()):
+                continue
             kind = LAYOUT[key][0]
             found[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
     if labels.hessian is not None:

@@ -1,7 +1,6 @@
-"""Data sets in extended XYZ, with ASE's conventions (eV, Å); the keys are listed in docs/formats.md.
+"""Extended XYZ: reading.
 
-Frames are found here, so that every error can name one; ASE turns each into `Atoms`. Numbers are written with all
-their digits: what is read back is bit by bit what was written.
+Frames are found here, so that every error can name one; ASE turns each into `Atoms`.
 """
 
 from __future__ import annotations
@@ -16,25 +15,22 @@ from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io.extxyz import read_xyz
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.extxyz.keys import ATTRIBUTE_KEYS, ERROR_KEYS, TEXT_KEYS
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError, nearest_name
-from hesse.files import require_file, write_aside
+from hesse.files import require_file
 from hesse.structures import Labels, Structure, from_ase
 
-__all__ = ["read_extxyz", "write_extxyz"]
+__all__ = ["read_extxyz"]
 
-_TEXT_KEYS: Final = ("structure_id", "tag", "group")
-_ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
-"""Attributes of the data set with a key of their own; others are written as `hesse_NAME`."""
-_ERROR_KEYS: Final = ("energy_error", "forces_error", "hessian_error")
-_SCALARS: Final = ("energy", *_ERROR_KEYS)
+_SCALARS: Final = ("energy", *ERROR_KEYS)
 _OTHER_KEYS: Final = (
-    "numbers", "positions", "charge", "multiplicity", "forces", "stress", "hessian", "atomic_energies", "hvp_error"
+    "numbers", "positions", "charge", "multiplicity", "forces", "stress", "hessian", "atomic_energies", "hvp_error",
+    "suspect",
 )  # fmt: skip
 _PAIR: Final = re.compile(
     r"""([^\s="'\[{]+)                                    # key
@@ -43,9 +39,6 @@ _PAIR: Final = re.compile(
     re.VERBOSE,
 )
 _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
-
-
-# --- reading -------------------------------------------------------------------------------------------------------
 
 
 def read_extxyz(
@@ -196,7 +189,7 @@ def _rename(info: dict[str, Any], names: Mapping[str, str]) -> set[str]:
 def _unread(atoms: Atoms) -> list[str]:
     """Keys and columns of a frame that mean nothing here."""
     results = {} if atoms.calc is None else atoms.calc.results
-    known = {*_TEXT_KEYS, *_ATTRIBUTE_KEYS, *_SCALARS, *_OTHER_KEYS}
+    known = {*TEXT_KEYS, *ATTRIBUTE_KEYS, *_SCALARS, *_OTHER_KEYS}
     keys = [key for place in (atoms.info, atoms.arrays, results) for key in place]
     return [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
 
@@ -207,7 +200,7 @@ def _value(key: str, raw: str) -> Any:
         text = re.sub(r"\\(.)", r"\1", raw[1:-1])
     elif raw[:1] in ("{", "["):
         text = raw[1:-1]
-    if key in _TEXT_KEYS or key in _ATTRIBUTE_KEYS or key.startswith("hesse_") or key == "Properties":
+    if key in TEXT_KEYS or key in ATTRIBUTE_KEYS or key.startswith("hesse_") or key == "Properties":
         return text
     if text.startswith("_JSON "):
         return np.asarray(json.loads(text.removeprefix("_JSON ")))
@@ -257,7 +250,7 @@ def _labels_of(atoms: Atoms, structure_id: str) -> Labels:
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     values: dict[str, Any] = {**atoms.info, **atoms.arrays, **results}
     given: dict[str, Any] = {}
-    for key in ("energy", "forces", "atomic_energies", "stress", *_ERROR_KEYS):
+    for key in ("energy", "forces", "atomic_energies", "stress", *ERROR_KEYS):
         if key in values:
             given[key] = _numbers(values[key], key, structure_id)
     if "forces" in given and given["forces"].shape != (n, 3):
@@ -279,6 +272,10 @@ def _labels_of(atoms: Atoms, structure_id: str) -> Labels:
     given |= _pairs_of(atoms, structure_id)
     if "hvp_error" in values:
         given["hvp_error"] = _numbers(values["hvp_error"], "hvp_error", structure_id).reshape(-1)
+    if "suspect" in values:
+        if not isinstance(values["suspect"], bool | np.bool_):
+            raise LabelValueError(f'structure "{structure_id}": suspect must be T or F, got {values["suspect"]!r}')
+        given["suspect"] = bool(values["suspect"])
     return Labels.of(n, structure_id=structure_id, **given)
 
 
@@ -313,87 +310,5 @@ def _numbers(value: Any, key: str, structure_id: str) -> np.ndarray:
 
 
 def _attributes_of(info: Mapping[str, Any]) -> dict[str, str]:
-    found = {key: info[key] for key in _ATTRIBUTE_KEYS if isinstance(info.get(key), str)}
+    found = {key: info[key] for key in ATTRIBUTE_KEYS if isinstance(info.get(key), str)}
     return found | {k.removeprefix("hesse_"): v for k, v in info.items() if k.startswith("hesse_") and v}
-
-
-# --- writing -------------------------------------------------------------------------------------------------------
-
-
-def write_extxyz(path: str | Path, dataset: Dataset) -> None:
-    """Write `dataset` in eV and Å, one frame per structure, all digits.
-
-    Raises:
-        RequestError: an id, tag, group or attribute with a line break, which the format cannot hold.
-        WriteError: the disk is full, the folder is missing or not writable.
-    """
-    with write_aside(path) as aside, open(aside, "w", encoding="utf-8") as handle:
-        for i, structure in enumerate(dataset.structures):
-            handle.writelines(_frame_lines(dataset, i, structure))
-
-
-def _frame_lines(dataset: Dataset, i: int, structure: Structure) -> Iterator[str]:
-    columns, info = _columns_of(dataset, i), _info_of(dataset, i)
-    properties = "".join(f":{name}:R:{values.shape[1]}" for name, values in columns.items())
-    pairs = [f"Properties=species:S:1{properties}", *(f"{key}={_written(value)}" for key, value in info.items())]
-    yield f"{len(structure)}\n{' '.join(pairs)}\n"
-    table = np.concatenate(list(columns.values()), axis=1).tolist()
-    for number, row in zip(structure.numbers.tolist(), table, strict=True):
-        yield f"{chemical_symbols[number]:<2} {' '.join(map(repr, row))}\n"
-
-
-def _columns_of(dataset: Dataset, i: int) -> dict[str, np.ndarray]:
-    labels, atoms = dataset.labels, dataset.labels.atoms_of(i)
-    columns = {"pos": dataset.structures[i].positions}
-    if labels.forces is not None and labels.mask("forces")[i]:
-        columns["forces"] = labels.forces[atoms].numpy()
-    if labels.atomic_energies is not None and labels.mask("atomic_energies")[i]:
-        columns["atomic_energies"] = labels.atomic_energies[atoms, None].numpy()
-    if labels.hvp is not None and labels.probes is not None:
-        for place, k in enumerate(labels.mask("hvp")[:, i].nonzero()[:, 0].tolist()):
-            columns[f"probe_{place}"] = labels.probes[k, atoms].numpy()
-            columns[f"hvp_{place}"] = labels.hvp[k, atoms].numpy()
-    return columns
-
-
-def _info_of(dataset: Dataset, i: int) -> dict[str, Any]:
-    """Keys and values of the comment line; what is absent or says nothing is left out."""
-    structure, labels = dataset.structures[i], dataset.labels
-    info: dict[str, Any] = {}
-    if structure.cell.any():
-        info["Lattice"] = structure.cell.reshape(-1)
-    if structure.cell.any() or structure.periodic:
-        info["pbc"] = " ".join("T" if p else "F" for p in structure.pbc)
-    info["structure_id"] = structure.id
-    info |= {key: value for key in ("tag", "group") if (value := getattr(structure, key))}
-    if structure.charge:
-        info["charge"] = np.int64(structure.charge)
-    if structure.multiplicity != 1:
-        info["multiplicity"] = np.int64(structure.multiplicity)
-    for key, value in dataset.attributes.items():
-        info[key if key in _ATTRIBUTE_KEYS else f"hesse_{key}"] = value
-    if labels.energy is not None and labels.mask("energy")[i]:
-        info["energy"] = labels.energy[i].numpy()
-    if labels.stress is not None and labels.mask("stress")[i]:
-        info["stress"] = labels.stress[i].T.reshape(-1).numpy()
-    if labels.hessian is not None and labels.mask("hessian")[i]:
-        info["hessian"] = labels.hessian_of(i).reshape(-1).numpy()
-    for key in _ERROR_KEYS:
-        error = getattr(labels, key)
-        if error is not None and not error[i].isnan():
-            info[key] = error[i].numpy()
-    if labels.hvp_error is not None:
-        held = labels.mask("hvp")[:, i]
-        if held.any() and not labels.hvp_error[held, i].isnan().any():
-            info["hvp_error"] = labels.hvp_error[held, i].numpy()
-    return info
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, str):
-        if any(c in value for c in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"):
-            raise RequestError(f"extended XYZ cannot hold the line break in {value[:60]!r}; write HDF5 (.h5) instead")
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    numbers = " ".join(map(repr, np.atleast_1d(value).tolist()))
-    return f'"{numbers}"' if np.ndim(value) else numbers

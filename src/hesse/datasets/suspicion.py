@@ -1,0 +1,157 @@
+"""Which structures hold labels that cannot be right, and why. They are flagged `suspect`, not thrown away: kept in the
+file, but out of training and evaluation until somebody asks for them.
+
+`find_doubts` judges each structure on its own, by the identities of `hesse.datasets.identities` and by the error
+estimates that come with the labels: that is how an engine's answers are judged. `flag_suspects` judges a file, where a
+few structures may contradict what all the others agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hesse.datasets.consistency import diagnose_consistency
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.identities import hessian_blocks, identity_defects
+from hesse.errors import GeometryError
+from hesse.structures import Labels, Structure, owners_of
+
+__all__ = ["Doubt", "find_doubts", "find_non_finite", "flag_suspects"]
+
+GROSS: Final = 0.1
+"""Labels whose identities, or whose own error estimate, are off by more than this fraction of the label's root mean
+square are suspect. Sound engines stay below 0.02."""
+
+NEGLIGIBLE: Final = {"forces": 0.05, "hvp": 0.1, "hessian": 0.1}
+"""eV/Å and eV/Å²; defects below this are never held against a label, however small the label is. Density functionals on
+a grid leave 0.02 to 0.1 eV/Å²."""
+
+_WORDS: Final = {
+    "forces": ("forces violate", "forces have", "eV/Å"),
+    "hvp": ("a Hessian-vector product violates", "a Hessian-vector product has", "eV/Å²"),
+    "hessian": ("the Hessian violates", "the Hessian has", "eV/Å²"),
+}
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why a label of a structure cannot be right.
+
+    Attributes:
+        label: "forces", "hvp" or "hessian".
+        probe: which Hessian-vector product; 0 for the other labels.
+        reason: one sentence, without the structure's id.
+    """
+
+    label: str
+    probe: int
+    reason: str
+
+
+def find_doubts(structures: Sequence[Structure], labels: Labels) -> dict[int, tuple[Doubt, ...]]:
+    """Doubts about the labels of each structure that has any, by its index.
+
+    A label is doubted when it violates the translational or the rotational identity, or is estimated to be wrong, by
+    more than `GROSS` of its root mean square (and more than `NEGLIGIBLE`); a Hessian also when it is not symmetric.
+    """
+    defects = identity_defects(structures, labels)
+    found: dict[int, list[Doubt]] = {}
+    for name, size in _sizes(labels).items():
+        violates, has, unit = _WORDS[name]
+        limit = (GROSS * size).clamp(min=NEGLIGIBLE[name])
+        findings = [
+            (getattr(defects, f"{name}_{kind}"), f"{violates} the {kind}al identity by {{:.2g}} {unit}")
+            for kind in ("translation", "rotation")
+        ]
+        if name == "hessian":
+            findings.append((defects.hessian_asymmetry, f"the Hessian is not symmetric, by {{:.2g}} {unit}"))
+        error = getattr(labels, f"{name}_error")
+        if error is not None:
+            findings.append((error, f"{has} an estimated error of {{:.2g}} {unit}"))
+        doubted = torch.zeros_like(limit, dtype=torch.bool)
+        for defect, sentence in findings:
+            value = defect.double().reshape(limit.shape).nan_to_num(0.0)
+            for probe, i in ((value > limit) & ~doubted).nonzero().tolist():
+                reason = f"{sentence.format(float(value[probe, i]))} (limit {float(limit[probe, i]):.2g})"
+                found.setdefault(i, []).append(Doubt(name, probe, reason))
+            doubted |= value > limit
+    return {i: tuple(doubts) for i, doubts in sorted(found.items())}
+
+
+def _sizes(labels: Labels) -> dict[str, Float[Tensor, "probes structures"]]:
+    """Root mean square of each label of each structure (one row but for products); NaN where it is absent."""
+    owner, count = owners_of(labels.n_atoms), len(labels)
+
+    def over_structures(values: Float[Tensor, "rows atoms 3"]) -> Float[Tensor, "rows structures"]:
+        sums = values.new_zeros(len(values), count).index_add(1, owner, values.square().sum(-1))
+        return (sums / (3.0 * labels.n_atoms)).sqrt()
+
+    sizes: dict[str, Tensor] = {}
+    if labels.forces is not None:
+        sizes["forces"] = over_structures(labels.forces.double()[None])
+    if labels.hvp is not None:
+        sizes["hvp"] = over_structures(labels.hvp.double())
+    if labels.hessian is not None:
+        sizes["hessian"] = torch.full((1, count), torch.nan, dtype=torch.float64)
+        for some, matrices in hessian_blocks(labels):
+            sizes["hessian"][0, some] = matrices.double().square().mean((1, 2)).sqrt()
+    return sizes
+
+
+def flag_suspects(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
+    """The data set with the structures flagged that `check_dataset` would refuse it for, and the reason of each by id:
+    labels that are not finite, atoms on top of each other, curvature that contradicts forces while that of the other
+    structures agrees. Flags that stood before are kept.
+
+    What is wrong with all structures (units, signs, layouts) flags none: correct it instead.
+    """
+    reasons: dict[str, str] = {}
+    for i, label in find_non_finite(dataset).items():
+        reasons.setdefault(dataset.structures[i].id, f"{label} holds NaN or infinity")
+    for structure in dataset.structures:
+        try:
+            structure.require_separated_atoms()
+        except GeometryError:
+            distance, first, second = structure.closest_pair()
+            reasons.setdefault(structure.id, f"atoms {first} and {second} are {distance:.3f} Å apart")
+    doubtful = _flagged(dataset, reasons)
+    if not bool(doubtful.labels.suspects().all()):
+        for verdict in diagnose_consistency(doubtful.without_suspects()):
+            for name in verdict.guilty:
+                reasons.setdefault(name, f"its {verdict.label} contradicts its geometry and forces")
+    return _flagged(dataset, reasons), reasons
+
+
+def _flagged(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
+    flags = torch.tensor([s.id in reasons for s in dataset.structures]) | dataset.labels.suspects()
+    return replace(dataset, labels=replace(dataset.labels, suspect=flags if bool(flags.any()) else None))
+
+
+def find_non_finite(dataset: Dataset) -> dict[int, str]:
+    """Index of each structure that holds a label with NaN or infinity, and the first such label."""
+    labels, count = dataset.labels, len(dataset)
+    atom_owner, structures = owners_of(labels.n_atoms), torch.arange(count)
+    owners = {"energy": structures, "stress": structures, "forces": atom_owner, "atomic_energies": atom_owner}
+    found: dict[int, str] = {}
+    for name in ("energy", "forces", "atomic_energies", "stress", "hessian", "probes", "hvp"):
+        value = getattr(labels, name)
+        if value is None:
+            continue
+        if name in ("probes", "hvp"):
+            lost = ~value.isfinite().all(-1) & labels.mask("hvp")[:, atom_owner]
+            bad = atom_owner[lost.any(0)]
+        elif name == "hessian":
+            bad = owners_of(labels.hessian_lengths())[~value.isfinite()]
+        else:
+            owner = owners[name]
+            finite = value.isfinite().reshape(len(value), -1).all(-1)
+            bad = owner[~finite & labels.mask(name)[owner]]
+        for i in bad.unique().tolist():
+            found.setdefault(i, name)
+    return found
