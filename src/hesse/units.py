@@ -10,7 +10,17 @@ from ase import units as _ase
 
 from hesse.errors import UnitError, nearest_name
 
-__all__ = ["BOLTZMANN", "ENERGY", "HBAR", "INVERSE_CM", "KCAL_PER_MOL", "LENGTH", "energy_unit", "length_unit"]
+__all__ = [
+    "BOLTZMANN",
+    "ENERGY",
+    "FEMTOSECOND",
+    "HBAR",
+    "INVERSE_CM",
+    "KCAL_PER_MOL",
+    "LENGTH",
+    "energy_unit",
+    "length_unit",
+]
 
 BOLTZMANN: Final[float] = float(_ase.kB)
 """eV/K."""
@@ -20,6 +30,9 @@ KCAL_PER_MOL: Final[float] = float(_ase.kcal / _ase.mol)
 
 HBAR: Final[float] = float(_ase._hbar * _ase.J * _ase.s)
 """eV times the inside unit of time, Å √(u/eV) = 10.18 fs: ħ√(eigenvalue of a mass-weighted Hessian) is in eV."""
+
+FEMTOSECOND: Final[float] = float(_ase.fs)
+"""One fs in the inside unit of time, Å √(u/eV)."""
 
 INVERSE_CM: Final[float] = float(_ase.invcm)
 """The energy of one cm⁻¹ in eV; ħω in eV divided by it is a wavenumber."""

@@ -1,6 +1,7 @@
 """Structures, batches of them, and the values that belong to them."""
 
 from hesse.structures.batch import Batch, assemble, collate
+from hesse.structures.contacts import BONDED, CLOSEST, bonded_pairs, closest_contact
 from hesse.structures.conversion import from_ase, to_ase
 from hesse.structures.labels import Labels
 from hesse.structures.neighbours import Neighbours, find_neighbours
@@ -9,12 +10,16 @@ from hesse.structures.request import Request
 from hesse.structures.structure import Structure, structure_key
 
 __all__ = [
+    "BONDED",
+    "CLOSEST",
     "Batch",
     "Labels",
     "Neighbours",
     "Request",
     "Structure",
     "assemble",
+    "bonded_pairs",
+    "closest_contact",
     "collate",
     "find_neighbours",
     "from_ase",
