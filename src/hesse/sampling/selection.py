@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
-from scipy.spatial import KDTree
 
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.sampling.descriptor import composition_key, distance_fingerprint
@@ -22,8 +21,8 @@ from hesse.structures import Structure
 
 __all__ = ["Dropped", "Selection", "SelectionResult", "distinct", "farthest_points", "select_structures"]
 
-TREE_DIMENSIONS = 8
-"""Directions in which near fingerprints are looked up; more of them make a k-d tree slow, fewer let more pass."""
+BLOCK = 256
+"""Structures compared at once with all those kept: memory stays small, and the work is matrix products."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def distinct(structures: Sequence[Structure], tolerance: float = 0.05) -> list[i
     """Indices of the structures that are further than `tolerance` Å from every one kept before them.
 
     Structures that differ in elements, charge, multiplicity or periodicity are never duplicates; mirror images always
-    are. Of one composition, 10⁵ structures take minutes at most: candidates come from a k-d tree.
+    are. The cost is that of comparing every structure with those kept: a minute for 10⁵ molecules of 17 atoms, of one
+    composition and all different.
 
     Raises:
         ConfigError: a tolerance that is not positive.
@@ -173,21 +173,31 @@ def _twins(structures: Sequence[Structure], tolerance: float) -> Int[Array, "str
 
 def _greedy_twins(values: Float[Array, "points dims"], radius: float) -> Int[Array, "points"]:
     """For each point the first kept point within `radius`, or −1 for a point that is kept itself."""
-    # Distances in a projection are never larger than in full: the tree finds all neighbours, and some more.
-    centred = values - values.mean(0)
-    directions = np.linalg.eigh(centred.T @ centred)[1][:, -TREE_DIMENSIONS:]
-    places = centred @ directions
-    tree = KDTree(places) if values.shape[1] else None
+    centred = values - values.mean(0)  # so that squares lose no digits
     twin = np.full(len(values), -1)
-    for i in range(len(values)):
-        if twin[i] >= 0:
-            continue
-        # Rounding in the projection must not lose a point on the edge.
-        near = np.arange(len(values)) if tree is None else np.array(tree.query_ball_point(places[i], radius * 1.000001))
-        near = near[(near > i) & (twin[near] < 0)]
-        difference = values[near] - values[i]
-        twin[near[np.einsum("ij,ij->i", difference, difference) <= radius**2]] = i
+    kept = np.zeros(0, dtype=np.int64)
+    for start in range(0, len(values), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(values)))
+        for others in range(0, len(kept), 16 * BLOCK):
+            earlier = kept[others : others + 16 * BLOCK]
+            free = block[twin[block] < 0]
+            near = _squared_distances(centred[free], centred[earlier]) <= radius**2
+            hit = near.any(1)
+            twin[free[hit]] = earlier[near[hit].argmax(1)]
+        within = _squared_distances(centred[block], centred[block]) <= radius**2
+        for k, i in enumerate(block.tolist()):
+            if twin[i] < 0:
+                later = block[k + 1 :][within[k, k + 1 :]]
+                twin[later[twin[later] < 0]] = i
+        kept = np.concatenate([kept, block[twin[block] < 0]])
     return twin
+
+
+def _squared_distances(
+    some: Float[Array, "some dims"], others: Float[Array, "others dims"]
+) -> Float[Array, "some others"]:
+    squares = np.einsum("ij,ij->i", some, some)[:, None] + np.einsum("ij,ij->i", others, others)
+    return squares - 2.0 * some @ others.T
 
 
 def _fingerprints(
