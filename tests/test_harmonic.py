@@ -171,6 +171,40 @@ def test_imaginary_modes_are_floored_or_frozen():
     assert np.abs(moved) == pytest.approx(np.abs(twin), rel=1e-9)
 
 
+def test_modes_orthogonal_to_a_path_are_those_of_the_projected_matrix():
+    """Against the formula as published: eigenvalues of (1 − P) K (1 − P) with P built from all excluded directions."""
+    structure = oracles.molecule(5, 3)
+    n, exact = 5, oracles.Morse().exact(structure)
+    modes = normal_modes(structure, exact.hessian, gradient=7.0 * exact.gradient)
+    roots = np.repeat(np.sqrt(modes.masses), 3)
+    centred = structure.positions - modes.masses @ structure.positions / modes.masses.sum()
+    rigid = [np.tile(axis, (n, 1)) for axis in np.eye(3)] + [np.cross(axis, centred) for axis in np.eye(3)]
+    excluded = np.array([roots * motion.ravel() for motion in rigid] + [exact.gradient.ravel() / roots])
+    basis = np.linalg.qr(excluded.T)[0]
+    keep = np.eye(3 * n) - basis @ basis.T
+    weighted = exact.hessian.reshape(3 * n, 3 * n) / np.outer(roots, roots)
+    values = np.linalg.eigvalsh(keep @ weighted @ keep)
+    expected = sorted(values, key=abs)[7:]  # seven are zero by projection
+    assert modes.n_rigid == 6
+    assert len(modes) == 3 * n - 7
+    assert np.sort(modes.eigenvalues) == pytest.approx(np.sort(expected), rel=1e-8)
+    along = (exact.gradient.ravel() / roots) / np.linalg.norm(exact.gradient.ravel() / roots)
+    assert modes.vectors.reshape(-1, 3 * n) @ along == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_path_along_a_valley_leaves_its_walls_alone():
+    """Two springs of different strength on one atom pair each: pulling the first apart, only the second is left."""
+    line = Structure([6, 6], [[0, 0, 0], [1.5, 0, 0]])
+    pull = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
+    assert len(normal_modes(line, springs(line, {(0, 1): 5.0}), gradient=pull)) == 0
+    water = Structure([8, 1, 1], [[0, 0, 0.1193], [0, 0.7632, -0.4770], [0, -0.7632, -0.4770]])
+    plain = normal_modes(water, springs(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}))
+    for k in range(3):  # the gradient along a mode takes that mode away and no other
+        gradient = plain.vectors[k] * np.sqrt(plain.masses)[:, None]
+        left = normal_modes(water, springs(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}), gradient=gradient)
+        assert left.frequencies == pytest.approx(np.delete(plain.frequencies, k), rel=1e-9)
+
+
 def test_bad_input_is_answered():
     pair = Structure([1, 1], [[0, 0, 0], [0.9, 0, 0]], id="pair")
     with pytest.raises(LabelShapeError, match=r'"pair".*\(6, 6\).*\(2, 3, 2, 3\)'):
@@ -179,6 +213,10 @@ def test_bad_input_is_answered():
         normal_modes(pair, np.full((2, 3, 2, 3), np.nan))
     with pytest.raises(RequestError, match="positive masses"):
         normal_modes(pair, np.zeros((2, 3, 2, 3)), masses=[1.0, -1.0])
+    with pytest.raises(RequestError, match="no path direction"):
+        normal_modes(pair, np.zeros((2, 3, 2, 3)), gradient=np.zeros((2, 3)))
+    with pytest.raises(LabelShapeError, match="gradient"):
+        normal_modes(pair, np.zeros((2, 3, 2, 3)), gradient=np.zeros(6))
     modes = normal_modes(pair, np.zeros((2, 3, 2, 3)))
     for temperature in (0.0, -1.0, np.nan):
         with pytest.raises(ConfigError, match="temperature"):

@@ -96,18 +96,22 @@ def normal_modes(
     hessian: ArrayLike,
     *,
     masses: ArrayLike | None = None,
+    gradient: ArrayLike | None = None,
     linear_tolerance: float = LINEAR_TOLERANCE,
 ) -> NormalModes:
     """Normal modes of `structure` with the Hessian `(n, 3, n, 3)` in eV/Å², symmetrised here.
 
     Args:
+        gradient: eV/Å, `[n, 3]` (its size does not matter). Given, the modes are those orthogonal to the reaction path
+            that runs along it, one fewer: the projected frequencies of a point that is not stationary (Miller, Handy,
+            Adams, J. Chem. Phys. 72, 99 (1980)).
         masses: u, `[n]`; ASE's standard atomic weights by default. Programs that use the masses of the principal
             isotopes differ by up to some cm⁻¹.
         linear_tolerance: see `LINEAR_TOLERANCE`.
 
     Raises:
         LabelShapeError, LabelValueError: a Hessian of another shape, or with numbers that are not finite.
-        RequestError: masses that do not fit or are not positive.
+        RequestError: masses that do not fit or are not positive; a gradient of zero, which has no direction.
     """
     n = len(structure)
     blocks = np.asarray(hessian, dtype=np.float64)
@@ -121,9 +125,29 @@ def normal_modes(
     weights = np.repeat(1.0 / np.sqrt(m), 3)
     matrix = blocks.reshape(3 * n, 3 * n) * np.outer(weights, weights)
     internal = internal_basis(structure, m, linear_tolerance=linear_tolerance)
+    n_rigid = 3 * n - len(internal)
+    if gradient is not None:
+        internal = _orthogonal_to(structure, gradient, weights, internal)
     values, vectors = np.linalg.eigh(internal @ (0.5 * (matrix + matrix.T)) @ internal.T)
     frequencies = np.sign(values) * np.sqrt(np.abs(values)) * HBAR / INVERSE_CM
-    return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, 3 * n - len(internal))
+    return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, n_rigid)
+
+
+def _orthogonal_to(
+    structure: Structure, gradient: ArrayLike, weights: Float[Array, "3n"], internal: Float[Array, "modes 3n"]
+) -> Float[Array, "fewer 3n"]:
+    """What `internal` spans, less the direction of the gradient in mass-weighted coordinates."""
+    flat = np.asarray(gradient, dtype=np.float64)
+    if flat.shape != (len(structure), 3):
+        raise LabelShapeError(
+            f'structure "{structure.id}": gradient of shape {flat.shape}, expected {(len(structure), 3)}'
+        )
+    along = internal @ (weights * flat.reshape(-1))
+    if not np.isfinite(along).all() or not np.linalg.norm(along) > 0:
+        raise RequestError(
+            f'structure "{structure.id}": its gradient is zero or not finite: there is no path direction to leave out'
+        )
+    return np.linalg.svd(along[None])[2][1:] @ internal
 
 
 def sample_displacements(
