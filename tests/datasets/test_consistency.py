@@ -74,7 +74,7 @@ def test_right_labels_are_consistent(right: Dataset, label: str) -> None:
     ("curvature", "forces", "words"),
     [
         (1.0, -1.0, "forces hold gradients"),
-        (-1.0, 1.0, "curvature is that of the forces"),
+        (-1.0, 1.0, "--negate-curvature"),
         (BOHR**2 / EH, 1.0, "curvature is in Hartree/Bohr²"),
         (1.0 / EH, 1.0, "curvature is in Hartree/Å²"),
         (1.0 / KCAL, 1.0, "curvature is in kcal/mol/Å²"),

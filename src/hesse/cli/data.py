@@ -18,24 +18,49 @@ EnergyUnit = Annotated[
 LengthUnit = Annotated[
     str | None, typer.Option(help="Length unit of a file that does not state it: angstrom, bohr, nm.")
 ]
+ForcesUnit = Annotated[
+    str | None, typer.Option(help="Unit of the forces, where it is not that of energy/length: hartree/bohr.")
+]
+CurvatureUnit = Annotated[
+    str | None, typer.Option(help="Unit of Hessians and H v, where it is not energy/length²: hartree/bohr^2.")
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OLD=NEW", help="A key of extended XYZ or grouped HDF5: REF_forces=forces; several times."),
+]
+Match = Annotated[str | None, typer.Option(metavar="PATTERN", help="Only structures with such ids: 'C2H6O/*'.")]
+Sample = Annotated[int | None, typer.Option(min=1, help="Only N structures, drawn at random (of those that match).")]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of --sample.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N structures (of the sample).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No messages.")]
 
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=".h5, .extxyz, .xyz, .npz, POSCAR, .cif, …")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A data file, an output of a program, or a folder of them.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; .json for one Hessian")],
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
-    negate_forces: Annotated[bool, typer.Option("--negate-forces", help="The force column holds gradients.")] = False,
+    forces_unit: ForcesUnit = None,
+    curvature_unit: CurvatureUnit = None,
+    negate_forces: Annotated[
+        bool, typer.Option("--negate-forces", "--forces-are-gradients", help="What is called forces are gradients.")
+    ] = False,
+    negate_curvature: Annotated[
+        bool, typer.Option("--negate-curvature", help="What is called Hessian is the derivative of the forces.")
+    ] = False,
     symmetrise: Annotated[bool, typer.Option("--symmetrise", help="Replace each Hessian by (H + Hᵀ)/2.")] = False,
     level: Annotated[str | None, typer.Option(help="Level of theory, kept with the data.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag of all structures; errors are reported by tag.")] = None,
-    rename: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="A key or column of extended XYZ: REF_forces=forces; several times."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
+    charge: Annotated[int | None, typer.Option(help="Charge of all structures, where the file states none.")] = None,
+    multiplicity: Annotated[int | None, typer.Option(min=1, help="Spin multiplicity of all structures.")] = None,
+    rename: Rename = None,
+    match: Match = None,
+    sample: Sample = None,
+    seed: SampleSeed = 0,
+    limit: Limit = None,
     check: Annotated[bool, typer.Option(help="Refuse NaN, overlaps, and curvature that contradicts forces.")] = True,
     flag_suspect: Annotated[
         bool,
@@ -43,19 +68,28 @@ def convert(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read a data set, check it, and write it as HDF5 or extended XYZ."""
+    """Read data of any known kind, check them, and write them as HDF5 or extended XYZ."""
     from hesse import datasets
     from hesse.files import require_target
 
     datasets.require_writable_suffix(target)
     require_target(target, source)
     dataset = datasets.read_dataset(
-        source, check=False, energy_unit=energy_unit, length_unit=length_unit, rename=_renames(rename or [])
+        source,
+        check=False,
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        forces_unit=forces_unit,
+        curvature_unit=curvature_unit,
+        rename=_renames(rename or []),
+        selection=datasets.Selection(match=match, sample=sample, seed=seed, limit=limit),
     )
-    if limit is not None and limit < len(dataset):
-        dataset = dataset.select(range(limit))
     if negate_forces:
         dataset = datasets.negate_forces(dataset)
+    if negate_curvature:
+        dataset = datasets.negate_curvature(dataset)
+    if charge is not None or multiplicity is not None:
+        dataset = datasets.with_electrons(dataset, charge=charge, multiplicity=multiplicity)
     if symmetrise:
         dataset = datasets.symmetrise_hessians(dataset)
     if level is not None:
@@ -68,6 +102,14 @@ def convert(
     verdicts = datasets.check_dataset(dataset) if check else []
     datasets.write_dataset(target, dataset)
     if not quiet:
+        left_out = [n for n in ("energy", "forces", "hvp", "stress") if dataset.labels.mask(n).any()]
+        if target.suffix.lower() == ".json" and left_out:
+            print(f"not written: {', '.join(left_out)}, which have no place in a .json", file=sys.stderr)
+        if "source_note" in dataset.attributes:
+            print(f"note: {dataset.attributes['source_note']}", file=sys.stderr)
+        for name in dataset.unread[:SHOWN]:
+            print(f"not read: {name}", file=sys.stderr)
+        and_more(len(dataset.unread))
         for verdict in verdicts:
             print(verdict.message, file=sys.stderr)
         for name, reason in list(reasons.items())[:SHOWN]:
@@ -78,9 +120,16 @@ def convert(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, or a model (.hesse).")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file or folder, or a model (.hesse).")],
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
+    forces_unit: ForcesUnit = None,
+    curvature_unit: CurvatureUnit = None,
+    rename: Rename = None,
+    match: Match = None,
+    sample: Sample = None,
+    seed: SampleSeed = 0,
+    limit: Limit = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the card as JSON too.")
     ] = None,
@@ -98,10 +147,20 @@ def info(
         card: dict[str, Any] = {"source": str(file), **read_model_header(file)}
         sections = _model_sections(card)
     else:
-        from hesse.datasets import data_card, read_dataset
+        from hesse.datasets import Selection, data_card, read_dataset
 
         # A card is wanted of broken files most of all: it shows the verdict.
-        card = data_card(read_dataset(file, check=False, energy_unit=energy_unit, length_unit=length_unit))
+        dataset = read_dataset(
+            file,
+            check=False,
+            energy_unit=energy_unit,
+            length_unit=length_unit,
+            forces_unit=forces_unit,
+            curvature_unit=curvature_unit,
+            rename=_renames(rename or []),
+            selection=Selection(match=match, sample=sample, seed=seed, limit=limit),
+        )
+        card = data_card(dataset)
         sections = _data_sections(card)
     _show(str(file), sections)
     if json_file is not None:

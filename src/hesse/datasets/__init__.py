@@ -8,9 +8,33 @@ from hesse.datasets.doors import check_dataset, read_dataset, require_writable_s
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
 from hesse.datasets.identities import IdentityDefects, RigidBasis, hessian_blocks, identity_defects, rigid_basis
+from hesse.datasets.readers import (
+    Selection,
+    SourceUnits,
+    from_phonopy,
+    from_vibrations_data,
+    iterate_grouped,
+    read_deepmd,
+    read_grouped,
+    read_output,
+    read_outputs,
+    read_phonopy,
+    read_vibrations,
+    to_phonopy,
+    to_vibrations_data,
+    write_vibrations,
+)
 from hesse.datasets.splits import Split
 from hesse.datasets.suspicion import Doubt, find_doubts, flag_suspects
-from hesse.datasets.transforms import from_units, negate_forces, symmetrise_hessians, with_attributes, with_tag
+from hesse.datasets.transforms import (
+    from_units,
+    negate_curvature,
+    negate_forces,
+    symmetrise_hessians,
+    with_attributes,
+    with_electrons,
+    with_tag,
+)
 
 __all__ = [
     "Consistency",
@@ -19,27 +43,43 @@ __all__ = [
     "IdentityDefects",
     "PairTable",
     "RigidBasis",
+    "Selection",
+    "SourceUnits",
     "Split",
     "check_dataset",
     "data_card",
     "diagnose_consistency",
     "find_doubts",
     "flag_suspects",
+    "from_phonopy",
     "from_units",
+    "from_vibrations_data",
     "hessian_blocks",
     "identity_defects",
+    "iterate_grouped",
+    "negate_curvature",
     "negate_forces",
     "read_arrays",
     "read_dataset",
+    "read_deepmd",
     "read_extxyz",
+    "read_grouped",
     "read_hdf5",
+    "read_output",
+    "read_outputs",
+    "read_phonopy",
+    "read_vibrations",
     "require_consistency",
     "require_writable_suffix",
     "rigid_basis",
     "symmetrise_hessians",
+    "to_phonopy",
+    "to_vibrations_data",
     "with_attributes",
+    "with_electrons",
     "with_tag",
     "write_dataset",
     "write_extxyz",
     "write_hdf5",
+    "write_vibrations",
 ]

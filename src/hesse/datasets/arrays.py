@@ -1,8 +1,9 @@
-"""NumPy archives (`.npz`): a container without units, names or a fixed layout. Two layouts that are in use are read:
+"""NumPy archives (`.npz`): a container without units, names or a fixed layout. Three layouts that are in use are read:
 
 - one set of arrays per structure (HORM): `ids`, and for each id iii `z_iii`, `pos_iii`, optionally `forces_iii`,
   `hessian_iii`; `energy` and `formula` (which becomes the group) for all;
-- many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`.
+- many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`;
+- all structures end to end (see `hesse.datasets.readers.flat`): `natoms`, `z`, `pos`, `energy`, `forces`, `hessian`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.readers.flat import is_flat, read_flat
 from hesse.datasets.transforms import from_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
 from hesse.files import require_file
@@ -53,6 +55,11 @@ def read_arrays(
     except HesseError:
         raise
     except _DAMAGE as error:
+        if "allow_pickle" in str(error):
+            raise FileFormatError(
+                f"{path}: holds arrays of objects, which are pickles; loading them runs whatever program they hold, so "
+                "they are not read. Save plain arrays: natoms, z, pos, energy, forces, hessian, structures end to end."
+            ) from error
         raise FileFormatError(f"{path}: truncated, damaged, or not a NumPy archive ({error})") from error
     if not items:
         raise FileFormatError(f"{path}: the archive describes no structures")
@@ -62,12 +69,14 @@ def read_arrays(
 
 
 def _items_of(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Labels]]:
-    if "ids" in archive:
+    if "ids" in archive and not is_flat(archive):
         return _per_structure(path, archive, limit)
     if "nuclear_charges" in archive and "coords" in archive:
         return _one_molecule(path, archive, limit)
+    if is_flat(archive):
+        return read_flat(path, archive, limit)
     raise FileFormatError(
-        f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, …; found "
+        f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, … or natoms, z, pos, …; found "
         f"{', '.join(archive.files[:6]) or 'none'}"
     )
 

@@ -289,9 +289,14 @@ def _judge(dataset: Dataset, label: str, evidence: _Evidence) -> Consistency:
     if fit.wrong or bool(guilty.any()):
         return answer("broken", _explain(fit, float(evidence.trace[witnesses].sum())))
     if not fit.telling:
+        doubt = ""
+        if label == "hessian" and bool((evidence.trace[held] < 0.0).all()):
+            # Nuclei repel and electrons screen: only far-stretched structures have a negative trace.
+            doubt = ". All have a negative trace: probably they are the derivative of the forces (`--negate-curvature`)"
         return answer(
             "undetermined",
-            f"{name}: the rotational identity cannot be judged (no forces, periodic, or too near to stationary points)",
+            f"{name}: the rotational identity cannot be judged (no forces, periodic, or too near to stationary points)"
+            f"{doubt}",
         )
     return answer(
         "consistent",
@@ -318,7 +323,7 @@ def _explain(fit: _Fit, trace: float) -> str:
     sign = (
         "the forces hold gradients: read them with `hesse convert --negate-forces`"
         if trace > 0
-        else "the curvature is that of the forces: negate it"
+        else "the curvature is the derivative of the forces: read it with `hesse convert --negate-curvature`"
     )
     if abs(fit.slope + 1.0) <= max(_TOLERANCE, 3.0 * fit.error):
         return f"{lead}. The sign is wrong: {sign}."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from ase.io import read as read_with_ase
@@ -14,28 +14,26 @@ from hesse.datasets.consistency import Consistency, require_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
+from hesse.datasets.kinds import GEOMETRIES, HDF5, XYZ, kind_of
+from hesse.datasets.readers import (
+    EVERYTHING,
+    Selection,
+    SourceUnits,
+    read_deepmd,
+    read_grouped,
+    read_output,
+    read_outputs,
+    read_phonopy,
+    read_vibrations,
+    refuse_if_it_runs_code,
+    write_vibrations,
+)
 from hesse.datasets.suspicion import find_non_finite
-from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError
+from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError, UnitError
 from hesse.files import require_file
 from hesse.structures import Labels, from_ase
 
 __all__ = ["check_dataset", "read_dataset", "require_writable_suffix", "write_dataset"]
-
-_HDF5: Final = frozenset({".h5", ".hdf5"})
-_XYZ: Final = frozenset({".xyz", ".extxyz"})
-_GEOMETRIES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        ".poscar": "vasp",
-        ".vasp": "vasp",
-        ".cif": "cif",
-        ".pdb": "proteindatabank",
-        ".sdf": "sdf",
-        ".mol": "mol",
-        ".gen": "gen",
-        ".xsf": "xsf",
-    }
-)
-"""Formats of other owners, read by ASE for their geometry. None of these readers runs code from the file."""
 
 
 def read_dataset(
@@ -44,53 +42,128 @@ def read_dataset(
     check: bool = True,
     energy_unit: str | None = None,
     length_unit: str | None = None,
+    forces_unit: str | None = None,
+    curvature_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
+    selection: Selection = EVERYTHING,
 ) -> Dataset:
-    """Read a data set: `.h5`/`.hdf5`, `.extxyz`/`.xyz` (eV, Å unless told otherwise), `.npz` (units must be told), or a
-    geometry without labels (`POSCAR`, `.cif`, `.pdb`, `.sdf`, …).
+    """Read a data set. By suffix, name or content this is one of:
+
+    - `.h5`, `.hdf5`: Hesse's own, or grouped (OpenREACT, ANI, Transition1x), or force constants of phonopy;
+    - `.extxyz`, `.xyz`; `.npz` (units must be told);
+    - `.log`, `.out`, `.fchk`, `.hess`: outputs of quantum-chemistry programs; `.json`: ASE's `VibrationsData`;
+    - `phonopy*.yaml`, `FORCE_CONSTANTS`, `FORCE_SETS`;
+    - a folder: of DeePMD systems, of phonopy, or of outputs;
+    - a geometry without labels (`POSCAR`, `.cif`, `.pdb`, `.sdf`, …).
 
     Args:
         check: judge what was read, see `check_dataset`.
-        energy_unit, length_unit: units of a file that does not state them.
-        rename: extended XYZ only: keys and columns under names of the file's own, `{"REF_energy": "energy"}`.
+        energy_unit, length_unit: units of a file that does not state them; else those of the format are taken.
+        forces_unit, curvature_unit: of forces and Hessians, where they are not those of energy and length:
+            `"hartree/bohr"`, `"hartree/bohr^2"`.
+        rename: extended XYZ and grouped HDF5: labels under names of the file's own, `{"REF_energy": "energy"}`.
+        selection: the part of the file that is wanted; of grouped HDF5, DeePMD and folders of outputs nothing else is
+            read.
 
     Raises:
-        FileFormatError: an unknown kind of file, or one that is truncated or damaged.
-        UnitError: the file states no units and none were given, or unknown ones.
+        FileFormatError: an unknown kind of file, one that is truncated or damaged, or one whose reading would run code.
+        UnitError: the file states no units and none were given, or unknown ones, or it states them and they differ.
+        MissingExtraError: a package is needed to read this kind, and not installed.
         LabelShapeError, LabelValueError, GeometryError, IdentityError, RequestError: see the readers and
             `check_dataset`.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if rename and suffix not in _XYZ:
-        raise RequestError(f"{path}: only keys and columns of extended XYZ can be renamed, not those of {suffix}")
-    if suffix in _HDF5:
-        dataset = read_hdf5(path, energy_unit=energy_unit, length_unit=length_unit)
-    elif suffix in _XYZ:
-        dataset = read_extxyz(
-            path, energy_unit=energy_unit or "eV", length_unit=length_unit or "angstrom", rename=rename
-        )
-    elif suffix == ".npz":
-        dataset = read_arrays(path, energy_unit=energy_unit, length_unit=length_unit)
-    elif suffix in _GEOMETRIES or path.name.upper().startswith(("POSCAR", "CONTCAR")):
-        dataset = _read_geometries(path, _GEOMETRIES.get(suffix, "vasp"))
-    else:
-        raise FileFormatError(f"{path}: no reader for {suffix or 'a file without a suffix'}. {_known()}")
+    units = _Units(energy_unit, length_unit, forces_unit, curvature_unit)
+    refuse_if_it_runs_code(path)
+    dataset = _read(path, units, dict(rename or {}), selection)
     if check:
         check_dataset(dataset)
     return dataset
 
 
+@dataclass(frozen=True)
+class _Units:
+    """What the user said of units; None where nothing was said."""
+
+    energy: str | None
+    length: str | None
+    forces: str | None
+    curvature: str | None
+
+    def or_default(self) -> SourceUnits:
+        return SourceUnits(
+            energy=self.energy or "eV",
+            length=self.length or "angstrom",
+            forces=self.forces,
+            curvature=self.curvature,
+        )
+
+    def if_any(self) -> SourceUnits | None:
+        said = (self.energy, self.length, self.forces, self.curvature)
+        return self.or_default() if any(s is not None for s in said) else None
+
+    def require_none(self, path: Path, names: tuple[str, ...], why: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None:
+                raise UnitError(f"{path}: --{name}-unit was given, but {why}")
+
+
+_ALL_UNITS: Final = ("energy", "length", "forces", "curvature")
+
+
+def _read(path: Path, units: _Units, rename: dict[str, str], selection: Selection) -> Dataset:
+    suffix = path.suffix.lower()
+    kind = kind_of(path)
+    if rename and kind not in ("xyz", "grouped"):
+        raise RequestError(
+            f"{path}: only keys and columns of extended XYZ and grouped HDF5 can be renamed, not those of {suffix}"
+        )
+    # These read nothing but what is chosen.
+    if kind == "grouped":
+        if units.energy is None and (units.length or units.forces or units.curvature):
+            raise UnitError(f"{path}: with other units give that of the energy too: `--energy-unit hartree`")
+        return read_grouped(path, units=units.if_any(), rename=rename, selection=selection)
+    if kind == "deepmd":
+        return read_deepmd(path, units=units.or_default(), selection=selection)
+    if kind == "outputs":
+        units.require_none(path, _ALL_UNITS, "outputs of programs are in known units")
+        return read_outputs(path, selection=selection)
+    if kind == "npz":
+        first = selection.limit if selection.match is None and selection.sample is None else None
+        dataset = read_arrays(path, energy_unit=units.energy, length_unit=units.length, limit=first)
+        return selection.apply(replace(dataset, labels=units.or_default().correct(dataset.labels)))
+    return selection.apply(_read_whole(path, kind, units, rename))
+
+
+def _read_whole(path: Path, kind: str, units: _Units, rename: dict[str, str]) -> Dataset:
+    if kind == "xyz":
+        stated = units.or_default()
+        dataset = read_extxyz(path, energy_unit=stated.energy, length_unit=stated.length, rename=rename)
+        return replace(dataset, labels=stated.correct(dataset.labels))
+    if kind == "hdf5":
+        units.require_none(path, ("forces", "curvature"), "this format has units of energy and length alone")
+        return read_hdf5(path, energy_unit=units.energy, length_unit=units.length)
+    if kind == "geometry":
+        return _read_geometries(path, GEOMETRIES.get(path.suffix.lower(), "vasp"))
+    units.require_none(path, _ALL_UNITS, "the units of this format are known")
+    readers = {"phonopy": read_phonopy, "vibrations": read_vibrations, "output": read_output}
+    return readers[kind](path)
+
+
 def write_dataset(path: str | Path, dataset: Dataset) -> None:
-    """Write a data set as HDF5 (`.h5`, `.hdf5`) or extended XYZ (`.extxyz`, `.xyz`), whole or not at all.
+    """Write a data set as HDF5 (`.h5`, `.hdf5`) or extended XYZ (`.extxyz`, `.xyz`), or the Hessian of its one
+    structure as ASE's `VibrationsData` (`.json`), whole or not at all.
 
     Raises:
         FileFormatError: another suffix.
+        RequestError, LabelShapeError: several structures, or no Hessian, for `.json`.
         WriteError: the disk is full, the folder is missing or not writable; what was there before is unharmed.
     """
     require_writable_suffix(path)
-    if Path(path).suffix.lower() in _HDF5:
+    if Path(path).suffix.lower() in HDF5:
         write_hdf5(path, dataset)
+    elif Path(path).suffix.lower() == ".json":
+        write_vibrations(path, dataset)
     else:
         write_extxyz(path, dataset)
 
@@ -98,8 +171,11 @@ def write_dataset(path: str | Path, dataset: Dataset) -> None:
 def require_writable_suffix(path: str | Path) -> None:
     """Raise FileFormatError unless `write_dataset` can write `path`: to be asked before long work."""
     suffix = Path(path).suffix.lower()
-    if suffix not in _HDF5 | _XYZ:
-        raise FileFormatError(f"{path}: data sets are written as .h5 or .extxyz, not as {suffix or 'a bare name'}")
+    if suffix not in HDF5 | XYZ | {".json"}:
+        raise FileFormatError(
+            f"{path}: data sets are written as .h5 or .extxyz (a single Hessian as .json too), not as "
+            f"{suffix or 'a bare name'}"
+        )
 
 
 def check_dataset(dataset: Dataset) -> list[Consistency]:
@@ -148,8 +224,3 @@ def _read_geometries(path: Path, kind: str) -> Dataset:
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
     return Dataset(tuple(structures), Labels.concatenate([Labels.of(len(s)) for s in structures]), source=str(path))
-
-
-def _known() -> str:
-    others = ", ".join(sorted(_GEOMETRIES))
-    return f"Known: .h5, .hdf5, .extxyz, .xyz, .npz, and for geometries without labels POSCAR, {others}."

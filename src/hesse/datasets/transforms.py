@@ -16,7 +16,15 @@ from hesse.structures import Labels, Structure, offsets_of, ragged_indices
 from hesse.units import energy_unit as energy_in_ev
 from hesse.units import length_unit as length_in_angstrom
 
-__all__ = ["from_units", "negate_forces", "symmetrise_hessians", "with_attributes", "with_tag"]
+__all__ = [
+    "from_units",
+    "negate_curvature",
+    "negate_forces",
+    "symmetrise_hessians",
+    "with_attributes",
+    "with_electrons",
+    "with_tag",
+]
 
 _POWERS: Final = {
     # Powers of the units of energy and of length in each label.
@@ -63,6 +71,32 @@ def negate_forces(dataset: Dataset) -> Dataset:
     dataset.require("forces")
     assert dataset.labels.forces is not None
     return replace(dataset, labels=replace(dataset.labels, forces=-dataset.labels.forces))
+
+
+def negate_curvature(dataset: Dataset) -> Dataset:
+    """The data set with Hessians and Hessian-vector products negated: for files that hold the derivative of the forces.
+
+    Raises:
+        MissingLabelError: there is no curvature.
+    """
+    labels = dataset.labels
+    if labels.hessian is None and labels.hvp is None:
+        raise MissingLabelError(f"{dataset.source}: there are no Hessians or Hessian-vector products to negate")
+    negated = {name: -value for name in ("hessian", "hvp") if (value := getattr(labels, name)) is not None}
+    return replace(dataset, labels=replace(labels, **negated))
+
+
+def with_electrons(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
+    """The data set with the charge and the multiplicity of all structures set: for files that do not state them."""
+
+    def stated(structure: Structure) -> Structure:
+        return replace(
+            structure,
+            charge=structure.charge if charge is None else charge,
+            multiplicity=structure.multiplicity if multiplicity is None else multiplicity,
+        )
+
+    return replace(dataset, structures=tuple(stated(s) for s in dataset.structures))
 
 
 def symmetrise_hessians(dataset: Dataset) -> Dataset:
