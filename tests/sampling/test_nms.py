@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 import closed_form_engines
 import oracles
 from hesse.errors import ConfigError, RequestError, UnknownOptionError
+from hesse.harmonic import normal_modes
+from hesse.pes import minimise
 from hesse.sampling import NormalModeSampling, sample_normal_modes, too_close
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN
@@ -121,6 +126,53 @@ def test_saddles_are_named():
     line = Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]], id="row")
     result = sample([line], count=1)
     assert result.saddles == ("row",)
+
+
+def test_known_hessians_are_used_where_nothing_moves(trimers):
+    engine = closed_form_engines.own_engine()
+    fresh = sample(trimers, relax=False, count=3)
+    assert fresh.reused == 0
+    labelled = oracles.labelled(oracles.Morse(), trimers, hessian=True)
+    named = replace(labelled, attributes={"level": "Closed Form"})
+    engine.calls = 0
+    options = NormalModeSampling(relax=False, count=3)
+    reused = sample_normal_modes(named, engine, options, workers=0, quiet=True)
+    assert reused.reused == 2
+    assert engine.calls == 0
+    for one, other in zip(fresh.structures, reused.structures, strict=True):
+        assert one.positions == pytest.approx(other.positions, abs=1e-4)
+    moved = sample_normal_modes(named, engine, NormalModeSampling(count=1), workers=0, quiet=True)
+    assert moved.reused == 0
+    assert sample_normal_modes(named, engine, options, reuse=False, workers=0, quiet=True).reused == 0
+    doubtful = replace(named, labels=replace(named.labels, suspect=torch.tensor([True, False])))
+    assert sample_normal_modes(doubtful, engine, options, workers=0, quiet=True).reused == 1
+    for held, words in (("GFN2-xTB", "holds Hessians of GFN2-xTB"), ("", "does not name")):
+        with pytest.raises(RequestError, match=words):
+            sample_normal_modes(replace(named, attributes={"level": held}), engine, options, workers=0)
+
+
+def test_the_reaction_is_left_out_on_the_slope_and_at_the_saddle(trimers):
+    """On a slope no sample moves along the mass-weighted gradient; at a saddle none along the imaginary mode."""
+    start, surface = trimers[0], oracles.Morse()
+    roots = np.sqrt(normal_modes(start, np.zeros((3, 3, 3, 3))).masses)[:, None]
+    along = surface.exact(start).gradient / roots
+    options = {"relax": False, "temperatures": (300.0,), "count": 5}
+    for exclude in (True, False):
+        found = sample([start], exclude_reaction=exclude, **options).structures
+        shares = [abs(np.sum(along / np.linalg.norm(along) * (s.positions - start.positions) * roots)) for s in found]
+        assert (max(shares) < 1e-8) == exclude
+
+    relaxed = minimise(Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]]), closed_form_engines.own_engine())
+    centre = Structure(relaxed.structure.numbers, relaxed.structure.positions, id="row")  # two degenerate bends
+    modes = normal_modes(centre, surface.exact(centre).hessian)
+    assert modes.imaginary == 2
+    found = sample([centre], exclude_reaction=True, imaginary="freeze", **options).structures
+    for s in found:
+        amounts = modes.vectors.reshape(4, 9) @ ((s.positions - centre.positions) * np.sqrt(12.011)).ravel()
+        assert amounts[:2] == pytest.approx(0.0, abs=1e-3)
+        assert np.abs(amounts[2:]).max() > 1e-2
+    with pytest.raises(ConfigError, match="no-relax"):
+        NormalModeSampling(exclude_reaction=True)
 
 
 def test_bad_requests(trimers):

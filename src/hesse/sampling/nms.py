@@ -7,33 +7,42 @@ temperature, index) alone: asking for more samples, or with other molecules, doe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from ase.data import covalent_radii
+from jaxtyping import Float
+from numpy import ndarray as Array
 
+from hesse.datasets import Dataset
 from hesse.engines import Differences, Engine, make_engine
-from hesse.errors import ConfigError, EngineError, RequestError
+from hesse.errors import ConfigError, require_choice
 from hesse.harmonic import NormalModes, normal_modes, sample_displacements
-from hesse.pes import minimise
-from hesse.progress import track
-from hesse.structures import Request, Structure
-from hesse.workers import run_tasks
+from hesse.sampling.result import (
+    ATTEMPTS,
+    Known,
+    Samples,
+    SamplingFailure,
+    SamplingResult,
+    generator_for,
+    known_hessians,
+    named,
+    relaxed,
+    run_sampling,
+    starts_of,
+    too_close,
+)
+from hesse.structures import Labels, Request, Structure
 
-__all__ = ["NormalModeSampling", "SamplingFailure", "SamplingResult", "sample_normal_modes", "too_close"]
-
-CLOSEST = 0.6
-"""Atoms closer than this fraction of the sum of their covalent radii have collided; the sample is drawn again."""
-
-ATTEMPTS = 100
-"""How often a sample is drawn before it is given up."""
+__all__ = ["NormalModeSampling", "sample_normal_modes"]
 
 SADDLE = -50.0
 """cm⁻¹; a relaxed structure with a mode below this is no minimum. Smaller imaginary modes are left by loose
 relaxation of soft modes."""
+
+STATIONARY = 0.02
+"""eV/Å; with larger forces a structure lies on the slope of a path, whose direction is that of its gradient."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,12 @@ class NormalModeSampling:
         steps: relaxation gives up after so many.
         floor: cm⁻¹; softer modes are displaced as if they had this frequency.
         imaginary: treatment of imaginary modes, see `hesse.harmonic.sample_displacements`.
+        exclude_reaction: leave the motion along the reaction path out, so that samples lie around the path rather than
+            further along it: on a slope the direction of the gradient, at a stationary point (forces below 0.02 eV/Å)
+            the lowest mode if it is imaginary. For geometries as they are (`relax=False`).
 
     Raises:
-        ConfigError: a value out of range.
+        ConfigError: a value out of range, or options that contradict each other.
     """
 
     temperatures: tuple[float, ...] = (300.0,)
@@ -63,6 +75,7 @@ class NormalModeSampling:
     steps: int = 500
     floor: float = 150.0
     imaginary: Literal["floor", "freeze"] = "floor"
+    exclude_reaction: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
@@ -75,32 +88,9 @@ class NormalModeSampling:
             raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.floor}")
         if self.count < 1:
             raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
-
-
-@dataclass(frozen=True)
-class SamplingFailure:
-    """A molecule, or one sample of it, that could not be made, and why."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class SamplingResult:
-    """Geometries in order of the molecules, then temperatures, then index.
-
-    Attributes:
-        structures: what was made; ids `{molecule}/relaxed`, `{molecule}/nms-300K/0007`, tags `relaxed`, `nms-300K`;
-            the group is the molecule's, or its id.
-        failures: what was not.
-        saddles: ids of molecules whose relaxed structure has an imaginary mode.
-        level: level of theory of the relaxation and the Hessian.
-    """
-
-    structures: tuple[Structure, ...]
-    failures: tuple[SamplingFailure, ...]
-    saddles: tuple[str, ...]
-    level: str
+        require_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
+        if self.exclude_reaction and self.relax:
+            raise ConfigError("relaxing leaves the reaction path: exclude the reaction only without (--no-relax)")
 
 
 def nms_tag(temperature: float) -> str:
@@ -109,111 +99,102 @@ def nms_tag(temperature: float) -> str:
 
 
 def sample_normal_modes(
-    structures: Sequence[Structure],
+    structures: Sequence[Structure] | Dataset,
     engine: str | Engine,
     sampling: NormalModeSampling | None = None,
     *,
     differences: Differences | None = None,
-    workers: int = 1,
+    reuse: bool = True,
+    workers: int | None = None,
+    scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Sample geometries around each of `structures`.
+    """Sample geometries around each of `structures`: ids `{molecule}/relaxed`, `{molecule}/nms-300K/0007`, tags
+    `relaxed`, `nms-300K`.
 
     Args:
+        structures: a data set that holds Hessians of the engine's level lends them, where relaxation does not move.
         engine: for relaxation and Hessian; text as for `hesse.engines.make_engine`, or an engine (then with
             `workers=0`, in this process).
         sampling: what to sample.
         differences: how Hessians are taken, when `engine` is text.
-        workers: processes of one thread each. A molecule that kills its worker is a failure, nothing more.
+        reuse: False computes every Hessian anew.
+        workers: processes of one thread each, one by default. A molecule that kills its worker is a failure, nothing
+            more.
+        scheduler: instead, a cluster; see `hesse.workers.run_tasks`.
         quiet: no progress.
 
     Raises:
-        RequestError: two structures of one id; an engine object together with workers.
+        RequestError: two structures of one id; an engine object together with workers; Hessians of another level.
     """
     asked = sampling or NormalModeSampling()
-    ids = [structure.id for structure in structures]
-    if len(set(ids)) < len(ids):
-        raise RequestError("two molecules to sample have the same id; ids name structures and must differ")
-    if not isinstance(engine, str) and workers:
-        raise RequestError("processes make their own engines: give the engine as text, or workers=0")
-    level = (make_engine(engine) if isinstance(engine, str) else engine).level
-    made: dict[int, _Samples] = {}
-    failures: dict[int, tuple[SamplingFailure, ...]] = {}
-    with track("sampling", len(structures), quiet=quiet) as advance:
-        for outcome in run_tasks(_set_up, (engine, differences, asked), structures, workers=workers):
-            if outcome.answer is None:
-                failures[outcome.index] = (SamplingFailure(ids[outcome.index], outcome.reason),)
-            else:
-                made[outcome.index] = outcome.answer
-                failures[outcome.index] = outcome.answer.failures
-            advance(1)
-    order = sorted(made)
-    return SamplingResult(
-        tuple(s for k in order for s in made[k].structures),
-        tuple(f for k in sorted(failures) for f in failures[k]),
-        tuple(ids[k] for k in order if asked.relax and made[k].lowest < SADDLE),
-        level,
+    starts = starts_of(structures, engine, workers)
+    known = known_hessians(structures, engine) if reuse else [Known()] * len(starts)
+    return run_sampling(
+        _set_up,
+        (engine, differences, asked),
+        list(zip(starts, known, strict=True)),
+        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        title="sampling",
+        saddle_below=SADDLE if asked.relax else None,
+        workers=workers,
+        scheduler=scheduler,
+        quiet=quiet,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    structures: tuple[Structure, ...]
-    failures: tuple[SamplingFailure, ...]
-    lowest: float
-
-
-def _set_up(spec: tuple[str | Engine, Differences | None, NormalModeSampling]) -> Callable[[Structure], _Samples]:
+def _set_up(
+    spec: tuple[str | Engine, Differences | None, NormalModeSampling],
+) -> Callable[[tuple[Structure, Known]], Samples]:
     chosen, differences, sampling = spec
     engine = make_engine(chosen, differences=differences) if isinstance(chosen, str) else chosen
-    return lambda structure: _sample_one(structure, engine, sampling)
+    return lambda task: _sample_one(*task, engine, sampling)
 
 
-def _sample_one(start: Structure, engine: Engine, sampling: NormalModeSampling) -> _Samples:
+def _sample_one(start: Structure, known: Known, engine: Engine, sampling: NormalModeSampling) -> Samples:
     centre, made, failures = start, [], []
     if sampling.relax:
-        run = minimise(start, engine, fmax=sampling.fmax, steps=sampling.steps)
-        if not run.converged:
-            raise EngineError(
-                f'structure "{start.id}": not relaxed after {run.steps} steps (largest force {run.fmax:.3g} eV/Å, '
-                f"asked {sampling.fmax:g})"
-            )
+        run = relaxed(start, engine, sampling.fmax, sampling.steps)
         centre = run.structure
-        made.append(_named(centre, start, "relaxed", f"{start.id}/relaxed"))
-    labels = engine.compute(centre, Request(energy=False, hessian=True))
-    modes = normal_modes(centre, labels.hessian_of(0).numpy())
+        made.append(named(centre, start, "relaxed", f"{start.id}/relaxed"))
+        known = known if run.steps == 0 else Known()
+    modes = _modes(centre, known, engine, sampling.exclude_reaction)
     if len(modes) == 0:
-        failures.append(SamplingFailure(start.id, "a lone atom has no normal modes to sample"))
-        return _Samples(tuple(made), tuple(failures), 0.0)
-    for temperature in sampling.temperatures:
+        failures.append(SamplingFailure(start.id, "no normal modes to sample (a lone atom, or none but the reaction)"))
+    for temperature in sampling.temperatures if len(modes) else ():
         tag = nms_tag(temperature)
         for index in range(sampling.count):
             name = f"{start.id}/{tag}/{index:04d}"
-            drawn = _draw(centre, modes, temperature, sampling, _generator(sampling.seed, name))
+            drawn = _draw(centre, modes, temperature, sampling, generator_for(sampling.seed, name))
             if drawn is None:
                 failures.append(SamplingFailure(name, f"atoms collide in each of {ATTEMPTS} draws"))
             else:
-                made.append(_named(drawn, start, tag, name))
-    return _Samples(tuple(made), tuple(failures), float(modes.frequencies[0]))
+                made.append(named(drawn, start, tag, name))
+    lowest = float(modes.frequencies[0]) if len(modes) else 0.0
+    labels = tuple(Labels.of(len(s)) for s in made)
+    return Samples(tuple(made), labels, tuple(failures), lowest, known.hessian is not None)
 
 
-def _named(structure: Structure, parent: Structure, tag: str, name: str) -> Structure:
-    return Structure(
-        structure.numbers,
-        structure.positions,
-        id=name,
-        cell=structure.cell,
-        pbc=structure.pbc,
-        charge=structure.charge,
-        multiplicity=structure.multiplicity,
-        tag=tag,
-        group=parent.group or parent.id,
-    )
+def _modes(centre: Structure, known: Known, engine: Engine, exclude_reaction: bool) -> NormalModes:
+    """Normal modes, from what is known and what the engine must be asked for."""
+    hessian, forces = known.hessian, known.forces
+    if hessian is None or (forces is None and exclude_reaction):
+        request = Request(energy=False, forces=exclude_reaction, hessian=hessian is None)
+        answer = engine.compute(centre, request)
+        hessian = answer.hessian_of(0).numpy() if hessian is None else hessian
+        forces = None if answer.forces is None else answer.forces.numpy()
+    if not exclude_reaction or forces is None:
+        return normal_modes(centre, hessian)
+    return _across_the_path(centre, hessian, forces)
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big"))
+def _across_the_path(centre: Structure, hessian: Float[Array, "n 3 n 3"], forces: Float[Array, "n 3"]) -> NormalModes:
+    if np.linalg.norm(forces, axis=1).max() > STATIONARY:
+        return normal_modes(centre, hessian, gradient=-forces)
+    modes = normal_modes(centre, hessian)
+    if modes.imaginary:  # the lowest comes first
+        return replace(modes, frequencies=modes.frequencies[1:], vectors=modes.vectors[1:])
+    return modes
 
 
 def _draw(
@@ -229,10 +210,3 @@ def _draw(
         if not too_close(candidate):
             return candidate
     return None
-
-
-def too_close(structure: Structure, fraction: float = CLOSEST) -> bool:
-    """Whether two atoms (images included) are closer than `fraction` of the sum of their covalent radii."""
-    radii = covalent_radii[structure.numbers]
-    pairs = structure.neighbours(float(2.0 * fraction * radii.max()))
-    return bool((pairs.distances < fraction * (radii[pairs.first] + radii[pairs.second])).any())

@@ -1,0 +1,140 @@
+"""Geometries along reaction paths: from guesses of transition states to saddle points, and down both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hesse.datasets import Dataset
+from hesse.engines import Differences, Engine, make_engine
+from hesse.errors import ConfigError, EngineError
+from hesse.pes import IRCResult, PathPoint, irc, saddle
+from hesse.sampling.result import (
+    Known,
+    Samples,
+    SamplingFailure,
+    SamplingResult,
+    known_hessians,
+    labels_at,
+    named,
+    run_sampling,
+    starts_of,
+)
+from hesse.structures import Structure
+
+__all__ = ["PathSampling", "sample_paths"]
+
+
+@dataclass(frozen=True)
+class PathSampling:
+    """What to sample.
+
+    Attributes:
+        search: walk to the saddle point of the engine first; otherwise the given geometry must be one.
+        saddle_fmax: eV/Å; the search ends below it.
+        saddle_steps: the search gives up after so many.
+        step: Å √u, along the path.
+        steps: of each half of the path, at most.
+        fmax: eV/Å; a half of the path ends below it.
+        count: at most so many points of each half, evenly spread along it, its end among them; None: all.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    search: bool = True
+    saddle_fmax: float = 0.005
+    saddle_steps: int = 200
+    step: float = 0.1
+    steps: int = 200
+    fmax: float = 0.02
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("saddle_fmax", self.saddle_fmax), ("step", self.step), ("fmax", self.fmax)):
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} must be a positive number, got {value}")
+        if self.steps < 1 or self.saddle_steps < 1 or (self.count is not None and self.count < 1):
+            raise ConfigError(
+                f"expected at least one step and point, got {self.steps}, {self.saddle_steps} and {self.count}"
+            )
+
+
+def sample_paths(
+    structures: Sequence[Structure] | Dataset,
+    engine: str | Engine,
+    sampling: PathSampling | None = None,
+    *,
+    differences: Differences | None = None,
+    reuse: bool = True,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    quiet: bool = False,
+) -> SamplingResult:
+    """Follow the path through the transition state near each of `structures`: ids `{guess}/ts` and
+    `{guess}/irc/+0012` (the twelfth point of the forward half; `-` is the other), tags `ts` and `irc`, with energies and
+    forces.
+
+    A half that runs out of steps keeps its points and is a failure as well. Arguments and errors are those of
+    `hesse.sampling.sample_normal_modes`; a Hessian that the data set holds starts the search.
+    """
+    asked = sampling or PathSampling()
+    starts = starts_of(structures, engine, workers)
+    known = known_hessians(structures, engine) if reuse else [Known()] * len(starts)
+    return run_sampling(
+        _set_up,
+        (engine, differences, asked),
+        list(zip(starts, known, strict=True)),
+        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        title="paths",
+        workers=workers,
+        scheduler=scheduler,
+        quiet=quiet,
+    )
+
+
+def _set_up(
+    spec: tuple[str | Engine, Differences | None, PathSampling],
+) -> Callable[[tuple[Structure, Known]], Samples]:
+    chosen, differences, sampling = spec
+    engine = make_engine(chosen, differences=differences) if isinstance(chosen, str) else chosen
+    return lambda task: _sample_one(*task, engine, sampling)
+
+
+def _sample_one(start: Structure, known: Known, engine: Engine, sampling: PathSampling) -> Samples:
+    centre, hessian = start, known.hessian
+    if sampling.search:
+        found = saddle(start, engine, hessian=hessian, fmax=sampling.saddle_fmax, steps=sampling.saddle_steps)
+        if not found.converged:
+            raise EngineError(f'structure "{start.id}": no saddle point after {found.steps} steps: {found.reason}')
+        centre, hessian = found.structure, found.hessian
+    path = irc(centre, engine, hessian=hessian, step=sampling.step, steps=sampling.steps, fmax=sampling.fmax)
+    points = [
+        *reversed(_spread(start, "-", path.backward, sampling.count)),
+        (f"{start.id}/ts", "ts", path.saddle),
+        *_spread(start, "+", path.forward, sampling.count),
+    ]
+    structures = tuple(named(p.structure, start, tag, name) for name, tag, p in points)
+    labels = tuple(labels_at(p.structure, p.energy, p.forces) for _, _, p in points)
+    return Samples(structures, labels, tuple(_failures(start, path)), reused=known.hessian is not None)
+
+
+def _spread(
+    start: Structure, side: str, points: Sequence[PathPoint], count: int | None
+) -> list[tuple[str, str, PathPoint]]:
+    """Names, tags and points of one half: all, or `count` of them, evenly spread from the saddle to the end."""
+    chosen = list(range(len(points)))
+    if count is not None and count < len(points):
+        chosen = [round(k) - 1 for k in np.linspace(0, len(points), count + 1)[1:]]
+    return [(f"{start.id}/irc/{side}{k + 1:04d}", "irc", points[k]) for k in chosen]
+
+
+def _failures(start: Structure, path: IRCResult) -> list[SamplingFailure]:
+    halves = {"forward": (path.forward, path.forward_end), "backward": (path.backward, path.backward_end)}
+    return [
+        SamplingFailure(f"{start.id}/{name}", f"the {name} half is not down after {len(points)} steps")
+        for name, (points, end) in halves.items()
+        if end == "steps"
+    ]

@@ -1,0 +1,137 @@
+"""Rattled geometries: every atom displaced at random, and the cell of a crystal strained. No engine is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.datasets import Dataset
+from hesse.errors import ConfigError, RequestError
+from hesse.sampling.result import (
+    ATTEMPTS,
+    Known,
+    Samples,
+    SamplingFailure,
+    SamplingResult,
+    generator_for,
+    named,
+    run_sampling,
+    starts_of,
+    too_close,
+)
+from hesse.structures import Labels, Structure
+
+__all__ = ["RattleSampling", "sample_rattled"]
+
+
+@dataclass(frozen=True)
+class RattleSampling:
+    """What to sample.
+
+    Attributes:
+        sizes: Å; standard deviation of every coordinate's displacement.
+        count: geometries per structure and size.
+        strain: standard deviation of each of the six components of a symmetric strain of the cell; atoms follow it.
+            For crystals, periodic in three directions.
+        closest: a sample is drawn again when two atoms come closer than this fraction of the sum of their covalent
+            radii.
+        seed: of all displacements.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    sizes: tuple[float, ...] = (0.05,)
+    count: int = 20
+    strain: float = 0.0
+    closest: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sizes or any(not (np.isfinite(s) and s >= 0) for s in self.sizes):
+            raise ConfigError(f"sizes of displacements must be numbers of Å, zero or more, got {self.sizes}")
+        if len({rattle_tag(s) for s in self.sizes}) < len(self.sizes):
+            raise ConfigError(f"sizes of displacements must differ, got {self.sizes}")
+        if not (np.isfinite(self.strain) and 0 <= self.strain < 0.5):
+            raise ConfigError(f"the strain must lie between 0 and 0.5, got {self.strain}")
+        if self.strain == 0 and 0 in self.sizes:
+            raise ConfigError("a size of 0 Å moves nothing: give a size, or a strain of the cell")
+        if not (np.isfinite(self.closest) and self.closest > 0) or self.count < 1:
+            raise ConfigError(
+                f"expected a positive closest approach and at least one sample, got {self.closest} and {self.count}"
+            )
+
+
+def rattle_tag(size: float) -> str:
+    """The tag of samples of a size: "rattle-0.05"."""
+    return f"rattle-{size:g}"
+
+
+def sample_rattled(
+    structures: Sequence[Structure] | Dataset, sampling: RattleSampling | None = None, *, quiet: bool = False
+) -> SamplingResult:
+    """Displace all atoms of each of `structures`: ids `{structure}/rattle-0.05/0007`, tags `rattle-0.05`.
+
+    A geometry is a function of (seed, id, size, index) alone. Samples whose atoms collide are drawn again; one whose
+    atoms collide in each of 100 draws is a failure.
+
+    Raises:
+        RequestError: two structures of one id; strain asked of a structure without a cell in all three directions.
+    """
+    asked = sampling or RattleSampling()
+    starts = starts_of(structures, "", 0)
+    open_ones = [s.id for s in starts if not all(s.pbc)]
+    if asked.strain > 0 and open_ones:
+        raise RequestError(
+            f'structure "{open_ones[0]}" has no cell in all three directions to strain ({len(open_ones)} of '
+            f"{len(starts)} structures): sample them apart, without strain"
+        )
+    tasks = [(start, Known()) for start in starts]
+    return run_sampling(_set_up, asked, tasks, level="", title="rattling", workers=0, quiet=quiet)
+
+
+def _set_up(sampling: RattleSampling) -> Callable[[tuple[Structure, Known]], Samples]:
+    return lambda task: _sample_one(task[0], sampling)
+
+
+def _sample_one(start: Structure, sampling: RattleSampling) -> Samples:
+    made, failures = [], []
+    for size in sampling.sizes:
+        tag = rattle_tag(size)
+        for index in range(sampling.count):
+            name = f"{start.id}/{tag}/{index:04d}"
+            drawn = _draw(start, size, sampling, generator_for(sampling.seed, name))
+            if drawn is None:
+                failures.append(SamplingFailure(name, f"atoms collide in each of {ATTEMPTS} draws"))
+            else:
+                made.append(named(drawn, start, tag, name))
+    return Samples(tuple(made), tuple(Labels.of(len(s)) for s in made), tuple(failures))
+
+
+def _draw(start: Structure, size: float, sampling: RattleSampling, rng: np.random.Generator) -> Structure | None:
+    for _ in range(ATTEMPTS):
+        deformation = np.eye(3) + _strain(sampling.strain, rng)
+        moved = start.positions @ deformation + size * rng.standard_normal(start.positions.shape)
+        candidate = Structure(
+            start.numbers,
+            moved,
+            cell=start.cell @ deformation,
+            pbc=start.pbc,
+            charge=start.charge,
+            multiplicity=start.multiplicity,
+        )
+        if not too_close(candidate, sampling.closest):
+            return candidate
+    return None
+
+
+def _strain(size: float, rng: np.random.Generator) -> Float[Array, "3 3"]:
+    """A symmetric matrix: strain without rotation."""
+    if size == 0:
+        return np.zeros((3, 3))
+    drawn = size * rng.standard_normal((3, 3))
+    return np.triu(drawn) + np.triu(drawn, 1).T
