@@ -28,6 +28,27 @@ def doubling(spec: int) -> Callable[[int], int]:
     return work
 
 
+def parent(spec: float) -> Callable[[int], int]:
+    """After `spec` seconds, the process that this worker process works for; task 99 kills it."""
+
+    def work(task: int) -> int:
+        time.sleep(spec)
+        if task == 99:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+        return os.getppid()
+
+    return work
+
+
+def returns_code(spec: None) -> Callable[[int], object]:
+    return lambda task: lambda: task
+
+
+def folder(spec: None) -> Callable[[int], str]:
+    return lambda task: os.getcwd()
+
+
 def refuses(spec: int) -> Callable[[int], int]:
     raise EngineError("no such engine")
 

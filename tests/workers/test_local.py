@@ -63,3 +63,8 @@ def test_what_is_wrong_for_all_tasks_is_raised():
 def test_workers_run_one_thread_each_and_no_task_needs_none():
     assert [o.answer for o in run_tasks(tools.threads, None, [0], workers=1)] == ["1"]
     assert list(run_tasks(tools.refuses, 0, [], workers=2)) == []
+
+
+def test_an_answer_that_cannot_leave_its_process_is_a_failure():
+    (found,) = run_tasks(tools.returns_code, None, [1], workers=1)
+    assert "cannot leave the worker process" in found.reason
