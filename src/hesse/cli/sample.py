@@ -1,23 +1,44 @@
-"""`hesse sample`: geometries worth labelling."""
+"""`hesse sample`: geometries worth labelling, and the choice among them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hesse.cli.app import app
 from hesse.cli.options import ENGINE, QUIET, SHOWN, WORKERS, and_more
 
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+    from hesse.sampling import SamplingResult
+
 sample = typer.Typer(name="sample", help="Make geometries worth labelling.", no_args_is_help=True)
 app.add_typer(sample)
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="Molecules: .extxyz, .xyz, .h5, ...")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+Reuse = Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")]
+
+
+class _Imaginary(StrEnum):
+    floor = "floor"
+    freeze = "freeze"
+
+
+class _Ensemble(StrEnum):
+    langevin = "langevin"
+    nve = "nve"
 
 
 @sample.command()
 def nms(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Molecules: .extxyz, .xyz, .h5, ...")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")],
+    source: Source,
+    output: Output,
     temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per molecule and temperature.")] = 20,
     engine: Annotated[str, ENGINE] = "gfn2",
@@ -25,42 +46,207 @@ def nms(
     relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
     floor: Annotated[float, typer.Option(help="cm⁻¹; softer modes are displaced as if they had this.")] = 150.0,
+    imaginary: Annotated[_Imaginary, typer.Option(help="Imaginary modes: like real ones, or not at all.")] = (
+        _Imaginary.floor
+    ),
+    exclude_reaction: Annotated[
+        bool, typer.Option("--exclude-reaction", help="Not along the reaction path (with --no-relax).")
+    ] = False,
+    reuse: Reuse = True,
     workers: Annotated[int, WORKERS] = 1,
+    overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Normal-mode samples: displacements of each molecule as its harmonic well has them at a temperature."""
-    from hesse import __version__
-    from hesse.datasets import Dataset, read_dataset, require_writable_suffix, write_dataset
-    from hesse.errors import WorkError
-    from hesse.files import require_target
     from hesse.sampling import NormalModeSampling, sample_normal_modes
-    from hesse.structures import Labels
 
     sampling = NormalModeSampling(
-        temperatures=tuple(temperature or (300.0,)), count=count, seed=seed, relax=relax, fmax=fmax, floor=floor
+        temperatures=tuple(temperature or (300.0,)),
+        count=count,
+        seed=seed,
+        relax=relax,
+        fmax=fmax,
+        floor=floor,
+        imaginary=imaginary.value,
+        exclude_reaction=exclude_reaction,
     )
+    molecules = _read(source, output, overwrite)
+    result = sample_normal_modes(molecules, engine, sampling, reuse=reuse, workers=workers, quiet=quiet)
+    if result.saddles:
+        typer.echo(f"relaxed to a saddle point: {', '.join(result.saddles)}", err=True)
+    _write(output, molecules, result, "normal modes", seed)
+
+
+@sample.command()
+def md(
+    source: Source,
+    output: Output,
+    temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Geometries per run.")] = 20,
+    stride: Annotated[int, typer.Option(min=1, help="Steps from one geometry to the next.")] = 100,
+    equilibration: Annotated[int, typer.Option(min=0, help="Steps before the first stride.")] = 1000,
+    runs: Annotated[int, typer.Option(min=1, help="Independent runs per molecule and temperature.")] = 1,
+    step: Annotated[float, typer.Option(help="fs; time step.")] = 0.5,
+    ensemble: Annotated[_Ensemble, typer.Option(help="Hold the temperature, or conserve the energy.")] = (
+        _Ensemble.langevin
+    ),
+    friction: Annotated[float, typer.Option(help="1/fs, of langevin.")] = 0.01,
+    stretch: Annotated[
+        float | None, typer.Option(help="End a run when a bond exceeds this multiple of its length.")
+    ] = None,
+    engine: Annotated[str, ENGINE] = "gfn2",
+    seed: Annotated[int, typer.Option(help="Of velocities and noise.")] = 0,
+    relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
+    fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
+    workers: Annotated[int, WORKERS] = 1,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Molecular dynamics: geometries along runs, with the energies and forces that moved them."""
+    from hesse.sampling import DynamicsSampling, sample_dynamics
+
+    sampling = DynamicsSampling(
+        temperatures=tuple(temperature or (300.0,)),
+        count=count,
+        stride=stride,
+        equilibration=equilibration,
+        runs=runs,
+        time_step=step,
+        ensemble=ensemble.value,
+        friction=friction,
+        stretch=stretch,
+        seed=seed,
+        relax=relax,
+        fmax=fmax,
+    )
+    molecules = _read(source, output, overwrite)
+    _write(
+        output, molecules, sample_dynamics(molecules, engine, sampling, workers=workers, quiet=quiet), "dynamics", seed
+    )
+
+
+@sample.command()
+def rattle(
+    source: Source,
+    output: Output,
+    size: Annotated[list[float] | None, typer.Option(help="Å; standard deviation; may be given several times.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Geometries per structure and size.")] = 20,
+    strain: Annotated[float, typer.Option(help="Standard deviation of the strain of a crystal's cell.")] = 0.0,
+    closest: Annotated[float, typer.Option(help="No atoms closer than this fraction of their covalent radii.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Of the random displacements.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Rattled structures: Gaussian displacements of all atoms, and strained cells. No engine is needed."""
+    from hesse.sampling import RattleSampling, sample_rattled
+
+    sampling = RattleSampling(
+        sizes=tuple(size or ((0.0,) if strain else (0.05,))), count=count, strain=strain, closest=closest, seed=seed
+    )
+    molecules = _read(source, output, overwrite)
+    _write(output, molecules, sample_rattled(molecules, sampling, quiet=quiet), "rattling", seed)
+
+
+@sample.command()
+def irc(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states.")],
+    output: Output,
+    engine: Annotated[str, ENGINE] = "gfn2",
+    search: Annotated[bool, typer.Option(help="Walk to the engine's own transition state first.")] = True,
+    step: Annotated[float, typer.Option(help="Å √u, along the path.")] = 0.1,
+    steps: Annotated[int, typer.Option(min=1, help="Of each half, at most.")] = 200,
+    fmax: Annotated[float, typer.Option(help="eV/Å; a half ends below it.")] = 0.02,
+    count: Annotated[int | None, typer.Option(min=1, help="Points kept of each half, evenly spread.")] = None,
+    reuse: Reuse = True,
+    workers: Annotated[int, WORKERS] = 1,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Reaction paths: from transition states down both sides, with energies and forces."""
+    from hesse.sampling import PathSampling, sample_paths
+
+    sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
+    guesses = _read(source, output, overwrite)
+    result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, quiet=quiet)
+    _write(output, guesses, result, "reaction paths", None)
+
+
+@sample.command()
+def select(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Structures, labelled or not.")],
+    output: Output,
+    tolerance: Annotated[float, typer.Option(help="Å; closer structures are duplicates. 0 keeps them.")] = 0.05,
+    window: Annotated[float | None, typer.Option(help="eV above the lowest of a group; needs energies.")] = None,
+    per_group: Annotated[int | None, typer.Option(min=1, help="At most so many of a group, the most different.")] = (
+        None
+    ),
+    count: Annotated[int | None, typer.Option(min=1, help="At most so many in all, the most different.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No counts of what was left out.")] = False,
+) -> None:
+    """Choose structures: no duplicates, energies within a window, the most different ones. Labels are kept."""
+    from hesse.datasets import write_dataset
+    from hesse.errors import WorkError
+    from hesse.sampling import Selection, select_structures
+
+    selection = Selection(
+        tolerance=None if tolerance == 0 else tolerance, window=window, per_group=per_group, count=count
+    )
+    dataset = _read(source, output, overwrite)
+    energies = None
+    if dataset.labels.energy is not None:
+        energies = dataset.labels.energy.where(dataset.labels.mask("energy"), float("nan")).numpy()
+    found = select_structures(dataset.structures, selection, energies=energies)
+    steps = Counter(d.step for d in found.dropped)
+    if not quiet:
+        for name, words in _LEFT_OUT.items():
+            if steps[name]:
+                typer.echo(f"left out: {steps[name]} {words}", err=True)
+    if not found.kept:
+        raise WorkError(f"none of {len(dataset)} structures is kept; the reasons are above")
+    write_dataset(output, dataset.select(found.kept))
+    typer.echo(f"{output}: {len(found.kept)} of {len(dataset)} structures kept")
+
+
+_LEFT_OUT = {
+    "window": "outside the energy window (or without energy)",
+    "duplicate": "duplicates",
+    "per group": "beyond the number per group",
+    "count": "beyond the number in all",
+}
+
+
+def _read(source: Path, output: Path, overwrite: bool) -> Dataset:
+    """What to work on, after everything that could keep the result from being written has been asked."""
+    from hesse.datasets import read_dataset, require_writable_suffix
+    from hesse.errors import RequestError
+    from hesse.files import require_target
+
     require_writable_suffix(output)
     require_target(output, source)
-    molecules = read_dataset(source, check=False).structures
-    result = sample_normal_modes(molecules, engine, sampling, workers=workers, quiet=quiet)
+    if output.exists() and not overwrite:
+        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    return read_dataset(source, check=False)
+
+
+def _write(output: Path, molecules: Dataset, result: SamplingResult, how: str, seed: int | None) -> None:
+    from hesse import __version__
+    from hesse.datasets import write_dataset
+    from hesse.errors import WorkError
+
     for failure in result.failures[:SHOWN]:
         typer.echo(f"not sampled: {failure.id}: {failure.reason}", err=True)
     and_more(len(result.failures))
-    if result.saddles:
-        typer.echo(f"relaxed to a saddle point: {', '.join(result.saddles)}", err=True)
     if not result.structures:
         raise WorkError(f"none of {len(molecules)} molecules could be sampled; the reasons are above")
-    made = Dataset(
-        result.structures,
-        Labels.concatenate([Labels.of(len(s)) for s in result.structures]),
-        attributes={
-            "sampling": "normal modes",
-            "sampling_level": result.level,
-            "sampling_seed": str(seed),
-            "code_version": __version__,
-        },
-    )
-    write_dataset(output, made)
-    sampled = len({s.group for s in made.structures})
-    of = f"{sampled}" if sampled == len(molecules) else f"{sampled} of {len(molecules)}"
-    typer.echo(f"{output}: {len(made)} geometries of {of} molecules ({result.level})")
+    if result.reused:
+        typer.echo(f"{result.reused} Hessians were in the input", err=True)
+    attributes = {"sampling": how, "code_version": __version__}
+    if result.level:
+        attributes["sampling_level"] = result.level
+    if seed is not None:
+        attributes["sampling_seed"] = str(seed)
+    write_dataset(output, result.dataset(**attributes))
+    of = f"{result.sampled}" if result.sampled == len(molecules) else f"{result.sampled} of {len(molecules)}"
+    level = f" ({result.level})" if result.level else ""
+    typer.echo(f"{output}: {len(result.structures)} geometries of {of} molecules{level}")

@@ -73,9 +73,8 @@ def sample_paths(
     scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Follow the path through the transition state near each of `structures`: ids `{guess}/ts` and
-    `{guess}/irc/+0012` (the twelfth point of the forward half; `-` is the other), tags `ts` and `irc`, with energies and
-    forces.
+    """Follow the path through the transition state near each of `structures`: ids `{guess}/ts` and `{guess}/irc/+0012`
+    (the twelfth point of the forward half; `-` is the other), tags `ts` and `irc`, with energies and forces.
 
     A half that runs out of steps keeps its points and is a failure as well. Arguments and errors are those of
     `hesse.sampling.sample_normal_modes`; a Hessian that the data set holds starts the search.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, require_consistency
 from hesse.engines import Engine, make_engine
 from hesse.errors import EngineError, RequestError
 from hesse.pes import MinimisationResult, minimise
@@ -57,6 +57,7 @@ class SamplingResult:
         level: level of theory of the engine; empty where none was asked.
         labels: energies and forces that came for free on the way (dynamics, paths); none elsewhere.
         reused: how many Hessians were known before.
+        sampled: how many of the molecules gave anything.
     """
 
     structures: tuple[Structure, ...]
@@ -65,6 +66,7 @@ class SamplingResult:
     level: str
     labels: Labels
     reused: int = 0
+    sampled: int = 0
 
     def dataset(self, **attributes: str) -> Dataset:
         """As a data set, for writing. Raises RequestError when nothing was made."""
@@ -133,6 +135,7 @@ def run_sampling(
         level,
         Labels.concatenate(labels) if labels else Labels(n_atoms=Labels.of(1).n_atoms[:0]),
         sum(made[k].reused for k in order),
+        sum(bool(made[k].structures) for k in order),
     )
 
 
@@ -153,6 +156,7 @@ def known_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engi
 
     Raises:
         RequestError: they are of another level of theory than the engine, or of one that the data set does not name.
+        IdentityError: they contradict the forces beside them (a wrong sign or unit).
     """
     if not isinstance(structures, Dataset) or structures.labels.hessian is None:
         return [Known()] * len(structures)
@@ -163,6 +167,7 @@ def known_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engi
             f"{structures.source} holds Hessians of {held or 'a level of theory it does not name'}, but the engine is "
             f"{level}. Choose that engine, or ask for new Hessians (reuse=False; --no-reuse)."
         )
+    require_consistency(structures)
     labels = structures.labels
     usable = labels.mask("hessian") & ~labels.suspects()
     forces = labels.mask("forces")
