@@ -28,7 +28,8 @@ class ClosedForm(ForceEngine):
     def __init__(self, oracle: oracles.Oracle, differences: Differences | None = None, noise: float = 0.0) -> None:
         self.oracle, self.noise = oracle, noise
         self.differences = differences or Differences()
-        self.settings = MappingProxyType(self.differences.settings())
+        self.gradient_noise = noise if noise > 0 else 1e-13
+        self.settings = MappingProxyType(self.differences.settings(self.gradient_noise))
         self.calls = 0
 
     def surface(self, structure: Structure) -> Surface:

@@ -57,7 +57,8 @@ def test_noise_is_estimated_within_a_factor_of_three(noise):
     for seed in range(30):
         structure = oracles.molecule(3 + seed % 6, seed)
         probe = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(structure), 3))
-        true, estimate = error_of(ORACLES["morse"], structure, probe, Differences(step=1e-3), noise=noise)
+        differences = Differences(step=1e-3, richardson=True)
+        true, estimate = error_of(ORACLES["morse"], structure, probe, differences, noise=noise)
         ratios.append(estimate / true)
         true_errors.append(true)
     assert np.sqrt(np.mean(np.square(true_errors))) == pytest.approx(0.95 * noise / 1e-3, rel=0.2)
@@ -77,7 +78,8 @@ def test_polynomials_up_to_their_order_are_exact(coefficients, epsilon):
     scale = max(1.0, *map(abs, coefficients)) / epsilon
     fourth, second = gradient(4), gradient(2)
     assert richardson(fourth, fourth(0.0), epsilon).value == pytest.approx(coefficients[1], abs=1e-13 * scale)
-    assert central_difference(second, second(0.0), epsilon).value == pytest.approx(coefficients[1], abs=1e-13 * scale)
+    plain = central_difference(second, second(0.0), epsilon, np.ones(1))
+    assert plain.value == pytest.approx(coefficients[1], abs=1e-13 * scale)
 
 
 def test_directions_without_a_linear_term_are_estimated_too():
@@ -85,7 +87,8 @@ def test_directions_without_a_linear_term_are_estimated_too():
     pair = oracles.Structure([7, 7], [[0, 0, 0], [1.1, 0, 0]], id="pair")
     probe = np.array([[0.0, 1.0, 1.0], [0.0, -1.0, -1.0]])
     for is_richardson, largest in ((True, 1e-4), (False, 1e-3)):
-        true, estimate = error_of(ORACLES["morse"], pair, probe, Differences(richardson=is_richardson))
+        differences = Differences(step=1e-3, richardson=is_richardson)
+        true, estimate = error_of(ORACLES["morse"], pair, probe, differences)
         assert true / 3 < estimate < largest
 
 

@@ -46,12 +46,12 @@ def test_only_what_was_asked_is_answered():
 
 
 def test_gradients_are_counted():
-    """Five points for an HVP with its forces, three without Richardson, 6n + 1 for a Hessian."""
+    """Three points for an HVP with its forces, five with Richardson, 6n + 1 for a Hessian."""
     structure = oracles.molecule(4, 1)
     probes = torch.ones(1, 4, 3, dtype=torch.float64)
     for differences, request, points in (
-        (Differences(), Request(forces=True, probes=probes), 5),
-        (Differences(richardson=False), Request(forces=True, probes=probes), 3),
+        (Differences(), Request(forces=True, probes=probes), 3),
+        (Differences(richardson=True), Request(forces=True, probes=probes), 5),
         (Differences(), Request(hessian=True), 25),
         (Differences(hessian_richardson=True), Request(hessian=True), 49),
     ):
@@ -93,7 +93,7 @@ def test_the_step_is_the_largest_displacement():
     reached = []
 
     class Watched(ForceEngine):
-        name, level, settings, differences = "watched", "watched", {}, Differences(step=2e-3)
+        name, level, settings, differences = "watched", "watched", {}, Differences(step=2e-3, richardson=True)
 
         def surface(self, structure):
             def point(positions):

@@ -6,7 +6,7 @@ import typer
 
 __all__ = ["ENGINE", "QUIET", "SHOWN", "WORKERS", "and_more"]
 
-ENGINE = typer.Option("--engine", help="gfn2, gfn1, ase:package.module:factory or model:PATH.")
+ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory or model:PATH.")
 WORKERS = typer.Option("--workers", min=1, help="Processes, one thread each.")
 QUIET = typer.Option("--quiet", help="No progress.")
 

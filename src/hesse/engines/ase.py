@@ -12,8 +12,8 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from jaxtyping import Float
 
 from hesse.engines.engine import Engine, Point, Surface
-from hesse.engines.numerical import Differences, ForceEngine
-from hesse.errors import EngineError, HesseError, RequestError
+from hesse.engines.numerical import UNKNOWN_NOISE, Differences, ForceEngine
+from hesse.errors import ConfigError, EngineError, HesseError, RequestError
 from hesse.structures import Request, Structure, to_ase
 
 __all__ = ["AseEngine", "EngineCalculator"]
@@ -30,7 +30,12 @@ class AseEngine(ForceEngine):
         reads_charge: whether the calculator reads `charge` and `multiplicity` from `atoms.info`. Without it, charged
             and open-shell structures are refused rather than computed as neutral singlets.
         differences: how curvature is taken from forces.
+        gradient_noise: eV/Å; see `ForceEngine`. It picks the step: about 1e-14 suits force fields in double precision,
+            1e-5 networks in single precision, 1e-6 (the default) a tightly converged self-consistent program.
         settings: what identifies the calculator further, for provenance.
+
+    Raises:
+        ConfigError: a gradient noise that is not positive.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class AseEngine(ForceEngine):
         level: str | None = None,
         reads_charge: bool = False,
         differences: Differences | None = None,
+        gradient_noise: float = UNKNOWN_NOISE,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.calculator = calculator
@@ -48,11 +54,14 @@ class AseEngine(ForceEngine):
         self.reads_charge = reads_charge
         kind = type(calculator)
         self.differences = differences or Differences()
+        if not (np.isfinite(gradient_noise) and gradient_noise > 0):
+            raise ConfigError(f"the noise of gradients must be a positive number of eV/Å, got {gradient_noise}")
+        self.gradient_noise = float(gradient_noise)
         self.settings = MappingProxyType(
             {
                 "calculator": f"{kind.__module__}.{kind.__qualname__}",
                 **(settings or {}),
-                **self.differences.settings(),
+                **self.differences.settings(self.gradient_noise),
             }
         )
 

@@ -1,18 +1,21 @@
-"""Directional derivatives of a gradient by central differences, with an estimate of their error.
+"""Directional derivatives of a gradient by central differences: the step, and an estimate of the error.
 
 With `g(s)` the gradient at `x + s v` and the step e, the plain difference `D(e) = [g(e) − g(−e)]/2e` is off by
 `e² g‴/6`; Richardson's combination of the steps e and 2e, `[4 D(e) − D(2e)]/3`, by `−e⁴ g⁗′/30`.
 
 Three things limit a label, and each shows itself somewhere else:
 
-* noise (an iteration stopped, a grid, rounding). The fourth difference of the five gradients used anyway,
-  `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to the cubic: noise of standard deviation δ
-  leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci. Comput. 33, 1292 (2011)). In the plain
-  difference that noise is δ/(√2 e), in Richardson's 0.95 δ/e.
-* truncation. For a smooth surface differences fall from order to order by a common ratio, which predicts the first
-  neglected term. `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's.
-* a smooth bias of the gradient (self-consistency not fully reached). No choice of step shows it; it breaks the
-  rotational identity, which the caller checks.
+* truncation. Derivatives grow from order to order by a common factor, which predicts the first neglected one.
+  `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's.
+* noise (an iteration stopped, rounding). Two gradients cannot show it. The fourth difference of the five gradients
+  that Richardson's combination uses anyway, `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to
+  the cubic: noise of standard deviation δ leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci.
+  Comput. 33, 1292 (2011)). In the plain difference that noise is δ/(√2 e), in Richardson's 0.95 δ/e.
+* a smooth bias of the gradient (a coarse grid, self-consistency not fully reached). No choice of step shows it; it
+  breaks the rotational identity, which the caller checks.
+
+Steps are picked so that noise stays a fifth of the truncation expected: about twice the error of the best step, and
+an error that the label's own gradients show instead of one that they hide.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["DirectionalDerivative", "central_difference", "richardson"]
+__all__ = ["DirectionalDerivative", "central_difference", "noise_of_gradients", "picked_step", "richardson"]
 
 Gradient = Callable[[float], Float[np.ndarray, "n 3"]]
 
@@ -33,28 +36,67 @@ _SMOOTH_MARGIN = 4.0
 _LARGEST_RATIO = 0.5
 """Differences that fall by less than this from order to order are no smooth series: noise, or a kink."""
 
+_STEEPNESS = 5.0
+"""1/Å; growth of the derivatives of a gradient, per Å that neighbours move. Measured `g‴/(g″ × rate)`, root mean square
+over a molecule, for 118 molecules of the G2 set, jittered, GFN2-xTB: median 5.0 for Rademacher, 5.3 for Gaussian, 5.4
+for one-hot directions; 100, 99 and 98 % lie within a factor of 3 of the median."""
+
+_SECOND_ORDER = 800.0
+"""eV/Å⁴; error of the plain difference over the square of its step: median of 45 molecules of the G2 set, coordinates
+jittered by 0.05 Å, Rademacher directions, GFN2-xTB (5 % below 60, 5 % above 3200)."""
+
+_FOURTH_ORDER = 4e4
+"""eV/Å⁶; error of Richardson's combination over the fourth power of its step, same molecules (2e3 to 2e5)."""
+
+_NOISE_SHARE = 0.2
+"""Noise that a picked step allows, as a share of the truncation expected there."""
+
+_LARGEST_STEP = 0.02
+"""Å; a step is never picked larger: outer points lie at twice that."""
+
+_SMALLEST_STEP = 1e-5
+"""Å; a step is never picked smaller, however exact the gradients: second differences must not drown in rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class DirectionalDerivative:
-    """`H v`, with root-mean-square estimates per component of its noise and truncation error (eV/Å² per unit of v)."""
+    """`H v`, with root-mean-square estimates per component of its noise and truncation error (eV/Å² per unit of v).
+
+    Attributes:
+        noise: None where the gradients used cannot show it.
+    """
 
     value: Float[np.ndarray, "n 3"]
-    noise: float
+    noise: float | None
     truncation: float
 
 
-def central_difference(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float) -> DirectionalDerivative:
+def picked_step(noise: float, fourth_order: bool) -> float:
+    """The step (Å, largest displacement of a coordinate) for gradients of this `noise` (eV/Å per component)."""
+    if fourth_order:
+        step = (0.95 * noise / (_NOISE_SHARE * _FOURTH_ORDER)) ** (1 / 5)
+    else:
+        step = (noise / (np.sqrt(2.0) * _NOISE_SHARE * _SECOND_ORDER)) ** (1 / 3)
+    # Two digits: a number that people can repeat.
+    return float(f"{min(max(step, _SMALLEST_STEP), _LARGEST_STEP):.1e}")
+
+
+def central_difference(
+    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, rates: Float[np.ndarray, "n"]
+) -> DirectionalDerivative:
     """The second-order difference from `gradient(±epsilon)`; `origin` is `gradient(0)`.
 
-    Two gradients cannot tell noise from truncation: the noise is reported as zero and the truncation estimate,
-    `e² g‴/6` with `g‴` from the fall of the first two differences, holds within about a factor of 3 on smooth surfaces.
+    Args:
+        rates: how fast the surroundings of each atom change along the direction (`rates_of_change`, Å per unit of it).
+
+    The error is `e² g‴/6`. Two gradients and the origin give g″; forces between atoms fall off so that each further
+    derivative is larger by about the same factor per Å (in a Morse potential of width a, `g‴/g″ = −7a/3`, and a is near
+    2/Å for most bonds), times the rate at which the atoms approach each other.
     """
     plus, minus = gradient(epsilon), gradient(-epsilon)
-    first = 0.5 * (plus - minus)
-    ratio = _ratio(_rms(plus + minus - 2.0 * origin), _rms(first))
-    # A first difference below the second is no leading term: all of it may be truncation.
-    share = ratio**2 / 6.0 if ratio < 1.0 else 1.0
-    return DirectionalDerivative(first / epsilon, 0.0, share * _rms(first) / epsilon)
+    second = (plus + minus - 2.0 * origin) / epsilon**2
+    truncation = epsilon**2 / 6.0 * _STEEPNESS * _rms(second * rates[:, None])
+    return DirectionalDerivative((plus - minus) / (2.0 * epsilon), None, truncation)
 
 
 def richardson(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float) -> DirectionalDerivative:
@@ -76,7 +118,21 @@ def richardson(gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: fl
     return DirectionalDerivative(value, float(np.sqrt(130.0) / 12.0 * noise / epsilon), third * fall / (30.0 * epsilon))
 
 
-def _rms(values: Float[np.ndarray, "n 3"]) -> float:
+def noise_of_gradients(gradients: Float[np.ndarray, "points n 3"]) -> float:
+    """Noise (eV/Å per component) of gradients at equally spaced points of a line, from their fourth differences.
+
+    Choose the points close enough (0.0001 Å and less) that the smooth part vanishes; five are the least, nine serve
+    well. Moré and Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
+
+    Raises:
+        ValueError: fewer than five points.
+    """
+    if len(gradients) < 5:
+        raise ValueError(f"a fourth difference needs at least 5 points, got {len(gradients)}")
+    return _rms(np.diff(gradients, n=4, axis=0)) / float(np.sqrt(70.0))
+
+
+def _rms(values: Float[np.ndarray, "..."]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
 
 

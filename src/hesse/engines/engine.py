@@ -40,11 +40,17 @@ class Engine(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One evaluation: energy in eV, forces in eV/Å, stress in eV/Å³ (None for open structures)."""
+    """One evaluation: energy in eV, forces in eV/Å, stress in eV/Å³ (None for open structures).
+
+    Attributes:
+        grid_forces: the part of the forces that comes from an integration grid moving with the atoms, and that a
+            perfect grid would not have; None without a grid. Its slope measures what the grid does to curvature.
+    """
 
     energy: float
     forces: Float[np.ndarray, "n 3"]
     stress: Float[np.ndarray, "3 3"] | None = None
+    grid_forces: Float[np.ndarray, "n 3"] | None = None
 
 
 Surface = Callable[[Float[np.ndarray, "n 3"]], Point]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from hesse.datasets import identity_defects
-from hesse.engines.differences import central_difference, richardson
+from hesse.engines.differences import DirectionalDerivative, central_difference, picked_step, richardson
 from hesse.engines.engine import Engine, Point, Surface
+from hesse.engines.estimates import with_errors
+from hesse.engines.surroundings import rates_of_change
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.structures import Labels, Request, Structure
 
-__all__ = ["Differences", "ForceEngine"]
+__all__ = ["UNKNOWN_NOISE", "Analytic", "Differences", "ForceEngine"]
+
+UNKNOWN_NOISE = 1e-6
+"""eV/Å; of engines that do not say: a self-consistent program, tightly converged."""
 
 
 def _finite_point(surface: Surface, positions: Float[np.ndarray, "n 3"], structure: Structure) -> Point:
@@ -32,7 +36,8 @@ class Differences:
     """How finite differences are taken.
 
     Attributes:
-        step: Å; the largest Cartesian displacement of an atom at the inner points (twice that at the outer ones).
+        step: Å; the largest Cartesian displacement of an atom at the inner points (twice that at the outer ones). None
+            picks it by the noise of the engine's gradients, see `engines.differences`.
         richardson: fourth-order Hessian-vector products, from four gradients each instead of two.
         hessian_richardson: fourth-order Hessians, from four gradients per coordinate instead of two.
 
@@ -40,39 +45,69 @@ class Differences:
         ConfigError: a step that is not a positive number below 0.1 Å.
     """
 
-    step: float = 1e-3
-    richardson: bool = True
+    step: float | None = None
+    richardson: bool = False
     hessian_richardson: bool = False
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.step) and 0 < self.step < 0.1):
+        if self.step is not None and not (np.isfinite(self.step) and 0 < self.step < 0.1):
             raise ConfigError(f"the step of finite differences must lie between 0 and 0.1 Å, got {self.step}")
 
-    def settings(self) -> dict[str, str]:
-        """As provenance."""
-        return {
-            "step": f"{self.step:g}",
-            "differences": "richardson" if self.richardson else "central",
-            "hessian_differences": "richardson" if self.hessian_richardson else "central",
-        }
+    def step_for(self, noise: float, fourth_order: bool) -> float:
+        """Å; the step given, or the one picked for gradients of this noise (eV/Å)."""
+        return picked_step(noise, fourth_order) if self.step is None else self.step
+
+    def settings(self, noise: float = UNKNOWN_NOISE, *, hvp: bool = True, hessian: bool = True) -> dict[str, str]:
+        """As provenance, the steps in numbers. `hvp`, `hessian`: whether differences make these at all."""
+        found = {}
+        if hvp:
+            found["step"] = f"{self.step_for(noise, self.richardson):g}"
+            found["differences"] = "richardson" if self.richardson else "central"
+        if hessian:
+            found["hessian_step"] = f"{self.step_for(noise, self.hessian_richardson):g}"
+            found["hessian_differences"] = "richardson" if self.hessian_richardson else "central"
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Analytic:
+    """Second derivatives that a program gives itself, eV/Å²; None leaves them to differences.
+
+    Attributes:
+        error: eV/Å²; what the program's own thresholds leave, besides all that the identities show.
+    """
+
+    hvp: Float[np.ndarray, "k n 3"] | None = None
+    hessian: Float[np.ndarray, "n 3 n 3"] | None = None
+    error: float = 0.0
 
 
 class ForceEngine(Engine):
     """An engine whose program gives energies and forces; curvature comes from differences of forces.
 
-    A Hessian-vector product takes four gradients (two without Richardson) besides the one at the structure itself; a
+    A Hessian-vector product takes two gradients (four with Richardson) besides the one at the structure itself; a
     Hessian takes two per coordinate and is symmetrised. Errors are estimated from those same gradients and from the
     identities of `hesse.datasets.identities`; see `engines.differences`.
 
-    To add a program, write `surface` and set `name`, `level`, `settings` and `differences`.
+    To add a program, write `surface` and set `name`, `level`, `settings`, `differences` and, better than the default,
+    `gradient_noise`.
+
+    Attributes:
+        gradient_noise: eV/Å per component; by how much gradients at neighbouring points differ without reason
+            (`noise_of_gradients` measures it). It picks the step.
     """
 
     differences: Differences
+    gradient_noise: float = UNKNOWN_NOISE
 
     @abstractmethod
     def surface(self, structure: Structure) -> Surface:
         """The surface for this structure's species, cell, charge and multiplicity. Calling it raises EngineError when
         the program does not deliver."""
+
+    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
+        """Whatever of `request` the program differentiates itself; nothing, unless an engine says otherwise."""
+        return Analytic()
 
     @final
     def compute(self, structure: Structure, request: Request) -> Labels:
@@ -87,60 +122,86 @@ class ForceEngine(Engine):
         here = _finite_point(surface, structure.positions, structure)
         if request.stress and here.stress is None:
             raise RequestError(f"{self.level} ({self.name}) gives no stress")
-        curvature = _Curvature(surface, structure, -here.forces, self.differences.step)
-        hvp = np.empty_like(probes)
-        inner = np.zeros(len(probes))
-        for k, probe in enumerate(probes):
-            hvp[k], inner[k] = curvature.along(probe, self.differences.richardson)
-        hessian, hessian_inner = (
-            curvature.dense(self.differences.hessian_richardson) if request.hessian else (None, None)
-        )
-        second = len(probes) > 0
+        curvature = _Curvature(surface, structure, -here.forces, self.differences, self.gradient_noise)
+        exact = self.analytic(structure, surface, request)
+        hvp, inner, hidden = exact.hvp, np.full(len(probes), exact.error), None
+        if hvp is None and len(probes):
+            hvp, inner, hidden = curvature.products(probes)
+        hessian, hessian_inner = exact.hessian, exact.error
+        if hessian is None and request.hessian:
+            hessian, hessian_inner = curvature.dense()
+        for name, value in (("product", hvp), ("Hessian", hessian)):
+            if value is not None and not np.isfinite(value).all():
+                raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
         labels = Labels.of(
             len(structure),
             energy=here.energy if request.energy else None,
             forces=here.forces,
-            probes=probes if second else None,
-            hvp=hvp if second else None,
+            probes=probes if len(probes) else None,
+            hvp=hvp if len(probes) else None,
             hessian=hessian,
             stress=here.stress if request.stress else None,
             structure_id=structure.id,
         )
-        return _with_errors(structure, labels, request, inner if second else None, hessian_inner)
+        return with_errors(structure, labels, request, hvp_inner=inner, hvp_hidden=hidden, hessian_inner=hessian_inner)
 
 
 class _Curvature:
-    """Derivatives of the gradient of one structure about one point."""
+    """Derivatives of the gradient of one structure about one point, by differences."""
 
-    def __init__(self, surface: Surface, structure: Structure, gradient: Float[np.ndarray, "n 3"], step: float) -> None:
-        self.surface, self.structure, self.origin, self.step = surface, structure, gradient, step
+    def __init__(
+        self,
+        surface: Surface,
+        structure: Structure,
+        gradient: Float[np.ndarray, "n 3"],
+        differences: Differences,
+        noise: float,
+    ) -> None:
+        self.surface, self.structure, self.origin = surface, structure, gradient
+        self.differences, self.noise = differences, noise
 
-    def along(self, probe: Float[np.ndarray, "n 3"], fourth_order: bool) -> tuple[Float[np.ndarray, "n 3"], float]:
-        """`H v`, and the estimated error of its components."""
+    def products(
+        self, probes: Float[np.ndarray, "k n 3"]
+    ) -> tuple[Float[np.ndarray, "k n 3"], Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+        """`H v`, the estimated error of its components, and the noise expected that the estimate does not see."""
+        found = [self._along(probe, self.differences.richardson) for probe in probes]
+        step = self.differences.step_for(self.noise, self.differences.richardson)
+        epsilons = step / np.abs(probes).max((1, 2))
+        hidden = [
+            self.noise / (np.sqrt(2.0) * epsilon) if one.noise is None else 0.0
+            for one, epsilon in zip(found, epsilons, strict=True)
+        ]
+        return np.stack([one.value for one in found]), np.array([_error(one) for one in found]), np.array(hidden)
 
-        def gradient(s: float) -> Float[np.ndarray, "n 3"]:
-            moved = self.structure.positions + s * probe
-            return -_finite_point(self.surface, moved, self.structure).forces
-
-        epsilon = self.step / float(np.abs(probe).max())
-        found = (richardson if fourth_order else central_difference)(gradient, self.origin, epsilon)
-        return found.value, float(np.hypot(found.noise, found.truncation))
-
-    def dense(self, fourth_order: bool) -> tuple[Float[np.ndarray, "n 3 n 3"], float]:
+    def dense(self) -> tuple[Float[np.ndarray, "n 3 n 3"], float]:
         """The symmetrised Hessian, and the estimated error of its elements."""
         n = len(self.structure)
         rows, squares = np.empty((3 * n, 3 * n)), np.empty(3 * n)
         for c in range(3 * n):
             direction = np.zeros(3 * n)
             direction[c] = 1.0
-            value, error = self.along(direction.reshape(n, 3), fourth_order)
-            rows[c], squares[c] = value.reshape(-1), error**2
+            found = self._along(direction.reshape(n, 3), self.differences.hessian_richardson)
+            rows[c], squares[c] = found.value.reshape(-1), _error(found) ** 2
         # Element (i, j) and element (j, i) are measured independently: their difference has twice the variance of
         # either, their mean half of it.
         skew = rows - rows.T
         pairs = max(3 * n * (3 * n - 1), 1)
         asymmetry = np.sqrt(np.sum(skew**2) / pairs) / 2.0
         return (0.5 * (rows + rows.T)).reshape(n, 3, n, 3), float(np.hypot(asymmetry, np.sqrt(squares.mean() / 2.0)))
+
+    def _along(self, probe: Float[np.ndarray, "n 3"], fourth_order: bool) -> DirectionalDerivative:
+        def gradient(s: float) -> Float[np.ndarray, "n 3"]:
+            moved = self.structure.positions + s * probe
+            return -_finite_point(self.surface, moved, self.structure).forces
+
+        epsilon = self.differences.step_for(self.noise, fourth_order) / float(np.abs(probe).max())
+        if fourth_order:
+            return richardson(gradient, self.origin, epsilon)
+        return central_difference(gradient, self.origin, epsilon, rates_of_change(self.structure, probe))
+
+
+def _error(found: DirectionalDerivative) -> float:
+    return float(np.hypot(found.noise or 0.0, found.truncation))
 
 
 def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray, "k n 3"]:
@@ -153,32 +214,3 @@ def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray,
     if not np.isfinite(probes).all() or (len(probes) and not np.abs(probes).max((1, 2)).min() > 0):
         raise RequestError(f'structure "{structure.id}": a probe is zero or not finite; it has no direction')
     return probes
-
-
-def _with_errors(
-    structure: Structure,
-    labels: Labels,
-    request: Request,
-    hvp_inner: Float[np.ndarray, "k"] | None,
-    hessian_inner: float | None,
-) -> Labels:
-    """The labels with `*_error`: what the differences say of themselves, and at least what the identities show."""
-    defects = identity_defects([structure], labels)
-    changes: dict[str, torch.Tensor | None] = {}
-    if request.forces:
-        changes["forces_error"] = _largest(defects.forces_translation, defects.forces_rotation)
-    else:
-        changes["forces"] = None
-    if hvp_inner is not None:
-        shown = _largest(defects.hvp_translation, defects.hvp_rotation)
-        changes["hvp_error"] = torch.hypot(shown, torch.from_numpy(hvp_inner)[:, None])
-    if hessian_inner is not None:
-        shown = _largest(defects.hessian_translation, defects.hessian_rotation)
-        changes["hessian_error"] = torch.maximum(shown, torch.full_like(shown, hessian_inner))
-    return replace(labels, **changes)  # type: ignore[arg-type]
-
-
-def _largest(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The larger of two defects. Many programs remove the net force exactly, so that their mean would say too little;
-    an identity that does not apply (NaN) shows nothing."""
-    return torch.fmax(first, second).nan_to_num(0.0)

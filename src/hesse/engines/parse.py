@@ -12,40 +12,44 @@ from typing import Any
 from hesse.engines.ase import AseEngine
 from hesse.engines.engine import Engine
 from hesse.engines.numerical import Differences
+from hesse.engines.options import PYSCF_OPTIONS, XTB_OPTIONS, split_options
 from hesse.engines.potential import PotentialEngine
+from hesse.engines.pyscf import PyscfEngine
 from hesse.engines.xtb import XTB_METHODS, XtbEngine
 from hesse.errors import RequestError, UnknownOptionError, nearest_name
 
 __all__ = ["ENGINE_FORMS", "make_engine"]
 
-ENGINE_FORMS: tuple[str, ...] = (*XTB_METHODS, "ase:package.module:factory", "model:PATH")
+ENGINE_FORMS: tuple[str, ...] = (*XTB_METHODS, "pyscf:METHOD/BASIS", "ase:package.module:factory", "model:PATH")
 """What `make_engine` understands."""
 
 
 def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
-    """The engine that `text` names: `gfn2`, `gfn1`, `ase:package.module:factory` or `model:PATH`.
+    """The engine that `text` names: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, `model:PATH`.
 
-    An ASE factory is called without arguments and returns a calculator, or an `Engine` of your own (which brings its
-    own `differences`); modules are also found in the current folder. Potentials need no differences.
+    Settings may follow the first three: `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`. They are the
+    arguments of `XtbEngine` and `PyscfEngine`. An ASE factory is called without arguments and returns a calculator, or
+    an `Engine` of your own (which brings its own `differences`); modules are also found in the current folder.
+    Potentials need no differences.
 
     Raises:
-        UnknownOptionError: no such engine; the message has the nearest name.
-        RequestError: the factory cannot be imported or called.
+        UnknownOptionError: no such engine or setting; the message has the nearest name.
+        RequestError: a method or setting that cannot be; a factory that cannot be imported or called.
+        ConfigError: a setting out of its range.
         MissingExtraError: the engine's package is not installed.
         FileFormatError: the model file cannot be read.
     """
     kind, _, rest = text.partition(":")
-    if text in XTB_METHODS:
-        return XtbEngine(text, differences=differences)
+    if text.partition("?")[0] in XTB_METHODS:
+        name, settings = split_options(text, XTB_OPTIONS)
+        return XtbEngine(name, differences=differences, **settings)
+    if kind == "pyscf" and rest:
+        head, settings = split_options(text, PYSCF_OPTIONS)
+        return PyscfEngine(head.removeprefix("pyscf:"), differences=differences, **settings)
     if kind == "ase" and rest:
         return _ase_engine(rest, differences)
     if kind == "model" and rest:
         return _model_engine(Path(rest))
-    if kind == "pyscf":
-        raise UnknownOptionError(
-            f'engine "{text}": PySCF is not part of this release. Until it is, wrap it as an ASE calculator and use '
-            "ase:package.module:factory."
-        )
     raise UnknownOptionError(f'no engine "{text}". {nearest_name(text, ENGINE_FORMS)}')
 
 

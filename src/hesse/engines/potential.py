@@ -1,8 +1,10 @@
-"""A trained potential as an engine: exact derivatives, no finite differences."""
+"""A trained potential as an engine: exact derivatives, no finite differences. Errors estimated are those of rounding
+(and of a model that breaks a symmetry), never of the model against its reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import final
 
@@ -11,6 +13,7 @@ import torch
 
 from hesse.curvature import evaluate
 from hesse.engines.engine import Engine
+from hesse.engines.estimates import with_errors
 from hesse.errors import EngineError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Labels, Request, Structure, collate
@@ -50,9 +53,12 @@ class PotentialEngine(Engine):
             )
         structure.require_separated_atoms()
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
-        labels = evaluate(self.potential, batch, request).to("cpu", torch.float64)
+        # The forces come along with any second derivative, and the rotational identity needs them.
+        curvature = request.probes is not None or request.hessian
+        asked = replace(request, forces=request.forces or curvature)
+        labels = evaluate(self.potential, batch, asked).to("cpu", torch.float64)
         for name in ("energy", "forces", "hvp", "hessian", "stress"):
             value = getattr(labels, name)
             if value is not None and not np.isfinite(value.numpy()).all():
                 raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
-        return labels
+        return with_errors(structure, labels, request) if asked.forces else labels

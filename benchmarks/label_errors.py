@@ -1,0 +1,220 @@
+"""Error estimates of Hessian-vector products against their true errors.
+
+    python benchmarks/label_errors.py RESULTS.jsonl --only gfn2 --only hf --only dft --minutes 15
+    python benchmarks/label_errors.py RESULTS.jsonl --report docs/label-errors.md
+
+Structures are molecules of the G2 set with every coordinate jittered by 0.05 Å, one Rademacher direction each. The true
+error is the distance to a reference at tighter settings: GFN2-xTB and Hartree-Fock by sixth-order differences (six
+gradients) of fields converged a hundred times tighter or more; functionals by the plain difference of a short step on
+PySCF's finest grid (level 9). Gradients are counted, not assumed. Every answer is a line of RESULTS.jsonl; the same
+command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase.build import molecule
+from ase.collections import g2
+
+from hesse.datasets import identity_defects
+from hesse.engines import Analytic, Differences, ForceEngine, Surface, XtbEngine
+from hesse.engines.pyscf import PyscfEngine
+from hesse.structures import Request, Structure, from_ase
+
+JITTER = 0.05
+SMALL = ("H2O", "NH3", "HCN", "H2CO", "CH4", "C2H2", "CH2_s1A1d", "CO2", "N2O", "F2O", "H2O2", "N2H4", "C2H4", "CH3OH")
+HF_BASIS = "hf/6-31g*"
+DFT = "wb97x/6-31g*"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to make a label, and how its exact value is found."""
+
+    kind: str
+    name: str
+    engine: Callable[[], ForceEngine]
+
+
+CASES = (
+    Case("gfn2", "GFN2-xTB, two gradients", lambda: XtbEngine("gfn2")),
+    Case("gfn2", "GFN2-xTB, Richardson", lambda: XtbEngine("gfn2", differences=Differences(richardson=True))),
+    Case("hf", "HF/6-31G*, two gradients", lambda: PyscfEngine(HF_BASIS)),
+    Case("hf", "HF/6-31G*, Richardson", lambda: PyscfEngine(HF_BASIS, differences=Differences(richardson=True))),
+    Case("hf", "HF/6-31G*, analytic", lambda: PyscfEngine(HF_BASIS, hvp="analytic")),
+    Case("dft", "wB97X/6-31G*, grid 5, two gradients", lambda: PyscfEngine(DFT)),
+    Case("dft", "wB97X/6-31G*, grid 5, Richardson", lambda: PyscfEngine(DFT, differences=Differences(richardson=True))),
+    Case("dft", "wB97X/6-31G*, grid 3, two gradients", lambda: PyscfEngine(DFT, grid=3)),
+    Case("dft", "wB97X/6-31G*, grid 5, analytic", lambda: PyscfEngine(DFT, hvp="analytic")),
+)
+
+
+class Counted(ForceEngine):
+    """An engine whose gradients are counted."""
+
+    def __init__(self, engine: ForceEngine) -> None:
+        self.engine = engine
+        self.name, self.level, self.settings = engine.name, engine.level, engine.settings
+        self.differences, self.gradient_noise = engine.differences, engine.gradient_noise
+        self.gradients = 0
+        self.grid_forces: list[np.ndarray | None] = []
+
+    def surface(self, structure: Structure) -> Surface:
+        self.inner = self.engine.surface(structure)
+
+        def point(positions: np.ndarray) -> Any:
+            self.gradients += 1
+            found = self.inner(positions)
+            self.grid_forces.append(found.grid_forces)
+            return found
+
+        return point
+
+    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
+        return self.engine.analytic(structure, self.inner, request)
+
+
+def jittered(names: tuple[str, ...] | list[str], rounds: int) -> Iterator[tuple[Structure, np.ndarray]]:
+    """Structures and their directions, one of each molecule before the next round."""
+    for turn in range(rounds):
+        for number, name in enumerate(names):
+            atoms = molecule(name)
+            rng = np.random.default_rng([turn, number])
+            atoms.positions += JITTER * rng.normal(size=atoms.positions.shape)
+            yield from_ase(atoms, id=f"{name}-{turn}"), rng.choice([-1.0, 1.0], size=atoms.positions.shape)
+
+
+def closed_shells() -> list[str]:
+    """The molecules of the G2 set that are closed shells of more than one atom."""
+    found = []
+    for name in g2.names:
+        atoms = molecule(name)
+        if len(atoms) > 1 and atoms.numbers.sum() % 2 == 0 and not atoms.get_initial_magnetic_moments().any():
+            found.append(name)
+    return found
+
+
+def slope(surface: Surface, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
+    return (surface(x - step * v).forces - surface(x + step * v).forces) / (2 * step)
+
+
+def sixth_order(surface: Surface, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
+    inner, middle, outer = (slope(surface, x, v, k * step) for k in (1, 2, 4))
+    return (64 * inner - 20 * middle + outer) / 45
+
+
+def reference(kind: str, structure: Structure, v: np.ndarray) -> np.ndarray:
+    """`H v` at tighter settings."""
+    if kind == "gfn2":
+        return sixth_order(XtbEngine("gfn2", accuracy=1e-8).surface(structure), structure.positions, v, 2e-3)
+    if kind == "hf":
+        tight = PyscfEngine(HF_BASIS, energy_threshold=1e-12, gradient_threshold=1e-9)
+        return sixth_order(tight.surface(structure), structure.positions, v, 4e-3)
+    return slope(PyscfEngine(DFT, grid=9, gradient_threshold=1e-8).surface(structure), structure.positions, v, 3e-4)
+
+
+def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray) -> dict[str, Any]:
+    """Estimate and truth for one label, and what they are made of."""
+    engine = Counted(case.engine())
+    probes = torch.from_numpy(v[None])
+    start = time.perf_counter()
+    labels = engine.compute(structure, Request(forces=True, probes=probes))
+    seconds = time.perf_counter() - start
+    products = engine.gradients - 1
+    defects = identity_defects([structure], labels)
+    return {
+        "case": case.name,
+        "structure": structure.id,
+        "true": float(np.sqrt(np.mean((labels.hvp[0].numpy() - exact) ** 2))),
+        "estimate": float(labels.hvp_error[0, 0]),
+        "translation": float(defects.hvp_translation[0, 0].nan_to_num(0.0)),
+        "rotation": float(defects.hvp_rotation[0, 0].nan_to_num(0.0)),
+        "size": float(labels.hvp.square().mean().sqrt()),
+        "gradients": products,
+        "seconds": seconds,
+        "hvp": labels.hvp[0].tolist(),
+        "grid": [None if g is None else g.tolist() for g in engine.grid_forces],
+    }
+
+
+def run(results: Path, kinds: list[str], minutes: float) -> None:
+    plans = {
+        "gfn2": jittered(closed_shells(), 1),
+        "hf": jittered(SMALL, 2),
+        "dft": jittered(SMALL[:11], 6),
+    }
+    found = rows(results)
+    done = {(row["case"], row["structure"]) for row in found if "case" in row}
+    known = {(row["reference"], row["structure"]): np.array(row["value"]) for row in found if "reference" in row}
+    for kind in kinds:
+        end = time.monotonic() + 60 * minutes
+        for structure, v in plans[kind]:
+            if time.monotonic() > end:
+                break
+            missing = [c for c in CASES if c.kind == kind and (c.name, structure.id) not in done]
+            if not missing:
+                continue
+            if (kind, structure.id) not in known:
+                value = reference(kind, structure, v)
+                write(results, {"reference": kind, "structure": structure.id, "value": value.tolist()})
+                known[kind, structure.id] = value
+            for case in missing:
+                write(results, measured(case, structure, v, known[kind, structure.id]))
+
+
+def write(results: Path, row: dict[str, Any]) -> None:
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def rows(results: Path) -> list[dict[str, Any]]:
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| label | n | gradients | true error, median | worst | estimate / true, median | from | to | within factor 3 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        mine = [row for row in found if row.get("case") == case.name]
+        if not mine:
+            continue
+        true = np.array([row["true"] for row in mine])
+        ratio = np.array([row["estimate"] for row in mine]) / true
+        inside = np.mean((ratio > 1 / 3) & (ratio < 3))
+        gradients = sorted({row["gradients"] for row in mine})
+        lines.append(
+            f"| {case.name} | {len(mine)} | {', '.join(map(str, gradients))} | {np.median(true):.1e} | "
+            f"{true.max():.1e} | "
+            f"{np.median(ratio):.2f} | {ratio.min():.2f} | {ratio.max():.2f} | {100 * inside:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="a file of JSON lines; what stands there is not computed again")
+    parser.add_argument("--only", action="append", choices=("gfn2", "hf", "dft"), help="default: report what is there")
+    parser.add_argument("--minutes", type=float, default=15.0, help="for each kind; the structure begun is finished")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.only:
+        run(arguments.results, arguments.only, arguments.minutes)
+    print(table(rows(arguments.results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Settings of an engine written behind its name: `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,max_cycles=99`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hesse.errors import RequestError, UnknownOptionError, nearest_name
+
+__all__ = ["PYSCF_OPTIONS", "XTB_OPTIONS", "split_options"]
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ValueError(text)
+    return text == "yes"
+
+
+PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "grid": int,
+    "hvp": str,
+    "probes": int,
+    "hessian": str,
+    "cartesian": _yes_or_no,
+    "energy_threshold": float,
+    "gradient_threshold": float,
+    "max_cycles": int,
+}
+"""Arguments of `PyscfEngine`, and how their text is read."""
+
+XTB_OPTIONS: Mapping[str, Callable[[str], Any]] = {"accuracy": float, "max_iterations": int}
+"""Arguments of `XtbEngine`."""
+
+_EXPECTED = {int: "a whole number", float: "a number", _yes_or_no: "yes or no"}
+
+
+def split_options(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+    """What stands before the question mark, and the settings after it, `name=value` with commas between.
+
+    Raises:
+        UnknownOptionError: a setting that is not in `known`; the message has the nearest name.
+        RequestError: no `=`, a setting given twice, or a value that cannot be read.
+    """
+    head, _, tail = text.partition("?")
+    found: dict[str, Any] = {}
+    for part in tail.split(",") if tail else ():
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise RequestError(f'engine "{text}": expected name=value after the question mark, got "{part}"')
+        if name not in known:
+            raise UnknownOptionError(f'engine "{text}": no setting "{name}". {nearest_name(name, known)}')
+        if name in found:
+            raise RequestError(f'engine "{text}": the setting "{name}" is given twice')
+        try:
+            found[name] = known[name](value)
+        except ValueError as error:
+            expected = _EXPECTED.get(known[name], "another value")
+            raise RequestError(f'engine "{text}": {name} must be {expected}, got "{value}"') from error
+    return head, found

@@ -1,0 +1,186 @@
+"""Self-consistent fields of one structure, from the same start at every geometry."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.units import Bohr, Hartree
+from jaxtyping import Float
+
+from hesse.engines.engine import Point
+from hesse.engines.pyscf.method import Method
+from hesse.errors import EngineError, HesseError, RequestError
+from hesse.optional import require
+from hesse.structures import Structure
+
+__all__ = ["Fields"]
+
+_FORCE = -Hartree / Bohr
+"""eV/Å; of one atomic unit of gradient."""
+
+
+class Fields:
+    """The surface of one structure (`Surface`): positions to energy and forces.
+
+    Every field starts from the same guess, made of free atoms, whatever was computed before. The field at the
+    structure's own positions is kept, for analytic second derivatives.
+
+    Raises:
+        RequestError: charge and multiplicity do not fit the electrons; no basis functions for an element; a cell.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        method: Method,
+        *,
+        grid: int,
+        cartesian: bool,
+        energy_threshold: float,
+        gradient_threshold: float,
+        max_cycles: int,
+    ) -> None:
+        self.structure, self.method, self.grid, self.cartesian = structure, method, grid, cartesian
+        self.energy_threshold, self.gradient_threshold = energy_threshold, gradient_threshold
+        self.max_cycles = max_cycles
+        self._gto: Any = require("pyscf.gto", extra="qc", purpose=method.level)
+        self._centre: Any = None
+        if structure.periodic:
+            raise RequestError(
+                f'structure "{structure.id}": {method.level} is computed for molecules; this structure has a cell. '
+                "Drop the cell, or use a program for crystals through ase:package.module:factory."
+            )
+        electrons = int(structure.numbers.sum()) - structure.charge
+        unpaired = structure.multiplicity - 1
+        if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
+            raise RequestError(
+                f'structure "{structure.id}": {electrons} electrons (charge {structure.charge}) cannot have '
+                f"multiplicity {structure.multiplicity}. Set charge and multiplicity of the structure."
+            )
+        self._ecp = self._core_potentials()
+        self._molecule(structure.positions)
+
+    def __call__(self, positions: Float[np.ndarray, "n 3"]) -> Point:
+        """See `Surface`. Raises EngineError where the field does not converge."""
+        field = self.at(positions)
+        with self.answering():
+            gradient = field.nuc_grad_method()
+            grid_part = np.zeros_like(positions)
+            if self.method.xc is not None:
+                # Without it the gradient is not the slope of the energy on this grid, and curvature is worse still.
+                gradient.grid_response = True
+                added = gradient.extra_force
+
+                def recorded(atom: int, state: Any) -> Any:
+                    grid_part[atom] = added(atom, state)
+                    return grid_part[atom]
+
+                gradient.extra_force = recorded
+            forces = np.asarray(gradient.kernel()) * _FORCE
+            return Point(
+                float(field.e_tot) * Hartree,
+                forces,
+                grid_forces=None if self.method.xc is None else grid_part * _FORCE,
+            )
+
+    def at(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        """The converged field; the one at the structure itself is computed once."""
+        if not np.array_equal(positions, self.structure.positions):
+            return self._converged(positions)
+        if self._centre is None:
+            self._centre = self._converged(positions)
+        return self._centre
+
+    def _converged(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        with self.answering():
+            field = self._field(self._molecule(positions))
+            field.kernel()
+            if not field.converged:
+                # Slower per cycle and harder to lead astray; it continues where the first method gave up.
+                second = field.newton()
+                second.kernel(field.mo_coeff, field.mo_occ)
+                for name in ("mo_coeff", "mo_occ", "mo_energy", "e_tot", "converged"):
+                    setattr(field, name, getattr(second, name))
+        if not field.converged:
+            raise EngineError(
+                f'structure "{self.structure.id}": {self.method.level} did not converge in {self.max_cycles} cycles, '
+                f"nor by the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
+                "close together here."
+            )
+        return field
+
+    def _molecule(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        structure = self.structure
+        symbols = [chemical_symbols[z] for z in structure.numbers]
+        try:
+            with _no_warnings():
+                return self._gto.M(
+                    atom=list(zip(symbols, (positions / Bohr).tolist(), strict=True)),
+                    unit="Bohr",
+                    basis=self.method.basis,
+                    ecp=self._ecp,
+                    cart=self.cartesian,
+                    charge=structure.charge,
+                    spin=structure.multiplicity - 1,
+                    verbose=0,
+                )
+        except (RuntimeError, KeyError) as error:
+            raise RequestError(
+                f'structure "{structure.id}": {self.method.level} cannot be set up: {str(error).strip()}'
+            ) from error
+
+    def _core_potentials(self) -> dict[str, Any]:
+        """Effective core potentials where the basis set was made for them. PySCF leaves them out unless told."""
+        found = {}
+        for z in sorted({int(z) for z in self.structure.numbers if z > 10}):
+            symbol = chemical_symbols[z]
+            with _no_warnings(), contextlib.suppress(Exception):  # no potential of that name: all electrons
+                potential = self._gto.basis.load_ecp(self.method.basis, symbol)
+                if potential:
+                    found[symbol] = potential
+        return found
+
+    def _field(self, molecule: Any) -> Any:
+        closed = self.structure.multiplicity == 1
+        if self.method.xc is None:
+            scf: Any = require("pyscf.scf", extra="qc", purpose=self.method.level)
+            field = scf.RHF(molecule) if closed else scf.UHF(molecule)
+        else:
+            dft: Any = require("pyscf.dft", extra="qc", purpose=self.method.level)
+            field = dft.RKS(molecule) if closed else dft.UKS(molecule)
+            field.xc = self.method.xc
+            field.nlc = False
+            field.grids.level = self.grid
+            # Points of small density may not come and go from geometry to geometry.
+            field.small_rho_cutoff = 0
+        field.disp = self.method.dispersion or False
+        field.conv_tol = self.energy_threshold
+        field.conv_tol_grad = self.gradient_threshold
+        field.max_cycle = self.max_cycles
+        field.chkfile = None
+        return field
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """PySCF raises whatever it likes; its warnings concern its developers."""
+        try:
+            with _no_warnings():
+                yield
+        except HesseError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f'structure "{self.structure.id}": {self.method.level} failed: {type(error).__name__}: {error}'
+            ) from error
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
