@@ -29,7 +29,7 @@ from hesse.structures import Structure
 __all__ = ["IRCResult", "PathPoint", "irc"]
 
 _START = 0.1
-"""The first step leaves the transition state along the reaction mode by this fraction of a step; the rest is descent."""
+"""The first step leaves the transition state along the reaction mode by this part of a step; the rest is descent."""
 _TOLERANCE = 1e-5
 """Relative tolerance of the integration on model surfaces: far below the error of the models."""
 _STALLED = 1e-6

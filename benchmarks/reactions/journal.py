@@ -1,0 +1,54 @@
+"""A journal of finished tasks: one line of JSON each, so that a build that was stopped anywhere goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hesse.progress import track
+from hesse.workers import run_tasks
+
+__all__ = ["finish"]
+
+
+def finish(
+    path: Path, title: str, set_up: Callable[[Any], Callable[[Any], dict[str, Any]]], spec: Any,
+    tasks: Iterable[tuple[str, Any]], *, workers: int,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Answers of all tasks by name: those in the journal at `path`, and those done now, which are added to it.
+
+    Args:
+        set_up, spec: as for `hesse.workers.run_tasks`; answers must be what JSON can hold.
+        tasks: names and tasks. A task that fails has the answer `{"failure": reason}`.
+    """
+    done = _read(path)
+    missing = [(name, task) for name, task in tasks if name not in done]
+    total = len(missing) + len(done)
+    with path.open("a") as journal, track(title, total, quiet=False, done=len(done)) as advance:
+        for outcome in run_tasks(set_up, spec, [task for _, task in missing], workers=workers, timeout=600.0):
+            name = missing[outcome.index][0]
+            done[name] = {"failure": outcome.reason} if outcome.answer is None else outcome.answer
+            done[name]["seconds"] = round(outcome.seconds, 3)
+            journal.write(json.dumps({"name": name, **done[name]}) + "\n")
+            journal.flush()
+            advance(1)
+        os.fsync(journal.fileno())
+    return done
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """The journal without its last line where that was cut."""
+    if not path.exists():
+        return {}
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if len(whole) < len(text):
+        path.write_text(whole)
+    answers = {}
+    for line in whole.splitlines():
+        answer = json.loads(line)
+        answers[answer.pop("name")] = answer
+    return answers

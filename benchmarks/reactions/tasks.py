@@ -1,0 +1,130 @@
+"""What workers do for one reaction: its transition state, its path, its minima, all at one level of theory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import networkx
+import numpy as np
+from ase.data import covalent_radii
+from geometries import Reaction
+
+from hesse.engines import Engine, make_engine
+from hesse.harmonic import normal_modes
+from hesse.pes import IRCResult, irc, minimise, saddle
+from hesse.structures import Request, Structure
+
+__all__ = ["set_up_minima", "set_up_paths"]
+
+FMAX = 0.005
+"""eV/Å; stationary points are settled below it."""
+STEP = 0.1
+"""Å √u; between points of a path."""
+LONGEST = 400
+"""Steps of one half of a path."""
+KEPT = 40
+"""Points kept of one half of a path, evenly spread."""
+BOND = 1.25
+"""Atoms closer than this multiple of the sum of their covalent radii are bonded."""
+NUDGE = 0.1
+"""Å; the largest displacement along an imaginary mode that leads away from a false minimum."""
+NUDGES = 3
+SOFT = 30.0
+"""cm⁻¹; a reaction mode below this is no reaction."""
+
+
+def set_up_paths(engine: str) -> Callable[[Reaction], dict[str, Any]]:
+    """From a published transition state to one of this level of theory, down its path, to the minima at both ends."""
+    made = make_engine(engine)
+    return lambda reaction: _path(reaction, made)
+
+
+def set_up_minima(engine: str) -> Callable[[Structure], dict[str, Any]]:
+    """From a published geometry to the minimum of this level of theory it belongs to."""
+    made = make_engine(engine)
+    return lambda structure: _minimum(structure, made)
+
+
+def _path(reaction: Reaction, engine: Engine) -> dict[str, Any]:
+    assert reaction.guess is not None
+    found = saddle(reaction.guess, engine, fmax=FMAX)
+    if not found.converged or found.modes is None:
+        return {"failure": f"no transition state: {_kind(found.reason)}"}
+    top = found.structure
+    answer: dict[str, Any] = {
+        "numbers": top.numbers.tolist(),
+        "saddle": top.positions.tolist(),
+        "imaginary": float(found.modes.frequencies[0]),
+        "steps": found.steps,
+    }
+    if found.modes.frequencies[0] > -SOFT:
+        return {"failure": f"no transition state: its imaginary mode is softer than {SOFT:g} cm⁻¹"}
+    path = irc(top, engine, hessian=found.hessian, step=STEP, steps=LONGEST)
+    if not path.converged or not path.forward or not path.backward:
+        return {**answer, "path_failure": f"a half of the path has not ended after {LONGEST} steps"}
+    answer["path"] = [
+        {"positions": p.structure.positions.tolist(), "arc": p.arc, "energy": p.energy} for p in _thinned(path)
+    ]
+    ends = [_minimum(half[-1].structure, engine) for half in (path.backward, path.forward)]
+    answer["ends"] = ends
+    failures = [end["failure"] for end in ends if "failure" in end]
+    if failures:
+        return {**answer, "path_failure": f"an end of the path: {failures[0]}"}
+    graphs = [_bonds(top.moved(end["positions"])) for end in ends]
+    published = [_bonds(reaction.reactant), _bonds(reaction.product)]
+    if _same(*graphs):
+        answer["kind"] = "conformers"
+    else:
+        matched = (_same(graphs[0], published[0]) and _same(graphs[1], published[1])) or (
+            _same(graphs[0], published[1]) and _same(graphs[1], published[0])
+        )
+        answer["kind"] = "as published" if matched else "other ends"
+    return answer
+
+
+def _thinned(path: IRCResult) -> list[Any]:
+    halves = [half[:: max(1, -(-len(half) // KEPT))] for half in (path.backward, path.forward)]
+    return [*reversed(halves[0]), path.saddle, *halves[1]]
+
+
+def _minimum(structure: Structure, engine: Engine) -> dict[str, Any]:
+    """A true minimum: relaxed, and led away along imaginary modes where relaxation stopped at a saddle."""
+    here = structure
+    for attempt in range(NUDGES + 1):
+        run = minimise(here, engine, fmax=FMAX if attempt == 0 else FMAX / 5, steps=1000)
+        if not run.converged:
+            return {"failure": "not relaxed after 1000 steps"}
+        labels = engine.compute(run.structure, Request(energy=False, hessian=True))
+        modes = normal_modes(run.structure, labels.hessian_of(0).numpy())
+        if modes.imaginary == 0:
+            return {
+                "numbers": structure.numbers.tolist(),
+                "positions": run.structure.positions.tolist(),
+                "energy": run.energy,
+            }
+        away = modes.cartesian[0]
+        here = run.structure.moved(run.structure.positions + NUDGE / np.abs(away).max() * away)
+    return {"failure": f"relaxed to a stationary point with imaginary modes {NUDGES + 1} times"}
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers, so that failures can be counted."""
+    for words in ("largest force", "fell apart", "negative modes"):
+        if words in reason:
+            return {"largest force": "the search did not settle"}.get(words, reason if "modes" in words else words)
+    return reason
+
+
+def _bonds(structure: Structure) -> networkx.Graph:
+    radii = covalent_radii[structure.numbers]
+    pairs = structure.neighbours(float(2.0 * BOND * radii.max()))
+    bonded = pairs.distances < BOND * (radii[pairs.first] + radii[pairs.second])
+    graph = networkx.Graph()
+    graph.add_nodes_from((k, {"z": int(z)}) for k, z in enumerate(structure.numbers))
+    graph.add_edges_from(zip(pairs.first[bonded].tolist(), pairs.second[bonded].tolist(), strict=True))
+    return graph
+
+
+def _same(one: networkx.Graph, other: networkx.Graph) -> bool:
+    return networkx.is_isomorphic(one, other, node_match=lambda a, b: a["z"] == b["z"])
