@@ -348,6 +348,7 @@ def _mistakes() -> Mapping[str, float]:
                 found[f"the curvature is in {energy}/{length}²"] = a * a / e
                 found[f"the forces are in {energy}/{length}"] = e / a
     found["the positions are in Bohr"] = 1.0 / LENGTH["bohr"]
+    found["forces and curvature are per Bohr and per Bohr² (--forces-unit, --curvature-unit)"] = LENGTH["bohr"]
     found["the positions are in nm"] = 1.0 / LENGTH["nm"]
     found["the curvature is in mdyn/Å"] = 1.0 / _MILLIDYNE_PER_ANGSTROM
     return MappingProxyType(found)

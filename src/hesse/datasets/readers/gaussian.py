@@ -152,6 +152,8 @@ def read_checkpoint(path: Path, text: str) -> Job:
         positions = np.array(values["Current cartesian coordinates"]).reshape(n, 3) * LENGTH["bohr"]
         gradient = values.get("Cartesian Gradient")
         hessian = values.get("Cartesian Force Constants")
+        if hessian is None and header[:1] == ["Freq"]:
+            raise ValueError("of a frequency job, but without its Cartesian Force Constants")
         energy = values.get("Total Energy")
         charge, multiplicity = (int(values[name][0]) for name in ("Charge", "Multiplicity"))
         return Job(

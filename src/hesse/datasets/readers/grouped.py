@@ -73,10 +73,10 @@ def looks_grouped(file: h5py.File) -> bool:
 
     def search(group: h5py.Group, depth: int) -> bool:
         names = list(group)[:50]
-        if keys_of(names, {}, "") is not None:
+        if keys_of(names, {}, "", choose=False) is not None:
             return True
-        below = (group[n] for n in names[:3] if group.get(n, getclass=True) is h5py.Group)
-        return depth < _DEPTH and any(search(g, depth + 1) for g in below)
+        below = [n for n in names if _kind_in(group, n) == "group"][:3]
+        return depth < _DEPTH and any(search(group[n], depth + 1) for n in below)
 
     return search(file, 0)
 
@@ -203,13 +203,13 @@ class _Reader:
             raise self.fail(f"{path}: groups are nested deeper than in any known layout")
         children, arrays = [], []
         for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                _count(found.stray, f"{name} (a link to another file)")
-            elif group.get(name, getclass=True) is h5py.Group:
+            kind = _kind_in(group, name)
+            if kind == "group":
                 children.append(name)
-            else:
+            elif kind == "array":
                 arrays.append(name)
+            else:
+                _count(found.stray, f"{name} (a link to {kind})")
         keys = keys_of(arrays, self.rename, str(self.path))
         numbers = inherited
         if keys is not None:
@@ -330,6 +330,16 @@ class _Reader:
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > _GAP) + 1)
         parts = [data[run[0] : run[-1] + 1][run - run[0]] for run in runs]
         return np.concatenate(parts).astype(np.float64, copy=False)
+
+
+def _kind_in(group: h5py.Group, name: str) -> str:
+    """What stands under a name: "group", "array", or where a link leads that is not followed."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        return "another file"
+    try:
+        return "group" if group.get(name, getclass=True) is h5py.Group else "array"
+    except KeyError:
+        return "nowhere"
 
 
 def _shaped(label: str, raw: Array, rows: int, n: int) -> Array:

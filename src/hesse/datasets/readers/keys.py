@@ -61,11 +61,12 @@ class Keys:
         return last if last in _TAGS else ""
 
 
-def keys_of(names: Iterable[str], rename: Mapping[str, str], source: str) -> Keys | None:
+def keys_of(names: Iterable[str], rename: Mapping[str, str], source: str, *, choose: bool = True) -> Keys | None:
     """What the arrays `names` of one group are; None where no geometries are among them.
 
     Args:
         rename: from names to labels, as the user says; wins over the conventions.
+        choose: off where it only matters whether there are geometries: several levels are no error then.
 
     Raises:
         FileFormatError: several levels of theory, none of which is the usual one.
@@ -81,7 +82,10 @@ def keys_of(names: Iterable[str], rename: Mapping[str, str], source: str) -> Key
             raise UnknownOptionError(f'--rename {old}={new}: no label "{new}" here. {nearest_name(new, _NAMES)}')
         if old in present:
             labels[new] = old
-    prefix = _prefix(present, source) if "energy" not in labels else labels["energy"].rpartition(".")[0]
+    if "energy" in labels:
+        prefix = labels["energy"].rpartition(".")[0]
+    else:
+        prefix = _prefix(present, source) if choose else ""
     for label, usual in _NAMES.items():
         options = (f"{prefix}.{label}",) if prefix else ()
         name = next((n for n in (*options, *usual) if n in present), None)
