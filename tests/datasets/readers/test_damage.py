@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from foreign_files import (
     checkpoint_text,
     damaged,
@@ -20,6 +19,7 @@ from foreign_files import (
     write_deepmd,
     write_openreact,
 )
+
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import HesseError
 

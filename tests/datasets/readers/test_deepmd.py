@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from foreign_files import known, of, write_deepmd
+
 from hesse.datasets import Dataset, Selection, negate_forces, read_dataset
 from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError
 
@@ -29,7 +29,7 @@ def test_several_systems(tmp_path: Path, data: Dataset) -> None:
     assert [s.id for s in one.structures] == ["system1/set.000/000000"]
     chosen = read_dataset(tmp_path / "all", selection=Selection(match="system2/*"))
     assert [s.group for s in chosen.structures] == ["system2"]
-    with pytest.raises(RequestError, match="ids here: system0/set.000/000000"):
+    with pytest.raises(RequestError, match=r"ids here: system0/set\.000/000000"):
         read_dataset(tmp_path / "all", selection=Selection(match="nothing"))
 
 

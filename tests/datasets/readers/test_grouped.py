@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-
 from foreign_files import BOHR, HARTREE, known, of, write_openreact
+
 from hesse.datasets import Dataset, Selection, SourceUnits, check_dataset, iterate_grouped, read_dataset, read_grouped
 from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError, UnitError, UnknownOptionError
 
@@ -135,7 +135,7 @@ def test_transition1x(tmp_path: Path) -> None:
 def test_energies_in_another_unit_than_the_convention(tmp_path: Path) -> None:
     arrays = {"species": WATER, "coordinates": X[None], "forces": np.zeros((1, 3, 3))}
     path = small(tmp_path / "a.h5", energies=np.array([-76.4 * HARTREE]), **arrays)
-    with pytest.raises(UnitError, match="total energies in ev.*--energy-unit ev"):
+    with pytest.raises(UnitError, match=r"total energies in ev.*--energy-unit ev"):
         read_dataset(path)
     back = read_dataset(path, energy_unit="eV")
     assert back.labels.energy is not None

@@ -21,7 +21,7 @@ class Bomb:
 def test_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(FileFormatError, match="not read.*np.savez"):
+    with pytest.raises(FileFormatError, match=r"not read.*np\.savez"):
         read_dataset(name)
     assert not Path("exploded").exists()
 

@@ -82,10 +82,11 @@ def keys_of(names: Iterable[str], rename: Mapping[str, str], source: str, *, cho
             raise UnknownOptionError(f'--rename {old}={new}: no label "{new}" here. {nearest_name(new, _NAMES)}')
         if old in present:
             labels[new] = old
+    prefix = ""
     if "energy" in labels:
         prefix = labels["energy"].rpartition(".")[0]
-    else:
-        prefix = _prefix(present, source) if choose else ""
+    elif choose:
+        prefix = _prefix(present, source)
     for label, usual in _NAMES.items():
         options = (f"{prefix}.{label}",) if prefix else ()
         name = next((n for n in (*options, *usual) if n in present), None)

@@ -26,11 +26,15 @@ __all__ = ["is_orca", "read_hess", "read_orca_output"]
 _CHARGE: Final = re.compile(r"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)", re.MULTILINE)
 _MULTIPLICITY: Final = re.compile(r"^\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.MULTILINE)
 _ENERGY: Final = re.compile(r"^FINAL SINGLE POINT ENERGY\s+(-?\d+\.\d+)", re.MULTILINE)
+# Blanks within a line only, so that no text can be matched in many ways.
 _COORDINATES: Final = re.compile(
-    r"^CARTESIAN COORDINATES \(ANGSTROEM\)\s*\n-+\n((?:\s*\S+(?:\s+-?\d+\.\d+){3}\s*\n)+)", re.M
+    r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*\S+(?:[ \t]+-?\d+\.\d+){3}[ \t]*\n)+)",
+    re.MULTILINE,
 )
 _GRADIENT: Final = re.compile(
-    r"^CARTESIAN GRADIENT[^\n]*\n-+\s*\n\s*\n?((?:\s*\d+\s+\S+\s+:(?:\s+-?\d+\.\d+(?:[eE][-+]?\d+)?){3}\s*\n)+)", re.M
+    r"^CARTESIAN GRADIENT[^\n]*\n-+[ \t]*\n(?:[ \t]*\n)?"
+    r"((?:[ \t]*\d+[ \t]+\S+[ \t]+:(?:[ \t]+-?\d+\.\d+(?:[eE][-+]?\d+)?){3}[ \t]*\n)+)",
+    re.MULTILINE,
 )
 _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
 _SAME: Final = 2e-4
