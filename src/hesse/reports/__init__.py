@@ -1,6 +1,7 @@
 """Reports: tables for the terminal, a self-contained HTML page, and a picture for a README."""
 
 from hesse.reports.comparison import Comparison, Contender, Line
+from hesse.reports.costs import cost_tables, draw_label_costs
 from hesse.reports.figures import draw_summary
 from hesse.reports.published import PUBLISHED, PUBLISHED_SOURCE, Published
 from hesse.reports.report import render_report, write_report
@@ -14,6 +15,8 @@ __all__ = [
     "Line",
     "Published",
     "comparison_table",
+    "cost_tables",
+    "draw_label_costs",
     "draw_summary",
     "error_tables",
     "print_tables",

@@ -1,0 +1,303 @@
+"""What labels cost against the size of the molecule: energy, gradient, Hessian-vector product and Hessian of straight
+alkanes, by any engine, on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.engines import Analytic, Differences, Engine, ForceEngine, Point, PyscfEngine, Surface, make_engine
+from hesse.errors import ConfigError, WorkError
+from hesse.probes import ProbeStream, make_probe
+from hesse.progress import track
+from hesse.structures import Request, Structure, collate
+from hesse.workers import run_tasks
+
+__all__ = ["CostPlan", "LabelCost", "alkane", "fitted_exponents", "measure_label_costs"]
+
+LABELS = ("energy", "gradient", "hvp", "hessian")
+
+LARGE = 20
+"""Atoms; exponents are fitted from here on where three sizes are, because small molecules cost their overhead."""
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """What to measure.
+
+    Attributes:
+        engines: text as for `hesse.engines.make_engine`.
+        carbons: sizes of the alkanes, C_n H_2n+2.
+        seconds: for everything. Each engine has its share; a size (first the cheap labels, then Hessians) is left out
+            when the sizes before it say that it would not fit.
+        repeats: how often each label is timed, alternating with the others.
+
+    Raises:
+        ConfigError: no engine or size, or numbers that are not positive.
+    """
+
+    engines: tuple[str, ...] = ("gfn2",)
+    carbons: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 11, 16, 22, 32)
+    seconds: float = 55.0
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.engines or not self.carbons or min(self.carbons) < 1 or self.repeats < 1:
+            raise ConfigError("a measurement of costs needs an engine, carbon atoms and repeats, at least one of each")
+        if len(set(self.engines)) < len(self.engines):
+            raise ConfigError(f"each engine is measured once, got {', '.join(self.engines)}")
+        if not (np.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigError(f"the time for everything must be a positive number of seconds, got {self.seconds}")
+        object.__setattr__(self, "carbons", tuple(sorted(set(self.carbons))))
+
+
+@dataclass(frozen=True)
+class LabelCost:
+    """The cost of one label.
+
+    Attributes:
+        engine, level: who computed it.
+        label: "energy", "gradient" (with the energy), "hvp" (one product) or "hessian"; the latter two on top of the
+            gradient at the structure itself.
+        atoms: of the molecule.
+        seconds: process time, median of the repeats.
+        wall_seconds: wall time likewise.
+        repeats: how many.
+        gradients: evaluations of the gradient that it took; None for labels not made of gradients.
+        ratio: `seconds` over those of the gradient, median of the repeats.
+    """
+
+    engine: str
+    level: str
+    label: str
+    atoms: int
+    seconds: float
+    wall_seconds: float
+    repeats: int
+    gradients: int | None
+    ratio: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of a machine-readable result."""
+        return asdict(self)
+
+
+def alkane(carbons: int) -> Structure:
+    """The straight, all-anti alkane C_n H_2n+2 with standard bonds (C-C 1.53 Å, C-H 1.09 Å, C-C-C 112°, H-C-H 107°).
+
+    Raises:
+        ConfigError: no carbon atom.
+    """
+    if carbons < 1:
+        raise ConfigError(f"an alkane has at least one carbon atom, got {carbons}")
+    half, spread = np.radians(112.0 / 2), np.radians(107.0 / 2)
+    bond = 1.53 * np.array([np.sin(half), np.cos(half), 0.0])
+    numbers, positions = [], []
+    for k in range(carbons):
+        side = 1.0 if k % 2 else -1.0  # up and down along the chain
+        here = np.array([k * bond[0], side * bond[1] / 2, 0.0])
+        numbers.append(6)
+        positions.append(here)
+        hydrogens = [np.array([0.0, side * np.cos(spread), z * np.sin(spread)]) for z in (1.0, -1.0)]
+        if k == 0:  # where the chain would go on
+            hydrogens.append(np.array([-np.sin(half), -side * np.cos(half), 0.0]))
+        if k == carbons - 1:
+            hydrogens.append(np.array([np.sin(half), -side * np.cos(half), 0.0]))
+        numbers += [1] * len(hydrogens)
+        positions += [here + 1.09 * direction for direction in hydrogens]
+    return Structure(np.array(numbers), np.array(positions), id=f"C{carbons}H{2 * carbons + 2}")
+
+
+def measure_label_costs(plan: CostPlan | None = None, *, workers: int = 1, quiet: bool = False) -> list[LabelCost]:
+    """Time the labels, one engine after another.
+
+    Products are central differences of two gradients where the engine makes them by differences.
+
+    Args:
+        workers: 1, a process of its own with one thread; 0, this process, with the threads it has.
+
+    Raises:
+        WorkError: an engine failed.
+        ConfigError: another number of workers: they would disturb each other.
+        RequestError, MissingExtraError: an engine cannot be made.
+    """
+    plan = plan or CostPlan()
+    if workers not in (0, 1):
+        raise ConfigError(f"timings are taken by one worker, or 0 for this process, got {workers}")
+    for text in plan.engines:  # a wrong name is the request's fault, and known at once
+        make_engine(text)
+    rows: list[LabelCost] = []
+    with track("timing labels", len(plan.engines), quiet=quiet) as advance:
+        for outcome in run_tasks(_set_up, plan, plan.engines, workers=workers):
+            if outcome.answer is None:
+                raise WorkError(f"{plan.engines[outcome.index]} could not be timed: {outcome.reason}")
+            rows += outcome.answer
+            advance(1)
+    return sorted(rows, key=lambda r: (plan.engines.index(r.engine), r.atoms, LABELS.index(r.label)))
+
+
+def fitted_exponents(rows: Iterable[LabelCost]) -> dict[tuple[str, str], float]:
+    """The power of the number of atoms with which each label of each engine grows, by (engine, label): the slope of a
+    line through the logarithms. Of at least three sizes; large ones where there are as many."""
+    rows = list(rows)
+    found = {}
+    for engine, label in dict.fromkeys((r.engine, r.label) for r in rows):
+        points = [(r.atoms, r.seconds) for r in rows if (r.engine, r.label) == (engine, label) and r.seconds > 0]
+        large = [p for p in points if p[0] >= LARGE]
+        chosen = np.log(large if len(large) >= 3 else points)
+        if len(chosen) >= 3:
+            found[engine, label] = float(np.polyfit(chosen[:, 0], chosen[:, 1], 1)[0])
+    return found
+
+
+class _Counted(ForceEngine):
+    """An engine that counts how often it is asked for a gradient."""
+
+    def __init__(self, inner: ForceEngine) -> None:
+        self.inner, self.calls = inner, 0
+        self.name, self.level, self.settings = inner.name, inner.level, inner.settings
+        self.differences, self.gradient_noise = inner.differences, inner.gradient_noise
+        self._surface: Surface | None = None
+
+    def surface(self, structure: Structure) -> Surface:
+        surface = self._surface = self.inner.surface(structure)
+
+        def point(positions: Float[Array, "n 3"]) -> Point:
+            self.calls += 1
+            return surface(positions)
+
+        return point
+
+    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
+        assert self._surface is not None
+        return self.inner.analytic(structure, self._surface, request)
+
+
+def _set_up(plan: CostPlan) -> Callable[[str], list[LabelCost]]:
+    torch.set_num_threads(1)
+    return lambda text: _measure(text, plan)
+
+
+def _measure(text: str, plan: CostPlan) -> list[LabelCost]:
+    """Cheap labels of all sizes that fit into the time, then Hessians of those that still do."""
+    engine = make_engine(text, differences=Differences(richardson=False))
+    left = _Budget(plan.seconds / len(plan.engines))
+    molecules = [alkane(n) for n in plan.carbons]
+    _timed(_work(engine, molecules[0], "hvp"))  # what is set up once and for all
+    rows: list[LabelCost] = []
+    gradients: dict[int, float] = {}
+    for molecule in molecules:
+        if rows and not left.allows("cheap", len(molecule), fraction=0.6):
+            break
+        with left.spending("cheap", len(molecule)):
+            rows += _cheap_labels(text, engine, molecule, plan.repeats)
+        gradients[len(molecule)] = next(r.seconds for r in reversed(rows) if r.label == "gradient")
+    for molecule in molecules:
+        if len(molecule) not in gradients or not left.allows("hessian", len(molecule), fraction=1.0):
+            break
+        with left.spending("hessian", len(molecule)):
+            rows.append(_hessian(text, engine, molecule, gradients[len(molecule)]))
+    return rows
+
+
+def _cheap_labels(text: str, engine: Engine, molecule: Structure, repeats: int) -> list[LabelCost]:
+    timings: dict[str, list[tuple[float, float]]] = {"energy": [], "gradient": [], "hvp": []}
+    counts: Mapping[str, int | None] = {}
+    for _ in range(repeats):  # alternating, so that a busy moment of the machine meets all labels alike
+        round_counts = {}
+        for label, times in timings.items():
+            *spent, round_counts[label] = _timed(_work(engine, molecule, label))
+            times.append((spent[0], spent[1]))
+        counts = round_counts
+    gradient = np.array(timings["gradient"])
+    rows = []
+    for label, times in timings.items():
+        spent_here = np.array(times) - (gradient if label == "hvp" else 0.0)
+        count = counts[label]
+        if label == "hvp" and count is not None:
+            count -= 1  # the one at the structure itself
+        rows.append(_row(text, engine, molecule, label, spent_here, gradient[:, 0], count or None))
+    return rows
+
+
+def _hessian(text: str, engine: Engine, molecule: Structure, gradient: float) -> LabelCost:
+    process, wall, count = _timed(_work(engine, molecule, "hessian"))
+    spent = np.array([[process - gradient, wall - gradient]])
+    count = None if count is None or count <= 1 else count - 1
+    return _row(text, engine, molecule, "hessian", spent, np.array([gradient]), count)
+
+
+def _row(
+    text: str,
+    engine: Engine,
+    molecule: Structure,
+    label: str,
+    spent: Float[Array, "repeats 2"],
+    gradient: Float[Array, "repeats"],
+    count: int | None,
+) -> LabelCost:
+    process, wall = np.median(spent, axis=0)
+    ratio = float(np.median(spent[:, 0] / gradient))
+    return LabelCost(text, engine.level, label, len(molecule), float(process), float(wall), len(spent), count, ratio)
+
+
+def _work(engine: Engine, molecule: Structure, label: str) -> Callable[[], int | None]:
+    """What to time; it returns how many gradients it took, where they can be counted."""
+    probes = None
+    if label == "hvp":
+        probes = make_probe("rademacher", 1).draw(collate([molecule], 0.1), ProbeStream(0))
+    request = Request(energy=True, forces=label != "energy", probes=probes, hessian=label == "hessian")
+    counted = _Counted(engine) if isinstance(engine, ForceEngine) else None
+
+    def work() -> int | None:
+        if label == "energy" and isinstance(engine, PyscfEngine):  # its program can leave the gradient out
+            engine.surface(molecule).at(molecule.positions)
+            return None
+        (counted or engine).compute(molecule, request)
+        return counted.calls if counted is not None else None
+
+    return work
+
+
+def _timed(work: Callable[[], int | None]) -> tuple[float, float, int | None]:
+    """Process and wall seconds, and what the work returned."""
+    process, wall = time.process_time(), time.perf_counter()
+    count = work()
+    return time.process_time() - process, time.perf_counter() - wall, count
+
+
+class _Budget:
+    """Wall time left, and what a larger molecule would take by what smaller ones took."""
+
+    def __init__(self, seconds: float) -> None:
+        self.start, self.seconds = time.perf_counter(), seconds
+        self.spent: dict[str, list[tuple[int, float]]] = {}
+
+    def allows(self, kind: str, atoms: int, fraction: float) -> bool:
+        """Whether work of this kind and size is likely to end before this fraction of all the time is gone."""
+        return time.perf_counter() - self.start + self._expected(kind, atoms) < fraction * self.seconds
+
+    @contextmanager
+    def spending(self, kind: str, atoms: int) -> Iterator[None]:
+        """Around work of a kind and size."""
+        start = time.perf_counter()
+        yield
+        self.spent.setdefault(kind, []).append((atoms, time.perf_counter() - start))
+
+    def _expected(self, kind: str, atoms: int) -> float:
+        past = self.spent.get(kind, [])
+        if not past:
+            return 0.0
+        exponent = 3.0
+        if len(past) >= 3:
+            logs = np.log(past[-3:])
+            exponent = float(np.clip(np.polyfit(logs[:, 0], logs[:, 1], 1)[0], 1.0, 5.0))
+        return past[-1][1] * (atoms / past[-1][0]) ** exponent
