@@ -14,9 +14,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 import oracles
-from hesse.engines import Differences, ForceEngine, Point, Surface
+from hesse.engines import Differences, Engine, ForceEngine, Point, Surface
 from hesse.errors import EngineError
-from hesse.structures import Structure, from_ase
+from hesse.structures import Labels, Request, Structure, from_ase
 
 
 class ClosedForm(ForceEngine):
@@ -63,8 +63,8 @@ def morse() -> MorseCalculator:
 
 
 def killer() -> MorseCalculator:
-    """Structures with fluorine kill the process by a signal, with neon it ends, with sodium they raise, with magnesium
-    they give NaN."""
+    """Structures with potassium get noisy forces, with fluorine kill the process by a signal, with neon it ends, with
+    sodium they raise, with magnesium they give NaN."""
 
     def before(atoms: Any) -> None:
         numbers = set(atoms.numbers)
@@ -77,7 +77,32 @@ def killer() -> MorseCalculator:
         if 12 in numbers:
             atoms.positions[:] = np.nan
 
-    return MorseCalculator(before)
+    return NoisyForPotassium(before)
+
+
+class NoisyForPotassium(MorseCalculator):
+    """Forces that are not a gradient where there is potassium."""
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        if 19 in set(self.atoms.numbers):
+            digits = int(abs(self.atoms.positions.sum()) * 1e9) % 2**32
+            self.results["forces"] += 0.5 * np.random.default_rng(digits).normal(size=self.results["forces"].shape)
+
+
+class HessianFails(Engine):
+    """Gives everything but Hessians."""
+
+    name, level, settings = "no-hessian", "no Hessians", MappingProxyType({})
+
+    def __init__(self) -> None:
+        self.asked, self.engine = 0, own_engine()
+
+    def compute(self, structure: Structure, request: Request) -> Labels:
+        self.asked += 1
+        if request.hessian:
+            raise EngineError("no Hessian today")
+        return self.engine.compute(structure, request)
 
 
 def slow() -> MorseCalculator:

@@ -21,6 +21,24 @@ def test_plain_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str], mo
     assert lines[-1].startswith("labels: 10/10")
 
 
+def test_speed_and_time_left_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with track("labels", 1000, done=100) as advance:
+        for second in range(1, 41):
+            now = float(second)
+            advance(2, "3 failed")
+        now = 3600.0
+        advance(1)
+        advance(0, "no worker")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "labels: 120/1000, 10 s, 2 a second, 7 min left, 3 failed"
+    assert lines[3] == "labels: 180/1000, 40 s, 2 a second, 7 min left, 3 failed"
+    assert lines[4].startswith("labels: 181/1000, 60 min, 1.01 an hour")
+    assert lines[5].endswith("no worker")
+    assert len(lines) == 6
+
+
 def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     with track("steps", 1000) as advance:
         for _ in range(1000):

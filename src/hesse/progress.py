@@ -1,22 +1,27 @@
-"""Progress of long work: a bar with the time left on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing when quiet. Both tell how much is done,
+how fast it goes, how long the rest takes at that speed, and a note of the caller (failures so far)."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Advance", "track"]
+__all__ = ["Advance", "duration", "track"]
 
 Advance = Callable[..., None]
 """`advance(steps=1, note="")`: so much more is done; `note` is shown beside the bar."""
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines when the output is not a terminal."""
+RECENT = 120.0
+"""Seconds over which speed is measured: long enough for steps of unequal length, short enough to see a change."""
 
 
 @contextmanager
@@ -29,36 +34,82 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
         yield lambda steps=1, note="": None
         return
     console = Console(stderr=True)
+    speed = _Speed(total, done)
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, completed=done, note="")
+            task = bar.add_task(escape(title), total=total, completed=done, note="", speed="")
 
             def advance(steps: int = 1, note: str = "") -> None:
-                bar.advance(task, steps)
+                speed.see(steps)
+                bar.update(task, advance=steps, speed=speed.words())
                 if note:
-                    bar.update(task, note=note)
+                    bar.update(task, note=escape(note))
 
             yield advance
         return
 
-    start = last = time.monotonic()
-    count = done
+    last, told = speed.start, ""
 
     def report(steps: int = 1, note: str = "") -> None:
-        nonlocal count, last
-        count += steps
+        nonlocal last, told
+        speed.see(steps)
         now = time.monotonic()
-        if now - last >= PLAIN_INTERVAL or count >= total:
-            last = now
-            print(f"{title}: {count}/{total}, {now - start:.0f} s{'  ' + note if note else ''}", file=sys.stderr)
+        # News without a step (a cluster that has no worker) are told at once.
+        if now - last >= PLAIN_INTERVAL or (steps and speed.count >= total) or (not steps and note != told):
+            last, told = now, note
+            parts = [f"{title}: {speed.count}/{total}, {duration(now - speed.start)}", speed.words(), note]
+            print(", ".join(part for part in parts if part), file=sys.stderr)
             sys.stderr.flush()
 
     yield report
+
+
+class _Speed:
+    """Steps per second over the recent past."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.count = total, done
+        self.start = time.monotonic()
+        self.seen: deque[tuple[float, int]] = deque([(self.start, done)])
+
+    def see(self, steps: int) -> None:
+        self.count += steps
+        now = time.monotonic()
+        # A thousand looks at the recent past are enough, however short the steps.
+        if now - self.seen[-1][0] >= RECENT / 1000.0 or len(self.seen) == 1:
+            self.seen.append((now, self.count))
+        while len(self.seen) > 2 and now - self.seen[1][0] > RECENT:
+            self.seen.popleft()
+
+    def words(self) -> str:
+        """ "12 a second, 3 min left"; empty while nothing is known."""
+        (then, before), now = self.seen[0], time.monotonic()
+        if self.count == before or now <= then:
+            return ""
+        rate = (self.count - before) / (now - then)
+        left = f", {duration((self.total - self.count) / rate)} left" if self.count < self.total else ""
+        return f"{_rate(rate)}{left}"
+
+
+def _rate(per_second: float) -> str:
+    if per_second >= 1.0:
+        return f"{per_second:.3g} a second"
+    per_minute = 60.0 * per_second
+    return f"{per_minute:.3g} a minute" if per_minute >= 1.0 else f"{60.0 * per_minute:.3g} an hour"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "40 s", "12 min", "3.4 h", "5.1 days"."""
+    if seconds < 90.0:
+        return f"{seconds:.0f} s"
+    if seconds < 5400.0:
+        return f"{seconds / 60.0:.0f} min"
+    return f"{seconds / 3600.0:.1f} h" if seconds < 172800.0 else f"{seconds / 86400.0:.1f} days"

@@ -10,35 +10,63 @@ import pytest
 import torch
 
 import oracles
-from hesse.errors import FileFormatError, WriteError
-from hesse.labelling.ledger import Ledger, Record, digest_of, geometry_digest
-from hesse.labelling.payload import labels_from_bytes, labels_to_bytes
+from hesse.errors import FileFormatError, RequestError, WriteError
+from hesse.labelling.ledger import Attempt, Ledger, Record, digest_of, geometry_digest
+from hesse.labelling.payload import labels_from_bytes, labels_to_bytes, quantities_of
+from hesse.labelling.request import LabelRequest
 from hesse.structures import Labels, Structure
 
-DONE = Record("a", "g", "", 0.5, b"payload")
-FAILED = Record("b", "g", "no convergence", 1.5, None)
+E, OTHER = {"name": "e"}, {"name": "e", "settings": {"step": "0.1"}}
+DONE = Attempt(("a", "g"), ("forces", "hvp/x/0/0"), 3, 0.5, "", {"forces": Record(b"f"), "hvp/x/0/0": Record(b"h")})
+FAILED = Attempt(("b", "g"), ("forces", "hessian"), 4, 1.5, "no convergence")
 
 
 def test_records_survive_and_belong_to_their_question(tmp_path):
     path = tmp_path / "x.sqlite"
-    with Ledger(path, engine="e", request="r") as ledger:
+    with Ledger(path, engine=E) as ledger:
         ledger.write([DONE, FAILED])
-    with Ledger(path, engine="e", request="r") as ledger:
-        assert ledger.known() == {("a", "g"): True, ("b", "g"): False}
-        assert ledger.records() == {("a", "g"): DONE, ("b", "g"): FAILED}
-        ledger.write([replace(FAILED, payload=b"now", reason="")])
-        assert ledger.known()[("b", "g")]
-    for other in ({"engine": "e2", "request": "r"}, {"engine": "e", "request": "r2"}):
-        with Ledger(path, **other) as ledger:
-            assert ledger.known() == {}
+    with Ledger(path, engine=E) as ledger:
+        assert ledger.known() == {("a", "g"): {"forces": "", "hvp/x/0/0": ""}}
+        assert sorted(ledger.attempts(), key=lambda a: a.key) == [replace(DONE, records={}), FAILED]
+        assert ledger.labels(("a", "g"), ["forces", "hessian"]) == {"forces": Record(b"f")}
+        assert ledger.labels(("a", "other"), ["forces"]) == {}
+    with Ledger(path, engine=OTHER) as ledger:
+        assert ledger.known() == {}
+        assert ledger.attempts() == []
+
+
+def test_an_answer_replaces_the_one_before_it(tmp_path):
+    path = tmp_path / "x.sqlite"
+    with Ledger(path, engine=E) as ledger:
+        ledger.write([DONE, FAILED])
+        better = replace(DONE, asked=("forces",), records={"forces": Record(b"new", "too noisy: 3")})
+        ledger.write([better, replace(FAILED, reason="", records={"hessian": Record(b"x")})])
+        assert ledger.known()[("a", "g")] == {"forces": "too noisy: 3", "hvp/x/0/0": ""}
+        assert ledger.labels(("a", "g"), ["forces"]) == {"forces": Record(b"new", "too noisy: 3")}
+        assert not any(a.reason for a in ledger.attempts())
 
 
 def test_a_set_of_records_is_written_whole_or_not_at_all(tmp_path):
-    with Ledger(tmp_path / "x.sqlite", engine="e", request="r") as ledger:
+    with Ledger(tmp_path / "x.sqlite", engine=E) as ledger:
         ledger.write([DONE])
         with pytest.raises(sqlite3.ProgrammingError):
-            ledger.write([FAILED, replace(DONE, structure="c", seconds=object())])
-        assert list(ledger.records()) == [("a", "g")]
+            ledger.write([FAILED, replace(DONE, key=("c", "g"), seconds=object())])
+        assert list(ledger.known()) == [("a", "g")]
+        assert len(ledger.attempts()) == 1
+
+
+def test_one_campaign_at_a_time_writes_and_anybody_may_look(tmp_path):
+    path = tmp_path / "x.sqlite"
+    with Ledger(path, engine=E) as ledger:
+        ledger.write([DONE])
+        with pytest.raises(RequestError, match="another campaign is writing"):
+            Ledger(path, engine=E)
+        with Ledger(path, engine=E, read_only=True) as reader:
+            assert len(reader.known()) == 1
+            with pytest.raises(WriteError, match="readonly"):
+                reader.write([FAILED])
+    with Ledger(path, engine=E):
+        pass
 
 
 def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
@@ -46,22 +74,24 @@ def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(FileFormatError, match="ledger"):
-            Ledger(path, engine="e", request="r")
+            Ledger(path, engine=E)
         assert path.read_bytes() == content
     foreign = tmp_path / "foreign.sqlite"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE things (x)")
     connection.close()
     with pytest.raises(FileFormatError, match="no ledger of labels"):
-        Ledger(foreign, engine="e", request="r")
-    newer = tmp_path / "newer.sqlite"
-    with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version=99")
-    connection.close()
-    with pytest.raises(FileFormatError, match="upgrade"):
-        Ledger(newer, engine="e", request="r")
-    with pytest.raises(WriteError, match="folder missing"):
-        Ledger(tmp_path / "nowhere" / "x.sqlite", engine="e", request="r")
+        Ledger(foreign, engine=E)
+    for version, reply in ((99, "upgrade"), (1, "by an older Hesse")):
+        other = tmp_path / f"version-{version}.sqlite"
+        with sqlite3.connect(other) as connection:
+            connection.execute(f"PRAGMA user_version={version}")
+        connection.close()
+        for read_only in (False, True):
+            with pytest.raises(FileFormatError, match=reply):
+                Ledger(other, engine=E, read_only=read_only)
+    with pytest.raises(WriteError, match="folder may be missing"):
+        Ledger(tmp_path / "nowhere" / "x.sqlite", engine=E)
 
 
 def test_geometry_digests_see_what_engines_see():
@@ -84,14 +114,23 @@ def test_geometry_digests_see_what_engines_see():
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1, "b": 3})
 
 
-def test_labels_go_through_bytes_unchanged():
+def test_labels_are_taken_apart_and_go_through_bytes_unchanged():
     structure = oracles.molecule(4, 1)
     labels = oracles.labelled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     labels = replace(labels, hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
-    back = labels_from_bytes(labels_to_bytes(labels))
-    for name in ("energy", "forces", "probes", "hvp", "hessian", "hvp_error", "n_atoms"):
-        assert torch.equal(getattr(back, name), getattr(labels, name))
-    assert back.stress is None
+    asked = LabelRequest(probes=2, hessian=True).quantities()
+    assert asked == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
+    parts = {name: labels_from_bytes(labels_to_bytes(part)) for name, part in quantities_of(labels, asked).items()}
+    assert tuple(sorted(parts)) == tuple(sorted(asked))
+    assert torch.equal(parts["forces"].energy, labels.energy)
+    assert torch.equal(parts["forces"].forces, labels.forces)
+    assert torch.equal(parts["hessian"].hessian, labels.hessian)
+    assert parts["forces"].hessian is None
+    for k in range(2):
+        part = parts[f"hvp/rademacher/0/{k}"]
+        assert torch.equal(part.probes[0], labels.probes[k])
+        assert torch.equal(part.hvp[0], labels.hvp[k])
+        assert torch.equal(part.hvp_error[0], labels.hvp_error[k])
     payload = labels_to_bytes(Labels.of(3))
     for damaged in (b"", b"nonsense", payload[:-5], payload[:20]):
         with pytest.raises(FileFormatError, match="damaged"):

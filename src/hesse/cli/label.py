@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, QUIET, SHOWN, WORKERS, and_more
+from hesse.cli.options import ENGINE, QUIET, SCHEDULER, SHOWN, and_more
+from hesse.progress import duration
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hesse.labelling import LabelPlan, LabelReport
 
 
 @app.command()
@@ -21,49 +27,121 @@ def label(
     hessian: Annotated[bool, typer.Option("--hessian", help="Full Hessians too.")] = False,
     stress: Annotated[bool, typer.Option("--stress", help="Stress too (crystals).")] = False,
     seed: Annotated[int, typer.Option(help="Of the probes.")] = 0,
-    step: Annotated[float, typer.Option(help="Å; step of finite differences.")] = 1e-3,
-    richardson: Annotated[bool, typer.Option(help="Four gradients per product instead of two.")] = True,
+    step: Annotated[
+        float | None, typer.Option(help="Å; step of finite differences. By default, what suits the engine's noise.")
+    ] = None,
+    richardson: Annotated[
+        bool, typer.Option("--richardson/--no-richardson", help="Four gradients per product instead of two.")
+    ] = False,
     hessian_richardson: Annotated[
         bool, typer.Option("--hessian-richardson", help="Four gradients per Hessian column instead of two.")
     ] = False,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes here, one thread each. [default: 1]")] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for one structure, then it counts as failed.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again for what failed before.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked, and how long that may take; compute nothing.")
+    ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Energies, forces and curvature from an engine. Interrupted, the same command continues; failures are records."""
+    """Energies, forces and curvature from an engine. The same command continues after an interruption and adds what
+    is missing; failures are records; labels that fail their own checks are flagged suspect."""
     from hesse.datasets import read_dataset
     from hesse.engines import Differences
+    from hesse.errors import ConfigError, WorkError
     from hesse.files import require_target
-    from hesse.labelling import LabelRequest, ledger_path
+    from hesse.labelling import LabelRequest, plan_labels
     from hesse.labelling import label as run_campaign
 
     require_target(output, source)
+    if workers is not None and scheduler is not None:
+        raise ConfigError("give either --workers (processes here) or --scheduler (a cluster), not both")
     request = LabelRequest(probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
     differences = Differences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
+    structures = read_dataset(source, check=False).structures[:limit]
+    if dry_run:
+        plan = plan_labels(
+            structures, engine, output, request=request, differences=differences, retry_failed=retry_failed
+        )
+        _tell_plan(source, plan, workers or 1)
+        return
     report = run_campaign(
-        read_dataset(source, check=False),
+        structures,
         engine,
         output,
         request=request,
         differences=differences,
         workers=workers,
+        scheduler=scheduler,
         timeout=timeout,
         retry_failed=retry_failed,
         quiet=quiet,
     )
+    _tell_report(output, report)
+    if len(report.suspects) == len(report.dataset):
+        raise WorkError(
+            f"none of the labels can be believed: all {len(report.dataset)} structures in {output} are flagged suspect "
+            "(reasons above). Look at the engine's settings, or at the geometries."
+        )
+
+
+def _tell_plan(source: Path, plan: LabelPlan, workers: int) -> None:
+    counts = plan.counts()
+    names = {"forces": "forces", "hvp": "Hessian-vector products", "hessian": "Hessians", "stress": "stresses"}
+    typer.echo(f"{source}: {len(plan.keys)} structures; nothing was computed")
+    typer.echo(f"  finished       {plan.finished}")
+    typer.echo(f"  failed before  {len(plan.failed)}{' (--retry-failed asks again)' if plan.failed else ''}")
+    asked = ", ".join(f"{counts[kind]} {name}" for kind, name in names.items() if counts[kind])
+    typer.echo(f"  to be asked    {len(plan.open)}{': ' + asked if asked else ''}")
+    if plan.topped_up:
+        typer.echo(f"  of which       {plan.topped_up} are added to")
+    if not plan.open:
+        return
+    if plan.seconds is None:
+        typer.echo("  time           unknown: label a few with --limit, then ask again")
+        return
+    typer.echo(
+        f"  time           about {duration(plan.seconds)} of the engine ({plan.timed} answers were timed), "
+        f"{duration(plan.seconds / workers)} with {workers} worker{'s' if workers > 1 else ''}"
+    )
+
+
+def _tell_report(output: Path, report: LabelReport) -> None:
+    from hesse.labelling import ledger_path
+
     labels = report.dataset.labels
     typer.echo(f"{output}: {len(report.dataset)} structures labelled ({report.dataset.attributes['level']})")
     if report.reused:
         typer.echo(f"  {report.reused} were in {ledger_path(output)} before")
+    if report.topped_up:
+        typer.echo(f"  {report.topped_up} were there in part and were added to")
+    trusted = ~labels.suspects()
     for name, error in (("hvp", labels.hvp_error), ("hessian", labels.hessian_error)):
-        if error is not None:
-            typer.echo(f"  {name} error: median {error.nanmedian():.1e}, largest {error.max():.1e} eV/Å²")
+        if error is not None and bool(trusted.any()):
+            some = error[..., trusted]
+            typer.echo(f"  {name} error: median {some.nanmedian():.1e}, largest {_largest(some):.1e} eV/Å²")
+    typer.echo(f"  {duration(report.seconds)}; {duration(report.engine_seconds)} of the engine in all")
+    if report.suspects:
+        typer.echo(
+            f"{len(report.suspects)} structures are suspect (flagged in {output}; training and evaluation leave them "
+            "out):",
+            err=True,
+        )
+        _tell(report.suspects_by_reason())
     if report.failures:
         typer.echo(
             f"{len(report.failures)} structures failed (kept in the ledger; --retry-failed asks again):", err=True
         )
-        reasons = report.failures_by_reason()
-        for times, reason in reasons[:SHOWN]:
-            typer.echo(f"  {times} x {reason}", err=True)
-        and_more(len(reasons))
+        _tell(report.failures_by_reason())
+
+
+def _tell(reasons: list[tuple[int, str]]) -> None:
+    for times, reason in reasons[:SHOWN]:
+        typer.echo(f"  {times} x {reason}", err=True)
+    and_more(len(reasons))
+
+
+def _largest(errors: Tensor) -> float:
+    return float(errors.nan_to_num(0.0).max())

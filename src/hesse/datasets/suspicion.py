@@ -46,7 +46,7 @@ class Doubt:
     Attributes:
         label: "forces", "hvp" or "hessian".
         probe: which Hessian-vector product; 0 for the other labels.
-        reason: one sentence, without the structure's id.
+        reason: what is wrong, a colon, and by how much.
     """
 
     label: str
@@ -66,19 +66,20 @@ def find_doubts(structures: Sequence[Structure], labels: Labels) -> dict[int, tu
         violates, has, unit = _WORDS[name]
         limit = (GROSS * size).clamp(min=NEGLIGIBLE[name])
         findings = [
-            (getattr(defects, f"{name}_{kind}"), f"{violates} the {kind}al identity by {{:.2g}} {unit}")
+            (getattr(defects, f"{name}_{kind}"), f"{violates} the {kind}al identity")
             for kind in ("translation", "rotation")
         ]
         if name == "hessian":
-            findings.append((defects.hessian_asymmetry, f"the Hessian is not symmetric, by {{:.2g}} {unit}"))
+            findings.append((defects.hessian_asymmetry, "the Hessian is not symmetric"))
         error = getattr(labels, f"{name}_error")
         if error is not None:
-            findings.append((error, f"{has} an estimated error of {{:.2g}} {unit}"))
+            findings.append((error, f"{has} a large estimated error"))
         doubted = torch.zeros_like(limit, dtype=torch.bool)
         for defect, sentence in findings:
             value = defect.double().reshape(limit.shape).nan_to_num(0.0)
             for probe, i in ((value > limit) & ~doubted).nonzero().tolist():
-                reason = f"{sentence.format(float(value[probe, i]))} (limit {float(limit[probe, i]):.2g})"
+                numbers = f"{float(value[probe, i]):.2g} {unit} (limit {float(limit[probe, i]):.2g})"
+                reason = f"{sentence}: {numbers}"
                 found.setdefault(i, []).append(Doubt(name, probe, reason))
             doubted |= value > limit
     return {i: tuple(doubts) for i, doubts in sorted(found.items())}

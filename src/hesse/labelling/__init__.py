@@ -1,5 +1,17 @@
 """Label campaigns: structures in, labelled structures out."""
 
-from hesse.labelling.campaign import Failure, LabelReport, LabelRequest, label, ledger_path, reason_to_reject
+from hesse.labelling.campaign import label, ledger_path, plan_labels
+from hesse.labelling.plan import LabelPlan
+from hesse.labelling.report import Failure, LabelReport, Suspect
+from hesse.labelling.request import LabelRequest
 
-__all__ = ["Failure", "LabelReport", "LabelRequest", "label", "ledger_path", "reason_to_reject"]
+__all__ = [
+    "Failure",
+    "LabelPlan",
+    "LabelReport",
+    "LabelRequest",
+    "Suspect",
+    "label",
+    "ledger_path",
+    "plan_labels",
+]

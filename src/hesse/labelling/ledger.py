@@ -1,59 +1,89 @@
 """The ledger of a label campaign: one SQLite file, one writer, safe against being killed at any moment.
 
-A record belongs to (structure id, digest of its geometry, digest of the engine, digest of the request). Whatever
-changes the numbers changes a digest, so that a record is never taken for the answer to another question.
+A label belongs to (structure id, digest of its geometry, digest of the engine, quantity), where the quantity is the
+forces, the Hessian, the stress, or the product with one probe. Whatever changes the numbers changes a digest or the
+quantity, so that a label is never taken for the answer to another question, and is found again by every campaign that
+asks the same. What failed is kept as an attempt: which quantities were asked together, and why there is no answer.
 
 The file must lie on a local disk: SQLite's write-ahead log does not work over network file systems.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from hesse.errors import FileFormatError, WriteError
+from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.structures import Structure
 
-__all__ = ["Ledger", "Record", "digest_of", "geometry_digest"]
+__all__ = ["Attempt", "Key", "Ledger", "Record", "digest_of", "geometry_digest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS engines (digest TEXT PRIMARY KEY, description TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS labels (
+    engine TEXT NOT NULL,
     structure TEXT NOT NULL,
     geometry TEXT NOT NULL,
+    quantity TEXT NOT NULL,
+    suspect TEXT NOT NULL,
+    payload BLOB NOT NULL
+);
+-- With the reason for suspicion, what is known of all structures is read from the index alone.
+CREATE UNIQUE INDEX IF NOT EXISTS label_keys ON labels (engine, structure, geometry, quantity, suspect);
+CREATE TABLE IF NOT EXISTS attempts (
     engine TEXT NOT NULL,
-    request TEXT NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('done', 'failed')),
+    structure TEXT NOT NULL,
+    geometry TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    atoms INTEGER NOT NULL,
     reason TEXT NOT NULL,
     seconds REAL NOT NULL,
-    payload BLOB,
-    PRIMARY KEY (structure, geometry, engine, request)
-) WITHOUT ROWID
+    PRIMARY KEY (engine, structure, geometry, asked)
+) WITHOUT ROWID;
 """
+
+Key = tuple[str, str]
+"""Structure id and geometry digest."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one structure."""
+    """One quantity of one structure: its bytes, and why it is suspect (empty when it is not)."""
 
-    structure: str
-    geometry: str
-    reason: str
+    payload: bytes
+    suspect: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One question to the engine.
+
+    Attributes:
+        key: of the structure.
+        asked: the quantities asked together.
+        atoms: size of the structure.
+        seconds: how long it took.
+        reason: why there is no answer; empty when there is.
+        records: the answers, by quantity; none are given back when attempts are read.
+    """
+
+    key: Key
+    asked: tuple[str, ...]
+    atoms: int
     seconds: float
-    payload: bytes | None
-
-    @property
-    def done(self) -> bool:
-        """Whether there are labels."""
-        return self.payload is not None
+    reason: str = ""
+    records: Mapping[str, Record] = field(default_factory=dict)
 
 
 def geometry_digest(structure: Structure) -> str:
@@ -71,40 +101,78 @@ def digest_of(description: Mapping[str, object]) -> str:
 
 
 class Ledger:
-    """Records of one engine and one request, in a file that may hold others too. Use it as a context."""
+    """Labels of one engine, in a file that may hold those of others too. Use it as a context.
 
-    def __init__(self, path: str | Path, *, engine: str, request: str) -> None:
+    Args:
+        path: the file, made if missing; ":memory:" for none.
+        engine: what describes the engine: name, level, settings.
+        read_only: look at what another campaign may be writing.
+    """
+
+    def __init__(self, path: str | Path, *, engine: Mapping[str, object], read_only: bool = False) -> None:
         """Open or create.
 
         Raises:
-            FileFormatError: the file is no ledger, damaged, or of a newer version.
+            FileFormatError: the file is no ledger, damaged, or of another version.
+            RequestError: another campaign is writing to it.
             WriteError: it cannot be created.
         """
-        self.path, self._engine, self._request = path, engine, request
-        with self._replies():
-            self._connection = sqlite3.connect(path, isolation_level=None)
-            # One line per commit in a log; readers and a killed writer leave the file sound. Without a power cut,
-            # nothing committed is lost.
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version > FORMAT_VERSION:
-                raise FileFormatError(
-                    f"{path}: ledger format {version} is newer than this Hesse writes ({FORMAT_VERSION}); upgrade Hesse"
-                )
-            if version == 0 and tables:
-                raise FileFormatError(
-                    f"{path}: an SQLite file, but no ledger of labels. Move it, or choose another OUT."
-                )
-            self._connection.execute(_SCHEMA)
-            self._connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        self.path, self._engine = path, digest_of(engine)
+        self._lock = None if read_only or str(path) == ":memory:" else _locked(Path(path))
+        try:
+            with self._replies():
+                self._open(engine, read_only)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self, engine: Mapping[str, object], read_only: bool) -> None:
+        if read_only:
+            uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._require_format()
+            return
+        self._connection = sqlite3.connect(self.path, isolation_level=None)
+        # One line per commit in a log; readers and a killed writer leave the file sound. Without a power cut,
+        # nothing committed is lost.
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._require_format()
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        self._connection.execute(
+            "INSERT OR IGNORE INTO engines VALUES (?, ?)", (self._engine, json.dumps(engine, sort_keys=True))
+        )
+
+    def _require_format(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version > FORMAT_VERSION:
+            raise FileFormatError(
+                f"{self.path}: ledger format {version} is newer than this Hesse knows ({FORMAT_VERSION}); upgrade Hesse"
+            )
+        if version == 0 and tables:
+            raise FileFormatError(
+                f"{self.path}: an SQLite file, but no ledger of labels. Move it, or choose another OUT."
+            )
+        if 0 < version < FORMAT_VERSION:
+            raise FileFormatError(
+                f"{self.path}: a ledger of format {version}, by an older Hesse, which does not tell what was asked. "
+                "The labelled file beside it stays good; move the ledger away to label anew, or choose another OUT."
+            )
 
     def __enter__(self) -> Ledger:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._connection.close()
+        self._close()
+
+    def _close(self) -> None:
+        # SQLite's own locks die with any handle on the file, so ours is closed last.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @contextmanager
     def _replies(self) -> Iterator[None]:
@@ -112,7 +180,7 @@ class Ledger:
             yield
         except sqlite3.OperationalError as error:
             raise WriteError(
-                f"cannot use the ledger {self.path}: {error}. Another campaign may be writing to it, the disk may be "
+                f"cannot use the ledger {self.path}: {error}. Another program may be writing to it, the disk may be "
                 "full, or the folder missing; what is in the ledger is safe."
             ) from error
         except sqlite3.ProgrammingError:
@@ -122,33 +190,52 @@ class Ledger:
                 f"{self.path}: not a sound ledger ({error}). Remove it to label from the beginning."
             ) from error
 
-    def known(self) -> dict[tuple[str, str], bool]:
-        """(structure id, geometry digest) of every record, and whether it is done (or failed)."""
+    def known(self) -> dict[Key, dict[str, str]]:
+        """Of every structure, the quantities that are there, and why each is suspect (empty when it is not)."""
+        found: dict[Key, dict[str, str]] = {}
         with self._replies():
             rows = self._connection.execute(
-                "SELECT structure, geometry, status FROM labels WHERE engine = ? AND request = ?",
-                (self._engine, self._request),
-            ).fetchall()
-        return {(structure, geometry): status == "done" for structure, geometry, status in rows}
+                "SELECT structure, geometry, quantity, suspect FROM labels WHERE engine = ?", (self._engine,)
+            )
+            for structure, geometry, quantity, suspect in rows:
+                found.setdefault((structure, geometry), {})[quantity] = suspect
+        return found
 
-    def records(self) -> dict[tuple[str, str], Record]:
-        """All records, with their labels."""
+    def attempts(self) -> list[Attempt]:
+        """Everything that was asked, without the answers."""
         with self._replies():
             rows = self._connection.execute(
-                "SELECT structure, geometry, reason, seconds, payload FROM labels WHERE engine = ? AND request = ?",
-                (self._engine, self._request),
+                "SELECT structure, geometry, asked, atoms, seconds, reason FROM attempts WHERE engine = ?",
+                (self._engine,),
             ).fetchall()
-        return {(row[0], row[1]): Record(*row) for row in rows}
+        return [Attempt((row[0], row[1]), tuple(json.loads(row[2])), *row[3:]) for row in rows]
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Add or replace, all or none."""
-        rows = [
-            (r.structure, r.geometry, self._engine, self._request, *_status(r), r.seconds, r.payload) for r in records
-        ]
+    def labels(self, key: Key, quantities: Sequence[str]) -> dict[str, Record]:
+        """The records of one structure, of those `quantities` that are there."""
+        places = ", ".join("?" * len(quantities))
+        with self._replies():
+            rows = self._connection.execute(
+                "SELECT quantity, payload, suspect FROM labels WHERE engine = ? AND structure = ? AND geometry = ? "
+                f"AND quantity IN ({places})",
+                (self._engine, *key, *quantities),
+            ).fetchall()
+        return {quantity: Record(payload, suspect) for quantity, payload, suspect in rows}
+
+    def write(self, attempts: Iterable[Attempt]) -> None:
+        """Add or replace attempts and their answers, all or none."""
+        told, labels = [], []
+        for one in attempts:
+            told.append((self._engine, *one.key, json.dumps(one.asked), one.atoms, one.reason, one.seconds))
+            labels += [(self._engine, *one.key, name, r.suspect, r.payload) for name, r in one.records.items()]
         with self._replies():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", told)
+                self._connection.executemany(
+                    "DELETE FROM labels WHERE engine = ? AND structure = ? AND geometry = ? AND quantity = ?",
+                    [row[:4] for row in labels],
+                )
+                self._connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?)", labels)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -156,5 +243,21 @@ class Ledger:
                 raise
 
 
-def _status(record: Record) -> tuple[str, str]:
-    return ("done" if record.done else "failed", record.reason)
+def _locked(path: Path) -> IO[bytes]:
+    """A handle on the file that keeps other campaigns out. The lock dies with the process, however it ends."""
+    try:
+        handle = open(path, "ab")  # noqa: SIM115 (closed with the ledger; the lock lives as long as it)
+    except OSError as error:
+        raise WriteError(
+            f"cannot use the ledger {path}: {error.strerror}. The folder may be missing or not writable."
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise RequestError(
+            f"another campaign is writing to {path}: wait for it, stop it, or choose another OUT"
+        ) from None
+    except OSError:
+        pass  # a file system without locks: no guard there, but no obstacle either
+    return handle

@@ -1,7 +1,9 @@
-"""Labels of one structure as bytes and back: safetensors, which holds numbers and nothing that runs."""
+"""Labels of one structure as bytes and back, a quantity at a time: safetensors, which holds numbers and nothing that
+runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import torch
@@ -9,9 +11,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hesse.errors import FileFormatError, LabelShapeError
+from hesse.labelling.request import FORCES, HESSIAN, STRESS, products_of
 from hesse.structures import Labels
 
-__all__ = ["labels_from_bytes", "labels_to_bytes"]
+__all__ = ["labels_from_bytes", "labels_to_bytes", "quantities_of"]
+
+
+def quantities_of(labels: Labels, asked: Sequence[str]) -> dict[str, Labels]:
+    """The labels of one structure taken apart into the quantities `asked`, in whose order its products stand."""
+    n_atoms = labels.n_atoms
+    parts = {
+        FORCES: Labels(
+            n_atoms=n_atoms,
+            energy=labels.energy,
+            forces=labels.forces,
+            energy_error=labels.energy_error,
+            forces_error=labels.forces_error,
+        ),
+        HESSIAN: Labels(n_atoms=n_atoms, hessian=labels.hessian, hessian_error=labels.hessian_error),
+        STRESS: Labels(n_atoms=n_atoms, stress=labels.stress),
+    }
+    found = {name: part for name, part in parts.items() if name in asked}
+    for k, quantity in enumerate(products_of(asked)):
+        one = slice(k, k + 1)
+        assert labels.probes is not None
+        assert labels.hvp is not None
+        error = None if labels.hvp_error is None else labels.hvp_error[one]
+        found[quantity] = Labels(n_atoms=n_atoms, probes=labels.probes[one], hvp=labels.hvp[one], hvp_error=error)
+    return found
 
 
 def labels_to_bytes(labels: Labels) -> bytes:

@@ -1,0 +1,141 @@
+"""Campaigns that are really killed: workers, schedulers and drivers, here and on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import oracles
+from hesse.datasets import read_dataset
+from hesse.engines import make_engine
+from hesse.labelling import label, ledger_path
+from loopback_cluster import alive, children_of, cluster, wait_for
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+
+SLOW = "ase:closed_form_engines:slow"
+COUNT = 40
+
+_PROGRAM = textwrap.dedent(
+    f"""
+    import sys
+    import oracles
+    from hesse.errors import HesseError
+    from hesse.labelling import label
+    structures = [oracles.molecule(3, k) for k in range({COUNT})]
+    options = {{"scheduler": sys.argv[2]}} if len(sys.argv) > 2 else {{"workers": 2}}
+    try:
+        report = label(structures, "{SLOW}", sys.argv[1], quiet=True, **options)
+    except HesseError as error:
+        print(type(error).__name__, error)
+        sys.exit(error.exit_code)
+    print(report.reused, len(report.dataset), len(report.failures))
+    """
+)
+
+
+def start_campaign(output: Path, *scheduler: str) -> subprocess.Popen:
+    """Two processes, forty structures, some 0.1 s each."""
+    tests = str(Path(__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(output), *scheduler],
+        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def count_done(output: Path) -> int:
+    """Structures whose answers are in the ledger."""
+    if not ledger_path(output).exists():
+        return 0
+    connection = sqlite3.connect(ledger_path(output), timeout=5.0)
+    try:
+        return connection.execute("SELECT count(*) FROM attempts WHERE reason = ''").fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_killed_and_stopped_campaigns_continue(tmp_path):
+    """kill -9 of a worker, then of the driver, then SIGTERM, then to the end: no record is lost or computed twice, no
+    worker is left."""
+    output = tmp_path / "out.h5"
+    killed = start_campaign(output)
+    wait_for(lambda: count_done(output) >= 4)
+    workers = children_of(killed.pid)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: count_done(output) >= 12)
+    workers = children_of(killed.pid)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    wait_for(lambda: not any(alive(w) for w in workers), 20.0)
+    first = count_done(output)
+    assert first >= 12
+    assert not output.exists()
+
+    stopped = start_campaign(output)
+    wait_for(lambda: count_done(output) >= first + 4)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate(timeout=60)
+    second = count_done(output)
+    assert stopped.returncode == 1, err
+    # One structure is a failure: it was with the worker that was killed.
+    assert out.startswith(f"InterruptedRunError stopped after {second + 1} of {COUNT} structures")
+    assert "the same command continues" in out
+    assert first + 4 <= second < COUNT
+
+    # The rest in this process: who works is no part of the question.
+    structures = [oracles.molecule(3, k) for k in range(COUNT)]
+    report = label(structures, make_engine(SLOW), output, workers=0, quiet=True)
+    assert report.reused == second + 1
+    (lost,) = report.failures
+    assert "SIGKILL" in lost.reason
+    report = label(structures, make_engine(SLOW), output, workers=0, retry_failed=True, quiet=True)
+    assert (report.reused, report.failures) == (COUNT - 1, ())
+    assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]
+
+
+def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
+    """kill -9 of a dask worker, of the scheduler (the driver ends with a word and code 1), of the driver; then to the
+    end. At most what was in flight is asked twice, and nothing fails."""
+    pytest.importorskip("distributed")
+    output = tmp_path / "out.h5"
+    with cluster(tmp_path) as made:
+        first_worker = made.start_worker()
+        driver = start_campaign(output, made.address)
+        wait_for(lambda: count_done(output) >= 4)
+        (dask_worker,) = [p for p in children_of(first_worker.pid) if children_of(p)]
+        os.kill(dask_worker, signal.SIGKILL)
+        wait_for(lambda: count_done(output) >= 12)
+        made.scheduler.kill()
+        out, err = driver.communicate(timeout=60)
+        assert driver.returncode == 1, (out, err)
+        done = count_done(output)
+        assert out.startswith(f"WorkError lost the scheduler at {made.address}")
+        assert f"stopped after {done} of {COUNT} structures, all safe in" in out
+        assert out.endswith("the same command continues\n")
+        assert err == ""
+
+        made.start_scheduler()
+        second_worker = made.start_worker()
+        driver = start_campaign(output, str(made.file))
+        wait_for(lambda: count_done(output) >= done + 4)
+        driver.send_signal(signal.SIGKILL)
+        driver.communicate()
+        assert second_worker.poll() is None
+    before = count_done(output)
+    structures = [oracles.molecule(3, k) for k in range(COUNT)]
+    report = label(structures, make_engine(SLOW), output, workers=0, quiet=True)
+    assert (report.reused, report.failures) == (before, ())
+    assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]
