@@ -1,4 +1,4 @@
-"""A journal of finished tasks: one line of JSON each, so that a build that was stopped anywhere goes on where it was."""
+"""A journal of finished tasks, one line of JSON each: a build that was stopped anywhere goes on where it was."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def exact_descent(structure, hessian, lengths):
     from ase.data import atomic_masses
 
     root = np.repeat(np.sqrt(atomic_masses[structure.numbers]), 3)
-    values, vectors = np.linalg.eigh(hessian.reshape(12, 12) / np.outer(root, root))
+    _values, vectors = np.linalg.eigh(hessian.reshape(12, 12) / np.outer(root, root))
     mode = vectors[:, 0] * np.sign(vectors[np.abs(vectors[:, 0]).argmax(), 0])
 
     def downhill(s, q):
@@ -116,7 +116,7 @@ def test_isomerisation_of_hydrogen_cyanide():
 
 
 def test_bad_requests(top):
-    structure, hessian = top
+    structure, _hessian = top
     engine = closed_form_engines.own_engine()
     with pytest.raises(ConfigError, match="positive step"):
         irc(structure, engine, step=0.0)
@@ -124,6 +124,9 @@ def test_bad_requests(top):
         irc(structure, engine, directions="foreward")
     with pytest.raises(LabelShapeError, match="expected"):
         irc(structure, engine, hessian=np.zeros((12, 12)))
-    minimum = minimise(structure.moved(structure.positions + [[0, 0, 0.4], [0, 0, 0.4], [0, 0, 0], [0, 0, 0]]), engine)
+    pushed = structure.moved([*structure.positions, [0, 0, 0.1], [0, 0, 0.1], [0, 0, 0], [0, 0, 0]])
+    with pytest.raises(RequestError, match="not stationary"):
+        irc(pushed, engine)
+    minimum = minimise(structure.moved([*structure.positions, [0, 0, 0.4], [0, 0, 0.4], [0, 0, 0], [0, 0, 0]]), engine)
     with pytest.raises(RequestError, match="no imaginary mode"):
         irc(minimum.structure, engine)

@@ -32,6 +32,8 @@ _START = 0.1
 """The first step leaves the transition state along the reaction mode by this part of a step; the rest is descent."""
 _TOLERANCE = 1e-5
 """Relative tolerance of the integration on model surfaces: far below the error of the models."""
+_STATIONARY = 0.1
+"""eV/Å; with larger forces a structure is no transition state, and its mode no beginning of a path."""
 _STALLED = 1e-6
 """√u eV/Å per √u; a model surface is flat where its mass-weighted gradient falls below this."""
 
@@ -108,7 +110,7 @@ def irc(
 
     Raises:
         ConfigError: `step`, `steps` or `fmax` not positive, an unknown direction.
-        RequestError: the Hessian has no negative mode.
+        RequestError: the structure is no transition state: forces above 0.1 eV/Å, or no imaginary mode.
         LabelShapeError: a Hessian of another shape.
         EngineError, GeometryError: from the engine, on the way.
     """
@@ -128,6 +130,12 @@ def irc(
         )
     walk = _Descent(landscape, modes.masses, step, fmax)
     start = walk.model_at(walk.weigh(structure.positions), full.reshape(3 * n, -1))
+    largest = walk.point(start, 0.0).fmax
+    if largest > _STATIONARY:
+        raise RequestError(
+            f'structure "{structure.id}" is not stationary: its largest force is {largest:.3g} eV/Å, expected at most '
+            f"{_STATIONARY:g}. Find the transition state of this engine first (saddle)."
+        )
     mode = modes.vectors[0].reshape(-1)
     mode = mode * np.sign(mode[np.abs(mode).argmax()])
     halves: dict[str, tuple[tuple[PathPoint, ...], str]] = {}

@@ -49,6 +49,7 @@ class SaddleResult:
     Attributes:
         structure: the last geometry; id, tag and group are those of the start.
         energy: eV.
+        forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
         hessian: the engine's Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None where the forces did not settle.
         steps: steps taken.
@@ -59,6 +60,7 @@ class SaddleResult:
 
     structure: Structure
     energy: float
+    forces: Float[Array, "n 3"]
     fmax: float
     hessian: Float[Array, "n 3 n 3"] | None
     steps: int
@@ -139,7 +141,7 @@ def _by_prfo(
     elif not settled:
         reason = f"largest force {walk.fmax:.3g} eV/Å after {taken} steps, asked {fmax:g}"
     hessian = walk.model.reshape((len(landscape.structure), 3) * 2) if settled else None
-    return _result(landscape, walk.structure, walk.energy, walk.fmax, hessian, taken, reason)
+    return _result(landscape, walk.structure, walk.energy, walk.gradient.reshape(-1, 3), hessian, taken, reason)
 
 
 def _by_sella(
@@ -165,14 +167,14 @@ def _by_sella(
     settled = largest < fmax
     reason = "" if settled else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
     hessian = landscape.hessian(atoms.positions) if settled else None
-    return _result(landscape, landscape.at(atoms.positions), energy, largest, hessian, int(search.nsteps), reason)
+    return _result(landscape, landscape.at(atoms.positions), energy, gradient, hessian, int(search.nsteps), reason)
 
 
 def _result(
     landscape: Landscape,
     structure: Structure,
     energy: float,
-    fmax: float,
+    gradient: Float[Array, "n 3"],
     hessian: Float[Array, "n 3 n 3"] | None,
     steps: int,
     reason: str,
@@ -180,8 +182,18 @@ def _result(
     if hessian is not None and not reason:
         negative = normal_modes(structure, hessian).imaginary
         reason = "" if negative == 1 else f"a stationary point with {negative} negative modes, not one"
-    asked = landscape.gradients, landscape.hessians
-    return SaddleResult(structure, energy, fmax, hessian, steps, *asked, not reason, reason)
+    return SaddleResult(
+        structure,
+        energy,
+        -gradient,
+        largest_force(gradient),
+        hessian,
+        steps,
+        landscape.gradients,
+        landscape.hessians,
+        converged=not reason,
+        reason=reason,
+    )
 
 
 class _Walk:
