@@ -19,7 +19,7 @@ from hesse.datasets.readers.gaussian import read_archives, read_checkpoint
 from hesse.datasets.readers.job import Job
 from hesse.datasets.readers.orca import is_orca, read_hess, read_orca_output
 from hesse.datasets.readers.selection import EVERYTHING, Selection
-from hesse.errors import FileFormatError, HesseError
+from hesse.errors import FileFormatError, HesseError, MissingExtraError
 from hesse.files import require_file
 from hesse.optional import require
 from hesse.structures import Labels, Structure
@@ -46,7 +46,12 @@ def read_output(path: str | Path) -> Dataset:
         IdentityError: a Hessian whose frequencies are not those printed.
     """
     path = Path(path)
-    return _dataset(path, [(path, _jobs_of(path))])
+    jobs = _jobs_of(path)
+    try:
+        pairs = _inside(path.stem, jobs)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None
+    return _dataset(path, [(path, jobs)], pairs, [])
 
 
 def read_outputs(folder: str | Path, *, selection: Selection = EVERYTHING) -> Dataset:
@@ -74,16 +79,16 @@ def read_outputs(folder: str | Path, *, selection: Selection = EVERYTHING) -> Da
             jobs = _jobs_of(file)
             pairs += _inside(_name(folder, file), jobs)
             read.append((file, jobs))
+        except MissingExtraError:
+            raise
         except HesseError as error:
-            if type(error).__name__ == "MissingExtraError":
-                raise
             failed.append(str(error).removeprefix(f"{folder}/"))
     if not read:
         reason = f"; the first: {failed[0]}" if failed else ""
         raise FileFormatError(
             f"{folder}: none of {len(files)} outputs could be read{reason}. Expected {', '.join(sorted(OUTPUTS))}."
         )
-    return _dataset(folder, read, pairs=pairs, failed=failed)
+    return _dataset(folder, read, pairs, failed)
 
 
 def _name(folder: Path, file: Path) -> str:
@@ -96,17 +101,8 @@ def _inside(name: str, jobs: list[Job]) -> list[tuple[Structure, Labels]]:
 
 
 def _dataset(
-    source: Path,
-    read: list[tuple[Path, list[Job]]],
-    *,
-    pairs: list[tuple[Structure, Labels]] | None = None,
-    failed: list[str] | None = None,
+    source: Path, read: list[tuple[Path, list[Job]]], pairs: list[tuple[Structure, Labels]], failed: list[str]
 ) -> Dataset:
-    if pairs is None:
-        try:
-            pairs = [pair for file, jobs in read for pair in _inside(file.stem, jobs)]
-        except HesseError as error:
-            raise type(error)(f"{source}: {error}") from None
     every = [job for _, jobs in read for job in jobs]
     levels = sorted({job.level for job in every if job.level})
     unread = sorted({f"{file.name}: {word}" for file, jobs in read for job in jobs for word in job.unread})
@@ -118,7 +114,7 @@ def _dataset(
         Labels.concatenate([label for _, label in pairs]),
         attributes=attributes,
         source=str(source),
-        unread=(*unread, *(failed or ())),
+        unread=(*unread, *failed),
     )
 
 

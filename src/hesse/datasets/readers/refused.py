@@ -30,7 +30,8 @@ REFUSED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What the files of a suffix are, in words."""
 
-_PICKLE: Final = b"\x80"
+_PICKLES: Final = frozenset(bytes([0x80, protocol]) for protocol in range(2, 6))
+"""How pickles of the protocols in use begin."""
 _HARMLESS: Final = frozenset({".npy"})
 
 
@@ -47,9 +48,8 @@ def refuse_if_it_runs_code(path: Path) -> None:
     what = REFUSED.get(suffix)
     if what is None and path.is_file():
         with open(path, "rb") as handle:
-            head = handle.read(2)
-        if head[:1] == _PICKLE and 2 <= head[1:2][0] <= 5 if len(head) == 2 else False:
-            what = "a pickle"
+            if handle.read(2) in _PICKLES:
+                what = "a pickle"
     if what is not None:
         why = "" if suffix in _HARMLESS else ": loading a pickle runs whatever program it holds"
         raise FileFormatError(f"{path}: {what}. It is not read{why}. {_EXPORT}")
