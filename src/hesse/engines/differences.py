@@ -11,8 +11,9 @@ Three things limit a label, and each shows itself somewhere else:
   that Richardson's combination uses anyway, `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to
   the cubic: noise of standard deviation δ leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci.
   Comput. 33, 1292 (2011)). In the plain difference that noise is δ/(√2 e), in Richardson's 0.95 δ/e.
-* a smooth bias of the gradient (a coarse grid, self-consistency not fully reached). No choice of step shows it; it
-  breaks the rotational identity, which the caller checks.
+* a smooth bias of the gradient (a coarse grid, self-consistency not fully reached). No choice of step shows it. It
+  breaks the rotational identity, which the caller checks; and what a grid does shows in the part of the gradient that
+  a perfect grid would not have (`Point.grid_forces`): its slope is about as large as the error of the whole.
 
 Steps are picked so that noise stays a fifth of the truncation expected: about twice the error of the best step, and
 an error that the label's own gradients show instead of one that they hide.
@@ -60,15 +61,18 @@ _SMALLEST_STEP = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class DirectionalDerivative:
-    """`H v`, with root-mean-square estimates per component of its noise and truncation error (eV/Å² per unit of v).
+    """`H v`, with root-mean-square estimates per component of its errors (eV/Å² per unit of v).
 
     Attributes:
         noise: None where the gradients used cannot show it.
+        truncation: of the series that differences cut off.
+        grid: of an integration grid; zero without one.
     """
 
     value: Float[np.ndarray, "n 3"]
     noise: float | None
     truncation: float
+    grid: float = 0.0
 
 
 def picked_step(noise: float, fourth_order: bool) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,22 @@ from jaxtyping import Float
 from hesse.datasets import identity_defects
 from hesse.structures import Labels, Request, Structure
 
-__all__ = ["with_errors"]
+__all__ = ["OwnErrors", "with_errors"]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnErrors:
+    """What a method says of the errors of its curvature, eV/Å² per component; one number, or one per probe.
+
+    Attributes:
+        inner: truncation, noise, asymmetry, thresholds: independent of all that symmetry shows.
+        grid: what an integration grid does; symmetry shows some of it, and the larger counts.
+        hidden: noise that the method cannot see but rotations would show; counts where there are none.
+    """
+
+    inner: float | Float[np.ndarray, "k"] = 0.0
+    grid: float | Float[np.ndarray, "k"] = 0.0
+    hidden: float | Float[np.ndarray, "k"] = 0.0
 
 
 def with_errors(
@@ -19,9 +34,8 @@ def with_errors(
     labels: Labels,
     request: Request,
     *,
-    hvp_inner: Float[np.ndarray, "k"] | None = None,
-    hvp_hidden: Float[np.ndarray, "k"] | None = None,
-    hessian_inner: float = 0.0,
+    hvp: OwnErrors | None = None,
+    hessian: OwnErrors | None = None,
 ) -> Labels:
     """The labels with `*_error`, root mean square per component; forces that were not asked are dropped.
 
@@ -30,9 +44,7 @@ def with_errors(
 
     Args:
         labels: of this one structure, with forces (the rotational identity needs them).
-        hvp_inner: eV/Å²; what the method that made the products estimates itself.
-        hvp_hidden: eV/Å²; what it cannot see and rotations would show: added where there are none.
-        hessian_inner: the same as `hvp_inner`, for the elements of the Hessian.
+        hvp, hessian: what the method that made them says itself.
     """
     defects = identity_defects([structure], labels)
     changes: dict[str, torch.Tensor | None] = {}
@@ -41,15 +53,16 @@ def with_errors(
     else:
         changes["forces"] = None
     if labels.hvp is not None:
-        shown = _largest(defects.hvp_translation, defects.hvp_rotation)
-        if hvp_hidden is not None:
-            blind = defects.hvp_rotation.isnan()
-            shown = torch.where(blind, torch.hypot(shown, torch.from_numpy(hvp_hidden)[:, None]), shown)
-        inner = np.zeros(len(shown)) if hvp_inner is None else hvp_inner
-        changes["hvp_error"] = torch.hypot(shown, torch.from_numpy(inner)[:, None])
+        own = hvp or OwnErrors()
+        inner, grid, hidden = (torch.as_tensor(x).reshape(-1, 1) for x in (own.inner, own.grid, own.hidden))
+        shown = torch.fmax(_largest(defects.hvp_translation, defects.hvp_rotation), grid)
+        shown = torch.where(defects.hvp_rotation.isnan(), torch.hypot(shown, hidden.expand_as(shown)), shown)
+        changes["hvp_error"] = torch.hypot(shown, inner.expand_as(shown))
     if labels.hessian is not None:
+        own = hessian or OwnErrors()
         shown = _largest(defects.hessian_translation, defects.hessian_rotation)
-        changes["hessian_error"] = torch.fmax(shown, torch.full_like(shown, hessian_inner))
+        # Asymmetry has counted already what the identities show.
+        changes["hessian_error"] = shown.clamp(min=float(max(own.inner, own.grid)))
     return replace(labels, **changes)  # type: ignore[arg-type]
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hesse.engines.differences import DirectionalDerivative, central_difference, picked_step, richardson
-from hesse.engines.engine import Engine, Point, Surface
-from hesse.engines.estimates import with_errors
-from hesse.engines.surroundings import rates_of_change
+from hesse.engines.differences import picked_step
+from hesse.engines.engine import Engine, Surface
+from hesse.engines.estimates import OwnErrors, with_errors
+from hesse.engines.slopes import GradientSlopes, finite_point
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.structures import Labels, Request, Structure
 
@@ -21,14 +21,6 @@ __all__ = ["UNKNOWN_NOISE", "Analytic", "Differences", "ForceEngine"]
 
 UNKNOWN_NOISE = 1e-6
 """eV/Å; of engines that do not say: a self-consistent program, tightly converged."""
-
-
-def _finite_point(surface: Surface, positions: Float[np.ndarray, "n 3"], structure: Structure) -> Point:
-    """`surface(positions)`. Raises EngineError when anything in it is not a finite number."""
-    point = surface(positions)
-    if not (np.isfinite(point.energy) and np.isfinite(point.forces).all()):
-        raise EngineError(f'structure "{structure.id}": the engine returned numbers that are not finite')
-    return point
 
 
 @dataclass(frozen=True)
@@ -119,17 +111,19 @@ class ForceEngine(Engine):
         probes = _checked_probes(structure, request)
         structure.require_separated_atoms()
         surface = self.surface(structure)
-        here = _finite_point(surface, structure.positions, structure)
+        here = finite_point(surface, structure.positions, structure)
         if request.stress and here.stress is None:
             raise RequestError(f"{self.level} ({self.name}) gives no stress")
-        curvature = _Curvature(surface, structure, -here.forces, self.differences, self.gradient_noise)
         exact = self.analytic(structure, surface, request)
-        hvp, inner, hidden = exact.hvp, np.full(len(probes), exact.error), None
+        hvp, hessian = exact.hvp, exact.hessian
+        hvp_own = hessian_own = OwnErrors(exact.error)
+        slopes = GradientSlopes(surface, structure, -here.forces, self.gradient_noise)
         if hvp is None and len(probes):
-            hvp, inner, hidden = curvature.products(probes)
-        hessian, hessian_inner = exact.hessian, exact.error
+            step = self.differences.step_for(self.gradient_noise, self.differences.richardson)
+            hvp, hvp_own = slopes.products(probes, step, self.differences.richardson)
         if hessian is None and request.hessian:
-            hessian, hessian_inner = curvature.dense()
+            step = self.differences.step_for(self.gradient_noise, self.differences.hessian_richardson)
+            hessian, hessian_own = slopes.hessian(step, self.differences.hessian_richardson)
         for name, value in (("product", hvp), ("Hessian", hessian)):
             if value is not None and not np.isfinite(value).all():
                 raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
@@ -143,65 +137,7 @@ class ForceEngine(Engine):
             stress=here.stress if request.stress else None,
             structure_id=structure.id,
         )
-        return with_errors(structure, labels, request, hvp_inner=inner, hvp_hidden=hidden, hessian_inner=hessian_inner)
-
-
-class _Curvature:
-    """Derivatives of the gradient of one structure about one point, by differences."""
-
-    def __init__(
-        self,
-        surface: Surface,
-        structure: Structure,
-        gradient: Float[np.ndarray, "n 3"],
-        differences: Differences,
-        noise: float,
-    ) -> None:
-        self.surface, self.structure, self.origin = surface, structure, gradient
-        self.differences, self.noise = differences, noise
-
-    def products(
-        self, probes: Float[np.ndarray, "k n 3"]
-    ) -> tuple[Float[np.ndarray, "k n 3"], Float[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-        """`H v`, the estimated error of its components, and the noise expected that the estimate does not see."""
-        found = [self._along(probe, self.differences.richardson) for probe in probes]
-        step = self.differences.step_for(self.noise, self.differences.richardson)
-        epsilons = step / np.abs(probes).max((1, 2))
-        hidden = [
-            self.noise / (np.sqrt(2.0) * epsilon) if one.noise is None else 0.0
-            for one, epsilon in zip(found, epsilons, strict=True)
-        ]
-        return np.stack([one.value for one in found]), np.array([_error(one) for one in found]), np.array(hidden)
-
-    def dense(self) -> tuple[Float[np.ndarray, "n 3 n 3"], float]:
-        """The symmetrised Hessian, and the estimated error of its elements."""
-        n = len(self.structure)
-        rows, squares = np.empty((3 * n, 3 * n)), np.empty(3 * n)
-        for c in range(3 * n):
-            direction = np.zeros(3 * n)
-            direction[c] = 1.0
-            found = self._along(direction.reshape(n, 3), self.differences.hessian_richardson)
-            rows[c], squares[c] = found.value.reshape(-1), _error(found) ** 2
-        # Element (i, j) and element (j, i) are measured independently: their difference has twice the variance of
-        # either, their mean half of it.
-        skew = rows - rows.T
-        pairs = max(3 * n * (3 * n - 1), 1)
-        asymmetry = np.sqrt(np.sum(skew**2) / pairs) / 2.0
-        return (0.5 * (rows + rows.T)).reshape(n, 3, n, 3), float(np.hypot(asymmetry, np.sqrt(squares.mean() / 2.0)))
-
-    def _along(self, probe: Float[np.ndarray, "n 3"], fourth_order: bool) -> DirectionalDerivative:
-        def gradient(s: float) -> Float[np.ndarray, "n 3"]:
-            moved = self.structure.positions + s * probe
-            return -_finite_point(self.surface, moved, self.structure).forces
-
-        epsilon = self.differences.step_for(self.noise, fourth_order) / float(np.abs(probe).max())
-        if fourth_order:
-            return richardson(gradient, self.origin, epsilon)
-        return central_difference(gradient, self.origin, epsilon, rates_of_change(self.structure, probe))
-
-
-def _error(found: DirectionalDerivative) -> float:
-    return float(np.hypot(found.noise or 0.0, found.truncation))
+        return with_errors(structure, labels, request, hvp=hvp_own, hessian=hessian_own)
 
 
 def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray, "k n 3"]:

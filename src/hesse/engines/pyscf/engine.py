@@ -65,7 +65,7 @@ class PyscfEngine(ForceEngine):
         energy_threshold: Hartree; of the self-consistent cycle.
         gradient_threshold: of the norm of its orbital gradient. PySCF's own (the square root of the energy threshold)
             leaves 1e-5 eV/Å in gradients, this one 5e-8, for two cycles more.
-        max_cycles: of the cycle; then once as many by the second-order method.
+        max_cycles: of the cycle; where it does not converge, as many by the second-order method and as many again.
         differences: how curvature is taken from forces.
 
     Raises:
@@ -125,7 +125,7 @@ class PyscfEngine(ForceEngine):
             "energy_threshold": f"{self.energy_threshold:g}",
             "gradient_threshold": f"{self.gradient_threshold:g}",
             "max_cycles": str(self.max_cycles),
-            "scf": "from atoms at every point; DIIS, then second order",
+            "scf": "from atoms at every point; DIIS, else second order and DIIS",
             **self.differences.settings(
                 self.gradient_noise, hvp=self.hvp == "differences", hessian=self.hessian == "differences"
             ),

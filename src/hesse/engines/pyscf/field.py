@@ -101,15 +101,15 @@ class Fields:
             field = self._field(self._molecule(positions))
             field.kernel()
             if not field.converged:
-                # Slower per cycle and harder to lead astray; it continues where the first method gave up.
+                # Slower per cycle and harder to lead astray, it continues where the first method gave up; its last
+                # digits are the first method's again.
                 second = field.newton()
                 second.kernel(field.mo_coeff, field.mo_occ)
-                for name in ("mo_coeff", "mo_occ", "mo_energy", "e_tot", "converged"):
-                    setattr(field, name, getattr(second, name))
+                field.kernel(second.make_rdm1())
         if not field.converged:
             raise EngineError(
                 f'structure "{self.structure.id}": {self.method.level} did not converge in {self.max_cycles} cycles, '
-                f"nor by the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
+                f"nor with the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
                 "close together here."
             )
         return field
@@ -162,7 +162,9 @@ class Fields:
         field.conv_tol = self.energy_threshold
         field.conv_tol_grad = self.gradient_threshold
         field.max_cycle = self.max_cycles
-        field.chkfile = None
+        if field.chkfile:  # a temporary file, made and opened by PySCF
+            field.chkfile = None
+            field._chkfile.close()
         return field
 
     @contextlib.contextmanager

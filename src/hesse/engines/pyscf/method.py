@@ -161,8 +161,8 @@ def _refuse_traps(text: str, functional: str, damping: str) -> None:
     incomplete = [code for code in codes if code.endswith(("_D", "_D3", "_3C"))]
     if incomplete:
         raise RequestError(
-            f"{start}libxc has the functional {incomplete[0]} but not the dispersion term that belongs to it, and "
-            "PySCF would leave that out without a word. Without dispersion: wb97x; with it: wb97x-d3bj, wb97x-d4, pbe-d3bj."
+            f"{start}libxc has the functional {incomplete[0]} but not the dispersion term that belongs to it, "
+            "and PySCF would leave that out without a word. Without dispersion: wb97x; with it: wb97x-d3bj, wb97x-d4."
         )
     libxc = require("pyscf.dft.libxc", extra=_EXTRA, purpose=f"pyscf:{text}")
     if libxc.is_nlc(functional):

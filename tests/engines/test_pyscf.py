@@ -1,0 +1,222 @@
+"""PySCF: Hartree-Fock Hessians as the exact oracle, functionals against their finest grid, charge and spin, replies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule as g2
+
+from hesse.datasets import identity_defects
+from hesse.errors import ConfigError, EngineError, RequestError, UnknownOptionError
+from hesse.structures import Request, Structure, from_ase
+
+pytest.importorskip("pyscf", reason="PySCF is not installed")
+
+from hesse.engines import Differences, PyscfEngine, make_engine
+
+HF = "hf/sto-3g"
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(np.asarray(values)))))
+
+
+def rattled(name, seed=0, **state):
+    atoms = g2(name)
+    atoms.positions += 0.05 * np.random.default_rng(seed).normal(size=atoms.positions.shape)
+    plain = from_ase(atoms, id=name)
+    return Structure(plain.numbers, plain.positions, id=name, **state) if state else plain
+
+
+def signs(structure, count=1, seed=1):
+    return torch.from_numpy(np.random.default_rng(seed).choice([-1.0, 1.0], size=(count, len(structure), 3)))
+
+
+CATION = {"charge": 1, "multiplicity": 2}
+
+
+@pytest.mark.parametrize("structure", [rattled("H2O"), rattled("H2O", **CATION)], ids=["closed", "open"])
+@pytest.mark.parametrize("is_richardson", [False, True], ids=["two", "four"])
+def test_products_by_differences_equal_the_analytic_hessian(structure, is_richardson):
+    probes = signs(structure, 2)
+    exact = PyscfEngine(HF, gradient_threshold=1e-9).compute(structure, Request(forces=True, hessian=True))
+    engine = PyscfEngine(HF, differences=Differences(richardson=is_richardson))
+    labels = engine.compute(structure, Request(forces=True, probes=probes))
+    expected = torch.einsum("iajb,kjb->kia", exact.hessian_of(0), probes)
+    true = (labels.hvp - expected).square().mean((1, 2)).sqrt()
+    assert float(true.max()) < (2e-4 if is_richardson else 2e-3)
+    assert bool((true < 3 * labels.hvp_error[:, 0]).all())
+    if not is_richardson:
+        assert bool((labels.hvp_error[:, 0] < 3 * true).all())
+
+
+@pytest.mark.parametrize("structure", [rattled("H2CO"), rattled("H2O", **CATION)], ids=["closed", "open"])
+def test_analytic_labels_keep_the_identities(structure):
+    probes = signs(structure)
+    labels = PyscfEngine(HF, hvp="analytic").compute(structure, Request(forces=True, probes=probes, hessian=True))
+    hessian = labels.hessian_of(0)
+    assert torch.equal(hessian, hessian.permute(2, 3, 0, 1))
+    defects = identity_defects([structure], labels)
+    for name in ("hvp_translation", "hvp_rotation", "hessian_translation", "hessian_rotation"):
+        assert float(getattr(defects, name).max()) < 2e-5, name
+    assert rms(torch.einsum("iajb,kjb->kia", hessian, probes) - labels.hvp) < 5e-5
+
+
+def test_hessians_by_differences_equal_analytic_ones():
+    water = rattled("H2O")
+    exact = PyscfEngine(HF).compute(water, Request(hessian=True))
+    labels = PyscfEngine(HF, hessian="differences").compute(water, Request(hessian=True))
+    true = rms(labels.hessian - exact.hessian)
+    assert true < 1e-4
+    assert true / 3 < float(labels.hessian_error[0]) < 4 * true
+
+
+def test_grid_errors_of_functionals_are_estimated():
+    """Against a finer grid. The coarse one is off by far more than steps and convergence. (Two atoms, to be quick.)"""
+    molecule = rattled("HF")
+    request = Request(forces=True, probes=signs(molecule))
+    coarse, fine = (PyscfEngine("pbe/sto-3g", grid=grid).compute(molecule, request) for grid in (0, 4))
+    true = rms(coarse.hvp - fine.hvp)
+    assert true > 5e-3
+    assert true / 3 < float(coarse.hvp_error[0, 0]) < 3 * true
+    assert float(fine.hvp_error[0, 0]) < float(coarse.hvp_error[0, 0])
+
+
+def test_analytic_products_of_functionals_lack_the_grid_and_say_so():
+    pytest.importorskip("pyscf.dispersion", reason="pyscf-dispersion is not installed")
+    molecule = rattled("HF")
+    probes = signs(molecule)
+    plain, everything = Request(forces=True, probes=probes), Request(forces=True, probes=probes, hessian=True)
+    with_grid = PyscfEngine("pbe-d3bj/sto-3g", grid=1).compute(molecule, plain)
+    without = PyscfEngine("pbe-d3bj/sto-3g", grid=1, hvp="analytic", hessian="analytic").compute(molecule, everything)
+    difference = rms(with_grid.hvp - without.hvp)
+    assert difference > 5e-3
+    assert float(without.hvp_error[0, 0]) > difference / 3
+    # Dispersion is part of the products too: both kinds of analytic curvature agree.
+    assert rms(torch.einsum("iajb,kjb->kia", without.hessian_of(0), probes) - without.hvp) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["wb97x-d3bj/sto-3g", "wb97x-d4/sto-3g", "hf-d3bj/sto-3g"])
+def test_dispersion_is_there_and_its_forces_are_slopes(method):
+    pytest.importorskip("pyscf.dispersion", reason="pyscf-dispersion is not installed")
+    dimer = Structure([2, 2], [[0, 0, 0], [0, 0, 3.0]], id="dimer")
+    engine = PyscfEngine(method, grid=1)
+    energies = []
+    for z in (2.999, 3.001):
+        energies.append(engine.compute(Structure([2, 2], [[0, 0, 0], [0, 0, z]]), Request()).energy.item())
+    labels = engine.compute(dimer, Request(forces=True))
+    assert -labels.forces[1, 2].item() == pytest.approx((energies[1] - energies[0]) / 2e-3, abs=2e-5)
+    if method.startswith("hf"):
+        assert labels.energy.item() < PyscfEngine(HF).compute(dimer, Request()).energy.item() - 1e-4
+    assert engine.settings["dispersion"].startswith(("d3bj:", "d4:"))
+
+
+def test_charge_and_multiplicity_are_the_structures():
+    water = rattled("H2O")
+    energies = [
+        PyscfEngine(HF).compute(Structure(water.numbers, water.positions, **state), Request()).energy.item()
+        for state in ({}, CATION, {"multiplicity": 3}, {"charge": -1, "multiplicity": 2})
+    ]
+    assert energies[1] - energies[0] > 5.0
+    assert energies[2] - energies[0] > 3.0
+    hydrogen = PyscfEngine("hf/cc-pvtz").compute(Structure([1], [[0, 0, 0]], multiplicity=2), Request(forces=True))
+    assert hydrogen.energy.item() == pytest.approx(-13.6057, abs=0.006)
+
+
+def test_a_point_does_not_depend_on_the_points_before():
+    water = rattled("H2O")
+    surface = PyscfEngine(HF).surface(water)
+    first = surface(water.positions + 0.01)
+    surface(water.positions * 1.3)
+    again = surface(water.positions + 0.01)
+    assert again.energy == first.energy
+    assert np.array_equal(again.forces, first.forces)
+
+
+def test_nothing_is_printed_and_nothing_is_left(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PyscfEngine("pbe/sto-3g", grid=0).compute(rattled("HF"), Request(forces=True))
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_core_potentials_come_with_their_basis_sets():
+    iodide = Structure([1, 53], [[0, 0, 0], [0, 0, 1.62]], id="HI")
+    labels = PyscfEngine("hf/def2-svp").compute(iodide, Request(forces=True))
+    # 28 electrons replaced: a few hundred Hartree, where all 54 would make thousands.
+    assert -400 * 27.2 < labels.energy.item() < -200 * 27.2
+
+
+def test_six_d_functions_when_asked():
+    water = rattled("H2O")
+    five, six = (
+        PyscfEngine("hf/6-31g*", cartesian=cartesian).compute(water, Request()).energy.item()
+        for cartesian in (False, True)
+    )
+    assert six < five - 1e-3
+
+
+def test_the_second_order_method_helps_where_the_first_gives_up():
+    water = rattled("H2O")
+    engine = PyscfEngine(HF, max_cycles=5)
+    usual = PyscfEngine(HF).compute(water, Request(forces=True))
+    labels = engine.compute(water, Request(forces=True))
+    assert labels.energy.item() == pytest.approx(usual.energy.item(), abs=1e-7)
+    with pytest.raises(EngineError, match=r'"H2O".*did not converge in 1 cycles'):
+        PyscfEngine(HF, max_cycles=1).compute(water, Request())
+
+
+def test_what_auto_comes_to_is_settled_and_recorded():
+    assert PyscfEngine(HF, hvp="auto", probes=8).settings["hvp_by"] == "analytic"
+    assert PyscfEngine(HF, hvp="auto", probes=2).settings["hvp_by"] == "differences"
+    assert PyscfEngine("pbe/sto-3g", hvp="auto", probes=99).settings["hvp_by"] == "differences"
+    engine = make_engine("pyscf:hf/sto-3g?hvp=auto,probes=8")
+    assert dict(engine.settings) == dict(make_engine("pyscf:hf/sto-3g?hvp=analytic").settings)
+    assert "step" not in engine.settings
+    settings = make_engine("pyscf:wb97x/6-31g*?grid=3").settings
+    assert (settings["grid"], settings["hvp_by"], settings["hessian_by"]) == ("3", "differences", "differences")
+    assert settings["program"].startswith("pyscf ")
+
+
+def test_replies_to_structures_and_settings_that_cannot_be():
+    water = rattled("H2O")
+    engine = PyscfEngine(HF)
+    with pytest.raises(RequestError, match=r'"w".*9 electrons.*multiplicity 1'):
+        engine.compute(Structure(water.numbers, water.positions, charge=1, id="w"), Request())
+    with pytest.raises(RequestError, match=r'"p".*0 electrons'):
+        engine.compute(Structure([1], [[0, 0, 0]], charge=1, id="p"), Request())
+    with pytest.raises(RequestError, match=r'"c".*has a cell'):
+        engine.compute(Structure([2], [[0, 0, 0]], cell=5 * np.eye(3), pbc=(True, True, True), id="c"), Request())
+    with pytest.raises(RequestError, match=r'"u".*U in 6-31g\*'):
+        PyscfEngine("hf/6-31g*").compute(Structure([92], [[0, 0, 0]], id="u"), Request())
+    with pytest.raises(ConfigError, match="levels 0 to 9, got 12"):
+        PyscfEngine(HF, grid=12)
+    with pytest.raises(ConfigError, match=r"probes=\.\.\."):
+        PyscfEngine(HF, hvp="auto")
+    with pytest.raises(ConfigError, match="thresholds"):
+        PyscfEngine(HF, gradient_threshold=0.0)
+    with pytest.raises(UnknownOptionError, match="differences"):
+        PyscfEngine(HF, hvp="difference")
+
+
+@pytest.mark.slow
+def test_a_structure_of_reference_data_is_reproduced(shared_data):
+    """Energy, forces and H v of the smallest molecule computed elsewhere with wB97X/6-31G(d). Minutes: 8 atoms. The
+    reference's own noise floor is 0.02 to 0.1 eV/Å²."""
+    path = shared_data / "horm_sample" / "horm_sample_dev.npz"
+    if not path.exists():
+        pytest.skip("no HORM sample")
+    data = np.load(path)
+    sizes = {key.removeprefix("z_"): len(data[key]) for key in data if key.startswith("z_")}
+    name = min(sizes, key=lambda key: (sizes[key], data[f"z_{key}"].sum(), key))
+    structure = Structure(data[f"z_{name}"], data[f"pos_{name}"].astype(float), id=name)
+    probes = signs(structure)
+    labels = PyscfEngine("wb97x/6-31g*", grid=3).compute(structure, Request(forces=True, probes=probes))
+    index = next(i for i, key in enumerate(data["ids"]) if f"{int(key):03d}" == name)
+    assert labels.energy.item() == pytest.approx(float(data["energy"][index]), abs=5e-3)
+    assert labels.forces.numpy() == pytest.approx(data[f"forces_{name}"], abs=5e-3)
+    hessian = data[f"hessian_{name}"].astype(float)
+    expected = 0.5 * (hessian + hessian.T) @ probes[0].numpy().reshape(-1)
+    # 3n independent errors of 0.1 eV/Å² at most in each row, added up with random signs.
+    assert rms(labels.hvp[0].numpy().reshape(-1) - expected) < 0.1 * np.sqrt(3 * len(structure))
