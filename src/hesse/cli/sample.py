@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, QUIET, SHOWN, WORKERS, and_more
+from hesse.cli.options import ENGINE, QUIET, SCHEDULER, SHOWN, WORKERS, and_more
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -53,7 +53,8 @@ def nms(
         bool, typer.Option("--exclude-reaction", help="Not along the reaction path (with --no-relax).")
     ] = False,
     reuse: Reuse = True,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -71,7 +72,9 @@ def nms(
         exclude_reaction=exclude_reaction,
     )
     molecules = _read(source, output, overwrite)
-    result = sample_normal_modes(molecules, engine, sampling, reuse=reuse, workers=workers, quiet=quiet)
+    result = sample_normal_modes(
+        molecules, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet
+    )
     if result.saddles:
         typer.echo(f"relaxed to a saddle point: {', '.join(result.saddles)}", err=True)
     _write(output, molecules, result, "normal modes", seed)
@@ -98,7 +101,8 @@ def md(
     seed: Annotated[int, typer.Option(help="Of velocities and noise.")] = 0,
     relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -120,9 +124,8 @@ def md(
         fmax=fmax,
     )
     molecules = _read(source, output, overwrite)
-    _write(
-        output, molecules, sample_dynamics(molecules, engine, sampling, workers=workers, quiet=quiet), "dynamics", seed
-    )
+    result = sample_dynamics(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
+    _write(output, molecules, result, "dynamics", seed)
 
 
 @sample.command()
@@ -158,7 +161,8 @@ def irc(
     fmax: Annotated[float, typer.Option(help="eV/Å; a half ends below it.")] = 0.02,
     count: Annotated[int | None, typer.Option(min=1, help="Points kept of each half, evenly spread.")] = None,
     reuse: Reuse = True,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -167,7 +171,7 @@ def irc(
 
     sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
     guesses = _read(source, output, overwrite)
-    result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, quiet=quiet)
+    result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet)
     _write(output, guesses, result, "reaction paths", None)
 
 

@@ -201,10 +201,12 @@ def _measure(text: str, plan: CostPlan) -> list[LabelCost]:
             rows += _cheap_labels(text, engine, molecule, plan.repeats)
         gradients[len(molecule)] = next(r.seconds for r in reversed(rows) if r.label == "gradient")
     for molecule in molecules:
-        if len(molecule) not in gradients or not left.allows("hessian", len(molecule), fraction=1.0):
+        n = len(molecule)
+        # The first Hessian is expected to take two gradients for each of 3n coordinates.
+        if n not in gradients or not left.allows("hessian", n, fraction=1.0, first=6 * n * gradients[n]):
             break
-        with left.spending("hessian", len(molecule)):
-            rows.append(_hessian(text, engine, molecule, gradients[len(molecule)]))
+        with left.spending("hessian", n):
+            rows.append(_hessian(text, engine, molecule, gradients[n]))
     return rows
 
 
@@ -281,9 +283,11 @@ class _Budget:
         self.start, self.seconds = time.perf_counter(), seconds
         self.spent: dict[str, list[tuple[int, float]]] = {}
 
-    def allows(self, kind: str, atoms: int, fraction: float) -> bool:
-        """Whether work of this kind and size is likely to end before this fraction of all the time is gone."""
-        return time.perf_counter() - self.start + self._expected(kind, atoms) < fraction * self.seconds
+    def allows(self, kind: str, atoms: int, fraction: float, first: float = 0.0) -> bool:
+        """Whether work of this kind and size is likely to end before this fraction of all the time is gone; `first`
+        seconds are expected while there is no experience of its kind."""
+        expected = self._expected(kind, atoms) if kind in self.spent else first
+        return time.perf_counter() - self.start + expected < fraction * self.seconds
 
     @contextmanager
     def spending(self, kind: str, atoms: int) -> Iterator[None]:
@@ -293,9 +297,7 @@ class _Budget:
         self.spent.setdefault(kind, []).append((atoms, time.perf_counter() - start))
 
     def _expected(self, kind: str, atoms: int) -> float:
-        past = self.spent.get(kind, [])
-        if not past:
-            return 0.0
+        past = self.spent[kind]
         exponent = 3.0
         if len(past) >= 3:
             logs = np.log(past[-3:])
