@@ -13,7 +13,9 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner
 
+import hesse.cli.data
 import hesse.cli.label
+import hesse.cli.sample
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
@@ -86,6 +88,41 @@ def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
     assert not (tmp_path / "b.h5").exists()
 
 
+def test_suspects_are_told_and_nothing_but_suspects_is_an_exit_code(tmp_path):
+    good, noisy = oracles.molecule(3, 1, name="good"), oracles.molecule(4, 8, elements=(19,), name="noisy")
+    write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(noisy)])
+    write(tmp_path / "bad.extxyz", [to_ase(noisy)])
+    options = ("--engine", "ase:closed_form_engines:killer", "--quiet", "--probes", 2)
+    some = hesse("label", "mixed.extxyz", "m.extxyz", *options, folder=tmp_path)
+    assert some.returncode == 0
+    assert "1 structures are suspect (flagged in m.extxyz" in some.stderr
+    assert '("noisy")' in some.stderr
+    assert "suspect=T" in (tmp_path / "m.extxyz").read_text()
+    shown = hesse("info", "m.extxyz", folder=tmp_path)
+    assert "suspect: 1 structures, kept out of training and evaluation" in shown.stdout
+    bad = hesse("label", "bad.extxyz", "b.h5", *options, folder=tmp_path)
+    assert bad.returncode == 1
+    assert "none of the labels can be believed" in bad.stderr
+    assert (tmp_path / "b.h5").exists()
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(molecules, tmp_path):
+    command = ("label", "molecules.extxyz", "l.h5", "--engine", "ase:closed_form_engines:morse", "--quiet")
+    fresh = hesse(*command, "--dry-run", folder=tmp_path)
+    assert fresh.returncode == 0, fresh.stderr
+    assert "to be asked    2: 2 forces, 2 Hessian-vector products" in fresh.stdout
+    assert "time           unknown" in fresh.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.extxyz"]
+    assert hesse(*command, "--limit", 1, folder=tmp_path).returncode == 0
+    more = hesse(*command, "--probes", 3, "--dry-run", folder=tmp_path)
+    assert "to be asked    2: 1 forces, 5 Hessian-vector products" in more.stdout
+    assert "of which       1 are added to" in more.stdout
+    assert "time           about" in more.stdout
+    done = hesse(*command, "--probes", 3, folder=tmp_path)
+    assert "1 were there in part and were added to" in done.stdout
+    assert "finished       2" in hesse(*command, "--probes", 3, "--dry-run", folder=tmp_path).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "reply"),
     [
@@ -95,6 +132,11 @@ def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
             'Did you mean "rademacher"',
         ),
         (("label", "molecules.extxyz", "o.h5", "--engine", "gfn2", "--step", "7"), "step"),
+        (("label", "molecules.extxyz", "o.h5", "--engine", "gfn2", "--scheduler", "here"), "neither the address"),
+        (
+            ("label", "molecules.extxyz", "o.h5", "--engine", "gfn2", "--scheduler", "tcp://a:1", "--workers", "2"),
+            "both",
+        ),
         (("label", "nowhere.extxyz", "o.h5", "--engine", "gfn2"), "nowhere.extxyz"),
         (("label", "molecules.extxyz", "no/o.h5", "--engine", "gfn2"), "there is no folder"),
         (("sample", "nms", "molecules.extxyz", "o.csv"), "written as .h5 or .extxyz"),

@@ -189,6 +189,26 @@ def plug_in(f: h5py.File) -> None:
     f.create_dataset("labels/energy", data=np.zeros(2), chunks=(2,), compression="lzf")
 
 
+def test_what_the_disk_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit that flips on its way to the disk: the file that stood there stays."""
+    data = mixed()
+    path = tmp_path / "x.h5"
+    write_hdf5(path, data)
+    before = path.read_bytes()
+    straight = Path.write_bytes
+
+    def bent(self: Path, image: bytes) -> int:
+        changed = bytearray(image)
+        changed[-300] ^= 1
+        return straight(self, bytes(changed))
+
+    monkeypatch.setattr(Path, "write_bytes", bent)
+    with pytest.raises(WriteError, match="what came back from the disk differs"):
+        write_hdf5(path, data)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [

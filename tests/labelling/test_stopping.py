@@ -53,6 +53,16 @@ def start_campaign(output: Path, *scheduler: str) -> subprocess.Popen:
     )
 
 
+def wait_for_answers(driver: subprocess.Popen, output: Path, count: int) -> None:
+    """Until so many answers are in the ledger of a campaign that runs."""
+
+    def there() -> bool:
+        assert driver.poll() is None, driver.communicate()
+        return count_done(output) >= count
+
+    wait_for(there)
+
+
 def count_done(output: Path) -> int:
     """Structures whose answers are in the ledger."""
     if not ledger_path(output).exists():
@@ -71,23 +81,23 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     worker is left."""
     output = tmp_path / "out.h5"
     killed = start_campaign(output)
-    wait_for(lambda: count_done(output) >= 4)
+    wait_for_answers(killed, output, 4)
     workers = children_of(killed.pid)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    wait_for(lambda: count_done(output) >= 12)
+    wait_for_answers(killed, output, 12)
     workers = children_of(killed.pid)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    wait_for(lambda: not any(alive(w) for w in workers), 20.0)
+    wait_for(lambda: not any(alive(w) for w in workers), 60.0)
     first = count_done(output)
     assert first >= 12
     assert not output.exists()
 
     stopped = start_campaign(output)
-    wait_for(lambda: count_done(output) >= first + 4)
+    wait_for_answers(stopped, output, first + 4)
     stopped.send_signal(signal.SIGTERM)
-    out, err = stopped.communicate(timeout=60)
+    out, err = stopped.communicate(timeout=240)
     second = count_done(output)
     assert stopped.returncode == 1, err
     # One structure is a failure: it was with the worker that was killed.
@@ -114,12 +124,12 @@ def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
     with cluster(tmp_path) as made:
         first_worker = made.start_worker()
         driver = start_campaign(output, made.address)
-        wait_for(lambda: count_done(output) >= 4)
+        wait_for_answers(driver, output, 4)
         (dask_worker,) = [p for p in children_of(first_worker.pid) if children_of(p)]
         os.kill(dask_worker, signal.SIGKILL)
-        wait_for(lambda: count_done(output) >= 12)
+        wait_for_answers(driver, output, 12)
         made.scheduler.kill()
-        out, err = driver.communicate(timeout=60)
+        out, err = driver.communicate(timeout=240)
         assert driver.returncode == 1, (out, err)
         done = count_done(output)
         assert out.startswith(f"WorkError lost the scheduler at {made.address}")
@@ -130,7 +140,7 @@ def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
         made.start_scheduler()
         second_worker = made.start_worker()
         driver = start_campaign(output, str(made.file))
-        wait_for(lambda: count_done(output) >= done + 4)
+        wait_for_answers(driver, output, done + 4)
         driver.send_signal(signal.SIGKILL)
         driver.communicate()
         assert second_worker.poll() is None

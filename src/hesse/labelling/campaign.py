@@ -22,7 +22,7 @@ from hesse.labelling.signals import StoppedError, stop_signals
 from hesse.labelling.work import set_up
 from hesse.progress import track
 from hesse.structures import Structure
-from hesse.workers import run_tasks
+from hesse.workers import address_of, run_tasks
 
 __all__ = ["label", "ledger_path", "plan_labels"]
 
@@ -163,6 +163,8 @@ def _check(
         raise RequestError(f'the id "{twice}" stands {times} times; ids name structures and must differ')
     if not isinstance(engine, str) and (workers != 0 or scheduler is not None):
         raise RequestError("processes make their own engines: give the engine as text, or workers=0")
+    if scheduler is not None:
+        address_of(scheduler)
     if output is not None:
         require_writable_suffix(output)
         require_target(output)

@@ -34,7 +34,7 @@ from hesse.optional import require
 from hesse.workers.outcome import Outcome
 from hesse.workers.process import WorkerProcess, pickled
 
-__all__ = ["answer", "cluster_outcomes"]
+__all__ = ["address_of", "answer", "cluster_outcomes"]
 
 _CONNECT = 10.0
 """Seconds to wait for the scheduler's answer."""
@@ -81,7 +81,7 @@ def cluster_outcomes(
 ) -> Generator[Outcome[Any], None, None]:
     """See `hesse.workers.run_tasks`."""
     distributed = require("distributed", extra="cluster", purpose="work on a cluster")
-    address = _address_of(scheduler)
+    address = address_of(scheduler)
     job = _Job(secrets.token_hex(8), pickled((set_up, spec)), os.getcwd(), timeout)
     with _without_log():
         client = _connect(distributed, address)
@@ -106,8 +106,13 @@ def _without_log() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _address_of(scheduler: str) -> str:
-    """The address that `scheduler` is, or that the scheduler file of that name holds."""
+def address_of(scheduler: str) -> str:
+    """The address that `scheduler` is, or that the scheduler file of that name holds. Nobody is called.
+
+    Raises:
+        ConfigError: neither of the two.
+        FileFormatError: a file that is no scheduler file.
+    """
     if Path(scheduler).is_file():
         try:
             return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
