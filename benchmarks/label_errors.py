@@ -1,7 +1,7 @@
 """Error estimates of Hessian-vector products against their true errors.
 
     python benchmarks/label_errors.py RESULTS.jsonl --only gfn2 --only hf --only dft --minutes 15
-    python benchmarks/label_errors.py RESULTS.jsonl --report docs/label-errors.md
+    python benchmarks/label_errors.py RESULTS.jsonl
 
 Structures are molecules of the G2 set with every coordinate jittered by 0.05 Å, one Rademacher direction each. The true
 error is the distance to a reference at tighter settings: GFN2-xTB and Hartree-Fock by sixth-order differences (six
@@ -146,7 +146,8 @@ def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray)
     }
 
 
-def run(results: Path, kinds: list[str], minutes: float) -> None:
+def run(results: Path, kinds: list[str], minutes: float, part: str) -> None:
+    """Labels and references that are missing; `part` is a part of the names of the cases wanted."""
     plans = {
         "gfn2": jittered(closed_shells(), 1),
         "hf": jittered(SMALL, 2),
@@ -160,7 +161,8 @@ def run(results: Path, kinds: list[str], minutes: float) -> None:
         for structure, v in plans[kind]:
             if time.monotonic() > end:
                 break
-            missing = [c for c in CASES if c.kind == kind and (c.name, structure.id) not in done]
+            cases = [c for c in CASES if c.kind == kind and part in c.name]
+            missing = [c for c in cases if (c.name, structure.id) not in done]
             if not missing:
                 continue
             if (kind, structure.id) not in known:
@@ -209,10 +211,11 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="a file of JSON lines; what stands there is not computed again")
     parser.add_argument("--only", action="append", choices=("gfn2", "hf", "dft"), help="default: report what is there")
     parser.add_argument("--minutes", type=float, default=15.0, help="for each kind; the structure begun is finished")
+    parser.add_argument("--case", default="", help='a part of the names of the cases wanted ("two gradients")')
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.only:
-        run(arguments.results, arguments.only, arguments.minutes)
+        run(arguments.results, arguments.only, arguments.minutes, arguments.case)
     print(table(rows(arguments.results)))
 
 

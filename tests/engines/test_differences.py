@@ -77,7 +77,9 @@ def test_polynomials_up_to_their_order_are_exact(coefficients, epsilon):
 
     scale = max(1.0, *map(abs, coefficients)) / epsilon
     fourth, second = gradient(4), gradient(2)
-    assert richardson(fourth, fourth(0.0), epsilon).value == pytest.approx(coefficients[1], abs=1e-13 * scale)
+    assert richardson(fourth, fourth(0.0), epsilon, np.ones(1)).value == pytest.approx(
+        coefficients[1], abs=1e-13 * scale
+    )
     plain = central_difference(second, second(0.0), epsilon, np.ones(1))
     assert plain.value == pytest.approx(coefficients[1], abs=1e-13 * scale)
 
@@ -94,5 +96,5 @@ def test_directions_without_a_linear_term_are_estimated_too():
 
 def test_a_cusp_shows_in_the_estimate():
     """Where a surface has a kink (a changed electronic state) no step is right, and the estimate must say so."""
-    found = richardson(lambda s: np.array([[abs(s - 5e-4), 0.0, 0.0]]), np.array([[5e-4, 0.0, 0.0]]), 1e-3)
+    found = richardson(lambda s: np.array([[abs(s - 5e-4), 0.0, 0.0]]), np.array([[5e-4, 0.0, 0.0]]), 1e-3, np.ones(1))
     assert found.noise > 0.05

@@ -73,10 +73,8 @@ class GradientSlopes:
             return -point.forces
 
         epsilon = step / float(np.abs(probe).max())
-        if fourth_order:
-            found = richardson(gradient, self.origin, epsilon)
-        else:
-            found = central_difference(gradient, self.origin, epsilon, rates_of_change(self.structure, probe))
+        difference = richardson if fourth_order else central_difference
+        found = difference(gradient, self.origin, epsilon, rates_of_change(self.structure, probe))
         if not grid:
             return found
         slope = (grid[epsilon] - grid[-epsilon]) / (2.0 * epsilon)
