@@ -52,6 +52,9 @@ def convert(
         bool, typer.Option("--negate-curvature", help="What is called Hessian is the derivative of the forces.")
     ] = False,
     symmetrise: Annotated[bool, typer.Option("--symmetrise", help="Replace each Hessian by (H + Hᵀ)/2.")] = False,
+    pair: Annotated[
+        list[int] | None, typer.Option(min=0, help="Keep only this (probe, product) pair; may be given several times.")
+    ] = None,
     level: Annotated[str | None, typer.Option(help="Level of theory, kept with the data.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag of all structures; errors are reported by tag.")] = None,
     charge: Annotated[int | None, typer.Option(help="Charge of all structures, where the file states none.")] = None,
@@ -92,6 +95,8 @@ def convert(
         dataset = datasets.with_electrons(dataset, charge=charge, multiplicity=multiplicity)
     if symmetrise:
         dataset = datasets.symmetrise_hessians(dataset)
+    if pair:
+        dataset = datasets.with_pairs(dataset, pair)
     if level is not None:
         dataset = datasets.with_attributes(dataset, level=level)
     if tag is not None:

@@ -33,6 +33,7 @@ from hesse.datasets.transforms import (
     symmetrise_hessians,
     with_attributes,
     with_electrons,
+    with_pairs,
     with_tag,
 )
 
@@ -77,6 +78,7 @@ __all__ = [
     "to_vibrations_data",
     "with_attributes",
     "with_electrons",
+    "with_pairs",
     "with_tag",
     "write_dataset",
     "write_extxyz",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.identities import hessian_blocks
-from hesse.errors import MissingLabelError
+from hesse.errors import MissingLabelError, RequestError
 from hesse.structures import Labels, Structure, offsets_of, ragged_indices
 from hesse.units import energy_unit as energy_in_ev
 from hesse.units import length_unit as length_in_angstrom
@@ -23,6 +23,7 @@ __all__ = [
     "symmetrise_hessians",
     "with_attributes",
     "with_electrons",
+    "with_pairs",
     "with_tag",
 ]
 
@@ -84,6 +85,30 @@ def negate_curvature(dataset: Dataset) -> Dataset:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians or Hessian-vector products to negate")
     negated = {name: -value for name in ("hessian", "hvp") if (value := getattr(labels, name)) is not None}
     return replace(dataset, labels=replace(labels, **negated))
+
+
+def with_pairs(dataset: Dataset, pairs: Sequence[int]) -> Dataset:
+    """The data set with only some of its (probe, product) pairs, in the order given; the first one is 0. The names of
+    the families, where the data set lists one for each pair (attribute `probe`), follow.
+
+    Raises:
+        MissingLabelError: there are no pairs, or not so many.
+        RequestError: no pair is asked for, or one twice.
+    """
+    labels, chosen = dataset.labels, list(pairs)
+    held = 0 if labels.hvp is None else len(labels.hvp)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise RequestError(f"expected the numbers of pairs to keep, each once, got {chosen}")
+    if min(chosen) < 0 or max(chosen) >= held:
+        raise MissingLabelError(f"{dataset.source}: holds {held} (probe, product) pairs, numbered from 0; got {chosen}")
+    kept = {n: v[chosen] for n in ("probes", "hvp", "hvp_mask", "hvp_error") if (v := getattr(labels, n)) is not None}
+    attributes = dict(dataset.attributes)
+    families = [name.strip() for name in attributes.get("probe", "").split(",")]
+    if len(families) == held:
+        attributes["probe"] = ", ".join(families[k] for k in chosen)
+    if "probes" in attributes:
+        attributes["probes"] = str(len(chosen))
+    return replace(dataset, labels=replace(labels, **kept), attributes=attributes)
 
 
 def with_electrons(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
