@@ -39,8 +39,8 @@ _LARGEST_RATIO = 0.5
 
 _STEEPNESS = 5.0
 """1/Å; growth of the derivatives of a gradient, per Å that neighbours move. Measured `g‴/(g″ × rate)`, root mean square
-over a molecule, for three jittered geometries of 118 molecules of the G2 set, GFN2-xTB: median 5.0 for Rademacher, 5.3 for Gaussian, 5.4
-for one-hot directions; 100, 99 and 98 % lie within a factor of 3 of the median."""
+over a molecule, for three jittered geometries of 118 molecules of the G2 set, GFN2-xTB: median 5.0 for Rademacher, 5.3
+for Gaussian, 5.4 for one-hot directions; 100, 99 and 98 % lie within a factor of 3 of the median."""
 
 _FOURTH_STEEPNESS = 7.0
 """1/Å; the same from the fourth to the fifth derivative (in a Morse potential `−31a/15`): median
