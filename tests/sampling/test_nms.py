@@ -17,7 +17,7 @@ from hesse.sampling import NormalModeSampling, sample_normal_modes, too_close
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN
 
-MORSE = "ase:closed_form_engines:morse"
+MORSE = "ase:closed_form_engines:own_engine"
 
 
 def sample(structures, **options):
