@@ -1,18 +1,31 @@
-"""Every Python block in README.md and docs/*.md runs, in order, in an empty folder of its own per page."""
+"""Every Python block in README.md and docs/*.md runs, and every shell block marked `sh run`, in order, in an empty
+folder of its own per page."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(python|sh run)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 WITH_CODE = [p for p in PAGES if BLOCK.search(p.read_text(encoding="utf-8"))]
+
+
+def run_in_a_shell(block: str) -> None:
+    """As a user would, with the `hesse` that is tested."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        ["bash", "-euc", block], env={**os.environ, "PATH": places}, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
@@ -21,6 +34,10 @@ def test_code_in_prose_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
     namespace: dict[str, object] = {"__name__": "__docs__"}
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
+        language, block = match.groups()
+        if language != "python":
+            run_in_a_shell(block)
+            continue
         line = text[: match.start()].count("\n") + 2
-        code = compile("\n" * (line - 1) + match.group(1), str(page), "exec")
+        code = compile("\n" * (line - 1) + block, str(page), "exec")
         exec(code, namespace)
