@@ -15,7 +15,7 @@ from hesse.harmonic import normal_modes
 from hesse.pes import IRCResult, irc, minimise, saddle
 from hesse.structures import Request, Structure
 
-__all__ = ["set_up_minima", "set_up_paths"]
+__all__ = ["bonds", "same_bonds", "set_up_minima", "set_up_paths"]
 
 FMAX = 0.005
 """eV/Å; stationary points are settled below it."""
@@ -71,13 +71,13 @@ def _path(reaction: Reaction, engine: Engine) -> dict[str, Any]:
     failures = [end["failure"] for end in ends if "failure" in end]
     if failures:
         return {**answer, "path_failure": f"an end of the path: {failures[0]}"}
-    graphs = [_bonds(top.moved(end["positions"])) for end in ends]
-    published = [_bonds(reaction.reactant), _bonds(reaction.product)]
-    if _same(*graphs):
+    graphs = [bonds(top.moved(end["positions"])) for end in ends]
+    published = [bonds(reaction.reactant), bonds(reaction.product)]
+    if same_bonds(*graphs):
         answer["kind"] = "conformers"
     else:
-        matched = (_same(graphs[0], published[0]) and _same(graphs[1], published[1])) or (
-            _same(graphs[0], published[1]) and _same(graphs[1], published[0])
+        matched = (same_bonds(graphs[0], published[0]) and same_bonds(graphs[1], published[1])) or (
+            same_bonds(graphs[0], published[1]) and same_bonds(graphs[1], published[0])
         )
         answer["kind"] = "as published" if matched else "other ends"
     return answer
@@ -116,7 +116,8 @@ def _kind(reason: str) -> str:
     return reason
 
 
-def _bonds(structure: Structure) -> networkx.Graph:
+def bonds(structure: Structure) -> networkx.Graph:
+    """Which atoms are bonded, with their elements."""
     radii = covalent_radii[structure.numbers]
     pairs = structure.neighbours(float(2.0 * BOND * radii.max()))
     bonded = pairs.distances < BOND * (radii[pairs.first] + radii[pairs.second])
@@ -126,5 +127,6 @@ def _bonds(structure: Structure) -> networkx.Graph:
     return graph
 
 
-def _same(one: networkx.Graph, other: networkx.Graph) -> bool:
+def same_bonds(one: networkx.Graph, other: networkx.Graph) -> bool:
+    """Whether two structures differ in no bond, whatever the order of their atoms."""
     return networkx.is_isomorphic(one, other, node_match=lambda a, b: a["z"] == b["z"])
