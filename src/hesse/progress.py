@@ -108,6 +108,8 @@ def _rate(per_second: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time for people: "40 s", "12 min", "3.4 h", "5.1 days"."""
+    if seconds < 10.0:
+        return f"{seconds:.2g} s"
     if seconds < 90.0:
         return f"{seconds:.0f} s"
     if seconds < 5400.0:

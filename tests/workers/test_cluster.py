@@ -138,5 +138,6 @@ def test_wrong_addresses(tmp_path):
     ):
         with pytest.raises(error, match=words):
             list(run_tasks(tools.doubling, 1, [1], scheduler=scheduler))
+    assert list(run_tasks(tools.doubling, 1, [], scheduler="tcp://127.0.0.1:1")) == []
     with pytest.raises(ConfigError, match="not both"):
         list(run_tasks(tools.doubling, 1, [1], scheduler="tcp://127.0.0.1:1", workers=2))

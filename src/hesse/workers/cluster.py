@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -81,13 +82,16 @@ def cluster_outcomes(
 ) -> Generator[Outcome[Any], None, None]:
     """See `hesse.workers.run_tasks`."""
     distributed = require("distributed", extra="cluster", purpose="work on a cluster")
-    address = address_of(scheduler)
+    address, waiting = address_of(scheduler), iter(tasks)
+    first = list(itertools.islice(waiting, 1))
+    if not first:
+        return
     job = _Job(secrets.token_hex(8), pickled((set_up, spec)), os.getcwd(), timeout)
     with _without_log():
         client = _connect(distributed, address)
         driver = _Driver(distributed, client, address, job, notify)
         try:
-            yield from driver.outcomes(tasks)
+            yield from driver.outcomes(itertools.chain(first, waiting))
         finally:
             driver.close()
 

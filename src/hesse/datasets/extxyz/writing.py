@@ -1,4 +1,4 @@
-"""Extended XYZ: writing. Numbers are written with all their digits: what is read back is bit by bit what was written."""
+"""Extended XYZ: writing. Numbers keep all their digits: what is read back is bit by bit what was written."""
 
 from __future__ import annotations
 
