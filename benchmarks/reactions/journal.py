@@ -24,9 +24,10 @@ def finish(
         set_up, spec: as for `hesse.workers.run_tasks`; answers must be what JSON can hold.
         tasks: names and tasks. A task that fails has the answer `{"failure": reason}`.
     """
-    done = _read(path)
-    missing = [(name, task) for name, task in tasks if name not in done]
-    total = len(missing) + len(done)
+    asked = dict(tasks)
+    done = {name: answer for name, answer in _read(path).items() if name in asked}
+    missing = [(name, task) for name, task in asked.items() if name not in done]
+    total = len(asked)
     with path.open("a") as journal, track(title, total, quiet=False, done=len(done)) as advance:
         for outcome in run_tasks(set_up, spec, [task for _, task in missing], workers=workers, timeout=600.0):
             name = missing[outcome.index][0]
