@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
-__all__ = ["ENGINE", "QUIET", "SCHEDULER", "SHOWN", "WORKERS", "and_more"]
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+
+__all__ = ["ENGINE", "OVERWRITE", "QUIET", "SCHEDULER", "SHOWN", "WORKERS", "and_more", "read_for", "tell_failures"]
 
 ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory or model:PATH.")
 WORKERS = typer.Option("--workers", min=1, help="Processes, one thread each.")
 SCHEDULER = typer.Option(
     "--scheduler", metavar="ADDRESS", help="A dask cluster instead: tcp://host:8786, or its scheduler file."
 )
+OVERWRITE = typer.Option("--overwrite", help="Replace OUT if it exists.")
 QUIET = typer.Option("--quiet", help="No progress.")
 
 SHOWN = 10
@@ -21,3 +29,28 @@ def and_more(count: int) -> None:
     """Tell how many of `count` failures were not told one by one."""
     if count > SHOWN:
         typer.echo(f"  ... and {count - SHOWN} more", err=True)
+
+
+def tell_failures(lines: Sequence[str]) -> None:
+    """The first of them on standard error, and how many more there are."""
+    for line in lines[:SHOWN]:
+        typer.echo(line, err=True)
+    and_more(len(lines))
+
+
+def read_for(output: Path, source: Path, *, overwrite: bool) -> Dataset:
+    """What to work on, after everything that could keep the result from being written has been asked.
+
+    Raises:
+        RequestError: OUT exists and may not be replaced, is IN, or has an ending that cannot be written.
+        FileFormatError: IN cannot be read.
+    """
+    from hesse.datasets import read_dataset, require_writable_suffix
+    from hesse.errors import RequestError
+    from hesse.files import require_target
+
+    require_writable_suffix(output)
+    require_target(output, source)
+    if output.exists() and not overwrite:
+        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    return read_dataset(source, check=False)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, QUIET, SHOWN, WORKERS, and_more
+from hesse.cli.options import ENGINE, OVERWRITE, QUIET, WORKERS, read_for, tell_failures
 
 if TYPE_CHECKING:
-    from hesse.datasets import Dataset
     from hesse.pes import IRCResult, SaddleResult
     from hesse.structures import Labels, Structure
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+Overwrite = Annotated[bool, OVERWRITE]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
 
@@ -50,7 +49,7 @@ def saddle(
     """Transition states: stationary points with exactly one imaginary mode, with their energies and Hessians."""
     from hesse.structures import Labels
 
-    guesses = _guesses(source, output, overwrite)
+    guesses = read_for(output, source, overwrite=overwrite)
     spec = (engine, {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust})
     kept: list[tuple[Structure, Labels]] = []
     rows: list[dict[str, Any]] = []
@@ -70,7 +69,7 @@ def saddle(
             f"{guess.id}: {found.energy:.6f} eV, imaginary mode {-found.modes.frequencies[0]:.0f}i cm⁻¹, "
             f"{found.steps} steps, {found.hessians} Hessians"
         )
-    _tell(failures)
+    tell_failures(failures)
     _finish(output, json, engine, kept, rows, "saddle search")
     typer.echo(f"{output}: {len(kept)} of {len(guesses)} transition states")
 
@@ -96,7 +95,7 @@ def irc(
     from hesse.sampling.result import known_hessians
     from hesse.structures import Labels
 
-    tops = _guesses(source, output, overwrite)
+    tops = read_for(output, source, overwrite=overwrite)
     spec = (engine, {"step": step, "steps": steps, "fmax": fmax, "directions": directions.value}, relax_ends)
     tasks = [(s, k.hessian) for s, k in zip(tops.structures, known_hessians(tops, engine), strict=True)]
     kept: list[tuple[Structure, Labels]] = []
@@ -114,7 +113,7 @@ def irc(
         kept += [(replace(run.structure, group=top.group or top.id, tag="end"), _only_energy(run)) for run in ends]
         rows.append(_path_row(top, path, ends))
         typer.echo(_path_line(rows[-1]))
-    _tell(failures)
+    tell_failures(failures)
     _finish(output, json, engine, kept, rows, "reaction paths")
     typer.echo(f"{output}: {len(kept)} structures of {sum(r['converged'] for r in rows)} complete paths")
 
@@ -173,18 +172,6 @@ def _set_up_irc(spec: tuple[str, dict[str, Any], bool]) -> Callable[[tuple[Struc
     return work
 
 
-def _guesses(source: Path, output: Path, overwrite: bool) -> Dataset:
-    from hesse.datasets import read_dataset, require_writable_suffix
-    from hesse.errors import RequestError
-    from hesse.files import require_target
-
-    require_writable_suffix(output)
-    require_target(output, source)
-    if output.exists() and not overwrite:
-        raise RequestError(f"{output} exists already; choose another OUT, or say --overwrite")
-    return read_dataset(source, check=False)
-
-
 def _answers(set_up: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
     """Task, answer (None where there is none) and reason, in the order of the tasks."""
     from hesse.progress import track
@@ -196,12 +183,6 @@ def _answers(set_up: Any, spec: Any, tasks: Sequence[Any], title: str, workers: 
             outcomes[outcome.index] = outcome
             advance(1)
     return [(task, outcomes[k].answer, outcomes[k].reason) for k, task in enumerate(tasks)]
-
-
-def _tell(failures: Sequence[str]) -> None:
-    for line in failures[:SHOWN]:
-        typer.echo(line, err=True)
-    and_more(len(failures))
 
 
 def _finish(

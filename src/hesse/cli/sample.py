@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, QUIET, SCHEDULER, SHOWN, WORKERS, and_more
+from hesse.cli.options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, read_for, tell_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -21,7 +21,7 @@ app.add_typer(sample)
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="Molecules: .extxyz, .xyz, .h5, ...")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+Overwrite = Annotated[bool, OVERWRITE]
 Reuse = Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")]
 
 
@@ -71,7 +71,7 @@ def nms(
         imaginary=imaginary.value,
         exclude_reaction=exclude_reaction,
     )
-    molecules = _read(source, output, overwrite)
+    molecules = read_for(output, source, overwrite=overwrite)
     result = sample_normal_modes(
         molecules, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet
     )
@@ -123,7 +123,7 @@ def md(
         relax=relax,
         fmax=fmax,
     )
-    molecules = _read(source, output, overwrite)
+    molecules = read_for(output, source, overwrite=overwrite)
     result = sample_dynamics(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
     _write(output, molecules, result, "dynamics", seed)
 
@@ -146,7 +146,7 @@ def rattle(
     sampling = RattleSampling(
         sizes=tuple(size or ((0.0,) if strain else (0.05,))), count=count, strain=strain, closest=closest, seed=seed
     )
-    molecules = _read(source, output, overwrite)
+    molecules = read_for(output, source, overwrite=overwrite)
     _write(output, molecules, sample_rattled(molecules, sampling, quiet=quiet), "rattling", seed)
 
 
@@ -170,7 +170,7 @@ def irc(
     from hesse.sampling import PathSampling, sample_paths
 
     sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
-    guesses = _read(source, output, overwrite)
+    guesses = read_for(output, source, overwrite=overwrite)
     result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet)
     _write(output, guesses, result, "reaction paths", None)
 
@@ -196,7 +196,7 @@ def select(
     selection = Selection(
         tolerance=None if tolerance == 0 else tolerance, window=window, per_group=per_group, count=count
     )
-    dataset = _read(source, output, overwrite)
+    dataset = read_for(output, source, overwrite=overwrite)
     energies = None
     if dataset.labels.energy is not None:
         energies = dataset.labels.energy.where(dataset.labels.mask("energy"), float("nan")).numpy()
@@ -220,27 +220,12 @@ _LEFT_OUT = {
 }
 
 
-def _read(source: Path, output: Path, overwrite: bool) -> Dataset:
-    """What to work on, after everything that could keep the result from being written has been asked."""
-    from hesse.datasets import read_dataset, require_writable_suffix
-    from hesse.errors import RequestError
-    from hesse.files import require_target
-
-    require_writable_suffix(output)
-    require_target(output, source)
-    if output.exists() and not overwrite:
-        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
-    return read_dataset(source, check=False)
-
-
 def _write(output: Path, molecules: Dataset, result: SamplingResult, how: str, seed: int | None) -> None:
     from hesse import __version__
     from hesse.datasets import write_dataset
     from hesse.errors import WorkError
 
-    for failure in result.failures[:SHOWN]:
-        typer.echo(f"not sampled: {failure.id}: {failure.reason}", err=True)
-    and_more(len(result.failures))
+    tell_failures([f"not sampled: {failure.id}: {failure.reason}" for failure in result.failures])
     if not result.structures:
         raise WorkError(f"none of {len(molecules)} molecules could be sampled; the reasons are above")
     if result.reused:
