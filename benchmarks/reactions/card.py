@@ -145,7 +145,8 @@ def _page(record: Mapping[str, Any]) -> str:
         by_modes = ", ".join(f"{k}: {n}" for k, n in found["imaginary_modes"].items())
         lines.append(
             f"| {name} | {found['energy_spread_median']:.2f} | {found['forces_rms']:.3f} | "
-            f"{found['hessian_rms']:.2f} | {least:.0f}, {median:.0f}, {largest:.0f} | {by_modes} | {_pair(found['hvp_error'])} | "
+            f"{found['hessian_rms']:.2f} | "
+            f"{least:.0f}, {median:.0f}, {largest:.0f} | {by_modes} | {_pair(found['hvp_error'])} | "
             f"{_pair(found['hessian_error'])} | {found['suspect']} |"
         )
     lines += ["", "## What became of what", "", "| stage | outcome | how often |", "|---|---|---|"]

@@ -15,6 +15,10 @@ from hesse.structures import Structure
 from pes.test_saddles import rhombus
 
 
+LIFT = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0.0]])
+"""Two atoms out of the plane of the rhombus."""
+
+
 @pytest.fixture(scope="module")
 def top():
     """The transition state of four Morse atoms of different masses."""
@@ -124,9 +128,9 @@ def test_bad_requests(top):
         irc(structure, engine, directions="foreward")
     with pytest.raises(LabelShapeError, match="expected"):
         irc(structure, engine, hessian=np.zeros((12, 12)))
-    pushed = structure.moved([*structure.positions, [0, 0, 0.1], [0, 0, 0.1], [0, 0, 0], [0, 0, 0]])
+    pushed = structure.moved(structure.positions + 0.1 * LIFT)
     with pytest.raises(RequestError, match="not stationary"):
         irc(pushed, engine)
-    minimum = minimise(structure.moved([*structure.positions, [0, 0, 0.4], [0, 0, 0.4], [0, 0, 0], [0, 0, 0]]), engine)
+    minimum = minimise(structure.moved(structure.positions + 0.4 * LIFT), engine)
     with pytest.raises(RequestError, match="no imaginary mode"):
         irc(minimum.structure, engine)
