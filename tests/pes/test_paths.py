@@ -14,7 +14,6 @@ from hesse.pes import irc, minimise, saddle
 from hesse.structures import Structure
 from pes.test_saddles import rhombus
 
-
 LIFT = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0.0]])
 """Two atoms out of the plane of the rhombus."""
 
