@@ -300,3 +300,13 @@ def labelled(
             )
         )
     return Dataset.of(rows, level="closed form")
+
+
+RHOMBUS = np.array([[0.6, 0, 0], [-0.6, 0, 0], [0, 0.85, 0], [0, -0.85, 0]])
+"""Near the only transition state of four atoms that attract each other (Morse), between two tetrahedra."""
+
+
+def rhombus(seed: int = 0, jitter: float = 0.03, numbers: Sequence[int] = (6, 6, 6, 6)) -> Structure:
+    """A guess of that transition state."""
+    shift = jitter * np.random.default_rng(seed).normal(size=(4, 3))
+    return Structure(numbers, RHOMBUS + shift, id="rhombus", tag="guess", group="g")

@@ -11,11 +11,11 @@ from ase.io import write
 from typer.testing import CliRunner
 
 import hesse.cli.reactions
+import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
 from hesse.errors import HesseError, RequestError, UnknownOptionError, WorkError
 from hesse.structures import Structure, to_ase
-from pes.test_saddles import rhombus
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
 
@@ -31,7 +31,7 @@ def hesse(*arguments, folder):
 @pytest.fixture
 def guesses(tmp_path):
     hopeless = Structure([6, 6, 6], [[0, 0, 0], [1.1, 0, 0], [0.55, 0.95, 0]], id="hopeless")
-    write(tmp_path / "guesses.extxyz", [to_ase(rhombus(1)), to_ase(hopeless)])
+    write(tmp_path / "guesses.extxyz", [to_ase(oracles.rhombus(1)), to_ase(hopeless)])
     return tmp_path
 
 

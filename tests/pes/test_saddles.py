@@ -15,18 +15,11 @@ from hesse.pes import saddle
 from hesse.pes.quasi_newton import bofill_update, partitioned_step, saddle_update, scaled_to
 from hesse.structures import Structure
 
-RHOMBUS = np.array([[0.6, 0, 0], [-0.6, 0, 0], [0, 0.85, 0], [0, -0.85, 0]])
-
-
-def rhombus(seed: int = 0, jitter: float = 0.03, numbers=(6, 6, 6, 6)) -> Structure:
-    shift = jitter * np.random.default_rng(seed).normal(size=(4, 3))
-    return Structure(numbers, RHOMBUS + shift, id="rhombus", tag="guess", group="g")
-
 
 @pytest.mark.parametrize("seed", range(5))
 def test_four_morse_atoms_pass_through_a_planar_rhombus(seed):
     engine = closed_form_engines.own_engine()
-    found = saddle(rhombus(seed), engine, fmax=1e-4)
+    found = saddle(oracles.rhombus(seed), engine, fmax=1e-4)
     assert found.converged, found.reason
     assert found.fmax < 1e-4
     assert (found.structure.id, found.structure.tag, found.structure.group) == ("rhombus", "guess", "g")
@@ -48,7 +41,7 @@ def test_four_morse_atoms_pass_through_a_planar_rhombus(seed):
 
 def test_a_known_hessian_is_used_and_counted():
     engine = closed_form_engines.own_engine()
-    start = rhombus(1)
+    start = oracles.rhombus(1)
     exact = oracles.Morse().exact(start).hessian
     with_it, without = saddle(start, engine, hessian=exact), saddle(start, engine)
     assert with_it.hessians == without.hessians - 1
@@ -69,14 +62,14 @@ def test_ammonia_inverts_through_a_plane():
 
 
 def test_any_engine_will_do():
-    found = saddle(rhombus(2), PotentialEngine(oracles.Morse(), "morse"), fmax=1e-3)
+    found = saddle(oracles.rhombus(2), PotentialEngine(oracles.Morse(), "morse"), fmax=1e-3)
     assert found.converged
 
 
 def test_sella_finds_the_same_saddle():
     pytest.importorskip("sella", reason="Sella is not installed")
     engine = closed_form_engines.own_engine()
-    ours, theirs = (saddle(rhombus(3, jitter=0.02), engine, method=m, fmax=1e-3) for m in ("prfo", "sella"))
+    ours, theirs = (saddle(oracles.rhombus(3, jitter=0.02), engine, method=m, fmax=1e-3) for m in ("prfo", "sella"))
     assert theirs.converged, theirs.reason
     assert theirs.energy == pytest.approx(ours.energy, abs=1e-4)
     assert theirs.gradients > theirs.steps
@@ -84,7 +77,7 @@ def test_sella_finds_the_same_saddle():
 
 def test_not_arriving_is_told_not_hidden():
     engine = closed_form_engines.own_engine()
-    short = saddle(rhombus(0), engine, steps=1, fmax=1e-5)
+    short = saddle(oracles.rhombus(0), engine, steps=1, fmax=1e-5)
     assert not short.converged
     assert short.hessian is None
     assert short.modes is None
@@ -108,7 +101,7 @@ def test_two_negative_modes_are_no_transition_state():
 
 
 def test_bad_requests():
-    engine, start = closed_form_engines.own_engine(), rhombus()
+    engine, start = closed_form_engines.own_engine(), oracles.rhombus()
     with pytest.raises(ConfigError, match="positive fmax"):
         saddle(start, engine, fmax=-1.0)
     with pytest.raises(UnknownOptionError, match="prfo"):

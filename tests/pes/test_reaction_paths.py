@@ -12,7 +12,6 @@ from hesse.engines import XtbEngine
 from hesse.errors import ConfigError, LabelShapeError, RequestError, UnknownOptionError
 from hesse.pes import irc, minimise, saddle
 from hesse.structures import Structure
-from pes.test_saddles import rhombus
 
 LIFT = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0.0]])
 """Two atoms out of the plane of the rhombus."""
@@ -21,7 +20,7 @@ LIFT = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0.0]])
 @pytest.fixture(scope="module")
 def top():
     """The transition state of four Morse atoms of different masses."""
-    found = saddle(rhombus(0, numbers=(6, 8, 1, 6)), closed_form_engines.own_engine(), fmax=1e-7)
+    found = saddle(oracles.rhombus(0, numbers=(6, 8, 1, 6)), closed_form_engines.own_engine(), fmax=1e-7)
     assert found.converged, found.reason
     return found.structure, oracles.Morse().exact(found.structure).hessian
 
