@@ -22,6 +22,8 @@ def test_four_morse_atoms_pass_through_a_planar_rhombus(seed):
     found = saddle(oracles.rhombus(seed), engine, fmax=1e-4)
     assert found.converged, found.reason
     assert found.fmax < 1e-4
+    assert found.record.fmax[-1] == found.fmax
+    assert 1 < len(found.record) <= found.steps + 1  # steps that went wrong are not taken
     assert (found.structure.id, found.structure.tag, found.structure.group) == ("rhombus", "guess", "g")
     x = found.structure.positions - found.structure.positions.mean(0)
     assert np.linalg.svd(x)[1][2] < 1e-3  # planar
@@ -73,6 +75,7 @@ def test_sella_finds_the_same_saddle():
     assert theirs.converged, theirs.reason
     assert theirs.energy == pytest.approx(ours.energy, abs=1e-4)
     assert theirs.gradients > theirs.steps
+    assert theirs.record.energies[-1] == pytest.approx(theirs.energy)
 
 
 def test_not_arriving_is_told_not_hidden():

@@ -1,5 +1,6 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, motion."""
 
+from hesse.pes.convergence import Convergence
 from hesse.pes.dynamics import Dynamics, DynamicsResult, Snapshot, run_dynamics
 from hesse.pes.paths import IRCResult, PathPoint, irc
 from hesse.pes.relaxation import MinimisationResult, minimise
@@ -7,6 +8,7 @@ from hesse.pes.saddles import SADDLE_METHODS, SaddleResult, saddle
 
 __all__ = [
     "SADDLE_METHODS",
+    "Convergence",
     "Dynamics",
     "DynamicsResult",
     "IRCResult",

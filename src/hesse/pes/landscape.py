@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
@@ -10,7 +9,7 @@ from hesse.engines import Engine, ForceEngine
 from hesse.engines.slopes import finite_point
 from hesse.structures import Request, Structure
 
-__all__ = ["Landscape", "largest_force"]
+__all__ = ["Landscape"]
 
 
 class Landscape:
@@ -52,8 +51,3 @@ class Landscape:
         """The full Hessian."""
         self.hessians += 1
         return self.engine.compute(self.at(positions), Request(energy=False, hessian=True)).hessian_of(0).numpy()
-
-
-def largest_force(gradient: Float[Array, "n 3"]) -> float:
-    """Length of the largest force on an atom, eV/Å."""
-    return float(np.linalg.norm(gradient, axis=-1).max())

@@ -22,7 +22,8 @@ from scipy.integrate import solve_ivp
 from hesse.engines import Engine
 from hesse.errors import ConfigError, LabelShapeError, RequestError, require_choice
 from hesse.harmonic import normal_modes
-from hesse.pes.landscape import Landscape, largest_force
+from hesse.pes.convergence import largest_force
+from hesse.pes.landscape import Landscape
 from hesse.pes.quasi_newton import bofill_update
 from hesse.structures import Structure
 

@@ -10,6 +10,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 
 from hesse.engines import Engine, EngineCalculator
 from hesse.errors import ConfigError, require_choice
+from hesse.pes.convergence import Convergence, largest_force
 from hesse.structures import Structure, to_ase
 
 __all__ = ["MinimisationResult", "minimise"]
@@ -27,6 +28,7 @@ class MinimisationResult:
         fmax: largest force on an atom, eV/Å.
         steps: steps taken.
         converged: whether `fmax` fell below what was asked.
+        record: the way there.
     """
 
     structure: Structure
@@ -34,6 +36,7 @@ class MinimisationResult:
     fmax: float
     steps: int
     converged: bool
+    record: Convergence
 
 
 def minimise(
@@ -59,7 +62,10 @@ def minimise(
     atoms = to_ase(structure)
     atoms.calc = EngineCalculator(engine, structure)
     run = kind(atoms, logfile=None)
+    way: list[tuple[float, float]] = []
+    run.attach(lambda: way.append((float(atoms.get_potential_energy()), largest_force(atoms.get_forces()))))
     converged = bool(run.run(fmax=fmax, steps=steps))
     relaxed = structure.moved(atoms.positions, id=structure.id)
-    largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-    return MinimisationResult(relaxed, float(atoms.get_potential_energy()), largest, int(run.nsteps), converged)
+    record = Convergence.of(way)
+    energy, largest = float(atoms.get_potential_energy()), largest_force(atoms.get_forces())
+    return MinimisationResult(relaxed, energy, largest, int(run.nsteps), converged, record)

@@ -9,6 +9,7 @@ by the engine's Hessian at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,8 @@ from hesse.engines import Engine, EngineCalculator
 from hesse.errors import ConfigError, LabelShapeError, RequestError, require_choice
 from hesse.harmonic import NormalModes, internal_basis, normal_modes
 from hesse.optional import require
-from hesse.pes.landscape import Landscape, largest_force
+from hesse.pes.convergence import Convergence, largest_force
+from hesse.pes.landscape import Landscape
 from hesse.pes.quasi_newton import partitioned_step, saddle_update, scaled_to
 from hesse.structures import Structure, to_ase
 
@@ -56,6 +58,7 @@ class SaddleResult:
         gradients, hessians: asked of the engine.
         converged: forces below what was asked, and exactly one negative mode.
         reason: why not, empty when converged.
+        record: the way there.
     """
 
     structure: Structure
@@ -68,6 +71,7 @@ class SaddleResult:
     hessians: int
     converged: bool
     reason: str
+    record: Convergence
 
     @property
     def modes(self) -> NormalModes | None:
@@ -141,7 +145,8 @@ def _by_prfo(
     elif not settled:
         reason = f"largest force {walk.fmax:.3g} eV/Å after {taken} steps, asked {fmax:g}"
     hessian = walk.model.reshape((len(landscape.structure), 3) * 2) if settled else None
-    return _result(landscape, walk.structure, walk.energy, walk.gradient.reshape(-1, 3), hessian, taken, reason)
+    gradient = walk.gradient.reshape(-1, 3)
+    return _result(landscape, walk.structure, walk.energy, gradient, hessian, taken, reason, walk.way)
 
 
 def _by_sella(
@@ -160,6 +165,8 @@ def _by_sella(
     search = package.Sella(
         atoms, order=1, internal=not structure.periodic, logfile=None, delta0=trust, hessian_function=exact
     )
+    way: list[tuple[float, float]] = []
+    search.attach(lambda: way.append((float(atoms.get_potential_energy()), largest_force(atoms.get_forces()))))
     search.run(fmax=fmax, steps=steps)
     landscape.gradients += int(search.pes.neval)
     energy, gradient = landscape.gradient(atoms.positions)
@@ -167,7 +174,8 @@ def _by_sella(
     settled = largest < fmax
     reason = "" if settled else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
     hessian = landscape.hessian(atoms.positions) if settled else None
-    return _result(landscape, landscape.at(atoms.positions), energy, gradient, hessian, int(search.nsteps), reason)
+    there = landscape.at(atoms.positions)
+    return _result(landscape, there, energy, gradient, hessian, int(search.nsteps), reason, way)
 
 
 def _result(
@@ -178,6 +186,7 @@ def _result(
     hessian: Float[Array, "n 3 n 3"] | None,
     steps: int,
     reason: str,
+    way: Sequence[tuple[float, float]],
 ) -> SaddleResult:
     if hessian is not None and not reason:
         negative = normal_modes(structure, hessian).imaginary
@@ -193,6 +202,7 @@ def _result(
         landscape.hessians,
         converged=not reason,
         reason=reason,
+        record=Convergence.of(way),
     )
 
 
@@ -204,6 +214,7 @@ class _Walk:
         self.structure = landscape.structure
         self.energy, gradient = landscape.gradient(self.structure.positions)
         self.gradient = gradient.reshape(-1)
+        self.way = [(self.energy, self.fmax)]
         self.followed: Float[Array, "d"] | None = None
         if known is None:
             self.take_hessian()
@@ -240,6 +251,7 @@ class _Walk:
         if taken:
             self.structure, self.energy, self.gradient = moved, energy, gradient.reshape(-1)
             self.followed = vectors[:, 0]
+            self.way.append((self.energy, self.fmax))
 
     def _judge(self, predicted: float, actual: float, length: float) -> bool:
         """Trust the model more or less by how well it foretold the energy; whether the step may stand."""
