@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import oracles
 from closed_form_engines import ClosedForm
 from hesse.engines import Differences
-from hesse.engines.differences import central_difference, richardson
+from hesse.engines.differences import central_difference, noise_of_gradients, picked_step, richardson
 from hesse.structures import Request
 
 ORACLES = {"morse": oracles.Morse(cutoff=50.0), "lennard-jones": oracles.LennardJones(cutoff=50.0)}
@@ -98,3 +98,20 @@ def test_a_cusp_shows_in_the_estimate():
     """Where a surface has a kink (a changed electronic state) no step is right, and the estimate must say so."""
     found = richardson(lambda s: np.array([[abs(s - 5e-4), 0.0, 0.0]]), np.array([[5e-4, 0.0, 0.0]]), 1e-3, np.ones(1))
     assert found.noise > 0.05
+
+
+@given(st.floats(1e-12, 1e-3))
+def test_picked_steps_leave_noise_a_fifth_of_the_truncation(noise):
+    step = picked_step(noise, False)
+    assert noise / np.sqrt(2) / step == pytest.approx(0.2 * 800 * step**2, rel=0.2)
+    assert picked_step(noise, True) >= step or noise > 1e-5
+    assert picked_step(2 * noise, False) >= step
+
+
+def test_noise_of_gradients_is_measured():
+    rng = np.random.default_rng(0)
+    s = np.arange(9)[:, None, None] * 1e-4
+    smooth = np.sin(s + np.arange(15).reshape(5, 3))
+    assert noise_of_gradients(smooth + 1e-7 * rng.normal(size=(9, 5, 3))) == pytest.approx(1e-7, rel=0.3)
+    with pytest.raises(ValueError, match="5 points"):
+        noise_of_gradients(smooth[:4])

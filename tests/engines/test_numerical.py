@@ -133,3 +133,36 @@ def test_numbers_that_are_not_finite_are_an_error_naming_the_structure():
         ClosedForm(oracles.Morse(), noise=float("nan")).compute(
             oracles.molecule(3, 1, name="three"), Request(forces=True)
         )
+
+
+@pytest.mark.parametrize("is_richardson", [False, True], ids=["two", "four"])
+def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson):
+    """Forces of a perfect surface and a grid part linear in one coordinate: its slope, averaged with what symmetry
+    shows, which here is nothing."""
+
+    class Gridded(ClosedForm):
+        def surface(self, structure):
+            inner = super().surface(structure)
+
+            def point(positions):
+                found = inner(positions)
+                grid = np.zeros_like(positions)
+                grid[0, 0] = 0.3 * (positions[0, 0] - structure.positions[0, 0])
+                return Point(found.energy, found.forces, grid_forces=grid)
+
+            return point
+
+    structure = oracles.molecule(4, 2)
+    probe = torch.ones(1, 4, 3, dtype=torch.float64)
+    engine = Gridded(oracles.Morse(), Differences(step=1e-3, richardson=is_richardson))
+    labels = engine.compute(structure, Request(probes=probe, hessian=True))
+    assert float(labels.hvp_error[0, 0]) == pytest.approx(0.3 / np.sqrt(12) / np.sqrt(2), rel=1e-3)
+    assert float(labels.hessian_error[0]) == pytest.approx(0.3 / 12 / np.sqrt(2), rel=0.05)
+
+
+def test_noise_that_rotations_would_show_is_added_for_crystals():
+    crystal = oracles.crystal(2)
+    probe = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], size=(1, len(crystal), 3)))
+    engine = ClosedForm(oracles.Morse(), Differences(step=1e-3), noise=1e-4)
+    labels = engine.compute(crystal, Request(forces=True, probes=probe))
+    assert float(labels.hvp_error[0, 0]) > 0.9 * 1e-4 / np.sqrt(2) / 1e-3

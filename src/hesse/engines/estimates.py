@@ -20,7 +20,7 @@ class OwnErrors:
 
     Attributes:
         inner: truncation, noise, asymmetry, thresholds: independent of all that symmetry shows.
-        grid: what an integration grid does; symmetry shows some of it, and the larger counts.
+        grid: what an integration grid does; zero without one.
         hidden: noise that the method cannot see but rotations would show; counts where there are none.
     """
 
@@ -55,15 +55,21 @@ def with_errors(
     if labels.hvp is not None:
         own = hvp or OwnErrors()
         inner, grid, hidden = (torch.as_tensor(x).reshape(-1, 1) for x in (own.inner, own.grid, own.hidden))
-        shown = torch.fmax(_largest(defects.hvp_translation, defects.hvp_rotation), grid)
+        shown = _with_grid(_largest(defects.hvp_translation, defects.hvp_rotation), grid)
         shown = torch.where(defects.hvp_rotation.isnan(), torch.hypot(shown, hidden.expand_as(shown)), shown)
         changes["hvp_error"] = torch.hypot(shown, inner.expand_as(shown))
     if labels.hessian is not None:
         own = hessian or OwnErrors()
         shown = _largest(defects.hessian_translation, defects.hessian_rotation)
+        shown = _with_grid(shown, torch.as_tensor(own.grid))
         # Asymmetry has counted already what the identities show.
-        changes["hessian_error"] = shown.clamp(min=float(max(own.inner, own.grid)))
+        changes["hessian_error"] = shown.clamp(min=float(own.inner))
     return replace(labels, **changes)  # type: ignore[arg-type]
+
+
+def _with_grid(shown: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Symmetry and the grid's own forces measure one and the same error: their mean square."""
+    return torch.where(grid > 0, torch.sqrt((shown**2 + grid**2) / 2.0), shown)
 
 
 def _largest(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
