@@ -73,6 +73,20 @@ def test_from_molecules_to_labels(molecules, tmp_path):
     assert "14 were in l.h5.ledger.sqlite before" in again.stdout
 
 
+def test_keys_that_mean_nothing_are_told_and_parameters_survive_the_file(tmp_path):
+    frame = to_ase(oracles.molecule(3, 4, name="three"))
+    frame.info["total_charge"] = 0
+    write(tmp_path / "in.extxyz", [frame])
+    (tmp_path / "lj_with_parameters.py").write_text(
+        "from ase.calculators.lj import LennardJones\ndef make():\n    return LennardJones(sigma=1.0)\n"
+    )
+    arguments = ("in.extxyz", "out.extxyz", "--engine", "ase:lj_with_parameters:make", "--quiet")
+    done = hesse("label", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not read of 1 unknown keys: total_charge\n" in done.stderr
+    assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).attributes["parameters"]
+
+
 def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
     good, sodium = oracles.molecule(3, 1, name="good"), oracles.molecule(3, 2, elements=(11,), name="sodium")
     write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(sodium)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -166,3 +168,25 @@ def test_differences_reach_the_engine():
     assert engine.differences.step == 2e-3
     assert engine.settings["step"] == "0.002"
     assert engine.settings["differences"] == "central"
+
+
+def test_other_parameters_of_a_calculator_are_another_engine():
+    wide, narrow = (AseEngine(LennardJones(sigma=s)).settings["parameters"] for s in (2.0, 1.0))
+    assert json.loads(wide)["sigma"] == 2.0
+    assert wide != narrow
+    assert wide == AseEngine(LennardJones(sigma=2.0)).settings["parameters"]
+    strange = LennardJones()
+    strange.parameters["model"] = object()
+    assert "model" not in json.loads(AseEngine(strange).settings["parameters"])
+
+
+def test_differences_that_an_engine_would_not_heed_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "own_engine.py").write_text(
+        "from ase.calculators.emt import EMT\n"
+        "from hesse.engines import AseEngine\n"
+        "def make():\n    return AseEngine(EMT())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_engine("ase:own_engine:make", differences=Differences()).level == "EMT"
+    with pytest.raises(RequestError, match="brings its own differences"):
+        make_engine("ase:own_engine:make", differences=Differences(step=0.01))

@@ -69,6 +69,15 @@ def test_one_campaign_at_a_time_writes_and_anybody_may_look(tmp_path):
         pass
 
 
+def test_a_ledger_that_was_killed_before_its_first_word_reads_as_empty(tmp_path):
+    path = tmp_path / "x.sqlite"
+    path.touch()
+    with Ledger(path, engine=E, read_only=True) as ledger:
+        assert ledger.known() == {}
+        assert ledger.attempts() == []
+    assert path.stat().st_size == 0
+
+
 def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
     for name, content in (("text", b"hello" * 100), ("zeros", bytes(5000))):
         path = tmp_path / name

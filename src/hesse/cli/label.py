@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,9 @@ def label(
         raise ConfigError("give either --workers (processes here) or --scheduler (a cluster), not both")
     request = LabelRequest(probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
     differences = Differences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
-    structures = read_dataset(source, check=False).structures[:limit]
+    dataset = read_dataset(source, check=False)
+    _tell_unread(dataset.unread)
+    structures = dataset.structures[:limit]
     if dry_run:
         plan = plan_labels(
             structures, engine, output, request=request, differences=differences, retry_failed=retry_failed
@@ -85,6 +88,13 @@ def label(
             f"none of the labels can be believed: all {len(report.dataset)} structures in {output} are flagged suspect "
             "(reasons above). Look at the engine's settings, or at the geometries."
         )
+
+
+def _tell_unread(names: Sequence[str]) -> None:
+    """A misspelt charge or multiplicity would make labels of another molecule."""
+    if names:
+        more = ", ..." if len(names) > SHOWN else ""
+        typer.echo(f"not read of {len(names)} unknown keys: {', '.join(names[:SHOWN])}{more}", err=True)
 
 
 def _tell_plan(source: Path, plan: LabelPlan, workers: int) -> None:

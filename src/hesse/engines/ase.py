@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, final
@@ -33,7 +34,8 @@ class AseEngine(ForceEngine):
         differences: how curvature is taken from forces.
         gradient_noise: eV/Å; see `ForceEngine`. It picks the step: about 1e-14 suits force fields in double precision,
             1e-5 networks in single precision, 1e-6 (the default) a tightly converged self-consistent program.
-        settings: what identifies the calculator further, for provenance.
+        settings: what identifies the calculator further, for provenance (a digest of a file that it reads). Numbers,
+            texts and switches among its `parameters` are taken by themselves.
 
     Raises:
         ConfigError: a gradient noise that is not positive.
@@ -61,6 +63,7 @@ class AseEngine(ForceEngine):
         self.settings = MappingProxyType(
             {
                 "calculator": f"{kind.__module__}.{kind.__qualname__}",
+                **_parameters(calculator),
                 **(settings or {}),
                 **self.differences.settings(self.gradient_noise),
             }
@@ -93,6 +96,23 @@ class AseEngine(ForceEngine):
             return Point(energy, forces, _stress(atoms) if wants_stress else None)
 
         return point
+
+
+def _parameters(calculator: Any) -> dict[str, str]:
+    """The plain ones of ASE's `parameters` as JSON: labels made with others are other labels. Objects have no text that
+    two processes agree on."""
+    parameters = getattr(calculator, "parameters", None)
+    if not isinstance(parameters, Mapping):
+        return {}
+    found = {}
+    for key, value in parameters.items():
+        plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        try:
+            json.dumps(plain, sort_keys=True)
+        except (TypeError, ValueError):
+            continue
+        found[str(key)] = plain
+    return {"parameters": json.dumps(found, sort_keys=True)} if found else {}
 
 
 def _stress(atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:

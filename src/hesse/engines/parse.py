@@ -29,8 +29,8 @@ def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
 
     Settings may follow the first three: `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`. They are the
     arguments of `XtbEngine` and `PyscfEngine`. An ASE factory is called without arguments and returns a calculator, or
-    an `Engine` of your own (which brings its own `differences`); modules are also found in the current folder.
-    Potentials need no differences.
+    an `Engine` of your own (which brings its own `differences`: others are refused); modules are also found in the
+    current folder. Potentials need no differences.
 
     Raises:
         UnknownOptionError: no such engine or setting; the message has the nearest name.
@@ -81,6 +81,11 @@ def _ase_engine(text: str, differences: Differences | None) -> Engine:
     except Exception as error:  # the user's code
         raise RequestError(f'engine "ase:{text}": {factory_name}() failed: {type(error).__name__}: {error}') from error
     if isinstance(made, Engine):
+        if differences not in (None, Differences()):
+            raise RequestError(
+                f'engine "ase:{text}": {factory_name}() returned an engine, which brings its own differences; set the '
+                "step and the order there"
+            )
         return made
     if not hasattr(made, "get_potential_energy"):
         raise RequestError(

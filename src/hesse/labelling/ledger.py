@@ -130,7 +130,10 @@ class Ledger:
         if read_only:
             uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self._require_format()
+            if self._require_format() == 0:  # a campaign was killed before it wrote anything
+                self._connection.close()
+                self._connection = sqlite3.connect(":memory:", isolation_level=None)
+                self._connection.executescript(_SCHEMA)
             return
         self._connection = sqlite3.connect(self.path, isolation_level=None)
         # One line per commit in a log; readers and a killed writer leave the file sound. Without a power cut,
@@ -144,7 +147,8 @@ class Ledger:
             "INSERT OR IGNORE INTO engines VALUES (?, ?)", (self._engine, json.dumps(engine, sort_keys=True))
         )
 
-    def _require_format(self) -> None:
+    def _require_format(self) -> int:
+        """The version of the format; 0 for an empty file. Raises FileFormatError for what cannot be read."""
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version > FORMAT_VERSION:
@@ -160,6 +164,7 @@ class Ledger:
                 f"{self.path}: a ledger of format {version}, by an older Hesse, which does not tell what was asked. "
                 "The labelled file beside it stays good; move the ledger away to label anew, or choose another OUT."
             )
+        return int(version)
 
     def __enter__(self) -> Ledger:
         return self
