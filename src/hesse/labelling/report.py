@@ -40,7 +40,7 @@ class LabelReport:
         reused: structures for which nothing had to be asked.
         topped_up: structures of which a part was there.
         seconds: wall time of this run.
-        engine_seconds: summed over the structures, of all runs.
+        engine_seconds: summed over the structures: of the last attempt at each, in whatever run.
     """
 
     dataset: Dataset
