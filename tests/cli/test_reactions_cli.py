@@ -71,6 +71,11 @@ def test_wrong_requests_change_nothing(guesses):
     with pytest.raises(UnknownOptionError):
         hesse("saddle", "guesses.extxyz", "out.h5", "--engine", "gfn7", "--quiet", folder=guesses)
     assert hesse("saddle", "guesses.extxyz", "out.h5", "--method", "newton", folder=guesses).exit_code == 2
+    before = (guesses / "guesses.extxyz").read_bytes()
+    for taken in ("guesses.extxyz", "out.h5"):
+        with pytest.raises(HesseError):
+            hesse("saddle", "guesses.extxyz", "out.h5", *MORSE, "--json", taken, folder=guesses)
+    assert (guesses / "guesses.extxyz").read_bytes() == before
     with pytest.raises(WorkError, match="nothing was found"):
         hesse("irc", "guesses.extxyz", "out.h5", *MORSE, folder=guesses)
     assert not (guesses / "out.h5").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -80,6 +82,9 @@ def test_both_halves_end_in_tetrahedra_that_mirror_each_other(top):
         assert relaxed.energy == pytest.approx(0.0, abs=1e-4)  # all six bonds at their minimum
     ids = [p.structure.id for p in found.points]
     assert len(set(ids)) == len(ids)
+    assert not replace(found, forward=(), forward_end="energy rises").converged
+    tiny = irc(structure, engine, hessian=hessian, step=1e-5, steps=3)
+    assert len({p.structure.id for p in tiny.points}) == len(tiny.points)
 
 
 def test_points_know_their_own_energy_and_forces_and_do_not_turn(top):

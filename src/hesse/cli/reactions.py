@@ -13,6 +13,7 @@ from hesse.cli.app import app
 from hesse.cli.options import ENGINE, OVERWRITE, QUIET, WORKERS, read_for, tell_failures
 
 if TYPE_CHECKING:
+    from hesse.datasets import Dataset
     from hesse.pes import IRCResult, SaddleResult
     from hesse.structures import Labels, Structure
 
@@ -49,7 +50,7 @@ def saddle(
     """Transition states: stationary points with exactly one imaginary mode, with their energies and Hessians."""
     from hesse.structures import Labels
 
-    guesses = read_for(output, source, overwrite=overwrite)
+    guesses = _inputs(source, output, json, overwrite)
     spec = (engine, {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust})
     kept: list[tuple[Structure, Labels]] = []
     rows: list[dict[str, Any]] = []
@@ -83,6 +84,7 @@ def irc(
     steps: Annotated[int, typer.Option(min=1, help="Per direction, at most.")] = 200,
     fmax: Annotated[float, typer.Option(help="eV/Å; a half of the path ends below it.")] = 0.02,
     directions: Annotated[_Directions, typer.Option(help="Which halves.")] = _Directions.both,
+    reuse: Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")] = True,
     relax_ends: Annotated[bool, typer.Option("--relax-ends", help="Relax both ends too, to 0.005 eV/Å.")] = False,
     workers: Annotated[int, WORKERS] = 1,
     overwrite: Overwrite = False,
@@ -92,12 +94,13 @@ def irc(
     """Reaction paths: mass-weighted steepest descent from transition states, down both sides."""
     from dataclasses import replace
 
-    from hesse.sampling.result import known_hessians
+    from hesse.sampling.result import Known, known_hessians
     from hesse.structures import Labels
 
-    tops = read_for(output, source, overwrite=overwrite)
+    tops = _inputs(source, output, json, overwrite)
     spec = (engine, {"step": step, "steps": steps, "fmax": fmax, "directions": directions.value}, relax_ends)
-    tasks = [(s, k.hessian) for s, k in zip(tops.structures, known_hessians(tops, engine), strict=True)]
+    known = known_hessians(tops, engine) if reuse else [Known()] * len(tops)
+    tasks = [(s, k.hessian) for s, k in zip(tops.structures, known, strict=True)]
     kept: list[tuple[Structure, Labels]] = []
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -172,6 +175,17 @@ def _set_up_irc(spec: tuple[str, dict[str, Any], bool]) -> Callable[[tuple[Struc
     return work
 
 
+def _inputs(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:
+    from hesse.errors import RequestError
+    from hesse.files import require_target
+
+    if json_file is not None:
+        require_target(json_file, source)
+        if json_file.absolute() == output.absolute():
+            raise RequestError(f"OUT and --json are both {output}; give the rows a file of their own")
+    return read_for(output, source, overwrite=overwrite)
+
+
 def _answers(set_up: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
     """Task, answer (None where there is none) and reason, in the order of the tasks."""
     from hesse.progress import track
@@ -202,9 +216,11 @@ def _finish(
     from hesse.errors import WorkError
     from hesse.files import write_text
 
+    if kept:
+        level = make_engine(engine).level
+        attributes = {"level": level, "engine": engine, "made_by": made_by, "code_version": __version__}
+        write_dataset(output, Dataset.of(kept, **attributes))
     if json_file is not None:
         write_text(json_file, json.dumps(rows, indent=1) + "\n")
     if not kept:
         raise WorkError(f"{made_by}: nothing was found for any of {len(rows)} structures; the reasons are above")
-    attributes = {"level": make_engine(engine).level, "engine": engine, "made_by": made_by, "code_version": __version__}
-    write_dataset(output, Dataset.of(kept, **attributes))

@@ -44,7 +44,7 @@ class PathPoint:
     """One point of a path.
 
     Attributes:
-        structure: id `{start}/irc/{arc}`, tag and group of the transition state.
+        structure: id `{start}/irc/+0012` (the number of steps), tag and group of the transition state.
         energy: eV.
         forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
@@ -85,8 +85,9 @@ class IRCResult:
 
     @property
     def converged(self) -> bool:
-        """Whether every half that was asked came down to a minimum."""
-        return all(end != "steps" for end in (self.forward_end, self.backward_end))
+        """Whether every half that was asked left the transition state and came down to a minimum."""
+        halves = ((self.forward, self.forward_end), (self.backward, self.backward_end))
+        return all(end == "not asked" or (points and end != "steps") for points, end in halves)
 
 
 def irc(
@@ -131,7 +132,7 @@ def irc(
         )
     walk = _Descent(landscape, modes.masses, step, fmax)
     start = walk.model_at(walk.weigh(structure.positions), full.reshape(3 * n, -1))
-    largest = walk.point(start, 0.0).fmax
+    largest = walk.point(start, 0).fmax
     if largest > _STATIONARY:
         raise RequestError(
             f'structure "{structure.id}" is not stationary: its largest force is {largest:.3g} eV/Å, expected at most '
@@ -140,11 +141,11 @@ def irc(
     mode = modes.vectors[0].reshape(-1)
     mode = mode * np.sign(mode[np.abs(mode).argmax()])
     halves: dict[str, tuple[tuple[PathPoint, ...], str]] = {}
-    for name, sign in (("forward", 1.0), ("backward", -1.0)):
+    for name, sign in (("forward", 1), ("backward", -1)):
         asked = directions in ("both", name)
         halves[name] = walk.down(start, sign * mode, sign, steps) if asked else ((), "not asked")
     return IRCResult(
-        walk.point(start, 0.0),
+        walk.point(start, 0),
         halves["forward"][0],
         halves["backward"][0],
         halves["forward"][1],
@@ -194,14 +195,15 @@ class _Descent:
         slope = gradient.reshape(-1) / self.root
         return _Model(q, energy, slope, bofill_update(before.hessian, q - before.origin, slope - before.slope))
 
-    def point(self, model: _Model, arc: float) -> PathPoint:
+    def point(self, model: _Model, count: int) -> PathPoint:
+        """The point after `count` steps, which are negative backwards."""
         structure = self.landscape.structure
-        moved = structure.moved(self.unweigh(model.origin), id=f"{structure.id}/irc/{arc:+.4f}")
+        moved = structure.moved(self.unweigh(model.origin), id=f"{structure.id}/irc/{count:+05d}")
         forces = -(model.slope * self.root).reshape(-1, 3)
-        return PathPoint(moved, model.energy, forces, largest_force(forces), arc)
+        return PathPoint(moved, model.energy, forces, largest_force(forces), count * self.step)
 
     def down(
-        self, start: _Model, direction: Float[Array, "d"], sign: float, steps: int
+        self, start: _Model, direction: Float[Array, "d"], sign: int, steps: int
     ) -> tuple[tuple[PathPoint, ...], str]:
         """One half of the path, and why it ended."""
         points: list[PathPoint] = []
@@ -212,7 +214,7 @@ class _Descent:
             after = self.next_model(predicted, corrected)
             if after.energy >= here.energy:
                 return tuple(points), "energy rises"
-            points.append(self.point(after, sign * k * self.step))
+            points.append(self.point(after, sign * k))
             # Near the transition state forces are small too, but there they grow.
             if points[-1].fmax < self.fmax and np.linalg.norm(after.slope) < np.linalg.norm(here.slope):
                 return tuple(points), "minimum"

@@ -171,10 +171,11 @@ def _by_sella(
     landscape.gradients += int(search.pes.neval)
     energy, gradient = landscape.gradient(atoms.positions)
     largest = largest_force(gradient)
-    settled = largest < fmax
+    there, settled = landscape.at(atoms.positions), largest < fmax
     reason = "" if settled else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
+    if _bodies(there) > _bodies(structure):
+        reason = f"the structure fell apart after {search.nsteps} steps"
     hessian = landscape.hessian(atoms.positions) if settled else None
-    there = landscape.at(atoms.positions)
     return _result(landscape, there, energy, gradient, hessian, int(search.nsteps), reason, way)
 
 
