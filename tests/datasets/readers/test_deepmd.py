@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_files import known, of, write_deepmd
 
+from foreign_files import known, of, write_deepmd
 from hesse.datasets import Dataset, Selection, negate_forces, read_dataset
 from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError
 

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from foreign_files import BOHR, HARTREE, known, of, write_openreact
 
+from foreign_files import BOHR, HARTREE, known, of, write_openreact
 from hesse.datasets import Dataset, Selection, SourceUnits, check_dataset, iterate_grouped, read_dataset, read_grouped
 from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError, UnitError, UnknownOptionError
 

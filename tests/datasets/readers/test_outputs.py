@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from foreign_files import (
     BOHR,
     HARTREE,
@@ -19,7 +20,6 @@ from foreign_files import (
     of,
     orca_output,
 )
-
 from hesse.datasets import Dataset, Selection, check_dataset, identity_defects, read_dataset
 from hesse.errors import FileFormatError, HesseError, IdentityError, RequestError, UnitError
 from hesse.harmonic import normal_modes
