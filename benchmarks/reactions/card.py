@@ -48,7 +48,10 @@ def write_card(
     size = sum((out / f"{name}.h5").stat().st_size for name in sets)
     first = next(iter(sets.values()))
     record = {
-        "sets": {name: {**tables[name], "card": {**data_card(dataset), "source": f"{name}.h5"}} for name, dataset in sets.items()},
+        "sets": {
+            name: {**tables[name], "card": {**data_card(dataset), "source": f"{name}.h5"}}
+            for name, dataset in sets.items()
+        },
         "outcomes": stages,
         "left_out": {reason: count for reason, count in left_out.items() if count},
         "seconds": dict(seconds),
