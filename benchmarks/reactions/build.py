@@ -36,7 +36,8 @@ from hesse.structures import Labels, Structure
 PROBES = ("rademacher", "gaussian", "one-hot")
 """Families of the fixed probes, in the order in which they are stored."""
 GRAIN = 2.0**-20
-"""eV/Å²; Hessians are stored in multiples of it, a hundredth of their error or less: so they compress."""
+"""eV/Å²; Hessians are stored in multiples of it, so that they compress. That adds 2.8e-7 eV/Å² (root mean square) to
+their errors, which are about as large; it is counted in them."""
 TEMPERATURES = (300.0, 600.0)
 
 
@@ -45,7 +46,7 @@ class Size:
     """How much is built.
 
     Attributes:
-        pairs: reactions of which only the ends were published (a transition state takes no part).
+        pairs: how many of the reactions of which only the ends were published take part, the first ones.
         irc: points along paths, at least.
         centres: points per path around which normal modes are sampled.
         samples: per centre and temperature.
@@ -226,7 +227,12 @@ def _with_the_right_modes(dataset: Dataset) -> tuple[Dataset, dict[str, int]]:
 def _rounded(dataset: Dataset) -> Dataset:
     labels: Labels = dataset.labels
     assert labels.hessian is not None
-    rounded = replace(labels, hessian=(labels.hessian / GRAIN).round() * GRAIN)
+    assert labels.hessian_error is not None
+    rounded = replace(
+        labels,
+        hessian=(labels.hessian / GRAIN).round() * GRAIN,
+        hessian_error=torch.hypot(labels.hessian_error, torch.full_like(labels.hessian_error, GRAIN / 12**0.5)),
+    )
     return replace(dataset, labels=rounded, attributes={**dataset.attributes, "hessian_grain": f"{GRAIN:.3g} eV/Å²"})
 
 

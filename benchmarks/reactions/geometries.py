@@ -61,7 +61,8 @@ def read_reactions(data: Path) -> tuple[list[Reaction], dict[str, int]]:
 
 
 def read_own() -> list[Reaction]:
-    """Seven small reactions typed in by hand, rounded to 0.001 Å: what the tiny version is built from."""
+    """Seven small reactions: guesses of transition states typed in by hand, and the ends of their GFN2-xTB paths,
+    rounded to 0.001 Å. The tiny version is built from them."""
     frames: dict[str, dict[str, Structure]] = {}
     for atoms in read(OWN, ":"):
         name = atoms.info["group"]

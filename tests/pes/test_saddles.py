@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 import closed_form_engines
 import oracles
@@ -92,15 +93,22 @@ def test_not_arriving_is_told_not_hidden():
 
 
 def test_two_negative_modes_are_no_transition_state():
-    """A square of four equal atoms, kept square by symmetry, has several negative modes and no force."""
-    side = 1.0
-    square = Structure([6] * 4, side * np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]]))
+    """A square of four equal atoms at rest has several negative modes: it is refused, and left when there is time."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
+
+    def outward(side: float) -> float:
+        return oracles.Morse().exact(Structure([6] * 4, side * corners)).gradient[2, 0]
+
+    square = Structure([6] * 4, brentq(outward, 0.8, 1.2, xtol=1e-12) * corners)
     engine = closed_form_engines.own_engine()
-    found = saddle(square, engine, fmax=1e-3, trust=0.05)
-    if found.converged:
-        assert found.modes.imaginary == 1
-    else:
-        assert "negative modes" in found.reason or "fell apart" in found.reason
+    found = saddle(square, engine, fmax=1e-4, steps=1)
+    assert not found.converged
+    assert found.fmax < 1e-4
+    assert found.modes.imaginary == normal_modes(square, oracles.Morse().exact(square).hessian).imaginary > 1
+    assert f"with {found.modes.imaginary} negative modes, not one" in found.reason
+    onwards = saddle(square, engine, fmax=1e-4)
+    assert onwards.converged
+    assert onwards.energy < found.energy - 0.01
 
 
 def test_bad_requests():

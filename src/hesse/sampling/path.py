@@ -135,5 +135,5 @@ def _failures(start: Structure, path: IRCResult) -> list[SamplingFailure]:
     return [
         SamplingFailure(f"{start.id}/{name}", f"the {name} half is not down after {len(points)} steps")
         for name, (points, end) in halves.items()
-        if end == "steps"
+        if end == "steps" or not points
     ]
