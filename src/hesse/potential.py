@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hesse.errors import RequestError
 from hesse.structures import Batch
 
 __all__ = ["Potential"]
@@ -16,12 +18,15 @@ class Potential(nn.Module, ABC):
     """A differentiable energy.
 
     Attributes:
-        cutoff: Å; the neighbour matrix of a batch must hold all pairs below it.
+        cutoff: Å; the neighbour matrix of a batch must hold all pairs below it (it may hold others, which the
+            potential leaves alone).
         elements: atomic numbers the potential knows; empty for any.
+        splits_energy: whether the energy of one atom means something; False where only the sum over a structure does.
     """
 
     cutoff: float
     elements: tuple[int, ...] = ()
+    splits_energy: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
@@ -30,3 +35,15 @@ class Potential(nn.Module, ABC):
     def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Atomic energies and, where the potential has one, its own regulariser per structure (for training)."""
         return self(batch), None
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """Add energies per atom to the references of elements, in place: `{atomic number: eV}`. What another level of
+        theory calls zero is carried over so.
+
+        Raises:
+            RequestError: the potential holds no references.
+        """
+        raise RequestError(
+            f"{type(self).__name__} holds no energies per element that could be shifted. Keep its references as they "
+            "are, or add some: SumPotential([ElementReferences(elements), potential])"
+        )

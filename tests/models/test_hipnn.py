@@ -29,7 +29,7 @@ def hipnn(l_max: int, seed: int = 3, **options: Any) -> Hipnn:
     with torch.no_grad():
         for parameter in model.parameters():  # biases start at zero, later read-outs tiny: let every term count
             parameter.add_(0.2 * torch.randn_like(parameter))
-        model.references.copy_(torch.tensor([-1.5, 2.0, 0.25]))
+        model.references.energies.copy_(torch.tensor([-1.5, 2.0, 0.25]))
     return model
 
 
@@ -46,7 +46,7 @@ def slow_energies(model: Hipnn, structure: Structure) -> tuple[Array, Array]:
     c, n = model.config, len(structure)
     pairs = image_pairs(structure, c.cutoff)
     features = np.array([[float(z == e) for e in ELEMENTS] for z in structure.numbers])
-    terms = [features @ w["references"]]
+    terms = [features @ w["references.energies"]]
     for block in range(c.blocks):
         p = f"interactions.{block}."
         v, sigma, inverse_mu = (
@@ -245,10 +245,10 @@ def test_single_and_double_precision_agree(l_max: int) -> None:
 def test_references_keep_their_digits_in_single_precision() -> None:
     model = hipnn(0).float()
     exact = [-13.587222780835477, -1029.4889999855063, -2041.9816003861418]
-    model.references.copy_(torch.tensor(exact, dtype=torch.float64))
+    model.references.energies.copy_(torch.tensor(exact, dtype=torch.float64))
     model = model.to(torch.float32).double().half().float()
-    assert model.references.dtype == torch.float64
-    assert model.references.tolist() == exact
+    assert model.references.energies.dtype == torch.float64
+    assert model.references.energies.tolist() == exact
     structure = Structure([8, 6], [[0.0, 0, 0], [20.0, 0, 0]])
     with torch.no_grad():
         for parameter in model.parameters():

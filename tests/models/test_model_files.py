@@ -63,7 +63,7 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> Non
     for name in ("energy", "forces", "hessian"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
     header = read_model_header(tmp_path / "a.hesse")
-    assert header["version"] == 1
+    assert header["version"] == 2
     assert header["provenance"]["level"] == "GFN2-xTB"
     assert header["provenance"]["code_version"]
 
@@ -71,7 +71,7 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> Non
 def test_the_type_can_be_asked_for(path: Path) -> None:
     narrow = load_model(path, dtype=torch.float32)
     assert {p.dtype for p in narrow.parameters()} == {torch.float32}
-    assert narrow.state_dict()["references"].dtype == torch.float64
+    assert narrow.state_dict()["references.energies"].dtype == torch.float64
 
 
 def test_loading_leaves_the_random_state_alone(path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_configuration_that_does_not_fit_is_refused(path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        ({"version": "2"}, "newer than this Hesse reads"),
+        ({"version": "3"}, "newer than this Hesse reads"),
         ({"version": "one"}, "damaged"),
         ({"version": None}, "damaged"),
         ({"config": "{"}, "damaged"),
@@ -197,14 +197,14 @@ def test_headers_that_cannot_be_are_refused(path: Path, meta: dict[str, Any], me
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"references": None},
+        {"references.energies": None},
         {"readouts.0.weight": torch.zeros(1, 7)},
         {"extra": torch.zeros(1)},
         {"readouts.0.bias": torch.tensor([torch.nan])},
-        {"references": torch.tensor([1.0, torch.inf, 1.0], dtype=torch.float64)},
+        {"references.energies": torch.tensor([1.0, torch.inf, 1.0], dtype=torch.float64)},
         {"readouts.0.weight": torch.zeros(1, 4, dtype=torch.int64)},
         {"readouts.0.weight": torch.zeros(1, 4, dtype=torch.float32)},
-        {"references": torch.zeros(3, dtype=torch.float32)},
+        {"references.energies": torch.zeros(3, dtype=torch.float32)},
     ],
     ids=lambda t: str(t)[:50],
 )

@@ -86,7 +86,15 @@ def test_neighbours_are_found_once() -> None:
     assert s.neighbours(4.0) is s.neighbours(4.0)
 
 
-@pytest.mark.parametrize("cutoff", [0.0, -1.0, np.nan, np.inf])
+def test_a_cutoff_of_zero_lists_no_pairs() -> None:
+    """What a potential without interactions asks for, open or periodic."""
+    for pbc in ((False,) * 3, (True,) * 3):
+        pairs = find_neighbours(np.eye(3), 5.0 * np.eye(3), pbc, 0.0)
+        assert len(pairs.first) == len(pairs.shifts) == len(pairs.distances) == 0
+        assert pairs.counts.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("cutoff", [-1.0, np.nan, np.inf])
 def test_a_cutoff_is_a_positive_number(cutoff: float) -> None:
     with pytest.raises(GeometryError, match="cutoff"):
         find_neighbours(np.zeros((1, 3)), np.zeros((3, 3)), (False, False, False), cutoff)

@@ -11,6 +11,7 @@ Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from hesse.errors import ConfigError
+from hesse.models.references import ElementReferences
 from hesse.potential import Potential
 from hesse.smooth import cosine_cutoff, masked_norm, smooth_cutoff, sqrt_plus
 from hesse.structures import Batch
@@ -38,8 +39,8 @@ class HipnnConfig(BaseModel):
     l_max: Literal[0, 1, 2] = Field(1, description="highest tensor order of the sensitivities")
     features: int = Field(64, ge=1, description="features per atom")
     sensitivities: int = Field(12, ge=2, description="radial sensitivity functions")
-    blocks: int = Field(2, ge=1, description="interaction blocks")
-    onsite_layers: int = Field(3, ge=0, description="atom-wise layers after each interaction")
+    blocks: int = Field(2, ge=1, le=64, description="interaction blocks")
+    onsite_layers: int = Field(3, ge=0, le=64, description="atom-wise layers after each interaction")
     cutoff: float = Field(6.5, gt=0, description="no interaction beyond")
     shortest: float = Field(0.75, gt=0, description="distance of the first sensitivity")
     longest: float = Field(5.5, gt=0, description="distance of the last sensitivity")
@@ -144,19 +145,13 @@ class Hipnn(Potential):
     ) -> None:
         """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
         super().__init__()
-        if not elements or sorted(set(elements)) != sorted(elements):
-            raise ConfigError(f"expected one or more different elements, got {elements}")
         self.config, self.cutoff = config, config.cutoff
-        self.elements = tuple(sorted(int(z) for z in elements))
-        n = len(self.elements)
-        self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
-        self.register_buffer("references", torch.zeros(n, dtype=torch.float64))
-        if references is not None:
-            self.references.copy_(references)
+        self.references = ElementReferences(elements, references)
+        self.elements = self.references.elements
         self.interactions = nn.ModuleList()
         self.onsite = nn.ModuleList()
         self.readouts = nn.ModuleList()
-        width = n
+        width = len(self.elements)
         for block in range(config.blocks):
             self.interactions.append(Residual(Interaction(config, width), width, config.features))
             width = config.features
@@ -168,16 +163,6 @@ class Hipnn(Potential):
                 readout.bias.zero_()
             self.readouts.append(readout)
 
-    references: Float[Tensor, "elements"]
-    _numbers: Tensor
-
-    def _apply(self, fn: object, recurse: bool = True) -> Hipnn:
-        # References stay float64 whatever the type of the network.
-        kept = self.references
-        super()._apply(fn, recurse)
-        self.references = kept.to(device=self.references.device, dtype=torch.float64)
-        return self
-
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV, float64 (computed in the network's own type)."""
         return self.energies_and_penalty(batch)[0]
@@ -186,14 +171,18 @@ class Hipnn(Potential):
         """Atomic energies, and the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`: how little of the energy the early
         blocks explain (between 0 and the number of blocks)."""
         geometry = self._geometry(batch)
-        features = (batch.numbers[:, None] == self._numbers).to(batch.positions.dtype)
-        reference = (features.to(torch.float64) @ self.references).to(torch.float64)
+        features = self.references.one_hot(batch.numbers, batch.positions.dtype)
+        reference = self.references(batch)
         terms = []
         for interaction, onsite, readout in zip(self.interactions, self.onsite, self.readouts, strict=True):
             features = onsite(interaction(features, *geometry))
             terms.append(readout(features)[:, 0])
         energies = reference + torch.stack(terms).sum(0)
         return energies, self._hierarchy(batch, [reference.to(features.dtype), *terms])
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`."""
+        self.references.shift_elements(shifts)
 
     def _geometry(self, batch: Batch) -> tuple[Tensor, ...]:
         """Neighbours, 1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""

@@ -1,15 +1,80 @@
-"""Energies per element by least squares: the part of a total energy that composition alone explains."""
+"""Energies per element: the part of a total energy that composition alone explains."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.errors import MissingLabelError
-from hesse.structures import Labels, owners_of
+from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
+from hesse.potential import Potential
+from hesse.structures import Batch, Labels, owners_of
 
-__all__ = ["fit_references"]
+__all__ = ["ElementReferences", "fit_references"]
+
+
+class ElementReferences(Potential):
+    """`E = Σ_i E0[element of i]`: the constant that a network need not learn.
+
+    Stays float64 whatever type the network around it takes (a total energy of 10⁴ eV has no digits left for chemistry
+    in float32), and is not trained: fit it with `fit_references`. Own networks hold one, and use its index of elements.
+
+    Args:
+        elements: the atomic numbers there can be.
+        energies: eV per element, in that order; zero where None.
+    """
+
+    cutoff = 0.0
+    energies: Float[Tensor, "elements"]
+    _numbers: Int[Tensor, "elements"]
+    _places: Int[Tensor, "numbers"]
+
+    def __init__(self, elements: tuple[int, ...], energies: Float[Tensor, "elements"] | None = None) -> None:
+        super().__init__()
+        if not elements or len(set(elements)) != len(elements):
+            raise ConfigError(f"expected one or more different elements, got {elements}")
+        if not all(0 < int(z) < 119 for z in elements):
+            raise ConfigError(f"expected atomic numbers from 1 to 118, got {elements}")
+        order = sorted(range(len(elements)), key=lambda k: elements[k])
+        self.elements = tuple(int(elements[k]) for k in order)
+        self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
+        # An element that is not there gets an index that cannot be: an error, not another element's energy.
+        places = torch.full((119,), len(elements))
+        places[self._numbers] = torch.arange(len(elements))
+        self.register_buffer("_places", places, persistent=False)
+        self.register_buffer("energies", torch.zeros(len(elements), dtype=torch.float64))
+        if energies is not None:
+            if tuple(energies.shape) != (len(elements),):
+                raise ConfigError(f"expected {len(elements)} reference energies, got shape {tuple(energies.shape)}")
+            self.energies.copy_(energies[order])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ElementReferences:
+        kept = self.energies
+        super()._apply(fn, recurse)
+        self.energies = kept.to(device=self.energies.device, dtype=torch.float64)
+        return self
+
+    def index(self, numbers: Int[Tensor, "atoms"]) -> Int[Tensor, "atoms"]:
+        """The place of each atom's element among `elements`; one past the last for an element that is not there."""
+        return self._places.index_select(0, numbers)
+
+    def one_hot(self, numbers: Int[Tensor, "atoms"], dtype: torch.dtype) -> Float[Tensor, "atoms elements"]:
+        """Which element each atom is."""
+        return (numbers[:, None] == self._numbers).to(dtype)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """The reference energy of every atom, eV, float64."""
+        return self.energies.index_select(0, self.index(batch.numbers))
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`. Raises UnknownElementError for an element that is not there."""
+        foreign = sorted(set(shifts) - set(self.elements))
+        if foreign:
+            raise UnknownElementError(f"no reference for element Z = {foreign[0]}; there are {list(self.elements)}")
+        for number, energy in shifts.items():
+            self.energies[self.elements.index(number)] += energy
 
 
 def fit_references(

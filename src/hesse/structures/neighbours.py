@@ -42,12 +42,15 @@ def find_neighbours(
     """All pairs of atoms (and images) with distance below `cutoff` Å.
 
     Raises:
-        GeometryError: the cutoff is not a positive number.
+        GeometryError: the cutoff is negative or not finite.
     """
-    if not (np.isfinite(cutoff) and cutoff > 0):
-        raise GeometryError(f"the cutoff must be a positive number of Å, got {cutoff}")
+    if not (np.isfinite(cutoff) and cutoff >= 0):
+        raise GeometryError(f"the cutoff must be a finite number of Å, not below zero, got {cutoff}")
     n = len(positions)
-    if any(pbc):
+    if cutoff == 0:  # a potential without interactions, such as bare element references
+        first = second = np.zeros(0, dtype=np.int64)
+        distances, shifts = np.zeros(0), np.zeros((0, 3), dtype=np.int64)
+    elif any(pbc):
         # Directions without a lattice vector still need one that spans space; being open, it is never repeated.
         box = _spanning_box(positions, cell, pbc, cutoff)
         search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hesse.losses import Weights
-from hesse.models import HipnnConfig
+from hesse.models import HipnnConfig, ModelConfig
 
 __all__ = [
     "BatchConfig",
@@ -81,7 +81,7 @@ class ProbeConfig(_Config):
 class TrainConfig(_Config):
     """One run, apart from its data."""
 
-    model: HipnnConfig = HipnnConfig()
+    model: ModelConfig = HipnnConfig()
     weights: Weights = Weights()
     ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
     probe: ProbeConfig = ProbeConfig()

@@ -6,7 +6,8 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -50,16 +51,21 @@ def validate_config(kind: type[T], content: Any, *, source: str) -> T:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        *section, name = (str(part) for part in first["loc"]) if first["loc"] else ("",)
+        path = [str(part) for part in first["loc"]] or [""]
+        valid, path = _fields_at(kind, path)
+        *section, name = path
         where = f"{source}, [{'.'.join(section)}]" if section else source
         if first["type"] == "extra_forbidden":
-            valid = _fields_at(kind, section)
             raise UnknownOptionError(f'{where}: no option "{name}". {nearest_name(name, valid)}') from None
         if first["type"] == "missing":
             raise ConfigError(f'{where}: the option "{name}" is required and was not given') from None
         if first["type"] == "literal_error":
             raise UnknownOptionError(_wrong_choice(first, source)) from None
-        raise ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {first["msg"]}') from None
+        if first["type"] == "union_tag_invalid" and isinstance(first["input"], dict):
+            wrong, choices = first["ctx"]["tag"], _quoted(first["ctx"]["expected_tags"])
+            raise UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {nearest_name(wrong, choices)}') from None
+        message = "expected a mapping of options" if first["type"].startswith("union_tag") else first["msg"]
+        raise ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message}') from None
 
 
 def _wrong_choice(error: Any, source: str) -> str:
@@ -69,19 +75,39 @@ def _wrong_choice(error: Any, source: str) -> str:
     if name == "[key]":  # a section with names of its own; pydantic's location ends with the name and this mark
         wrong, name = section.pop(), "option"
     where = f"{source}, [{'.'.join(section)}]" if section else source
-    # Pydantic lists the choices as text: 'a', 'b' or 'c'.
-    choices = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+    choices = _quoted(error.get("ctx", {}).get("expected", ""))
     return f'{where}: no {name} "{wrong}". ' + (nearest_name(wrong, choices) if choices else error["msg"])
 
 
-def _fields_at(kind: type[BaseModel], section: Sequence[str]) -> list[str]:
-    """Names of the options in a section of a configuration."""
+def _quoted(text: object) -> list[str]:
+    """Pydantic lists choices as text: 'a', 'b' or 'c'."""
+    return re.findall(r"'([^']*)'", str(text))
+
+
+def _fields_at(kind: type[BaseModel], path: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of the options in the section where `path` ends, and the path as users write it: where one of several
+    kinds of configuration was chosen (model: {kind: ...}), pydantic puts the kind into the path."""
     current: Any = kind
-    for part in section:
+    written = []
+    for part in path[:-1]:
+        sections = {str(c.model_fields["kind"].default): c for c in _sections(current) if "kind" in c.model_fields}
+        if part in sections:
+            current = sections[part]
+            continue
+        written.append(part)
         # A dictionary has sections with names of their own, all alike.
         inside = get_origin(current) is dict
-        current = get_args(current)[1] if inside else current.model_fields[part].annotation
-    return list(current.model_fields)
+        current = get_args(current)[1] if inside else _sections(current)[0].model_fields[part].annotation
+    return [name for section in _sections(current)[:1] for name in section.model_fields], [*written, path[-1]]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The kinds of section that an annotation allows: one, several in a union, none where it is no section."""
+    if get_origin(annotation) is Annotated:
+        return _sections(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [section for choice in get_args(annotation) for section in _sections(choice)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
 def _anchor_paths(content: dict[str, Any], folder: Path) -> None:

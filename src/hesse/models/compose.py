@@ -1,0 +1,101 @@
+"""Potentials made of potentials: a sum (prior and learned part), a mean (committee)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hesse.errors import ConfigError, RequestError
+from hesse.models.references import ElementReferences
+from hesse.potential import Potential
+from hesse.structures import Batch
+
+__all__ = ["Ensemble", "SumPotential", "with_references"]
+
+
+class _Composed(Potential):
+    """What sums and means share: a batch that serves every part, and the elements that all of them know."""
+
+    def __init__(self, parts: Sequence[Potential]) -> None:
+        super().__init__()
+        if not parts:
+            raise ConfigError(f"a {type(self).__name__} needs at least one potential")
+        self._parts = nn.ModuleList(parts)
+        self.cutoff = max(part.cutoff for part in parts)
+        self.splits_energy = all(part.splits_energy for part in parts)
+        known = [set(part.elements) for part in parts if part.elements]
+        self.elements = tuple(sorted(set.intersection(*known))) if known else ()
+        if known and not self.elements:
+            raise ConfigError(f"no element is known to all parts of this {type(self).__name__}")
+
+    @property
+    def parts(self) -> tuple[Potential, ...]:
+        """The potentials that this one is made of."""
+        return tuple(self._parts)  # type: ignore[arg-type]
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Atomic energies, eV."""
+        return self.energies_and_penalty(batch)[0]
+
+    def _answers(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
+        """Energies of every part, and the sum of those penalties that there are."""
+        energies, penalties = zip(*(part.energies_and_penalty(batch) for part in self.parts), strict=True)
+        given = [penalty for penalty in penalties if penalty is not None]
+        return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(given).sum(0) if given else None
+
+
+class SumPotential(_Composed):
+    """`E = Σ_p E_p`: a prior plus a learned part, references plus a network, short range plus long range.
+
+    Args:
+        parts: potentials; every element must be known to all of them (those that know any do not count).
+
+    Raises:
+        ConfigError: no parts, or no common element.
+    """
+
+    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+        """Sums of the parts' atomic energies, eV, float64, and of their penalties."""
+        energies, penalty = self._answers(batch)
+        return energies.sum(0), penalty
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """Goes to the first part that holds references. Raises RequestError where none does."""
+        for part in self.parts:
+            try:
+                part.shift_elements(shifts)
+            except RequestError:
+                continue
+            return
+        super().shift_elements(shifts)
+
+
+class Ensemble(_Composed):
+    """`E = (1/M) Σ_m E_m`. How far the members lie apart, in any observable, tells `hesse.curvature.committee`.
+
+    Args:
+        members: potentials of any kinds.
+
+    Raises:
+        ConfigError: no members, or no common element.
+    """
+
+    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+        """Means of the members' atomic energies, eV, float64, and of their penalties."""
+        energies, penalty = self._answers(batch)
+        return energies.mean(0), None if penalty is None else penalty / len(self.parts)
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """Goes to every member."""
+        for member in self.parts:
+            member.shift_elements(shifts)
+
+
+def with_references(potential: Potential, energies: Mapping[int, float]) -> SumPotential:
+    """`potential` plus an energy per element, `{atomic number: eV}`; it knows those elements only."""
+    elements = tuple(sorted(energies))
+    values = torch.tensor([energies[z] for z in elements], dtype=torch.float64)
+    return SumPotential([ElementReferences(elements, values), potential])

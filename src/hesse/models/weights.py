@@ -1,0 +1,55 @@
+"""Weights of any module as numbers in a file (`.safetensors`): for potentials that only their own code can build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hesse import __version__
+from hesse.errors import FileFormatError
+from hesse.models.tensors import read_header, read_tensors, write_tensors
+
+__all__ = ["load_weights", "save_weights"]
+
+KIND = "weights"
+
+
+def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write the `state_dict` of a module with where it came from. Raises WriteError."""
+    header = {
+        "format": "hesse-weights",
+        "version": "1",
+        "module": f"{type(module).__module__}.{type(module).__qualname__}",
+        "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
+    }
+    write_tensors(path, header, module.state_dict())
+
+
+def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
+    """Put the weights in a file into `module`, which its own code has built; returns their provenance.
+
+    Raises:
+        FileFormatError: the file is missing, damaged, or its tensors are not those of the module.
+    """
+    path = Path(path)
+    meta = read_header(path, KIND)
+    if meta.get("format") != "hesse-weights":
+        raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
+    tensors = read_tensors(path, KIND)
+    mine = module.state_dict()
+    for name in sorted({*mine, *tensors}):
+        if name not in mine or name not in tensors or mine[name].shape != tensors[name].shape:
+            raise FileFormatError(
+                f"{path}: its tensors are those of a {meta.get('module')} and do not fit this "
+                f"{type(module).__name__}: the first that differs is {name}"
+            )
+    module.load_state_dict(tensors)
+    try:
+        provenance: dict[str, Any] = json.loads(meta["provenance"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: its provenance is damaged ({error})") from error
+    return provenance
