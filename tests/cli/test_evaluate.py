@@ -155,7 +155,7 @@ def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, fi
     [
         (("{model}", "{folder}/none.h5"), "none.h5"),
         (("{folder}/none.hesse", "{file}"), "no such model file"),
-        (("{file}", "{file}"), "not a readable .hesse file"),
+        (("{file}", "{file}"), "not a readable model file"),
         (("{model}", "{file}", "--json", "{folder}/nowhere/errors.json"), "no folder"),
         (("{model}", "{file}", "--device", "abacus"), 'device "abacus"'),
         (("{model}", "{file}", "--dtype", "float8"), "float8"),

@@ -51,8 +51,8 @@ def evaluate(
         Energies in eV, forces in eV/Å, `H v` and Hessians in eV/Å², stress in eV/Å³.
 
     Raises:
-        RequestError: the batch's neighbour matrix is shorter than the potential's cutoff, or the potential is
-            detached from autograd.
+        RequestError: the batch's neighbour matrix is shorter than the potential's cutoff, the potential is
+            detached from autograd, or atomic energies are asked of one that has none.
         LabelShapeError: probes of the wrong shape.
         UnknownElementError: an element the potential was not made for (not looked for with `create_graph`: training
             checks its data once).
@@ -120,6 +120,10 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
             raise LabelShapeError(
                 f"probes of shape {shape}, expected [probes, atoms, 3] with {len(batch.numbers)} atoms in the batch"
             )
+    if request.atomic_energies and not potential.splits_energy:
+        raise RequestError(
+            f"{type(potential).__name__} gives energies of whole structures: energies of its atoms mean nothing"
+        )
     if request.stress and not bool(batch.pbc.all(-1).any()):
         raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
 

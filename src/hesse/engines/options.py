@@ -1,4 +1,4 @@
-"""Settings of an engine written behind its name: `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,max_cycles=99`."""
+"""Settings of an engine or potential behind its name: `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
 XTB_OPTIONS: Mapping[str, Callable[[str], Any]] = {"accuracy": float, "max_iterations": int}
 """Arguments of `XtbEngine`."""
 
+_EXPECTED_OF = {"trust": "pickle"}
 _EXPECTED = {int: "a whole number", float: "a number", _yes_or_no: "yes or no"}
 
 
@@ -46,14 +47,14 @@ def split_options(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple
     for part in tail.split(",") if tail else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
-            raise RequestError(f'engine "{text}": expected name=value after the question mark, got "{part}"')
+            raise RequestError(f'"{text}": expected name=value after the question mark, got "{part}"')
         if name not in known:
-            raise UnknownOptionError(f'engine "{text}": no setting "{name}". {nearest_name(name, known)}')
+            raise UnknownOptionError(f'"{text}": no setting "{name}". {nearest_name(name, known)}')
         if name in found:
-            raise RequestError(f'engine "{text}": the setting "{name}" is given twice')
+            raise RequestError(f'"{text}": the setting "{name}" is given twice')
         try:
             found[name] = known[name](value)
         except ValueError as error:
-            expected = _EXPECTED.get(known[name], "another value")
-            raise RequestError(f'engine "{text}": {name} must be {expected}, got "{value}"') from error
+            expected = _EXPECTED.get(known[name], _EXPECTED_OF.get(name, "another value"))
+            raise RequestError(f'"{text}": {name} must be {expected}, got "{value}"') from error
     return head, found

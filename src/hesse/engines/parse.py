@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import os
-import sys
 from pathlib import Path
-from typing import Any
 
 from hesse.engines.ase import AseEngine
 from hesse.engines.engine import Engine
+from hesse.engines.factories import call_factory
 from hesse.engines.numerical import Differences
 from hesse.engines.options import PYSCF_OPTIONS, XTB_OPTIONS, split_options
 from hesse.engines.potential import PotentialEngine
+from hesse.engines.potentials import ADAPTERS, POTENTIAL_FORMS, make_potential
 from hesse.engines.pyscf import PyscfEngine
 from hesse.engines.xtb import XTB_METHODS, XtbEngine
 from hesse.errors import RequestError, UnknownOptionError, nearest_name
+from hesse.models import load_model
+from hesse.models.tensors import tensor_digest
 
 __all__ = ["ENGINE_FORMS", "make_engine"]
 
-ENGINE_FORMS: tuple[str, ...] = (*XTB_METHODS, "pyscf:METHOD/BASIS", "ase:package.module:factory", "model:PATH")
+ENGINE_FORMS: tuple[str, ...] = (
+    *XTB_METHODS,
+    "pyscf:METHOD/BASIS",
+    "ase:package.module:factory",
+    "model:PATH",
+    *POTENTIAL_FORMS[1:],
+)
 """What `make_engine` understands."""
 
 
 def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
-    """The engine that `text` names: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, `model:PATH`.
+    """The engine that `text` names: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, `model:PATH`,
+    or one of the forms of `make_potential` (`mace:FILE`, ...).
 
     Settings may follow the first three: `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`. They are the
     arguments of `XtbEngine` and `PyscfEngine`. An ASE factory is called without arguments and returns a calculator, or
@@ -50,46 +57,37 @@ def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
         return _ase_engine(rest, differences)
     if kind == "model" and rest:
         return _model_engine(Path(rest))
+    if kind in (*ADAPTERS, "python") and rest:
+        return _foreign_engine(text)
     raise UnknownOptionError(f'no engine "{text}". {nearest_name(text, ENGINE_FORMS)}')
 
 
 def _model_engine(path: Path) -> Engine:
-    from hesse.models import load_model
-
     potential = load_model(path)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     return PotentialEngine(potential, f"model:{path.stem}", settings={"file_digest": digest})
 
 
+def _foreign_engine(text: str) -> Engine:
+    potential = make_potential(text)
+    name = text.partition("?")[0]
+    # Files change under their names; weights do not.
+    digest = tensor_digest({}, {n: value.detach().cpu() for n, value in potential.state_dict().items()})
+    return PotentialEngine(potential, name, name=name.partition(":")[0], settings={"weights_digest": digest})
+
+
 def _ase_engine(text: str, differences: Differences | None) -> Engine:
-    module_name, _, factory_name = text.partition(":")
-    if not factory_name:
-        raise RequestError(f'engine "ase:{text}": expected ase:package.module:factory, for example ase:my_code:make')
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise RequestError(f'engine "ase:{text}": cannot import {module_name} ({error})') from error
-    factory: Any = getattr(module, factory_name, None)
-    if not callable(factory):
-        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        hint = nearest_name(factory_name, names) if names else "It defines none."
-        raise RequestError(f'engine "ase:{text}": {module_name} has no function "{factory_name}". {hint}')
-    try:
-        made = factory()
-    except Exception as error:  # the user's code
-        raise RequestError(f'engine "ase:{text}": {factory_name}() failed: {type(error).__name__}: {error}') from error
+    made = call_factory(text, f"ase:{text}")
     if isinstance(made, Engine):
         if differences not in (None, Differences()):
             raise RequestError(
-                f'engine "ase:{text}": {factory_name}() returned an engine, which brings its own differences; set the '
+                f'engine "ase:{text}" returned an engine, which brings its own differences; set the '
                 "step and the order there"
             )
         return made
     if not hasattr(made, "get_potential_energy"):
         raise RequestError(
-            f'engine "ase:{text}": {factory_name}() returned a {type(made).__name__}, '
+            f'engine "ase:{text}" returned a {type(made).__name__}, '
             "expected an ASE calculator or a hesse.engines.Engine"
         )
     return AseEngine(made, differences=differences, settings={"factory": text})

@@ -1,0 +1,83 @@
+"""The one place where text becomes a potential."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hesse.engines.factories import call_factory
+from hesse.engines.options import split_options
+from hesse.errors import RequestError, UnknownOptionError, nearest_name
+from hesse.files import require_file
+from hesse.models import load_model
+from hesse.potential import Potential
+
+__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "make_potential"]
+
+
+def _trust(text: str) -> bool:
+    if text != "pickle":
+        raise ValueError(text)
+    return True
+
+
+ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
+    "torchani": ("TorchAniPotential", {}),
+    "hippynn": ("HippynnPotential", {"energy_unit": str, "length_unit": str}),
+    "mace": ("MacePotential", {"head": str}),
+    "nequip": ("NequipPotential", {"energy_unit": str, "length_unit": str}),
+}
+"""Frameworks whose files can be read: the adapter's class in `hesse.models.adapters.<name>`, and the settings that
+`Class.from_file` takes beside the trust in pickles."""
+
+POTENTIAL_FORMS: tuple[str, ...] = (
+    "MODEL.hesse",
+    *(f"{name}:FILE" for name in ADAPTERS),
+    "python:package.module:factory",
+)
+"""What `make_potential` understands."""
+
+
+def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
+    """The potential that `text` names, ready for evaluation.
+
+    `MODEL.hesse`; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE` for the files of those frameworks, with
+    settings behind the name (`mace:my.model?trust=pickle`); `python:package.module:factory` for a function without
+    arguments that returns a `Potential` (modules are also found in the current folder).
+
+    Args:
+        text: the name.
+        dtype: type of its parameters; None leaves them as they are.
+        device: where it shall live.
+
+    Raises:
+        UnknownOptionError: no such kind or setting.
+        FileFormatError: the file is missing or no model.
+        RequestError: a pickle that was not declared trusted; a factory that fails or returns something else.
+        MissingExtraError: the framework is not installed.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind in ADAPTERS and rest:
+        class_name, known = ADAPTERS[kind]
+        head, settings = split_options(rest, {"trust": _trust, **known})
+        require_file(head, f"model file of {kind}")
+        settings["trust_pickle"] = settings.pop("trust", False)
+        adapter = getattr(importlib.import_module(f"hesse.models.adapters.{kind}"), class_name)
+        potential: Potential = adapter.from_file(Path(head), **settings)
+    elif kind == "python" and rest:
+        made = call_factory(rest, text)
+        if not isinstance(made, Potential):
+            raise RequestError(
+                f'"{text}" returned a {type(made).__name__}, expected a hesse.Potential (any energy function becomes '
+                "one through hesse.models.adapters.CallablePotential)"
+            )
+        potential = made
+    elif not colon or text.endswith(".hesse") or Path(text).exists():
+        return load_model(text, dtype=dtype, device=device)
+    else:
+        raise UnknownOptionError(f'no potential "{text}". {nearest_name(text, POTENTIAL_FORMS)}')
+    return potential.to(device=device, dtype=dtype).eval()

@@ -1,0 +1,80 @@
+"""Any energy function as a potential."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hesse import units
+from hesse.errors import LabelShapeError
+from hesse.potential import Potential
+from hesse.structures import Batch
+
+__all__ = ["CallablePotential"]
+
+Energy = Callable[..., Tensor]
+
+
+class CallablePotential(Potential):
+    """`energy(positions, numbers, cell, pbc)` of one structure, as a potential.
+
+    The function gets `positions` `[n, 3]`, atomic `numbers` `[n]`, `cell` `[3, 3]` (rows; zeros for none) and `pbc`
+    `[3]`, and returns a scalar; with `atomic`, energies `[n]`. It must be made of torch operations that can be
+    differentiated three times (`hesse check` tells), and is called once per structure: a potential that can do many at
+    once is better written as a `Potential` of its own.
+
+    Args:
+        energy: the function; where it is a `torch.nn.Module`, its parameters are those of the potential.
+        elements: atomic numbers it is for; empty for any.
+        length_unit: unit of the positions and cell it gets.
+        energy_unit: unit of what it returns.
+        atomic: whether it returns energies of atoms.
+
+    Raises:
+        UnitError: an unknown unit.
+    """
+
+    cutoff = 0.0  # it finds its own pairs
+
+    def __init__(
+        self,
+        energy: Energy,
+        *,
+        elements: tuple[int, ...] = (),
+        length_unit: str = "angstrom",
+        energy_unit: str = "eV",
+        atomic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.energy = energy  # a module registers itself here
+        self.elements = tuple(sorted(elements))
+        self.splits_energy = atomic
+        self._length, self._energy = units.length_unit(length_unit), units.energy_unit(energy_unit)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Energies of the atoms, eV; without `atomic`, equal shares of their structure's energy.
+
+        Raises:
+            LabelShapeError: the function returned another shape.
+        """
+        sizes = batch.n_atoms.tolist()
+        parts = zip(batch.positions.split(sizes), batch.numbers.split(sizes), batch.cell, batch.pbc, strict=True)
+        energies = []
+        for size, (positions, numbers, cell, pbc) in zip(sizes, parts, strict=True):
+            found = self.energy(positions / self._length, numbers, cell / self._length, pbc)
+            if self.splits_energy and tuple(found.shape) != (size,):
+                raise LabelShapeError(
+                    f"the function returned shape {tuple(found.shape)}, expected ({size},): one per atom"
+                )
+            if not self.splits_energy:
+                if found.numel() != 1:
+                    raise LabelShapeError(
+                        f"the function returned shape {tuple(found.shape)}, expected a scalar: the energy of one "
+                        "structure (energies of atoms are announced by atomic=True)"
+                    )
+                found = (found.reshape(1) / size).expand(size)
+            energies.append(found * self._energy)
+        return torch.cat(energies)
