@@ -22,11 +22,14 @@ class Potential(nn.Module, ABC):
             potential leaves alone).
         elements: atomic numbers the potential knows; empty for any.
         splits_energy: whether the energy of one atom means something; False where only the sum over a structure does.
+        batched_gradients: whether its gradient can be differentiated along several directions in one vectorised pass;
+            False where operations inside cannot be vectorised: derivatives are then taken one direction at a time.
     """
 
     cutoff: float
     elements: tuple[int, ...] = ()
     splits_energy: bool = True
+    batched_gradients: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:

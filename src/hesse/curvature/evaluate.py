@@ -9,7 +9,7 @@ Axes: structures of a batch; atoms of all structures, end to end; probes = direc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -59,7 +59,7 @@ def evaluate(
         GeometryError: stress was asked of a batch without a periodic structure.
     """
     _check(potential, batch, request)
-    parameter = next(potential.parameters(), None)
+    parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
     if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
         batch = batch.to(parameter.device, parameter.dtype)
     if potential.elements and not create_graph:
@@ -85,14 +85,15 @@ def evaluate(
                 if strain is not None:
                     stress = _stress(batch, slopes[1])
         hvp = hessian = None
+        products = _products if potential.batched_gradients else _products_in_turn
         if request.probes is not None:
             assert gradient is not None
-            hvp = _products(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
+            hvp = products(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
         if request.hessian:
             assert gradient is not None
             bound = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
             at_once = None if create_graph else max(1, int(bound * 2**20 / max(saved[0], 1)))
-            hessian = _dense(gradient, positions, batch, create_graph, at_once)
+            hessian = _dense(products, gradient, positions, batch, create_graph, at_once)
     result = Labels(
         n_atoms=batch.n_atoms,
         energy=energy if request.energy else None,
@@ -220,8 +221,30 @@ def _products(
     return product if several else product[None]
 
 
+def _products_in_turn(
+    gradient: Tensor,
+    positions: Tensor,
+    directions: Float[Tensor, "probes atoms 3"],
+    create_graph: bool,
+    keep: bool,
+) -> Float[Tensor, "probes atoms 3"]:
+    """The same one direction at a time, for potentials whose operations cannot be vectorised."""
+    last = len(directions) - 1
+    return torch.cat(
+        [
+            _products(gradient, positions, directions[k : k + 1], create_graph, keep=keep or k < last)
+            for k in range(len(directions))
+        ]
+    )
+
+
 def _dense(
-    gradient: Tensor, positions: Tensor, batch: Batch, create_graph: bool, at_once: int | None
+    products: Callable[..., Float[Tensor, "probes atoms 3"]],
+    gradient: Tensor,
+    positions: Tensor,
+    batch: Batch,
+    create_graph: bool,
+    at_once: int | None,
 ) -> Float[Tensor, "elements"]:
     """Hessians of all structures, flat. Row c of every structure is computed in the same pass."""
     rows = 3 * int(batch.n_atoms.max())
@@ -232,7 +255,7 @@ def _dense(
     for start in range(0, rows, step):
         wanted = torch.arange(start, min(start + step, rows), device=atom.device)
         one_hot = (coordinate[None] == wanted[:, None, None]).to(gradient.dtype)
-        chunks.append(_products(gradient, positions, one_hot, create_graph, keep=start + step < rows))
+        chunks.append(products(gradient, positions, one_hot, create_graph, keep=start + step < rows))
     table = torch.cat(chunks).reshape(rows, -1)
     owner = owners_of(9 * batch.n_atoms**2)
     size = 3 * batch.n_atoms[owner]

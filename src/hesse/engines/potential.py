@@ -37,8 +37,9 @@ class PotentialEngine(Engine):
         self.potential = potential
         self.level = level
         self.name = name
-        first = next(iter((*potential.parameters(), *potential.buffers())), torch.zeros(0, dtype=torch.float64))
-        self._dtype = first.dtype if first.is_floating_point() else torch.float64
+        own = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
+        first = next(own, torch.zeros(0, dtype=torch.float64))
+        self._dtype = first.dtype
         self._device = first.device
         self.settings = MappingProxyType({**(settings or {}), "dtype": str(self._dtype).removeprefix("torch.")})
 

@@ -26,6 +26,7 @@ class _Composed(Potential):
         self._parts = nn.ModuleList(parts)
         self.cutoff = max(part.cutoff for part in parts)
         self.splits_energy = all(part.splits_energy for part in parts)
+        self.batched_gradients = all(part.batched_gradients for part in parts)
         known = [set(part.elements) for part in parts if part.elements]
         self.elements = tuple(sorted(set.intersection(*known))) if known else ()
         if known and not self.elements:
