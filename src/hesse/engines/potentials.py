@@ -16,7 +16,7 @@ from hesse.files import require_file
 from hesse.models import load_model
 from hesse.potential import Potential
 
-__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "make_potential"]
+__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "anchored", "make_potential"]
 
 
 def _trust(text: str) -> bool:
@@ -81,3 +81,13 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
     else:
         raise UnknownOptionError(f'no potential "{text}". {nearest_name(text, POTENTIAL_FORMS)}')
     return potential.to(device=device, dtype=dtype).eval()
+
+
+def anchored(text: str, folder: Path) -> str:
+    """The same potential with a file path that counts from `folder`."""
+    kind, _, rest = text.partition(":")
+    if kind == "python":
+        return text
+    if kind in ADAPTERS and rest:
+        return f"{kind}:{folder / rest}"
+    return str(folder / text)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hesse.losses import Weights
-from hesse.models import HipnnConfig, ModelConfig
+from hesse.models import HipnnConfig, ModelConfig, ZblConfig
 
 __all__ = [
     "BatchConfig",
@@ -82,6 +82,16 @@ class TrainConfig(_Config):
     """One run, apart from its data."""
 
     model: ModelConfig = HipnnConfig()
+    prior: ZblConfig | None = Field(None, description="a repulsion that is added to the network")
+    start_from: str | None = Field(
+        None,
+        description="a potential to go on from, in place of `model`: runs/a/model.hesse, mace:FILE?trust=pickle, ...",
+    )
+    references: Literal["fit", "keep"] | None = Field(
+        None,
+        description="energies per element: fit them to the training energies, or keep those there are; null: fit for a "
+        "new network, keep for a potential that is given",
+    )
     weights: Weights = Weights()
     ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
     probe: ProbeConfig = ProbeConfig()
@@ -98,6 +108,12 @@ class TrainConfig(_Config):
     device: str = "cpu"
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
     tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _one_start(self) -> TrainConfig:
+        if self.start_from is not None and (self.model != HipnnConfig() or self.prior is not None):
+            raise ValueError("start_from names a whole potential: leave out model and prior")
+        return self
 
 
 class DataConfig(_Config):

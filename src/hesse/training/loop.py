@@ -28,7 +28,6 @@ from hesse.errors import (
 )
 from hesse.files import exclusive
 from hesse.losses import weighted_loss
-from hesse.models import build_model, fit_references, load_model, read_model_header, save_model
 from hesse.potential import Potential
 from hesse.probes import AbstractProbe, ProbeStream, make_probe
 from hesse.progress import track
@@ -39,6 +38,13 @@ from hesse.training.log import RunLog
 from hesse.training.schedules import learning_rate, weights_at
 from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups, request_for
 from hesse.training.signals import caught_signals
+from hesse.training.start import (
+    given_potential,
+    identity_of,
+    read_best,
+    starting_potential,
+    write_potential,
+)
 from hesse.training.validation import Scores, validate
 
 __all__ = ["TrainResult", "train"]
@@ -73,12 +79,14 @@ def train(
     config: TrainConfig | None = None,
     *,
     output: str | Path,
+    potential: Potential | None = None,
     restart: bool = False,
     quiet: bool = False,
 ) -> TrainResult:
     """Train a potential. Called again with the same arguments, it continues where it was interrupted.
 
-    `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`.
+    `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`. A potential that
+    is not Hesse's own is kept as `model.safetensors` (weights), and an adapted one also in its framework's own format.
 
     Args:
         training: structures with the labels that the loss weights ask for; absent labels are masked. Structures whose
@@ -86,15 +94,19 @@ def train(
         validation: structures to choose the best model by; None to take the last.
         config: the run; defaults where None.
         output: folder of the run, made if missing.
+        potential: what to train in place of a network built from `config.model`: one of Hesse's own, an adapter, or any
+            `Potential`. It is copied, then takes `config.dtype` and `config.device`; parameters with `requires_grad`
+            off stay as they are; element references are kept unless `config.references` is "fit".
         restart: begin again although the folder holds a run.
         quiet: no progress on standard error.
 
     Raises:
         MissingLabelError: a loss weight is above zero and no training structure holds the label, or no validation
             structure holds any of them.
-        UnknownElementError: validation data hold an element that training data lack.
+        UnknownElementError: validation data hold an element that training data lack, or training data one that the
+            given potential does not know.
         FileFormatError: the folder holds a run with another configuration or other data.
-        RequestError: another process trains in this folder.
+        RequestError: another process trains in this folder; the given potential cannot be trained or differentiated.
         ConfigError: the device cannot be used here.
         NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
         InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
@@ -112,7 +124,8 @@ def train(
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     with exclusive(folder):
-        return _Run(training, validation, config, folder, restart=restart).go(quiet=quiet)
+        given = given_potential(config, potential)
+        return _Run(training, validation, config, folder, given, restart=restart).go(quiet=quiet)
 
 
 def _total(parts: Sequence[Dataset | None]) -> int:
@@ -124,7 +137,14 @@ class _Run:
     """One run: its parts, and the state that moves."""
 
     def __init__(
-        self, training: Dataset, validation: Dataset | None, config: TrainConfig, folder: Path, *, restart: bool
+        self,
+        training: Dataset,
+        validation: Dataset | None,
+        config: TrainConfig,
+        folder: Path,
+        given: Potential | None,
+        *,
+        restart: bool,
     ) -> None:
         self.left_out = 0
         if not config.include_suspect:
@@ -136,10 +156,10 @@ class _Run:
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
         self.dtype = getattr(torch, config.dtype)
         self.probe: AbstractProbe = make_probe(config.probe.kind, config.probe.per_structure)
-        self.model = self._fresh_model()
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.model = starting_potential(config, training, given)
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
-        self.fingerprint = fingerprint_of(config, training, validation)
+        self.fingerprint = fingerprint_of(config, training, validation, identity_of(given))
         self.checkpoint = folder / "checkpoint.safetensors"
         self.progress = Progress()
         for half_written in folder.glob(".*.part*"):  # by a process that was killed
@@ -151,18 +171,6 @@ class _Run:
                 self.checkpoint, self.model, self._average_state(), self.optimiser, self.fingerprint
             )
         self.scores: Scores | None = None
-
-    def _fresh_model(self) -> Potential:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            elements = self.training.elements
-            labels = self.training.labels
-            references = None
-            if self.config.weights.energy > 0:
-                numbers = torch.cat([torch.from_numpy(s.numbers.copy()) for s in self.training.structures])
-                references = fit_references(numbers, labels, elements)
-            model = build_model(self.config.model, elements, references)
-        return model.to(dtype=self.dtype, device=self.config.device)
 
     def _average_state(self) -> dict[str, Tensor]:
         return dict(self.average.state_dict())
@@ -262,6 +270,8 @@ class _Run:
         with torch.no_grad():
             for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(value, 1.0 - decay)
+            for mine, statistic in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                mine.copy_(statistic)  # running statistics, where a network has them
 
     # --- judging and keeping -------------------------------------------------------------------------------------
 
@@ -287,7 +297,7 @@ class _Run:
         progress.plateau.see(scores.loss, config.schedule)
         if scores.loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.waited = scores.loss, progress.step, 0
-            self._write_model("model.hesse", scores)
+            self._write_model("model", scores)
         else:
             progress.waited += 1
         self.scores = scores
@@ -306,8 +316,7 @@ class _Run:
             self.checkpoint, self.progress, self.model, self._average_state(), self.optimiser, self.fingerprint
         )
 
-    def _write_model(self, name: str, scores: Scores | None) -> None:
-        potential = self.average
+    def _write_model(self, stem: str, scores: Scores | None) -> None:
         provenance: dict[str, Any] = {
             "data_hash": self.training.data_hash(),
             "level": self.training.attributes.get("level", ""),
@@ -318,21 +327,22 @@ class _Run:
             "torch": torch.__version__,
             "code_version": __version__,
         }
-        save_model(self.folder / name, potential, provenance)
+        write_potential(self.folder, stem, self.average, provenance)
 
     def _result(self) -> TrainResult:
         if self.scores is None and self.validation is not None:  # continued after its last step
             self.scores = self._scores()
-        self._write_model("last.hesse", self.scores)
-        progress, file = self.progress, self.folder / "model.hesse"
+        self._write_model("last", self.scores)
+        progress = self.progress
         if progress.best_step < 0:  # never judged: the last model is the best known
-            self._write_model("model.hesse", None)
+            self._write_model("model", None)
+        potential, file, provenance = read_best(self.folder, "model", self.model)
         return TrainResult(
-            potential=load_model(file),
+            potential=potential,
             model_file=file,
             steps=progress.step,
             best_step=progress.best_step if progress.best_step >= 0 else progress.step,
-            scores=read_model_header(file)["provenance"]["metrics"],
+            scores=provenance["metrics"],
             seconds=progress.seconds,
             left_out=self.left_out,
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from hesse.engines.potentials import anchored
 from hesse.errors import ConfigError, FileFormatError, UnknownOptionError, nearest_name
 from hesse.training.config import RunConfig
 
@@ -115,6 +116,8 @@ def _anchor_paths(content: dict[str, Any], folder: Path) -> None:
     for mapping, key in ((data, "train"), (data, "validation"), (content, "output")):
         if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
             mapping[key] = str(folder / mapping[key])
+    if isinstance(content.get("start_from"), str):
+        content["start_from"] = anchored(content["start_from"], folder)
 
 
 def _override(content: dict[str, Any], word: str) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from hesse.datasets import Dataset, Split, read_dataset
 from hesse.devices import require_device
+from hesse.engines.potentials import anchored
 from hesse.errors import FileFormatError, WriteError
 from hesse.files import write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
@@ -55,7 +56,10 @@ def _anywhere(config: RunConfig) -> RunConfig:
     data = {"train": config.data.train.resolve()}
     if config.data.validation is not None:
         data["validation"] = config.data.validation.resolve()
-    return config.model_copy(update={"data": config.data.model_copy(update=data), "output": config.output.resolve()})
+    changes: dict[str, object] = {"data": config.data.model_copy(update=data), "output": config.output.resolve()}
+    if config.start_from is not None:
+        changes["start_from"] = anchored(config.start_from, Path.cwd())
+    return config.model_copy(update=changes)
 
 
 def _data(data: DataConfig, output: Path, seed: int, *, continued: bool) -> tuple[Dataset, Dataset]:

@@ -62,6 +62,8 @@ def parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # frozen by the user
+            continue
         matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
         (matrices if matrix else others).append(parameter)
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
@@ -72,8 +74,9 @@ def mixed_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def fingerprint_of(config: TrainConfig, training: Dataset, validation: Dataset | None) -> str:
-    """What must be the same for a run to be continued: everything that decides its numbers."""
+def fingerprint_of(config: TrainConfig, training: Dataset, validation: Dataset | None, identity: str = "") -> str:
+    """What must be the same for a run to be continued: everything that decides its numbers. `identity`: of the
+    potential it starts from."""
     settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
-    text = f"{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
+    text = f"{identity}/{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -63,7 +63,7 @@ def validate(
             forces=labels.forces is not None,
             probes=torch.nan_to_num(labels.probes) if has_pairs and labels.probes is not None else None,
             hessian=full,
-            atomic_energies=labels.atomic_energies is not None,
+            atomic_energies=labels.atomic_energies is not None and potential.splits_energy,
             stress=final["stress"] > 0 and bool(labels.mask("stress").any()),
         )
         predictions = evaluate(potential, batch, request)
