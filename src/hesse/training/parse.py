@@ -52,7 +52,9 @@ def validate_config(kind: type[T], content: Any, *, source: str) -> T:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]] or [""]
+        if not first["loc"]:  # options that are fine one by one and do not go together
+            raise ConfigError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
+        path = [str(part) for part in first["loc"]]
         valid, path = _fields_at(kind, path)
         *section, name = path
         where = f"{source}, [{'.'.join(section)}]" if section else source
