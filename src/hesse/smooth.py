@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["cosine_cutoff", "masked_norm", "norm", "smooth_cutoff", "sqrt_plus"]
+__all__ = ["cosine_cutoff", "exponential_cutoff", "masked_norm", "norm", "smooth_cutoff", "sqrt_plus"]
 
 
 def norm(vectors: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any"]:
@@ -46,3 +46,12 @@ def cosine_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tens
     """`cos²(πr/2R)`, and 0 beyond: the cutoff published with HIP-NN. Its second derivative jumps at the cutoff."""
     x = (distances / cutoff).clamp(max=1.0)
     return torch.cos(0.5 * math.pi * x).square()
+
+
+def exponential_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
+    """`exp(1 − 1/(1 − x²))` with x = r/cutoff, and 0 beyond: all derivatives vanish at the cutoff (ANI-2xr has it).
+
+    Within 0.7 % of the cutoff it is below 10⁻³⁰ and taken as constant, so that no power of 1/(1 − x²) overflows."""
+    x = distances / cutoff
+    inside = (1.0 - x * x).clamp(min=1.0 / 70.0)
+    return torch.where(x < 1.0, torch.exp(1.0 - 1.0 / inside), 0.0)

@@ -1,5 +1,6 @@
 """Potentials of Hesse's own, what they can be composed of, and their files. Adapters: `hesse.models.adapters`."""
 
+from hesse.models.ani import Ani, AniConfig
 from hesse.models.build import ModelConfig, build_described, build_model, describe
 from hesse.models.compose import Ensemble, SumPotential, with_references
 from hesse.models.files import load_model, read_model_header, save_model
@@ -9,6 +10,8 @@ from hesse.models.weights import load_weights, save_weights
 from hesse.models.zbl import Zbl, ZblConfig
 
 __all__ = [
+    "Ani",
+    "AniConfig",
     "ElementReferences",
     "Ensemble",
     "Hipnn",

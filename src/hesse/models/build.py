@@ -14,6 +14,7 @@ from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 from torch import Tensor
 
 from hesse.errors import ConfigError, UnknownOptionError, nearest_name
+from hesse.models.ani import Ani, AniConfig
 from hesse.models.compose import Ensemble, SumPotential
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.models.references import ElementReferences
@@ -25,6 +26,7 @@ __all__ = ["ModelConfig", "build_described", "build_model", "describe"]
 DEFAULT_KIND = "hipnn"
 NETWORKS: dict[str, tuple[type, type[Potential]]] = {
     "hipnn": (HipnnConfig, Hipnn),
+    "ani": (AniConfig, Ani),
 }
 """Kinds of network that can be trained: configuration and class."""
 COMPOSED: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
@@ -41,7 +43,7 @@ def kind_of(config: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[HipnnConfig, Tag("hipnn")],
+    Annotated[HipnnConfig, Tag("hipnn")] | Annotated[AniConfig, Tag("ani")],
     Discriminator(kind_of),
 ]
 """The configuration of any network that can be trained, told apart by `kind` (without it: HIP-NN)."""

@@ -1,0 +1,76 @@
+"""ANI: a network per element on atomic environment vectors.
+
+Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017). Any elements, open or periodic structures.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from ase.data import chemical_symbols
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hesse.models.ani.config import AniConfig
+from hesse.models.ani.environment import environment_width, environments
+from hesse.models.references import ElementReferences
+from hesse.potential import Potential
+from hesse.structures import Batch
+
+__all__ = ["Ani"]
+
+CELU_ALPHA = 0.1
+
+
+class Ani(Potential):
+    """The energy of an atom is its element's reference plus the output of its element's network on its AEV.
+
+    References are float64 (total energies need it) and are no parameters of the optimiser.
+    """
+
+    def __init__(
+        self, config: AniConfig, elements: tuple[int, ...], references: Float[Tensor, "elements"] | None = None
+    ) -> None:
+        """Args: config; `elements`, atomic numbers the networks are for; `references`, eV per element, in that order
+        (default zero)."""
+        super().__init__()
+        self.references = ElementReferences(elements, references)
+        self.config, self.cutoff, self.elements = config, config.radial_cutoff, self.references.elements
+        width = environment_width(config, len(self.elements))
+        symbols = [chemical_symbols[z] for z in self.elements]
+        self.networks = nn.ModuleDict({symbol: _network(config, symbol, width) for symbol in symbols})
+
+    def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
+        """The atomic environment vectors, in the order that `hesse.models.ani.environments` tells."""
+        atoms = torch.arange(len(batch.numbers), device=batch.numbers.device)
+        return environments(self.config, batch, self.references.index(batch.numbers), len(self.elements), atoms)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Atomic energies, eV, float64 (computed in the networks' own type)."""
+        element = self.references.index(batch.numbers)
+        # Atoms of one element side by side: each network then works on one block of rows.
+        order = element.argsort(stable=True)
+        sizes = torch.bincount(element, minlength=len(self.elements)).tolist()
+        blocks = environments(self.config, batch, element, len(self.elements), order).split(sizes)
+        parts = [net(block)[:, 0] for net, block in zip(self.networks.values(), blocks, strict=True) if len(block)]
+        sorted_energies = torch.cat(parts)
+        energies = torch.zeros_like(sorted_energies).index_copy(0, order, sorted_energies)
+        return self.references(batch) + energies
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`."""
+        self.references.shift_elements(shifts)
+
+
+def _network(config: AniConfig, symbol: str, width: int) -> nn.Sequential:
+    """Linear layers with activations between them, from the AEV to one number."""
+    layers: list[nn.Module] = []
+    for wide, narrow in itertools.pairwise((width, *config.hidden_of.get(symbol, config.hidden), 1)):
+        layer = nn.Linear(wide, narrow)
+        # Inputs and activations are small and mostly positive: weights of variance 1/width let them through.
+        nn.init.kaiming_normal_(layer.weight, a=1.0)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.CELU(CELU_ALPHA) if config.activation == "celu" else nn.GELU()]
+    return nn.Sequential(*layers[:-1])
