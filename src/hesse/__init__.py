@@ -11,38 +11,58 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hesse.curvature import evaluate
+    from hesse.curvature import committee, evaluate
     from hesse.datasets import Dataset, read_dataset, write_dataset
-    from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine
+    from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine, make_potential
     from hesse.errors import HesseError
     from hesse.evaluation import assess, predict
     from hesse.labelling import label
     from hesse.losses import Weights, weighted_loss
-    from hesse.models import Hipnn, HipnnConfig, load_model, save_model
+    from hesse.models import (
+        ElementReferences,
+        Ensemble,
+        Hipnn,
+        HipnnConfig,
+        SumPotential,
+        Zbl,
+        ZblConfig,
+        load_model,
+        save_model,
+    )
     from hesse.pes import minimise
     from hesse.potential import Potential
     from hesse.probes import Gaussian, Internal, OneHot, ProbeStream, Rademacher, Sphere, make_probe
     from hesse.recipes import g2_molecules
     from hesse.sampling import sample_normal_modes
     from hesse.structures import Batch, Labels, Request, Structure, collate, from_ase, to_ase
-    from hesse.training import TrainConfig, TrainResult, load_config, train
+    from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _HOME = {
-    "curvature": ("evaluate",),
+    "curvature": ("committee", "evaluate"),
     "datasets": ("Dataset", "read_dataset", "write_dataset"),
-    "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine"),
+    "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine", "make_potential"),
     "errors": ("HesseError",),
     "evaluation": ("assess", "predict"),
     "labelling": ("label",),
     "losses": ("Weights", "weighted_loss"),
-    "models": ("Hipnn", "HipnnConfig", "load_model", "save_model"),
+    "models": (
+        "ElementReferences",
+        "Ensemble",
+        "Hipnn",
+        "HipnnConfig",
+        "SumPotential",
+        "Zbl",
+        "ZblConfig",
+        "load_model",
+        "save_model",
+    ),
     "pes": ("minimise",),
     "potential": ("Potential",),
     "probes": ("Gaussian", "Internal", "OneHot", "ProbeStream", "Rademacher", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
     "sampling": ("sample_normal_modes",),
     "structures": ("Batch", "Labels", "Request", "Structure", "collate", "from_ase", "to_ase"),
-    "training": ("TrainConfig", "TrainResult", "load_config", "train"),
+    "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -50,7 +70,9 @@ __all__ = [
     "AseEngine",
     "Batch",
     "Dataset",
+    "ElementReferences",
     "Engine",
+    "Ensemble",
     "Gaussian",
     "HesseError",
     "Hipnn",
@@ -61,17 +83,22 @@ __all__ = [
     "Potential",
     "PotentialEngine",
     "ProbeStream",
+    "ProjectedHessianLoss",
     "Rademacher",
     "Request",
     "Sphere",
     "Structure",
+    "SumPotential",
     "TrainConfig",
     "TrainResult",
     "Weights",
     "XtbEngine",
+    "Zbl",
+    "ZblConfig",
     "__version__",
     "assess",
     "collate",
+    "committee",
     "evaluate",
     "from_ase",
     "g2_molecules",
@@ -79,6 +106,7 @@ __all__ = [
     "load_config",
     "load_model",
     "make_engine",
+    "make_potential",
     "make_probe",
     "minimise",
     "predict",

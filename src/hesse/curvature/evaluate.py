@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
+from hesse.curvature.derivatives import gradients, products, products_in_turn
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
@@ -80,20 +81,20 @@ def evaluate(
             if first:
                 leaves = [positions] if strain is None else [positions, strain]
                 _require_dependence(potential, energy)
-                slopes = _gradients(energy.sum(), leaves, create_graph=create_graph or second)
+                slopes = gradients(energy.sum(), leaves, create_graph=create_graph or second)
                 gradient = slopes[0]
                 if strain is not None:
                     stress = _stress(batch, slopes[1])
         hvp = hessian = None
-        products = _products if potential.batched_gradients else _products_in_turn
+        multiply = products if potential.batched_gradients else products_in_turn
         if request.probes is not None:
             assert gradient is not None
-            hvp = products(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
+            hvp = multiply(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
         if request.hessian:
             assert gradient is not None
             bound = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
             at_once = None if create_graph else max(1, int(bound * 2**20 / max(saved[0], 1)))
-            hessian = _dense(products, gradient, positions, batch, create_graph, at_once)
+            hessian = _dense(multiply, gradient, positions, batch, create_graph, at_once)
     result = Labels(
         n_atoms=batch.n_atoms,
         energy=energy if request.energy else None,
@@ -188,58 +189,8 @@ def _require_dependence(potential: Potential, energy: Tensor) -> None:
         )
 
 
-def _gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:
-    if not output.requires_grad:  # a constant energy, such as a bare element reference
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(torch.autograd.grad(output, leaves, create_graph=create_graph, materialize_grads=True))
-
-
-def _products(
-    gradient: Tensor,
-    positions: Tensor,
-    directions: Float[Tensor, "probes atoms 3"],
-    create_graph: bool,
-    keep: bool,
-) -> Float[Tensor, "probes atoms 3"]:
-    """`H v` for all directions. One direction takes the plain path; several go through one vectorised pass."""
-    directions = directions.to(gradient)
-    if not gradient.requires_grad:  # an energy linear in positions
-        return torch.zeros_like(directions)
-    several = directions.shape[0] > 1
-    # Not materialize_grads: of a batched pass it gives zeros without the probe axis.
-    (product,) = torch.autograd.grad(
-        gradient,
-        positions,
-        grad_outputs=directions if several else directions[0],
-        is_grads_batched=several,
-        create_graph=create_graph,
-        retain_graph=keep or create_graph,
-        allow_unused=True,
-    )
-    if product is None:  # an energy linear in positions, with parameters
-        return torch.zeros_like(directions)
-    return product if several else product[None]
-
-
-def _products_in_turn(
-    gradient: Tensor,
-    positions: Tensor,
-    directions: Float[Tensor, "probes atoms 3"],
-    create_graph: bool,
-    keep: bool,
-) -> Float[Tensor, "probes atoms 3"]:
-    """The same one direction at a time, for potentials whose operations cannot be vectorised."""
-    last = len(directions) - 1
-    return torch.cat(
-        [
-            _products(gradient, positions, directions[k : k + 1], create_graph, keep=keep or k < last)
-            for k in range(len(directions))
-        ]
-    )
-
-
 def _dense(
-    products: Callable[..., Float[Tensor, "probes atoms 3"]],
+    multiply: Callable[..., Float[Tensor, "probes atoms 3"]],
     gradient: Tensor,
     positions: Tensor,
     batch: Batch,
@@ -255,7 +206,7 @@ def _dense(
     for start in range(0, rows, step):
         wanted = torch.arange(start, min(start + step, rows), device=atom.device)
         one_hot = (coordinate[None] == wanted[:, None, None]).to(gradient.dtype)
-        chunks.append(products(gradient, positions, one_hot, create_graph, keep=start + step < rows))
+        chunks.append(multiply(gradient, positions, one_hot, create_graph, keep=start + step < rows))
     table = torch.cat(chunks).reshape(rows, -1)
     owner = owners_of(9 * batch.n_atoms**2)
     size = 3 * batch.n_atoms[owner]

@@ -13,12 +13,14 @@ from hesse.training.config import (
 from hesse.training.log import read_log
 from hesse.training.loop import TrainResult, train
 from hesse.training.parse import load_config, validate_config
+from hesse.training.plug_in import ProjectedHessianLoss
 
 __all__ = [
     "BatchConfig",
     "DataConfig",
     "OptimiserConfig",
     "ProbeConfig",
+    "ProjectedHessianLoss",
     "RampConfig",
     "RunConfig",
     "ScheduleConfig",

@@ -1,0 +1,60 @@
+"""Gradients and their products with directions: reverse over reverse, for any differentiable energy."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["gradients", "products", "products_in_turn"]
+
+
+def gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:
+    """Derivatives of a scalar by each of `leaves`; zeros where it does not depend on them."""
+    if not output.requires_grad:  # a constant energy, such as a bare element reference
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(output, leaves, create_graph=create_graph, materialize_grads=True))
+
+
+def products(
+    gradient: Tensor,
+    positions: Tensor,
+    directions: Float[Tensor, "probes atoms 3"],
+    create_graph: bool,
+    keep: bool,
+) -> Float[Tensor, "probes atoms 3"]:
+    """`H v` for all directions. One direction takes the plain path; several go through one vectorised pass."""
+    directions = directions.to(gradient)
+    if not gradient.requires_grad:  # an energy linear in positions
+        return torch.zeros_like(directions)
+    several = directions.shape[0] > 1
+    # Not materialize_grads: of a batched pass it gives zeros without the probe axis.
+    (product,) = torch.autograd.grad(
+        gradient,
+        positions,
+        grad_outputs=directions if several else directions[0],
+        is_grads_batched=several,
+        create_graph=create_graph,
+        retain_graph=keep or create_graph,
+        allow_unused=True,
+    )
+    if product is None:  # an energy linear in positions, with parameters
+        return torch.zeros_like(directions)
+    return product if several else product[None]
+
+
+def products_in_turn(
+    gradient: Tensor,
+    positions: Tensor,
+    directions: Float[Tensor, "probes atoms 3"],
+    create_graph: bool,
+    keep: bool,
+) -> Float[Tensor, "probes atoms 3"]:
+    """The same one direction at a time, for potentials whose operations cannot be vectorised."""
+    last = len(directions) - 1
+    return torch.cat(
+        [
+            products(gradient, positions, directions[k : k + 1], create_graph, keep=keep or k < last)
+            for k in range(len(directions))
+        ]
+    )
