@@ -218,7 +218,7 @@ def test_the_memory_bound_changes_nothing_but_memory(memory_mib: float) -> None:
 def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("hesse.curvature.evaluate")
     sizes: list[int] = []
-    original = module._products
+    original = module.products
 
     def counted(
         gradient: torch.Tensor, positions: torch.Tensor, directions: torch.Tensor, *rest: Any, **more: Any
@@ -226,7 +226,7 @@ def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pyte
         sizes.append(len(directions))
         return original(gradient, positions, directions, *rest, **more)
 
-    monkeypatch.setattr(module, "_products", counted)
+    monkeypatch.setattr(module, "products", counted)
     oracle, batch = Morse(), collate(molecules([9, 4]), 6.0)
     peaks = []
     for memory in (1e-6, 0.05, 1e5):
