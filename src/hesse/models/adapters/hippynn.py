@@ -1,0 +1,188 @@
+"""Models of hippynn (Los Alamos) as potentials: HIP-NN, HIP-NN-TS, HIP-HOP-NN and what its graphs add to them."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hesse import units
+from hesse.errors import LabelShapeError, RequestError, UnknownElementError, require_choice
+from hesse.files import write_aside
+from hesse.models.adapters.adapter import Adapter
+from hesse.models.adapters.hippynn_graphs import (
+    PAIR_OUTPUTS,
+    Plan,
+    graph_and_energy,
+    import_hippynn,
+    load_graph,
+    plan,
+)
+from hesse.models.adapters.hippynn_weights import hipnn_from_hippynn
+from hesse.models.adapters.layouts import edges, padded
+from hesse.smooth import norm
+from hesse.structures import Batch
+
+__all__ = ["HippynnPotential", "hipnn_from_hippynn"]
+
+
+class HippynnPotential(Adapter):
+    """A hippynn graph as a potential. Its pair finder is replaced by Hesse's neighbours, so that molecules and crystals
+    go through the same batch whichever of hippynn's finders the graph was built with.
+
+    hippynn's compiled kernels cannot be differentiated along several directions at once, and compile for tens of
+    seconds first. With `kernels="torch"` its plain torch operations are used instead, which give the same numbers.
+
+    Args:
+        model: a `GraphModule`, a `Predictor`, or an energy node; it is trained in place.
+        energy_unit: what its energies are in (hippynn does not record it; its examples use kcal/mol).
+        length_unit: what its coordinates are in.
+        energy: name of the node that is the energy, where the graph has several.
+        kernels: "torch", or "own" for those that `hippynn.set_custom_kernels` has chosen (less memory on GPUs).
+
+    Raises:
+        RequestError: no graph, no energy, or one that needs inputs other than species, positions and cell.
+        UnitError: an unknown unit.
+        MissingExtraError: hippynn is not installed.
+    """
+
+    suffix: ClassVar[str] = ".pt"
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        energy_unit: str,
+        length_unit: str = "angstrom",
+        energy: str | None = None,
+        kernels: Literal["torch", "own"] = "torch",
+    ) -> None:
+        super().__init__()
+        self._energy, self._length = units.energy_unit(energy_unit), units.length_unit(length_unit)
+        self._own_kernels = require_choice(kernels, ("torch", "own"), "choice of kernels") == "own"
+        self.batched_gradients = not self._own_kernels
+        hippynn = import_hippynn()
+        self.original: Any
+        self.original, target = graph_and_energy(model, energy)
+        self._plan: Plan = plan(self.original, target)
+        states = hippynn.IdxType
+        if target._index_state not in (states.Atoms, states.Molecules):
+            raise RequestError(f'"{target.name}" is neither an energy per molecule nor one per atom')
+        self.splits_energy = target._index_state is states.Atoms
+        encoders = self._plan.nodes(hippynn.graphs.nodes.tags.Encoder)
+        if len(encoders) != 1 or not self._plan.pairs:
+            raise RequestError(f'"{target.name}" is no energy of atoms of known elements and their neighbours')
+        self._species = [int(z) for z in encoders[0].species_set]
+        self.elements = tuple(sorted(z for z in self._species if z != 0))
+        self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        trust_pickle: bool = False,
+        energy_unit: str | None = None,
+        length_unit: str = "angstrom",
+        energy: str | None = None,
+    ) -> HippynnPotential:
+        """From a file that `save` or hippynn wrote: a whole graph, or `best_model.pt` of an experiment's folder.
+
+        Raises:
+            RequestError: no unit, or the file was not declared trusted; see the class for others.
+            FileFormatError: missing or damaged.
+        """
+        graph = load_graph(path, trust_pickle=trust_pickle)
+        if energy_unit is None:
+            raise RequestError(
+                f'{path}: files of hippynn do not say what their energies are in. Say it: energy_unit="kcal/mol" (on '
+                "the command line ?energy_unit=kcal/mol behind the file's name)"
+            )
+        return cls(graph, energy_unit=energy_unit, length_unit=length_unit, energy=energy)
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph whole, on the CPU: `torch.load(path, weights_only=False)` gives the `GraphModule` that
+        hippynn's `Predictor`, ASE and LAMMPS interfaces take. (A run of hippynn's own continues from the parameters:
+        `torch.save(potential.original.state_dict(), "best_model.pt")`.)"""
+        graph = copy.deepcopy(self.original).cpu()
+        with write_aside(path) as aside:
+            torch.save(graph, aside)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Energies of the atoms, eV; equal shares of their structure's energy where the graph does not split it."""
+        return self.energies_and_penalty(batch)[0]
+
+    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+        """Energies of the atoms, and hippynn's hierarchicality per atom, where the graph has one.
+
+        Raises:
+            LabelShapeError: the graph gives several energies at once.
+        """
+        values = self._given(batch)
+        with nullcontext() if self._own_kernels else _torch_kernels():
+            for node, parents in self._plan.steps:
+                values[node] = self.original.get_module(node)(*(values[parent] for parent in parents))
+        target = self._plan.target
+        found = values[target]
+        expected = (len(batch.numbers) if self.splits_energy else len(batch), 1)
+        if tuple(found.shape) != expected:
+            raise LabelShapeError(f'"{target.name}" has shape {tuple(found.shape)}, expected {expected}')
+        # In double precision from here on: sums of total energies need the digits.
+        energies = found[:, 0].to(torch.float64) * self._energy
+        if not self.splits_energy:
+            energies = (energies / batch.n_atoms).index_select(0, batch.owner)
+        terms = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
+        if len(terms) != 1:
+            return energies, None
+        return energies, values[terms[0]][3][:, 0] / batch.n_atoms
+
+    def _given(self, batch: Batch) -> dict[Any, Tensor]:
+        """What the graph would read and find, from the batch: lengths in its own unit, pairs below each cutoff."""
+        table = padded(batch, pad_number=0)
+        sources = {"species": table.numbers, "positions": table.positions / self._length}
+        sources["cell"] = batch.cell / self._length
+        values = {node: sources[name] for node, name in self._plan.inputs.items()}
+        for reach in {reach for _, reach in self._plan.pairs.values()}:
+            near = edges(batch, reach * self._length)
+            vectors = near.vectors / self._length
+            found = dict(zip(PAIR_OUTPUTS, (norm(vectors), near.first, near.second, vectors), strict=True))
+            values.update({node: found[name] for node, (name, cutoff) in self._plan.pairs.items() if cutoff == reach})
+        return values
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`: the term of the energy that looks at no neighbours is shifted.
+
+        Raises:
+            RequestError: the graph has no such term, or several.
+            UnknownElementError: an element the graph does not know.
+        """
+        terms = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
+        if len(terms) != 1 or terms[0].torch_module.first_is_interacting:
+            super().shift_elements(shifts)
+        foreign = sorted(set(shifts) - set(self.elements))
+        if foreign:
+            raise UnknownElementError(f"no energy for element Z = {foreign[0]}; there are {list(self.elements)}")
+        weight = self.original.get_module(terms[0]).layers[0].weight
+        with torch.no_grad():
+            for number, shift in shifts.items():
+                weight[0, self._species.index(number) - 1] += shift / self._energy
+
+
+@contextmanager
+def _torch_kernels() -> Iterator[None]:
+    """hippynn's message passing in plain torch operations, while a graph is evaluated; then as the user chose it."""
+    import_hippynn()
+    kernels: Any = sys.modules["hippynn.custom_kernels"]
+    chosen = kernels.envsum
+    kernels.envsum = kernels.env_pytorch.envsum
+    try:
+        yield
+    finally:
+        kernels.envsum = chosen
