@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
+from hesse.models.adapters.layouts import padded
+from hesse.structures import Labels, Structure, collate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import warns of missing compiled kernels and of old torch functions
@@ -46,3 +50,32 @@ def hippynn_graph(
             if parameter.is_floating_point():
                 parameter.add_(spread * torch.randn_like(parameter))
     return SimpleNamespace(graph=graph, energy=energy, network=network.torch_module, inputs=parents)
+
+
+def from_hippynn(
+    graph: Any, structures: Sequence[Structure], probes: Tensor, *, length: float = 1.0
+) -> dict[str, Tensor]:
+    """What hippynn itself computes with its own pair finder, in its own units, derivatives by its coordinates."""
+    batch = collate(structures, 0.0)
+    table = padded(batch, pad_number=0)
+    positions = (table.positions / length).requires_grad_()
+    cells = [batch.cell / length] if batch.pbc.any() else []
+    energy, atomic, hierarchy = graph(table.numbers, positions, *cells)
+    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+    flat = gradient[table.mask]
+    products = [torch.autograd.grad(flat, positions, v, retain_graph=True)[0][table.mask] for v in probes]
+    return {
+        "energy": energy[:, 0].detach(),
+        "atomic_energies": atomic[:, 0].detach(),
+        "forces": -flat.detach(),
+        "hvp": torch.stack(products),
+        "penalty": (hierarchy[:, 0] / batch.n_atoms).detach(),
+    }
+
+
+def require_equal(labels: Labels, expected: dict[str, Tensor]) -> None:
+    for name, value in expected.items():
+        # The hierarchy's ratios are rounded by 1e-12 eV², so that they have a value where both terms are zero.
+        atol = 1e-6 if name == "penalty" else 1e-10
+        found = getattr(labels, name)
+        torch.testing.assert_close(found, value, rtol=1e-10, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

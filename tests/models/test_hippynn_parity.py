@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from hesse import units
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, RequestError, UnitError
 from hesse.models import load_model, save_model
 from hesse.models.adapters.hippynn import hipnn_from_hippynn
-from hesse.models.adapters.layouts import padded
-from hesse.structures import Labels, Request, Structure, collate
-from hippynn_graphs import hippynn, hippynn_graph
+from hesse.structures import Request, collate
+from hippynn_graphs import from_hippynn, hippynn, hippynn_graph, require_equal
 from oracles import atom, crystal, linear, molecules
 
 pytestmark = [
@@ -33,34 +31,6 @@ def _plain_kernels() -> Iterator[None]:
     hippynn.set_custom_kernels("_pytorch_raw")
     yield
     hippynn.set_custom_kernels("pytorch")
-
-
-def from_hippynn(
-    graph: Any, structures: Sequence[Structure], probes: Tensor, *, length: float = 1.0
-) -> dict[str, Tensor]:
-    """What hippynn itself computes with its own pair finder, in its own units, derivatives by its coordinates."""
-    batch = collate(structures, 0.0)
-    table = padded(batch, pad_number=0)
-    positions = (table.positions / length).requires_grad_()
-    cells = [batch.cell / length] if batch.pbc.any() else []
-    energy, atomic, hierarchy = graph(table.numbers, positions, *cells)
-    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
-    flat = gradient[table.mask]
-    products = [torch.autograd.grad(flat, positions, v, retain_graph=True)[0][table.mask] for v in probes]
-    return {
-        "energy": energy[:, 0].detach(),
-        "atomic_energies": atomic[:, 0].detach(),
-        "forces": -flat.detach(),
-        "hvp": torch.stack(products),
-        "penalty": (hierarchy[:, 0] / batch.n_atoms).detach(),
-    }
-
-
-def require_equal(labels: Labels, expected: dict[str, Tensor]) -> None:
-    for name, value in expected.items():
-        # The hierarchy's ratios are rounded by 1e-12 eV², so that they have a value where both terms are zero.
-        atol = 1e-6 if name == "penalty" else 1e-10
-        torch.testing.assert_close(getattr(labels, name), value, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @every_order

@@ -27,7 +27,7 @@ def _trust(text: str) -> bool:
 
 ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
     "torchani": ("TorchAniPotential", {}),
-    "hippynn": ("HippynnPotential", {"energy_unit": str, "length_unit": str}),
+    "hippynn": ("HippynnPotential", {"energy_unit": str, "length_unit": str, "energy": str}),
     "mace": ("MacePotential", {"head": str}),
     "nequip": ("NequipPotential", {"energy_unit": str, "length_unit": str}),
 }
