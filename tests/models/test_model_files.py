@@ -17,10 +17,30 @@ from safetensors.torch import save, save_file
 
 from hesse import files
 from hesse.curvature import evaluate
-from hesse.errors import FileFormatError, UnknownOptionError, WriteError
-from hesse.models import Hipnn, HipnnConfig, load_model, read_model_header, save_model
-from hesse.models.files import tensor_digest
-from hesse.structures import Request, collate
+from hesse.errors import FileFormatError, RequestError, UnknownOptionError, WriteError
+from hesse.models import (
+    AniConfig,
+    ElementReferences,
+    Ensemble,
+    Hipnn,
+    HipnnConfig,
+    SumPotential,
+    Zbl,
+    ZblConfig,
+    build_described,
+    build_model,
+    describe,
+    load_model,
+    load_weights,
+    read_model_header,
+    save_model,
+    save_weights,
+)
+from hesse.models.build import COMPOSED, FIXED, NETWORKS
+from hesse.models.files import FORMAT_VERSION, tensor_digest
+from hesse.models.upgrades import STEPS as UPGRADES
+from hesse.potential import Potential
+from hesse.structures import Request, Structure, collate
 from oracles import Morse, molecules
 
 CONFIG = HipnnConfig(features=4, sensitivities=3, blocks=2, onsite_layers=1, cutoff=4.0, longest=3.5)
@@ -29,6 +49,22 @@ CONFIG = HipnnConfig(features=4, sensitivities=3, blocks=2, onsite_layers=1, cut
 def hipnn(dtype: torch.dtype = torch.float64) -> Hipnn:
     torch.manual_seed(0)
     return Hipnn(CONFIG, (1, 6, 8), torch.tensor([-13.6, -1029.5, -2042.0], dtype=torch.float64)).to(dtype)
+
+
+SMALL: dict[str, Callable[[], Potential]] = {
+    "hipnn": lambda: hipnn(),
+    "ani": lambda: build_model(AniConfig(hidden=(4, 3)), (1, 6, 8)).double(),
+    "zbl": lambda: Zbl(ZblConfig(reach=1.5), (1, 6)),
+    "references": lambda: ElementReferences((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
+    "sum": lambda: SumPotential([Zbl(), ElementReferences((1, 6, 8)), hipnn(torch.float32)]),
+    "ensemble": lambda: Ensemble([SumPotential([Zbl(), hipnn()]), hipnn(), hipnn()]),
+}
+"""One of every kind that has files."""
+every_kind = pytest.mark.parametrize("kind", SMALL)
+
+
+def test_every_kind_of_model_is_among_them() -> None:
+    assert {*NETWORKS, *COMPOSED, *FIXED} == set(SMALL)
 
 
 @pytest.fixture
@@ -66,6 +102,88 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> Non
     assert header["version"] == 2
     assert header["provenance"]["level"] == "GFN2-xTB"
     assert header["provenance"]["code_version"]
+
+
+@every_kind
+def test_every_kind_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
+    model = SMALL[kind]()
+    save_model(tmp_path / "a.hesse", model)
+    back = load_model(tmp_path / "a.hesse")
+    assert describe(back) == describe(model)
+    assert back.elements == model.elements
+    assert back.cutoff == model.cutoff
+    before, after = model.state_dict(), back.state_dict()
+    assert {n: v.dtype for n, v in before.items()} == {n: v.dtype for n, v in after.items()}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    batch = collate(molecules([5, 3], elements=(1, 6)), 8.0)
+    request = Request(forces=True, hessian=True)
+    one, two = evaluate(model, batch, request), evaluate(back, batch, request)
+    for name in ("energy", "forces", "hessian"):
+        assert torch.equal(getattr(one, name), getattr(two, name)), name
+    # A description alone builds one of the same make, and what is in memory can be written again unchanged.
+    assert {n: v.shape for n, v in build_described(describe(model)).state_dict().items()} == {
+        n: v.shape for n, v in before.items()
+    }
+    save_model(tmp_path / "b.hesse", back)
+    assert parts_of(tmp_path / "a.hesse")[0] == parts_of(tmp_path / "b.hesse")[0]
+
+
+@every_kind
+def test_damage_to_any_kind_is_found(tmp_path: Path, kind: str) -> None:
+    """Truncated anywhere, or any bit flipped: a clear error or an unharmed model, in bounded memory."""
+    path = tmp_path / "a.hesse"
+    save_model(path, SMALL[kind]())
+    whole, bad = path.read_bytes(), tmp_path / "bad.hesse"
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        changed = bytearray(whole)
+        place = int(rng.integers(0, len(whole)))
+        if rng.random() < 0.5:
+            changed = changed[:place]
+        else:
+            changed[place] ^= 1 << int(rng.integers(0, 8))
+        bad.write_bytes(changed)
+        try:
+            found = load_model(bad).state_dict()
+        except FileFormatError:
+            continue
+        good = load_model(path).state_dict()
+        assert all(torch.equal(value, good[name]) for name, value in found.items())
+
+
+def test_tensors_of_several_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="several types"):
+        save_model(tmp_path / "a.hesse", SumPotential([hipnn(torch.float32), hipnn(torch.float64)]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("version", sorted(UPGRADES), ids=lambda v: f"format {v}")
+def test_files_of_every_earlier_format_are_read(version: int) -> None:
+    """The files were written by the release whose format they have, and what it answered stands beside them."""
+    check_frozen(f"format-{version}")
+
+
+def test_the_present_format_is_frozen_too() -> None:
+    """Kept for the day on which it becomes an earlier one."""
+    assert read_model_header(FROZEN / f"format-{FORMAT_VERSION}.hesse")["version"] == FORMAT_VERSION
+    check_frozen(f"format-{FORMAT_VERSION}")
+
+
+FROZEN = Path(__file__).parent / "frozen"
+
+
+def check_frozen(stem: str) -> None:
+    wanted = json.loads((FROZEN / f"{stem}.json").read_text())
+    model = load_model(FROZEN / f"{stem}.hesse")
+    structure = Structure(wanted["numbers"], wanted["positions"], id="frozen")
+    probe = torch.tensor([wanted["probe"]], dtype=torch.float64)
+    found = evaluate(model, collate([structure], model.cutoff), Request(forces=True, probes=probe))
+    assert found.energy is not None
+    assert found.forces is not None
+    assert found.hvp is not None
+    assert found.energy.item() == pytest.approx(wanted["energy"], rel=1e-12)
+    np.testing.assert_allclose(found.forces, wanted["forces"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.hvp[0], wanted["hvp"], rtol=0, atol=1e-10)
 
 
 def test_the_type_can_be_asked_for(path: Path) -> None:
@@ -145,6 +263,13 @@ def with_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     rewritten(path, meta={"config": json.dumps(config)})
 
 
+def nested(config: dict[str, Any], depth: int) -> dict[str, Any]:
+    """The model inside so many sums."""
+    text = json.dumps(config["model"])
+    opening = '{"kind": "sum", "parts": [{"elements": [1, 6, 8], "model": '
+    return {"model": json.loads(opening * 8 + text + "}]}" * 8) if depth > 900 else {}}
+
+
 CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
     "more features": lambda c: c["model"].update(features=5),
     "fewer blocks": lambda c: c["model"].update(blocks=1),
@@ -162,6 +287,15 @@ CONFIG_DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
     "elements not a list": lambda c: c.update(elements=3),
     "model not a mapping": lambda c: c.update(model="hipnn"),
     "no model": lambda c: c.pop("model"),
+    "a sum without parts": lambda c: c.update(model={"kind": "sum"}),
+    "a sum of nothing": lambda c: c.update(model={"kind": "sum", "parts": []}),
+    "a sum of rubbish": lambda c: c.update(model={"kind": "sum", "parts": [3]}),
+    "a sum in itself": lambda c: c.update(nested(c, 2000)),
+    "too many parts": lambda c: c.update(model={"kind": "sum", "parts": [dict(c)] * 100}),
+    "absurd elements": lambda c: c.update(elements=list(range(1, 10**5))),
+    "half an element": lambda c: c.update(elements=[1.5, 6, 8]),
+    "only a repulsion": lambda c: c.update(model={"kind": "zbl"}),
+    "true as an element": lambda c: c.update(elements=[True, 6, 8]),
 }
 
 
@@ -285,3 +419,35 @@ def test_a_model_is_replaced_in_one_step(path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         save_model(path, hipnn(), {"data_hash": "other"})
     assert path.read_bytes() == before
+
+
+# --- weights of any module -------------------------------------------------------------------------------------------
+
+
+def test_weights_of_any_module_are_kept_and_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    save_weights(path, module, {"level": "GFN2-xTB"})
+    other = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    provenance = load_weights(path, other)
+    assert provenance["level"] == "GFN2-xTB"
+    assert all(torch.equal(v, other.state_dict()[n]) for n, v in module.state_dict().items())
+    with pytest.raises(FileFormatError, match=r"do not fit this Linear: the first that differs is 0\.bias"):
+        load_weights(path, torch.nn.Linear(3, 2))
+    with pytest.raises(FileFormatError, match=r"the first that differs is 0\.weight"):
+        load_weights(path, torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2)))
+    save_model(tmp_path / "m.hesse", hipnn())
+    with pytest.raises(FileFormatError, match='its format is "hesse-model"'):
+        load_weights(tmp_path / "m.hesse", module)
+    with pytest.raises(FileFormatError, match="not a Hesse model"):
+        load_model(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(FileFormatError, match="not a readable weights file"):
+        load_weights(path, module)
+
+
+def test_weights_that_share_memory_are_kept(tmp_path: Path) -> None:
+    tied = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    tied[1].weight = tied[0].weight
+    save_weights(tmp_path / "a.safetensors", tied)
+    load_weights(tmp_path / "a.safetensors", tied)

@@ -65,7 +65,9 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
         if version < 1:
             raise ValueError(f"no format {version} exists")
         config, provenance = json.loads(meta["config"]), json.loads(meta["provenance"])
-        elements = tuple(int(z) for z in config["elements"])
+        elements = tuple(config["elements"])
+        if not all(type(z) is int for z in elements):
+            raise ValueError(f"elements must be atomic numbers, got {str(elements)[:60]}")
         model = dict(config["model"])
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error

@@ -1,0 +1,139 @@
+"""Sums and means of potentials: they are what arithmetic says, in every derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hesse.curvature import evaluate
+from hesse.errors import ConfigError, RequestError, UnknownElementError
+from hesse.models import ElementReferences, Ensemble, Hipnn, HipnnConfig, SumPotential, Zbl, with_references
+from hesse.models.adapters import CallablePotential
+from hesse.potential import Potential
+from hesse.structures import Labels, Request, collate
+from oracles import Harmonic, LennardJones, Morse, molecules
+
+STRUCTURES = molecules([3, 5, 2], seed=2)
+
+
+def hipnn(seed: int, cutoff: float = 3.0, elements: tuple[int, ...] = (1, 6, 8)) -> Hipnn:
+    torch.manual_seed(seed)
+    config = HipnnConfig(features=4, sensitivities=4, blocks=2, onsite_layers=1, cutoff=cutoff, longest=2.8)
+    return Hipnn(config, elements).double()
+
+
+def answer(potential: Potential, **asked: Any) -> Labels:
+    probes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 10, 3)))
+    return evaluate(potential, collate(STRUCTURES, 6.0), Request(forces=True, probes=probes, hessian=True, **asked))
+
+
+def test_a_sum_of_closed_forms_is_the_sum_of_their_closed_forms() -> None:
+    parts = (LennardJones(), Morse(), Harmonic(STRUCTURES))
+    found = answer(SumPotential(parts))
+    assert found.energy is not None
+    assert found.forces is not None
+    start = 0
+    for k, structure in enumerate(STRUCTURES):
+        exact = [part.exact(structure) for part in parts]
+        own = slice(start, start + len(structure))
+        start += len(structure)
+        assert float(found.energy[k]) == pytest.approx(sum(e.energy for e in exact), rel=1e-12)
+        np.testing.assert_allclose(found.forces[own], -sum(e.gradient for e in exact), rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(found.hessian_of(k), sum(e.hessian for e in exact), rtol=1e-9, atol=1e-9)
+
+
+def test_an_ensemble_is_the_mean_of_its_members() -> None:
+    members = [Morse(depth=d) for d in (1.0, 2.0, 6.0)]
+    found, each = answer(Ensemble(members)), [answer(m) for m in members]
+    for name in ("energy", "forces", "hvp", "hessian"):
+        mean = torch.stack([getattr(e, name) for e in each]).mean(0)
+        torch.testing.assert_close(getattr(found, name), mean, rtol=1e-12, atol=1e-12)
+
+
+def test_parts_of_different_reach_do_not_see_beyond_their_own() -> None:
+    """A batch with more pairs than a part wants changes nothing for it."""
+    short, long = hipnn(0, cutoff=3.0), hipnn(1, cutoff=5.0)
+    both = SumPotential([short, long])
+    assert both.cutoff == 5.0
+    own = [evaluate(p, collate(STRUCTURES, p.cutoff), Request(forces=True)) for p in (short, long)]
+    found = evaluate(both, collate(STRUCTURES, both.cutoff), Request(forces=True))
+    for name in ("energy", "forces"):
+        torch.testing.assert_close(getattr(found, name), getattr(own[0], name) + getattr(own[1], name))
+
+
+def test_penalties_are_added_and_averaged() -> None:
+    a, b = hipnn(0), hipnn(1)
+    pa, pb = (answer(m).penalty for m in (a, b))
+    assert pa is not None
+    assert pb is not None
+    torch.testing.assert_close(answer(SumPotential([a, b, Morse()])).penalty, pa + pb)
+    torch.testing.assert_close(answer(Ensemble([a, b])).penalty, (pa + pb) / 2)
+    assert answer(SumPotential([Morse()])).penalty is None
+
+
+def test_elements_are_those_that_all_parts_know() -> None:
+    assert SumPotential([hipnn(0, elements=(1, 6, 8)), hipnn(0, elements=(8, 6, 7)), Morse()]).elements == (6, 8)
+    assert SumPotential([Morse()]).elements == ()
+    with pytest.raises(ConfigError, match="no element is known to all parts"):
+        Ensemble([hipnn(0, elements=(1,)), hipnn(0, elements=(6,))])
+    with pytest.raises(ConfigError, match="at least one"):
+        SumPotential([])
+
+
+def test_references_are_added_in_float64() -> None:
+    """Total energies of heavy atoms keep their digits beside a float32 network."""
+    energies = {1: -13.587222780835477, 6: -1029.4889999755284, 8: -2041.9816003861074}
+    model = with_references(hipnn(0).float(), energies)
+    bare = hipnn(0).float()
+    for structure in STRUCTURES:
+        batch = collate([structure], 6.0, dtype=torch.float32)
+        with torch.no_grad():
+            extra = model(batch).sum() - bare(batch).sum()
+        assert extra.dtype == torch.float64
+        assert float(extra) == pytest.approx(sum(energies[int(z)] for z in structure.numbers), abs=1e-9)
+
+
+def test_shifts_go_to_the_first_part_that_holds_references() -> None:
+    model = SumPotential([Zbl(elements=(1, 6, 8)), hipnn(0), ElementReferences((1, 6, 8))])
+    before = answer(model).energy
+    model.shift_elements({1: 0.5, 6: -2.0})
+    after = answer(model).energy
+    assert before is not None
+    assert after is not None
+    numbers = [s.numbers.tolist() for s in STRUCTURES]
+    wanted = [0.5 * z.count(1) - 2.0 * z.count(6) for z in numbers]
+    assert (after - before).tolist() == pytest.approx(wanted, abs=1e-10)
+    ensemble = Ensemble([hipnn(0), hipnn(1)])
+    before = answer(ensemble).energy
+    ensemble.shift_elements({8: 1.0})
+    after = answer(ensemble).energy
+    assert before is not None
+    assert after is not None
+    assert (after - before).tolist() == pytest.approx([float(z.count(8)) for z in numbers], abs=1e-10)
+    with pytest.raises(RequestError, match="holds no energies per element"):
+        SumPotential([Morse()]).shift_elements({1: 1.0})
+    references = ElementReferences((6, 1), torch.tensor([1.0, 2.0], dtype=torch.float64))
+    assert references.elements == (1, 6)
+    assert references.energies.tolist() == [2.0, 1.0]  # energies go with their elements
+    with pytest.raises(UnknownElementError, match="Z = 8"):
+        references.shift_elements({1: 1.0, 8: 1.0})
+    assert references.energies.tolist() == [2.0, 1.0]
+
+
+def test_atomic_energies_are_refused_where_a_part_has_none() -> None:
+    whole = CallablePotential(lambda positions, numbers, cell, pbc: positions.square().sum())
+    with pytest.raises(RequestError, match="energies of its atoms mean nothing"):
+        answer(SumPotential([Morse(), whole]), atomic_energies=True)
+    found = answer(SumPotential([Morse(), Morse()]), atomic_energies=True)
+    single = answer(Morse(), atomic_energies=True)
+    assert single.atomic_energies is not None
+    torch.testing.assert_close(found.atomic_energies, 2 * single.atomic_energies)
+
+
+@pytest.mark.parametrize("elements", [(), (1, 1), (0,), (119,), (-3, 1)], ids=str)
+def test_references_want_real_elements(elements: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        ElementReferences(elements)
