@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hesse.smooth import cosine_cutoff, masked_norm, norm, smooth_cutoff, sqrt_plus
+from hesse.smooth import cosine_cutoff, exponential_cutoff, masked_norm, norm, smooth_cutoff, sqrt_plus
 
 CUTOFF = 5.0
 
@@ -61,6 +61,20 @@ def test_cosine_cutoff_is_the_published_one() -> None:
     assert inside[1] == pytest.approx(0.0, abs=1e-8)
     assert inside[2] == pytest.approx(math.pi**2 / (2 * CUTOFF**2), rel=1e-6)  # this jumps to zero outside
     assert derivatives(lambda d: cosine_cutoff(d, CUTOFF), CUTOFF + 1e-9, 2)[1:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exponential_cutoff_has_finite_derivatives_of_all_orders_that_training_takes(dtype: torch.dtype) -> None:
+    r = torch.cat([torch.linspace(0, 2 * CUTOFF, 4001), CUTOFF * (1 + torch.tensor([-1e-7, 0.0, 1e-7]))]).to(dtype)
+    inside = r < 0.99 * CUTOFF
+    wanted = torch.exp(1 - 1 / (1 - (r[inside] / CUTOFF) ** 2))
+    torch.testing.assert_close(exponential_cutoff(r, CUTOFF)[inside], wanted, rtol=2e-5, atol=0)
+    r.requires_grad_(True)
+    value = exponential_cutoff(r, CUTOFF)
+    for _ in range(4):
+        assert torch.isfinite(value).all()
+        assert float(value[r >= 0.995 * CUTOFF].abs().max()) < 1e-19
+        (value,) = torch.autograd.grad(value.sum(), r, create_graph=True)
 
 
 def third_derivatives(function: Callable[[Tensor], Tensor], vectors: Tensor) -> list[Tensor]:

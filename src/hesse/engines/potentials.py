@@ -26,7 +26,7 @@ def _trust(text: str) -> bool:
 
 
 ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
-    "torchani": ("TorchAniPotential", {}),
+    "torchani": ("TorchAniPotential", {"architecture": str}),
     "hippynn": ("HippynnPotential", {"energy_unit": str, "length_unit": str, "energy": str}),
     "mace": ("MacePotential", {"head": str}),
     "nequip": ("NequipPotential", {"energy_unit": str, "length_unit": str}),

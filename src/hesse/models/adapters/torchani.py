@@ -22,9 +22,9 @@ from hesse.files import require_file, write_aside
 from hesse.models.adapters.adapter import Adapter, require_trust
 from hesse.models.adapters.layouts import edges
 from hesse.models.adapters.torchani_files import attach_description, model_of_states, read_states
+from hesse.models.adapters.torchani_package import torchani_module
 from hesse.models.adapters.torchani_weights import ani_from_torchani
 from hesse.models.references import ElementReferences
-from hesse.optional import require
 from hesse.smooth import norm
 from hesse.structures import Batch
 from hesse.units import energy_unit
@@ -54,13 +54,12 @@ class TorchAniPotential(Adapter):
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        _check(original)
-        original.set_strategy("pyaev")  # type: ignore[operator]
-        self.original: Any = original
-        self.cutoff = float(original.cutoff)  # type: ignore[arg-type]
-        energies = original.energy_shifter.self_energies.detach().to("cpu", torch.float64)  # type: ignore[union-attr]
-        numbers = tuple(int(z) for z in original.atomic_numbers)  # type: ignore[union-attr]
-        self.references = ElementReferences(numbers, HARTREE * energies).to(original.atomic_numbers.device)  # type: ignore[arg-type]
+        self.original: Any = _checked(original)
+        self.original.set_strategy("pyaev")
+        self.cutoff = float(self.original.cutoff)
+        numbers, energies = self.original.atomic_numbers, self.original.energy_shifter.self_energies.detach()
+        self.references = ElementReferences(tuple(numbers.tolist()), HARTREE * energies.to("cpu", torch.float64))
+        self.references.to(numbers.device)
         self.elements = self.references.elements
 
     @classmethod
@@ -80,7 +79,7 @@ class TorchAniPotential(Adapter):
             RequestError: a pickled model without `trust_pickle`, a state dict of an unknown architecture.
             MissingExtraError: torchani is not installed.
         """
-        require("torchani", extra="torchani", purpose="a TorchANI model")
+        torchani_module("torchani")
         path = Path(path)
         require_file(path, "TorchANI model file")
         states = read_states(path)
@@ -95,7 +94,7 @@ class TorchAniPotential(Adapter):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV, float64."""
-        neighbors = require("torchani.neighbors", extra="torchani", purpose="a TorchANI model")
+        neighbors = torchani_module("torchani.neighbors")
         pairs = edges(batch, self.cutoff)
         once = _one_of_two_directions(pairs.first, pairs.second, pairs.shifts)
         indices = torch.stack([pairs.first[once], pairs.second[once]])
@@ -140,8 +139,8 @@ class TorchAniPotential(Adapter):
         self.original.energy_shifter.self_energies = self.references.energies[order] / HARTREE
 
 
-def _check(original: nn.Module) -> None:
-    arch = require("torchani.arch", extra="torchani", purpose="a TorchANI model")
+def _checked(original: Any) -> Any:
+    arch = torchani_module("torchani.arch")
     if not isinstance(original, arch._ANI):
         raise RequestError(
             f"expected a model of TorchANI 2 (torchani.arch.ANI), got a {type(original).__name__}. A model compiled to "
@@ -154,6 +153,7 @@ def _check(original: nn.Module) -> None:
             "this model holds a pair potential without a cutoff; build it with finite ones (simple_ani(..., "
             "repulsion_cutoff=True, dispersion_cutoff=8.0))"
         )
+    return original
 
 
 def _one_of_two_directions(first: Tensor, second: Tensor, shifts: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError, require_choice
-from hesse.optional import require
+from hesse.models.adapters.torchani_package import torchani_module
 
 __all__ = ["attach_description", "model_of_states", "read_states"]
 
@@ -48,14 +48,14 @@ def attach_description(states: dict[str, Tensor], original: Any) -> None:
 
 
 def _architecture(original: Any) -> Architecture | None:
-    aev = require("torchani.aev", extra="torchani", purpose="a TorchANI model")
-    cutoffs = require("torchani.cutoffs", extra="torchani", purpose="a TorchANI model")
-    torchani_nn = require("torchani.nn", extra="torchani", purpose="a TorchANI model")
+    aev = torchani_module("torchani.aev")
+    cutoffs = torchani_module("torchani.cutoffs")
+    torchani_nn = torchani_module("torchani.nn")
     computer, container = original.potentials["nnp"].aev_computer, original.potentials["nnp"].neural_networks
     members = list(container.members) if type(container) is torchani_nn.Ensemble else [container]
     networks = [network for member in members for network in getattr(member, "atomics", {}).values()]
     activations = {type(network.activation) for network in networks}
-    repulsion = original.potentials["repulsion_xtb"] if "repulsion_xtb" in original.potentials else None
+    repulsion = dict(original.potentials.items()).get("repulsion_xtb")
     usual = (
         type(computer.radial) is aev.ANIRadial
         and type(computer.angular) is aev.ANIAngular
@@ -114,12 +114,16 @@ def model_of_states(path: Path, states: Mapping[str, Tensor], architecture: str 
         )
     else:
         model = _noted(path, note, states)
+    types = {value.dtype for name, value in states.items() if name.endswith("weight")}
+    if len(types) == 1:
+        model = model.to(dtype=types.pop())
     try:
         model.load_state_dict(dict(states))
     except (RuntimeError, KeyError, IndexError, ValueError) as error:
         raise FileFormatError(f"{path}: its tensors do not fit its architecture: {error}") from error
-    types = {value.dtype for name, value in states.items() if name.endswith("weight")}
-    return model.to(dtype=types.pop()) if len(types) == 1 else model
+    # Copied into a float32 model they would have lost digits.
+    model.energy_shifter.self_energies = states["energy_shifter.self_energies"].clone()
+    return model
 
 
 def _members(states: Mapping[str, Tensor]) -> int:
@@ -129,7 +133,7 @@ def _members(states: Mapping[str, Tensor]) -> int:
 
 
 def _published(architecture: str, states: Mapping[str, Tensor]) -> Any:
-    arch = require("torchani.arch", extra="torchani", purpose="a TorchANI model")
+    arch = torchani_module("torchani.arch")
     family, symbols = PUBLISHED[architecture]
     assembler = arch.Assembler()
     assembler.set_symbols(tuple(symbols))
@@ -142,10 +146,9 @@ def _published(architecture: str, states: Mapping[str, Tensor]) -> Any:
 
 def _noted(path: Path, note: Any, states: Mapping[str, Tensor]) -> Any:
     """The model that `save` described, with widths and constants read off the tensors."""
-    purpose = {"extra": "torchani", "purpose": "a TorchANI model"}
-    arch, aev = require("torchani.arch", **purpose), require("torchani.aev", **purpose)
-    torchani_nn, potentials = require("torchani.nn", **purpose), require("torchani.potentials", **purpose)
-    sae = require("torchani.sae", **purpose)
+    arch, aev = torchani_module("torchani.arch"), torchani_module("torchani.aev")
+    torchani_nn, potentials = torchani_module("torchani.nn"), torchani_module("torchani.potentials")
+    sae = torchani_module("torchani.sae")
     try:
         told = Architecture.model_validate(json.loads(note))
         computer = "potentials.nnp.aev_computer."

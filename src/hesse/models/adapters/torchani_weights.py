@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import RequestError
+from hesse.models.adapters.torchani_package import torchani_module
 from hesse.models.ani import Ani, AniConfig, environment_width
 from hesse.models.compose import Ensemble
-from hesse.optional import require
 from hesse.units import energy_unit
 
 __all__ = ["ani_from_torchani"]
@@ -31,7 +31,7 @@ def ani_from_torchani(original: nn.Module) -> Ani | Ensemble:
         RequestError: the model has parts that `Ani` lacks (pair potentials, shared layers, other activations or
             cutoffs): use `TorchAniPotential`, which takes it as it is.
     """
-    torchani_nn = require("torchani.nn", extra="torchani", purpose="a TorchANI model")
+    torchani_nn = torchani_module("torchani.nn")
     _check(original)
     parts: Any = original
     container = parts.potentials["nnp"].neural_networks
@@ -48,9 +48,9 @@ def _refusal(what: str) -> RequestError:
 
 
 def _check(original: Any) -> None:
-    arch = require("torchani.arch", extra="torchani", purpose="a TorchANI model")
-    aev = require("torchani.aev", extra="torchani", purpose="a TorchANI model")
-    torchani_nn = require("torchani.nn", extra="torchani", purpose="a TorchANI model")
+    arch = torchani_module("torchani.arch")
+    aev = torchani_module("torchani.aev")
+    torchani_nn = torchani_module("torchani.nn")
     if not isinstance(original, arch._ANI):
         raise RequestError(f"expected a model of TorchANI 2 (torchani.arch.ANI), got a {type(original).__name__}")
     others = [name for name, part in original.potentials.items() if name != "nnp" and part._enabled]
@@ -82,7 +82,7 @@ def _copy(original: Any, member: Any) -> Ani:
     with torch.no_grad():
         for symbol, network in networks.items():
             theirs = [*network.layers, network.final_layer]
-            ours = [layer for layer in copy.networks[symbol] if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
+            ours = [layer for layer in copy.networks[symbol].children() if isinstance(layer, nn.Linear)]
             for position, (mine, their) in enumerate(zip(ours, theirs, strict=True)):
                 scale = HARTREE if position == len(ours) - 1 else 1.0
                 mine.weight.copy_(scale * (their.weight[:, columns] if position == 0 else their.weight))
@@ -92,8 +92,8 @@ def _copy(original: Any, member: Any) -> Ani:
 
 
 def _config(computer: Any, networks: dict[str, Any]) -> AniConfig:
-    cutoffs = require("torchani.cutoffs", extra="torchani", purpose="a TorchANI model")
-    torchani_nn = require("torchani.nn", extra="torchani", purpose="a TorchANI model")
+    cutoffs = torchani_module("torchani.cutoffs")
+    torchani_nn = torchani_module("torchani.nn")
     known = {"cosine": cutoffs.CutoffCosine(), "exponential": cutoffs.CutoffSmooth()}
     function: Any = next((name for name, f in known.items() if f.is_same(computer.radial.cutoff_fn)), None)
     if function is None:

@@ -74,5 +74,6 @@ def sum_products(
     first: Float[Tensor, "triples a"], second: Float[Tensor, "triples b"], group: Int[Tensor, "triples"], groups: int
 ) -> Float[Tensor, "groups a*b"]:
     """Sums over the triples of each group of all products of a number in `first` with one in `second`."""
-    products = (first[:, :, None] * second[:, None]).reshape(len(group), -1)
-    return products.new_zeros(groups, products.shape[1]).index_add(0, group, products)
+    width = first.shape[1] * second.shape[1]
+    products = (first[:, :, None] * second[:, None]).reshape(len(group), width)
+    return products.new_zeros(groups, width).index_add(0, group, products)
