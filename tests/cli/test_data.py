@@ -17,7 +17,7 @@ import hesse.cli.data  # noqa: F401  (adds the verbs)
 from hesse.cli.app import app
 from hesse.datasets import Dataset, data_card, read_dataset, write_dataset
 from hesse.errors import FileFormatError, HesseError, IdentityError, LabelValueError, RequestError, UnitError
-from hesse.models import HipnnConfig, build_model, save_model
+from hesse.models import Ensemble, HipnnConfig, SumPotential, Zbl, build_model, save_model, save_weights
 from oracles import Morse, crystal, labelled, molecules
 
 
@@ -137,6 +137,22 @@ def test_a_card_of_little(tmp_path: Path) -> None:
     assert wrong.labels.forces is not None
     write_dataset(tmp_path / "b.h5", replace(wrong, labels=replace(wrong.labels, forces=-wrong.labels.forces)))
     assert "broken" in run("info", tmp_path / "b.h5").stdout
+
+
+def test_a_composed_model_and_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_model(HipnnConfig(features=4, sensitivities=4), (1, 6))
+    save_model(tmp_path / "m.hesse", SumPotential([Zbl(elements=(1, 6)), Ensemble([network, network])]))
+    shown = run("info", tmp_path / "m.hesse").stdout
+    for text in ("sum of 2", "part 1", "reach", "ensemble of 2", "part 2, part 1", "sensitivities"):
+        assert text in shown
+    save_weights(tmp_path / "w.safetensors", torch.nn.Linear(2, 2), {"level": "GFN2-xTB"})
+    shown = run("info", tmp_path / "w.safetensors", "--json", tmp_path / "card.json").stdout
+    assert "GFN2-xTB" in shown
+    assert json.loads((tmp_path / "card.json").read_text())["module"] == "torch.nn.modules.linear.Linear"
+    with pytest.raises(FileFormatError, match="not a readable weights file"):
+        (tmp_path / "w.safetensors").write_bytes(b"nothing")
+        run("info", tmp_path / "w.safetensors")
 
 
 def test_a_model_file(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def convert(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file or folder, or a model (.hesse).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A data file or folder, a model (.hesse), weights (.safetensors).")
+    ],
     energy_unit: EnergyUnit = None,
     length_unit: LengthUnit = None,
     forces_unit: ForcesUnit = None,
@@ -151,6 +153,11 @@ def info(
 
         card: dict[str, Any] = {"source": str(file), **read_model_header(file)}
         sections = _model_sections(card)
+    elif file.suffix.lower() == ".safetensors":
+        from hesse.models import read_weights_header
+
+        card = {"source": str(file), **read_weights_header(file)}
+        sections = {"weights": [("of module", card["module"])], **_provenance_sections(card["provenance"])}
     else:
         from hesse.datasets import Selection, data_card, read_dataset
 
@@ -243,10 +250,26 @@ def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
     symbols = " ".join(chemical_symbols[z] for z in card["elements"])
     sections: dict[str, Rows] = {
         "file": [("format version", str(card["version"])), ("elements", symbols)],
-        "model": _rows(card["model"]),
-        "provenance": [],
+        **_kind_sections(card["model"]),
+        **_provenance_sections(card["provenance"]),
     }
-    for key, value in card["provenance"].items():
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _kind_sections(model: Mapping[str, Any], title: str = "model") -> dict[str, Rows]:
+    """The options of a model; of a sum or an ensemble, those of every part."""
+    parts = model.get("parts")
+    if not isinstance(parts, list):
+        return {title: _rows(model)}
+    sections: dict[str, Rows] = {title: [("kind", f"{model['kind']} of {len(parts)}")]}
+    for number, part in enumerate(parts, start=1):
+        sections |= _kind_sections(part["model"], f"{title}, part {number}")
+    return sections
+
+
+def _provenance_sections(provenance: Mapping[str, Any]) -> dict[str, Rows]:
+    sections: dict[str, Rows] = {"provenance": []}
+    for key, value in provenance.items():
         if isinstance(value, Mapping):
             sections[key.replace("_", " ")] = _rows(value)
         else:

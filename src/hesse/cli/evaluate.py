@@ -28,7 +28,9 @@ class _Precision(StrEnum):
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .hesse file.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .hesse file, mace:FILE, torchani:FILE, python:module:factory, ...")
+    ],
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Labelled data sets (.h5, .extxyz).")],
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
     hessian: Annotated[bool, typer.Option(help="Judge Hessians, where the data hold them.")] = True,
@@ -48,13 +50,14 @@ def evaluate(
     from hesse.devices import require_device
     from hesse.evaluation import assess, require_known_elements
     from hesse.files import require_target
-    from hesse.models import load_model, read_model_header
+    from hesse.engines import make_potential
+    from hesse.models import read_model_header
     from hesse.reports import error_tables, print_tables
 
     if json is not None:
         require_target(json, model, *data)
-    provenance = read_model_header(model)["provenance"]
-    potential = load_model(model, device=require_device(device))
+    potential = make_potential(model, device=require_device(device))
+    provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
     sets = [read_dataset(path) for path in data]
     for dataset in sets:  # before any long work
         require_known_elements(potential, dataset)

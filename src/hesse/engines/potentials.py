@@ -11,7 +11,7 @@ import torch
 
 from hesse.engines.factories import call_factory
 from hesse.engines.options import split_options
-from hesse.errors import RequestError, UnknownOptionError, nearest_name
+from hesse.errors import FileFormatError, RequestError, UnknownOptionError, nearest_name
 from hesse.files import require_file
 from hesse.models import load_model
 from hesse.potential import Potential
@@ -77,7 +77,13 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
             )
         potential = made
     elif not colon or text.endswith(".hesse") or Path(text).exists():
-        return load_model(text, dtype=dtype, device=device)
+        try:
+            return load_model(text, dtype=dtype, device=device)
+        except FileFormatError as error:
+            if text.endswith(".hesse") or not Path(text).is_file():
+                raise
+            forms = ", ".join(f"{name}:{text}" for name in ADAPTERS)
+            raise FileFormatError(f"{error} Is it a file of another framework? Then say which: {forms}") from None
     else:
         raise UnknownOptionError(f'no potential "{text}". {nearest_name(text, POTENTIAL_FORMS)}')
     return potential.to(device=device, dtype=dtype).eval()

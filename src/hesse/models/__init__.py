@@ -6,7 +6,7 @@ from hesse.models.compose import Ensemble, SumPotential, with_references
 from hesse.models.files import load_model, read_model_header, save_model
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.models.references import ElementReferences, fit_references
-from hesse.models.weights import load_weights, save_weights
+from hesse.models.weights import load_weights, read_weights_header, save_weights
 from hesse.models.zbl import Zbl, ZblConfig
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "read_model_header",
+    "read_weights_header",
     "save_model",
     "save_weights",
     "with_references",

@@ -13,7 +13,7 @@ from hesse import __version__
 from hesse.errors import FileFormatError
 from hesse.models.tensors import read_header, read_tensors, write_tensors
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "read_weights_header", "save_weights"]
 
 KIND = "weights"
 
@@ -29,6 +29,18 @@ def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, A
     write_tensors(path, header, module.state_dict())
 
 
+def read_weights_header(path: str | Path) -> dict[str, Any]:
+    """What a weights file says of itself: `{"module", "provenance"}`. Raises FileFormatError."""
+    path = Path(path)
+    meta = read_header(path, KIND)
+    if meta.get("format") != "hesse-weights":
+        raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
+    try:
+        return {"module": meta["module"], "provenance": dict(json.loads(meta["provenance"]))}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
+
+
 def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
     """Put the weights in a file into `module`, which its own code has built; returns their provenance.
 
@@ -36,20 +48,15 @@ def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
         FileFormatError: the file is missing, damaged, or its tensors are not those of the module.
     """
     path = Path(path)
-    meta = read_header(path, KIND)
-    if meta.get("format") != "hesse-weights":
-        raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
+    header = read_weights_header(path)
     tensors = read_tensors(path, KIND)
     mine = module.state_dict()
     for name in sorted({*mine, *tensors}):
         if name not in mine or name not in tensors or mine[name].shape != tensors[name].shape:
             raise FileFormatError(
-                f"{path}: its tensors are those of a {meta.get('module')} and do not fit this "
+                f"{path}: its tensors are those of a {header['module']} and do not fit this "
                 f"{type(module).__name__}: the first that differs is {name}"
             )
     module.load_state_dict(tensors)
-    try:
-        provenance: dict[str, Any] = json.loads(meta["provenance"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: its provenance is damaged ({error})") from error
+    provenance: dict[str, Any] = header["provenance"]
     return provenance
