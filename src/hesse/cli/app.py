@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from hesse.cli import bench, data, demo, evaluate, label, reactions, sample, train  # noqa: F401  (importing a module adds its verbs)
+    from hesse.cli import bench, check, data, demo, evaluate, label, reactions, sample, train  # noqa: F401  (importing a module adds its verbs)
 
 
 def _run() -> None:

@@ -1,0 +1,207 @@
+"""How often a potential can be differentiated, and whether its derivatives are those of its energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray as Array
+from torch import Tensor, nn
+
+from hesse.checks.result import Finding, judged, note, skipped
+from hesse.checks.subject import Subject, directions, relative_error
+from hesse.curvature import evaluate
+from hesse.structures import Request, Structure
+
+__all__ = [
+    "check_closed_loop",
+    "check_energy_slope",
+    "check_force_slope",
+    "check_hessian_symmetry",
+    "check_parameter_gradient",
+    "check_second_derivatives",
+]
+
+STEPS = (0.004, 0.002, 0.001)
+"""Å (and, for parameters, fractions of their size): each half of the one before, for Romberg's extrapolation."""
+LOOP_RADIUS = 0.05
+LOOP_POINTS = 32
+NEEDS_DOUBLE = "finite differences need float64"
+
+
+def check_second_derivatives(subject: Subject) -> Finding:
+    """`H v` of ordinary molecules exists, is finite, and is not zero everywhere."""
+    answers = subject.ask(subject.molecules, directions(subject.molecules, seed=1))
+    if not answers.finite():
+        return Finding("fail", detail="energies, forces or H v of an ordinary molecule are not finite numbers")
+    size = float(np.sqrt(np.mean(np.concatenate(answers.hvp) ** 2)))
+    if size == 0:
+        return Finding("fail", 0.0, detail="H v is exactly zero for every molecule and direction")
+    return Finding("pass", size, detail=f"H v of random directions is {size:.3g} eV/Å² large")
+
+
+def check_energy_slope(subject: Subject) -> Finding:
+    """Forces against differences of the energy along a random line through each molecule."""
+    if subject.dtype != torch.float64:
+        return skipped(NEEDS_DOUBLE)
+    errors, orders = [], []
+    for structure, line in zip(subject.molecules, directions(subject.molecules, seed=2), strict=True):
+        along = line / np.abs(line).max()
+        answer = subject.ask([structure])
+        points = _displaced(structure, along)
+        energies = subject.ask(points, together=True).energy
+        slope, order = _extrapolated(energies[::2], energies[1::2], -np.sum(answer.forces[0] * along))
+        # A slope can vanish by accident; the size of the forces cannot.
+        size = float(np.linalg.norm(answer.forces[0]) * np.linalg.norm(along) / np.sqrt(along.size))
+        errors.append(relative_error(slope, np.array(-np.sum(answer.forces[0] * along)), size))
+        orders.append(order)
+    return judged(
+        _largest(errors), 1e-5, f"forces against −∂E: central differences converge with order {_range(orders)}"
+    )
+
+
+def check_force_slope(subject: Subject) -> Finding:
+    """`H v` against differences of the forces along v."""
+    if subject.dtype != torch.float64:
+        return skipped(NEEDS_DOUBLE)
+    errors, orders = [], []
+    for structure, line in zip(subject.molecules, directions(subject.molecules, seed=3), strict=True):
+        along = line / np.abs(line).max()
+        product = subject.ask([structure], [along]).hvp[0]
+        forces = subject.ask(_displaced(structure, along), together=True).forces
+        slope, order = _extrapolated(-np.array(forces[::2]), -np.array(forces[1::2]), product)
+        errors.append(relative_error(slope, product))
+        orders.append(order)
+    return judged(_largest(errors), 1e-5, f"H v against −∂F: central differences converge with order {_range(orders)}")
+
+
+def check_hessian_symmetry(subject: Subject) -> Finding:
+    """`u · H v = v · H u`: a second derivative has no preferred order."""
+    molecules = (*subject.molecules,)
+    u, v = directions(molecules, seed=4), directions(molecules, seed=5)
+    hu, hv = subject.ask(molecules, u).hvp, subject.ask(molecules, v).hvp
+    gaps = []
+    for a, b, ha, hb in zip(u, v, hu, hv, strict=True):
+        size = float(np.linalg.norm(a) * np.linalg.norm(hb))
+        gaps.append(relative_error(np.array(np.sum(a * hb)), np.array(np.sum(b * ha)), size))
+    return judged(_largest(gaps), subject.limit(1e-8, 1e-3), "u·Hv against v·Hu, relative to |u||Hv|")
+
+
+def check_closed_loop(subject: Subject) -> Finding:
+    """The work of the forces around a small circle in configuration space, which is zero for every energy surface."""
+    if subject.dtype != torch.float64:
+        return skipped(NEEDS_DOUBLE)
+    values = []
+    angles = 2 * np.pi * np.arange(LOOP_POINTS) / LOOP_POINTS
+    first, second = directions(subject.molecules, seed=6), directions(subject.molecules, seed=7)
+    for structure, a, b in zip(subject.molecules, first, second, strict=True):
+        a, b = a / np.abs(a).max(), b / np.abs(b).max()
+        places = structure.positions + LOOP_RADIUS * (
+            np.cos(angles)[:, None, None] * a + np.sin(angles)[:, None, None] * b
+        )
+        tangents = -np.sin(angles)[:, None, None] * a + np.cos(angles)[:, None, None] * b
+        forces = np.array(subject.ask([structure.moved(p) for p in places], together=True).forces)
+        work = np.sum(forces * tangents, axis=(1, 2))
+        # The trapezoid rule converges exponentially for a smooth periodic function.
+        values.append(abs(work.mean()) / np.sqrt(np.mean(np.sum(forces**2, axis=(1, 2)) * np.sum(tangents**2, (1, 2)))))
+    return judged(_largest(values), 1e-5, "work around a closed circle, relative to |F| times its length")
+
+
+def check_parameter_gradient(subject: Subject) -> Finding:
+    """The gradient of `Σ |H v − y|²` in the parameters, against differences of that loss along a random line through
+    parameter space: what a step of training on curvature takes, without autograd's word for it."""
+    if subject.dtype != torch.float64:
+        return skipped(NEEDS_DOUBLE)
+    parameters = [p for p in subject.potential.parameters() if p.requires_grad and p.is_floating_point()]
+    if not parameters:
+        return skipped("no parameter that can be trained")
+    probes = torch.from_numpy(np.concatenate(directions(subject.molecules, seed=8)))[None].to(subject.device)
+    batch = subject.batch(subject.molecules)
+    with torch.no_grad():
+        known = evaluate(subject.potential, batch, Request(probes=probes)).hvp
+    assert known is not None
+    target = 0.5 * known
+
+    def loss(graph: bool) -> Tensor:
+        labels = evaluate(subject.potential, batch, Request(probes=probes), create_graph=graph)
+        assert labels.hvp is not None
+        return (labels.hvp - target).square().sum()
+
+    value = loss(True)
+    if not value.requires_grad:
+        return Finding("fail", detail="H v does not depend on the parameters as autograd sees it")
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+        return Finding("fail", detail="the gradient is not finite")
+    line = _parameter_line(parameters)
+    slope = sum(float((g * d).sum()) for g, d in zip(gradients, line, strict=True) if g is not None)
+    size = float(
+        np.sqrt(sum(float((g * d).square().sum()) for g, d in zip(gradients, line, strict=True) if g is not None))
+    )
+    losses = _losses_along(parameters, line, lambda: loss(False))
+    found, order = _extrapolated(losses[::2], losses[1::2], np.array(slope))
+    if slope == 0 and np.all(losses == losses[0]):
+        return note("H v does not depend on any parameter: curvature labels teach this potential nothing")
+    return judged(
+        relative_error(found, np.array(slope), size or None),
+        1e-5,
+        f"gradient of an H v loss: central differences converge with order {order:.1f}",
+    )
+
+
+def _parameter_line(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    line = []
+    for parameter in parameters:
+        size = float(parameter.detach().square().mean().sqrt()) or 0.1
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        line.append((size * noise).to(parameter))
+    return line
+
+
+def _losses_along(
+    parameters: Sequence[nn.Parameter], line: Sequence[Tensor], loss: Callable[[], Tensor]
+) -> Float[Array, "points"]:
+    """The loss at plus and minus each step; the parameters are what they were afterwards."""
+    before = [p.detach().clone() for p in parameters]
+    losses = []
+    try:
+        for step in STEPS:
+            for sign in (1.0, -1.0):
+                with torch.no_grad():
+                    for parameter, start, move in zip(parameters, before, line, strict=True):
+                        parameter.copy_(start + sign * step * move)
+                losses.append(float(loss()))
+    finally:
+        with torch.no_grad():
+            for parameter, start in zip(parameters, before, strict=True):
+                parameter.copy_(start)
+    return np.array(losses)
+
+
+def _displaced(structure: Structure, along: Float[Array, "n 3"]) -> list[Structure]:
+    return [structure.moved(structure.positions + sign * h * along) for h in STEPS for sign in (1.0, -1.0)]
+
+
+def _extrapolated(
+    plus: Float[Array, "steps *any"], minus: Float[Array, "steps *any"], exact: Float[Array, "*any"]
+) -> tuple[Float[Array, "*any"], float]:
+    """Romberg's extrapolation of central differences to step zero, and the order with which the differences approach
+    `exact` (2 for a smooth function; NaN where they agree to rounding)."""
+    steps = np.array(STEPS).reshape(-1, *[1] * (plus.ndim - 1))
+    central = (plus - minus) / (2 * steps)
+    gaps = [float(np.abs(c - exact).max()) for c in central]
+    order = float(np.log2(gaps[0] / gaps[1])) if min(gaps) > 0 else np.nan
+    once = (4 * central[1:] - central[:-1]) / 3
+    return (16 * once[1] - once[0]) / 15, order
+
+
+def _largest(values: Sequence[float]) -> float:
+    return float(np.max(values, initial=0.0))
+
+
+def _range(orders: Sequence[float]) -> str:
+    low, high = min(orders), max(orders)
+    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"

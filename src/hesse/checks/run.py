@@ -1,0 +1,86 @@
+"""Checks in order: each only where what it needs has not failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from hesse.checks.catalogue import CHECKS, Check
+from hesse.checks.result import CheckResult
+from hesse.checks.subject import prepare
+from hesse.errors import require_choice
+from hesse.potential import Potential
+from hesse.structures import Structure
+
+__all__ = ["check_potential", "selected"]
+
+
+def check_potential(
+    potential: Potential,
+    structures: Sequence[Structure] | None = None,
+    *,
+    only: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    told: Callable[[Check], None] = lambda check: None,
+) -> list[CheckResult]:
+    """What a potential can do, check by check.
+
+    The potential is copied, and left as it is. Checks that others need run too; they are reported where they fail.
+
+    Args:
+        potential: any.
+        structures: to try it on; None for built-in ones of its elements.
+        only: names of the checks wanted; None for all.
+        skip: names of checks to leave out.
+        dtype: float64 asks about formulas. In float32 limits are wide, and what needs finite differences is skipped.
+        device: where to calculate.
+        told: called before each check.
+
+    Raises:
+        UnknownOptionError: a name that is no check's.
+        RequestError: the potential cannot be copied, or does not know an element of the structures.
+    """
+    wanted = selected(only, skip)
+    names = {check.name for check in wanted}
+    needed = _with_needs(wanted)
+    subject = prepare(potential, structures, dtype=dtype, device=device)
+    results: list[CheckResult] = []
+    bad: set[str] = set()
+    for check in needed:
+        stopped_by = next((name for name in check.needs if name in bad), None)
+        if stopped_by is None:
+            told(check)
+            result = check.answer(subject)
+        else:
+            result = check.blocked(_root(stopped_by, results))
+        if result.status == "fail" or stopped_by is not None:
+            bad.add(check.name)
+        if check.name in names or result.status == "fail":
+            results.append(result)
+    return results
+
+
+def selected(only: Iterable[str] | None, skip: Iterable[str] = ()) -> list[Check]:
+    """The checks of these names, in their own order. Raises UnknownOptionError for a name that is no check's."""
+    known = [check.name for check in CHECKS]
+    left_out = {require_choice(name, known, "check") for name in skip}
+    asked = set(known) if only is None else {require_choice(name, known, "check") for name in only}
+    return [check for check in CHECKS if check.name in asked - left_out]
+
+
+def _with_needs(wanted: Sequence[Check]) -> list[Check]:
+    names, by_name = {check.name for check in wanted}, {check.name: check for check in CHECKS}
+    while more := {need for name in names for need in by_name[name].needs} - names:
+        names |= more
+    return [check for check in CHECKS if check.name in names]
+
+
+def _root(name: str, results: Sequence[CheckResult]) -> str:
+    """The failure behind a check that could not be measured itself."""
+    for result in results:
+        if result.name == name and result.status == "skip" and result.message.startswith("not measured: "):
+            return result.message.removeprefix("not measured: ").removesuffix(" failed")
+    return name

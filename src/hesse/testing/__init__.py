@@ -1,0 +1,13 @@
+"""The checks of `hesse check` for the test suites of others. Needs no test framework.
+
+With pytest:
+
+    @pytest.mark.parametrize("check", hesse.testing.CHECKS, ids=lambda check: check.name)
+    def test_my_potential(check):
+        hesse.testing.assert_check(check, my_potential)
+"""
+
+from hesse.checks import CHECKS, Check, CheckResult, check_potential
+from hesse.testing.assertions import QUICK, assert_check, assert_potential
+
+__all__ = ["CHECKS", "QUICK", "Check", "CheckResult", "assert_check", "assert_potential", "check_potential"]
