@@ -14,12 +14,15 @@ import torch
 
 from hesse import units
 from hesse.curvature import evaluate
+from hesse.datasets import Dataset
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, HesseError, RequestError, UnitError, UnknownElementError, UnknownOptionError
 from hesse.losses import weighted_loss
+from hesse.models import SumPotential, load_weights
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
 from hesse.structures import Labels, Request, Structure, collate
 from hesse.structures.conversion import to_ase
+from hesse.training import TrainConfig, train
 from hippynn_graphs import from_hippynn, hippynn, hippynn_graph, require_equal
 from oracles import atom, crystal, linear, molecules
 
@@ -188,6 +191,44 @@ def test_trained_on_curvature_saved_and_read_by_hippynn(tmp_path: Path) -> None:
     torch.testing.assert_close(evaluate(again, batch, Request()).energy, expected.energy, rtol=0, atol=0)
     text = f"hippynn:{tmp_path / 'trained.pt'}?trust=pickle,energy_unit=kcal/mol"
     torch.testing.assert_close(evaluate(make_potential(text), batch, Request()).energy, expected.energy)
+
+
+def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> None:
+    """With references fitted, a mean of weights, checkpoints that are continued, and files for both sides."""
+    made = hippynn_graph(1, seed=2, spread=0.05)
+    before = copy.deepcopy(made.graph.state_dict())
+    teacher = hippynn_graph(1, seed=1, spread=0.05)
+    data = Dataset(tuple(MOLECULES), labels_of(HippynnPotential(teacher.graph, energy_unit="ev"), MOLECULES))
+    config = TrainConfig.model_validate(
+        {"steps": 6, "dtype": "float64", "references": "fit", "checkpoint_every": 2, "optimiser": {"ema": 0.9}}
+    )
+    potential = HippynnPotential(made.graph, energy_unit="ev")
+    result = train(data, None, config, output=tmp_path / "whole", potential=potential, quiet=True)
+    assert all(torch.equal(v, before[n]) for n, v in made.graph.state_dict().items() if torch.is_tensor(v))
+    assert isinstance(result.potential, HippynnPotential)
+    assert result.model_file == tmp_path / "whole" / "model.pt"
+    batch = collate(MOLECULES, potential.cutoff)
+    trained = evaluate(result.potential, batch, Request()).energy
+    read = HippynnPotential.from_file(result.model_file, trust_pickle=True, energy_unit="ev")
+    torch.testing.assert_close(evaluate(read, batch, Request()).energy, trained, rtol=0, atol=0)
+    again = train(data, None, config, output=tmp_path / "whole", potential=potential, quiet=True)  # from its checkpoint
+    torch.testing.assert_close(evaluate(again.potential, batch, Request()).energy, trained, rtol=0, atol=0)
+    load_weights(tmp_path / "whole" / "model.safetensors", potential)
+    torch.testing.assert_close(evaluate(potential, batch, Request()).energy, trained, rtol=0, atol=0)
+
+
+def test_weights_are_numbers_only_and_settings_stay_with_the_graph() -> None:
+    """hippynn keeps ε among the state of its modules; files of weights hold tensors."""
+    sharp = HippynnPotential(hippynn_graph(1, cusp_reg=1e-3).graph, energy_unit="ev")
+    blunt = HippynnPotential(hippynn_graph(1, seed=5, cusp_reg=1e-1).graph, energy_unit="ev")
+    state = SumPotential([sharp]).state_dict()
+    assert all(torch.is_tensor(value) for value in state.values())
+    SumPotential([blunt]).load_state_dict(state)
+    interactions = [m for m in blunt.original.modules() if hasattr(m, "cusp_reg")]
+    assert [m.cusp_reg for m in interactions] == [1e-1, 1e-1]
+    first = next(m for m in sharp.original.modules() if hasattr(m, "cusp_reg"))
+    assert torch.equal(interactions[0].int_weights, first.int_weights)
+    assert "cusp_reg" in str(sharp.original.state_dict()), "the graph's own state is as hippynn writes it"
 
 
 def test_hippynns_own_calculator_runs_what_was_saved(tmp_path: Path) -> None:

@@ -269,7 +269,8 @@ class _Run:
         decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
         with torch.no_grad():
             for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - decay)
+                if value.is_floating_point():  # other frameworks keep tables of whole numbers as parameters
+                    mean.lerp_(value, 1.0 - decay)
             for mine, statistic in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 mine.copy_(statistic)  # running statistics, where a network has them
 

@@ -107,7 +107,8 @@ def _residual_references(potential: Potential | None, training: Dataset) -> dict
     labels, elements = training.labels, training.elements
     numbers = torch.cat([torch.from_numpy(s.numbers.copy()) for s in training.structures])
     if potential is not None and labels.energy is not None:
-        first = next((p for p in potential.parameters()), torch.zeros(0, dtype=torch.float64))
+        own = (p for p in potential.parameters() if p.is_floating_point())
+        first = next(own, torch.zeros(0, dtype=torch.float64))
         said = labels.energy.new_zeros(len(training), dtype=torch.float64)
         for indices in training.batches(1024):
             batch, _ = training.batch(indices, potential.cutoff, dtype=first.dtype, device=str(first.device))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hesse import units
 from hesse.errors import LabelShapeError, RequestError, UnknownElementError, require_choice
@@ -82,6 +82,8 @@ class HippynnPotential(Adapter):
         self._species = [int(z) for z in encoders[0].species_set]
         self.elements = tuple(sorted(z for z in self._species if z != 0))
         self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length
+        self.register_state_dict_post_hook(_without_settings)
+        self.register_load_state_dict_pre_hook(_with_own_settings)
 
     @classmethod
     def from_file(
@@ -186,3 +188,17 @@ def _torch_kernels() -> Iterator[None]:
         yield
     finally:
         kernels.envsum = chosen
+
+
+def _without_settings(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """hippynn puts ε among the state of its layers, as a dictionary. Weights are tensors only: settings stay with the
+    graph (and its own `state_dict` has them)."""
+    for name in [name for name, value in state.items() if name.startswith(prefix) and not torch.is_tensor(value)]:
+        del state[name]
+
+
+def _with_own_settings(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights without settings are loaded with those that the graph has."""
+    for name, value in module.original.state_dict(prefix=f"{prefix}original.").items():  # type: ignore[union-attr]
+        if not torch.is_tensor(value):
+            state.setdefault(name, value)
