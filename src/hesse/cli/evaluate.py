@@ -48,9 +48,9 @@ def evaluate(
 
     from hesse.datasets import read_dataset
     from hesse.devices import require_device
+    from hesse.engines import make_potential
     from hesse.evaluation import assess, require_known_elements
     from hesse.files import require_target
-    from hesse.engines import make_potential
     from hesse.models import read_model_header
     from hesse.reports import error_tables, print_tables
 

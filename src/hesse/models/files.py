@@ -116,7 +116,8 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
 
 def _references_in(potential: Potential) -> set[str]:
     """Names of the element references among its tensors: float64 always."""
-    found = [name for name, module in potential.named_modules() if isinstance(module, ElementReferences)]
+    modules = potential.named_modules(remove_duplicate=False)  # one member may stand in several places
+    found = [name for name, module in modules if isinstance(module, ElementReferences)]
     return {f"{name}.energies" if name else "energies" for name in found}
 
 
