@@ -3,6 +3,7 @@
 from hesse.models.ani import Ani, AniConfig
 from hesse.models.build import ModelConfig, build_described, build_model, describe
 from hesse.models.compose import Ensemble, SumPotential, with_references
+from hesse.models.equivariant import Equivariant, EquivariantConfig
 from hesse.models.files import load_model, read_model_header, save_model
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.models.references import ElementReferences, fit_references
@@ -14,6 +15,8 @@ __all__ = [
     "AniConfig",
     "ElementReferences",
     "Ensemble",
+    "Equivariant",
+    "EquivariantConfig",
     "Hipnn",
     "HipnnConfig",
     "ModelConfig",

@@ -16,6 +16,7 @@ from torch import Tensor
 from hesse.errors import ConfigError, UnknownOptionError, nearest_name
 from hesse.models.ani import Ani, AniConfig
 from hesse.models.compose import Ensemble, SumPotential
+from hesse.models.equivariant import Equivariant, EquivariantConfig
 from hesse.models.hipnn import Hipnn, HipnnConfig
 from hesse.models.references import ElementReferences
 from hesse.models.zbl import Zbl, ZblConfig
@@ -27,6 +28,7 @@ DEFAULT_KIND = "hipnn"
 NETWORKS: dict[str, tuple[type, type[Potential]]] = {
     "hipnn": (HipnnConfig, Hipnn),
     "ani": (AniConfig, Ani),
+    "equivariant": (EquivariantConfig, Equivariant),
 }
 """Kinds of network that can be trained: configuration and class."""
 COMPOSED: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
@@ -43,7 +45,9 @@ def kind_of(config: Any) -> str:
 
 
 ModelConfig = Annotated[
-    Annotated[HipnnConfig, Tag("hipnn")] | Annotated[AniConfig, Tag("ani")],
+    Annotated[HipnnConfig, Tag("hipnn")]
+    | Annotated[AniConfig, Tag("ani")]
+    | Annotated[EquivariantConfig, Tag("equivariant")],
     Discriminator(kind_of),
 ]
 """The configuration of any network that can be trained, told apart by `kind` (without it: HIP-NN)."""

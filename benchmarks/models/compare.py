@@ -1,0 +1,297 @@
+"""Accuracy of networks against the time of their steps, on the same data with the same steps.
+
+    python benchmarks/models/compare.py OUT                                  # all own networks, tiny committed data
+    python benchmarks/models/compare.py OUT --data FOLDER --steps 6000 --seed 0 --seed 1
+    python benchmarks/models/compare.py OUT --data FOLDER --steps 6000 --model 'wide={"kind": "hipnn", "features": 128}'
+
+FOLDER holds `rtp-train.h5`, `rtp-validation.h5` and the sets that are judged by, as `benchmarks/reactions/build.py`
+writes them. Every network is trained by `hesse.train` with the defaults of its kind (options are JSON behind its name)
+on one stored product per structure, and judged on every test set by energies, forces, products and Hessians.
+
+The same command continues what was interrupted; a run that is complete is read from its folder. Several processes may
+share OUT when each is given other models or seeds (`--only train`); the last command, without it, gathers. Times are
+measured alternately, network by network, in one process on the same batches: processor and wall time, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+import hesse
+from hesse.curvature import evaluate
+from hesse.datasets import Dataset, read_dataset, with_pairs
+from hesse.evaluation import assess
+from hesse.files import write_aside
+from hesse.losses import Weights, weighted_loss
+from hesse.models import ModelConfig, build_model
+from hesse.reports.canvas import log_axis, panel, style, to_png
+from hesse.training import BatchConfig, TrainConfig
+from hesse.training.set_up import request_for
+
+TINY = Path(__file__).parents[1] / "reactions" / "tiny"
+OWN = ('hipnn={"kind": "hipnn"}', 'ani={"kind": "ani"}', 'equivariant={"kind": "equivariant"}')
+SCHEMES = {"E-F": Weights(hvp=0.0), "E-F-HVP": Weights()}
+SHOWN = ("energy_per_atom", "forces", "hvp", "hessian")
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2126")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network under a name."""
+
+    name: str
+    config: Any
+
+    @classmethod
+    def parse(cls, text: str) -> Contender:
+        """`NAME=JSON`. Raises ValueError, which says what is wrong."""
+        name, equals, options = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f'expected NAME={{"kind": ..., options}}, got {text!r}')
+        return cls(name, TypeAdapter(ModelConfig).validate_json(options))
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learned from, chosen by, and judged by."""
+
+    training: Dataset
+    validation: Dataset
+    tests: Mapping[str, Dataset]
+
+    @classmethod
+    def read(cls, folder: Path, train: Path | None, validation: Path | None, tests: Sequence[str]) -> Data:
+        """One stored product per structure for training (the first pair); tests as they are."""
+
+        def one_pair(path: Path) -> Dataset:
+            dataset = read_dataset(path)
+            return with_pairs(dataset, [0]) if len(dataset.labels.probes) > 1 else dataset
+
+        return cls(
+            one_pair(train or folder / "rtp-train.h5"),
+            one_pair(validation or folder / "rtp-validation.h5"),
+            {name: read_dataset(folder / f"{name}.h5") for name in tests},
+        )
+
+
+def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Namespace) -> None:
+    """The runs that are missing, one folder each, and their errors beside them."""
+    for seed in options.seed:
+        for contender in contenders:
+            folder = options.output / f"{contender.name}-seed{seed}"
+            config = TrainConfig(
+                model=contender.config, steps=options.steps, seed=seed, threads=options.threads,
+                batch=BatchConfig(structures=options.batch), validate_every=max(options.steps // 12, 1),
+            )  # fmt: skip
+            start = time.process_time()
+            result = hesse.train(data.training, data.validation, config, output=folder, quiet=options.quiet)
+            spent = time.process_time() - start
+            if (folder / "errors.json").exists():
+                continue
+            rows = []
+            for name, dataset in data.tests.items():
+                judged = assess(result.potential, dataset, name=name, by_tag=False)
+                rows += [row.to_json() for row in judged.rows]
+            write_json(
+                folder / "errors.json",
+                {
+                    "name": contender.name,
+                    "seed": seed,
+                    "steps": result.steps,
+                    "config": contender.config.model_dump(mode="json"),
+                    "parameters": sum(p.numel() for p in result.potential.parameters()),
+                    "wall_seconds": result.seconds,
+                    "processor_seconds": spent,
+                    "validation": dict(result.scores),
+                    "rows": rows,
+                },
+            )
+
+
+def step_times(contenders: Sequence[Contender], data: Data, structures: int, repeats: int) -> dict[str, Any]:
+    """Median time of one step, ms: `{network: {scheme: {"processor": ..., "wall": ...}}}`.
+
+    A step is batch, prediction, loss and its gradient; the optimiser's part is the same small one for all.
+    """
+    elements = data.training.elements
+    generator = torch.Generator().manual_seed(0)
+    models = {}
+    for contender in contenders:
+        torch.manual_seed(0)
+        models[contender.name] = build_model(contender.config, elements).float()
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for turn in range(repeats + 2):
+        chosen = torch.randperm(len(data.training), generator=generator)[:structures].tolist()
+        for name, model in models.items():
+            for scheme, weights in SCHEMES.items():
+                processor, wall = time.process_time(), time.perf_counter()
+                batch, labels = data.training.batch(chosen, model.cutoff, dtype=torch.float32, device="cpu")
+                predictions = evaluate(model, batch, request_for(labels, weights.model_dump()), create_graph=True)
+                weighted_loss(predictions, labels, weights)[0].backward()
+                spent = (1e3 * (time.process_time() - processor), 1e3 * (time.perf_counter() - wall))
+                model.zero_grad(set_to_none=True)
+                if turn >= 2:  # the first ones warm up
+                    found.setdefault((name, scheme), []).append(spent)
+    medians: dict[str, Any] = {name: {} for name in models}
+    for (name, scheme), times in found.items():
+        processor, wall = np.median(np.array(times), axis=0)
+        medians[name][scheme] = {"processor": float(processor), "wall": float(wall)}
+    return medians
+
+
+# --- gathering -------------------------------------------------------------------------------------------------------
+
+
+def gathered(contenders: Sequence[Contender], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per network, set and property: the mean RMSE over seeds, its spread, and the times of a step."""
+    times = json.loads((options.output / "times.json").read_text(encoding="utf-8"))
+    rows = []
+    for contender in contenders:
+        runs = [
+            json.loads((options.output / f"{contender.name}-seed{seed}" / "errors.json").read_text(encoding="utf-8"))
+            for seed in options.seed
+        ]
+        for first in runs[0]["rows"]:
+            if first["metric"] != "rmse":
+                continue
+            values = [
+                row["value"]
+                for run in runs
+                for row in run["rows"]
+                if all(row[key] == first[key] for key in ("dataset", "property", "metric"))
+            ]
+            rows.append(
+                {
+                    "name": contender.name,
+                    "parameters": runs[0]["parameters"],
+                    "steps": runs[0]["steps"],
+                    "seeds": len(runs),
+                    "dataset": first["dataset"],
+                    "property": first["property"],
+                    "rmse": float(np.mean(values)),
+                    "spread": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+                    "unit": first["unit"],
+                    "times": times[contender.name],
+                }
+            )
+    return rows
+
+
+def by_name(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for name in dict.fromkeys(row["name"] for row in rows):
+        yield name, [row for row in rows if row["name"] == name]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The results as Markdown: one line per network and set."""
+    lines = [
+        "| network | parameters | E-F / E-F-HVP step, ms | set | energy, meV/atom | forces, eV/Å | H v, eV/Å² "
+        "| Hessian, eV/Å² |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, mine in by_name(rows):
+        times = mine[0]["times"]
+        clock = " / ".join(f"{times[scheme]['processor']:.0f}" for scheme in SCHEMES)
+        for place, dataset in enumerate(dict.fromkeys(row["dataset"] for row in mine)):
+            values = {row["property"]: row for row in mine if row["dataset"] == dataset}
+            cells = [shown(values.get(prop)) for prop in SHOWN]
+            head = f"{name} | {mine[0]['parameters']:,} | {clock}" if place == 0 else "| |"
+            lines.append(f"| {head} | {dataset} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def shown(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    scale = 1e3 if row["property"] == "energy_per_atom" else 1.0
+    value, spread = scale * row["rmse"], scale * row["spread"]
+    return (f"{value:.3g}" if value < 999.5 else f"{value:.0f}") + ("" if math.isnan(spread) else f" ± {spread:.1g}")
+
+
+def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Hessian error against the time of an E-F-HVP step, one point per network and set."""
+    markers = "os^Dv"
+    with style():
+        canvas, axes = panel(5.4, 3.6)
+        sets = list(dict.fromkeys(row["dataset"] for row in rows))
+        chosen = [row for row in rows if row["property"] == "hessian"]
+        for colour, (name, mine) in zip(COLOURS * 4, by_name(chosen), strict=False):
+            x = [row["times"]["E-F-HVP"]["processor"] for row in mine]
+            axes.plot(x, [row["rmse"] for row in mine], color=colour, linewidth=0.8, zorder=1)
+            for row, place in zip(mine, x, strict=True):
+                marker = markers[sets.index(row["dataset"]) % len(markers)]
+                axes.plot([place], [row["rmse"]], marker, color=colour, markersize=6, zorder=2)
+            axes.annotate(
+                name, (x[0], max(row["rmse"] for row in mine)), (0, 6), textcoords="offset points",
+                ha="center", color=colour, fontsize=9,
+            )  # fmt: skip
+        for place, dataset in enumerate(sets):
+            axes.plot([], [], markers[place % len(markers)], color="#8a9199", label=dataset)
+        values = [row["rmse"] for row in chosen]
+        times = [row["times"]["E-F-HVP"]["processor"] for row in chosen]
+        axes.set_yscale("log")
+        axes.set_xlim(0, 1.2 * max(times))
+        axes.set_ylim(min(values) / 1.3, max(values) * 1.5)
+        log_axis(axes.yaxis, min(values), max(values))
+        axes.set_xlabel("one E-F-HVP step, ms of processor time")
+        axes.set_ylabel("Hessian RMSE, eV/Å²")
+        axes.legend()
+        to_png(canvas, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with write_aside(path) as aside:
+        Path(aside).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder of runs and results")
+    parser.add_argument("--data", type=Path, default=TINY, help="folder of the reaction benchmark (default: the tiny)")
+    parser.add_argument("--train", type=Path, help="another file to learn from")
+    parser.add_argument("--validation", type=Path, help="another file to choose the best step by")
+    parser.add_argument("--test", action="append", help="names of the sets to judge by (rtp-test, irc, nms)")
+    parser.add_argument("--model", action="append", help="NAME=JSON of a configuration (default: all own networks)")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", action="append", type=int)
+    parser.add_argument("--batch", type=int, default=16, help="structures of a step")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=15, help="steps timed of each network and scheme")
+    parser.add_argument("--only", choices=("train", "times"))
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(arguments)
+    options.seed = options.seed or [0]
+    try:
+        contenders = [Contender.parse(text) for text in options.model or OWN]
+    except ValueError as error:
+        parser.error(str(error))
+    torch.set_num_threads(options.threads)
+    options.output.mkdir(parents=True, exist_ok=True)
+    data = Data.read(options.data, options.train, options.validation, options.test or ["rtp-test", "irc", "nms"])
+    if options.only != "times":
+        train_all(contenders, data, options)
+    if options.only != "train":
+        times = step_times(contenders, data, options.batch, options.repeats)
+        write_json(options.output / "times.json", times)
+    if options.only is None:
+        rows = gathered(contenders, options)
+        write_json(options.output / "rows.json", rows)
+        text = table(rows)
+        (options.output / "table.md").write_text(text + "\n", encoding="utf-8")
+        figure(rows, options.output / "accuracy-time.png")
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

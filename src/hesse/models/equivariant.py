@@ -1,0 +1,238 @@
+"""A compact equivariant network: atoms send scalars and vectors, and products of what arrives carry the angles.
+
+Scalar and vector channels after PaiNN (Schütt, Unke, Gastegger, ICML 2021, arXiv 2102.03150); sums over neighbours up
+to l = 2 multiplied with each other as in moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153 (2016))
+and the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104 (2019)); radial functions of DimeNet (Gasteiger, Groß,
+Günnemann, ICLR 2020, arXiv 2003.03123).
+
+It is made for training on curvature, which differentiates three times. One fixed basis of radial functions times
+spherical components serves all layers, so that geometry is differentiated once and no tensor of all pairs times all
+features is ever made: a layer is a matrix product of that basis with the few channels that atoms send, and small dense
+weights after it. Nothing has a kink: the cutoff is smooth to third order and tensors are never divided by their length.
+
+Axes: atoms; k = neighbours of an atom; c = spherical components (1 of a scalar, 3 of a vector, 5 of l = 2); s = radial
+functions; channels = what is sent; features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hesse.models.references import ElementReferences
+from hesse.potential import Potential
+from hesse.smooth import masked_norm, smooth_cutoff
+from hesse.structures import Batch
+
+__all__ = ["Equivariant", "EquivariantConfig"]
+
+
+class EquivariantConfig(BaseModel):
+    """What an equivariant network is made of. Lengths in Å."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["equivariant"] = "equivariant"
+    l_max: Literal[1, 2] = Field(2, description="highest tensor order in what an atom sees of its neighbours' elements")
+    features: int = Field(64, ge=1, description="features per atom")
+    channels: int = Field(16, ge=1, description="scalars, and as many vectors, that an atom sends to its neighbours")
+    radial: int = Field(8, ge=1, le=64, description="radial functions")
+    layers: int = Field(2, ge=1, le=16, description="layers; all but the first carry messages between atoms")
+    cutoff: float = Field(5.0, gt=0, description="no interaction beyond")
+
+
+class PairBasis(nn.Module):
+    """`Y_c(r̂) sin(π s r/R)/r f(r)`: spherical components times the waves that vanish at the cutoff R."""
+
+    _waves: Float[Tensor, "s 1"]
+
+    def __init__(self, config: EquivariantConfig) -> None:
+        super().__init__()
+        self.cutoff, self.l_max = config.cutoff, config.l_max
+        waves = torch.arange(1, config.radial + 1, dtype=torch.float64)[:, None] * (math.pi / config.cutoff)
+        self.register_buffer("_waves", waves, persistent=False)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms c s k"]:
+        """The basis for every pair; zero in unused places and beyond the cutoff."""
+        vectors, mask = batch.pair_vectors(), batch.neighbour_mask
+        distance = masked_norm(vectors, mask, fill=self.cutoff)
+        inverse = 1.0 / distance
+        envelope = smooth_cutoff(distance, self.cutoff) * mask * inverse * math.sqrt(8.0 / self.cutoff)
+        radial = torch.sin(self._waves.to(distance.dtype) * distance[:, None]) * envelope[:, None]
+        angular = components(vectors * inverse[..., None], self.l_max)
+        return angular[:, :, None] * radial[:, None]
+
+
+def components(unit: Float[Tensor, "atoms k 3"], l_max: int) -> Float[Tensor, "atoms c k"]:
+    """1; x, y, z; xy, xz, yz, x² − y², 3z² − 1: real spherical harmonics whose squares sum to 2l + 1."""
+    x, y, z = unit.unbind(-1)
+    one, two = math.sqrt(3.0), math.sqrt(15.0)
+    parts = [torch.ones_like(x), one * x, one * y, one * z]
+    if l_max == 2:
+        squares = [(0.5 * two) * (x * x - y * y), (0.5 * math.sqrt(5.0)) * (3.0 * z * z - 1.0)]
+        parts += [two * x * y, two * x * z, two * y * z, *squares]
+    return torch.stack(parts, dim=1)
+
+
+def applied(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]) -> Float[Tensor, "atoms 3 f"]:
+    """The symmetric traceless matrix that five components stand for, times a vector."""
+    xy, xz, yz, difference, axial = matrix.unbind(1)
+    x, y, z = vector.unbind(1)
+    third = axial * (1.0 / math.sqrt(3.0))
+    return torch.stack(
+        [
+            (difference - third) * x + xy * y + xz * z,
+            xy * x - (difference + third) * y + yz * z,
+            xz * x + yz * y + 2.0 * third * z,
+        ],
+        dim=1,
+    )
+
+
+def softened(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
+    """`t/(1 + |t|²)^¼`: the same direction, and a length that grows like a square root. Smooth everywhere, at zero too;
+    products of several tensors then stay tame where atoms come close."""
+    return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).pow(-0.25)
+
+
+class Arrivals(nn.Module):
+    """Sums over neighbours of basis times what they send, mixed to features: scalars, vectors, and for l = 2 matrices.
+
+    A sent vector contributes along itself, and by its part towards the receiver as a scalar.
+    """
+
+    def __init__(self, config: EquivariantConfig, scalars: int, vectors: int, l_max: int) -> None:
+        super().__init__()
+        self.radial, self.scalars, self.vectors, self.l_max = config.radial, scalars, vectors, l_max
+        width = config.radial * (scalars + vectors)
+        self.to_scalar = mixing(width, config.features)
+        self.to_vector = mixing(width, config.features)
+        self.to_matrix = mixing(config.radial * scalars, config.features) if l_max == 2 else None
+
+    def forward(
+        self,
+        basis: Float[Tensor, "atoms c s k"],
+        neighbours: Int[Tensor, "atoms k"],
+        sent: Float[Tensor, "atoms channels"],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features of every atom: scalars `[atoms, f]`, vectors `[atoms, 3, f]`, matrices `[atoms, 5, f]`.
+
+        `sent` holds the scalars, then x, y and z of the vectors.
+        """
+        atoms, k = neighbours.shape
+        c, s, g = 1 + 3 + (5 if self.l_max == 2 else 0), self.radial, self.scalars
+        received = sent.index_select(0, neighbours.reshape(-1)).reshape(atoms, k, -1)
+        sums = torch.bmm(basis[:, :c].reshape(atoms, c * s, k), received).reshape(atoms, c, s, -1)
+        scalar, vector = sums[:, 0, :, :g], sums[:, 1:4, :, :g]
+        if self.vectors:
+            of_vectors = sums[:, :4, :, g:].reshape(atoms, 4, s, 3, self.vectors)
+            towards = of_vectors[:, 1, :, 0] + of_vectors[:, 2, :, 1] + of_vectors[:, 3, :, 2]
+            scalar = torch.cat([scalar, towards], dim=-1)
+            vector = torch.cat([vector, of_vectors[:, 0].transpose(1, 2)], dim=-1)
+        matrix = None if self.to_matrix is None else self.to_matrix(sums[:, 4:, :, :g].reshape(atoms, 5, -1))
+        return self.to_scalar(scalar.reshape(atoms, -1)), self.to_vector(vector.reshape(atoms, 3, -1)), matrix
+
+
+def mixing(inputs: int, outputs: int) -> nn.Linear:
+    """Dense weights without bias that keep values of order one."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=inputs**-0.5)
+    return linear
+
+
+class Layer(nn.Module):
+    """What arrives becomes invariants, these new scalar features, and gates for new vector features."""
+
+    def __init__(self, config: EquivariantConfig, elements: int, place: int) -> None:
+        super().__init__()
+        first, self.last = place == 0, place == config.layers - 1
+        f, channels = config.features, config.channels
+        self.l_max = config.l_max if first else 1
+        width = elements if first else f
+        self.send_scalars = None if first else nn.Linear(f, channels, bias=False)
+        self.send_vectors = None if first else nn.Linear(f, channels, bias=False)
+        self.arrivals = Arrivals(config, elements if first else channels, 0 if first else channels, self.l_max)
+        self.own = nn.Linear(width, f)
+        self.hidden = nn.Linear((2 if self.l_max == 1 else 4) * f, f)
+        self.out = nn.Linear(f, f)
+        self.gates = None if self.last else nn.Linear(f, f * self.l_max)
+        self.keep_vectors = None if first or self.last else nn.Linear(f, f, bias=False)
+
+    def forward(
+        self,
+        basis: Float[Tensor, "atoms c s k"],
+        neighbours: Int[Tensor, "atoms k"],
+        scalars: Float[Tensor, "atoms in"],
+        vectors: Float[Tensor, "atoms 3 f"] | None,
+    ) -> tuple[Float[Tensor, "atoms f"], Float[Tensor, "atoms 3 f"] | None]:
+        """New scalar and vector features of every atom (no vectors after the last layer)."""
+        sent = scalars
+        if self.send_scalars is not None and self.send_vectors is not None:
+            sent = torch.cat([self.send_scalars(scalars), self.send_vectors(vectors).flatten(1)], dim=1)
+        scalar, vector, matrix = self.arrivals(basis, neighbours, sent)
+        vector = softened(vector)
+        invariants = [scalar + self.own(scalars), vector.square().sum(1)]
+        turned = None
+        if matrix is not None:
+            matrix = softened(matrix)
+            turned = applied(matrix, vector)
+            invariants += [matrix.square().sum(1), (vector * turned).sum(1)]
+        hidden = nn.functional.silu(self.hidden(torch.cat(invariants, dim=1)))
+        new = self.out(hidden)
+        if vectors is not None:  # not in the first layer, whose scalars are elements
+            new = new + scalars
+        if self.gates is None:
+            return new, None
+        gates = self.gates(hidden).reshape(len(new), self.l_max, -1)
+        result = vector * gates[:, :1]
+        if turned is not None:
+            result = result + turned * gates[:, 1:]
+        if self.keep_vectors is not None:
+            result = result + self.keep_vectors(vectors)
+        return new, result
+
+
+class Equivariant(Potential):
+    """The compact equivariant network.
+
+    The first layer sees the elements around every atom up to l = 2, every further one the scalars and vectors that
+    neighbours made of theirs. The energy of an atom is its element's reference plus a linear function of its last
+    features. References are float64 and are no parameters of the optimiser: fit them with
+    `hesse.models.fit_references`.
+    """
+
+    def __init__(
+        self,
+        config: EquivariantConfig,
+        elements: tuple[int, ...],
+        references: Float[Tensor, "elements"] | None = None,
+    ) -> None:
+        """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
+        super().__init__()
+        self.config, self.cutoff = config, config.cutoff
+        self.references = ElementReferences(elements, references)
+        self.elements = self.references.elements
+        self.basis = PairBasis(config)
+        self.layers = nn.ModuleList(Layer(config, len(self.elements), place) for place in range(config.layers))
+        self.readout = nn.Linear(config.features, 1)
+        with torch.no_grad():
+            self.readout.weight.mul_(0.5)
+            self.readout.bias.zero_()
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Atomic energies, eV, float64 (computed in the network's own type)."""
+        basis = self.basis(batch)
+        scalars, vectors = self.references.one_hot(batch.numbers, batch.positions.dtype), None
+        for layer in self.layers:
+            scalars, vectors = layer(basis, batch.neighbours, scalars, vectors)
+        return self.references(batch) + self.readout(scalars)[:, 0]
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`."""
+        self.references.shift_elements(shifts)
