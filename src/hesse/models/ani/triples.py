@@ -1,4 +1,4 @@
-"""Pairs of near neighbours of an atom: a short neighbour list of its own, and sums over it."""
+"""Pairs of near neighbours of an atom, found in a neighbour list with a shorter cutoff of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Triples", "find_triples", "sum_products"]
+__all__ = ["Triples", "find_triples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +68,3 @@ def find_triples(
     high = torch.maximum(element[row, one], element[row, two])
     of_elements = low * (2 * elements - low - 1) // 2 + high  # row `low` of an upper triangle begins there
     return Triples(flat, kept, (row * most + one) * most + two, row * pairs + of_elements, rows * pairs)
-
-
-def sum_products(
-    first: Float[Tensor, "triples a"], second: Float[Tensor, "triples b"], group: Int[Tensor, "triples"], groups: int
-) -> Float[Tensor, "groups a*b"]:
-    """Sums over the triples of each group of all products of a number in `first` with one in `second`."""
-    width = first.shape[1] * second.shape[1]
-    products = (first[:, :, None] * second[:, None]).reshape(len(group), width)
-    return products.new_zeros(groups, width).index_add(0, group, products)
