@@ -20,6 +20,7 @@ from hesse.errors import FileFormatError, HesseError, RequestError, UnitError, U
 from hesse.losses import weighted_loss
 from hesse.models import SumPotential, load_weights
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
+from hesse.models.adapters.hippynn_kernels import environments
 from hesse.structures import Labels, Request, Structure, collate
 from hesse.structures.conversion import to_ase
 from hesse.training import TrainConfig, train
@@ -107,6 +108,29 @@ def test_its_own_kernels_give_the_same_one_direction_at_a_time() -> None:
     own.batched_gradients = True
     with pytest.raises(RuntimeError, match="vmap"):  # why the mark is there
         evaluate(own, batch, request)
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 2, 5], [0, 0, 1], [0, 0], [4]])
+def test_sums_over_neighbours_are_hippynns(counts: list[int]) -> None:
+    first = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    second = torch.randint(len(counts), first.shape)
+    sensitivities = torch.randn(len(first), 4, dtype=torch.float64)
+    features = torch.randn(len(counts), 3, dtype=torch.float64)
+    expected = hippynn.custom_kernels.env_pytorch.envsum(sensitivities, features, first, second)
+    torch.testing.assert_close(environments(sensitivities, features, first, second), expected, rtol=0, atol=1e-14)
+
+
+def test_atoms_without_neighbours() -> None:
+    made = hippynn_graph(2)
+    potential = HippynnPotential(made.graph, energy_unit="ev")
+    structures = [atom(1), atom(8)]
+    batch = collate(structures, potential.cutoff)
+    labels = evaluate(potential, batch, Request(probes=torch.randn(2, 2, 3, dtype=torch.float64), **EVERYTHING))  # type: ignore[arg-type]
+    expected = made.graph(torch.tensor([[1], [8]]), torch.zeros(2, 1, 3, dtype=torch.float64))[0][:, 0]
+    torch.testing.assert_close(labels.energy, expected.detach(), rtol=0, atol=1e-12)
+    for value in (labels.forces, labels.hvp, labels.hessian):
+        assert value is not None
+        assert float(value.abs().max()) == 0.0
 
 
 def test_an_energy_that_is_not_split_into_atoms() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +24,7 @@ from hesse.models.adapters.hippynn_graphs import (
     load_graph,
     plan,
 )
+from hesse.models.adapters.hippynn_kernels import matrix_kernels
 from hesse.models.adapters.hippynn_weights import hipnn_from_hippynn
 from hesse.models.adapters.layouts import edges, padded
 from hesse.smooth import norm
@@ -38,14 +38,15 @@ class HippynnPotential(Adapter):
     go through the same batch whichever of hippynn's finders the graph was built with.
 
     hippynn's compiled kernels cannot be differentiated along several directions at once, and compile for tens of
-    seconds first. With `kernels="torch"` its plain torch operations are used instead, which give the same numbers.
+    seconds first. Its messages are therefore summed by matrix products here, which give the same numbers, unless
+    `kernels="own"`; derivatives along several directions are then taken one at a time.
 
     Args:
         model: a `GraphModule`, a `Predictor`, or an energy node; it is trained in place.
         energy_unit: what its energies are in (hippynn does not record it; its examples use kcal/mol).
         length_unit: what its coordinates are in.
         energy: name of the node that is the energy, where the graph has several.
-        kernels: "torch", or "own" for those that `hippynn.set_custom_kernels` has chosen (less memory on GPUs).
+        kernels: "matrix", or "own" for those that `hippynn.set_custom_kernels` has chosen (less memory on GPUs).
 
     Raises:
         RequestError: no graph, no energy, or one that needs inputs other than species, positions and cell.
@@ -62,11 +63,11 @@ class HippynnPotential(Adapter):
         energy_unit: str,
         length_unit: str = "angstrom",
         energy: str | None = None,
-        kernels: Literal["torch", "own"] = "torch",
+        kernels: Literal["matrix", "own"] = "matrix",
     ) -> None:
         super().__init__()
         self._energy, self._length = units.energy_unit(energy_unit), units.length_unit(length_unit)
-        self._own_kernels = require_choice(kernels, ("torch", "own"), "choice of kernels") == "own"
+        self._own_kernels = require_choice(kernels, ("matrix", "own"), "choice of kernels") == "own"
         self.batched_gradients = not self._own_kernels
         hippynn = import_hippynn()
         self.original: Any
@@ -128,7 +129,7 @@ class HippynnPotential(Adapter):
             LabelShapeError: the graph gives several energies at once.
         """
         values = self._given(batch)
-        with nullcontext() if self._own_kernels else _torch_kernels():
+        with nullcontext() if self._own_kernels else matrix_kernels():
             for node, parents in self._plan.steps:
                 values[node] = self.original.get_module(node)(*(values[parent] for parent in parents))
         target = self._plan.target
@@ -175,19 +176,6 @@ class HippynnPotential(Adapter):
         with torch.no_grad():
             for number, shift in shifts.items():
                 weight[0, self._species.index(number) - 1] += shift / self._energy
-
-
-@contextmanager
-def _torch_kernels() -> Iterator[None]:
-    """hippynn's message passing in plain torch operations, while a graph is evaluated; then as the user chose it."""
-    import_hippynn()
-    kernels: Any = sys.modules["hippynn.custom_kernels"]
-    chosen = kernels.envsum
-    kernels.envsum = kernels.env_pytorch.envsum
-    try:
-        yield
-    finally:
-        kernels.envsum = chosen
 
 
 def _without_settings(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
