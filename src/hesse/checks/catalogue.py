@@ -37,7 +37,7 @@ class Check:
         except Exception as error:  # the potential is somebody else's code
             lines = [line for line in str(error).splitlines() if line.strip()]
             found = Finding("fail", detail=f"{type(error).__name__}: {lines[0] if lines else ''}".strip())
-        message = f"{found.detail}. {self.means}" if found.status == "fail" else found.detail
+        message = f"{found.detail.rstrip('.')}. {self.means}" if found.status == "fail" else found.detail
         return CheckResult(self.name, found.status, found.value, found.limit, found.bound, message)
 
     def blocked(self, by: str) -> CheckResult:
@@ -45,9 +45,8 @@ class Check:
         return CheckResult(self.name, "skip", None, None, "<=", f"not measured: {by} failed")
 
 
-SOUND = ("energy", "determinism", "second-derivatives")
+SOUND = ("energy", "determinism", "second-derivatives", "double")
 """What every question about the curvature of one structure needs."""
-EXACT = (*SOUND, "double")
 WHOLE = (*SOUND, "traps")
 """What questions about batches need: there, structures of other sizes fill places with zeros."""
 
@@ -81,7 +80,7 @@ CHECKS: tuple[Check, ...] = (
         "double",
         "float64 is float64 throughout",
         numerics.check_double,
-        ("energy", "determinism"),
+        ("energy", "determinism", "second-derivatives"),
         "Something inside works in float32 (.float(), a float32 constant, a kernel): derivatives carry its noise, and "
         "finite differences cannot judge them. Take the type from batch.positions. With --dtype float32 the other "
         "checks run with wider limits.",
@@ -103,10 +102,18 @@ CHECKS: tuple[Check, ...] = (
         "(hesse.smooth.masked_norm, norm), and avoid acos and atan2 where they have kinks.",
     ),
     Check(
+        "batch",
+        "a batch answers as single structures do",
+        symmetries.check_batch,
+        WHOLE,
+        "Structures of a batch influence each other: training fits noise that depends on the order of the data. Use "
+        "batch.owner, n_atoms and neighbours; no normalisation over the batch.",
+    ),
+    Check(
         "energy-slope",
         "forces are −∂E (finite differences)",
         orders.check_energy_slope,
-        EXACT,
+        SOUND,
         "The forces are not the slope of the energy: dynamics does not conserve it, and energy and force labels pull "
         "against each other. Look for detach(), no_grad(), a custom backward, or forces from a head of their own.",
     ),
@@ -114,7 +121,7 @@ CHECKS: tuple[Check, ...] = (
         "force-slope",
         "H v is −∂F (finite differences)",
         orders.check_force_slope,
-        EXACT,
+        SOUND,
         "H v as autograd gives it is not the curvature of this potential: training on it would fit a wrong quantity, "
         "silently. Look for a detach() or a custom backward, and for kernels whose double backward drops terms.",
     ),
@@ -130,7 +137,7 @@ CHECKS: tuple[Check, ...] = (
         "closed-loop",
         "no work around a closed loop",
         orders.check_closed_loop,
-        (*EXACT, "smooth"),
+        (*WHOLE, "batch"),
         "The forces are those of no energy surface at all: a molecule gains energy by going round in a circle. Look "
         "for detach() in forward(), or for forces predicted directly.",
     ),
@@ -138,7 +145,7 @@ CHECKS: tuple[Check, ...] = (
         "parameter-gradient",
         "∂|Hv − y|²/∂θ is right (3x, finite differences in θ)",
         orders.check_parameter_gradient,
-        EXACT,
+        SOUND,
         "A step of training on H v would go the wrong way, or cannot be taken. Every operation needs three backward "
         "passes: look for custom functions, fused attention, TorchScript, and inner gradients without create_graph.",
     ),
@@ -146,7 +153,7 @@ CHECKS: tuple[Check, ...] = (
         "smooth",
         "no jump of E, F, H, T along a path",
         smoothness.check_smooth,
-        (*EXACT, "traps"),
+        (*WHOLE, "batch"),
         "Where forces jump, the curvature that autograd sees misses the jump (all of it, in a network of ReLU or abs): "
         "H v labels cannot be fitted. Use smooth activations (softplus, SiLU) and cutoffs (hesse.smooth), no "
         "clamp, max, sort or nearest-neighbour choice.",
@@ -155,7 +162,7 @@ CHECKS: tuple[Check, ...] = (
         "cutoff",
         "no jump of E, F, H, T where an atom crosses the cutoff",
         smoothness.check_cutoff,
-        (*EXACT, "traps"),
+        (*WHOLE, "batch"),
         "Labels of structures on the two sides contradict each other, and searches and dynamics meet a step. Use a "
         "cutoff function whose first three derivatives vanish (hesse.smooth.smooth_cutoff).",
     ),
@@ -206,14 +213,6 @@ CHECKS: tuple[Check, ...] = (
         "drops terms.",
     ),
     Check(
-        "batch",
-        "a batch answers as single structures do",
-        symmetries.check_batch,
-        WHOLE,
-        "Structures of a batch influence each other: training fits noise that depends on the order of the data. Use "
-        "batch.owner, n_atoms and neighbours; no normalisation over the batch.",
-    ),
-    Check(
         "neighbour-list",
         "neighbours listed beyond the cutoff change nothing",
         symmetries.check_neighbour_list,
@@ -241,7 +240,7 @@ CHECKS: tuple[Check, ...] = (
         "stress",
         "stress is the slope under strain (finite differences)",
         periodic.check_stress,
-        (*EXACT, "periodic"),
+        (*WHOLE, "periodic"),
         "Cells relax to wrong volumes. The energy must be differentiable in batch.cell: no detach(), and shifts times "
         "the cell taken inside forward().",
     ),
@@ -265,7 +264,7 @@ CHECKS: tuple[Check, ...] = (
         "float32",
         "H v in float32 against float64",
         numerics.check_float32,
-        EXACT,
+        SOUND,
         "Rounding in float32 is larger than the noise of good curvature labels. Train with dtype: float64, or look for "
         "differences of large numbers inside the potential.",
     ),

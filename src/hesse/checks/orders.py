@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from torch import Tensor, nn
 
+from hesse.checks.differences import STEPS, extrapolated
 from hesse.checks.result import Finding, judged, note, skipped
 from hesse.checks.subject import Subject, directions, relative_error
 from hesse.curvature import evaluate
@@ -24,10 +25,9 @@ __all__ = [
     "check_second_derivatives",
 ]
 
-STEPS = (0.004, 0.002, 0.001)
-"""Å (and, for parameters, fractions of their size): each half of the one before, for Romberg's extrapolation."""
 LOOP_RADIUS = 0.05
-LOOP_POINTS = 32
+LOOP_POINTS = (24, 48)
+LOOP_LIMIT = 1e-5
 NEEDS_DOUBLE = "finite differences need float64"
 
 
@@ -51,8 +51,8 @@ def check_energy_slope(subject: Subject) -> Finding:
         along = line / np.abs(line).max()
         answer = subject.ask([structure])
         points = _displaced(structure, along)
-        energies = subject.ask(points, together=True).energy
-        slope, order = _extrapolated(energies[::2], energies[1::2], -np.sum(answer.forces[0] * along))
+        energies = subject.ask(points).energy
+        slope, order = extrapolated(energies[::2], energies[1::2], -np.sum(answer.forces[0] * along))
         # A slope can vanish by accident; the size of the forces cannot.
         size = float(np.linalg.norm(answer.forces[0]) * np.linalg.norm(along) / np.sqrt(along.size))
         errors.append(relative_error(slope, np.array(-np.sum(answer.forces[0] * along)), size))
@@ -70,8 +70,8 @@ def check_force_slope(subject: Subject) -> Finding:
     for structure, line in zip(subject.molecules, directions(subject.molecules, seed=3), strict=True):
         along = line / np.abs(line).max()
         product = subject.ask([structure], [along]).hvp[0]
-        forces = subject.ask(_displaced(structure, along), together=True).forces
-        slope, order = _extrapolated(-np.array(forces[::2]), -np.array(forces[1::2]), product)
+        forces = subject.ask(_displaced(structure, along)).forces
+        slope, order = extrapolated(-np.array(forces[::2]), -np.array(forces[1::2]), product)
         errors.append(relative_error(slope, product))
         orders.append(order)
     return judged(_largest(errors), 1e-5, f"H v against −∂F: central differences converge with order {_range(orders)}")
@@ -93,20 +93,30 @@ def check_closed_loop(subject: Subject) -> Finding:
     """The work of the forces around a small circle in configuration space, which is zero for every energy surface."""
     if subject.dtype != torch.float64:
         return skipped(NEEDS_DOUBLE)
-    values = []
-    angles = 2 * np.pi * np.arange(LOOP_POINTS) / LOOP_POINTS
     first, second = directions(subject.molecules, seed=6), directions(subject.molecules, seed=7)
+    values, hidden = [], False
     for structure, a, b in zip(subject.molecules, first, second, strict=True):
         a, b = a / np.abs(a).max(), b / np.abs(b).max()
-        places = structure.positions + LOOP_RADIUS * (
-            np.cos(angles)[:, None, None] * a + np.sin(angles)[:, None, None] * b
-        )
-        tangents = -np.sin(angles)[:, None, None] * a + np.cos(angles)[:, None, None] * b
-        forces = np.array(subject.ask([structure.moved(p) for p in places], together=True).forces)
-        work = np.sum(forces * tangents, axis=(1, 2))
-        # The trapezoid rule converges exponentially for a smooth periodic function.
-        values.append(abs(work.mean()) / np.sqrt(np.mean(np.sum(forces**2, axis=(1, 2)) * np.sum(tangents**2, (1, 2)))))
-    return judged(_largest(values), 1e-5, "work around a closed circle, relative to |F| times its length")
+        coarse, fine = (_work(subject, structure, a, b, points) for points in LOOP_POINTS)
+        # On smooth forces the rule converges exponentially; where they jump, what it gives is its own error.
+        if fine > LOOP_LIMIT and abs(fine - coarse) > 0.01 * fine:
+            hidden = True
+        else:
+            values.append(fine)
+    if hidden and _largest(values) <= LOOP_LIMIT:
+        return note("the forces jump on the loop, which hides its work")
+    return judged(_largest(values), LOOP_LIMIT, "work around a closed circle, relative to |F| times its length")
+
+
+def _work(subject: Subject, structure: Structure, a: Float[Array, "n 3"], b: Float[Array, "n 3"], points: int) -> float:
+    """Work around the circle spanned by a and b, by the trapezoid rule, over |F| times its length (both root mean
+    squares)."""
+    angles = (2 * np.pi * np.arange(points) / points)[:, None, None]
+    places = structure.positions + LOOP_RADIUS * (np.cos(angles) * a + np.sin(angles) * b)
+    tangents = np.cos(angles) * b - np.sin(angles) * a
+    forces = np.array(subject.ask([structure.moved(p) for p in places], together=True).forces)
+    scale = np.sqrt(np.mean(np.sum(forces**2, axis=(1, 2))) * np.mean(np.sum(tangents**2, axis=(1, 2))))
+    return float(abs(np.mean(np.sum(forces * tangents, axis=(1, 2)))) / scale)
 
 
 def check_parameter_gradient(subject: Subject) -> Finding:
@@ -141,13 +151,13 @@ def check_parameter_gradient(subject: Subject) -> Finding:
         np.sqrt(sum(float((g * d).square().sum()) for g, d in zip(gradients, line, strict=True) if g is not None))
     )
     losses = _losses_along(parameters, line, lambda: loss(False))
-    found, order = _extrapolated(losses[::2], losses[1::2], np.array(slope))
+    found, order = extrapolated(losses[::2], losses[1::2], np.array(slope))
     if slope == 0 and np.all(losses == losses[0]):
         return note("H v does not depend on any parameter: curvature labels teach this potential nothing")
     return judged(
         relative_error(found, np.array(slope), size or None),
         1e-5,
-        f"gradient of an H v loss: central differences converge with order {order:.1f}",
+        f"gradient of an H v loss: central differences converge with order {_range([order])}",
     )
 
 
@@ -185,23 +195,10 @@ def _displaced(structure: Structure, along: Float[Array, "n 3"]) -> list[Structu
     return [structure.moved(structure.positions + sign * h * along) for h in STEPS for sign in (1.0, -1.0)]
 
 
-def _extrapolated(
-    plus: Float[Array, "steps *any"], minus: Float[Array, "steps *any"], exact: Float[Array, "*any"]
-) -> tuple[Float[Array, "*any"], float]:
-    """Romberg's extrapolation of central differences to step zero, and the order with which the differences approach
-    `exact` (2 for a smooth function; NaN where they agree to rounding)."""
-    steps = np.array(STEPS).reshape(-1, *[1] * (plus.ndim - 1))
-    central = (plus - minus) / (2 * steps)
-    gaps = [float(np.abs(c - exact).max()) for c in central]
-    order = float(np.log2(gaps[0] / gaps[1])) if min(gaps) > 0 else np.nan
-    once = (4 * central[1:] - central[:-1]) / 3
-    return (16 * once[1] - once[0]) / 15, order
-
-
 def _largest(values: Sequence[float]) -> float:
     return float(np.max(values, initial=0.0))
 
 
 def _range(orders: Sequence[float]) -> str:
-    low, high = min(orders), max(orders)
-    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
+    low, high = (f"{round(value, 1) + 0.0:.1f}" for value in (min(orders), max(orders)))
+    return low if low == high else f"{low} to {high}"

@@ -49,17 +49,19 @@ def check_potential(
     subject = prepare(potential, structures, dtype=dtype, device=device)
     results: list[CheckResult] = []
     bad: set[str] = set()
-    for check in needed:
-        stopped_by = next((name for name in check.needs if name in bad), None)
-        if stopped_by is None:
-            told(check)
-            result = check.answer(subject)
-        else:
-            result = check.blocked(_root(stopped_by, results))
-        if result.status == "fail" or stopped_by is not None:
-            bad.add(check.name)
-        if check.name in names or result.status == "fail":
-            results.append(result)
+    with torch.random.fork_rng(devices=[]):  # a potential that draws random numbers must not change its owner's
+        torch.manual_seed(0)
+        for check in needed:
+            stopped_by = next((name for name in check.needs if name in bad), None)
+            if stopped_by is None:
+                told(check)
+                result = check.answer(subject)
+            else:
+                result = check.blocked(_root(stopped_by, results))
+            if result.status == "fail" or stopped_by is not None:
+                bad.add(check.name)
+            if check.name in names or result.status == "fail":
+                results.append(result)
     return results
 
 

@@ -1,7 +1,7 @@
 """Jumps of the energy and its derivatives along a path, found by halving intervals.
 
-Across an interval of width w a continuous function changes by an amount that falls with w; a jump stays. Intervals where
-one may hide are those where the change departs most from that of their neighbours.
+Across an interval of width w a continuous function changes by an amount that falls with w; a jump stays. Intervals
+where one may hide are those where the change departs most from that of their neighbours.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from hesse.checks.subject import Subject
 from hesse.potential import Potential
 from hesse.structures import Batch, Structure
 
-__all__ = ["ORDERS", "Jump", "Path", "find_jumps"]
+__all__ = ["Jump", "Path", "find_jumps"]
 
-ORDERS = ("energy", "forces", "curvature", "third derivative")
-HALVINGS = 20
+HALVINGS = 16
 COMPARED = 5
 """The change across the last interval is compared with that this many halvings earlier: a continuous function falls by
 2⁵, a jump stays."""
@@ -52,7 +51,14 @@ class Path:
 
 @dataclass(frozen=True)
 class Jump:
-    """Attributes: order: place in `ORDERS`; place: Å; size: eV, eV/Å, ...; relative: to the quantity's size."""
+    """A jump.
+
+    Attributes:
+        order: 0 of the energy, 1 of the forces, 2 of `H v`, 3 of the third derivative.
+        place: on the path, Å.
+        size: largest component, eV/Å^order.
+        relative: to how far the quantity varies along the path.
+    """
 
     order: int
     place: float

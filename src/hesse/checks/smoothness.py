@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 
 from hesse.checks.result import Finding, skipped
 from hesse.checks.samples import built
-from hesse.checks.scan import ORDERS, Jump, Path, find_jumps
+from hesse.checks.scan import Jump, Path, find_jumps
 from hesse.checks.subject import Subject, directions
 from hesse.structures import Structure
 
@@ -23,6 +23,7 @@ BEYOND = 0.5
 NEARBY = 1e-3
 """A jump this close (Å) to a distance equal to the cutoff is the cutoff's."""
 CLASSES = ("C⁻¹", "C⁰", "C¹", "C²")
+JUMPS = ("energy jumps", "forces jump", "curvature jumps", "third derivative jumps")
 UNITS = ("eV", "eV/Å", "eV/Å²", "eV/Å³")
 HIDDEN = 6.0
 """Å; how far an atom is dragged where the potential states no cutoff."""
@@ -70,7 +71,7 @@ def _told(jumps: Sequence[Jump], where: str) -> Finding:
         return Finding("pass", 3.0, 2.0, "energy, forces, curvature and third derivative are continuous", ">=")
     jump = min(jumps, key=lambda j: j.order)
     detail = (
-        f"{CLASSES[jump.order]}: the {ORDERS[jump.order]} jumps by "
+        f"{CLASSES[jump.order]}: the {JUMPS[jump.order]} by "
         f"{jump.size:.2g} {UNITS[jump.order]} ({jump.relative:.1g} of its range) {where}"
     )
     return Finding("info" if jump.order == 3 else "fail", float(jump.order - 1), 2.0, detail, ">=")

@@ -1,0 +1,118 @@
+"""Every planted fault fails the checks it should, and no others."""
+
+from __future__ import annotations
+
+import faulty
+import pytest
+
+from hesse.checks import CHECKS, CheckResult, check_potential
+
+FAILS: dict[str, set[str]] = {
+    "Healthy": set(),
+    "OldStyleDeclared": set(),
+    "CubicCutoff": set(),
+    "HardCutoff": {"cutoff"},
+    "KinkCutoff": {"cutoff"},
+    "CosineCutoff": {"cutoff"},
+    "HiddenCutoff": {"smooth"},
+    "TrustsList": {"cutoff", "neighbour-list"},
+    # A step through parameter space crosses kinks too.
+    "Relu": {"smooth", "parameter-gradient"},
+    "Absolute": {"smooth", "parameter-gradient"},
+    "BareNorm": {"second-derivatives", "traps"},
+    # What is cut out of the graph is missing from every derivative.
+    "Detached": {"energy-slope", "force-slope", "closed-loop", "parameter-gradient", "stress"},
+    "WrongBackward": {"energy-slope", "stress"},
+    "DroppedSecond": {"force-slope", "parameter-gradient"},
+    "LopsidedSecond": {"force-slope", "hessian-symmetry", "parameter-gradient"},
+    # PyTorch's own guard does not speak: torch.autograd.grad never reaches it on the way to the positions.
+    "OnceDifferentiable": {"force-slope", "parameter-gradient"},
+    "NoDoubleBackward": {"second-derivatives", "traps"},
+    "DroppedParameter": {"parameter-gradient"},
+    "OldStyle": {"several-probes"},
+    "Anchored": {"translation", "sum-rule", "extensive", "periodic"},
+    "Field": {"rotation", "mirror", "rotation-rule"},
+    "Handed": {"mirror"},
+    "Ordered": {"permutation", "extensive", "periodic"},
+    "Averaging": {"extensive", "periodic"},
+    "Mixing": {"batch"},
+    "NoLattice": {"periodic"},
+    "FrozenCell": {"stress"},
+    "Dropout": {"training-mode"},
+    "Random": {"determinism"},
+    "Remembering": {"determinism"},
+    "Single": {"double"},
+    "Cancelling": {"float32"},
+    "Constant": {"energy"},
+    "Spoilt": {"energy"},
+    "Raising": {"energy"},
+}
+CLASSES = {"HardCutoff": -1, "KinkCutoff": 0, "CosineCutoff": 1, "HiddenCutoff": 1, "CubicCutoff": 2, "Healthy": 3}
+SEARCHES = ("smooth", "cutoff", "closed-loop")
+"""Checks that take a second or two each; the others take hundredths."""
+
+
+def results_of(name: str, **options: object) -> list[CheckResult]:
+    return check_potential(getattr(faulty, name)(), **options)  # type: ignore[arg-type]
+
+
+def failures(results: list[CheckResult]) -> set[str]:
+    return {result.name for result in results if result.status == "fail"}
+
+
+def test_every_check_catches_a_fault() -> None:
+    """But those of the compiler and of forward mode, where only PyTorch itself can be wrong."""
+    assert {c.name for c in CHECKS} - set.union(*FAILS.values()) == {"compile", "forward-mode"}
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_a_fault_fails_its_checks_and_no_others(name: str) -> None:
+    left_out = [check for check in SEARCHES if check not in FAILS[name]]
+    results = results_of(name, skip=["compile", *left_out])
+    assert failures(results) == FAILS[name]
+    for result in results:
+        if result.status == "fail":
+            (check,) = (c for c in CHECKS if c.name == result.name)
+            assert result.message.endswith(check.means)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAILS)
+def test_a_fault_fails_its_checks_and_no_others_of_all(name: str) -> None:
+    assert failures(results_of(name, skip=["compile"])) == FAILS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "status", "told"),
+    [
+        ("Healthy", "cutoff", "pass", "continuous"),
+        ("HardCutoff", "cutoff", "fail", "C⁻¹: the energy jumps"),
+        ("KinkCutoff", "cutoff", "fail", "C⁰: the forces jump"),
+        ("CosineCutoff", "cutoff", "fail", "C¹: the curvature jumps"),
+        ("CubicCutoff", "cutoff", "info", "C²: the third derivative jumps"),
+        ("HiddenCutoff", "smooth", "fail", "neighbours at 3.100"),
+        ("Relu", "smooth", "fail", "C⁰: the forces jump"),
+        ("Relu", "closed-loop", "info", "jump"),
+        ("BareNorm", "traps", "fail", "unused places of the neighbour matrix"),
+        ("Dropout", "training-mode", "fail", "differently each time"),
+        ("OldStyle", "forward-mode", "info", "no forward mode"),
+        ("OldStyle", "several-probes", "fail", "batched_gradients"),
+        ("OldStyleDeclared", "several-probes", "info", "one direction at a time"),
+        ("Raising", "energy", "fail", "ValueError: this model is not finished"),
+        ("NoDoubleBackward", "second-derivatives", "fail", "NotImplementedError: the derivative of this kernel"),
+    ],
+)
+def test_what_is_told(name: str, check: str, status: str, told: str) -> None:
+    """Of a cutoff, the class Cᵏ of its smoothness, in words and as a number."""
+    results = {r.name: r for r in results_of(name, only=[check])}
+    assert results[check].status == status
+    assert told in results[check].message
+    if name in CLASSES:
+        assert results[check].value == CLASSES[name]
+
+
+def test_what_cannot_be_measured_is_not_called_wrong() -> None:
+    results = {r.name: r for r in results_of("NoDoubleBackward", skip=["compile"])}
+    assert results["rotation"].status == "skip"
+    assert results["rotation"].message == "not measured: second-derivatives failed"
+    assert results["closed-loop"].message == "not measured: second-derivatives failed"
