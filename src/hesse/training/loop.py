@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hesse import __version__
 from hesse.curvature import evaluate
@@ -227,7 +227,8 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         total, terms = self._loss(indices, weights)
         if total.requires_grad:  # not in a batch none of whose structures holds a weighted label
-            total.backward()
+            # In parameters only: the third derivative in positions would be computed and thrown away.
+            total.backward(inputs=self._trained())
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not math.isfinite(total.item()) or not math.isfinite(size.item()):
@@ -236,6 +237,9 @@ class _Run:
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         self._update_average()
         return {"loss": total.item(), **{name: value.item() for name, value in terms.items()}, "lr": rate}
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def _loss(self, indices: list[int], weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         model = self.model
@@ -355,7 +359,7 @@ class _Run:
             self.optimiser.zero_grad(set_to_none=True)
             total, _ = self._loss([index], weights)
             if total.requires_grad:
-                total.backward()
+                total.backward(inputs=self._trained())
             slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
             if not finite:
