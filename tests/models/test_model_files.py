@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from hesse.models import (
     AniConfig,
     ElementReferences,
     Ensemble,
+    EquivariantConfig,
     Hipnn,
     HipnnConfig,
     SumPotential,
@@ -54,6 +57,7 @@ def hipnn(dtype: torch.dtype = torch.float64) -> Hipnn:
 SMALL: dict[str, Callable[[], Potential]] = {
     "hipnn": lambda: hipnn(),
     "ani": lambda: build_model(AniConfig(hidden=(4, 3)), (1, 6, 8)).double(),
+    "equivariant": lambda: build_model(EquivariantConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
     "zbl": lambda: Zbl(ZblConfig(reach=1.5), (1, 6)),
     "references": lambda: ElementReferences((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
     "sum": lambda: SumPotential([Zbl(), ElementReferences((1, 6, 8)), hipnn(torch.float32)]),
@@ -419,6 +423,58 @@ def test_a_model_is_replaced_in_one_step(path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         save_model(path, hipnn(), {"data_hash": "other"})
     assert path.read_bytes() == before
+
+
+HOSTILE = """
+import json, resource, sys, torch
+from safetensors.torch import save
+from hesse.errors import FileFormatError
+from hesse.models import load_model
+from hesse.models.tensors import tensor_digest
+
+def attack(name, model, elements=(1, 6, 8), tensors=None):
+    tensors = {"x": torch.zeros(3)} if tensors is None else tensors
+    meta = {"format": "hesse-model", "version": "2", "provenance": "{}",
+            "config": json.dumps({"model": model, "elements": list(elements)})}
+    meta["digest"] = tensor_digest(meta, tensors)
+    with open("hostile.hesse", "wb") as handle:
+        handle.write(save(tensors, metadata=meta))
+    refused(name)
+
+def refused(name):
+    try:
+        load_model("hostile.hesse")
+    except FileFormatError as error:
+        assert "hostile.hesse" in str(error)
+    else:
+        sys.exit(name + ": loaded")
+
+load = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+big = 10**6
+attack("wide", {"kind": "hipnn", "features": big, "sensitivities": big})
+attack("deep", {"kind": "hipnn", "blocks": 64, "onsite_layers": 64, "features": big})
+attack("ani", {"kind": "ani", "hidden": [big, big, big]}, range(1, 119))
+attack("equivariant", {"kind": "equivariant", "features": big})
+part = {"model": {"kind": "hipnn", "features": big}, "elements": [1, 6, 8]}
+attack("many", {"kind": "ensemble", "parts": [part] * 100})
+attack("too many", {"kind": "ensemble", "parts": [part] * 300})
+for shape, size in (([10**12], 4), ([2**31, 2**31], 4), ([-1], 4), ([1, 3], 12)):
+    mark = {"format": "hesse-model"}
+    header = {"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}, "__metadata__": mark}
+    text = json.dumps(header).encode()
+    with open("hostile.hesse", "wb") as handle:
+        handle.write(len(text).to_bytes(8, "little") + text + bytes(size))
+    refused(f"declared shape {shape}")
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - load) / 1024
+print(f"{grown:.0f} MiB")
+sys.exit(grown > 300)
+"""
+
+
+def test_no_header_can_ask_for_memory(tmp_path: Path) -> None:
+    """Configurations and shapes of terabytes are refused while the process stays small."""
+    done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- weights of any module -------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ COMPOSED: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ense
 FIXED = ("zbl", "references")
 DEEPEST = 5
 """Sums within sums within ...: more levels than this is a damaged file, not a model."""
+MOST_PARTS = 256
 
 
 def kind_of(config: Any) -> str:
@@ -107,8 +108,8 @@ def build_described(description: Mapping[str, Any], *, depth: int = 0) -> Potent
     kind = kind_of(options)
     if kind in COMPOSED:
         parts = options.get("parts")
-        if not isinstance(parts, list):
-            raise ConfigError(f"a {kind} needs a list of parts")
+        if not isinstance(parts, list) or len(parts) > MOST_PARTS:
+            raise ConfigError(f"a {kind} needs a list of at most {MOST_PARTS} parts")
         return COMPOSED[kind]([build_described(part, depth=depth + 1) for part in parts])
     if kind == "references":
         return ElementReferences(elements)
