@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from hesse.labelling import label
     from hesse.losses import Weights, weighted_loss
     from hesse.models import (
+        Ani,
+        AniConfig,
         ElementReferences,
         Ensemble,
+        Equivariant,
+        EquivariantConfig,
         Hipnn,
         HipnnConfig,
         SumPotential,
@@ -46,8 +50,12 @@ _HOME = {
     "labelling": ("label",),
     "losses": ("Weights", "weighted_loss"),
     "models": (
+        "Ani",
+        "AniConfig",
         "ElementReferences",
         "Ensemble",
+        "Equivariant",
+        "EquivariantConfig",
         "Hipnn",
         "HipnnConfig",
         "SumPotential",
@@ -67,12 +75,16 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Ani",
+    "AniConfig",
     "AseEngine",
     "Batch",
     "Dataset",
     "ElementReferences",
     "Engine",
     "Ensemble",
+    "Equivariant",
+    "EquivariantConfig",
     "Gaussian",
     "HesseError",
     "Hipnn",
