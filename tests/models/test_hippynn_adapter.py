@@ -235,6 +235,8 @@ def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> No
     trained = evaluate(result.potential, batch, Request()).energy
     read = HippynnPotential.from_file(result.model_file, trust_pickle=True, energy_unit="ev")
     torch.testing.assert_close(evaluate(read, batch, Request()).energy, trained, rtol=0, atol=0)
+    trainable = [n for n, p in made.graph.named_parameters() if p.requires_grad]
+    assert [n for n, p in read.original.named_parameters() if p.requires_grad] == trainable, "hippynn can train it on"
     again = train(data, None, config, output=tmp_path / "whole", potential=potential, quiet=True)  # from its checkpoint
     torch.testing.assert_close(evaluate(again.potential, batch, Request()).energy, trained, rtol=0, atol=0)
     load_weights(tmp_path / "whole" / "model.safetensors", potential)

@@ -332,7 +332,11 @@ class _Run:
             "torch": torch.__version__,
             "code_version": __version__,
         }
+        # Files of other frameworks record what can be trained: that of the model, not of its mean.
+        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            mean.requires_grad_(value.requires_grad)
         write_potential(self.folder, stem, self.average, provenance)
+        self.average.requires_grad_(False)
 
     def _result(self) -> TrainResult:
         if self.scores is None and self.validation is not None:  # continued after its last step

@@ -106,7 +106,7 @@ class HippynnPotential(Adapter):
         if energy_unit is None:
             raise RequestError(
                 f'{path}: files of hippynn do not say what their energies are in. Say it: energy_unit="kcal/mol" (on '
-                "the command line ?energy_unit=kcal/mol behind the file's name)"
+                f"the command line hippynn:{Path(path).name}?trust=pickle,energy_unit=kcal/mol)"
             )
         return cls(graph, energy_unit=energy_unit, length_unit=length_unit, energy=energy)
 
