@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
     "sections": (0.2, 1.3, 2.9),
     "hidden": (7, 5),
     "hidden_of": {"C": (6,)},
+    "activation": "celu",
 }
 FUNCTIONS = ["smooth", "cosine", "exponential"]
 every_function = pytest.mark.parametrize("cutoff_function", FUNCTIONS)
@@ -120,6 +121,7 @@ def test_energies_are_networks_on_environments_plus_references() -> None:
 
 def test_defaults_are_the_published_constants() -> None:
     c = AniConfig()
+    assert (c.cutoff_function, c.activation) == ("smooth", "gelu")  # the two exceptions: smooth ones
     assert c.radial_shifts[-1] == pytest.approx(4.93125)
     assert c.angular_shifts == pytest.approx((0.9, 1.55, 2.2, 2.85))
     assert c.sections == pytest.approx([np.pi / 16 * (2 * k + 1) for k in range(8)])
@@ -298,6 +300,21 @@ def test_energy_forces_and_hessian_are_continuous_across_the_radial_cutoff() -> 
     published = np.array([jumps(cosine, 3.4, gap) for gap in gaps])
     assert published[-1, 2] > 0.3 * published[0, 2]
     assert published[-1, 2] > 1e-4
+
+
+def test_hessians_are_smooth_across_the_angular_cutoff_in_both_precisions() -> None:
+    """An atom goes through the angular cutoff well inside the radial one: no step of the Hessian stands out, and
+    float32, whose rounding errors exceed the cutoff function there, follows."""
+    model = ani(activation="gelu", angular_shifts=(2.0, 2.5))
+    places = 2.6 + np.linspace(-0.02, 0.02, 41)
+    path = [Structure([6, 1, 8], [[0, 0, 0], [0.9, 0.5, 0], [0.0, 0.3, r]]) for r in np.sqrt(places**2 - 0.09)]
+    request = Request(hessian=True)
+    batch = collate(path, model.cutoff)
+    wide = evaluate(model, batch, request).hessian.reshape(41, -1)  # type: ignore[union-attr]
+    steps = wide.diff(dim=0).abs().amax(1)
+    assert float(steps.max() / steps.median()) < 3.0
+    narrow = evaluate(model.float(), batch.to(dtype=torch.float32), request).hessian.reshape(41, -1)  # type: ignore[union-attr]
+    assert float((narrow - wide).abs().max()) < 1e-4 * float(wide.abs().max())
 
 
 # --- files, elements, refusals ---------------------------------------------------------------------------------------

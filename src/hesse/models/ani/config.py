@@ -19,10 +19,11 @@ Angle = Annotated[float, Field(ge=0, le=math.pi)]
 class AniConfig(BaseModel):
     """What an ANI network is made of. Lengths in Å, angles in radians.
 
-    The defaults are the constants of ANI-1x (Smith et al., J. Chem. Phys. 148, 241733, 2018) with one difference: a
-    cutoff that is smooth to third order, because training on curvature differentiates three times. The published one
-    is `cutoff_function="cosine"`. Networks are those of Projected Hessian Learning (arXiv 2603.04523); ANI-1x itself
-    has `hidden_of={"H": (160, 128, 96), "C": (144, 112, 96), "N": (128, 112, 96), "O": (128, 112, 96)}`.
+    The defaults are the constants of ANI-1x (Smith et al., J. Chem. Phys. 148, 241733, 2018) and the widths of
+    Projected Hessian Learning (arXiv 2603.04523), with two differences, because training on curvature differentiates
+    three times: a cutoff that is smooth to third order, and a smooth activation. What was published is
+    `cutoff_function="cosine"`, `activation="celu"` and, in ANI-1x,
+    `hidden_of={"H": (160, 128, 96), "C": (144, 112, 96), "N": (128, 112, 96), "O": (128, 112, 96)}`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,7 +51,7 @@ class AniConfig(BaseModel):
         default_factory=dict, description="widths of single elements where they differ, by symbol"
     )
     activation: Literal["celu", "gelu"] = Field(
-        "celu", description="celu(x, 0.1), as published (its curvature jumps at zero), or gelu, which is smooth"
+        "gelu", description="gelu is smooth; celu(x, 0.1) is that of ANI-1x and 2x: its curvature jumps at zero"
     )
 
     @model_validator(mode="after")

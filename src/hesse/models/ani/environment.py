@@ -28,7 +28,7 @@ CUTOFFS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 FAINT = 1e-5
-"""Added to the cutoff of an angular term, in units of the rounding error of 1, so that it has a logarithm at its end."""
+"""Added to the cutoff function of angular terms, in units of the rounding error of 1: its end has a logarithm then."""
 
 
 def environment_width(config: AniConfig, elements: int) -> int:
