@@ -353,6 +353,13 @@ def test_single_and_double_precision_agree() -> None:
         assert float((a - b).abs().max()) < 3e-5 * float(b.abs().max()), name
 
 
+def test_the_basis_keeps_its_digits_through_single_precision() -> None:
+    model = network()
+    batch = collate(molecules([6]), CUTOFF)
+    before = model.basis(batch)
+    torch.testing.assert_close(model.float().double().basis(batch), before, rtol=0, atol=0)
+
+
 # --- files and refusals ----------------------------------------------------------------------------------------------
 
 

@@ -50,13 +50,9 @@ class EquivariantConfig(BaseModel):
 class PairBasis(nn.Module):
     """`Y_c(r̂) sin(π s r/R)/r f(r)`: spherical components times the waves that vanish at the cutoff R."""
 
-    _waves: Float[Tensor, "s 1"]
-
     def __init__(self, config: EquivariantConfig) -> None:
         super().__init__()
-        self.cutoff, self.l_max = config.cutoff, config.l_max
-        waves = torch.arange(1, config.radial + 1, dtype=torch.float64)[:, None] * (math.pi / config.cutoff)
-        self.register_buffer("_waves", waves, persistent=False)
+        self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms c s k"]:
         """The basis for every pair; zero in unused places and beyond the cutoff."""
@@ -64,7 +60,9 @@ class PairBasis(nn.Module):
         distance = masked_norm(vectors, mask, fill=self.cutoff)
         inverse = 1.0 / distance
         envelope = smooth_cutoff(distance, self.cutoff) * mask * inverse * math.sqrt(8.0 / self.cutoff)
-        radial = torch.sin(self._waves.to(distance.dtype) * distance[:, None]) * envelope[:, None]
+        # Made here and not kept: a kept copy would lose digits on the way through float32.
+        waves = torch.arange(1, self.radial + 1, dtype=distance.dtype, device=distance.device) * (math.pi / self.cutoff)
+        radial = torch.sin(waves[:, None] * distance[:, None]) * envelope[:, None]
         angular = components(vectors * inverse[..., None], self.l_max)
         return angular[:, :, None] * radial[:, None]
 
