@@ -1,0 +1,226 @@
+"""MACE models as potentials, trained in place and saved as MACE saves them.
+
+    from hesse.models.adapters.mace import MacePotential
+    potential = MacePotential.from_file("my.model", trust_pickle=True)
+
+Curvature is only a loss: the architecture stays as it is, so the trained file runs wherever MACE's files run.
+Source of the architecture: Batatia et al., Advances in Neural Information Processing Systems 35 (2022) 11423.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hesse.errors import FileFormatError, RequestError, require_choice
+from hesse.files import require_file, write_aside
+from hesse.models.adapters.adapter import Adapter, require_trust
+from hesse.models.adapters.layouts import edges
+from hesse.models.references import ElementReferences
+from hesse.optional import require
+from hesse.structures import Batch
+
+__all__ = ["MacePotential"]
+
+ACCELERATORS = {"cuequivariance_torch": "cueq", "openequivariance": "oeq"}
+"""Packages of fast kernels that a MACE model can be built on, and what MACE's converters call them."""
+
+
+class MacePotential(Adapter):
+    """A MACE model (`MACE` or `ScaleShiftMACE`) on e3nn's operations.
+
+    Pairs come from the batch's neighbour matrix; open and periodic structures go together, each with its own cell. The
+    atomic energies E0 of the chosen head are kept in float64, whatever type the network has.
+
+    Args:
+        original: the model, as `torch.load` of MACE's `.model` file gives it.
+        head: which of the model's heads to use; None for the only one, or the one named "default".
+
+    Attributes:
+        head: the name of the head in use.
+
+    Raises:
+        MissingExtraError: mace-torch is not installed.
+        RequestError: not a MACE model of energies, one built on kernels without third derivatives, or one that was
+            compiled.
+        UnknownOptionError: no such head.
+    """
+
+    suffix = ".model"
+
+    def __init__(self, original: nn.Module, *, head: str | None = None) -> None:
+        super().__init__()
+        self.original: Any = _checked(original)
+        self.cutoff = float(original.r_max)  # type: ignore[arg-type]
+        self.head = _head(original, head)
+        self._row = _heads(original).index(self.head)
+        numbers, energies = self.original.atomic_numbers, self._atomic_energies()[self._row].detach()
+        self.references = ElementReferences(tuple(numbers.tolist()), energies.to("cpu", torch.float64))
+        self.references.to(energies.device)
+        self.elements = self.references.elements
+        # A file is written with the flags that the model came with: frozen for a run is not frozen for ever.
+        self._trainable = {name for name, parameter in original.named_parameters() if parameter.requires_grad}
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, head: str | None = None, trust_pickle: bool = False) -> MacePotential:
+        """The model in a `.model` file.
+
+        Args:
+            path: the file; one written on another device is brought to the CPU.
+            head: see the class.
+            trust_pickle: whether the file may run code: MACE's files are pickles.
+
+        Raises:
+            FileFormatError: missing, or no file of MACE.
+            RequestError: not trusted, and what the class raises.
+            MissingExtraError: mace-torch is not installed.
+        """
+        path = Path(path)
+        require_file(path, "MACE model file")
+        require_trust(path, trust_pickle, "MACE")
+        _mace("mace")
+        try:
+            with _quiet():
+                original = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as error:
+            raise FileFormatError(f"{path}: not a readable MACE file ({type(error).__name__}: {error})") from error
+        potential = cls(original, head=head)
+        if not potential._trainable:  # written by something that only evaluates
+            original.requires_grad_(True)
+            potential._trainable = {name for name, _ in original.named_parameters()}
+        return potential
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Energies of the atoms, eV, float64."""
+        near = edges(batch, self.cutoff)
+        # MACE asks for gradients of the positions it gets, in place: not of the caller's, where they are not wanted.
+        positions = batch.positions if batch.positions.requires_grad else batch.positions.detach()
+        same = batch.numbers[:, None] == self.original.atomic_numbers
+        ends = batch.n_atoms.cumsum(0)
+        given = {
+            "positions": positions,
+            "node_attrs": same.to(positions.dtype),
+            "edge_index": torch.stack([near.first, near.second]),
+            "shifts": near.translations,
+            "unit_shifts": near.shifts,
+            "cell": batch.cell.reshape(-1, 3),
+            "batch": batch.owner,
+            "ptr": torch.cat([ends.new_zeros(1), ends]),
+            "head": torch.full_like(batch.n_atoms, self._row),
+        }
+        with _without_references(self.original):
+            found = self.original(given, compute_force=False)
+        return found["node_energy"].to(torch.float64) + self.references(batch)
+
+    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_elements`: the model's E0 of the head in use are shifted."""
+        self.references.shift_elements(shifts)
+        order = [self.elements.index(int(z)) for z in self.original.atomic_numbers]
+        self._atomic_energies()[self._row].copy_(self.references.energies[order])
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole model as MACE writes it, for its calculator, its converters and its fine-tuning.
+
+        Raises:
+            WriteError: the file cannot be written; what stood there is unharmed.
+        """
+        original = copy.deepcopy(self.original).cpu()
+        for name, parameter in original.named_parameters():
+            parameter.requires_grad_(name in self._trainable)
+            parameter.grad = None
+        with write_aside(path) as aside:
+            torch.save(original, aside)
+
+    def _atomic_energies(self) -> Float[Tensor, "heads elements"]:
+        """The model's own E0, one row per head; a view of its buffer."""
+        table: Tensor = self.original.atomic_energies_fn.atomic_energies
+        return table.reshape(-1, table.shape[-1])
+
+
+@contextmanager
+def _without_references(original: Any) -> Iterator[None]:
+    """The model with E0 = 0 while it is evaluated: in float32 they would leave no digits for chemistry."""
+    block = original.atomic_energies_fn
+    kept = block.atomic_energies
+    block.atomic_energies = torch.zeros_like(kept)
+    try:
+        yield
+    finally:
+        block.atomic_energies = kept
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What e3nn and TorchScript say while MACE is loaded is nothing a user could act on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+        warnings.filterwarnings("ignore", message="The TorchScript type system")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
+
+
+def _mace(name: str) -> ModuleType:
+    """A module of MACE. The package comes first: it sets what e3nn needs to be imported with a recent PyTorch."""
+    with _quiet():
+        require("mace", extra="mace", purpose="a MACE model")
+        return require(name, extra="mace", purpose="a MACE model")
+
+
+def _heads(original: Any) -> list[str]:
+    """Names of a model's heads; models of older releases have one without a name."""
+    return list(getattr(original, "heads", None) or ["Default"])
+
+
+def _head(original: Any, wanted: str | None) -> str:
+    names = _heads(original)
+    if wanted is not None:
+        return require_choice(wanted, names, "head of this MACE model")
+    usual = names if len(names) == 1 else [name for name in names if name.lower() == "default"]
+    if len(usual) != 1:
+        raise RequestError(
+            f'this MACE model has the heads {", ".join(names)}: say which to use, head="{names[0]}" (on the command '
+            f"line ?head={names[0]} behind the file's name)"
+        )
+    return usual[0]
+
+
+def _checked(original: Any) -> Any:
+    if isinstance(original, torch.jit.ScriptModule):
+        raise RequestError(
+            "this MACE model was compiled to TorchScript (for LAMMPS?), which holds no trainable network: give the "
+            ".model file it was made from"
+        )
+    models = _mace("mace.modules.models")
+    if not isinstance(original, nn.Module) or type(original).forward not in (
+        models.MACE.forward,
+        models.ScaleShiftMACE.forward,
+    ):
+        raise RequestError(
+            f"expected a MACE model of energies (MACE, ScaleShiftMACE), got a {type(original).__name__}. Models with "
+            "dipoles, long-range charges, or wrapped by other code can be used through CallablePotential."
+        )
+    for module in original.modules():
+        short = ACCELERATORS.get(type(module).__module__.partition(".")[0])
+        if short is not None:
+            raise RequestError(
+                f"this MACE model runs on the kernels of {short}, which are not assured to have third derivatives. "
+                f"Convert it with MACE's own tool (python -m mace.cli.convert_{short}_e3nn old.model --output_model "
+                "new.model) and give the new file; the trained one can be converted back."
+            )
+    asked: Mapping[str, Any] = getattr(original, "embedding_specs", None) or {}
+    if asked:
+        raise RequestError(
+            f"this MACE model asks for {', '.join(asked)} beside positions and elements, which batches do not hold: "
+            "use it through CallablePotential, with these fixed in the function"
+        )
+    return original

@@ -1,0 +1,159 @@
+"""Files of NequIP: checkpoints and packages are read by NequIP itself; packages are written as its own tool writes
+them (`nequip-package`), but from a model in memory."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from ase import Atoms
+from torch import nn
+
+from hesse.errors import FileFormatError, WriteError
+from hesse.files import require_file, write_aside
+from hesse.optional import require
+
+__all__ = ["SUFFIX", "import_nequip", "load_model", "write_package"]
+
+SUFFIX = ".nequip.zip"
+"""NequIP takes no other name for a package."""
+
+FORMAT = 2
+"""The layout of packages that is written here, in NequIP's count."""
+
+MODEL = "sole_model"
+"""The key under which NequIP keeps a model that is the only one."""
+
+
+def import_nequip(name: str = "nequip") -> ModuleType:
+    """A module of NequIP. Raises MissingExtraError."""
+    with _quiet():
+        return require(name, extra="nequip", purpose="a NequIP model")
+
+
+def load_model(path: Path) -> nn.Module:
+    """The eager model of a checkpoint or package; a checkpoint's averaged weights, where it has some.
+
+    Raises:
+        FileFormatError: missing, damaged, or of another program.
+    """
+    require_file(path, "model file of NequIP (.ckpt or .nequip.zip)")
+    loaders = import_nequip("nequip.model.saved_models.load_utils")
+    try:
+        with _nequip_defaults(), _quiet():
+            model: nn.Module = loaders.load_saved_model(str(path.resolve()), model_key=MODEL)
+    except Exception as error:
+        raise FileFormatError(
+            f"{path}: neither a checkpoint (.ckpt) nor a package ({SUFFIX}) of NequIP that can be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return model.requires_grad_(True) if not any(p.requires_grad for p in model.parameters()) else model
+
+
+def write_package(path: Path, original: Any, symbols: Sequence[str], length: float) -> None:
+    """Write `original` (on the CPU) as a package.
+
+    Args:
+        path: ends in `.nequip.zip`.
+        original: the eager model. One that came from a package keeps the programs of that package.
+        symbols: chemical symbol of each of its types.
+        length: Å per unit of length of the model.
+
+    Raises:
+        WriteError: another suffix, no permission, no space.
+    """
+    if not path.name.endswith(SUFFIX):
+        raise WriteError(f"cannot write {path}: NequIP reads packages by the ending {SUFFIX} only")
+    names = import_nequip("nequip.scripts._package_utils")
+    system = torch.package.importer.sys_importer
+    # Where the model's own class came from: a package that was read, or the installed nequip.
+    source = type(original).forward.__globals__.get("__loader__")
+    packaged = isinstance(source, torch.package.PackageImporter)
+    with _nequip_defaults(), _quiet():
+        if packaged:
+            assert isinstance(source, torch.package.PackageImporter)
+            example = source.load_pickle("model", "example_data.pkl")
+            config, facts = (source.load_text("model", name) for name in ("config.yaml", "package_metadata.txt"))
+            facts = yaml.safe_dump({**yaml.safe_load(facts), "available_models": ["eager"]})
+            importers: tuple[Any, ...] = (source, system)
+        else:
+            example = _example(original, symbols, length)
+            config, facts, importers = yaml.safe_dump({"made_by": "hesse"}), _facts(original, names), (system,)
+        with write_aside(path) as aside, torch.package.PackageExporter(aside, importer=importers) as package:
+            package.mock([f"{name}.**" for name in names._MOCK_MODULES])
+            package.extern([f"{name}.**" for name in names._EXTERNAL_MODULES])
+            package.intern([f"{name}.**" for name in names._INTERNAL_MODULES])
+            package.save_pickle("model", "example_data.pkl", example, dependencies=True)
+            package.save_text("model", "config.yaml", config)
+            package.save_text("model", "package_metadata.txt", facts)
+            package.save_pickle("model", "eager_model.pkl", nn.ModuleDict({MODEL: original}), dependencies=True)
+
+
+def _facts(original: Any, names: Any) -> str:
+    """What NequIP asks of a package before it loads it."""
+    versions = import_nequip("nequip.utils.versions")
+    safe = import_nequip("nequip.utils.versions.version_utils").get_version_safe
+    return yaml.safe_dump(
+        {
+            "versions": versions.get_current_code_versions(verbose=False),
+            "external_modules": {name: safe(name) for name in names._EXTERNAL_MODULES},
+            "package_version_id": FORMAT,
+            "available_models": ["eager"],
+            "atom_types": dict(enumerate(original.type_names)),
+        }
+    )
+
+
+def _example(original: Any, symbols: Sequence[str], length: float) -> dict[str, torch.Tensor]:
+    """A structure of all types with some neighbours each, on which `nequip-compile` traces the model."""
+    data, integrations = import_nequip("nequip.data"), import_nequip("nequip.integrations.utils")
+    r_max = float(original.metadata["r_max"])
+    corners = torch.cartesian_prod(*[torch.arange(2.0)] * 3).numpy()
+    kinds = [symbols[k % len(symbols)] for k in range(max(8, len(symbols)))]
+    positions = [corners[k % 8] * 0.4 * r_max + 0.9 * r_max * (k // 8) for k in range(len(kinds))]
+    atoms = Atoms(kinds, positions, cell=[10 * r_max * length] * 3, pbc=False)
+    example: dict[str, torch.Tensor] = data.from_ase(atoms)
+    species = dict(zip(symbols, original.type_names, strict=True))
+    for transform in integrations.basic_transforms(original.metadata, r_max, list(original.type_names), species):
+        example = transform(example)
+    return example
+
+
+@contextmanager
+def _nequip_defaults() -> Iterator[None]:
+    """NequIP's global state while it loads and writes: it sets a default type and a seed, which are put back."""
+    state = import_nequip("nequip.utils.global_state")
+    before, others = torch.get_default_dtype(), (random.getstate(), np.random.get_state())  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        try:
+            if not state.global_state_initialized():
+                state.set_global_state()
+            torch.set_default_dtype(torch.float64)
+            yield
+        finally:
+            torch.set_default_dtype(before)
+            random.setstate(others[0])
+            np.random.set_state(others[1])  # noqa: NPY002
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What NequIP, e3nn, Lightning and torch.package say while they work is nothing a user could act on."""
+    log = logging.getLogger("nequip")
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
