@@ -241,8 +241,9 @@ def test_state_dicts_of_published_models_are_read_by_name(tmp_path: Path) -> Non
         torch.save(dict(states), tmp_path / "ani1x_state_dict.pt")
         loaded = TorchAniPotential.from_file(tmp_path / "ani1x_state_dict.pt", architecture="ani1x")
         close(loaded(batch), potential(batch), 1e-9)
-    with pytest.raises(FileFormatError, match="do not fit"):
+    with pytest.raises(FileFormatError, match="do not fit") as refused:
         TorchAniPotential.from_file(tmp_path / "ani1x_state_dict.pt", architecture="ani2x")
+    assert len(str(refused.value)) < 500
 
 
 def test_whole_models_are_pickles_and_need_trust(tmp_path: Path) -> None:
@@ -270,12 +271,11 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     with pytest.raises(FileFormatError, match="no such TorchANI model file"):
         TorchAniPotential.from_file(path)
-    for content in (b"", b"not a model", b"PK\x03\x04 truncated"):
+    for content in (b"", b"not a model", b"\x89HDF", b"PK\x03\x04 truncated"):
         path.write_bytes(content)
-        with pytest.raises((FileFormatError, RequestError)):
-            TorchAniPotential.from_file(path)
-        with pytest.raises(FileFormatError):
-            TorchAniPotential.from_file(path, trust_pickle=True)
+        for trust in (False, True):
+            with pytest.raises(FileFormatError, match=r"not a (readable )?TorchANI"):
+                TorchAniPotential.from_file(path, trust_pickle=trust)
     for value in ({}, {"a": 1}, [torch.zeros(3)], torch.zeros(2)):
         torch.save(value, path)
         with pytest.raises(FileFormatError, match="neither a state dict nor a model"):

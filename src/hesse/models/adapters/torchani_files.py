@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ def read_states(path: Path) -> Mapping[str, Tensor] | None:
     Raises:
         FileFormatError: not a file of PyTorch, or damaged.
     """
+    with path.open("rb") as handle:
+        if not handle.read(4).startswith((b"PK", b"\x80")):  # a zip archive, or the older form
+            raise FileFormatError(f"{path}: not a TorchANI model file (PyTorch did not write it)")
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -120,7 +124,8 @@ def model_of_states(path: Path, states: Mapping[str, Tensor], architecture: str 
     try:
         model.load_state_dict(dict(states))
     except (RuntimeError, KeyError, IndexError, ValueError) as error:
-        raise FileFormatError(f"{path}: its tensors do not fit its architecture: {error}") from error
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise FileFormatError(f"{path}: its tensors do not fit its architecture: {reason}") from error
     # Copied into a float32 model they would have lost digits.
     model.energy_shifter.self_energies = states["energy_shifter.self_energies"].clone()
     return model
