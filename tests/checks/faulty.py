@@ -89,6 +89,13 @@ class Relu(Healthy):
         return torch.relu(x)
 
 
+class Celu(Healthy):
+    """The activation of the published ANI networks: its second derivative jumps from 1/α to 0."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return nn.functional.celu(x, 0.1)
+
+
 class Absolute(Healthy):
     def activation(self, x: Tensor) -> Tensor:
         return x.abs()
@@ -363,11 +370,15 @@ class Remembering(Healthy):
 class Single(Healthy):
     """Calculates in float32 whatever it is asked for."""
 
-    def forward(self, batch: Batch) -> Tensor:
-        return super().forward(batch.replace(positions=batch.positions.float())).float()
-
     def features(self, batch: Batch) -> Tensor:
         return super().features(batch).float().double()
+
+
+class SingleEnergies(Healthy):
+    """Rounds its result only."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch).float()
 
 
 class Cancelling(Healthy):

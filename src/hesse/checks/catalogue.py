@@ -154,9 +154,9 @@ CHECKS: tuple[Check, ...] = (
         "no jump of E, F, H, T along a path",
         smoothness.check_smooth,
         (*WHOLE, "batch"),
-        "Where forces jump, the curvature that autograd sees misses the jump (all of it, in a network of ReLU or abs): "
-        "H v labels cannot be fitted. Use smooth activations (softplus, SiLU) and cutoffs (hesse.smooth), no "
-        "clamp, max, sort or nearest-neighbour choice.",
+        "Where forces jump (ReLU, abs), autograd's curvature misses the jump; where curvature jumps, H v labels on the "
+        "two sides contradict each other. Use smooth activations (softplus, SiLU, GELU, tanh; the curvature of "
+        "ELU and CELU jumps) and cutoffs (hesse.smooth), no clamp, max, sort or nearest-neighbour choice.",
     ),
     Check(
         "cutoff",

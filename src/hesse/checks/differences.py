@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-__all__ = ["STEPS", "extrapolated"]
+from hesse.checks.subject import relative_error
+
+__all__ = ["STEPS", "slope_error"]
 
 STEPS = (0.004, 0.002, 0.001)
 """Å (strains, and fractions of the size of parameters): each half of the one before, for Romberg's extrapolation."""
 
 
-def extrapolated(
-    plus: Float[Array, "steps *any"], minus: Float[Array, "steps *any"], exact: Float[Array, "*any"]
-) -> tuple[Float[Array, "*any"], float]:
-    """The limit of `(plus − minus)/2h` for h to zero, from values at plus and minus each of `STEPS` (Romberg), and the
-    order with which the differences approach `exact`: 2 for a smooth function, NaN where they agree to the last bit."""
-    steps = np.array(STEPS).reshape(-1, *[1] * (plus.ndim - 1))
-    central = (plus - minus) / (2 * steps)
+def slope_error(
+    difference: Callable[[float], Float[Array, "*any"]], exact: Float[Array, "*any"], *, size: float, fine: float
+) -> tuple[float, float]:
+    """How far `exact` is from the limit of central differences, over `size`; and the order with which the differences
+    approach it: 2 for a smooth function, NaN where they agree to the last bit.
+
+    The limit is Romberg's, or the difference over the short step `fine`, whichever is nearer: a kink within a long step
+    spoils the first, rounding the second, and a wrong derivative is far from both.
+
+    Args:
+        difference: `(f(h) − f(−h)) / 2h` of a step h.
+        exact: what the derivative is said to be.
+        size: of the derivative.
+        fine: the short step.
+    """
+    central = [difference(h) for h in STEPS]
+    once = [(4 * finer - coarser) / 3 for coarser, finer in itertools.pairwise(central)]
+    limits = ((16 * once[1] - once[0]) / 15, difference(fine))
     gaps = [float(np.abs(c - exact).max()) for c in central]
     order = float(np.log2(gaps[0] / gaps[1])) if min(gaps) > 0 else np.nan
-    once = (4 * central[1:] - central[:-1]) / 3
-    return (16 * once[1] - once[0]) / 15, order
+    errors = [relative_error(limit, exact, size) for limit in limits]
+    return (min(errors) if np.isfinite(errors).all() else float("nan")), order

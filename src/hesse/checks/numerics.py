@@ -14,7 +14,7 @@ from hesse.structures import Request
 
 __all__ = ["check_determinism", "check_double", "check_energy", "check_float32", "check_training_mode"]
 
-SHORT_STEP, LONG_STEP = 1e-6, 1e-3
+SHORT_STEP, LONG_STEP = 1e-8, 1e-5
 """Å. In float32 the forces do not even change over the short one."""
 
 
@@ -75,9 +75,12 @@ def check_training_mode(subject: Subject) -> Finding:
 
 
 def check_double(subject: Subject) -> Finding:
-    """Whether float64 is calculated throughout: the forces must follow a displacement of 10⁻⁶ Å."""
+    """Whether float64 is calculated throughout: the forces must follow a displacement of 10⁻⁸ Å."""
     if subject.dtype != torch.float64:
         return skipped("the checks run in float32")
+    energy = evaluate(subject.potential, subject.batch(subject.molecules[:1]), Request()).energy
+    if energy is not None and energy.dtype != torch.float64:
+        return Finding("fail", detail=f"energies come in {energy.dtype}")
     errors = []
     for structure, along in zip(subject.molecules, directions(subject.molecules, seed=62), strict=True):
         slopes = []
@@ -86,7 +89,7 @@ def check_double(subject: Subject) -> Finding:
             slopes.append((ends[1] - ends[0]) / (2 * h))
         # Against a longer step and not against H v, which may be wrong for reasons of its own.
         errors.append(relative_error(*slopes))
-    return judged(float(np.median(errors)), 3e-3, "change of the forces over 10⁻⁶ Å against that over 10⁻³ Å, relative")
+    return judged(float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative")
 
 
 def check_float32(subject: Subject) -> Finding:

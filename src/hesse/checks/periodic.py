@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy import ndarray as Array
 
-from hesse.checks.differences import STEPS, extrapolated
+from hesse.checks.differences import slope_error
 from hesse.checks.result import Finding, judged, skipped
 from hesse.checks.subject import Answers, Subject, directions, relative_error, worst
 from hesse.curvature import evaluate
@@ -70,12 +71,14 @@ def check_stress(subject: Subject) -> Finding:
         tensor = stress[0].detach().to("cpu", torch.float64).numpy()
         half = rng.normal(size=(3, 3))
         strain = (half + half.T) / np.abs(half + half.T).max()
-        ends = [subject.ask([_strained(crystal, sign * h * strain)]).energy[0] for h in STEPS for sign in (1, -1)]
-        wanted = np.array(np.sum(tensor * strain))
         volume = abs(np.linalg.det(crystal.cell))
-        slope, _ = extrapolated(np.array(ends[::2]) / volume, np.array(ends[1::2]) / volume, wanted)
+
+        def difference(h: float, crystal: Structure = crystal, strain: Array = strain, volume: float = volume) -> Array:
+            plus, minus = subject.ask([_strained(crystal, sign * h * strain) for sign in (1, -1)]).energy
+            return np.array((plus - minus) / (2 * h * volume))
+
         size = float(np.linalg.norm(tensor) * np.linalg.norm(strain))
-        errors.append(relative_error(slope, wanted, size or None))
+        errors.append(slope_error(difference, np.array(np.sum(tensor * strain)), size=size, fine=1e-4)[0])
     return judged(float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative")
 
 
@@ -90,6 +93,6 @@ def _boxed(molecule: Structure, cutoff: float) -> Structure:
     return Structure(molecule.numbers, molecule.positions, cell=side * np.eye(3), pbc=(True, True, True))
 
 
-def _strained(crystal: Structure, strain: np.ndarray) -> Structure:
+def _strained(crystal: Structure, strain: Array) -> Structure:
     deformation = np.eye(3) + strain
     return Structure(crystal.numbers, crystal.positions @ deformation, cell=crystal.cell @ deformation, pbc=crystal.pbc)
