@@ -175,6 +175,28 @@ def test_charges_and_screened_coulomb_energies() -> None:
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:HIP-HOP-NN is still in a beta state")
+@pytest.mark.parametrize("group_norm", [False, True])
+def test_hip_hop_networks(group_norm: bool) -> None:
+    """Higher invariants of tensors: no counterpart in Hesse, and none needed."""
+    made = hippynn_graph(0)
+    size = {"n_features": 5, "n_sensitivities": 6, "n_interaction_layers": 1, "n_atom_layers": 1}
+    reach = {"dist_soft_min": 0.75, "dist_soft_max": 3.2, "dist_hard_max": 3.6}
+    invariants = {"l_max": 2, "n_max": 3, "group_norm": group_norm}
+    settings = {"possible_species": [0, 8, 1, 6], **invariants, **size, **reach}
+    network = hippynn.network_nodes.HipHopnn("hop", tuple(made.inputs), module_kwargs=settings)
+    energy = hippynn.targets.HEnergyNode("energy", network, db_name="T")
+    graph = hippynn.GraphModule(made.inputs, [energy.mol_energy, energy.atom_energies, energy.hierarchicality]).double()
+    potential = HippynnPotential(graph, energy_unit="ev")
+    assert potential.batched_gradients is not group_norm
+    batch = collate(MOLECULES, potential.cutoff)
+    probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
+    expected = from_hippynn(graph, MOLECULES, probes)
+    require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="no interactions .'HOPInteractionLayer'."):
+        hipnn_from_hippynn(graph, energy_unit="ev")
+
+
 # --- training and files ----------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ class HippynnPotential(Adapter):
         energy_unit: what its energies are in (hippynn does not record it; its examples use kcal/mol).
         length_unit: what its coordinates are in.
         energy: name of the node that is the energy, where the graph has several.
-        kernels: "matrix", or "own" for those that `hippynn.set_custom_kernels` has chosen (less memory on GPUs).
+        kernels: "matrix", or "own" for those that `hippynn.set_custom_kernels` has chosen (it has fused ones for GPUs).
 
     Raises:
         RequestError: no graph, no energy, or one that needs inputs other than species, positions and cell.
@@ -68,7 +68,6 @@ class HippynnPotential(Adapter):
         super().__init__()
         self._energy, self._length = units.energy_unit(energy_unit), units.length_unit(length_unit)
         self._own_kernels = require_choice(kernels, ("matrix", "own"), "choice of kernels") == "own"
-        self.batched_gradients = not self._own_kernels
         hippynn = import_hippynn()
         self.original: Any
         self.original, target = graph_and_energy(model, energy)
@@ -82,6 +81,9 @@ class HippynnPotential(Adapter):
             raise RequestError(f'"{target.name}" is no energy of atoms of known elements and their neighbours')
         self._species = [int(z) for z in encoders[0].species_set]
         self.elements = tuple(sorted(z for z in self._species if z != 0))
+        # torch cannot vectorise the second derivative of group norms, which HIP-HOP-NN has.
+        parts = [part for node, _ in self._plan.steps for part in self.original.get_module(node).modules()]
+        self.batched_gradients = not (self._own_kernels or any(isinstance(part, nn.GroupNorm) for part in parts))
         self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length
         self.register_state_dict_post_hook(_without_settings)
         self.register_load_state_dict_pre_hook(_with_own_settings)
