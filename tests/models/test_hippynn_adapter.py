@@ -193,7 +193,7 @@ def test_hip_hop_networks(group_norm: bool) -> None:
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     expected = from_hippynn(graph, MOLECULES, probes)
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="no interactions .'HOPInteractionLayer'."):
+    with pytest.raises(RequestError, match=r"no interactions .'HOPInteractionLayer'."):
         hipnn_from_hippynn(graph, energy_unit="ev")
 
 
