@@ -67,8 +67,6 @@ class MacePotential(Adapter):
         self.references = ElementReferences(tuple(numbers.tolist()), energies.to("cpu", torch.float64))
         self.references.to(energies.device)
         self.elements = self.references.elements
-        # A file is written with the flags that the model came with: frozen for a run is not frozen for ever.
-        self._trainable = {name for name, parameter in original.named_parameters() if parameter.requires_grad}
 
     @classmethod
     def from_file(cls, path: str | Path, *, head: str | None = None, trust_pickle: bool = False) -> MacePotential:
@@ -94,9 +92,8 @@ class MacePotential(Adapter):
         except Exception as error:
             raise FileFormatError(f"{path}: not a readable MACE file ({type(error).__name__}: {error})") from error
         potential = cls(original, head=head)
-        if not potential._trainable:  # written by something that only evaluates
-            original.requires_grad_(True)
-            potential._trainable = {name for name, _ in original.named_parameters()}
+        if not any(parameter.requires_grad for parameter in potential.parameters()):
+            potential.requires_grad_(True)  # written by something that only evaluates
         return potential
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
@@ -134,9 +131,7 @@ class MacePotential(Adapter):
             WriteError: the file cannot be written; what stood there is unharmed.
         """
         original = copy.deepcopy(self.original).cpu()
-        for name, parameter in original.named_parameters():
-            parameter.requires_grad_(name in self._trainable)
-            parameter.grad = None
+        original.zero_grad(set_to_none=True)
         with write_aside(path) as aside:
             torch.save(original, aside)
 

@@ -80,8 +80,6 @@ class NequipPotential(Adapter):
             table[number] = place
         self.register_buffer("_types", table, persistent=False)
         self.splits_energy = _sums_atoms(self.original)
-        # A file is written with the flags that the model came with: frozen for a run is not frozen for ever.
-        self._trainable = {name for name, parameter in original.named_parameters() if parameter.requires_grad}
 
     @classmethod
     def from_file(
@@ -159,9 +157,7 @@ class NequipPotential(Adapter):
             WriteError: another suffix, or the file cannot be written; what stood there is unharmed.
         """
         original = copy.deepcopy(self.original).cpu()
-        for name, parameter in original.named_parameters():
-            parameter.requires_grad_(name in self._trainable)
-            parameter.grad = None
+        original.zero_grad(set_to_none=True)
         write_package(Path(path), original, self._symbols, self._length)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NequipPotential:
