@@ -24,7 +24,8 @@ class ProjectedHessianLoss(nn.Module):
     what they say for lengths in Å.
 
     The function must be differentiable three times (`hesse check`, `hesse.testing`), and its structures must not depend
-    on each other. Its gradient is taken here: let it compute no forces of its own.
+    on each other. Its gradient is taken here: let it compute no forces of its own. Call `backward(inputs=parameters)`
+    on the loss: a plain `backward()` also computes its slope in positions, up to half as long again for nothing.
 
     Args:
         weights: of the terms; `Weights()` where None. Those of other terms than energy, forces, hvp must be zero.
