@@ -43,7 +43,9 @@ def check_forward_mode(subject: Subject) -> Finding:
         return subject.potential(batch.replace(positions=positions)).sum()
 
     try:
-        found = torch.func.jvp(torch.func.grad(energy), (batch.positions,), (probe.to(batch.positions),))[1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch warns of itself when it first takes a forward derivative
+            found = torch.func.jvp(torch.func.grad(energy), (batch.positions,), (probe.to(batch.positions),))[1]
     except Exception as error:  # whatever the operations inside say
         return note(f"no forward mode ({_first_line(error)})")
     return judged(
