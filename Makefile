@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 # One thread per process: small molecules gain nothing from more, and two processes share two cores well.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test peers lint venv clean
 
 demo: venv
 	$(BIN)/hesse demo --out demo-out
 
 test: venv
 	$(BIN)/pytest -n 2
+
+# The adapters of MACE and NequIP, in environments of their own.
+peers:
+	.ci/peers
 
 lint: venv
 	$(BIN)/ruff check .
@@ -31,4 +35,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-mace $(VENV)-nequip demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,6 +6,9 @@ MACE and NequIP need different releases of e3nn, so these tests run in an enviro
 from __future__ import annotations
 
 import copy
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +288,24 @@ def test_a_text_names_a_file(tmp_path: Path) -> None:
     close(found(batch), potential(batch), 1e-12)
     with pytest.raises(RequestError, match="trust=pickle"):
         make_potential(f"mace:{file}?head=b")
+
+
+def test_the_guides_example_runs(tmp_path: Path) -> None:
+    """As printed in docs/adapters.md, with fewer steps."""
+    pytest.importorskip("tblite", reason="the guide labels with GFN2-xTB")
+    examples = Path(__file__).parents[3] / "examples"
+    program = (examples / "finetune_mace.py").read_text(encoding="utf-8")
+    assert "steps=300" in program
+    (tmp_path / "short.py").write_text(program.replace("steps=300", "steps=60"), encoding="utf-8")
+    for script in (examples / "random_mace.py", tmp_path / "short.py"):
+        done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    errors = dict(re.findall(r"(\w+): [\d.]+ -> ([\d.]+)", done.stdout))
+    before = dict(re.findall(r"(\w+): ([\d.]+) -> ", done.stdout))
+    assert set(errors) == {"energy", "forces", "hvp"}
+    assert float(errors["energy"]) < 0.01 * float(before["energy"])
+    assert float(errors["hvp"]) < 0.5 * float(before["hvp"])
+    assert "run/model.model in MACE: -" in done.stdout
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------
