@@ -41,9 +41,8 @@ def torchani(**options: object) -> Potential:
 
 
 def hippynn() -> Potential:
-    from hippynn_graphs import hippynn_graph
-
     from hesse.models.adapters.hippynn import HippynnPotential
+    from hippynn_graphs import hippynn_graph
 
     return HippynnPotential(hippynn_graph(1, spread=0.0).graph, energy_unit="ev")
 
@@ -99,17 +98,21 @@ def table(files: list[Path]) -> None:
     models: dict[str, dict[str, dict[str, object]]] = {}
     for file in files:
         for name, rows in json.loads(file.read_text()).items():
-            models[name] = {str(row["name"]): row for row in rows}
+            models.setdefault(name, {}).update({str(row["name"]): row for row in rows})
     print(f"| check | {' | '.join(models)} |")
     print(f"|---|{'---|' * len(models)}")
     for check in CHECKS:
-        cells = []
-        for rows in models.values():
-            row = rows.get(check.name)
-            value = None if row is None else row["value"]
-            mark = "" if row is None else MARKS[str(row["status"])]
-            cells.append(f"{mark} {value:.0e}" if isinstance(value, float) and value not in (0.0,) else mark)
+        cells = [_cell(rows.get(check.name)) for rows in models.values()]
         print(f"| {check.name} | {' | '.join(cells)} |")
+
+
+def _cell(row: dict[str, object] | None) -> str:
+    if row is None:
+        return ""
+    mark, value = MARKS[str(row["status"])], row["value"]
+    if row["name"] in ("smooth", "cutoff") and isinstance(value, float):
+        return f"{mark} C{('⁻¹', '⁰', '¹', '²', '³')[int(value) + 1]}"
+    return f"{mark} {value:.0e}" if isinstance(value, float) and value else mark
 
 
 def main() -> None:
