@@ -90,6 +90,9 @@ class Seeing(faulty.Healthy):
 def test_own_structures_are_taken() -> None:
     with pytest.raises(RequestError, match="does not know"):
         check_potential(faulty.Healthy(), [Structure([9], [[0.0, 0, 0]])])
+    slab = Structure([6], [[0.0, 0, 0]], cell=3 * np.eye(3), pbc=(True, True, False))
+    with pytest.raises(RequestError, match="one or two directions"):
+        check_potential(faulty.Healthy(), [slab])
     check_potential(Seeing(), molecules([4, 6]), only=["rotation"])
     assert Seeing.sizes == {4, 6}
     Seeing.sizes.clear()

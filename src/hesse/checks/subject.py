@@ -102,7 +102,8 @@ def prepare(
     of the same elements are taken.
 
     Raises:
-        RequestError: the potential cannot be copied, or does not know an element of the structures.
+        RequestError: the potential cannot be copied, or does not know an element of the structures; or these are all
+            periodic in one or two directions only.
     """
     try:
         own = copy.deepcopy(potential).to(dtype=dtype, device=device).eval()
@@ -118,6 +119,10 @@ def prepare(
         raise RequestError(
             f"the structures hold element Z = {foreign[0]}, which this {type(potential).__name__} does not know (it "
             f"knows {list(potential.elements)})"
+        )
+    if given and not any(not s.periodic or all(s.pbc) for s in given):
+        raise RequestError(
+            "all structures are periodic in one or two directions only; checks take open structures and crystals"
         )
     elements = chosen_elements(used or potential.elements)
     built_in = sample_structures(elements)
