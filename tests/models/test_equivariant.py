@@ -73,7 +73,8 @@ def slow_energies(model: Equivariant, structure: Structure) -> Array:
                 r = np.linalg.norm(gap)
                 unit, x = gap / r, r / c.cutoff
                 fade = 1 - 35 * x**4 + 84 * x**5 - 70 * x**6 + 20 * x**7
-                waves = np.sin(np.pi * np.arange(1, c.radial + 1) * x) * np.sqrt(8 / c.cutoff) / r * fade
+                number = np.arange(1, c.radial + 1)
+                waves = 2 / (1 + number) * np.sin(np.pi * number * x) * np.sqrt(8 / c.cutoff) / r * fade
                 zero[:, :channels] += np.outer(waves, sent[j])
                 zero[:, channels:] += np.outer(waves, np.sqrt(3) * unit @ sent_vectors[j])
                 for axis in range(3):
