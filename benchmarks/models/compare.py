@@ -36,7 +36,7 @@ from hesse.files import write_aside
 from hesse.losses import Weights, weighted_loss
 from hesse.models import ModelConfig, build_model
 from hesse.reports.canvas import log_axis, panel, style, to_png
-from hesse.training import BatchConfig, TrainConfig
+from hesse.training import BatchConfig, OptimiserConfig, TrainConfig
 from hesse.training.set_up import request_for
 
 TINY = Path(__file__).parents[1] / "reactions" / "tiny"
@@ -93,6 +93,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
             config = TrainConfig(
                 model=contender.config, steps=options.steps, seed=seed, threads=options.threads,
                 batch=BatchConfig(structures=options.batch), validate_every=max(options.steps // 12, 1),
+                optimiser=OptimiserConfig(learning_rate=options.learning_rate),
             )  # fmt: skip
             start = time.process_time()
             result = hesse.train(data.training, data.validation, config, output=folder, quiet=options.quiet)
@@ -266,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", action="append", help="NAME=JSON of a configuration (default: all own networks)")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", action="append", type=int)
+    parser.add_argument("--learning-rate", type=float, default=5e-3, help="(default: that of training)")
     parser.add_argument("--batch", type=int, default=16, help="structures of a step")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15, help="steps timed of each network and scheme")
