@@ -41,6 +41,7 @@ def main() -> None:
     energies = torch.tensor([-13.6, -1029.5, -2042.0], dtype=torch.float64)
     small = [
         HipnnConfig(l_max=2, features=5, sensitivities=4, blocks=2, onsite_layers=1, cutoff=4.0, longest=3.5),
+        EquivariantConfig(features=4, channels=2, radial=3, cutoff=4.0),
         AniConfig(hidden=(5, 3), radial_shifts=(0.9, 1.8, 2.7), angular_shifts=(1.0, 2.0), sections=(0.5, 2.0)),
     ]
     networks = [build_model(config, ELEMENTS, energies) for config in small]
