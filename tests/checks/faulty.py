@@ -389,6 +389,13 @@ class Cancelling(Healthy):
         return (found + 1e5) - 1e5
 
 
+class Branching(Healthy):
+    """Looks at numbers: nothing is wrong, but it cannot be compiled in one piece."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) * (1.0 if float(batch.positions.detach().sum()) < 1e9 else 2.0)
+
+
 class Constant(Healthy):
     def forward(self, batch: Batch) -> Tensor:
         return self.last.sum() + 0.0 * batch.positions.sum(-1)

@@ -113,6 +113,20 @@ def test_what_is_told(name: str, check: str, status: str, told: str) -> None:
         assert results[check].value == CLASSES[name]
 
 
+def test_what_cannot_be_compiled_in_one_piece_is_told_and_not_run_eagerly() -> None:
+    (result,) = results_of("Branching", only=["compile"])
+    assert result.status == "info"
+    assert "cannot be compiled" in result.message
+
+
+@pytest.mark.slow
+def test_compiled_derivatives_equal_eager_ones() -> None:
+    (result,) = results_of("Healthy", only=["compile"])
+    assert result.status == "pass"
+    assert result.value is not None
+    assert 0 < result.value < 1e-12  # not the same function run twice
+
+
 def test_what_cannot_be_measured_is_not_called_wrong() -> None:
     results = {r.name: r for r in results_of("NoDoubleBackward", skip=["compile"])}
     assert results["rotation"].status == "skip"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_STRUCTURES = 16
 MOST_ATOMS = 64
 """A check asks hundreds of questions: larger structures would take minutes and tell no more."""
-COMPILE_NOTE = "note: the compiler takes a minute or more; --no-compile leaves it out"
+COMPILE_NOTE = "note: the compiler takes minutes; --no-compile leaves it out"
 
 
 class _Type(StrEnum):
@@ -41,7 +41,7 @@ def check(
     json: Annotated[Path | None, typer.Option(help="Write the results to this file, as a list of rows.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this check; may be given several times.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Leave this check out; may be given several times.")] = None,
-    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Try the compiler (a minute).")] = True,
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Try the compiler (minutes).")] = True,
     dtype: Annotated[_Type, typer.Option(help="Precision of the checks.")] = _Type.float64,
     device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
     list_: Annotated[
