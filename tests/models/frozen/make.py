@@ -14,6 +14,7 @@ from hesse.models import (
     AniConfig,
     ElementReferences,
     Ensemble,
+    EquivariantConfig,
     HipnnConfig,
     SumPotential,
     Zbl,
