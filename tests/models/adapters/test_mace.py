@@ -304,7 +304,7 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
     before = dict(re.findall(r"(\w+): ([\d.]+) -> ", done.stdout))
     assert set(errors) == {"energy", "forces", "hvp"}
     assert float(errors["energy"]) < 0.01 * float(before["energy"])
-    assert float(errors["hvp"]) < 0.5 * float(before["hvp"])
+    assert float(errors["hvp"]) < 0.9 * float(before["hvp"])
     assert "run/model.model in MACE: -" in done.stdout
 
 
