@@ -34,5 +34,5 @@ def test_help_needs_no_heavy_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "sample", "label", "train", "evaluate", "convert", "info"):
+    for verb in ("bench", "check", "convert", "demo", "evaluate", "info", "irc", "label", "saddle", "sample", "train"):
         assert verb in done.stdout
