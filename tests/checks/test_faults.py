@@ -113,6 +113,13 @@ def test_what_is_told(name: str, check: str, status: str, told: str) -> None:
         assert results[check].value == CLASSES[name]
 
 
+def test_a_compiler_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hesse.checks.modes.COMPILE_SECONDS", 0.05)
+    (result,) = results_of("Healthy", only=["compile"])
+    assert result.status == "info"
+    assert "not compiled within 0.05 s" in result.message
+
+
 def test_what_cannot_be_compiled_in_one_piece_is_told_and_not_run_eagerly() -> None:
     (result,) = results_of("Branching", only=["compile"])
     assert result.status == "info"

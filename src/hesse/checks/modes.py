@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +19,10 @@ from hesse.checks.subject import Subject, directions, relative_error
 from hesse.curvature import evaluate
 from hesse.structures import Batch, Request
 
-__all__ = ["check_compile", "check_forward_mode", "check_several_probes"]
+__all__ = ["COMPILE_SECONDS", "check_compile", "check_forward_mode", "check_several_probes"]
+
+COMPILE_SECONDS = 300
+"""Longer than compiling a usual network takes on an idle machine (about a minute); some never end."""
 
 
 def check_several_probes(subject: Subject) -> Finding:
@@ -67,7 +74,7 @@ def check_compile(subject: Subject) -> Finding:
     compiled = torch.compile(_curvature, dynamic=True, fullgraph=True)  # nothing may fall back to eager unseen
     errors, started = [], time.monotonic()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _at_most(COMPILE_SECONDS):
             warnings.simplefilter("ignore")  # of the compiler, about itself
             for batch in batches:
                 along = torch.from_numpy(np.random.default_rng(75).normal(size=batch.positions.shape))
@@ -78,6 +85,8 @@ def check_compile(subject: Subject) -> Finding:
                     relative_error(a.detach().cpu().double().numpy(), b.detach().cpu().double().numpy())
                     for a, b in zip(found, wanted, strict=True)
                 ]
+    except _TooLong:
+        return note(f"not compiled within {COMPILE_SECONDS} s: stopped; eager derivatives are unharmed")
     except Exception as error:  # the compiler, or what it was given
         return note(f"cannot be compiled ({_first_line(error)}); eager derivatives are unharmed")
     finally:
@@ -85,6 +94,30 @@ def check_compile(subject: Subject) -> Finding:
     seconds = time.monotonic() - started
     detail = f"compiled against eager energy, forces and H v, relative (compiled in {seconds:.0f} s)"
     return judged(max(errors), subject.limit(1e-8, 1e-3), detail)
+
+
+class _TooLong(BaseException):
+    """Not an Exception: the compiler would take it for a failure of its own, and go on otherwise."""
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Ends the block with _TooLong after so much time; in the main thread, where signals arrive, and without limit
+    elsewhere."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _curvature(potential: torch.nn.Module, batch: Batch, positions: Tensor, along: Tensor) -> tuple[Tensor, ...]:
