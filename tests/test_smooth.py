@@ -116,3 +116,14 @@ def test_sqrt_plus_rounds_the_absolute_value(epsilon: float) -> None:
     ]
     assert 0.5 / epsilon < max(thirds) < 1.0 / epsilon
     assert derivatives(lambda t: sqrt_plus(t * t, epsilon), 10.0, 1) == pytest.approx([10.0, 1.0], rel=epsilon)
+
+
+def test_smooth_cutoff_keeps_its_digits_in_float32() -> None:
+    """Where it ends its values are small, and are small numbers, not differences of large ones."""
+    r = torch.linspace(0.9, 1.0, 501, dtype=torch.float32)[:-1] * CUTOFF
+    found = smooth_cutoff(r, CUTOFF).double()
+    exact = smooth_cutoff(r.double(), CUTOFF)
+    u = 1.0 - r.double() / CUTOFF
+    torch.testing.assert_close(exact, u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3), rtol=1e-9, atol=0.0)
+    assert bool((found > 0).all())
+    assert float((found - exact).abs().max()) < 1e-8

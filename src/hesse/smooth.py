@@ -36,10 +36,12 @@ def sqrt_plus(squared: Float[Tensor, "*any"], epsilon: float) -> Float[Tensor, "
 
 def smooth_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
     """`1 − x⁴(35 − 84x + 70x² − 20x³)` with x = r/cutoff, and 0 beyond: the lowest polynomial step whose first three
-    derivatives vanish at both ends, so energy, forces, curvature and its slope are continuous when an atom crosses."""
+    derivatives vanish at both ends, so energy, forces, curvature and its slope are continuous when an atom crosses.
+
+    Computed as `(1 − x)⁴(1 + 4x + 10x² + 20x³)`: the first form is a difference of large numbers near the end."""
     x = (distances / cutoff).clamp(max=1.0)
-    x2 = x * x
-    return 1.0 - x2 * x2 * (35.0 - 84.0 * x + 70.0 * x2 - 20.0 * x2 * x)
+    rest = (1.0 - x).square()
+    return rest * rest * (1.0 + x * (4.0 + x * (10.0 + x * 20.0)))
 
 
 def cosine_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:

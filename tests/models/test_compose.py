@@ -137,3 +137,28 @@ def test_atomic_energies_are_refused_where_a_part_has_none() -> None:
 def test_references_want_real_elements(elements: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         ElementReferences(elements)
+
+
+def test_references_that_members_share_are_shifted_once() -> None:
+    """A mean moves by the shift, whatever its members have in common."""
+    shared = ElementReferences((1, 6, 8))
+    one, two = (SumPotential([shared, Morse(depth=depth)]) for depth in (1.0, 2.0))
+    for ensemble in (
+        Ensemble([one, two]),
+        Ensemble([one, one]),
+        Ensemble([hipnn(0), SumPotential([hipnn(1), shared])]),
+    ):
+        before = answer(ensemble).energy
+        ensemble.shift_elements({1: 0.5})
+        after = answer(ensemble).energy
+        assert before is not None
+        assert after is not None
+        wanted = [0.5 * s.numbers.tolist().count(1) for s in STRUCTURES]
+        assert (after - before).tolist() == pytest.approx(wanted, abs=1e-10)
+
+
+def test_a_shift_that_cannot_reach_every_member_changes_nothing() -> None:
+    first = hipnn(0)
+    with pytest.raises(RequestError, match="holds no energies per element"):
+        Ensemble([first, Morse()]).shift_elements({1: 1.0})
+    assert not first.references.energies.any()

@@ -454,6 +454,8 @@ big = 10**6
 attack("wide", {"kind": "hipnn", "features": big, "sensitivities": big})
 attack("deep", {"kind": "hipnn", "blocks": 64, "onsite_layers": 64, "features": big})
 attack("ani", {"kind": "ani", "hidden": [big, big, big]}, range(1, 119))
+attack("deep ani", {"kind": "ani", "hidden": [1] * 100_000})
+attack("deep ani", {"kind": "ani", "hidden_of": {"H": [1] * 100_000}})
 attack("equivariant", {"kind": "equivariant", "features": big})
 part = {"model": {"kind": "hipnn", "features": big}, "elements": [1, 6, 8]}
 attack("many", {"kind": "ensemble", "parts": [part] * 100})

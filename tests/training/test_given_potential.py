@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, RequestError, UnknownElementError, UnknownOptionError
-from hesse.models import ElementReferences, Hipnn, HipnnConfig, SumPotential, Zbl, load_model, save_model
+from hesse.models import (
+    AniConfig,
+    ElementReferences,
+    Hipnn,
+    HipnnConfig,
+    SumPotential,
+    Zbl,
+    build_model,
+    load_model,
+    save_model,
+)
 from hesse.models.adapters import Adapter, CallablePotential
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
@@ -264,3 +274,48 @@ def test_labels_are_those_of_the_oracle() -> None:
     data = labelled(ORACLE, molecules([3], seed=1))
     assert data.labels.energy is not None
     assert data.labels.energy[0] == pytest.approx(ORACLE.exact(data.structures[0]).energy)
+
+
+def test_a_run_is_not_continued_with_another_formula_on_the_same_weights(tmp_path: Path) -> None:
+    smooth, cosine = (
+        build_model(AniConfig(hidden=(4,), cutoff_function=function), (1, 6, 8)).double()
+        for function in ("smooth", "cosine")
+    )
+    cosine.load_state_dict(smooth.state_dict())
+    go(tmp_path / "run", smooth, steps=1)
+    with pytest.raises(FileFormatError, match="or from another potential"):
+        go(tmp_path / "run", cosine, steps=1)
+
+
+def test_a_factory_that_draws_weights_gives_the_same_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_factory_of_nets.py").write_text(
+        "from hesse.models import AniConfig, build_model\n"
+        "def make():\n    return build_model(AniConfig(hidden=(4,)), (1, 6, 8)).double()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plain = {k: v for k, v in config(steps=2).model_dump(mode="json").items() if k not in ("model", "prior")}
+    settings = TrainConfig.model_validate({**plain, "start_from": "python:my_factory_of_nets:make"})
+    first = train(training_data(), validation_data(), settings, output=tmp_path / "run", quiet=True)
+    again = train(training_data(), validation_data(), settings, output=tmp_path / "run", quiet=True)
+    assert again.scores == first.scores
+
+
+def test_dropout_is_drawn_again_when_a_run_goes_on(tmp_path: Path) -> None:
+    class Dropping(Springs):
+        left = 10**6
+
+        def forward(self, batch: Batch) -> Tensor:
+            Dropping.left -= self.training
+            if Dropping.left < 0:
+                raise KeyboardInterrupt
+            return nn.functional.dropout(super().forward(batch), 0.3, self.training)
+
+    go(tmp_path / "whole", Dropping(), steps=14)
+    Dropping.left = 9
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "broken", Dropping(), steps=14)
+    Dropping.left = 10**6
+    torch.rand(3)  # whatever was drawn meanwhile
+    go(tmp_path / "broken", Dropping(), steps=14)
+    assert record(tmp_path / "whole") == record(tmp_path / "broken")

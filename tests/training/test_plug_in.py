@@ -201,3 +201,18 @@ def test_wrong_requests_are_answered() -> None:
         ProjectedHessianLoss(Weights(hessian=1.0))
     with pytest.raises(RequestError, match="not penalty"):
         ProjectedHessianLoss(Weights(penalty=1.0))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"forces": torch.zeros(5, 3)},
+        {"probes": torch.zeros(5, 3), "hvp": torch.zeros(5, 3)},
+        {"probes": torch.zeros(2, 4, 3), "hvp": torch.zeros(3, 4, 3)},
+        {"probes": torch.zeros(4, 3), "hvp": torch.zeros(2, 4, 3)},
+    ],
+    ids=str,
+)
+def test_labels_of_another_layout_are_refused_with_their_shapes(labels: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(LabelShapeError, match=r"\([235], "):
+        ProjectedHessianLoss()(lambda p: p.square().sum(), torch.ones(4, 3), **labels)

@@ -65,13 +65,11 @@ class SumPotential(_Composed):
 
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
         """Goes to the first part that holds references. Raises RequestError where none does."""
-        for part in self.parts:
-            try:
-                part.shift_elements(shifts)
-            except RequestError:
-                continue
-            return
-        super().shift_elements(shifts)
+        holders = _holders(self)
+        if not holders:
+            super().shift_elements(shifts)
+        for holder in holders:
+            holder.shift_elements(shifts)
 
 
 class Ensemble(_Composed):
@@ -90,9 +88,26 @@ class Ensemble(_Composed):
         return energies.mean(0), None if penalty is None else penalty / len(self.parts)
 
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
-        """Goes to every member."""
+        """Goes to every member; references that members share are shifted once. Raises RequestError, before anything
+        is changed, where a member holds none."""
         for member in self.parts:
-            member.shift_elements(shifts)
+            if not _holders(member):
+                member.shift_elements(shifts)  # raises
+        for holder in _holders(self):
+            holder.shift_elements(shifts)
+
+
+def _holders(potential: Potential) -> list[Potential]:
+    """The potentials, each once, whose references a shift of `potential` moves."""
+    if isinstance(potential, Ensemble):
+        return list({id(holder): holder for member in potential.parts for holder in _holders(member)}.values())
+    if isinstance(potential, SumPotential):
+        return next((found for part in potential.parts if (found := _holders(part))), [])
+    try:
+        potential.shift_elements({})  # moves nothing
+    except RequestError:
+        return []
+    return [potential]
 
 
 def with_references(potential: Potential, energies: Mapping[int, float]) -> SumPotential:

@@ -72,8 +72,8 @@ def load_checkpoint(
         raise FileFormatError(f"{path}: damaged checkpoint ({error}). Start afresh with --restart.") from error
     if mine != fingerprint:
         raise FileFormatError(
-            f"{path}: this run was started with another configuration or other data. Use another output folder, "
-            "or --restart to begin again here."
+            f"{path}: this run was started with another configuration or other data, or from another potential (its "
+            "options or weights). Use another output folder, or --restart to begin again here."
         )
     model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
     for name in average:

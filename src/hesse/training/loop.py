@@ -225,7 +225,9 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        total, terms = self._loss(indices, weights)
+        with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
+            torch.manual_seed(mixed_seed(config.seed, progress.step))
+            total, terms = self._loss(indices, weights)
         if total.requires_grad:  # not in a batch none of whose structures holds a weighted label
             # In parameters only: the third derivative in positions would be computed and thrown away.
             total.backward(inputs=self._trained())

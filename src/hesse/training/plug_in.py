@@ -82,6 +82,7 @@ class ProjectedHessianLoss(nn.Module):
         elif n_atoms is None:
             n_atoms = torch.tensor([len(positions)], device=positions.device)
         self._check(positions, n_atoms, mask)
+        _check_shapes(positions, forces, probes, hvp)
         pairs = (
             (None, None) if probes is None or hvp is None else (_stacked(probes, positions), _stacked(hvp, positions))
         )
@@ -135,6 +136,17 @@ class ProjectedHessianLoss(nn.Module):
                 f"positions of shape {tuple(positions.shape)}: expected [atoms, 3] with n_atoms that add up to atoms, "
                 "or [structures, longest, 3] with a mask"
             )
+
+
+def _check_shapes(positions: Tensor, forces: Tensor | None, probes: Tensor | None, hvp: Tensor | None) -> None:
+    """Labels must have the layout of the positions; several pairs, one axis in front."""
+    shape = tuple(positions.shape)
+    for name, values in (("forces", forces), ("probes", probes), ("hvp", hvp)):
+        several = name != "forces" and values is not None and values.dim() == len(shape) + 1
+        if values is not None and tuple(values.shape[1:] if several else values.shape) != shape:
+            raise LabelShapeError(f"{name} has shape {tuple(values.shape)}, expected that of the positions, {shape}")
+    if probes is not None and hvp is not None and probes.shape != hvp.shape:
+        raise LabelShapeError(f"probes of shape {tuple(probes.shape)}, hvp of shape {tuple(hvp.shape)}: expected pairs")
 
 
 def _stacked(values: Tensor | None, positions: Tensor) -> Tensor | None:

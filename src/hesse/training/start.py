@@ -4,6 +4,7 @@ run keep either."""
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,14 +48,18 @@ def given_potential(config: TrainConfig, potential: Potential | None) -> Potenti
         return potential
     if potential is not None:
         raise ConfigError("a potential was given, and start_from names another: leave one of them out")
-    return make_potential(config.start_from)
+    with torch.random.fork_rng(devices=[]):  # a factory that draws weights draws the same ones when a run goes on
+        torch.manual_seed(config.seed)
+        return make_potential(config.start_from)
 
 
 def identity_of(potential: Potential | None) -> str:
-    """What of a given potential decides the numbers of a run: its class and its weights."""
+    """What of a given potential decides the numbers of a run: its class, options (of own models) and weights."""
     if potential is None:
         return ""
     kind = f"{type(potential).__module__}.{type(potential).__qualname__}"
+    if _is_own(potential):
+        kind += json.dumps(describe(potential))
     return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = ["AniConfig"]
 
 Width = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Width, ...], Field(max_length=64)]
 Distance = Annotated[float, Field(ge=0)]
 # Angles from 0 to π keep 1 + cos(θ − θ_s) away from zero, where a power of it has no third derivative.
 Angle = Annotated[float, Field(ge=0, le=math.pi)]
@@ -46,8 +47,8 @@ class AniConfig(BaseModel):
     sections: tuple[Angle, ...] = Field(
         tuple(math.pi / 16 + math.pi / 8 * k for k in range(8)), min_length=1, description="ShfZ: angles of the peaks"
     )
-    hidden: tuple[Width, ...] = Field((256, 64, 256), description="widths of the hidden layers, for every element")
-    hidden_of: dict[str, tuple[Width, ...]] = Field(
+    hidden: Widths = Field((256, 64, 256), description="widths of the hidden layers, for every element")
+    hidden_of: dict[str, Widths] = Field(
         default_factory=dict, description="widths of single elements where they differ, by symbol"
     )
     activation: Literal["celu", "gelu"] = Field(
