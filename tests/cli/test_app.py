@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -49,9 +50,25 @@ def test_a_defect_is_called_one(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for defect in (ZeroDivisionError("oops"), OSError(errno.EIO, "Input/output error")):
-        monkeypatch.setattr(hesse.datasets, "read_dataset", raising(defect))
+        monkeypatch.setattr(hesse.datasets, "read_dataset", Mock(side_effect=defect))
         assert run(monkeypatch, "info", file) == 1
         assert "defect in Hesse" in capsys.readouterr().err
+
+
+def test_a_defect_in_the_users_own_code_is_placed_there(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_crash.py").write_text(
+        "from hesse.models.adapters import CallablePotential\n"
+        "def energy(positions, numbers, cell, pbc):\n"
+        "    return positions @ positions[0, :2]\n"
+        "def make(): return CallablePotential(energy)\n"
+    )
+    assert run(monkeypatch, "evaluate", "python:my_crash:make", file, "--quiet") == 1
+    told = capsys.readouterr().err
+    assert "my_crash.py, line 3, which Hesse was asked to run" in told
+    assert "defect in Hesse" not in told
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -10,7 +10,7 @@ import torch
 from hesse.engines import POTENTIAL_FORMS, make_engine, make_potential
 from hesse.engines.potentials import ADAPTERS, anchored
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError
-from hesse.models import Hipnn, HipnnConfig, Zbl, save_model
+from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
 from hesse.structures import Request
 from oracles import Morse, molecule
 
@@ -47,6 +47,17 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
         make_potential("python:my_potentials:repulsoin")
     with pytest.raises(RequestError, match="expected python:package"):
         make_potential("python:my_potentials")
+    Path("my_typo.py").write_text("def make(:\n")
+    with pytest.raises(RequestError, match="importing my_typo failed: SyntaxError"):
+        make_potential("python:my_typo:make")
+    Path("my_endless.py").write_text(
+        "import hesse\nclass Endless(hesse.Potential):\n    def forward(self, batch): return batch.positions.sum(-1)\n"
+    )
+    with pytest.raises(RequestError, match="returned a Endless without a cutoff"):
+        make_potential("python:my_endless:Endless")
+    save_weights("own.safetensors", made)
+    with pytest.raises(FileFormatError, match=r"weights alone, of a .*Zbl.*python:package\.module:factory\.$"):
+        make_potential("own.safetensors")
     # The same texts are engines.
     engine = make_engine("python:my_potentials:repulsion")
     structure = molecule(3, 0, elements=(1, 8))

@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import sysconfig
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -68,8 +70,23 @@ def main() -> None:
 
 def _defect() -> NoReturn:
     traceback.print_exc()
-    print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
+    own = _own_code()
+    if own is None:
+        print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
+    else:
+        print(f"This happened in {own}, which Hesse was asked to run: look there first.", file=sys.stderr)
     sys.exit(1)
+
+
+def _own_code() -> str | None:
+    """Where the user's own code (a potential or engine that he wrote) stands in the traceback; None for nowhere."""
+    places = {key: Path(folder) for key, folder in sysconfig.get_paths().items()}
+    installed = [Path(__file__).parents[1], *(places[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    for frame in reversed(traceback.extract_tb(sys.exc_info()[2])):
+        file = Path(frame.filename)
+        if file.is_file() and not any(file.is_relative_to(f) for f in installed):
+            return f"{file}, line {frame.lineno}"
+    return None
 
 
 def _silence() -> None:

@@ -71,11 +71,7 @@ def evaluate(
         moved, positions, strain = _leaves(batch, request) if first else (batch, batch.positions, None)
         with _graph(first or create_graph), _measured(second and not create_graph) as saved:
             atomic, penalty = potential.energies_and_penalty(moved)
-            if atomic.shape != (len(batch.numbers),):
-                raise LabelShapeError(
-                    f"{type(potential).__name__} returned energies of shape {tuple(atomic.shape)}, "
-                    f"expected one per atom: {(len(batch.numbers),)}"
-                )
+            _check_energies(potential, atomic, len(batch.numbers))
             energy = batch.sum_by_structure(atomic)
             gradient = stress = None
             if first:
@@ -128,6 +124,14 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
         )
     if request.stress and not bool(batch.pbc.all(-1).any()):
         raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
+
+
+def _check_energies(potential: Potential, atomic: object, atoms: int) -> None:
+    found = f"shape {tuple(atomic.shape)}" if isinstance(atomic, Tensor) else f"type {type(atomic).__name__}"
+    if not isinstance(atomic, Tensor) or atomic.shape != (atoms,):
+        raise LabelShapeError(
+            f"{type(potential).__name__} returned energies of {found}, expected a tensor with one per atom: {(atoms,)}"
+        )
 
 
 def _check_elements(potential: Potential, batch: Batch) -> None:

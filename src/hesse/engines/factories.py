@@ -32,6 +32,8 @@ def call_factory(text: str, asked: str) -> Any:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise RequestError(f'"{asked}": cannot import {module_name} ({error})') from error
+    except Exception as error:  # the user's code
+        raise RequestError(f'"{asked}": importing {module_name} failed: {type(error).__name__}: {error}') from error
     factory: Any = getattr(module, factory_name, None)
     if not callable(factory):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

@@ -75,12 +75,14 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
                 f'"{text}" returned a {type(made).__name__}, expected a hesse.Potential (any energy function becomes '
                 "one through hesse.models.adapters.CallablePotential)"
             )
+        if not hasattr(made, "cutoff"):
+            raise RequestError(f'"{text}" returned a {type(made).__name__} without a cutoff: set it, in Å')
         potential = made
     elif not colon or text.endswith(".hesse") or Path(text).exists():
         try:
             return load_model(text, dtype=dtype, device=device)
         except FileFormatError as error:
-            if text.endswith(".hesse") or not Path(text).is_file():
+            if text.endswith((".hesse", ".safetensors")) or not Path(text).is_file():
                 raise
             forms = ", ".join(f"{name}:{text}" for name in ADAPTERS)
             raise FileFormatError(f"{error} Is it a file of another framework? Then say which: {forms}") from None

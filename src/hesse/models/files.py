@@ -54,6 +54,11 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     meta = read_header(path, "model")
+    if meta.get("format") == "hesse-weights":
+        raise FileFormatError(
+            f"{path}: weights alone, of a {meta.get('module')}, not a Hesse model. Let your own code build it and put "
+            "them in (hesse.models.load_weights), in a function that is named python:package.module:factory."
+        )
     if meta.get("format") != "hesse-model":
         raise FileFormatError(f"{path}: a safetensors file, but not a Hesse model (no format mark in its header)")
     try:

@@ -79,6 +79,10 @@ def test_energies_of_atoms_where_they_are_announced() -> None:
         evaluate(CallablePotential(springs), collate(STRUCTURES, 1.0), Request())
     with pytest.raises(LabelShapeError, match=r"expected \(3,\): one per atom"):
         evaluate(CallablePotential(lennard_jones, atomic=True), collate(STRUCTURES, 1.0), Request())
+    with pytest.raises(LabelShapeError, match="returned a float, expected a tensor"):
+        evaluate(CallablePotential(lambda *of: 3.0), collate(STRUCTURES, 1.0), Request())
+    with pytest.raises(RequestError, match="must be atomic numbers"):
+        CallablePotential(springs, elements=("H", "O"))  # type: ignore[arg-type]
 
 
 def test_parameters_of_a_module_are_those_of_the_potential() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
 from hesse import units
-from hesse.errors import LabelShapeError
+from hesse.errors import LabelShapeError, RequestError
 from hesse.potential import Potential
 from hesse.structures import Batch
 
@@ -35,6 +36,7 @@ class CallablePotential(Potential):
 
     Raises:
         UnitError: an unknown unit.
+        RequestError: elements that are not atomic numbers.
     """
 
     cutoff = 0.0  # it finds its own pairs
@@ -50,6 +52,8 @@ class CallablePotential(Potential):
     ) -> None:
         super().__init__()
         self.energy = energy  # a module registers itself here
+        if not all(isinstance(z, int) and 0 < z < len(chemical_symbols) for z in elements):
+            raise RequestError(f"elements must be atomic numbers, such as (1, 8); got {elements}")
         self.elements = tuple(sorted(elements))
         self.splits_energy = atomic
         self._length, self._energy = units.length_unit(length_unit), units.energy_unit(energy_unit)
@@ -58,13 +62,15 @@ class CallablePotential(Potential):
         """Energies of the atoms, eV; without `atomic`, equal shares of their structure's energy.
 
         Raises:
-            LabelShapeError: the function returned another shape.
+            LabelShapeError: the function returned another shape, or no tensor.
         """
         sizes = batch.n_atoms.tolist()
         parts = zip(batch.positions.split(sizes), batch.numbers.split(sizes), batch.cell, batch.pbc, strict=True)
         energies = []
         for size, (positions, numbers, cell, pbc) in zip(sizes, parts, strict=True):
             found = self.energy(positions / self._length, numbers, cell / self._length, pbc)
+            if not isinstance(found, Tensor):
+                raise LabelShapeError(f"the function returned a {type(found).__name__}, expected a tensor")
             if self.splits_energy and tuple(found.shape) != (size,):
                 raise LabelShapeError(
                     f"the function returned shape {tuple(found.shape)}, expected ({size},): one per atom"
