@@ -165,6 +165,14 @@ def gathered(contenders: Sequence[Contender], options: argparse.Namespace) -> li
             json.loads((options.output / f"{contender.name}-seed{seed}" / "errors.json").read_text(encoding="utf-8"))
             for seed in options.seed
         ]
+        wanted = {"config": contender.config.model_dump(mode="json"), "steps": options.steps}
+        for run in runs:
+            found = {key: run[key] for key in wanted}
+            if found != wanted:
+                raise SystemExit(
+                    f"{contender.name}-seed{run['seed']} is of other settings: expected {wanted}, got {found}. Name "
+                    "the model as it was trained (--model, --steps), or remove that folder to train it again."
+                )
         for first in runs[0]["rows"]:
             if first["metric"] != "rmse":
                 continue

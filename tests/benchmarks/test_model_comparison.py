@@ -51,6 +51,15 @@ def test_two_networks_and_two_seeds(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{hessian['rmse']:.3g} ± " in line
 
 
+def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    compare.main(arguments(tmp_path))
+    file = tmp_path / "equi-seed0" / "errors.json"
+    run = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**run, "config": {**run["config"], "radial": 4}}), encoding="utf-8")
+    with pytest.raises(SystemExit, match="equi-seed0 is of other settings"):
+        compare.main(arguments(tmp_path, "--only", "report"))
+
+
 @pytest.mark.parametrize("text", ["hipnn", "=", 'x={"kind": "transformer"}', 'x={"kind": "equivariant", "width": 3}'])
 def test_models_that_cannot_be_are_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
