@@ -195,6 +195,13 @@ def test_wrong_requests_are_answered() -> None:
         criterion(model, positions, mask=torch.ones(3, 5, dtype=torch.bool), energies=labels["energies"])
     with pytest.raises(LabelShapeError, match="expected one for each of 3"):
         criterion(lambda x: model(x)[:2], positions, **labels)
+    with pytest.raises(LabelShapeError, match="returned a float, expected a tensor"):
+        criterion(lambda x: 3.0, positions, **labels)  # type: ignore[arg-type, return-value]
+    for blind in (lambda x: model(positions), lambda x: model(x.detach())):  # a closure over the wrong name
+        with pytest.raises(RequestError, match="do not depend on the positions"):
+            criterion(blind, positions, **labels)
+    with pytest.raises(LabelShapeError, match=r"mask of torch\.float64"):
+        criterion(model, torch.ones(3, 5, 3), mask=torch.ones(3, 5).double(), energies=labels["energies"])
     with pytest.raises(LabelShapeError, match="forces has shape"):
         criterion(model, positions, **{**labels, "forces": labels["forces"][:-1]})
     with pytest.raises(RequestError, match="not hessian"):

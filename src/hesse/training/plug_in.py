@@ -72,12 +72,15 @@ class ProjectedHessianLoss(nn.Module):
             hvp: reference products H v.
 
         Raises:
-            LabelShapeError: shapes that do not fit each other.
+            LabelShapeError: shapes that do not fit each other, a mask that is not boolean.
+            RequestError: the energies do not depend on the argument of the function.
             MissingLabelError: no label at all, or only one of probes and hvp.
         """
         if (probes is None) != (hvp is None):
             raise MissingLabelError("Hessian-vector products come in pairs: give both probes and hvp, or neither")
         if mask is not None:
+            if mask.dtype != torch.bool:
+                raise LabelShapeError(f"mask of {mask.dtype}, expected torch.bool: True where there is an atom")
             n_atoms = mask.sum(-1)
         elif n_atoms is None:
             n_atoms = torch.tensor([len(positions)], device=positions.device)
@@ -103,6 +106,8 @@ class ProjectedHessianLoss(nn.Module):
         with torch.enable_grad():
             leaf = positions.detach().requires_grad_(True)
             found = energy(leaf)
+            if not isinstance(found, Tensor):
+                raise LabelShapeError(f"the function returned a {type(found).__name__}, expected a tensor of energies")
             if found.numel() != len(n_atoms):
                 raise LabelShapeError(
                     f"the function returned energies of shape {tuple(found.shape)}, expected one for each of "
@@ -112,6 +117,11 @@ class ProjectedHessianLoss(nn.Module):
             curved = self.weights.hvp > 0 and probes is not None
             if curved or (self.weights.forces > 0 and references.forces is not None):
                 (gradient,) = gradients(found.sum(), [leaf], create_graph=True)
+                if gradient.grad_fn is None and not bool(gradient.any()) and int(n_atoms.max()) > 1:
+                    raise RequestError(
+                        "the energies do not depend on the positions that the function was given, so that all forces "
+                        "would be zero: compute them from its argument, with nothing detached on the way"
+                    )
             if curved:
                 assert gradient is not None
                 assert probes is not None
