@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
-from hesse.models.adapters.hippynn_graphs import import_hippynn
+from hesse.models.adapters.hippynn.graphs import import_hippynn
 from hesse.models.adapters.layouts import padded
 from hesse.potential import Potential
 from hesse.structures import Batch, Request, Structure, collate

@@ -26,7 +26,7 @@ from hesse.curvature import evaluate
 from hesse.models import Ani, AniConfig
 from hesse.models.adapters.layouts import padded
 from hesse.models.adapters.torchani import TorchAniPotential, ani_from_torchani
-from hesse.models.adapters.torchani_package import torchani_module
+from hesse.models.adapters.torchani.package import torchani_module
 from hesse.potential import Potential
 from hesse.structures import Batch, Request, Structure, collate
 from hesse.units import energy_unit

@@ -20,7 +20,7 @@ from hesse.errors import FileFormatError, HesseError, RequestError, UnitError, U
 from hesse.losses import weighted_loss
 from hesse.models import SumPotential, load_weights
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
-from hesse.models.adapters.hippynn_kernels import environments
+from hesse.models.adapters.hippynn.kernels import environments
 from hesse.structures import Labels, Request, Structure, collate
 from hesse.structures.conversion import to_ase
 from hesse.training import TrainConfig, train

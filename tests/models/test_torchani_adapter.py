@@ -19,7 +19,7 @@ from hesse.curvature import evaluate
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models.adapters.torchani import TorchAniPotential
-from hesse.models.adapters.torchani_package import torchani_module
+from hesse.models.adapters.torchani.package import torchani_module
 from hesse.structures import Request, Structure, collate
 from hesse.units import energy_unit
 from oracles import atom, crystal, linear, molecules

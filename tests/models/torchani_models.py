@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hesse.models.adapters.torchani_package import torchani_module
+from hesse.models.adapters.torchani.package import torchani_module
 from hesse.units import energy_unit
 
 SEVEN = ("H", "C", "N", "O", "S", "F", "Cl")  # TorchANI's order in ANI-2x: not that of atomic numbers

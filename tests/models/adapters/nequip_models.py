@@ -14,7 +14,7 @@ import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from hesse.models.adapters.nequip_files import _nequip_defaults, _quiet, import_nequip
+from hesse.models.adapters.nequip.files import _nequip_defaults, _quiet, import_nequip
 from hesse.structures import to_ase
 from oracles import molecules
 

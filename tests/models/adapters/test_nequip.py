@@ -26,7 +26,7 @@ from hesse.curvature import evaluate
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, WriteError
 from hesse.models.adapters.nequip import NequipPotential
-from hesse.models.adapters.nequip_files import _nequip_defaults, _quiet, import_nequip
+from hesse.models.adapters.nequip.files import _nequip_defaults, _quiet, import_nequip
 from hesse.structures import Request, Structure, collate, to_ase
 from oracles import Morse, atom, crystal, labelled, linear, molecules
 

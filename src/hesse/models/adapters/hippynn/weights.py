@@ -10,7 +10,7 @@ from torch import nn
 
 from hesse import units
 from hesse.errors import ConfigError, RequestError
-from hesse.models.adapters.hippynn_graphs import graph_and_energy, import_hippynn, plan
+from hesse.models.adapters.hippynn.graphs import graph_and_energy, import_hippynn, plan
 from hesse.models.hipnn import Hipnn, HipnnConfig
 
 __all__ = ["hipnn_from_hippynn"]

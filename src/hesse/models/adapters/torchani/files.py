@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError, require_choice
-from hesse.models.adapters.torchani_package import torchani_module
+from hesse.models.adapters.torchani.package import torchani_module
 
 __all__ = ["attach_description", "model_of_states", "read_states"]
 

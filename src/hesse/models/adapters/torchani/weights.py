@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import RequestError
-from hesse.models.adapters.torchani_package import torchani_module
+from hesse.models.adapters.torchani.package import torchani_module
 from hesse.models.ani import Ani, AniConfig, environment_width
 from hesse.models.compose import Ensemble
 from hesse.units import energy_unit

@@ -24,7 +24,7 @@ from hesse import units
 from hesse.errors import RequestError, UnknownElementError
 from hesse.models.adapters.adapter import Adapter, require_trust
 from hesse.models.adapters.layouts import edges
-from hesse.models.adapters.nequip_files import SUFFIX, import_nequip, load_model, write_package
+from hesse.models.adapters.nequip.files import SUFFIX, import_nequip, load_model, write_package
 from hesse.structures import Batch
 
 __all__ = ["NequipPotential"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.models.adapters.hippynn_graphs import import_hippynn
+from hesse.models.adapters.hippynn.graphs import import_hippynn
 
 __all__ = ["environments", "matrix_kernels"]
 

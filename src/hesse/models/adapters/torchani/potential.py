@@ -21,15 +21,14 @@ from hesse.errors import FileFormatError, RequestError
 from hesse.files import require_file, write_aside
 from hesse.models.adapters.adapter import Adapter, require_trust
 from hesse.models.adapters.layouts import edges
-from hesse.models.adapters.torchani_files import attach_description, model_of_states, read_states
-from hesse.models.adapters.torchani_package import torchani_module
-from hesse.models.adapters.torchani_weights import ani_from_torchani
+from hesse.models.adapters.torchani.files import attach_description, model_of_states, read_states
+from hesse.models.adapters.torchani.package import torchani_module
 from hesse.models.references import ElementReferences
 from hesse.smooth import norm
 from hesse.structures import Batch
 from hesse.units import energy_unit
 
-__all__ = ["TorchAniPotential", "ani_from_torchani"]
+__all__ = ["TorchAniPotential"]
 
 HARTREE = energy_unit("hartree")
 

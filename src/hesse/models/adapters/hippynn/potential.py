@@ -16,7 +16,7 @@ from hesse import units
 from hesse.errors import LabelShapeError, RequestError, UnknownElementError, require_choice
 from hesse.files import write_aside
 from hesse.models.adapters.adapter import Adapter
-from hesse.models.adapters.hippynn_graphs import (
+from hesse.models.adapters.hippynn.graphs import (
     PAIR_OUTPUTS,
     Plan,
     graph_and_energy,
@@ -24,13 +24,12 @@ from hesse.models.adapters.hippynn_graphs import (
     load_graph,
     plan,
 )
-from hesse.models.adapters.hippynn_kernels import matrix_kernels
-from hesse.models.adapters.hippynn_weights import hipnn_from_hippynn
+from hesse.models.adapters.hippynn.kernels import matrix_kernels
 from hesse.models.adapters.layouts import edges, padded
 from hesse.smooth import norm
 from hesse.structures import Batch
 
-__all__ = ["HippynnPotential", "hipnn_from_hippynn"]
+__all__ = ["HippynnPotential"]
 
 
 class HippynnPotential(Adapter):

@@ -1,0 +1,5 @@
+"""Models of NequIP and Allegro as potentials."""
+
+from hesse.models.adapters.nequip.potential import NequipPotential
+
+__all__ = ["NequipPotential"]
