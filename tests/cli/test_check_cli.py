@@ -124,3 +124,11 @@ def test_wrong_requests_are_answered(
     assert reply in err
     assert out == ""
     assert model.read_bytes() == before
+
+
+def test_a_selection_that_leaves_nothing_is_refused(run: Run, model: Path) -> None:
+    """An empty table and exit code 0 would say that all is well."""
+    code, out, err = run("check", model, "--only", "rotation", "--skip", "rotation")
+    assert code == 2
+    assert "no check is left" in err
+    assert not out

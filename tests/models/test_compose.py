@@ -81,6 +81,8 @@ def test_elements_are_those_that_all_parts_know() -> None:
         Ensemble([hipnn(0, elements=(1,)), hipnn(0, elements=(6,))])
     with pytest.raises(ConfigError, match="at least one"):
         SumPotential([])
+    with pytest.raises(ConfigError, match="expected potentials in a SumPotential, got a Linear"):
+        SumPotential([Morse(), torch.nn.Linear(1, 1)])  # type: ignore[list-item]
 
 
 def test_references_are_added_in_float64() -> None:

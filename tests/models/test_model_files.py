@@ -459,6 +459,8 @@ attack("deep ani", {"kind": "ani", "hidden_of": {"H": [1] * 100_000}})
 attack("equivariant", {"kind": "equivariant", "features": big})
 part = {"model": {"kind": "hipnn", "features": big}, "elements": [1, 6, 8]}
 attack("many", {"kind": "ensemble", "parts": [part] * 100})
+part = {"model": {"kind": "hipnn", "blocks": 64, "onsite_layers": 64}, "elements": [1, 6, 8]}
+attack("many and deep", {"kind": "ensemble", "parts": [part] * 200})
 attack("too many", {"kind": "ensemble", "parts": [part] * 300})
 for shape, size in (([10**12], 4), ([2**31, 2**31], 4), ([-1], 4), ([1, 3], 12)):
     mark = {"format": "hesse-model"}

@@ -233,6 +233,14 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path)
     with pytest.raises(UnknownElementError, match="element Z = 8"):
         go(tmp_path / "a", lonely)
 
+    with pytest.raises(RequestError, match=r"expected a hesse\.Potential to train, got a Linear"):
+        go(tmp_path / "d", nn.Linear(2, 2))  # type: ignore[arg-type]
+    save_model(tmp_path / "model.hesse", Hipnn(HipnnConfig(features=2, sensitivities=2), (1, 6, 8)))
+    for folder in (tmp_path, tmp_path / "somewhere" / ".."):
+        start = TrainConfig(start_from=str(tmp_path / "model.hesse"))
+        with pytest.raises(ConfigError, match="would be replaced by this run"):
+            train(training_data(), config=start, output=folder, restart=True, quiet=True)
+
     class Stuck(Springs):
         def __deepcopy__(self, memo: object) -> Springs:
             raise TypeError("holds a handle")

@@ -56,6 +56,7 @@ def check(
     from hesse.checks import CHECKS, check_potential, selected
     from hesse.devices import require_device
     from hesse.engines import make_potential
+    from hesse.errors import ConfigError
     from hesse.files import require_target
     from hesse.progress import track
 
@@ -65,6 +66,8 @@ def check(
         for one in CHECKS:
             typer.echo(f"{one.name}: {one.asks}\n    A failure means: {one.means}")
         return
+    if not chosen:
+        raise ConfigError("no check is left: --skip and --no-compile take away all that --only names")
     if json is not None:
         inputs = [structures] if structures else []
         require_target(json, *inputs, model.partition(":")[2].partition("?")[0] or model)

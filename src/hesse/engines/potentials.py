@@ -16,7 +16,7 @@ from hesse.files import require_file
 from hesse.models import load_model
 from hesse.potential import Potential
 
-__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "anchored", "make_potential"]
+__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "anchored", "file_in", "make_potential"]
 
 
 def _trust(text: str) -> bool:
@@ -89,6 +89,14 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
     else:
         raise UnknownOptionError(f'no potential "{text}". {nearest_name(text, POTENTIAL_FORMS)}')
     return potential.to(device=device, dtype=dtype).eval()
+
+
+def file_in(text: str) -> str | None:
+    """The file that a text names; None for a factory."""
+    kind, _, rest = text.partition(":")
+    if kind == "python":
+        return None
+    return rest.partition("?")[0] if kind in ADAPTERS and rest else text
 
 
 def anchored(text: str, folder: Path) -> str:

@@ -90,13 +90,36 @@ def describe(potential: Potential) -> dict[str, Any]:
     )
 
 
-def build_described(description: Mapping[str, Any], *, depth: int = 0) -> Potential:
+def build_described(description: Mapping[str, Any], *, most_tensors: int | None = None) -> Potential:
     """The potential of a description, freshly initialised.
+
+    Args:
+        description: as `describe` gives it.
+        most_tensors: give up as soon as more are needed: those of the file that the description comes from.
 
     Raises:
         UnknownOptionError: a kind that does not exist.
-        ConfigError: options that cannot be.
+        ConfigError: options that cannot be, or more tensors than allowed.
     """
+    return _built(description, _Allowance(most_tensors), depth=0)
+
+
+class _Allowance:
+    """How many more tensors may be made."""
+
+    def __init__(self, tensors: int | None) -> None:
+        self.allowed, self.left = tensors, tensors
+
+    def take(self, potential: Potential) -> Potential:
+        """Pay for a part. Raises ConfigError where it costs too much."""
+        if self.left is not None:
+            self.left -= len(potential.state_dict())
+            if self.left < 0:
+                raise ConfigError(f"its {self.allowed} tensors are too few for the model it describes")
+        return potential
+
+
+def _built(description: Mapping[str, Any], allowance: _Allowance, *, depth: int) -> Potential:
     if depth > DEEPEST:
         raise ConfigError(f"more than {DEEPEST} levels of sums and ensembles")
     if not isinstance(description, Mapping) or not isinstance(description.get("model"), Mapping):
@@ -110,14 +133,14 @@ def build_described(description: Mapping[str, Any], *, depth: int = 0) -> Potent
         parts = options.get("parts")
         if not isinstance(parts, list) or len(parts) > MOST_PARTS:
             raise ConfigError(f"a {kind} needs a list of at most {MOST_PARTS} parts")
-        return COMPOSED[kind]([build_described(part, depth=depth + 1) for part in parts])
+        return COMPOSED[kind]([_built(part, allowance, depth=depth + 1) for part in parts])
     if kind == "references":
-        return ElementReferences(elements)
+        return allowance.take(ElementReferences(elements))
     if kind == "zbl":
         return Zbl(_validated(ZblConfig, options), elements)
     if kind in NETWORKS:
         config_class, build = NETWORKS[kind]
-        return build(_validated(config_class, options), elements)
+        return allowance.take(build(_validated(config_class, options), elements))
     raise UnknownOptionError(f'unknown kind of model "{kind}". {nearest_name(kind, [*NETWORKS, *COMPOSED, *FIXED])}')
 
 

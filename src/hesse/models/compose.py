@@ -23,6 +23,12 @@ class _Composed(Potential):
         super().__init__()
         if not parts:
             raise ConfigError(f"a {type(self).__name__} needs at least one potential")
+        for part in parts:
+            if not isinstance(part, Potential):
+                raise ConfigError(
+                    f"expected potentials in a {type(self).__name__}, got a {type(part).__name__}. Any energy function "
+                    "becomes one through hesse.models.adapters.CallablePotential."
+                )
         self._parts = nn.ModuleList(parts)
         self.cutoff = max(part.cutoff for part in parts)
         self.splits_energy = all(part.splits_energy for part in parts)

@@ -93,7 +93,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
         description, tensors = upgrade(header["version"], description, tensors)
         # Built without memory first: a wrong header cannot ask for more than the file itself holds.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            empty = build_described(description)
+            empty = build_described(description, most_tensors=len(tensors))
         if list(empty.elements) != description["elements"]:
             raise ConfigError(f"elements {description['elements']}, but its parts know {list(empty.elements)}")
     except (HesseError, ValueError, RuntimeError, OverflowError, TypeError, KeyError, MemoryError) as error:

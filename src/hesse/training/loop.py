@@ -124,7 +124,7 @@ def train(
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     with exclusive(folder):
-        given = given_potential(config, potential)
+        given = given_potential(config, potential, folder)
         return _Run(training, validation, config, folder, given, restart=restart).go(quiet=quiet)
 
 

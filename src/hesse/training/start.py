@@ -15,6 +15,7 @@ import torch
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.engines import make_potential
+from hesse.engines.potentials import file_in
 from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models import (
     SumPotential,
@@ -37,17 +38,25 @@ from hesse.training.config import TrainConfig
 __all__ = ["given_potential", "identity_of", "read_best", "starting_potential", "write_potential"]
 
 
-def given_potential(config: TrainConfig, potential: Potential | None) -> Potential | None:
+def given_potential(config: TrainConfig, potential: Potential | None, folder: Path) -> Potential | None:
     """The potential that the caller, or `start_from`, names; None where the configuration describes a new network.
 
     Raises:
-        ConfigError: both are given.
-        RequestError: all that `make_potential` raises.
+        ConfigError: both are given, or `start_from` is a file that the run in `folder` would replace.
+        RequestError: what was given is no potential; and all that `make_potential` raises.
     """
     if config.start_from is None:
+        if potential is not None and not isinstance(potential, Potential):
+            raise RequestError(
+                f"expected a hesse.Potential to train, got a {type(potential).__name__}. Any energy function becomes "
+                "one through hesse.models.adapters.CallablePotential, models of other frameworks by their adapters."
+            )
         return potential
     if potential is not None:
         raise ConfigError("a potential was given, and start_from names another: leave one of them out")
+    file = Path(file_in(config.start_from) or "")
+    if file.parent.resolve() == folder.resolve() and file.stem in ("model", "last"):
+        raise ConfigError(f"start_from: {file} would be replaced by this run. Use another output folder.")
     with torch.random.fork_rng(devices=[]):  # a factory that draws weights draws the same ones when a run goes on
         torch.manual_seed(config.seed)
         return make_potential(config.start_from)
