@@ -166,6 +166,15 @@ def test_float32_keeps_the_digits_of_large_references() -> None:
     close(found.forces, wanted.forces, 1e-4)
 
 
+def test_a_model_that_went_through_float32_gets_its_references_back() -> None:
+    """What is saved in float64 holds the E0 of before, not rounded ones."""
+    potential = MacePotential(mace_model())
+    before = potential.original.atomic_energies_fn.atomic_energies.clone()
+    assert not torch.equal(before, before.float().double())
+    potential.float().double()
+    assert torch.equal(potential.original.atomic_energies_fn.atomic_energies, before)
+
+
 def test_references_are_shifted_in_the_model_too() -> None:
     potential = MacePotential(mace_model(heads=("a", "b")), head="b")
     batch = collate([OPEN[0]], potential.cutoff)

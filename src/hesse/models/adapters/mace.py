@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -121,6 +121,15 @@ class MacePotential(Adapter):
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`: the model's E0 of the head in use are shifted."""
         self.references.shift_elements(shifts)
+        self._restore_atomic_energies()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MacePotential:
+        super()._apply(fn, recurse)
+        self._restore_atomic_energies()
+        return self
+
+    def _restore_atomic_energies(self) -> None:
+        """Put the float64 references into the model, whose own have perhaps been through another type."""
         order = [self.elements.index(int(z)) for z in self.original.atomic_numbers]
         self._atomic_energies()[self._row].copy_(self.references.energies[order])
 
