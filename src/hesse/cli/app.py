@@ -93,7 +93,3 @@ def _silence() -> None:
     """What is left for standard output has nowhere to go; the interpreter must not try again at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()
