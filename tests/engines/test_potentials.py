@@ -12,7 +12,7 @@ from hesse.engines.potentials import ADAPTERS, anchored
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
 from hesse.structures import Request
-from oracles import Morse, molecule
+from oracles import molecule
 
 
 @pytest.fixture
@@ -93,4 +93,3 @@ def test_paths_in_a_text_count_from_a_folder(tmp_path: Path) -> None:
     assert anchored("mace:m.model?trust=pickle", tmp_path) == f"mace:{tmp_path / 'm.model'}?trust=pickle"
     assert anchored("python:a:b", tmp_path) == "python:a:b"
     assert anchored("/x/m.hesse", tmp_path) == "/x/m.hesse"
-    assert Morse().splits_energy
