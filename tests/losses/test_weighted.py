@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from hesse.curvature import evaluate
 from hesse.errors import MissingLabelError
-from hesse.losses import TERMS, Weights, per_structure_errors, weighted_loss
+from hesse.losses import TERMS, Weights, holders, per_structure_errors, weighted_loss
 from hesse.structures import Labels, Request, collate
 from oracles import Morse, labelled, molecules
 
@@ -269,3 +269,21 @@ def test_published_weights_are_one_length() -> None:
 def test_weights_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Weights(**wrong)
+
+
+def test_losses_of_parts_add_up_to_that_of_the_whole() -> None:
+    """With the holders of all parts counted, whatever labels each part lacks."""
+    sizes = [3, 4, 2, 5, 3, 2]
+    held = [
+        {"energy", "forces", "hvp"}, {"energy"}, {"forces", "hvp"}, {"hvp", "hessian"}, {"atomic_energies"}, {"energy"}
+    ]  # fmt: skip
+    reference = references(held, sizes, pairs=[2, 0, 1, 2, 0, 0])
+    prediction = predictions(sizes)
+    whole, terms = weighted_loss(prediction, reference, UNITY)
+    parts = [torch.tensor(p) for p in ([0, 3], [1], [2, 4, 5])]
+    counted = [holders(reference.select(part), UNITY) for part in parts]
+    counts = {name: torch.stack([c[name] for c in counted]).sum() for name in counted[0]}
+    each = [weighted_loss(prediction.select(part), reference.select(part), UNITY, counts) for part in parts]
+    assert float(sum(total for total, _ in each)) == pytest.approx(float(whole), rel=1e-12)
+    for name, value in terms.items():
+        assert float(sum(t.get(name, 0.0) for _, t in each)) == pytest.approx(float(value), rel=1e-12), name

@@ -21,8 +21,10 @@ from hesse.errors import ConfigError, MissingLabelError, NonFiniteLossError, Unk
 from hesse.losses import weighted_loss
 from hesse.models import Hipnn, load_model, read_model_header
 from hesse.probes import ProbeStream, make_probe
-from hesse.structures import Labels, Request, collate
-from hesse.training import loop, read_log, set_up, train
+from hesse.structures import Batch, Labels, Request, collate
+from hesse.training import read_log, set_up, train
+from hesse.training.feed import Feed
+from hesse.training.step import GradientStep
 from hesse.training.validation import validate
 from oracles import Morse, labelled, molecule, molecules
 
@@ -175,13 +177,13 @@ def test_without_an_average_the_last_weights_are_kept(tmp_path: Path) -> None:
 
 def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    original = loop._Run._loss
+    original = Feed.fetch
 
-    def watched(self: Any, indices: list[int], weights: Any) -> Any:
+    def watched(self: Feed, indices: list[int], step: int) -> Any:
         seen.append(list(indices))
-        return original(self, indices, weights)
+        return original(self, indices, step)
 
-    monkeypatch.setattr(loop._Run, "_loss", watched)
+    monkeypatch.setattr(Feed, "fetch", watched)
     run(tmp_path / "a", steps=8)  # ten structures by three: four steps an epoch
     first, second = (list(itertools.chain(*epoch)) for epoch in (seen[:4], seen[4:]))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -197,14 +199,14 @@ def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[tuple[str, ...], Labels]] = []
-    original = loop._Run._with_probes
+    original = Feed.fetch
 
-    def watched(self: Any, batch: Any, labels: Labels, weights: Any) -> Labels:
-        result: Labels = original(self, batch, labels, weights)
-        drawn.append((batch.ids, result))
-        return result
+    def watched(self: Feed, indices: list[int], step: int) -> Any:
+        parts = original(self, indices, step)
+        drawn.extend((batch.ids, labels) for batch, labels in parts)
+        return parts
 
-    monkeypatch.setattr(loop._Run, "_with_probes", watched)
+    monkeypatch.setattr(Feed, "fetch", watched)
     data = training_data()
     run(tmp_path, steps=8, seed=7, probe={"source": "fresh", "kind": "gaussian", "per_structure": 2})
     index = {s.id: i for i, s in enumerate(data.structures)}
@@ -424,30 +426,29 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> No
 
 def test_a_gradient_that_is_no_number_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The square root of zero has a value and no slope."""
-    original = loop._Run._loss
+    original, guilty = GradientStep._loss, training_data().structures[4].id
 
-    def kinked(self: Any, indices: list[int], weights: Any) -> Any:
-        total, terms = original(self, indices, weights)
-        if 4 in indices:
-            total = total + (0.0 * next(self.model.parameters()).sum()).sqrt()
+    def kinked(self: GradientStep, batch: Batch, *rest: Any) -> Any:
+        total, terms = original(self, batch, *rest)
+        if guilty in batch.ids:
+            total = total + (0.0 * next(self.potential.parameters()).sum()).sqrt()
         return total, terms
 
-    monkeypatch.setattr(loop._Run, "_loss", kinked)
-    guilty = training_data().structures[4].id
+    monkeypatch.setattr(GradientStep, "_loss", kinked)
     with pytest.raises(NonFiniteLossError, match=f'for 1 of 3 structures: "{guilty}"'):
         run(tmp_path)
 
 
 def test_the_last_good_checkpoint_survives_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, count = loop._Run._loss, [0]
+    original, count = GradientStep._loss, [0]
 
-    def diverging(self: Any, indices: list[int], weights: Any) -> Any:
+    def diverging(self: GradientStep, *arguments: Any) -> Any:
         count[0] += 1
-        total, terms = original(self, indices, weights)
+        total, terms = original(self, *arguments)
         return (total * math.inf if count[0] == 8 else total), terms
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_loss", diverging)
+        patch.setattr(GradientStep, "_loss", diverging)
         with pytest.raises(NonFiniteLossError, match=r"step 8: the loss of the whole batch .* lower optimiser"):
             run(tmp_path / "war")
     run(tmp_path / "war")

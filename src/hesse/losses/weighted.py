@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hesse.errors import MissingLabelError
 from hesse.structures import Labels, owners_of
 
-__all__ = ["TERMS", "Weights", "per_structure_errors", "weighted_loss"]
+__all__ = ["TERMS", "Weights", "holders", "per_structure_errors", "weighted_loss"]
 
 TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 """Labels that can supervise, in the order in which they are reported."""
@@ -86,28 +86,53 @@ def per_structure_errors(predictions: Labels, references: Labels, name: str) -> 
     return _summed(squares.sum(0), owner, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
 
 
+def holders(references: Labels, weights: Weights | Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
+    """How many structures hold each weighted label, and, as "penalty", how many there are.
+
+    Sums of these over the parts of a step make the loss of a part additive: see `weighted_loss`.
+    """
+    weights = weights.model_dump() if isinstance(weights, Weights) else weights
+    counts: dict[str, Tensor] = {}
+    for name in TERMS:
+        if weights.get(name, 0.0) > 0 and getattr(references, name) is not None:
+            mask = references.mask(name)
+            counts[name] = (mask.any(0) if name == "hvp" else mask).sum()
+    if weights.get("penalty", 0.0) > 0:
+        counts["penalty"] = references.n_atoms.new_tensor(len(references))
+    return counts
+
+
 def weighted_loss(
-    predictions: Labels, references: Labels, weights: Weights | Mapping[str, float]
+    predictions: Labels,
+    references: Labels,
+    weights: Weights | Mapping[str, float],
+    counts: Mapping[str, Int[Tensor, ""]] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The total loss and its unweighted terms (means over the structures that hold the label).
 
     Terms with weight zero, and labels that no structure of the batch holds, are left out.
+
+    Args:
+        predictions: of the same structures as `references`.
+        references: the labels.
+        weights: of the terms.
+        counts: structures that hold each label in all parts of a step (`holders`, summed over parts and processes);
+            None where these are the only one. The losses of the parts then add up to that of the whole.
     """
     weights = weights.model_dump() if isinstance(weights, Weights) else weights
+    counts = holders(references, weights) if counts is None else counts
     terms: dict[str, Tensor] = {}
     total = references.n_atoms.new_zeros((), dtype=torch.float64)
     for name in TERMS:
         if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
             continue
-        mask = references.mask(name)
-        if getattr(predictions, name) is None and not bool(mask.any()):
+        if getattr(predictions, name) is None and not bool(references.mask(name).any()):
             continue  # nobody predicts what no structure of this batch can be compared with
-        present = (mask.any(0) if name == "hvp" else mask).sum()
         errors = per_structure_errors(predictions, references, name).to(torch.float64)
-        terms[name] = errors.sum() / present.clamp(min=1)
+        terms[name] = errors.sum() / counts[name].clamp(min=1)
         total = total + weights[name] * terms[name]
     if weights.get("penalty", 0.0) > 0 and predictions.penalty is not None:
-        terms["penalty"] = predictions.penalty.to(torch.float64).mean()
+        terms["penalty"] = predictions.penalty.to(torch.float64).sum() / counts["penalty"]
         total = total + weights["penalty"] * terms["penalty"]
     return total, terms
 

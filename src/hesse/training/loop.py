@@ -10,15 +10,14 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hesse import __version__
-from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.devices import require_device
 from hesse.errors import (
@@ -27,16 +26,14 @@ from hesse.errors import (
     WriteError,
 )
 from hesse.files import exclusive
-from hesse.losses import weighted_loss
 from hesse.potential import Potential
-from hesse.probes import AbstractProbe, ProbeStream, make_probe
 from hesse.progress import track
-from hesse.structures import Batch, Labels
 from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hesse.training.config import TrainConfig
+from hesse.training.feed import Feed
 from hesse.training.log import RunLog
 from hesse.training.schedules import learning_rate, weights_at
-from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups, request_for
+from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups
 from hesse.training.signals import caught_signals
 from hesse.training.start import (
     given_potential,
@@ -45,6 +42,7 @@ from hesse.training.start import (
     starting_potential,
     write_potential,
 )
+from hesse.training.step import GradientStep
 from hesse.training.validation import Scores, validate
 
 __all__ = ["TrainResult", "train"]
@@ -155,8 +153,9 @@ class _Run:
         check_data(training, validation, config)
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
         self.dtype = getattr(torch, config.dtype)
-        self.probe: AbstractProbe = make_probe(config.probe.kind, config.probe.per_structure)
         self.model = starting_potential(config, training, given)
+        self.feed = Feed(training, config, self.model.cutoff)
+        self.gradient = GradientStep(self.model)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
         self.fingerprint = fingerprint_of(config, training, validation, identity_of(given))
@@ -213,10 +212,10 @@ class _Run:
     def _step(self) -> dict[str, float]:
         """One step of the optimiser; returns what goes into the record."""
         config, progress = self.config, self.progress
-        order = self._epoch_batches(progress.epoch)
+        order = self.feed.epoch(progress.epoch)
         if progress.batch >= len(order):
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            order = self._epoch_batches(progress.epoch)
+            order = self.feed.epoch(progress.epoch)
         indices = order[progress.batch]
         weights = weights_at(config.weights, config.ramps, progress.step, config.steps)
         rate = learning_rate(
@@ -227,10 +226,7 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
             torch.manual_seed(mixed_seed(config.seed, progress.step))
-            total, terms = self._loss(indices, weights)
-        if total.requires_grad:  # not in a batch none of whose structures holds a weighted label
-            # In parameters only: the third derivative in positions would be computed and thrown away.
-            total.backward(inputs=self._trained())
+            total, terms = self.gradient(self.feed.fetch(indices, progress.step), weights)
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not math.isfinite(total.item()) or not math.isfinite(size.item()):
@@ -239,35 +235,6 @@ class _Run:
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         self._update_average()
         return {"loss": total.item(), **{name: value.item() for name, value in terms.items()}, "lr": rate}
-
-    def _trained(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    def _loss(self, indices: list[int], weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-        model = self.model
-        batch, labels = self.training.batch(indices, model.cutoff, dtype=self.dtype, device=self.config.device)
-        labels = self._with_probes(batch, labels, weights)
-        predictions = evaluate(model, batch, request_for(labels, weights), create_graph=True)
-        return weighted_loss(predictions, labels, weights)
-
-    def _with_probes(self, batch: Batch, labels: Labels, weights: Mapping[str, float]) -> Labels:
-        """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""
-        if weights["hvp"] <= 0 or self.config.probe.source == "stored":
-            return labels
-        directions = self.probe.draw(batch, ProbeStream(self.config.seed, self.progress.step))
-        products = labels.hessian_matvec(directions)
-        mask = labels.mask("hessian").expand(len(directions), -1)
-        return replace(labels, probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
-
-    def _epoch_batches(self, epoch: int) -> list[list[int]]:
-        """This epoch's batches: a permutation that depends on seed and epoch only."""
-        if getattr(self, "_cached_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, epoch))
-            order = torch.randperm(len(self.training), generator=generator).tolist()
-            limits = self.config.batch
-            self._cached_epoch = epoch
-            self._cached_batches = self.training.batches(limits.atoms, order=order, max_structures=limits.structures)
-        return self._cached_batches
 
     def _update_average(self) -> None:
         decay = self.config.optimiser.ema or 0.0
@@ -363,9 +330,7 @@ class _Run:
         guilty = []
         for index in indices:
             self.optimiser.zero_grad(set_to_none=True)
-            total, _ = self._loss([index], weights)
-            if total.requires_grad:
-                total.backward(inputs=self._trained())
+            total, _ = self.gradient(self.feed.fetch([index], self.progress.step), weights)
             slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
             if not finite:

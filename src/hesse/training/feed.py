@@ -1,0 +1,56 @@
+"""What a step is fed: which structures meet in which batch of which epoch, and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from hesse.datasets import Dataset
+from hesse.probes import ProbeStream, make_probe
+from hesse.structures import Batch, Labels
+from hesse.training.config import TrainConfig
+from hesse.training.set_up import mixed_seed
+from hesse.training.step import Part
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """Batches of a data set as a run needs them: a function of seed, epoch and step, whatever happened before.
+
+    Args:
+        data: the training structures.
+        config: the run.
+        cutoff: Å, of the potential.
+    """
+
+    def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
+        self.data, self.config, self.cutoff = data, config, cutoff
+        self.probe = make_probe(config.probe.kind, config.probe.per_structure)
+        self._epoch: tuple[int, list[list[int]]] | None = None
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, as indices of structures: a permutation that depends on seed and epoch only."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, epoch))
+            order = torch.randperm(len(self.data), generator=generator).tolist()
+            limits = self.config.batch
+            self._epoch = epoch, self.data.batches(limits.atoms, order=order, max_structures=limits.structures)
+        return self._epoch[1]
+
+    def fetch(self, indices: Sequence[int], step: int) -> list[Part]:
+        """The structures `indices` with the labels of this step, in the run's type and on its device."""
+        config = self.config
+        batch, labels = self.data.batch(indices, self.cutoff, dtype=getattr(torch, config.dtype), device=config.device)
+        return [(batch, self._with_probes(batch, labels, step))]
+
+    def _with_probes(self, batch: Batch, labels: Labels, step: int) -> Labels:
+        """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""
+        if self.config.weights.hvp <= 0 or self.config.probe.source == "stored":
+            return labels
+        directions = self.probe.draw(batch, ProbeStream(self.config.seed, step))
+        products = labels.hessian_matvec(directions)
+        mask = labels.mask("hessian").expand(len(directions), -1)
+        return replace(labels, probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
