@@ -3,11 +3,14 @@
 from hesse.datasets.arrays import read_arrays
 from hesse.datasets.card import data_card
 from hesse.datasets.consistency import Consistency, diagnose_consistency, require_consistency
-from hesse.datasets.dataset import Dataset, PairTable
+from hesse.datasets.dataset import Dataset
 from hesse.datasets.doors import check_dataset, read_dataset, require_writable_suffix, write_dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
+from hesse.datasets.flat import FlatData, FlatStructures
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
 from hesse.datasets.identities import IdentityDefects, RigidBasis, hessian_blocks, identity_defects, rigid_basis
+from hesse.datasets.order import in_runs, shuffled
+from hesse.datasets.pairs import PairTable, find_pairs
 from hesse.datasets.readers import (
     Selection,
     SourceUnits,
@@ -41,6 +44,8 @@ __all__ = [
     "Consistency",
     "Dataset",
     "Doubt",
+    "FlatData",
+    "FlatStructures",
     "IdentityDefects",
     "PairTable",
     "RigidBasis",
@@ -51,12 +56,14 @@ __all__ = [
     "data_card",
     "diagnose_consistency",
     "find_doubts",
+    "find_pairs",
     "flag_suspects",
     "from_phonopy",
     "from_units",
     "from_vibrations_data",
     "hessian_blocks",
     "identity_defects",
+    "in_runs",
     "iterate_grouped",
     "negate_curvature",
     "negate_forces",
@@ -73,6 +80,7 @@ __all__ = [
     "require_consistency",
     "require_writable_suffix",
     "rigid_basis",
+    "shuffled",
     "symmetrise_hessians",
     "to_phonopy",
     "to_vibrations_data",

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from hesse.datasets.flat import FlatData, FlatStructures, flat_columns
+from hesse.datasets.order import in_runs
+from hesse.datasets.parting import dealt, places_of, require_different
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Batch, Labels, Structure, assemble, offsets_of, ragged_indices, structure_key
+from hesse.structures import Batch, Labels, Structure, structure_key
 
-__all__ = ["Dataset", "PairTable"]
-
-
-@dataclass(frozen=True, eq=False)
-class PairTable:
-    """Neighbour pairs of every atom of a data set below one cutoff, in order of the atoms; `second` counts from the
-    first atom of the pair's own structure, so that structures can be moved about."""
-
-    counts: Int[Tensor, "atoms"]
-    starts: Int[Tensor, "atoms"]
-    second: Int[Tensor, "pairs"]
-    shifts: Int[Tensor, "pairs 3"] | None
+__all__ = ["Dataset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,36 +38,28 @@ class Dataset:
     attributes: Mapping[str, str] = field(default_factory=dict)
     source: str = "memory"
     unread: tuple[str, ...] = ()
-    _pairs: dict[float, PairTable] = field(default_factory=dict, init=False, repr=False)
-    _numbers: Tensor = field(init=False, repr=False)
-    _positions: Tensor = field(init=False, repr=False)
-    _cell: Tensor = field(init=False, repr=False)
-    _pbc: Tensor = field(init=False, repr=False)
-    _keys: Tensor = field(init=False, repr=False)
-    _offsets: Tensor = field(init=False, repr=False)
-    _ids: Any = field(init=False, repr=False)
+    _flat: dict[float, FlatData] = field(default_factory=dict, init=False, repr=False)
+    _geometry: FlatStructures = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "structures", tuple(self.structures))
         ids = [s.id for s in self.structures]
-        if len(set(ids)) != len(ids):
-            seen: set[str] = set()
-            twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-            raise RequestError(f'{self.source}: the id "{twice}" stands twice; ids name structures and must differ')
+        require_different(ids, self.source)
         sizes = [len(s) for s in self.structures]
         if sizes != self.labels.n_atoms.tolist():
             raise RequestError(f"{self.source}: labels and structures are not of the same sizes or number")
-        flat: dict[str, Any] = {
-            "numbers": torch.from_numpy(_joined([s.numbers for s in self.structures], (0,), np.int64)),
-            "positions": torch.from_numpy(_joined([s.positions for s in self.structures], (0, 3), np.float64)),
-            "cell": torch.from_numpy(np.array([s.cell for s in self.structures]).reshape(-1, 3, 3)),
-            "pbc": torch.tensor([s.pbc for s in self.structures], dtype=torch.bool).reshape(-1, 3),
-            "keys": torch.tensor([structure_key(i) for i in ids], dtype=torch.int64),
-            "offsets": offsets_of(self.labels.n_atoms),
-            "ids": np.array(ids, dtype=object),
-        }
-        for name, value in flat.items():
-            object.__setattr__(self, f"_{name}", value)
+        geometry = FlatStructures(
+            **flat_columns(
+                _joined([s.numbers for s in self.structures], (0,)),
+                _joined([s.positions for s in self.structures], (0, 3)),
+                np.array([s.cell for s in self.structures]),
+                np.array([s.pbc for s in self.structures]),
+            ),
+            keys=torch.tensor([structure_key(i) for i in ids], dtype=torch.int64),
+            ids=np.array(ids, dtype=object),
+            n_atoms=np.array(sizes, dtype=np.int64),
+        )
+        object.__setattr__(self, "_geometry", geometry)
 
     def __repr__(self) -> str:
         return f"Dataset({self.source!r}, {self.labels!r})"
@@ -123,14 +107,7 @@ class Dataset:
 
     def with_ids(self, ids: Iterable[str]) -> Dataset:
         """The structures named, in that order. Raises RequestError for an id that is not here."""
-        index = {s.id: i for i, s in enumerate(self.structures)}
-        wanted = list(ids)
-        missing = [i for i in wanted if i not in index]
-        if missing:
-            raise RequestError(
-                f'{self.source}: no structure "{missing[0]}" ({len(missing)} of {len(wanted)} ids are not here)'
-            )
-        return self.select([index[i] for i in wanted])
+        return self.select(places_of(ids, self.ids, self.source))
 
     def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset, ...]:
         """Random parts of the given fractions (of the structures; they may sum to less than one).
@@ -138,31 +115,8 @@ class Dataset:
         Structures of one `group` (a molecule, a reaction) stay together unless `by_group` is off; structures without
         a group are groups of their own.
         """
-        if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
-            raise RequestError(f"split fractions must be positive and sum to at most 1, got {fractions}")
-        names = [(s.group if by_group else "") or f"id:{s.id}" for s in self.structures]
-        groups = sorted(set(names))
-        order = np.random.default_rng(seed).permutation(len(groups))
-        sizes = dict.fromkeys(groups, 0)
-        for name in names:
-            sizes[name] += 1
-        ends = np.cumsum(fractions) * len(names)
-        part_of: dict[str, int] = {}
-        done = 0
-        for k in order:
-            # A group goes where its middle falls.
-            middle = done + sizes[groups[k]] / 2
-            part_of[groups[k]] = int(np.searchsorted(ends, middle))
-            done += sizes[groups[k]]
-        parts = tuple(
-            self.select([i for i, name in enumerate(names) if part_of[name] == p]) for p in range(len(fractions))
-        )
-        if any(len(part) == 0 for part in parts):
-            raise RequestError(
-                f"splitting {len(names)} structures in {len(groups)} groups by {fractions} leaves a part empty; "
-                "use more data, other fractions, or by_group=False"
-            )
-        return parts
+        groups = [s.group if by_group else "" for s in self.structures]
+        return tuple(self.select(part) for part in dealt(self.ids, groups, fractions, seed))
 
     # --- questions -----------------------------------------------------------------------------------------------
 
@@ -172,7 +126,30 @@ class Dataset:
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        return tuple(int(z) for z in self._numbers.unique())
+        return tuple(int(z) for z in self.numbers.unique())
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the structures."""
+        return tuple(self._geometry.ids)
+
+    @property
+    def keys(self) -> Int[Tensor, "structures"]:
+        """The numbers that random draws of each structure start from (`hesse.structures.structure_key`)."""
+        return self._geometry.keys
+
+    @property
+    def numbers(self) -> Int[Tensor, "atoms"]:
+        """Atomic numbers, structures end to end."""
+        return self._geometry.numbers
+
+    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
+        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        return self.labels.mask(name)
+
+    def parts(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
+        """All structures in pieces that fit into memory, here one: their places, and themselves."""
+        yield torch.arange(len(self)), self
 
     def require(self, *names: str) -> None:
         """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
@@ -195,7 +172,7 @@ class Dataset:
         """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("numbers", "positions", "cell", "pbc", "keys"):
-            digest.update(getattr(self, f"_{name}").numpy().tobytes())
+            digest.update(getattr(self._geometry, name).numpy().tobytes())
         for f in fields(self.labels):
             value = getattr(self.labels, f.name)
             unsaid = f.name == "suspect" and not bool(self.labels.suspects().any())
@@ -206,17 +183,11 @@ class Dataset:
 
     # --- batches -------------------------------------------------------------------------------------------------
 
-    def pairs(self, cutoff: float) -> PairTable:
-        """All neighbour pairs below `cutoff` Å, found once."""
-        if cutoff not in self._pairs:
-            lists = [s.neighbours(cutoff) for s in self.structures]
-            counts = torch.from_numpy(_joined([p.counts for p in lists], (0,), np.int64))
-            shifts = None
-            if any(s.periodic for s in self.structures):
-                shifts = torch.from_numpy(_joined([p.shifts for p in lists], (0, 3), np.int64))
-            second = torch.from_numpy(_joined([p.second for p in lists], (0,), np.int64))
-            self._pairs[cutoff] = PairTable(counts, counts.cumsum(0) - counts, second, shifts)
-        return self._pairs[cutoff]
+    def flat(self, cutoff: float) -> FlatData:
+        """Flat tensors (float64, on the host) with all neighbour pairs below `cutoff` Å, found once."""
+        if cutoff not in self._flat:
+            self._flat[cutoff] = FlatData(self._geometry, self.labels, self._geometry.pairs(cutoff), cutoff)
+        return self._flat[cutoff]
 
     def batch(
         self,
@@ -226,52 +197,19 @@ class Dataset:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> tuple[Batch, Labels]:
-        """Structures `indices` as a batch with their labels. Indexing only: no loop over structures."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        table = self.pairs(cutoff)
-        n = self.labels.n_atoms[chosen]
-        starts = self._offsets[chosen]
-        atoms = ragged_indices(starts, n)
-        counts = table.counts[atoms]
-        pair_index = ragged_indices(table.starts[atoms], counts)
-        # Where each structure begins in the batch; every pair of an atom moves along with it.
-        begin = torch.repeat_interleave(torch.repeat_interleave(n.cumsum(0) - n, n), counts)
-        batch = assemble(
-            numbers=self._numbers[atoms],
-            positions=self._positions[atoms],
-            n_atoms=n,
-            cell=self._cell[chosen],
-            pbc=self._pbc[chosen],
-            pair_counts=counts,
-            pair_starts=counts.cumsum(0) - counts,
-            pair_second=table.second[pair_index] + begin,
-            pair_shifts=None if table.shifts is None else table.shifts[pair_index],
-            keys=self._keys[chosen],
-            ids=tuple(self._ids[chosen.numpy()]),
-            cutoff=cutoff,
-        )
-        return batch.to(device, dtype), self.labels.select(chosen).to(device, dtype)
+        """Structures `indices` as a batch with their labels. For many batches in another type or on another device,
+        convert once: `data.flat(cutoff).to(device, dtype).batch(indices)`."""
+        batch, labels = self.flat(cutoff).batch(indices)
+        return batch.to(device, dtype), labels.to(device, dtype)
 
     def batches(
         self, max_atoms: int, *, order: Sequence[int] | None = None, max_structures: int | None = None
     ) -> list[list[int]]:
         """Indices in runs of at most `max_atoms` atoms (and `max_structures`); a larger structure runs alone."""
-        runs: list[list[int]] = []
-        filled = 0
-        sizes = self.labels.n_atoms.tolist()
-        for i in range(len(self)) if order is None else order:
-            full = runs and (
-                filled + sizes[i] > max_atoms or (max_structures is not None and len(runs[-1]) >= max_structures)
-            )
-            if not runs or full:
-                runs.append([])
-                filled = 0
-            runs[-1].append(int(i))
-            filled += sizes[i]
-        return runs
+        wanted = np.arange(len(self)) if order is None else np.asarray(order, dtype=np.int64)
+        runs = in_runs(self.labels.n_atoms.numpy(), wanted, max_atoms, max_structures)
+        return [run.tolist() for run in runs]
 
 
-def _joined(arrays: list[Any], empty: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-    if not arrays:
-        return np.zeros(empty, dtype=dtype)
-    return np.ascontiguousarray(np.concatenate(arrays), dtype=dtype)
+def _joined(arrays: list[Any], empty: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(empty)

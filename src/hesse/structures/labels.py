@@ -6,7 +6,7 @@ its mask and holds NaN, never zero, so that a forgotten mask shows itself. Units
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -69,7 +69,7 @@ class Labels:
     suspect: Bool[Tensor, "structures"] | None = None
 
     def __post_init__(self) -> None:
-        s, a = len(self.n_atoms), int(self.n_atoms.sum())
+        s, a = len(self.n_atoms), self._total_atoms()
         for name in _PER_STRUCTURE:
             self._expect(name, (s, 3, 3) if name == "stress" else (s,))
         for name in _PER_ATOM:
@@ -84,8 +84,17 @@ class Labels:
         self._expect("hvp_mask", (probes, s))
         self._expect("hvp_error", (probes, s))
         self._expect("suspect", (s,))
-        if self.hessian is not None:
+        if self.hessian is not None and self.n_atoms.device.type == "cpu":
             self._expect("hessian", (int(self.hessian_lengths().sum()),))
+
+    def _total_atoms(self) -> int:
+        """The number of atoms. Asking an accelerator for a sum would wait for all that it has to do: there, arrays over
+        atoms are compared with each other."""
+        if self.n_atoms.device.type == "cpu":
+            return int(self.n_atoms.sum())
+        per_atom = [v.shape[0] for name in _PER_ATOM if (v := getattr(self, name)) is not None]
+        per_probe = [v.shape[1] for name in _PER_PROBE_AND_ATOM if (v := getattr(self, name)) is not None]
+        return next(iter([*per_atom, *per_probe]), 0)
 
     def _expect(self, name: str, shape: tuple[int, ...]) -> None:
         value = getattr(self, name)
@@ -238,25 +247,45 @@ class Labels:
 
     def select(self, indices: Int[Tensor, "chosen"]) -> Labels:
         """The labels of the structures `indices`, in that order (one may come twice). No loop over structures."""
-        offsets, n = offsets_of(self.n_atoms), self.n_atoms[indices]
-        atoms = ragged_indices(offsets[indices], n)
-        chosen: dict[str, Any] = {"n_atoms": n}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is None or f.name in ("n_atoms", "hessian"):
-                continue
-            if f.name in _PER_ATOM:
-                chosen[f.name] = value[atoms]
-            elif f.name in _PER_PROBE_AND_ATOM:
-                chosen[f.name] = value[:, atoms]
-            elif f.name in ("hvp_mask", "hvp_error"):
-                chosen[f.name] = value[:, indices]
-            else:
-                chosen[f.name] = value[indices]
+        n = self.n_atoms[indices]
+        elements = None
         if self.hessian is not None:
             lengths = self.hessian_lengths()
-            chosen["hessian"] = self.hessian[ragged_indices(offsets_of(lengths)[indices], lengths[indices])]
+            elements = ragged_indices(offsets_of(lengths)[indices], lengths[indices])
+        return self.gather(indices, ragged_indices(offsets_of(self.n_atoms)[indices], n), elements, n_atoms=n)
+
+    def gather(
+        self,
+        structures: Int[Tensor, "chosen"],
+        atoms: Int[Tensor, "chosen_atoms"],
+        elements: Int[Tensor, "chosen_elements"] | None,
+        *,
+        n_atoms: Int[Tensor, "chosen"],
+    ) -> Labels:
+        """`select` where the places are known: of structures, of their atoms, and of the elements of their Hessians."""
+        chosen: dict[str, Any] = {"n_atoms": n_atoms}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None or f.name == "n_atoms":
+                continue
+            if f.name == "hessian":
+                assert elements is not None
+                chosen[f.name] = value.index_select(0, elements)
+            elif f.name in _PER_ATOM:
+                chosen[f.name] = value.index_select(0, atoms)
+            elif f.name in _PER_PROBE_AND_ATOM:
+                chosen[f.name] = value.index_select(1, atoms)
+            elif f.name in ("hvp_mask", "hvp_error"):
+                chosen[f.name] = value.index_select(1, structures)
+            else:
+                chosen[f.name] = value.index_select(0, structures)
         return Labels(**chosen)
+
+    def only(self, names: Collection[str]) -> Labels:
+        """The labels `names` ("energy", "hvp", ...) with their masks; "hvp" brings its probes along. What else there is
+        (error estimates, flags) is left out."""
+        kept = {"n_atoms", *names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
+        return Labels(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in kept})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Labels]) -> Labels:

@@ -14,13 +14,16 @@ def offsets_of(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "blocks+1"]:
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
-def owners_of(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "items"]:
-    """For each item, the block it belongs to."""
-    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+def owners_of(lengths: Int[Tensor, "blocks"], total: int | None = None) -> Int[Tensor, "items"]:
+    """For each item, the block it belongs to. `total`: the sum of `lengths`, where it is known: an accelerator need not
+    be waited for then."""
+    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
 
 
-def ragged_indices(starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "items"]:
-    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end."""
+def ragged_indices(
+    starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"], total: int | None = None
+) -> Int[Tensor, "items"]:
+    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end. `total`: see `owners_of`."""
     before = lengths.cumsum(0) - lengths
-    shift = torch.repeat_interleave(starts - before, lengths)
+    shift = torch.repeat_interleave(starts - before, lengths, output_size=total)
     return shift + torch.arange(len(shift), device=lengths.device)
