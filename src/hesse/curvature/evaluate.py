@@ -18,15 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hesse.curvature.derivatives import gradients, products, products_in_turn
+from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
 
 __all__ = ["evaluate"]
-
-DEFAULT_MEMORY_MIB = {"cpu": 64.0, "other": 2048.0}
-"""What one chunk of Hessian columns may take. On a CPU large chunks are slower: 0.8 s at 64 MiB against 2.7 s at 1 GiB
-for 60 molecules, the difference being memory handed back and forth with the operating system."""
 
 
 def evaluate(
@@ -69,7 +66,7 @@ def evaluate(
     first = request.forces or second or request.stress
     with torch.enable_grad():
         moved, positions, strain = _leaves(batch, request) if first else (batch, batch.positions, None)
-        with _graph(first or create_graph), _measured(second and not create_graph) as saved:
+        with _graph(first or create_graph), graph_bytes(second and not create_graph) as saved:
             atomic, penalty = potential.energies_and_penalty(moved)
             _check_energies(potential, atomic, len(batch.numbers))
             energy = batch.sum_by_structure(atomic)
@@ -161,26 +158,6 @@ def _leaves(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | Non
 def _graph(wanted: bool) -> Iterator[None]:
     with torch.set_grad_enabled(wanted):
         yield
-
-
-@contextmanager
-def _measured(wanted: bool) -> Iterator[list[int]]:
-    """Counts the bytes that the graph keeps for the next derivative: what one more direction costs in memory."""
-    total = [0]
-    if not wanted:
-        yield total
-        return
-    seen: set[int] = set()
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
-            total[0] += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        yield total
 
 
 def _require_dependence(potential: Potential, energy: Tensor) -> None:
