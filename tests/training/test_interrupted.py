@@ -117,6 +117,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no average, no clip": {"optimiser": {"ema": None, "clip": None}},
     "tight clip, constant": {"optimiser": {"clip": 0.1}, "schedule": {"kind": "constant"}},
     "fresh probes": {"probe": {"source": "fresh", "per_structure": 2, "kind": "gaussian"}},
+    "curvature of some": {"curvature": {"fraction": 0.5, "every": 2, "pairs": 1}},
+    "fresh probes of some": {"probe": {"source": "fresh"}, "curvature": {"fraction": 0.4}},
+    "full Hessians of some": {"weights": {"hvp": 0.05, "hessian": 0.1}, "curvature": {"fraction": 0.5}},
     "full Hessians, ramp, penalty": {
         "weights": {"hvp": 0, "hessian": 0.1, "penalty": 0.01},
         "ramps": {"hessian": {"start": 0.2, "end": 0.7}},

@@ -2,6 +2,7 @@
 
 from hesse.training.config import (
     BatchConfig,
+    CurvatureConfig,
     DataConfig,
     OptimiserConfig,
     ProbeConfig,
@@ -17,6 +18,7 @@ from hesse.training.plug_in import ProjectedHessianLoss
 
 __all__ = [
     "BatchConfig",
+    "CurvatureConfig",
     "DataConfig",
     "OptimiserConfig",
     "ProbeConfig",

@@ -12,6 +12,7 @@ from hesse.models import HipnnConfig, ModelConfig, ZblConfig
 
 __all__ = [
     "BatchConfig",
+    "CurvatureConfig",
     "DataConfig",
     "OptimiserConfig",
     "ProbeConfig",
@@ -78,6 +79,18 @@ class ProbeConfig(_Config):
     per_structure: int = Field(1, ge=1)
 
 
+class CurvatureConfig(_Config):
+    """How often curvature is looked at. The expected loss and gradient stay those of the defaults."""
+
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="share of a step's structures, drawn anew at each step, with curvature terms"
+    )
+    every: int = Field(1, ge=1, description="curvature terms in every so many steps, with so many times the weight")
+    pairs: int | None = Field(
+        None, ge=1, description="at most so many of a structure's stored pairs, drawn at each step; null: all"
+    )
+
+
 class TrainConfig(_Config):
     """One run, apart from its data."""
 
@@ -95,6 +108,7 @@ class TrainConfig(_Config):
     weights: Weights = Weights()
     ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
     probe: ProbeConfig = ProbeConfig()
+    curvature: CurvatureConfig = CurvatureConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     batch: BatchConfig = BatchConfig()

@@ -11,6 +11,7 @@ from hesse.datasets import Dataset
 from hesse.probes import ProbeStream, make_probe
 from hesse.structures import Batch, Labels
 from hesse.training.config import TrainConfig
+from hesse.training.parts import CurvatureDraw, some_pairs
 from hesse.training.set_up import mixed_seed
 from hesse.training.step import Part
 
@@ -29,6 +30,7 @@ class Feed:
     def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
         self.data, self.config, self.cutoff = data, config, cutoff
         self.probe = make_probe(config.probe.kind, config.probe.per_structure)
+        self.curvature = CurvatureDraw.of(data, config)
         self._epoch: tuple[int, list[list[int]]] | None = None
 
     def epoch(self, epoch: int) -> list[list[int]]:
@@ -40,16 +42,25 @@ class Feed:
             self._epoch = epoch, self.data.batches(limits.atoms, order=order, max_structures=limits.structures)
         return self._epoch[1]
 
-    def fetch(self, indices: Sequence[int], step: int) -> list[Part]:
-        """The structures `indices` with the labels of this step, in the run's type and on its device."""
+    def fetch(self, indices: Sequence[int], step: int, whole: Sequence[int] | None = None) -> list[Part]:
+        """The structures `indices` with the labels of this step, in the run's type and on its device. `whole`: all
+        structures of the step, where `indices` are a part of them; curvature terms are drawn among all."""
         config = self.config
-        batch, labels = self.data.batch(indices, self.cutoff, dtype=getattr(torch, config.dtype), device=config.device)
-        return [(batch, self._with_probes(batch, labels, step))]
+        parts = []
+        for share in self.curvature.shares(indices, step, whole):
+            batch, labels = self.data.batch(
+                share.indices, self.cutoff, dtype=getattr(torch, config.dtype), device=config.device
+            )
+            labels = self._with_probes(batch, labels, step) if share.curved else labels
+            parts.append((batch, share.masked(labels)))
+        return parts
 
     def _with_probes(self, batch: Batch, labels: Labels, step: int) -> Labels:
         """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""
-        if self.config.weights.hvp <= 0 or self.config.probe.source == "stored":
+        if self.config.weights.hvp <= 0:
             return labels
+        if self.config.probe.source == "stored":
+            return some_pairs(labels, batch.keys, self.config.curvature.pairs, seed=self.config.seed, step=step)
         directions = self.probe.draw(batch, ProbeStream(self.config.seed, step))
         products = labels.hessian_matvec(directions)
         mask = labels.mask("hessian").expand(len(directions), -1)

@@ -217,7 +217,7 @@ class _Run:
             progress.epoch, progress.batch = progress.epoch + 1, 0
             order = self.feed.epoch(progress.epoch)
         indices = order[progress.batch]
-        weights = weights_at(config.weights, config.ramps, progress.step, config.steps)
+        weights = weights_at(config.weights, config.ramps, progress.step, config.steps, config.curvature.every)
         rate = learning_rate(
             config.optimiser.learning_rate, progress.step, config.steps, config.schedule, progress.plateau
         )
@@ -330,7 +330,7 @@ class _Run:
         guilty = []
         for index in indices:
             self.optimiser.zero_grad(set_to_none=True)
-            total, _ = self.gradient(self.feed.fetch([index], self.progress.step), weights)
+            total, _ = self.gradient(self.feed.fetch([index], self.progress.step, whole=indices), weights)
             slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
             if not finite:

@@ -40,11 +40,16 @@ def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, 
     return base * rise * (plateau.factor if schedule.kind == "plateau" else 1.0)
 
 
-def weights_at(weights: Weights, ramps: Mapping[Any, RampConfig], step: int, steps: int) -> dict[str, float]:
-    """The loss weights for step number `step` (from 0) of `steps`."""
+def weights_at(
+    weights: Weights, ramps: Mapping[Any, RampConfig], step: int, steps: int, every: int = 1
+) -> dict[str, float]:
+    """The loss weights for step number `step` (from 0) of `steps`; curvature in every `every`-th step, weighted so many
+    times."""
     values: dict[str, float] = weights.model_dump()
     for name, ramp in ramps.items():
         values[name] *= _risen(ramp, step / max(steps - 1, 1))
+    for name in ("hvp", "hessian"):
+        values[name] *= 0 if step % every else every
     return values
 
 
