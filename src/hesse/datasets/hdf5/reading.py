@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hesse.errors import FileFormatError, HesseError, UnitError, nearest_name
 from hesse.files import require_file
 from hesse.structures import Labels, Structure
 
-__all__ = ["load_content", "read_hdf5"]
+__all__ = ["Reader", "labels_of", "load_content", "opened", "read_hdf5", "structures_of"]
 
 
 def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
@@ -51,8 +52,8 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
         units[key] = given
     try:
         structures, labels = from_units(
-            tuple(_structures_of(content)),
-            _labels_of(content),
+            tuple(structures_of(content)),
+            labels_of(content),
             energy=units["energy_unit"],
             length=units["length_unit"],
         )
@@ -64,18 +65,27 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
 
 def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
     """Everything in the file, checked for shape and damage: arrays, units, attributes."""
+    with opened(path) as reader:
+        return reader.load()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Reader]:
+    """The file for reading; what breaks meanwhile is reported as damage to it."""
     require_file(path)
     try:
         # Locks are a nuisance on shared file systems, and a file in its place is never written to.
         with h5py.File(path, "r", locking="best-effort") as file:
-            return _Reader(path, file).load()
+            yield Reader(path, file)
     except DAMAGE as error:
         raise FileFormatError(
             f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
         ) from error
 
 
-class _Reader:
+class Reader:
+    """A file of the format, believed in nothing."""
+
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file = path, file
         self.bytes = path.stat().st_size
@@ -84,6 +94,17 @@ class _Reader:
         return FileFormatError(f"{self.path}: {what}")
 
     def load(self) -> tuple[Content, dict[str, str], dict[str, str]]:
+        """All of it."""
+        units, attributes = self.header()
+        arrays, content = self.arrays()
+        content |= {name: self.values(name, data) for name, data in arrays.items() if name not in content}
+        checksum = self.checksum()
+        if checksum is not None and checksum != checksum_of(content, units, attributes):
+            raise self.changed()
+        return content, units, attributes
+
+    def header(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Units and attributes of a file of this format and of a version that is known."""
         attrs = dict(self.file.attrs)
         kind = _as_text(attrs.get("format", ""))
         if kind != FORMAT:
@@ -97,34 +118,42 @@ class _Reader:
         if version > VERSION:
             raise self.fail(f"version {version} of the format; this Hesse reads up to {VERSION}. Install a newer one.")
         units = {key: _as_text(attrs[key]) for key in ("energy_unit", "length_unit") if key in attrs}
+        notes = self.file.get("attributes")
+        return units, {k: _as_text(v) for k, v in notes.attrs.items()} if isinstance(notes, h5py.Group) else {}
+
+    def checksum(self) -> str | None:
+        """The one that is written there."""
+        stated = self.file.attrs.get("checksum")
+        return None if stated is None else _as_text(stated)
+
+    def changed(self) -> FileFormatError:
+        """To be raised when the content has another checksum."""
+        return self.fail(
+            "the content does not match its checksum: the file was damaged, or changed by a program that did not "
+            "remove the attribute checksum"
+        )
+
+    def arrays(self) -> tuple[dict[str, h5py.Dataset], Content]:
+        """All arrays, of possible types, shapes and sizes; and the offsets, read."""
         names = self.names()
-        content: Content = {}
         sizes: dict[str, int] = {}
         if "structures/offsets" not in names:
             raise self.fail("structures/offsets is missing")
-        offsets = content["structures/offsets"] = self.offsets("structures/offsets", sizes)
-        sizes |= {"S": len(offsets) - 1, "A": int(offsets[-1])}
+        found = {"structures/offsets": self.checked("structures/offsets", sizes)}
+        content = {"structures/offsets": self.offsets("structures/offsets", found["structures/offsets"])}
+        sizes |= {"S": len(content["structures/offsets"]) - 1, "A": int(content["structures/offsets"][-1])}
         for name in REQUIRED:
             if name not in names:
                 raise self.fail(f"{name} is missing")
         if ("labels/hessian" in names) != ("labels/hessian_offsets" in names):
             raise self.fail("labels/hessian and labels/hessian_offsets belong together; one is missing")
         if "labels/hessian" in names:
-            sizes["S+1"] = len(offsets)
-            content["labels/hessian_offsets"] = self.offsets("labels/hessian_offsets", sizes)
-            sizes["E"] = int(content["labels/hessian_offsets"][-1])
-        for name in names:
-            if name not in content:
-                content[name] = self.array(name, sizes)
-        notes = self.file.get("attributes")
-        attributes = {k: _as_text(v) for k, v in notes.attrs.items()} if isinstance(notes, h5py.Group) else {}
-        checksum = attrs.get("checksum")
-        if checksum is not None and _as_text(checksum) != checksum_of(content, units, attributes):
-            raise self.fail(
-                "the content does not match its checksum: the file was damaged, or changed by a program that did not "
-                "remove the attribute checksum"
-            )
-        return content, units, attributes
+            name = "labels/hessian_offsets"
+            sizes["S+1"] = len(content["structures/offsets"])
+            found[name] = self.checked(name, sizes)
+            content[name] = self.offsets(name, found[name])
+            sizes["E"] = int(content[name][-1])
+        return found | {name: self.checked(name, sizes) for name in names if name not in content}, content
 
     def names(self) -> list[str]:
         """Names of all arrays, in the order of the layout; anything that leads elsewhere is refused."""
@@ -150,14 +179,15 @@ class _Reader:
         if not isinstance(link, h5py.HardLink):
             raise self.fail(f"{name} is a {type(link).__name__}, which leads elsewhere; only plain arrays are read")
 
-    def offsets(self, name: str, sizes: dict[str, int]) -> np.ndarray:
-        values = self.array(name, sizes)
+    def offsets(self, name: str, data: h5py.Dataset) -> np.ndarray:
+        """Read where each structure begins."""
+        values = self.values(name, data)
         if len(values) < 2 or values[0] != 0 or (np.diff(values) < 0).any():
             raise self.fail(f"{name} must start at 0, never fall, and describe at least one structure")
         return values
 
-    def array(self, name: str, sizes: dict[str, int]) -> np.ndarray:
-        """Read one array after checking that its type, shape and size on disk are possible."""
+    def checked(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
+        """One array whose type, shape and size on disk are possible."""
         kind, axes = LAYOUT[name]
         data = self.file[name]
         if not isinstance(data, h5py.Dataset):
@@ -173,12 +203,11 @@ class _Reader:
             # Known from the first array that has it.
             sizes["K"] = data.shape[0]
         dtype = data.dtype
-        text = h5py.check_string_dtype(dtype)
         ok: Mapping[str, Callable[[], bool]] = {
             "integer": lambda: dtype.kind in "iu",
             "real": lambda: dtype.kind == "f",
             "flag": lambda: dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize == 1),
-            "text": lambda: text is not None,
+            "text": lambda: h5py.check_string_dtype(dtype) is not None,
         }
         if not ok[kind]():
             raise self.fail(
@@ -189,14 +218,18 @@ class _Reader:
             raise self.fail(
                 f"{name} claims {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
             )
+        return data
+
+    def values(self, name: str, data: h5py.Dataset, part: tuple[slice | int, ...] = ()) -> np.ndarray:
+        """Read an array, or a part of it: texts as bytes, flags as booleans."""
+        kind = LAYOUT[name][0]
+        values = data[part]
         if kind == "text":
-            return _texts_in(data, text)
-        values = data[()]
+            return _texts_in(values)
         return values.astype(np.bool_) if kind == "flag" else values
 
 
-def _texts_in(data: h5py.Dataset, text: Any) -> np.ndarray:
-    values = data[()]
+def _texts_in(values: np.ndarray) -> np.ndarray:
     # Texts of variable length arrive as objects, those of fixed length as bytes.
     items = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
     for item in items:
@@ -208,7 +241,8 @@ def _as_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _structures_of(content: Content) -> list[Structure]:
+def structures_of(content: Content) -> list[Structure]:
+    """The structures in `content`, checked one by one."""
     offsets = content["structures/offsets"].tolist()
     count = len(offsets) - 1
     blank = {"tag": b"", "group": b"", "charge": 0, "multiplicity": 1}
@@ -237,7 +271,8 @@ def _structures_of(content: Content) -> list[Structure]:
     ]
 
 
-def _labels_of(content: Content) -> Labels:
+def labels_of(content: Content) -> Labels:
+    """The labels in `content`."""
     n_atoms = np.diff(content["structures/offsets"])
     fields: dict[str, Any] = {"n_atoms": torch.from_numpy(n_atoms.astype(np.int64))}
     for name, array in content.items():
