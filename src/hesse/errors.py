@@ -19,6 +19,7 @@ __all__ = [
     "InterruptedRunError",
     "LabelShapeError",
     "LabelValueError",
+    "LostProcessError",
     "MissingExtraError",
     "MissingLabelError",
     "NonFiniteLossError",
@@ -103,6 +104,10 @@ class NonFiniteLossError(WorkError):
 
 class WriteError(WorkError):
     """A file could not be written. What was there before is unharmed."""
+
+
+class LostProcessError(WorkError):
+    """Another process of the same job ended, or cannot be reached."""
 
 
 class InterruptedRunError(WorkError):

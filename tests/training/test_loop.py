@@ -179,9 +179,10 @@ def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: py
     seen: list[list[int]] = []
     original = Feed.fetch
 
-    def watched(self: Feed, indices: list[int], step: int) -> Any:
+    def watched(self: Feed, indices: list[int], step: int, whole: list[int]) -> Any:
+        assert indices == whole
         seen.append(list(indices))
-        return original(self, indices, step)
+        return original(self, indices, step, whole)
 
     monkeypatch.setattr(Feed, "fetch", watched)
     run(tmp_path / "a", steps=8)  # ten structures by three: four steps an epoch
@@ -201,8 +202,8 @@ def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
     drawn: list[tuple[int, tuple[str, ...], Labels]] = []
     original = Feed.fetch
 
-    def watched(self: Feed, indices: list[int], step: int) -> Any:
-        parts = original(self, indices, step)
+    def watched(self: Feed, indices: list[int], step: int, whole: list[int]) -> Any:
+        parts = original(self, indices, step, whole)
         drawn.extend((step, batch.ids, labels) for batch, labels in parts)
         return parts
 

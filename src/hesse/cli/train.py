@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hesse.cli.app import app
+from hesse.errors import ConfigError, HesseError
+
+if TYPE_CHECKING:
+    from hesse.training import RunConfig, TrainResult
 
 
 @app.command()
@@ -16,15 +21,46 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that win over the file.")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that share every step: one GPU each, or the cores.")
+    ] = 1,
     restart: Annotated[bool, typer.Option(help="Begin again although the output folder holds a run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train one potential. Interrupted, the same command continues it."""
+    """Train one potential. Interrupted, the same command continues it, with any number of processes."""
     from hesse.training import load_config
-    from hesse.training.run import run
+    from hesse.training.launch import launch
+    from hesse.training.place import place_of
 
     settings = load_config(config, overrides or [])
-    result = run(settings, restart=restart, quiet=quiet)
+    if devices == 1:
+        _train(settings, restart=restart, quiet=quiet)
+        return
+    if place_of(os.environ) is not None:
+        raise ConfigError("--devices starts processes, and this is one of several already: leave it out here")
+    options = [*(["--restart"] if restart else []), *(["--quiet"] if quiet else [])]
+    code = launch(["train", *options, "--", str(config), *(overrides or [])], devices, settings)
+    if code:
+        raise typer.Exit(code)
+
+
+def _train(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
+    """The work of this process, on its own or with others."""
+    from hesse.training.processes import joined
+    from hesse.training.run import run
+
+    with joined(settings.device) as processes:
+        try:
+            result = run(settings, restart=restart, quiet=quiet, processes=processes)
+        except BaseException as error:
+            if processes.speaks_of(error):
+                raise
+            raise typer.Exit(error.exit_code if isinstance(error, HesseError) else 1) from None
+    if processes.first:
+        _report(result)
+
+
+def _report(result: TrainResult) -> None:
     typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
     if result.left_out:
         typer.echo(f"  {result.left_out} structures with suspect labels were left out (include_suspect=true uses them)")

@@ -9,7 +9,7 @@ from typing import Any
 from hesse.files import write_text
 from hesse.optional import require
 
-__all__ = ["RunLog", "read_log"]
+__all__ = ["NoLog", "RunLog", "read_log"]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -53,3 +53,13 @@ class RunLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+class NoLog:
+    """What a process keeps that is not the one to keep the record."""
+
+    def write(self, kind: str, step: int, **values: float) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

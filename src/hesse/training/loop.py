@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from torch import Tensor
 
 from hesse import __version__
 from hesse.datasets import Dataset
-from hesse.devices import require_device
 from hesse.errors import (
     InterruptedRunError,
+    LostProcessError,
     NonFiniteLossError,
     WriteError,
 )
@@ -31,9 +33,11 @@ from hesse.progress import track
 from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hesse.training.config import TrainConfig
 from hesse.training.feed import Feed
-from hesse.training.log import RunLog
+from hesse.training.log import NoLog, RunLog
+from hesse.training.processes import Processes, joined
 from hesse.training.schedules import learning_rate, weights_at
 from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups
+from hesse.training.shared_step import SharedStep
 from hesse.training.signals import caught_signals
 from hesse.training.start import (
     given_potential,
@@ -80,6 +84,7 @@ def train(
     potential: Potential | None = None,
     restart: bool = False,
     quiet: bool = False,
+    processes: Processes | None = None,
 ) -> TrainResult:
     """Train a potential. Called again with the same arguments, it continues where it was interrupted.
 
@@ -97,6 +102,8 @@ def train(
             off stay as they are; element references are kept unless `config.references` is "fit".
         restart: begin again although the folder holds a run.
         quiet: no progress on standard error.
+        processes: who trains together; None for those of the job that this process was started in (by torchrun, srun),
+            or this one alone. All call this function with the same arguments, and `output` is a folder that all see.
 
     Raises:
         MissingLabelError: a loss weight is above zero and no training structure holds the label, or no validation
@@ -108,22 +115,32 @@ def train(
         ConfigError: the device cannot be used here.
         NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
         InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
+        LostProcessError: another process of the job ended.
     """
     config = config or TrainConfig()
-    require_device(config.device)
     folder = Path(output)
+    with ExitStack() as stack:
+        if processes is None:
+            processes = stack.enter_context(joined(config.device))
+        device = processes.device(config.device)
+        processes.of_first(lambda: _open_folder(folder, stack))
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        # Curvature differentiates three times: reduced precision in matrix products ruins it.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        given = given_potential(config, potential, folder)
+        run = _Run(training, validation, config, folder, given, processes, device, restart=restart)
+        return run.go(quiet=quiet)
+
+
+def _open_folder(folder: Path, stack: ExitStack) -> None:
+    """Make the folder of a run where it is missing, and keep others out of it until the run ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    # Curvature differentiates three times: reduced precision in matrix products ruins it.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    with exclusive(folder):
-        given = given_potential(config, potential, folder)
-        return _Run(training, validation, config, folder, given, restart=restart).go(quiet=quiet)
+    stack.enter_context(exclusive(folder))
 
 
 def _total(parts: Sequence[Dataset | None]) -> int:
@@ -141,6 +158,8 @@ class _Run:
         config: TrainConfig,
         folder: Path,
         given: Potential | None,
+        processes: Processes,
+        device: str,
         *,
         restart: bool,
     ) -> None:
@@ -152,24 +171,36 @@ class _Run:
             self.left_out = _total(offered) - _total((training, validation))
         check_data(training, validation, config)
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
-        self.dtype = getattr(torch, config.dtype)
-        self.model = starting_potential(config, training, given)
-        self.feed = Feed(training, config, self.model.cutoff)
+        self.processes, self.device, self.dtype = processes, device, getattr(torch, config.dtype)
+        here = config.model_copy(update={"device": device})
+        self.model = starting_potential(here, training, given)
+        processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
+        self.feed = Feed(training, here, self.model.cutoff)
+        self.sizes = training.labels.n_atoms.tolist()
         self.gradient = GradientStep(self.model)
+        self.shared = SharedStep(self.gradient, processes)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
         self.fingerprint = fingerprint_of(config, training, validation, identity_of(given))
         self.checkpoint = folder / "checkpoint.safetensors"
         self.progress = Progress()
-        for half_written in folder.glob(".*.part*"):  # by a process that was killed
-            half_written.unlink(missing_ok=True)
-        if restart:
-            self.checkpoint.unlink(missing_ok=True)
-        elif self.checkpoint.exists():
+        processes.require_same(
+            self.fingerprint, "the processes of this job were given different configurations or data"
+        )
+        if processes.of_first(lambda: self._can_go_on(restart=restart)):
             self.progress = load_checkpoint(
                 self.checkpoint, self.model, self._average_state(), self.optimiser, self.fingerprint
             )
+        processes.require_same(self.progress.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: Scores | None = None
+
+    def _can_go_on(self, *, restart: bool) -> bool:
+        """Clear away what is left over from before; whether there is a state to go on from."""
+        for half_written in self.folder.glob(".*.part*"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
+        if restart:
+            self.checkpoint.unlink(missing_ok=True)
+        return self.checkpoint.exists()
 
     def _average_state(self) -> dict[str, Tensor]:
         return dict(self.average.state_dict())
@@ -178,13 +209,14 @@ class _Run:
 
     def go(self, *, quiet: bool) -> TrainResult:
         config, progress = self.config, self.progress
-        log = RunLog(self.folder, from_step=progress.step, tensorboard=config.tensorboard)
+        first = self.processes.first
+        log = RunLog(self.folder, from_step=progress.step, tensorboard=config.tensorboard) if first else NoLog()
         started, before = time.monotonic(), progress.seconds
         finished = progress.step >= config.steps or self._stopped_early()
         try:
             with (
                 caught_signals() as caught,
-                track("training", config.steps, quiet=quiet, done=progress.step) as advance,
+                track("training", config.steps, quiet=quiet or not first, done=progress.step) as advance,
             ):
                 while not finished:
                     row = self._step()
@@ -198,13 +230,16 @@ class _Run:
                     finished = finished or last
                     note = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
                     advance(1, note)
-                    if finished or caught or progress.step % config.checkpoint_every == 0:
+                    asked = self.processes.largest(caught[0] if caught else 0)
+                    if finished or asked or progress.step % config.checkpoint_every == 0:
                         self._save()
-                    if caught and not finished:
+                    if asked and not finished:
                         raise InterruptedRunError(
-                            f"stopped by {caught[0]} after step {progress.step} of {config.steps}; the state is in "
-                            f"{self.checkpoint}. The same command continues the run."
+                            f"stopped by {signal.Signals(asked).name} after step {progress.step} of {config.steps}; "
+                            f"the state is in {self.checkpoint}. The same command continues the run."
                         )
+        except LostProcessError as error:
+            raise LostProcessError(f"{error}. {self._kept()}; the same command continues the run.") from error
         finally:
             log.close()
         return self._result()
@@ -225,8 +260,11 @@ class _Run:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
-            torch.manual_seed(mixed_seed(config.seed, progress.step))
-            total, terms = self.gradient(self.feed.fetch(indices, progress.step), weights)
+            rank = self.processes.rank
+            torch.manual_seed(mixed_seed(config.seed, progress.step, *([rank] if rank else [])))
+            mine = self.processes.share(indices, self.sizes)
+            parts = self.feed.fetch(mine, progress.step, whole=indices) if mine else []
+            total, terms = self.shared(parts, weights)
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if not math.isfinite(total.item()) or not math.isfinite(size.item()):
@@ -251,13 +289,14 @@ class _Run:
 
     def _scores(self) -> Scores:
         assert self.validation is not None
+        self.processes.copy_from_first(self.average.buffers())  # running statistics are those of its structures
         config, weights = self.config, self.config.weights
         if config.probe.source == "fresh" and bool(self.validation.labels.mask("hessian").any()):
             # Fresh probes estimate the Hessian term; here it is taken itself.
             weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
         return validate(
-            self.average, self.validation, weights, dtype=self.dtype, device=config.device,
-            max_atoms=config.batch.atoms,
+            self.average, self.validation, weights, dtype=self.dtype, device=self.device,
+            max_atoms=config.batch.atoms, processes=self.processes,
         )  # fmt: skip
 
     def _validate(self) -> Scores:
@@ -286,11 +325,18 @@ class _Run:
         return plateau and rate < config.schedule.stop_below
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.checkpoint, self.progress, self.model, self._average_state(), self.optimiser, self.fingerprint
+        # Machines that are not alike round differently: this is where all are brought back to one state.
+        self.processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
+        self.processes.of_first(
+            lambda: save_checkpoint(
+                self.checkpoint, self.progress, self.model, self._average_state(), self.optimiser, self.fingerprint
+            )
         )
 
     def _write_model(self, stem: str, scores: Scores | None) -> None:
+        self.processes.of_first(lambda: self._write(stem, scores))
+
+    def _write(self, stem: str, scores: Scores | None) -> None:
         provenance: dict[str, Any] = {
             "data_hash": self.training.data_hash(),
             "level": self.training.attributes.get("level", ""),
@@ -314,7 +360,7 @@ class _Run:
         progress = self.progress
         if progress.best_step < 0:  # never judged: the last model is the best known
             self._write_model("model", None)
-        potential, file, provenance = read_best(self.folder, "model", self.model)
+        potential, file, provenance = read_best(self.folder, "model", self.model, self.processes)
         return TrainResult(
             potential=potential,
             model_file=file,
@@ -335,7 +381,7 @@ class _Run:
             finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
             if not finite:
                 guilty.append(self.training.structures[index].id)
-        saved = f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"
+        saved = self._kept()
         if not guilty:
             return (
                 f"step {self.progress.step + 1}: the loss of the whole batch is not finite although that of each of "
@@ -347,3 +393,6 @@ class _Run:
             f"{len(indices)} structures: {shown}. {saved}. Look at these structures (labels, overlapping atoms); if "
             "they are sound, lower optimiser.learning_rate or use dtype float64."
         )
+
+    def _kept(self) -> str:
+        return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"

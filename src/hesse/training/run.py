@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
 
 from hesse.datasets import Dataset, Split, read_dataset
-from hesse.devices import require_device
 from hesse.engines.potentials import anchored
 from hesse.errors import FileFormatError, WriteError
 from hesse.files import write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.loop import TrainResult, train
 from hesse.training.parse import load_config
+from hesse.training.processes import Processes, joined
 
 __all__ = ["run"]
 
 
-def run(config: RunConfig, *, restart: bool = False, quiet: bool = False) -> TrainResult:
+def run(
+    config: RunConfig, *, restart: bool = False, quiet: bool = False, processes: Processes | None = None
+) -> TrainResult:
     """Do what a `RunConfig` says. The output folder also receives `config.yaml` and, where validation structures were
     held out of the training file, `split.json` with their ids (a continued run uses it again).
+
+    `processes`: see `train`. All of them read the data; the first writes.
 
     Raises:
         RequestError: unreadable data, a split that does not fit; and all that `train` raises.
     """
-    require_device(config.device)
+    with ExitStack() as stack:
+        if processes is None:
+            processes = stack.enter_context(joined(config.device))
+        processes.device(config.device)
+        continued = processes.of_first(lambda: _continued(config, restart=restart))
+        training, validation = _data(config.data, config.output, config.seed, processes, continued=continued)
+        if not continued:  # what a continued run was started with stays on record
+            text = yaml.safe_dump(_anywhere(config).model_dump(mode="json"), sort_keys=False)
+            processes.of_first(lambda: write_text(config.output / "config.yaml", text))
+        plain = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
+        return train(
+            training, validation, plain, output=config.output, restart=restart, quiet=quiet, processes=processes
+        )
+
+
+def _continued(config: RunConfig, *, restart: bool) -> bool:
+    """Make the folder of the run where it is missing; whether it holds a run to go on with."""
     try:
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,11 +58,7 @@ def run(config: RunConfig, *, restart: bool = False, quiet: bool = False) -> Tra
             f"{config.output}: this run was started with another configuration of its data. Use another output "
             "folder, or --restart to begin again here."
         )
-    training, validation = _data(config.data, config.output, config.seed, continued=continued)
-    if not continued:  # what a continued run was started with stays on record
-        write_text(record, yaml.safe_dump(_anywhere(config).model_dump(mode="json"), sort_keys=False))
-    plain = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
-    return train(training, validation, plain, output=config.output, restart=restart, quiet=quiet)
+    return continued
 
 
 def _split_options(config: RunConfig) -> tuple[object, ...]:
@@ -62,16 +79,18 @@ def _anywhere(config: RunConfig) -> RunConfig:
     return config.model_copy(update=changes)
 
 
-def _data(data: DataConfig, output: Path, seed: int, *, continued: bool) -> tuple[Dataset, Dataset]:
+def _data(
+    data: DataConfig, output: Path, seed: int, processes: Processes, *, continued: bool
+) -> tuple[Dataset, Dataset]:
     whole = read_dataset(data.train)
     if data.validation is not None:
         return whole, read_dataset(data.validation)
     path = output / "split.json"
-    if continued and path.exists():
+    if processes.of_first(lambda: continued and path.exists()):
         parts = Split.read(path).apply(whole)
         return parts["train"], parts["validation"]
     training, validation = whole.split(
         1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
     )
-    Split.of(whole, train=training, validation=validation).write(path)
+    processes.of_first(lambda: Split.of(whole, train=training, validation=validation).write(path))
     return training, validation

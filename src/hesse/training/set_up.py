@@ -69,8 +69,8 @@ def parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def mixed_seed(seed: int, epoch: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=7).digest()
+def mixed_seed(*numbers: int) -> int:
+    digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
 
 

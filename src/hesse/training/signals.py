@@ -11,14 +11,14 @@ __all__ = ["caught_signals"]
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[str]]:
+def caught_signals() -> Iterator[list[signal.Signals]]:
     """Collects SIGINT and SIGTERM instead of dying of them, so that a step is finished and the state saved."""
-    caught: list[str] = []
+    caught: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may set handlers
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n).name)) for number in numbers]
+    before = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n))) for number in numbers]
     try:
         yield caught
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
@@ -34,6 +35,7 @@ from hesse.models.tensors import tensor_digest
 from hesse.potential import Potential
 from hesse.structures import Request
 from hesse.training.config import TrainConfig
+from hesse.training.processes import Processes
 
 __all__ = ["given_potential", "identity_of", "read_best", "starting_potential", "write_potential"]
 
@@ -148,16 +150,39 @@ def write_potential(folder: Path, stem: str, potential: Potential, provenance: M
         potential.save(folder / f"{stem}{potential.suffix}")
 
 
-def read_best(folder: Path, stem: str, like: Potential) -> tuple[Potential, Path, dict[str, Any]]:
+def read_best(folder: Path, stem: str, like: Potential, processes: Processes) -> tuple[Potential, Path, dict[str, Any]]:
     """A kept potential, the file to use it from, and its provenance. `like`: one of the same make, copied where only
-    weights were kept."""
+    weights were kept. The first of several processes reads, and tells the others what it found."""
+    read: list[Potential] = []
+
+    def tell() -> tuple[dict[str, Tensor], Path, dict[str, Any]]:
+        potential, file, provenance = _read_best(folder, stem, like)
+        read.append(potential)
+        return {name: value.cpu() for name, value in potential.state_dict().items()}, file, provenance
+
+    if processes.size == 1:
+        return _read_best(folder, stem, like)
+    state, file, provenance = processes.of_first(tell)
+    if processes.first:
+        return read[0], file, provenance
+    potential = _bare_copy(like)
+    potential.load_state_dict(state)
+    return potential, file, provenance
+
+
+def _read_best(folder: Path, stem: str, like: Potential) -> tuple[Potential, Path, dict[str, Any]]:
     own, weights = folder / f"{stem}.hesse", folder / f"{stem}.safetensors"
     if _is_own(like):
         return load_model(own), own, read_model_header(own)["provenance"]
-    potential = copy.deepcopy(like).eval()
-    potential.zero_grad(set_to_none=True)
+    potential = _bare_copy(like)
     provenance = load_weights(weights, potential)
     return potential, folder / f"{stem}{like.suffix}" if isinstance(like, Adapter) else weights, provenance
+
+
+def _bare_copy(like: Potential) -> Potential:
+    potential = copy.deepcopy(like).eval()
+    potential.zero_grad(set_to_none=True)
+    return potential
 
 
 def _is_own(potential: Potential) -> bool:

@@ -13,6 +13,7 @@ from hesse.datasets import Dataset
 from hesse.losses import TERMS, Weights, per_structure_errors
 from hesse.potential import Potential
 from hesse.structures import Labels, Request
+from hesse.training.processes import Processes
 
 __all__ = ["Scores", "validate"]
 
@@ -48,14 +49,18 @@ def validate(
     dtype: torch.dtype,
     device: str,
     max_atoms: int,
+    processes: Processes | None = None,
 ) -> Scores:
-    """Errors of `potential` on `data`. Stored HVP pairs are judged whether or not they are weighted."""
+    """Errors of `potential` on `data`. Stored HVP pairs are judged whether or not they are weighted. Several
+    `processes` share the structures."""
     sums: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
+    counts: dict[str, float] = defaultdict(float)
     losses: dict[str, float] = defaultdict(float)
-    holders: dict[str, int] = defaultdict(int)
+    holders: dict[str, float] = defaultdict(float)
     final = weights.model_dump()
-    for run in data.batches(max_atoms):
+    processes = processes or Processes()
+    mine = processes.share(range(len(data)), data.labels.n_atoms.tolist())
+    for run in data.batches(max_atoms, order=mine):
         batch, labels = data.batch(run, potential.cutoff, dtype=dtype, device=device)
         has_pairs = labels.hvp is not None and bool(labels.mask("hvp").any())
         full = final["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
@@ -76,12 +81,15 @@ def validate(
             losses[name] += float(errors.sum())
             holders[name] += int(present.sum())
         _accumulate(predictions, labels, sums, counts)
+    # Sums over all processes, the same on each: what follows from them is decided alike.
+    sums, counts = processes.sum_named(sums), processes.sum_named(counts)
+    losses, holders = processes.sum_named(losses), processes.sum_named(holders)
     loss = sum(final[name] * losses[name] / holders[name] for name in losses if holders[name])
     rmse = {name: math.sqrt(sums[name] / counts[name]) for name in sums if counts[name]}
     return Scores(float(loss), rmse)
 
 
-def _accumulate(predictions: Labels, labels: Labels, sums: dict[str, float], counts: dict[str, int]) -> None:
+def _accumulate(predictions: Labels, labels: Labels, sums: dict[str, float], counts: dict[str, float]) -> None:
     """Add squared errors and the number of values, label by label."""
     n = labels.n_atoms
     if labels.energy is not None and predictions.energy is not None:

@@ -3,6 +3,7 @@ nothing else. Nothing here knows what the work is."""
 
 from hesse.workers.cluster import address_of
 from hesse.workers.outcome import Outcome
+from hesse.workers.process import end_with
 from hesse.workers.run import run_tasks
 
-__all__ = ["Outcome", "address_of", "run_tasks"]
+__all__ = ["Outcome", "address_of", "end_with", "run_tasks"]

@@ -24,7 +24,7 @@ from typing import Any
 from hesse.errors import HesseError, WorkError
 from hesse.workers.outcome import Outcome, attempt
 
-__all__ = ["WorkerProcess", "pickled", "serve"]
+__all__ = ["WorkerProcess", "end_with", "pickled", "serve"]
 
 _THREAD_COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _THREAD_COUNTS}
@@ -92,7 +92,7 @@ class WorkerProcess:
 def serve(descriptor: int, parent: int, idle: float) -> None:
     """What a worker process runs: set up once, then answer tasks until the parent goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's business
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     pipe: connection.Connection = connection.Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
         set_up, spec = pipe.recv()
@@ -119,7 +119,7 @@ def _sealed(outcome: Outcome[Any]) -> bytes:
         return pickled(Outcome(outcome.index, None, reason, outcome.seconds))
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process in the middle of a long task when the parent was killed."""
     while os.getppid() == parent:
         time.sleep(_WATCH)
