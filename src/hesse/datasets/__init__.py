@@ -28,6 +28,7 @@ from hesse.datasets.readers import (
     write_vibrations,
 )
 from hesse.datasets.splits import Split
+from hesse.datasets.streamed import BLOCKS, POOLS, StreamedDataset, TrainingData, open_dataset
 from hesse.datasets.suspicion import Doubt, find_doubts, flag_suspects
 from hesse.datasets.transforms import (
     from_units,
@@ -41,6 +42,8 @@ from hesse.datasets.transforms import (
 )
 
 __all__ = [
+    "BLOCKS",
+    "POOLS",
     "Consistency",
     "Dataset",
     "Doubt",
@@ -52,6 +55,8 @@ __all__ = [
     "Selection",
     "SourceUnits",
     "Split",
+    "StreamedDataset",
+    "TrainingData",
     "check_dataset",
     "data_card",
     "diagnose_consistency",
@@ -67,6 +72,7 @@ __all__ = [
     "iterate_grouped",
     "negate_curvature",
     "negate_forces",
+    "open_dataset",
     "read_arrays",
     "read_dataset",
     "read_deepmd",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hesse.datasets.flat import FlatData, FlatStructures, flat_columns
 from hesse.datasets.order import in_runs
-from hesse.datasets.parting import dealt, places_of, require_different
-from hesse.errors import MissingLabelError, RequestError
+from hesse.datasets.parting import dealt, places_of, require_different, require_labels, sound
+from hesse.errors import RequestError
 from hesse.structures import Batch, Labels, Structure, structure_key
 
 __all__ = ["Dataset"]
@@ -95,15 +95,8 @@ class Dataset:
         Raises:
             MissingLabelError: all are.
         """
-        suspects = self.labels.suspects()
-        if not bool(suspects.any()):
-            return self
-        if bool(suspects.all()):
-            raise MissingLabelError(
-                f"{self.source}: the labels of all {len(self)} structures are flagged suspect; `hesse info` says why. "
-                "Label them again with other settings, or ask for suspect labels to be included."
-            )
-        return self.select((~suspects).nonzero()[:, 0])
+        kept = sound(self.labels.suspects(), self.source)
+        return self if kept is None else self.select(kept)
 
     def with_ids(self, ids: Iterable[str]) -> Dataset:
         """The structures named, in that order. Raises RequestError for an id that is not here."""
@@ -139,6 +132,11 @@ class Dataset:
         return self._geometry.keys
 
     @property
+    def n_atoms(self) -> Int[Tensor, "structures"]:
+        """Size of each structure."""
+        return self.labels.n_atoms
+
+    @property
     def numbers(self) -> Int[Tensor, "atoms"]:
         """Atomic numbers, structures end to end."""
         return self._geometry.numbers
@@ -147,26 +145,25 @@ class Dataset:
         """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
         return self.labels.mask(name)
 
+    def holds(self, name: str) -> bool:
+        """Whether any structure holds the label `name`."""
+        return bool(self.mask(name).any())
+
+    def energies(self) -> Labels:
+        """The energies alone."""
+        return self.labels.only(("energy",))
+
+    def identity(self) -> str:
+        """What of the data decides the numbers of a run."""
+        return self.data_hash()
+
     def parts(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
         """All structures in pieces that fit into memory, here one: their places, and themselves."""
         yield torch.arange(len(self)), self
 
     def require(self, *names: str) -> None:
         """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
-        for name in names:
-            if not bool(self.labels.mask(name).any()):
-                held = [n for n in ("energy", "forces", "hvp", "hessian", "stress") if self.labels.mask(n).any()]
-                raise MissingLabelError(
-                    f"{self.source}: no structure holds the label {name!r} (found: {', '.join(held) or 'none'}). "
-                    "Label the structures with `hesse label`, or change the loss weights." + self._hint(name)
-                )
-
-    def _hint(self, label: str) -> str:
-        """What to do when the label stands in the file under another name (`REF_forces`)."""
-        other = next((key for key in self.unread if label in key.lower()), None)
-        if other is None:
-            return ""
-        return f" If {other} is what you mean: `hesse convert --rename {other}={label}`."
+        require_labels(self.labels.mask, names, self.source, self.unread)
 
     def data_hash(self) -> str:
         """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""

@@ -7,7 +7,7 @@ nothing waits for an accelerator.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from hesse.datasets.pairs import PairTable, find_pairs
 from hesse.structures import Batch, Labels, ragged_indices
 
-__all__ = ["FlatData", "FlatStructures", "flat_columns"]
+__all__ = ["FlatData", "FlatStructures", "flat_columns", "joined_labels"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,6 +58,21 @@ class FlatStructures:
             keys=self.keys.to(device),
         )
 
+    def select(self, indices: NDArray[np.int64]) -> FlatStructures:
+        """The structures `indices`, in that order. Tensors must be on the host."""
+        chosen, n = torch.from_numpy(indices), self.n_atoms[indices]
+        first = (np.cumsum(self.n_atoms) - self.n_atoms)[indices]
+        atoms = ragged_indices(torch.from_numpy(first), torch.from_numpy(n))
+        return FlatStructures(
+            numbers=self.numbers[atoms],
+            positions=self.positions[atoms],
+            cell=self.cell[chosen],
+            pbc=self.pbc[chosen],
+            keys=self.keys[chosen],
+            ids=self.ids[indices],
+            n_atoms=n,
+        )
+
     def pairs(self, cutoff: float) -> PairTable:
         """All neighbour pairs below `cutoff` Å. Positions must be on the host and in float64."""
         return find_pairs(self.positions.numpy(), self.n_atoms, self.cell.numpy(), self.pbc.numpy(), cutoff)
@@ -92,6 +107,27 @@ class FlatData:
         return FlatData(
             self.structures.to(device, dtype), self.labels.to(device, dtype), self.pairs.to(device), self.cutoff
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[FlatData]) -> FlatData:
+        """All structures of `parts`, end to end. The parts must hold the same labels, for one cutoff."""
+        tensors = {
+            name: torch.cat([getattr(part.structures, name) for part in parts])
+            for name in ("numbers", "positions", "cell", "pbc", "keys")
+        }
+        structures = FlatStructures(
+            **tensors,
+            ids=np.concatenate([part.structures.ids for part in parts]),
+            n_atoms=np.concatenate([part.structures.n_atoms for part in parts]),
+        )
+        tables = [part.pairs for part in parts]
+        counts = torch.cat([table.counts for table in tables])
+        shifts = None
+        if any(table.shifts is not None for table in tables):
+            filled = [t.second.new_zeros(len(t.second), 3) if t.shifts is None else t.shifts for t in tables]
+            shifts = torch.cat(filled)
+        pairs = PairTable(counts, counts.cumsum(0) - counts, torch.cat([table.second for table in tables]), shifts)
+        return cls(structures, joined_labels([part.labels for part in parts]), pairs, parts[0].cutoff)
 
     def bytes(self) -> int:
         """What the tensors take."""
@@ -173,3 +209,14 @@ def flat_columns(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str,
         "cell": torch.from_numpy(np.ascontiguousarray(cell, dtype=np.float64).reshape(-1, 3, 3)),
         "pbc": torch.from_numpy(np.ascontiguousarray(pbc, dtype=np.bool_).reshape(-1, 3)),
     }
+
+
+def joined_labels(parts: Sequence[Labels]) -> Labels:
+    """Labels of parts that hold the same ones, end to end; masks stay where they are."""
+    columns: dict[str, Any] = {}
+    for f in fields(Labels):
+        values = [getattr(part, f.name) for part in parts]
+        if values[0] is not None:
+            over_probes = f.name in ("probes", "hvp", "hvp_mask", "hvp_error")
+            columns[f.name] = torch.cat(values, dim=1 if over_probes else 0)
+    return Labels(**columns)

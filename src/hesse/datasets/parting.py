@@ -1,14 +1,17 @@
-"""Which structures go where: random parts that keep groups together, and structures found by their ids."""
+"""Which structures go where, and which there are: random parts that keep groups together, structures found by their
+ids, those that hold a label, those that are not suspect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
 
-from hesse.errors import RequestError
+from hesse.errors import MissingLabelError, RequestError
 
-__all__ = ["dealt", "places_of", "require_different"]
+__all__ = ["dealt", "places_of", "require_different", "require_labels", "sound"]
 
 
 def require_different(ids: Sequence[str], source: str) -> None:
@@ -59,3 +62,39 @@ def dealt(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[float],
             "use more data, other fractions, or by_group=False"
         )
     return parts
+
+
+def require_labels(
+    mask: Callable[[str], Bool[Tensor, "*structures"]], names: Sequence[str], source: str, unread: Sequence[str] = ()
+) -> None:
+    """Raise MissingLabelError unless at least one structure holds each of the labels `names`.
+
+    Args:
+        mask: which structures hold a label.
+        unread: columns of the file that were not understood: one of them may be the label under another name.
+    """
+    for name in names:
+        if not bool(mask(name).any()):
+            held = [n for n in ("energy", "forces", "hvp", "hessian", "stress") if bool(mask(n).any())]
+            other = next((key for key in unread if name in key.lower()), None)
+            hint = "" if other is None else f" If {other} is what you mean: `hesse convert --rename {other}={name}`."
+            raise MissingLabelError(
+                f"{source}: no structure holds the label {name!r} (found: {', '.join(held) or 'none'}). "
+                "Label the structures with `hesse label`, or change the loss weights." + hint
+            )
+
+
+def sound(suspects: Bool[Tensor, "structures"], source: str) -> Int[Tensor, "some"] | None:
+    """Which structures are not flagged suspect; None when all are sound.
+
+    Raises:
+        MissingLabelError: none is.
+    """
+    if not bool(suspects.any()):
+        return None
+    if bool(suspects.all()):
+        raise MissingLabelError(
+            f"{source}: the labels of all {len(suspects)} structures are flagged suspect; `hesse info` says why. "
+            "Label them again with other settings, or ask for suspect labels to be included."
+        )
+    return (~suspects).nonzero()[:, 0]

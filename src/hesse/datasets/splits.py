@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.streamed import StreamedDataset, TrainingData
 from hesse.errors import FileFormatError, RequestError
 from hesse.files import write_text
 
@@ -42,19 +43,19 @@ class Split:
                 seen[name] = part
 
     @classmethod
-    def of(cls, dataset: Dataset, **fractions_or_sets: float | Dataset) -> Split:
+    def of(cls, dataset: TrainingData, **fractions_or_sets: float | TrainingData) -> Split:
         """Parts by fractions (`train=0.8, test=0.2`, groups kept together), or the given subsets of `dataset`."""
         names = list(fractions_or_sets)
         given = list(fractions_or_sets.values())
-        numbers = [x for x in given if not isinstance(x, Dataset)]
-        sets = [x for x in given if isinstance(x, Dataset)]
+        numbers = [x for x in given if not isinstance(x, Dataset | StreamedDataset)]
+        sets = [x for x in given if isinstance(x, Dataset | StreamedDataset)]
         if numbers and sets:
             raise RequestError("a split is made of fractions or of data sets, not of both")
         parts = sets or dataset.split(*numbers)
-        ids = {name: tuple(s.id for s in part.structures) for name, part in zip(names, parts, strict=True)}
+        ids = {name: part.ids for name, part in zip(names, parts, strict=True)}
         return cls(ids, dataset.data_hash())
 
-    def apply(self, dataset: Dataset, *, same_data: bool = True) -> dict[str, Dataset]:
+    def apply(self, dataset: TrainingData, *, same_data: bool = True) -> dict[str, TrainingData]:
         """The parts of `dataset`.
 
         Args:

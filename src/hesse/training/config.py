@@ -32,6 +32,9 @@ class BatchConfig(_Config):
 
     structures: int = Field(16, ge=1, description="at most so many structures")
     atoms: int = Field(2000, ge=1, description="and at most so many atoms")
+    bucketing: int | None = Field(
+        None, ge=2, description="batches of structures of similar size, sorted among so many; null: of any size"
+    )
 
 
 class OptimiserConfig(_Config):
@@ -137,6 +140,9 @@ class DataConfig(_Config):
     validation: Path | None = Field(None, description="a file; without it, a part of the training data is held out")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="that part; structures of one group stay together")
     by_group: bool = Field(True, description="keep the structures of a molecule or reaction on one side")
+    memory_mib: float | None = Field(
+        None, gt=0, description="stream files whose structures take more memory than this; null: all in memory"
+    )
 
 
 class RunConfig(TrainConfig):

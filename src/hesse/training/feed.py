@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
-from hesse.datasets import Dataset
+from hesse.datasets import TrainingData
 from hesse.probes import ProbeStream, make_probe
 from hesse.structures import Batch, Labels
 from hesse.training.config import TrainConfig
 from hesse.training.parts import CurvatureDraw, some_pairs
-from hesse.training.set_up import mixed_seed
 from hesse.training.step import Part
+from hesse.training.supply import supply_for
 
 __all__ = ["Feed"]
 
@@ -22,38 +20,40 @@ class Feed:
     """Batches of a data set as a run needs them: a function of seed, epoch and step, whatever happened before.
 
     Args:
-        data: the training structures.
+        data: the training structures, in memory or streamed from their file.
         config: the run.
         cutoff: Å, of the potential.
     """
 
-    def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
-        self.data, self.config, self.cutoff = data, config, cutoff
+    def __init__(self, data: TrainingData, config: TrainConfig, cutoff: float) -> None:
+        self.config = config
         self.probe = make_probe(config.probe.kind, config.probe.per_structure)
         self.curvature = CurvatureDraw.of(data, config)
-        self._epoch: tuple[int, list[list[int]]] | None = None
+        self.supply = supply_for(data, config, cutoff)
 
-    def epoch(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, as indices of structures: a permutation that depends on seed and epoch only."""
-        if self._epoch is None or self._epoch[0] != epoch:
-            generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, epoch))
-            order = torch.randperm(len(self.data), generator=generator).tolist()
-            limits = self.config.batch
-            self._epoch = epoch, self.data.batches(limits.atoms, order=order, max_structures=limits.structures)
-        return self._epoch[1]
+    def epoch(self, epoch: int) -> Sequence[list[int]]:
+        """The batches of an epoch, as indices of structures: a shuffle that depends on seed and epoch only."""
+        return self.supply.epoch(epoch)
 
     def fetch(self, indices: Sequence[int], step: int, whole: Sequence[int] | None = None) -> list[Part]:
         """The structures `indices` with the labels of this step, in the run's type and on its device. `whole`: all
         structures of the step, where `indices` are a part of them; curvature terms are drawn among all."""
-        config = self.config
         parts = []
         for share in self.curvature.shares(indices, step, whole):
-            batch, labels = self.data.batch(
-                share.indices, self.cutoff, dtype=getattr(torch, config.dtype), device=config.device
-            )
+            batch, labels = self.supply.batch(share.indices)
             labels = self._with_probes(batch, labels, step) if share.curved else labels
             parts.append((batch, share.masked(labels)))
         return parts
+
+    def close(self) -> None:
+        """End what reads ahead in the background. Entered as a context, this is done at its end."""
+        self.supply.close()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _with_probes(self, batch: Batch, labels: Labels, step: int) -> Labels:
         """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hesse import __version__
-from hesse.datasets import Dataset
+from hesse.datasets import TrainingData
 from hesse.errors import (
     InterruptedRunError,
     LostProcessError,
@@ -76,8 +76,8 @@ class TrainResult:
 
 
 def train(
-    training: Dataset,
-    validation: Dataset | None = None,
+    training: TrainingData,
+    validation: TrainingData | None = None,
     config: TrainConfig | None = None,
     *,
     output: str | Path,
@@ -143,7 +143,7 @@ def _open_folder(folder: Path, stack: ExitStack) -> None:
     stack.enter_context(exclusive(folder))
 
 
-def _total(parts: Sequence[Dataset | None]) -> int:
+def _total(parts: Sequence[TrainingData | None]) -> int:
     """Structures of all parts."""
     return sum(0 if part is None else len(part) for part in parts)
 
@@ -153,8 +153,8 @@ class _Run:
 
     def __init__(
         self,
-        training: Dataset,
-        validation: Dataset | None,
+        training: TrainingData,
+        validation: TrainingData | None,
         config: TrainConfig,
         folder: Path,
         given: Potential | None,
@@ -176,7 +176,7 @@ class _Run:
         self.model = starting_potential(here, training, given)
         processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
         self.feed = Feed(training, here, self.model.cutoff)
-        self.sizes = training.labels.n_atoms.tolist()
+        self.sizes = training.n_atoms.tolist()
         self.gradient = GradientStep(self.model)
         self.shared = SharedStep(self.gradient, processes)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -215,6 +215,7 @@ class _Run:
         finished = progress.step >= config.steps or self._stopped_early()
         try:
             with (
+                self.feed,
                 caught_signals() as caught,
                 track("training", config.steps, quiet=quiet or not first, done=progress.step) as advance,
             ):
@@ -291,7 +292,7 @@ class _Run:
         assert self.validation is not None
         self.processes.copy_from_first(self.average.buffers())  # running statistics are those of its structures
         config, weights = self.config, self.config.weights
-        if config.probe.source == "fresh" and bool(self.validation.labels.mask("hessian").any()):
+        if config.probe.source == "fresh" and self.validation.holds("hessian"):
             # Fresh probes estimate the Hessian term; here it is taken itself.
             weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
         return validate(
@@ -380,7 +381,7 @@ class _Run:
             slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
             finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
             if not finite:
-                guilty.append(self.training.structures[index].id)
+                guilty.append(self.training.ids[index])
         saved = self._kept()
         if not guilty:
             return (

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hesse.datasets import Dataset
+from hesse.datasets import TrainingData
 from hesse.probes.random_bits import coordinate_bits, stream_states
-from hesse.structures import Labels, owners_of, structure_key
+from hesse.structures import Labels, owners_of
 from hesse.training.config import TrainConfig
 
 __all__ = ["CurvatureDraw", "Share", "drawn", "some_pairs", "without_curvature"]
@@ -131,16 +131,15 @@ class CurvatureDraw:
         self.trivial = not holders or (complete and self.options.fraction >= 1.0 and self.options.every == 1)
 
     @classmethod
-    def of(cls, data: Dataset, config: TrainConfig) -> CurvatureDraw:
+    def of(cls, data: TrainingData, config: TrainConfig) -> CurvatureDraw:
         """For the curvature labels of `data` that have a weight."""
-        labels, holders = data.labels, {}
+        holders = {}
         if config.weights.hvp > 0:
             fresh = config.probe.source == "fresh"
-            holders["hvp"] = labels.mask("hessian") if fresh else labels.mask("hvp").any(0)
+            holders["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
         if config.weights.hessian > 0:
-            holders["hessian"] = labels.mask("hessian")
-        keys = torch.tensor([structure_key(s.id) for s in data.structures])
-        return cls(keys, labels.n_atoms, holders, config)
+            holders["hessian"] = data.mask("hessian")
+        return cls(data.keys, data.n_atoms, holders, config)
 
     def shares(self, indices: Sequence[int], step: int, whole: Sequence[int] | None = None) -> list[Share]:
         """`indices` in one or two shares.

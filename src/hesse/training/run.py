@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hesse.datasets import Dataset, Split, read_dataset
+from hesse.datasets import Split, TrainingData, open_dataset
 from hesse.engines.potentials import anchored
 from hesse.errors import FileFormatError, WriteError
 from hesse.files import write_text
@@ -81,10 +81,10 @@ def _anywhere(config: RunConfig) -> RunConfig:
 
 def _data(
     data: DataConfig, output: Path, seed: int, processes: Processes, *, continued: bool
-) -> tuple[Dataset, Dataset]:
-    whole = read_dataset(data.train)
+) -> tuple[TrainingData, TrainingData]:
+    whole = open_dataset(data.train, memory_mib=data.memory_mib)
     if data.validation is not None:
-        return whole, read_dataset(data.validation)
+        return whole, open_dataset(data.validation, memory_mib=data.memory_mib)
     path = output / "split.json"
     if processes.of_first(lambda: continued and path.exists()):
         parts = Split.read(path).apply(whole)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hesse.datasets import Dataset
+from hesse.datasets import TrainingData
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Labels, Request
@@ -34,7 +34,7 @@ def request_for(labels: Labels, weights: Mapping[str, float]) -> Request:
     )
 
 
-def check_data(training: Dataset, validation: Dataset | None, config: TrainConfig) -> None:
+def check_data(training: TrainingData, validation: TrainingData | None, config: TrainConfig) -> None:
     active = config.weights.active()
     if not active:
         raise ConfigError("all loss weights are zero: there is nothing to train on")
@@ -44,18 +44,20 @@ def check_data(training: Dataset, validation: Dataset | None, config: TrainConfi
     if unknown:
         raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
     if validation is not None:
-        if not any(bool(validation.labels.mask(name).any()) for name in (*active, *(["hessian"] if fresh else []))):
+        if not any(validation.holds(name) for name in (*active, *(["hessian"] if fresh else []))):
             raise MissingLabelError(
                 f"{validation.source}: the validation structures hold none of the weighted labels "
                 f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
             )
-        for structure in validation.structures:
-            foreign = set(structure.numbers.tolist()) - set(training.elements)
-            if foreign:
-                raise UnknownElementError(
-                    f'{validation.source}: structure "{structure.id}" holds element {sorted(foreign)}, '
-                    f"which no training structure has (they have {list(training.elements)})"
-                )
+        foreign = set(validation.elements) - set(training.elements)
+        if foreign:
+            everybody = (structure for _, part in validation.parts() for structure in part.structures)
+            first = next(s for s in everybody if foreign & set(s.numbers.tolist()))
+            raise UnknownElementError(
+                f'{validation.source}: structure "{first.id}" holds element '
+                f"{sorted(foreign & set(first.numbers.tolist()))}, which no training structure has (they have "
+                f"{list(training.elements)})"
+            )
 
 
 def parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
@@ -74,9 +76,11 @@ def mixed_seed(*numbers: int) -> int:
     return int.from_bytes(digest, "big")
 
 
-def fingerprint_of(config: TrainConfig, training: Dataset, validation: Dataset | None, identity: str = "") -> str:
+def fingerprint_of(
+    config: TrainConfig, training: TrainingData, validation: TrainingData | None, identity: str = ""
+) -> str:
     """What must be the same for a run to be continued: everything that decides its numbers. `identity`: of the
     potential it starts from."""
     settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
-    text = f"{identity}/{settings}/{training.data_hash()}/{validation.data_hash() if validation else ''}"
+    text = f"{identity}/{settings}/{training.identity()}/{validation.identity() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

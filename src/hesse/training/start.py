@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hesse.curvature import evaluate
-from hesse.datasets import Dataset
+from hesse.datasets import TrainingData
 from hesse.engines import make_potential
 from hesse.engines.potentials import file_in
 from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
@@ -74,7 +74,7 @@ def identity_of(potential: Potential | None) -> str:
     return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
 
 
-def starting_potential(config: TrainConfig, training: Dataset, given: Potential | None) -> Potential:
+def starting_potential(config: TrainConfig, training: TrainingData, given: Potential | None) -> Potential:
     """The potential of a run's first step, in the run's type and on its device. One that was given is copied, so that
     the caller's own stays as it is.
 
@@ -105,7 +105,7 @@ def starting_potential(config: TrainConfig, training: Dataset, given: Potential 
     return potential
 
 
-def _built(config: TrainConfig, training: Dataset, *, fit: bool) -> Potential:
+def _built(config: TrainConfig, training: TrainingData, *, fit: bool) -> Potential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         elements = training.elements
@@ -118,19 +118,19 @@ def _built(config: TrainConfig, training: Dataset, *, fit: bool) -> Potential:
     return network if prior is None else SumPotential([prior, network])
 
 
-def _residual_references(potential: Potential | None, training: Dataset) -> dict[int, float]:
+def _residual_references(potential: Potential | None, training: TrainingData) -> dict[int, float]:
     """Energies per element that explain most of what `potential` leaves of the training energies."""
-    labels, elements = training.labels, training.elements
-    numbers = torch.cat([torch.from_numpy(s.numbers.copy()) for s in training.structures])
+    labels, elements, numbers = training.energies(), training.elements, training.numbers
     if potential is not None and labels.energy is not None:
         own = (p for p in potential.parameters() if p.is_floating_point())
         first = next(own, torch.zeros(0, dtype=torch.float64))
         said = labels.energy.new_zeros(len(training), dtype=torch.float64)
-        for indices in training.batches(1024):
-            batch, _ = training.batch(indices, potential.cutoff, dtype=first.dtype, device=str(first.device))
-            energy = evaluate(potential, batch, Request()).energy
-            assert energy is not None
-            said[indices] = energy.to("cpu", torch.float64)
+        for places, part in training.parts():
+            for indices in part.batches(1024):
+                batch, _ = part.batch(indices, potential.cutoff, dtype=first.dtype, device=str(first.device))
+                energy = evaluate(potential, batch, Request()).energy
+                assert energy is not None
+                said[places[indices]] = energy.to("cpu", torch.float64)
         labels = replace(labels, energy=labels.energy - said)
     fitted = fit_references(numbers, labels, elements)
     return dict(zip(elements, fitted.tolist(), strict=True))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from hesse.curvature import evaluate
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, TrainingData
 from hesse.losses import TERMS, Weights, per_structure_errors
 from hesse.potential import Potential
 from hesse.structures import Labels, Request
@@ -43,7 +44,7 @@ class Scores:
 
 def validate(
     potential: Potential,
-    data: Dataset,
+    data: TrainingData,
     weights: Weights,
     *,
     dtype: torch.dtype,
@@ -59,9 +60,8 @@ def validate(
     holders: dict[str, float] = defaultdict(float)
     final = weights.model_dump()
     processes = processes or Processes()
-    mine = processes.share(range(len(data)), data.labels.n_atoms.tolist())
-    for run in data.batches(max_atoms, order=mine):
-        batch, labels = data.batch(run, potential.cutoff, dtype=dtype, device=device)
+    for part, run in _runs(data, max_atoms, processes):
+        batch, labels = part.batch(run, potential.cutoff, dtype=dtype, device=device)
         has_pairs = labels.hvp is not None and bool(labels.mask("hvp").any())
         full = final["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
         request = Request(
@@ -87,6 +87,13 @@ def validate(
     loss = sum(final[name] * losses[name] / holders[name] for name in losses if holders[name])
     rmse = {name: math.sqrt(sums[name] / counts[name]) for name in sums if counts[name]}
     return Scores(float(loss), rmse)
+
+
+def _runs(data: TrainingData, max_atoms: int, processes: Processes) -> Iterator[tuple[Dataset, list[int]]]:
+    """The structures of this process: a part of the data that is in memory, and which of it are looked at together."""
+    for _, part in data.parts():
+        mine = processes.share(range(len(part)), part.n_atoms.tolist())
+        yield from ((part, run) for run in part.batches(max_atoms, order=mine))
 
 
 def _accumulate(predictions: Labels, labels: Labels, sums: dict[str, float], counts: dict[str, float]) -> None:
