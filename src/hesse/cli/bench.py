@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hesse.cli.app import app
 from hesse.cli.options import QUIET
+
+if TYPE_CHECKING:
+    from hesse.recipes import StepSubject
+    from hesse.structures import Structure
 
 bench = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
 app.add_typer(bench)
@@ -67,3 +72,147 @@ def labels(
         powers = [f"{label} {power:.2f}" for (which, label), power in exponents.items() if which == name]
         if powers:
             typer.echo(f"{name}: fitted powers of the number of atoms: {', '.join(powers)}")
+
+
+@bench.command()
+def step(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="MODEL.hesse, mace:FILE, torchani:FILE, ...")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="A new network: hipnn, ani, equivariant, hipnn?l_max=0,features=32; several times."),
+    ] = None,
+    peers: Annotated[str, typer.Option(help="Other programs to compare with: torchani,hippynn.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="A training configuration: its network, on structures of its data.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Take structures of this file (made-up molecules otherwise).")
+    ] = None,
+    structures: Annotated[int, typer.Option(min=1, help="Structures in the step.")] = 64,
+    atoms: Annotated[str, typer.Option(help="Sizes of made-up molecules.")] = "8-14",
+    periodic: Annotated[
+        str, typer.Option(help="One cell of MgO instead, with about so many atoms: 100,500,1000,2000,4000.")
+    ] = "",
+    probes: Annotated[int, typer.Option(min=1, help="Hessian-vector products per structure.")] = 1,
+    scheme: Annotated[list[str] | None, typer.Option(help="ef, ef_hvp, ef_h; several times. [default: all]")] = None,
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled steps too (minutes).")] = True,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32, float64; several times. [default: float32]")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each step is timed, in turns with the others.")] = 7,
+    patience: Annotated[
+        float, typer.Option(help="Seconds for the repeats of one step: slow ones are repeated less often.")
+    ] = 30.0,
+    memory: Annotated[float, typer.Option(help="MiB; E-F-H steps that need more are taken in parts.")] = 4096.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute for one model: five repeats, nothing compiled.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="With --periodic: draw time and memory (.png).")] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Cost of one training step: loss of energies and forces (E-F), of Hessian-vector products (E-F-HVP), of Hessians
+    (E-F-H), and its gradient in the parameters. Without a model: Hesse's three networks."""
+    from hesse.errors import ConfigError
+    from hesse.files import require_target, write_text
+    from hesse.recipes import StepPlan, measure_step_costs
+    from hesse.recipes.step_subjects import SCHEMES
+    from hesse.reports import cell_cost_tables, draw_cell_costs, print_tables, step_cost_tables
+
+    if picture is not None and (not periodic or picture.suffix.lower() != ".png"):
+        raise ConfigError("the picture is a .png, and shows cells: give --periodic and a name that ends in .png")
+    for target in (json, picture):
+        if target is not None:
+            require_target(target, *(file for file in (data, config) if file is not None), *(models or []))
+    plan = StepPlan(
+        schemes=tuple(scheme or SCHEMES),
+        modes=("eager", "compiled") if compile and not quick else ("eager",),
+        dtypes=tuple(dtype or ("float32",)),
+        probes=probes,
+        device=device,
+        threads=threads,
+        repeats=min(repeats, 5) if quick else repeats,
+        patience=min(patience, 5.0) if quick else patience,
+        memory_mib=memory,
+    )
+    batches, subjects = _step_parts(models or [], kind or [], peers, config, data, structures, atoms, periodic)
+    rows: list[dict[str, object]] = []
+    left_out: list[str] = []
+    for batch in batches:
+        found = measure_step_costs(subjects, batch, plan, quiet=quiet)
+        rows += [row.to_json() for row in found.rows]
+        left_out += found.left_out
+    if json is not None:
+        from json import dumps
+
+        write_text(json, dumps(rows, indent=1, allow_nan=False) + "\n")
+    if picture is not None:
+        draw_cell_costs(rows, picture)
+    print_tables(cell_cost_tables(rows) if periodic else step_cost_tables(rows))
+    for line in left_out:
+        typer.echo(f"left out: {line}")
+
+
+def _step_parts(
+    models: Sequence[str],
+    kinds: Sequence[str],
+    peers: str,
+    config: Path | None,
+    data: Path | None,
+    count: int,
+    atoms: str,
+    periodic: str,
+) -> tuple[list[list[Structure]], list[StepSubject]]:
+    """The batches to measure on, and what is measured."""
+    from hesse.errors import ConfigError
+    from hesse.recipes.named_potentials import OWN_KINDS, named_potentials, potential_of_run
+    from hesse.recipes.step_subjects import OwnSubject
+
+    if periodic and (data is not None or config is not None or peers):
+        raise ConfigError("--periodic makes its own cells of MgO: leave out --data, --config and --peers")
+    run = None if config is None else potential_of_run(config)
+    if not (models or kinds or peers or run):
+        kinds = OWN_KINDS
+    batches = _batches(data, None if run is None else run[1], count, atoms, periodic)
+    potentials = named_potentials(models, kinds, [s for batch in batches for s in batch])
+    if run is not None:
+        potentials[str(config)] = run[0]
+    subjects: list[StepSubject] = [OwnSubject(name, potential) for name, potential in potentials.items()]
+    if peers:
+        from hesse.recipes.peers import peer_subjects
+
+        elements = sorted({int(z) for s in batches[0] for z in s.numbers})
+        for name in dict.fromkeys(part.strip() for part in peers.split(",")):
+            subjects += peer_subjects(name, elements)
+    return batches, subjects
+
+
+def _batches(
+    data: Path | None, known: Sequence[Structure] | None, count: int, atoms: str, periodic: str
+) -> list[list[Structure]]:
+    """One batch of a file's structures or of made-up molecules, or one for every size of cell."""
+    from hesse.recipes.workloads import crystal, molecules_between, some_of
+
+    if periodic:
+        return [[crystal(size)] for size in _numbers(periodic, ",", "--periodic")]
+    if data is not None:
+        from hesse.datasets import read_dataset
+
+        known = read_dataset(data, check=False).structures
+    if known is not None:
+        return [some_of(known, count)]
+    sizes = _numbers(atoms, "-", "--atoms")
+    return [molecules_between(sizes[0], sizes[-1], count)]
+
+
+def _numbers(text: str, separator: str, option: str) -> list[int]:
+    """Whole numbers between separators. Raises ConfigError."""
+    from hesse.errors import ConfigError
+
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError:
+        example = separator.join(("8", "14"))
+        raise ConfigError(f'{option} "{text}": expected whole numbers such as {example}') from None

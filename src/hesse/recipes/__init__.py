@@ -3,18 +3,29 @@
 from hesse.recipes.demo import DemoPlan, DemoResult, run_demo
 from hesse.recipes.label_costs import CostPlan, LabelCost, alkane, fitted_exponents, measure_label_costs
 from hesse.recipes.molecules import g2_molecules, hold_out
+from hesse.recipes.named_potentials import fresh_network, named_potentials
 from hesse.recipes.side_by_side import train_side_by_side
+from hesse.recipes.step_costs import StepCost, StepCosts, StepPlan, measure_step_costs
+from hesse.recipes.step_subjects import OwnSubject, StepSubject
 
 __all__ = [
     "CostPlan",
     "DemoPlan",
     "DemoResult",
     "LabelCost",
+    "OwnSubject",
+    "StepCost",
+    "StepCosts",
+    "StepPlan",
+    "StepSubject",
     "alkane",
     "fitted_exponents",
+    "fresh_network",
     "g2_molecules",
     "hold_out",
     "measure_label_costs",
+    "measure_step_costs",
+    "named_potentials",
     "run_demo",
     "train_side_by_side",
 ]

@@ -1,0 +1,123 @@
+"""The cost of training steps: tables, and pictures against the number of atoms in a periodic cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from rich import box
+from rich.table import Table
+
+from hesse.errors import RequestError
+from hesse.reports.canvas import BASELINE, INK, OTHER, log_axis, style, to_png
+from hesse.reports.wording import number
+
+__all__ = ["cell_cost_tables", "draw_cell_costs", "step_cost_tables"]
+
+SCHEMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
+_SERIES: Final[Mapping[str, tuple[str, str]]] = {"ef": (INK, "o"), "ef_hvp": (OTHER, "^"), "ef_h": (BASELINE, "D")}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def step_cost_tables(rows: Rows) -> Iterator[Table]:
+    """One table per batch and type: milliseconds and memory of a step of each subject."""
+    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch):
+        table = _table(f"a step on {structures} structures, {atoms:,} atoms; {dtype}, {device}")
+        for heading in ("subject", "mode", "loss of"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("wall, ms", "process, ms", "÷ E-F", "peak, MiB", "repeats"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        last = ("", "")
+        for row in group:
+            mine = (row["subject"], row["mode"])
+            table.add_row(
+                *(("", "") if mine == last else mine),
+                SCHEMES[row["scheme"]],
+                number(1e3 * row["seconds"]),
+                number(1e3 * row["process_seconds"]),
+                number(row["ratio_to_ef"]),
+                number(row["peak_mib"]),
+                f"{row['repeats']}" + (f" in {row['parts']} parts" if row["parts"] > 1 else ""),
+            )
+            last = mine
+        yield table
+
+
+def cell_cost_tables(rows: Rows) -> Iterator[Table]:
+    """One table per subject, mode and type: the step on one periodic cell against its number of atoms."""
+    rows = sorted(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"], r["atoms"]))
+    for (subject, mode, dtype), group in groupby(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"])):
+        table = _table(f"{subject}, {mode}, {dtype}: a step on one periodic cell")
+        table.add_column("atoms", justify="right", no_wrap=True)
+        for scheme in SCHEMES.values():
+            table.add_column(f"{scheme}, ms", justify="right", no_wrap=True)
+            table.add_column("ms/atom", justify="right", no_wrap=True)
+            table.add_column("MiB", justify="right", no_wrap=True)
+            table.add_column("KiB/atom", justify="right", no_wrap=True)
+        for atoms, cells in groupby(group, key=lambda r: r["atoms"]):
+            by_scheme = {row["scheme"]: row for row in cells}
+            shown: list[str] = []
+            for scheme in SCHEMES:
+                row = by_scheme.get(scheme)
+                if row is None:
+                    shown += ["–"] * 4
+                    continue
+                milliseconds, mib = 1e3 * busy_seconds(row), row["peak_mib"]
+                shown += [number(x) for x in (milliseconds, milliseconds / atoms, mib, 1024 * mib / atoms)]
+            table.add_row(f"{atoms:,}", *shown)
+        yield table
+
+
+def busy_seconds(row: Mapping[str, Any]) -> float:
+    """Process time on a CPU, which other work on the machine disturbs little; elsewhere time by the clock."""
+    return float(row["process_seconds"] if row["device"] == "cpu" else row["seconds"])
+
+
+def draw_cell_costs(rows: Rows, path: str | Path) -> None:
+    """A PNG: seconds and memory of a step against the number of atoms in the cell, one row of panels per subject.
+
+    Raises:
+        RequestError: nothing to draw.
+        WriteError: the picture cannot be written.
+    """
+    subjects = list(dict.fromkeys((row["subject"], row["mode"]) for row in rows))
+    if not subjects:
+        raise RequestError("no costs to draw")
+    with style():
+        size = (8.0, 3.3 * len(subjects))
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06))
+        panels = figure.subplots(len(subjects), 2, squeeze=False)
+        for (subject, mode), (left, right) in zip(subjects, panels, strict=True):
+            mine = [row for row in rows if (row["subject"], row["mode"]) == (subject, mode)]
+            _panel(left, mine, [busy_seconds(row) for row in mine], f"{subject}, {mode}", "seconds a step")
+            _panel(right, mine, [row["peak_mib"] for row in mine], "", "peak memory, MiB")
+        to_png(figure, path)
+
+
+def _panel(axes: Axes, rows: Rows, values: Sequence[float], title: str, label: str) -> None:
+    for scheme, (colour, marker) in _SERIES.items():
+        points = [(row["atoms"], value) for row, value in zip(rows, values, strict=True) if row["scheme"] == scheme]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4.5, label=SCHEMES[scheme])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    atoms = [row["atoms"] for row in rows]
+    log_axis(axes.xaxis, min(atoms), max(atoms))
+    log_axis(axes.yaxis, min(values), max(values))
+    axes.set(title=title, xlabel="atoms in one periodic cell", ylabel=label)
+    axes.legend(loc="upper left", handlelength=1.4)
+    axes.margins(y=0.18)
+
+
+def _batch(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["structures"], row["atoms"], row["dtype"], row["device"]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
