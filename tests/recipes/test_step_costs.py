@@ -225,7 +225,8 @@ def test_the_verb_on_the_users_own_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dataset("data.h5", labelled_at_random(molecules_between(3, 5, 6), probes=0))
     (tmp_path / "run.yaml").write_text(
-        "data: {train: data.h5}\noutput: run\nweights: {hvp: 0}\nmodel: {features: 4, sensitivities: 4, blocks: 1, onsite_layers: 1}\n"
+        "data: {train: data.h5}\noutput: run\nweights: {hvp: 0}\n"
+        "model: {features: 4, sensitivities: 4, blocks: 1, onsite_layers: 1}\n"
     )
     options = ["--structures", 4, "--scheme", "ef", "--quick", "--repeats", 1, "--quiet", "--json", "rows.json"]
     for words, subject in ((["--data", "data.h5", "--kind", TINY], TINY), (["--config", "run.yaml"], "run.yaml")):

@@ -82,8 +82,6 @@ class StepSubject(ABC):
 class OwnSubject(StepSubject):
     """A potential, trained as `hesse train` does it. The potential itself stays as it is: copies are timed."""
 
-    modes = ("eager", "compiled")
-
     def __init__(self, name: str, potential: Potential) -> None:
         self.name, self._potential = name, potential
         self._steps: dict[tuple[str, torch.dtype, torch.device], GradientStep] = {}
