@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hesse.curvature import committee, evaluate
     from hesse.datasets import Dataset, read_dataset, write_dataset
+    from hesse.deploy import HesseCalculator
     from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine, make_potential
     from hesse.errors import HesseError
     from hesse.evaluation import assess, predict
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOME = {
     "curvature": ("committee", "evaluate"),
     "datasets": ("Dataset", "read_dataset", "write_dataset"),
+    "deploy": ("HesseCalculator",),
     "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine", "make_potential"),
     "errors": ("HesseError",),
     "evaluation": ("assess", "predict"),
@@ -86,6 +88,7 @@ __all__ = [
     "Equivariant",
     "EquivariantConfig",
     "Gaussian",
+    "HesseCalculator",
     "HesseError",
     "Hipnn",
     "HipnnConfig",

@@ -1,0 +1,322 @@
+"""The calculator against `evaluate`, and in the hands of ASE and phonopy."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.filters import FrechetCellFilter
+from ase.md.langevin import Langevin
+from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
+from ase.optimize import BFGS, FIRE
+from ase.vibrations import Vibrations, VibrationsData
+
+import hesse
+import oracles
+from hesse import Hipnn, HipnnConfig, Labels, Request, collate, evaluate, from_ase, save_model, to_ase
+from hesse.deploy import HesseCalculator
+from hesse.errors import (
+    ConfigError,
+    EngineError,
+    FileFormatError,
+    GeometryError,
+    LabelShapeError,
+    RequestError,
+    UnknownElementError,
+)
+from hesse.harmonic import normal_modes
+
+CONFIG = HipnnConfig(features=8, sensitivities=5, blocks=1, onsite_layers=1, cutoff=4.5, longest=4.0)
+
+
+@pytest.fixture
+def potential() -> Hipnn:
+    torch.manual_seed(1)
+    return Hipnn(CONFIG, (1, 6, 8)).double()
+
+
+@pytest.fixture
+def morse() -> oracles.Morse:
+    return oracles.Morse(depth=2.0, width=1.6, r0=1.3, cutoff=5.0)
+
+
+def expected(potential: hesse.Potential, atoms: Atoms, **asked: bool) -> Labels:
+    return evaluate(potential, collate([from_ase(atoms)], potential.cutoff), Request(**asked))
+
+
+def voigt(stress: torch.Tensor) -> np.ndarray:
+    return stress.numpy()[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+def test_a_crystal_gets_what_evaluate_says(potential: Hipnn) -> None:
+    atoms = to_ase(oracles.crystal(0))
+    atoms.calc = HesseCalculator(potential)
+    wanted = expected(potential, atoms, forces=True, stress=True, hessian=True, atomic_energies=True)
+    assert atoms.get_potential_energy() == pytest.approx(float(wanted.energy[0]), abs=1e-12)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    np.testing.assert_allclose(atoms.get_potential_energies(), wanted.atomic_energies.numpy(), atol=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), wanted.forces.numpy(), atol=1e-12)
+    np.testing.assert_allclose(atoms.get_stress(), voigt(wanted.stress[0]), atol=1e-13)
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), wanted.stress[0].numpy(), atol=1e-13)
+    np.testing.assert_allclose(atoms.calc.get_hessian(atoms), wanted.hessian_of(0).numpy(), atol=1e-11)
+
+
+def test_products_of_one_and_of_several_directions(potential: Hipnn) -> None:
+    atoms = to_ase(oracles.molecule(7, 0))
+    calculator = HesseCalculator(potential)
+    hessian = calculator.get_hessian(atoms)
+    assert hessian.shape == (7, 3, 7, 3)
+    directions = np.random.default_rng(0).normal(size=(4, 7, 3))
+    products = calculator.hvp(atoms, directions)
+    np.testing.assert_allclose(products, np.einsum("iajb,kjb->kia", hessian, directions), atol=1e-11)
+    np.testing.assert_allclose(calculator.hvp(atoms, directions[2]), products[2], atol=1e-12)
+    np.testing.assert_allclose(calculator.hvp(None, directions[2].tolist()), products[2], atol=1e-12)
+
+
+def test_curvature_follows_the_atoms(potential: Hipnn) -> None:
+    """The graph that products reuse is that of the present geometry, whoever moved the atoms."""
+    atoms = to_ase(oracles.molecule(6, 0))
+    atoms.calc = HesseCalculator(potential)
+    direction = np.random.default_rng(0).normal(size=(6, 3))
+    for step in range(4):
+        atoms.rattle(0.05, seed=step)
+        if step % 2:
+            atoms.get_forces()
+        elif step:
+            atoms.calc.get_property("energy", atoms, allow_calculation=False)
+        wanted = expected(potential, atoms, forces=True, hessian=True)
+        product = np.einsum("iajb,jb->ia", wanted.hessian_of(0).numpy(), direction)
+        np.testing.assert_allclose(atoms.calc.hvp(atoms, direction), product, atol=1e-11)
+        np.testing.assert_allclose(atoms.calc.hvp(None, direction), product, atol=1e-11)
+        np.testing.assert_allclose(atoms.get_forces(), wanted.forces.numpy(), atol=1e-12)
+
+
+def test_dynamics_with_a_skin_is_dynamics_without(potential: Hipnn) -> None:
+    ends = []
+    for skin in (0.0, 0.6):
+        atoms = to_ase(oracles.crystal(3, size=5.0, atoms=4))
+        atoms.calc = HesseCalculator(potential, skin=skin)
+        speeds = np.random.default_rng(0).normal(size=(4, 3)) * np.sqrt(300 * units.kB / atoms.get_masses())[:, None]
+        atoms.set_velocities(speeds)
+        dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+        start = atoms.get_total_energy()
+        for _ in range(60):
+            dynamics.run(1)
+            atoms.wrap()
+        assert atoms.get_total_energy() == pytest.approx(start, abs=2e-3)
+        ends.append(atoms)
+    np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-9)
+    assert ends[0].calc.neighbours.builds == ends[0].calc.neighbours.batches
+    assert ends[1].calc.neighbours.builds < 20
+
+
+def test_a_stress_that_was_asked_once_comes_with_the_forces(potential: Hipnn) -> None:
+    atoms = to_ase(oracles.crystal(0))
+    atoms.calc = HesseCalculator(potential)
+    atoms.get_forces()
+    assert "stress" not in atoms.calc.results
+    atoms.get_stress()
+    atoms.rattle(0.01)
+    atoms.get_forces()
+    batches = atoms.calc.neighbours.batches
+    np.testing.assert_allclose(atoms.get_stress(), voigt(expected(potential, atoms, stress=True).stress[0]), atol=1e-13)
+    assert atoms.calc.neighbours.batches == batches
+    atoms.pbc = False
+    atoms.get_forces()
+    assert "stress" not in atoms.calc.results
+
+
+@pytest.mark.parametrize("pbc", [False, (True, True, False)])
+def test_stress_without_a_volume_is_refused_in_both_languages(potential: Hipnn, pbc: bool) -> None:
+    atoms = to_ase(oracles.crystal(0))
+    atoms.pbc = pbc
+    atoms.calc = HesseCalculator(potential)
+    with pytest.raises(PropertyNotImplementedError, match="three periodic directions"):
+        atoms.get_stress()
+    with pytest.raises(GeometryError):
+        atoms.get_stress()
+
+
+def test_from_a_file_in_either_type(potential: Hipnn, tmp_path: Path) -> None:
+    save_model(tmp_path / "model.hesse", potential)
+    atoms = to_ase(oracles.molecule(6, 1))
+    exact = expected(potential, atoms, forces=True).forces.numpy()
+    for path, dtype, tolerance in (
+        (tmp_path / "model.hesse", None, 1e-12),
+        (str(tmp_path / "model.hesse"), torch.float32, 1e-4),
+    ):
+        atoms.calc = HesseCalculator.from_file(path, dtype=dtype)
+        assert atoms.calc.dtype == dtype or dtype is None
+        forces = atoms.get_forces()
+        assert forces.dtype == np.float64
+        np.testing.assert_allclose(forces, exact, atol=tolerance)
+        assert atoms.calc.hvp(atoms, np.ones((6, 3))).dtype == np.float64
+
+
+def test_another_type_works_on_a_copy(potential: Hipnn) -> None:
+    calculator = HesseCalculator(potential, dtype=torch.float32)
+    assert next(potential.parameters()).dtype == torch.float64
+    assert next(calculator.potential.parameters()).dtype == torch.float32
+    assert HesseCalculator(potential).potential is potential
+
+
+def test_energies_of_atoms_only_where_they_mean_something(morse: oracles.Morse) -> None:
+    morse.splits_energy = False
+    atoms = to_ase(oracles.molecule(4, 0))
+    atoms.calc = HesseCalculator(morse)
+    atoms.get_potential_energy()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_potential_energies()
+
+
+# --- in the hands of others ------------------------------------------------------------------------------------------
+
+
+def test_relaxation_vibrations_and_exact_modes_agree(morse: oracles.Morse, tmp_path: Path) -> None:
+    atoms = to_ase(oracles.molecule(5, 2, elements=(6,)))
+    del atoms.info["structure_id"]
+    atoms.calc = HesseCalculator(morse)
+    BFGS(atoms, logfile=None).run(fmax=1e-4, steps=300)
+    assert abs(atoms.get_forces()).max() < 1e-4
+    ours = atoms.calc.get_hessian(atoms)
+    np.testing.assert_allclose(ours, morse.exact(from_ase(atoms)).hessian, atol=1e-9)
+    theirs = Vibrations(atoms, name=str(tmp_path / "vib"), delta=1e-3)
+    theirs.run()
+    np.testing.assert_allclose(ours, theirs.get_vibrations().get_hessian(), atol=1e-3)
+    energies = VibrationsData.from_2d(atoms, ours.reshape(15, 15)).get_energies()
+    modes = normal_modes(from_ase(atoms), ours)
+    lowest = np.sort(np.abs(energies.real))[6:] / units.invcm
+    np.testing.assert_allclose(lowest, modes.frequencies, rtol=1e-3, atol=0.5)
+
+
+COPPER = {"depth": 0.34, "width": 1.36, "r0": 2.87, "cutoff": 6.0}
+
+
+def test_cells_relax() -> None:
+    atoms = bulk("Cu", "fcc", a=3.7, cubic=True)
+    atoms.rattle(0.05, seed=0)
+    atoms.calc = HesseCalculator(oracles.Morse(**COPPER))
+    FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=5e-3, steps=200)
+    assert abs(atoms.get_stress()).max() < 1e-3
+    assert abs(atoms.get_forces()).max() < 1e-2
+
+
+def test_langevin_dynamics_runs(potential: Hipnn) -> None:
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = HesseCalculator(potential)
+    with warnings.catch_warnings():  # newer releases of ASE ask for `rng`
+        warnings.simplefilter("ignore", FutureWarning)
+        Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.02, rng=np.random.default_rng(0)).run(20)
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_bands_find_their_way(morse: oracles.Morse) -> None:
+    """Four equal atoms: from one tetrahedron to its mirror image, over the flat rhombus."""
+    start = Atoms("C4", positions=[[0.6, 0, 0.4], [-0.6, 0, 0.4], [0, 0.6, -0.4], [0, -0.6, -0.4]])
+    start.calc = HesseCalculator(morse)
+    BFGS(start, logfile=None).run(fmax=0.01, steps=200)
+    end = start.copy()
+    end.positions *= [1, 1, -1]
+    images = [start, *(start.copy() for _ in range(3)), end]
+    for image in images[1:]:
+        image.calc = HesseCalculator(morse)  # one calculator for each image, one potential for all
+    band = NEB(images, climb=True, method="improvedtangent")
+    band.interpolate()
+    for image in images[1:-1]:
+        image.positions[:2] *= 0.8  # the square between them is a stationary point of second order
+    FIRE(band, logfile=None).run(fmax=0.05, steps=300)
+    energies = [image.get_potential_energy() for image in images]
+    assert energies[2] == max(energies)
+    assert energies[2] > energies[0] + 0.1
+    top = images[2]
+    assert normal_modes(from_ase(top), top.calc.get_hessian(top)).imaginary == 1
+
+
+def test_phonopy_gets_force_constants() -> None:
+    phonopy = pytest.importorskip("phonopy", reason="phonopy is an optional reader")
+    from phonopy.structure.atoms import PhonopyAtoms
+
+    close = oracles.Morse(**COPPER)
+    unit = bulk("Cu", "fcc", a=3.5, cubic=True)
+    work = phonopy.Phonopy(
+        PhonopyAtoms(
+            symbols=unit.get_chemical_symbols(), cell=unit.cell[:], scaled_positions=unit.get_scaled_positions()
+        ),
+        supercell_matrix=np.eye(3),
+        primitive_matrix=np.eye(3),
+    )
+    work.generate_displacements(distance=0.01)
+    calculator, forces = HesseCalculator(close), []
+    for cell in work.supercells_with_displacements:
+        atoms = Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True)
+        atoms.calc = calculator
+        forces.append(atoms.get_forces())
+    assert calculator.neighbours.builds == 1, "displaced supercells share a list"
+    work.forces = forces
+    work.produce_force_constants()
+    perfect = work.supercell
+    atoms = Atoms(perfect.symbols, cell=perfect.cell, scaled_positions=perfect.scaled_positions, pbc=True)
+    exact = calculator.get_hessian(atoms).transpose(0, 2, 1, 3)
+    np.testing.assert_allclose(work.force_constants, exact, atol=0.02)
+
+
+def test_copies_work(potential: Hipnn) -> None:
+    atoms = to_ase(oracles.molecule(5, 0))
+    atoms.calc = HesseCalculator(potential)
+    forces = atoms.get_forces()
+    other = copy.deepcopy(atoms)
+    other.rattle(0.1)
+    other.get_forces()
+    np.testing.assert_array_equal(atoms.get_forces(), forces)
+
+
+# --- wrong input -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_potential(potential: Hipnn, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="from_file"):
+        HesseCalculator("model.hesse")  # type: ignore[arg-type]
+    with pytest.raises(FileFormatError):
+        HesseCalculator.from_file(tmp_path / "model.hesse")
+    with pytest.raises(RequestError, match="float64"):
+        HesseCalculator(potential, dtype=torch.float16)
+    with pytest.raises(ConfigError, match="device"):
+        HesseCalculator(potential, device="gpu")
+    with pytest.raises(ConfigError, match="skin"):
+        HesseCalculator(potential, skin=-1.0)
+
+
+def test_what_no_potential_can_answer(potential: Hipnn) -> None:
+    calculator = HesseCalculator(potential)
+    with pytest.raises(UnknownElementError, match="knows"):
+        calculator.get_property("energy", Atoms("Fe2", positions=[[0, 0, 0], [0, 0, 2]]))
+    with pytest.raises(GeometryError, match="apart"):
+        calculator.get_property("forces", Atoms("H2", positions=[[0, 0, 0], [0, 0, 0]]))
+    with pytest.raises(RequestError, match="no atoms"):
+        HesseCalculator(potential).get_hessian()
+    atoms = to_ase(oracles.molecule(5, 0))
+    for wrong in (np.ones(15), np.ones((4, 3)), np.ones((0, 5, 3)), np.ones((1, 1, 5, 3)), np.full((5, 3), np.nan)):
+        with pytest.raises(LabelShapeError, match="directions"):
+            calculator.hvp(atoms, wrong)
+
+
+def test_an_answer_that_is_no_number_is_no_answer(potential: Hipnn) -> None:
+    with torch.no_grad():
+        potential.readouts[0].weight.fill_(torch.nan)
+    atoms = to_ase(oracles.molecule(5, 0))
+    calculator = HesseCalculator(potential)
+    for _ in range(2):  # nor is it kept
+        with pytest.raises(EngineError, match="finite"):
+            calculator.get_property("energy", atoms)
+    with pytest.raises(EngineError, match="finite"):
+        calculator.get_hessian(atoms)
+    with pytest.raises(EngineError, match="finite"):
+        calculator.hvp(atoms, np.ones((5, 3)))
