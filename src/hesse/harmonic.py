@@ -20,7 +20,7 @@ from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestE
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
-__all__ = ["NormalModes", "internal_basis", "normal_modes", "sample_displacements"]
+__all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_basis", "sample_displacements"]
 
 LINEAR_TOLERANCE = 1e-2
 """A molecule is linear when its extent across the axis is below this fraction of its extent along it (mass-weighted).
@@ -63,7 +63,7 @@ class NormalModes:
         return int((self.frequencies < 0).sum())
 
 
-def _rigid_motions(
+def rigid_basis(
     structure: Structure, masses: Float[Array, "n"], *, linear_tolerance: float = LINEAR_TOLERANCE
 ) -> Float[Array, "motions n 3"]:
     """Orthonormal basis of the rigid motions in mass-weighted coordinates: translations, and rotations about the centre
@@ -86,7 +86,7 @@ def internal_basis(
 ) -> Float[Array, "modes 3n"]:
     """Orthonormal rows that span everything orthogonal to the rigid motions, in coordinates weighted by the square
     root of `masses` (ones: plain Cartesian coordinates)."""
-    rigid = _rigid_motions(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
+    rigid = rigid_basis(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
     # The last right-singular vectors are what the first ones leave.
     return np.linalg.svd(rigid)[2][len(rigid) :]
 
