@@ -22,9 +22,7 @@ def epoch(
     sizes: NDArray[np.int64], seed: int, window: int | None, *, structures: int = 4, atoms: int = 10**6
 ) -> list[NDArray[np.int64]]:
     generator = torch.Generator().manual_seed(seed)
-    return shuffled(
-        sizes, np.arange(len(sizes)), generator, max_atoms=atoms, max_structures=structures, window=window
-    )
+    return shuffled(sizes, np.arange(len(sizes)), generator, max_atoms=atoms, max_structures=structures, window=window)
 
 
 @given(SIZES, st.integers(0, 1000), WINDOWS, st.integers(1, 7), st.integers(1, 80))
@@ -66,8 +64,8 @@ KINDS = np.repeat([3, 5, 8, 13], 6)
 
 
 def require_even(counts: NDArray[np.float64], expected: float) -> None:
-    """No frequency is off by more than five standard deviations of as many independent draws. With 4000 epochs these are
-    some 20 % of it: a structure or pair preferred (or neglected) by 30 % would be found with 99 % certainty."""
+    """No frequency is off by more than five standard deviations of as many independent draws. With 4000 epochs these
+    are some 20 % of it: a structure or pair preferred (or neglected) by 30 % would be found with 99 % certainty."""
     deviation = math.sqrt(EPOCHS * (p := expected / EPOCHS) * (1 - p))
     assert np.abs(counts - expected).max() < 5 * deviation, (counts, expected)
 
