@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hesse.curvature import evaluate
-from hesse.models import SumPotential
+from hesse.curvature import derivatives, evaluate
+from hesse.models import Hipnn, HipnnConfig, SumPotential
 from hesse.potential import Potential
 from hesse.structures import Batch, Request, collate
 from oracles import molecules
@@ -89,3 +89,33 @@ def test_without_the_mark_such_a_potential_fails_and_a_sum_inherits_it() -> None
     total.batched_gradients = True
     with pytest.raises(RuntimeError, match="vmap"):
         evaluate(total, batch, request)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_large_batches_take_directions_in_turn_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, create_graph: bool
+) -> None:
+    """On a CPU, from some hundred atoms, the vectorised pass is the slower one."""
+    batch = collate(molecules([4, 2, 3]), 4.0)
+    torch.manual_seed(0)
+    model = Hipnn(HipnnConfig(features=4, sensitivities=4, cutoff=4.0, longest=3.5), (1, 6, 7, 8)).double()
+    request = Request(forces=True, probes=torch.randn(3, 9, 3, dtype=torch.float64))
+    passes: list[bool] = []
+    original = torch.autograd.grad
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        passes.append(options.get("is_grads_batched", False))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    found = []
+    for least in (9, 10):  # in turn from the size of this batch on, or not yet
+        monkeypatch.setattr(derivatives, "IN_TURN_FROM", {"cpu": least})
+        passes.clear()
+        hvp = evaluate(model, batch, request, create_graph=create_graph).hvp
+        assert hvp is not None
+        assert passes == ([False] * 4 if least == 9 else [False, True])
+        slopes = original(hvp.square().sum(), list(model.parameters()), allow_unused=True) if create_graph else ()
+        found.append((hvp, *(slope for slope in slopes if slope is not None)))
+    for in_turn, at_once in zip(*found, strict=True):
+        torch.testing.assert_close(in_turn, at_once, rtol=1e-10, atol=1e-12)

@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature.derivatives import gradients, products, products_in_turn
+from hesse.curvature.derivatives import gradients, products, products_in_turn, several_products
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
@@ -82,7 +82,10 @@ def evaluate(
         multiply = products if potential.batched_gradients else products_in_turn
         if request.probes is not None:
             assert gradient is not None
-            hvp = multiply(gradient, positions, request.probes, create_graph, keep=create_graph or request.hessian)
+            keep = create_graph or request.hessian
+            hvp = several_products(
+                gradient, positions, request.probes, create_graph, keep, batched=potential.batched_gradients
+            )
         if request.hessian:
             assert gradient is not None
             bound = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hesse.curvature.derivatives import gradients, products, products_in_turn
+from hesse.curvature.derivatives import gradients, several_products
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
 from hesse.losses import Weights, weighted_loss
 from hesse.structures import Labels
@@ -41,7 +41,7 @@ class ProjectedHessianLoss(nn.Module):
             raise RequestError(
                 f"this loss has energy, forces and hvp terms, not {', '.join(sorted(other)) or 'penalty'}"
             )
-        self._multiply = products if batched_gradients else products_in_turn
+        self.batched_gradients = batched_gradients
 
     def forward(
         self,
@@ -128,7 +128,7 @@ class ProjectedHessianLoss(nn.Module):
                 directions = torch.nan_to_num(probes)
                 if mask is not None:
                     directions = directions * mask[..., None]
-                product = self._multiply(gradient, leaf, directions, True, keep=True)
+                product = several_products(gradient, leaf, directions, True, keep=True, batched=self.batched_gradients)
         return Labels(
             n_atoms=n_atoms,
             energy=found.reshape(-1),
