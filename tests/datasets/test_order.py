@@ -64,8 +64,8 @@ KINDS = np.repeat([3, 5, 8, 13], 6)
 
 
 def require_even(counts: NDArray[np.float64], expected: float) -> None:
-    """No frequency is off by more than five standard deviations of as many independent draws. With 4000 epochs these
-    are some 20 % of it: a structure or pair preferred (or neglected) by 30 % would be found with 99 % certainty."""
+    """No frequency is off by more than five standard deviations of as many independent draws. For 4000 epochs and
+    frequencies of 3/23 and more these are 20 %: one that is off by 30 % would be found with 98 % certainty."""
     deviation = math.sqrt(EPOCHS * (p := expected / EPOCHS) * (1 - p))
     assert np.abs(counts - expected).max() < 5 * deviation, (counts, expected)
 
