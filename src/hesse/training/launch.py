@@ -24,8 +24,9 @@ __all__ = ["launch"]
 
 _LOOK = 0.1
 """Seconds between looks at the processes."""
-_GRACE = 5.0
-"""Seconds after the end of the first in which the others may end by themselves."""
+_GRACE, _GRACE_OF_KILLED = 5.0, 1.0
+"""Seconds after the end of the first in which the others may end by themselves: they may have met the same error; but
+what killed it, they cannot know."""
 _LAUNCHER_SPEAKS = "launcher"
 
 
@@ -81,7 +82,8 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> in
             if failed is not None:
                 # Those who merely notice that it is gone keep silent: here it is known why.
                 store.compare_set(FAILURE, "", _LAUNCHER_SPEAKS)
-                deadline = time.monotonic() + _GRACE
+                killed = children[failed].returncode < 0
+                deadline = time.monotonic() + (_GRACE_OF_KILLED if killed else _GRACE)
         time.sleep(_LOOK)
     return failed if failed is not None else next((rank for rank, c in enumerate(children) if c.poll()), None)
 

@@ -147,13 +147,15 @@ class Processes:
         return value
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite `tensors` with those of the first process."""
-        if self.size > 1:
-            with _spoken(), torch.no_grad():
-                for tensor in tensors:
-                    whole = tensor.detach().contiguous()
-                    dist.broadcast(whole, src=0, group=self.group)
-                    tensor.copy_(whole)
+        """Overwrite `tensors` with those of the first process, in one message for each type of number."""
+        everything = list(tensors) if self.size > 1 else []
+        for dtype in sorted({tensor.dtype for tensor in everything}, key=str):
+            group = [tensor.detach() for tensor in everything if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            with _spoken():
+                dist.broadcast(flat, src=0, group=self.group)
+            for tensor, news in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+                tensor.copy_(news.view_as(tensor))
 
     def require_same(self, value: object, complaint: str, kind: type[HesseError] = RequestError) -> None:
         """Raise `kind` with `complaint` unless `value` is equal in all processes."""

@@ -42,13 +42,17 @@ class SharedStep:
         zero = torch.zeros((), dtype=torch.float64, device=device)
         total, terms = self.gradient(parts, weights, counts) if parts else (zero, {})
         trained = self.gradient.trained()
-        # Who has a gradient and which terms there are is known without a look at numbers: it goes by the host.
-        known = [*(p.grad is not None for p in trained), *(name in terms for name in _NAMES)]
-        somewhere = self.processes.sum(torch.tensor(known, dtype=torch.int64)).tolist()
-        self._sum_gradients([p for p, holders in zip(trained, somewhere, strict=False) if holders])
-        values = self.processes.sum(torch.stack([total, *(terms.get(name, zero) for name in _NAMES)]).to(torch.float64))
-        there = zip(_NAMES, values[1:].unbind(), somewhere[len(trained) :], strict=True)
-        return values[0], {name: value for name, value, holders in there if holders}
+        has_gradient = [p.grad is not None for p in trained]
+        self._sum_gradients(trained)
+        flags = torch.tensor([*(name in terms for name in _NAMES), *has_gradient], dtype=torch.float64, device=device)
+        mine = torch.stack([total, *(terms.get(name, zero) for name in _NAMES)]).to(torch.float64)
+        values, holders = self.processes.sum(torch.cat([mine, flags])).split([len(mine), len(flags)])
+        somewhere = [count > 0 for count in holders.tolist()]
+        # What no process has is absent, as it is with one process, and not zero: the optimiser passes it over.
+        for parameter, there in zip(trained, somewhere[len(_NAMES) :], strict=True):
+            if not there:
+                parameter.grad = None
+        return values[0], {n: v for n, v, there in zip(_NAMES, values[1:].unbind(), somewhere, strict=False) if there}
 
     def _holders(
         self, parts: Sequence[Part], weights: Mapping[str, float], device: torch.device
@@ -59,7 +63,7 @@ class SharedStep:
         return dict(zip(_NAMES, total.unbind(), strict=True))
 
     def _sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """In one message for each type of number. A parameter without a gradient here has one elsewhere: zeros."""
+        """In one message for each type of number."""
         for dtype in sorted({p.dtype for p in parameters}, key=str):
             group = [p for p in parameters if p.dtype == dtype]
             slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]

@@ -1,0 +1,187 @@
+"""Runs that several processes share. Run as a script by each of them, it does all of `RUNS` in turn; imported, it
+offers the same runs to a process on its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_run import config, training_data, validation_data
+
+from hesse.datasets import Dataset
+from hesse.errors import HesseError
+from hesse.potential import Potential
+from hesse.smooth import masked_norm, smooth_cutoff
+from hesse.structures import Batch, Labels
+from hesse.training import TrainResult, loop, train
+from hesse.training.processes import Processes, joined
+
+RUNS: dict[str, dict[str, Any]] = {
+    # Ten structures by three: the last step of an epoch has one, and a process has none.
+    "mixed labels": {},
+    "float32": {"dtype": "float32"},
+    "clipped, plateau": {
+        "optimiser": {"clip": 0.05},
+        "schedule": {"kind": "plateau", "patience": 0, "factor": 0.7},
+        "validate_every": 2,
+    },
+    "early stopping": {"early_stopping": 1, "optimiser": {"learning_rate": 0.2}, "validate_every": 2, "steps": 40},
+    "no average": {"optimiser": {"ema": None, "clip": None}, "batch": {"structures": 1}},
+    "fresh probes, part of the curvature": {
+        "probe": {"source": "fresh", "per_structure": 2, "kind": "gaussian"},
+        "curvature": {"fraction": 0.5, "every": 2},
+        "batch": {"structures": 5},
+    },
+    "full Hessians, penalty": {
+        "weights": {"hvp": 0.0, "hessian": 0.2, "penalty": 0.1},
+        "batch": {"structures": 9, "atoms": 12},
+    },
+    "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
+    "a potential of one's own": {"own": True},
+}
+"""What differs from the run of tiny_run.py."""
+
+
+class Own(Potential):
+    """Has a parameter that only some batches lead to, one that none does, and a statistic that it keeps."""
+
+    cutoff = 4.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(0.1, 0.4, 8, dtype=torch.float64))
+        self.of_oxygen = torch.nn.Parameter(torch.tensor([[0.3, 0.1], [0.2, 0.5]], dtype=torch.float64))
+        self.idle = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        if self.training:
+            self.calls += 1
+        r = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        bells = torch.exp(-3.0 * (r[..., None] - torch.linspace(0.7, 3.5, 8, dtype=r.dtype)).square())
+        energies = ((bells @ self.weight) * smooth_cutoff(r, self.cutoff) * batch.neighbour_mask).sum(-1)
+        oxygen = batch.numbers == 8
+        if bool(oxygen.any()):
+            more = (bells[..., :2] @ self.of_oxygen).square().sum(-1) * smooth_cutoff(r, self.cutoff)
+            energies = energies + (more * batch.neighbour_mask).sum(-1) * oxygen
+        return energies
+
+
+def mixed_data() -> Dataset:
+    """The data of tiny_run.py, some of them without energies and some without forces."""
+    data = training_data()
+    labels = data.labels
+    no_energy = torch.arange(len(data)) % 4 == 1
+    no_forces = torch.arange(len(data)) % 3 == 2
+    assert labels.energy is not None
+    assert labels.forces is not None
+    atoms = torch.repeat_interleave(no_forces, labels.n_atoms)
+    changed: Labels = replace(
+        labels,
+        energy=torch.where(no_energy, torch.nan, labels.energy),
+        energy_mask=~no_energy,
+        forces=torch.where(atoms[:, None], torch.nan, labels.forces),
+        forces_mask=~no_forces,
+    )
+    return Dataset(data.structures, changed, attributes=data.attributes)
+
+
+def one_run(folder: Path, name: str, processes: Processes | None = None) -> TrainResult:
+    changes = {"steps": 12, **RUNS[name]}
+    own = Own() if changes.pop("own", False) else None
+    return train(
+        mixed_data(), validation_data(), config(**changes), output=folder, potential=own, quiet=True,
+        processes=processes,
+    )  # fmt: skip
+
+
+def weights_of(result: TrainResult) -> list[float]:
+    return torch.cat([p.detach().double().reshape(-1) for p in result.potential.parameters()]).tolist()
+
+
+def shared_run(folder: Path) -> None:
+    """All runs, then everything that processes say to each other; what each of them saw goes to a file of its own."""
+    seen: dict[str, Any] = {}
+    with joined("cpu") as processes:
+        for name in RUNS:
+            result = one_run(folder / name, name, processes)
+            seen[name] = {"weights": weights_of(result), "scores": dict(result.scores), "steps": result.steps}
+        seen["words"] = _words(processes)
+        seen["interrupted"] = _interrupted(folder / "interrupted", processes)
+        seen["refused"] = _refused(folder / "refused", processes)
+        (folder / f"seen-{processes.rank}.json").write_text(json.dumps(seen))
+
+
+def _words(processes: Processes) -> dict[str, Any]:
+    rank = processes.rank
+    flags = torch.tensor([rank == 0, True])
+    numbers = torch.full((3,), float(rank))
+    processes.copy_from_first([flags, numbers])
+    return {
+        "sum": processes.sum(torch.tensor([rank + 1, 10])).tolist(),
+        "named": processes.sum_named({"both": 1.5, f"only {rank}": 2.0}),
+        "largest": processes.largest(5 - rank),
+        "first": processes.of_first(lambda: f"from {rank}"),
+        "copied": [flags.tolist(), numbers.tolist()],
+        "share": processes.share([3, 0, 2, 1], [10, 1, 1, 8]),
+    }
+
+
+def _interrupted(folder: Path, processes: Processes) -> list[Any]:
+    """Two processes, of which the second gets a signal; the first alone, which gets one too; two to the end. What they
+    were told, and the weights at the end."""
+    told = [_stopped(folder, processes, step=5, by=1)]
+    if processes.first:
+        told.append(_stopped(folder, Processes(), step=8, by=0))
+    processes.require_same(0, "here the second process waits for the first")
+    return [told, weights_of(one_run(folder, "mixed labels", processes))]
+
+
+def _stopped(folder: Path, processes: Processes, *, step: int, by: int) -> str:
+    original = loop._Run._step
+
+    def signalled(self: Any) -> Any:
+        if self.progress.step == step and processes.rank == by:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self)
+
+    loop._Run._step = signalled  # type: ignore[method-assign]
+    try:
+        one_run(folder, "mixed labels", processes)
+    except HesseError as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        loop._Run._step = original  # type: ignore[method-assign]
+    return "not stopped"
+
+
+def _refused(folder: Path, processes: Processes) -> list[str]:
+    """What all processes are told when the request is wrong, or what the first one finds is."""
+    told = []
+    (folder / "model.hesse").mkdir(parents=True, exist_ok=True)  # where the first process will want to write
+    attempts = [
+        lambda: one_run(folder, "mixed labels", processes),
+        lambda: train(
+            mixed_data(), None, config(seed=processes.rank), output=folder / "other", quiet=True, processes=processes
+        ),
+    ]
+    for attempt in attempts:
+        try:
+            attempt()
+        except HesseError as error:
+            told.append(f"{type(error).__name__}: {error}")
+    return told
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    shared_run(Path(sys.argv[1]))
