@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse.devices import require_device
+from hesse.devices import keep_freed_memory, require_device
 from hesse.errors import ConfigError, require_choice
 from hesse.progress import track
 from hesse.recipes.step_subjects import SCHEMES, StepSubject, Task
@@ -143,6 +143,7 @@ def measure_step_costs(
     if len(set(names)) < len(names):
         raise ConfigError(f"each subject is measured once, got {', '.join(names)}")
     require_device(plan.device)
+    keep_freed_memory()  # as training does
     found = StepCosts()
     with threads_set(plan.threads):
         for dtype in plan.dtypes:
