@@ -168,7 +168,8 @@ def lowest_modes(
     if strict and not (len(found) == count and found.converged.all()):
         raise EngineError(
             f'structure "{structure.id}": {int(found.converged.sum())} of {count} eigenpairs converged to '
-            f"{tolerance:g} in {found.products} products (largest residual {lengths.max():.1e}, lowest eigenvalue {values[0]:.4g}). "
+            f"{tolerance:g} in {found.products} products (largest residual {lengths.max():.1e}, lowest eigenvalue "
+            f"{values[0]:.4g}). "
             "Allow more (max_products) or a larger tolerance, take a potential in float64, or take them as they are "
             "(strict=False)."
         )

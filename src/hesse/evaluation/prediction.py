@@ -11,9 +11,9 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from hesse.curvature import evaluate
+from hesse.curvature import evaluate, require_finite
 from hesse.datasets import Dataset
-from hesse.errors import EngineError, RequestError, UnknownElementError
+from hesse.errors import RequestError, UnknownElementError
 from hesse.potential import Potential
 from hesse.progress import track
 from hesse.structures import Batch, Labels, Request, owners_of
@@ -116,27 +116,10 @@ def _predict_batch(potential: Potential, batch: Batch, labels: Labels, hessian: 
         # Unused places hold NaN; a zero direction costs a little and says nothing.
         probes = torch.where(used[:, owners_of(labels.n_atoms), None], labels.probes, 0.0)
     found = evaluate(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
-    _require_finite(batch, found)
+    require_finite(batch, found)
     found = replace(found, penalty=None).map(Tensor.double).to("cpu")
     if found.hvp is None:
         return found
     used = used.cpu()
     hvp = torch.where(used[:, owners_of(found.n_atoms), None], found.hvp, torch.nan)
     return replace(found, hvp=hvp, hvp_mask=used)
-
-
-def _require_finite(batch: Batch, found: Labels) -> None:
-    checks = [(found.energy, torch.arange(len(batch), device=batch.owner.device)), (found.forces, batch.owner)]
-    if found.hvp is not None:
-        checks.append((found.hvp.transpose(0, 1), batch.owner))
-    if found.hessian is not None:
-        checks.append((found.hessian, owners_of(9 * batch.n_atoms**2)))
-    for values, owner in checks:
-        assert values is not None
-        broken = ~torch.isfinite(values).reshape(len(values), -1).all(-1)
-        if bool(broken.any()):
-            names = [batch.ids[i] for i in owner[broken].unique()[:3].tolist()]
-            raise EngineError(
-                f"the potential's answer is not a finite number for structure {', '.join(map(repr, names))}. "
-                "Check the geometry (atoms on top of each other?) and the potential (`hesse check`)."
-            )
