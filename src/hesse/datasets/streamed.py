@@ -138,8 +138,13 @@ class StreamedDataset:
 
     @property
     def numbers(self) -> Int[Tensor, "atoms"]:
-        """Atomic numbers, structures end to end."""
-        return torch.from_numpy(self._index.numbers[self._atoms()].astype(np.int64))
+        """Atomic numbers, structures end to end, as bytes."""
+        first, n = self._blocks.offsets[self._rows], np.diff(self._blocks.offsets)[self._rows]
+        pieces = []
+        for start in range(0, len(self), 1 << 12):  # indices take eight times what they point to
+            starts, lengths = (torch.from_numpy(x[start : start + (1 << 12)]) for x in (first, n))
+            pieces.append(self._index.numbers[ragged_indices(starts, lengths).numpy()])
+        return torch.from_numpy(np.concatenate(pieces))
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
@@ -149,12 +154,7 @@ class StreamedDataset:
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        return tuple(int(z) for z in np.unique(self._index.numbers[self._atoms()]))
-
-    def _atoms(self) -> Indices:
-        offsets = self._blocks.offsets
-        starts, n = torch.from_numpy(offsets[self._rows]), torch.from_numpy(np.diff(offsets)[self._rows])
-        return ragged_indices(starts, n).numpy()
+        return tuple(np.unique(self.numbers.numpy()).tolist())
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
         """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""

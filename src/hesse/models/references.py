@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -91,9 +91,21 @@ def fit_references(
     if labels.energy is None or not bool(mask.any()):
         raise MissingLabelError("element references need energies, and no structure has one")
     known = torch.tensor(elements, device=numbers.device)
-    one_hot = (numbers[:, None] == known).to(torch.float64)
-    composition = one_hot.new_zeros(len(labels), len(elements)).index_add(0, owners_of(labels.n_atoms), one_hot)
+    compositions = []
+    for sizes, atoms in _in_pieces(labels.n_atoms, numbers):
+        one_hot = (atoms[:, None] == known).to(torch.float64)
+        compositions.append(one_hot.new_zeros(len(sizes), len(elements)).index_add(0, owners_of(sizes), one_hot))
+    composition = torch.cat(compositions)
     solution = torch.linalg.lstsq(
         composition[mask].cpu(), labels.energy[mask].to(torch.float64).cpu()[:, None], driver="gelsd"
     ).solution
     return solution[:, 0].to(numbers.device)
+
+
+def _in_pieces(n_atoms: Int[Tensor, "structures"], numbers: Int[Tensor, "atoms"]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sizes and atomic numbers of some thousand structures at a time: there may be millions."""
+    start = 0
+    for sizes in n_atoms.split(1 << 12):
+        stop = start + int(sizes.sum())
+        yield sizes, numbers[start:stop]
+        start = stop

@@ -325,13 +325,13 @@ class Labels:
         flat = vectors.reshape(vectors.shape[0], -1)
         rows, columns = self.hessian_coordinates()
         product = flat.new_zeros(flat.shape).index_add(1, rows, self.hessian.to(flat.dtype) * flat[:, columns])
-        present = mask[owners_of(self.n_atoms)]
+        present = mask[owners_of(self.n_atoms, vectors.shape[1])]
         return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
 
     def hessian_coordinates(self) -> tuple[Int[Tensor, "elements"], Int[Tensor, "elements"]]:
         """For each element of the flat `hessian`, its row and column among the 3 x atoms coordinates of the batch."""
         lengths = self.hessian_lengths()
-        owner = owners_of(lengths)
+        owner = owners_of(lengths, None if self.hessian is None else len(self.hessian))
         size = 3 * self.n_atoms[owner]
         inside = torch.arange(len(owner), device=owner.device) - offsets_of(lengths)[owner]
         start = 3 * offsets_of(self.n_atoms)[owner]

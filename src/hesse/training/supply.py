@@ -88,8 +88,8 @@ class InMemory:
         self._sizes: Indices = data.n_atoms.numpy()
         geometry = data.flat(cutoff)
         flat = FlatData(geometry.structures, data.labels.only(labels_needed(config)), geometry.pairs, cutoff)
-        device = torch.device(config.device)
-        self._flat = flat.to(device if _has_room(device, flat.bytes()) else "cpu", getattr(torch, config.dtype))
+        self._there = _has_room(torch.device(config.device), flat.bytes())
+        self._flat = flat.to(config.device if self._there else "cpu", getattr(torch, config.dtype))
         self._epoch: tuple[int, Batches] | None = None
 
     def epoch(self, epoch: int) -> Batches:
@@ -103,9 +103,9 @@ class InMemory:
     def batch(self, indices: Sequence[int]) -> tuple[Batch, Labels]:
         """See `Supply.batch`."""
         batch, labels = self._flat.batch(indices)
-        if batch.positions.device != torch.device(self.config.device):
-            batch, labels = batch.to(self.config.device), labels.to(self.config.device)
-        return batch, labels
+        if self._there:
+            return batch, labels
+        return batch.to(self.config.device), labels.to(self.config.device)
 
     def close(self) -> None:
         """Nothing is held."""
