@@ -42,10 +42,9 @@ def labels(
     """Cost of energy, gradient, Hessian-vector product and Hessian against the number of atoms, for straight alkanes
     up to 98 atoms, on one thread."""
     from dataclasses import replace
-    from json import dumps
 
     from hesse.errors import RequestError
-    from hesse.files import require_target, write_text
+    from hesse.files import require_target
     from hesse.recipes import CostPlan, fitted_exponents, measure_label_costs
     from hesse.reports import cost_tables, draw_label_costs, print_tables
 
@@ -63,8 +62,7 @@ def labels(
             require_target(target)
     found = measure_label_costs(plan, quiet=quiet)
     rows, exponents = [row.to_json() for row in found], fitted_exponents(found)
-    if json is not None:
-        write_text(json, dumps(rows, indent=1) + "\n")
+    _write_rows(json, rows)
     if picture is not None:
         draw_label_costs(rows, exponents, picture)
     print_tables(cost_tables(rows))
@@ -116,7 +114,7 @@ def step(
     """Cost of one training step: loss of energies and forces (E-F), of Hessian-vector products (E-F-HVP), of Hessians
     (E-F-H), and its gradient in the parameters. Without a model: Hesse's three networks."""
     from hesse.errors import ConfigError
-    from hesse.files import require_target, write_text
+    from hesse.files import require_target
     from hesse.recipes import StepPlan, measure_step_costs
     from hesse.recipes.step_subjects import SCHEMES
     from hesse.reports import cell_cost_tables, draw_cell_costs, print_tables, step_cost_tables
@@ -144,15 +142,90 @@ def step(
         found = measure_step_costs(subjects, batch, plan, quiet=quiet)
         rows += [row.to_json() for row in found.rows]
         left_out += found.left_out
-    if json is not None:
-        from json import dumps
-
-        write_text(json, dumps(rows, indent=1, allow_nan=False) + "\n")
+    _write_rows(json, rows)
     if picture is not None:
         draw_cell_costs(rows, picture)
     print_tables(cell_cost_tables(rows) if periodic else step_cost_tables(rows))
     for line in left_out:
         typer.echo(f"left out: {line}")
+
+
+@bench.command()
+def inference(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="MODEL.hesse, mace:FILE, torchani:FILE, ...")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="A new network: hipnn, ani, equivariant, hipnn?l_max=0; several times.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Take structures of this file (made-up molecules otherwise).")
+    ] = None,
+    structures: Annotated[int, typer.Option(min=1, help="How many are asked about.")] = 64,
+    atoms: Annotated[str, typer.Option(help="Sizes of made-up molecules.")] = "8-14",
+    periodic: Annotated[
+        str, typer.Option(help="One cell of MgO instead, with about so many atoms: 100,500,1000.")
+    ] = "",
+    scheme: Annotated[list[str] | None, typer.Option(help="e, ef, hvp, hessian; several times. [default: all]")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32, float64; several times. [default: float32]")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed, in turns with the others.")] = 7,
+    patience: Annotated[
+        float, typer.Option(help="Seconds for the repeats of one answer; Hessians that would take longer are left out.")
+    ] = 30.0,
+    memory: Annotated[
+        float | None, typer.Option(help="MiB for what is computed together. [default: by device]")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Five repeats, and five seconds for each answer.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Cost of answers: energies, forces, Hessian-vector products and Hessians of many structures together, or of one
+    large cell. Without a model: Hesse's three networks."""
+    from hesse.errors import ConfigError
+    from hesse.files import require_target
+    from hesse.recipes import InferencePlan, measure_inference_costs, named_potentials
+    from hesse.recipes.inference_costs import QUESTIONS
+    from hesse.recipes.named_potentials import OWN_KINDS
+    from hesse.reports import inference_cost_tables, print_tables
+
+    if periodic and data is not None:
+        raise ConfigError("--periodic makes its own cells of MgO: leave out --data")
+    if json is not None:
+        require_target(json, *([data] if data else []), *(models or []))
+    plan = InferencePlan(
+        schemes=tuple(scheme or QUESTIONS),
+        dtypes=tuple(dtype or ("float32",)),
+        device=device,
+        threads=threads,
+        repeats=min(repeats, 5) if quick else repeats,
+        patience=min(patience, 5.0) if quick else patience,
+        memory_mib=memory,
+    )
+    batches = _batches(data, None, structures, atoms, periodic)
+    kinds = kind or (() if models else OWN_KINDS)
+    potentials = named_potentials(models or [], kinds, [s for batch in batches for s in batch])
+    rows: list[dict[str, object]] = []
+    left_out: list[str] = []
+    for batch in batches:
+        found, without = measure_inference_costs(potentials, batch, plan, quiet=quiet)
+        rows += [row.to_json() for row in found]
+        left_out += without
+    _write_rows(json, rows)
+    print_tables(inference_cost_tables(rows))
+    for line in left_out:
+        typer.echo(f"left out: {line}")
+
+
+def _write_rows(file: Path | None, rows: Sequence[dict[str, object]]) -> None:
+    """To a file, where one is wanted."""
+    from json import dumps
+
+    from hesse.files import write_text
+
+    if file is not None:
+        write_text(file, dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
 def _step_parts(

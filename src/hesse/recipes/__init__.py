@@ -1,6 +1,7 @@
 """Recipes: choices of parts for a whole job. They contain no loops of their own."""
 
 from hesse.recipes.demo import DemoPlan, DemoResult, run_demo
+from hesse.recipes.inference_costs import InferenceCost, InferencePlan, measure_inference_costs
 from hesse.recipes.label_costs import CostPlan, LabelCost, alkane, fitted_exponents, measure_label_costs
 from hesse.recipes.molecules import g2_molecules, hold_out
 from hesse.recipes.named_potentials import fresh_network, named_potentials
@@ -12,6 +13,8 @@ __all__ = [
     "CostPlan",
     "DemoPlan",
     "DemoResult",
+    "InferenceCost",
+    "InferencePlan",
     "LabelCost",
     "OwnSubject",
     "StepCost",
@@ -23,6 +26,7 @@ __all__ = [
     "fresh_network",
     "g2_molecules",
     "hold_out",
+    "measure_inference_costs",
     "measure_label_costs",
     "measure_step_costs",
     "named_potentials",

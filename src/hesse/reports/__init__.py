@@ -5,7 +5,7 @@ from hesse.reports.costs import cost_tables, draw_label_costs
 from hesse.reports.figures import draw_summary
 from hesse.reports.published import PUBLISHED, PUBLISHED_SOURCE, Published
 from hesse.reports.report import render_report, write_report
-from hesse.reports.step_costs import cell_cost_tables, draw_cell_costs, step_cost_tables
+from hesse.reports.step_costs import cell_cost_tables, draw_cell_costs, inference_cost_tables, step_cost_tables
 from hesse.reports.tables import comparison_table, error_tables, print_tables
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "draw_label_costs",
     "draw_summary",
     "error_tables",
+    "inference_cost_tables",
     "print_tables",
     "render_report",
     "step_cost_tables",

@@ -17,9 +17,10 @@ from hesse.errors import RequestError
 from hesse.reports.canvas import BASELINE, INK, OTHER, log_axis, style, to_png
 from hesse.reports.wording import number
 
-__all__ = ["cell_cost_tables", "draw_cell_costs", "step_cost_tables"]
+__all__ = ["cell_cost_tables", "draw_cell_costs", "inference_cost_tables", "step_cost_tables"]
 
 SCHEMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
+QUESTIONS: Final[Mapping[str, str]] = {"e": "E", "ef": "E, F", "hvp": "E, F, H v", "hessian": "E, F, Hessian"}
 _SERIES: Final[Mapping[str, tuple[str, str]]] = {"ef": (INK, "o"), "ef_hvp": (OTHER, "^"), "ef_h": (BASELINE, "D")}
 
 Rows = Sequence[Mapping[str, Any]]
@@ -46,6 +47,30 @@ def step_cost_tables(rows: Rows) -> Iterator[Table]:
                 f"{row['repeats']}" + (f" in {row['parts']} parts" if row["parts"] > 1 else ""),
             )
             last = mine
+        yield table
+
+
+def inference_cost_tables(rows: Rows) -> Iterator[Table]:
+    """One table per set of structures and type: milliseconds, memory and structures a second of each answer."""
+    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch):
+        table = _table(f"answers for {structures} structures, {atoms:,} atoms; {dtype}, {device}")
+        for heading in ("subject", "asked for"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("wall, ms", "process, ms", "÷ E, F", "peak, MiB", "structures a second", "repeats"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        last = ""
+        for row in group:
+            table.add_row(
+                "" if row["subject"] == last else row["subject"],
+                QUESTIONS[row["scheme"]],
+                number(1e3 * row["seconds"]),
+                number(1e3 * row["process_seconds"]),
+                number(row["ratio_to_ef"]),
+                number(row["peak_mib"]),
+                number(structures / busy_seconds(row)),
+                str(row["repeats"]),
+            )
+            last = row["subject"]
         yield table
 
 
