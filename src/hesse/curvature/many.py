@@ -21,8 +21,11 @@ from hesse.structures import Labels, Request, Structure, collate, offsets_of, ra
 
 __all__ = ["evaluate_many"]
 
-SHARE = 0.5
-"""Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it."""
+SHARES = {"hessian": 0.25, "other": 0.5}
+"""Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it. With Hessians that
+is several columns at once."""
+HESSIAN_MIB = {"cpu": 16.0, "other": 2048.0}
+"""Memory of a batch with Hessians, by device. Chunks of columns beyond the caches of a CPU cost more than they save."""
 GROWTH = 1.5
 """Memory is measured again when structures have become larger by this factor."""
 
@@ -46,8 +49,8 @@ def evaluate_many(
         request: what to compute. Probes have shape `[probes, atoms, 3]`, the atoms of all structures end to end:
             `torch.cat(directions, dim=1)` of one `[probes, n, 3]` for each structure. Stress is given for structures
             that are periodic in all directions, the others are masked.
-        memory_mib: bound on the memory of one batch; None for a default by device (64 on a CPU, where larger batches
-            are slower; 2048 elsewhere). A structure that needs more runs alone.
+        memory_mib: bound on the memory of one batch; None for a default by device (64 on a CPU, 16 with Hessians, since
+            larger batches are slower there; 2048 elsewhere). A structure that needs more runs alone.
         quiet: show no progress.
 
     Returns:
@@ -66,11 +69,13 @@ def evaluate_many(
     starts = offsets_of(n_atoms)[:-1]
     _check(potential, structures, request, int(n_atoms.sum()))
     dtype, device = home_of(potential)
-    bound = memory_mib or DEFAULT_MEMORY_MIB.get(device.type, DEFAULT_MEMORY_MIB["other"])
+    defaults = HESSIAN_MIB if request.hessian else DEFAULT_MEMORY_MIB
+    bound = memory_mib or defaults.get(device.type, defaults["other"])
+    share = SHARES["hessian" if request.hessian else "other"]
     parts: list[Labels] = []
     done: list[int] = []
     with _judging(potential), track("evaluating", len(structures), quiet=quiet) as advance:
-        for indices in _batches(potential, structures, SHARE * bound * 2**20):
+        for indices in _batches(potential, structures, share * bound * 2**20):
             chosen = [structures[i] for i in indices]
             batch = collate(chosen, potential.cutoff, dtype=dtype, device=device)
             asked = replace(request, stress=request.stress and any(all(s.pbc) for s in chosen))
