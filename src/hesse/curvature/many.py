@@ -22,10 +22,10 @@ from hesse.structures import Labels, Request, Structure, collate, offsets_of, ra
 __all__ = ["evaluate_many"]
 
 SHARES = {"hessian": 0.25, "other": 0.5}
-"""Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it. With Hessians that
-is several columns at once."""
-HESSIAN_MIB = {"cpu": 16.0, "other": 2048.0}
-"""Memory of a batch with Hessians, by device. Chunks of columns beyond the caches of a CPU cost more than they save."""
+"""Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it. With Hessians
+that is several columns at once."""
+HESSIAN_MIB = {"cpu": 32.0, "other": 2048.0}
+"""Memory of a batch with Hessians, by device. Columns are many already: on a CPU more of them at once are slower."""
 GROWTH = 1.5
 """Memory is measured again when structures have become larger by this factor."""
 
@@ -49,7 +49,7 @@ def evaluate_many(
         request: what to compute. Probes have shape `[probes, atoms, 3]`, the atoms of all structures end to end:
             `torch.cat(directions, dim=1)` of one `[probes, n, 3]` for each structure. Stress is given for structures
             that are periodic in all directions, the others are masked.
-        memory_mib: bound on the memory of one batch; None for a default by device (64 on a CPU, 16 with Hessians, since
+        memory_mib: bound on the memory of one batch; None for a default by device (64 on a CPU, 32 with Hessians, since
             larger batches are slower there; 2048 elsewhere). A structure that needs more runs alone.
         quiet: show no progress.
 
