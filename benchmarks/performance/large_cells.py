@@ -25,9 +25,10 @@ from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.probes import ProbeStream, make_probe
 from hesse.recipes import fresh_network
+from hesse.recipes.named_potentials import network_config
 from hesse.recipes.workloads import crystal
 from hesse.structures import Labels, Request, Structure, collate
-from hesse.training import read_log, validate_config
+from hesse.training import BatchConfig, OptimiserConfig, ScheduleConfig, read_log
 
 CELLS = 4
 
@@ -71,11 +72,15 @@ def main() -> None:
         print(f"{file.name}: {file.stat().st_size / 2**20:.1f} MiB")
         with stage("reading and checking"):
             data = read_dataset(file)
-        kind, _, options = asked.kind.partition("?")
-        model = {"kind": kind, **dict(part.split("=") for part in options.split(",") if part)}
-        settings = {"model": model, "steps": asked.steps, "batch": {"structures": 1, "atoms": 10**6},
-                    "threads": asked.threads, "optimiser": {"learning_rate": 3e-4}, "schedule": {"warmup": 2}, "validate_every": asked.steps}  # fmt: skip
-        config = validate_config(hesse.TrainConfig, settings, source="this benchmark")
+        config = hesse.TrainConfig(
+            model=network_config(asked.kind),
+            steps=asked.steps,
+            batch=BatchConfig(structures=1, atoms=10**6),
+            optimiser=OptimiserConfig(learning_rate=3e-4),
+            schedule=ScheduleConfig(warmup=2),
+            validate_every=asked.steps,
+            threads=asked.threads,
+        )
         with stage(f"{asked.steps} steps, E-F-HVP"):
             hesse.train(data.select([0, 1, 2]), data.select([3]), config, output=Path(folder) / "run", quiet=True)
         rows = [row for row in read_log(Path(folder) / "run" / "metrics.jsonl") if row["kind"] == "train"]

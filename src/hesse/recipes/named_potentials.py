@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -18,13 +19,13 @@ from hesse.structures import Structure
 from hesse.training import TrainConfig, load_config, validate_config
 from hesse.training.start import given_potential, starting_potential
 
-__all__ = ["OWN_KINDS", "fresh_network", "named_potentials", "potential_of_run", "require_elements"]
+__all__ = ["OWN_KINDS", "fresh_network", "named_potentials", "network_config", "potential_of_run", "require_elements"]
 
 OWN_KINDS = ("hipnn", "ani", "equivariant")
 
 
-def fresh_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Potential:
-    """One of Hesse's own networks with random weights: `hipnn`, or with options `hipnn?l_max=0,features=32`.
+def network_config(text: str) -> Any:
+    """The configuration of one of Hesse's own networks: `hipnn`, or with options `hipnn?l_max=0,features=32`.
 
     Raises:
         UnknownOptionError: a kind or option that does not exist.
@@ -37,10 +38,15 @@ def fresh_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Poten
         if not (name and equals and value):
             raise ConfigError(f'"{text}": expected name=value after the question mark, got "{part}"')
         options[name] = yaml.safe_load(value)
-    config = validate_config(TrainConfig, {"model": options}, source=f'"{text}"')
+    return validate_config(TrainConfig, {"model": options}, source=f'"{text}"').model
+
+
+def fresh_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Potential:
+    """One of Hesse's own networks with random weights; raises as `network_config` does, whose text it takes."""
+    config = network_config(text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model(config.model, tuple(elements))
+        return build_model(config, tuple(elements))
 
 
 def named_potentials(

@@ -13,7 +13,7 @@ import torch
 
 from hesse.progress import Advance
 
-__all__ = ["Timing", "Work", "peak_mib", "rounds_within", "take_turns", "timed"]
+__all__ = ["Timing", "Work", "peak_mib", "rounds_within", "silence_profiler", "take_turns", "timed"]
 
 Key = TypeVar("Key", bound=Hashable)
 Work = Callable[[], Any]
@@ -99,7 +99,7 @@ def peak_mib(work: Work, device: torch.device) -> float:
         work()
         _wait(device)
         return float(torch.accelerator.max_memory_allocated(device) - before) / 2**20
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler else tells on standard error that it starts and stops
+    silence_profiler()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     now = highest = 0
@@ -108,6 +108,11 @@ def peak_mib(work: Work, device: torch.device) -> float:
         now += event.nbytes()
         highest = max(highest, now)
     return highest / 2**20
+
+
+def silence_profiler() -> None:
+    """Keep PyTorch's profiler from telling on standard error that it starts and stops. Before its first use."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
 def _wait(device: torch.device) -> None:

@@ -1,0 +1,246 @@
+"""Seconds of an epoch of the job published with Projected Hessian Learning, on whatever device there is.
+
+    python benchmarks/performance/epochs.py --device cuda --json epochs.json     (under 8 minutes)
+    python benchmarks/performance/epochs.py --scale 0.01                          (on a laptop)
+
+28,069 structures of H, C, N, O, median 14 atoms, batches of 400, an ANI network: arXiv 2603.04523 gives 4 s (E-F),
+13.3 s (E-F-HVP) and 326.5 s (E-F-H) an epoch, in float64 on an NVIDIA A6000. The structures here are made-up molecules
+of such sizes with random labels: the time is that of real ones. Every epoch is one of `hesse.train`, data path and
+record of the run included. An epoch that would take longer than its share of the time is extrapolated from as many
+steps as fit, and marked so; E-F-H goes in smaller batches where the device has not the memory. Ends with a profile of
+single steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from syncs import HostSyncs
+
+import hesse
+from hesse.datasets import Dataset
+from hesse.recipes import fresh_network
+from hesse.recipes.named_potentials import network_config
+from hesse.recipes.step_subjects import WEIGHTS, OwnSubject, Task
+from hesse.recipes.timing import silence_profiler
+from hesse.recipes.workloads import labelled_at_random, made_up_molecules
+from hesse.structures import Structure
+from hesse.training import TrainConfig, read_log
+
+STRUCTURES, BATCH = 28_069, 400
+PUBLISHED = {"ef": 4.0, "ef_hvp": 13.3, "ef_h": 326.5}
+"""Seconds of an epoch, float64, A6000."""
+UNCOUNTED = 3
+"""Steps at the start of a run, which set things up."""
+FEW = UNCOUNTED + 2
+"""Steps that tell how long the others will take."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One measurement.
+
+    Attributes:
+        scheme, dtype, mode, device: what was trained, how and where.
+        structures, batch: of the epoch, and of a step.
+        steps, timed_steps: of a whole epoch, and how many were timed.
+        seconds: of an epoch.
+        extrapolated: whether from fewer steps than an epoch has.
+        published: seconds on the A6000 in float64.
+        peak_mib: of the device's allocator; None on a CPU.
+    """
+
+    scheme: str
+    dtype: str
+    mode: str
+    device: str
+    structures: int
+    batch: int
+    steps: int
+    timed_steps: int
+    seconds: float
+    extrapolated: bool
+    published: float
+    peak_mib: float | None
+
+
+def sizes(count: int) -> list[int]:
+    """Atoms of each molecule: median 14, most between 8 and 20."""
+    drawn = np.random.default_rng(0).normal(14.0, 3.0, size=count)
+    return np.clip(np.round(drawn), 4, 26).astype(int).tolist()
+
+
+def configured(kind: str, scheme: str, dtype: str, device: str, batch: int, steps: int, compile: str) -> TrainConfig:
+    """The run."""
+    settings = {
+        "model": network_config(kind),
+        "weights": dict(WEIGHTS[scheme]),
+        "batch": {"structures": batch, "atoms": 10**7},
+        "steps": steps,
+        "checkpoint_every": 10**6,
+        "optimiser": {"learning_rate": 1e-5},
+        "dtype": dtype,
+        "device": device,
+        "compile": compile,
+    }
+    return TrainConfig.model_validate(settings)
+
+
+def seconds_a_step(data: Dataset, config: TrainConfig) -> float:
+    """Mean over the steps of a run, without the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        hesse.train(data, config=config, output=folder, quiet=True)
+        rows = [row for row in read_log(Path(folder) / "metrics.jsonl") if row["kind"] == "train"]
+    ends = [row["seconds"] for row in rows]
+    return (ends[-1] - ends[UNCOUNTED - 1]) / (len(ends) - UNCOUNTED)
+
+
+def epoch_time(
+    structures: list[Structure], whole: int, scheme: str, dtype: str, compile: str, asked: Any, share: float
+) -> Epoch:
+    """An epoch in one scheme and type, in `share` seconds or so."""
+    device, batch = asked.device, min(asked.batch, len(structures))
+    if device != "cpu":
+        torch.accelerator.reset_peak_memory_stats()
+    while True:
+        needed = structures[: 4 * batch] if scheme == "ef_h" else structures  # Hessians are large
+        data = labelled_at_random(needed, probes=0 if scheme == "ef_h" else 1, hessian=scheme == "ef_h")
+        try:
+            few = seconds_a_step(data, configured(asked.kind, scheme, dtype, device, batch, FEW, compile))
+            break
+        except torch.OutOfMemoryError:
+            if batch <= 8:
+                raise
+            batch //= 2
+            torch.accelerator.empty_cache()
+    steps = math.ceil(whole / batch)
+    timed, step = FEW, few
+    if share > FEW * few:
+        timed = min(steps + UNCOUNTED, int(share / few))
+        step = seconds_a_step(data, configured(asked.kind, scheme, dtype, device, batch, timed, compile))
+    peak = None if device == "cpu" else torch.accelerator.max_memory_allocated() / 2**20
+    return Epoch(
+        scheme=scheme,
+        dtype=dtype,
+        mode="eager" if compile == "never" else "compiled",
+        device=device if device == "cpu" else torch.cuda.get_device_name(),
+        structures=whole,
+        batch=batch,
+        steps=steps,
+        timed_steps=timed - UNCOUNTED,
+        seconds=step * steps,
+        extrapolated=timed - UNCOUNTED < steps,
+        published=PUBLISHED[scheme],
+        peak_mib=peak,
+    )
+
+
+def show(epochs: list[Epoch]) -> None:
+    """The table."""
+    print("| loss of | type | mode | batch | epoch, s | published, s | ms a step | peak, MiB | timed |")
+    print("|---|---|---|---:|---:|---:|---:|---:|---|")
+    for e in epochs:
+        timed = f"{e.timed_steps} of {e.steps} steps, extrapolated" if e.extrapolated else "whole epoch"
+        published = f"{e.published:g}" if e.dtype == "float64" else "–"
+        peak = "–" if e.peak_mib is None else f"{e.peak_mib:.0f}"
+        print(
+            f"| {e.scheme} | {e.dtype} | {e.mode} | {e.batch} | {e.seconds:.3g} | {published} | "
+            f"{1e3 * e.seconds / e.steps:.3g} | {peak} | {timed} |"
+        )
+
+
+def profile(structures: list[Structure], asked: Any) -> None:
+    """Top operators, kernel launches and host syncs of single steps in float32."""
+    device = torch.device(asked.device)
+    silence_profiler()
+    data = labelled_at_random(structures[: asked.batch])
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    elements = sorted({int(z) for s in structures[: asked.batch] for z in s.numbers})
+    subject = OwnSubject(asked.kind, fresh_network(asked.kind, elements))
+    for scheme in ("ef", "ef_hvp"):
+        work = subject.work(Task(data, scheme, device=device))
+        work()
+        with HostSyncs() as syncs:
+            work()
+        waits = statistics.median(_waited(work, device) for _ in range(3))
+        with torch.profiler.profile(activities=activities) as seen:
+            work()
+            _wait(device)
+        events = seen.key_averages()
+        launches = sum(e.count for e in events if "LaunchKernel" in e.key)
+        stops = {e.key: e.count for e in events if "Synchronize" in e.key or e.key.startswith("cudaMemcpy")}
+        print(
+            f"\n{scheme}, float32, {len(data)} structures, batch ready: {1e3 * waits:.1f} ms, {syncs.operations} "
+            f"operations, {launches} kernel launches, {syncs.found.total()} host syncs, {stops}"
+        )
+        for place, count in syncs.found.most_common():
+            print(f"    {count}  {place}")
+        order = "self_cpu_time_total" if device.type == "cpu" else "self_device_time_total"
+        print(events.table(sort_by=order, row_limit=12, max_name_column_width=60))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def _waited(work: Any, device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """All measurements, then the profile."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--kind", default="ani", help="network, with options as in hesse bench step")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the 28,069 structures")
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--minutes", type=float, default=7.0, help="for everything but setting up")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"], choices=["float32", "float64"])
+    parser.add_argument("--no-compile", action="store_true", help="eager steps only")
+    parser.add_argument("--no-profile", action="store_true")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    started = time.perf_counter()
+    structures = made_up_molecules(sizes(max(1, round(asked.scale * STRUCTURES))))
+    middle = statistics.median(len(s) for s in structures)
+    print(f"{len(structures)} structures, median {middle:g} atoms, made in {time.perf_counter() - started:.0f} s")
+    wanted = [(scheme, dtype, "never") for dtype in asked.dtypes for scheme in PUBLISHED]
+    if not asked.no_compile:
+        wanted += [(scheme, asked.dtypes[0], "always") for scheme in ("ef", "ef_hvp")]
+    epochs: list[Epoch] = []
+    for k, (scheme, dtype, compile) in enumerate(wanted):
+        left = 60.0 * asked.minutes - (time.perf_counter() - started)
+        if left <= 0:
+            print("no time is left for", *(", ".join(one) for one in wanted[k:]), sep="\n    ")
+            break
+        share = left / (len(wanted) - k)
+        print(f"{scheme}, {dtype}, {'compiled' if compile == 'always' else 'eager'}: {share:.0f} s", flush=True)
+        # Half of it: labels, the steps before the clock starts, and the compiler want time too.
+        epochs.append(epoch_time(structures, len(structures), scheme, dtype, compile, asked, max(share / 2, 1.0)))
+    show(epochs)
+    if asked.json is not None:
+        asked.json.write_text(json.dumps([asdict(e) for e in epochs], indent=1) + "\n", encoding="utf-8")
+    if not asked.no_profile:
+        profile(structures, asked)
+    print(f"\n{(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Which operations of a training step make an accelerator wait for its host, or the host for it.
+
+    python benchmarks/performance/syncs.py
+
+Counted on any machine, with or without an accelerator: every operation that goes through PyTorch's dispatcher is
+looked at, and those whose result the host must know (a number, the size of a result) are told with the line of Hesse
+that asked for them. Copies between host and device are not seen here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hesse.recipes import fresh_network
+from hesse.recipes.step_subjects import SCHEMES, OwnSubject, Task
+from hesse.recipes.workloads import labelled_at_random, molecules_between
+
+ALWAYS = frozenset(
+    f"aten.{name}.default"
+    for name in (
+        "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "is_nonzero", "equal", "bincount"
+    )
+)  # fmt: skip
+BY_MASK = frozenset({"aten.index.Tensor", "aten.index_put.default", "aten.index_put_.default"})
+
+
+class HostSyncs(TorchDispatchMode):
+    """Counts operations, and those that make the host wait, by name and place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.operations += 1
+        if _waits(str(func), args, kwargs):
+            self.found[f"{str(func).split('.')[1]}: {_place()}"] += 1
+        return func(*args, **kwargs)
+
+
+def _waits(name: str, args: Any, kwargs: Any) -> bool:
+    if name == "aten.repeat_interleave.Tensor":
+        return kwargs.get("output_size") is None
+    if name in BY_MASK:
+        return any(index is not None and index.dtype == torch.bool for index in args[1])
+    return name in ALWAYS
+
+
+def _place() -> str:
+    frames = [f for f in traceback.extract_stack() if "/hesse/" in f.filename and "benchmarks" not in f.filename]
+    return " < ".join(f"{f.filename.split('/hesse/')[-1]}:{f.lineno} {f.name}" for f in reversed(frames[-3:]))
+
+
+def main() -> None:
+    """Print the lists."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "equivariant"])
+    kinds = parser.parse_args().kinds
+    structures = molecules_between(8, 14, 8)
+    data = labelled_at_random(structures, hessian=True)
+    for kind in kinds:
+        subject = OwnSubject(kind, fresh_network(kind, (1, 6, 7, 8)))
+        for scheme in SCHEMES:
+            work = subject.work(Task(data, scheme))
+            with HostSyncs() as seen:
+                work()
+            print(f"{kind}, {scheme}: {seen.operations} operations, {seen.found.total()} waits")
+            for place, count in seen.found.most_common():
+                print(f"    {count}  {place}")
+
+
+if __name__ == "__main__":
+    main()

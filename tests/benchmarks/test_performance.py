@@ -1,0 +1,58 @@
+"""The benchmark of epochs, on a few structures; waits of the host are seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parents[2] / "benchmarks" / "performance"
+sys.path.insert(0, str(HERE))
+
+import epochs  # noqa: E402
+import syncs  # noqa: E402
+
+TINY = "hipnn?features=4,sensitivities=4,blocks=1,onsite_layers=1"
+
+
+def test_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "epochs.json"
+    words = f"epochs --device cpu --kind {TINY} --scale 0.0004 --batch 4 --minutes 2 --no-compile --json {file}"
+    monkeypatch.setattr(sys, "argv", words.split())
+    epochs.main()
+    told = capsys.readouterr().out
+    rows = json.loads(file.read_text())
+    assert [(r["dtype"], r["scheme"]) for r in rows] == [
+        (dtype, scheme) for dtype in ("float32", "float64") for scheme in ("ef", "ef_hvp", "ef_h")
+    ]
+    for row in rows:
+        assert (row["structures"], row["batch"], row["steps"], row["mode"]) == (11, 4, 3, "eager")
+        assert row["seconds"] > 0
+        assert row["extrapolated"] == (row["timed_steps"] < row["steps"])
+    assert {r["scheme"]: r["published"] for r in rows} == {"ef": 4.0, "ef_hvp": 13.3, "ef_h": 326.5}
+    assert "host syncs" in told
+    assert "| ef_hvp | float64 | eager | 4 |" in told
+
+
+def test_sizes_are_those_of_the_published_job() -> None:
+    found = epochs.sizes(epochs.STRUCTURES)
+    assert sorted(found)[len(found) // 2] == 14
+    assert (min(found), max(found)) == (4, 26)
+
+
+def test_waits_are_counted() -> None:
+    values, lengths = torch.arange(4.0), torch.tensor([1, 2, 0, 1])
+    with syncs.HostSyncs() as seen:
+        values.sum().item()
+        values[values > 1]
+        torch.repeat_interleave(values, lengths)
+        torch.repeat_interleave(values, lengths, output_size=4)
+        values[lengths].exp()
+    assert sorted(place.split(":")[0] for place in seen.found.elements()) == [
+        "_local_scalar_dense",
+        "index",
+        "repeat_interleave",
+    ]
