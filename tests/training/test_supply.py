@@ -78,6 +78,16 @@ def test_streamed_batches_are_those_of_the_memory(streamed: StreamedDataset, pat
         pools.close()
 
 
+def test_a_share_of_nothing_moves_nothing(streamed: StreamedDataset) -> None:
+    pools = Pools(streamed, options(), CUTOFF)
+    pools.batch(pools.epoch(0)[-1])
+    held = pools._held
+    batch, labels = pools.batch([])
+    assert len(batch) == len(labels) == len(batch.numbers) == 0
+    assert pools._held is held
+    pools.close()
+
+
 def require_same_tensors(one: Any, other: Any) -> None:
     for f in fields(one):
         a, b = getattr(one, f.name), getattr(other, f.name)

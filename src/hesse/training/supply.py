@@ -171,6 +171,8 @@ class Pools:
         numbers = np.unique(self._pool_of[chosen])
         if len(numbers) > 1:
             raise RequestError("these structures are of several pools of a streamed data set: ask for one batch")
+        if len(numbers) == 0 and self._held is not None:  # a process without a share: any pool will do
+            return self._held[1].batch(chosen)
         number = int(numbers[0]) if len(numbers) else 0
         return self._pool(self._now, number).batch(self._place[chosen])
 
