@@ -32,6 +32,7 @@ import torch
 
 import hesse
 from hesse.datasets import Dataset, read_dataset, with_pairs
+from hesse.devices import keep_freed_memory
 from hesse.evaluation import assess
 from hesse.files import write_aside
 from hesse.reports.canvas import log_axis, style, to_png
@@ -268,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f'expected --base JSON and --setting NAME={{"option": ...}}: {error}')
     budgets, seeds = sorted(options.budget or [1.0, 2.0]), options.seed or [0]
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     options.output.mkdir(parents=True, exist_ok=True)
     costs_file = options.output / "costs.json"
     training = read_training(options.train or options.data / "rtp-train.h5")

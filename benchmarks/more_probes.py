@@ -1,0 +1,166 @@
+"""What a further probe per structure costs, and what it buys.
+
+    python benchmarks/more_probes.py                                          # tiny committed data
+    python benchmarks/more_probes.py --train FOLDER/rtp-train.h5 --structures 16 64 --probes 1 2 4 8
+    python benchmarks/more_probes.py --train FILE --only variance --model runs/a/model.hesse
+
+Costs: processor time of one training step (prediction, loss, gradient in parameters; float32, one thread), three ways
+in turns on the same structures: all directions in one vectorised pass, one direction after the other, and every
+structure repeated K times with one direction each. Medians; the ways agree, or the script stops.
+
+Variance: the gradient of the curvature term, for probes and structures drawn at random. Over n structures with K probes
+each its variance is B/n + W/(nK), B of the structures (the mean over all probes) and W of the probes. Both are
+estimated from two independent probes per structure: of two gradients a and b of one structure, half the mean of
+|a − b|² is W, and the variance of the means (a + b)/2 over structures is B + W/2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hesse.curvature import derivatives
+from hesse.datasets import Dataset, read_dataset
+from hesse.devices import keep_freed_memory
+from hesse.models import load_model
+from hesse.potential import Potential
+from hesse.probes import ProbeStream, make_probe
+from hesse.structures import Batch, Labels
+from hesse.training import TrainConfig
+from hesse.training.start import starting_potential
+from hesse.training.step import GradientStep
+
+TINY = Path(__file__).parent / "reactions" / "tiny" / "rtp-train.h5"
+IN_TURN, AT_ONCE = {"cpu": 0}, {"cpu": 10**9}
+EF, EF_HVP, HVP = (
+    {"energy": 4.0, "forces": 0.3, "hvp": 0.0},
+    {"energy": 4.0, "forces": 0.3, "hvp": 0.15},
+    {"energy": 0.0, "forces": 0.0, "hvp": 1.0},
+)
+ABSENT = {"hessian": 0.0, "atomic_energies": 0.0, "stress": 0.0, "penalty": 0.0}
+
+
+def probed(
+    data: Dataset, indices: Sequence[int], model: Potential, probes: int, epoch: int = 0
+) -> tuple[Batch, Labels]:
+    """Structures with `probes` Rademacher products each, through their Hessians."""
+    batch, labels = data.batch(indices, model.cutoff, dtype=torch.float32)
+    directions = make_probe("rademacher", probes).draw(batch, ProbeStream(0, epoch))
+    products = labels.hessian_matvec(directions)
+    return batch, replace(
+        labels, probes=directions, hvp=products, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None
+    )
+
+
+def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: Labels) -> tuple[Batch, Labels]:
+    """The same structures once for each probe."""
+    assert labels.probes is not None
+    assert labels.hvp is not None
+    batch, more = data.batch(list(indices) * len(labels.probes), model.cutoff, dtype=torch.float32)
+    flat = {"probes": labels.probes.reshape(1, -1, 3), "hvp": labels.hvp.reshape(1, -1, 3)}
+    return batch, replace(more, **flat, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None)
+
+
+def timed(step: GradientStep, part: tuple[Batch, Labels], weights: dict[str, float]) -> tuple[float, Tensor]:
+    """Seconds of one step, and its gradient as one vector."""
+    step.potential.zero_grad(set_to_none=True)
+    start = time.process_time()
+    step([part], {**weights, **ABSENT})
+    spent = time.process_time() - start
+    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in step.trained()]
+    return spent, torch.cat([slope.reshape(-1) for slope in slopes])
+
+
+def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repeats: int) -> list[str]:
+    """Lines of a table for one network and batch size."""
+    config = TrainConfig.model_validate({"model": {"kind": kind}})
+    step = GradientStep(starting_potential(config, data, None))
+    indices = torch.linspace(0, len(data) - 1, structures).long().tolist()
+    cases: dict[tuple[str, int], tuple[tuple[Batch, Labels], dict[str, float]]] = {}
+    for k in sorted({1, *probes}):
+        part = probed(data, indices, step.potential, k)
+        cases["at once", k] = part, EF_HVP
+        if k > 1:
+            cases["in turn", k] = part, EF_HVP
+            cases["repeated", k] = repeated(data, indices, step.potential, part[1]), EF_HVP
+    cases["E-F", 0] = cases["at once", 1][0], EF
+    times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    for turn in range(repeats + 1):
+        slopes: dict[int, Tensor] = {}
+        for (way, k), (part, weights) in cases.items():
+            derivatives.IN_TURN_FROM = IN_TURN if way == "in turn" else AT_ONCE
+            spent, slope = timed(step, part, weights)
+            if turn:
+                times[way, k].append(spent)
+            torch.testing.assert_close(slope, slopes.setdefault(k, slope), rtol=1e-3, atol=1e-4 * float(slope.norm()))
+    median = {case: statistics.median(values) for case, values in times.items()}
+    ef, one = median["E-F", 0], median["at once", 1]
+    lines = []
+    for k in sorted(set(probes) - {1}):
+        further = [(median[way, k] - one) / (k - 1) / ef for way in ("at once", "in turn", "repeated")]
+        cells = " | ".join(f"{value:.2f}" for value in further)
+        lines.append(f"| {kind} | {structures} | {1e3 * ef:.0f} | {one / ef:.2f} | {k} | {cells} |")
+    return lines
+
+
+def gradients_of_pairs(data: Dataset, model: Potential, structures: int) -> Tensor:
+    """Gradients of the curvature term, `[structures, 2, parameters]`: two independent probes for each structure."""
+    step = GradientStep(model)
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:structures].tolist()
+    return torch.stack(
+        [
+            torch.stack([timed(step, probed(data, [k], model, 1, epoch), HVP)[1] for epoch in (0, 1)]).double()
+            for k in chosen
+        ]
+    )
+
+
+def variances(pairs: Tensor) -> tuple[float, float]:
+    """B of the structures and W of the probes (see above), as fractions of the squared length of the mean gradient."""
+    within = float((pairs[:, 0] - pairs[:, 1]).square().sum(-1).mean()) / 2
+    mean = pairs.mean((0, 1))
+    of_means = float((pairs.mean(1) - mean).square().sum()) / (len(pairs) - 1)
+    length = max(float(mean.square().sum()) - of_means / len(pairs), 1e-300)
+    return (of_means - within / 2) / length, within / length
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, default=TINY, help="structures with Hessians (default: the tiny data)")
+    parser.add_argument("--kind", nargs="+", default=["hipnn", "ani", "equivariant"])
+    parser.add_argument("--structures", nargs="+", type=int, default=[16])
+    parser.add_argument("--probes", nargs="+", type=int, default=[2, 4])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--model", help="for the variance: a trained .hesse model (default: networks as they start)")
+    parser.add_argument("--sample", type=int, default=100, help="for the variance: so many structures")
+    parser.add_argument("--only", choices=("costs", "variance"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
+    data = read_dataset(options.train)
+    if options.only in (None, "costs"):
+        print("| network | structures | E-F, ms | E-F-HVP / E-F | probes | further one: at once | in turn | repeated |")
+        print("|---|---|---|---|---|---|---|---|")
+        for kind in options.kind:
+            for structures in options.structures:
+                print("\n".join(costs(data, kind, structures, options.probes, options.repeats)), flush=True)
+    if options.only in (None, "variance"):
+        models = {options.model: load_model(options.model)} if options.model else {
+            kind: starting_potential(TrainConfig.model_validate({"model": {"kind": kind}}), data, None)
+            for kind in options.kind
+        }  # fmt: skip
+        print("| network | of structures, B | of probes, W |\n|---|---|---|")
+        for name, model in models.items():
+            between, within = variances(gradients_of_pairs(data, model.float(), options.sample))
+            print(f"| {name} | {between:.3g} | {within:.3g} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
