@@ -52,13 +52,13 @@ def measured(
 
     def options(bucketing: int | None) -> TrainConfig:
         batch = {"structures": structures, "atoms": 10**6, "bucketing": bucketing}
-        content = {"model": {"kind": kind}, "weights": {"hvp": hvp}, "batch": batch, "device": device, **compiled(mode)}
+        content = {"model": {"kind": kind}, "weights": {"hvp": hvp}, "batch": batch, "device": device}
         return TrainConfig.model_validate(content)
 
     plain_options = options(None)
     model = starting_potential(plain_options, data, None)
     weights = plain_options.weights.model_dump()
-    gradient = GradientStep(model)
+    gradient = GradientStep(model, compiled=CompiledGradient(model) if mode == "compiled" else None)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}
     feeds = {"step": Feed(data, plain_options, model.cutoff), "bucketed": Feed(data, options(window), model.cutoff)}
@@ -89,11 +89,6 @@ def measured(
         "share": batch / step,
         "bucketed_step": statistics.mean(times["bucketed"]) / statistics.mean(times["step"]),
     }
-
-
-def compiled(mode: str) -> dict[str, str]:
-    """What the configuration says of compiling, where it says anything."""
-    return {"compile": "on" if mode == "compiled" else "off"} if "compile" in TrainConfig.model_fields else {}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

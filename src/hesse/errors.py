@@ -102,6 +102,10 @@ class NonFiniteLossError(WorkError):
     """Training met a loss that is not a finite number."""
 
 
+class CompilationError(WorkError):
+    """A potential could not be compiled, or what was compiled does not agree with it."""
+
+
 class WriteError(WorkError):
     """A file could not be written. What was there before is unharmed."""
 

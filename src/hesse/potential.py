@@ -35,6 +35,11 @@ class Potential(nn.Module, ABC):
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV; differentiable in `batch.positions` (and `batch.cell`)."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The same batch, with `tables` where the potential needs any: which atoms, pairs or triples belong together.
+        No derivative passes through them, and finding them is not compiled. `forward` finds what it is not given."""
+        return batch
+
     def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Atomic energies and, where the potential has one, its own regulariser per structure (for training)."""
         return self(batch), None

@@ -1,7 +1,6 @@
 """Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large systems."""
 
 from hesse.curvature.committee import Committee, committee
-from hesse.curvature.compiled import CompiledDerivatives
 from hesse.curvature.evaluate import evaluate
 from hesse.curvature.finite import require_finite
 from hesse.curvature.home import home_of
@@ -11,7 +10,6 @@ from hesse.curvature.operator import HessianProducts
 
 __all__ = [
     "Committee",
-    "CompiledDerivatives",
     "HessianProducts",
     "LowestModes",
     "committee",

@@ -23,7 +23,7 @@ from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownEl
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
 
-__all__ = ["evaluate"]
+__all__ = ["admitted", "check_energies", "evaluate"]
 
 
 def evaluate(
@@ -56,19 +56,14 @@ def evaluate(
             checks its data once).
         GeometryError: stress was asked of a batch without a periodic structure.
     """
-    _check(potential, batch, request)
-    parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
-    if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
-        batch = batch.to(parameter.device, parameter.dtype)
-    if potential.elements and not create_graph:
-        _check_elements(potential, batch)
+    batch = admitted(potential, batch, request, check_elements=not create_graph)
     second = request.probes is not None or request.hessian
     first = request.forces or second or request.stress
     with torch.enable_grad():
         moved, positions, strain = _leaves(batch, request) if first else (batch, batch.positions, None)
         with _graph(first or create_graph), graph_bytes(second and not create_graph) as saved:
             atomic, penalty = potential.energies_and_penalty(moved)
-            _check_energies(potential, atomic, len(batch.numbers))
+            check_energies(potential, atomic, len(batch.numbers))
             energy = batch.sum_by_structure(atomic)
             gradient = stress = None
             if first:
@@ -106,6 +101,17 @@ def evaluate(
     return result if create_graph else result.detach()
 
 
+def admitted(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
+    """The batch as the potential wants it: in its type, on its device, with its tables. Raises what `evaluate` does."""
+    _check(potential, batch, request)
+    parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
+    if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
+        batch = batch.to(parameter.device, parameter.dtype)
+    if potential.elements and check_elements:
+        _check_elements(potential, batch)
+    return potential.prepare(batch) if batch.tables is None else batch
+
+
 def _check(potential: Potential, batch: Batch, request: Request) -> None:
     if batch.cutoff < potential.cutoff:
         raise RequestError(
@@ -126,7 +132,7 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
         raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
 
 
-def _check_energies(potential: Potential, atomic: object, atoms: int) -> None:
+def check_energies(potential: Potential, atomic: object, atoms: int) -> None:
     found = f"shape {tuple(atomic.shape)}" if isinstance(atomic, Tensor) else f"type {type(atomic).__name__}"
     if not isinstance(atomic, Tensor) or atomic.shape != (atoms,):
         raise LabelShapeError(

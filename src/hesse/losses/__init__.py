@@ -1,5 +1,13 @@
 """Losses of labels and predictions."""
 
-from hesse.losses.weighted import TERMS, Weights, holders, per_structure_errors, weighted_loss
+from hesse.losses.weighted import (
+    TERMS,
+    Weights,
+    factors,
+    holders,
+    per_structure_errors,
+    references_of,
+    weighted_loss,
+)
 
-__all__ = ["TERMS", "Weights", "holders", "per_structure_errors", "weighted_loss"]
+__all__ = ["TERMS", "Weights", "factors", "holders", "per_structure_errors", "references_of", "weighted_loss"]

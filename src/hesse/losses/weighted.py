@@ -21,7 +21,7 @@ from torch import Tensor
 from hesse.errors import MissingLabelError
 from hesse.structures import Labels, owners_of
 
-__all__ = ["TERMS", "Weights", "holders", "per_structure_errors", "weighted_loss"]
+__all__ = ["TERMS", "Weights", "factors", "holders", "per_structure_errors", "references_of", "weighted_loss"]
 
 TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 """Labels that can supervise, in the order in which they are reported."""
@@ -76,7 +76,7 @@ def per_structure_errors(predictions: Labels, references: Labels, name: str) -> 
         assert value is not None
         owner = owners_of(references.hessian_lengths())
         return _summed((value - target).square(), owner, len(n)) / (9 * n * n)
-    owner = owners_of(references.n_atoms)
+    owner = owners_of(references.n_atoms, value.shape[1 if name == "hvp" else 0])
     if name == "atomic_energies":
         return _summed(_kept(value - target, mask[owner]).square(), owner, len(n)) / n
     if name == "forces":
@@ -135,6 +135,51 @@ def weighted_loss(
         terms["penalty"] = predictions.penalty.to(torch.float64).sum() / counts["penalty"]
         total = total + weights["penalty"] * terms["penalty"]
     return total, terms
+
+
+def references_of(references: Labels, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The labels that are weighted and present, with zeros in place of absent ones (their factors are zero)."""
+    found = {name: getattr(references, name) for name in _BY_FACTOR if weights.get(name, 0.0) > 0}
+    return {name: torch.nan_to_num(value) for name, value in found.items() if value is not None}
+
+
+def factors(
+    references: Labels, weights: Mapping[str, float], counts: Mapping[str, Int[Tensor, ""]]
+) -> dict[str, Tensor]:
+    """The loss as a sum of squares: what each squared difference of a label is multiplied with in `weighted_loss`.
+
+    For energies, forces, products and atomic energies (Hessians and stress are not among them), broadcastable to the
+    label; "penalty" per structure. All that masks, sizes and weights decide is in these numbers, none of what a
+    potential predicts.
+
+    Args:
+        references: the labels.
+        weights: of the terms.
+        counts: see `weighted_loss`.
+    """
+    n = references.n_atoms
+    found: dict[str, Tensor] = {}
+    for name in _BY_FACTOR:
+        value = getattr(references, name)
+        if weights.get(name, 0.0) <= 0 or value is None:
+            continue
+        owner = owners_of(n, value.shape[1 if name == "hvp" else 0]) if name != "energy" else n
+        mask = references.mask(name).to(value.dtype)
+        scale = weights[name] / counts[name].clamp(min=1).to(value.dtype)
+        if name == "energy":
+            found[name] = scale * mask / n.to(value.dtype).sqrt()
+        elif name == "hvp":
+            each = mask / mask.sum(0).clamp(min=1) / (9 * n * n)
+            found[name] = scale * each[:, owner, None]
+        else:
+            each = (mask / (3 * n if name == "forces" else n))[owner]
+            found[name] = scale * (each[:, None] if name == "forces" else each)
+    if weights.get("penalty", 0.0) > 0:
+        found["penalty"] = weights["penalty"] / counts["penalty"] * torch.ones_like(n, dtype=torch.float64)
+    return found
+
+
+_BY_FACTOR = ("energy", "forces", "hvp", "atomic_energies")
 
 
 def _kept(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:

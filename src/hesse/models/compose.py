@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -47,9 +48,15 @@ class _Composed(Potential):
         """Atomic energies, eV."""
         return self.energies_and_penalty(batch)[0]
 
+    def prepare(self, batch: Batch) -> Batch:
+        """With the tables of every part."""
+        return replace(batch, tables=tuple(part.prepare(batch).tables for part in self.parts))
+
     def _answers(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
         """Energies of every part, and the sum of those penalties that there are."""
-        energies, penalties = zip(*(part.energies_and_penalty(batch) for part in self.parts), strict=True)
+        tables = batch.tables or [None] * len(self.parts)
+        each = [part.energies_and_penalty(replace(batch, tables=t)) for part, t in zip(self.parts, tables, strict=True)]
+        energies, penalties = zip(*each, strict=True)
         given = [penalty for penalty in penalties if penalty is not None]
         return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(given).sum(0) if given else None
 

@@ -58,7 +58,7 @@ class PairBasis(nn.Module):
         super().__init__()
         self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
 
-    def forward(self, batch: Batch) -> Float[Tensor, "atoms c s k"]:
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms s c k"]:
         """The basis for every pair; zero in unused places and beyond the cutoff."""
         vectors, mask = batch.pair_vectors(), batch.neighbour_mask
         distance = masked_norm(vectors, mask, fill=self.cutoff)
@@ -69,7 +69,7 @@ class PairBasis(nn.Module):
         waves = torch.sin(math.pi / self.cutoff * number * distance[:, None])
         radial = waves * (2.0 / (1.0 + number)) * envelope[:, None]
         angular = components(vectors * inverse[..., None], self.l_max)
-        return angular[:, :, None] * radial[:, None]
+        return radial[:, :, None] * angular[:, None]
 
 
 def components(unit: Float[Tensor, "atoms k 3"], l_max: int) -> Float[Tensor, "atoms c k"]:
@@ -112,7 +112,7 @@ class Arrivals(nn.Module):
 
     def __init__(self, config: EquivariantConfig, scalars: int, vectors: int, l_max: int) -> None:
         super().__init__()
-        self.radial, self.scalars, self.vectors, self.l_max = config.radial, scalars, vectors, l_max
+        self.radial, self.l_max = config.radial, l_max
         width = config.radial * (scalars + vectors)
         self.to_scalar = mixing(width, config.features)
         self.to_vector = mixing(width, config.features)
@@ -120,26 +120,31 @@ class Arrivals(nn.Module):
 
     def forward(
         self,
-        basis: Float[Tensor, "atoms c s k"],
+        basis: Float[Tensor, "atoms s c k"],
         neighbours: Int[Tensor, "atoms k"],
-        sent: Float[Tensor, "atoms channels"],
+        scalars: Float[Tensor, "atoms channels"],
+        vectors: Float[Tensor, "atoms 3 channels"] | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Features of every atom: scalars `[atoms, f]`, vectors `[atoms, 3, f]`, matrices `[atoms, 5, f]`.
-
-        `sent` holds the scalars, then x, y and z of the vectors.
-        """
-        atoms, k = neighbours.shape
-        c, s, g = 1 + 3 + (5 if self.l_max == 2 else 0), self.radial, self.scalars
-        received = sent.index_select(0, neighbours.reshape(-1)).reshape(atoms, k, -1)
-        sums = torch.bmm(basis[:, :c].reshape(atoms, c * s, k), received).reshape(atoms, c, s, -1)
-        scalar, vector = sums[:, 0, :, :g], sums[:, 1:4, :, :g]
-        if self.vectors:
-            of_vectors = sums[:, :4, :, g:].reshape(atoms, 4, s, 3, self.vectors)
-            towards = of_vectors[:, 1, :, 0] + of_vectors[:, 2, :, 1] + of_vectors[:, 3, :, 2]
-            scalar = torch.cat([scalar, towards], dim=-1)
-            vector = torch.cat([vector, of_vectors[:, 0].transpose(1, 2)], dim=-1)
-        matrix = None if self.to_matrix is None else self.to_matrix(sums[:, 4:, :, :g].reshape(atoms, 5, -1))
-        return self.to_scalar(scalar.reshape(atoms, -1)), self.to_vector(vector.reshape(atoms, 3, -1)), matrix
+        """Features of every atom: scalars `[atoms, f]`, vectors `[atoms, 3, f]`, matrices `[atoms, 5, f]`, from the
+        scalars and vectors that its neighbours send."""
+        (atoms, k), s, g = neighbours.shape, self.radial, scalars.shape[1]
+        senders = neighbours.reshape(-1)
+        received = scalars.index_select(0, senders).reshape(atoms, k, g)
+        parts = [1, 3, 5] if self.l_max == 2 else [1, 3]
+        basis = basis[:, :, : sum(parts)]
+        sums = torch.bmm(basis.reshape(atoms, -1, k), received).reshape(atoms, s, -1, g)
+        scalar, vector, *rest = sums.split(parts, dim=2)
+        scalar = scalar[:, :, 0]
+        if vectors is not None:
+            arrows = vectors.index_select(0, senders).reshape(atoms, k, -1)
+            radial, towards, *_ = basis.split(parts, dim=2)
+            along = torch.bmm(radial[:, :, 0], arrows).reshape(atoms, s, 3, -1)
+            # Of a vector, only the part towards the receiver makes a scalar: sum over neighbours and axes at once.
+            arrows = arrows.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
+            scalar = torch.cat([scalar, torch.bmm(towards.reshape(atoms, s, -1), arrows)], dim=-1)
+            vector = torch.cat([vector, along], dim=-1)
+        matrix = None if self.to_matrix is None else self.to_matrix(rest[0].transpose(1, 2).reshape(atoms, 5, -1))
+        return self.to_scalar(scalar.flatten(1)), self.to_vector(vector.transpose(1, 2).flatten(2)), matrix
 
 
 def mixing(inputs: int, outputs: int) -> nn.Linear:
@@ -169,16 +174,16 @@ class Layer(nn.Module):
 
     def forward(
         self,
-        basis: Float[Tensor, "atoms c s k"],
+        basis: Float[Tensor, "atoms s c k"],
         neighbours: Int[Tensor, "atoms k"],
         scalars: Float[Tensor, "atoms in"],
         vectors: Float[Tensor, "atoms 3 f"] | None,
     ) -> tuple[Float[Tensor, "atoms f"], Float[Tensor, "atoms 3 f"] | None]:
         """New scalar and vector features of every atom (no vectors after the last layer)."""
-        sent = scalars
+        sent, arrows = scalars, None
         if self.send_scalars is not None and self.send_vectors is not None:
-            sent = torch.cat([self.send_scalars(scalars), self.send_vectors(vectors).flatten(1)], dim=1)
-        scalar, vector, matrix = self.arrivals(basis, neighbours, sent)
+            sent, arrows = self.send_scalars(scalars), self.send_vectors(vectors)
+        scalar, vector, matrix = self.arrivals(basis, neighbours, sent, arrows)
         vector = softened(vector)
         invariants = [scalar + self.own(scalars), vector.square().sum(1)]
         turned = None

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from hesse.models.blocks import Blocks, blocks_of
 from hesse.models.references import ElementReferences
 from hesse.potential import Potential
 from hesse.smooth import cosine_cutoff, masked_norm, smooth_cutoff, sqrt_plus
@@ -26,6 +28,8 @@ from hesse.structures import Batch
 
 __all__ = ["Hipnn", "HipnnConfig"]
 
+FEW_FEATURES = 16
+"""Of the first layer, which sees elements: summing them over neighbours first is then the shorter way."""
 COMPONENTS = {0: 1, 1: 4, 2: 9}
 """Tensor components up to order l: 1 scalar, 3 of a vector, 5 of a traceless symmetric matrix."""
 
@@ -57,6 +61,23 @@ class HipnnConfig(BaseModel):
         return self
 
 
+class Pairs(NamedTuple):
+    """What all layers need of the geometry: of an atom and its neighbours (`[atoms, k]`) or, in blocks, of every two
+    atoms of a molecule (`[structures, longest, longest]`).
+
+    Attributes:
+        inverse_distance: 1/r, finite everywhere.
+        envelope: cutoff function times mask.
+        angular: components of the unit vector to the neighbour, without the scalar one; None for l = 0.
+        neighbours: of each atom; None in blocks.
+    """
+
+    inverse_distance: Float[Tensor, "*atoms k"]
+    envelope: Float[Tensor, "*atoms k"]
+    angular: Float[Tensor, "*atoms c k"] | None
+    neighbours: Int[Tensor, "atoms k"] | None
+
+
 class Sensitivity(nn.Module):
     """`s(r) = exp(−½ σ² (1/r − 1/μ)²) f_cut(r)`: bells in inverse distance, learnable in place and width."""
 
@@ -66,12 +87,27 @@ class Sensitivity(nn.Module):
         self.inverse_mu = nn.Parameter(torch.linspace(1 / config.longest, 1 / config.shortest, n))
         self.sigma = nn.Parameter(torch.full((n,), config.sharpness * 2.0 * n * config.shortest))
 
-    def forward(
-        self, inverse_distance: Float[Tensor, "atoms 1 k"], envelope: Float[Tensor, "atoms 1 k"]
-    ) -> Float[Tensor, "atoms s k"]:
-        """Sensitivities of every pair; the envelope carries the cutoff and the mask."""
-        bell = self.sigma[:, None] * (inverse_distance - self.inverse_mu[:, None])
-        return torch.exp(-0.5 * bell.square()) * envelope
+    def forward(self, pairs: Pairs, *, last: Literal["neighbour", "sensitivity"]) -> Tensor:
+        """Sensitivities of every pair, times the components of the angular part.
+
+        Returns:
+            `[*atoms, c s, k]` or, where sensitivities come last, `[*atoms, c, k s]`.
+        """
+        inverse, envelope = pairs.inverse_distance, pairs.envelope
+        if last == "neighbour":
+            bell = self.sigma[:, None] * (inverse[..., None, :] - self.inverse_mu[:, None])
+            sense = torch.exp(-0.5 * bell.square()) * envelope[..., None, :]
+            if pairs.angular is None:
+                return sense
+            tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
+            return torch.cat([sense, tensor], dim=-2)
+        bell = self.sigma * (inverse[..., None] - self.inverse_mu)
+        sense = torch.exp(-0.5 * bell.square()) * envelope[..., None]
+        scalar = sense.flatten(-2)[..., None, :]
+        if pairs.angular is None:
+            return scalar
+        tensor = (pairs.angular[..., None] * sense[..., None, :, :]).flatten(-2)
+        return torch.cat([scalar, tensor], dim=-2)
 
 
 class Interaction(nn.Module):
@@ -89,23 +125,12 @@ class Interaction(nn.Module):
         self.self_term = nn.Linear(features_in, config.features)
         nn.init.xavier_normal_(self.self_term.weight)
 
-    def forward(
-        self,
-        features: Float[Tensor, "atoms in"],
-        neighbours: Float[Tensor, "atoms k"],
-        inverse_distance: Float[Tensor, "atoms 1 k"],
-        envelope: Float[Tensor, "atoms 1 k"],
-        angular: Float[Tensor, "atoms c k"] | None,
-    ) -> Float[Tensor, "atoms features"]:
-        """New features of every atom."""
-        n_atoms, k = neighbours.shape
-        sense = self.sensitivity(inverse_distance, envelope)
-        if angular is not None:
-            tensor = (angular[:, :, None] * sense[:, None]).reshape(n_atoms, -1, k)
-            sense = torch.cat([sense, tensor], dim=1)
-        sent = features.index_select(0, neighbours.reshape(-1)).reshape(n_atoms, k, -1)
-        environment = torch.bmm(sense, sent).reshape(n_atoms * self.components, -1)
-        tensors = (environment @ self.weight.reshape(-1, self.features)).reshape(n_atoms, self.components, -1)
+    def forward(self, features: Float[Tensor, "atoms in"], pairs: Pairs) -> Float[Tensor, "atoms features"]:
+        """New features of every atom (in blocks, of every place)."""
+        # Both orders of the sums over neighbours and over what they send give the same; which is shorter depends on
+        # how much a neighbour sends.
+        weights_first = pairs.neighbours is None and features.shape[1] > FEW_FEATURES
+        tensors = self._weights_first(features, pairs) if weights_first else self._neighbours_first(features, pairs)
         result = tensors[:, 0] + self.self_term(features)
         if self.l_max >= 1:
             squared = tensors[:, 1:4].square().sum(1)
@@ -117,6 +142,25 @@ class Interaction(nn.Module):
             result = result + self.scales[1] * sqrt_plus(squared, self.epsilon)
         return result
 
+    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
+        """Sum what neighbours send for every sensitivity, then mix with the weights."""
+        sense = self.sensitivity(pairs, last="neighbour")
+        if pairs.neighbours is None:
+            sent = features.reshape(*sense.shape[:1], -1, features.shape[1])
+            sense = sense.flatten(1, 2)
+        else:
+            sent = features.index_select(0, pairs.neighbours.reshape(-1)).reshape(*pairs.neighbours.shape, -1)
+        environment = torch.bmm(sense, sent).reshape(len(features) * self.components, -1)
+        mixed = environment @ self.weight.reshape(-1, self.features)
+        return mixed.reshape(len(features), self.components, -1)
+
+    def _weights_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
+        """Mix what every atom sends with the weights, once, then sum over the others of its molecule."""
+        sense = self.sensitivity(pairs, last="sensitivity").flatten(1, 2)
+        weight = self.weight.transpose(0, 1).reshape(features.shape[1], -1)
+        sent = (features @ weight).reshape(len(sense), -1, self.features)
+        return torch.bmm(sense, sent).reshape(len(features), self.components, -1)
+
 
 class Residual(nn.Module):
     """`x ↦ adjust(x) + W softplus(layer(x))`: every layer of the network is wrapped in one."""
@@ -127,9 +171,9 @@ class Residual(nn.Module):
         self.after = nn.Linear(features, features)
         self.adjust = nn.Identity() if features_in == features else nn.Linear(features_in, features, bias=False)
 
-    def forward(self, features: Float[Tensor, "atoms in"], *geometry: Tensor | None) -> Float[Tensor, "atoms features"]:
+    def forward(self, features: Float[Tensor, "atoms in"], *pairs: Pairs) -> Float[Tensor, "atoms features"]:
         """Features after the layer, added to what came in."""
-        inner = nn.functional.softplus(self.layer(features, *geometry))
+        inner = nn.functional.softplus(self.layer(features, *pairs))
         return self.after(inner) + self.adjust(features)
 
 
@@ -170,37 +214,54 @@ class Hipnn(Potential):
     def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Atomic energies, and the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`: how little of the energy the early
         blocks explain (between 0 and the number of blocks)."""
-        geometry = self._geometry(batch)
-        features = self.references.one_hot(batch.numbers, batch.positions.dtype)
+        blocks: Blocks | None = self.prepare(batch).tables or None
+        pairs = self._pairs(batch, blocks)
+        numbers = batch.numbers if blocks is None else batch.numbers.index_select(0, blocks.atoms.reshape(-1))
+        features = self.references.one_hot(numbers, batch.positions.dtype)
         reference = self.references(batch)
         terms = []
         for interaction, onsite, readout in zip(self.interactions, self.onsite, self.readouts, strict=True):
-            features = onsite(interaction(features, *geometry))
+            features = onsite(interaction(features, pairs))
             terms.append(readout(features)[:, 0])
+        if blocks is not None:
+            terms = [term.index_select(0, blocks.places) for term in terms]
         energies = reference + torch.stack(terms).sum(0)
         return energies, self._hierarchy(batch, [reference.to(features.dtype), *terms])
+
+    def prepare(self, batch: Batch) -> Batch:
+        """With `tables` that hold small molecules as blocks, where these are quicker; else empty."""
+        if batch.tables is not None:
+            return batch
+        if batch.shifts is not None or self.config.l_max == 0 or not len(batch):
+            return replace(batch, tables=())
+        longest = int(batch.n_atoms.max())
+        # Products of features in both orders (a sum over neighbours is differentiated more often than one of weights).
+        components, width = COMPONENTS[self.config.l_max], self.config.features
+        in_blocks = len(batch) * longest * (2.25 * longest * components + width)
+        in_matrix = len(batch.numbers) * components * (2.25 * batch.neighbours.shape[1] + width)
+        return replace(batch, tables=blocks_of(batch, longest) if in_blocks < in_matrix else ())
 
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""
         self.references.shift_elements(shifts)
 
-    def _geometry(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Neighbours, 1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""
+    def _pairs(self, batch: Batch, blocks: Blocks | None) -> Pairs:
+        """1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""
         cutoff = self.config.cutoff
-        vectors, mask = batch.pair_vectors(), batch.neighbour_mask
+        vectors = batch.pair_vectors() if blocks is None else blocks.vectors(batch.positions)
+        mask = batch.neighbour_mask if blocks is None else blocks.pairs
         distance = masked_norm(vectors, mask, fill=cutoff)
         function = smooth_cutoff if self.config.cutoff_function == "smooth" else cosine_cutoff
-        envelope = (function(distance, cutoff) * mask)[:, None]
+        envelope = function(distance, cutoff) * mask
         inverse = 1.0 / distance
         angular = None
         if self.config.l_max >= 1:
-            unit = vectors * inverse[..., None]
-            x, y, z = unit.unbind(-1)
+            x, y, z = (vectors * inverse[..., None]).unbind(-1)
             parts = [x, y, z]
             if self.config.l_max == 2:
                 parts += [x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z]
-            angular = torch.stack(parts, dim=1)
-        return batch.neighbours, inverse[:, None], envelope, angular  # type: ignore[return-value]
+            angular = torch.stack(parts, dim=-2)
+        return Pairs(inverse, envelope, angular, batch.neighbours if blocks is None else None)
 
     @staticmethod
     def _hierarchy(batch: Batch, terms: list[Float[Tensor, "atoms"]]) -> Float[Tensor, "structures"]:

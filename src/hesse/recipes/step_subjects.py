@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from hesse.datasets import Dataset
+from hesse.errors import CompilationError
 from hesse.potential import Potential
 from hesse.recipes.timing import Work
+from hesse.training.compiled import CompiledGradient
+from hesse.training.set_up import request_for
 from hesse.training.step import GradientStep
 
 __all__ = ["SCHEMES", "WEIGHTS", "OwnSubject", "StepSubject", "Task"]
@@ -76,11 +79,17 @@ class StepSubject(ABC):
 
     @abstractmethod
     def work(self, task: Task) -> Work:
-        """A function that takes the step and returns its loss. Batches are made here, outside of it."""
+        """A function that takes the step and returns its loss. Batches are made here, outside of it.
+
+        Raises:
+            CompilationError: this step cannot be compiled.
+        """
 
 
 class OwnSubject(StepSubject):
     """A potential, trained as `hesse train` does it. The potential itself stays as it is: copies are timed."""
+
+    modes = ("eager", "compiled")
 
     def __init__(self, name: str, potential: Potential) -> None:
         self.name, self._potential = name, potential
@@ -95,6 +104,12 @@ class OwnSubject(StepSubject):
             for indices in task.indices()
         ]
         weights = WEIGHTS[task.scheme]
+        if step.compiled is not None:
+            for batch, labels in parts:
+                asked = request_for(labels, weights)
+                reason = step.compiled.why_not(step.compiled.admitted(batch, asked), asked)
+                if reason:
+                    raise CompilationError(reason)
 
         def work() -> Tensor:
             loss = step(parts, weights)[0]
@@ -110,5 +125,6 @@ class OwnSubject(StepSubject):
             for parameter in potential.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             potential.train()
-            self._steps[key] = GradientStep(potential)
+            compiled = CompiledGradient(potential) if task.mode == "compiled" else None
+            self._steps[key] = GradientStep(potential, compiled)
         return self._steps[key]

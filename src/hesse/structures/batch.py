@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class Batch:
         keys: a 63-bit number per structure, from its id: random probes are drawn from it.
         ids: the ids, for messages.
         cutoff: Å; the neighbour matrix holds all pairs below it.
+        tables: what a potential found ahead in this batch for itself (`Potential.prepare`); None for nothing.
     """
 
     numbers: Int[Tensor, "atoms"]
@@ -51,6 +53,7 @@ class Batch:
     keys: Int[Tensor, "structures"]
     ids: tuple[str, ...]
     cutoff: float
+    tables: Any = None
 
     def __len__(self) -> int:
         return len(self.n_atoms)

@@ -20,7 +20,9 @@ __all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
 
 @dataclass
 class Progress:
-    """Where a run stands. Everything else (batches, probes, rates) follows from these numbers and the configuration."""
+    """Where a run stands. Everything else (batches, probes, rates) follows from these numbers and the configuration.
+
+    `compiled`: whether its steps are compiled; None before that is decided."""
 
     step: int = 0
     epoch: int = 0
@@ -29,6 +31,7 @@ class Progress:
     best_step: int = -1
     waited: int = 0
     seconds: float = 0.0
+    compiled: bool | None = None
     plateau: Plateau = field(default_factory=Plateau)
 
 

@@ -123,6 +123,9 @@ class TrainConfig(_Config):
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto", description="compile energies, forces and products; auto: where the run is long enough to win by it"
+    )
     threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
     tensorboard: bool = False
 

@@ -24,7 +24,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Rows `{"kind": "train" | "validation", "step": ..., ...}`, one JSON object a line."""
+    """Rows `{"kind": "train" | "validation" | "note", "step": ..., ...}`, one JSON object a line."""
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
         """Open the record in `folder`, dropping rows later than `from_step` (they will be made again).
@@ -48,6 +48,10 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
+    def note(self, step: int, text: str) -> None:
+        """Add a row `{"kind": "note", "step": ..., "text": ...}`: what was decided or met on the way."""
+        self._file.write(json.dumps({"kind": "note", "step": step, "text": text}) + "\n")
+
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
@@ -59,6 +63,9 @@ class NoLog:
     """What a process keeps that is not the one to keep the record."""
 
     def write(self, kind: str, step: int, **values: float) -> None:
+        """Nothing."""
+
+    def note(self, step: int, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:

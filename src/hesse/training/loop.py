@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from hesse import __version__
-from hesse.curvature import CompiledDerivatives
 from hesse.datasets import TrainingData
 from hesse.devices import keep_freed_memory
 from hesse.errors import (
@@ -34,6 +33,7 @@ from hesse.files import exclusive
 from hesse.potential import Potential
 from hesse.progress import track
 from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hesse.training.compiled import CompiledGradient
 from hesse.training.compiling import CHECK_EVERY, Choice, choose, disagreement, tolerance
 from hesse.training.config import TrainConfig
 from hesse.training.feed import Feed
@@ -267,7 +267,7 @@ class _Run:
             log.note(progress.step, f"{choice.mode}: {choice.reason}")
         progress.compiled = choice.mode == "compiled"
         if progress.compiled and config.compile != "never" and self.gradient.compiled is None:
-            self.gradient.compiled = CompiledDerivatives(self.model)
+            self.gradient.compiled = CompiledGradient(self.model)
         return f"{choice.mode}: {choice.reason}" if choice.reason else ""
 
     def _choice(self) -> Choice:
@@ -322,21 +322,26 @@ class _Run:
             total, terms = self.shared(parts, weights)
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not math.isfinite(total.item()) or not math.isfinite(size.item()):
+        # One look at the device for all numbers.
+        loss, norm, *values = torch.stack(
+            [value.to(torch.float64) for value in (total, size, *terms.values())]
+        ).tolist()
+        if not math.isfinite(loss) or not math.isfinite(norm):
             raise NonFiniteLossError(self._blame(indices, weights))
         self.optimiser.step()
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         self._update_average()
-        return {"loss": total.item(), **{name: value.item() for name, value in terms.items()}, "lr": rate}
+        return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
     def _update_average(self) -> None:
         decay = self.config.optimiser.ema or 0.0
         step = self.progress.step
         decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
         with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                if value.is_floating_point():  # other frameworks keep tables of whole numbers as parameters
-                    mean.lerp_(value, 1.0 - decay)
+            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            # Other frameworks keep tables of whole numbers as parameters.
+            means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
+            torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
             for mine, statistic in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 mine.copy_(statistic)  # running statistics, where a network has them
 

@@ -81,6 +81,6 @@ def fingerprint_of(
 ) -> str:
     """What must be the same for a run to be continued: everything that decides its numbers. `identity`: of the
     potential it starts from."""
-    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads"})
+    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads", "compile"})
     text = f"{identity}/{settings}/{training.identity()}/{validation.identity() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

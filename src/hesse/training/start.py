@@ -37,7 +37,7 @@ from hesse.structures import Request
 from hesse.training.config import TrainConfig
 from hesse.training.processes import Processes
 
-__all__ = ["given_potential", "identity_of", "read_best", "starting_potential", "write_potential"]
+__all__ = ["given_potential", "identity_of", "is_own", "read_best", "starting_potential", "write_potential"]
 
 
 def given_potential(config: TrainConfig, potential: Potential | None, folder: Path) -> Potential | None:
@@ -69,7 +69,7 @@ def identity_of(potential: Potential | None) -> str:
     if potential is None:
         return ""
     kind = f"{type(potential).__module__}.{type(potential).__qualname__}"
-    if _is_own(potential):
+    if is_own(potential):
         kind += json.dumps(describe(potential))
     return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
 
@@ -142,7 +142,7 @@ def _residual_references(potential: Potential | None, training: TrainingData) ->
 def write_potential(folder: Path, stem: str, potential: Potential, provenance: Mapping[str, Any]) -> None:
     """Keep a potential: own models as `<stem>.hesse`; others as weights (`<stem>.safetensors`), adapted ones also in
     their framework's own format. Raises WriteError."""
-    if _is_own(potential):
+    if is_own(potential):
         save_model(folder / f"{stem}.hesse", potential, provenance)
         return
     save_weights(folder / f"{stem}.safetensors", potential, provenance)
@@ -172,7 +172,7 @@ def read_best(folder: Path, stem: str, like: Potential, processes: Processes) ->
 
 def _read_best(folder: Path, stem: str, like: Potential) -> tuple[Potential, Path, dict[str, Any]]:
     own, weights = folder / f"{stem}.hesse", folder / f"{stem}.safetensors"
-    if _is_own(like):
+    if is_own(like):
         return load_model(own), own, read_model_header(own)["provenance"]
     potential = _bare_copy(like)
     provenance = load_weights(weights, potential)
@@ -185,8 +185,8 @@ def _bare_copy(like: Potential) -> Potential:
     return potential
 
 
-def _is_own(potential: Potential) -> bool:
-    """Whether a `.hesse` file can hold it."""
+def is_own(potential: Potential) -> bool:
+    """Whether it is one of Hesse's own: a `.hesse` file can hold it."""
     try:
         describe(potential)
     except UnknownOptionError:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hesse.curvature import evaluate
+from hesse.errors import CompilationError
 from hesse.losses import holders, weighted_loss
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels
+from hesse.structures import Batch, Labels, Request
+from hesse.training.compiled import CompiledGradient
 from hesse.training.set_up import request_for
 
 __all__ = ["GradientStep", "Part", "counts_of"]
@@ -33,10 +35,20 @@ class GradientStep:
 
     Args:
         potential: differentiated in those of its parameters that have `requires_grad`.
+        compiled: the same in one compiled function; None for eager steps. Batches that cannot be compiled (a single
+            structure, full Hessians: `CompiledGradient.why_not`) are differentiated eagerly all the same.
+        given_up: called with the reason where the compiler, or what it made, fails. That step and all later ones are
+            eager then; None to raise the error instead.
     """
 
-    def __init__(self, potential: Potential) -> None:
-        self.potential = potential
+    def __init__(
+        self,
+        potential: Potential,
+        compiled: CompiledGradient | None = None,
+        *,
+        given_up: Callable[[str], None] | None = None,
+    ) -> None:
+        self.potential, self.compiled, self.given_up = potential, compiled, given_up
 
     def __call__(
         self, parts: Sequence[Part], weights: Mapping[str, float], counts: Mapping[str, Int[Tensor, ""]] | None = None
@@ -61,16 +73,48 @@ class GradientStep:
     def _differentiated(
         self, batch: Batch, labels: Labels, weights: Mapping[str, float], counts: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        total, terms = self._loss(batch, labels, weights, counts)
+        request = request_for(labels, weights)
+        if self.compiled is not None:
+            batch = self.compiled.admitted(batch, request)
+            if not self.compiled.why_not(batch, request):
+                return self._compiled(self.compiled, batch, labels, request, weights, counts)
+        total, terms = self._loss(batch, labels, request, weights, counts)
         if total.requires_grad:  # not where no structure holds a weighted label
             # In parameters only: the third derivative in positions would be computed and thrown away.
             total.backward(inputs=self.trained())
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def _loss(
-        self, batch: Batch, labels: Labels, weights: Mapping[str, float], counts: Mapping[str, Tensor]
+    def _compiled(
+        self,
+        compiled: CompiledGradient,
+        batch: Batch,
+        labels: Labels,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        predictions = evaluate(self.potential, batch, request_for(labels, weights), create_graph=True)
+        try:
+            total, terms, slopes = compiled(batch, labels, request, weights, counts)
+        except CompilationError as error:
+            if self.given_up is None:
+                raise
+            self.compiled = None
+            self.given_up(str(error))
+            return self._differentiated(batch, labels, weights, counts)
+        for name, slope in slopes.items():
+            parameter = self.potential.get_parameter(name)
+            parameter.grad = slope if parameter.grad is None else parameter.grad + slope
+        return total, terms
+
+    def _loss(
+        self,
+        batch: Batch,
+        labels: Labels,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        predictions = evaluate(self.potential, batch, request, create_graph=True)
         return weighted_loss(predictions, labels, weights, counts)
 
     def trained(self) -> list[nn.Parameter]:

@@ -3,7 +3,8 @@
 Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017), eqs. 3 and 4, with the factors of the published networks: 1/4 before
 the radial terms, and 0.95 cos θ in place of cos θ, so that arccos keeps a finite slope when three atoms stand in line.
 
-Axes: atoms; k = neighbours of an atom; r = radial shifts; triples = an atom with two of its near neighbours.
+Axes: atoms; rows = atoms in order of their elements; k = neighbours of an atom; triples = an atom with two of its near
+neighbours.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hesse.models.ani.config import AniConfig
-from hesse.models.ani.triples import Triples, find_triples
+from hesse.models.ani.triples import Triples
 from hesse.smooth import cosine_cutoff, exponential_cutoff, masked_norm, smooth_cutoff
 from hesse.structures import Batch
 
@@ -37,45 +38,37 @@ def environment_width(config: AniConfig, elements: int) -> int:
     return elements * len(config.radial_shifts) + pairs * len(config.angular_shifts) * len(config.sections)
 
 
-def environments(
-    config: AniConfig, batch: Batch, element: Int[Tensor, "atoms"], elements: int, rows: Int[Tensor, "rows"]
-) -> Float[Tensor, "rows width"]:
-    """AEVs of the atoms `rows`.
+def environments(config: AniConfig, batch: Batch, triples: Triples) -> Float[Tensor, "rows width"]:
+    """AEVs of the atoms `triples.order`.
 
     Args:
         config: the constants.
         batch: all atoms; neighbours up to `config.radial_cutoff`.
-        element: which of the elements each atom of the batch is, counted from 0.
-        elements: how many there are.
-        rows: atoms to describe, in the order of the result.
+        triples: of this batch, within `config.angular_cutoff`.
 
     Returns:
         First the radial terms by (element of the neighbour, shift), then the angular terms by (pair of elements, shift
         of the mean distance, angle); pairs (a, b) with a ≤ b in the order (0, 0), (0, 1), ..., (1, 1), ...
     """
-    near = element[batch.neighbours.index_select(0, rows)]
-    vectors = batch.pair_vectors().index_select(0, rows)
-    mask = batch.neighbour_mask.index_select(0, rows)
-    distances = masked_norm(vectors, mask, fill=config.radial_cutoff)
-    envelope = CUTOFFS[config.cutoff_function](distances, config.radial_cutoff) * mask
-    radial = _radial(config, distances, envelope, near, elements)
-    triples = find_triples(distances.detach(), mask, near, elements, config.angular_cutoff)
+    order = triples.order
+    vectors = batch.pair_vectors().index_select(0, order)
+    mask = batch.neighbour_mask.index_select(0, order)
+    radial = _radial(config, vectors, mask, triples)
     return torch.cat([radial, _angular(config, vectors, triples)], dim=1)
 
 
 def _radial(
-    config: AniConfig,
-    distances: Float[Tensor, "rows k"],
-    envelope: Float[Tensor, "rows k"],
-    near: Int[Tensor, "rows k"],
-    elements: int,
+    config: AniConfig, vectors: Float[Tensor, "rows k 3"], mask: Bool[Tensor, "rows k"], triples: Triples
 ) -> Float[Tensor, "rows width"]:
     """`¼ Σ_j exp(−η (r_j − r_s)²) f_cut(r_j)` over the neighbours of each element."""
+    distances = masked_norm(vectors, mask, fill=config.radial_cutoff)
+    envelope = CUTOFFS[config.cutoff_function](distances, config.radial_cutoff) * mask
     shifts = distances.new_tensor(config.radial_shifts)
-    bells = torch.exp(-config.radial_eta * (distances[:, None] - shifts[:, None]).square())
-    terms = bells * (0.25 * envelope)[:, None]
-    of_element = (near[:, None] == torch.arange(elements, device=near.device)[:, None]).to(terms.dtype)
-    return torch.bmm(of_element, terms.transpose(1, 2)).reshape(len(near), -1)
+    bells = torch.exp(-config.radial_eta * (distances[..., None] - shifts).square())
+    terms = bells * (0.25 * envelope)[..., None]
+    numbers = torch.arange(len(triples.rows), device=mask.device)
+    of_element = (triples.near[:, None] == numbers[:, None]).to(terms.dtype)
+    return torch.bmm(of_element, terms).reshape(len(vectors), -1)
 
 
 def _angular(config: AniConfig, vectors: Float[Tensor, "rows k 3"], triples: Triples) -> Float[Tensor, "rows width"]:
@@ -85,24 +78,27 @@ def _angular(config: AniConfig, vectors: Float[Tensor, "rows k 3"], triples: Tri
     A term is one exponential of a sum of logarithms. As a product of tables it would be twice the memory to write and
     to read in every derivative, which is what decides the time here."""
     reach = config.angular_cutoff
-    vectors = vectors.reshape(-1, 3).index_select(0, triples.near.reshape(-1)).reshape(*triples.near.shape, 3)
-    distances = masked_norm(vectors, triples.mask, fill=reach)
+    vectors = vectors.reshape(-1, 3).index_select(0, triples.close)
+    distances = vectors.square().sum(-1).sqrt()
     envelope = CUTOFFS[config.cutoff_function](distances, reach)
     log_envelope = (envelope.clamp(min=0.0) + FAINT * torch.finfo(envelope.dtype).eps).log()
-    unit = vectors / distances[..., None]
-    cosine = 0.95 * triples.take(torch.bmm(unit, unit.transpose(1, 2)))
-    mean = triples.take(0.5 * (distances[:, :, None] + distances[:, None]))
-    log_weight = triples.take(log_envelope[:, :, None] + log_envelope[:, None])
+    unit = vectors / distances[:, None]
+    # One table, so that each neighbour of a triple is read once.
+    table = torch.cat([unit, distances[:, None], log_envelope[:, None]], dim=1)
+    one, two = table.index_select(0, triples.one), table.index_select(0, triples.two)
+    x, y, z, distance, log_weight = (one + two).unbind(1)
+    cosine = 0.95 * (0.5 * (x * x + y * y + z * z) - 1.0)  # |a + b|² = 2 + 2 cos θ
     # cos(θ − θ_s) = cos θ cos θ_s + sin θ sin θ_s needs no arccos, and sin θ >= √(1 − 0.95²) no care.
     sine = (1.0 - cosine.square()).sqrt()
     sections = vectors.new_tensor(config.sections)
-    projections = torch.stack([sections.cos(), sections.sin()], dim=1) @ torch.stack([cosine, sine])
+    projections = torch.stack([cosine, sine], dim=1) @ torch.stack([sections.cos(), sections.sin()])
     peaks = config.zeta * (0.5 + 0.5 * projections).log()
     shifts = vectors.new_tensor(config.angular_shifts)
-    bells = log_weight - config.angular_eta * (mean - shifts[:, None]).square()
-    terms = 2.0 * (torch.cat([bells, peaks]).t() @ _all_sums(len(shifts), len(sections), vectors)).exp()
-    table = terms.new_zeros(triples.groups, terms.shape[1]).index_add(0, triples.group, terms)
-    return table.reshape(len(triples.near), -1)
+    bells = log_weight[:, None] - config.angular_eta * (0.5 * distance[:, None] - shifts).square()
+    terms = 2.0 * (torch.cat([bells, peaks], dim=1) @ _all_sums(len(shifts), len(sections), vectors)).exp()
+    rows, elements = len(triples.near), len(triples.rows)
+    groups = rows * (elements * (elements + 1) // 2)
+    return terms.new_zeros(groups, terms.shape[1]).index_add(0, triples.group, terms).reshape(rows, -1)
 
 
 def _all_sums(a: int, b: int, like: Tensor) -> Float[Tensor, "a+b a*b"]:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hesse.errors import UnknownElementError
 from hesse.models.ani.config import AniConfig
 from hesse.models.ani.environment import environment_width, environments
+from hesse.models.ani.triples import Triples, find_triples
 from hesse.models.references import ElementReferences
 from hesse.potential import Potential
 from hesse.structures import Batch
@@ -44,20 +47,30 @@ class Ani(Potential):
 
     def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
         """The atomic environment vectors, in the order that `hesse.models.ani.environments` tells."""
-        atoms = torch.arange(len(batch.numbers), device=batch.numbers.device)
-        return environments(self.config, batch, self.references.index(batch.numbers), len(self.elements), atoms)
+        triples = self._triples(batch)
+        found = environments(self.config, batch, triples)[triples.kept]
+        return found[triples.order[triples.kept].argsort()]
+
+    def prepare(self, batch: Batch) -> Batch:
+        """With the triples of every atom, the atoms in order of their elements."""
+        return replace(batch, tables=self._triples(batch))
+
+    def _triples(self, batch: Batch) -> Triples:
+        if batch.tables is not None:
+            return batch.tables
+        element = self.references.index(batch.numbers)
+        triples = find_triples(batch, element, len(self.elements), self.config.angular_cutoff)
+        if int(triples.kept.sum()) < len(element):
+            raise UnknownElementError(f"this network is for elements {list(self.elements)}; the batch holds another")
+        return triples
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV, float64 (computed in the networks' own type)."""
-        element = self.references.index(batch.numbers)
-        # Atoms of one element side by side: each network then works on one block of rows.
-        order = element.argsort(stable=True)
-        sizes = torch.bincount(element, minlength=len(self.elements)).tolist()
-        blocks = environments(self.config, batch, element, len(self.elements), order).split(sizes)
-        parts = [net(block)[:, 0] for net, block in zip(self.networks.values(), blocks, strict=True) if len(block)]
-        sorted_energies = torch.cat(parts)
-        energies = torch.zeros_like(sorted_energies).index_copy(0, order, sorted_energies)
-        return self.references(batch) + energies
+        triples = self._triples(batch)
+        blocks = environments(self.config, batch, triples).split([len(atoms) for atoms in triples.rows])
+        parts = [net(block)[:, 0] for net, block in zip(self.networks.values(), blocks, strict=True)]
+        energies = torch.where(triples.kept, torch.cat(parts), 0.0)
+        return self.references(batch) + torch.zeros_like(batch.positions[:, 0]).index_add(0, triples.order, energies)
 
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""

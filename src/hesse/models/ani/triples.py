@@ -1,70 +1,79 @@
-"""Pairs of near neighbours of an atom, found in a neighbour list with a shorter cutoff of its own."""
+"""Which atoms an environment is made of: the atoms of each element, their near neighbours, and pairs of these. Found
+with a shorter cutoff than the neighbour matrix has; no derivative passes through."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
+
+from hesse.structures import Batch
 
 __all__ = ["Triples", "find_triples"]
 
 
-@dataclass(frozen=True, eq=False)
-class Triples:
-    """Every atom with every two of its near neighbours, once.
+class Triples(NamedTuple):
+    """Rows of environments, and every row's atom with every two of its near neighbours, once.
 
     Attributes:
-        near: for each atom, the places of its near neighbours in the flattened neighbour matrix.
-        mask: which of these are used.
-        pair: where the two neighbours of a triple meet in a flattened `[rows, n, n]` table.
-        group: what a triple adds to: its atom and the two elements, `atom * pairs of elements + pair`.
-        groups: how many of these there are.
+        rows: for each element, the atoms that are of it; two at least, of which the first atom of the batch may stand
+            in for those that are not there (so that every network always has a block of rows).
+        kept: which rows are no stand-ins.
+        near: for each row, in the order of `rows`, which element each of its neighbours is.
+        close: places in the flattened `near` of the neighbours within the shorter cutoff.
+        one, two: the two neighbours of each triple, as places in `close`.
+        group: what a triple adds to: its row and the two elements, `row * pairs of elements + pair`; ascending.
     """
 
-    near: Int[Tensor, "rows n"]
-    mask: Bool[Tensor, "rows n"]
-    pair: Int[Tensor, "triples"]
+    rows: tuple[Int[Tensor, "some_atoms"], ...]
+    kept: Bool[Tensor, "rows"]
+    near: Int[Tensor, "rows k"]
+    close: Int[Tensor, "close"]
+    one: Int[Tensor, "triples"]
+    two: Int[Tensor, "triples"]
     group: Int[Tensor, "triples"]
-    groups: int
 
-    def take(self, table: Float[Tensor, "rows n n"]) -> Float[Tensor, "triples"]:
-        """The entries of a table over two neighbours that belong to the triples."""
-        return table.reshape(-1).index_select(0, self.pair)
+    @property
+    def order(self) -> Int[Tensor, "rows"]:
+        """The atom of every row."""
+        return torch.cat(self.rows)
 
 
 @torch.no_grad()
-def find_triples(
-    distances: Float[Tensor, "rows k"],
-    mask: Bool[Tensor, "rows k"],
-    near: Int[Tensor, "rows k"],
-    elements: int,
-    cutoff: float,
-) -> Triples:
+def find_triples(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cutoff: float) -> Triples:
     """The triples whose two neighbours are closer to the atom than `cutoff`.
 
     Args:
-        distances: Å, to each neighbour.
-        mask: which places of the neighbour matrix are used.
-        near: which element each neighbour is, counted from 0.
-        elements: how many elements there are.
+        batch: with neighbours up to `cutoff`, at least.
+        element: which of the elements each atom is, counted from 0.
+        elements: how many there are.
         cutoff: Å.
     """
-    rows, k = distances.shape
-    device = distances.device
-    close = mask & (distances < cutoff)
-    counts = close.sum(1)
-    most = int(counts.max()) if rows else 0
-    first = (~close).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]  # the close ones to the front
-    flat = first + k * torch.arange(rows, device=device)[:, None]
-    kept = torch.arange(most, device=device) < counts[:, None]
-    element = near.reshape(-1)[flat]
-    one, two = torch.triu_indices(most, most, 1, device=device)
-    row, place = kept[:, two].nonzero(as_tuple=True)  # neighbours stand in front: where the second is, so is the first
-    one, two = one[place], two[place]
-    pairs = elements * (elements + 1) // 2
-    low = torch.minimum(element[row, one], element[row, two])
-    high = torch.maximum(element[row, one], element[row, two])
-    of_elements = low * (2 * elements - low - 1) // 2 + high  # row `low` of an upper triangle begins there
-    return Triples(flat, kept, (row * most + one) * most + two, row * pairs + of_elements, rows * pairs)
+    # Atoms of one element side by side: each network then works on one block of rows.
+    found = [(element == number).nonzero()[:, 0] for number in range(elements)]
+    missing = [max(0, 2 - len(atoms)) for atoms in found]
+    rows = tuple(torch.cat([a, a.new_zeros(m)]) if m else a for a, m in zip(found, missing, strict=True))
+    order = torch.cat(rows)
+    stand_ins = zip(found, missing, strict=True)
+    kept = torch.cat([torch.arange(len(a) + m, device=order.device) < len(a) for a, m in stand_ins])
+    near = element[batch.neighbours.index_select(0, order)]
+    n_rows, k = near.shape
+    inside = (batch.pair_vectors().square().sum(-1) < cutoff**2) & batch.neighbour_mask
+    inside = inside.index_select(0, order) & kept[:, None]
+    row, place = inside.nonzero(as_tuple=True)  # by row, and within it by place
+    counts = torch.bincount(row, minlength=n_rows)
+    first = counts.cumsum(0) - counts
+    # A close neighbour meets those of its row that come after it.
+    later = (first + counts)[row] - torch.arange(len(row), device=row.device) - 1
+    one = torch.repeat_interleave(torch.arange(len(row), device=row.device), later)
+    two = one + 1 + torch.arange(len(one), device=row.device) - (later.cumsum(0) - later)[one]
+    of_close = near[row, place]
+    low = torch.minimum(of_close[one], of_close[two])
+    high = torch.maximum(of_close[one], of_close[two])
+    pair = low * (2 * elements - low - 1) // 2 + high  # row `low` of an upper triangle begins there
+    group = row[one] * (elements * (elements + 1) // 2) + pair
+    # In order of what they add to: sums then touch memory in order.
+    group, sorting = group.sort(stable=True)
+    return Triples(rows, kept, near, row * k + place, one[sorting], two[sorting], group)

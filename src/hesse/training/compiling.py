@@ -1,0 +1,176 @@
+"""Eager or compiled: which of the two a run takes, why, and whether they still agree.
+
+Compiling takes half a minute to minutes, and longer runs get them back. The choice is made once, before the first step,
+and kept with the state of the run, so that a continued run does what it did before.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hesse.errors import CompilationError
+from hesse.training.compiled import CompiledGradient
+from hesse.training.step import GradientStep, Part
+
+__all__ = ["CHECK_EVERY", "Choice", "choose", "disagreement", "tolerance"]
+
+CHECK_EVERY = 1000
+"""Steps between comparisons of compiled with eager gradients: a cost of some tenths of a percent."""
+EXPECTED_COST = 90.0
+"""Seconds that compiling takes on one core, with the comparison."""
+EXPECTED_GAIN = 0.3
+"""The part of a step's time that compiling saves (docs/performance.md)."""
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run does, and why, in words for its record."""
+
+    mode: Literal["eager", "compiled"]
+    reason: str
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far compiled gradients may lie from eager ones, relative: sums in another order, no more."""
+    return 1e-8 if dtype == torch.float64 else 1e-3
+
+
+def choose(
+    wanted: Literal["auto", "always", "never"],
+    step: GradientStep,
+    parts: Sequence[Part],
+    weights: Mapping[str, float],
+    *,
+    steps: int,
+    own: bool,
+) -> Choice:
+    """Try on `parts` what compiling is worth, and leave `step` in the mode chosen. Parameters, their gradients, running
+    statistics and random numbers stay as they are.
+
+    Args:
+        wanted: "auto" decides by time; "always" and "never" say.
+        step: eager.
+        parts: a batch of the run.
+        weights: of the loss, all that will ever be on.
+        steps: how many are to come.
+        own: whether this is one of Hesse's networks (others are compiled with "always" only).
+
+    Raises:
+        CompilationError: "always", and the potential cannot be compiled, or what was compiled is wrong.
+    """
+    if wanted == "never":
+        return Choice("eager", "compile: never")
+    if wanted == "auto" and not own:
+        return Choice(
+            "eager", "not one of Hesse's networks; `hesse check` tells whether compile: always is worth a try"
+        )
+    if weights.get("hessian", 0.0) > 0 or weights.get("stress", 0.0) > 0:
+        return _refused(wanted, "full Hessians and stress are not compiled")
+    with _untouched(step):
+        eager = math.inf if wanted == "always" else _seconds(step, parts, weights)
+        if wanted == "auto" and eager * steps * EXPECTED_GAIN < EXPECTED_COST:
+            return Choice(
+                "eager", f"{steps} steps of {1e3 * eager:.0f} ms are too short a run to win back the time of compiling"
+            )
+        started = time.monotonic()
+        try:
+            step.compiled = CompiledGradient(step.potential)
+            apart = disagreement(step, parts, weights)
+        except CompilationError as error:
+            step.compiled = None
+            return _refused(wanted, f"it cannot be compiled ({error})")
+        spent = time.monotonic() - started
+        limit = tolerance(next(step.potential.parameters()).dtype)
+        if not apart <= limit:
+            step.compiled = None
+            return _refused(wanted, f"compiled gradients differ from eager ones by {apart:.1e}, more than {limit:.0e}")
+        compiled = _seconds(step, parts, weights)
+        if wanted == "auto" and compiled > 0.95 * eager:
+            step.compiled = None
+            return Choice("eager", f"compiled, a step takes {1e3 * compiled:.0f} ms, eager {1e3 * eager:.0f} ms")
+    against = "" if wanted == "always" else f" against {1e3 * eager:.0f} ms eager"
+    return Choice(
+        "compiled",
+        f"{1e3 * compiled:.0f} ms a step{against}, after {spent:.0f} s of compiling; gradients agree to {apart:.0e}",
+    )
+
+
+def _refused(wanted: str, reason: str) -> Choice:
+    if wanted == "always":
+        raise CompilationError(f"compile: always, but {reason}. Use compile: auto, or never.")
+    return Choice("eager", reason)
+
+
+def disagreement(
+    step: GradientStep,
+    parts: Sequence[Part],
+    weights: Mapping[str, float],
+    counts: Mapping[str, Tensor] | None = None,
+) -> float:
+    """The largest relative difference between compiled and eager: of the loss, and of the gradient in any parameter
+    (relative to the norm of that parameter's gradient, or to a thousandth of the whole, if that is more)."""
+    compiled, step.compiled = step.compiled, None
+    with _untouched(step):
+        eager_loss, eager = _gradient(step, parts, weights, counts)
+        step.compiled = compiled
+        found_loss, found = _gradient(step, parts, weights, counts)
+    norms = torch.stack([slope.norm() for slope in eager])
+    floor = 1e-3 * norms.norm()
+    gaps = torch.stack([(a - b).norm() for a, b in zip(found, eager, strict=True)])
+    worst = float((gaps / torch.maximum(norms, floor).clamp(min=1e-30)).max())
+    loss = float((found_loss - eager_loss).abs() / eager_loss.abs().clamp(min=1e-30))
+    return max(worst, loss)
+
+
+def _gradient(
+    step: GradientStep, parts: Sequence[Part], weights: Mapping[str, float], counts: Mapping[str, Tensor] | None
+) -> tuple[Tensor, list[Tensor]]:
+    trained = step.trained()
+    for parameter in trained:
+        parameter.grad = None
+    loss, _ = step(parts, weights, counts)
+    return loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+
+
+def _seconds(step: GradientStep, parts: Sequence[Part], weights: Mapping[str, float]) -> float:
+    """Wall time of a step, the median of some, after one that warms up."""
+    times = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        loss, _ = step(parts, weights)
+        loss.item()  # waits for the device
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+@contextmanager
+def _untouched(step: GradientStep) -> Iterator[None]:
+    """Gradients, buffers and random numbers are afterwards what they were before; failures are raised."""
+    potential = step.potential
+    slopes = [parameter.grad for parameter in potential.parameters()]
+    buffers = [buffer.clone() for buffer in potential.buffers()]
+    given_up, step.given_up = step.given_up, None
+    device = next(potential.parameters()).device
+    forked: dict[str, Any] = {"devices": []}
+    if device.type != "cpu":
+        forked = {"devices": [device], "device_type": device.type}
+    try:
+        with torch.random.fork_rng(**forked):
+            yield
+    finally:
+        step.given_up = given_up
+        for parameter, slope in zip(potential.parameters(), slopes, strict=True):
+            parameter.grad = slope
+        with torch.no_grad():
+            for buffer, value in zip(potential.buffers(), buffers, strict=True):
+                buffer.copy_(value)

@@ -1,0 +1,310 @@
+"""Compiled steps: the numbers of eager ones, for all batches from one compilation, and never silently anything else."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import config, record, training_data, validation_data
+from torch import Tensor, nn
+
+from hesse.datasets import Dataset
+from hesse.errors import CompilationError
+from hesse.losses import factors, holders, references_of, weighted_loss
+from hesse.models import (
+    Ani,
+    AniConfig,
+    Equivariant,
+    EquivariantConfig,
+    Hipnn,
+    HipnnConfig,
+    SumPotential,
+    Zbl,
+    ZblConfig,
+)
+from hesse.potential import Potential
+from hesse.structures import Batch, Labels
+from hesse.training import loop, train
+from hesse.training.compiled import CompiledGradient
+from hesse.training.compiling import choose, disagreement, tolerance
+from hesse.training.loop import _Run
+from hesse.training.step import GradientStep, Part, counts_of
+from oracles import Morse, labelled, molecules
+
+ELEMENTS = (1, 6, 8)
+WEIGHTS = {
+    "energy": 1.0,
+    "forces": 0.3,
+    "hvp": 0.1,
+    "hessian": 0.0,
+    "stress": 0.0,
+    "atomic_energies": 0.0,
+    "penalty": 0.0,
+}
+SMALL: dict[str, Any] = {"features": 6, "sensitivities": 5, "onsite_layers": 1}
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Any:
+    """What one test compiled is not there for the next."""
+    yield
+    torch._dynamo.reset()
+
+
+def network(kind: str) -> Potential:
+    torch.manual_seed(0)
+    made: dict[str, Any] = {
+        "hipnn, blocks": lambda: Hipnn(HipnnConfig(l_max=1, **(SMALL | {"features": 20})), ELEMENTS),
+        "hipnn, matrix": lambda: Hipnn(HipnnConfig(l_max=0, **SMALL), ELEMENTS),
+        "ani": lambda: Ani(AniConfig(hidden=(8, 6)), ELEMENTS),
+        "equivariant": lambda: Equivariant(EquivariantConfig(features=6, channels=3, radial=4), ELEMENTS),
+        "sum": lambda: SumPotential(
+            [Zbl(ZblConfig(), ELEMENTS), Hipnn(HipnnConfig(l_max=1, **SMALL, blocks=1), ELEMENTS)]
+        ),
+    }
+    return made[kind]().to(torch.float64)
+
+
+def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int = 1) -> Part:
+    """Structures, and labels of which some are absent."""
+    data = labelled(Morse(), molecules(sizes, seed=seed, elements=ELEMENTS), probes=probes)
+    batch, labels = data.batch(range(len(data)), potential.cutoff)
+    lacking = torch.arange(len(sizes)) % 3 != 1
+    changes: dict[str, Any] = {"forces_mask": lacking, "forces": labels.forces.clone()}  # type: ignore[union-attr]
+    changes["forces"][~lacking[batch.owner]] = torch.nan
+    return batch, Labels(**{**vars(labels), **changes})
+
+
+def gradient(step: GradientStep, given: Part, weights: dict[str, float] = WEIGHTS) -> tuple[float, dict[str, Tensor]]:
+    step.potential.zero_grad(set_to_none=True)
+    loss, _ = step([given], weights)
+    slopes = {name: p.grad for name, p in step.potential.named_parameters()}
+    return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
+
+
+@pytest.mark.parametrize("kind", ["hipnn, blocks", "hipnn, matrix", "ani", "equivariant", "sum"])
+def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
+    """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace."""
+    potential = network(kind)
+    eager = GradientStep(potential)
+    traced = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
+    batches = [part(potential, sizes, seed) for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [4, 4, 5, 3, 6, 2]])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, given in enumerate(batches):
+            loss, slopes = gradient(traced, given)
+            wanted_loss, wanted = gradient(eager, given)
+            assert loss == pytest.approx(wanted_loss, rel=1e-12), number
+            for name, slope in wanted.items():
+                torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+
+
+def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
+    """Through the compiler proper, with several probes; sizes 2 to 7 by one compilation."""
+    potential = network("hipnn, matrix")
+    eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
+    for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
+        given = part(potential, sizes, seed, probes=2)
+        loss, slopes = gradient(step, given)
+        wanted_loss, wanted = gradient(eager, given)
+        assert loss == pytest.approx(wanted_loss, rel=1e-11)
+        for name, slope in wanted.items():
+            torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-9 * float(slope.abs().max() + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hipnn, blocks", "ani", "equivariant", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
+    potential = network(kind).to(dtype)
+    eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
+    limit = 1e-8 if dtype == torch.float64 else 2e-3
+    for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [3, 4], [9, 8, 9, 7, 8, 9]]):
+        batch, labels = part(potential, sizes, seed)
+        given = batch.to(dtype=dtype), labels.to(dtype=dtype)
+        loss, slopes = gradient(step, given)
+        wanted_loss, wanted = gradient(eager, given)
+        assert loss == pytest.approx(wanted_loss, rel=limit)
+        for name, slope in wanted.items():
+            assert float((slopes[name] - slope).norm()) <= limit * float(slope.norm()) + 1e-3 * limit, name
+
+
+def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
+    potential = network("hipnn, matrix")
+    _, labels = part(potential, [4, 3, 5, 2], probes=2)
+    weights = {**WEIGHTS, "atomic_energies": 0.7}
+    guess = labels.map(lambda x: torch.nan_to_num(x) + 0.3)
+    counts = holders(labels, weights)
+    wanted, _ = weighted_loss(guess, labels, weights, counts)
+    by = factors(labels, weights, counts)
+    total = sum(
+        (by[name] * (getattr(guess, name) - target).square()).sum()
+        for name, target in references_of(labels, weights).items()
+    )
+    assert float(total) == pytest.approx(float(wanted), rel=1e-12)
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+class Detached(Potential):
+    """Compiles to something else than it is: its slope depends on whether it is being compiled."""
+
+    cutoff = 4.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, batch: Batch) -> Tensor:
+        wrong = 1.5 if torch.compiler.is_compiling() else 1.0
+        return (wrong * self.scale * batch.pair_vectors().square().sum(-1) * batch.neighbour_mask).sum(-1)
+
+
+def test_a_short_run_stays_eager_and_says_why() -> None:
+    potential = network("hipnn, matrix")
+    step = GradientStep(potential)
+    choice = choose("auto", step, [part(potential, [3, 4, 5])], WEIGHTS, steps=20, own=True)
+    assert (choice.mode, step.compiled) == ("eager", None)
+    assert "too short a run" in choice.reason
+    assert choose("never", step, [], WEIGHTS, steps=10**9, own=True).mode == "eager"
+    assert "hesse check" in choose("auto", step, [], WEIGHTS, steps=10**9, own=False).reason
+
+
+def test_trying_leaves_everything_as_it_was() -> None:
+    potential = network("hipnn, matrix")
+    step, given = GradientStep(potential), part(potential, [3, 4, 5])
+    gradient(step, given)
+    before = {name: p.grad.clone() for name, p in potential.named_parameters() if p.grad is not None}
+    state = torch.random.get_rng_state()
+    choose("auto", step, [given], WEIGHTS, steps=20, own=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, p in potential.named_parameters():
+        assert (p.grad is None) == (name not in before)
+        if p.grad is not None:
+            assert torch.equal(p.grad, before[name])
+
+
+def test_what_compiles_to_something_else_is_found_out() -> None:
+    potential = Detached()
+    given = part(potential, [3, 4, 5])
+    step = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert disagreement(step, [given], WEIGHTS) > 0.3 > tolerance(torch.float64)
+        with pytest.raises(
+            CompilationError, match=r"compile: always, but compiled gradients differ .* Use compile: auto"
+        ):
+            choose("always", GradientStep(potential), [given], WEIGHTS, steps=10, own=False)
+
+
+def test_full_hessians_and_random_numbers_are_refused() -> None:
+    potential = network("hipnn, matrix")
+    with pytest.raises(CompilationError, match="full Hessians and stress are not compiled"):
+        choose("always", GradientStep(potential), [], {**WEIGHTS, "hessian": 1.0}, steps=10, own=True)
+    potential.noise = nn.Dropout(0.1)
+    with pytest.raises(CompilationError, match=r"it draws random numbers \(Dropout\)"):
+        CompiledGradient(potential)
+
+
+def test_single_structures_go_the_eager_way() -> None:
+    """Their sizes of one would be another compilation."""
+    potential = network("hipnn, matrix")
+    compiled = CompiledGradient(potential, backend="aot_eager")
+    compiled._function = None  # type: ignore[assignment]  # must not be called
+    given = part(potential, [5])
+    assert gradient(GradientStep(potential, compiled), given)[0] == gradient(GradientStep(potential), given)[0]
+
+
+def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
+    potential = network("hipnn, matrix")
+    compiled = CompiledGradient(potential, backend="aot_eager")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler here\nand more")
+
+    compiled._function = broken  # type: ignore[assignment]
+    given, told = part(potential, [3, 4, 5]), []
+    step = GradientStep(potential, compiled, given_up=told.append)
+    assert gradient(step, given)[0] == gradient(GradientStep(potential), given)[0]
+    assert told == ["RuntimeError: no compiler here"]
+    assert step.compiled is None
+    with pytest.raises(CompilationError, match="no compiler here"):
+        gradient(GradientStep(potential, compiled), given)
+
+
+# --- in a run --------------------------------------------------------------------------------------------------------
+
+
+class Traced(CompiledGradient):
+    """Without code being made."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__(potential, backend="aot_eager")
+
+
+def notes(folder: Path) -> list[str]:
+    return [row["text"] for row in record(folder) if row["kind"] == "note"]
+
+
+@pytest.mark.filterwarnings("ignore::Warning:torch")
+def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hesse.training import compiling
+
+    monkeypatch.setattr(compiling, "CompiledGradient", Traced)
+    monkeypatch.setattr(loop, "CompiledGradient", Traced)
+    data: Dataset = training_data()
+    settings = config(compile="always", steps=8, checkpoint_every=4)
+    whole = train(data, validation_data(), settings, output=tmp_path / "whole", quiet=True)
+    assert notes(tmp_path / "whole")[0].startswith("compiled: ")
+    plain = train(data, validation_data(), config(steps=8), output=tmp_path / "plain", quiet=True)
+    assert whole.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
+
+    original = _Run._step
+
+    def stopped(self: _Run) -> Any:
+        if self.progress.step == 4:
+            raise KeyboardInterrupt
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, validation_data(), settings, output=tmp_path / "halves", quiet=True)
+    other = config(compile="auto", steps=8, checkpoint_every=4)  # what was settled stays so
+    again = train(data, validation_data(), other, output=tmp_path / "halves", quiet=True)
+    assert again.scores == whole.scores
+
+
+@pytest.mark.filterwarnings("ignore::Warning:torch")
+def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hesse.training import compiling
+
+    monkeypatch.setattr(compiling, "CompiledGradient", Traced)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
+    real, count = loop.disagreement, [0]
+
+    def apart(*arguments: Any) -> float:
+        count[0] += 1
+        return 0.5 if count[0] == 2 else real(*arguments)
+
+    monkeypatch.setattr(loop, "disagreement", apart)
+    settings = config(compile="always", steps=6)
+    with pytest.warns(RuntimeWarning, match="step 3: from here on eager: compiled gradients differ"):
+        done = train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
+    assert count[0] == 2
+    assert "from here on eager" in notes(tmp_path / "a")[1]
+    plain = train(training_data(), validation_data(), config(steps=6), output=tmp_path / "b", quiet=True)
+    assert done.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
+
+
+def test_counts_are_summed_over_parts() -> None:
+    potential = network("hipnn, matrix")
+    parts = [part(potential, [3, 4, 5]), part(potential, [4, 3], 1)]
+    counts = counts_of(parts, WEIGHTS)
+    assert {name: int(count) for name, count in counts.items()} == {"energy": 5, "forces": 3, "hvp": 5}
