@@ -15,7 +15,7 @@ from hesse.errors import EngineError, LabelShapeError, RequestError
 from hesse.harmonic import internal_basis, normal_modes
 from hesse.models import Hipnn, HipnnConfig
 from hesse.pes import minimise, saddle
-from hesse.structures import Structure, collate
+from hesse.structures import Structure, collate, to_ase
 
 MORSE = oracles.Morse(depth=2.0, width=1.6, r0=1.3, cutoff=6.0)
 
@@ -223,6 +223,8 @@ def test_wrong_subjects() -> None:
     five = oracles.molecule(5, 0)
     with pytest.raises(RequestError, match="a potential, an engine, or a function"):
         lowest_modes("gfn2", five)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="from_ase"):
+        lowest_modes(MORSE, to_ase(five))  # type: ignore[arg-type]
     with pytest.raises(LabelShapeError, match="products of shape"):
         lowest_modes(lambda v: v[0], five)
     with pytest.raises(EngineError, match="finite"):

@@ -18,7 +18,7 @@ from hesse.errors import (
     UnknownElementError,
 )
 from hesse.models import Hipnn, HipnnConfig
-from hesse.structures import Request, Structure, collate
+from hesse.structures import Request, Structure, collate, to_ase
 
 SMALL = HipnnConfig(features=8, sensitivities=5, blocks=1, onsite_layers=1, cutoff=4.5, longest=4.0)
 
@@ -123,6 +123,9 @@ def test_wrong_questions() -> None:
     potential, structures = network(), mixed()
     with pytest.raises(RequestError, match="no structures"):
         evaluate_many(potential, [], Request())
+    for wrong in (structures[0], [to_ase(structures[0])]):
+        with pytest.raises(RequestError, match="from_ase"):
+            evaluate_many(potential, wrong, Request())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="memory_mib"):
         evaluate_many(potential, structures, Request(), memory_mib=0.0)
     with pytest.raises(LabelShapeError, match="end to end"):

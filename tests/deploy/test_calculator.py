@@ -151,10 +151,10 @@ def test_from_a_file_in_either_type(potential: Hipnn, tmp_path: Path) -> None:
     exact = expected(potential, atoms, forces=True).forces.numpy()
     for path, dtype, tolerance in (
         (tmp_path / "model.hesse", None, 1e-12),
-        (str(tmp_path / "model.hesse"), torch.float32, 1e-4),
+        (str(tmp_path / "model.hesse"), "float32", 1e-4),
     ):
         atoms.calc = HesseCalculator.from_file(path, dtype=dtype)
-        assert atoms.calc.dtype == dtype or dtype is None
+        assert atoms.calc.dtype == (torch.float64 if dtype is None else torch.float32)
         forces = atoms.get_forces()
         assert forces.dtype == np.float64
         np.testing.assert_allclose(forces, exact, atol=tolerance)
@@ -288,6 +288,8 @@ def test_what_is_no_potential(potential: Hipnn, tmp_path: Path) -> None:
         HesseCalculator.from_file(tmp_path / "model.hesse")
     with pytest.raises(RequestError, match="float64"):
         HesseCalculator(potential, dtype=torch.float16)
+    with pytest.raises(RequestError, match="float64"):
+        HesseCalculator.from_file("model.hesse", dtype="single")
     with pytest.raises(ConfigError, match="device"):
         HesseCalculator(potential, device="gpu")
     with pytest.raises(ConfigError, match="skin"):
@@ -303,7 +305,14 @@ def test_what_no_potential_can_answer(potential: Hipnn) -> None:
     with pytest.raises(RequestError, match="no atoms"):
         HesseCalculator(potential).get_hessian()
     atoms = to_ase(oracles.molecule(5, 0))
-    for wrong in (np.ones(15), np.ones((4, 3)), np.ones((0, 5, 3)), np.ones((1, 1, 5, 3)), np.full((5, 3), np.nan)):
+    for wrong in (
+        np.ones(15),
+        np.ones((4, 3)),
+        np.ones((0, 5, 3)),
+        np.ones((1, 1, 5, 3)),
+        np.full((5, 3), np.nan),
+        "x",
+    ):
         with pytest.raises(LabelShapeError, match="directions"):
             calculator.hvp(atoms, wrong)
 

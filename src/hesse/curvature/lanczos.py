@@ -131,6 +131,8 @@ def lowest_modes(
         LabelShapeError: directions or products of a wrong shape.
         EngineError: no convergence, or products that are not finite numbers.
     """
+    if not isinstance(structure, Structure):
+        raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}; of ASE atoms: hesse.from_ase")
     n = len(structure)
     weights, used = _weights(structure, masses)
     if not (np.isfinite(tolerance) and tolerance > 0):
@@ -138,7 +140,7 @@ def lowest_modes(
     if max_products is not None and max_products < 1:
         raise RequestError(f"max_products must be at least 1, got {max_products}")
     rigid = rigid_basis(structure, np.ones(n) if used is None else used).reshape(-1, 3 * n).T
-    if not 1 <= count <= 3 * n - rigid.shape[1]:
+    if not isinstance(count, int) or not 1 <= count <= 3 * n - rigid.shape[1]:
         raise RequestError(
             f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, {count} were asked'
         )

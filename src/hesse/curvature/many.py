@@ -61,6 +61,8 @@ def evaluate_many(
         LabelShapeError: probes of another shape.
         EngineError: an answer that is not a finite number; the message names the structures.
     """
+    if isinstance(structures, Structure) or not all(isinstance(s, Structure) for s in structures):
+        raise RequestError("expected a list of hesse.Structure; hesse.from_ase makes them of ASE atoms")
     if not structures:
         raise RequestError("no structures were given")
     if memory_mib is not None and not memory_mib > 0:

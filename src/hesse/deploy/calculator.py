@@ -40,8 +40,8 @@ class HesseCalculator(Calculator):
 
     Args:
         potential: any `hesse.Potential`. It is switched to evaluation mode; several calculators may share one.
-        dtype: `torch.float64` for curvature, phonons, tight relaxations; `torch.float32` is faster and enough for
-            dynamics. By default the potential's own. For another type or device the calculator works on a copy.
+        dtype: "float64" (or `torch.float64`) for curvature, phonons, tight relaxations; "float32" is faster and enough
+            for dynamics. By default the potential's own. For another type or device the calculator works on a copy.
         device: "cpu", "cuda", ...; by default the potential's own.
         skin: Å. Neighbours are searched this far beyond the cutoff, and again when an atom may have crossed half of it;
             results do not depend on it. 0 searches at every step.
@@ -58,7 +58,7 @@ class HesseCalculator(Calculator):
         self,
         potential: Potential,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
     ) -> None:
@@ -68,10 +68,8 @@ class HesseCalculator(Calculator):
                 f"expected a hesse.Potential, got a {type(potential).__name__}. Files are read by "
                 'HesseCalculator.from_file("model.hesse").'
             )
-        if dtype not in (None, torch.float32, torch.float64):
-            raise RequestError(f"expected torch.float32 or torch.float64, got {dtype}")
         own = home_of(potential)
-        wanted = (dtype or own[0], own[1] if device is None else require_device(str(device)))
+        wanted = (_checked_type(dtype) or own[0], own[1] if device is None else require_device(str(device)))
         if wanted != own:
             potential = copy.deepcopy(potential).to(dtype=wanted[0], device=wanted[1])
         self.potential = potential.eval()
@@ -87,7 +85,7 @@ class HesseCalculator(Calculator):
         cls,
         path: str | Path,
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         skin: float = DEFAULT_SKIN,
     ) -> HesseCalculator:
@@ -97,8 +95,8 @@ class HesseCalculator(Calculator):
         Raises:
             FileFormatError: no model file; and all that `make_potential` raises.
         """
-        known = require_device(str(device))
-        return cls(make_potential(str(path), dtype=dtype, device=known), dtype=dtype, skin=skin)
+        wanted = _checked_type(dtype)
+        return cls(make_potential(str(path), dtype=wanted, device=require_device(str(device))), skin=skin)
 
     def calculate(
         self,
@@ -171,7 +169,10 @@ class HesseCalculator(Calculator):
             LabelShapeError: directions of another shape, or not finite.
         """
         here = self._settled(atoms)
-        given = np.asarray(directions, dtype=np.float64)
+        try:
+            given = np.asarray(directions, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise LabelShapeError(f"expected directions as arrays of numbers: {error}") from error
         shape = (len(here), 3)
         if given.shape[-2:] != shape or given.ndim not in (2, 3) or not given.size or not np.isfinite(given).all():
             raise LabelShapeError(f"expected finite directions of shape {shape} or (K, *{shape}), got {given.shape}")
@@ -220,3 +221,12 @@ class HesseCalculator(Calculator):
                 f"the potential's answer is not a finite number for {self.atoms.get_chemical_formula()}. Check the "
                 "geometry, and the potential (`hesse check`)."
             )
+
+
+def _checked_type(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Raises RequestError for what is neither float32 nor float64, nor None."""
+    known = {"float32": torch.float32, "float64": torch.float64, None: None}
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    if name not in known:
+        raise RequestError(f'expected dtype "float32" or "float64", got {dtype!r}')
+    return known[name]

@@ -41,8 +41,8 @@ class VerletList:
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
-        if not (np.isfinite(skin) and skin >= 0):
-            raise ConfigError(f"the skin must be a finite number of Å, not below zero, got {skin}")
+        if not isinstance(skin, int | float) or not (np.isfinite(skin) and skin >= 0):
+            raise ConfigError(f"the skin must be a finite number of Å, not below zero, got {skin!r}")
         self.cutoff, self.skin = float(cutoff), float(skin)
         self.builds = self.batches = 0
         self._start: _Start | None = None
