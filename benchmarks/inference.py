@@ -248,9 +248,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="molecules for products (a quarter of them for Hessians)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tolerance", type=float, default=1e-3, help="of the residual, eV/Å²")
-    parser.add_argument(
-        "--largest", type=int, default=3000, help="atoms of the largest system whose mode is looked for"
-    )
+    parser.add_argument("--largest", type=int, default=3000, help="atoms of the largest piece of copper")
+    parser.add_argument("--alkanes", type=int, nargs="*", default=[4, 8, 14], help="carbon atoms (needs hesse[xtb])")
     parser.add_argument("--steps", type=int, default=50, help="of dynamics")
     options = parser.parse_args()
     torch.set_num_threads(1)
