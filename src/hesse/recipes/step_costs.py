@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hesse.devices import keep_freed_memory, require_device
-from hesse.errors import ConfigError, require_choice
+from hesse.errors import CompilationError, ConfigError, require_choice
 from hesse.progress import track
 from hesse.recipes.step_subjects import SCHEMES, StepSubject, Task
 from hesse.recipes.timing import Timing, Work, peak_mib, rounds_within, take_turns, timed
@@ -200,11 +200,15 @@ class _Measurement:
         schemes = [scheme for scheme in plan.schemes if scheme in subject.schemes]
         task = Task(light, "ef", mode, getattr(torch, self.dtype), torch.device(plan.device))
         # How much one more direction takes tells how many Hessian columns fit into memory.
-        needed = [*schemes, *(("ef", "ef_hvp") if "ef_h" in schemes else ())]
-        for scheme in ("ef", "ef_hvp"):
-            if scheme in needed:
-                self._try(subject, task.of(scheme), keep=scheme in schemes)
-        if "ef_h" in schemes:
+        needed = [*schemes, *(("ef", "ef_hvp") if "ef_h" in schemes and mode == "eager" else ())]
+        try:
+            for scheme in ("ef", "ef_hvp"):
+                if scheme in needed:
+                    self._try(subject, task.of(scheme), keep=scheme in schemes)
+        except CompilationError as error:
+            self.left_out.append(f"{subject.name}, {mode}, {self.dtype}: {error}")
+            return
+        if "ef_h" in schemes and mode == "eager":  # full Hessians are not compiled
             parts = self._parts(subject, mode)
             if parts is not None:
                 heavy = labelled_at_random(self.structures, probes=0, hessian=True)
@@ -213,7 +217,7 @@ class _Measurement:
     def _try(self, subject: StepSubject, task: Task, *, keep: bool) -> None:
         key = (subject.name, task.mode, task.scheme)
         work = subject.work(task)
-        if task.mode == "compiled" or task.scheme != "ef_h":  # those of full Hessians are long
+        if task.scheme != "ef_h":  # those are long
             work()  # what is set up or compiled once and for all
         answers: list[tuple[float, float, Tensor]] = []
         self.peaks[key] = peak_mib(lambda: answers.append(timed(work, task.device)), task.device)
