@@ -415,5 +415,6 @@ def test_a_lost_task_of_srun_ends_the_other(path: Path, rank: int) -> None:
     both[rank].communicate(timeout=240)
     _, errors = both[1 - rank].communicate(timeout=240)
     assert both[1 - rank].returncode == 1
-    assert errors.startswith("LostProcessError: lost another process of this job: it ended, or cannot be reached (")
-    assert "checkpoint.safetensors; the same command continues the run." in errors
+    last = errors.splitlines()[-1]  # PyTorch has complained of the lost connection before
+    assert last.startswith("LostProcessError: lost another process of this job: it ended, or cannot be reached (")
+    assert "checkpoint.safetensors; the same command continues the run." in last
