@@ -9,11 +9,12 @@ from torch import Tensor
 __all__ = ["gradients", "products", "products_in_turn", "several_products"]
 
 IN_TURN_FROM = {"cpu": 600}
-"""Atoms from which several directions are taken one after the other: a vectorised pass saves the overhead of operations,
-but its tensors are as many times as large. A further direction of four, in E-F training steps on one CPU thread, at once
-and in turn (benchmarks/more_probes.py): 16 molecules of 13 atoms, hipnn 1.36 and 1.38, ani 0.58 and 1.04, equivariant
-1.02 and 1.30; 64 molecules, 1.76 and 1.67, 0.98 and 1.07, 1.58 and 1.42. Outside of training, where freed memory goes
-back to the system, 64 molecules at once took up to 1.4 times as long. On other devices always at once."""
+"""Atoms from which several directions are taken one after the other: a vectorised pass saves the overhead of
+operations, but its tensors are as many times as large. A further direction of four, in E-F training steps on one CPU
+thread, at once and in turn (benchmarks/more_probes.py): 16 molecules of 13 atoms, hipnn 1.36 and 1.38, ani 0.58 and
+1.04, equivariant 1.02 and 1.30; 64 molecules, 1.76 and 1.67, 0.98 and 1.07, 1.58 and 1.42. Outside of training, where
+freed memory goes back to the system, 64 molecules at once took up to 1.4 times as long. On other devices always at
+once."""
 
 
 def gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:
