@@ -4,7 +4,7 @@ of a saddle point, for systems whose Hessian nobody wants to compute.
 The method is Davidson's (J. Comput. Phys. 17, 87 (1975)) with blocks, thick restarts (Stathopoulos, Saad, Wu, SIAM J.
 Sci. Comput. 19, 227 (1998)) and full reorthogonalisation: the space spanned so far grows by the residuals of its best
 eigenvectors, divided by a crude model of the Hessian (springs between near atoms). Without the model it is Lanczos'
-method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs three times as many products for a minimum: the soft end
+method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs up to three times as many products for a minimum: the soft end
 of a spectrum is its crowded end.
 """
 
@@ -105,7 +105,7 @@ def lowest_modes(
     quiet: bool = True,
 ) -> LowestModes:
     """The `count` lowest eigenpairs of the Hessian at `structure`, rigid motions projected out (translations; rotations
-    too where nothing is periodic). No Hessian is formed: 2000 atoms need about as many products as 50.
+    too where nothing is periodic). No Hessian is formed, and the number of products grows slowly with that of atoms.
 
     Which eigenvalues are the lowest is found from a random start, as in all such methods: a residual proves that there
     is an eigenvalue, not that none lies below. Ask for one or two more than you need where that matters.

@@ -19,7 +19,7 @@ __all__ = ["HessianProducts"]
 
 class HessianProducts:
     """`v ↦ H v` at a fixed geometry. The graph of the gradient is made once and kept, so that each product is one
-    backward pass: a half to a third of what a product at a new geometry costs.
+    backward pass: about half of what a product at a new geometry costs.
 
     Args:
         potential: any differentiable energy.
