@@ -4,8 +4,8 @@ of a saddle point, for systems whose Hessian nobody wants to compute.
 The method is Davidson's (J. Comput. Phys. 17, 87 (1975)) with blocks, thick restarts (Stathopoulos, Saad, Wu, SIAM J.
 Sci. Comput. 19, 227 (1998)) and full reorthogonalisation: the space spanned so far grows by the residuals of its best
 eigenvectors, divided by a crude model of the Hessian (springs between near atoms). Without the model it is Lanczos'
-method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs up to three times as many products for a minimum: the soft
-end of a spectrum is its crowded end.
+method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs up to three times as many products for a minimum:
+the soft end of a spectrum is its crowded end.
 """
 
 from __future__ import annotations
