@@ -54,7 +54,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "fresh, 4 probes": {"probe": {"source": "fresh", "per_structure": 4}},
 }
 COLOURS = ("#8a9199", "#1c2126", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
-SHOWN = {"hessian": "Hessian, eV/Å²", "forces": "forces, eV/Å", "energy_per_atom": "energy, eV/atom"}
+MARKERS = "osv^DXP*"
+SHOWN = {"hessian": "Hessian, eV/Å²", "forces": "forces, eV/Å", "energy_per_atom": "energy, meV/atom"}
 
 
 def configuration(base: Mapping[str, Any], change: Mapping[str, Any], **rest: Any) -> TrainConfig:
@@ -144,6 +145,7 @@ def gathered(
                         "budget": budget,
                         "steps": runs[0]["steps"],
                         "step_seconds": costs[name],
+                        "of_ef": costs[name] / costs["E-F"] if "E-F" in costs else None,
                         "seeds": len(runs),
                         "dataset": first["dataset"],
                         "property": first["property"],
@@ -156,41 +158,37 @@ def gathered(
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The results at the largest budget as Markdown: one line per setting."""
-    last = max(row["budget"] for row in rows)
-    rows = [row for row in rows if row["budget"] == last]
+    """The results as Markdown: one line per budget and setting, RMSE set by set."""
     sets = list(dict.fromkeys(row["dataset"] for row in rows))
-    reference = next((row["step_seconds"] for row in rows if row["name"] == "E-F"), None)
-    lines = [
-        f"| {last:g} s | ms a step | of E-F | steps | "
-        + " | ".join(f"{SHOWN[p]}: {', '.join(sets)}" for p in SHOWN)
-        + " | seeds |",
-        "|---|---|---|---|" + "---|" * (len(SHOWN) + 1),
-    ]
-    for name in dict.fromkeys(row["name"] for row in rows):
-        mine = [row for row in rows if row["name"] == name]
-        ratio = "" if reference is None else f"{mine[0]['step_seconds'] / reference:.2f}"
-        cells = []
-        for wanted in SHOWN:
-            values = {row["dataset"]: row for row in mine if row["property"] == wanted}
-            cells.append(", ".join(shown(values.get(key)) for key in sets))
-        head = f"{name} | {1e3 * mine[0]['step_seconds']:.0f} | {ratio} | {mine[0]['steps']}"
-        lines.append(f"| {head} | {' | '.join(cells)} | {mine[0]['seeds']} |")
+    heads = ["s", "setting", "ms a step", "of E-F", "steps", *SHOWN.values(), "seeds"]
+    lines = [f"Errors on {', '.join(sets)}.", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for budget in sorted({row["budget"] for row in rows}):
+        for name in dict.fromkeys(row["name"] for row in rows if row["budget"] == budget):
+            mine = [row for row in rows if (row["budget"], row["name"]) == (budget, name)]
+            ratio = "" if mine[0]["of_ef"] is None else f"{mine[0]['of_ef']:.2f}"
+            cells = [f"{budget:g}", name, f"{1e3 * mine[0]['step_seconds']:.0f}", ratio, str(mine[0]["steps"])]
+            for wanted in SHOWN:
+                values = {row["dataset"]: row for row in mine if row["property"] == wanted}
+                cells.append(", ".join(shown(values.get(key)) for key in sets))
+            lines.append(f"| {' | '.join(cells)} | {mine[0]['seeds']} |")
     return "\n".join(lines)
 
 
 def shown(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    return f"{row['rmse']:.3g}" + ("" if math.isnan(row["spread"]) else f" ± {row['spread']:.1g}")
+    scale = 1e3 if row["property"] == "energy_per_atom" else 1.0
+    return f"{scale * row['rmse']:.3g}" + ("" if math.isnan(row["spread"]) else f" ± {scale * row['spread']:.1g}")
 
 
 def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Hessian and force errors against the budget, a panel for each set and property."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     sets = list(dict.fromkeys(row["dataset"] for row in rows))
     names = list(dict.fromkeys(row["name"] for row in rows))
+    budgets = sorted({row["budget"] for row in rows})
     kinds = ("hessian", "forces")
     with style():
         canvas = Figure(figsize=(2.9 * len(sets) + 1.5, 2.8 * len(kinds)), layout="constrained")
@@ -198,17 +196,19 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for (i, kind), (j, dataset) in ((a, b) for a in enumerate(kinds) for b in enumerate(sets)):
             axes = panels[i][j]
             here = [row for row in rows if row["property"] == kind and row["dataset"] == dataset]
-            for name, colour in zip(names, COLOURS * 3, strict=False):
+            for name, colour, marker in zip(names, COLOURS * 3, MARKERS * 3, strict=False):
                 mine = sorted((row for row in here if row["name"] == name), key=lambda row: row["budget"])
                 x, y = [row["budget"] for row in mine], [row["rmse"] for row in mine]
-                axes.plot(x, y, "o-", color=colour, markersize=4, label=name if not i + j else None)
+                axes.plot(x, y, f"{marker}-", color=colour, markersize=5, alpha=0.85, label=name if not i + j else None)
                 for row in mine:
                     if not math.isnan(row["spread"]):
                         ends = [max(row["rmse"] - row["spread"], 1e-12), row["rmse"] + row["spread"]]
                         axes.plot([row["budget"]] * 2, ends, color=colour, linewidth=0.8)
             axes.set_xscale("log")
             axes.set_yscale("log")
-            log_axis(axes.xaxis, min(row["budget"] for row in here), max(row["budget"] for row in here))
+            axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.margins(x=0.12)
             log_axis(axes.yaxis, min(row["rmse"] for row in here), max(row["rmse"] for row in here))
             axes.set_title(f"{SHOWN[kind].split(',')[0]}, {dataset}")
             if i == len(kinds) - 1:

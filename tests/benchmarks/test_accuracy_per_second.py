@@ -56,7 +56,7 @@ def test_settings_get_the_steps_that_fit_and_the_script_goes_on(
     ]
     assert row["rmse"] == pytest.approx(sum(values) / 2)
     assert row["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-    assert "| every 2 | 20 | 2.00 | 3 |" in table
+    assert "| 0.06 | every 2 | 20 | 2.00 | 3 |" in table
     assert f"{row['rmse']:.3g} ± " in table
     assert (tmp_path / "accuracy-per-second.png").read_bytes().startswith(b"\x89PNG")
 
