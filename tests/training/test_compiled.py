@@ -27,7 +27,7 @@ from hesse.models import (
 )
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels
-from hesse.training import loop, train
+from hesse.training import compiling, loop, train
 from hesse.training.compiled import CompiledGradient
 from hesse.training.compiling import choose, disagreement, tolerance
 from hesse.training.loop import _Run
@@ -44,7 +44,7 @@ WEIGHTS = {
     "atomic_energies": 0.0,
     "penalty": 0.0,
 }
-SMALL: dict[str, Any] = {"features": 6, "sensitivities": 5, "onsite_layers": 1}
+SMALL: dict[str, Any] = {"features": 6, "sensitivities": 5, "onsite_layers": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +58,8 @@ def network(kind: str) -> Potential:
     torch.manual_seed(0)
     made: dict[str, Any] = {
         "hipnn, blocks": lambda: Hipnn(HipnnConfig(l_max=1, **(SMALL | {"features": 20})), ELEMENTS),
-        "hipnn, matrix": lambda: Hipnn(HipnnConfig(l_max=0, **SMALL), ELEMENTS),
-        "ani": lambda: Ani(AniConfig(hidden=(8, 6)), ELEMENTS),
+        "hipnn, matrix": lambda: Hipnn(HipnnConfig(l_max=0, **SMALL, blocks=1), ELEMENTS),
+        "ani": lambda: Ani(AniConfig(hidden=(8,)), ELEMENTS),
         "equivariant": lambda: Equivariant(EquivariantConfig(features=6, channels=3, radial=4), ELEMENTS),
         "sum": lambda: SumPotential(
             [Zbl(ZblConfig(), ELEMENTS), Hipnn(HipnnConfig(l_max=1, **SMALL, blocks=1), ELEMENTS)]
@@ -85,7 +85,10 @@ def gradient(step: GradientStep, given: Part, weights: dict[str, float] = WEIGHT
     return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
 
 
-@pytest.mark.parametrize("kind", ["hipnn, blocks", "hipnn, matrix", "ani", "equivariant", "sum"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("hipnn, blocks", "equivariant")]
+
+
+@pytest.mark.parametrize("kind", ["ani", "sum", *SLOW])
 def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
     """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace."""
     potential = network(kind)
@@ -103,11 +106,11 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
 
 
 def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
-    """Through the compiler proper, with several probes; sizes 2 to 7 by one compilation."""
+    """Through the compiler proper; sizes 2 to 7 by one compilation."""
     potential = network("hipnn, matrix")
     eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
     for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
-        given = part(potential, sizes, seed, probes=2)
+        given = part(potential, sizes, seed)
         loss, slopes = gradient(step, given)
         wanted_loss, wanted = gradient(eager, given)
         assert loss == pytest.approx(wanted_loss, rel=1e-11)
@@ -164,6 +167,13 @@ class Detached(Potential):
         return (wrong * self.scale * batch.pair_vectors().square().sum(-1) * batch.neighbour_mask).sum(-1)
 
 
+class Traced(CompiledGradient):
+    """Without code being made."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__(potential, backend="aot_eager")
+
+
 def test_a_short_run_stays_eager_and_says_why() -> None:
     potential = network("hipnn, matrix")
     step = GradientStep(potential)
@@ -188,7 +198,8 @@ def test_trying_leaves_everything_as_it_was() -> None:
             assert torch.equal(p.grad, before[name])
 
 
-def test_what_compiles_to_something_else_is_found_out() -> None:
+def test_what_compiles_to_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "CompiledGradient", Traced)
     potential = Detached()
     given = part(potential, [3, 4, 5])
     step = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
@@ -239,21 +250,12 @@ def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 
-class Traced(CompiledGradient):
-    """Without code being made."""
-
-    def __init__(self, potential: Potential) -> None:
-        super().__init__(potential, backend="aot_eager")
-
-
 def notes(folder: Path) -> list[str]:
     return [row["text"] for row in record(folder) if row["kind"] == "note"]
 
 
 @pytest.mark.filterwarnings("ignore::Warning:torch")
 def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hesse.training import compiling
-
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
     monkeypatch.setattr(loop, "CompiledGradient", Traced)
     data: Dataset = training_data()
@@ -283,8 +285,6 @@ def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.
 def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hesse.training import compiling
-
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
     monkeypatch.setattr(loop, "CHECK_EVERY", 2)
     real, count = loop.disagreement, [0]

@@ -69,7 +69,8 @@ def check_compile(subject: Subject) -> Finding:
     # As many structures in both, and no ids: the compiler takes these for constants, and would begin anew.
     count = max(1, len(subject.molecules) - 1)
     parts = (subject.molecules[:count], subject.molecules[-count:])
-    batches = [replace(subject.batch(structures), ids=()) for structures in parts]
+    # Its tables are found before, as in training.
+    batches = [replace(subject.potential.prepare(subject.batch(structures)), ids=()) for structures in parts]
     torch._dynamo.reset()
     compiled = torch.compile(_curvature, dynamic=True, fullgraph=True)  # nothing may fall back to eager unseen
     errors, started = [], time.monotonic()
