@@ -142,6 +142,26 @@ def test_hessians_beyond_the_memory_are_taken_in_parts_or_left_out():
     assert "E-F-H step on 6 atoms would need about" in none.left_out[0]
 
 
+def test_a_step_that_cannot_be_compiled_is_told():
+    structures = molecules_between(3, 3, 1)
+    plan = StepPlan(schemes=("ef", "ef_hvp"), modes=("eager", "compiled"), repeats=1)
+    found = measure_step_costs([OwnSubject("tiny", tiny(structures))], structures, plan, quiet=True)
+    assert {r.mode for r in found.rows} == {"eager"}
+    assert found.left_out[0].startswith("tiny, compiled, float32: ")
+
+
+@pytest.mark.slow
+def test_compiled_steps_have_the_same_loss():
+    structures = molecules_between(3, 6, 6)
+    plan = StepPlan(modes=("eager", "compiled"), dtypes=("float64",), repeats=1)
+    rows = measure_step_costs([OwnSubject("tiny", tiny(structures))], structures, plan, quiet=True).rows
+    assert [(r.mode, r.scheme) for r in rows] == [
+        ("eager", "ef"), ("eager", "ef_hvp"), ("eager", "ef_h"), ("compiled", "ef"), ("compiled", "ef_hvp")
+    ]  # fmt: skip
+    for eager, compiled in zip(rows[:2], rows[3:], strict=True):
+        assert compiled.loss == pytest.approx(eager.loss, rel=1e-10)
+
+
 def test_bad_requests():
     structures = molecules_between(3, 3, 1)
     for options, words in (
