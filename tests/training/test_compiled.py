@@ -27,7 +27,7 @@ from hesse.models import (
 )
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels
-from hesse.training import compiling, loop, train
+from hesse.training import compiling, train
 from hesse.training.compiled import CompiledGradient
 from hesse.training.compiling import choose, disagreement, tolerance
 from hesse.training.loop import _Run
@@ -257,7 +257,6 @@ def notes(folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore::Warning:torch")
 def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
-    monkeypatch.setattr(loop, "CompiledGradient", Traced)
     data: Dataset = training_data()
     settings = config(compile="always", steps=8, checkpoint_every=4)
     whole = train(data, validation_data(), settings, output=tmp_path / "whole", quiet=True)
@@ -286,18 +285,18 @@ def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
-    monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    real, count = loop.disagreement, [0]
+    monkeypatch.setattr(compiling, "CHECK_EVERY", 2)
+    real, count = compiling.disagreement, [0]
 
     def apart(*arguments: Any) -> float:
         count[0] += 1
-        return 0.5 if count[0] == 2 else real(*arguments)
+        return 0.5 if count[0] == 3 else real(*arguments)
 
-    monkeypatch.setattr(loop, "disagreement", apart)
+    monkeypatch.setattr(compiling, "disagreement", apart)
     settings = config(compile="always", steps=6)
     with pytest.warns(RuntimeWarning, match="step 3: from here on eager: compiled gradients differ"):
         done = train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
-    assert count[0] == 2
+    assert count[0] == 3  # before the first step, at it, and two steps on
     assert "from here on eager" in notes(tmp_path / "a")[1]
     plain = train(training_data(), validation_data(), config(steps=6), output=tmp_path / "b", quiet=True)
     assert done.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,10 +19,14 @@ import torch
 from torch import Tensor
 
 from hesse.errors import CompilationError
+from hesse.training.checkpoint import Progress
 from hesse.training.compiled import CompiledGradient
+from hesse.training.config import TrainConfig
+from hesse.training.processes import Processes
+from hesse.training.start import is_own
 from hesse.training.step import GradientStep, Part
 
-__all__ = ["CHECK_EVERY", "Choice", "choose", "disagreement", "tolerance"]
+__all__ = ["CHECK_EVERY", "Choice", "StepMode", "choose", "disagreement", "tolerance"]
 
 CHECK_EVERY = 1000
 """Steps between comparisons of compiled with eager gradients: a cost of some tenths of a percent."""
@@ -38,6 +43,79 @@ class Choice:
 
     mode: Literal["eager", "compiled"]
     reason: str
+
+
+class StepMode:
+    """How the steps of one run are done.
+
+    Args:
+        gradient: the step; eager so far.
+        progress: of the run, which keeps what was settled.
+        processes: who trains together; the first of them decides.
+    """
+
+    def __init__(self, gradient: GradientStep, progress: Progress, processes: Processes) -> None:
+        self.gradient, self.progress, self.processes = gradient, progress, processes
+        self._news: list[str] = []
+        gradient.given_up = self._give_up
+
+    def settle(self, config: TrainConfig, first_parts: Callable[[], Sequence[Part]]) -> str:
+        """Decide, unless the run has decided before. `first_parts`: a step's structures, to try on. Returns what was
+        decided, and why, in words.
+
+        Raises:
+            CompilationError: see `choose`.
+        """
+        if self.progress.compiled is None:
+            choice = self.processes.of_first(lambda: self._choice(config, first_parts))
+            self._news.append(f"{choice.mode}: {choice.reason}")
+        else:
+            choice = Choice("compiled" if self.progress.compiled else "eager", "as before")
+        if choice.mode == "compiled" and config.compile == "never":
+            choice = Choice("eager", "compile: never")
+        self.progress.compiled = choice.mode == "compiled"
+        if self.progress.compiled and self.gradient.compiled is None:
+            self.gradient.compiled = CompiledGradient(self.gradient.potential)
+        return f"{choice.mode}: {choice.reason}"
+
+    def _choice(self, config: TrainConfig, first_parts: Callable[[], Sequence[Part]]) -> Choice:
+        own = is_own(self.gradient.potential)
+        on_trial = config.compile == "always" or (config.compile == "auto" and own)
+        return choose(
+            config.compile,
+            self.gradient,
+            first_parts() if on_trial else [],
+            config.weights.model_dump(),
+            steps=config.steps - self.progress.step,
+            own=own,
+        )
+
+    def compare(self, parts: Sequence[Part], weights: Mapping[str, float]) -> None:
+        """Every so often: does what is compiled still agree with what is not?"""
+        if self.gradient.compiled is None or not parts or self.progress.step % CHECK_EVERY:
+            return
+        apart = disagreement(self.gradient, parts, weights)
+        limit = tolerance(next(self.gradient.potential.parameters()).dtype)
+        if not apart <= limit:
+            self.gradient.compiled = None
+            self._give_up(f"compiled gradients differ from eager ones by {apart:.1e}, more than {limit:.0e}")
+
+    def agree(self) -> None:
+        """Where one process went on eagerly, all do from here on."""
+        if self.processes.largest(int(not self.progress.compiled)):
+            self.progress.compiled, self.gradient.compiled = False, None
+
+    def news(self) -> list[str]:
+        """What there is to tell since the last time."""
+        news, self._news = self._news, []
+        return news
+
+    def _give_up(self, reason: str) -> None:
+        """Say so where it cannot be missed."""
+        self.progress.compiled = False
+        said = f"step {self.progress.step + 1}: from here on eager: {reason}"
+        self._news.append(said)
+        warnings.warn(said, RuntimeWarning, stacklevel=2)
 
 
 def tolerance(dtype: torch.dtype) -> float:

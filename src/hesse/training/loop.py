@@ -10,7 +10,6 @@ import copy
 import math
 import signal
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,8 +32,7 @@ from hesse.files import exclusive
 from hesse.potential import Potential
 from hesse.progress import track
 from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from hesse.training.compiled import CompiledGradient
-from hesse.training.compiling import CHECK_EVERY, Choice, choose, disagreement, tolerance
+from hesse.training.compiling import StepMode
 from hesse.training.config import TrainConfig
 from hesse.training.feed import Feed
 from hesse.training.log import NoLog, RunLog
@@ -46,7 +44,6 @@ from hesse.training.signals import caught_signals
 from hesse.training.start import (
     given_potential,
     identity_of,
-    is_own,
     read_best,
     starting_potential,
     write_potential,
@@ -183,7 +180,7 @@ class _Run:
         processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
         self.feed = Feed(training, here, self.model.cutoff)
         self.sizes = training.n_atoms.tolist()
-        self.gradient = GradientStep(self.model, given_up=self._no_longer_compiled)
+        self.gradient = GradientStep(self.model)
         self.shared = SharedStep(self.gradient, processes)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
@@ -199,7 +196,7 @@ class _Run:
             )
         processes.require_same(self.progress.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: Scores | None = None
-        self.given_up: list[str] = []
+        self.mode = StepMode(self.gradient, self.progress, processes)
 
     def _can_go_on(self, *, restart: bool) -> bool:
         """Clear away what is left over from before; whether there is a state to go on from."""
@@ -227,11 +224,11 @@ class _Run:
                 track("training", config.steps, quiet=quiet or not first, done=progress.step) as advance,
             ):
                 if not finished:
-                    advance(0, self._settle_mode(log))
+                    advance(0, self.mode.settle(config, self._first_parts))
                 while not finished:
+                    for text in self.mode.news():
+                        log.note(progress.step, text)
                     row = self._step()
-                    if self.given_up:
-                        log.note(progress.step, self.given_up.pop())
                     progress.seconds = before + time.monotonic() - started
                     log.write("train", progress.step, **row, seconds=progress.seconds)
                     last = progress.step >= config.steps
@@ -256,47 +253,10 @@ class _Run:
             log.close()
         return self._result()
 
-    def _settle_mode(self, log: RunLog | NoLog) -> str:
-        """Whether steps are compiled: decided once in a run, by its first process. Returns the reason."""
-        config, progress = self.config, self.progress
-        if progress.compiled is not None:
-            reason = "compiled, as before" if progress.compiled else ""
-            choice = Choice("compiled" if progress.compiled else "eager", reason)
-        else:
-            choice = self.processes.of_first(self._choice)
-            log.note(progress.step, f"{choice.mode}: {choice.reason}")
-        progress.compiled = choice.mode == "compiled"
-        if progress.compiled and config.compile != "never" and self.gradient.compiled is None:
-            self.gradient.compiled = CompiledGradient(self.model)
-        return f"{choice.mode}: {choice.reason}" if choice.reason else ""
-
-    def _choice(self) -> Choice:
-        config, progress = self.config, self.progress
-        order = self.feed.epoch(progress.epoch)
-        indices = order[min(progress.batch, len(order) - 1)]
-        weights = config.weights.model_dump()
-        own, left = is_own(self.model), config.steps - progress.step
-        if config.compile == "never" or not own:
-            return choose(config.compile, self.gradient, [], weights, steps=left, own=own)
-        return choose(
-            config.compile, self.gradient, self.feed.fetch(indices, progress.step), weights, steps=left, own=own
-        )
-
-    def _no_longer_compiled(self, reason: str) -> None:
-        """Compiled code failed, or disagrees with eager code: say so where it cannot be missed."""
-        self.progress.compiled = False
-        said = f"step {self.progress.step + 1}: from here on eager: {reason}"
-        self.given_up.append(said)
-        warnings.warn(said, RuntimeWarning, stacklevel=2)
-
-    def _compare(self, parts: Sequence[Part], weights: Mapping[str, float]) -> None:
-        """Every so often: does what is compiled still agree with what is not?"""
-        if self.gradient.compiled is None or not parts or self.progress.step % CHECK_EVERY:
-            return
-        apart, limit = disagreement(self.gradient, parts, weights), tolerance(self.dtype)
-        if not apart <= limit:
-            self.gradient.compiled = None
-            self._no_longer_compiled(f"compiled gradients differ from eager ones by {apart:.1e}, more than {limit:.0e}")
+    def _first_parts(self) -> list[Part]:
+        """The next step's structures, to try on."""
+        order = self.feed.epoch(self.progress.epoch)
+        return self.feed.fetch(order[min(self.progress.batch, len(order) - 1)], self.progress.step)
 
     def _step(self) -> dict[str, float]:
         """One step of the optimiser; returns what goes into the record."""
@@ -318,7 +278,7 @@ class _Run:
             torch.manual_seed(mixed_seed(config.seed, progress.step, *([rank] if rank else [])))
             mine = self.processes.share(indices, self.sizes)
             parts = self.feed.fetch(mine, progress.step, whole=indices) if mine else []
-            self._compare(parts, weights)
+            self.mode.compare(parts, weights)
             total, terms = self.shared(parts, weights)
         limit = config.optimiser.clip or math.inf
         size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -385,6 +345,7 @@ class _Run:
         return plateau and rate < config.schedule.stop_below
 
     def _save(self) -> None:
+        self.mode.agree()
         # Machines that are not alike round differently: this is where all are brought back to one state.
         self.processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
         self.processes.of_first(
