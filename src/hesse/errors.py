@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "CompilationError",
     "ConfigError",
     "EngineError",
     "FileFormatError",
@@ -29,6 +30,7 @@ __all__ = [
     "UnknownOptionError",
     "WorkError",
     "WriteError",
+    "first_line",
     "nearest_name",
     "require_choice",
 ]
@@ -116,6 +118,11 @@ class LostProcessError(WorkError):
 
 class InterruptedRunError(WorkError):
     """The user, or the queue, asked the run to stop. Its state is saved; the same command continues it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else's code says, or its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str:

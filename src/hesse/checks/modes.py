@@ -17,6 +17,7 @@ from torch import Tensor
 from hesse.checks.result import Finding, judged, note
 from hesse.checks.subject import Subject, directions, relative_error
 from hesse.curvature import evaluate
+from hesse.errors import first_line
 from hesse.structures import Batch, Request
 
 __all__ = ["COMPILE_SECONDS", "check_compile", "check_forward_mode", "check_several_probes"]
@@ -55,7 +56,7 @@ def check_forward_mode(subject: Subject) -> Finding:
             warnings.simplefilter("ignore")  # PyTorch warns of itself when it first takes a forward derivative
             found = torch.func.jvp(torch.func.grad(energy), (batch.positions,), (probe.to(batch.positions),))[1]
     except Exception as error:  # whatever the operations inside say
-        return note(f"no forward mode ({_first_line(error)})")
+        return note(f"no forward mode ({type(error).__name__}: {first_line(error)[:120]})")
     return judged(
         relative_error(found.detach().cpu().double().numpy(), wanted),
         subject.limit(1e-8, 1e-3),
@@ -89,7 +90,8 @@ def check_compile(subject: Subject) -> Finding:
     except _TooLong:
         return note(f"not compiled within {COMPILE_SECONDS} s: stopped; eager derivatives are unharmed")
     except Exception as error:  # the compiler, or what it was given
-        return note(f"cannot be compiled ({_first_line(error)}); eager derivatives are unharmed")
+        cause = f"{type(error).__name__}: {first_line(error)[:120]}"
+        return note(f"cannot be compiled ({cause}); eager derivatives are unharmed")
     finally:
         torch._dynamo.reset()
     seconds = time.monotonic() - started
@@ -145,8 +147,3 @@ def _hvp(subject: Subject, batch: Batch, probes: Tensor) -> Tensor:
     product = evaluate(subject.potential, batch, Request(probes=probes)).hvp
     assert product is not None
     return product.detach().to("cpu", torch.float64)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:120] if lines else ''}".strip()

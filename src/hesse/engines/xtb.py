@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from hesse.engines.engine import Point, Surface
 from hesse.engines.numerical import Differences, ForceEngine
-from hesse.errors import ConfigError, EngineError, RequestError, require_choice
+from hesse.errors import ConfigError, EngineError, RequestError, first_line, require_choice
 from hesse.optional import require
 from hesse.structures import Structure
 
@@ -110,7 +110,7 @@ class XtbEngine(ForceEngine):
             calculator.set("accuracy", self.accuracy)
             calculator.set("max-iter", self.max_iterations)
         except self._failures as error:
-            raise EngineError(f'structure "{structure.id}": {self.level} cannot start: {_first_line(error)}') from error
+            raise EngineError(f'structure "{structure.id}": {self.level} cannot start: {first_line(error)}') from error
         volume = abs(float(np.linalg.det(structure.cell))) / _BOHR**3 if all(structure.pbc) else None
 
         def point(positions: Float[np.ndarray, "n 3"]) -> Point:
@@ -121,13 +121,8 @@ class XtbEngine(ForceEngine):
                 stress = None if volume is None else result.get("virial") / volume * (_HARTREE / _BOHR**3)
             except self._failures as error:
                 raise EngineError(
-                    f'structure "{structure.id}": {self.level} did not converge or failed: {_first_line(error)}'
+                    f'structure "{structure.id}": {self.level} did not converge or failed: {first_line(error)}'
                 ) from error
             return Point(float(energy) * _HARTREE, gradient * (-_HARTREE / _BOHR), stress)
 
         return point
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

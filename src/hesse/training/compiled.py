@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.curvature.evaluate import admitted
-from hesse.errors import CompilationError
+from hesse.errors import CompilationError, first_line
 from hesse.losses import factors, references_of
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request
@@ -114,7 +114,7 @@ class CompiledGradient:
             with _settings():
                 slopes, terms = self._function(self._energies, trained, question)
         except Exception as error:  # the compiler's, about anything
-            raise CompilationError(_first_line(error)) from error
+            raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
         total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
         plain = {name: value / weights[name] for name, value in terms.items()}
         return total, plain, {name.removeprefix("potential."): slope for name, slope in slopes.items()}
@@ -191,8 +191,3 @@ def _settings() -> Iterator[None]:
     with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=64), torch.no_grad():
         warnings.simplefilter("ignore")  # of the compiler, about itself
         yield
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

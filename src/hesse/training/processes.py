@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hesse.devices import require_device
-from hesse.errors import ConfigError, HesseError, LostProcessError, RequestError
+from hesse.errors import ConfigError, HesseError, LostProcessError, RequestError, first_line
 from hesse.training.place import Place, place_of
 from hesse.workers import end_with
 
@@ -230,7 +230,7 @@ def _meet(here: Place, backend: str) -> dist.Store:
     except RuntimeError as error:
         raise LostProcessError(
             f"process {here.rank} of {here.size} did not meet the others at {here.address}:{here.port} "
-            f"({_first_line(error)}). Were all of them started, and can this machine reach that one?"
+            f"({first_line(error)}). Were all of them started, and can this machine reach that one?"
         ) from error
     return store
 
@@ -253,9 +253,5 @@ def _spoken() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise LostProcessError(
-            f"lost another process of this job: it ended, or cannot be reached ({_first_line(error)})"
+            f"lost another process of this job: it ended, or cannot be reached ({first_line(error)})"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] if str(error).strip() else type(error).__name__
