@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as shapes
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -186,8 +187,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Several networks and several kinds of batches may be compiled in one process; the graph of parameters is inside
-    the function."""
-    with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=64), torch.no_grad():
+    """Several networks and kinds of batches may be compiled in one process; sizes that happen to be equal in the first
+    batch are not so in the next; and the graph of parameters is inside the function."""
+    with (
+        warnings.catch_warnings(),
+        torch._dynamo.config.patch(recompile_limit=64),
+        shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")  # of the compiler, about itself
         yield
