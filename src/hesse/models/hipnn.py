@@ -29,7 +29,9 @@ from hesse.structures import Batch
 __all__ = ["Hipnn", "HipnnConfig"]
 
 FEW_FEATURES = 16
-"""Of the first layer, which sees elements: summing them over neighbours first is then the shorter way."""
+"""So many at most in a first layer, which sees elements: summing them over neighbours first is then shorter."""
+LARGEST_BLOCK = 64
+"""Atoms; a block takes memory by the square of its size."""
 COMPONENTS = {0: 1, 1: 4, 2: 9}
 """Tensor components up to order l: 1 scalar, 3 of a vector, 5 of a traceless symmetric matrix."""
 
@@ -88,26 +90,13 @@ class Sensitivity(nn.Module):
         self.sigma = nn.Parameter(torch.full((n,), config.sharpness * 2.0 * n * config.shortest))
 
     def forward(self, pairs: Pairs, *, last: Literal["neighbour", "sensitivity"]) -> Tensor:
-        """Sensitivities of every pair, times the components of the angular part.
-
-        Returns:
-            `[*atoms, c s, k]` or, where sensitivities come last, `[*atoms, c, k s]`.
-        """
+        """Sensitivities of every pair, `[*atoms, s, k]` or, where sensitivities come last, `[*atoms, k, s]`."""
         inverse, envelope = pairs.inverse_distance, pairs.envelope
         if last == "neighbour":
             bell = self.sigma[:, None] * (inverse[..., None, :] - self.inverse_mu[:, None])
-            sense = torch.exp(-0.5 * bell.square()) * envelope[..., None, :]
-            if pairs.angular is None:
-                return sense
-            tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
-            return torch.cat([sense, tensor], dim=-2)
+            return torch.exp(-0.5 * bell.square()) * envelope[..., None, :]
         bell = self.sigma * (inverse[..., None] - self.inverse_mu)
-        sense = torch.exp(-0.5 * bell.square()) * envelope[..., None]
-        scalar = sense.flatten(-2)[..., None, :]
-        if pairs.angular is None:
-            return scalar
-        tensor = (pairs.angular[..., None] * sense[..., None, :, :]).flatten(-2)
-        return torch.cat([scalar, tensor], dim=-2)
+        return torch.exp(-0.5 * bell.square()) * envelope[..., None]
 
 
 class Interaction(nn.Module):
@@ -143,8 +132,11 @@ class Interaction(nn.Module):
         return result
 
     def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
-        """Sum what neighbours send for every sensitivity, then mix with the weights."""
+        """Sum what neighbours send for every sensitivity and component, then mix with the weights."""
         sense = self.sensitivity(pairs, last="neighbour")
+        if pairs.angular is not None:
+            tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
+            sense = torch.cat([sense, tensor], dim=-2)
         if pairs.neighbours is None:
             sent = features.reshape(*sense.shape[:1], -1, features.shape[1])
             sense = sense.flatten(1, 2)
@@ -155,11 +147,18 @@ class Interaction(nn.Module):
         return mixed.reshape(len(features), self.components, -1)
 
     def _weights_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
-        """Mix what every atom sends with the weights, once, then sum over the others of its molecule."""
-        sense = self.sensitivity(pairs, last="sensitivity").flatten(1, 2)
+        """Mix what every atom sends with the weights, once; then sum over sensitivities, and over the senders with each
+        component of the angular part. Distances are the same both ways: the first of two places is the sender here."""
+        sense = self.sensitivity(pairs, last="sensitivity")
+        structures, longest = sense.shape[:2]
         weight = self.weight.transpose(0, 1).reshape(features.shape[1], -1)
-        sent = (features @ weight).reshape(len(sense), -1, self.features)
-        return torch.bmm(sense, sent).reshape(len(features), self.components, -1)
+        sent = (features @ weight).reshape(structures * longest, -1, self.features)
+        messages = torch.bmm(sense.flatten(0, 1), sent).reshape(structures, longest, longest, -1)
+        sums = [messages.sum(1)]
+        if pairs.angular is not None:
+            for component in pairs.angular.unbind(2):
+                sums.append((component.transpose(1, 2)[..., None] * messages).sum(1))
+        return torch.stack(sums, dim=2).reshape(structures * longest, self.components, -1)
 
 
 class Residual(nn.Module):
@@ -235,11 +234,13 @@ class Hipnn(Potential):
         if batch.shifts is not None or self.config.l_max == 0 or not len(batch):
             return replace(batch, tables=())
         longest = int(batch.n_atoms.max())
-        # Products of features in both orders (a sum over neighbours is differentiated more often than one of weights).
+        # Products in both orders (a sum over neighbours is differentiated more often than one of weights).
         components, width = COMPONENTS[self.config.l_max], self.config.features
-        in_blocks = len(batch) * longest * (2.25 * longest * components + width)
+        each = 1.0 + components / self.config.sensitivities
+        in_blocks = len(batch) * longest * (2.25 * longest * each + width)
         in_matrix = len(batch.numbers) * components * (2.25 * batch.neighbours.shape[1] + width)
-        return replace(batch, tables=blocks_of(batch, longest) if in_blocks < in_matrix else ())
+        quicker = longest <= LARGEST_BLOCK and in_blocks < in_matrix
+        return replace(batch, tables=blocks_of(batch, longest) if quicker else ())
 
     def shift_elements(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""
