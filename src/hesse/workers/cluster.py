@@ -151,6 +151,7 @@ class _Driver:
     def __init__(self, distributed: Any, client: Any, address: str, job: _Job, notify: Callable[[str], None]) -> None:
         self.client, self.address, self.job, self.notify = client, address, job, notify
         self.killed = distributed.KilledWorker
+        self.closed = distributed.comm.CommClosedError
         self.arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self.given: dict[int, tuple[Any, Any]] = {}
         self.condemned: dict[int, Any] = {}
@@ -238,7 +239,8 @@ class _Driver:
         if isinstance(answer, self.killed):
             count = 2 * (answer.allowed_failures + 1)
             return Outcome(index, None, f"{count} workers of the cluster were lost while they held it", 0.0)
-        if isinstance(answer, asyncio.CancelledError | concurrent.futures.CancelledError):
+        # Cancelled, or (where the scheduler ends while a task is sent) a connection that was closed.
+        if isinstance(answer, asyncio.CancelledError | concurrent.futures.CancelledError | self.closed):
             raise self._gone(answer)
         raise WorkError(
             f"the cluster at {self.address} cannot run tasks of Hesse: {type(answer).__name__}: {answer}. Its workers "
