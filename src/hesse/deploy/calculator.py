@@ -175,7 +175,8 @@ class HesseCalculator(Calculator):
             raise LabelShapeError(f"expected directions as arrays of numbers: {error}") from error
         shape = (len(here), 3)
         if given.shape[-2:] != shape or given.ndim not in (2, 3) or not given.size or not np.isfinite(given).all():
-            raise LabelShapeError(f"expected finite directions of shape {shape} or (K, *{shape}), got {given.shape}")
+            wanted = f"{shape} or (K, {shape[0]}, 3)"
+            raise LabelShapeError(f"expected finite directions of shape {wanted}, got {given.shape}")
         if self._curvature is None:
             self._curvature = HessianProducts(self.potential, self._batch(here))
         several = torch.as_tensor(given.reshape(-1, *shape), dtype=self.dtype, device=self.device)
