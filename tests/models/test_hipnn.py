@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -291,3 +292,42 @@ def test_elements_must_be_given_once(elements: tuple[int, ...]) -> None:
 def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         HipnnConfig(**wrong)
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("l_max", [1, 2])
+def test_molecules_in_blocks_are_what_they_are_by_their_neighbours(l_max: int) -> None:
+    """The other order of the sums: energies, forces, products and parameter gradients, with pairs beyond the cutoff."""
+    torch.manual_seed(0)
+    config = HipnnConfig(l_max=l_max, features=20, sensitivities=5, onsite_layers=1, cutoff=3.0, longest=2.8)
+    model = Hipnn(config, (1, 6, 8)).double()
+    batch = collate(molecules([4, 7, 2, 5], elements=(1, 6, 8)), 3.0)
+    in_blocks = model.prepare(batch)
+    assert in_blocks.tables
+    probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
+    found = []
+    for given in (in_blocks, replace(batch, tables=())):
+        answer = evaluate(model, given, Request(forces=True, probes=probes), create_graph=True)
+        loss = answer.energy.square().sum() + answer.forces.square().sum() + answer.hvp.square().sum()
+        slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        values = [answer.energy, answer.forces, answer.hvp, *slopes]
+        found.append([value.detach() for value in values if value is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10 * float(other.abs().max() + 1))
+
+
+def test_blocks_are_taken_where_they_are_shorter() -> None:
+    def in_blocks(structures: list[Structure], **options: Any) -> bool:
+        model = Hipnn(HipnnConfig(**{"l_max": 1, "features": 20, **options}), (1, 6, 8)).double()
+        return bool(model.prepare(collate(structures, 6.5)).tables)
+
+    small = molecules([5, 6, 4], elements=(1, 6, 8))
+    assert in_blocks(small)
+    assert not in_blocks(small, l_max=0)
+    assert not in_blocks(small, features=8)
+    assert not in_blocks(small, blocks=1)
+    line = Structure([6] * 70, 1.4 * np.arange(70)[:, None] * np.ones(3))
+    assert not in_blocks([line])
+    assert not in_blocks([*small, *[small[0]] * 20, Structure([6] * 40, 1.4 * np.arange(40)[:, None] * np.ones(3))])

@@ -231,7 +231,8 @@ class Hipnn(Potential):
         """With `tables` that hold small molecules as blocks, where these are quicker; else empty."""
         if batch.tables is not None:
             return batch
-        if batch.shifts is not None or self.config.l_max == 0 or not len(batch):
+        gains = self.config.l_max > 0 and self.config.blocks > 1 and self.config.features > FEW_FEATURES
+        if batch.shifts is not None or not gains or not len(batch):
             return replace(batch, tables=())
         longest = int(batch.n_atoms.max())
         # Products in both orders (a sum over neighbours is differentiated more often than one of weights).
