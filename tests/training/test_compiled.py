@@ -233,6 +233,28 @@ def test_single_structures_go_the_eager_way() -> None:
     assert gradient(GradientStep(potential, compiled), given)[0] == gradient(GradientStep(potential), given)[0]
 
 
+def test_nothing_compiled_is_not_called_compiled() -> None:
+    """A run whose batches are single structures: eager agrees with eager, and that is no reason."""
+    potential = network("hipnn, matrix")
+    given, step = part(potential, [5]), GradientStep(potential)
+    with pytest.raises(CompilationError, match="compile: always, but sizes of 0 and 1"):
+        choose("always", step, [given], WEIGHTS, steps=10, own=True)
+    choice = choose("auto", step, [given], WEIGHTS, steps=10**9, own=True)
+    assert (choice.mode, step.compiled) == ("eager", None)
+    assert "sizes of 0 and 1" in choice.reason
+
+
+def test_labels_that_are_there_and_no_numbers_are_no_numbers_in_compiled_losses_too() -> None:
+    potential = network("hipnn, matrix")
+    _, labels = part(potential, [4, 3, 5])
+    assert all(bool(torch.isfinite(value).all()) for value in references_of(labels, WEIGHTS).values())  # absent: zero
+    for name in ("energy", "forces", "hvp"):
+        spoilt = getattr(labels, name).clone()
+        spoilt[..., 0] = torch.nan
+        found = references_of(Labels(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
+        assert bool(torch.isnan(found).any()), name
+
+
 def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
     potential = network("hipnn, matrix")
     compiled = CompiledGradient(potential, backend="aot_eager")

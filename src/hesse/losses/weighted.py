@@ -138,9 +138,18 @@ def weighted_loss(
 
 
 def references_of(references: Labels, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The labels that are weighted and present, with zeros in place of absent ones (their factors are zero)."""
+    """The labels that are weighted, with zeros in place of absent ones (their factors are zero). A label that is there
+    and no number stays none."""
     found = {name: getattr(references, name) for name in _BY_FACTOR if weights.get(name, 0.0) > 0}
-    return {name: torch.nan_to_num(value) for name, value in found.items() if value is not None}
+    return {name: _kept(v, _mask_of(references, name, v)) for name, v in found.items() if v is not None}
+
+
+def _mask_of(references: Labels, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
+    """Who holds a label: per structure for energies, per atom (and probe) otherwise."""
+    mask = references.mask(name)
+    if name == "energy":
+        return mask
+    return mask[..., owners_of(references.n_atoms, value.shape[1 if name == "hvp" else 0])]
 
 
 def factors(

@@ -61,7 +61,8 @@ class Batch:
     def replace(
         self, *, positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "structures 3 3"] | None = None
     ) -> Batch:
-        """The same structures with other positions (and cells); the neighbour matrix is kept as it is."""
+        """The same structures with other positions (and cells); neighbour matrix and tables are kept as they are: where
+        atoms move far, make a new batch."""
         return replace(self, positions=positions, cell=self.cell if cell is None else cell)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:

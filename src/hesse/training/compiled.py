@@ -75,7 +75,7 @@ class CompiledGradient:
             return "full Hessians and stress are not compiled"
         sizes = [size for tensor in _tensors(batch) for size in tensor.shape]
         if min(sizes, default=0) < 2:
-            return "sizes 0 and 1 would be compiled as constants"
+            return "sizes of 0 and 1 (a single structure, say) would be compiled as constants"
         return ""
 
     def admitted(self, batch: Batch, request: Request) -> Batch:

@@ -57,6 +57,7 @@ class StepMode:
     def __init__(self, gradient: GradientStep, progress: Progress, processes: Processes) -> None:
         self.gradient, self.progress, self.processes = gradient, progress, processes
         self._news: list[str] = []
+        self._unchecked = True  # in this process: a run that goes on compiles anew
         gradient.given_up = self._give_up
 
     def settle(self, config: TrainConfig, first_parts: Callable[[], Sequence[Part]]) -> str:
@@ -92,9 +93,16 @@ class StepMode:
 
     def compare(self, parts: Sequence[Part], weights: Mapping[str, float]) -> None:
         """Every so often: does what is compiled still agree with what is not?"""
-        if self.gradient.compiled is None or not parts or self.progress.step % CHECK_EVERY:
+        due = self._unchecked or self.progress.step % CHECK_EVERY == 0
+        if self.gradient.compiled is None or not parts or not due:
             return
-        apart = disagreement(self.gradient, parts, weights)
+        self._unchecked = False
+        try:
+            apart = disagreement(self.gradient, parts, weights)
+        except CompilationError as error:
+            self.gradient.compiled = None
+            self._give_up(str(error))
+            return
         limit = tolerance(next(self.gradient.potential.parameters()).dtype)
         if not apart <= limit:
             self.gradient.compiled = None
@@ -163,6 +171,10 @@ def choose(
         started = time.monotonic()
         try:
             step.compiled = CompiledGradient(step.potential)
+            reasons = [step.why_eager(*part, weights) for part in parts]
+            if all(reasons):  # nothing would be compiled, and eager agrees with eager
+                step.compiled = None
+                return _refused(wanted, "; ".join(dict.fromkeys(reasons)) or "there is nothing to try it on")
             apart = disagreement(step, parts, weights)
         except CompilationError as error:
             step.compiled = None

@@ -84,6 +84,13 @@ class GradientStep:
             total.backward(inputs=self.trained())
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
+    def why_eager(self, batch: Batch, labels: Labels, weights: Mapping[str, float]) -> str:
+        """Why these structures are differentiated eagerly; empty where they go through compiled code."""
+        if self.compiled is None:
+            return "steps are eager"
+        request = request_for(labels, weights)
+        return self.compiled.why_not(self.compiled.admitted(batch, request), request)
+
     def _compiled(
         self,
         compiled: CompiledGradient,
