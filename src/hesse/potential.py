@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from hesse.errors import RequestError
 from hesse.structures import Batch
 
-__all__ = ["Potential"]
+__all__ = ["Potential", "judging"]
 
 
 class Potential(nn.Module, ABC):
@@ -55,3 +56,14 @@ class Potential(nn.Module, ABC):
             f"{type(self).__name__} holds no energies per element that could be shifted. Keep its references as they "
             "are, or add some: SumPotential([ElementReferences(elements), potential])"
         )
+
+
+@contextmanager
+def judging(potential: Potential) -> Iterator[None]:
+    """The potential in evaluation mode for a while."""
+    training = potential.training
+    potential.eval()
+    try:
+        yield
+    finally:
+        potential.train(training)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -15,7 +14,7 @@ from hesse.curvature.finite import require_finite
 from hesse.curvature.home import home_of
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
-from hesse.potential import Potential
+from hesse.potential import Potential, judging
 from hesse.progress import track
 from hesse.structures import Labels, Request, Structure, collate, offsets_of, ragged_indices
 
@@ -76,7 +75,7 @@ def evaluate_many(
     share = SHARES["hessian" if request.hessian else "other"]
     parts: list[Labels] = []
     done: list[int] = []
-    with _judging(potential), track("evaluating", len(structures), quiet=quiet) as advance:
+    with judging(potential), track("evaluating", len(structures), quiet=quiet) as advance:
         for indices in _batches(potential, structures, share * bound * 2**20):
             chosen = [structures[i] for i in indices]
             batch = collate(chosen, potential.cutoff, dtype=dtype, device=device)
@@ -142,14 +141,3 @@ class _Cost:
                 gradients(self.potential(batch.replace(positions=positions)).sum(), [positions], create_graph=True)
             self.per_place = saved[0] / (batch.neighbours.numel() + len(structure))
         return self.per_place * places
-
-
-@contextmanager
-def _judging(potential: Potential) -> Iterator[None]:
-    """In evaluation mode for a while."""
-    training = potential.training
-    potential.eval()
-    try:
-        yield
-    finally:
-        potential.train(training)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from hesse.curvature import evaluate, require_finite
 from hesse.datasets import Dataset
 from hesse.errors import RequestError, UnknownElementError
-from hesse.potential import Potential
+from hesse.potential import Potential, judging
 from hesse.progress import track
 from hesse.structures import Batch, Labels, Request, owners_of
 
@@ -63,7 +62,7 @@ def predict(
 
     parts: list[Labels] = []
     order: list[int] = []
-    with _judging(potential), track("predicting", len(dataset), quiet=quiet) as advance:
+    with judging(potential), track("predicting", len(dataset), quiet=quiet) as advance:
         for indices, with_hessian in _runs(dataset, max_atoms, hessian):
             batch, labels = dataset.batch(indices, potential.cutoff, dtype=dtype, device=device)
             parts.append(_predict_batch(potential, batch, labels, with_hessian))
@@ -86,16 +85,6 @@ def require_known_elements(potential: Potential, dataset: Dataset) -> None:
         f"({count} of {len(dataset)} structures hold an element it does not know). "
         "Leave them out, or train a model on data that hold the element."
     )
-
-
-@contextmanager
-def _judging(potential: Potential) -> Iterator[None]:
-    training = potential.training
-    potential.eval()
-    try:
-        yield
-    finally:
-        potential.train(training)
 
 
 def _runs(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[list[int], bool]]:

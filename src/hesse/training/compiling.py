@@ -172,13 +172,14 @@ def choose(
         try:
             step.compiled = CompiledGradient(step.potential)
             reasons = [step.why_eager(*part, weights) for part in parts]
-            if all(reasons):  # nothing would be compiled, and eager agrees with eager
-                step.compiled = None
-                return _refused(wanted, "; ".join(dict.fromkeys(reasons)) or "there is nothing to try it on")
-            apart = disagreement(step, parts, weights)
+            # Where nothing would be compiled, eager agrees with eager.
+            apart = math.nan if all(reasons) else disagreement(step, parts, weights)
         except CompilationError as error:
             step.compiled = None
             return _refused(wanted, f"it cannot be compiled ({error})")
+        if all(reasons):
+            step.compiled = None
+            return _refused(wanted, "; ".join(dict.fromkeys(reasons)) or "there is nothing to try it on")
         spent = time.monotonic() - started
         limit = tolerance(next(step.potential.parameters()).dtype)
         if not apart <= limit:
