@@ -237,7 +237,7 @@ def test_nothing_compiled_is_not_called_compiled() -> None:
     """A run whose batches are single structures: eager agrees with eager, and that is no reason."""
     potential = network("hipnn, matrix")
     given, step = part(potential, [5]), GradientStep(potential)
-    with pytest.raises(CompilationError, match="^compile: always, but sizes of 0 and 1"):
+    with pytest.raises(CompilationError, match=r"^compile: always, but sizes of 0 and 1"):
         choose("always", step, [given], WEIGHTS, steps=10, own=True)
     choice = choose("auto", step, [given], WEIGHTS, steps=10**9, own=True)
     assert (choice.mode, step.compiled) == ("eager", None)
