@@ -30,6 +30,8 @@ def keep_freed_memory() -> bool:
     By default it hands tensors above 32 MiB, and the end of its heap, back to the operating system, which gives them
     out again page by page, filled with zeros: a third of the time of a training step on 2,000 atoms went there (mallopt
     in the manual of the GNU C Library, "Malloc Tunable Parameters"). Memory then stays with the process until it ends.
+    glibc 2.36 uses the room of a tensor again only after it has set aside seven chunks cut off from tensors like it, so
+    that the first few of the largest sizes may lie beside each other.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
