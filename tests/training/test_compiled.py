@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from tiny_run import config, record, training_data, validation_data
 from torch import Tensor, nn
 
+from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import CompilationError
 from hesse.losses import factors, holders, references_of, weighted_loss
@@ -26,13 +28,14 @@ from hesse.models import (
     ZblConfig,
 )
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels
+from hesse.structures import Batch, Labels, Request, collate
 from hesse.training import compiling, train
+from hesse.training.companion import smallest_size, with_companion, with_zeros
 from hesse.training.compiled import CompiledGradient
 from hesse.training.compiling import choose, disagreement, tolerance
 from hesse.training.loop import _Run
 from hesse.training.step import GradientStep, Part, counts_of
-from oracles import Morse, labelled, molecules
+from oracles import Morse, crystal, labelled, molecules
 
 ELEMENTS = (1, 6, 8)
 WEIGHTS = {
@@ -91,20 +94,25 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("hipnn, blocks",
 
 @pytest.mark.parametrize("kind", ["ani", "sum", *SLOW])
 def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
-    """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace."""
+    """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace. Sizes of 0 and 1
+    (structures, neighbours, triples) would be constants: a companion keeps them out."""
     potential = network(kind)
     eager = GradientStep(potential)
     traced = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
-    batches = [part(potential, sizes, seed) for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [4, 4, 5, 3, 6, 2]])]
+    weights = {**WEIGHTS, "penalty": 0.2, "atomic_energies": 0.3}
+    batches = [[5, 4, 6, 3], [7, 3, 4], [9], [4, 4, 5, 3, 6, 2], [2, 2], [1], [1, 1, 1]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for number, given in enumerate(batches):
-            loss, slopes = gradient(traced, given)
-            wanted_loss, wanted = gradient(eager, given)
-            assert loss == pytest.approx(wanted_loss, rel=1e-12), number
+        for seed, sizes in enumerate(batches):
+            batch, labels = part(potential, sizes, seed)
+            atomic = torch.linspace(-1, 1, sum(sizes), dtype=torch.float64)
+            given = batch, Labels(**{**vars(labels), "atomic_energies": atomic})
+            loss, slopes = gradient(traced, given, weights)
+            wanted_loss, wanted = gradient(eager, given, weights)
+            assert loss == pytest.approx(wanted_loss, rel=1e-12), sizes
             for name, slope in wanted.items():
                 torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
-    if kind == "ani":  # the others lay small and large molecules out in two ways
+    if kind in ("ani", "sum"):  # the others lay small and large molecules out in two ways
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -121,6 +129,45 @@ def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
             torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-9 * float(slope.abs().max() + 1))
 
 
+@pytest.mark.parametrize("sizes", [(3,), (3, 2, 4)])
+def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
+    """Of cells among molecules, some without the label, one at a time and several."""
+    potential = network("hipnn, matrix")
+    cells = [crystal(seed, atoms=atoms) for seed, atoms in enumerate(sizes)]
+    data = labelled(Morse(), [*cells, *(molecules([4]) if len(sizes) > 1 else [])])
+    batch, labels = data.batch(range(len(data)), potential.cutoff)
+    stress = torch.full((len(data), 3, 3), torch.nan, dtype=torch.float64)
+    stress[: len(cells)] = 0.1 * torch.randn(len(cells), 3, 3, dtype=torch.float64)
+    held = torch.arange(len(data)) < max(1, len(cells) - 1)
+    labels = Labels(**{**vars(labels), "stress": stress, "stress_mask": held})
+    weights = {**WEIGHTS, "stress": 2.0}
+    loss, slopes = gradient(
+        GradientStep(potential, CompiledGradient(potential, backend="aot_eager")), (batch, labels), weights
+    )
+    wanted_loss, wanted = gradient(GradientStep(potential), (batch, labels), weights)
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    without, _ = gradient(GradientStep(potential), (batch, labels))
+    assert abs(loss - without) > 1e-3  # the stress is in it
+    for name, slope in wanted.items():
+        torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+
+
+def test_a_companion_changes_nothing_for_the_others() -> None:
+    potential = network("equivariant")
+    cell = crystal(1)
+    for structures in ([molecules([1])[0]], [cell], [cell, *molecules([5, 2])]):
+        batch = collate(structures, potential.cutoff)
+        more = with_companion(batch)
+        assert smallest_size(more) >= 2
+        assert smallest_size(potential.prepare(more)) >= 2
+        request = Request(forces=True, probes=torch.randn(2, len(batch.numbers), 3, dtype=torch.float64))
+        wanted = evaluate(potential, batch, request)
+        found = evaluate(potential, more, replace(request, probes=with_zeros(request.probes, 3, dim=1)))
+        torch.testing.assert_close(found.energy[:-1], wanted.energy)  # type: ignore[index]
+        torch.testing.assert_close(found.forces[:-3], wanted.forces)  # type: ignore[index]
+        torch.testing.assert_close(found.hvp[:, :-3], wanted.hvp)  # type: ignore[index]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hipnn, blocks", "ani", "equivariant", "sum"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -128,7 +175,7 @@ def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
     potential = network(kind).to(dtype)
     eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
     limit = 1e-8 if dtype == torch.float64 else 2e-3
-    for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [3, 4], [9, 8, 9, 7, 8, 9]]):
+    for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [9], [2, 2], [3, 4], [9, 8, 9, 7, 8, 9]]):
         batch, labels = part(potential, sizes, seed)
         given = batch.to(dtype=dtype), labels.to(dtype=dtype)
         loss, slopes = gradient(step, given)
@@ -141,7 +188,9 @@ def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
 def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5, 2], probes=2)
-    weights = {**WEIGHTS, "atomic_energies": 0.7}
+    stress = torch.randn(4, 3, 3, dtype=torch.float64)
+    labels = Labels(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
+    weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
     guess = labels.map(lambda x: torch.nan_to_num(x) + 0.3)
     counts = holders(labels, weights)
     wanted, _ = weighted_loss(guess, labels, weights, counts)
@@ -217,31 +266,18 @@ def test_what_compiles_to_something_else_is_found_out(monkeypatch: pytest.Monkey
 
 def test_full_hessians_and_random_numbers_are_refused() -> None:
     potential = network("hipnn, matrix")
-    with pytest.raises(CompilationError, match="full Hessians and stress are not compiled"):
+    with pytest.raises(CompilationError, match="full Hessians are not compiled"):
         choose("always", GradientStep(potential), [], {**WEIGHTS, "hessian": 1.0}, steps=10, own=True)
     potential.noise = nn.Dropout(0.1)
     with pytest.raises(CompilationError, match=r"it draws random numbers \(Dropout\)"):
         CompiledGradient(potential)
 
 
-def test_single_structures_go_the_eager_way() -> None:
-    """Their sizes of one would be another compilation."""
-    potential = network("hipnn, matrix")
-    compiled = CompiledGradient(potential, backend="aot_eager")
-    compiled._function = None  # type: ignore[assignment]  # must not be called
-    given = part(potential, [5])
-    assert gradient(GradientStep(potential, compiled), given)[0] == gradient(GradientStep(potential), given)[0]
-
-
 def test_nothing_compiled_is_not_called_compiled() -> None:
-    """A run whose batches are single structures: eager agrees with eager, and that is no reason."""
+    """Eager agrees with eager, and that is no reason."""
     potential = network("hipnn, matrix")
-    given, step = part(potential, [5]), GradientStep(potential)
-    with pytest.raises(CompilationError, match=r"^compile: always, but sizes of 0 and 1"):
-        choose("always", step, [given], WEIGHTS, steps=10, own=True)
-    choice = choose("auto", step, [given], WEIGHTS, steps=10**9, own=True)
-    assert (choice.mode, step.compiled) == ("eager", None)
-    assert "sizes of 0 and 1" in choice.reason
+    with pytest.raises(CompilationError, match=r"^compile: always, but there is nothing to try it on"):
+        choose("always", GradientStep(potential), [], WEIGHTS, steps=10, own=True)
 
 
 def test_labels_that_are_there_and_no_numbers_are_no_numbers_in_compiled_losses_too() -> None:

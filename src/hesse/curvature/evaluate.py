@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hesse.curvature.derivatives import gradients, products, products_in_turn, several_products
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
+from hesse.curvature.strain import strained, stress_of
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
@@ -72,7 +73,7 @@ def evaluate(
                 slopes = gradients(energy.sum(), leaves, create_graph=create_graph or second)
                 gradient = slopes[0]
                 if strain is not None:
-                    stress = _stress(batch, slopes[1])
+                    stress = stress_of(batch, slopes[1])
         hvp = hessian = None
         multiply = products if potential.batched_gradients else products_in_turn
         if request.probes is not None:
@@ -158,9 +159,7 @@ def _leaves(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | Non
     if not request.stress:
         return batch.replace(positions=positions), positions, None
     strain = positions.new_zeros(len(batch), 3, 3).requires_grad_(True)
-    symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    shifted = positions + (positions[:, None] @ symmetric[batch.owner])[:, 0]
-    return batch.replace(positions=shifted, cell=batch.cell + batch.cell @ symmetric), positions, strain
+    return strained(batch, positions, strain), positions, strain
 
 
 @contextmanager
@@ -202,10 +201,3 @@ def _dense(
     size = 3 * batch.n_atoms[owner]
     inside = torch.arange(len(owner), device=owner.device) - offsets_of(9 * batch.n_atoms**2)[owner]
     return table[inside // size, 3 * offsets_of(batch.n_atoms)[owner] + inside % size]
-
-
-def _stress(batch: Batch, slope: Float[Tensor, "structures 3 3"]) -> Float[Tensor, "structures 3 3"]:
-    """Derivative of the energy by strain, over the volume; NaN for cells that are not periodic in all directions."""
-    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
-    whole = batch.pbc.all(-1)[:, None, None]
-    return torch.where(whole, slope / torch.where(whole, volume, 1.0), torch.nan)

@@ -145,9 +145,9 @@ def references_of(references: Labels, weights: Mapping[str, float]) -> dict[str,
 
 
 def _mask_of(references: Labels, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
-    """Who holds a label: per structure for energies, per atom (and probe) otherwise."""
+    """Who holds a label: per structure for energies and stress, per atom (and probe) otherwise."""
     mask = references.mask(name)
-    if name == "energy":
+    if name in _OF_STRUCTURES:
         return mask
     return mask[..., owners_of(references.n_atoms, value.shape[1 if name == "hvp" else 0])]
 
@@ -157,7 +157,7 @@ def factors(
 ) -> dict[str, Tensor]:
     """The loss as a sum of squares: what each squared difference of a label is multiplied with in `weighted_loss`.
 
-    For energies, forces, products and atomic energies (Hessians and stress are not among them), broadcastable to the
+    For energies, forces, products, atomic energies and stress (Hessians are not among them), broadcastable to the
     label; "penalty" per structure. All that masks, sizes and weights decide is in these numbers, none of what a
     potential predicts.
 
@@ -172,11 +172,13 @@ def factors(
         value = getattr(references, name)
         if weights.get(name, 0.0) <= 0 or value is None:
             continue
-        owner = owners_of(n, value.shape[1 if name == "hvp" else 0]) if name != "energy" else n
+        owner = n if name in _OF_STRUCTURES else owners_of(n, value.shape[1 if name == "hvp" else 0])
         mask = references.mask(name).to(value.dtype)
         scale = weights[name] / counts[name].clamp(min=1).to(value.dtype)
         if name == "energy":
             found[name] = scale * mask / n.to(value.dtype).sqrt()
+        elif name == "stress":
+            found[name] = (scale * mask / 9)[:, None, None]
         elif name == "hvp":
             each = mask / mask.sum(0).clamp(min=1) / (9 * n * n)
             found[name] = scale * each[:, owner, None]
@@ -184,11 +186,13 @@ def factors(
             each = (mask / (3 * n if name == "forces" else n))[owner]
             found[name] = scale * (each[:, None] if name == "forces" else each)
     if weights.get("penalty", 0.0) > 0:
-        found["penalty"] = weights["penalty"] / counts["penalty"] * torch.ones_like(n, dtype=torch.float64)
+        each = weights["penalty"] / counts["penalty"].to(torch.float64)
+        found["penalty"] = each * torch.ones_like(n, dtype=torch.float64)
     return found
 
 
-_BY_FACTOR = ("energy", "forces", "hvp", "atomic_energies")
+_BY_FACTOR = ("energy", "forces", "hvp", "atomic_energies", "stress")
+_OF_STRUCTURES = ("energy", "stress")
 
 
 def _kept(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:

@@ -16,7 +16,6 @@ from hesse.errors import CompilationError
 from hesse.potential import Potential
 from hesse.recipes.timing import Work
 from hesse.training.compiled import CompiledGradient
-from hesse.training.set_up import request_for
 from hesse.training.step import GradientStep
 
 __all__ = ["SCHEMES", "WEIGHTS", "OwnSubject", "StepSubject", "Task"]
@@ -105,9 +104,8 @@ class OwnSubject(StepSubject):
         ]
         weights = WEIGHTS[task.scheme]
         if step.compiled is not None:
-            for batch, labels in parts:
-                asked = request_for(labels, weights)
-                reason = step.compiled.why_not(step.compiled.admitted(batch, asked), asked)
+            for _, labels in parts:
+                reason = step.why_eager(labels, weights)
                 if reason:
                     raise CompilationError(reason)
 

@@ -1,5 +1,5 @@
-"""A gradient step as one compiled function: energies, forces, Hessian-vector products, their loss, and its gradient in
-the trained parameters.
+"""A gradient step as one compiled function: energies, forces, Hessian-vector products, stress, their loss, and its
+gradient in the trained parameters.
 
 Everything is traced in one piece by nested `torch.func.grad`, the gradient in parameters included, so that nothing is
 handed from a compiled forward to a compiled backward pass (where the compiler takes the strides of what it hands over
@@ -22,10 +22,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.curvature.evaluate import admitted
+from hesse.curvature.strain import strained, stress_of
 from hesse.errors import CompilationError, first_line
 from hesse.losses import factors, references_of
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request
+from hesse.training.companion import ATOMS, smallest_size, with_companion, with_zeros
 
 __all__ = ["CompiledGradient"]
 
@@ -69,18 +71,9 @@ class CompiledGradient:
         # In one piece: nothing may fall back unseen.
         self._function = torch.compile(_loss_and_slopes, dynamic=True, fullgraph=True, backend=backend, options=options)
 
-    def why_not(self, batch: Batch, request: Request) -> str:
-        """Why this request of an admitted batch cannot be compiled; empty where it can."""
-        if request.hessian or request.stress:
-            return "full Hessians and stress are not compiled"
-        sizes = [size for tensor in _tensors(batch) for size in tensor.shape]
-        if min(sizes, default=0) < 2:
-            return "sizes of 0 and 1 (a single structure, say) would be compiled as constants"
-        return ""
-
-    def admitted(self, batch: Batch, request: Request) -> Batch:
-        """The batch as the potential wants it, with its tables; raises what `evaluate` does."""
-        return admitted(self.potential, batch, request, check_elements=False)
+    def why_not(self, request: Request) -> str:
+        """Why this request cannot be compiled; empty where it can."""
+        return "full Hessians are not compiled" if request.hessian else ""
 
     def __call__(
         self,
@@ -93,24 +86,20 @@ class CompiledGradient:
         """Loss, unweighted terms, and gradient by name of the trained parameters.
 
         Args:
-            batch: admitted.
+            batch: structures, as for `hesse.evaluate`.
             labels: of its structures.
             request: what the loss needs.
             weights, counts: see `hesse.losses.weighted_loss`.
 
         Raises:
             CompilationError: the compiler fails, or this cannot be compiled (`why_not`).
+            RequestError, LabelShapeError, GeometryError: see `hesse.evaluate`.
         """
-        reason = self.why_not(batch, request)
+        reason = self.why_not(request)
         if reason:
             raise CompilationError(reason)
         trained: Parameters = {f"potential.{n}": p for n, p in self.potential.named_parameters() if p.requires_grad}
-        question = _Question(
-            replace(batch, ids=()),  # the compiler would take ids for constants
-            None if request.probes is None else request.probes.to(batch.positions),
-            {name: value.to(batch.positions.device) for name, value in references_of(labels, weights).items()},
-            factors(labels, weights, counts),
-        )
+        question = self._question(batch, labels, request, weights, counts)
         try:
             with _settings():
                 slopes, terms = self._function(self._energies, trained, question)
@@ -119,6 +108,52 @@ class CompiledGradient:
         total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
         plain = {name: value / weights[name] for name, value in terms.items()}
         return total, plain, {name.removeprefix("potential."): slope for name, slope in slopes.items()}
+
+    def _question(
+        self,
+        batch: Batch,
+        labels: Labels,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+    ) -> _Question:
+        """A batch, admitted, and what its loss needs; with a companion where some size would be below two."""
+        targets, scales = references_of(labels, weights), factors(labels, weights, counts)
+        probes, ready = request.probes, None
+        if smallest_size(batch) >= 2:
+            ready = admitted(self.potential, batch, request, check_elements=False)
+        if ready is None or smallest_size(ready) < 2:
+            if probes is not None:
+                probes = with_zeros(probes, ATOMS, dim=1)
+            ready = admitted(
+                self.potential, with_companion(batch), replace(request, probes=probes), check_elements=False
+            )
+            targets = {name: _for_companion(name, value) for name, value in targets.items()}
+            scales = {name: _for_companion(name, value) for name, value in scales.items()}
+        device = ready.positions.device
+        plain = {name: _no_view(value) for name, value in vars(ready).items()}
+        return _Question(
+            Batch(**{**plain, "ids": ()}),  # the compiler would take ids for constants
+            None if probes is None else _no_view(probes.to(ready.positions)),
+            {name: _no_view(value.to(device)) for name, value in targets.items()},
+            {name: _no_view(value.to(device)) for name, value in scales.items()},
+        )
+
+
+def _no_view(value: Any) -> Any:
+    """Tensors of their own: what is a view in one batch and none in the next would be compiled for each."""
+    if isinstance(value, Tensor):
+        return value.clone() if value._is_view() else value
+    if isinstance(value, tuple):
+        parts = [_no_view(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _for_companion(name: str, values: Tensor) -> Tensor:
+    """Labels, or what their errors are multiplied with, and zeros for the companion."""
+    more = 1 if name in ("energy", "stress", "penalty") else ATOMS
+    return with_zeros(values, more, dim=1 if name == "hvp" else 0)
 
 
 class _Energies(nn.Module):
@@ -139,16 +174,20 @@ def _loss_and_slopes(
 ) -> tuple[Parameters, dict[str, Tensor]]:
     """One traceable function: gradient in parameters of the loss, and its weighted terms."""
     batch, probes = question.batch, question.probes
-    first = probes is not None or "forces" in question.targets
+    stress = "stress" in question.targets
+    first = probes is not None or stress or "forces" in question.targets
+    leaves, unstrained = (0, 1) if stress else (0,), torch.zeros_like(batch.cell)
 
     def loss(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
-        def total(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            atomic, *penalty = torch.func.functional_call(energies, parameters, (batch.replace(positions=x),))
+        def total(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            moved = strained(batch, x, strain) if stress else batch.replace(positions=x)
+            atomic, *penalty = torch.func.functional_call(energies, parameters, (moved,))
             energy = batch.sum_by_structure(atomic)
             return energy.sum(), (energy, atomic, *penalty)
 
         def slope(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            return torch.func.grad(total, has_aux=True)(x)
+            (gradient, *by_strain), rest = torch.func.grad(total, argnums=leaves, has_aux=True)(x, unstrained)
+            return gradient, (*(stress_of(batch, by) for by in by_strain), *rest)
 
         found: dict[str, Tensor] = {}
         if probes is not None:
@@ -159,7 +198,12 @@ def _loss_and_slopes(
             gradient, rest = slope(batch.positions)
             found["forces"] = -gradient
         else:
-            rest = total(batch.positions)[1]
+            rest = total(batch.positions, unstrained)[1]
+        if stress:
+            # NaN where it means nothing; that is no error where nobody asks.
+            asked = question.factors["stress"] > 0
+            found["stress"] = torch.where(asked, rest[0], 0.0)
+            rest = rest[1:]
         found["energy"], found["atomic_energies"] = rest[0], rest[1]
         terms = {
             name: (question.factors[name] * (found[name] - target).square()).sum().to(torch.float64)
@@ -171,18 +215,6 @@ def _loss_and_slopes(
         return value, terms
 
     return torch.func.grad(loss, has_aux=True)(parameters)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of a batch whose sizes differ between batches, those of its tables included."""
-    if isinstance(value, Batch):
-        yield from (value.n_atoms, value.numbers, value.neighbours)
-        yield from _tensors(value.tables)
-    elif isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _tensors(part)
 
 
 @contextmanager

@@ -160,8 +160,8 @@ def choose(
         return Choice(
             "eager", "not one of Hesse's networks; `hesse check` tells whether compile: always is worth a try"
         )
-    if weights.get("hessian", 0.0) > 0 or weights.get("stress", 0.0) > 0:
-        return _refused(wanted, "full Hessians and stress are not compiled")
+    if weights.get("hessian", 0.0) > 0:
+        return _refused(wanted, "full Hessians are not compiled")
     with _untouched(step):
         eager = math.inf if wanted == "always" else _seconds(step, parts, weights)
         if wanted == "auto" and eager * steps * EXPECTED_GAIN < EXPECTED_COST:
@@ -171,7 +171,7 @@ def choose(
         started = time.monotonic()
         try:
             step.compiled = CompiledGradient(step.potential)
-            reasons = [step.why_eager(*part, weights) for part in parts]
+            reasons = [step.why_eager(labels, weights) for _, labels in parts]
             # Where nothing would be compiled, eager agrees with eager.
             apart = math.nan if all(reasons) else disagreement(step, parts, weights)
         except CompilationError as error:

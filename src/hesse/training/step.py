@@ -35,8 +35,8 @@ class GradientStep:
 
     Args:
         potential: differentiated in those of its parameters that have `requires_grad`.
-        compiled: the same in one compiled function; None for eager steps. Batches that cannot be compiled (a single
-            structure, full Hessians: `CompiledGradient.why_not`) are differentiated eagerly all the same.
+        compiled: the same in one compiled function; None for eager steps. What cannot be compiled (full Hessians:
+            `CompiledGradient.why_not`) is differentiated eagerly all the same.
         given_up: called with the reason where the compiler, or what it made, fails. That step and all later ones are
             eager then; None to raise the error instead.
     """
@@ -74,22 +74,19 @@ class GradientStep:
         self, batch: Batch, labels: Labels, weights: Mapping[str, float], counts: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         request = request_for(labels, weights)
-        if self.compiled is not None:
-            batch = self.compiled.admitted(batch, request)
-            if not self.compiled.why_not(batch, request):
-                return self._compiled(self.compiled, batch, labels, request, weights, counts)
+        if self.compiled is not None and not self.compiled.why_not(request):
+            return self._compiled(self.compiled, batch, labels, request, weights, counts)
         total, terms = self._loss(batch, labels, request, weights, counts)
         if total.requires_grad:  # not where no structure holds a weighted label
             # In parameters only: the third derivative in positions would be computed and thrown away.
             total.backward(inputs=self.trained())
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def why_eager(self, batch: Batch, labels: Labels, weights: Mapping[str, float]) -> str:
+    def why_eager(self, labels: Labels, weights: Mapping[str, float]) -> str:
         """Why these structures are differentiated eagerly; empty where they go through compiled code."""
         if self.compiled is None:
             return "steps are eager"
-        request = request_for(labels, weights)
-        return self.compiled.why_not(self.compiled.admitted(batch, request), request)
+        return self.compiled.why_not(request_for(labels, weights))
 
     def _compiled(
         self,
