@@ -30,10 +30,12 @@ from hesse.models import (
 from hesse.potential import Potential
 from hesse.structures import Batch, Labels, Request, collate
 from hesse.training import compiling, train
+from hesse.training.checkpoint import Progress
 from hesse.training.companion import smallest_size, with_companion, with_zeros
 from hesse.training.compiled import CompiledGradient
-from hesse.training.compiling import choose, disagreement, tolerance
+from hesse.training.compiling import StepMode, choose, disagreement, tolerance
 from hesse.training.loop import _Run
+from hesse.training.processes import Processes
 from hesse.training.step import GradientStep, Part, counts_of
 from oracles import Morse, crystal, labelled, molecules
 
@@ -336,9 +338,17 @@ def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.
         patch.setattr(_Run, "_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(data, validation_data(), settings, output=tmp_path / "halves", quiet=True)
+    real, count = compiling.disagreement, [0]
+
+    def counted(*arguments: Any) -> float:
+        count[0] += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(compiling, "disagreement", counted)
     other = config(compile="auto", steps=8, checkpoint_every=4)  # what was settled stays so
     again = train(data, validation_data(), other, output=tmp_path / "halves", quiet=True)
     assert again.scores == whole.scores
+    assert count[0] == 1  # it was compiled anew, and compared at once
 
 
 @pytest.mark.filterwarnings("ignore::Warning:torch")
@@ -361,6 +371,30 @@ def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
     assert "from here on eager" in notes(tmp_path / "a")[1]
     plain = train(training_data(), validation_data(), config(steps=6), output=tmp_path / "b", quiet=True)
     assert done.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
+
+
+@pytest.mark.parametrize("trouble", ["no compiler here", 0.5, float("nan")])
+def test_a_comparison_that_fails_ends_compiling_and_not_the_run(
+    trouble: str | float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = network("hipnn, matrix")
+    given = part(potential, [3, 4, 5])
+
+    def compared(*_: object) -> float:
+        if isinstance(trouble, str):
+            raise CompilationError(trouble)
+        return trouble
+
+    monkeypatch.setattr(compiling, "disagreement", compared)
+    step = GradientStep(potential, Traced(potential))
+    mode = StepMode(step, Progress(step=6, compiled=True), Processes())
+    reason = trouble if isinstance(trouble, str) else "compiled gradients differ from eager ones by"
+    with pytest.warns(RuntimeWarning, match=f"step 7: from here on eager: {reason}"):
+        mode.compare([given], WEIGHTS)
+    assert step.compiled is None
+    assert mode.progress.compiled is False
+    assert len(mode.news()) == 1
+    assert gradient(step, given)[0] == gradient(GradientStep(potential), given)[0]
 
 
 def test_counts_are_summed_over_parts() -> None:

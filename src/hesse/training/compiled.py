@@ -206,7 +206,7 @@ def _loss_and_slopes(
             rest = rest[1:]
         found["energy"], found["atomic_energies"] = rest[0], rest[1]
         terms = {
-            name: (question.factors[name] * (found[name] - target).square()).sum().to(torch.float64)
+            name: (question.factors[name] * (found[name] - target).square()).sum(dtype=torch.float64)
             for name, target in question.targets.items()
         }
         if "penalty" in question.factors and len(rest) > 2:
