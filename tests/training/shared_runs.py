@@ -15,15 +15,16 @@ import torch
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tiny_run import config, training_data, validation_data
+from tiny_run import ORACLE, config, training_data, validation_data
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, StreamedDataset, open_dataset, write_dataset
 from hesse.errors import HesseError
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch, Labels
 from hesse.training import TrainResult, loop, train
 from hesse.training.processes import Processes, joined
+from oracles import labelled, molecules
 
 RUNS: dict[str, dict[str, Any]] = {
     # Ten structures by three: the last step of an epoch has one, and a process has none.
@@ -47,6 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
     "a potential of one's own": {"own": True},
+    "streamed": {"memory_mib": 0.12, "batch": {"structures": 3}, "steps": 40},
 }
 """What differs from the run of tiny_run.py."""
 
@@ -98,10 +100,20 @@ def mixed_data() -> Dataset:
 def one_run(folder: Path, name: str, processes: Processes | None = None) -> TrainResult:
     changes = {"steps": 12, **RUNS[name]}
     own = Own() if changes.pop("own", False) else None
+    limit = changes.pop("memory_mib", None)
+    data = mixed_data() if limit is None else streamed(folder, limit, processes or Processes())
     return train(
-        mixed_data(), validation_data(), config(**changes), output=folder, potential=own, quiet=True,
-        processes=processes,
-    )  # fmt: skip
+        data, validation_data(), config(**changes), output=folder, potential=own, quiet=True, processes=processes
+    )
+
+
+def streamed(folder: Path, limit: float, processes: Processes) -> StreamedDataset:
+    """Structures of a file that is larger than `limit`, in MiB: written once, read by every process."""
+    path = folder.parent / f"{folder.name}.h5"
+    processes.of_first(lambda: write_dataset(path, labelled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4))))
+    data = open_dataset(path, memory_mib=limit)
+    assert isinstance(data, StreamedDataset)
+    return data
 
 
 def weights_of(result: TrainResult) -> list[float]:
