@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -58,7 +58,7 @@ class PairBasis(nn.Module):
         super().__init__()
         self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
 
-    def forward(self, batch: Batch) -> Float[Tensor, "atoms s c k"]:
+    def forward(self, batch: Batch) -> Basis:
         """The basis for every pair; zero in unused places and beyond the cutoff."""
         vectors, mask = batch.pair_vectors(), batch.neighbour_mask
         distance = masked_norm(vectors, mask, fill=self.cutoff)
@@ -68,19 +68,37 @@ class PairBasis(nn.Module):
         number = torch.arange(1, self.radial + 1, dtype=distance.dtype, device=distance.device)[:, None]
         waves = torch.sin(math.pi / self.cutoff * number * distance[:, None])
         radial = waves * (2.0 / (1.0 + number)) * envelope[:, None]
-        angular = components(vectors * inverse[..., None], self.l_max)
-        return radial[:, :, None] * angular[:, None]
+        x, y, z = (vectors * inverse[..., None]).unbind(-1)
+        vector = math.sqrt(3.0) * torch.stack([x, y, z], dim=1)
+        matrix = None
+        if self.l_max == 2:
+            two = math.sqrt(15.0)
+            squares = [(0.5 * two) * (x * x - y * y), (0.5 * math.sqrt(5.0)) * (3.0 * z * z - 1.0)]
+            matrix = torch.stack([two * x * y, two * x * z, two * y * z, *squares], dim=1)
+            matrix = (radial[:, None] * matrix[:, :, None]).flatten(1, 2)
+        return Basis(
+            scalar=radial,
+            vector=(radial[:, None] * vector[:, :, None]).flatten(1, 2),
+            matrix=matrix,
+            towards=(radial[:, :, None] * vector[:, None]).flatten(2, 3),
+        )
 
 
-def components(unit: Float[Tensor, "atoms k 3"], l_max: int) -> Float[Tensor, "atoms c k"]:
-    """1; x, y, z; xy, xz, yz, x² − y², 3z² − 1: real spherical harmonics whose squares sum to 2l + 1."""
-    x, y, z = unit.unbind(-1)
-    one, two = math.sqrt(3.0), math.sqrt(15.0)
-    parts = [torch.ones_like(x), one * x, one * y, one * z]
-    if l_max == 2:
-        squares = [(0.5 * two) * (x * x - y * y), (0.5 * math.sqrt(5.0)) * (3.0 * z * z - 1.0)]
-        parts += [two * x * y, two * x * z, two * y * z, *squares]
-    return torch.stack(parts, dim=1)
+class Basis(NamedTuple):
+    """Radial functions times 1; x, y, z; xy, xz, yz, x² − y², 3z² − 1: real spherical harmonics whose squares sum to
+    2l + 1. Apart by l, so that no derivative has to be put together from slices.
+
+    Attributes:
+        scalar: of l = 0.
+        vector: of l = 1.
+        matrix: of l = 2; None where the network has none.
+        towards: l = 1 again, with components beside neighbours: a sum over both makes a scalar of sent vectors.
+    """
+
+    scalar: Float[Tensor, "atoms s k"]
+    vector: Float[Tensor, "atoms 3*s k"]
+    matrix: Float[Tensor, "atoms 5*s k"] | None
+    towards: Float[Tensor, "atoms s 3*k"]
 
 
 def applied(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]) -> Float[Tensor, "atoms 3 f"]:
@@ -120,7 +138,7 @@ class Arrivals(nn.Module):
 
     def forward(
         self,
-        basis: Float[Tensor, "atoms s c k"],
+        basis: Basis,
         neighbours: Int[Tensor, "atoms k"],
         scalars: Float[Tensor, "atoms channels"],
         vectors: Float[Tensor, "atoms 3 channels"] | None,
@@ -130,21 +148,20 @@ class Arrivals(nn.Module):
         (atoms, k), s, g = neighbours.shape, self.radial, scalars.shape[1]
         senders = neighbours.reshape(-1)
         received = scalars.index_select(0, senders).reshape(atoms, k, g)
-        parts = [1, 3, 5] if self.l_max == 2 else [1, 3]
-        basis = basis[:, :, : sum(parts)]
-        sums = torch.bmm(basis.reshape(atoms, -1, k), received).reshape(atoms, s, -1, g)
-        scalar, vector, *rest = sums.split(parts, dim=2)
-        scalar = scalar[:, :, 0]
+        scalar = torch.bmm(basis.scalar, received)
+        vector = torch.bmm(basis.vector, received).reshape(atoms, 3, s, g)
         if vectors is not None:
             arrows = vectors.index_select(0, senders).reshape(atoms, k, -1)
-            radial, towards, *_ = basis.split(parts, dim=2)
-            along = torch.bmm(radial[:, :, 0], arrows).reshape(atoms, s, 3, -1)
+            along = torch.bmm(basis.scalar, arrows).reshape(atoms, s, 3, -1).transpose(1, 2)
             # Of a vector, only the part towards the receiver makes a scalar: sum over neighbours and axes at once.
             arrows = arrows.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
-            scalar = torch.cat([scalar, torch.bmm(towards.reshape(atoms, s, -1), arrows)], dim=-1)
+            scalar = torch.cat([scalar, torch.bmm(basis.towards, arrows)], dim=-1)
             vector = torch.cat([vector, along], dim=-1)
-        matrix = None if self.to_matrix is None else self.to_matrix(rest[0].transpose(1, 2).reshape(atoms, 5, -1))
-        return self.to_scalar(scalar.flatten(1)), self.to_vector(vector.transpose(1, 2).flatten(2)), matrix
+        matrix = None
+        if self.to_matrix is not None:
+            assert basis.matrix is not None
+            matrix = self.to_matrix(torch.bmm(basis.matrix, received).reshape(atoms, 5, s * g))
+        return self.to_scalar(scalar.flatten(1)), self.to_vector(vector.flatten(2)), matrix
 
 
 def mixing(inputs: int, outputs: int) -> nn.Linear:
@@ -174,7 +191,7 @@ class Layer(nn.Module):
 
     def forward(
         self,
-        basis: Float[Tensor, "atoms s c k"],
+        basis: Basis,
         neighbours: Int[Tensor, "atoms k"],
         scalars: Float[Tensor, "atoms in"],
         vectors: Float[Tensor, "atoms 3 f"] | None,
