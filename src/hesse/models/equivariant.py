@@ -119,7 +119,7 @@ def applied(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f
 def softened(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
     """`t/(1 + |t|²)^¼`: the same direction, and a length that grows like a square root. Smooth everywhere, at zero too;
     products of several tensors then stay tame where atoms come close."""
-    return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).pow(-0.25)
+    return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).sqrt().rsqrt()
 
 
 class Arrivals(nn.Module):
