@@ -11,7 +11,7 @@ Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -80,6 +80,10 @@ class Pairs(NamedTuple):
     neighbours: Int[Tensor, "atoms k"] | None
 
 
+Components = tuple[Float[Tensor, "atoms features"], ...]
+"""The scalar component of tensor features; x, y, z; xx, yy, xy, xz, yz."""
+
+
 class Sensitivity(nn.Module):
     """`s(r) = exp(−½ σ² (1/r − 1/μ)²) f_cut(r)`: bells in inverse distance, learnable in place and width."""
 
@@ -119,34 +123,39 @@ class Interaction(nn.Module):
         # Both orders of the sums over neighbours and over what they send give the same; which is shorter depends on
         # how much a neighbour sends.
         weights_first = pairs.neighbours is None and features.shape[1] > FEW_FEATURES
-        tensors = self._weights_first(features, pairs) if weights_first else self._neighbours_first(features, pairs)
-        result = tensors[:, 0] + self.self_term(features)
+        scalar, *tensor = (
+            self._weights_first(features, pairs) if weights_first else self._neighbours_first(features, pairs)
+        )
+        result = scalar + self.self_term(features)
         if self.l_max >= 1:
-            squared = tensors[:, 1:4].square().sum(1)
-            result = result + self.scales[0] * sqrt_plus(squared, self.epsilon)
+            result = result + self.scales[0] * sqrt_plus(_squares(tensor[:3]), self.epsilon)
         if self.l_max >= 2:
             # xx, yy, xy, xz, yz of a traceless symmetric matrix: Tr T² = 2(Σ squares + xx·yy).
-            five = tensors[:, 4:9]
-            squared = 2.0 * (five.square().sum(1) + five[:, 0] * five[:, 1])
+            squared = 2.0 * (_squares(tensor[3:]) + tensor[3] * tensor[4])
             result = result + self.scales[1] * sqrt_plus(squared, self.epsilon)
         return result
 
-    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
+    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Components:
         """Sum what neighbours send for every sensitivity and component, then mix with the weights."""
         sense = self.sensitivity(pairs, last="neighbour")
-        if pairs.angular is not None:
-            tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
-            sense = torch.cat([sense, tensor], dim=-2)
         if pairs.neighbours is None:
             sent = features.reshape(*sense.shape[:1], -1, features.shape[1])
-            sense = sense.flatten(1, 2)
         else:
             sent = features.index_select(0, pairs.neighbours.reshape(-1)).reshape(*pairs.neighbours.shape, -1)
-        environment = torch.bmm(sense, sent).reshape(len(features) * self.components, -1)
-        mixed = environment @ self.weight.reshape(-1, self.features)
-        return mixed.reshape(len(features), self.components, -1)
+        weight = self.weight.reshape(-1, self.features)
 
-    def _weights_first(self, features: Tensor, pairs: Pairs) -> Float[Tensor, "atoms c features"]:
+        def mixed(sense: Tensor, components: int) -> Tensor:
+            environment = torch.bmm(sense.reshape(len(sent), -1, sent.shape[1]), sent)
+            return (environment.reshape(len(features) * components, -1) @ weight).reshape(-1, components, self.features)
+
+        # Apart from the scalar ones, so that no derivative has to be put together from slices.
+        scalar = mixed(sense, 1)[:, 0]
+        if pairs.angular is None:
+            return (scalar,)
+        tensor = pairs.angular[..., None, :] * sense[..., None, :, :]
+        return (scalar, *mixed(tensor, self.components - 1).unbind(1))
+
+    def _weights_first(self, features: Tensor, pairs: Pairs) -> Components:
         """Mix what every atom sends with the weights, once; then sum over sensitivities, and over the senders with each
         component of the angular part. Distances are the same both ways: the first of two places is the sender here."""
         sense = self.sensitivity(pairs, last="sensitivity")
@@ -158,7 +167,13 @@ class Interaction(nn.Module):
         if pairs.angular is not None:
             for component in pairs.angular.unbind(2):
                 sums.append((component.transpose(1, 2)[..., None] * messages).sum(1))
-        return torch.stack(sums, dim=2).reshape(structures * longest, self.components, -1)
+        return tuple(part.reshape(structures * longest, -1) for part in sums)
+
+
+def _squares(parts: Sequence[Tensor]) -> Tensor:
+    """Sum of squares."""
+    first, *rest = (part.square() for part in parts)
+    return sum(rest, first)
 
 
 class Residual(nn.Module):
