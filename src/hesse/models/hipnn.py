@@ -11,7 +11,7 @@ Axes: atoms; k = neighbours of an atom; s = sensitivities; c = tensor components
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -80,8 +80,8 @@ class Pairs(NamedTuple):
     neighbours: Int[Tensor, "atoms k"] | None
 
 
-Components = tuple[Float[Tensor, "atoms features"], ...]
-"""The scalar component of tensor features; x, y, z; xx, yy, xy, xz, yz."""
+Tensors = tuple[Tensor, ...]
+"""Features by order: scalars `[atoms, f]`; x, y, z `[atoms, 3, f]`; xx, yy, xy, xz, yz `[atoms, 5, f]`."""
 
 
 class Sensitivity(nn.Module):
@@ -123,19 +123,20 @@ class Interaction(nn.Module):
         # Both orders of the sums over neighbours and over what they send give the same; which is shorter depends on
         # how much a neighbour sends.
         weights_first = pairs.neighbours is None and features.shape[1] > FEW_FEATURES
-        scalar, *tensor = (
-            self._weights_first(features, pairs) if weights_first else self._neighbours_first(features, pairs)
-        )
+        first = self._weights_first if weights_first else self._neighbours_first
+        scalar, *tensors = first(features, pairs)
         result = scalar + self.self_term(features)
         if self.l_max >= 1:
-            result = result + self.scales[0] * sqrt_plus(_squares(tensor[:3]), self.epsilon)
+            squared = tensors[0].square().sum(1)
+            result = result + self.scales[0] * sqrt_plus(squared, self.epsilon)
         if self.l_max >= 2:
             # xx, yy, xy, xz, yz of a traceless symmetric matrix: Tr T² = 2(Σ squares + xx·yy).
-            squared = 2.0 * (_squares(tensor[3:]) + tensor[3] * tensor[4])
+            five = tensors[1]
+            squared = 2.0 * (five.square().sum(1) + five[:, 0] * five[:, 1])
             result = result + self.scales[1] * sqrt_plus(squared, self.epsilon)
         return result
 
-    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Components:
+    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Tensors:
         """Sum what neighbours send for every sensitivity and component, then mix with the weights."""
         sense = self.sensitivity(pairs, last="neighbour")
         if pairs.neighbours is None:
@@ -148,14 +149,18 @@ class Interaction(nn.Module):
             environment = torch.bmm(sense.reshape(len(sent), -1, sent.shape[1]), sent)
             return (environment.reshape(len(features) * components, -1) @ weight).reshape(-1, components, self.features)
 
-        # Apart from the scalar ones, so that no derivative has to be put together from slices.
-        scalar = mixed(sense, 1)[:, 0]
         if pairs.angular is None:
-            return (scalar,)
-        tensor = pairs.angular[..., None, :] * sense[..., None, :, :]
-        return (scalar, *mixed(tensor, self.components - 1).unbind(1))
+            return (mixed(sense, 1)[:, 0],)
+        tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
+        if pairs.neighbours is None:
+            # Apart, so that no derivative has to be put together from slices.
+            tensors = mixed(tensor, self.components - 1)
+            return (mixed(sense, 1)[:, 0], *tensors.split([3, 5][: self.l_max], dim=1))
+        # With long lists of neighbours it is better to read only once what they send.
+        together = mixed(torch.cat([sense, tensor], dim=-2), self.components)
+        return (together[:, 0], *(together[:, part] for part in (slice(1, 4), slice(4, 9))[: self.l_max]))
 
-    def _weights_first(self, features: Tensor, pairs: Pairs) -> Components:
+    def _weights_first(self, features: Tensor, pairs: Pairs) -> Tensors:
         """Mix what every atom sends with the weights, once; then sum over sensitivities, and over the senders with each
         component of the angular part. Distances are the same both ways: the first of two places is the sender here."""
         sense = self.sensitivity(pairs, last="sensitivity")
@@ -163,17 +168,12 @@ class Interaction(nn.Module):
         weight = self.weight.transpose(0, 1).reshape(features.shape[1], -1)
         sent = (features @ weight).reshape(structures * longest, -1, self.features)
         messages = torch.bmm(sense.flatten(0, 1), sent).reshape(structures, longest, longest, -1)
-        sums = [messages.sum(1)]
-        if pairs.angular is not None:
-            for component in pairs.angular.unbind(2):
-                sums.append((component.transpose(1, 2)[..., None] * messages).sum(1))
-        return tuple(part.reshape(structures * longest, -1) for part in sums)
-
-
-def _squares(parts: Sequence[Tensor]) -> Tensor:
-    """Sum of squares."""
-    first, *rest = (part.square() for part in parts)
-    return sum(rest, first)
+        scalar = messages.sum(1).reshape(structures * longest, -1)
+        if pairs.angular is None:
+            return (scalar,)
+        sums = [(part.transpose(1, 2)[..., None] * messages).sum(1) for part in pairs.angular.unbind(2)]
+        orders = [sums[:3], sums[3:]][: self.l_max]
+        return (scalar, *(torch.stack(of, dim=2).reshape(len(scalar), len(of), -1) for of in orders))
 
 
 class Residual(nn.Module):
