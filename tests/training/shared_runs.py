@@ -48,9 +48,9 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
     "a potential of one's own": {"own": True},
-    "streamed": {"memory_mib": 0.12, "batch": {"structures": 3}, "steps": 40},
 }
 """What differs from the run of tiny_run.py."""
+STREAMED: dict[str, Any] = {"memory_mib": 0.12, "batch": {"structures": 3}, "steps": 40}
 
 
 class Own(Potential):
@@ -98,7 +98,7 @@ def mixed_data() -> Dataset:
 
 
 def one_run(folder: Path, name: str, processes: Processes | None = None) -> TrainResult:
-    changes = {"steps": 12, **RUNS[name]}
+    changes = {"steps": 12, **({**RUNS, "streamed": STREAMED}[name])}
     own = Own() if changes.pop("own", False) else None
     limit = changes.pop("memory_mib", None)
     data = mixed_data() if limit is None else streamed(folder, limit, processes or Processes())
@@ -131,6 +131,13 @@ def shared_run(folder: Path) -> None:
         seen["interrupted"] = _interrupted(folder / "interrupted", processes)
         seen["refused"] = _refused(folder / "refused", processes)
         (folder / f"seen-{processes.rank}.json").write_text(json.dumps(seen))
+
+
+def streamed_run(folder: Path) -> None:
+    """The run whose data are read ahead from a file."""
+    with joined("cpu") as processes:
+        weights = weights_of(one_run(folder / "streamed", "streamed", processes))
+        (folder / f"seen-{processes.rank}.json").write_text(json.dumps(weights))
 
 
 def _words(processes: Processes) -> dict[str, Any]:
@@ -196,4 +203,4 @@ def _refused(folder: Path, processes: Processes) -> list[str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    shared_run(Path(sys.argv[1]))
+    (streamed_run if "streamed" in sys.argv[2:] else shared_run)(Path(sys.argv[1]))

@@ -176,6 +176,18 @@ def test_two_processes_give_the_numbers_of_one(shared: Path, tmp_path: Path, nam
         assert told["steps"] == result.steps
 
 
+@pytest.mark.slow
+def test_two_processes_read_one_file_ahead(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*TORCHRUN, str(SCRIPT), str(tmp_path), "streamed"], env=ALONE, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    result = one_run(tmp_path / "one", "streamed")
+    assert_same_numbers(tmp_path / "one", tmp_path / "streamed", 1e-10)
+    for rank in (0, 1):
+        assert seen(tmp_path, rank) == pytest.approx(weights_of(result), rel=1e-8, abs=1e-8)
+
+
 def test_the_processes_end_with_the_same_bits(shared: Path) -> None:
     first, second = seen(shared, 0), seen(shared, 1)
     for name in RUNS:
