@@ -154,6 +154,26 @@ def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
         torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
 
 
+def test_batches_in_which_nobody_holds_a_weighted_label() -> None:
+    """Products and stress are weighted, and in mixed data a batch may have neither: no reason to give compiling up."""
+    potential = network("hipnn, matrix")
+    batch, labels = part(potential, [4, 3, 5])
+    absent: dict[str, Any] = {
+        "probes": torch.full_like(labels.probes, torch.nan),  # type: ignore[arg-type]
+        "hvp": torch.full_like(labels.hvp, torch.nan),  # type: ignore[arg-type]
+        "hvp_mask": torch.zeros(1, 3, dtype=torch.bool),
+        "stress": torch.full((3, 3, 3), torch.nan, dtype=torch.float64),
+        "stress_mask": torch.zeros(3, dtype=torch.bool),
+    }
+    given, weights = (batch, Labels(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
+    compiled = CompiledGradient(potential, backend="aot_eager")
+    loss, slopes = gradient(GradientStep(potential, compiled), given, weights)
+    wanted_loss, wanted = gradient(GradientStep(potential), given, weights)
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    for name, slope in wanted.items():
+        torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+
+
 def test_a_companion_changes_nothing_for_the_others() -> None:
     potential = network("equivariant")
     cell = crystal(1)

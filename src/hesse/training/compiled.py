@@ -118,6 +118,9 @@ class CompiledGradient:
         counts: Mapping[str, Tensor],
     ) -> _Question:
         """A batch, admitted, and what its loss needs; with a companion where some size would be below two."""
+        # A weighted label that nobody here holds is not asked for, and not computed.
+        absent = {"hvp": request.probes is None, "stress": not request.stress}
+        weights = {name: 0.0 if absent.get(name, False) else weight for name, weight in weights.items()}
         targets, scales = references_of(labels, weights), factors(labels, weights, counts)
         probes, ready = request.probes, None
         if smallest_size(batch) >= 2:
