@@ -2,13 +2,16 @@
 
 Read are `phonopy*.yaml` (also `.xz`, `.gz`, `.bz2`), with `FORCE_CONSTANTS`, `force_constants.hdf5` and `FORCE_SETS` in
 the same folder; or `FORCE_CONSTANTS` with the `SPOSCAR` it belongs to. Force constants are plus d²E/dx², not
-mass-weighted, `[atom, atom, 3, 3]`; units are those of the calculator that the yaml names, eV and Å by default. A yaml
-that holds tags is refused: by them it can have programs run.
+mass-weighted, `[atom, atom, 3, 3]`; units are those of the calculator that the yaml names, eV and Å by default.
+
+phonopy's own YAML loader builds any Python object that a tag names, which can run programs. Files are therefore parsed
+with PyYAML's safe loader first, and phonopy receives only what that returned: mappings, lists, texts and numbers.
 """
 
 from __future__ import annotations
 
 import bz2
+import datetime
 import gzip
 import io
 import lzma
@@ -22,6 +25,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
+import yaml
 from ase import Atoms
 from ase.io import read as read_with_ase
 from jaxtyping import Float
@@ -37,7 +41,6 @@ from hesse.structures import Labels, Structure, from_ase
 __all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
 
 _YAML: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
-_TAG: Final = re.compile(r"(^|[\s\[{,])!|^%TAG", re.MULTILINE)
 _CONSTANTS: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
 _LARGEST: Final = 1 << 30
 """Bytes of text after decompression; a small archive can otherwise fill the memory."""
@@ -241,16 +244,47 @@ def _yaml_text(file: Path) -> str:
         raise FileFormatError(f"{file}: truncated or damaged ({error})") from error
     if len(text) > _LARGEST:
         raise FileFormatError(f"{file}: more than {_LARGEST >> 20} MiB of text")
-    if _TAG.search(text):
-        raise FileFormatError(
-            f"{file}: holds YAML tags (!…), by which loading a file can run programs; phonopy writes none. Not read."
-        )
     return text
+
+
+def _plain_yaml(file: Path) -> str:
+    """The file's content as YAML text without tags, written anew from what the safe loader makes of it.
+
+    Raises:
+        FileFormatError: damaged, not YAML, or with values that are no mappings, lists, texts or numbers (tags such as
+            `!!python/object/apply`).
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    try:
+        content = yaml.load(_yaml_text(file), Loader=loader)
+        _require_plain(content)
+    except yaml.constructor.ConstructorError as error:
+        raise FileFormatError(
+            f"{file}: holds YAML tags or keys that are no plain data ({error.problem}); loading such a file can run "
+            "programs, and phonopy writes none. Nothing was run. Remove the tags if you trust the rest."
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise FileFormatError(f"{file}: cannot be read as YAML; it is truncated or damaged ({error})") from error
+    return yaml.dump(content, Dumper=dumper, sort_keys=False)
+
+
+def _require_plain(content: Any) -> None:
+    """Raise ConstructorError unless `content` holds mappings, lists, texts, numbers, dates, booleans and None only."""
+    pending, seen = [content], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            if id(value) not in seen:  # an alias: several places hold one object
+                seen.add(id(value))
+                pending.extend([*value, *value.values()] if isinstance(value, dict) else value)
+        elif not isinstance(value, str | int | float | datetime.date | None):
+            raise yaml.constructor.ConstructorError(problem=f"a value of type {type(value).__name__}")
 
 
 def _with_phonopy(file: Path, folder: Path, name: str) -> _Content:
     phonopy = require("phonopy", extra="formats", purpose=f"reading {file.name}")
-    text = _yaml_text(file)
+    text = _plain_yaml(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
