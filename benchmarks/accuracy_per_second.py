@@ -31,16 +31,16 @@ import numpy as np
 import torch
 
 import hesse
-from hesse.datasets import Dataset, read_dataset, with_pairs
-from hesse.devices import keep_freed_memory
-from hesse.evaluation import assess
-from hesse.files import write_aside
-from hesse.reports.canvas import log_axis, style, to_png
+from hesse.datasets import Dataset, read_dataset, select_probes
+from hesse.devices import disable_malloc_trim
+from hesse.evaluation import evaluate_model
+from hesse.files import atomic_write
+from hesse.reports.canvas import log_axis, figure_style, to_png
 from hesse.training import TrainConfig
-from hesse.training.feed import Feed
-from hesse.training.schedules import weights_at
-from hesse.training.start import starting_potential
-from hesse.training.step import GradientStep
+from hesse.training.feed import TrainingLoader
+from hesse.training.schedules import loss_weights_at
+from hesse.training.start import build_initial_potential
+from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny"
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -72,22 +72,22 @@ def step_costs(settings: Mapping[str, TrainConfig], data: Dataset, repeats: int)
     runs = {}
     for name, config in settings.items():
         torch.manual_seed(0)
-        model = starting_potential(config, data, None)
+        model = build_initial_potential(config, data, None)
         # A rate of zero: the work of a step without its effect, so that every turn does the same.
         runs[name] = (
             config,
-            GradientStep(model),
-            Feed(data, config, model.cutoff),
+            LossAndGradient(model),
+            TrainingLoader(data, config, model.cutoff),
             torch.optim.AdamW(model.parameters(), lr=0.0),
         )
-    rounds = math.lcm(*(config.curvature.every for config in settings.values()))
+    rounds = math.lcm(*(config.curvature.every_n_steps for config in settings.values()))
     found: dict[str, list[float]] = {name: [] for name in settings}
     for turn in range(repeats + 1):
         for name, (config, gradient, feed, optimiser) in runs.items():
             order = feed.epoch(0)
             start = time.process_time()
             for step in range(turn * rounds, (turn + 1) * rounds):
-                weights = weights_at(config.weights, {}, step, 1, config.curvature.every)
+                weights = loss_weights_at(config.weights, {}, step, 1, config.curvature.every)
                 optimiser.zero_grad(set_to_none=True)
                 gradient(feed.fetch(order[step % (len(order) - 1 or 1)], step), weights)
                 torch.nn.utils.clip_grad_norm_(gradient.potential.parameters(), 1.0)
@@ -107,7 +107,7 @@ def train_one(name: str, config: TrainConfig, training: Dataset, tests: Mapping[
     rows = [
         row.to_json()
         for key, dataset in tests.items()
-        for row in assess(result.potential, dataset, name=key, by_tag=False).rows
+        for row in evaluate_model(result.potential, dataset, name=key, by_tag=False).rows
     ]
     write_json(
         folder / "errors.json",
@@ -190,7 +190,7 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     budgets = sorted({row["budget"] for row in rows})
     kinds = ("hessian", "forces")
-    with style():
+    with figure_style():
         canvas = Figure(figsize=(2.9 * len(sets) + 1.5, 2.8 * len(kinds)), layout="constrained")
         panels = canvas.subplots(len(kinds), len(sets), squeeze=False)
         for (i, kind), (j, dataset) in ((a, b) for a in enumerate(kinds) for b in enumerate(sets)):
@@ -225,7 +225,7 @@ def folder_of(output: Path, name: str, budget: float, seed: int) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    with write_aside(path) as aside:
+    with atomic_write(path) as aside:
         Path(aside).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
@@ -233,7 +233,7 @@ def read_training(path: Path) -> Dataset:
     """One stored product per structure (the first pair)."""
     dataset = read_dataset(path)
     held = 0 if dataset.labels.probes is None else len(dataset.labels.probes)
-    return with_pairs(dataset, [0]) if held > 1 else dataset
+    return select_probes(dataset, [0]) if held > 1 else dataset
 
 
 def some(dataset: Dataset, count: int) -> Dataset:
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f'expected --base JSON and --setting NAME={{"option": ...}}: {error}')
     budgets, seeds = sorted(options.budget or [1.0, 2.0]), options.seed or [0]
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    disable_malloc_trim()  # as training does
     options.output.mkdir(parents=True, exist_ok=True)
     costs_file = options.output / "costs.json"
     training = read_training(options.train or options.data / "rtp-train.h5")

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from hesse.datasets import Dataset, read_dataset
-from hesse.files import write_text
+from hesse.files import atomic_write_text
 from hesse.training import TrainConfig
-from hesse.training.feed import Feed
-from hesse.training.start import starting_potential
-from hesse.training.step import GradientStep
+from hesse.training.feed import TrainingLoader
+from hesse.training.start import build_initial_potential
+from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny" / "rtp-train.h5"
 SCHEMES = {"E-F": 0.0, "E-F-HVP": 0.15}
@@ -56,17 +56,17 @@ def measured(
         return TrainConfig.model_validate(content)
 
     plain_options = options(None)
-    model = starting_potential(plain_options, data, None)
+    model = build_initial_potential(plain_options, data, None)
     weights = plain_options.weights.model_dump()
-    gradient = GradientStep(model, compiled=CompiledGradient(model) if mode == "compiled" else None)
+    gradient = LossAndGradient(model, compiled=CompiledGradient(model) if mode == "compiled" else None)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}
-    feeds = {"step": Feed(data, plain_options, model.cutoff), "bucketed": Feed(data, options(window), model.cutoff)}
+    feeds = {"step": TrainingLoader(data, plain_options, model.cutoff), "bucketed": TrainingLoader(data, options(window), model.cutoff)}
     for number in range(-2, steps):  # two rounds to warm up
         for name, feed in feeds.items():
             epoch = feed.epoch(max(number, 0) // len(feed.epoch(0)))
             indices = epoch[number % len(epoch)]
-            fetching, parts = seconds(partial(feed.fetch, indices, max(number, 0)), device)
+            fetching, parts = seconds(partial(feed.load, indices, max(number, 0)), device)
             working, _ = seconds(partial(gradient, parts, weights), device)
             model.zero_grad(set_to_none=True)
             if number >= 0:
@@ -127,7 +127,7 @@ def main(words: Sequence[str] | None = None) -> None:
     ]
     print(table(rows))
     if chosen.json is not None:
-        write_text(chosen.json, json.dumps(rows, indent=1) + "\n")
+        atomic_write_text(chosen.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ from hesse import (
     from_ase,
     make_engine,
 )
-from hesse.curvature import evaluate_many, lowest_modes
+from hesse.curvature import evaluate_structures, lowest_modes
 from hesse.engines import EngineCalculator
-from hesse.harmonic import rigid_basis
+from hesse.harmonic import rigid_body_basis
 from hesse.smooth import masked_norm
 
 ELEMENTS = (1, 6, 7, 8)
@@ -55,7 +55,7 @@ class Morse(Potential):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of atoms."""
-        r = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
         well = self.depth * (1.0 - torch.exp(-self.width * (r - self.r0))).square()
         return 0.5 * torch.where(batch.neighbour_mask & (r < self.cutoff), well, 0.0).sum(-1)
 
@@ -103,7 +103,7 @@ def many(count: int, repeats: int) -> None:
                     evaluate(potential, collate([s], potential.cutoff), request(v))  # noqa: B023
 
             def together() -> None:
-                evaluate_many(potential, structures, request(torch.cat(directions, dim=1)))  # noqa: B023
+                evaluate_structures(potential, structures, request(torch.cat(directions, dim=1)))  # noqa: B023
 
             together()  # neighbour lists stay with the structures: both find them there
             seconds = best({"alone": alone, "together": together}, repeats)
@@ -130,7 +130,7 @@ def alkane(carbons: int) -> Atoms:
 def arpack(matrix: Float[np.ndarray, "d d"], structure: Structure, relative: float) -> str:
     """Products that ARPACK takes for the same eigenvalue, rigid motions lifted above the spectrum. Its tolerance is
     relative to an eigenvalue that only the dense Hessian knows."""
-    rigid = rigid_basis(structure, np.ones(len(structure))).reshape(-1, len(matrix))
+    rigid = rigid_body_basis(structure, np.ones(len(structure))).reshape(-1, len(matrix))
     top, products = float(np.abs(matrix).sum(0).max()), 0
 
     def multiply(x: Float[np.ndarray, "d"]) -> Float[np.ndarray, "d"]:
@@ -189,13 +189,13 @@ def _row(
             preconditioned=False,
             max_products=20 * n,
         )
-        rigid = rigid_basis(structure, np.ones(n)).reshape(-1, 3 * n)
+        rigid = rigid_body_basis(structure, np.ones(n)).reshape(-1, 3 * n)
         inside = np.eye(3 * n) - rigid.T @ rigid
         lifted = inside @ (0.5 * (matrix + matrix.T)) @ inside + 1e4 * rigid.T @ rigid
         lowest = float(np.linalg.eigvalsh(lifted)[0])
-        plain, outside, exact = str(again.products), arpack(matrix, structure, tolerance / abs(lowest)), f"{lowest:.5f}"
+        plain, outside, exact = str(again.n_products), arpack(matrix, structure, tolerance / abs(lowest)), f"{lowest:.5f}"
     print(
-        f"| {name} | {len(structure)} | {3 * len(structure)} | {found.products} | {plain} | {outside} "
+        f"| {name} | {len(structure)} | {3 * len(structure)} | {found.n_products} | {plain} | {outside} "
         f"| {found.eigenvalues[0]:.5f} | {exact} | {seconds:.1f} |",
         flush=True,
     )

@@ -25,8 +25,8 @@ import torch
 from ase.build import molecule
 from ase.collections import g2
 
-from hesse.datasets import identity_defects
-from hesse.engines import Analytic, Differences, ForceEngine, Surface, XtbEngine
+from hesse.datasets import sum_rule_errors
+from hesse.engines import AnalyticDerivatives, FiniteDifferences, ForceEngine, EnergyFunction, XtbEngine
 from hesse.engines.pyscf import PyscfEngine
 from hesse.structures import Request, Structure, from_ase
 
@@ -47,12 +47,12 @@ class Case:
 
 CASES = (
     Case("gfn2", "GFN2-xTB, two gradients", lambda: XtbEngine("gfn2")),
-    Case("gfn2", "GFN2-xTB, Richardson", lambda: XtbEngine("gfn2", differences=Differences(richardson=True))),
+    Case("gfn2", "GFN2-xTB, Richardson", lambda: XtbEngine("gfn2", differences=FiniteDifferences(richardson=True))),
     Case("hf", "HF/6-31G*, two gradients", lambda: PyscfEngine(HF_BASIS)),
-    Case("hf", "HF/6-31G*, Richardson", lambda: PyscfEngine(HF_BASIS, differences=Differences(richardson=True))),
+    Case("hf", "HF/6-31G*, Richardson", lambda: PyscfEngine(HF_BASIS, differences=FiniteDifferences(richardson=True))),
     Case("hf", "HF/6-31G*, analytic", lambda: PyscfEngine(HF_BASIS, hvp="analytic")),
     Case("dft", "wB97X/6-31G*, grid 5, two gradients", lambda: PyscfEngine(DFT)),
-    Case("dft", "wB97X/6-31G*, grid 5, Richardson", lambda: PyscfEngine(DFT, differences=Differences(richardson=True))),
+    Case("dft", "wB97X/6-31G*, grid 5, Richardson", lambda: PyscfEngine(DFT, differences=FiniteDifferences(richardson=True))),
     Case("dft", "wB97X/6-31G*, grid 3, two gradients", lambda: PyscfEngine(DFT, grid=3)),
     Case("dft", "wB97X/6-31G*, grid 5, analytic", lambda: PyscfEngine(DFT, hvp="analytic")),
 )
@@ -68,8 +68,8 @@ class Counted(ForceEngine):
         self.gradients = 0
         self.grid_forces: list[np.ndarray | None] = []
 
-    def surface(self, structure: Structure) -> Surface:
-        self.inner = self.engine.surface(structure)
+    def surface(self, structure: Structure) -> EnergyFunction:
+        self.inner = self.engine.energy_function(structure)
 
         def point(positions: np.ndarray) -> Any:
             self.gradients += 1
@@ -79,8 +79,8 @@ class Counted(ForceEngine):
 
         return point
 
-    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
-        return self.engine.analytic(structure, self.inner, request)
+    def analytic(self, structure: Structure, surface: EnergyFunction, request: Request) -> AnalyticDerivatives:
+        return self.engine.analytic_derivatives(structure, self.inner, request)
 
 
 def jittered(names: tuple[str, ...] | list[str], rounds: int) -> Iterator[tuple[Structure, np.ndarray]]:
@@ -103,11 +103,11 @@ def closed_shells() -> list[str]:
     return found
 
 
-def slope(surface: Surface, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
+def slope(surface: EnergyFunction, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
     return (surface(x - step * v).forces - surface(x + step * v).forces) / (2 * step)
 
 
-def sixth_order(surface: Surface, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
+def sixth_order(surface: EnergyFunction, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
     inner, middle, outer = (slope(surface, x, v, k * step) for k in (1, 2, 4))
     return (64 * inner - 20 * middle + outer) / 45
 
@@ -115,11 +115,11 @@ def sixth_order(surface: Surface, x: np.ndarray, v: np.ndarray, step: float) -> 
 def reference(kind: str, structure: Structure, v: np.ndarray) -> np.ndarray:
     """`H v` at tighter settings."""
     if kind == "gfn2":
-        return sixth_order(XtbEngine("gfn2", accuracy=1e-8).surface(structure), structure.positions, v, 2e-3)
+        return sixth_order(XtbEngine("gfn2", accuracy=1e-8).energy_function(structure), structure.positions, v, 2e-3)
     if kind == "hf":
         tight = PyscfEngine(HF_BASIS, energy_threshold=1e-12, gradient_threshold=1e-9)
-        return sixth_order(tight.surface(structure), structure.positions, v, 4e-3)
-    return slope(PyscfEngine(DFT, grid=9, gradient_threshold=1e-8).surface(structure), structure.positions, v, 3e-4)
+        return sixth_order(tight.energy_function(structure), structure.positions, v, 4e-3)
+    return slope(PyscfEngine(DFT, grid=9, gradient_threshold=1e-8).energy_function(structure), structure.positions, v, 3e-4)
 
 
 def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray)
     labels = engine.compute(structure, Request(forces=True, probes=probes))
     seconds = time.perf_counter() - start
     products = engine.gradients - 1
-    defects = identity_defects([structure], labels)
+    defects = sum_rule_errors([structure], labels)
     return {
         "case": case.name,
         "structure": structure.id,

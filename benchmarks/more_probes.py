@@ -28,14 +28,14 @@ from torch import Tensor
 
 from hesse.curvature import derivatives
 from hesse.datasets import Dataset, read_dataset
-from hesse.devices import keep_freed_memory
+from hesse.devices import disable_malloc_trim
 from hesse.models import load_model
 from hesse.potential import Potential
-from hesse.probes import ProbeStream, make_probe
-from hesse.structures import Batch, Labels
+from hesse.probes import ProbeSeed, make_probe
+from hesse.structures import Batch, Properties
 from hesse.training import TrainConfig
-from hesse.training.start import starting_potential
-from hesse.training.step import GradientStep
+from hesse.training.start import build_initial_potential
+from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny" / "rtp-train.h5"
 IN_TURN, AT_ONCE = {"cpu": 0}, {"cpu": 10**9}
@@ -49,17 +49,17 @@ ABSENT = {"hessian": 0.0, "atomic_energies": 0.0, "stress": 0.0, "penalty": 0.0}
 
 def probed(
     data: Dataset, indices: Sequence[int], model: Potential, probes: int, epoch: int = 0
-) -> tuple[Batch, Labels]:
+) -> tuple[Batch, Properties]:
     """Structures with `probes` Rademacher products each, through their Hessians."""
     batch, labels = data.batch(indices, model.cutoff, dtype=torch.float32)
-    directions = make_probe("rademacher", probes).draw(batch, ProbeStream(0, epoch))
+    directions = make_probe("rademacher", probes).draw(batch, ProbeSeed(0, epoch))
     products = labels.hessian_matvec(directions)
     return batch, replace(
         labels, probes=directions, hvp=products, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None
     )
 
 
-def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: Labels) -> tuple[Batch, Labels]:
+def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: Properties) -> tuple[Batch, Properties]:
     """The same structures once for each probe."""
     assert labels.probes is not None
     assert labels.hvp is not None
@@ -68,22 +68,22 @@ def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: La
     return batch, replace(more, **flat, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None)
 
 
-def timed(step: GradientStep, part: tuple[Batch, Labels], weights: dict[str, float]) -> tuple[float, Tensor]:
+def timed(step: LossAndGradient, part: tuple[Batch, Properties], weights: dict[str, float]) -> tuple[float, Tensor]:
     """Seconds of one step, and its gradient as one vector."""
     step.potential.zero_grad(set_to_none=True)
     start = time.process_time()
     step([part], {**weights, **ABSENT})
     spent = time.process_time() - start
-    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in step.trained()]
+    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in step.trainable_parameters()]
     return spent, torch.cat([slope.reshape(-1) for slope in slopes])
 
 
 def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repeats: int) -> list[str]:
     """Lines of a table for one network and batch size."""
     config = TrainConfig.model_validate({"model": {"kind": kind}})
-    step = GradientStep(starting_potential(config, data, None))
+    step = LossAndGradient(build_initial_potential(config, data, None))
     indices = torch.linspace(0, len(data) - 1, structures).long().tolist()
-    cases: dict[tuple[str, int], tuple[tuple[Batch, Labels], dict[str, float]]] = {}
+    cases: dict[tuple[str, int], tuple[tuple[Batch, Properties], dict[str, float]]] = {}
     for k in sorted({1, *probes}):
         part = probed(data, indices, step.potential, k)
         cases["at once", k] = part, EF_HVP
@@ -95,7 +95,7 @@ def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repe
     for turn in range(repeats + 1):
         slopes: dict[int, Tensor] = {}
         for (way, k), (part, weights) in cases.items():
-            derivatives.IN_TURN_FROM = IN_TURN if way == "in turn" else AT_ONCE
+            derivatives.SEQUENTIAL_ABOVE_ATOMS = IN_TURN if way == "in turn" else AT_ONCE
             spent, slope = timed(step, part, weights)
             if turn:
                 times[way, k].append(spent)
@@ -112,7 +112,7 @@ def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repe
 
 def gradients_of_pairs(data: Dataset, model: Potential, structures: int) -> Tensor:
     """Gradients of the curvature term, `[structures, 2, parameters]`: two independent probes for each structure."""
-    step = GradientStep(model)
+    step = LossAndGradient(model)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:structures].tolist()
     return torch.stack(
         [
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("costs", "variance"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    disable_malloc_trim()  # as training does
     data = read_dataset(options.train)
     if options.only in (None, "costs"):
         print("| network | structures | E-F, ms | E-F-HVP / E-F | probes | further one: at once | in turn | repeated |")
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print("\n".join(costs(data, kind, structures, options.probes, options.repeats)), flush=True)
     if options.only in (None, "variance"):
         models = {options.model: load_model(options.model)} if options.model else {
-            kind: starting_potential(TrainConfig.model_validate({"model": {"kind": kind}}), data, None)
+            kind: build_initial_potential(TrainConfig.model_validate({"model": {"kind": kind}}), data, None)
             for kind in options.kind
         }  # fmt: skip
         print("| network | of structures, B | of probes, W |\n|---|---|---|")

@@ -16,25 +16,25 @@ import time
 import torch
 
 from hesse.models import build_model
-from hesse.recipes.timing import timed
-from hesse.recipes.workloads import labelled_at_random, molecules_between
+from hesse.recipes.timing import time_once
+from hesse.recipes.workloads import with_random_labels, random_molecules_in_range
 from hesse.training import TrainConfig
-from hesse.training.feed import Feed
-from hesse.training.processes import Processes, joined
-from hesse.training.shared_step import SharedStep
-from hesse.training.step import GradientStep
+from hesse.training.feed import TrainingLoader
+from hesse.training.processes import Communicator, init_distributed
+from hesse.training.shared_step import DistributedGradient
+from hesse.training.step import LossAndGradient
 
 
-class _Timed(Processes):
+class _Timed(Communicator):
     """Processes that look at the clock while they talk."""
 
-    def __init__(self, real: Processes) -> None:
-        super().__init__(real.place, group=real.group, store=real.store)
+    def __init__(self, real: Communicator) -> None:
+        super().__init__(real.rank_info, group=real.group, store=real.store)
         self.talking = 0.0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         begin = time.perf_counter()
-        answer = super().sum(values)
+        answer = super().all_reduce_sum(values)
         self.talking += time.perf_counter() - begin
         return answer
 
@@ -49,32 +49,32 @@ def main() -> None:
     config = TrainConfig.model_validate(
         {"model": {"kind": chosen.kind}, "batch": {"structures": chosen.structures, "atoms": 10**6}}
     )
-    data = labelled_at_random(molecules_between(8, 14, chosen.structures))
+    data = with_random_labels(random_molecules_in_range(8, 14, chosen.structures))
     torch.manual_seed(0)
     model = build_model(config.model, data.elements, None)
-    feed = Feed(data, config, model.cutoff)
+    feed = TrainingLoader(data, config, model.cutoff)
     weights, sizes = config.weights.model_dump(), data.n_atoms.tolist()
-    with joined("cpu") as job:
+    with init_distributed("cpu") as job:
         processes = _Timed(job)
-        shared = SharedStep(GradientStep(model), processes)
+        shared = DistributedGradient(LossAndGradient(model), processes)
 
         def step(number: int) -> None:
             model.zero_grad(set_to_none=True)
             (whole,) = feed.epoch(number)
-            shared(feed.fetch(processes.share(whole, sizes), number, whole), weights)
+            shared(feed.load(processes.partition(whole, sizes), number, whole), weights)
 
         for number in range(3):
             step(number)
         processes.talking = 0.0
         walls, works = [], []
         for number in range(chosen.steps):
-            wall, work, _ = timed(lambda number=number: step(number), torch.device("cpu"))
+            wall, work, _ = time_once(lambda number=number: step(number), torch.device("cpu"))
             walls.append(1e3 * wall)
             works.append(1e3 * work)
         mine = statistics.median(works)
-        total = processes.sum_named({"work": mine})["work"]
-        slowest = processes.largest(round(1e3 * mine)) / 1e3
-        if processes.first:
+        total = processes.all_reduce_sum_dict({"work": mine})["work"]
+        slowest = processes.all_reduce_max(round(1e3 * mine)) / 1e3
+        if processes.is_rank_zero:
             waits = 1e3 * processes.talking / chosen.steps
             print(f"{chosen.kind}, {chosen.structures} structures, {processes.size} processes; ms a step:")
             print(

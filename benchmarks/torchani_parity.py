@@ -13,10 +13,10 @@ from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.models import Ani
-from hesse.models.adapters.layouts import padded
+from hesse.models.adapters.layouts import pad_structures
 from hesse.models.adapters.torchani import TorchAniPotential, ani_from_torchani
 from hesse.recipes.peers import torchani_model
-from hesse.recipes.workloads import molecules_between
+from hesse.recipes.workloads import random_molecules_in_range
 from hesse.structures import Request, collate
 from hesse.units import energy_unit
 
@@ -28,9 +28,9 @@ def main() -> None:
     """Print the largest differences."""
     torch.manual_seed(0)
     model = torchani_model(NUMBERS).double()
-    batch = collate(molecules_between(8, 14, 64), model.cutoff)
+    batch = collate(random_molecules_in_range(8, 14, 64), model.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
-    table = padded(batch)
+    table = pad_structures(batch)
     positions = table.positions.clone().requires_grad_()
     energies = HARTREE * model((table.numbers, positions)).energies
     (gradient,) = torch.autograd.grad(energies.sum(), positions, create_graph=True)

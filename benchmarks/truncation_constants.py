@@ -11,7 +11,7 @@ import numpy as np
 from label_errors import closed_shells, jittered, sixth_order
 
 from hesse.engines import XtbEngine
-from hesse.engines.surroundings import rates_of_change
+from hesse.engines.surroundings import relative_motion
 
 STEP, WIDE = 4e-4, 5e-3  # Å
 NEGLIGIBLE = 1e-3  # eV/Å⁴ and eV/Å⁶: labels of no truncation error to speak of
@@ -33,10 +33,10 @@ def directions(signs: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 def main() -> None:
     found: dict[str, list[tuple[float, ...]]] = {family: [] for family in FAMILIES}
     for number, (structure, signs) in enumerate(jittered(closed_shells(), 3)):
-        surface = XtbEngine("gfn2", accuracy=1e-8).surface(structure)
+        surface = XtbEngine("gfn2", accuracy=1e-8).energy_function(structure)
         x = structure.positions
         for family, v in directions(signs, number).items():
-            rates = rates_of_change(structure, v)[:, None]
+            rates = relative_motion(structure, v)[:, None]
             exact = sixth_order(surface, x, v, 2e-3)
             at = {k: -surface(x + k * v).forces for k in (0, STEP, -STEP, WIDE, -WIDE, 2 * WIDE, -2 * WIDE)}
             first = (at[STEP] - at[-STEP]) / (2 * STEP)

@@ -11,12 +11,12 @@ hesse.label(samples.structures, "gfn2", "labelled.h5", workers=0, quiet=True)
 training, validation = hesse.read_dataset("labelled.h5").split(0.8, 0.2, by_group=False)
 
 potential = MacePotential.from_file("start.model", trust_pickle=True)
-weights = hesse.Weights(energy=1.0, forces=1.0, hvp=0.1)
-config = hesse.TrainConfig(weights=weights, references="fit", steps=300, optimiser={"learning_rate": 5e-3})
+weights = hesse.LossWeights(energy=1.0, forces=1.0, hvp=0.1)
+config = hesse.TrainConfig(weights=weights, reference_energies="fit", steps=300, optimiser={"learning_rate": 5e-3})
 result = hesse.train(training, validation, config, output="run", potential=potential)
 
 for property, unit in (("energy", "eV"), ("forces", "eV/Å"), ("hvp", "eV/Å²")):
-    before, after = (hesse.assess(p, validation).row(property).value for p in (potential, result.potential))
+    before, after = (hesse.evaluate_model(p, validation).row(property).value for p in (potential, result.potential))
     print(f"{property:>8}: {before:.3f} -> {after:.3f} {unit}")
 atoms = hesse.to_ase(validation.structures[0])
 atoms.calc = MACECalculator("run/model.model", device="cpu", default_dtype="float32")

@@ -14,9 +14,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 import oracles
-from hesse.engines import Differences, Engine, ForceEngine, Point, Surface
+from hesse.engines import FiniteDifferences, Engine, ForceEngine, SinglePoint, EnergyFunction
 from hesse.errors import EngineError
-from hesse.structures import Labels, Request, Structure, from_ase
+from hesse.structures import Properties, Request, Structure, from_ase
 
 
 class ClosedForm(ForceEngine):
@@ -25,19 +25,19 @@ class ClosedForm(ForceEngine):
     name = "closed-form"
     level = "closed form"
 
-    def __init__(self, oracle: oracles.Oracle, differences: Differences | None = None, noise: float = 0.0) -> None:
+    def __init__(self, oracle: oracles.Oracle, differences: FiniteDifferences | None = None, noise: float = 0.0) -> None:
         self.oracle, self.noise = oracle, noise
-        self.differences = differences or Differences()
+        self.differences = differences or FiniteDifferences()
         self.gradient_noise = noise if noise > 0 else 1e-13
         self.settings = MappingProxyType(self.differences.settings(self.gradient_noise))
         self.calls = 0
 
-    def surface(self, structure: Structure) -> Surface:
-        def point(positions: NDArray[np.float64]) -> Point:
+    def surface(self, structure: Structure) -> EnergyFunction:
+        def point(positions: NDArray[np.float64]) -> SinglePoint:
             self.calls += 1
-            exact = self.oracle.exact(structure.moved(positions, id=structure.id))
+            exact = self.oracle.exact(structure.with_positions(positions, id=structure.id))
             noise = self.noise * np.random.default_rng(self.calls).normal(size=positions.shape)
-            return Point(exact.energy, -exact.gradient + noise)
+            return SinglePoint(exact.energy, -exact.gradient + noise)
 
         return point
 
@@ -98,7 +98,7 @@ class HessianFails(Engine):
     def __init__(self) -> None:
         self.asked, self.engine = 0, own_engine()
 
-    def compute(self, structure: Structure, request: Request) -> Labels:
+    def compute(self, structure: Structure, request: Request) -> Properties:
         self.asked += 1
         if request.hessian:
             raise EngineError("no Hessian today")

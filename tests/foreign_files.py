@@ -11,11 +11,11 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from hesse.datasets import Dataset
-from hesse.units import ENERGY, LENGTH
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 from oracles import Morse, labelled, molecules
 
 Array = NDArray[np.float64]
-HARTREE, BOHR = ENERGY["hartree"], LENGTH["bohr"]
+HARTREE, BOHR = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
 
 
 def known(sizes: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> Dataset:
@@ -30,7 +30,7 @@ def of(data: Dataset, i: int) -> tuple[NDArray[np.int64], Array, float, Array, A
     assert labels.forces is not None
     n = len(s)
     hessian = labels.hessian_of(i).numpy().reshape(3 * n, 3 * n)
-    return s.numbers, s.positions, float(labels.energy[i]), labels.forces[labels.atoms_of(i)].numpy(), hessian
+    return s.numbers, s.positions, float(labels.energy[i]), labels.forces[labels.atom_slice(i)].numpy(), hessian
 
 
 def write_openreact(path: Path, data: Dataset) -> None:

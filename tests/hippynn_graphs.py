@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hesse.models.adapters.layouts import padded
-from hesse.structures import Labels, Structure, collate
+from hesse.models.adapters.layouts import pad_structures
+from hesse.structures import Properties, Structure, collate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import warns of missing compiled kernels and of old torch functions
@@ -57,7 +57,7 @@ def from_hippynn(
 ) -> dict[str, Tensor]:
     """What hippynn itself computes with its own pair finder, in its own units, derivatives by its coordinates."""
     batch = collate(structures, 0.0)
-    table = padded(batch, pad_number=0)
+    table = pad_structures(batch, pad_number=0)
     positions = (table.positions / length).requires_grad_()
     cells = [batch.cell / length] if batch.pbc.any() else []
     energy, atomic, hierarchy = graph(table.numbers, positions, *cells)
@@ -73,7 +73,7 @@ def from_hippynn(
     }
 
 
-def require_equal(labels: Labels, expected: dict[str, Tensor]) -> None:
+def require_equal(labels: Properties, expected: dict[str, Tensor]) -> None:
     for name, value in expected.items():
         # The hierarchy's ratios are rounded by 1e-12 eV², so that they have a value where both terms are zero.
         atol = 1e-6 if name == "penalty" else 1e-10

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hesse.datasets import Dataset
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Structure
+from hesse.structures import Batch, Properties, Structure
 
 Array = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ class PairPotential(Oracle):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        vectors, mask = batch.pair_vectors(), batch.neighbour_mask
+        vectors, mask = batch.neighbor_vectors(), batch.neighbour_mask
         squared = torch.where(mask, vectors.square().sum(-1), 1.0)
         mask = mask & (squared < self.cutoff**2)
         r = torch.where(mask, squared, 1.0).sqrt()
@@ -288,7 +288,7 @@ def labelled(
         rows.append(
             (
                 s,
-                Labels.of(
+                Properties.single(
                     n,
                     energy=exact.energy,
                     forces=-exact.gradient if forces else None,
@@ -299,7 +299,7 @@ def labelled(
                 ),
             )
         )
-    return Dataset.of(rows, level="closed form")
+    return Dataset.from_pairs(rows, level="closed form")
 
 
 RHOMBUS = np.array([[0.6, 0, 0], [-0.6, 0, 0], [0, 0.85, 0], [0, -0.85, 0]])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hesse.errors import FileFormatError, RequestError, WriteError
-from hesse.files import exclusive, require_file, require_target, write_aside, write_text
+from hesse.files import lock_folder, check_input_file, check_output_path, atomic_write, atomic_write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -20,15 +20,15 @@ def names(folder: Path) -> list[str]:
 
 
 def half_write(target: Path, failure: BaseException) -> None:
-    with write_aside(target) as aside:
+    with atomic_write(target) as aside:
         aside.write_text("half")
         raise failure
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    write_text(target, "one")
-    write_text(str(target), "zwei ×")
+    atomic_write_text(target, "one")
+    atomic_write_text(str(target), "zwei ×")
     assert target.read_text(encoding="utf-8") == "zwei ×"
     assert names(tmp_path) == ["a.txt"]
 
@@ -36,7 +36,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
 def test_the_target_stands_until_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "a.h5"
     target.write_text("old")
-    with write_aside(target) as aside:
+    with atomic_write(target) as aside:
         assert aside.parent == target.parent
         assert aside.suffix == ".h5"  # writers that look at the suffix must find it
         aside.write_text("new")
@@ -64,7 +64,7 @@ def test_a_full_disk_is_a_write_error(tmp_path: Path) -> None:
 
 
 def write_to_full_device(target: Path) -> None:
-    with write_aside(target) as aside, open("/dev/full", "w") as full:
+    with atomic_write(target) as aside, open("/dev/full", "w") as full:
         aside.write_text("new")
         full.write("x" * 10)
 
@@ -80,9 +80,9 @@ def test_a_really_full_device_is_a_write_error(tmp_path: Path) -> None:
 
 def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match=r"there is no folder .*nowhere\. Create it first"):
-        write_text(tmp_path / "nowhere" / "a.txt", "x")
+        atomic_write_text(tmp_path / "nowhere" / "a.txt", "x")
     with pytest.raises(WriteError):
-        write_text(tmp_path, "x")  # a folder cannot be replaced by a file
+        atomic_write_text(tmp_path, "x")  # a folder cannot be replaced by a file
     assert names(tmp_path) == []
 
 
@@ -91,7 +91,7 @@ def test_a_folder_without_permission_is_a_write_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(WriteError, match="Permission denied"):
-            write_text(tmp_path / "a.txt", "x")
+            atomic_write_text(tmp_path / "a.txt", "x")
     finally:
         tmp_path.chmod(0o700)
 
@@ -128,7 +128,7 @@ except RequestError as error:
     print(error)
     sys.exit(2)
 """
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert held.returncode == 2
     assert str(tmp_path) in held.stdout
@@ -139,7 +139,7 @@ except RequestError as error:
 def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
     source = tmp_path / "in.h5"
     source.write_text("precious")
-    require_target(tmp_path / "out.h5", source)
+    check_output_path(tmp_path / "out.h5", source)
     link = tmp_path / "link.h5"
     link.symlink_to(source)
     for target, reply in (
@@ -150,13 +150,13 @@ def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
         (tmp_path / "nowhere" / "out.h5", "no folder .*nowhere"),
     ):
         with pytest.raises(RequestError, match=reply):
-            require_target(target, tmp_path / "absent.h5", source)
+            check_output_path(target, tmp_path / "absent.h5", source)
 
 
 def test_what_is_no_file_is_called_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"this is a folder, expected a model file"):
-        require_file(tmp_path, "model file")
+        check_input_file(tmp_path, "model file")
     with pytest.raises(FileFormatError, match=r"there is no such file"):
-        require_file(tmp_path / "absent")
-    with pytest.raises(WriteError, match="it is a folder"), write_aside(tmp_path):
+        check_input_file(tmp_path / "absent")
+    with pytest.raises(WriteError, match="it is a folder"), atomic_write(tmp_path):
         pass

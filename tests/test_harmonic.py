@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracles
 from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, UnknownOptionError
-from hesse.harmonic import normal_modes, sample_displacements
+from hesse.harmonic import normal_modes, thermal_displacements
 from hesse.structures import Structure, to_ase
 from hesse.units import BOLTZMANN
 
@@ -107,14 +107,14 @@ def test_rigid_motions_are_counted_and_absent_from_the_modes(structure, rigid):
 
 def test_a_nearly_linear_molecule_counts_as_linear():
     line = oracles.linear(3)
-    bent = line.moved(line.positions + np.array([[0, 0, 0], [0, 0, 1e-3], [0, 0, 0]]))
+    bent = line.with_positions(line.positions + np.array([[0, 0, 0], [0, 0, 1e-3], [0, 0, 0]]))
     assert normal_modes(bent, np.zeros((3, 3, 3, 3))).n_rigid == 5
 
 
 def test_imaginary_modes_are_negative():
     pair = Structure([1, 1], [[0, 0, 0], [0.9, 0, 0]])
     modes = normal_modes(pair, springs(pair, {(0, 1): -10.0}))
-    assert modes.imaginary == 1
+    assert modes.n_imaginary == 1
     assert modes.frequencies[0] == pytest.approx(-np.sqrt(10.0 / 0.504) * WAVENUMBER, rel=1e-4)
     assert modes.eigenvalues[0] < 0
 
@@ -124,7 +124,7 @@ def test_frequencies_do_not_depend_on_orientation_or_place(seed, n):
     structure = oracles.molecule(n, seed)
     hessian = oracles.Morse().exact(structure).hessian
     turn = oracles.rotation(seed)
-    turned = structure.moved(structure.positions @ turn.T + np.array([3.0, -2.0, 1.0]))
+    turned = structure.with_positions(structure.positions @ turn.T + np.array([3.0, -2.0, 1.0]))
     rotated = np.einsum("ab,ibjc,dc->iajd", turn, hessian, turn)
     before, after = normal_modes(structure, hessian).frequencies, normal_modes(turned, rotated).frequencies
     assert after == pytest.approx(before, rel=1e-6, abs=1e-2)
@@ -139,7 +139,7 @@ def test_each_mode_holds_half_kt():
     hessian = springs(structure, pairs)
     modes = normal_modes(structure, hessian)
     count, temperature = 20_000, 450.0
-    moved = sample_displacements(modes, temperature, np.random.default_rng(0), count=count, floor=1.0)
+    moved = thermal_displacements(modes, temperature, np.random.default_rng(0), count=count, min_frequency=1.0)
     coordinates = np.einsum("kax,cax->ck", modes.vectors, moved * np.sqrt(modes.masses)[:, None])
     energies = 0.5 * modes.eigenvalues * coordinates**2
     expected = 0.5 * BOLTZMANN * temperature
@@ -156,8 +156,8 @@ def test_soft_modes_are_sampled_as_if_at_the_floor():
     soft = normal_modes(pair, springs(pair, {(0, 1): 1e-4}))
     hard = normal_modes(pair, springs(pair, {(0, 1): 6.0 * (200.0 / WAVENUMBER) ** 2}), masses=[12.0, 12.0])
     assert hard.frequencies == pytest.approx([200.0], rel=1e-6)
-    floored = sample_displacements(soft, 300.0, np.random.default_rng(3), floor=200.0)
-    exact = sample_displacements(hard, 300.0, np.random.default_rng(3), floor=200.0)
+    floored = thermal_displacements(soft, 300.0, np.random.default_rng(3), min_frequency=200.0)
+    exact = thermal_displacements(hard, 300.0, np.random.default_rng(3), min_frequency=200.0)
     assert np.abs(floored) == pytest.approx(np.abs(exact), rel=1e-3)
 
 
@@ -166,8 +166,8 @@ def test_imaginary_modes_are_floored_or_frozen():
     modes = normal_modes(pair, springs(pair, {(0, 1): -6.0}))
     real = normal_modes(pair, springs(pair, {(0, 1): 6.0}))
     rng = np.random.default_rng
-    assert np.all(sample_displacements(modes, 300.0, rng(1), imaginary="freeze") == 0.0)
-    moved, twin = (sample_displacements(m, 300.0, rng(1)) for m in (modes, real))
+    assert np.all(thermal_displacements(modes, 300.0, rng(1), imaginary="freeze") == 0.0)
+    moved, twin = (thermal_displacements(m, 300.0, rng(1)) for m in (modes, real))
     assert np.abs(moved) == pytest.approx(np.abs(twin), rel=1e-9)
 
 
@@ -220,8 +220,8 @@ def test_bad_input_is_answered():
     modes = normal_modes(pair, np.zeros((2, 3, 2, 3)))
     for temperature in (0.0, -1.0, np.nan):
         with pytest.raises(ConfigError, match="temperature"):
-            sample_displacements(modes, temperature, np.random.default_rng(0))
+            thermal_displacements(modes, temperature, np.random.default_rng(0))
     with pytest.raises(ConfigError, match="floor"):
-        sample_displacements(modes, 300.0, np.random.default_rng(0), floor=0.0)
+        thermal_displacements(modes, 300.0, np.random.default_rng(0), min_frequency=0.0)
     with pytest.raises(UnknownOptionError, match="freeze"):
-        sample_displacements(modes, 300.0, np.random.default_rng(0), imaginary="freez")
+        thermal_displacements(modes, 300.0, np.random.default_rng(0), imaginary="freez")

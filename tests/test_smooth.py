@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hesse.smooth import cosine_cutoff, exponential_cutoff, masked_norm, norm, smooth_cutoff, sqrt_plus
+from hesse.smooth import cosine_cutoff, bump_cutoff, masked_norm, norm, smooth_cutoff, softened_sqrt
 
 CUTOFF = 5.0
 
@@ -68,9 +68,9 @@ def test_exponential_cutoff_has_finite_derivatives_of_all_orders_that_training_t
     r = torch.cat([torch.linspace(0, 2 * CUTOFF, 4001), CUTOFF * (1 + torch.tensor([-1e-7, 0.0, 1e-7]))]).to(dtype)
     inside = r < 0.99 * CUTOFF
     wanted = torch.exp(1 - 1 / (1 - (r[inside] / CUTOFF) ** 2))
-    torch.testing.assert_close(exponential_cutoff(r, CUTOFF)[inside], wanted, rtol=2e-5, atol=0)
+    torch.testing.assert_close(bump_cutoff(r, CUTOFF)[inside], wanted, rtol=2e-5, atol=0)
     r.requires_grad_(True)
-    value = exponential_cutoff(r, CUTOFF)
+    value = bump_cutoff(r, CUTOFF)
     for _ in range(4):
         assert torch.isfinite(value).all()
         assert float(value.detach()[r >= 0.995 * CUTOFF].abs().max()) < 1e-19
@@ -109,13 +109,13 @@ def test_masked_norm_fills_without_derivatives() -> None:
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-4])
 def test_sqrt_plus_rounds_the_absolute_value(epsilon: float) -> None:
     """`f(t) = √(t² + ε)`: f''(0) = 1/√ε, and its third derivatives stay below 1/ε, as the docstring warns."""
-    at_zero = derivatives(lambda t: sqrt_plus(t * t, epsilon), 0.0, 3)
+    at_zero = derivatives(lambda t: softened_sqrt(t * t, epsilon), 0.0, 3)
     assert at_zero == pytest.approx([epsilon**0.5, 0.0, epsilon**-0.5, 0.0])
     thirds = [
-        abs(derivatives(lambda t: sqrt_plus(t * t, epsilon), t, 3)[3]) for t in np.linspace(0, 3, 61) * epsilon**0.5
+        abs(derivatives(lambda t: softened_sqrt(t * t, epsilon), t, 3)[3]) for t in np.linspace(0, 3, 61) * epsilon**0.5
     ]
     assert 0.5 / epsilon < max(thirds) < 1.0 / epsilon
-    assert derivatives(lambda t: sqrt_plus(t * t, epsilon), 10.0, 1) == pytest.approx([10.0, 1.0], rel=epsilon)
+    assert derivatives(lambda t: softened_sqrt(t * t, epsilon), 10.0, 1) == pytest.approx([10.0, 1.0], rel=epsilon)
 
 
 def test_smooth_cutoff_keeps_its_digits_in_float32() -> None:

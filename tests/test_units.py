@@ -12,15 +12,15 @@ from hesse.errors import UnitError
 
 def test_values_are_codata_2014() -> None:
     elementary_charge, avogadro = 1.6021766208e-19, 6.022140857e23
-    assert pytest.approx(27.21138602, rel=1e-8) == units.ENERGY["hartree"]
-    assert pytest.approx(27.21138602 / 2, rel=1e-8) == units.ENERGY["rydberg"]
-    assert pytest.approx(0.52917721067, rel=1e-9) == units.LENGTH["bohr"]
-    assert pytest.approx(1000 / elementary_charge / avogadro, rel=1e-8) == units.ENERGY["kj/mol"]
+    assert pytest.approx(27.21138602, rel=1e-8) == units.ENERGY_UNITS["hartree"]
+    assert pytest.approx(27.21138602 / 2, rel=1e-8) == units.ENERGY_UNITS["rydberg"]
+    assert pytest.approx(0.52917721067, rel=1e-9) == units.LENGTH_UNITS["bohr"]
+    assert pytest.approx(1000 / elementary_charge / avogadro, rel=1e-8) == units.ENERGY_UNITS["kj/mol"]
     assert pytest.approx(4184 / elementary_charge / avogadro, rel=1e-8) == units.KCAL_PER_MOL
     assert pytest.approx(8.6173303e-5, rel=1e-8) == units.BOLTZMANN
     assert pytest.approx(1.239841974e-4, rel=1e-8) == units.INVERSE_CM
-    assert units.ENERGY["mev"] == 1e-3
-    assert units.LENGTH["nm"] == 10.0
+    assert units.ENERGY_UNITS["mev"] == 1e-3
+    assert units.LENGTH_UNITS["nm"] == 10.0
 
 
 def test_hbar_turns_mass_weighted_curvature_into_energy() -> None:

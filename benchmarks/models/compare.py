@@ -31,18 +31,18 @@ from pydantic import TypeAdapter
 
 import hesse
 from hesse.curvature import evaluate
-from hesse.datasets import Dataset, read_dataset, with_pairs
-from hesse.evaluation import assess
-from hesse.files import write_aside
-from hesse.losses import Weights, weighted_loss
+from hesse.datasets import Dataset, read_dataset, select_probes
+from hesse.evaluation import evaluate_model
+from hesse.files import atomic_write
+from hesse.losses import LossWeights, weighted_loss
 from hesse.models import ModelConfig, build_model
-from hesse.reports.canvas import log_axis, panel, style, to_png
+from hesse.reports.canvas import log_axis, new_figure, figure_style, to_png
 from hesse.training import BatchConfig, OptimiserConfig, TrainConfig
-from hesse.training.set_up import request_for
+from hesse.training.set_up import request_for_loss
 
 TINY = Path(__file__).parents[1] / "reactions" / "tiny"
 OWN = ('hipnn={"kind": "hipnn"}', 'ani={"kind": "ani"}', 'equivariant={"kind": "equivariant"}')
-SCHEMES = {"E-F": Weights(hvp=0.0), "E-F-HVP": Weights()}
+SCHEMES = {"E-F": LossWeights(hvp=0.0), "E-F-HVP": LossWeights()}
 SHOWN = ("energy_per_atom", "forces", "hvp", "hessian")
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2126")
 
@@ -77,7 +77,7 @@ class Data:
 
         def one_pair(path: Path) -> Dataset:
             dataset = read_dataset(path)
-            return with_pairs(dataset, [0]) if len(dataset.labels.probes) > 1 else dataset
+            return select_probes(dataset, [0]) if len(dataset.labels.probes) > 1 else dataset
 
         return cls(
             one_pair(train or folder / "rtp-train.h5"),
@@ -92,7 +92,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
         for contender in contenders:
             folder = options.output / f"{contender.name}-seed{seed}"
             config = TrainConfig(
-                model=contender.config, steps=options.steps, seed=seed, threads=options.threads,
+                model=contender.config, steps=options.steps, seed=seed, cpu_threads=options.threads,
                 batch=BatchConfig(structures=options.batch), validate_every=max(options.steps // 12, 1),
                 optimiser=OptimiserConfig(learning_rate=options.learning_rate),
             )  # fmt: skip
@@ -103,7 +103,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
                 continue
             rows = []
             for name, dataset in data.tests.items():
-                judged = assess(result.potential, dataset, name=name, by_tag=False)
+                judged = evaluate_model(result.potential, dataset, name=name, by_tag=False)
                 rows += [row.to_json() for row in judged.rows]
             write_json(
                 folder / "errors.json",
@@ -139,7 +139,7 @@ def step_times(contenders: Sequence[Contender], data: Data, structures: int, rep
             for scheme, weights in SCHEMES.items():
                 processor, wall = time.process_time(), time.perf_counter()
                 batch, labels = data.training.batch(chosen, model.cutoff, dtype=torch.float32, device="cpu")
-                predictions = evaluate(model, batch, request_for(labels, weights.model_dump()), create_graph=True)
+                predictions = evaluate(model, batch, request_for_loss(labels, weights.model_dump()), create_graph=True)
                 # In parameters only, as training does.
                 weighted_loss(predictions, labels, weights)[0].backward(inputs=list(model.parameters()))
                 spent = (1e3 * (time.process_time() - processor), 1e3 * (time.perf_counter() - wall))
@@ -233,8 +233,8 @@ def shown(row: dict[str, Any] | None) -> str:
 def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Hessian error against the time of an E-F-HVP step, one point per network and set."""
     markers = "os^Dv"
-    with style():
-        canvas, axes = panel(5.4, 3.6)
+    with figure_style():
+        canvas, axes = new_figure(5.4, 3.6)
         sets = list(dict.fromkeys(row["dataset"] for row in rows))
         chosen = [row for row in rows if row["property"] == "hessian"]
         for colour, (name, mine) in zip(COLOURS * 4, by_name(chosen), strict=False):
@@ -262,7 +262,7 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    with write_aside(path) as aside:
+    with atomic_write(path) as aside:
         Path(aside).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 

@@ -29,11 +29,11 @@ from syncs import HostSyncs
 
 import hesse
 from hesse.datasets import Dataset
-from hesse.recipes import fresh_network
-from hesse.recipes.named_potentials import network_config
-from hesse.recipes.step_subjects import WEIGHTS, OwnSubject, Task
+from hesse.recipes import untrained_network
+from hesse.recipes.named_potentials import parse_network_config
+from hesse.recipes.step_subjects import SCHEME_WEIGHTS, HesseCase, StepSpec
 from hesse.recipes.timing import silence_profiler
-from hesse.recipes.workloads import labelled_at_random, made_up_molecules
+from hesse.recipes.workloads import with_random_labels, random_molecules
 from hesse.structures import Structure
 from hesse.training import TrainConfig, read_log
 
@@ -83,8 +83,8 @@ def sizes(count: int) -> list[int]:
 def configured(kind: str, scheme: str, dtype: str, device: str, batch: int, steps: int, compile: str) -> TrainConfig:
     """The run."""
     settings = {
-        "model": network_config(kind),
-        "weights": dict(WEIGHTS[scheme]),
+        "model": parse_network_config(kind),
+        "weights": dict(SCHEME_WEIGHTS[scheme]),
         "batch": {"structures": batch, "atoms": 10**7},
         "steps": steps,
         "checkpoint_every": 10**6,
@@ -114,7 +114,7 @@ def epoch_time(
         torch.accelerator.reset_peak_memory_stats()
     while True:
         needed = structures[: 4 * batch] if scheme == "ef_h" else structures  # Hessians are large
-        data = labelled_at_random(needed, probes=0 if scheme == "ef_h" else 1, hessian=scheme == "ef_h")
+        data = with_random_labels(needed, probes=0 if scheme == "ef_h" else 1, hessian=scheme == "ef_h")
         try:
             few = seconds_a_step(data, configured(asked.kind, scheme, dtype, device, batch, FEW, compile))
             break
@@ -163,14 +163,14 @@ def profile(structures: list[Structure], asked: Any) -> None:
     """Top operators, kernel launches and host syncs of single steps in float32."""
     device = torch.device(asked.device)
     silence_profiler()
-    data = labelled_at_random(structures[: asked.batch])
+    data = with_random_labels(structures[: asked.batch])
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     elements = sorted({int(z) for s in structures[: asked.batch] for z in s.numbers})
-    subject = OwnSubject(asked.kind, fresh_network(asked.kind, elements))
+    subject = HesseCase(asked.kind, untrained_network(asked.kind, elements))
     for scheme in ("ef", "ef_hvp"):
-        work = subject.work(Task(data, scheme, device=device))
+        work = subject.make_step(StepSpec(data, scheme, device=device))
         work()
         with HostSyncs() as syncs:
             work()
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     started = time.perf_counter()
-    structures = made_up_molecules(sizes(max(1, round(asked.scale * STRUCTURES))))
+    structures = random_molecules(sizes(max(1, round(asked.scale * STRUCTURES))))
     middle = statistics.median(len(s) for s in structures)
     print(f"{len(structures)} structures, median {middle:g} atoms, made in {time.perf_counter() - started:.0f} s")
     wanted = [(scheme, dtype, "never") for dtype in asked.dtypes for scheme in PUBLISHED]

@@ -23,11 +23,11 @@ import torch
 import hesse
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, write_dataset
-from hesse.probes import ProbeStream, make_probe
-from hesse.recipes import fresh_network
-from hesse.recipes.named_potentials import network_config
-from hesse.recipes.workloads import crystal
-from hesse.structures import Labels, Request, Structure, collate
+from hesse.probes import ProbeSeed, make_probe
+from hesse.recipes import untrained_network
+from hesse.recipes.named_potentials import parse_network_config
+from hesse.recipes.workloads import rocksalt_cell
+from hesse.structures import Properties, Request, Structure, collate
 from hesse.training import BatchConfig, OptimiserConfig, ScheduleConfig, read_log
 
 CELLS = 4
@@ -42,10 +42,10 @@ def stage(name: str) -> Iterator[None]:
     print(f"{name:<28} {time.perf_counter() - start:8.1f} s   resident at most {peak:8.0f} MiB", flush=True)
 
 
-def labelled(structure: Structure, teacher: hesse.Potential) -> Labels:
+def labelled(structure: Structure, teacher: hesse.Potential) -> Properties:
     """What the teacher says, and its product with one Rademacher probe."""
     batch = collate([structure], teacher.cutoff)
-    probes = make_probe("rademacher", 1).draw(batch, ProbeStream(0))
+    probes = make_probe("rademacher", 1).draw(batch, ProbeSeed(0))
     return evaluate(teacher, batch, Request(forces=True, probes=probes)).to("cpu", torch.float64)
 
 
@@ -60,12 +60,12 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     with tempfile.TemporaryDirectory() as folder:
         with stage("cells"):
-            cells = [crystal(asked.atoms, seed=k) for k in range(CELLS)]
-            cells = [cell.moved(cell.positions, id=f"cell-{k}") for k, cell in enumerate(cells)]
+            cells = [rocksalt_cell(asked.atoms, seed=k) for k in range(CELLS)]
+            cells = [cell.with_positions(cell.positions, id=f"cell-{k}") for k, cell in enumerate(cells)]
         print(f"{CELLS} cells of {len(cells[0])} atoms")
         with stage("labels of the teacher"):
-            teacher = fresh_network(asked.kind, (8, 12), seed=1)
-            data = Dataset.of([(cell, labelled(cell, teacher)) for cell in cells], level="teacher")
+            teacher = untrained_network(asked.kind, (8, 12), seed=1)
+            data = Dataset.from_pairs([(cell, labelled(cell, teacher)) for cell in cells], level="teacher")
         file = Path(folder) / "cells.h5"
         with stage("writing"):
             write_dataset(file, data)
@@ -73,13 +73,13 @@ def main() -> None:
         with stage("reading and checking"):
             data = read_dataset(file)
         config = hesse.TrainConfig(
-            model=network_config(asked.kind),
+            model=parse_network_config(asked.kind),
             steps=asked.steps,
             batch=BatchConfig(structures=1, atoms=10**6),
             optimiser=OptimiserConfig(learning_rate=3e-4),
             schedule=ScheduleConfig(warmup=2),
             validate_every=asked.steps,
-            threads=asked.threads,
+            cpu_threads=asked.threads,
         )
         with stage(f"{asked.steps} steps, E-F-HVP"):
             hesse.train(data.select([0, 1, 2]), data.select([3]), config, output=Path(folder) / "run", quiet=True)

@@ -15,9 +15,9 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from hesse.recipes import fresh_network
-from hesse.recipes.step_subjects import OwnSubject, Task
-from hesse.recipes.workloads import labelled_at_random, molecules_between
+from hesse.recipes import untrained_network
+from hesse.recipes.step_subjects import HesseCase, StepSpec
+from hesse.recipes.workloads import with_random_labels, random_molecules_in_range
 
 GROUPS = {
     "matrix products": ("mm", "bmm", "addmm", "baddbmm", "addbmm", "linear"),
@@ -37,8 +37,8 @@ GROUP_OF = {f"aten::{name}": group for group, names in GROUPS.items() for name i
 
 def shares(kind: str, mode: str, steps: int) -> dict[str, float]:
     """The part of the self time of some steps that each group takes."""
-    data = labelled_at_random(molecules_between(8, 14, 64))
-    work = OwnSubject(kind, fresh_network(kind, (1, 6, 7, 8))).work(Task(data, "ef_hvp", mode))
+    data = with_random_labels(random_molecules_in_range(8, 14, 64))
+    work = HesseCase(kind, untrained_network(kind, (1, 6, 7, 8))).make_step(StepSpec(data, "ef_hvp", mode))
     for _ in range(3):
         work()
     with profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hesse.recipes import fresh_network
-from hesse.recipes.step_subjects import SCHEMES, OwnSubject, Task
-from hesse.recipes.workloads import labelled_at_random, molecules_between
+from hesse.recipes import untrained_network
+from hesse.recipes.step_subjects import SCHEMES, HesseCase, StepSpec
+from hesse.recipes.workloads import with_random_labels, random_molecules_in_range
 
 ALWAYS = frozenset(
     f"aten.{name}.default"
@@ -64,12 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "equivariant"])
     kinds = parser.parse_args().kinds
-    structures = molecules_between(8, 14, 8)
-    data = labelled_at_random(structures, hessian=True)
+    structures = random_molecules_in_range(8, 14, 8)
+    data = with_random_labels(structures, hessian=True)
     for kind in kinds:
-        subject = OwnSubject(kind, fresh_network(kind, (1, 6, 7, 8)))
+        subject = HesseCase(kind, untrained_network(kind, (1, 6, 7, 8)))
         for scheme in SCHEMES:
-            work = subject.work(Task(data, scheme))
+            work = subject.make_step(StepSpec(data, scheme))
             with HostSyncs() as seen:
                 work()
             print(f"{kind}, {scheme}: {seen.operations} operations, {seen.found.total()} waits")

@@ -27,11 +27,11 @@ from tasks import set_up_minima, set_up_paths
 
 from hesse import __version__
 from hesse.datasets import Dataset, read_dataset, write_dataset
-from hesse.files import exclusive, write_text
+from hesse.files import lock_folder, atomic_write_text
 from hesse.harmonic import normal_modes
-from hesse.labelling import LabelRequest, label
+from hesse.labelling import LabelSpec, label
 from hesse.sampling import NormalModeSampling, sample_normal_modes
-from hesse.structures import Labels, Structure
+from hesse.structures import Properties, Structure
 
 PROBES = ("rademacher", "gaussian", "one-hot")
 """Families of the fixed probes, in the order in which they are stored."""
@@ -75,7 +75,7 @@ def main(
     if (data is None) != tiny:
         raise typer.BadParameter("give either --data FOLDER (the full benchmark) or --tiny")
     out.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
+    with lock_folder(out):
         reactions, left_out = (read_own(), {}) if data is None else read_reactions(data)
         size = TINY if tiny else FULL
         known = [r for r in reactions if r.guess is not None][:limit]
@@ -144,10 +144,10 @@ class _Build:
     def _labelled(self, name: str, structures: Sequence[Structure]) -> tuple[Dataset, dict[str, str]]:
         """Energies, forces, Hessians, and one product for each family of probes."""
         target = self.work / f"{name}.h5"
-        requests = [LabelRequest(probes=1, probe=kind, seed=self.seed, hessian=True) for kind in PROBES]
+        requests = [LabelSpec(n_probes=1, probe=kind, seed=self.seed, hessian=True) for kind in PROBES]
         with self._timed(f"labels of {name}"):
             reports = [
-                label(structures, self.engine, target, request=request, workers=self.workers) for request in requests
+                label(structures, self.engine, target, spec=request, workers=self.workers) for request in requests
             ]
         common = set.intersection(*({s.id for s in r.dataset.structures} for r in reports))
         families = [r.dataset.with_ids([s.id for s in structures if s.id in common]) for r in reports]
@@ -157,7 +157,7 @@ class _Build:
     def _samples(self, around: Dataset) -> tuple[list[Structure], dict[str, str]]:
         """Geometries around points of paths, displaced along all modes but the reaction's own."""
         sampling = NormalModeSampling(
-            TEMPERATURES, self.size.samples, seed=self.seed, relax=False, exclude_reaction=True
+            TEMPERATURES, self.size.samples, seed=self.seed, relax=False, project_out_path=True
         )
         with self._timed("samples"):
             made = sample_normal_modes(around, self.engine, sampling, workers=self.workers)
@@ -172,7 +172,7 @@ class _Build:
         path = self.work / "plan.json"
         if path.exists() and json.loads(path.read_text()) != plan:
             raise typer.BadParameter(f"{self.out} holds a build with other settings; choose another folder")
-        write_text(path, json.dumps(plan, indent=1) + "\n")
+        atomic_write_text(path, json.dumps(plan, indent=1) + "\n")
 
     @contextmanager
     def _timed(self, stage: str) -> Any:
@@ -183,7 +183,7 @@ class _Build:
         finally:
             spent = json.loads(path.read_text()) if path.exists() else {}
             spent[stage] = round(spent.get(stage, 0.0) + time.monotonic() - start, 1)
-            write_text(path, json.dumps(spent, indent=1) + "\n")
+            atomic_write_text(path, json.dumps(spent, indent=1) + "\n")
 
 
 def _ends(reaction: Reaction) -> tuple[tuple[str, Structure], ...]:
@@ -204,10 +204,10 @@ def _stacked(families: Sequence[Dataset]) -> Dataset:
         for name in ("probes", "hvp", "hvp_error")
     }
     pairs["hvp_mask"] = torch.cat([family.labels.mask("hvp") for family in families])
-    suspects = torch.stack([family.labels.suspects() for family in families]).any(0)
-    attributes = {**families[0].attributes, "probe": ", ".join(PROBES), "probes": str(len(PROBES))}
+    suspects = torch.stack([family.labels.suspect_mask() for family in families]).any(0)
+    attributes = {**families[0].metadata, "probe": ", ".join(PROBES), "probes": str(len(PROBES))}
     made = replace(labels, **pairs, suspect=suspects if bool(suspects.any()) else None)
-    return replace(families[0], labels=made, attributes=attributes)
+    return replace(families[0], labels=made, metadata=attributes)
 
 
 def _with_the_right_modes(dataset: Dataset) -> tuple[Dataset, dict[str, int]]:
@@ -217,7 +217,7 @@ def _with_the_right_modes(dataset: Dataset) -> tuple[Dataset, dict[str, int]]:
     for i, structure in enumerate(dataset.structures):
         if structure.tag in expected:
             modes = normal_modes(structure, dataset.labels.hessian_of(i).numpy())
-            if modes.imaginary != expected[structure.tag]:
+            if modes.n_imaginary != expected[structure.tag]:
                 wrong += 1
                 continue
         kept.append(structure.id)
@@ -225,7 +225,7 @@ def _with_the_right_modes(dataset: Dataset) -> tuple[Dataset, dict[str, int]]:
 
 
 def _rounded(dataset: Dataset) -> Dataset:
-    labels: Labels = dataset.labels
+    labels: Properties = dataset.labels
     assert labels.hessian is not None
     assert labels.hessian_error is not None
     rounded = replace(
@@ -233,7 +233,7 @@ def _rounded(dataset: Dataset) -> Dataset:
         hessian=(labels.hessian / GRAIN).round() * GRAIN,
         hessian_error=torch.hypot(labels.hessian_error, torch.full_like(labels.hessian_error, GRAIN / 12**0.5)),
     )
-    return replace(dataset, labels=rounded, attributes={**dataset.attributes, "hessian_grain": f"{GRAIN:.3g} eV/Å²"})
+    return replace(dataset, labels=rounded, metadata={**dataset.metadata, "hessian_grain": f"{GRAIN:.3g} eV/Å²"})
 
 
 if __name__ == "__main__":

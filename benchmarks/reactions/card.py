@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from hesse import __version__
-from hesse.datasets import Dataset, data_card
-from hesse.files import write_text
+from hesse.datasets import Dataset, dataset_summary
+from hesse.files import atomic_write_text
 from hesse.harmonic import normal_modes
 
 __all__ = ["write_card"]
@@ -49,7 +49,7 @@ def write_card(
     first = next(iter(sets.values()))
     record = {
         "sets": {
-            name: {**tables[name], "card": {**data_card(dataset), "source": f"{name}.h5"}}
+            name: {**tables[name], "card": {**dataset_summary(dataset), "source": f"{name}.h5"}}
             for name, dataset in sets.items()
         },
         "outcomes": stages,
@@ -60,10 +60,10 @@ def write_card(
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "bytes": size,
         "code_version": __version__,
-        "attributes": dict(first.attributes),
+        "attributes": dict(first.metadata),
     }
-    write_text(out / "card.json", json.dumps(record, indent=1) + "\n")
-    write_text(out / "CARD.md", _page(record))
+    atomic_write_text(out / "card.json", json.dumps(record, indent=1) + "\n")
+    atomic_write_text(out / "CARD.md", _page(record))
 
 
 def _numbers(dataset: Dataset) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _numbers(dataset: Dataset) -> dict[str, Any]:
     assert labels.energy is not None
     modes = [normal_modes(s, labels.hessian_of(i).numpy()) for i, s in enumerate(dataset.structures)]
     lowest = np.array([m.frequencies[0] for m in modes])
-    imaginary = Counter(m.imaginary for m in modes)
+    imaginary = Counter(m.n_imaginary for m in modes)
     spread = _spread_within_reactions(dataset)
     return {
         "structures": len(dataset),
@@ -86,7 +86,7 @@ def _numbers(dataset: Dataset) -> dict[str, Any]:
         "imaginary_modes": {str(k): imaginary[k] for k in sorted(imaginary)},
         "hvp_error": _quantiles(labels.hvp_error),
         "hessian_error": _quantiles(labels.hessian_error),
-        "suspect": int(labels.suspects().sum()),
+        "suspect": int(labels.suspect_mask().sum()),
     }
 
 

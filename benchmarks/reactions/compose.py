@@ -10,7 +10,7 @@ import numpy as np
 from geometries import Reaction
 from tasks import bonds, same_bonds
 
-from hesse.sampling import distinct
+from hesse.sampling import unique_structures
 from hesse.structures import Structure
 
 __all__ = ["PARTS", "centres", "critical_points", "path_points", "split_reactions"]
@@ -70,7 +70,7 @@ def critical_points(
             if "positions" in end
         ]
     found.sort(key=lambda s: -PARTS.index(parts[s.group]))
-    kept = distinct(found, TWIN)
+    kept = unique_structures(found, TWIN)
     left_out = Counter({"the geometry of another reaction again": len(found) - len(kept)})
     return [found[k] for k in kept], left_out
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hesse.progress import track
-from hesse.workers import run_tasks
+from hesse.workers import map_tasks
 
 __all__ = ["finish"]
 
@@ -29,9 +29,9 @@ def finish(
     missing = [(name, task) for name, task in asked.items() if name not in done]
     total = len(asked)
     with path.open("a") as journal, track(title, total, quiet=False, done=len(done)) as advance:
-        for outcome in run_tasks(set_up, spec, [task for _, task in missing], workers=workers, timeout=600.0):
+        for outcome in map_tasks(set_up, spec, [task for _, task in missing], workers=workers, timeout=600.0):
             name = missing[outcome.index][0]
-            done[name] = {"failure": outcome.reason} if outcome.answer is None else outcome.answer
+            done[name] = {"failure": outcome.error} if outcome.value is None else outcome.value
             done[name]["seconds"] = round(outcome.seconds, 3)
             journal.write(json.dumps({"name": name, **done[name]}) + "\n")
             journal.flush()

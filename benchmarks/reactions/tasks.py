@@ -71,7 +71,7 @@ def _path(reaction: Reaction, engine: Engine) -> dict[str, Any]:
     failures = [end["failure"] for end in ends if "failure" in end]
     if failures:
         return {**answer, "path_failure": f"an end of the path: {failures[0]}"}
-    graphs = [bonds(top.moved(end["positions"])) for end in ends]
+    graphs = [bonds(top.with_positions(end["positions"])) for end in ends]
     published = [bonds(reaction.reactant), bonds(reaction.product)]
     if same_bonds(*graphs):
         answer["kind"] = "conformers"
@@ -97,14 +97,14 @@ def _minimum(structure: Structure, engine: Engine) -> dict[str, Any]:
             return {"failure": "not relaxed after 1000 steps"}
         labels = engine.compute(run.structure, Request(energy=False, hessian=True))
         modes = normal_modes(run.structure, labels.hessian_of(0).numpy())
-        if modes.imaginary == 0:
+        if modes.n_imaginary == 0:
             return {
                 "numbers": structure.numbers.tolist(),
                 "positions": run.structure.positions.tolist(),
                 "energy": run.energy,
             }
         away = modes.cartesian[0]
-        here = run.structure.moved(run.structure.positions + NUDGE / np.abs(away).max() * away)
+        here = run.structure.with_positions(run.structure.positions + NUDGE / np.abs(away).max() * away)
     return {"failure": f"relaxed to a stationary point with imaginary modes {NUDGES + 1} times"}
 
 
@@ -120,10 +120,10 @@ def bonds(structure: Structure) -> networkx.Graph:
     """Which atoms are bonded, with their elements."""
     radii = covalent_radii[structure.numbers]
     pairs = structure.neighbours(float(2.0 * BOND * radii.max()))
-    bonded = pairs.distances < BOND * (radii[pairs.first] + radii[pairs.second])
+    bonded = pairs.distances < BOND * (radii[pairs.centers] + radii[pairs.neighbors])
     graph = networkx.Graph()
     graph.add_nodes_from((k, {"z": int(z)}) for k, z in enumerate(structure.numbers))
-    graph.add_edges_from(zip(pairs.first[bonded].tolist(), pairs.second[bonded].tolist(), strict=True))
+    graph.add_edges_from(zip(pairs.centers[bonded].tolist(), pairs.neighbors[bonded].tolist(), strict=True))
     return graph
 
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hesse.curvature import committee, evaluate
+    from hesse.curvature import evaluate_ensemble, evaluate
     from hesse.datasets import Dataset, read_dataset, write_dataset
     from hesse.deploy import HesseCalculator
     from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine, make_potential
     from hesse.errors import HesseError
-    from hesse.evaluation import assess, predict
+    from hesse.evaluation import evaluate_model, predict
     from hesse.labelling import label
-    from hesse.losses import Weights, weighted_loss
+    from hesse.losses import LossWeights, weighted_loss
     from hesse.models import (
         Ani,
         AniConfig,
-        ElementReferences,
+        ReferenceEnergies,
         Ensemble,
-        Equivariant,
-        EquivariantConfig,
+        HesseNet,
+        HesseNetConfig,
         Hipnn,
         HipnnConfig,
         SumPotential,
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     )
     from hesse.pes import minimise
     from hesse.potential import Potential
-    from hesse.probes import Gaussian, Internal, OneHot, ProbeStream, Rademacher, Sphere, make_probe
+    from hesse.probes import Gaussian, RigidBodyFree, OneHot, ProbeSeed, Rademacher, Sphere, make_probe
     from hesse.recipes import g2_molecules
     from hesse.sampling import sample_normal_modes
-    from hesse.structures import Batch, Labels, Request, Structure, collate, from_ase, to_ase
+    from hesse.structures import Batch, Properties, Request, Structure, collate, from_ase, to_ase
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
-_HOME = {
+_EXPORTS = {
     "curvature": ("committee", "evaluate"),
     "datasets": ("Dataset", "read_dataset", "write_dataset"),
     "deploy": ("HesseCalculator",),
@@ -74,7 +74,7 @@ _HOME = {
     "structures": ("Batch", "Labels", "Request", "Structure", "collate", "from_ase", "to_ase"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Ani",
@@ -82,22 +82,22 @@ __all__ = [
     "AseEngine",
     "Batch",
     "Dataset",
-    "ElementReferences",
+    "ReferenceEnergies",
     "Engine",
     "Ensemble",
-    "Equivariant",
-    "EquivariantConfig",
+    "HesseNet",
+    "HesseNetConfig",
     "Gaussian",
     "HesseCalculator",
     "HesseError",
     "Hipnn",
     "HipnnConfig",
-    "Internal",
-    "Labels",
+    "RigidBodyFree",
+    "Properties",
     "OneHot",
     "Potential",
     "PotentialEngine",
-    "ProbeStream",
+    "ProbeSeed",
     "ProjectedHessianLoss",
     "Rademacher",
     "Request",
@@ -106,14 +106,14 @@ __all__ = [
     "SumPotential",
     "TrainConfig",
     "TrainResult",
-    "Weights",
+    "LossWeights",
     "XtbEngine",
     "Zbl",
     "ZblConfig",
     "__version__",
-    "assess",
+    "evaluate_model",
     "collate",
-    "committee",
+    "evaluate_ensemble",
     "evaluate",
     "from_ase",
     "g2_molecules",

@@ -9,13 +9,13 @@ import torch
 
 from hesse.errors import ConfigError
 
-__all__ = ["keep_freed_memory", "require_device"]
+__all__ = ["disable_malloc_trim", "device_from_name"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST = 2**30
+_MAX_THRESHOLD = 2**30
 
 
-def require_device(name: str) -> torch.device:
+def device_from_name(name: str) -> torch.device:
     """The device `name` (`cpu`, `cuda`, `cuda:1`, ...), tried out. Raises ConfigError where it cannot be used."""
     try:
         return torch.empty(1, device=name).device
@@ -24,7 +24,7 @@ def require_device(name: str) -> torch.device:
         raise ConfigError(f'device "{name}" cannot be used here ({first}). Use "cpu", or another one.') from error
 
 
-def keep_freed_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Ask the C library to keep what tensors free for the next ones, and say whether it does (glibc on Linux).
 
     By default it hands tensors above 32 MiB, and the end of its heap, back to the operating system, which gives them
@@ -36,4 +36,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    return all(library.mallopt(name, _LARGEST) == 1 for name in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+    return all(library.mallopt(name, _MAX_THRESHOLD) == 1 for name in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))

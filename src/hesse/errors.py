@@ -16,11 +16,11 @@ __all__ = [
     "FileFormatError",
     "GeometryError",
     "HesseError",
-    "IdentityError",
+    "InconsistentLabelsError",
     "InterruptedRunError",
     "LabelShapeError",
     "LabelValueError",
-    "LostProcessError",
+    "ProcessLostError",
     "MissingExtraError",
     "MissingLabelError",
     "NonFiniteLossError",
@@ -28,11 +28,11 @@ __all__ = [
     "UnitError",
     "UnknownElementError",
     "UnknownOptionError",
-    "WorkError",
+    "ExecutionError",
     "WriteError",
     "first_line",
-    "nearest_name",
-    "require_choice",
+    "did_you_mean",
+    "check_choice",
 ]
 
 
@@ -76,7 +76,7 @@ class MissingLabelError(RequestError):
     """The work needs labels that the data do not hold."""
 
 
-class IdentityError(RequestError):
+class InconsistentLabelsError(RequestError):
     """Labels that contradict each other: rotating a molecule must rotate its gradient."""
 
 
@@ -92,31 +92,31 @@ class MissingExtraError(RequestError):
     """An optional package is needed and not installed."""
 
 
-class WorkError(HesseError):
+class ExecutionError(HesseError):
     """The request was right; doing it failed."""
 
 
-class EngineError(WorkError):
+class EngineError(ExecutionError):
     """An engine did not deliver (no convergence, non-finite numbers, an outside program that died)."""
 
 
-class NonFiniteLossError(WorkError):
+class NonFiniteLossError(ExecutionError):
     """Training met a loss that is not a finite number."""
 
 
-class CompilationError(WorkError):
+class CompilationError(ExecutionError):
     """A potential could not be compiled, or what was compiled does not agree with it."""
 
 
-class WriteError(WorkError):
+class WriteError(ExecutionError):
     """A file could not be written. What was there before is unharmed."""
 
 
-class LostProcessError(WorkError):
+class ProcessLostError(ExecutionError):
     """Another process of the same job ended, or cannot be reached."""
 
 
-class InterruptedRunError(WorkError):
+class InterruptedRunError(ExecutionError):
     """The user, or the queue, asked the run to stop. Its state is saved; the same command continues it."""
 
 
@@ -125,7 +125,7 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
-def nearest_name(name: str, valid: Iterable[str]) -> str:
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """A sentence that helps somebody who mistyped `name`: the nearest valid name, or all of them."""
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
@@ -134,9 +134,9 @@ def nearest_name(name: str, valid: Iterable[str]) -> str:
     return f"Valid: {', '.join(options)}."
 
 
-def require_choice(value: str, valid: Iterable[str], what: str) -> str:
+def check_choice(value: str, valid: Iterable[str], what: str) -> str:
     """`value` if it is one of `valid`. Raises UnknownOptionError with the nearest valid name otherwise."""
     options = list(valid)
     if value not in options:
-        raise UnknownOptionError(f'no {what} "{value}". {nearest_name(value, options)}')
+        raise UnknownOptionError(f'no {what} "{value}". {did_you_mean(value, options)}')
     return value

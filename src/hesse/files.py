@@ -12,10 +12,10 @@ from pathlib import Path
 
 from hesse.errors import FileFormatError, RequestError, WriteError
 
-__all__ = ["exclusive", "require_file", "require_target", "write_aside", "write_text"]
+__all__ = ["lock_folder", "check_input_file", "check_output_path", "atomic_write", "atomic_write_text"]
 
 
-def require_file(path: str | Path, what: str = "file") -> None:
+def check_input_file(path: str | Path, what: str = "file") -> None:
     """Raise FileFormatError unless `path` is a file. `what`: the kind of file expected, for the message."""
     path = Path(path)
     if path.is_dir():
@@ -24,7 +24,7 @@ def require_file(path: str | Path, what: str = "file") -> None:
         raise FileFormatError(f"{path}: there is no such {what}")
 
 
-def require_target(target: str | Path, *inputs: str | Path) -> None:
+def check_output_path(target: str | Path, *inputs: str | Path) -> None:
     """Say before the work, not after it, that its result could not be written.
 
     Raises:
@@ -41,7 +41,7 @@ def require_target(target: str | Path, *inputs: str | Path) -> None:
 
 
 @contextmanager
-def write_aside(target: str | Path) -> Iterator[Path]:
+def atomic_write(target: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `target`; when the block ends well, it replaces `target` in one step.
 
     When the block fails the temporary file is removed and whatever stood at `target` is unharmed.
@@ -52,14 +52,14 @@ def write_aside(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     if target.is_dir():
         raise WriteError(f"cannot write {target}: it is a folder")
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{target.suffix}")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         if not target.parent.is_dir():
             raise WriteError(f"cannot write {target}: there is no folder {target.parent}. Create it first.")
-        yield aside
-        with open(aside, "rb+") as handle:
+        yield temporary
+        with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(aside, target)
+        os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
         raise WriteError(
@@ -67,17 +67,17 @@ def write_aside(target: str | Path) -> Iterator[Path]:
             "free some space or choose another place."
         ) from error
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def write_text(target: str | Path, text: str) -> None:
+def atomic_write_text(target: str | Path, text: str) -> None:
     """Write a text file whole or not at all. Raises WriteError."""
-    with write_aside(target) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder that this one works in. The lock dies with the process, however it ends.
 
     Raises:

@@ -16,11 +16,11 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, require_choice
+from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, check_choice
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
-__all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_basis", "sample_displacements"]
+__all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_body_basis", "thermal_displacements"]
 
 LINEAR_TOLERANCE = 1e-2
 """A molecule is linear when its extent across the axis is below this fraction of its extent along it (mass-weighted).
@@ -58,12 +58,12 @@ class NormalModes:
         return self.vectors / np.sqrt(self.masses)[None, :, None]
 
     @property
-    def imaginary(self) -> int:
+    def n_imaginary(self) -> int:
         """Number of imaginary modes: 0 at a minimum, 1 at a transition state."""
         return int((self.frequencies < 0).sum())
 
 
-def rigid_basis(
+def rigid_body_basis(
     structure: Structure, masses: Float[Array, "n"], *, linear_tolerance: float = LINEAR_TOLERANCE
 ) -> Float[Array, "motions n 3"]:
     """Orthonormal basis of the rigid motions in mass-weighted coordinates: translations, and rotations about the centre
@@ -77,8 +77,8 @@ def rigid_basis(
     rotations = np.cross(np.eye(3)[:, None, :], centred[None]) * weights
     # Rotations about the centre of mass are orthogonal to translations; among themselves the SVD sorts them out.
     _, sizes, rows = np.linalg.svd(rotations.reshape(3, 3 * n), full_matrices=False)
-    kept = sizes > linear_tolerance * max(sizes[0], np.finfo(float).tiny)
-    return np.concatenate([translations, rows[kept].reshape(-1, n, 3)])
+    independent = sizes > linear_tolerance * max(sizes[0], np.finfo(float).tiny)
+    return np.concatenate([translations, rows[independent].reshape(-1, n, 3)])
 
 
 def internal_basis(
@@ -86,7 +86,7 @@ def internal_basis(
 ) -> Float[Array, "modes 3n"]:
     """Orthonormal rows that span everything orthogonal to the rigid motions, in coordinates weighted by the square
     root of `masses` (ones: plain Cartesian coordinates)."""
-    rigid = rigid_basis(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
+    rigid = rigid_body_basis(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
     # The last right-singular vectors are what the first ones leave.
     return np.linalg.svd(rigid)[2][len(rigid) :]
 
@@ -127,13 +127,13 @@ def normal_modes(
     internal = internal_basis(structure, m, linear_tolerance=linear_tolerance)
     n_rigid = 3 * n - len(internal)
     if gradient is not None:
-        internal = _orthogonal_to(structure, gradient, weights, internal)
+        internal = _project_out_gradient(structure, gradient, weights, internal)
     values, vectors = np.linalg.eigh(internal @ (0.5 * (matrix + matrix.T)) @ internal.T)
     frequencies = np.sign(values) * np.sqrt(np.abs(values)) * HBAR / INVERSE_CM
     return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, n_rigid)
 
 
-def _orthogonal_to(
+def _project_out_gradient(
     structure: Structure, gradient: ArrayLike, weights: Float[Array, "3n"], internal: Float[Array, "modes 3n"]
 ) -> Float[Array, "fewer 3n"]:
     """What `internal` spans, less the direction of the gradient in mass-weighted coordinates."""
@@ -150,13 +150,13 @@ def _orthogonal_to(
     return np.linalg.svd(along[None])[2][1:] @ internal
 
 
-def sample_displacements(
+def thermal_displacements(
     modes: NormalModes,
     temperature: float,
     rng: np.random.Generator,
     *,
     count: int = 1,
-    floor: float = 150.0,
+    min_frequency: float = 150.0,
     imaginary: Literal["floor", "freeze"] = "floor",
 ) -> Float[Array, "count n 3"]:
     """Cartesian displacements (Å) from the classical Boltzmann distribution of the harmonic well: independent normal
@@ -174,10 +174,10 @@ def sample_displacements(
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"the temperature must be a positive number of K, got {temperature}")
-    if not (np.isfinite(floor) and floor > 0):
-        raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {floor}")
-    require_choice(imaginary, ("floor", "freeze"), "treatment of imaginary modes")
-    omega = np.maximum(np.abs(modes.frequencies), floor) * INVERSE_CM / HBAR
+    if not (np.isfinite(min_frequency) and min_frequency > 0):
+        raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {min_frequency}")
+    check_choice(imaginary, ("floor", "freeze"), "treatment of imaginary modes")
+    omega = np.maximum(np.abs(modes.frequencies), min_frequency) * INVERSE_CM / HBAR
     sigma = np.sqrt(BOLTZMANN * temperature) / omega
     if imaginary == "freeze":
         sigma = np.where(modes.frequencies < 0, 0.0, sigma)

@@ -7,10 +7,10 @@ from types import ModuleType
 
 from hesse.errors import MissingExtraError
 
-__all__ = ["require"]
+__all__ = ["import_optional"]
 
 
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
     """Import `module` and return it.
 
     Raises:

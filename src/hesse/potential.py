@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hesse.errors import RequestError
 from hesse.structures import Batch
 
-__all__ = ["Potential", "judging"]
+__all__ = ["Potential", "evaluation_mode"]
 
 
 class Potential(nn.Module, ABC):
@@ -29,23 +29,23 @@ class Potential(nn.Module, ABC):
 
     cutoff: float
     elements: tuple[int, ...] = ()
-    splits_energy: bool = True
-    batched_gradients: bool = True
+    has_atomic_energies: bool = True
+    supports_vmap: bool = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV; differentiable in `batch.positions` (and `batch.cell`)."""
 
-    def prepare(self, batch: Batch) -> Batch:
+    def precompute(self, batch: Batch) -> Batch:
         """The same batch, with `tables` where the potential needs any: which atoms, pairs or triples belong together.
         No derivative passes through them, and finding them is not compiled. `forward` finds what it is not given."""
         return batch
 
-    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Atomic energies and, where the potential has one, its own regulariser per structure (for training)."""
         return self(batch), None
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """Add energies per atom to the references of elements, in place: `{atomic number: eV}`. What another level of
         theory calls zero is carried over so.
 
@@ -59,7 +59,7 @@ class Potential(nn.Module, ABC):
 
 
 @contextmanager
-def judging(potential: Potential) -> Iterator[None]:
+def evaluation_mode(potential: Potential) -> Iterator[None]:
     """The potential in evaluation mode for a while."""
     training = potential.training
     potential.eval()

@@ -13,19 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-__all__ = ["Advance", "duration", "track"]
+__all__ = ["AdvanceCallback", "format_duration", "track"]
 
-Advance = Callable[..., None]
+AdvanceCallback = Callable[..., None]
 """`advance(steps=1, note="")`: so much more is done; `note` is shown beside the bar."""
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines when the output is not a terminal."""
-RECENT = 120.0
+RATE_WINDOW = 120.0
 """Seconds over which speed is measured: long enough for steps of unequal length, short enough to see a change."""
 
 
 @contextmanager
-def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iterator[Advance]:
+def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iterator[AdvanceCallback]:
     """Show the progress of `total` steps, `done` of which were done before; yields the function that advances it.
 
     Everything goes to standard error: standard output belongs to results.
@@ -34,7 +34,7 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
         yield lambda steps=1, note="": None
         return
     console = Console(stderr=True)
-    speed = _Speed(total, done)
+    speed = _RateEstimator(total, done)
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),
@@ -48,65 +48,65 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
             task = bar.add_task(escape(title), total=total, completed=done, note="", speed="")
 
             def advance(steps: int = 1, note: str = "") -> None:
-                speed.see(steps)
-                bar.update(task, advance=steps, speed=speed.words())
+                speed.update(steps)
+                bar.update(task, advance=steps, speed=speed.format())
                 if note:
                     bar.update(task, note=escape(note))
 
             yield advance
         return
 
-    last, told = speed.start, ""
+    last_time, last_note = speed.start, ""
 
     def report(steps: int = 1, note: str = "") -> None:
-        nonlocal last, told
-        speed.see(steps)
+        nonlocal last_time, last_note
+        speed.update(steps)
         now = time.monotonic()
         # News without a step (a cluster that has no worker) are told at once.
-        if now - last >= PLAIN_INTERVAL or (steps and speed.count >= total) or (not steps and note != told):
-            last, told = now, note
-            parts = [f"{title}: {speed.count}/{total}, {duration(now - speed.start)}", speed.words(), note]
-            print(", ".join(part for part in parts if part), file=sys.stderr)
+        if now - last_time >= PLAIN_INTERVAL or (steps and speed.count >= total) or (not steps and note != last_note):
+            last_time, last_note = now, note
+            texts = [f"{title}: {speed.count}/{total}, {format_duration(now - speed.start)}", speed.format(), note]
+            print(", ".join(part for part in texts if part), file=sys.stderr)
             sys.stderr.flush()
 
     yield report
 
 
-class _Speed:
+class _RateEstimator:
     """Steps per second over the recent past."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.count = total, done
         self.start = time.monotonic()
-        self.seen: deque[tuple[float, int]] = deque([(self.start, done)])
+        self.samples: deque[tuple[float, int]] = deque([(self.start, done)])
 
-    def see(self, steps: int) -> None:
+    def update(self, steps: int) -> None:
         self.count += steps
         now = time.monotonic()
         # A thousand looks at the recent past are enough, however short the steps.
-        if now - self.seen[-1][0] >= RECENT / 1000.0 or len(self.seen) == 1:
-            self.seen.append((now, self.count))
-        while len(self.seen) > 2 and now - self.seen[1][0] > RECENT:
-            self.seen.popleft()
+        if now - self.samples[-1][0] >= RATE_WINDOW / 1000.0 or len(self.samples) == 1:
+            self.samples.append((now, self.count))
+        while len(self.samples) > 2 and now - self.samples[1][0] > RATE_WINDOW:
+            self.samples.popleft()
 
-    def words(self) -> str:
+    def format(self) -> str:
         """ "12 a second, 3 min left"; empty while nothing is known."""
-        (then, before), now = self.seen[0], time.monotonic()
-        if self.count == before or now <= then:
+        (start, before), now = self.samples[0], time.monotonic()
+        if self.count == before or now <= start:
             return ""
-        rate = (self.count - before) / (now - then)
-        left = f", {duration((self.total - self.count) / rate)} left" if self.count < self.total else ""
-        return f"{_rate(rate)}{left}"
+        rate = (self.count - before) / (now - start)
+        left = f", {format_duration((self.total - self.count) / rate)} left" if self.count < self.total else ""
+        return f"{_format_rate(rate)}{left}"
 
 
-def _rate(per_second: float) -> str:
+def _format_rate(per_second: float) -> str:
     if per_second >= 1.0:
         return f"{per_second:.3g} a second"
     per_minute = 60.0 * per_second
     return f"{per_minute:.3g} a minute" if per_minute >= 1.0 else f"{60.0 * per_minute:.3g} an hour"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time for people: "40 s", "12 min", "3.4 h", "5.1 days"."""
     if seconds < 10.0:
         return f"{seconds:.2g} s"

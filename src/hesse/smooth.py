@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["cosine_cutoff", "exponential_cutoff", "masked_norm", "norm", "smooth_cutoff", "sqrt_plus"]
+__all__ = ["cosine_cutoff", "bump_cutoff", "masked_norm", "norm", "smooth_cutoff", "softened_sqrt"]
 
 
 def norm(vectors: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any"]:
     """Length of each vector. At the zero vector the value and every derivative are zero, never NaN."""
     squared = vectors.square().sum(-1)
-    empty = squared == 0
-    return torch.where(empty, 0.0, torch.where(empty, 1.0, squared).sqrt())
+    is_zero = squared == 0
+    return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, squared).sqrt())
 
 
 def masked_norm(vectors: Float[Tensor, "*any 3"], mask: Bool[Tensor, "*any"], *, fill: float) -> Float[Tensor, "*any"]:
@@ -29,7 +29,7 @@ def masked_norm(vectors: Float[Tensor, "*any 3"], mask: Bool[Tensor, "*any"], *,
     return squared.sqrt()
 
 
-def sqrt_plus(squared: Float[Tensor, "*any"], epsilon: float) -> Float[Tensor, "*any"]:
+def softened_sqrt(squared: Float[Tensor, "*any"], epsilon: float) -> Float[Tensor, "*any"]:
     """`sqrt(squared + epsilon)` for squared >= 0: a rounded absolute value. Third derivatives grow like 1/epsilon."""
     return (squared + epsilon).sqrt()
 
@@ -50,7 +50,7 @@ def cosine_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tens
     return torch.cos(0.5 * math.pi * x).square()
 
 
-def exponential_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
+def bump_cutoff(distances: Float[Tensor, "*any"], cutoff: float) -> Float[Tensor, "*any"]:
     """`exp(1 − 1/(1 − x²))` with x = r/cutoff, and 0 beyond: all derivatives vanish at the cutoff (ANI-2xr has it).
 
     Within 0.7 % of the cutoff it is below 10⁻³⁰ and taken as constant, so that no power of 1/(1 − x²) overflows."""

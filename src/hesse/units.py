@@ -8,16 +8,16 @@ from typing import Final
 
 from ase import units as _ase
 
-from hesse.errors import UnitError, nearest_name
+from hesse.errors import UnitError, did_you_mean
 
 __all__ = [
     "BOLTZMANN",
-    "ENERGY",
+    "ENERGY_UNITS",
     "FEMTOSECOND",
     "HBAR",
     "INVERSE_CM",
     "KCAL_PER_MOL",
-    "LENGTH",
+    "LENGTH_UNITS",
     "energy_unit",
     "length_unit",
 ]
@@ -37,7 +37,7 @@ FEMTOSECOND: Final[float] = float(_ase.fs)
 INVERSE_CM: Final[float] = float(_ase.invcm)
 """The energy of one cm⁻¹ in eV; ħω in eV divided by it is a wavenumber."""
 
-ENERGY: Final[Mapping[str, float]] = {
+ENERGY_UNITS: Final[Mapping[str, float]] = {
     "ev": 1.0,
     "mev": 1e-3,
     "hartree": float(_ase.Hartree),
@@ -47,7 +47,7 @@ ENERGY: Final[Mapping[str, float]] = {
 }
 """Energy units by lower-case name, in eV."""
 
-LENGTH: Final[Mapping[str, float]] = {"angstrom": 1.0, "å": 1.0, "bohr": float(_ase.Bohr), "nm": 10.0}
+LENGTH_UNITS: Final[Mapping[str, float]] = {"angstrom": 1.0, "å": 1.0, "bohr": float(_ase.Bohr), "nm": 10.0}
 """Length units by lower-case name, in Å."""
 
 
@@ -55,14 +55,14 @@ def _look_up(name: str, table: Mapping[str, float], what: str) -> float:
     try:
         return table[name.strip().lower()]
     except KeyError:
-        raise UnitError(f'unknown {what} unit "{name}". {nearest_name(name.lower(), table)}') from None
+        raise UnitError(f'unknown {what} unit "{name}". {did_you_mean(name.lower(), table)}') from None
 
 
 def energy_unit(name: str) -> float:
     """One `name` in eV (case does not matter). Raises UnitError for an unknown unit."""
-    return _look_up(name, ENERGY, "energy")
+    return _look_up(name, ENERGY_UNITS, "energy")
 
 
 def length_unit(name: str) -> float:
     """One `name` in Å (case does not matter). Raises UnitError for an unknown unit."""
-    return _look_up(name, LENGTH, "length")
+    return _look_up(name, LENGTH_UNITS, "length")

@@ -67,7 +67,7 @@ def test_tiny_critical_points_have_the_right_number_of_imaginary_modes(tiny):
         dataset = tiny[f"rtp-{part}"]
         for i, structure in enumerate(dataset.structures):
             modes = normal_modes(structure, dataset.labels.hessian_of(i).numpy())
-            assert modes.imaginary == (structure.tag == "ts"), structure.id
+            assert modes.n_imaginary == (structure.tag == "ts"), structure.id
 
 
 def test_no_reaction_stands_on_two_sides(tiny):

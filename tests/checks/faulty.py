@@ -27,7 +27,7 @@ class Healthy(Potential):
         self.last = nn.Parameter(torch.randn(12, generator=generator))
 
     def distances(self, batch: Batch) -> Tensor:
-        return masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        return masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
 
     def envelope(self, distances: Tensor) -> Tensor:
         return smooth_cutoff(distances, self.cutoff)
@@ -80,7 +80,7 @@ class HiddenCutoff(Healthy):
 
 class BareNorm(Healthy):
     def distances(self, batch: Batch) -> Tensor:
-        r = batch.pair_vectors().square().sum(-1).sqrt()
+        r = batch.neighbor_vectors().square().sum(-1).sqrt()
         return torch.where(batch.neighbour_mask, r, self.cutoff)
 
 
@@ -282,7 +282,7 @@ class Field(Healthy):
 
     def distances(self, batch: Batch) -> Tensor:
         stretch = batch.positions.new_tensor([1.0, 1.0, 1.05])
-        return masked_norm(batch.pair_vectors() * stretch, batch.neighbour_mask, fill=self.cutoff)
+        return masked_norm(batch.neighbor_vectors() * stretch, batch.neighbour_mask, fill=self.cutoff)
 
 
 class Handed(Healthy):
@@ -292,7 +292,7 @@ class Handed(Healthy):
         r = self.distances(batch)
         weights = torch.exp(-2.0 * (r[..., None] - self.centres[:3]).square()) * self.envelope(r)[..., None]
         a, b, c = (
-            ((weights * batch.neighbour_mask[..., None])[..., None] * batch.pair_vectors()[:, :, None]).sum(1).unbind(1)
+            ((weights * batch.neighbour_mask[..., None])[..., None] * batch.neighbor_vectors()[:, :, None]).sum(1).unbind(1)
         )
         return super().forward(batch) + (a * torch.linalg.cross(b, c)).sum(-1)
 
@@ -318,14 +318,14 @@ class Averaging(Healthy):
     """The mean over atoms where the sum should be."""
 
     def forward(self, batch: Batch) -> Tensor:
-        return super().forward(batch) / batch.n_atoms[batch.owner]
+        return super().forward(batch) / batch.n_atoms[batch.structure_index]
 
 
 class TrustsList(Healthy):
     """Counts whatever neighbours are listed."""
 
     def forward(self, batch: Batch) -> Tensor:
-        r = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
         beyond = (torch.exp(-0.3 * r) * batch.neighbour_mask * smooth_cutoff(r, 50.0)).sum(1)
         return super().forward(batch) + beyond
 
@@ -344,8 +344,8 @@ class FrozenCell(Healthy):
     """The lattice is cut out of the graph: right forces, wrong stress."""
 
     def distances(self, batch: Batch) -> Tensor:
-        fixed = batch.replace(positions=batch.positions, cell=batch.cell.detach())
-        return masked_norm(fixed.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        fixed = batch.with_positions(positions=batch.positions, cell=batch.cell.detach())
+        return masked_norm(fixed.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
 
 
 class Dropout(Healthy):

@@ -74,7 +74,7 @@ def test_a_fault_fails_its_checks_and_no_others(name: str) -> None:
     for result in results:
         if result.status == "fail":
             (check,) = (c for c in CHECKS if c.name == result.name)
-            assert result.message.endswith(check.means)
+            assert result.message.endswith(check.consequence)
 
 
 @pytest.mark.slow

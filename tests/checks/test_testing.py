@@ -13,11 +13,11 @@ import torch
 
 import hesse.testing
 from hesse.checks import check_potential, sample_structures
-from hesse.checks.samples import chosen_elements, grown_molecule
+from hesse.checks.samples import choose_elements, grow_molecule
 from hesse.errors import RequestError, UnknownOptionError
-from hesse.models import ElementReferences, Zbl
+from hesse.models import ReferenceEnergies, Zbl
 from hesse.models.adapters import CallablePotential
-from hesse.structures import Batch, Structure, bonded_pairs, closest_contact
+from hesse.structures import Batch, Structure, bonded_pairs, closest_collision
 from oracles import LennardJones, Morse, crystal, molecules
 
 QUICK = ["rotation", "sum-rule", "force-slope"]
@@ -39,7 +39,7 @@ def test_all_failures_are_told_at_once() -> None:
     assert "  translation: " not in text
 
 
-@pytest.mark.parametrize("check", [c for c in hesse.testing.QUICK if c.name in QUICK], ids=lambda c: c.name)
+@pytest.mark.parametrize("check", [c for c in hesse.testing.FAST_CHECKS if c.name in QUICK], ids=lambda c: c.name)
 def test_checks_are_parameters(check: hesse.testing.Check) -> None:
     assert hesse.testing.assert_check(check, faulty.Healthy()).status == "pass"
     if check.name == "rotation":
@@ -135,7 +135,7 @@ def test_float32() -> None:
 
 
 def test_references_alone_are_no_potential_to_train() -> None:
-    results = {r.name: r for r in check_potential(ElementReferences((1, 8)), only=["energy", "rotation"])}
+    results = {r.name: r for r in check_potential(ReferenceEnergies((1, 8)), only=["energy", "rotation"])}
     assert results["energy"].status == "fail"
     assert results["rotation"].message == "not measured: energy failed"
 
@@ -158,8 +158,8 @@ def test_what_cannot_be_copied() -> None:
 def test_built_in_structures_are_sensible(elements: tuple[int, ...]) -> None:
     structures = sample_structures(elements)
     assert {int(z) for s in structures for z in s.numbers} == set(elements)
-    for structure in (*structures, grown_molecule(elements, 12, seed=51)):
-        assert closest_contact(structure, 0.85) is None
+    for structure in (*structures, grow_molecule(elements, 12, seed=51)):
+        assert closest_collision(structure, 0.85) is None
         if not structure.periodic:
             assert len(bonded_pairs(structure)) >= len(structure) - 1
     assert [len(s) for s in structures if not s.periodic] == [3, 5, 8]
@@ -168,8 +168,8 @@ def test_built_in_structures_are_sensible(elements: tuple[int, ...]) -> None:
 
 
 def test_elements_are_chosen_from_many() -> None:
-    assert chosen_elements(()) == (1, 6, 7, 8)
-    assert chosen_elements((8, 1)) == (1, 8)
-    many = chosen_elements(range(1, 90))
+    assert choose_elements(()) == (1, 6, 7, 8)
+    assert choose_elements((8, 1)) == (1, 8)
+    many = choose_elements(range(1, 90))
     assert len(many) == 8
     assert {1, 6, 7, 8, 2, 89} <= set(many)

@@ -80,7 +80,7 @@ def test_the_list_of_checks(run: Run, model: Path) -> None:
     code, out, _ = run("check", model, "--list")
     assert code == 0
     for check in CHECKS:
-        assert f"{check.name}: {check.asks}\n" in out
+        assert f"{check.name}: {check.question}\n" in out
 
 
 def test_a_potential_of_somebody_else(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import hesse.cli.data  # noqa: F401  (adds the verbs)
 from foreign_files import BOHR, checkpoint_text, hess_text, known, of, write_deepmd, write_openreact
 from hesse.cli.app import app
 from hesse.datasets import Dataset, read_dataset
-from hesse.errors import FileFormatError, HesseError, IdentityError, RequestError, UnitError
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, RequestError, UnitError
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def run(*words: object) -> Result:
 
 def test_gradients_called_forces(tmp_path: Path, data: Dataset) -> None:
     write_deepmd(tmp_path / "in", data, sign=-1.0, nopbc=False)
-    with pytest.raises(IdentityError, match="--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         run("convert", tmp_path / "in", tmp_path / "a.h5")
     for option in ("--negate-forces", "--forces-are-gradients"):
         told = run("convert", tmp_path / "in", tmp_path / "a.h5", option)
@@ -46,7 +46,7 @@ def test_derivatives_of_forces_called_hessians(tmp_path: Path, data: Dataset) ->
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         for group in file.values():
             group["hessian"][...] *= -1
-    with pytest.raises(IdentityError, match=r"multiplied by -1.*"):
+    with pytest.raises(InconsistentLabelsError, match=r"multiplied by -1.*"):
         run("convert", tmp_path / "a.h5", tmp_path / "b.h5")
     told = run("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--negate-curvature", "--sample", 3, "--seed", 1)
     assert "not read: smiles (in 3 groups)" in told.stderr
@@ -62,7 +62,7 @@ def test_units_of_forces_and_curvature(tmp_path: Path, data: Dataset) -> None:
         for group in file.values():
             group["forces"][...] *= BOHR
             group["hessian"][...] *= BOHR**2
-    with pytest.raises(IdentityError, match=r"--forces-unit, --curvature-unit"):
+    with pytest.raises(InconsistentLabelsError, match=r"--forces-unit, --curvature-unit"):
         run("convert", tmp_path / "a.h5", tmp_path / "b.h5")
     units = ("--energy-unit", "Hartree", "--forces-unit", "hartree/bohr", "--curvature-unit", "hartree/bohr^2")
     run("convert", tmp_path / "a.h5", tmp_path / "b.h5", *units, "--match", "M2/*")

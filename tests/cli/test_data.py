@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 import hesse.cli.data  # noqa: F401  (adds the verbs)
 from hesse.cli.app import app
-from hesse.datasets import Dataset, data_card, read_dataset, write_dataset
-from hesse.errors import FileFormatError, HesseError, IdentityError, LabelValueError, RequestError, UnitError
+from hesse.datasets import Dataset, dataset_summary, read_dataset, write_dataset
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelValueError, RequestError, UnitError
 from hesse.models import Ensemble, HipnnConfig, SumPotential, Zbl, build_model, save_model, save_weights
 from oracles import Morse, crystal, labelled, molecules
 
@@ -43,7 +43,7 @@ def test_convert_there_and_back(tmp_path: Path, data: Dataset) -> None:
     assert quiet.output == ""
     back = read_dataset(tmp_path / "c.h5")
     assert len(back) == 2
-    assert back.attributes["level"] == "Morse"
+    assert back.metadata["level"] == "Morse"
     assert back.structures[0].tag == "hot"
     torch.testing.assert_close(back.labels.hessian_of(1), data.labels.hessian_of(1), rtol=0, atol=0)
 
@@ -53,11 +53,11 @@ def test_gradients_are_refused_then_mended(tmp_path: Path, data: Dataset) -> Non
     wrong = replace(data, labels=replace(data.labels, forces=-data.labels.forces))
     write_dataset(tmp_path / "wrong.extxyz", wrong)
     target = tmp_path / "out.h5"
-    with pytest.raises(IdentityError, match=r"wrong\.extxyz.*--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match=r"wrong\.extxyz.*--negate-forces"):
         run("convert", tmp_path / "wrong.extxyz", target)
     assert not target.exists()
     run("convert", tmp_path / "wrong.extxyz", target, "--negate-forces")
-    assert read_dataset(target).data_hash() == data.data_hash()
+    assert read_dataset(target).content_hash() == data.content_hash()
     run("convert", tmp_path / "wrong.extxyz", target, "--no-check")
 
 
@@ -107,7 +107,7 @@ def test_the_card(tmp_path: Path, data: Dataset) -> None:
     write_dataset(tmp_path / "a.h5", data)
     shown = run("info", tmp_path / "a.h5", "--json", tmp_path / "card.json").stdout
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
-    assert card == json.loads(json.dumps({**data_card(data), "source": str(tmp_path / "a.h5")}))
+    assert card == json.loads(json.dumps({**dataset_summary(data), "source": str(tmp_path / "a.h5")}))
     assert card["structures"] == 3
     assert card["atoms"] == 15
     assert card["atoms_per_structure"] == {"smallest": 4, "median": 5.0, "largest": 6}
@@ -116,11 +116,11 @@ def test_the_card(tmp_path: Path, data: Dataset) -> None:
     assert card["tags"][0]["hvp"] == card["tags"][0]["hessian"] == 3
     assert card["noise"]["hessian"] < 1e-12
     assert [c["verdict"] for c in card["consistency"]] == ["consistent", "consistent"]
-    assert card["data_hash"] == data.data_hash()
+    assert card["data_hash"] == data.content_hash()
     values = [torch.linalg.eigvalsh(data.labels.hessian_of(i).reshape(3 * n, 3 * n)) for i, n in enumerate((4, 5, 6))]
     assert card["curvature"]["lowest_eigenvalue"] == pytest.approx(float(min(v[0] for v in values)))
     assert card["curvature"]["structures_with_negative_curvature"] == sum(bool(v[0] < -0.5) for v in values)
-    for word in ("eV, Å", "Hessians agree", data.data_hash(), "closed form", "energy 3, forces 3, hvp 3"):
+    for word in ("eV, Å", "Hessians agree", data.content_hash(), "closed form", "energy 3, forces 3, hvp 3"):
         assert word in shown
 
 
@@ -179,7 +179,7 @@ def test_published_data_come_through_the_door(tmp_path: Path, shared_data: Path)
     with pytest.raises(UnitError):
         run("convert", source, target)
     run("convert", source, target, "--energy-unit", "eV", "--length-unit", "angstrom", "--symmetrise")
-    card = data_card(read_dataset(target))
+    card = dataset_summary(read_dataset(target))
     # As its own description says: 78 structures of 42 formulas, 8 to 21 atoms, 30 with negative curvature.
     assert (card["structures"], card["groups"]) == (78, 42)
     assert (card["atoms_per_structure"]["smallest"], card["atoms_per_structure"]["largest"]) == (8, 21)

@@ -132,7 +132,7 @@ def test_an_error_within_the_noise_is_called_so(run: Run, model: Path, tmp_path:
 def test_another_level_of_theory_is_noted(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     assert "closed form" not in run("evaluate", model, file)[2]
     path = tmp_path / "dft.h5"
-    write_dataset(path, replace(data(), attributes={"level": "wB97X/6-31G(d)"}))
+    write_dataset(path, replace(data(), metadata={"level": "wB97X/6-31G(d)"}))
     code, _, err = run("evaluate", model, path)
     assert code == 0
     assert "wB97X/6-31G(d)" in err

@@ -84,7 +84,7 @@ def test_keys_that_mean_nothing_are_told_and_parameters_survive_the_file(tmp_pat
     done = hesse("label", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "not read of 1 unknown keys: total_charge\n" in done.stderr
-    assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).attributes["parameters"]
+    assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).metadata["parameters"]
 
 
 def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):

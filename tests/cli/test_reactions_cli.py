@@ -14,7 +14,7 @@ import hesse.cli.reactions
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
-from hesse.errors import HesseError, RequestError, UnknownOptionError, WorkError
+from hesse.errors import HesseError, RequestError, UnknownOptionError, ExecutionError
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
@@ -47,7 +47,7 @@ def test_from_guesses_to_paths(guesses):
     assert rows[1]["reason"]
     tops = read_dataset(guesses / "ts.h5")
     assert tops.labels.hessian is not None
-    assert tops.attributes["level"] == "MorseCalculator"
+    assert tops.metadata["level"] == "MorseCalculator"
     assert float(tops.labels.forces.norm(dim=-1).max()) < 0.005
 
     done = hesse("irc", "ts.h5", "path.extxyz", *MORSE, "--relax-ends", "--json", "paths.json", folder=guesses)
@@ -76,6 +76,6 @@ def test_wrong_requests_change_nothing(guesses):
         with pytest.raises(HesseError):
             hesse("saddle", "guesses.extxyz", "out.h5", *MORSE, "--json", taken, folder=guesses)
     assert (guesses / "guesses.extxyz").read_bytes() == before
-    with pytest.raises(WorkError, match="nothing was found"):
+    with pytest.raises(ExecutionError, match="nothing was found"):
         hesse("irc", "guesses.extxyz", "out.h5", *MORSE, folder=guesses)
     assert not (guesses / "out.h5").exists()

@@ -42,7 +42,7 @@ def test_dynamics_then_selection(molecules, tmp_path):
     code, out, err = hesse("sample", "md", molecules, "md.h5", *MORSE, *quick, folder=tmp_path)
     assert (code, out, err) == (0, "md.h5: 8 geometries of 2 molecules (MorseCalculator)\n", "")
     made = read_dataset(tmp_path / "md.h5")
-    assert made.attributes["level"] == made.attributes["sampling_level"] == "MorseCalculator"
+    assert made.metadata["level"] == made.metadata["sampling_level"] == "MorseCalculator"
     assert bool(made.labels.mask("energy").all())
     code, out, err = hesse(
         "sample", "select", "md.h5", "few.h5", "--window", "1.0", "--per-group", 2, "--tolerance", 0, folder=tmp_path

@@ -12,8 +12,8 @@ import torch
 from hesse.curvature import evaluate
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
-from hesse.probes import Gaussian, OneHot, ProbeStream, Rademacher
-from hesse.structures import Batch, Labels, Request, Structure, collate
+from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher
+from hesse.structures import Batch, Properties, Request, Structure, collate
 from oracles import (
     Constant,
     Exact,
@@ -48,11 +48,11 @@ def probes_for(batch: Batch, k: int = 3) -> torch.Tensor:
 
 
 def assert_equals_closed_form(
-    labels: Labels, structures: list[Structure], exact: list[Exact], *, rtol: float = 1e-10, atol: float = 1e-10
+    labels: Properties, structures: list[Structure], exact: list[Exact], *, rtol: float = 1e-10, atol: float = 1e-10
 ) -> None:
     close = {"rtol": rtol, "atol": atol}
     for i, (s, truth) in enumerate(zip(structures, exact, strict=True)):
-        rows = labels.atoms_of(i)
+        rows = labels.atom_slice(i)
         assert labels.energy is not None
         assert labels.forces is not None
         np.testing.assert_allclose(labels.energy[i], truth.energy, **close, err_msg=s.id)
@@ -74,7 +74,7 @@ def test_every_derivative_equals_its_closed_form(oracle: Oracle, k: int, create_
     assert_equals_closed_form(labels, STRUCTURES, [oracle.exact(s) for s in STRUCTURES], atol=1e-9)
     assert labels.atomic_energies is not None
     assert labels.energy is not None
-    torch.testing.assert_close(batch.sum_by_structure(labels.atomic_energies), labels.energy)
+    torch.testing.assert_close(batch.sum_over_atoms(labels.atomic_energies), labels.energy)
 
 
 @by_name
@@ -83,7 +83,7 @@ def test_a_batch_equals_its_structures_one_by_one(oracle: Oracle) -> None:
     probes = probes_for(batch)
     together = evaluate(oracle, batch, Request(**EVERYTHING, probes=probes))
     for i, structure in enumerate(STRUCTURES):
-        rows = together.atoms_of(i)
+        rows = together.atom_slice(i)
         alone = evaluate(oracle, collate([structure], oracle.cutoff), Request(**EVERYTHING, probes=probes[:, rows]))
         one = together.select(torch.tensor([i]))
         for name in ("energy", "forces", "hvp", "hessian", "atomic_energies"):
@@ -149,7 +149,7 @@ def test_stress_is_the_slope_of_the_energy_of_strained_cells() -> None:
             moved = Structure(
                 structure.numbers, structure.positions @ strain, cell=structure.cell @ strain, pbc=structure.pbc
             )
-            assert len(moved.neighbours(6.0).first) == len(structure.neighbours(6.0).first)
+            assert len(moved.neighbours(6.0).centers) == len(structure.neighbours(6.0).centers)
             energies.append(oracle.exact(moved).energy)
         slope = (energies[0] - energies[1]) / (2 * h) / volume
         assert float(labels.stress[0, a, b]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
@@ -178,7 +178,7 @@ def test_central_differences_of_forces_reach_hvps_at_second_order(oracle: Oracle
     assert exact is not None
 
     def forces(step: float) -> torch.Tensor:
-        moved = batch.replace(positions=batch.positions + step * direction[0])
+        moved = batch.with_positions(positions=batch.positions + step * direction[0])
         result = evaluate(oracle, moved, Request(forces=True)).forces
         assert result is not None
         return result
@@ -199,7 +199,7 @@ def test_forces_are_the_slope_of_the_energy_at_second_order() -> None:
     slope = -float((labels.forces * direction).sum())
 
     def energy(step: float) -> float:
-        return oracle.exact(structure.moved(structure.positions + step * direction.numpy())).energy
+        return oracle.exact(structure.with_positions(structure.positions + step * direction.numpy())).energy
 
     steps = np.logspace(-2.2, -3.4, 5)
     errors = [abs((energy(h) - energy(-h)) / (2 * h) - slope) for h in steps]
@@ -253,7 +253,7 @@ def test_one_normalisation_exactly_for_all_one_hot_probes_and_on_average_for_oth
     columns = np.sqrt(3 * n) * torch.eye(3 * n, dtype=torch.float64).reshape(3 * n, n, 3)
     assert float(losses(columns).mean()) == pytest.approx(wanted, rel=1e-12)
     for family in (Rademacher(4000), Gaussian(4000), OneHot(4000)):
-        sampled = losses(family.draw(batch, ProbeStream(seed=1)))
+        sampled = losses(family.draw(batch, ProbeSeed(seed=1)))
         spread = float(sampled.std()) / np.sqrt(len(sampled))
         assert abs(float(sampled.mean()) - wanted) < 4.5 * spread
         assert spread < 0.05 * wanted  # the test has the power to see an error of a quarter
@@ -339,7 +339,7 @@ def test_a_potential_that_leaves_autograd_is_not_taken_for_a_flat_one() -> None:
             self.stiffness = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
 
         def forward(self, batch: Batch) -> torch.Tensor:
-            return (self.stiffness * batch.pair_vectors().square().sum((1, 2))).detach()
+            return (self.stiffness * batch.neighbor_vectors().square().sum((1, 2))).detach()
 
     batch = collate(molecules([3]), 3.0)
     with pytest.raises(RequestError, match="Detached depend neither on positions nor"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hesse.curvature import committee
+from hesse.curvature import evaluate_ensemble
 from hesse.errors import RequestError
 from hesse.models import Ensemble
 from hesse.structures import Request, collate
@@ -18,7 +18,7 @@ STRUCTURES = molecules([3, 4], seed=8)
 def test_mean_and_spread_are_those_of_the_closed_forms() -> None:
     members = [Harmonic(STRUCTURES, seed=1), Harmonic(STRUCTURES, seed=2), Morse()]
     probes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 7, 3)))
-    found = committee(members, collate(STRUCTURES, 6.0), Request(forces=True, probes=probes, hessian=True))
+    found = evaluate_ensemble(members, collate(STRUCTURES, 6.0), Request(forces=True, probes=probes, hessian=True))
     start = 0
     for k, structure in enumerate(STRUCTURES):
         exact = [member.exact(structure) for member in members]
@@ -31,7 +31,7 @@ def test_mean_and_spread_are_those_of_the_closed_forms() -> None:
             "hvp": np.array([np.einsum("iajb,kjb->kia", e.hessian, v) for e in exact]),
             "hessian": np.array([e.hessian for e in exact]),
         }
-        for labels, statistic in ((found.mean, np.mean), (found.spread, lambda x, axis: np.std(x, axis, ddof=1))):
+        for labels, statistic in ((found.mean, np.mean), (found.std, lambda x, axis: np.std(x, axis, ddof=1))):
             assert labels.energy is not None
             assert labels.forces is not None
             assert labels.hvp is not None
@@ -41,18 +41,18 @@ def test_mean_and_spread_are_those_of_the_closed_forms() -> None:
             }  # fmt: skip
             for name, value in got.items():
                 np.testing.assert_allclose(value, statistic(wanted[name], axis=0), rtol=1e-9, atol=1e-9, err_msg=name)
-    assert found.spread.probes is not None
-    torch.testing.assert_close(found.spread.probes, probes)
+    assert found.std.probes is not None
+    torch.testing.assert_close(found.std.probes, probes)
 
 
 def test_the_parts_of_an_ensemble_agree_with_its_mean() -> None:
     ensemble = Ensemble([Morse(depth=1.0), Morse(depth=3.0)])
     batch = collate(STRUCTURES, 6.0)
-    found = committee(ensemble.parts, batch, Request(forces=True))
+    found = evaluate_ensemble(ensemble.parts, batch, Request(forces=True))
     assert found.mean.energy is not None
-    assert found.spread.energy is not None
-    torch.testing.assert_close(found.mean.energy, batch.sum_by_structure(ensemble(batch)))
+    assert found.std.energy is not None
+    torch.testing.assert_close(found.mean.energy, batch.sum_over_atoms(ensemble(batch)))
     # Both are proportional to the depth, so the spread of two is |3 − 1|/√2 times the energy per depth.
-    torch.testing.assert_close(found.spread.energy, found.mean.energy / 2 * 2**0.5)
+    torch.testing.assert_close(found.std.energy, found.mean.energy / 2 * 2**0.5)
     with pytest.raises(RequestError, match="two potentials or more"):
-        committee([Morse()], batch, Request())
+        evaluate_ensemble([Morse()], batch, Request())

@@ -52,7 +52,7 @@ class Cubes(Potential):
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
         self.in_place = in_place
-        self.batched_gradients = not in_place
+        self.supports_vmap = not in_place
 
     def forward(self, batch: Batch) -> Tensor:
         cubes: Tensor = InPlaceCube.apply(batch.positions) if self.in_place else batch.positions**3
@@ -84,9 +84,9 @@ def test_without_the_mark_such_a_potential_fails_and_a_sum_inherits_it() -> None
     batch = collate(molecules([3]), 0.0)
     request = Request(probes=torch.randn(2, 3, 3, dtype=torch.float64))
     total = SumPotential([Cubes(in_place=False), Cubes(in_place=True)])
-    assert not total.batched_gradients
+    assert not total.supports_vmap
     assert evaluate(total, batch, request).hvp is not None
-    total.batched_gradients = True
+    total.supports_vmap = True
     with pytest.raises(RuntimeError, match="vmap"):
         evaluate(total, batch, request)
 

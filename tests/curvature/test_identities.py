@@ -9,7 +9,7 @@ import torch
 from hesse.curvature import evaluate
 from hesse.models import Hipnn, HipnnConfig
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request, Structure, collate
+from hesse.structures import Batch, Properties, Request, Structure, collate
 from oracles import LennardJones, Morse, atom, crystal, linear, molecules, rotation
 
 
@@ -36,7 +36,7 @@ def directions(batch: Batch, k: int, seed: int = 0) -> torch.Tensor:
 
 
 def per_structure(batch: Batch, values: torch.Tensor) -> torch.Tensor:
-    return batch.sum_by_structure(values.sum(-1))
+    return batch.sum_over_atoms(values.sum(-1))
 
 
 def relative(difference: torch.Tensor, scale: torch.Tensor) -> float:
@@ -81,7 +81,7 @@ def test_energies_forces_and_hessians_turn_with_the_structure(potential: Potenti
     structure = STRUCTURES[0]
     mirror = rotation(3) @ np.diag([1.0, 1.0, -1.0])  # improper, so that handedness is covered
     for matrix in (rotation(1), mirror):
-        turned = structure.moved(structure.positions @ matrix.T + np.array([1.0, -2.0, 3.0]))
+        turned = structure.with_positions(structure.positions @ matrix.T + np.array([1.0, -2.0, 3.0]))
         batch = collate([structure, turned], potential.cutoff)
         labels = evaluate(potential, batch, Request(forces=True, hessian=True))
         assert labels.energy is not None
@@ -120,7 +120,7 @@ def test_central_differences_reach_hessians_of_the_network_at_second_order(l_max
     for h in steps:
         forces = []
         for sign in (-1, 1):
-            moved = structure.moved(structure.positions + sign * h * direction[0].numpy())
+            moved = structure.with_positions(structure.positions + sign * h * direction[0].numpy())
             result = evaluate(model, collate([moved], model.cutoff), Request(forces=True)).forces
             assert result is not None
             forces.append(result)
@@ -157,7 +157,7 @@ def test_parameter_gradient_of_a_curvature_loss_is_that_of_a_held_residual(l_max
     h = 1e-3
 
     def energy_slopes(moved: torch.Tensor) -> list[torch.Tensor]:
-        return gradients(model, model(batch.replace(positions=batch.positions + moved)).sum())
+        return gradients(model, model(batch.with_positions(positions=batch.positions + moved)).sum())
 
     corners = [
         (s * t, energy_slopes(h * (s * v[0] + t * residual / residual.norm()))) for s in (1, -1) for t in (1, -1)
@@ -187,7 +187,7 @@ def test_training_on_several_directions_sums_their_gradients(l_max: int, request
                 v[c, begin + c // 3, c % 3] = 1.0
             begin += len(s)
 
-    def loss(labels: Labels) -> torch.Tensor:
+    def loss(labels: Properties) -> torch.Tensor:
         value = labels.hvp if labels.hvp is not None else labels.hessian
         assert value is not None
         return value.square().sum()

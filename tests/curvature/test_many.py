@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import oracles
-from hesse.curvature import evaluate, evaluate_many
+from hesse.curvature import evaluate, evaluate_structures
 from hesse.curvature.many import _batches
 from hesse.errors import (
     ConfigError,
@@ -50,14 +50,14 @@ def test_all_labels_come_in_the_order_of_the_structures(seed: int, memory: float
         stress=True,
         atomic_energies=True,
     )
-    found = evaluate_many(potential, structures, request, memory_mib=memory)
+    found = evaluate_structures(potential, structures, request, memory_mib=memory)
     for i, (structure, own) in enumerate(zip(structures, directions, strict=True)):
         alone = evaluate(
             potential,
             collate([structure], potential.cutoff),
             Request(forces=True, probes=own if probes else None, hessian=True, stress=all(structure.pbc)),
         )
-        atoms = found.atoms_of(i)
+        atoms = found.atom_slice(i)
         torch.testing.assert_close(found.energy[i], alone.energy[0])
         torch.testing.assert_close(found.forces[atoms], alone.forces)
         torch.testing.assert_close(found.atomic_energies[atoms].sum(), alone.energy[0])
@@ -71,7 +71,7 @@ def test_all_labels_come_in_the_order_of_the_structures(seed: int, memory: float
 
 @pytest.mark.parametrize("hessian", [False, True])
 def test_nothing_is_computed_that_was_not_asked(hessian: bool) -> None:
-    found = evaluate_many(network(), mixed(), Request(energy=False, hessian=hessian))
+    found = evaluate_structures(network(), mixed(), Request(energy=False, hessian=hessian))
     assert found.energy is None
     assert found.forces is None
     assert found.hvp is None
@@ -92,22 +92,22 @@ def test_batches_hold_all_structures_once_and_no_more_than_fits() -> None:
 def test_the_memory_of_batches_is_what_was_allowed() -> None:
     """The estimate from one structure holds for the graph of whole batches, within a fifth."""
     from hesse.curvature.derivatives import gradients
-    from hesse.curvature.memory import graph_bytes
+    from hesse.curvature.memory import saved_tensor_bytes
 
     potential, structures = network(), oracles.molecules([5, 8, 11, 14, 17, 20] * 8)
     bound = 4e6
     for indices in list(_batches(potential, structures, bound)):
         batch = collate([structures[i] for i in indices], potential.cutoff)
         positions = batch.positions.requires_grad_(True)
-        with graph_bytes() as saved:
-            gradients(potential(batch.replace(positions=positions)).sum(), [positions], create_graph=True)
+        with saved_tensor_bytes() as saved:
+            gradients(potential(batch.with_positions(positions=positions)).sum(), [positions], create_graph=True)
         assert saved[0] < 1.2 * bound
 
 
 def test_the_type_is_the_potentials_and_the_answer_float64() -> None:
     structures = mixed()
-    wide = evaluate_many(network(), structures, Request(forces=True, hessian=True))
-    narrow = evaluate_many(network().float(), structures, Request(forces=True, hessian=True))
+    wide = evaluate_structures(network(), structures, Request(forces=True, hessian=True))
+    narrow = evaluate_structures(network().float(), structures, Request(forces=True, hessian=True))
     assert narrow.forces.dtype == narrow.hessian.dtype == torch.float64
     torch.testing.assert_close(narrow.hessian, wide.hessian, atol=1e-4, rtol=1e-4)
     assert not torch.equal(narrow.hessian, wide.hessian)
@@ -115,30 +115,30 @@ def test_the_type_is_the_potentials_and_the_answer_float64() -> None:
 
 def test_a_potential_in_training_is_judged_and_goes_on_training() -> None:
     potential = network().train()
-    evaluate_many(potential, mixed(), Request())
+    evaluate_structures(potential, mixed(), Request())
     assert potential.training
 
 
 def test_wrong_questions() -> None:
     potential, structures = network(), mixed()
     with pytest.raises(RequestError, match="no structures"):
-        evaluate_many(potential, [], Request())
+        evaluate_structures(potential, [], Request())
     for wrong in (structures[0], [to_ase(structures[0])]):
         with pytest.raises(RequestError, match="from_ase"):
-            evaluate_many(potential, wrong, Request())  # type: ignore[arg-type]
+            evaluate_structures(potential, wrong, Request())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="memory_mib"):
-        evaluate_many(potential, structures, Request(), memory_mib=0.0)
+        evaluate_structures(potential, structures, Request(), memory_mib=0.0)
     with pytest.raises(LabelShapeError, match="end to end"):
-        evaluate_many(potential, structures, Request(probes=torch.ones(1, 9, 3)))
+        evaluate_structures(potential, structures, Request(probes=torch.ones(1, 9, 3)))
     with pytest.raises(GeometryError, match="stress"):
-        evaluate_many(potential, oracles.molecules([3, 4]), Request(stress=True))
+        evaluate_structures(potential, oracles.molecules([3, 4]), Request(stress=True))
     strange = Structure([26, 26], [[0, 0, 0], [0, 0, 2.0]], id="iron")
     with pytest.raises(UnknownElementError, match='"iron" holds Fe'):
-        evaluate_many(potential, [*structures, strange], Request())
+        evaluate_structures(potential, [*structures, strange], Request())
 
 
 def test_answers_that_are_no_numbers_are_named() -> None:
     potential = network()
     broken = Structure([1, 1, 1], [[0, 0, 0], [0, 0, 0], [0, 0, 1]], id="broken")
     with pytest.raises(EngineError, match="'broken'"):
-        evaluate_many(potential, [*mixed(), broken], Request(forces=True))
+        evaluate_structures(potential, [*mixed(), broken], Request(forces=True))

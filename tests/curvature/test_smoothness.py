@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hesse.curvature import evaluate
-from hesse.losses import Weights, weighted_loss
+from hesse.losses import LossWeights, weighted_loss
 from hesse.models import Hipnn, HipnnConfig
 from hesse.structures import Request, Structure, collate
 from oracles import atom, crystal, linear, molecules
@@ -57,8 +57,8 @@ def test_second_and_third_derivatives_are_finite(l_max: int, name: str, cutoff_f
     values = {n: getattr(labels, n) for n in ("energy", "forces", "hvp", "hessian", "penalty")}
     for what, value in values.items():
         assert torch.isfinite(value).all(), what
-    zeros = labels.map(torch.zeros_like).detach()
-    weights = Weights(energy=1, forces=1, hvp=1, hessian=1, penalty=1)
+    zeros = labels.map_tensors(torch.zeros_like).detach()
+    weights = LossWeights(energy=1, forces=1, hvp=1, hessian=1, regularizer=1)
     weighted_loss(labels, zeros, weights)[0].backward()
     for what, parameter in model.named_parameters():
         if parameter.grad is not None:

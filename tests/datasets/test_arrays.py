@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesse.datasets import read_arrays
+from hesse.datasets import read_npz
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError, UnitError
-from hesse.units import ENERGY, LENGTH
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
 RNG = np.random.default_rng(0)
 HORM: dict[str, Any] = {
@@ -35,8 +35,8 @@ UNITS = {"energy_unit": "Hartree", "length_unit": "Bohr"}
 
 def test_arrays_per_structure(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", **HORM)
-    data = read_arrays(tmp_path / "set.npz", **UNITS)
-    e, a = ENERGY["hartree"], LENGTH["bohr"]
+    data = read_npz(tmp_path / "set.npz", **UNITS)
+    e, a = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
     assert [s.id for s in data.structures] == ["set-000", "set-007"]
     assert [s.group for s in data.structures] == ["H2", "H2O1"]
     assert data.structures[0].positions[1, 2] == pytest.approx(1.4 * a)
@@ -46,23 +46,23 @@ def test_arrays_per_structure(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.labels.forces[:2], HORM["forces_000"] * e / a)
     np.testing.assert_allclose(data.labels.hessian_of(0).reshape(6, 6), HORM["hessian_000"] * e / a**2)
     assert data.labels.mask("forces").tolist() == data.labels.mask("hessian").tolist() == [True, False]
-    assert len(read_arrays(tmp_path / "set.npz", limit=1, **UNITS)) == 1
+    assert len(read_npz(tmp_path / "set.npz", limit=1, **UNITS)) == 1
 
 
 def test_geometries_of_one_molecule(tmp_path: Path) -> None:
     np.savez(tmp_path / "water.npz", **RMD17)
-    data = read_arrays(tmp_path / "water.npz", energy_unit="kcal/mol", length_unit="angstrom")
+    data = read_npz(tmp_path / "water.npz", energy_unit="kcal/mol", length_unit="angstrom")
     assert len(data) == 4
     assert {s.group for s in data.structures} == {"water"}
     assert data.labels.forces is not None
-    np.testing.assert_allclose(data.labels.forces[9:12], RMD17["forces"][3] * ENERGY["kcal/mol"])
+    np.testing.assert_allclose(data.labels.forces[9:12], RMD17["forces"][3] * ENERGY_UNITS["kcal/mol"])
 
 
 @pytest.mark.parametrize("units", [{}, {"energy_unit": "eV"}, {"length_unit": "angstrom"}])
 def test_units_are_asked_for(tmp_path: Path, units: dict[str, str]) -> None:
     np.savez(tmp_path / "set.npz", **HORM)
     with pytest.raises(UnitError, match=r"set\.npz.*--energy-unit eV --length-unit angstrom"):
-        read_arrays(tmp_path / "set.npz", **units)
+        read_npz(tmp_path / "set.npz", **units)
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_units_are_asked_for(tmp_path: Path, units: dict[str, str]) -> None:
 def test_a_bad_archive_is_refused(tmp_path: Path, changes: dict[str, Any], kind: type[HesseError], words: str) -> None:
     np.savez(tmp_path / "set.npz", **{k: v for k, v in {**HORM, **changes}.items() if v is not None})
     with pytest.raises(kind, match=words) as caught:
-        read_arrays(tmp_path / "set.npz", **UNITS)
+        read_npz(tmp_path / "set.npz", **UNITS)
     assert "set.npz" in str(caught.value)
 
 
 def test_truncated_missing_and_foreign_files(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
     with pytest.raises(FileFormatError, match="no such file"):
-        read_arrays(path, **UNITS)
+        read_npz(path, **UNITS)
     np.savez_compressed(path, **HORM)
     whole = path.read_bytes()
     for end in range(0, len(whole), 97):
         path.write_bytes(whole[:end])
         with pytest.raises(FileFormatError, match=r"set\.npz"):
-            read_arrays(path, **UNITS)
+            read_npz(path, **UNITS)
     with open(path, "wb") as handle:
         np.save(handle, np.zeros(3))
     with pytest.raises(FileFormatError, match="single array"):
-        read_arrays(path, **UNITS)
+        read_npz(path, **UNITS)

@@ -13,13 +13,13 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 from torch import Tensor
 
-from hesse.datasets import Dataset, diagnose_consistency, negate_forces, read_dataset, require_consistency, rigid_basis
-from hesse.errors import IdentityError
-from hesse.structures import Labels, Structure
-from hesse.units import ENERGY, LENGTH
+from hesse.datasets import Dataset, diagnose_consistency, negate_forces, read_dataset, check_consistency, principal_rigid_body_modes
+from hesse.errors import InconsistentLabelsError
+from hesse.structures import Properties, Structure
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 from oracles import Morse, crystal, labelled, molecules
 
-EH, BOHR, KCAL = ENERGY["hartree"], LENGTH["bohr"], ENERGY["kcal/mol"]
+EH, BOHR, KCAL = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"], ENERGY_UNITS["kcal/mol"]
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def each_hessian(data: Dataset, change: Callable[[int, Tensor], Tensor]) -> Data
 
 def broken(data: Dataset) -> str:
     (found,) = diagnose_consistency(data)
-    assert found.verdict == "broken"
-    with pytest.raises(IdentityError) as caught:
-        require_consistency(data)
+    assert found.status == "broken"
+    with pytest.raises(InconsistentLabelsError) as caught:
+        check_consistency(data)
     message = str(caught.value)
     assert message == found.message
     assert "bad.h5" in message
@@ -63,10 +63,10 @@ def broken(data: Dataset) -> str:
 @pytest.mark.parametrize("label", ["hessian", "hvp"])
 def test_right_labels_are_consistent(right: Dataset, label: str) -> None:
     (found,) = diagnose_consistency(only(right, label))
-    assert found.verdict == "consistent"
+    assert found.status == "consistent"
     assert abs(found.factor - 1.0) < 4 * found.factor_error < 0.1
     assert found.correlation > 0.99
-    assert len(require_consistency(right)) == 2
+    assert len(check_consistency(right)) == 2
 
 
 @pytest.mark.parametrize("label", ["hessian", "hvp"])
@@ -114,11 +114,11 @@ def test_another_order_of_coordinates_or_atoms(right: Dataset) -> None:
 
 
 def test_projected_hessians(right: Dataset) -> None:
-    basis = rigid_basis(right.structures)
+    basis = principal_rigid_body_modes(right.structures)
 
     def project(i: int, h: Tensor) -> Tensor:
         n = h.shape[0]
-        motions = basis.motions[:, right.labels.atoms_of(i)].reshape(6, -1)
+        motions = basis.motions[:, right.labels.atom_slice(i)].reshape(6, -1)
         keep = torch.eye(3 * n, dtype=torch.float64) - motions.T @ motions
         return keep @ h.reshape(3 * n, 3 * n) @ keep
 
@@ -139,10 +139,10 @@ def test_one_wrong_structure_is_found_among_right_ones(right: Dataset, change: C
 def test_nothing_is_said_without_evidence(right: Dataset) -> None:
     # No forces; crystals; stationary points, where only noise responds to rotation.
     bare = replace(right, labels=replace(right.labels, forces=None))
-    assert [c.verdict for c in diagnose_consistency(bare)] == ["undetermined"] * 2
+    assert [c.status for c in diagnose_consistency(bare)] == ["undetermined"] * 2
     crystals = labelled(Morse(), [crystal(i) for i in range(3)], hessian=True)
-    assert [c.verdict for c in diagnose_consistency(crystals)] == ["undetermined"] * 2
-    assert diagnose_consistency(replace(right, labels=Labels(n_atoms=right.labels.n_atoms))) == []
+    assert [c.status for c in diagnose_consistency(crystals)] == ["undetermined"] * 2
+    assert diagnose_consistency(replace(right, labels=Properties(n_atoms=right.labels.n_atoms))) == []
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -157,7 +157,7 @@ def test_noise_of_relaxed_structures_is_no_contradiction(seed: int) -> None:
         if (value := getattr(data.labels, name)) is not None
     }
     found = diagnose_consistency(replace(data, labels=replace(data.labels, **noisy)))
-    assert [c.verdict for c in found] == ["undetermined"] * 2
+    assert [c.status for c in found] == ["undetermined"] * 2
 
 
 # --- published data --------------------------------------------------------------------------------------------------
@@ -169,9 +169,9 @@ def test_published_dft_hessians_pass_together_and_alone(shared_data: Path) -> No
         pytest.skip("no HORM sample")
     data = read_dataset(file, energy_unit="eV", length_unit="angstrom")
     (whole,) = diagnose_consistency(data)
-    assert whole.verdict == "consistent"
+    assert whole.status == "consistent"
     assert whole.factor == pytest.approx(1.0, abs=0.01)
-    alone = [diagnose_consistency(data.select([i]))[0].verdict for i in range(len(data))]
+    alone = [diagnose_consistency(data.select([i]))[0].status for i in range(len(data))]
     assert "broken" not in alone
     assert alone.count("consistent") > 30
 
@@ -187,11 +187,11 @@ def test_published_gradients_called_forces_are_caught(shared_data: Path) -> None
     rows = [
         (
             Structure(numbers, x.reshape(n, 3), id=f"frame-{i}"),
-            Labels.of(n, forces=f.reshape(n, 3), hessian=h.reshape(n, 3, n, 3)),
+            Properties.single(n, forces=f.reshape(n, 3), hessian=h.reshape(n, 3, n, 3)),
         )
         for i, (x, f, h) in enumerate(zip(coord, force, hessian, strict=True))
     ]
-    data = replace(Dataset.of(rows), source="bad.h5")
+    data = replace(Dataset.from_pairs(rows), source="bad.h5")
     assert "forces hold gradients" in broken(data)
-    (mended,) = require_consistency(negate_forces(data))
-    assert mended.verdict == "consistent"
+    (mended,) = check_consistency(negate_forces(data))
+    assert mended.status == "consistent"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hesse.datasets import Dataset
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Batch, Labels, collate
+from hesse.structures import Batch, Properties, collate
 from oracles import Morse, atom, crystal, labelled, molecule, molecules
 
 MIXED = [molecule(5, 1), crystal(2), atom(), molecule(7, 2), crystal(3, atoms=2)]
@@ -50,9 +50,9 @@ def test_single_precision_batches() -> None:
 @given(st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60))
 def test_runs_are_bounded_by_atoms(seed: int, sizes: list[int], most: int) -> None:
     structures = [replace(atom(), id=str(i)) for i in range(len(sizes))]
-    data = Dataset(tuple(structures), Labels.concatenate([Labels.of(1) for _ in structures]))
+    data = Dataset(tuple(structures), Properties.concatenate([Properties.single(1) for _ in structures]))
     object.__setattr__(data, "labels", replace(data.labels, n_atoms=torch.tensor(sizes)))
-    runs = data.batches(most, max_structures=4)
+    runs = data.batch_indices(most, max_structures=4)
     assert [i for run in runs for i in run] == list(range(len(sizes)))
     assert all(len(run) == 1 or (sum(sizes[i] for i in run) <= most and len(run) <= 4) for run in runs)
 
@@ -60,7 +60,7 @@ def test_runs_are_bounded_by_atoms(seed: int, sizes: list[int], most: int) -> No
 @given(st.integers(0, 1000), st.lists(st.sampled_from("abcdefg"), min_size=12, max_size=40))
 def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[str]) -> None:
     structures = tuple(replace(atom(), id=f"{g}-{i}", group=g) for i, g in enumerate(groups))
-    data = Dataset(structures, Labels.concatenate([Labels.of(1) for _ in groups]))
+    data = Dataset(structures, Properties.concatenate([Properties.single(1) for _ in groups]))
     try:
         parts = data.split(0.6, 0.4, seed=seed)
     except RequestError as error:
@@ -76,7 +76,7 @@ def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[st
 
 def test_splits_by_structure_have_the_sizes_asked_for() -> None:
     data = Dataset(
-        tuple(replace(atom(), id=str(i)) for i in range(100)), Labels.concatenate([Labels.of(1) for _ in range(100)])
+        tuple(replace(atom(), id=str(i)) for i in range(100)), Properties.concatenate([Properties.single(1) for _ in range(100)])
     )
     assert [len(p) for p in data.split(0.8, 0.1, 0.1)] == [80, 10, 10]
     with pytest.raises(RequestError, match="fractions"):
@@ -87,12 +87,12 @@ def test_selection_by_id_and_by_question() -> None:
     assert [s.id for s in DATA.with_ids([MIXED[3].id, MIXED[0].id]).structures] == [MIXED[3].id, MIXED[0].id]
     with pytest.raises(RequestError, match='no structure "nobody"'):
         DATA.with_ids([MIXED[0].id, "nobody"])
-    assert len(DATA.where(lambda s: s.periodic)) == 2
+    assert len(DATA.filter(lambda s: s.periodic)) == 2
 
 
 def test_the_hash_is_of_the_content_only() -> None:
-    same = Dataset(DATA.structures, DATA.labels, attributes={"level": "another"}, source="elsewhere.h5")
-    assert same.data_hash() == DATA.data_hash()
+    same = Dataset(DATA.structures, DATA.labels, metadata={"level": "another"}, source="elsewhere.h5")
+    assert same.content_hash() == DATA.content_hash()
     assert DATA.labels.forces is not None
     moved = DATA.labels.forces.clone()
     moved[0, 0] += 1e-12
@@ -102,16 +102,16 @@ def test_the_hash_is_of_the_content_only() -> None:
         replace(DATA, labels=replace(DATA.labels, hvp=None, probes=None)),
         Dataset((replace(MIXED[0], id="renamed"), *MIXED[1:]), DATA.labels),
     ]
-    assert len({DATA.data_hash(), *(d.data_hash() for d in others)}) == 5
+    assert len({DATA.content_hash(), *(d.content_hash() for d in others)}) == 5
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(RequestError, match='"atom-1" stands twice'):
-        Dataset((atom(), atom()), Labels.concatenate([Labels.of(1)] * 2))
+        Dataset((atom(), atom()), Properties.concatenate([Properties.single(1)] * 2))
     with pytest.raises(RequestError, match="not of the same sizes"):
-        Dataset((atom(),), Labels.of(2))
+        Dataset((atom(),), Properties.single(2))
     with pytest.raises(MissingLabelError, match=r"'hessian' \(found: energy, forces, hvp\)"):
-        labelled(Morse(), molecules([3]), probes=1).require("energy", "hessian")
+        labelled(Morse(), molecules([3]), probes=1).check_has_labels("energy", "hessian")
     assert DATA.elements == tuple(sorted(set(np.concatenate([s.numbers for s in MIXED]).tolist())))
 
 

@@ -15,14 +15,14 @@ from hesse.datasets import (
     Dataset,
     check_dataset,
     read_dataset,
-    require_writable_suffix,
+    check_writable_suffix,
     symmetrise_hessians,
-    with_attributes,
+    with_metadata,
     with_tag,
     write_dataset,
 )
-from hesse.errors import FileFormatError, GeometryError, IdentityError, LabelValueError, MissingLabelError
-from hesse.structures import Labels, Structure
+from hesse.errors import FileFormatError, GeometryError, InconsistentLabelsError, LabelValueError, MissingLabelError
+from hesse.structures import Properties, Structure
 from oracles import Morse, labelled, molecules
 
 
@@ -36,7 +36,7 @@ def test_suffixes_that_are_written_are_read(tmp_path: Path, data: Dataset, suffi
     path = tmp_path / f"data{suffix}"
     write_dataset(path, data)
     back = read_dataset(path)
-    assert back.data_hash() == data.data_hash()
+    assert back.content_hash() == data.content_hash()
     assert back.source == str(path)
 
 
@@ -47,7 +47,7 @@ def test_unknown_suffixes(tmp_path: Path, data: Dataset) -> None:
     with pytest.raises(FileFormatError, match=r"no reader for \.csv.*Known: \.h5"):
         read_dataset(tmp_path / "data.csv")
     assert list(tmp_path.iterdir()) == []
-    require_writable_suffix("x.h5")
+    check_writable_suffix("x.h5")
 
 
 def test_geometries_in_formats_of_others(tmp_path: Path) -> None:
@@ -87,18 +87,18 @@ def test_a_label_that_is_no_number_is_named(tmp_path: Path, data: Dataset, name:
 
 def test_what_is_masked_may_be_anything(data: Dataset) -> None:
     parts = [data.labels.select(torch.tensor([i])) for i in range(3)]
-    parts[1] = Labels(n_atoms=parts[1].n_atoms)
-    check_dataset(Dataset(data.structures, Labels.concatenate(parts)))
+    parts[1] = Properties(n_atoms=parts[1].n_atoms)
+    check_dataset(Dataset(data.structures, Properties.concatenate(parts)))
 
 
 def test_atoms_on_top_of_each_other_and_wrong_signs(tmp_path: Path, data: Dataset) -> None:
     heap = Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]], id="heap")
-    write_dataset(tmp_path / "x.h5", Dataset((heap,), Labels.of(2)))
+    write_dataset(tmp_path / "x.h5", Dataset((heap,), Properties.single(2)))
     with pytest.raises(GeometryError, match=r"x\.h5.*\"heap\": atoms 0 and 1 are 0\.100 Å apart"):
         read_dataset(tmp_path / "x.h5")
     assert data.labels.forces is not None
     write_dataset(tmp_path / "y.xyz", replace(data, labels=replace(data.labels, forces=-data.labels.forces)))
-    with pytest.raises(IdentityError, match=r"y\.xyz.*gradients.*structure"):
+    with pytest.raises(InconsistentLabelsError, match=r"y\.xyz.*gradients.*structure"):
         read_dataset(tmp_path / "y.xyz")
 
 
@@ -113,6 +113,6 @@ def test_changes_of_whole_sets(data: Dataset) -> None:
         h = skew.labels.hessian_of(i).reshape(3 * n, 3 * n)
         np.testing.assert_allclose(even.labels.hessian_of(i).reshape(3 * n, 3 * n), 0.5 * (h + h.T))
     with pytest.raises(MissingLabelError, match="no Hessians"):
-        symmetrise_hessians(Dataset((Structure([1], [[0, 0, 0]]),), Labels.of(1)))
+        symmetrise_hessians(Dataset((Structure([1], [[0, 0, 0]]),), Properties.single(1)))
     assert {s.tag for s in with_tag(data, "hot").structures} == {"hot"}
-    assert with_attributes(data, level="x").attributes["level"] == "x"
+    assert with_metadata(data, level="x").metadata["level"] == "x"

@@ -17,8 +17,8 @@ from test_hdf5 import mixed, require_equal
 
 from hesse.datasets import Dataset, read_extxyz, write_extxyz
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, MissingLabelError, RequestError
-from hesse.structures import Labels
-from hesse.units import ENERGY, LENGTH
+from hesse.structures import Properties
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 from oracles import Morse, atom, labelled, molecules
 
 WATER = """3
@@ -55,7 +55,7 @@ def test_every_label_survives_bit_by_bit(tmp_path: Path) -> None:
     assert back.labels.hvp_error is not None
     assert data.labels.hvp_error is not None
     torch.testing.assert_close(back.labels.hvp_error[:, 2], data.labels.hvp_error[:, 2])
-    assert dict(back.attributes) == dict(data.attributes)
+    assert dict(back.metadata) == dict(data.metadata)
 
 
 def test_a_uniform_set_is_the_same_set(tmp_path: Path) -> None:
@@ -72,22 +72,22 @@ def test_texts_survive_whatever_they_look_like(
     tmp_path_factory: pytest.TempPathFactory, name: str, tag: str, level: str
 ) -> None:
     path = tmp_path_factory.mktemp("xyz") / "x.extxyz"
-    data = Dataset((replace(atom(), id=name or "x", tag=tag),), Labels.of(1, energy=1.0), attributes={"level": level})
+    data = Dataset((replace(atom(), id=name or "x", tag=tag),), Properties.single(1, energy=1.0), metadata={"level": level})
     write_extxyz(path, data)
     back = read_extxyz(path)
     assert (back.structures[0].id, back.structures[0].tag) == (name or "x", tag)
-    assert back.attributes["level"] == level
+    assert back.metadata["level"] == level
 
 
 @pytest.mark.parametrize("text", ["0012", "1e5", "T", "a b", 'quo"te', "back\\slash", "_JSON 1", "[x]", "a=b"])
 def test_an_id_is_a_text(tmp_path: Path, text: str) -> None:
-    write_extxyz(tmp_path / "x.xyz", Dataset((replace(atom(), id=text),), Labels.of(1)))
+    write_extxyz(tmp_path / "x.xyz", Dataset((replace(atom(), id=text),), Properties.single(1)))
     assert read_extxyz(tmp_path / "x.xyz").structures[0].id == text
 
 
 def test_a_line_break_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="line break"):
-        write_extxyz(tmp_path / "x.xyz", Dataset((replace(atom(), id="a\nb"),), Labels.of(1)))
+        write_extxyz(tmp_path / "x.xyz", Dataset((replace(atom(), id="a\nb"),), Properties.single(1)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,8 +102,8 @@ def test_ase_reads_what_we_write(tmp_path: Path) -> None:
         assert data.labels.energy is not None
         assert data.labels.hvp is not None
         assert atoms.get_potential_energy() == float(data.labels.energy[i])
-        np.testing.assert_array_equal(atoms.get_forces(), data.labels.forces[data.labels.atoms_of(i)])  # type: ignore[index]
-        np.testing.assert_array_equal(atoms.arrays["hvp_0"], data.labels.hvp[0, data.labels.atoms_of(i)])
+        np.testing.assert_array_equal(atoms.get_forces(), data.labels.forces[data.labels.atom_slice(i)])  # type: ignore[index]
+        np.testing.assert_array_equal(atoms.arrays["hvp_0"], data.labels.hvp[0, data.labels.atom_slice(i)])
         hessian = atoms.info["hessian"].reshape(3 * n, 3 * n)
         np.testing.assert_array_equal(hessian, data.labels.hessian_of(i).reshape(3 * n, 3 * n))
 
@@ -151,8 +151,8 @@ def test_other_units(tmp_path: Path) -> None:
     data = read_extxyz(tmp_path / "x.xyz", energy_unit="kcal/mol", length_unit="bohr")
     assert data.labels.energy is not None
     assert data.labels.forces is not None
-    assert float(data.labels.energy[0]) == pytest.approx(-14.0 * ENERGY["kcal/mol"])
-    assert float(data.labels.forces[0, 2]) == pytest.approx(0.5 * ENERGY["kcal/mol"] / LENGTH["bohr"])
+    assert float(data.labels.energy[0]) == pytest.approx(-14.0 * ENERGY_UNITS["kcal/mol"])
+    assert float(data.labels.forces[0, 2]) == pytest.approx(0.5 * ENERGY_UNITS["kcal/mol"] / LENGTH_UNITS["bohr"])
 
 
 # --- bad files -------------------------------------------------------------------------------------------------------
@@ -240,8 +240,8 @@ def test_labels_under_other_names_are_listed_and_can_be_taken(tmp_path: Path) ->
     path = tmp_path / "foreign.xyz"
     path.write_text(FOREIGN)
     plain = read_extxyz(path)
-    assert set(plain.unread) == {"REF_forces", "REF_energy", "name", "dipole"}
-    assert plain.select([0]).unread == plain.unread
+    assert set(plain.unknown_keys) == {"REF_forces", "REF_energy", "name", "dipole"}
+    assert plain.select([0]).unknown_keys == plain.unknown_keys
     assert float(plain.labels.energy[0]) == -3.0
     taken = read_extxyz(path, rename={"REF_forces": "forces", "REF_energy": "energy", "name": "structure_id"})
     assert taken.structures[0].id == "0012"
@@ -255,12 +255,12 @@ def test_a_missing_label_points_to_its_other_name(tmp_path: Path) -> None:
     path = tmp_path / "foreign.xyz"
     path.write_text(FOREIGN.replace(":forces:R:3:REF_forces", ":other:R:3:REF_forces"))
     with pytest.raises(MissingLabelError, match=r"hesse convert --rename REF_forces=forces"):
-        read_extxyz(path).require("forces")
+        read_extxyz(path).check_has_labels("forces")
     with pytest.raises(MissingLabelError, match=r"loss weights\.$"):
-        read_extxyz(path).require("hvp")
+        read_extxyz(path).check_has_labels("hvp")
 
 
 def test_what_hesse_writes_it_reads_to_the_last_key(tmp_path: Path) -> None:
     data = labelled(Morse(), molecules([3, 4], 0), hessian=True)
     write_extxyz(tmp_path / "a.xyz", data)
-    assert read_extxyz(tmp_path / "a.xyz").unread == ()
+    assert read_extxyz(tmp_path / "a.xyz").unknown_keys == ()

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hesse.datasets import Dataset, FlatData, find_pairs
+from hesse.datasets import Dataset, PackedDataset, neighbor_pairs
 from hesse.errors import GeometryError
-from hesse.structures import Labels, Structure, collate, find_neighbours
+from hesse.structures import Properties, Structure, collate, find_neighbours
 from oracles import Morse, atom, crystal, labelled, molecule
 
 MIXED = [molecule(5, 1), crystal(2), atom(), molecule(7, 2), crystal(3, atoms=2), molecule(5, 3)]
 DATA = labelled(Morse(), MIXED, probes=2, hessian=True)
 PLAIN = labelled(Morse(), [molecule(4, 5), molecule(6, 6)], probes=0, hessian=False)
-PARTLY = Dataset((*DATA.structures, *PLAIN.structures), Labels.concatenate([DATA.labels, PLAIN.labels]))
+PARTLY = Dataset((*DATA.structures, *PLAIN.structures), Properties.concatenate([DATA.labels, PLAIN.labels]))
 CHOICE = st.lists(st.integers(0, len(PARTLY) - 1), min_size=1, max_size=9)
 
 
@@ -38,14 +38,14 @@ def require_identical(one: Any, other: Any) -> None:
 @settings(max_examples=40)
 @given(CHOICE, st.sampled_from([torch.float32, torch.float64]), st.sampled_from([0.5, 2.0, 4.5]))
 def test_converted_once_or_batch_by_batch(chosen: list[int], dtype: torch.dtype, cutoff: float) -> None:
-    batch, labels = PARTLY.flat(cutoff).to("cpu", dtype).batch(chosen)
+    batch, labels = PARTLY.packed(cutoff).to("cpu", dtype).batch(chosen)
     wanted = collate([PARTLY.structures[i] for i in chosen], cutoff).to(dtype=dtype)
-    if batch.shifts is not None and wanted.shifts is None:
-        assert not batch.shifts.any()  # molecules of a data set with crystals
-        batch = replace(batch, shifts=None)
-    if batch.shifts is None and wanted.shifts is not None:
+    if batch.cell_shifts is not None and wanted.cell_shifts is None:
+        assert not batch.cell_shifts.any()  # molecules of a data set with crystals
+        batch = replace(batch, cell_shifts=None)
+    if batch.cell_shifts is None and wanted.cell_shifts is not None:
         assert not wanted.neighbour_mask.any()
-        wanted = replace(wanted, shifts=None)
+        wanted = replace(wanted, cell_shifts=None)
     require_identical(batch, wanted)
     require_identical(labels, PARTLY.labels.select(torch.tensor(chosen)).to(dtype=dtype))
 
@@ -53,14 +53,14 @@ def test_converted_once_or_batch_by_batch(chosen: list[int], dtype: torch.dtype,
 @given(CHOICE)
 def test_parts_joined(chosen: list[int]) -> None:
     cuts = [PARTLY.select(part) for part in ([0, 1, 2], [3], [4, 5, 6, 7])]
-    joined = FlatData.joined([part.flat(3.0) for part in cuts])
-    for one, other in zip(joined.batch(chosen), PARTLY.flat(3.0).batch(chosen), strict=True):
+    joined = PackedDataset.concatenate([part.packed(3.0) for part in cuts])
+    for one, other in zip(joined.batch(chosen), PARTLY.packed(3.0).batch(chosen), strict=True):
         require_identical(one, other)
-    assert joined.bytes() > 0
+    assert joined.n_bytes() > 0
 
 
 def test_only_some_labels() -> None:
-    labels = PARTLY.labels.only(("forces", "hvp"))
+    labels = PARTLY.labels.pick(("forces", "hvp"))
     held = {f.name for f in fields(labels) if getattr(labels, f.name) is not None}
     assert held == {"n_atoms", "forces", "probes", "hvp", "hvp_mask"}
     assert torch.equal(labels.mask("hvp"), PARTLY.labels.mask("hvp"))
@@ -74,10 +74,10 @@ def test_pairs_of_many_are_those_of_each(sizes: list[int], seed: int, cutoff: fl
     table = pairs_of(structures, cutoff)
     each = [find_neighbours(s.positions, s.cell, s.pbc, cutoff) for s in structures]
     assert table.counts.tolist() == np.concatenate([p.counts for p in each]).tolist()
-    assert table.second.tolist() == np.concatenate([p.second for p in each]).tolist()
+    assert table.second.tolist() == np.concatenate([p.neighbors for p in each]).tolist()
     assert (table.shifts is None) == (not any(s.periodic for s in structures))
     if table.shifts is not None:
-        assert table.shifts.tolist() == np.concatenate([p.shifts for p in each]).tolist()
+        assert table.shifts.tolist() == np.concatenate([p.cell_shifts for p in each]).tolist()
 
 
 @pytest.mark.parametrize("cutoff", [-1.0, np.nan, np.inf])
@@ -87,7 +87,7 @@ def test_a_cutoff_that_is_none(cutoff: float) -> None:
 
 
 def pairs_of(structures: list[Structure], cutoff: float) -> Any:
-    return find_pairs(
+    return neighbor_pairs(
         np.concatenate([s.positions for s in structures]),
         np.array([len(s) for s in structures]),
         np.stack([s.cell for s in structures]),
@@ -98,8 +98,8 @@ def pairs_of(structures: list[Structure], cutoff: float) -> Any:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_batch_on_a_gpu_waits_for_nothing() -> None:
-    there = PARTLY.flat(4.5).to("cuda", torch.float32)
-    here = PARTLY.flat(4.5).to("cpu", torch.float32)
+    there = PARTLY.packed(4.5).to("cuda", torch.float32)
+    here = PARTLY.packed(4.5).to("cpu", torch.float32)
     there.batch([0, 1])
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -28,8 +28,8 @@ from hesse.errors import (
     UnitError,
     WriteError,
 )
-from hesse.structures import Labels, Structure
-from hesse.units import ENERGY, LENGTH
+from hesse.structures import Properties, Structure
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 from oracles import Morse, crystal, labelled, molecule, molecules
 
 
@@ -46,12 +46,12 @@ def mixed() -> Dataset:
         crystal(1),
         replace(molecule(6, 2), id="0012", tag="nms-300K", cell=9 * np.eye(3)),
     )
-    return Dataset(structures, Labels.concatenate(parts), attributes={"level": "GFN2-xTB", "engine": "tblite β"})
+    return Dataset(structures, Properties.concatenate(parts), metadata={"level": "GFN2-xTB", "engine": "tblite β"})
 
 
 def require_equal(one: Dataset, other: Dataset) -> None:
-    assert one.data_hash() == other.data_hash()
-    assert dict(one.attributes) == dict(other.attributes)
+    assert one.content_hash() == other.content_hash()
+    assert dict(one.metadata) == dict(other.metadata)
     for a, b in zip(one.structures, other.structures, strict=True):
         for name in ("id", "tag", "group", "charge", "multiplicity", "pbc"):
             assert getattr(a, name) == getattr(b, name)
@@ -97,8 +97,8 @@ def test_any_mixture_survives(tmp_path_factory: pytest.TempPathFactory, rows: li
         }
         names = held | ({"probes"} if "hvp" in held else set())
         structure = Structure(np.arange(1, n + 1), rng.normal(size=(n, 3)), id=f"{k}", tag=text.rstrip("\0"))
-        items.append((structure, Labels.of(n, **{m: values[m] for m in names})))  # type: ignore[arg-type]
-    data = Dataset.of(items)
+        items.append((structure, Properties.single(n, **{m: values[m] for m in names})))  # type: ignore[arg-type]
+    data = Dataset.from_pairs(items)
     write_hdf5(path, data)
     require_equal(data, read_hdf5(path))
 
@@ -121,7 +121,7 @@ def test_other_writers_and_other_units(tmp_path: Path) -> None:
     path = tmp_path / "theirs.h5"
     minimal(path, energy_unit="Hartree", length_unit="bohr")
     data = read_hdf5(path)
-    e, a = ENERGY["hartree"], LENGTH["bohr"]
+    e, a = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
     assert data.labels.energy is not None
     assert data.labels.forces is not None
     assert data.structures[0].positions[1, 2] == pytest.approx(1.4 * a)
@@ -347,7 +347,7 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path, name: st
 
 def test_a_text_that_hdf5_would_shorten_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="zero at the end"):
-        write_hdf5(tmp_path / "x.h5", Dataset((replace(molecule(3, 1), tag="a\0"),), Labels.of(3)))
+        write_hdf5(tmp_path / "x.h5", Dataset((replace(molecule(3, 1), tag="a\0"),), Properties.single(3)))
 
 
 def test_no_text_stands_on_the_heap_that_has_no_checksum(file: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hesse.datasets import Dataset, identity_defects, rigid_basis
-from hesse.structures import Labels, Structure
+from hesse.datasets import Dataset, sum_rule_errors, principal_rigid_body_modes
+from hesse.structures import Properties, Structure
 from oracles import LennardJones, Morse, Polynomial, atom, crystal, labelled, linear, molecule, molecules, rotation
 
 STRUCTURES = [*molecules([4, 9, 2, 6]), linear(), atom(), crystal(1)]
@@ -22,16 +22,16 @@ def exact() -> Dataset:
 
 
 def test_motions_are_orthonormal_and_counted() -> None:
-    basis = rigid_basis(STRUCTURES)
+    basis = principal_rigid_body_modes(STRUCTURES)
     assert basis.present.sum(0).tolist() == [6, 6, 5, 6, 5, 3, 3]
-    labels = Labels.concatenate([Labels.of(len(s)) for s in STRUCTURES])
+    labels = Properties.concatenate([Properties.single(len(s)) for s in STRUCTURES])
     for i in range(len(STRUCTURES)):
-        motions = basis.motions[:, labels.atoms_of(i)].reshape(6, -1)
+        motions = basis.motions[:, labels.atom_slice(i)].reshape(6, -1)
         torch.testing.assert_close(motions @ motions.T, torch.diag(basis.present[:, i].double()))
 
 
 def test_exact_labels_have_no_defect(exact: Dataset) -> None:
-    defects = identity_defects(exact.structures, exact.labels)
+    defects = sum_rule_errors(exact.structures, exact.labels)
     for name in NAMES:
         assert float(defects.noise(name).nan_to_num(0.0).max()) < 1e-11
     # An atom cannot turn, a crystal must not.
@@ -40,7 +40,7 @@ def test_exact_labels_have_no_defect(exact: Dataset) -> None:
 
 
 def test_an_energy_that_depends_on_place_and_attitude_shows() -> None:
-    defects = identity_defects(STRUCTURES, labelled(Polynomial(), STRUCTURES, hessian=True).labels)
+    defects = sum_rule_errors(STRUCTURES, labelled(Polynomial(), STRUCTURES, hessian=True).labels)
     for name in NAMES:
         assert float(defects.noise(name).min()) > 1e-3
 
@@ -51,7 +51,7 @@ def test_white_noise_is_measured_in_every_identity(name: str, sigma: float) -> N
     clean = labelled(Morse(), molecules([7] * 150), probes=2, hessian=True)
     value = getattr(clean.labels, name)
     noise = sigma * torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(1))
-    defects = identity_defects(clean.structures, replace(clean.labels, **{name: value + noise}))
+    defects = sum_rule_errors(clean.structures, replace(clean.labels, **{name: value + noise}))
     kinds = ["translation", "rotation"] + (["asymmetry"] if name == "hessian" else [])
     for kind in kinds:
         measured = float(getattr(defects, f"{name}_{kind}").square().mean().sqrt())
@@ -65,9 +65,9 @@ def test_noise_of_other_structures_and_missing_labels_do_not_mix(exact: Dataset)
     parts[1] = replace(parts[1], forces=None)
     parts[3] = replace(parts[3], hessian=None)
     parts[4] = replace(parts[4], hvp=None, probes=None)
-    mixed = identity_defects(STRUCTURES, Labels.concatenate(parts))
+    mixed = sum_rule_errors(STRUCTURES, Properties.concatenate(parts))
     for i, (structure, part) in enumerate(zip(STRUCTURES, parts, strict=True)):
-        alone = identity_defects([structure], part)
+        alone = sum_rule_errors([structure], part)
         for name in ("forces_translation", "forces_rotation", "hessian_translation", "hessian_rotation"):
             torch.testing.assert_close(getattr(mixed, name)[i], getattr(alone, name)[0], equal_nan=True)
         for name in NAMES:
@@ -80,14 +80,14 @@ def test_noise_of_other_structures_and_missing_labels_do_not_mix(exact: Dataset)
 def test_defects_do_not_depend_on_place_and_attitude() -> None:
     s, turn = molecule(6, 4), rotation(3)
     data = labelled(LennardJones(), [s], probes=1, hessian=True)
-    labels = data.labels.map(lambda x: x)
+    labels = data.labels.map_tensors(lambda x: x)
     assert labels.hessian is not None
     assert labels.forces is not None
     noisy = labels.hessian + 0.1 * torch.randn(labels.hessian.shape, dtype=torch.float64)
     r = torch.from_numpy(turn)
     hessian = torch.einsum("xy,aybz,wz->axbw", r, noisy.reshape(6, 3, 6, 3), r).reshape(-1)
-    here = identity_defects([s], replace(labels, hessian=noisy))
-    there = identity_defects(
+    here = sum_rule_errors([s], replace(labels, hessian=noisy))
+    there = sum_rule_errors(
         [Structure(s.numbers, s.positions @ turn.T + 50.0)],
         replace(labels, hessian=hessian, forces=labels.forces @ r.T, hvp=None, probes=None),
     )
@@ -105,6 +105,6 @@ def test_published_dft_hessians(shared_data: object) -> None:
     if not file.is_file():
         pytest.skip("no HORM sample")
     data = read_dataset(file, energy_unit="eV", length_unit="angstrom")
-    defects = identity_defects(data.structures, data.labels)
+    defects = sum_rule_errors(data.structures, data.labels)
     assert 0.002 < defects.noise_floor("hessian") < 0.01
     assert defects.noise_floor("forces") < 1e-3

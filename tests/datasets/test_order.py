@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hesse.datasets import in_runs, shuffled
+from hesse.datasets import pack_batches, shuffled_batches
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=60)
 WINDOWS = st.sampled_from([None, 2, 3, 8])
@@ -22,7 +22,7 @@ def epoch(
     sizes: NDArray[np.int64], seed: int, window: int | None, *, structures: int = 4, atoms: int = 10**6
 ) -> list[NDArray[np.int64]]:
     generator = torch.Generator().manual_seed(seed)
-    return shuffled(sizes, np.arange(len(sizes)), generator, max_atoms=atoms, max_structures=structures, window=window)
+    return shuffled_batches(sizes, np.arange(len(sizes)), generator, max_atoms=atoms, max_structures=structures, window=window)
 
 
 @given(SIZES, st.integers(0, 1000), WINDOWS, st.integers(1, 7), st.integers(1, 80))
@@ -47,7 +47,7 @@ def test_at_most_one_batch_is_short(sizes: list[int], seed: int, window: int | N
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 20))
 def test_runs_are_as_long_as_they_can_be(sizes: list[int], most: int) -> None:
     n = np.array(sizes)
-    runs = in_runs(n, np.arange(len(n)), most)
+    runs = pack_batches(n, np.arange(len(n)), most)
     for one, other in itertools.pairwise(runs):
         assert n[one].sum() + n[other[0]] > most
 

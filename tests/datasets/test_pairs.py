@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import oracles
-from hesse.datasets import Dataset, with_pairs
+from hesse.datasets import Dataset, select_probes
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Labels
+from hesse.structures import Properties
 
 
 @pytest.fixture
@@ -19,16 +19,16 @@ def three_pairs():
         hessian = oracles.Morse().exact(structure).hessian
         probes = np.random.default_rng(0).normal(size=(3, len(structure), 3))
         hvp = np.einsum("iajb,kjb->kia", hessian, probes)
-        made.append((structure, Labels.of(len(structure), probes=probes, hvp=hvp)))
-    return Dataset.of(made, probe="rademacher, gaussian, one-hot", probes="3")
+        made.append((structure, Properties.single(len(structure), probes=probes, hvp=hvp)))
+    return Dataset.from_pairs(made, probe="rademacher, gaussian, one-hot", probes="3")
 
 
 @pytest.mark.parametrize("chosen", [[0], [2], [2, 0], [0, 1, 2]])
 def test_pairs_stay_together_and_keep_their_names(three_pairs, chosen):
-    kept = with_pairs(three_pairs, chosen)
+    kept = select_probes(three_pairs, chosen)
     families = ["rademacher", "gaussian", "one-hot"]
-    assert kept.attributes["probe"] == ", ".join(families[k] for k in chosen)
-    assert kept.attributes["probes"] == str(len(chosen))
+    assert kept.metadata["probe"] == ", ".join(families[k] for k in chosen)
+    assert kept.metadata["probes"] == str(len(chosen))
     for place, k in enumerate(chosen):
         assert torch.equal(kept.labels.probes[place], three_pairs.labels.probes[k])
         assert torch.equal(kept.labels.hvp[place], three_pairs.labels.hvp[k])
@@ -37,11 +37,11 @@ def test_pairs_stay_together_and_keep_their_names(three_pairs, chosen):
 
 def test_wrong_requests(three_pairs):
     with pytest.raises(MissingLabelError, match="holds 3"):
-        with_pairs(three_pairs, [3])
+        select_probes(three_pairs, [3])
     with pytest.raises(RequestError, match="each once"):
-        with_pairs(three_pairs, [1, 1])
+        select_probes(three_pairs, [1, 1])
     with pytest.raises(RequestError, match="numbers of pairs"):
-        with_pairs(three_pairs, [])
-    bare = Dataset.of([(s, Labels.of(len(s), energy=0.0)) for s in three_pairs.structures])
+        select_probes(three_pairs, [])
+    bare = Dataset.from_pairs([(s, Properties.single(len(s), energy=0.0)) for s in three_pairs.structures])
     with pytest.raises(MissingLabelError, match="holds 0"):
-        with_pairs(bare, [0])
+        select_probes(bare, [0])

@@ -20,18 +20,18 @@ def data() -> Dataset:
 
 
 def test_there_and_back(tmp_path: Path, data: Dataset) -> None:
-    split = Split.of(data, train=0.8, test=0.2)
+    split = Split.from_dataset(data, train=0.8, test=0.2)
     assert [len(ids) for ids in split.parts.values()] == [16, 4]
     split.write(tmp_path / "split.json")
     assert Split.read(tmp_path / "split.json") == split
     parts = split.apply(data)
-    assert parts["test"].data_hash() == data.split(0.8, 0.2)[1].data_hash()
-    assert Split.of(data, **parts).parts == split.parts
+    assert parts["test"].content_hash() == data.split(0.8, 0.2)[1].content_hash()
+    assert Split.from_dataset(data, **parts).parts == split.parts
 
 
 def test_it_belongs_to_its_data(data: Dataset) -> None:
-    split = Split.of(data, train=0.5, test=0.5)
-    changed = replace(data, labels=data.labels.map(lambda x: x + 1))
+    split = Split.from_dataset(data, train=0.5, test=0.5)
+    changed = replace(data, labels=data.labels.map_tensors(lambda x: x + 1))
     with pytest.raises(RequestError, match="not the data that were split"):
         split.apply(changed)
     # Another order of the file, or further labels, are no other split.
@@ -46,7 +46,7 @@ def test_parts_do_not_overlap(data: Dataset) -> None:
     with pytest.raises(RequestError, match='"a" stands in train and in test'):
         Split({"train": ("a", "b"), "test": ("a",)})
     with pytest.raises(RequestError, match="not of both"):
-        Split.of(data, train=0.5, test=data)
+        Split.from_dataset(data, train=0.5, test=data)
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,17 @@ from test_flat import require_identical
 
 from hesse.datasets import (
     Dataset,
-    FlatData,
+    PackedDataset,
     Split,
-    StreamedDataset,
+    StreamingDataset,
     negate_curvature,
     open_dataset,
     read_dataset,
     write_dataset,
 )
-from hesse.datasets.hdf5.blocks import Blocks
-from hesse.errors import FileFormatError, IdentityError, MissingLabelError, RequestError, UnitError
-from hesse.structures import Labels, Structure
+from hesse.datasets.hdf5.blocks import ChunkedReader
+from hesse.errors import FileFormatError, InconsistentLabelsError, MissingLabelError, RequestError, UnitError
+from hesse.structures import Properties, Structure
 from oracles import Morse, crystal, labelled, molecules
 
 LIMIT = 0.14
@@ -42,7 +42,7 @@ def mixed(count: int = 24) -> Dataset:
         replace(s, group=f"group-{k // 2}" if k % 7 else "")
         for k, s in enumerate(s for p in parts for s in p.structures)
     )
-    return Dataset(structures, Labels.concatenate([p.labels for p in parts]), attributes={"level": "closed form"})
+    return Dataset(structures, Properties.concatenate([p.labels for p in parts]), metadata={"level": "closed form"})
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(path: Path, limit: float = LIMIT, *, check: bool = True) -> StreamedDataset:
+def opened(path: Path, limit: float = LIMIT, *, check: bool = True) -> StreamingDataset:
     data = open_dataset(path, memory_mib=limit, check=check)
-    assert isinstance(data, StreamedDataset)
+    assert isinstance(data, StreamingDataset)
     return data
 
 
@@ -63,30 +63,30 @@ def test_the_same_answers(path: Path) -> None:
     assert len(streamed) == len(plain)
     assert streamed.elements == plain.elements
     assert streamed.ids == plain.ids
-    assert streamed.attributes == plain.attributes
-    assert streamed.data_hash() == plain.data_hash()
-    assert streamed.identity() != plain.identity()  # another order of the batches
+    assert streamed.metadata == plain.metadata
+    assert streamed.content_hash() == plain.content_hash()
+    assert streamed.fingerprint() != plain.fingerprint()  # another order of the batches
     for name in ("keys", "numbers", "n_atoms"):
         assert torch.equal(getattr(streamed, name).long(), getattr(plain, name))
     for name in ("energy", "forces", "hvp", "hessian", "stress"):
         assert torch.equal(streamed.mask(name), plain.mask(name)), name
-        assert streamed.holds(name) == plain.holds(name)
+        assert streamed.has(name) == plain.has(name)
     require_identical(streamed.energies(), plain.energies())
     with pytest.raises(MissingLabelError, match=r"'stress'.*found: energy, forces, hvp, hessian"):
-        streamed.require("energy", "stress")
+        streamed.check_has_labels("energy", "stress")
 
 
 def test_parts_are_those_of_the_data_in_memory(path: Path) -> None:
     streamed, plain = opened(path), read_dataset(path)
     for mine, theirs in zip(streamed.split(0.8, 0.2, seed=3), plain.split(0.8, 0.2, seed=3), strict=True):
         assert mine.ids == theirs.ids
-        assert mine.data_hash() == theirs.data_hash()
+        assert mine.content_hash() == theirs.content_hash()
     few = streamed.select([9, 4])
     assert isinstance(few, Dataset)  # fits
     assert few.ids == plain.select([4, 9]).ids
-    for places, part in streamed.parts():
-        assert part.data_hash() == plain.select(places).data_hash()
-    split = Split.of(streamed, train=streamed.select(range(30)), validation=streamed.select(range(30, 51)))
+    for places, part in streamed.iter_in_memory():
+        assert part.content_hash() == plain.select(places).content_hash()
+    split = Split.from_dataset(streamed, train=streamed.select(range(30)), validation=streamed.select(range(30, 51)))
     assert split.apply(plain)["validation"].ids == split.apply(streamed)["validation"].ids
     with pytest.raises(RequestError, match='no structure "nobody"'):
         streamed.with_ids(["nobody"])
@@ -96,13 +96,13 @@ def test_parts_are_those_of_the_data_in_memory(path: Path) -> None:
 def test_blocks_hold_what_the_memory_holds(path: Path, labels: tuple[str, ...]) -> None:
     plain = read_dataset(path)
     part = opened(path).split(0.85, 0.15)[0]
-    assert isinstance(part, StreamedDataset)
-    blocks = part.blocks(4000, labels)
+    assert isinstance(part, StreamingDataset)
+    blocks = part.block_indices(4000, labels)
     assert len(blocks) > 2
     assert np.concatenate(blocks).tolist() == list(range(len(part)))
-    mine = FlatData.joined([part.flat(b, 4.0, labels, dtype=torch.float32) for b in blocks])
+    mine = PackedDataset.concatenate([part.packed(b, 4.0, labels, dtype=torch.float32) for b in blocks])
     chosen = plain.with_ids(part.ids)
-    reference = FlatData(chosen.flat(4.0).structures, chosen.labels.only(labels), chosen.flat(4.0).pairs, 4.0)
+    reference = PackedDataset(chosen.packed(4.0).structures, chosen.labels.pick(labels), chosen.packed(4.0).pairs, 4.0)
     indices = [0, 30, 7, len(part) - 1]
     for one, other in zip(mine.batch(indices), reference.to("cpu", torch.float32).batch(indices), strict=True):
         require_identical(one, other)
@@ -114,7 +114,7 @@ def test_suspects_are_left_out(tmp_path: Path) -> None:
     suspect[[2, 40]] = True
     write_dataset(tmp_path / "a.h5", replace(data, labels=replace(data.labels, suspect=suspect)))
     kept = opened(tmp_path / "a.h5").without_suspects()
-    assert kept.data_hash() == read_dataset(tmp_path / "a.h5").without_suspects().data_hash()
+    assert kept.content_hash() == read_dataset(tmp_path / "a.h5").without_suspects().content_hash()
 
 
 def test_what_fits_is_in_memory(path: Path) -> None:
@@ -161,7 +161,7 @@ def test_damage_is_found_before_training(tmp_path: Path, path: Path) -> None:
 
 def test_labels_that_contradict_each_other_are_found(tmp_path: Path) -> None:
     write_dataset(tmp_path / "wrong.h5", negate_curvature(mixed()))
-    with pytest.raises(IdentityError, match=r"wrong\.h5"):
+    with pytest.raises(InconsistentLabelsError, match=r"wrong\.h5"):
         open_dataset(tmp_path / "wrong.h5", memory_mib=LIMIT)
     opened(tmp_path / "wrong.h5", check=False)
 
@@ -172,10 +172,10 @@ def test_a_file_that_changes_while_it_is_used(tmp_path: Path, path: Path) -> Non
     data = opened(copy)
     os.utime(copy, ns=(1, 1))
     with pytest.raises(FileFormatError, match="changed or removed while it was in use"):
-        data.flat(data.blocks(8000)[0], 4.0, ("energy",))
+        data.packed(data.block_indices(8000)[0], 4.0, ("energy",))
     copy.unlink()
     with pytest.raises(FileFormatError, match="changed or removed"):
-        next(data.parts())
+        next(data.iter_in_memory())
 
 
 def test_ids_that_stand_twice(tmp_path: Path, path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_block_is_a_small_file(path: Path, tmp_path: Path) -> None:
     """What is read of structures 5 to 12 is what a file of these alone would hold."""
     alone = tmp_path / "alone.h5"
     write_dataset(alone, read_dataset(path).select(range(26, 33)))
-    block, whole = Blocks(path).read(26, 33), Blocks(alone).read(0, 7)
+    block, whole = ChunkedReader(path).read(26, 33), ChunkedReader(alone).read(0, 7)
     for name in whole:
         assert np.array_equal(block[name], whole[name], equal_nan=block[name].dtype.kind == "f"), name
 

@@ -13,15 +13,15 @@ import oracles
 from hesse.datasets import (
     Dataset,
     check_dataset,
-    data_card,
-    find_doubts,
-    flag_suspects,
+    dataset_summary,
+    find_issues,
+    flag_suspect,
     read_dataset,
-    rigid_basis,
+    principal_rigid_body_modes,
     write_dataset,
 )
-from hesse.errors import IdentityError, LabelValueError, MissingLabelError
-from hesse.structures import Labels, Structure
+from hesse.errors import InconsistentLabelsError, LabelValueError, MissingLabelError
+from hesse.structures import Properties, Structure
 
 
 def good(count: int = 6, **options: object) -> Dataset:
@@ -47,8 +47,8 @@ def spoilt(data: Dataset, index: int) -> Dataset:
 
 def internal_antisymmetry(data: Dataset, index: int) -> torch.Tensor:
     """An antisymmetric matrix that rigid motions do not feel: only the comparison with its transpose can find it."""
-    atoms = data.labels.atoms_of(index)
-    rigid = rigid_basis(data.structures).motions[:, atoms].reshape(6, -1)
+    atoms = data.labels.atom_slice(index)
+    rigid = principal_rigid_body_modes(data.structures).motions[:, atoms].reshape(6, -1)
     inside = torch.eye(rigid.shape[1], dtype=torch.float64) - rigid.T @ rigid
     random = torch.randn(inside.shape, dtype=torch.float64)
     return inside @ (random - random.T) @ inside
@@ -56,18 +56,18 @@ def internal_antisymmetry(data: Dataset, index: int) -> torch.Tensor:
 
 def test_sound_labels_raise_no_doubt():
     data = good()
-    assert find_doubts(data.structures, data.labels) == {}
+    assert find_issues(data.structures, data.labels) == {}
     atom = oracles.atom()
-    assert find_doubts([atom], Labels.of(1, energy=0.0, forces=np.zeros((1, 3)))) == {}
+    assert find_issues([atom], Properties.single(1, energy=0.0, forces=np.zeros((1, 3)))) == {}
 
 
 def test_doubts_name_the_label_the_probe_and_the_reason():
     data = good(3)
     labels = data.labels
     push = torch.zeros_like(labels.forces)
-    push[labels.atoms_of(1).start, 0] = 30.0
+    push[labels.atom_slice(1).start, 0] = 30.0
     shifted = labels.hvp.clone()
-    shifted[1, labels.atoms_of(1)] += 10.0
+    shifted[1, labels.atom_slice(1)] += 10.0
     skew = labels.hessian.clone()
     block = internal_antisymmetry(data, 1)
     start = int(labels.hessian_lengths()[0])
@@ -82,18 +82,18 @@ def test_doubts_name_the_label_the_probe_and_the_reason():
         ("hessian", 0, "not symmetric"): replace(labels, hessian=skew, forces=None, hvp=None, probes=None),
     }
     for (label, probe, words), changed in cases.items():
-        found = find_doubts(data.structures, changed)
+        found = find_issues(data.structures, changed)
         assert 1 in found, words
         assert any((d.label, d.probe) == (label, probe) and words in d.reason for d in found[1]), (words, found)
 
 
 def test_flags_survive_selecting_and_joining():
     labels = flagged(good(4), 1, 3).labels
-    assert labels.select(torch.tensor([3, 0, 1])).suspects().tolist() == [True, False, True]
-    whole = Labels.concatenate([good(2).labels, labels])
-    assert whole.suspects().tolist() == [False, False, False, True, False, True]
-    assert Labels.concatenate([good(2).labels]).suspect is None
-    assert labels.to(dtype=torch.float32).suspects().tolist() == [False, True, False, True]
+    assert labels.select(torch.tensor([3, 0, 1])).suspect_mask().tolist() == [True, False, True]
+    whole = Properties.concatenate([good(2).labels, labels])
+    assert whole.suspect_mask().tolist() == [False, False, False, True, False, True]
+    assert Properties.concatenate([good(2).labels]).suspect is None
+    assert labels.to(dtype=torch.float32).suspect_mask().tolist() == [False, True, False, True]
     assert "2 suspect" in repr(labels)
 
 
@@ -103,10 +103,10 @@ def test_flags_survive_files_and_do_not_stop_them_from_being_read(tmp_path, suff
     path = tmp_path / f"x{suffix}"
     write_dataset(path, data)
     back = read_dataset(path)
-    assert back.labels.suspects().tolist() == [i == 2 for i in range(6)]
-    assert back.data_hash() == data.data_hash()
+    assert back.labels.suspect_mask().tolist() == [i == 2 for i in range(6)]
+    assert back.content_hash() == data.content_hash()
     write_dataset(path, with_labels(data, suspect=None))
-    with pytest.raises(IdentityError, match="--flag-suspect"):
+    with pytest.raises(InconsistentLabelsError, match="--flag-suspect"):
         read_dataset(path)
 
 
@@ -116,7 +116,7 @@ def test_only_files_with_suspects_need_a_newer_reader(tmp_path):
         write_dataset(path, data)
         with h5py.File(path) as file:
             assert file.attrs["version"] == version
-    assert flagged(good(2)).data_hash() == good(2).data_hash()
+    assert flagged(good(2)).content_hash() == good(2).content_hash()
 
 
 def test_a_flag_in_extended_xyz_is_true_or_false(tmp_path):
@@ -125,7 +125,7 @@ def test_a_flag_in_extended_xyz_is_true_or_false(tmp_path):
     with pytest.raises(LabelValueError, match="T or F"):
         read_dataset(path)
     path.write_text("1\nProperties=species:S:1:pos:R:3 suspect=F\nH 0 0 0\n")
-    assert not bool(read_dataset(path).labels.suspects().any())
+    assert not bool(read_dataset(path).labels.suspect_mask().any())
 
 
 def test_what_would_be_refused_is_flagged_and_the_rest_is_believed():
@@ -133,27 +133,27 @@ def test_what_would_be_refused_is_flagged_and_the_rest_is_believed():
     energy = data.labels.energy.clone()
     energy[5] = torch.nan
     close = Structure([1, 1], [[0, 0, 0], [0, 0, 0.05]], id="clash")
-    clash = Dataset.of([(close, Labels.of(2, energy=0.0))])
+    clash = Dataset.from_pairs([(close, Properties.single(2, energy=0.0))])
     data = with_labels(data, energy=energy)
-    data = Dataset((*data.structures, *clash.structures), Labels.concatenate([data.labels, clash.labels]))
+    data = Dataset((*data.structures, *clash.structures), Properties.concatenate([data.labels, clash.labels]))
     with pytest.raises(LabelValueError, match="--flag-suspect"):
         check_dataset(data)
-    mended, reasons = flag_suspects(data)
+    mended, reasons = flag_suspect(data)
     assert sorted(reasons) == ["clash", "m3", "m5"]
     assert "0.050 Å" in reasons["clash"]
     assert "NaN" in reasons["m5"]
     assert "contradicts" in reasons["m3"]
-    assert [v.verdict for v in check_dataset(mended)] == ["consistent", "consistent"]
-    again, nothing = flag_suspects(mended)
-    assert again.labels.suspects().tolist() == mended.labels.suspects().tolist()
+    assert [v.status for v in check_dataset(mended)] == ["consistent", "consistent"]
+    again, nothing = flag_suspect(mended)
+    assert again.labels.suspect_mask().tolist() == mended.labels.suspect_mask().tolist()
     assert set(nothing) <= set(reasons)
 
 
 def test_what_is_wrong_with_all_flags_none():
     data = with_labels(good(), forces=-good().labels.forces)
-    same, reasons = flag_suspects(data)
+    same, reasons = flag_suspect(data)
     assert not reasons
-    with pytest.raises(IdentityError, match="--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         check_dataset(same)
 
 
@@ -168,10 +168,10 @@ def test_structures_can_be_left_out_but_not_all():
 
 def test_the_card_names_suspects_and_judges_the_others():
     data = flagged(spoilt(good(), 2), 2)
-    card = data_card(data)
+    card = dataset_summary(data)
     assert card["suspect"]["structures"] == 1
     (entry,) = card["suspect"]["first"]
     assert entry["id"] == "m2"
     assert "rotational" in entry["reason"]
     assert {c["verdict"] for c in card["consistency"]} == {"consistent"}
-    assert data_card(flagged(good(2), 0, 1))["suspect"]["structures"] == 2
+    assert dataset_summary(flagged(good(2), 0, 1))["suspect"]["structures"] == 2

@@ -21,7 +21,7 @@ from ase.vibrations import Vibrations, VibrationsData
 
 import hesse
 import oracles
-from hesse import Hipnn, HipnnConfig, Labels, Request, collate, evaluate, from_ase, save_model, to_ase
+from hesse import Hipnn, HipnnConfig, Properties, Request, collate, evaluate, from_ase, save_model, to_ase
 from hesse.deploy import HesseCalculator
 from hesse.errors import (
     ConfigError,
@@ -48,7 +48,7 @@ def morse() -> oracles.Morse:
     return oracles.Morse(depth=2.0, width=1.6, r0=1.3, cutoff=5.0)
 
 
-def expected(potential: hesse.Potential, atoms: Atoms, **asked: bool) -> Labels:
+def expected(potential: hesse.Potential, atoms: Atoms, **asked: bool) -> Properties:
     return evaluate(potential, collate([from_ase(atoms)], potential.cutoff), Request(**asked))
 
 
@@ -126,9 +126,9 @@ def test_a_stress_that_was_asked_once_comes_with_the_forces(potential: Hipnn) ->
     atoms.get_stress()
     atoms.rattle(0.01)
     atoms.get_forces()
-    batches = atoms.calc.neighbours.batches
+    batches = atoms.calc.neighbor_list.n_batches
     np.testing.assert_allclose(atoms.get_stress(), voigt(expected(potential, atoms, stress=True).stress[0]), atol=1e-13)
-    assert atoms.calc.neighbours.batches == batches
+    assert atoms.calc.neighbor_list.n_batches == batches
     atoms.pbc = False
     atoms.get_forces()
     assert "stress" not in atoms.calc.results
@@ -169,7 +169,7 @@ def test_another_type_works_on_a_copy(potential: Hipnn) -> None:
 
 
 def test_energies_of_atoms_only_where_they_mean_something(morse: oracles.Morse) -> None:
-    morse.splits_energy = False
+    morse.has_atomic_energies = False
     atoms = to_ase(oracles.molecule(4, 0))
     atoms.calc = HesseCalculator(morse)
     atoms.get_potential_energy()
@@ -237,7 +237,7 @@ def test_bands_find_their_way(morse: oracles.Morse) -> None:
     assert energies[2] == max(energies)
     assert energies[2] > energies[0] + 0.1
     top = images[2]
-    assert normal_modes(from_ase(top), top.calc.get_hessian(top)).imaginary == 1
+    assert normal_modes(from_ase(top), top.calc.get_hessian(top)).n_imaginary == 1
 
 
 def test_phonopy_gets_force_constants() -> None:
@@ -259,7 +259,7 @@ def test_phonopy_gets_force_constants() -> None:
         atoms = Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True)
         atoms.calc = calculator
         forces.append(atoms.get_forces())
-    assert calculator.neighbours.builds == 1, "displaced supercells share a list"
+    assert calculator.neighbor_list.n_builds == 1, "displaced supercells share a list"
     work.forces = forces
     work.produce_force_constants()
     perfect = work.supercell

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import oracles
-from hesse.deploy import VerletList
+from hesse.deploy import VerletNeighborList
 from hesse.errors import ConfigError, GeometryError
 from hesse.structures import Batch, Structure, collate
 
@@ -21,7 +21,7 @@ Walk = Callable[[Structure, np.random.Generator], Iterator[Structure]]
 
 def pairs_of(batch: Batch) -> list[tuple[int, int, float]]:
     """Every pair with its length: what a potential sees, whatever cell the atoms stand in."""
-    lengths = batch.pair_vectors().norm(dim=-1)
+    lengths = batch.neighbor_vectors().norm(dim=-1)
     atoms = torch.arange(len(batch.numbers))[:, None].expand_as(lengths)
     kept = zip(
         atoms[batch.neighbour_mask].tolist(),
@@ -90,7 +90,7 @@ STARTS = {
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
 @pytest.mark.parametrize("walk", [diffusion, wrapped_diffusion, breathing, cell_alone])
 def test_a_walk_sees_the_pairs_of_fresh_searches(start: Structure, walk: Walk) -> None:
-    neighbours, checked = VerletList(CUTOFF, 0.8), 0
+    neighbours, checked = VerletNeighborList(CUTOFF, 0.8), 0
     for here in walk(start, np.random.default_rng(7)):
         fresh = collate([here], CUTOFF)
         if closest(fresh) < 0.31:
@@ -99,14 +99,14 @@ def test_a_walk_sees_the_pairs_of_fresh_searches(start: Structure, walk: Walk) -
         assert pairs_of(kept) == pairs_of(fresh)
         checked += 1
     assert checked > 10
-    assert neighbours.builds < checked, "a skin that saves no search is none"
+    assert neighbours.n_builds < checked, "a skin that saves no search is none"
 
 
 @given(seed=st.integers(0, 10**6), skin=st.floats(0.01, 2.0), size=st.floats(2.5, 8.0), stretch=st.floats(0.0, 0.3))
 def test_any_jump_sees_the_pairs_of_a_fresh_search(seed: int, skin: float, size: float, stretch: float) -> None:
     rng = np.random.default_rng(seed)
     start = oracles.crystal(seed, size=size)
-    neighbours = VerletList(CUTOFF, skin)
+    neighbours = VerletNeighborList(CUTOFF, skin)
     neighbours.batch(start, dtype=torch.float64)
     strain = np.eye(3) + stretch * rng.normal(size=(3, 3))
     positions = (start.positions + 0.2 * skin * rng.normal(size=(3, 3))) @ strain
@@ -119,38 +119,38 @@ def test_any_jump_sees_the_pairs_of_a_fresh_search(seed: int, skin: float, size:
 
 def test_without_moves_positions_and_order_of_pairs_are_those_of_a_fresh_search() -> None:
     here = oracles.molecule(12, 4)
-    kept, fresh = VerletList(CUTOFF, 1.0).batch(here, dtype=torch.float64), collate([here], CUTOFF)
+    kept, fresh = VerletNeighborList(CUTOFF, 1.0).batch(here, dtype=torch.float64), collate([here], CUTOFF)
     for name in ("numbers", "positions", "neighbours", "neighbour_mask", "owner", "keys"):
         assert torch.equal(getattr(kept, name), getattr(fresh, name))
 
 
 def test_the_rule_of_half_the_skin() -> None:
     start = oracles.molecule(6, 0)
-    neighbours = VerletList(CUTOFF, 1.0)
+    neighbours = VerletNeighborList(CUTOFF, 1.0)
     for shift, builds in ((0.0, 1), (0.49, 1), (0.51, 2), (0.51, 2), (0.98, 2), (1.02, 3)):
         positions = start.positions.copy()
         positions[2] += [0, 0, shift]
         neighbours.batch(stood(start, positions), dtype=torch.float64)
-        assert neighbours.builds == builds, shift
+        assert neighbours.n_builds == builds, shift
 
 
 def test_swept_along_by_the_cell_atoms_need_no_new_list() -> None:
     start = oracles.crystal(2, size=9.0)
-    neighbours = VerletList(CUTOFF, 1.0)
+    neighbours = VerletNeighborList(CUTOFF, 1.0)
     neighbours.batch(start, dtype=torch.float64)
     # Stretching moves atoms by more than half the skin, but no pair comes closer.
     neighbours.batch(stood(start, 1.2 * start.positions, 1.2 * start.cell), dtype=torch.float64)
-    assert neighbours.builds == 1
+    assert neighbours.n_builds == 1
     # cutoff/(cutoff + skin) = 0.8 is as far as shrinking may go.
     neighbours.batch(stood(start, 0.81 * start.positions, 0.81 * start.cell), dtype=torch.float64)
-    assert neighbours.builds == 1
+    assert neighbours.n_builds == 1
     neighbours.batch(stood(start, 0.79 * start.positions, 0.79 * start.cell), dtype=torch.float64)
-    assert neighbours.builds == 2
+    assert neighbours.n_builds == 2
 
 
 def test_other_atoms_or_another_periodicity_make_a_new_list() -> None:
     start = oracles.crystal(0)
-    neighbours = VerletList(CUTOFF, 1.0)
+    neighbours = VerletNeighborList(CUTOFF, 1.0)
     others = [
         start,
         Structure(start.numbers[::-1], start.positions, cell=start.cell, pbc=start.pbc),
@@ -159,7 +159,7 @@ def test_other_atoms_or_another_periodicity_make_a_new_list() -> None:
     ]
     for builds, other in enumerate(others, start=1):
         batch = neighbours.batch(other, dtype=torch.float64)
-        assert neighbours.builds == builds
+        assert neighbours.n_builds == builds
         assert pairs_of(batch) == pairs_of(collate([other], CUTOFF))
 
 
@@ -167,30 +167,30 @@ def test_atoms_that_wandered_far_keep_their_digits_in_float32() -> None:
     start = oracles.crystal(5)
     away = stood(start, start.positions + np.array([4000, -7000, 1000]) @ start.cell)
     near = collate([start], CUTOFF)
-    batch = VerletList(CUTOFF, 1.0).batch(away, dtype=torch.float32)
+    batch = VerletNeighborList(CUTOFF, 1.0).batch(away, dtype=torch.float32)
     assert [p[:2] for p in pairs_of(batch)] == [p[:2] for p in pairs_of(near)]
     assert np.allclose([p[2] for p in pairs_of(batch)], [p[2] for p in pairs_of(near)], atol=1e-5)
 
 
 def test_no_skin_searches_every_time() -> None:
-    neighbours = VerletList(CUTOFF, 0.0)
+    neighbours = VerletNeighborList(CUTOFF, 0.0)
     for _ in range(3):
         neighbours.batch(oracles.molecule(5, 0), dtype=torch.float64)
-    assert neighbours.builds == neighbours.batches == 3
+    assert neighbours.n_builds == neighbours.n_batches == 3
 
 
 @pytest.mark.parametrize("skin", [-0.1, np.nan, np.inf])
 def test_skins_that_are_none(skin: float) -> None:
     with pytest.raises(ConfigError, match="skin"):
-        VerletList(CUTOFF, skin)
+        VerletNeighborList(CUTOFF, skin)
 
 
 def test_atoms_on_top_of_each_other_are_named() -> None:
     with pytest.raises(GeometryError, match=r"atoms [01] and [01] are 0\.100 Å apart"):
-        VerletList(CUTOFF, 1.0).batch(Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]], id="pair"), dtype=torch.float64)
+        VerletNeighborList(CUTOFF, 1.0).batch(Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]], id="pair"), dtype=torch.float64)
 
 
 def test_a_lone_atom_and_a_cutoff_of_zero() -> None:
     for cutoff, structure in ((CUTOFF, oracles.atom()), (0.0, oracles.molecule(4, 0))):
-        batch = VerletList(cutoff, 1.0).batch(structure, dtype=torch.float64)
+        batch = VerletNeighborList(cutoff, 1.0).batch(structure, dtype=torch.float64)
         assert not batch.neighbour_mask.any()

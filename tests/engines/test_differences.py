@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import oracles
 from closed_form_engines import ClosedForm
-from hesse.engines import Differences
-from hesse.engines.differences import central_difference, noise_of_gradients, picked_step, richardson
+from hesse.engines import FiniteDifferences
+from hesse.engines.differences import central_difference, estimate_gradient_noise, choose_step, richardson
 from hesse.structures import Request
 
 ORACLES = {"morse": oracles.Morse(cutoff=50.0), "lennard-jones": oracles.LennardJones(cutoff=50.0)}
@@ -31,7 +31,7 @@ def test_order_of_convergence(oracle, is_richardson, order):
     structure = oracles.molecule(5, 2)
     probe = np.random.default_rng(0).normal(size=(5, 3))
     steps = np.logspace(-2.0, -1.2, 6)
-    errors = [error_of(oracle, structure, probe, Differences(step=h, richardson=is_richardson))[0] for h in steps]
+    errors = [error_of(oracle, structure, probe, FiniteDifferences(step=h, richardson=is_richardson))[0] for h in steps]
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert order - 0.15 < slope < order + 0.25
 
@@ -43,7 +43,7 @@ def test_truncation_is_estimated_within_a_factor_of_three(is_richardson, step):
     for seed in range(30):
         structure = oracles.molecule(3 + seed % 6, seed)
         probe = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(structure), 3))
-        true, estimate = error_of(ORACLES["morse"], structure, probe, Differences(step=step, richardson=is_richardson))
+        true, estimate = error_of(ORACLES["morse"], structure, probe, FiniteDifferences(step=step, richardson=is_richardson))
         ratios.append(estimate / true)
     inside = np.mean([1 / 3 < r < 3 for r in ratios])
     assert inside >= 0.9, np.round(np.sort(ratios), 2)
@@ -57,7 +57,7 @@ def test_noise_is_estimated_within_a_factor_of_three(noise):
     for seed in range(30):
         structure = oracles.molecule(3 + seed % 6, seed)
         probe = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(structure), 3))
-        differences = Differences(step=1e-3, richardson=True)
+        differences = FiniteDifferences(step=1e-3, richardson=True)
         true, estimate = error_of(ORACLES["morse"], structure, probe, differences, noise=noise)
         ratios.append(estimate / true)
         true_errors.append(true)
@@ -89,7 +89,7 @@ def test_directions_without_a_linear_term_are_estimated_too():
     pair = oracles.Structure([7, 7], [[0, 0, 0], [1.1, 0, 0]], id="pair")
     probe = np.array([[0.0, 1.0, 1.0], [0.0, -1.0, -1.0]])
     for is_richardson, largest in ((True, 1e-4), (False, 1e-3)):
-        differences = Differences(step=1e-3, richardson=is_richardson)
+        differences = FiniteDifferences(step=1e-3, richardson=is_richardson)
         true, estimate = error_of(ORACLES["morse"], pair, probe, differences)
         assert true / 3 < estimate < largest
 
@@ -102,16 +102,16 @@ def test_a_cusp_shows_in_the_estimate():
 
 @given(st.floats(1e-12, 1e-3))
 def test_picked_steps_leave_noise_a_fifth_of_the_truncation(noise):
-    step = picked_step(noise, False)
+    step = choose_step(noise, False)
     assert noise / np.sqrt(2) / step == pytest.approx(0.2 * 800 * step**2, rel=0.2)
-    assert picked_step(noise, True) >= step or noise > 1e-5
-    assert picked_step(2 * noise, False) >= step
+    assert choose_step(noise, True) >= step or noise > 1e-5
+    assert choose_step(2 * noise, False) >= step
 
 
 def test_noise_of_gradients_is_measured():
     rng = np.random.default_rng(0)
     s = np.arange(9)[:, None, None] * 1e-4
     smooth = np.sin(s + np.arange(15).reshape(5, 3))
-    assert noise_of_gradients(smooth + 1e-7 * rng.normal(size=(9, 5, 3))) == pytest.approx(1e-7, rel=0.3)
+    assert estimate_gradient_noise(smooth + 1e-7 * rng.normal(size=(9, 5, 3))) == pytest.approx(1e-7, rel=0.3)
     with pytest.raises(ValueError, match="5 points"):
-        noise_of_gradients(smooth[:4])
+        estimate_gradient_noise(smooth[:4])

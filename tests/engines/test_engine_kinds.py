@@ -14,7 +14,7 @@ import closed_form_engines
 import oracles
 from hesse.engines import (
     AseEngine,
-    Differences,
+    FiniteDifferences,
     EngineCalculator,
     PotentialEngine,
     XtbEngine,
@@ -94,7 +94,7 @@ def test_an_engine_is_an_ase_calculator():
     assert atoms.get_potential_energy() == pytest.approx(exact.energy)
     assert atoms.get_forces() == pytest.approx(-exact.gradient)
     atoms.positions[0] += 0.1
-    moved = oracles.Morse().exact(structure.moved(atoms.positions))
+    moved = oracles.Morse().exact(structure.with_positions(atoms.positions))
     assert atoms.get_forces() == pytest.approx(-moved.gradient)
 
 
@@ -163,7 +163,7 @@ def test_text_that_is_no_engine(text, error, reply):
 
 def test_differences_reach_the_engine():
     pytest.importorskip("tblite.interface", reason="tblite is not installed")
-    engine = make_engine("gfn1", differences=Differences(step=2e-3, richardson=False))
+    engine = make_engine("gfn1", differences=FiniteDifferences(step=2e-3, richardson=False))
     assert isinstance(engine, XtbEngine)
     assert engine.differences.step == 2e-3
     assert engine.settings["step"] == "0.002"
@@ -187,6 +187,6 @@ def test_differences_that_an_engine_would_not_heed_are_refused(tmp_path, monkeyp
         "def make():\n    return AseEngine(EMT())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert make_engine("ase:own_engine:make", differences=Differences()).level == "EMT"
+    assert make_engine("ase:own_engine:make", differences=FiniteDifferences()).level == "EMT"
     with pytest.raises(RequestError, match="brings its own differences"):
-        make_engine("ase:own_engine:make", differences=Differences(step=0.01))
+        make_engine("ase:own_engine:make", differences=FiniteDifferences(step=0.01))

@@ -8,8 +8,8 @@ import torch
 
 import oracles
 from closed_form_engines import ClosedForm
-from hesse.datasets import identity_defects
-from hesse.engines import Differences, ForceEngine, Point
+from hesse.datasets import sum_rule_errors
+from hesse.engines import FiniteDifferences, ForceEngine, SinglePoint
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.structures import Request, Structure
 
@@ -50,10 +50,10 @@ def test_gradients_are_counted():
     structure = oracles.molecule(4, 1)
     probes = torch.ones(1, 4, 3, dtype=torch.float64)
     for differences, request, points in (
-        (Differences(), Request(forces=True, probes=probes), 3),
-        (Differences(richardson=True), Request(forces=True, probes=probes), 5),
-        (Differences(), Request(hessian=True), 25),
-        (Differences(hessian_richardson=True), Request(hessian=True), 49),
+        (FiniteDifferences(), Request(forces=True, probes=probes), 3),
+        (FiniteDifferences(richardson=True), Request(forces=True, probes=probes), 5),
+        (FiniteDifferences(), Request(hessian=True), 25),
+        (FiniteDifferences(hessian_richardson=True), Request(hessian=True), 49),
     ):
         engine = ClosedForm(oracles.Morse(), differences)
         engine.compute(structure, request)
@@ -67,7 +67,7 @@ def test_hessian_errors_are_estimated_within_a_factor_of_four(noise, fourth_orde
     ratios = []
     for seed in range(12):
         structure = oracles.molecule(3 + seed % 4, seed)
-        engine = ClosedForm(oracle, Differences(step=4e-3, hessian_richardson=fourth_order), noise)
+        engine = ClosedForm(oracle, FiniteDifferences(step=4e-3, hessian_richardson=fourth_order), noise)
         labels = engine.compute(structure, Request(hessian=True))
         true = rms(labels.hessian_of(0).numpy() - oracle.exact(structure).hessian)
         ratios.append(float(labels.hessian_error[0]) / true)
@@ -81,7 +81,7 @@ def test_the_identities_bound_the_estimates_from_below():
     labels = ClosedForm(oracles.Morse(), noise=1e-4).compute(
         structure, Request(forces=True, probes=probes, hessian=True)
     )
-    defects = identity_defects([structure], labels)
+    defects = sum_rule_errors([structure], labels)
     assert bool((labels.hvp_error >= torch.fmax(defects.hvp_translation, defects.hvp_rotation)).all())
     assert float(labels.hessian_error[0]) >= float(defects.hessian_rotation[0])
     assert float(labels.forces_error[0]) == pytest.approx(
@@ -93,12 +93,12 @@ def test_the_step_is_the_largest_displacement():
     reached = []
 
     class Watched(ForceEngine):
-        name, level, settings, differences = "watched", "watched", {}, Differences(step=2e-3, richardson=True)
+        name, level, settings, differences = "watched", "watched", {}, FiniteDifferences(step=2e-3, richardson=True)
 
         def surface(self, structure):
             def point(positions):
                 reached.append(np.abs(positions - structure.positions).max())
-                return Point(0.0, np.zeros_like(positions))
+                return SinglePoint(0.0, np.zeros_like(positions))
 
             return point
 
@@ -125,7 +125,7 @@ def test_bad_requests_are_answered():
         engine.compute(Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]]), Request())
     for step in (0.0, -1e-3, 1.0, float("nan")):
         with pytest.raises(ConfigError, match="step"):
-            Differences(step=step)
+            FiniteDifferences(step=step)
 
 
 def test_numbers_that_are_not_finite_are_an_error_naming_the_structure():
@@ -148,13 +148,13 @@ def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson)
                 found = inner(positions)
                 grid = np.zeros_like(positions)
                 grid[0, 0] = 0.3 * (positions[0, 0] - structure.positions[0, 0])
-                return Point(found.energy, found.forces, grid_forces=grid)
+                return SinglePoint(found.energy, found.forces, grid_forces=grid)
 
             return point
 
     structure = oracles.molecule(4, 2)
     probe = torch.ones(1, 4, 3, dtype=torch.float64)
-    engine = Gridded(oracles.Morse(), Differences(step=1e-3, richardson=is_richardson))
+    engine = Gridded(oracles.Morse(), FiniteDifferences(step=1e-3, richardson=is_richardson))
     labels = engine.compute(structure, Request(probes=probe, hessian=True))
     assert float(labels.hvp_error[0, 0]) == pytest.approx(0.3 / np.sqrt(12) / np.sqrt(2), rel=1e-3)
     assert float(labels.hessian_error[0]) == pytest.approx(0.3 / 12 / np.sqrt(2), rel=0.05)
@@ -163,6 +163,6 @@ def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson)
 def test_noise_that_rotations_would_show_is_added_for_crystals():
     crystal = oracles.crystal(2)
     probe = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], size=(1, len(crystal), 3)))
-    engine = ClosedForm(oracles.Morse(), Differences(step=1e-3), noise=1e-4)
+    engine = ClosedForm(oracles.Morse(), FiniteDifferences(step=1e-3), noise=1e-4)
     labels = engine.compute(crystal, Request(forces=True, probes=probe))
     assert float(labels.hvp_error[0, 0]) > 0.9 * 1e-4 / np.sqrt(2) / 1e-3

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hesse.engines import POTENTIAL_FORMS, make_engine, make_potential
-from hesse.engines.potentials import ADAPTERS, anchored
+from hesse.engines import POTENTIAL_NAMES, make_engine, make_potential
+from hesse.engines.potentials import ADAPTERS, with_base_folder
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
 from hesse.structures import Request
@@ -61,7 +61,7 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
     # The same texts are engines.
     engine = make_engine("python:my_potentials:repulsion")
     structure = molecule(3, 0, elements=(1, 8))
-    close = structure.moved(structure.positions * 0.5, id="close")
+    close = structure.with_positions(structure.positions * 0.5, id="close")
     energy = engine.compute(close, Request()).energy
     assert energy is not None
     assert float(energy) > 1
@@ -85,11 +85,11 @@ def test_wrong_texts_are_answered(model: Path, text: str, error: type[Exception]
 
 
 def test_every_adapter_is_among_the_forms() -> None:
-    assert {f"{name}:FILE" for name in ADAPTERS} < set(POTENTIAL_FORMS)
+    assert {f"{name}:FILE" for name in ADAPTERS} < set(POTENTIAL_NAMES)
 
 
 def test_paths_in_a_text_count_from_a_folder(tmp_path: Path) -> None:
-    assert anchored("a/m.hesse", tmp_path) == str(tmp_path / "a/m.hesse")
-    assert anchored("mace:m.model?trust=pickle", tmp_path) == f"mace:{tmp_path / 'm.model'}?trust=pickle"
-    assert anchored("python:a:b", tmp_path) == "python:a:b"
-    assert anchored("/x/m.hesse", tmp_path) == "/x/m.hesse"
+    assert with_base_folder("a/m.hesse", tmp_path) == str(tmp_path / "a/m.hesse")
+    assert with_base_folder("mace:m.model?trust=pickle", tmp_path) == f"mace:{tmp_path / 'm.model'}?trust=pickle"
+    assert with_base_folder("python:a:b", tmp_path) == "python:a:b"
+    assert with_base_folder("/x/m.hesse", tmp_path) == "/x/m.hesse"

@@ -7,13 +7,13 @@ import pytest
 import torch
 from ase.build import molecule as g2
 
-from hesse.datasets import identity_defects
+from hesse.datasets import sum_rule_errors
 from hesse.errors import ConfigError, EngineError, RequestError, UnknownOptionError
 from hesse.structures import Request, Structure, from_ase
 
 pytest.importorskip("pyscf", reason="PySCF is not installed")
 
-from hesse.engines import Differences, PyscfEngine, make_engine
+from hesse.engines import FiniteDifferences, PyscfEngine, make_engine
 
 HF = "hf/sto-3g"
 
@@ -41,7 +41,7 @@ CATION = {"charge": 1, "multiplicity": 2}
 def test_products_by_differences_equal_the_analytic_hessian(structure, is_richardson):
     probes = signs(structure, 2)
     exact = PyscfEngine(HF, gradient_threshold=1e-9).compute(structure, Request(forces=True, hessian=True))
-    engine = PyscfEngine(HF, differences=Differences(richardson=is_richardson))
+    engine = PyscfEngine(HF, differences=FiniteDifferences(richardson=is_richardson))
     labels = engine.compute(structure, Request(forces=True, probes=probes))
     expected = torch.einsum("iajb,kjb->kia", exact.hessian_of(0), probes)
     true = (labels.hvp - expected).square().mean((1, 2)).sqrt()
@@ -57,7 +57,7 @@ def test_analytic_labels_keep_the_identities(structure):
     labels = PyscfEngine(HF, hvp="analytic").compute(structure, Request(forces=True, probes=probes, hessian=True))
     hessian = labels.hessian_of(0)
     assert torch.equal(hessian, hessian.permute(2, 3, 0, 1))
-    defects = identity_defects([structure], labels)
+    defects = sum_rule_errors([structure], labels)
     for name in ("hvp_translation", "hvp_rotation", "hessian_translation", "hessian_rotation"):
         assert float(getattr(defects, name).max()) < 2e-5, name
     assert rms(torch.einsum("iajb,kjb->kia", hessian, probes) - labels.hvp) < 5e-5
@@ -126,7 +126,7 @@ def test_charge_and_multiplicity_are_the_structures():
 
 def test_a_point_does_not_depend_on_the_points_before():
     water = rattled("H2O")
-    surface = PyscfEngine(HF).surface(water)
+    surface = PyscfEngine(HF).energy_function(water)
     first = surface(water.positions + 0.01)
     surface(water.positions * 1.3)
     again = surface(water.positions + 0.01)

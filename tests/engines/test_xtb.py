@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 from ase.build import molecule as g2
 
-from hesse.engines import Differences, XtbEngine
+from hesse.engines import FiniteDifferences, XtbEngine
 from hesse.errors import ConfigError, EngineError, RequestError, UnknownOptionError
 from hesse.structures import Request, Structure, from_ase
 
@@ -55,7 +55,7 @@ def test_nothing_is_printed(capfd):
 
 def test_a_point_does_not_depend_on_the_points_before():
     structure = rattled("CH3NO2")
-    surface = XtbEngine().surface(structure)
+    surface = XtbEngine().energy_function(structure)
     first = surface(structure.positions)
     surface(structure.positions + 0.3 * np.random.default_rng(0).normal(size=structure.positions.shape))
     again = surface(structure.positions)
@@ -68,7 +68,7 @@ def test_a_point_does_not_depend_on_the_points_before():
 )
 def test_errors_of_products_are_estimated_within_a_factor_of_three(is_richardson, gradients, largest):
     """Against sixth-order differences at tighter convergence; gradients counted (more: benchmarks/label_errors.py)."""
-    engine, tight = XtbEngine(differences=Differences(richardson=is_richardson)), XtbEngine(accuracy=1e-8)
+    engine, tight = XtbEngine(differences=FiniteDifferences(richardson=is_richardson)), XtbEngine(accuracy=1e-8)
     rng = np.random.default_rng(0)
     ratios = []
     for seed, name in enumerate(
@@ -76,15 +76,15 @@ def test_errors_of_products_are_estimated_within_a_factor_of_three(is_richardson
     ):
         structure = rattled(name, 0.05, seed)
         probe = rng.choice([-1.0, 1.0], size=structure.positions.shape)
-        surface = tight.surface(structure)
+        surface = tight.energy_function(structure)
 
         def slope(h, surface=surface, x=structure.positions, v=probe):
             return (surface(x - h * v).forces - surface(x + h * v).forces) / (2 * h)
 
         exact = (64 * slope(2e-3) - 20 * slope(4e-3) + slope(8e-3)) / 45
         calls = []
-        counted = XtbEngine.surface(engine, structure)
-        engine.surface = lambda s, calls=calls, counted=counted: lambda x: calls.append(1) or counted(x)
+        counted = XtbEngine.energy_function(engine, structure)
+        engine.energy_function = lambda s, calls=calls, counted=counted: lambda x: calls.append(1) or counted(x)
         labels = engine.compute(structure, Request(forces=True, probes=torch.from_numpy(probe[None])))
         assert len(calls) == 1 + gradients
         true = np.sqrt(np.mean((labels.hvp[0].numpy() - exact) ** 2))
@@ -98,7 +98,7 @@ def test_loose_convergence_biases_curvature():
     structure = rattled("CH3NO2", 0.03)
     probe = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], size=(1, 7, 3)))
     loose, fine, finest = (
-        XtbEngine(accuracy=a, differences=Differences(step=1e-3, richardson=True))
+        XtbEngine(accuracy=a, differences=FiniteDifferences(step=1e-3, richardson=True))
         .compute(structure, Request(probes=probe))
         .hvp.numpy()
         for a in (1.0, 1e-5, 1e-6)

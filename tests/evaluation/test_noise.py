@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hesse.datasets import Dataset, read_dataset
-from hesse.evaluation import Row, energy_resolution, errors
-from hesse.structures import Labels
-from hesse.units import ENERGY
+from hesse.evaluation import MetricRow, float32_resolution, error_metrics
+from hesse.structures import Properties
+from hesse.units import ENERGY_UNITS
 from oracles import Morse, atom, crystal, labelled, molecules
 
 
@@ -30,12 +30,12 @@ def noisy(sigma: float, *names: str, seed: int = 0, **changes: object) -> Datase
     return Dataset(clean().structures, replace(clean().labels, **moved, **changes))  # type: ignore[arg-type]
 
 
-def rows_of(data: Dataset) -> list[Row]:
+def rows_of(data: Dataset) -> list[MetricRow]:
     """A potential without any error, judged by noisy labels."""
-    return errors(data, clean().labels)
+    return error_metrics(data, clean().labels)
 
 
-def value(rows: list[Row], property: str, metric: str) -> float:
+def value(rows: list[MetricRow], property: str, metric: str) -> float:
     (row,) = [r for r in rows if (r.property, r.metric) == (property, metric)]
     return row.value
 
@@ -83,7 +83,7 @@ def test_an_asymmetric_hessian_betrays_noise_that_keeps_every_sum() -> None:
     skew = rng.normal(size=(15, 15))
     skew = inside @ (skew - skew.T) @ inside
     noisy_labels = replace(data.labels, hessian=torch.from_numpy(hessian + skew).reshape(-1))
-    rows = errors(Dataset(data.structures, noisy_labels), data.labels)
+    rows = error_metrics(Dataset(data.structures, noisy_labels), data.labels)
     off_diagonal = ~np.eye(15, dtype=bool)
     assert value(rows, "hessian", "noise_floor") == pytest.approx(np.sqrt(np.mean(skew[off_diagonal] ** 2)))
     assert value(rows, "hessian", "rmse") < 1e-9  # against the symmetrised reference
@@ -93,11 +93,11 @@ def test_an_asymmetric_hessian_betrays_noise_that_keeps_every_sum() -> None:
 def test_energies_rounded_to_single_precision_are_recognised(unit: str) -> None:
     rng = np.random.default_rng(3)
     exact = -rng.uniform(900.0, 1000.0, size=len(clean()))
-    stored = exact.astype(np.float32).astype(np.float64) * ENERGY[unit]
+    stored = exact.astype(np.float32).astype(np.float64) * ENERGY_UNITS[unit]
     data = Dataset(clean().structures, replace(clean().labels, energy=torch.from_numpy(stored)))
-    step = 2.0**-14 * ENERGY[unit]  # between neighbouring single-precision numbers from 512 to 1024
-    assert energy_resolution(data) == pytest.approx(step / np.sqrt(12))
-    rounding = np.sqrt(np.mean((stored - exact * ENERGY[unit]) ** 2))
+    step = 2.0**-14 * ENERGY_UNITS[unit]  # between neighbouring single-precision numbers from 512 to 1024
+    assert float32_resolution(data) == pytest.approx(step / np.sqrt(12))
+    rounding = np.sqrt(np.mean((stored - exact * ENERGY_UNITS[unit]) ** 2))
     assert rounding == pytest.approx(step / np.sqrt(12), rel=0.3)
     rows = rows_of(data)
     assert value(rows, "energy", "noise_floor") == pytest.approx(step / np.sqrt(12))
@@ -108,7 +108,7 @@ def test_energies_rounded_to_single_precision_are_recognised(unit: str) -> None:
 
 
 def test_energies_in_double_precision_have_no_known_floor() -> None:
-    assert np.isnan(energy_resolution(clean())).all()
+    assert np.isnan(float32_resolution(clean())).all()
     assert not [r for r in rows_of(clean()) if r.property == "energy" and r.metric == "noise_floor"]
 
 
@@ -124,13 +124,13 @@ def test_the_floor_is_of_the_structures_judged() -> None:
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[:4] = True
     some = replace(clean().labels, forces_mask=mask)
-    (row,) = [r for r in errors(data, some) if (r.property, r.metric) == ("forces", "noise_floor")]
+    (row,) = [r for r in error_metrics(data, some) if (r.property, r.metric) == ("forces", "noise_floor")]
     assert row.n == 3 * int(data.labels.n_atoms[:4].sum())
 
 
 def test_atoms_and_crystals_are_no_obstacle() -> None:
     data = labelled(Morse(), [atom(), crystal()], hessian=True)
-    found = {r.property: r for r in errors(data, data.labels) if r.metric == "noise_floor"}
+    found = {r.property: r for r in error_metrics(data, data.labels) if r.metric == "noise_floor"}
     assert found["forces"].value < 1e-10
     assert found["hessian"].value < 1e-10
     assert np.isfinite([r.value for r in found.values()]).all()
@@ -138,8 +138,8 @@ def test_atoms_and_crystals_are_no_obstacle() -> None:
 
 def test_labels_without_noise_estimates_have_no_row() -> None:
     structure = molecules([3])
-    data = Dataset(tuple(structure), Labels.of(3, energy=0.1))
-    assert {r.metric for r in errors(data, data.labels)} == {"rmse", "mae"}
+    data = Dataset(tuple(structure), Properties.single(3, energy=0.1))
+    assert {r.metric for r in error_metrics(data, data.labels)} == {"rmse", "mae"}
 
 
 def test_the_floor_of_a_published_set_of_dft_hessians(shared_data: Path) -> None:
@@ -149,8 +149,8 @@ def test_the_floor_of_a_published_set_of_dft_hessians(shared_data: Path) -> None
     if not path.is_file():
         pytest.skip("horm_sample is not here")
     data = read_dataset(path, energy_unit="eV", length_unit="angstrom")
-    rows = errors(data, data.labels)
+    rows = error_metrics(data, data.labels)
     assert 0.003 < value(rows, "hessian", "noise_floor") < 0.02
     assert 1e-4 < value(rows, "energy", "noise_floor") < 2.0**-10 / np.sqrt(12) * 1.001
-    largest = float(np.nanmax(energy_resolution(data)))
+    largest = float(np.nanmax(float32_resolution(data)))
     assert largest == pytest.approx(2.0**-10 / np.sqrt(12), rel=1e-6)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hesse.datasets import Dataset
 from hesse.errors import EngineError, MissingLabelError, RequestError, UnknownElementError
-from hesse.evaluation import assess, predict
+from hesse.evaluation import evaluate_model, predict
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels
+from hesse.structures import Batch, Properties
 from oracles import LennardJones, Morse, atom, crystal, labelled, linear, molecules
 
 
@@ -41,7 +41,7 @@ def mixed() -> Dataset:
     for k, s in enumerate(structures):
         data = labelled(LennardJones(), [s], probes=1 + k % 2 if k != 3 else 0, hessian=k % 3 != 0)
         parts.append((s, data.labels))
-    return Dataset.of(parts)
+    return Dataset.from_pairs(parts)
 
 
 @pytest.mark.parametrize("max_atoms", [1, 7, 1000])
@@ -90,7 +90,7 @@ def test_a_prediction_that_is_no_number_is_named() -> None:
     class Broken(Morse):
         def forward(self, batch: Batch) -> Tensor:
             bad = torch.tensor([name == data.structures[1].id for name in batch.ids])
-            return torch.where(bad[batch.owner], torch.nan, 1.0) * super().forward(batch)
+            return torch.where(bad[batch.structure_index], torch.nan, 1.0) * super().forward(batch)
 
     with pytest.raises(EngineError, match=data.structures[1].id):
         predict(Broken(), data)
@@ -98,20 +98,20 @@ def test_a_prediction_that_is_no_number_is_named() -> None:
 
 def test_data_without_labels_cannot_judge() -> None:
     data = labelled(Morse(), molecules([3]))
-    bare = Dataset(data.structures, Labels(n_atoms=data.labels.n_atoms))
+    bare = Dataset(data.structures, Properties(n_atoms=data.labels.n_atoms))
     with pytest.raises(MissingLabelError, match="hesse label"):
-        assess(Morse(), bare)
+        evaluate_model(Morse(), bare)
     with pytest.raises(RequestError, match="max_atoms"):
         predict(Morse(), data, max_atoms=0)
 
 
 def test_a_perfect_potential_makes_no_error() -> None:
     data = labelled(Morse(), molecules([3, 5, 8]), hessian=True, probes=2)
-    found = assess(Morse(), data, name="here")
+    found = evaluate_model(Morse(), data, name="here")
     assert found.name == "here"
     assert {r.property for r in found.rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}
     assert all(r.value < 1e-9 for r in found.rows)
-    worse = assess(Morse(depth=4.4), data)  # all derivatives are proportional to the depth
+    worse = evaluate_model(Morse(depth=4.4), data)  # all derivatives are proportional to the depth
     hessian = data.labels.hessian
     assert hessian is not None
     row = worse.row("hessian")
@@ -131,4 +131,4 @@ def test_masked_predictions_hold_no_number() -> None:
     assert found.hvp is not None
     used = found.mask("hvp").repeat_interleave(data.labels.n_atoms, dim=1)
     assert torch.isfinite(found.hvp).all(-1).eq(used).all()
-    assert replace(found).penalty is None
+    assert replace(found).regularizer is None

@@ -11,12 +11,12 @@ import torch
 import closed_form_engines
 import oracles
 from hesse.datasets import read_dataset
-from hesse.engines import AseEngine, Differences, make_engine
-from hesse.errors import ConfigError, RequestError, UnknownOptionError, WorkError
-from hesse.labelling import LabelRequest, label, ledger_path, plan_labels
+from hesse.engines import AseEngine, FiniteDifferences, make_engine
+from hesse.errors import ConfigError, RequestError, UnknownOptionError, ExecutionError
+from hesse.labelling import LabelSpec, label, ledger_path, plan_labels
 from hesse.labelling.ledger import Attempt
 from hesse.labelling.plan import make_plan
-from hesse.labelling.work import judge
+from hesse.labelling.work import check_labels
 from hesse.structures import Structure
 
 MORSE = "ase:closed_form_engines:morse"
@@ -35,17 +35,17 @@ def dimer(z, name):
 @pytest.mark.parametrize(("suffix", "workers"), [(".h5", 2), (".extxyz", 0)])
 def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix, workers):
     output = tmp_path / f"out{suffix}"
-    request = LabelRequest(probes=2, hessian=True, seed=3, probe="gaussian")
+    request = LabelSpec(n_probes=2, hessian=True, seed=3, probe="gaussian")
     engine = MORSE if workers else make_engine(MORSE)
-    report = label(structures, engine, output, request=request, workers=workers, quiet=True)
-    assert (len(report.dataset), report.failures, report.reused) == (6, (), 0)
+    report = label(structures, engine, output, spec=request, workers=workers, quiet=True)
+    assert (len(report.dataset), report.failures, report.n_reused) == (6, (), 0)
     data = read_dataset(output)
     assert [s.id for s in data.structures] == [s.id for s in structures]
-    assert data.attributes["level"] == "MorseCalculator"
-    assert data.attributes["probe"] == "gaussian"
-    assert data.attributes["probe_seed"] == "3"
+    assert data.metadata["level"] == "MorseCalculator"
+    assert data.metadata["probe"] == "gaussian"
+    assert data.metadata["probe_seed"] == "3"
     for k, structure in enumerate(structures):
-        exact, here = oracles.Morse().exact(structure), data.labels.atoms_of(k)
+        exact, here = oracles.Morse().exact(structure), data.labels.atom_slice(k)
         assert data.labels.energy[k].item() == pytest.approx(exact.energy, rel=1e-9)
         assert data.labels.forces[here].numpy() == pytest.approx(-exact.gradient, abs=1e-6)
         hvp = np.einsum("iajb,kjb->kia", exact.hessian, data.labels.probes[:, here].numpy())
@@ -56,9 +56,9 @@ def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix, worke
 
 def test_probes_belong_to_the_structure_not_to_the_campaign(structures):
     def probes(chosen, **options):
-        request = LabelRequest(seed=options.pop("seed", 0))
-        labels = label(chosen, closed_form_engines.own_engine(), request=request, workers=0, quiet=True).dataset.labels
-        return {s.id: labels.probes[:, labels.atoms_of(k)] for k, s in enumerate(chosen)}
+        request = LabelSpec(seed=options.pop("seed", 0))
+        labels = label(chosen, closed_form_engines.own_engine(), spec=request, workers=0, quiet=True).dataset.labels
+        return {s.id: labels.probes[:, labels.atom_slice(k)] for k, s in enumerate(chosen)}
 
     full, part, other = probes(structures), probes(structures[::-2]), probes(structures, seed=1)
     assert all(torch.equal(part[name], full[name]) for name in part)
@@ -79,7 +79,7 @@ def test_only_what_is_missing_is_computed(structures, tmp_path):
     def run(chosen, engine=None, **options):
         engine = engine or closed_form_engines.own_engine()
         report = label(chosen, engine, output, workers=0, quiet=True, **options)
-        return report.reused, engine.calls, len(report.dataset)
+        return report.n_reused, engine.calls, len(report.dataset)
 
     # A point at the structure and two for each product.
     assert run(structures[:4]) == (0, 12, 4)
@@ -89,7 +89,7 @@ def test_only_what_is_missing_is_computed(structures, tmp_path):
     # Another geometry under the same id, other settings: other questions.
     moved = structures[0].moved(structures[0].positions * 1.01, id=structures[0].id)
     assert run([moved])[:2] == (0, 3)
-    coarse = closed_form_engines.ClosedForm(oracles.Morse(), Differences(step=2e-3))
+    coarse = closed_form_engines.ClosedForm(oracles.Morse(), FiniteDifferences(step=2e-3))
     assert run(structures[:1], coarse)[:2] == (0, 3)
     assert run(structures)[:2] == (6, 0)
 
@@ -102,13 +102,13 @@ def test_more_is_added_to_what_is_there(structures, tmp_path):
 
     def run(**request):
         engine = closed_form_engines.own_engine()
-        report = label(chosen, engine, output, request=LabelRequest(**request), workers=0, quiet=True)
+        report = label(chosen, engine, output, spec=LabelSpec(**request), workers=0, quiet=True)
         return engine.calls, report
 
     first = run(probes=1)[1].dataset.labels
     calls, report = run(probes=4)
     assert calls == 2 * (1 + 2 * 3)
-    assert (report.reused, report.topped_up) == (0, 2)
+    assert (report.n_reused, report.n_partial) == (0, 2)
     four = report.dataset.labels
     for name in ("probes", "hvp", "hvp_error"):
         assert torch.equal(getattr(four, name)[:1], getattr(first, name))
@@ -122,12 +122,12 @@ def test_more_is_added_to_what_is_there(structures, tmp_path):
     assert run(probes=1, probe="gaussian")[0] == 2 * 3
     assert run(probes=1, seed=5)[0] == 2 * 3
     scratch = label(
-        chosen, closed_form_engines.own_engine(), request=LabelRequest(probes=4, hessian=True), workers=0, quiet=True
+        chosen, closed_form_engines.own_engine(), spec=LabelSpec(n_probes=4, hessian=True), workers=0, quiet=True
     ).dataset.labels
     whole = run(probes=4, hessian=True)[1].dataset.labels
     for name in ("energy", "forces", "probes", "hvp", "hessian", "hvp_error", "hessian_error", "forces_error"):
         assert torch.equal(getattr(whole, name), getattr(scratch, name)), name
-    assert read_dataset(output).data_hash() == replace(report.dataset, labels=whole).data_hash()
+    assert read_dataset(output).content_hash() == replace(report.dataset, labels=whole).content_hash()
 
 
 def test_a_failure_stands_only_for_what_it_was_asked(structures, tmp_path):
@@ -136,32 +136,32 @@ def test_a_failure_stands_only_for_what_it_was_asked(structures, tmp_path):
 
     def run(**request):
         engine = closed_form_engines.HessianFails()
-        report = label(chosen, engine, output, request=LabelRequest(**request), workers=0, quiet=True)
+        report = label(chosen, engine, output, spec=LabelSpec(**request), workers=0, quiet=True)
         return [f.id for f in report.failures], engine.asked
 
-    with pytest.raises(WorkError, match="2 x EngineError: no Hessian today"):
+    with pytest.raises(ExecutionError, match="2 x EngineError: no Hessian today"):
         run(probes=1, hessian=True)
     assert run(probes=1) == ([], 2)
-    with pytest.raises(WorkError, match="2 x EngineError: no Hessian today"):
+    with pytest.raises(ExecutionError, match="2 x EngineError: no Hessian today"):
         run(probes=1, hessian=True)
     engine = closed_form_engines.HessianFails()
-    plan = plan_labels(chosen, engine, output, request=LabelRequest(hessian=True))
-    assert (len(plan.open), plan.finished, sorted(plan.failed)) == (0, 0, [0, 1])
-    plan = plan_labels(chosen, engine, output, request=LabelRequest(hessian=True), retry_failed=True)
-    assert plan.counts() == {"hessian": 2}
+    plan = plan_labels(chosen, engine, output, spec=LabelSpec(hessian=True))
+    assert (len(plan.pending), plan.n_complete, sorted(plan.failed)) == (0, 0, [0, 1])
+    plan = plan_labels(chosen, engine, output, spec=LabelSpec(hessian=True), retry_failed=True)
+    assert plan.count_missing() == {"hessian": 2}
 
 
 def test_plans_count_what_is_missing_and_guess_the_time(structures, tmp_path):
     output, engine = tmp_path / "out.h5", closed_form_engines.own_engine()
-    plan = plan_labels(structures, engine, output, request=LabelRequest(probes=2))
-    assert (len(plan.open), plan.finished, plan.failed, plan.seconds) == (6, 0, {}, None)
-    assert plan.counts() == {"forces": 6, "hvp": 12}
+    plan = plan_labels(structures, engine, output, spec=LabelSpec(n_probes=2))
+    assert (len(plan.pending), plan.n_complete, plan.failed, plan.seconds) == (6, 0, {}, None)
+    assert plan.count_missing() == {"forces": 6, "hvp": 12}
     assert not output.exists()
     assert not ledger_path(output).exists()
     label(structures[:4], engine, output, workers=0, quiet=True)
-    plan = plan_labels(structures, engine, output, request=LabelRequest(probes=2))
-    assert (len(plan.open), plan.topped_up, plan.timed) == (6, 4, 4)
-    assert plan.counts() == {"forces": 2, "hvp": 8}
+    plan = plan_labels(structures, engine, output, spec=LabelSpec(n_probes=2))
+    assert (len(plan.pending), plan.n_partial, plan.n_timings) == (6, 4, 4)
+    assert plan.count_missing() == {"forces": 2, "hvp": 8}
     assert plan.seconds > 0.0
     assert plan_labels(structures[:4], engine, output).seconds == 0.0
 
@@ -170,9 +170,9 @@ def test_time_is_guessed_from_the_number_of_atoms():
     asked = ("forces", "hvp/rademacher/0/0")
     known = [Attempt((str(n), "g"), asked, n, 3e-4 * n**2) for n in (4, 8, 16)]
     large = [oracles.molecule(n, 1, name=f"m{n}") for n in (12, 20)]
-    plan = make_plan(large, LabelRequest(), {}, known, retry_failed=False)
+    plan = make_plan(large, LabelSpec(), {}, known, retry_failed=False)
     assert plan.seconds == pytest.approx(3e-4 * (12**2 + 20**2), rel=1e-6)
-    plan = make_plan(large, LabelRequest(probes=4), {}, known, retry_failed=False)
+    plan = make_plan(large, LabelSpec(n_probes=4), {}, known, retry_failed=False)
     assert plan.seconds == pytest.approx(3e-4 * (12**2 + 20**2) * 3, rel=1e-6)
 
 
@@ -192,15 +192,15 @@ def test_failures_are_records_and_crashes_cost_one_structure(structures, tmp_pat
     assert "apart" in reasons["clash"]
     assert sum(count for count, _ in report.failures_by_reason()) == 5
     again = label(mixed, KILLER, output, workers=1, quiet=True)
-    assert (again.reused, len(again.failures)) == (len(mixed), 5)
+    assert (again.n_reused, len(again.failures)) == (len(mixed), 5)
     harmless = [bad[2], structures[0]]
     retried = label(harmless, make_engine(KILLER), output, workers=0, retry_failed=True, quiet=True)
-    assert (retried.reused, len(retried.failures)) == (1, 1)
+    assert (retried.n_reused, len(retried.failures)) == (1, 1)
 
 
 def test_nothing_labelled_is_an_error_with_the_reasons(tmp_path):
     sodium = [dimer(11, "one"), dimer(11, "two")]
-    with pytest.raises(WorkError, match=r"none of 2 structures.*2 x EngineError: .*no convergence"):
+    with pytest.raises(ExecutionError, match=r"none of 2 structures.*2 x EngineError: .*no convergence"):
         label(
             sodium,
             AseEngine(closed_form_engines.killer()),
@@ -215,7 +215,7 @@ def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path
     """Potassium makes the forces noisy: its structure stays in ledger and file, and out of the way."""
     noisy = oracles.molecule(4, 8, elements=(19,), name="noisy")
     mixed, output = [*structures[1:3], noisy, *structures[3:]], tmp_path / "out.h5"
-    report = label(mixed, KILLER, output, request=LabelRequest(probes=2), workers=1, quiet=True)
+    report = label(mixed, KILLER, output, spec=LabelSpec(n_probes=2), workers=1, quiet=True)
     assert report.failures == ()
     assert [s.id for s in report.suspects] == ["noisy"]
     (summary,) = report.suspects_by_reason()
@@ -223,37 +223,37 @@ def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path
     assert "identity" in summary[1] or "error" in summary[1]
     data = read_dataset(output)
     assert [s.id for s in data.structures] == [s.id for s in mixed]
-    assert data.labels.suspects().tolist() == [s.id == "noisy" for s in mixed]
+    assert data.labels.suspect_mask().tolist() == [s.id == "noisy" for s in mixed]
     assert len(data.without_suspects()) == len(mixed) - 1
-    again = label(mixed, KILLER, output, request=LabelRequest(probes=2), workers=1, quiet=True)
-    assert (again.reused, again.suspects) == (len(mixed), report.suspects)
+    again = label(mixed, KILLER, output, spec=LabelSpec(n_probes=2), workers=1, quiet=True)
+    assert (again.n_reused, again.suspects) == (len(mixed), report.suspects)
 
 
 def test_suspicion_belongs_to_a_quantity():
     """A Hessian in doubt does not hurt the products; doubtful forces hurt whatever was taken from them."""
     structure = oracles.molecule(5, 1, name="five")
     labels = oracles.labelled(oracles.Morse(), [structure], probes=2, hessian=True).labels
-    asked = LabelRequest(probes=2, hessian=True).quantities()
-    assert judge(structure, labels, asked) == {}
+    asked = LabelSpec(n_probes=2, hessian=True).quantities()
+    assert check_labels(structure, labels, asked) == {}
     tripled = replace(labels, hessian=3.0 * labels.hessian)
-    assert set(judge(structure, tripled, asked)) == {"hessian"}
+    assert set(check_labels(structure, tripled, asked)) == {"hessian"}
     shifted = labels.hvp.clone()
     shifted[1] += 10.0
-    assert set(judge(structure, replace(labels, hvp=shifted), asked)) == {"hvp/rademacher/0/1"}
+    assert set(check_labels(structure, replace(labels, hvp=shifted), asked)) == {"hvp/rademacher/0/1"}
     push = torch.zeros_like(labels.forces)
     push[0, 0] = 300.0
     pushed = replace(labels, forces=labels.forces + push)
-    assert "forces" in judge(structure, pushed, asked)
+    assert "forces" in check_labels(structure, pushed, asked)
     later = asked[2:]
     one = replace(pushed, probes=labels.probes[1:], hvp=labels.hvp[1:])
-    assert set(judge(structure, one, later)) == set(later)
+    assert set(check_labels(structure, one, later)) == set(later)
 
 
 def test_a_noisy_engine_is_found_out(structures):
     noisy = closed_form_engines.ClosedForm(oracles.Morse(), noise=1.0)
-    report = label(structures[2:], noisy, request=LabelRequest(probes=3), workers=0, quiet=True)
+    report = label(structures[2:], noisy, spec=LabelSpec(n_probes=3), workers=0, quiet=True)
     assert len(report.suspects) == len(structures) - 2
-    assert bool(report.dataset.labels.suspects().all())
+    assert bool(report.dataset.labels.suspect_mask().all())
 
 
 def test_bad_requests(structures, tmp_path):
@@ -270,6 +270,6 @@ def test_bad_requests(structures, tmp_path):
         with pytest.raises(error, match=reply):
             label(*arguments, **options, quiet=True)
     with pytest.raises(ConfigError, match="negative"):
-        LabelRequest(probes=-1)
+        LabelSpec(n_probes=-1)
     with pytest.raises(UnknownOptionError, match="rademacher"):
-        LabelRequest(probe="rademachr")
+        LabelSpec(probe="rademachr")

@@ -11,10 +11,10 @@ import torch
 
 import oracles
 from hesse.errors import FileFormatError, RequestError, WriteError
-from hesse.labelling.ledger import Attempt, Ledger, Record, digest_of, geometry_digest
-from hesse.labelling.payload import labels_from_bytes, labels_to_bytes, quantities_of
-from hesse.labelling.request import LabelRequest
-from hesse.structures import Labels, Structure
+from hesse.labelling.ledger import Attempt, Ledger, Record, description_digest, geometry_digest
+from hesse.labelling.payload import labels_from_bytes, labels_to_bytes, split_by_quantity
+from hesse.labelling.request import LabelSpec
+from hesse.structures import Properties, Structure
 
 E, OTHER = {"name": "e"}, {"name": "e", "settings": {"step": "0.1"}}
 DONE = Attempt(("a", "g"), ("forces", "hvp/x/0/0"), 3, 0.5, "", {"forces": Record(b"f"), "hvp/x/0/0": Record(b"h")})
@@ -26,12 +26,12 @@ def test_records_survive_and_belong_to_their_question(tmp_path):
     with Ledger(path, engine=E) as ledger:
         ledger.write([DONE, FAILED])
     with Ledger(path, engine=E) as ledger:
-        assert ledger.known() == {("a", "g"): {"forces": "", "hvp/x/0/0": ""}}
+        assert ledger.completed() == {("a", "g"): {"forces": "", "hvp/x/0/0": ""}}
         assert sorted(ledger.attempts(), key=lambda a: a.key) == [replace(DONE, records={}), FAILED]
-        assert ledger.labels(("a", "g"), ["forces", "hessian"]) == {"forces": Record(b"f")}
-        assert ledger.labels(("a", "other"), ["forces"]) == {}
+        assert ledger.read(("a", "g"), ["forces", "hessian"]) == {"forces": Record(b"f")}
+        assert ledger.read(("a", "other"), ["forces"]) == {}
     with Ledger(path, engine=OTHER) as ledger:
-        assert ledger.known() == {}
+        assert ledger.completed() == {}
         assert ledger.attempts() == []
 
 
@@ -41,8 +41,8 @@ def test_an_answer_replaces_the_one_before_it(tmp_path):
         ledger.write([DONE, FAILED])
         better = replace(DONE, asked=("forces",), records={"forces": Record(b"new", "too noisy: 3")})
         ledger.write([better, replace(FAILED, reason="", records={"hessian": Record(b"x")})])
-        assert ledger.known()[("a", "g")] == {"forces": "too noisy: 3", "hvp/x/0/0": ""}
-        assert ledger.labels(("a", "g"), ["forces"]) == {"forces": Record(b"new", "too noisy: 3")}
+        assert ledger.completed()[("a", "g")] == {"forces": "too noisy: 3", "hvp/x/0/0": ""}
+        assert ledger.read(("a", "g"), ["forces"]) == {"forces": Record(b"new", "too noisy: 3")}
         assert not any(a.reason for a in ledger.attempts())
 
 
@@ -51,7 +51,7 @@ def test_a_set_of_records_is_written_whole_or_not_at_all(tmp_path):
         ledger.write([DONE])
         with pytest.raises(sqlite3.ProgrammingError):
             ledger.write([FAILED, replace(DONE, key=("c", "g"), seconds=object())])
-        assert list(ledger.known()) == [("a", "g")]
+        assert list(ledger.completed()) == [("a", "g")]
         assert len(ledger.attempts()) == 1
 
 
@@ -62,7 +62,7 @@ def test_one_campaign_at_a_time_writes_and_anybody_may_look(tmp_path):
         with pytest.raises(RequestError, match="another campaign is writing"):
             Ledger(path, engine=E)
         with Ledger(path, engine=E, read_only=True) as reader:
-            assert len(reader.known()) == 1
+            assert len(reader.completed()) == 1
             with pytest.raises(WriteError, match="readonly"):
                 reader.write([FAILED])
     with Ledger(path, engine=E):
@@ -73,7 +73,7 @@ def test_a_ledger_that_was_killed_before_its_first_word_reads_as_empty(tmp_path)
     path = tmp_path / "x.sqlite"
     path.touch()
     with Ledger(path, engine=E, read_only=True) as ledger:
-        assert ledger.known() == {}
+        assert ledger.completed() == {}
         assert ledger.attempts() == []
     assert path.stat().st_size == 0
 
@@ -120,16 +120,16 @@ def test_geometry_digests_see_what_engines_see():
         replace(structure, numbers=structure.numbers + 1),
     ):
         assert geometry_digest(other) != geometry_digest(structure)
-    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1, "b": 3})
+    assert description_digest({"a": 1, "b": 2}) == description_digest({"b": 2, "a": 1}) != description_digest({"a": 1, "b": 3})
 
 
 def test_labels_are_taken_apart_and_go_through_bytes_unchanged():
     structure = oracles.molecule(4, 1)
     labels = oracles.labelled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     labels = replace(labels, hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
-    asked = LabelRequest(probes=2, hessian=True).quantities()
+    asked = LabelSpec(n_probes=2, hessian=True).quantities()
     assert asked == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
-    parts = {name: labels_from_bytes(labels_to_bytes(part)) for name, part in quantities_of(labels, asked).items()}
+    parts = {name: labels_from_bytes(labels_to_bytes(part)) for name, part in split_by_quantity(labels, asked).items()}
     assert tuple(sorted(parts)) == tuple(sorted(asked))
     assert torch.equal(parts["forces"].energy, labels.energy)
     assert torch.equal(parts["forces"].forces, labels.forces)
@@ -140,7 +140,7 @@ def test_labels_are_taken_apart_and_go_through_bytes_unchanged():
         assert torch.equal(part.probes[0], labels.probes[k])
         assert torch.equal(part.hvp[0], labels.hvp[k])
         assert torch.equal(part.hvp_error[0], labels.hvp_error[k])
-    payload = labels_to_bytes(Labels.of(3))
+    payload = labels_to_bytes(Properties.single(3))
     for damaged in (b"", b"nonsense", payload[:-5], payload[:20]):
         with pytest.raises(FileFormatError, match="damaged"):
             labels_from_bytes(damaged)

@@ -108,11 +108,11 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     # The rest in this process: who works is no part of the question.
     structures = [oracles.molecule(3, k) for k in range(COUNT)]
     report = label(structures, make_engine(SLOW), output, workers=0, quiet=True)
-    assert report.reused == second + 1
+    assert report.n_reused == second + 1
     (lost,) = report.failures
     assert "SIGKILL" in lost.reason
     report = label(structures, make_engine(SLOW), output, workers=0, retry_failed=True, quiet=True)
-    assert (report.reused, report.failures) == (COUNT - 1, ())
+    assert (report.n_reused, report.failures) == (COUNT - 1, ())
     assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]
 
 
@@ -147,5 +147,5 @@ def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
     before = count_done(output)
     structures = [oracles.molecule(3, k) for k in range(COUNT)]
     report = label(structures, make_engine(SLOW), output, workers=0, quiet=True)
-    assert (report.reused, report.failures) == (before, ())
+    assert (report.n_reused, report.failures) == (before, ())
     assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]

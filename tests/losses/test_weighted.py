@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from hesse.curvature import evaluate
 from hesse.errors import MissingLabelError
-from hesse.losses import TERMS, Weights, holders, per_structure_errors, weighted_loss
-from hesse.structures import Labels, Request, collate
+from hesse.losses import LOSS_TERMS, LossWeights, count_labeled, per_structure_loss, weighted_loss
+from hesse.structures import Properties, Request, collate
 from oracles import Morse, labelled, molecules
 
 
-def predictions(sizes: list[int], *, probes: int = 2, seed: int = 0) -> Labels:
+def predictions(sizes: list[int], *, probes: int = 2, seed: int = 0) -> Properties:
     """Random values of every kind, as a potential would give them: no masks."""
     rng = np.random.default_rng(seed)
     s, a = len(sizes), sum(sizes)
@@ -27,7 +27,7 @@ def predictions(sizes: list[int], *, probes: int = 2, seed: int = 0) -> Labels:
     def values(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.normal(size=shape))
 
-    return Labels(
+    return Properties(
         n_atoms=torch.tensor(sizes),
         energy=values(s),
         forces=values(a, 3),
@@ -36,11 +36,11 @@ def predictions(sizes: list[int], *, probes: int = 2, seed: int = 0) -> Labels:
         hessian=values(sum(9 * n * n for n in sizes)),
         atomic_energies=values(a),
         stress=values(s, 3, 3),
-        penalty=values(s).abs(),
+        regularizer=values(s).abs(),
     )
 
 
-def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed: int = 1) -> Labels:
+def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed: int = 1) -> Properties:
     """Labels of which structure i holds `held[i]`, and `pairs[i]` pairs if it holds "hvp"."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -55,18 +55,18 @@ def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed
         chosen = {name: value for name, value in every.items() if name in names}
         if "hvp" in names:
             chosen |= {"probes": rng.normal(size=(k, n, 3)), "hvp": rng.normal(size=(k, n, 3))}
-        parts.append(Labels.of(n, **chosen))
-    return Labels.concatenate(parts)
+        parts.append(Properties.single(n, **chosen))
+    return Properties.concatenate(parts)
 
 
-def by_hand(prediction: Labels, held: list[set[str]], reference: Labels, pairs: list[int]) -> dict[str, float]:
+def by_hand(prediction: Properties, held: list[set[str]], reference: Properties, pairs: list[int]) -> dict[str, float]:
     """Every term with loops over structures; the mean over those that hold the label."""
-    sums: dict[str, list[float]] = {name: [] for name in TERMS}
+    sums: dict[str, list[float]] = {name: [] for name in LOSS_TERMS}
     begin = block = mine = 0
     for i, n in enumerate(reference.n_atoms.tolist()):
         rows = slice(begin, begin + n)
 
-        def gap(name: str, where: object, prediction: Labels = prediction) -> float:
+        def gap(name: str, where: object, prediction: Properties = prediction) -> float:
             return float((getattr(prediction, name)[where] - getattr(reference, name)[where]).square().sum())
 
         if "energy" in held[i]:
@@ -90,9 +90,9 @@ def by_hand(prediction: Labels, held: list[set[str]], reference: Labels, pairs: 
     return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
 
-ALL = set(TERMS)
+ALL = set(LOSS_TERMS)
 SIZES = [3, 1, 5, 2]
-UNITY = dict.fromkeys(TERMS, 1.0)
+UNITY = dict.fromkeys(LOSS_TERMS, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_terms_and_total_are_those_computed_by_hand(held: list[set[str]], pairs:
 def test_numbers_small_enough_to_check_in_the_head() -> None:
     """Two atoms, every error one: energy 1/√2; forces 6/6; two pairs of 6/36; Hessian 36/36."""
     ones = torch.ones
-    prediction = Labels(
+    prediction = Properties(
         n_atoms=torch.tensor([2]),
         energy=ones(1),
         forces=ones(2, 3),
@@ -128,8 +128,8 @@ def test_numbers_small_enough_to_check_in_the_head() -> None:
         hvp=ones(2, 2, 3),
         hessian=ones(36),
     )
-    zero = prediction.map(torch.zeros_like)
-    total, terms = weighted_loss(prediction, zero, Weights(energy=1, forces=10, hvp=100, hessian=1000))
+    zero = prediction.map_tensors(torch.zeros_like)
+    total, terms = weighted_loss(prediction, zero, LossWeights(energy=1, forces=10, hvp=100, hessian=1000))
     assert {n: v.item() for n, v in terms.items()} == pytest.approx(
         {"energy": 2**-0.5, "forces": 1.0, "hvp": 1 / 6, "hessian": 1.0}
     )
@@ -148,7 +148,7 @@ def test_nan_in_absent_places_reaches_neither_value_nor_gradient(name: str) -> N
     (slope,) = torch.autograd.grad(total, value)
     assert torch.isfinite(total)
     assert torch.isfinite(slope).all()
-    one_by_one = per_structure_errors(prediction, reference, name)
+    one_by_one = per_structure_loss(prediction, reference, name)
     assert one_by_one.shape == (4,)
     assert torch.isfinite(one_by_one).all()
     assert one_by_one[[1, 3]].tolist() == [0.0, 0.0]
@@ -175,13 +175,13 @@ def test_a_mixed_batch_is_the_sum_of_its_separate_computations() -> None:
     truth = Morse()
     plain = labelled(truth, structures[:3], probes=0)
     curved = labelled(truth, structures[3:], probes=2, hessian=True)
-    mixed = Labels.concatenate([plain.labels, curved.labels])
+    mixed = Properties.concatenate([plain.labels, curved.labels])
     batch = collate(structures, 6.0)
     assert mixed.probes is not None
     request = Request(forces=True, probes=torch.nan_to_num(mixed.probes), hessian=True)
     _, terms = weighted_loss(evaluate(model, batch, request), mixed, UNITY)
 
-    def alone(part: Labels, members: list[int]) -> Mapping[str, torch.Tensor]:
+    def alone(part: Properties, members: list[int]) -> Mapping[str, torch.Tensor]:
         some = Request(forces=True, probes=part.probes, hessian=part.hessian is not None)
         chosen = [structures[i] for i in members]
         return weighted_loss(evaluate(model, collate(chosen, 6.0), some), part, UNITY)[1]
@@ -201,9 +201,9 @@ def test_a_batch_in_which_no_structure_holds_the_label_contributes_nothing(name:
     part = whole.select(torch.tensor([1]))
     if name in ("energy", "forces"):
         part = references([{name}, {"stress"}], [2, 3], pairs=[0, 0]).select(torch.tensor([1]))
-    held = [n for n in TERMS if n != name and bool(part.mask(n).any())]
+    held = [n for n in LOSS_TERMS if n != name and bool(part.mask(n).any())]
     every = predictions([3], probes=0)
-    prediction = Labels(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in held})
+    prediction = Properties(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in held})
     total, terms = weighted_loss(prediction, part, UNITY)
     assert terms.get(name, torch.tensor(0.0)) == 0.0
     assert total.item() == pytest.approx(sum(float(terms[n]) for n in held), rel=1e-12)
@@ -216,15 +216,15 @@ def test_full_hessian_and_hvp_losses_share_one_normalisation() -> None:
     error = rng.normal(size=(n, 3, n, 3))
     columns = np.sqrt(3 * n) * np.eye(3 * n).reshape(3 * n, n, 3)
     product = np.einsum("iajb,kjb->kia", error, columns)
-    truth = Labels.of(n, hessian=np.zeros_like(error), probes=columns, hvp=np.zeros_like(product))
-    guess = Labels.of(n, hessian=error, probes=columns, hvp=product)
+    truth = Properties.single(n, hessian=np.zeros_like(error), probes=columns, hvp=np.zeros_like(product))
+    guess = Properties.single(n, hessian=error, probes=columns, hvp=product)
     _, terms = weighted_loss(guess, truth, {"hvp": 1.0, "hessian": 1.0})
     torch.testing.assert_close(terms["hvp"], terms["hessian"], rtol=1e-13, atol=0)
 
 
 def test_what_is_missing_among_predictions_is_said() -> None:
     reference = references([{"energy", "forces"}], [2], pairs=[0])
-    prediction = Labels(n_atoms=torch.tensor([2]), energy=torch.zeros(1))
+    prediction = Properties(n_atoms=torch.tensor([2]), energy=torch.zeros(1))
     with pytest.raises(MissingLabelError, match="the loss of forces needs it"):
         weighted_loss(prediction, reference, UNITY)
 
@@ -232,17 +232,17 @@ def test_what_is_missing_among_predictions_is_said() -> None:
 def test_weights_of_zero_cost_nothing_and_the_penalty_counts() -> None:
     reference = references([{"energy", "forces"}] * 2, [2, 3], pairs=[0, 0])
     prediction = predictions([2, 3], probes=0)
-    _, terms = weighted_loss(prediction, reference, Weights(energy=1, forces=0, hvp=1, penalty=2))
+    _, terms = weighted_loss(prediction, reference, LossWeights(energy=1, forces=0, hvp=1, regularizer=2))
     assert set(terms) == {"energy", "penalty"}
-    total, _ = weighted_loss(prediction, reference, Weights(energy=1, forces=0, hvp=0, penalty=2))
-    assert prediction.penalty is not None
-    assert total.item() == pytest.approx(terms["energy"].item() + 2 * prediction.penalty.mean().item())
+    total, _ = weighted_loss(prediction, reference, LossWeights(energy=1, forces=0, hvp=0, regularizer=2))
+    assert prediction.regularizer is not None
+    assert total.item() == pytest.approx(terms["energy"].item() + 2 * prediction.regularizer.mean().item())
 
 
 def test_single_precision_predictions_meet_double_precision_energies() -> None:
     """Total energies of 10⁴ eV differ by 10⁻⁴: lost in float32, kept in float64."""
-    reference = Labels.of(2, energy=-12345.6789, forces=np.zeros((2, 3))).to(dtype=torch.float32)
-    prediction = Labels(
+    reference = Properties.single(2, energy=-12345.6789, forces=np.zeros((2, 3))).to(dtype=torch.float32)
+    prediction = Properties(
         n_atoms=torch.tensor([2]),
         energy=torch.tensor([-12345.6788], dtype=torch.float64),
         forces=torch.full((2, 3), 1e-3),
@@ -254,21 +254,21 @@ def test_single_precision_predictions_meet_double_precision_energies() -> None:
 
 @given(length=st.floats(0.05, 3.0), energy=st.floats(0.1, 100.0))
 def test_one_length_gives_all_weights(length: float, energy: float) -> None:
-    weights = Weights.of_length(length, energy=energy)
+    weights = LossWeights.from_length_scale(length, energy=energy)
     assert weights.forces / weights.energy == pytest.approx(length**2)
     assert weights.hvp / weights.forces == pytest.approx(length**2)
     assert weights.active() == ("energy", "forces", "hvp")
 
 
 def test_published_weights_are_one_length() -> None:
-    published = Weights.of_length(math.sqrt(0.3))
+    published = LossWeights.from_length_scale(math.sqrt(0.3))
     assert (published.energy, published.forces, published.hvp) == pytest.approx((1.0, 0.3, 0.09))
 
 
 @pytest.mark.parametrize("wrong", [{"energy": -1.0}, {"hvp": float("inf")}, {"forces": float("nan")}, {"hessain": 1.0}])
 def test_weights_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
-        Weights(**wrong)
+        LossWeights(**wrong)
 
 
 def test_losses_of_parts_add_up_to_that_of_the_whole() -> None:
@@ -281,7 +281,7 @@ def test_losses_of_parts_add_up_to_that_of_the_whole() -> None:
     prediction = predictions(sizes)
     whole, terms = weighted_loss(prediction, reference, UNITY)
     parts = [torch.tensor(p) for p in ([0, 3], [1], [2, 4, 5])]
-    counted = [holders(reference.select(part), UNITY) for part in parts]
+    counted = [count_labeled(reference.select(part), UNITY) for part in parts]
     counts = {name: torch.stack([c[name] for c in counted]).sum() for name in counted[0]}
     each = [weighted_loss(prediction.select(part), reference.select(part), UNITY, counts) for part in parts]
     assert float(sum(total for total, _ in each)) == pytest.approx(float(whole), rel=1e-12)

@@ -16,7 +16,7 @@ from torch import nn
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, UnknownElementError
 from hesse.models import Ani, AniConfig, build_model, load_model, save_model
-from hesse.models.ani import environment_width
+from hesse.models.ani import aev_length
 from hesse.structures import Request, Structure, collate
 from oracles import atom, crystal, image_pairs, linear, molecule, molecules, rotation
 
@@ -68,7 +68,7 @@ def slow_aevs(c: AniConfig, structure: Structure) -> Array:
     places = {p: k for k, p in enumerate(itertools.combinations_with_replacement(range(len(ELEMENTS)), 2))}
     block = len(c.angular_shifts) * len(c.sections)
     start = len(ELEMENTS) * len(c.radial_shifts)
-    result = np.zeros((len(structure), environment_width(c, len(ELEMENTS))))
+    result = np.zeros((len(structure), aev_length(c, len(ELEMENTS))))
     for i in range(len(structure)):
         mine = [(j, gap) for first, j, gap in pairs if first == i]
         for j, gap in mine:
@@ -125,7 +125,7 @@ def test_defaults_are_the_published_constants() -> None:
     assert c.radial_shifts[-1] == pytest.approx(4.93125)
     assert c.angular_shifts == pytest.approx((0.9, 1.55, 2.2, 2.85))
     assert c.sections == pytest.approx([np.pi / 16 * (2 * k + 1) for k in range(8)])
-    assert environment_width(c, 4) == 384
+    assert aev_length(c, 4) == 384
 
 
 # --- what an energy must keep ----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_invariance_under_motion_mirror_and_order() -> None:
     variants = [structure]
     for k in range(3):
         turn = rotation(k) * (-1) ** k
-        variants.append(structure.moved(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, model.cutoff), Request(atomic_energies=True))
@@ -157,7 +157,7 @@ def test_a_batch_is_its_structures_one_by_one() -> None:
         assert together.energy is not None
         assert together.forces is not None
         torch.testing.assert_close(together.energy[i : i + 1], alone.energy, rtol=0, atol=1e-11)
-        torch.testing.assert_close(together.forces[together.atoms_of(i)], alone.forces, rtol=0, atol=1e-11)
+        torch.testing.assert_close(together.forces[together.atom_slice(i)], alone.forces, rtol=0, atol=1e-11)
         torch.testing.assert_close(together.hessian_of(i), alone.hessian_of(0), rtol=0, atol=1e-10)
 
 
@@ -194,7 +194,7 @@ def test_forces_and_products_are_slopes() -> None:
     probes = torch.from_numpy(direction)[None]
     labels = evaluate(model, collate([structure], model.cutoff), Request(forces=True, probes=probes))
     step = 1e-4
-    ends = [structure.moved(structure.positions + sign * step * direction) for sign in (1, -1)]
+    ends = [structure.with_positions(structure.positions + sign * step * direction) for sign in (1, -1)]
     ahead, behind = (evaluate(model, collate([s], model.cutoff), Request(forces=True)) for s in ends)
     slope = (ahead.energy - behind.energy) / (2 * step)  # type: ignore[operator]
     assert float(slope) == pytest.approx(-float((labels.forces * probes[0]).sum()), rel=1e-6)  # type: ignore[operator]
@@ -342,7 +342,7 @@ def test_any_elements_in_any_order() -> None:
     labels = evaluate(model, collate([Structure([79, 17, 1], 20.0 * np.eye(3))], model.cutoff), Request())
     assert labels.energy is not None
     assert float(labels.energy) == pytest.approx(-6.0)
-    model.shift_elements({79: 0.5})
+    model.shift_reference_energies({79: 0.5})
     assert model.references.energies.tolist() == [-1.0, -3.0, -1.5]
 
 

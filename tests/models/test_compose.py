@@ -10,10 +10,10 @@ import torch
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, RequestError, UnknownElementError
-from hesse.models import ElementReferences, Ensemble, Hipnn, HipnnConfig, SumPotential, Zbl, with_references
+from hesse.models import ReferenceEnergies, Ensemble, Hipnn, HipnnConfig, SumPotential, Zbl, with_reference_energies
 from hesse.models.adapters import CallablePotential
 from hesse.potential import Potential
-from hesse.structures import Labels, Request, collate
+from hesse.structures import Properties, Request, collate
 from oracles import Harmonic, LennardJones, Morse, molecules
 
 STRUCTURES = molecules([3, 5, 2], seed=2)
@@ -25,7 +25,7 @@ def hipnn(seed: int, cutoff: float = 3.0, elements: tuple[int, ...] = (1, 6, 8))
     return Hipnn(config, elements).double()
 
 
-def answer(potential: Potential, **asked: Any) -> Labels:
+def answer(potential: Potential, **asked: Any) -> Properties:
     probes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 10, 3)))
     return evaluate(potential, collate(STRUCTURES, 6.0), Request(forces=True, probes=probes, hessian=True, **asked))
 
@@ -66,12 +66,12 @@ def test_parts_of_different_reach_do_not_see_beyond_their_own() -> None:
 
 def test_penalties_are_added_and_averaged() -> None:
     a, b = hipnn(0), hipnn(1)
-    pa, pb = (answer(m).penalty for m in (a, b))
+    pa, pb = (answer(m).regularizer for m in (a, b))
     assert pa is not None
     assert pb is not None
-    torch.testing.assert_close(answer(SumPotential([a, b, Morse()])).penalty, pa + pb)
-    torch.testing.assert_close(answer(Ensemble([a, b])).penalty, (pa + pb) / 2)
-    assert answer(SumPotential([Morse()])).penalty is None
+    torch.testing.assert_close(answer(SumPotential([a, b, Morse()])).regularizer, pa + pb)
+    torch.testing.assert_close(answer(Ensemble([a, b])).regularizer, (pa + pb) / 2)
+    assert answer(SumPotential([Morse()])).regularizer is None
 
 
 def test_elements_are_those_that_all_parts_know() -> None:
@@ -88,7 +88,7 @@ def test_elements_are_those_that_all_parts_know() -> None:
 def test_references_are_added_in_float64() -> None:
     """Total energies of heavy atoms keep their digits beside a float32 network."""
     energies = {1: -13.587222780835477, 6: -1029.4889999755284, 8: -2041.9816003861074}
-    model = with_references(hipnn(0).float(), energies)
+    model = with_reference_energies(hipnn(0).float(), energies)
     bare = hipnn(0).float()
     for structure in STRUCTURES:
         batch = collate([structure], 6.0, dtype=torch.float32)
@@ -99,9 +99,9 @@ def test_references_are_added_in_float64() -> None:
 
 
 def test_shifts_go_to_the_first_part_that_holds_references() -> None:
-    model = SumPotential([Zbl(elements=(1, 6, 8)), hipnn(0), ElementReferences((1, 6, 8))])
+    model = SumPotential([Zbl(elements=(1, 6, 8)), hipnn(0), ReferenceEnergies((1, 6, 8))])
     before = answer(model).energy
-    model.shift_elements({1: 0.5, 6: -2.0})
+    model.shift_reference_energies({1: 0.5, 6: -2.0})
     after = answer(model).energy
     assert before is not None
     assert after is not None
@@ -110,18 +110,18 @@ def test_shifts_go_to_the_first_part_that_holds_references() -> None:
     assert (after - before).tolist() == pytest.approx(wanted, abs=1e-10)
     ensemble = Ensemble([hipnn(0), hipnn(1)])
     before = answer(ensemble).energy
-    ensemble.shift_elements({8: 1.0})
+    ensemble.shift_reference_energies({8: 1.0})
     after = answer(ensemble).energy
     assert before is not None
     assert after is not None
     assert (after - before).tolist() == pytest.approx([float(z.count(8)) for z in numbers], abs=1e-10)
     with pytest.raises(RequestError, match="holds no energies per element"):
-        SumPotential([Morse()]).shift_elements({1: 1.0})
-    references = ElementReferences((6, 1), torch.tensor([1.0, 2.0], dtype=torch.float64))
+        SumPotential([Morse()]).shift_reference_energies({1: 1.0})
+    references = ReferenceEnergies((6, 1), torch.tensor([1.0, 2.0], dtype=torch.float64))
     assert references.elements == (1, 6)
     assert references.energies.tolist() == [2.0, 1.0]  # energies go with their elements
     with pytest.raises(UnknownElementError, match="Z = 8"):
-        references.shift_elements({1: 1.0, 8: 1.0})
+        references.shift_reference_energies({1: 1.0, 8: 1.0})
     assert references.energies.tolist() == [2.0, 1.0]
 
 
@@ -138,12 +138,12 @@ def test_atomic_energies_are_refused_where_a_part_has_none() -> None:
 @pytest.mark.parametrize("elements", [(), (1, 1), (0,), (119,), (-3, 1)], ids=str)
 def test_references_want_real_elements(elements: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        ElementReferences(elements)
+        ReferenceEnergies(elements)
 
 
 def test_references_that_members_share_are_shifted_once() -> None:
     """A mean moves by the shift, whatever its members have in common."""
-    shared = ElementReferences((1, 6, 8))
+    shared = ReferenceEnergies((1, 6, 8))
     one, two = (SumPotential([shared, Morse(depth=depth)]) for depth in (1.0, 2.0))
     for ensemble in (
         Ensemble([one, two]),
@@ -151,7 +151,7 @@ def test_references_that_members_share_are_shifted_once() -> None:
         Ensemble([hipnn(0), SumPotential([hipnn(1), shared])]),
     ):
         before = answer(ensemble).energy
-        ensemble.shift_elements({1: 0.5})
+        ensemble.shift_reference_energies({1: 0.5})
         after = answer(ensemble).energy
         assert before is not None
         assert after is not None
@@ -162,5 +162,5 @@ def test_references_that_members_share_are_shifted_once() -> None:
 def test_a_shift_that_cannot_reach_every_member_changes_nothing() -> None:
     first = hipnn(0)
     with pytest.raises(RequestError, match="holds no energies per element"):
-        Ensemble([first, Morse()]).shift_elements({1: 1.0})
+        Ensemble([first, Morse()]).shift_reference_energies({1: 1.0})
     assert not first.references.energies.any()

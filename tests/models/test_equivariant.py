@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, UnknownElementError
-from hesse.models import Equivariant, EquivariantConfig, load_model, save_model
+from hesse.models import HesseNet, HesseNetConfig, load_model, save_model
 from hesse.structures import Batch, Request, Structure, collate
 from oracles import atom, crystal, image_pairs, linear, molecule, molecules, rotation
 
@@ -24,9 +24,9 @@ SHAPES: tuple[dict[str, Any], ...] = ({"l_max": 1}, {"l_max": 2}, {"l_max": 2, "
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(f"{k}{v}" for k, v in s.items()))
 
 
-def network(seed: int = 3, **options: Any) -> Equivariant:
+def network(seed: int = 3, **options: Any) -> HesseNet:
     torch.manual_seed(seed)
-    model = Equivariant(EquivariantConfig(**{**SIZES, **options}), ELEMENTS).double()
+    model = HesseNet(HesseNetConfig(**{**SIZES, **options}), ELEMENTS).double()
     with torch.no_grad():
         for parameter in model.parameters():  # biases start small: let every term count
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -44,7 +44,7 @@ def soft(tensor: Array) -> Array:
     return tensor * (1.0 + squared) ** -0.25
 
 
-def slow_energies(model: Equivariant, structure: Structure) -> Array:
+def slow_energies(model: HesseNet, structure: Structure) -> Array:
     """Atomic energies from the equations with the weights of `model`: Cartesian vectors and 3 x 3 matrices in loops."""
     w = {name: value.numpy() for name, value in model.state_dict().items()}
     c, n = model.config, len(structure)
@@ -114,7 +114,7 @@ def test_energies_are_those_of_the_equations(shape: dict[str, Any]) -> None:
     labels = evaluate(model, collate(structures, CUTOFF), Request(atomic_energies=True))
     assert labels.atomic_energies is not None
     for i, structure in enumerate(structures):
-        got = labels.atomic_energies[labels.atoms_of(i)]
+        got = labels.atomic_energies[labels.atom_slice(i)]
         np.testing.assert_allclose(got, slow_energies(model, structure), rtol=0, atol=1e-10, err_msg=structure.id)
 
 
@@ -128,7 +128,7 @@ def test_invariance_under_motion_mirror_and_order(shape: dict[str, Any]) -> None
     variants = [structure]
     for k in range(3):
         turn = rotation(k) * (-1) ** k
-        variants.append(structure.moved(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, CUTOFF), Request(atomic_energies=True))
@@ -174,7 +174,7 @@ def test_central_differences_reach_forces_and_products_at_second_order(shape: di
     steps, errors = np.logspace(-2.5, -3.5, 3), []
     for h in steps:
         sides = [
-            evaluate(model, collate([structure.moved(structure.positions + s * h * v[0].numpy())], CUTOFF),
+            evaluate(model, collate([structure.with_positions(structure.positions + s * h * v[0].numpy())], CUTOFF),
                      Request(forces=True))
             for s in (1, -1)
         ]  # fmt: skip
@@ -230,7 +230,7 @@ def test_energies_add_up_and_batches_equal_their_structures_one_by_one(shape: di
     torch.testing.assert_close(labels.forces[9:18], labels.forces[:9], rtol=0, atol=1e-11)
     for i, structure in enumerate(structures):
         alone = evaluate(model, collate([structure], CUTOFF), request)
-        torch.testing.assert_close(labels.forces[labels.atoms_of(i)], alone.forces, rtol=0, atol=1e-11)
+        torch.testing.assert_close(labels.forces[labels.atom_slice(i)], alone.forces, rtol=0, atol=1e-11)
         torch.testing.assert_close(labels.hessian_of(i), alone.hessian_of(0), rtol=0, atol=1e-10)
 
 
@@ -257,7 +257,7 @@ def test_a_crystal_equals_its_supercell(shape: dict[str, Any]) -> None:
 def test_an_isolated_atom_is_a_constant() -> None:
     model = network()
     request = Request(forces=True, hessian=True)
-    labels = evaluate(model, collate([atom(6), atom(6).moved(np.array([[1.0, 2.0, 3.0]]))], CUTOFF), request)
+    labels = evaluate(model, collate([atom(6), atom(6).with_positions(np.array([[1.0, 2.0, 3.0]]))], CUTOFF), request)
     assert labels.energy is not None
     assert labels.forces is not None
     assert labels.hessian is not None
@@ -369,7 +369,7 @@ def test_files_give_the_same_network_back(shape: dict[str, Any], tmp_path: Any) 
     model = network(**shape)
     save_model(tmp_path / "model.hesse", model, {})
     again = load_model(tmp_path / "model.hesse")
-    assert isinstance(again, Equivariant)
+    assert isinstance(again, HesseNet)
     assert again.config == model.config
     batch = collate([molecule(6, seed=0)], CUTOFF)
     first, second = (evaluate(m, batch, Request(forces=True)) for m in (model, again))
@@ -385,7 +385,7 @@ def test_an_element_the_network_does_not_know_is_named() -> None:
 
 def test_elements_must_be_given_once() -> None:
     with pytest.raises(ConfigError, match="one or more different elements"):
-        Equivariant(EquivariantConfig(), (1, 1))
+        HesseNet(HesseNetConfig(), (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -403,4 +403,4 @@ def test_elements_must_be_given_once() -> None:
 )
 def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        EquivariantConfig(**wrong)
+        HesseNetConfig(**wrong)

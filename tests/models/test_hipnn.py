@@ -109,7 +109,7 @@ def test_energies_are_those_of_the_equations(l_max: int, options: dict[str, Any]
     assert labels.atomic_energies is not None
     for i, structure in enumerate(structures):
         energies, _ = slow_energies(model, structure)
-        got = labels.atomic_energies[labels.atoms_of(i)]
+        got = labels.atomic_energies[labels.atom_slice(i)]
         np.testing.assert_allclose(got, energies, rtol=0, atol=1e-10, err_msg=structure.id)
         assert labels.energy is not None
         assert float(labels.energy[i]) == pytest.approx(energies.sum(), abs=1e-10)
@@ -119,8 +119,8 @@ def test_the_hierarchy_penalty_is_that_of_the_equations() -> None:
     """`Σ_i Σ_{n≥1} ε_n²/(ε_n² + ε_{n−1}²)`, here per atom, so that it does not depend on size."""
     model, structures = hipnn(1, blocks=3), [*molecules([5, 3]), crystal(0)]
     labels = evaluate(model, collate(structures, model.cutoff), Request())
-    assert labels.penalty is not None
-    for value, structure in zip(labels.penalty, structures, strict=True):
+    assert labels.regularizer is not None
+    for value, structure in zip(labels.regularizer, structures, strict=True):
         _, terms = slow_energies(model, structure)
         ratios = terms[1:] ** 2 / (terms[1:] ** 2 + terms[:-1] ** 2)
         assert float(value) == pytest.approx(ratios.sum() / len(structure), abs=1e-8)
@@ -151,7 +151,7 @@ def test_invariance_under_motion_mirror_and_order(l_max: int) -> None:
     variants = [structure]
     for k in range(3):
         turn = rotation(k) * (-1) ** k
-        variants.append(structure.moved(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, model.cutoff), Request(atomic_energies=True))
@@ -304,11 +304,11 @@ def test_molecules_in_blocks_are_what_they_are_by_their_neighbours(l_max: int) -
     config = HipnnConfig(l_max=l_max, features=20, sensitivities=5, onsite_layers=1, cutoff=3.0, longest=2.8)
     model = Hipnn(config, (1, 6, 8)).double()
     batch = collate(molecules([4, 7, 2, 5], elements=(1, 6, 8)), 3.0)
-    in_blocks = model.prepare(batch)
-    assert in_blocks.tables
+    in_blocks = model.precompute(batch)
+    assert in_blocks.precomputed
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     found = []
-    for given in (in_blocks, replace(batch, tables=())):
+    for given in (in_blocks, replace(batch, precomputed=())):
         answer = evaluate(model, given, Request(forces=True, probes=probes), create_graph=True)
         loss = answer.energy.square().sum() + answer.forces.square().sum() + answer.hvp.square().sum()
         slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
@@ -321,7 +321,7 @@ def test_molecules_in_blocks_are_what_they_are_by_their_neighbours(l_max: int) -
 def test_blocks_are_taken_where_they_are_shorter() -> None:
     def in_blocks(structures: list[Structure], **options: Any) -> bool:
         model = Hipnn(HipnnConfig(**{"l_max": 1, "features": 20, **options}), (1, 6, 8)).double()
-        return bool(model.prepare(collate(structures, 6.5)).tables)
+        return bool(model.precompute(collate(structures, 6.5)).precomputed)
 
     small = molecules([5, 6, 4], elements=(1, 6, 8))
     assert in_blocks(small)

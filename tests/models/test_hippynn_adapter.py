@@ -20,8 +20,8 @@ from hesse.errors import FileFormatError, HesseError, RequestError, UnitError, U
 from hesse.losses import weighted_loss
 from hesse.models import SumPotential, load_weights
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
-from hesse.models.adapters.hippynn.kernels import environments
-from hesse.structures import Labels, Request, Structure, collate
+from hesse.models.adapters.hippynn.kernels import sum_messages
+from hesse.structures import Properties, Request, Structure, collate
 from hesse.structures.conversion import to_ase
 from hesse.training import TrainConfig, train
 from hippynn_graphs import from_hippynn, hippynn, hippynn_graph, require_equal
@@ -100,12 +100,12 @@ def test_its_own_kernels_give_the_same_one_direction_at_a_time() -> None:
     plain = evaluate(HippynnPotential(made.graph, energy_unit="ev"), batch, request)
     hippynn.set_custom_kernels("_pytorch_raw_wrapped")  # functions of hippynn's own, but not compiled
     own = HippynnPotential(made.graph, energy_unit="ev", kernels="own")
-    assert not own.batched_gradients
+    assert not own.supports_vmap
     for graph in (False, True):
         labels = evaluate(own, batch, request, create_graph=graph)
         for name in ("energy", "forces", "hvp", "hessian"):
             torch.testing.assert_close(getattr(labels, name), getattr(plain, name), rtol=0, atol=1e-11)
-    own.batched_gradients = True
+    own.supports_vmap = True
     with pytest.raises(RuntimeError, match="vmap"):  # why the mark is there
         evaluate(own, batch, request)
 
@@ -117,7 +117,7 @@ def test_sums_over_neighbours_are_hippynns(counts: list[int]) -> None:
     sensitivities = torch.randn(len(first), 4, dtype=torch.float64)
     features = torch.randn(len(counts), 3, dtype=torch.float64)
     expected = hippynn.custom_kernels.env_pytorch.envsum(sensitivities, features, first, second)
-    torch.testing.assert_close(environments(sensitivities, features, first, second), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(sum_messages(sensitivities, features, first, second), expected, rtol=0, atol=1e-14)
 
 
 def test_atoms_without_neighbours() -> None:
@@ -137,7 +137,7 @@ def test_an_energy_that_is_not_split_into_atoms() -> None:
     made = hippynn_graph(1)
     twice = made.energy.mol_energy + made.energy.mol_energy
     potential = HippynnPotential(twice, energy_unit="ev")
-    assert not potential.splits_energy
+    assert not potential.has_atomic_energies
     single = HippynnPotential(made.energy, energy_unit="ev")
     batch = collate(MOLECULES, 3.6)
     request = Request(forces=True, hessian=True)
@@ -188,7 +188,7 @@ def test_hip_hop_networks(group_norm: bool) -> None:
     energy = hippynn.targets.HEnergyNode("energy", network, db_name="T")
     graph = hippynn.GraphModule(made.inputs, [energy.mol_energy, energy.atom_energies, energy.hierarchicality]).double()
     potential = HippynnPotential(graph, energy_unit="ev")
-    assert potential.batched_gradients is not group_norm
+    assert potential.supports_vmap is not group_norm
     batch = collate(MOLECULES, potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     expected = from_hippynn(graph, MOLECULES, probes)
@@ -200,7 +200,7 @@ def test_hip_hop_networks(group_norm: bool) -> None:
 # --- training and files ----------------------------------------------------------------------------------------------
 
 
-def labels_of(potential: HippynnPotential, structures: list[Structure]) -> Labels:
+def labels_of(potential: HippynnPotential, structures: list[Structure]) -> Properties:
     batch = collate(structures, potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     return evaluate(potential, batch, Request(forces=True, probes=probes))
@@ -338,7 +338,7 @@ def test_what_hippynns_training_leaves_is_read(experiment: Path, name: str) -> N
     request = Request(forces=True)
     torch.testing.assert_close(evaluate(potential, batch, request).forces, evaluate(expected, batch, request).forces)
     # And what is trained on goes back to where hippynn looks for it.
-    potential.shift_elements({1: 0.5})
+    potential.shift_reference_energies({1: 0.5})
     torch.save(potential.original.state_dict(), experiment / "again.pt")
     again = HippynnPotential.from_file(experiment / "again.pt", trust_pickle=True, energy_unit="ev")
     torch.testing.assert_close(evaluate(again, batch, request).energy, evaluate(potential, batch, request).energy)
@@ -348,17 +348,17 @@ def test_shifting_elements() -> None:
     potential = HippynnPotential(hippynn_graph(0).graph, energy_unit="kcal/mol")
     batch = collate(MOLECULES, potential.cutoff)
     before = evaluate(potential, batch, Request()).energy
-    potential.shift_elements({8: 10.0, 1: -0.5})
+    potential.shift_reference_energies({8: 10.0, 1: -0.5})
     after = evaluate(potential, batch, Request()).energy
     assert before is not None
     assert after is not None
     counts = [10.0 * (s.numbers == 8).sum() - 0.5 * (s.numbers == 1).sum() for s in MOLECULES]
     np.testing.assert_allclose(after - before, counts, atol=1e-10)
     with pytest.raises(UnknownElementError, match="Z = 7"):
-        potential.shift_elements({7: 1.0})
+        potential.shift_reference_energies({7: 1.0})
     without = HippynnPotential(hippynn_graph(0, first_is_interacting=True).graph, energy_unit="ev")
     with pytest.raises(RequestError, match="holds no energies per element"):
-        without.shift_elements({1: 1.0})
+        without.shift_reference_energies({1: 1.0})
 
 
 def test_copies_do_not_share_weights_and_pickle() -> None:
@@ -455,8 +455,8 @@ def test_graphs_that_cannot_be_potentials() -> None:
     graph = hippynn.GraphModule(made.inputs, [made.energy.mol_energy, second.mol_energy])
     with pytest.raises(RequestError, match=r'"another".*energy=\.\.\.'):
         HippynnPotential(graph, energy_unit="ev")
-    assert HippynnPotential(graph, energy_unit="ev", energy="another").splits_energy
-    assert HippynnPotential(graph, energy_unit="ev", energy="T").splits_energy
+    assert HippynnPotential(graph, energy_unit="ev", energy="another").has_atomic_energies
+    assert HippynnPotential(graph, energy_unit="ev", energy="T").has_atomic_energies
     charges = hippynn.targets.HChargeNode("charges", made.energy.parents[0])
     every_pair = hippynn.pairs.OpenPairIndexer("all", (made.inputs[1], made.inputs[0]), dist_hard_max=None)
     coulomb = hippynn.physics.CoulombEnergyNode("coulomb", (charges, every_pair), energy_conversion=14.4)

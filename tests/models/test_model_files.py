@@ -22,26 +22,26 @@ from hesse.curvature import evaluate
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, WriteError
 from hesse.models import (
     AniConfig,
-    ElementReferences,
+    ReferenceEnergies,
     Ensemble,
-    EquivariantConfig,
+    HesseNetConfig,
     Hipnn,
     HipnnConfig,
     SumPotential,
     Zbl,
     ZblConfig,
-    build_described,
+    from_description,
     build_model,
-    describe,
+    to_description,
     load_model,
     load_weights,
     read_model_header,
     save_model,
     save_weights,
 )
-from hesse.models.build import COMPOSED, FIXED, NETWORKS
+from hesse.models.build import COMPOSITES, PARAMETER_FREE, NETWORKS
 from hesse.models.files import FORMAT_VERSION, tensor_digest
-from hesse.models.upgrades import STEPS as UPGRADES
+from hesse.models.upgrades import MIGRATIONS as UPGRADES
 from hesse.potential import Potential
 from hesse.structures import Request, Structure, collate
 from oracles import Morse, molecules
@@ -57,10 +57,10 @@ def hipnn(dtype: torch.dtype = torch.float64) -> Hipnn:
 SMALL: dict[str, Callable[[], Potential]] = {
     "hipnn": lambda: hipnn(),
     "ani": lambda: build_model(AniConfig(hidden=(4, 3)), (1, 6, 8)).double(),
-    "equivariant": lambda: build_model(EquivariantConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
+    "equivariant": lambda: build_model(HesseNetConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
     "zbl": lambda: Zbl(ZblConfig(reach=1.5), (1, 6)),
-    "references": lambda: ElementReferences((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
-    "sum": lambda: SumPotential([Zbl(), ElementReferences((1, 6, 8)), hipnn(torch.float32)]),
+    "references": lambda: ReferenceEnergies((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
+    "sum": lambda: SumPotential([Zbl(), ReferenceEnergies((1, 6, 8)), hipnn(torch.float32)]),
     "ensemble": lambda: Ensemble([SumPotential([Zbl(), hipnn()]), hipnn(), hipnn()]),
 }
 """One of every kind that has files."""
@@ -68,7 +68,7 @@ every_kind = pytest.mark.parametrize("kind", SMALL)
 
 
 def test_every_kind_of_model_is_among_them() -> None:
-    assert {*NETWORKS, *COMPOSED, *FIXED} == set(SMALL)
+    assert {*NETWORKS, *COMPOSITES, *PARAMETER_FREE} == set(SMALL)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_every_kind_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
     model = SMALL[kind]()
     save_model(tmp_path / "a.hesse", model)
     back = load_model(tmp_path / "a.hesse")
-    assert describe(back) == describe(model)
+    assert to_description(back) == to_description(model)
     assert back.elements == model.elements
     assert back.cutoff == model.cutoff
     before, after = model.state_dict(), back.state_dict()
@@ -125,7 +125,7 @@ def test_every_kind_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
     for name in ("energy", "forces", "hessian"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
     # A description alone builds one of the same make, and what is in memory can be written again unchanged.
-    assert {n: v.shape for n, v in build_described(describe(model)).state_dict().items()} == {
+    assert {n: v.shape for n, v in from_description(to_description(model)).state_dict().items()} == {
         n: v.shape for n, v in before.items()
     }
     save_model(tmp_path / "b.hesse", back)

@@ -19,7 +19,7 @@ from hesse.curvature import evaluate
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models.adapters.torchani import TorchAniPotential
-from hesse.models.adapters.torchani.package import torchani_module
+from hesse.models.adapters.torchani.package import import_torchani
 from hesse.structures import Request, Structure, collate
 from hesse.units import energy_unit
 from oracles import atom, crystal, linear, molecules
@@ -82,7 +82,7 @@ def test_open_and_periodic_structures_share_a_batch() -> None:
         assert together.energy is not None
         assert together.forces is not None
         close(together.energy[i : i + 1], alone.energy)  # type: ignore[arg-type]
-        close(together.forces[together.atoms_of(i)], alone.forces)  # type: ignore[arg-type]
+        close(together.forces[together.atom_slice(i)], alone.forces)  # type: ignore[arg-type]
         close(together.hessian_of(i), alone.hessian_of(0))
 
 
@@ -138,13 +138,13 @@ def test_shifts_of_elements_reach_the_model_itself() -> None:
     potential = TorchAniPotential(model)
     batch = collate([OPEN[0]], potential.cutoff)
     before = evaluate(potential, batch, Request()).energy
-    potential.shift_elements({6: 2.0})
+    potential.shift_reference_energies({6: 2.0})
     after = evaluate(potential, batch, Request()).energy
     carbons = int((OPEN[0].numbers == 6).sum())
     assert float(after - before) == pytest.approx(2.0 * carbons)  # type: ignore[operator]
     compare(model, OPEN[:1])
     with pytest.raises(UnknownElementError):
-        potential.shift_elements({7: 1.0})
+        potential.shift_reference_energies({7: 1.0})
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_the_users_own_model_is_trained_and_copies_are_independent() -> None:
 def test_torchani_loads_what_was_saved_and_so_does_hesse(kind: str, tmp_path: Path) -> None:
     model = build(**KINDS[kind])
     potential = TorchAniPotential(model)
-    potential.shift_elements({1: 0.7})
+    potential.shift_reference_energies({1: 0.7})
     path = tmp_path / "model.pt"
     potential.save(path)
     again = build(seed=9, **KINDS[kind])
@@ -221,7 +221,7 @@ def test_torchani_loads_what_was_saved_and_so_does_hesse(kind: str, tmp_path: Pa
 
 def test_state_dicts_of_published_models_are_read_by_name(tmp_path: Path) -> None:
     """Today's names of tensors, and older ones that TorchANI still reads."""
-    arch = torchani_module("torchani.arch")
+    arch = import_torchani("torchani.arch")
     assembler = arch.Assembler()
     assembler.set_symbols(("H", "C", "N", "O"))
     assembler.set_global_cutoff_fn("cosine")
@@ -333,7 +333,7 @@ def test_foreign_elements_are_named() -> None:
 
 def test_single_precision_files_keep_the_digits_of_total_energies(tmp_path: Path) -> None:
     potential = TorchAniPotential(build()).float()
-    potential.shift_elements({8: -2041.9816003861418})
+    potential.shift_reference_energies({8: -2041.9816003861418})
     potential.save(tmp_path / "x.pt")
     loaded = TorchAniPotential.from_file(tmp_path / "x.pt")
     assert next(loaded.parameters()).dtype == torch.float32

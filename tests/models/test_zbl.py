@@ -29,7 +29,7 @@ def pair(z1: int, z2: int, r: float, reach: float = 1.0) -> float:
 
 
 def squeezed(factor: float) -> list[Structure]:
-    return [s.moved(s.positions * factor, id=s.id) for s in molecules([2, 4, 6], seed=5)]
+    return [s.with_positions(s.positions * factor, id=s.id) for s in molecules([2, 4, 6], seed=5)]
 
 
 @pytest.mark.parametrize(("factor", "reach"), [(0.5, 1.0), (0.8, 1.7), (1.0, 3.0)])
@@ -55,7 +55,7 @@ def test_it_is_silent_at_bond_lengths_and_smooth_where_it_begins() -> None:
     def derivatives(r: float) -> np.ndarray:
         x = torch.tensor(r, dtype=torch.float64, requires_grad=True)
         batch = collate([Structure([6, 6], [[0, 0, 0], [0, 0, 1.0]], id="pair")], 5.0)
-        moved = batch.replace(
+        moved = batch.with_positions(
             positions=torch.stack([torch.zeros(3, dtype=torch.float64), x * torch.eye(3)[2].double()])
         )
         value = model(moved).sum()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hesse.models.adapters.torchani.package import torchani_module
+from hesse.models.adapters.torchani.package import import_torchani
 from hesse.units import energy_unit
 
 SEVEN = ("H", "C", "N", "O", "S", "F", "Cl")  # TorchANI's order in ANI-2x: not that of atomic numbers
@@ -27,7 +27,7 @@ def torchani_model(seed: int = 0, *, self_energies: bool = True, **options: Any)
     settings = {**DEFAULTS, "container_ctor": "like_1x", **options}
     if self_energies:
         settings["self_energies"] = {s: -0.5 - k for k, s in enumerate(settings["symbols"])}
-    model = torchani_module("torchani.arch").simple_ani(**settings).double()
+    model = import_torchani("torchani.arch").simple_ani(**settings).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.mul_(3.0 if name.endswith("weight") else 1.0)

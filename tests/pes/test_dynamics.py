@@ -12,8 +12,8 @@ import oracles
 from hesse.engines import Engine
 from hesse.errors import ConfigError, EngineError, GeometryError, UnknownOptionError
 from hesse.harmonic import normal_modes
-from hesse.pes import Dynamics, run_dynamics
-from hesse.structures import Labels, Request, Structure
+from hesse.pes import MDSettings, run_md
+from hesse.structures import Properties, Request, Structure
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
 
@@ -41,7 +41,7 @@ class Springs(Engine):
         np.add.at(forces, self.first, -pulls)
         np.add.at(forces, self.second, pulls)
         energy = float(0.5 * self.constant * np.sum((r - self.rest) ** 2))
-        return Labels.of(len(structure), energy=energy, forces=forces)
+        return Properties.single(len(structure), energy=energy, forces=forces)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def five():
 
 
 def run(structure, engine=None, **options):
-    return run_dynamics(structure, engine or Springs(structure), Dynamics(**options))
+    return run_md(structure, engine or Springs(structure), MDSettings(**options))
 
 
 def test_the_error_of_the_total_energy_is_second_order(five):
@@ -59,7 +59,7 @@ def test_the_error_of_the_total_energy_is_second_order(five):
     for time_step in steps:
         found = run(five, temperature=300.0, ensemble="nve", time_step=time_step, steps=int(60 / time_step))
         assert found.completed
-        errors.append(np.abs(found.total - found.total[0]).max())
+        errors.append(np.abs(found.total_energies - found.total_energies[0]).max())
     slope, _ = np.polyfit(np.log(steps), np.log(errors), 1)
     assert 1.9 < slope < 2.1
     assert errors[-1] < 1e-3 * BOLTZMANN * 300.0 * 15
@@ -72,7 +72,7 @@ def test_a_diatomic_swings_with_its_frequency():
     reduced = 12.011 * 15.999 / (12.011 + 15.999)
     period = 2 * np.pi * np.sqrt(reduced * 1.660539040e-27 / (100.0 * 1.6021766208e-19 * 1e20)) * 1e15
     # The energy peaks twice a period; count by the phase of its Fourier component.
-    crossings = np.flatnonzero(np.diff(np.sign(found.potential - found.potential.mean())) > 0)
+    crossings = np.flatnonzero(np.diff(np.sign(found.potential_energies - found.potential_energies.mean())) > 0)
     assert np.diff(found.times[crossings]).mean() == pytest.approx(period / 2, rel=0.01)
     assert found.degrees_of_freedom == 1
 
@@ -87,7 +87,7 @@ def test_langevin_has_the_temperature_and_every_mode_its_share():
     found = run(four, temperature=temperature, friction=0.1, time_step=1.0, steps=10_000, stride=10_000, seed=2)
     assert found.completed
     assert found.degrees_of_freedom == 9
-    for energies, freedom in ((found.kinetic, 9), (found.potential, 6)):
+    for energies, freedom in ((found.kinetic_energies, 9), (found.potential_energies, 6)):
         late = energies[100:]
         centred = late - late.mean()
         correlation = [float(np.mean(centred[k:] * centred[: len(centred) - k])) for k in range(60)]
@@ -106,7 +106,7 @@ def test_velocities_start_as_maxwell_and_boltzmann_have_them(five):
         starts = [
             run(five, engine, temperature=300.0, ensemble="nve", rotation=rotation, steps=1, seed=s) for s in range(400)
         ]
-        kinetic = np.array([s.kinetic[0] for s in starts])
+        kinetic = np.array([s.kinetic_energies[0] for s in starts])
         assert starts[0].degrees_of_freedom == freedom
         assert kinetic.mean() == pytest.approx(
             0.5 * freedom * BOLTZMANN * 300.0, rel=4.5 * np.sqrt(2 / (400 * freedom))
@@ -138,13 +138,13 @@ def test_nothing_drifts_and_nothing_turns_where_asked(five):
             assert turns == (options.get("rotation", True))
     first = run(five, temperature=500.0, steps=1, stride=1).snapshots[0]
     kinetic = 0.5 * np.sum(masses[:, None] * (first.velocities / FEMTOSECOND) ** 2)
-    assert kinetic == pytest.approx(run(five, temperature=500.0, steps=1).kinetic[0])
+    assert kinetic == pytest.approx(run(five, temperature=500.0, steps=1).kinetic_energies[0])
 
 
 def test_a_run_is_a_function_of_its_seed(five):
     one, two, other = (run(five, temperature=300.0, steps=50, seed=seed) for seed in (1, 1, 2))
-    assert np.array_equal(one.total, two.total)
-    assert not np.array_equal(one.total, other.total)
+    assert np.array_equal(one.total_energies, two.total_energies)
+    assert not np.array_equal(one.total_energies, other.total_energies)
 
 
 def test_snapshots_stand_where_they_were_asked(five):
@@ -156,7 +156,7 @@ def test_snapshots_stand_where_they_were_asked(five):
     again = Springs(five).compute(found.snapshots[1].structure, Request(energy=True, forces=True))
     assert float(again.energy[0]) == pytest.approx(found.snapshots[1].energy, abs=1e-10)
     assert again.forces.numpy() == pytest.approx(found.snapshots[1].forces, abs=1e-9)
-    assert float(again.energy[0]) == pytest.approx(found.potential[70], abs=1e-10)
+    assert float(again.energy[0]) == pytest.approx(found.potential_energies[70], abs=1e-10)
 
 
 def test_a_ramp_heats(five):
@@ -169,7 +169,7 @@ def test_a_ramp_heats(five):
 def test_crystals_move_too():
     crystal = oracles.crystal(2, size=5.0, elements=(6,))
     engine = closed_form_engines.ClosedForm(oracles.LennardJones(cutoff=4.0))
-    found = run_dynamics(crystal, engine, Dynamics(temperature=20.0, ensemble="nve", steps=3, stride=3))
+    found = run_md(crystal, engine, MDSettings(temperature=20.0, ensemble="nve", steps=3, stride=3))
     assert found.completed
     assert found.degrees_of_freedom == 6
     assert found.snapshots[-1].structure.pbc == crystal.pbc
@@ -206,9 +206,9 @@ def test_bad_requests(five):
         ({"temperature": 300.0, "rotation": False}, "turns molecules"),
     ):
         with pytest.raises(ConfigError, match=words):
-            Dynamics(**options)
+            MDSettings(**options)
     with pytest.raises(UnknownOptionError, match="langevin"):
-        Dynamics(temperature=1.0, ensemble="langevine")
+        MDSettings(temperature=1.0, ensemble="langevine")
     with pytest.raises(GeometryError, match="collide"):
         run(Structure([6, 6], [[0, 0, 0], [0.5, 0, 0]]), temperature=1.0)
     with pytest.raises(GeometryError, match="lone atom"):

@@ -53,7 +53,7 @@ def test_points_lie_on_the_path_and_errors_fall_with_the_step(top):
     for step in steps:
         found = irc(structure, closed_form_engines.own_engine(), hessian=hessian, step=step, directions="forward")
         k = round(1.0 / step) - 1
-        assert found.forward[k].arc == pytest.approx(1.0)
+        assert found.forward[k].path_length == pytest.approx(1.0)
         errors.append(np.linalg.norm(found.forward[k].structure.positions.reshape(-1) * root - reference[0]))
     assert errors[-1] < 2e-3
     slope, _ = np.polyfit(np.log(steps), np.log(errors), 1)
@@ -70,7 +70,7 @@ def test_both_halves_end_in_tetrahedra_that_mirror_each_other(top):
     top_at = len(found.backward)
     assert (np.diff(energies[: top_at + 1]) > 0).all()
     assert (np.diff(energies[top_at:]) < 0).all()
-    arcs = np.array([p.arc for p in found.points])
+    arcs = np.array([p.path_length for p in found.points])
     np.testing.assert_allclose(np.diff(arcs), 0.05)
     # The plane of the rhombus is a mirror: both sides have the same energies.
     both = min(len(found.forward), len(found.backward))

@@ -20,9 +20,9 @@ def test_three_morse_atoms_end_in_a_triangle(optimiser):
     assert found.converged
     assert found.fmax < 1e-4
     assert found.energy == pytest.approx(0.0, abs=1e-6)
-    assert len(found.record) == found.steps + 1
-    assert found.record.energies[[0, -1]] == pytest.approx([oracles.Morse().exact(start).energy, found.energy])
-    assert found.record.fmax[-1] == found.fmax
+    assert len(found.history) == found.steps + 1
+    assert found.history.energies[[0, -1]] == pytest.approx([oracles.Morse().exact(start).energy, found.energy])
+    assert found.history.fmax[-1] == found.fmax
     x = found.structure.positions
     assert [np.linalg.norm(x[i] - x[j]) for i, j in ((0, 1), (0, 2), (1, 2))] == pytest.approx([1.1] * 3, abs=1e-4)
     assert (found.structure.id, found.structure.tag, found.structure.group) == ("three", "start", "g")

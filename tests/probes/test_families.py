@@ -11,22 +11,22 @@ import torch
 from hesse.errors import ConfigError, UnknownOptionError
 from hesse.probes import (
     PROBE_KINDS,
-    AbstractProbe,
+    Probe,
     Gaussian,
-    Internal,
+    RigidBodyFree,
     OneHot,
-    ProbeStream,
+    ProbeSeed,
     Rademacher,
     Sphere,
-    internal_dimensions,
+    internal_dof,
     make_probe,
-    rigid_motions,
-    without_rigid_motions,
+    rigid_body_modes,
+    project_out_rigid_body,
 )
 from hesse.structures import Structure, collate
 from oracles import atom, crystal, linear, molecule, molecules
 
-STREAM = ProbeStream(seed=11, epoch=3)
+STREAM = ProbeSeed(seed=11, epoch=3)
 every_kind = pytest.mark.parametrize("kind", PROBE_KINDS)
 
 
@@ -41,9 +41,9 @@ def projector(structure: Structure) -> np.ndarray:
     return np.eye(3 * n) - basis @ basis.T
 
 
-def sampled(probe: AbstractProbe, structure: Structure, stream: ProbeStream = STREAM) -> np.ndarray:
+def sampled(probe: Probe, structure: Structure, stream: ProbeSeed = STREAM) -> np.ndarray:
     batch = collate([structure], 3.0)
-    return probe.draw(batch, stream).reshape(probe.per_structure, -1).numpy()
+    return probe.draw(batch, stream).reshape(probe.n_probes, -1).numpy()
 
 
 def slab() -> Structure:
@@ -138,10 +138,10 @@ def test_seed_epoch_id_and_index_each_make_a_new_probe(kind: str) -> None:
     # 12 atoms: two independent one-hot probes coincide once in 36 draws; among 40 pairs, all differing is not expected.
     structure = molecule(12, seed=3)
     base = sampled(make_probe(kind, 40), structure)
-    renamed = structure.moved(structure.positions, id="another name")
+    renamed = structure.with_positions(structure.positions, id="another name")
     for other in (
-        sampled(make_probe(kind, 40), structure, ProbeStream(STREAM.seed + 1, STREAM.epoch)),
-        sampled(make_probe(kind, 40), structure, ProbeStream(STREAM.seed, STREAM.epoch + 1)),
+        sampled(make_probe(kind, 40), structure, ProbeSeed(STREAM.seed + 1, STREAM.epoch)),
+        sampled(make_probe(kind, 40), structure, ProbeSeed(STREAM.seed, STREAM.epoch + 1)),
         sampled(make_probe(kind, 40), renamed),
         np.roll(base, 1, axis=0),
     ):
@@ -187,9 +187,9 @@ PINNED_GAUSS = [
 def test_probes_stay_as_they_were_in_this_version() -> None:
     """Stored runs can be continued only while these numbers do not change."""
     batch = collate([Structure([1, 1], [[0.0, 0, 0], [0.8, 0, 0]], id="pinned")], 3.0)
-    signs = Rademacher(2).draw(batch, ProbeStream(5, 1)).reshape(2, 6)
+    signs = Rademacher(2).draw(batch, ProbeSeed(5, 1)).reshape(2, 6)
     assert signs.tolist() == PINNED_SIGNS
-    gauss = Gaussian().draw(batch, ProbeStream(5, 1)).reshape(6)
+    gauss = Gaussian().draw(batch, ProbeSeed(5, 1)).reshape(6)
     torch.testing.assert_close(gauss, torch.tensor(PINNED_GAUSS, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
@@ -211,13 +211,13 @@ def test_probes_stay_as_they_were_in_this_version() -> None:
 )
 def test_internal_probes_have_no_rigid_motion_left(structure: Structure, dimensions: int) -> None:
     batch = collate([structure], 3.0)
-    assert internal_dimensions(batch).tolist() == [dimensions]
-    v = Internal(Gaussian(dimensions + 3)).draw(batch, STREAM)
+    assert internal_dof(batch).tolist() == [dimensions]
+    v = RigidBodyFree(Gaussian(dimensions + 3)).draw(batch, STREAM)
     flat = v.reshape(len(v), -1).numpy()
     np.testing.assert_allclose(flat, flat @ projector(structure), atol=1e-10)
     sizes = np.linalg.svd(flat, compute_uv=False)
     assert (sizes > 1e-6).sum() == dimensions  # all of the internal space is reached
-    again = without_rigid_motions(batch, v)
+    again = project_out_rigid_body(batch, v)
     torch.testing.assert_close(again, v, rtol=0, atol=1e-12)
 
 
@@ -225,7 +225,7 @@ def test_projection_in_a_batch_is_that_of_each_structure_alone() -> None:
     structures = [*molecules([5, 8]), linear(3), atom(1), crystal(0), molecule(4, seed=77)]
     batch = collate(structures, 3.0)
     v = torch.from_numpy(np.random.default_rng(0).normal(size=(2, len(batch.numbers), 3)))
-    projected = without_rigid_motions(batch, v).split(batch.n_atoms.tolist(), dim=1)
+    projected = project_out_rigid_body(batch, v).split(batch.n_atoms.tolist(), dim=1)
     for structure, before, after in zip(structures, v.split(batch.n_atoms.tolist(), dim=1), projected, strict=True):
         flat = before.reshape(2, -1).numpy() @ projector(structure)
         np.testing.assert_allclose(after.reshape(2, -1), flat, atol=1e-10, err_msg=structure.id)
@@ -237,17 +237,17 @@ def test_nearly_linear_molecules_far_from_the_origin(offset: float, bend: float)
     straight = linear(4)
     positions = straight.positions.copy()
     positions[1] += bend * np.array([0.5, -0.2, 0.2])
-    structure = straight.moved(positions + offset)
+    structure = straight.with_positions(positions + offset)
     batch = collate([structure], 3.0)
-    assert internal_dimensions(batch).tolist() == [7 if bend == 0.0 else 6]
-    v = Internal(Rademacher(3)).draw(batch, STREAM).reshape(3, -1).numpy()
-    centred = straight.moved(positions - positions.mean(axis=0))
+    assert internal_dof(batch).tolist() == [7 if bend == 0.0 else 6]
+    v = RigidBodyFree(Rademacher(3)).draw(batch, STREAM).reshape(3, -1).numpy()
+    centred = straight.with_positions(positions - positions.mean(axis=0))
     np.testing.assert_allclose(v, v @ projector(centred), atol=1e-7)
 
 
 def test_rotations_are_cross_products_with_the_axes() -> None:
     structure = molecule(4, seed=6)
-    motions = rigid_motions(collate([structure], 3.0)).numpy()
+    motions = rigid_body_modes(collate([structure], 3.0)).numpy()
     centred = structure.positions - structure.positions.mean(axis=0)
     for axis in range(3):
         np.testing.assert_array_equal(motions[:, :, axis], np.tile(np.eye(3)[axis], (4, 1)))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hesse.probes.random_bits import coordinate_bits, normal, stream_states, uniform
+from hesse.probes.random_bits import random_bits, to_normal, probe_states, to_uniform
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -46,13 +46,13 @@ def test_the_reference_gives_the_published_numbers() -> None:
 
 @given(state=st.integers(-(1 << 63), (1 << 63) - 1))
 def test_coordinates_walk_through_splitmix64(state: int) -> None:
-    bits = coordinate_bits(torch.tensor([[state]]), torch.arange(20)[None])
+    bits = random_bits(torch.tensor([[state]]), torch.arange(20)[None])
     assert unsigned(bits) == splitmix64(state & WORD, 20)
 
 
 @given(keys=st.lists(words, min_size=1, max_size=4), seed=words, epoch=words)
 def test_states_are_the_documented_function_of_seed_epoch_id_and_probe(keys: list[int], seed: int, epoch: int) -> None:
-    states = stream_states(torch.tensor(keys), seed=seed, epoch=epoch, n_probes=3)
+    states = probe_states(torch.tensor(keys), seed=seed, epoch=epoch, n_probes=3)
     for column, key in enumerate(keys):
         state = key
         for word in (seed, epoch):
@@ -63,25 +63,25 @@ def test_states_are_the_documented_function_of_seed_epoch_id_and_probe(keys: lis
 
 def test_uniform_is_the_upper_53_bits() -> None:
     bits = torch.tensor([0, -1, 1 << 62, -(1 << 63), (1 << 11) - 1, 1 << 11])
-    assert uniform(bits).tolist() == [0.0, 1 - 2.0**-53, 0.25, 0.5, 0.0, 2.0**-53]
+    assert to_uniform(bits).tolist() == [0.0, 1 - 2.0**-53, 0.25, 0.5, 0.0, 2.0**-53]
 
 
 def test_normal_is_finite_at_the_extremes_and_standard_in_distribution() -> None:
     extreme = torch.tensor([0, -1, 1 << 62, -(1 << 63)])
     first, second = torch.meshgrid(extreme, extreme, indexing="ij")
-    values = normal(first, second)
+    values = to_normal(first, second)
     assert torch.isfinite(values).all()
     assert float(values.abs().max()) == pytest.approx(math.sqrt(2 * 53 * math.log(2)))
-    states = stream_states(torch.tensor([12345]), seed=0, epoch=0, n_probes=1)
+    states = probe_states(torch.tensor([12345]), seed=0, epoch=0, n_probes=1)
     counters = torch.arange(40_000)[None]
-    sample = normal(coordinate_bits(states, 2 * counters), coordinate_bits(states, 2 * counters + 1)).numpy().ravel()
+    sample = to_normal(random_bits(states, 2 * counters), random_bits(states, 2 * counters + 1)).numpy().ravel()
     assert stats.kstest(sample, "norm").pvalue > 1e-3
     assert abs(np.corrcoef(sample[:-1], sample[1:])[0, 1]) < 4.5 / math.sqrt(len(sample))
 
 
 def test_every_bit_is_fair_and_streams_do_not_repeat_each_other() -> None:
-    states = stream_states(torch.arange(50), seed=3, epoch=2, n_probes=4)
-    bits = coordinate_bits(states, torch.arange(100).expand(50, 100))
+    states = probe_states(torch.arange(50), seed=3, epoch=2, n_probes=4)
+    bits = random_bits(states, torch.arange(100).expand(50, 100))
     numbers = np.array(unsigned(bits), dtype=np.uint64)
     assert len(set(numbers.tolist())) == len(numbers)
     ones = np.array([((numbers >> np.uint64(b)) & np.uint64(1)).mean() for b in range(64)])
@@ -92,5 +92,5 @@ def test_seed_epoch_and_probe_are_not_interchangeable() -> None:
     seen = set()
     for seed in range(6):
         for epoch in range(6):
-            seen.update(unsigned(stream_states(torch.tensor([0, 1, 2]), seed=seed, epoch=epoch, n_probes=6)))
+            seen.update(unsigned(probe_states(torch.tensor([0, 1, 2]), seed=seed, epoch=epoch, n_probes=6)))
     assert len(seen) == 6 * 6 * 3 * 6

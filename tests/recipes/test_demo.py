@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hesse.errors import ConfigError, FileFormatError, WorkError
-from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_side_by_side
+from hesse.errors import ConfigError, FileFormatError, ExecutionError
+from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_in_parallel
 from hesse.recipes.side_by_side import _steps_done
 
 
@@ -85,8 +85,8 @@ def test_a_plan_must_make_sense() -> None:
 
 def test_a_failing_run_reports_its_last_words(tmp_path: Path) -> None:
     config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
-    with pytest.raises(WorkError, match=r"absent\.h5"):
-        train_side_by_side({"one": config}, tmp_path, quiet=True)
+    with pytest.raises(ExecutionError, match=r"absent\.h5"):
+        train_in_parallel({"one": config}, tmp_path, quiet=True)
 
 
 def test_progress_is_read_from_the_end_of_the_record(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import hesse.cli.sample  # noqa: F401  (a second verb: with one alone the comman
 from hesse.cli.app import app
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, HesseError
-from hesse.recipes import InferencePlan, fresh_network, measure_inference_costs
-from hesse.recipes.inference_costs import _work
-from hesse.recipes.workloads import molecules_between
+from hesse.recipes import InferencePlan, untrained_network, measure_inference_costs
+from hesse.recipes.inference_costs import _make_call
+from hesse.recipes.workloads import random_molecules_in_range
 from hesse.structures import Request, collate
 
 TINY = "hipnn?features=4,sensitivities=4,blocks=1,onsite_layers=1"
@@ -23,11 +23,11 @@ KEYS = {"subject", "scheme", "mode", "dtype", "device", "structures", "atoms", "
 
 
 def test_what_is_timed_is_the_answer():
-    structures = molecules_between(3, 5, 4)
-    potential = fresh_network(TINY, (1, 6, 7, 8)).double()
+    structures = random_molecules_in_range(3, 5, 4)
+    potential = untrained_network(TINY, (1, 6, 7, 8)).double()
     batch = collate(structures, potential.cutoff)
     expected = evaluate(potential, batch, Request(forces=True, hessian=True))
-    answers = {scheme: _work(potential, structures, scheme, None)() for scheme in ("e", "ef", "hvp", "hessian")}
+    answers = {scheme: _make_call(potential, structures, scheme, None)() for scheme in ("e", "ef", "hvp", "hessian")}
     for labels in answers.values():
         torch.testing.assert_close(labels.energy, expected.energy)
     assert answers["e"].forces is None
@@ -38,8 +38,8 @@ def test_what_is_timed_is_the_answer():
 
 
 def test_rows_and_what_takes_too_long():
-    structures = molecules_between(3, 4, 3)
-    potentials = {"tiny": fresh_network(TINY, (1, 6, 7, 8))}
+    structures = random_molecules_in_range(3, 4, 3)
+    potentials = {"tiny": untrained_network(TINY, (1, 6, 7, 8))}
     rows, left_out = measure_inference_costs(potentials, structures, InferencePlan(repeats=2), quiet=True)
     assert [row.scheme for row in rows] == ["e", "ef", "hvp", "hessian"]
     assert left_out == []
@@ -47,7 +47,7 @@ def test_rows_and_what_takes_too_long():
         assert row.to_json().keys() >= KEYS
         assert (row.structures, row.atoms, row.repeats) == (3, sum(map(len, structures)), 2)
         assert min(row.seconds, row.peak_mib) > 0
-    hasty = InferencePlan(schemes=("hessian",), patience=1e-9, repeats=1)
+    hasty = InferencePlan(schemes=("hessian",), time_budget=1e-9, repeats=1)
     rows, left_out = measure_inference_costs(potentials, structures, hasty, quiet=True)
     assert rows == []
     assert "would take about" in left_out[0]

@@ -13,10 +13,10 @@ import hesse.cli.bench
 import hesse.cli.sample  # noqa: F401  (a second verb: with one alone the command line has no verbs)
 from hesse.cli.app import app
 from hesse.engines import XtbEngine
-from hesse.errors import ConfigError, HesseError, UnknownOptionError, WorkError
+from hesse.errors import ConfigError, HesseError, UnknownOptionError, ExecutionError
 from hesse.pes import minimise
-from hesse.recipes import CostPlan, LabelCost, alkane, fitted_exponents, measure_label_costs
-from hesse.structures import bonded_pairs, closest_contact
+from hesse.recipes import LabelCostPlan, LabelCost, alkane, fitted_exponents, measure_label_costs
+from hesse.structures import bonded_pairs, closest_collision
 
 ENGINE = "ase:closed_form_engines:own_engine"
 
@@ -33,7 +33,7 @@ def test_alkanes_have_the_bonds_of_alkanes(carbons):
     for i, j in bonds:
         length = np.linalg.norm(structure.positions[i] - structure.positions[j])
         assert length == pytest.approx(1.53 if structure.numbers[i] == structure.numbers[j] else 1.09)
-    assert closest_contact(structure, 1.0) is None or closest_contact(structure, 0.95) is None
+    assert closest_collision(structure, 1.0) is None or closest_collision(structure, 0.95) is None
 
 
 def test_an_alkane_stands_near_its_minimum():
@@ -45,7 +45,7 @@ def test_an_alkane_stands_near_its_minimum():
 
 def test_gradients_are_counted_and_ratios_are_of_their_times():
     rows = measure_label_costs(
-        CostPlan(engines=(ENGINE,), carbons=(2, 1), repeats=2, seconds=60.0), workers=0, quiet=True
+        LabelCostPlan(engines=(ENGINE,), carbons=(2, 1), repeats=2, seconds=60.0), workers=0, quiet=True
     )
     assert [(r.atoms, r.label) for r in rows] == [
         (n, label) for n in (5, 8) for label in ("energy", "gradient", "hvp", "hessian")
@@ -60,7 +60,7 @@ def test_gradients_are_counted_and_ratios_are_of_their_times():
 
 
 def test_the_time_asked_is_kept():
-    plan = CostPlan(engines=(ENGINE,), carbons=(1, 2, 16, 32), repeats=1, seconds=0.5)
+    plan = LabelCostPlan(engines=(ENGINE,), carbons=(1, 2, 16, 32), repeats=1, seconds=0.5)
     start = time.monotonic()
     rows = measure_label_costs(plan, workers=0, quiet=True)
     assert time.monotonic() - start < 60.0
@@ -82,13 +82,13 @@ def test_exponents_are_those_of_the_numbers():
 def test_bad_requests(tmp_path, monkeypatch):
     for options in ({"engines": ()}, {"carbons": ()}, {"carbons": (0,)}, {"repeats": 0}, {"seconds": 0.0}):
         with pytest.raises(ConfigError):
-            CostPlan(**options)
+            LabelCostPlan(**options)
     with pytest.raises(ConfigError, match="once"):
-        CostPlan(engines=("gfn2", "gfn2"))
+        LabelCostPlan(engines=("gfn2", "gfn2"))
     with pytest.raises(ConfigError, match="carbon"):
         alkane(0)
     with pytest.raises(UnknownOptionError, match="gfn2"):
-        measure_label_costs(CostPlan(engines=("gnf2",)), quiet=True)
+        measure_label_costs(LabelCostPlan(engines=("gnf2",)), quiet=True)
     with pytest.raises(ConfigError, match="one worker"):
         measure_label_costs(workers=2)
     (tmp_path / "unwilling.py").write_text(
@@ -96,8 +96,8 @@ def test_bad_requests(tmp_path, monkeypatch):
         "def make():\n    return c.MorseCalculator(carbon)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(WorkError, match=r"could not be timed.*no carbon"):
-        measure_label_costs(CostPlan(engines=("ase:unwilling:make",)), workers=0, quiet=True)
+    with pytest.raises(ExecutionError, match=r"could not be timed.*no carbon"):
+        measure_label_costs(LabelCostPlan(engines=("ase:unwilling:make",)), workers=0, quiet=True)
 
 
 def test_the_verb_writes_rows_and_a_picture(tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ from hesse.datasets import write_dataset
 from hesse.errors import ConfigError, HesseError, UnknownElementError, UnknownOptionError
 from hesse.losses import weighted_loss
 from hesse.models import save_model
-from hesse.recipes import OwnSubject, StepPlan, fresh_network, measure_step_costs, named_potentials
-from hesse.recipes.step_subjects import WEIGHTS, Task
-from hesse.recipes.timing import peak_mib, rounds_within, take_turns
-from hesse.recipes.workloads import crystal, labelled_at_random, made_up_molecules, molecules_between, some_of
+from hesse.recipes import HesseCase, StepPlan, untrained_network, measure_step_costs, named_potentials
+from hesse.recipes.step_subjects import SCHEME_WEIGHTS, StepSpec
+from hesse.recipes.timing import peak_memory_mib, repeats_within, time_interleaved
+from hesse.recipes.workloads import rocksalt_cell, with_random_labels, random_molecules, random_molecules_in_range, random_subset
 from hesse.structures import Request
 
 CPU = torch.device("cpu")
@@ -29,27 +29,27 @@ KEYS = {"subject", "scheme", "mode", "dtype", "device", "structures", "atoms", "
 
 
 def tiny(structures):
-    return fresh_network(TINY, sorted({int(z) for s in structures for z in s.numbers}))
+    return untrained_network(TINY, sorted({int(z) for s in structures for z in s.numbers}))
 
 
 def test_made_up_molecules_are_molecules():
-    found = made_up_molecules([1, 5, 14, 14, 30])
+    found = random_molecules([1, 5, 14, 14, 30])
     assert [len(m) for m in found] == [1, 5, 14, 14, 30]
     for molecule in found[1:]:
         assert 0.7 < molecule.closest_pair()[0] < 1.3
         assert set(molecule.numbers) <= {1, 6, 7, 8}
-    again = made_up_molecules([1, 5, 14, 14, 30])
+    again = random_molecules([1, 5, 14, 14, 30])
     assert all(np.array_equal(a.positions, b.positions) for a, b in zip(found, again, strict=True))
     assert not np.allclose(found[2].positions, found[3].positions)
-    sizes = [len(m) for m in molecules_between(3, 6, 40)]
+    sizes = [len(m) for m in random_molecules_in_range(3, 6, 40)]
     assert (min(sizes), max(sizes), len(sizes)) == (3, 6, 40)
-    assert [m.id for m in some_of(found, 2)] == [m.id for m in some_of(found, 2)]
-    assert len(some_of(found, 9)) == 5
+    assert [m.id for m in random_subset(found, 2)] == [m.id for m in random_subset(found, 2)]
+    assert len(random_subset(found, 9)) == 5
 
 
 @pytest.mark.parametrize(("asked", "made"), [(8, 8), (100, 96), (1000, 1000), (4000, 4032)])
 def test_crystals_have_one_density_and_are_nearly_cubes(asked, made):
-    cell = crystal(asked)
+    cell = rocksalt_cell(asked)
     assert len(cell) == made
     assert np.linalg.det(cell.cell) / made == pytest.approx(4.21**3 / 8)
     assert cell.pbc == (True, True, True)
@@ -65,34 +65,34 @@ def test_memory_is_that_of_tensors_alive_at_once():
         kept = torch.ones(2**19)
         return kept + 1.0
 
-    assert peak_mib(work, CPU) == pytest.approx(4.0, rel=0.01)
+    assert peak_memory_mib(work, CPU) == pytest.approx(4.0, rel=0.01)
 
 
 def test_turns_are_taken():
     order = []
     works = {name: lambda name=name: order.append(name) for name in "ab"}
-    timings = take_turns(works, CPU, {"a": 3, "b": 2})
+    timings = time_interleaved(works, CPU, {"a": 3, "b": 2})
     assert order == ["a", "b", "a", "b", "a"]
     assert (len(timings["a"].wall), len(timings["b"].process)) == (3, 2)
-    assert timings["a"].over(timings["a"], by_clock=True) == 1.0
-    assert (rounds_within(10.0, 1.0, 7), rounds_within(10.0, 3.0, 7), rounds_within(10.0, 60.0, 7)) == (7, 3, 1)
+    assert timings["a"].ratio_to(timings["a"], wall_time=True) == 1.0
+    assert (repeats_within(10.0, 1.0, 7), repeats_within(10.0, 3.0, 7), repeats_within(10.0, 60.0, 7)) == (7, 3, 1)
 
 
 @pytest.mark.parametrize("scheme", ["ef", "ef_hvp", "ef_h"])
 def test_what_is_timed_is_the_loss_and_its_gradient(scheme, monkeypatch):
     """Against one evaluation and one backward pass of everything at once."""
-    structures = molecules_between(3, 5, 5)
+    structures = random_molecules_in_range(3, 5, 5)
     potential = tiny(structures).double()
-    data = labelled_at_random(structures, probes=2, hessian=True)
-    subject = OwnSubject("tiny", potential)
+    data = with_random_labels(structures, probes=2, hessian=True)
+    subject = HesseCase("tiny", potential)
     seen = {}
     monkeypatch.setattr(
         torch.nn.Module, "zero_grad", lambda self, set_to_none=True: seen.update(self.named_parameters()), raising=True
     )
-    loss = subject.work(Task(data, scheme, "eager", torch.float64, CPU, parts=2))()
+    loss = subject.make_step(StepSpec(data, scheme, "eager", torch.float64, CPU, n_microbatches=2))()
     batch, labels = data.batch(range(5), potential.cutoff)
     asked = Request(forces=True, probes=labels.probes if scheme == "ef_hvp" else None, hessian=scheme == "ef_h")
-    expected, _ = weighted_loss(evaluate(potential, batch, asked, create_graph=True), labels, WEIGHTS[scheme])
+    expected, _ = weighted_loss(evaluate(potential, batch, asked, create_graph=True), labels, SCHEME_WEIGHTS[scheme])
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-12)
     expected.backward()
     for name, parameter in potential.named_parameters():
@@ -100,9 +100,9 @@ def test_what_is_timed_is_the_loss_and_its_gradient(scheme, monkeypatch):
 
 
 def test_rows():
-    structures = molecules_between(3, 4, 4)
+    structures = random_molecules_in_range(3, 4, 4)
     plan = StepPlan(dtypes=("float64", "float32"), repeats=2, probes=2)
-    subjects = [OwnSubject("one", tiny(structures)), OwnSubject("two", tiny(structures))]
+    subjects = [HesseCase("one", tiny(structures)), HesseCase("two", tiny(structures))]
     rows = measure_step_costs(subjects, structures, plan, quiet=True).rows
     assert [(r.dtype, r.subject, r.scheme) for r in rows] == [
         (dtype, name, scheme)
@@ -123,8 +123,8 @@ def test_rows():
 
 
 def test_hessians_beyond_the_memory_are_taken_in_parts_or_left_out():
-    structures = molecules_between(6, 6, 4)
-    subjects = [OwnSubject("tiny", tiny(structures))]
+    structures = random_molecules_in_range(6, 6, 4)
+    subjects = [HesseCase("tiny", tiny(structures))]
 
     def within(memory):
         plan = StepPlan(schemes=("ef_h",), repeats=1, memory_mib=memory)
@@ -143,20 +143,20 @@ def test_hessians_beyond_the_memory_are_taken_in_parts_or_left_out():
 
 
 def test_a_step_that_cannot_be_compiled_is_told():
-    structures = molecules_between(3, 3, 1)
+    structures = random_molecules_in_range(3, 3, 1)
     potential = tiny(structures)
     potential.noise = torch.nn.Dropout(0.1)
     plan = StepPlan(schemes=("ef", "ef_hvp"), modes=("eager", "compiled"), repeats=1)
-    found = measure_step_costs([OwnSubject("tiny", potential)], structures, plan, quiet=True)
+    found = measure_step_costs([HesseCase("tiny", potential)], structures, plan, quiet=True)
     assert {r.mode for r in found.rows} == {"eager"}
     assert found.left_out[0].startswith("tiny, compiled, float32: it draws random numbers")
 
 
 @pytest.mark.slow
 def test_compiled_steps_have_the_same_loss():
-    structures = molecules_between(3, 6, 6)
+    structures = random_molecules_in_range(3, 6, 6)
     plan = StepPlan(modes=("eager", "compiled"), dtypes=("float64",), repeats=1)
-    rows = measure_step_costs([OwnSubject("tiny", tiny(structures))], structures, plan, quiet=True).rows
+    rows = measure_step_costs([HesseCase("tiny", tiny(structures))], structures, plan, quiet=True).rows
     assert [(r.mode, r.scheme) for r in rows] == [
         ("eager", "ef"), ("eager", "ef_hvp"), ("eager", "ef_h"), ("compiled", "ef"), ("compiled", "ef_hvp")
     ]  # fmt: skip
@@ -165,7 +165,7 @@ def test_compiled_steps_have_the_same_loss():
 
 
 def test_bad_requests():
-    structures = molecules_between(3, 3, 1)
+    structures = random_molecules_in_range(3, 3, 1)
     for options, words in (
         ({"schemes": ()}, "needs schemes"),
         ({"schemes": ("e-f",)}, "no scheme"),
@@ -178,20 +178,20 @@ def test_bad_requests():
             StepPlan(**options)
     with pytest.raises(ConfigError, match="something to train"):
         measure_step_costs([], structures)
-    twice = OwnSubject("a", tiny(structures))
+    twice = HesseCase("a", tiny(structures))
     with pytest.raises(ConfigError, match="once"):
         measure_step_costs([twice, twice], structures)
     with pytest.raises(ConfigError, match="at least 8"):
-        crystal(2)
+        rocksalt_cell(2)
     with pytest.raises(ConfigError, match="1 or more atoms"):
-        molecules_between(5, 3, 2)
+        random_molecules_in_range(5, 3, 2)
     for text in ("hipn", "hipnn?feature=4"):
         with pytest.raises(UnknownOptionError, match="Did you mean"):
-            fresh_network(text, (1,))
+            untrained_network(text, (1,))
     with pytest.raises(ConfigError, match="features"):
-        fresh_network("hipnn?features=-1", (1,))
+        untrained_network("hipnn?features=-1", (1,))
     with pytest.raises(ConfigError, match="name=value"):
-        fresh_network("hipnn?features", (1,))
+        untrained_network("hipnn?features", (1,))
     with pytest.raises(ConfigError, match="once"):
         named_potentials([], ["hipnn", "hipnn"], structures)
 
@@ -200,21 +200,21 @@ def test_bad_requests():
 @pytest.mark.parametrize("peer", ["torchani", "hippynn"])
 def test_a_peer_takes_the_same_step(peer):
     pytest.importorskip(peer, reason=f"{peer} is not installed")
-    from hesse.recipes.peers import peer_subjects
+    from hesse.recipes.peers import baseline_cases
 
     if peer == "hippynn":
         pytest.importorskip("hippynn").set_custom_kernels("_pytorch_raw")  # others are compiled first
-    structures = molecules_between(4, 6, 3)
-    data = labelled_at_random(structures, probes=2)
-    subjects = peer_subjects(peer, sorted({int(z) for s in structures for z in s.numbers}))
+    structures = random_molecules_in_range(4, 6, 3)
+    data = with_random_labels(structures, probes=2)
+    subjects = baseline_cases(peer, sorted({int(z) for s in structures for z in s.numbers}))
     for scheme in ("ef", "ef_hvp"):
-        losses = {s.name: float(s.work(Task(data, scheme, dtype=torch.float64))()) for s in subjects}
+        losses = {s.name: float(s.make_step(StepSpec(data, scheme, dtype=torch.float64))()) for s in subjects}
         for group in (0, 1) if peer == "hippynn" else (None,):
             alike = [loss for name, loss in losses.items() if group is None or name.endswith(f"l = {group}")]
             assert len(alike) == 3
             assert alike == pytest.approx([alike[0]] * 3, rel=1e-6)  # copies of float32 weights
     with pytest.raises(UnknownOptionError, match="torchani"):
-        peer_subjects("torchanni", (1,))
+        baseline_cases("torchanni", (1,))
 
 
 def run(*words):
@@ -224,7 +224,7 @@ def run(*words):
 def test_the_verb(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    save_model("model.hesse", fresh_network(TINY, (1, 6, 7, 8)), {})
+    save_model("model.hesse", untrained_network(TINY, (1, 6, 7, 8)), {})
     small = ["--structures", 3, "--atoms", "3-4", "--quick", "--repeats", 1, "--quiet"]
     done = run("model.hesse", "--kind", TINY, *small, "--json", "rows.json")
     assert done.exit_code == 0, done.output
@@ -245,7 +245,7 @@ def test_the_verb(tmp_path, monkeypatch):
 
 def test_the_verb_on_the_users_own_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_dataset("data.h5", labelled_at_random(molecules_between(3, 5, 6), probes=0))
+    write_dataset("data.h5", with_random_labels(random_molecules_in_range(3, 5, 6), probes=0))
     (tmp_path / "run.yaml").write_text(
         "data: {train: data.h5}\noutput: run\nweights: {hvp: 0}\n"
         "model: {features: 4, sensitivities: 4, blocks: 1, onsite_layers: 1}\n"
@@ -261,7 +261,7 @@ def test_the_verb_on_the_users_own_data(tmp_path, monkeypatch):
 
 def test_the_verb_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save_model("model.hesse", fresh_network(TINY, (1, 14)), {})
+    save_model("model.hesse", untrained_network(TINY, (1, 14)), {})
     for words, kind, said in (
         (["--atoms", "few"], ConfigError, "--atoms"),
         (["--periodic", "8;16"], ConfigError, "--periodic"),

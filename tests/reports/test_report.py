@@ -17,10 +17,10 @@ import torch
 
 from hesse.datasets import Dataset
 from hesse.errors import RequestError, WriteError
-from hesse.evaluation import Evaluation, errors
+from hesse.evaluation import Evaluation, error_metrics
 from hesse.reports import (
     Comparison,
-    Contender,
+    ComparedModel,
     comparison_table,
     draw_summary,
     error_tables,
@@ -28,7 +28,7 @@ from hesse.reports import (
     render_report,
     write_report,
 )
-from hesse.reports.canvas import log_axis, panel
+from hesse.reports.canvas import log_axis, new_figure
 from oracles import Morse, labelled, molecules
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect", "image"}
@@ -71,8 +71,8 @@ class Page(HTMLParser):
 
 def judged(data: Dataset, name: str, scale: float, seed: int) -> Evaluation:
     generator = torch.Generator().manual_seed(seed)
-    predicted = data.labels.map(lambda t: t + scale * torch.randn(t.shape, generator=generator, dtype=t.dtype))
-    return Evaluation(name, data, predicted, tuple(errors(data, predicted, name=name)))
+    predicted = data.labels.map_tensors(lambda t: t + scale * torch.randn(t.shape, generator=generator, dtype=t.dtype))
+    return Evaluation(name, data, predicted, tuple(error_metrics(data, predicted, name=name)))
 
 
 @cache
@@ -88,7 +88,7 @@ def comparison(**changes: Any) -> Comparison:
             for step in range(0, 50, 10)
             for kind in ("train", "validation")
         ]
-        sides.append(Contender(name, evaluations, log))
+        sides.append(ComparedModel(name, evaluations, log))
     settings: dict[str, Any] = {"title": f"Report {HOSTILE}", "facts": {"machine": HOSTILE, "seed": "0"}}
     return Comparison(baseline=sides[0], other=sides[1], **{**settings, **changes})
 
@@ -144,9 +144,9 @@ def test_the_page_follows_the_theme_of_the_reader() -> None:
 
 def test_the_numbers_are_those_of_the_evaluations() -> None:
     c = comparison()
-    for old, new in c.pairs:
+    for old, new in c.evaluation_pairs:
         before, after = old.row("hessian"), new.row("hessian")
-        line = c.line(old.name, "hessian")
+        line = c.row(old.name, "hessian")
         assert before is not None
         assert after is not None
         assert line is not None
@@ -161,7 +161,7 @@ def test_the_numbers_are_those_of_the_evaluations() -> None:
 def test_a_report_of_little_is_a_report() -> None:
     """No record of training, no Hessians, nothing published, no facts."""
     data = labelled(Morse(), molecules([3, 4]), probes=0)
-    sides = [Contender(name, (judged(data, "set", 0.1, 0),)) for name in ("a", "b")]
+    sides = [ComparedModel(name, (judged(data, "set", 0.1, 0),)) for name in ("a", "b")]
     c = Comparison("Little", {}, *sides, published=())
     page = Page(render_report(c))
     assert page.tags.count("svg") == 4  # energies and forces
@@ -173,7 +173,7 @@ def test_different_test_sets_are_refused() -> None:
     with pytest.raises(RequestError, match="same test sets"):
         replace(c, other=replace(c.other, evaluations=c.other.evaluations[:1]))
     with pytest.raises(RequestError, match="same test sets"):
-        replace(c, baseline=Contender("a", ()), other=Contender("b", ()))
+        replace(c, baseline=ComparedModel("a", ()), other=ComparedModel("b", ()))
 
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_tables_hold_both_units_and_lose_nothing(capsys: pytest.CaptureFixture[s
     print_tables([comparison_table(comparison())])
     out = capsys.readouterr().out
     assert "−88.3 % Test, −87.0 % IRC, −74.5 % NMS" in out
-    assert np.array([line.metric == "rmse" for line in comparison().lines]).sum() == 10
+    assert np.array([line.metric == "rmse" for line in comparison().rows]).sum() == 10
 
 
 def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +225,7 @@ def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture
 
 def test_narrow_logarithmic_axes_have_labels_enough() -> None:
     for low, high in ((0.94, 1.02), (0.11, 0.3), (23.0, 46.0), (1e-3, 0.02)):
-        figure, axes = panel()
+        figure, axes = new_figure()
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         log_axis(axes.yaxis, low, high)

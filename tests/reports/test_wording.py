@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hesse.reports.wording import floor_number, in_kcal, kcal_unit, number, percent, signed
+from hesse.reports.wording import format_noise_floor, ev_to_kcal, kcal_unit, format_number, format_percent, format_signed
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,20 @@ from hesse.reports.wording import floor_number, in_kcal, kcal_unit, number, perc
     ],
 )
 def test_three_digits(value: float | None, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_percentages_carry_their_sign() -> None:
-    assert (percent(-66.4), percent(3.21, 1), percent(-0.2), percent(None)) == ("−66 %", "+3.2 %", "0 %", "–")
-    assert signed(-1.0) == "−1"
+    assert (format_percent(-66.4), format_percent(3.21, 1), format_percent(-0.2), format_percent(None)) == ("−66 %", "+3.2 %", "0 %", "–")
+    assert format_signed(-1.0) == "−1"
 
 
 def test_kcal_per_mol_is_the_thermochemical_one() -> None:
     # 1 eV = 96.48533 kJ/mol (CODATA) and 1 kcal = 4.184 kJ.
-    assert in_kcal(1.0) == pytest.approx(96.48533 / 4.184, rel=1e-6)
-    assert in_kcal(None) is None
+    assert ev_to_kcal(1.0) == pytest.approx(96.48533 / 4.184, rel=1e-6)
+    assert ev_to_kcal(None) is None
     assert kcal_unit("eV/Å²") == "kcal/mol/Å²"
 
 
 def test_rounding_is_not_called_noise() -> None:
-    assert (floor_number(3e-16), floor_number(0.02), floor_number(None)) == ("< 1.0e-6", "0.0200", "–")
+    assert (format_noise_floor(3e-16), format_noise_floor(0.02), format_noise_floor(None)) == ("< 1.0e-6", "0.0200", "–")

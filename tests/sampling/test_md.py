@@ -8,7 +8,7 @@ import pytest
 import closed_form_engines
 import oracles
 from hesse.errors import ConfigError, RequestError
-from hesse.sampling import DynamicsSampling, sample_dynamics
+from hesse.sampling import MDSampling, sample_md
 from hesse.structures import Structure
 
 QUICK = {"count": 3, "stride": 5, "equilibration": 10}
@@ -17,7 +17,7 @@ QUICK = {"count": 3, "stride": 5, "equilibration": 10}
 def sample(structures, **options):
     workers = options.pop("workers", 0)
     engine = options.pop("engine", closed_form_engines.own_engine())
-    return sample_dynamics(structures, engine, DynamicsSampling(**{**QUICK, **options}), workers=workers, quiet=True)
+    return sample_md(structures, engine, MDSampling(**{**QUICK, **options}), workers=workers, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def test_names_tags_groups_and_labels(trimers):
     assert {s.group for s in found[13:]} == {"family"}
     assert not result.failures
     data = result.dataset(code_version="x")
-    assert data.attributes == {"level": "closed form", "code_version": "x"}
+    assert data.metadata == {"level": "closed form", "code_version": "x"}
     for i, s in enumerate(found):
         exact = oracles.Morse().exact(s)
         assert float(data.labels.energy[i]) == pytest.approx(exact.energy, abs=1e-9)
         if s.tag == "relaxed":
             assert not bool(data.labels.mask("forces")[i])
         else:
-            assert data.labels.forces[data.labels.atoms_of(i)].numpy() == pytest.approx(-exact.gradient, abs=1e-8)
+            assert data.labels.forces[data.labels.atom_slice(i)].numpy() == pytest.approx(-exact.gradient, abs=1e-8)
 
 
 def test_a_run_belongs_to_its_name(trimers):
@@ -84,7 +84,7 @@ def test_bad_requests(trimers):
         ({"fmax": 0.0}, "fmax"),
     ):
         with pytest.raises(ConfigError, match=words):
-            DynamicsSampling(**options)
+            MDSampling(**options)
     with pytest.raises(RequestError, match="same id"):
         sample([trimers[0], trimers[0]])
     with pytest.raises(RequestError, match="as text"):

@@ -13,7 +13,7 @@ import oracles
 from hesse.errors import ConfigError, RequestError, UnknownOptionError
 from hesse.harmonic import normal_modes
 from hesse.pes import minimise
-from hesse.sampling import NormalModeSampling, sample_normal_modes, too_close
+from hesse.sampling import NormalModeSampling, sample_normal_modes, has_collision
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN
 
@@ -85,7 +85,7 @@ def test_without_relaxation_the_given_geometry_is_the_centre(trimers):
 def test_collisions_are_drawn_again_or_recorded(trimers):
     hot = sample(trimers[:1], temperatures=(30_000.0,), count=30)
     assert hot.structures
-    assert not any(too_close(s) for s in hot.structures)
+    assert not any(has_collision(s) for s in hot.structures)
     hopeless = sample(trimers[:1], temperatures=(1e9,), count=2)
     names = {f.id for f in hopeless.failures}
     assert len(hopeless.structures) + len(names) == 3
@@ -96,11 +96,11 @@ def test_collisions_are_judged_by_radii():
     def pair(z, distance, **options):
         return Structure([z, z], [[0, 0, 0], [0, 0, distance]], **options)
 
-    assert not too_close(pair(1, 0.5))
-    assert too_close(pair(1, 0.3))
-    assert too_close(pair(6, 0.85))
-    assert not too_close(pair(6, 1.0))
-    assert too_close(pair(6, 2.0, cell=2.8 * np.eye(3), pbc=(True, True, True)))
+    assert not has_collision(pair(1, 0.5))
+    assert has_collision(pair(1, 0.3))
+    assert has_collision(pair(6, 0.85))
+    assert not has_collision(pair(6, 1.0))
+    assert has_collision(pair(6, 2.0, cell=2.8 * np.eye(3), pbc=(True, True, True)))
 
 
 def test_failures_are_records(trimers):
@@ -131,21 +131,21 @@ def test_saddles_are_named():
 def test_known_hessians_are_used_where_nothing_moves(trimers):
     engine = closed_form_engines.own_engine()
     fresh = sample(trimers, relax=False, count=3)
-    assert fresh.reused == 0
+    assert fresh.n_reused == 0
     labelled = oracles.labelled(oracles.Morse(), trimers, hessian=True)
     named = replace(labelled, attributes={"level": "Closed Form"})
     engine.calls = 0
     options = NormalModeSampling(relax=False, count=3)
     reused = sample_normal_modes(named, engine, options, workers=0, quiet=True)
-    assert reused.reused == 2
+    assert reused.n_reused == 2
     assert engine.calls == 0
     for one, other in zip(fresh.structures, reused.structures, strict=True):
         assert one.positions == pytest.approx(other.positions, abs=1e-4)
     moved = sample_normal_modes(named, engine, NormalModeSampling(count=1), workers=0, quiet=True)
-    assert moved.reused == 0
-    assert sample_normal_modes(named, engine, options, reuse=False, workers=0, quiet=True).reused == 0
+    assert moved.n_reused == 0
+    assert sample_normal_modes(named, engine, options, reuse=False, workers=0, quiet=True).n_reused == 0
     doubtful = replace(named, labels=replace(named.labels, suspect=torch.tensor([True, False])))
-    assert sample_normal_modes(doubtful, engine, options, workers=0, quiet=True).reused == 1
+    assert sample_normal_modes(doubtful, engine, options, workers=0, quiet=True).n_reused == 1
     for held, words in (("GFN2-xTB", "holds Hessians of GFN2-xTB"), ("", "does not name")):
         with pytest.raises(RequestError, match=words):
             sample_normal_modes(replace(named, attributes={"level": held}), engine, options, workers=0)
@@ -165,14 +165,14 @@ def test_the_reaction_is_left_out_on_the_slope_and_at_the_saddle(trimers):
     relaxed = minimise(Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]]), closed_form_engines.own_engine())
     centre = Structure(relaxed.structure.numbers, relaxed.structure.positions, id="row")  # two degenerate bends
     modes = normal_modes(centre, surface.exact(centre).hessian)
-    assert modes.imaginary == 2
+    assert modes.n_imaginary == 2
     found = sample([centre], exclude_reaction=True, imaginary="freeze", **options).structures
     for s in found:
         amounts = modes.vectors.reshape(4, 9) @ ((s.positions - centre.positions) * np.sqrt(12.011)).ravel()
         assert amounts[:2] == pytest.approx(0.0, abs=1e-3)
         assert np.abs(amounts[2:]).max() > 1e-2
     with pytest.raises(ConfigError, match="no-relax"):
-        NormalModeSampling(exclude_reaction=True)
+        NormalModeSampling(project_out_path=True)
 
 
 def test_bad_requests(trimers):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 import oracles
 from hesse.errors import ConfigError, MissingLabelError, RequestError
 from hesse.sampling import (
-    Selection,
-    descriptor_distance,
+    SelectionCriteria,
+    fingerprint_distance,
     distance_fingerprint,
-    distinct,
-    farthest_points,
+    unique_structures,
+    farthest_point_sampling,
     select_structures,
 )
 from hesse.structures import Structure, from_ase
@@ -35,7 +35,7 @@ def test_moving_turning_mirroring_and_renaming_change_nothing(seed, n, mirror):
     order = np.random.default_rng(seed).permutation(n)
     turn = oracles.rotation(seed) * (-1 if mirror else 1)
     other = Structure(one.numbers[order], one.positions[order] @ turn.T + [3.0, -1.0, 7.0])
-    assert descriptor_distance(one, other) == pytest.approx(0.0, abs=1e-12)
+    assert fingerprint_distance(one, other) == pytest.approx(0.0, abs=1e-12)
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 6))
@@ -55,13 +55,13 @@ def test_the_distance_is_a_lower_bound_of_every_matching(seed, n):
         for order in itertools.permutations(range(n))
         if np.array_equal(one.numbers[list(order)], one.numbers)
     )
-    assert descriptor_distance(one, other) <= best + 1e-12
+    assert fingerprint_distance(one, other) <= best + 1e-12
 
 
 def test_small_displacements_are_told_in_angstrom():
     one = oracles.molecule(9, 3, elements=(6,))
     r = 1e-4
-    found = [descriptor_distance(one, shaken(one, r / np.sqrt(3), seed)) for seed in range(200)]
+    found = [fingerprint_distance(one, shaken(one, r / np.sqrt(3), seed)) for seed in range(200)]
     # Each distance changes by the difference of two components of r/√3 each.
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(np.sqrt(2 / 3) * r, rel=0.1)
 
@@ -74,22 +74,22 @@ def test_crystals_do_not_care_for_the_choice_of_cell():
         cell=one.cell + np.array([[0, 0, 0], [0, 0, 0], one.cell[0].tolist()]),
         pbc=one.pbc,
     )
-    assert descriptor_distance(one, other) == pytest.approx(0.0, abs=1e-9)
+    assert fingerprint_distance(one, other) == pytest.approx(0.0, abs=1e-9)
     fcc, bcc = (from_ase(bulk("Cu", kind, a=a)) for kind, a in (("fcc", 3.6), ("bcc", 2.87)))
     # Sixteen directed neighbours of one atom: twelve at a/√2 and four of the six at a; eight and six and two in bcc.
     assert distance_fingerprint(fcc) == pytest.approx([3.6 / np.sqrt(2)] * 12 + [3.6] * 4)
     assert distance_fingerprint(bcc) == pytest.approx(
         [2.87 * np.sqrt(3) / 2] * 8 + [2.87] * 6 + [2.87 * np.sqrt(2)] * 2
     )
-    assert descriptor_distance(fcc, bcc) > 0.2
+    assert fingerprint_distance(fcc, bcc) > 0.2
 
 
 def test_different_things_are_not_compared():
     one = oracles.molecule(4, 1)
     charged = Structure(one.numbers, one.positions, charge=1, multiplicity=2)
     with pytest.raises(RequestError, match="cannot be compared"):
-        descriptor_distance(one, charged)
-    assert distinct([one, charged, one]) == [0, 1]
+        fingerprint_distance(one, charged)
+    assert unique_structures([one, charged, one]) == [0, 1]
 
 
 @pytest.mark.parametrize("tolerance", [0.02, 0.1, 0.4])
@@ -101,27 +101,27 @@ def test_duplicates_are_those_of_a_plain_double_loop(tolerance):
         like = [
             k
             for k in kept
-            if sorted(structures[k].numbers) == sorted(s.numbers) and descriptor_distance(structures[k], s) <= tolerance
+            if sorted(structures[k].numbers) == sorted(s.numbers) and fingerprint_distance(structures[k], s) <= tolerance
         ]
         if not like:
             kept.append(i)
-    assert distinct(structures, tolerance) == kept
+    assert unique_structures(structures, tolerance) == kept
     assert 3 <= len(kept) < len(structures)
 
 
 def test_farthest_points_are_those_of_the_definition():
     structures = [shaken(oracles.molecule(5, 1), 0.3, k) for k in range(40)]
-    chosen = farthest_points(structures, 12).tolist()
-    gaps = np.array([[descriptor_distance(a, b) for a in structures] for b in structures])
+    chosen = farthest_point_sampling(structures, 12).tolist()
+    gaps = np.array([[fingerprint_distance(a, b) for a in structures] for b in structures])
     assert chosen[0] == 0
     for k in range(1, 12):
         assert gaps[chosen[k], chosen[:k]].min() == pytest.approx(gaps[:, chosen[:k]].min(1).max())
     assert len(set(chosen)) == 12
-    assert sorted(farthest_points(structures, 99).tolist()) == list(range(40))
+    assert sorted(farthest_point_sampling(structures, 99).tolist()) == list(range(40))
     mixed = [*structures[:5], oracles.molecule(4, 9), oracles.atom(1)]
-    assert farthest_points(mixed, 3).tolist() == [0, 5, 6]
+    assert farthest_point_sampling(mixed, 3).tolist() == [0, 5, 6]
     twins = [structures[0]] * 3
-    assert sorted(farthest_points(twins, 3).tolist()) == [0, 1, 2]
+    assert sorted(farthest_point_sampling(twins, 3).tolist()) == [0, 1, 2]
 
 
 def test_steps_and_their_records():
@@ -130,38 +130,38 @@ def test_steps_and_their_records():
     structures += [Structure(base.numbers, structures[1].positions + 5.0, id="copy", group="a")]
     structures += [shaken(other, 0.2, k, id=f"b{k}", group="a") for k in range(2)]
     energies = [0.0, 0.5, 3.1, 0.2, 0.1, 100.0, np.nan]
-    found = select_structures(structures, Selection(tolerance=0.05, window=3.0, per_group=3), energies=energies)
-    steps = {d.id: (d.step, d.reason) for d in found.dropped}
+    found = select_structures(structures, SelectionCriteria(tolerance=0.05, energy_window=3.0, per_group=3), energies=energies)
+    steps = {d.id: (d.step, d.reason) for d in found.rejected}
     assert steps["a2"] == ("window", "3.1 eV above the lowest of its group, more than 3 eV")
     assert steps["b1"] == ("window", "no energy")
     assert steps["copy"] == ("duplicate", 'within 0.05 Å of "a1"')
-    assert [structures[i].id for i in found.kept] == ["a0", "a1", "b0"] or [structures[i].id for i in found.kept] == [
+    assert [structures[i].id for i in found.selected] == ["a0", "a1", "b0"] or [structures[i].id for i in found.selected] == [
         "a0",
         "a3",
         "b0",
     ]
-    assert len(found.kept) + len(found.dropped) == len(structures)
-    few = select_structures(structures, Selection(tolerance=None, count=2))
-    assert [structures[i].id for i in few.kept] == ["a0", "b0"]
-    assert {d.step for d in few.dropped} == {"count"}
+    assert len(found.selected) + len(found.rejected) == len(structures)
+    few = select_structures(structures, SelectionCriteria(tolerance=None, count=2))
+    assert [structures[i].id for i in few.selected] == ["a0", "b0"]
+    assert {d.step for d in few.rejected} == {"count"}
 
 
 def test_bad_requests():
     structures = [oracles.molecule(3, 1)]
     with pytest.raises(ConfigError, match="tolerance"):
-        distinct(structures, 0.0)
+        unique_structures(structures, 0.0)
     with pytest.raises(ConfigError, match="window"):
-        Selection(window=-1.0)
+        SelectionCriteria(energy_window=-1.0)
     with pytest.raises(ConfigError, match="at least one"):
-        Selection(count=0)
+        SelectionCriteria(count=0)
     with pytest.raises(ConfigError, match="needs a tolerance"):
-        Selection(tolerance=None)
+        SelectionCriteria(tolerance=None)
     with pytest.raises(MissingLabelError, match="energies"):
-        select_structures(structures, Selection(window=1.0))
+        select_structures(structures, SelectionCriteria(energy_window=1.0))
     with pytest.raises(ConfigError, match="one energy"):
-        select_structures(structures, Selection(window=1.0), energies=[1.0, 2.0])
-    assert distinct([]) == []
-    assert select_structures([], Selection(per_group=1, count=1)).kept == ()
+        select_structures(structures, SelectionCriteria(energy_window=1.0), energies=[1.0, 2.0])
+    assert unique_structures([]) == []
+    assert select_structures([], SelectionCriteria(per_group=1, count=1)).selected == ()
 
 
 def test_many_structures_of_one_composition():
@@ -170,5 +170,5 @@ def test_many_structures_of_one_composition():
     numbers = oracles.molecule(8, 1).numbers
     structures = [Structure(numbers, centres[k % 50], id=str(k)) for k in range(4000)]
     start = time.process_time()
-    assert distinct(structures, 0.01) == list(range(50))
+    assert unique_structures(structures, 0.01) == list(range(50))
     assert time.process_time() - start < 20.0

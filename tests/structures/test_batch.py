@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hesse.structures import Batch, Structure, collate, offsets_of, owners_of, ragged_indices
+from hesse.structures import Batch, Structure, collate, segment_offsets, segment_ids, segment_indices
 from oracles import atom, crystal, image_pairs, linear, molecule
 
 MIXED = [molecule(5, 1), atom(), crystal(2), linear(), molecule(9, 2), crystal(3, atoms=2)]
@@ -14,7 +14,7 @@ MIXED = [molecule(5, 1), atom(), crystal(2), linear(), molecule(9, 2), crystal(3
 
 def vectors_of(batch: Batch) -> list[list[tuple[float, ...]]]:
     """For each atom, the sorted vectors to its neighbours."""
-    vectors = batch.pair_vectors()
+    vectors = batch.neighbor_vectors()
     return [
         sorted(map(tuple, vectors[a][batch.neighbour_mask[a]].round(decimals=8).tolist())) for a in range(len(vectors))
     ]
@@ -28,13 +28,13 @@ def test_a_batch_is_the_concatenation_of_singles(structures: list[Structure]) ->
         torch.testing.assert_close(getattr(batch, name), torch.cat([getattr(b, name) for b in singles]))
     assert batch.ids == tuple(s.id for s in structures)
     assert vectors_of(batch) == [v for b in singles for v in vectors_of(b)]
-    owner = batch.owner.tolist()
+    owner = batch.structure_index.tolist()
     assert owner == [k for k, s in enumerate(structures) for _ in range(len(s))]
     # Neighbours belong to the same structure; unused places point to the atom itself and give no distance.
-    assert bool((batch.owner[batch.neighbours] == batch.owner[:, None]).all())
+    assert bool((batch.structure_index[batch.neighbours] == batch.structure_index[:, None]).all())
     unused = ~batch.neighbour_mask
     assert bool((batch.neighbours == torch.arange(len(owner))[:, None])[unused].all())
-    assert not batch.pair_vectors()[unused].any()
+    assert not batch.neighbor_vectors()[unused].any()
 
 
 @pytest.mark.parametrize("structure", MIXED, ids=lambda s: s.id)
@@ -51,20 +51,20 @@ def test_strain_moves_images_with_the_cell() -> None:
     s = crystal(4)
     batch = collate([s], 4.0)
     stretch = torch.diag(torch.tensor([1.01, 1.0, 1.0], dtype=torch.float64))
-    strained = batch.replace(positions=batch.positions @ stretch, cell=batch.cell @ stretch)
-    torch.testing.assert_close(strained.pair_vectors(), batch.pair_vectors() @ stretch)
+    strained = batch.with_positions(positions=batch.positions @ stretch, cell=batch.cell @ stretch)
+    torch.testing.assert_close(strained.neighbor_vectors(), batch.neighbor_vectors() @ stretch)
 
 
 def test_sums_stay_within_structures_and_single_precision_is_asked_for() -> None:
     batch = collate(MIXED, 4.0, dtype=torch.float32)
     assert batch.positions.dtype == batch.cell.dtype == torch.float32
-    assert batch.keys.dtype == torch.int64
-    ones = batch.sum_by_structure(torch.ones(len(batch.numbers)))
+    assert batch.rng_keys.dtype == torch.int64
+    ones = batch.sum_over_atoms(torch.ones(len(batch.numbers)))
     assert ones.tolist() == [len(s) for s in MIXED]
 
 
 def test_ragged_indices_are_ranges_end_to_end() -> None:
     starts, lengths = torch.tensor([7, 0, 3, 3]), torch.tensor([2, 3, 0, 1])
-    assert ragged_indices(starts, lengths).tolist() == [7, 8, 0, 1, 2, 3]
-    assert offsets_of(lengths).tolist() == [0, 2, 5, 5, 6]
-    assert owners_of(lengths).tolist() == [0, 0, 1, 1, 1, 3]
+    assert segment_indices(starts, lengths).tolist() == [7, 8, 0, 1, 2, 3]
+    assert segment_offsets(lengths).tolist() == [0, 2, 5, 5, 6]
+    assert segment_ids(lengths).tolist() == [0, 0, 1, 1, 1, 3]

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hesse.errors import LabelShapeError
-from hesse.structures import Labels
+from hesse.structures import Properties
 
 KINDS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
 
-def single(n: int, seed: int, held: set[str], probes: int = 1) -> Labels:
+def single(n: int, seed: int, held: set[str], probes: int = 1) -> Properties:
     rng = np.random.default_rng(seed)
     values: dict[str, Any] = {
         "energy": rng.normal(),
@@ -29,7 +29,7 @@ def single(n: int, seed: int, held: set[str], probes: int = 1) -> Labels:
     if "hvp" in held:
         given_labels |= {"probes": rng.normal(size=(probes, n, 3)), "hvp": rng.normal(size=(probes, n, 3))}
         given_labels["hvp_error"] = rng.uniform(size=probes)
-    return Labels.of(n, **given_labels)
+    return Properties.single(n, **given_labels)
 
 
 singles = st.lists(
@@ -39,7 +39,7 @@ singles = st.lists(
 )
 
 
-def same(mine: Labels, theirs: Labels) -> None:
+def same(mine: Properties, theirs: Properties) -> None:
     """Equal where held; the padding of probes may differ in length."""
     assert mine.n_atoms.tolist() == theirs.n_atoms.tolist()
     for name in KINDS:
@@ -47,7 +47,7 @@ def same(mine: Labels, theirs: Labels) -> None:
             a, b = mine.mask("hvp"), theirs.mask("hvp")
             assert [int(x) for x in a.sum(0)] == [int(x) for x in b.sum(0)]
             for i in range(len(mine)):
-                atoms = mine.atoms_of(i)
+                atoms = mine.atom_slice(i)
                 for field in ("probes", "hvp"):
                     x, y = getattr(mine, field), getattr(theirs, field)
                     if a[:, i].any():
@@ -58,45 +58,45 @@ def same(mine: Labels, theirs: Labels) -> None:
             if name == "hessian":
                 torch.testing.assert_close(mine.hessian_of(i), theirs.hessian_of(i))
             elif name in ("forces", "atomic_energies"):
-                x, y = getattr(mine, name)[mine.atoms_of(i)], getattr(theirs, name)[theirs.atoms_of(i)]
+                x, y = getattr(mine, name)[mine.atom_slice(i)], getattr(theirs, name)[theirs.atom_slice(i)]
                 torch.testing.assert_close(x, y)
             else:
                 torch.testing.assert_close(getattr(mine, name)[i], getattr(theirs, name)[i])
 
 
 @given(singles)
-def test_selecting_undoes_concatenating(parts: list[Labels]) -> None:
-    whole = Labels.concatenate(parts)
+def test_selecting_undoes_concatenating(parts: list[Properties]) -> None:
+    whole = Properties.concatenate(parts)
     for i, part in enumerate(parts):
         same(whole.select(torch.tensor([i])), part)
 
 
 @given(singles, st.data())
-def test_selecting_is_concatenating_the_chosen(parts: list[Labels], data: st.DataObject) -> None:
+def test_selecting_is_concatenating_the_chosen(parts: list[Properties], data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, len(parts) - 1), min_size=1, max_size=8))
-    same(Labels.concatenate(parts).select(torch.tensor(chosen)), Labels.concatenate([parts[i] for i in chosen]))
+    same(Properties.concatenate(parts).select(torch.tensor(chosen)), Properties.concatenate([parts[i] for i in chosen]))
 
 
 @given(singles, singles)
-def test_concatenation_is_associative(left: list[Labels], right: list[Labels]) -> None:
-    nested = Labels.concatenate([Labels.concatenate(left), Labels.concatenate(right)])
-    same(nested, Labels.concatenate([*left, *right]))
+def test_concatenation_is_associative(left: list[Properties], right: list[Properties]) -> None:
+    nested = Properties.concatenate([Properties.concatenate(left), Properties.concatenate(right)])
+    same(nested, Properties.concatenate([*left, *right]))
 
 
 @given(singles)
-def test_what_is_absent_is_nan_never_zero(parts: list[Labels]) -> None:
-    whole = Labels.concatenate(parts)
+def test_what_is_absent_is_nan_never_zero(parts: list[Properties]) -> None:
+    whole = Properties.concatenate(parts)
     for name in ("energy", "stress"):
         if (value := getattr(whole, name)) is not None:
             assert bool(value[~whole.mask(name)].isnan().all())
     if whole.forces is not None:
         for i in (~whole.mask("forces")).nonzero()[:, 0].tolist():
-            assert bool(whole.forces[whole.atoms_of(i)].isnan().all())
+            assert bool(whole.forces[whole.atom_slice(i)].isnan().all())
 
 
 @given(singles)
-def test_products_with_stored_hessians(parts: list[Labels]) -> None:
-    whole = Labels.concatenate(parts)
+def test_products_with_stored_hessians(parts: list[Properties]) -> None:
+    whole = Properties.concatenate(parts)
     vectors = torch.randn(2, int(whole.n_atoms.sum()), 3, dtype=torch.float64)
     if whole.hessian is None:
         with pytest.raises(LabelShapeError, match="no Hessians"):
@@ -104,7 +104,7 @@ def test_products_with_stored_hessians(parts: list[Labels]) -> None:
         return
     got = whole.hessian_matvec(vectors)
     for i in range(len(whole)):
-        atoms = whole.atoms_of(i)
+        atoms = whole.atom_slice(i)
         if whole.mask("hessian")[i]:
             want = torch.einsum("aibj,kbj->kai", whole.hessian_of(i), vectors[:, atoms])
             torch.testing.assert_close(got[:, atoms], want)
@@ -129,7 +129,7 @@ def test_products_with_stored_hessians(parts: list[Labels]) -> None:
 )
 def test_shapes_that_do_not_fit_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LabelShapeError, match=words):
-        Labels.of(3, structure_id="water-17", **values)
+        Properties.single(3, structure_id="water-17", **values)
 
 
 def test_single_precision_spares_energies() -> None:

@@ -18,11 +18,11 @@ Pairs = list[tuple[int, int, float, float, float]]
 
 def found(s: Structure, cutoff: float) -> Pairs:
     pairs = s.neighbours(cutoff)
-    vectors = s.positions[pairs.second] + pairs.shifts @ s.cell - s.positions[pairs.first]
+    vectors = s.positions[pairs.neighbors] + pairs.cell_shifts @ s.cell - s.positions[pairs.centers]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), pairs.distances, atol=1e-9)
-    assert (np.diff(pairs.first) >= 0).all()
-    np.testing.assert_array_equal(np.bincount(pairs.first, minlength=len(s)), pairs.counts)
-    return as_sorted(zip(pairs.first, pairs.second, vectors, strict=True))
+    assert (np.diff(pairs.centers) >= 0).all()
+    np.testing.assert_array_equal(np.bincount(pairs.centers, minlength=len(s)), pairs.counts)
+    return as_sorted(zip(pairs.centers, pairs.neighbors, vectors, strict=True))
 
 
 def expected(s: Structure, cutoff: float) -> Pairs:
@@ -72,8 +72,8 @@ def test_all_pairs_and_images_are_found(
 
 def test_a_cutoff_larger_than_the_cell_finds_images_of_the_atom_itself() -> None:
     s = Structure([1], [[0, 0, 0]], cell=2.0 * np.eye(3), pbc=(True, True, True))
-    assert len(s.neighbours(2.5).first) == 6
-    assert len(s.neighbours(3.0).first) == 6 + 12
+    assert len(s.neighbours(2.5).centers) == 6
+    assert len(s.neighbours(3.0).centers) == 6 + 12
 
 
 def test_small_and_large_molecules_take_different_ways_to_one_answer() -> None:
@@ -90,7 +90,7 @@ def test_a_cutoff_of_zero_lists_no_pairs() -> None:
     """What a potential without interactions asks for, open or periodic."""
     for pbc in ((False,) * 3, (True,) * 3):
         pairs = find_neighbours(np.eye(3), 5.0 * np.eye(3), pbc, 0.0)
-        assert len(pairs.first) == len(pairs.shifts) == len(pairs.distances) == 0
+        assert len(pairs.centers) == len(pairs.cell_shifts) == len(pairs.distances) == 0
         assert pairs.counts.tolist() == [0, 0, 0]
 
 

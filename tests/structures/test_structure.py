@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hesse.errors import GeometryError
-from hesse.structures import Structure, structure_key
+from hesse.structures import Structure, rng_key
 from oracles import atom, crystal, molecule
 
 WATER: dict[str, Any] = {"numbers": [8, 1, 1], "positions": [[0, 0, 0.1], [0, 0.76, -0.5], [0, -0.76, -0.5]]}
@@ -49,7 +49,7 @@ def test_the_default_id_is_the_content() -> None:
     s = Structure(**WATER)
     assert s.id == Structure(**WATER, tag="relaxed", group="water").id
     others = [
-        s.moved(s.positions + 1e-3),
+        s.with_positions(s.positions + 1e-3),
         Structure(**WATER, charge=1),
         Structure(**WATER, multiplicity=3),
         Structure([8, 1, 9], WATER["positions"]),
@@ -61,19 +61,19 @@ def test_the_default_id_is_the_content() -> None:
 
 
 def test_keys_are_63_bits_and_never_change() -> None:
-    assert structure_key("water-17") == 4700797032182291372
-    assert all(0 <= structure_key(str(i)) < 2**63 for i in range(100))
+    assert rng_key("water-17") == 4700797032182291372
+    assert all(0 <= rng_key(str(i)) < 2**63 for i in range(100))
 
 
 def test_atoms_on_top_of_each_other_are_named() -> None:
     with pytest.raises(GeometryError, match=r"atoms 0 and 2 are 0\.200 Å apart"):
-        Structure([1, 1, 1], [[0, 0, 0], [2, 0, 0], [0, 0.2, 0]]).require_separated_atoms()
+        Structure([1, 1, 1], [[0, 0, 0], [2, 0, 0], [0, 0.2, 0]]).check_no_overlap()
     with pytest.raises(GeometryError, match=r"0\.100 Å"):  # across the boundary
         Structure(
             [1, 1], [[0.05, 0, 0], [4.95, 0, 0]], cell=5 * np.eye(3), pbc=(True, True, True)
-        ).require_separated_atoms()
+        ).check_no_overlap()
     for s in (atom(), molecule(8, 1), crystal()):
-        s.require_separated_atoms()
+        s.check_no_overlap()
     assert atom().closest_pair()[0] == np.inf
 
 

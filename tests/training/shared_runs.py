@@ -17,13 +17,13 @@ if __name__ == "__main__":
 
 from tiny_run import ORACLE, config, training_data, validation_data
 
-from hesse.datasets import Dataset, StreamedDataset, open_dataset, write_dataset
+from hesse.datasets import Dataset, StreamingDataset, open_dataset, write_dataset
 from hesse.errors import HesseError
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
-from hesse.structures import Batch, Labels
+from hesse.structures import Batch, Properties
 from hesse.training import TrainResult, loop, train
-from hesse.training.processes import Processes, joined
+from hesse.training.processes import Communicator, init_distributed
 from oracles import labelled, molecules
 
 RUNS: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ class Own(Potential):
     def forward(self, batch: Batch) -> torch.Tensor:
         if self.training:
             self.calls += 1
-        r = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
         bells = torch.exp(-3.0 * (r[..., None] - torch.linspace(0.7, 3.5, 8, dtype=r.dtype)).square())
         energies = ((bells @ self.weight) * smooth_cutoff(r, self.cutoff) * batch.neighbour_mask).sum(-1)
         oxygen = batch.numbers == 8
@@ -87,32 +87,32 @@ def mixed_data() -> Dataset:
     assert labels.energy is not None
     assert labels.forces is not None
     atoms = torch.repeat_interleave(no_forces, labels.n_atoms)
-    changed: Labels = replace(
+    changed: Properties = replace(
         labels,
         energy=torch.where(no_energy, torch.nan, labels.energy),
         energy_mask=~no_energy,
         forces=torch.where(atoms[:, None], torch.nan, labels.forces),
         forces_mask=~no_forces,
     )
-    return Dataset(data.structures, changed, attributes=data.attributes)
+    return Dataset(data.structures, changed, metadata=data.metadata)
 
 
-def one_run(folder: Path, name: str, processes: Processes | None = None) -> TrainResult:
+def one_run(folder: Path, name: str, processes: Communicator | None = None) -> TrainResult:
     changes = {"steps": 12, **({**RUNS, "streamed": STREAMED}[name])}
     own = Own() if changes.pop("own", False) else None
     limit = changes.pop("memory_mib", None)
-    data = mixed_data() if limit is None else streamed(folder, limit, processes or Processes())
+    data = mixed_data() if limit is None else streamed(folder, limit, processes or Communicator())
     return train(
-        data, validation_data(), config(**changes), output=folder, potential=own, quiet=True, processes=processes
+        data, validation_data(), config(**changes), output=folder, potential=own, quiet=True, communicator=processes
     )
 
 
-def streamed(folder: Path, limit: float, processes: Processes) -> StreamedDataset:
+def streamed(folder: Path, limit: float, processes: Communicator) -> StreamingDataset:
     """Structures of a file that is larger than `limit`, in MiB: written once, read by every process."""
     path = folder.parent / f"{folder.name}.h5"
-    processes.of_first(lambda: write_dataset(path, labelled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4))))
+    processes.run_on_rank_zero(lambda: write_dataset(path, labelled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4))))
     data = open_dataset(path, memory_mib=limit)
-    assert isinstance(data, StreamedDataset)
+    assert isinstance(data, StreamingDataset)
     return data
 
 
@@ -123,7 +123,7 @@ def weights_of(result: TrainResult) -> list[float]:
 def shared_run(folder: Path) -> None:
     """All runs, then everything that processes say to each other; what each of them saw goes to a file of its own."""
     seen: dict[str, Any] = {}
-    with joined("cpu") as processes:
+    with init_distributed("cpu") as processes:
         for name in RUNS:
             result = one_run(folder / name, name, processes)
             seen[name] = {"weights": weights_of(result), "scores": dict(result.scores), "steps": result.steps}
@@ -135,62 +135,62 @@ def shared_run(folder: Path) -> None:
 
 def streamed_run(folder: Path) -> None:
     """The run whose data are read ahead from a file."""
-    with joined("cpu") as processes:
+    with init_distributed("cpu") as processes:
         weights = weights_of(one_run(folder / "streamed", "streamed", processes))
         (folder / f"seen-{processes.rank}.json").write_text(json.dumps(weights))
 
 
-def _words(processes: Processes) -> dict[str, Any]:
+def _words(processes: Communicator) -> dict[str, Any]:
     rank = processes.rank
     flags = torch.tensor([rank == 0, True])
     numbers = torch.full((3,), float(rank))
-    processes.copy_from_first([flags, numbers])
+    processes.broadcast([flags, numbers])
     return {
-        "sum": processes.sum(torch.tensor([rank + 1, 10])).tolist(),
-        "named": processes.sum_named({"both": 1.5, f"only {rank}": 2.0}),
-        "largest": processes.largest(5 - rank),
-        "first": processes.of_first(lambda: f"from {rank}"),
+        "sum": processes.all_reduce_sum(torch.tensor([rank + 1, 10])).tolist(),
+        "named": processes.all_reduce_sum_dict({"both": 1.5, f"only {rank}": 2.0}),
+        "largest": processes.all_reduce_max(5 - rank),
+        "first": processes.run_on_rank_zero(lambda: f"from {rank}"),
         "copied": [flags.tolist(), numbers.tolist()],
-        "share": processes.share([3, 0, 2, 1], [10, 1, 1, 8]),
+        "share": processes.partition([3, 0, 2, 1], [10, 1, 1, 8]),
     }
 
 
-def _interrupted(folder: Path, processes: Processes) -> list[Any]:
+def _interrupted(folder: Path, processes: Communicator) -> list[Any]:
     """Two processes, of which the second gets a signal; the first alone, which gets one too; two to the end. What they
     were told, and the weights at the end."""
     told = [_stopped(folder, processes, step=5, by=1)]
-    if processes.first:
-        told.append(_stopped(folder, Processes(), step=8, by=0))
-    processes.require_same(0, "here the second process waits for the first")
+    if processes.is_rank_zero:
+        told.append(_stopped(folder, Communicator(), step=8, by=0))
+    processes.check_equal(0, "here the second process waits for the first")
     return [told, weights_of(one_run(folder, "mixed labels", processes))]
 
 
-def _stopped(folder: Path, processes: Processes, *, step: int, by: int) -> str:
-    original = loop._Run._step
+def _stopped(folder: Path, processes: Communicator, *, step: int, by: int) -> str:
+    original = loop.Trainer._step
 
     def signalled(self: Any) -> Any:
         if self.progress.step == step and processes.rank == by:
             signal.raise_signal(signal.SIGTERM)
         return original(self)
 
-    loop._Run._step = signalled  # type: ignore[method-assign]
+    loop.Trainer._step = signalled  # type: ignore[method-assign]
     try:
         one_run(folder, "mixed labels", processes)
     except HesseError as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        loop._Run._step = original  # type: ignore[method-assign]
+        loop.Trainer._step = original  # type: ignore[method-assign]
     return "not stopped"
 
 
-def _refused(folder: Path, processes: Processes) -> list[str]:
+def _refused(folder: Path, processes: Communicator) -> list[str]:
     """What all processes are told when the request is wrong, or what the first one finds is."""
     told = []
     (folder / "model.hesse").mkdir(parents=True, exist_ok=True)  # where the first process will want to write
     attempts = [
         lambda: one_run(folder, "mixed labels", processes),
         lambda: train(
-            mixed_data(), None, config(seed=processes.rank), output=folder / "other", quiet=True, processes=processes
+            mixed_data(), None, config(seed=processes.rank), output=folder / "other", quiet=True, communicator=processes
         ),
     ]
     for attempt in attempts:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import CompilationError
-from hesse.losses import factors, holders, references_of, weighted_loss
+from hesse.losses import residual_weights, count_labeled, masked_targets, weighted_loss
 from hesse.models import (
     Ani,
     AniConfig,
-    Equivariant,
-    EquivariantConfig,
+    HesseNet,
+    HesseNetConfig,
     Hipnn,
     HipnnConfig,
     SumPotential,
@@ -28,15 +28,15 @@ from hesse.models import (
     ZblConfig,
 )
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request, collate
+from hesse.structures import Batch, Properties, Request, collate
 from hesse.training import compiling, train
-from hesse.training.checkpoint import Progress
-from hesse.training.companion import smallest_size, with_companion, with_zeros
-from hesse.training.compiled import CompiledGradient
-from hesse.training.compiling import StepMode, choose, disagreement, tolerance
-from hesse.training.loop import _Run
-from hesse.training.processes import Processes
-from hesse.training.step import GradientStep, Part, counts_of
+from hesse.training.checkpoint import TrainState
+from hesse.training.companion import min_dimension, pad_with_dummy, append_zeros
+from hesse.training.compiled import CompiledLossAndGradient
+from hesse.training.compiling import CompilePolicy, choose_mode, max_relative_difference, tolerance
+from hesse.training.loop import Trainer
+from hesse.training.processes import Communicator
+from hesse.training.step import LossAndGradient, MicroBatch, count_labeled_structures
 from oracles import Morse, crystal, labelled, molecules
 
 ELEMENTS = (1, 6, 8)
@@ -66,7 +66,7 @@ def network(kind: str) -> Potential:
         "hipnn, blocks": lambda: Hipnn(HipnnConfig(l_max=1, **(SMALL | {"features": 20})), ELEMENTS),
         "hipnn, matrix": lambda: Hipnn(HipnnConfig(l_max=0, **SMALL, blocks=1), ELEMENTS),
         "ani": lambda: Ani(AniConfig(hidden=(8,)), ELEMENTS),
-        "equivariant": lambda: Equivariant(EquivariantConfig(features=6, channels=3, radial=4), ELEMENTS),
+        "equivariant": lambda: HesseNet(HesseNetConfig(features=6, channels=3, radial=4), ELEMENTS),
         "sum": lambda: SumPotential(
             [Zbl(ZblConfig(), ELEMENTS), Hipnn(HipnnConfig(l_max=1, **SMALL, blocks=1), ELEMENTS)]
         ),
@@ -74,17 +74,17 @@ def network(kind: str) -> Potential:
     return made[kind]().to(torch.float64)
 
 
-def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int = 1) -> Part:
+def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int = 1) -> MicroBatch:
     """Structures, and labels of which some are absent."""
     data = labelled(Morse(), molecules(sizes, seed=seed, elements=ELEMENTS), probes=probes)
     batch, labels = data.batch(range(len(data)), potential.cutoff)
     lacking = torch.arange(len(sizes)) % 3 != 1
     changes: dict[str, Any] = {"forces_mask": lacking, "forces": labels.forces.clone()}  # type: ignore[union-attr]
-    changes["forces"][~lacking[batch.owner]] = torch.nan
-    return batch, Labels(**{**vars(labels), **changes})
+    changes["forces"][~lacking[batch.structure_index]] = torch.nan
+    return batch, Properties(**{**vars(labels), **changes})
 
 
-def gradient(step: GradientStep, given: Part, weights: dict[str, float] = WEIGHTS) -> tuple[float, dict[str, Tensor]]:
+def gradient(step: LossAndGradient, given: MicroBatch, weights: dict[str, float] = WEIGHTS) -> tuple[float, dict[str, Tensor]]:
     step.potential.zero_grad(set_to_none=True)
     loss, _ = step([given], weights)
     slopes = {name: p.grad for name, p in step.potential.named_parameters()}
@@ -99,8 +99,8 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
     """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace. Sizes of 0 and 1
     (structures, neighbours, triples) would be constants: a companion keeps them out."""
     potential = network(kind)
-    eager = GradientStep(potential)
-    traced = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
+    eager = LossAndGradient(potential)
+    traced = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
     weights = {**WEIGHTS, "penalty": 0.2, "atomic_energies": 0.3}
     batches = [[5, 4, 6, 3], [7, 3, 4], [9], [4, 4, 5, 3, 6, 2], [2, 2], [1], [1, 1, 1]]
     with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
         for seed, sizes in enumerate(batches):
             batch, labels = part(potential, sizes, seed)
             atomic = torch.linspace(-1, 1, sum(sizes), dtype=torch.float64)
-            given = batch, Labels(**{**vars(labels), "atomic_energies": atomic})
+            given = batch, Properties(**{**vars(labels), "atomic_energies": atomic})
             loss, slopes = gradient(traced, given, weights)
             wanted_loss, wanted = gradient(eager, given, weights)
             assert loss == pytest.approx(wanted_loss, rel=1e-12), sizes
@@ -121,7 +121,7 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
 def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
     """Through the compiler proper; sizes 2 to 7 by one compilation."""
     potential = network("hipnn, matrix")
-    eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
     for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
         given = part(potential, sizes, seed)
         loss, slopes = gradient(step, given)
@@ -141,14 +141,14 @@ def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
     stress = torch.full((len(data), 3, 3), torch.nan, dtype=torch.float64)
     stress[: len(cells)] = 0.1 * torch.randn(len(cells), 3, 3, dtype=torch.float64)
     held = torch.arange(len(data)) < max(1, len(cells) - 1)
-    labels = Labels(**{**vars(labels), "stress": stress, "stress_mask": held})
+    labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
     weights = {**WEIGHTS, "stress": 2.0}
     loss, slopes = gradient(
-        GradientStep(potential, CompiledGradient(potential, backend="aot_eager")), (batch, labels), weights
+        LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
     )
-    wanted_loss, wanted = gradient(GradientStep(potential), (batch, labels), weights)
+    wanted_loss, wanted = gradient(LossAndGradient(potential), (batch, labels), weights)
     assert loss == pytest.approx(wanted_loss, rel=1e-12)
-    without, _ = gradient(GradientStep(potential), (batch, labels))
+    without, _ = gradient(LossAndGradient(potential), (batch, labels))
     assert abs(loss - without) > 1e-3  # the stress is in it
     for name, slope in wanted.items():
         torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
@@ -165,10 +165,10 @@ def test_batches_in_which_nobody_holds_a_weighted_label() -> None:
         "stress": torch.full((3, 3, 3), torch.nan, dtype=torch.float64),
         "stress_mask": torch.zeros(3, dtype=torch.bool),
     }
-    given, weights = (batch, Labels(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
-    compiled = CompiledGradient(potential, backend="aot_eager")
-    loss, slopes = gradient(GradientStep(potential, compiled), given, weights)
-    wanted_loss, wanted = gradient(GradientStep(potential), given, weights)
+    given, weights = (batch, Properties(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
+    compiled = CompiledLossAndGradient(potential, backend="aot_eager")
+    loss, slopes = gradient(LossAndGradient(potential, compiled), given, weights)
+    wanted_loss, wanted = gradient(LossAndGradient(potential), given, weights)
     assert loss == pytest.approx(wanted_loss, rel=1e-12)
     for name, slope in wanted.items():
         torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
@@ -179,12 +179,12 @@ def test_a_companion_changes_nothing_for_the_others() -> None:
     cell = crystal(1)
     for structures in ([molecules([1])[0]], [cell], [cell, *molecules([5, 2])]):
         batch = collate(structures, potential.cutoff)
-        more = with_companion(batch)
-        assert smallest_size(more) >= 2
-        assert smallest_size(potential.prepare(more)) >= 2
+        more = pad_with_dummy(batch)
+        assert min_dimension(more) >= 2
+        assert min_dimension(potential.precompute(more)) >= 2
         request = Request(forces=True, probes=torch.randn(2, len(batch.numbers), 3, dtype=torch.float64))
         wanted = evaluate(potential, batch, request)
-        found = evaluate(potential, more, replace(request, probes=with_zeros(request.probes, 3, dim=1)))
+        found = evaluate(potential, more, replace(request, probes=append_zeros(request.probes, 3, dim=1)))
         torch.testing.assert_close(found.energy[:-1], wanted.energy)  # type: ignore[index]
         torch.testing.assert_close(found.forces[:-3], wanted.forces)  # type: ignore[index]
         torch.testing.assert_close(found.hvp[:, :-3], wanted.hvp)  # type: ignore[index]
@@ -195,7 +195,7 @@ def test_a_companion_changes_nothing_for_the_others() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
     potential = network(kind).to(dtype)
-    eager, step = GradientStep(potential), GradientStep(potential, CompiledGradient(potential))
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
     limit = 1e-8 if dtype == torch.float64 else 2e-3
     for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [9], [2, 2], [3, 4], [9, 8, 9, 7, 8, 9]]):
         batch, labels = part(potential, sizes, seed)
@@ -211,15 +211,15 @@ def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5, 2], probes=2)
     stress = torch.randn(4, 3, 3, dtype=torch.float64)
-    labels = Labels(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
+    labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
     weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
-    guess = labels.map(lambda x: torch.nan_to_num(x) + 0.3)
-    counts = holders(labels, weights)
+    guess = labels.map_tensors(lambda x: torch.nan_to_num(x) + 0.3)
+    counts = count_labeled(labels, weights)
     wanted, _ = weighted_loss(guess, labels, weights, counts)
-    by = factors(labels, weights, counts)
+    by = residual_weights(labels, weights, counts)
     total = sum(
         (by[name] * (getattr(guess, name) - target).square()).sum()
-        for name, target in references_of(labels, weights).items()
+        for name, target in masked_targets(labels, weights).items()
     )
     assert float(total) == pytest.approx(float(wanted), rel=1e-12)
 
@@ -238,10 +238,10 @@ class Detached(Potential):
 
     def forward(self, batch: Batch) -> Tensor:
         wrong = 1.5 if torch.compiler.is_compiling() else 1.0
-        return (wrong * self.scale * batch.pair_vectors().square().sum(-1) * batch.neighbour_mask).sum(-1)
+        return (wrong * self.scale * batch.neighbor_vectors().square().sum(-1) * batch.neighbour_mask).sum(-1)
 
 
-class Traced(CompiledGradient):
+class Traced(CompiledLossAndGradient):
     """Without code being made."""
 
     def __init__(self, potential: Potential) -> None:
@@ -250,21 +250,21 @@ class Traced(CompiledGradient):
 
 def test_a_short_run_stays_eager_and_says_why() -> None:
     potential = network("hipnn, matrix")
-    step = GradientStep(potential)
-    choice = choose("auto", step, [part(potential, [3, 4, 5])], WEIGHTS, steps=20, own=True)
+    step = LossAndGradient(potential)
+    choice = choose_mode("auto", step, [part(potential, [3, 4, 5])], WEIGHTS, steps=20, native=True)
     assert (choice.mode, step.compiled) == ("eager", None)
     assert "too short a run" in choice.reason
-    assert choose("never", step, [], WEIGHTS, steps=10**9, own=True).mode == "eager"
-    assert "hesse check" in choose("auto", step, [], WEIGHTS, steps=10**9, own=False).reason
+    assert choose_mode("never", step, [], WEIGHTS, steps=10**9, native=True).mode == "eager"
+    assert "hesse check" in choose_mode("auto", step, [], WEIGHTS, steps=10**9, native=False).reason
 
 
 def test_trying_leaves_everything_as_it_was() -> None:
     potential = network("hipnn, matrix")
-    step, given = GradientStep(potential), part(potential, [3, 4, 5])
+    step, given = LossAndGradient(potential), part(potential, [3, 4, 5])
     gradient(step, given)
     before = {name: p.grad.clone() for name, p in potential.named_parameters() if p.grad is not None}
     state = torch.random.get_rng_state()
-    choose("auto", step, [given], WEIGHTS, steps=20, own=True)
+    choose_mode("auto", step, [given], WEIGHTS, steps=20, native=True)
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, p in potential.named_parameters():
         assert (p.grad is None) == (name not in before)
@@ -276,58 +276,58 @@ def test_what_compiles_to_something_else_is_found_out(monkeypatch: pytest.Monkey
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
     potential = Detached()
     given = part(potential, [3, 4, 5])
-    step = GradientStep(potential, CompiledGradient(potential, backend="aot_eager"))
+    step = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert disagreement(step, [given], WEIGHTS) > 0.3 > tolerance(torch.float64)
+        assert max_relative_difference(step, [given], WEIGHTS) > 0.3 > tolerance(torch.float64)
         with pytest.raises(
             CompilationError, match=r"compile: always, but compiled gradients differ .* Use compile: auto"
         ):
-            choose("always", GradientStep(potential), [given], WEIGHTS, steps=10, own=False)
+            choose_mode("always", LossAndGradient(potential), [given], WEIGHTS, steps=10, native=False)
 
 
 def test_full_hessians_and_random_numbers_are_refused() -> None:
     potential = network("hipnn, matrix")
     with pytest.raises(CompilationError, match="full Hessians are not compiled"):
-        choose("always", GradientStep(potential), [], {**WEIGHTS, "hessian": 1.0}, steps=10, own=True)
+        choose_mode("always", LossAndGradient(potential), [], {**WEIGHTS, "hessian": 1.0}, steps=10, native=True)
     potential.noise = nn.Dropout(0.1)
     with pytest.raises(CompilationError, match=r"it draws random numbers \(Dropout\)"):
-        CompiledGradient(potential)
+        CompiledLossAndGradient(potential)
 
 
 def test_nothing_compiled_is_not_called_compiled() -> None:
     """Eager agrees with eager, and that is no reason."""
     potential = network("hipnn, matrix")
     with pytest.raises(CompilationError, match=r"^compile: always, but there is nothing to try it on"):
-        choose("always", GradientStep(potential), [], WEIGHTS, steps=10, own=True)
+        choose_mode("always", LossAndGradient(potential), [], WEIGHTS, steps=10, native=True)
 
 
 def test_labels_that_are_there_and_no_numbers_are_no_numbers_in_compiled_losses_too() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5])
-    assert all(bool(torch.isfinite(value).all()) for value in references_of(labels, WEIGHTS).values())  # absent: zero
+    assert all(bool(torch.isfinite(value).all()) for value in masked_targets(labels, WEIGHTS).values())  # absent: zero
     for name in ("energy", "forces", "hvp"):
         spoilt = getattr(labels, name).clone()
         spoilt[..., 0] = torch.nan
-        found = references_of(Labels(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
+        found = masked_targets(Properties(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
         assert bool(torch.isnan(found).any()), name
 
 
 def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
     potential = network("hipnn, matrix")
-    compiled = CompiledGradient(potential, backend="aot_eager")
+    compiled = CompiledLossAndGradient(potential, backend="aot_eager")
 
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler here\nand more")
 
     compiled._function = broken  # type: ignore[assignment]
     given, told = part(potential, [3, 4, 5]), []
-    step = GradientStep(potential, compiled, given_up=told.append)
-    assert gradient(step, given)[0] == gradient(GradientStep(potential), given)[0]
+    step = LossAndGradient(potential, compiled, on_compile_failure=told.append)
+    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
     assert told == ["RuntimeError: no compiler here"]
     assert step.compiled is None
     with pytest.raises(CompilationError, match="no compiler here"):
-        gradient(GradientStep(potential, compiled), given)
+        gradient(LossAndGradient(potential, compiled), given)
 
 
 # --- in a run --------------------------------------------------------------------------------------------------------
@@ -347,18 +347,18 @@ def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.
     plain = train(data, validation_data(), config(steps=8), output=tmp_path / "plain", quiet=True)
     assert whole.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
 
-    original = _Run._step
+    original = Trainer._step
 
-    def stopped(self: _Run) -> Any:
-        if self.progress.step == 4:
+    def stopped(self: Trainer) -> Any:
+        if self.state.step == 4:
             raise KeyboardInterrupt
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Run, "_step", stopped)
+        patch.setattr(Trainer, "_step", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(data, validation_data(), settings, output=tmp_path / "halves", quiet=True)
-    real, count = compiling.disagreement, [0]
+    real, count = compiling.max_relative_difference, [0]
 
     def counted(*arguments: Any) -> float:
         count[0] += 1
@@ -377,7 +377,7 @@ def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
 ) -> None:
     monkeypatch.setattr(compiling, "CompiledGradient", Traced)
     monkeypatch.setattr(compiling, "CHECK_EVERY", 2)
-    real, count = compiling.disagreement, [0]
+    real, count = compiling.max_relative_difference, [0]
 
     def apart(*arguments: Any) -> float:
         count[0] += 1
@@ -406,19 +406,19 @@ def test_a_comparison_that_fails_ends_compiling_and_not_the_run(
         return trouble
 
     monkeypatch.setattr(compiling, "disagreement", compared)
-    step = GradientStep(potential, Traced(potential))
-    mode = StepMode(step, Progress(step=6, compiled=True), Processes())
+    step = LossAndGradient(potential, Traced(potential))
+    mode = CompilePolicy(step, TrainState(step=6, compiled=True), Communicator())
     reason = trouble if isinstance(trouble, str) else "compiled gradients differ from eager ones by"
     with pytest.warns(RuntimeWarning, match=f"step 7: from here on eager: {reason}"):
-        mode.compare([given], WEIGHTS)
+        mode.verify([given], WEIGHTS)
     assert step.compiled is None
-    assert mode.progress.compiled is False
-    assert len(mode.news()) == 1
-    assert gradient(step, given)[0] == gradient(GradientStep(potential), given)[0]
+    assert mode.state.compiled is False
+    assert len(mode.pop_messages()) == 1
+    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
 
 
 def test_counts_are_summed_over_parts() -> None:
     potential = network("hipnn, matrix")
     parts = [part(potential, [3, 4, 5]), part(potential, [4, 3], 1)]
-    counts = counts_of(parts, WEIGHTS)
+    counts = count_labeled_structures(parts, WEIGHTS)
     assert {name: int(count) for name, count in counts.items()} == {"energy": 5, "forces": 3, "hvp": 5}

@@ -18,7 +18,7 @@ from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models import (
     AniConfig,
-    ElementReferences,
+    ReferenceEnergies,
     Hipnn,
     HipnnConfig,
     SumPotential,
@@ -32,7 +32,7 @@ from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch, Request, collate
 from hesse.training import TrainConfig, TrainResult, load_config, train
-from hesse.training.run import run as run_files
+from hesse.training.run import run_from_config as run_files
 from oracles import molecules
 
 
@@ -53,7 +53,7 @@ class Springs(Potential):
     def forward(self, batch: Batch) -> Tensor:
         if self.training:
             self.calls += 1
-        r = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
         bells = torch.exp(-(r[..., None] - torch.linspace(0.8, 3.5, 6, dtype=r.dtype)).square())
         return (self.layer(bells)[..., 0] * smooth_cutoff(r, self.cutoff) * batch.neighbour_mask).sum(-1)
 
@@ -165,7 +165,7 @@ def test_references_are_fitted_to_what_the_potential_leaves(tmp_path: Path) -> N
     zero = {1: -13.5, 6: -1030.25, 8: 4.0}
     offsets = torch.tensor([sum(zero[int(z)] for z in s.numbers) for s in structures], dtype=torch.float64)
     assert said.energy is not None
-    data = Dataset(tuple(structures), replace(said, energy=said.energy + offsets, penalty=None))
+    data = Dataset(tuple(structures), replace(said, energy=said.energy + offsets, regularizer=None))
     kept = train(data, None, config(steps=1, weights={"hvp": 0.0}), output=tmp_path / "a", potential=base, quiet=True)
     assert isinstance(kept.potential, Hipnn)
     assert torch.equal(kept.potential.references.energies, base.references.energies)
@@ -214,7 +214,7 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
     }  # fmt: skip
     (folder / "go.yaml").write_text(yaml.safe_dump(content))
     settings = load_config(folder / "go.yaml")
-    assert settings.start_from == str(folder / "base.hesse")
+    assert settings.init_from == str(folder / "base.hesse")
     result = run_files(settings, quiet=True)
     assert isinstance(result.potential, Hipnn)
     assert result.potential.config == base.config
@@ -223,13 +223,13 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave out model"):
         load_config(folder / "go.yaml", ["model.l_max=0"])
     with pytest.raises(ConfigError, match="leave one of them out"):
-        train(data, config=TrainConfig(start_from=str(folder / "base.hesse")), output=tmp_path / "x", potential=base)
+        train(data, config=TrainConfig(init_from=str(folder / "base.hesse")), output=tmp_path / "x", potential=base)
     with pytest.raises(FileFormatError, match="no such model file"):
         run_files(load_config(folder / "go.yaml", ["start_from=none.hesse", f"output={tmp_path / 'y'}"]), quiet=True)
 
 
 def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path) -> None:
-    lonely = SumPotential([ElementReferences((1, 6)), Springs()])
+    lonely = SumPotential([ReferenceEnergies((1, 6)), Springs()])
     with pytest.raises(UnknownElementError, match="element Z = 8"):
         go(tmp_path / "a", lonely)
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path)
         go(tmp_path / "d", nn.Linear(2, 2))  # type: ignore[arg-type]
     save_model(tmp_path / "model.hesse", Hipnn(HipnnConfig(features=2, sensitivities=2), (1, 6, 8)))
     for folder in (tmp_path, tmp_path / "somewhere" / ".."):
-        start = TrainConfig(start_from=str(tmp_path / "model.hesse"))
+        start = TrainConfig(init_from=str(tmp_path / "model.hesse"))
         with pytest.raises(ConfigError, match="would be replaced by this run"):
             train(training_data(), config=start, output=folder, restart=True, quiet=True)
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path)
     with pytest.raises(RequestError, match=r"cannot be copied \(TypeError: holds a handle"):
         go(tmp_path / "b", Stuck())
     with pytest.raises(UnknownOptionError, match=r'no potential "macee:x\.model"'):
-        train(training_data(), config=TrainConfig(start_from="macee:x.model"), output=tmp_path / "c", quiet=True)
+        train(training_data(), config=TrainConfig(init_from="macee:x.model"), output=tmp_path / "c", quiet=True)
 
 
 def test_any_energy_function_can_be_trained(tmp_path: Path) -> None:

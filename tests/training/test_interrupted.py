@@ -72,7 +72,7 @@ def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Pa
 def test_a_signal_ends_the_step_and_saves_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    original, before = loop._Run._step, signal.getsignal(number)
+    original, before = loop.Trainer._step, signal.getsignal(number)
 
     def signalled(self: Any) -> Any:
         if self.progress.step == 7:
@@ -80,7 +80,7 @@ def test_a_signal_ends_the_step_and_saves_the_state(
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_step", signalled)
+        patch.setattr(loop.Trainer, "_step", signalled)
         with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after step 8 of 20"):
             run(tmp_path / "war", checkpoint_every=20)
     assert signal.getsignal(number) == before
@@ -97,7 +97,7 @@ class Crash(Exception):
 
 def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
     """Make the `call`-th call of a method of the run crash, before or after it did its work, alternately."""
-    original, count = getattr(loop._Run, where), [0]
+    original, count = getattr(loop.Trainer, where), [0]
 
     def wrapped(self: Any, *args: Any) -> Any:
         count[0] += 1
@@ -108,7 +108,7 @@ def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
             raise Crash
         return result
 
-    monkeypatch.setattr(loop._Run, where, wrapped)
+    monkeypatch.setattr(loop.Trainer, where, wrapped)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

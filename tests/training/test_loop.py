@@ -20,11 +20,11 @@ from hesse.datasets import Dataset
 from hesse.errors import ConfigError, MissingLabelError, NonFiniteLossError, UnknownElementError, WriteError
 from hesse.losses import weighted_loss
 from hesse.models import Hipnn, load_model, read_model_header
-from hesse.probes import ProbeStream, make_probe
-from hesse.structures import Batch, Labels, Request, collate
+from hesse.probes import ProbeSeed, make_probe
+from hesse.structures import Batch, Properties, Request, collate
 from hesse.training import read_log, set_up, train
-from hesse.training.feed import Feed
-from hesse.training.step import GradientStep
+from hesse.training.feed import TrainingLoader
+from hesse.training.step import LossAndGradient
 from hesse.training.validation import validate
 from oracles import Morse, labelled, molecule, molecules
 
@@ -82,11 +82,11 @@ def first_loss(folder: Path, **changes: Any) -> float:
 
 def initial_model(settings: Any, data: Dataset) -> Hipnn:
     """The network before its first step, built here."""
-    from hesse.models import fit_references
+    from hesse.models import fit_reference_energies
 
     torch.manual_seed(settings.seed)
     numbers = torch.cat([torch.from_numpy(s.numbers.copy()) for s in data.structures])
-    return Hipnn(settings.model, data.elements, fit_references(numbers, data.labels, data.elements)).double()
+    return Hipnn(settings.model, data.elements, fit_reference_energies(numbers, data.labels, data.elements)).double()
 
 
 def test_the_first_step_is_adamw_on_the_documented_loss(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_first_step_is_adamw_on_the_documented_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("l_max", [0, 1, 2])
 def test_weight_decay_spares_everything_but_matrices(l_max: int) -> None:
     model = Hipnn(config(model={"l_max": l_max, "blocks": 2}).model, (1, 6, 8))
-    matrices, others = set_up.parameter_groups(model, 0.1)
+    matrices, others = set_up.weight_decay_groups(model, 0.1)
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     names = {id(p): n for n, p in model.named_parameters()}
     assert len(matrices["params"]) + len(others["params"]) == len(names)
@@ -177,14 +177,14 @@ def test_without_an_average_the_last_weights_are_kept(tmp_path: Path) -> None:
 
 def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
-    original = Feed.fetch
+    original = TrainingLoader.load
 
-    def watched(self: Feed, indices: list[int], step: int, whole: list[int]) -> Any:
+    def watched(self: TrainingLoader, indices: list[int], step: int, whole: list[int]) -> Any:
         assert indices == whole
         seen.append(list(indices))
         return original(self, indices, step, whole)
 
-    monkeypatch.setattr(Feed, "fetch", watched)
+    monkeypatch.setattr(TrainingLoader, "fetch", watched)
     run(tmp_path / "a", steps=8)  # ten structures by three: four steps an epoch
     first, second = (list(itertools.chain(*epoch)) for epoch in (seen[:4], seen[4:]))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -199,15 +199,15 @@ def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: py
 def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[tuple[int, tuple[str, ...], Labels]] = []
-    original = Feed.fetch
+    drawn: list[tuple[int, tuple[str, ...], Properties]] = []
+    original = TrainingLoader.load
 
-    def watched(self: Feed, indices: list[int], step: int, whole: list[int]) -> Any:
+    def watched(self: TrainingLoader, indices: list[int], step: int, whole: list[int]) -> Any:
         parts = original(self, indices, step, whole)
         drawn.extend((step, batch.ids, labels) for batch, labels in parts)
         return parts
 
-    monkeypatch.setattr(Feed, "fetch", watched)
+    monkeypatch.setattr(TrainingLoader, "fetch", watched)
     data = training_data()
     run(tmp_path, steps=8, seed=7, probe={"source": "fresh", "kind": "gaussian", "per_structure": 2})
     index = {s.id: i for i, s in enumerate(data.structures)}
@@ -217,12 +217,12 @@ def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
         if labels.probes is None:  # a part of the step without Hessians
             assert not bool(stored.mask("hessian").any())
             continue
-        wanted = make_probe("gaussian", 2).draw(batch, ProbeStream(seed=7, epoch=step))
+        wanted = make_probe("gaussian", 2).draw(batch, ProbeSeed(seed=7, epoch=step))
         assert labels.probes is not None
         assert labels.hvp is not None
         assert torch.equal(labels.probes, wanted)
         for i, name in enumerate(ids):
-            rows_of = labels.atoms_of(i)
+            rows_of = labels.atom_slice(i)
             if bool(stored.mask("hessian")[i]):
                 exact = ORACLE.exact(data.structures[index[name]]).hessian
                 product = np.einsum("iajb,kjb->kia", exact, wanted[:, rows_of].numpy())
@@ -352,7 +352,7 @@ def test_the_record_is_json_lines_and_the_models_know_their_origin(tmp_path: Pat
     ]
     assert all(row["seconds"] > 0 for row in lines if row["kind"] == "train")
     origin = read_model_header(tmp_path / "model.hesse")["provenance"]
-    assert origin["data_hash"] == training_data().data_hash()
+    assert origin["data_hash"] == training_data().content_hash()
     assert origin["level"] == "closed form"
     assert origin["structures"] == 10
     assert origin["config"] == config(steps=4).model_dump(mode="json")
@@ -397,13 +397,13 @@ def poisoned(name: str, victim: int = 3) -> Dataset:
     data = training_data()
     labels = data.labels
     value = getattr(labels, name).clone()
-    rows_of = labels.atoms_of(victim)
+    rows_of = labels.atom_slice(victim)
     if name == "energy":
         value[victim] = torch.nan
     elif name == "forces":
         value[rows_of.start, 1] = torch.inf
     else:
-        value[:, labels.atoms_of(7)] = torch.nan
+        value[:, labels.atom_slice(7)] = torch.nan
     return Dataset(data.structures, replace(labels, **{name: value}))
 
 
@@ -431,29 +431,29 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> No
 
 def test_a_gradient_that_is_no_number_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The square root of zero has a value and no slope."""
-    original, guilty = GradientStep._loss, training_data().structures[4].id
+    original, guilty = LossAndGradient._loss, training_data().structures[4].id
 
-    def kinked(self: GradientStep, batch: Batch, *rest: Any) -> Any:
+    def kinked(self: LossAndGradient, batch: Batch, *rest: Any) -> Any:
         total, terms = original(self, batch, *rest)
         if guilty in batch.ids:
             total = total + (0.0 * next(self.potential.parameters()).sum()).sqrt()
         return total, terms
 
-    monkeypatch.setattr(GradientStep, "_loss", kinked)
+    monkeypatch.setattr(LossAndGradient, "_loss", kinked)
     with pytest.raises(NonFiniteLossError, match=f'for 1 of 3 structures: "{guilty}"'):
         run(tmp_path)
 
 
 def test_the_last_good_checkpoint_survives_a_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, count = GradientStep.__call__, [0]
+    original, count = LossAndGradient.__call__, [0]
 
-    def diverging(self: GradientStep, *arguments: Any) -> Any:
+    def diverging(self: LossAndGradient, *arguments: Any) -> Any:
         count[0] += 1
         total, terms = original(self, *arguments)
         return (total * math.inf if count[0] == 8 else total), terms
 
     with monkeypatch.context() as patch:
-        patch.setattr(GradientStep, "__call__", diverging)
+        patch.setattr(LossAndGradient, "__call__", diverging)
         with pytest.raises(NonFiniteLossError, match=r"step 8: the loss of the whole batch .* lower optimiser"):
             run(tmp_path / "war")
     run(tmp_path / "war")

@@ -17,12 +17,12 @@ from tiny_run import ORACLE, config, record, run, training_data
 from torch import Tensor
 
 from hesse.datasets import Dataset
-from hesse.structures import Labels
+from hesse.structures import Properties
 from hesse.training import TrainConfig, parts
-from hesse.training.feed import Feed
-from hesse.training.parts import CurvatureDraw, drawn, some_pairs
-from hesse.training.start import starting_potential
-from hesse.training.step import GradientStep, counts_of
+from hesse.training.feed import TrainingLoader
+from hesse.training.parts import CurvatureSampler, sample_structures, sample_probes
+from hesse.training.start import build_initial_potential
+from hesse.training.step import LossAndGradient, count_labeled_structures
 from oracles import labelled, molecules
 
 
@@ -42,20 +42,20 @@ class Bench:
 
     def __init__(self, data: Dataset, **changes: Any) -> None:
         self.config: TrainConfig = config(**changes)
-        self.model = starting_potential(self.config, data, None)
-        self.feed = Feed(data, self.config, self.model.cutoff)
-        self.step = GradientStep(self.model)
+        self.model = build_initial_potential(self.config, data, None)
+        self.feed = TrainingLoader(data, self.config, self.model.cutoff)
+        self.step = LossAndGradient(self.model)
         self.weights = self.config.weights.model_dump()
 
     def gradient(self, found: Any, counts: Any = None) -> tuple[float, Tensor]:
         """The loss of parts and its gradient in all parameters, as one vector."""
         self.model.zero_grad(set_to_none=True)
         total, _ = self.step(found, self.weights, counts)
-        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.step.trained()]
+        slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.step.trainable_parameters()]
         return float(total), torch.cat([slope.reshape(-1) for slope in slopes])
 
     def at(self, indices: list[int], step: int) -> tuple[float, Tensor]:
-        return self.gradient(self.feed.fetch(indices, step))
+        return self.gradient(self.feed.load(indices, step))
 
 
 # --- who is drawn ----------------------------------------------------------------------------------------------------
@@ -73,24 +73,24 @@ def test_a_draw_is_of_the_right_size_and_belongs_to_the_set(
     structures: list[tuple[int, bool]], fraction: float, seed: int, step: int, random: Any
 ) -> None:
     keys, holders = (torch.tensor(column) for column in zip(*structures, strict=True))
-    mask = drawn(keys, holders, fraction, seed=seed, step=step)
+    mask = sample_structures(keys, holders, fraction, seed=seed, step=step)
     n = int(holders.sum())
     assert int(mask.sum()) == (0 if n == 0 else max(1, round(fraction * n)))
     assert not bool((mask & ~holders).any())
-    assert torch.equal(mask, drawn(keys, holders, fraction, seed=seed, step=step))
+    assert torch.equal(mask, sample_structures(keys, holders, fraction, seed=seed, step=step))
     order = list(range(len(keys)))
     random.shuffle(order)
-    assert torch.equal(mask[order], drawn(keys[order], holders[order], fraction, seed=seed, step=step))
+    assert torch.equal(mask[order], sample_structures(keys[order], holders[order], fraction, seed=seed, step=step))
 
 
 def test_every_set_of_structures_is_as_likely_as_any_other() -> None:
     """All 20 sets of 3 of 6 over 2,000 steps: chi squared with 19 degrees of freedom stays below its 1e-6 quantile."""
     data = molecules([3] * 7, seed=5)
-    keys = CurvatureDraw.of(labelled(ORACLE, data, probes=1), config()).keys
+    keys = CurvatureSampler.from_data(labelled(ORACLE, data, probes=1), config()).keys
     holders = torch.tensor([True, True, False, True, True, True, True])
     steps, count = 2000, dict.fromkeys(itertools.combinations([0, 1, 3, 4, 5, 6], 3), 0)
     for step in range(steps):
-        mask = drawn(keys, holders, 0.5, seed=11, step=step)
+        mask = sample_structures(keys, holders, 0.5, seed=11, step=step)
         count[tuple(torch.nonzero(mask)[:, 0].tolist())] += 1
     expected = steps / len(count)
     assert sum((found - expected) ** 2 / expected for found in count.values()) < 62.2
@@ -102,10 +102,10 @@ def test_the_draw_has_nothing_to_do_with_the_probes() -> None:
     bench = Bench(data, probe={"source": "fresh"}, curvature={"fraction": 0.5})
     signs: dict[bool, list[float]] = {True: [], False: []}
     for step in range(200):
-        ((_, labels),) = bench.feed.fetch(list(range(8)), step)
+        ((_, labels),) = bench.feed.load(list(range(8)), step)
         assert labels.probes is not None
         for k in range(8):
-            first = float(labels.probes[0, labels.atoms_of(k)][0, 0])
+            first = float(labels.probes[0, labels.atom_slice(k)][0, 0])
             signs[bool(labels.mask("hvp")[0, k])].append(first)
     for values in signs.values():
         assert len(values) == 800
@@ -170,11 +170,11 @@ def test_the_variance_is_that_of_a_simple_random_sample() -> None:
     everyone = list(range(8))
     each = torch.tensor([bench.at([k], 0)[0] for k in everyone], dtype=torch.float64)
     expected = (1 / 2 - 1 / 8) * float(each.var())
-    draw = bench.feed.curvature
+    draw = bench.feed.curvature_sampler
     means = []
     for step in range(800):
-        ((share),) = draw.shares(everyone, step)
-        means.append(float(each[share.kept["hvp"]].mean()))
+        ((share),) = draw.split(everyone, step)
+        means.append(float(each[share.masks["hvp"]].mean()))
     assert float(torch.tensor(means).var()) == pytest.approx(expected, rel=0.2)
     assert bench.at(everyone, 7)[0] == pytest.approx(means[7], rel=1e-10)
 
@@ -183,14 +183,14 @@ def test_one_of_several_pairs_is_drawn_fairly_and_stays_a_pair() -> None:
     data = labelled(ORACLE, molecules([3, 4, 2], seed=1), probes=3, hessian=True)
     absent = torch.tensor([[True, True, True], [True, False, True], [True, True, False]])  # 3, 2 and 2 pairs
     labels = replace(data.labels, hvp_mask=absent)
-    keys = CurvatureDraw.of(data, config()).keys
+    keys = CurvatureSampler.from_data(data, config()).keys
     count = torch.zeros(3, 3)
     for step in range(450):
-        few = some_pairs(labels, keys, 2, seed=3, step=step)
+        few = sample_probes(labels, keys, 2, seed=3, step=step)
         assert few.probes is not None
         assert few.mask("hvp").sum(0).tolist() == [2, 2, 2]
         for k in range(3):
-            rows = labels.atoms_of(k)
+            rows = labels.atom_slice(k)
             held = [p for p in range(3) if absent[p, k]]
             found = [
                 next(p for p in held if torch.equal(labels.probes[p, rows], few.probes[q, rows])) for q in range(2)
@@ -201,8 +201,8 @@ def test_one_of_several_pairs_is_drawn_fairly_and_stays_a_pair() -> None:
                 count[p, k] += 1
     assert torch.allclose(count[:, 0], torch.tensor(300.0), atol=5 * math.sqrt(450 * 2 / 9))
     assert count[:, 1].tolist() == [450, 0, 450]
-    assert some_pairs(labels, keys, 3, seed=3, step=0) is labels
-    assert some_pairs(labels, keys, None, seed=3, step=0) is labels
+    assert sample_probes(labels, keys, 3, seed=3, step=0) is labels
+    assert sample_probes(labels, keys, None, seed=3, step=0) is labels
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_apart_or_together_is_the_same_step(monkeypatch: pytest.MonkeyPatch, cha
         monkeypatch.setattr(parts, "APART_FROM", {"cpu": least, "other": least})
         for fraction in (1.0, 0.5):
             bench = Bench(training_data(), curvature={"fraction": fraction}, **changes)
-            fetched = bench.feed.fetch(list(range(10)), 4)
+            fetched = bench.feed.load(list(range(10)), 4)
             assert len(fetched) == (2 if least == 1 else 1)
             found[least, fraction] = bench.gradient(fetched)
     for fraction in (1.0, 0.5):
@@ -232,7 +232,7 @@ def test_products_are_taken_of_the_drawn_structures_only(apart: None, monkeypatc
     asked: list[tuple[bool, tuple[str, ...]]] = []
     original = module.evaluate
 
-    def watched(potential: Any, batch: Any, request: Any, **options: Any) -> Labels:
+    def watched(potential: Any, batch: Any, request: Any, **options: Any) -> Properties:
         asked.append((request.probes is not None or request.hessian, batch.ids))
         return original(potential, batch, request, **options)
 
@@ -250,11 +250,11 @@ def test_nothing_is_parted_where_there_is_nothing_to_gain() -> None:
     """Complete labels, or no weight on curvature: the batch as it is."""
     for data, changes in ((curved(), {}), (training_data(), {"weights": {"hvp": 0}, "curvature": {"fraction": 0.1}})):
         bench = Bench(data, **changes)
-        ((batch, labels),) = bench.feed.fetch([1, 0, 2], 5)
+        ((batch, labels),) = bench.feed.load([1, 0, 2], 5)
         assert batch.ids == tuple(data.structures[k].id for k in (1, 0, 2))
         assert labels.forces is not None
         assert bench.config.weights.hvp == 0 or bool(labels.mask("hvp").all())
-    ((_, labels),) = Bench(training_data()).feed.fetch([0, 1], 0)  # neither holds a product
+    ((_, labels),) = Bench(training_data()).feed.load([0, 1], 0)  # neither holds a product
     assert labels.hvp is None
 
 
@@ -264,8 +264,8 @@ def test_shares_of_several_processes_add_up_to_the_step_of_one(apart: None) -> N
     everyone = [3, 9, 0, 7, 5, 1, 8]
     for step in range(4):
         loss, slope = bench.at(everyone, step)
-        shares = [bench.feed.fetch(mine, step, whole=everyone) for mine in ([9, 0], [3, 7, 8], [5, 1])]
-        counts = counts_of([part for share in shares for part in share], bench.weights)
+        shares = [bench.feed.load(mine, step, step_indices=everyone) for mine in ([9, 0], [3, 7, 8], [5, 1])]
+        counts = count_labeled_structures([part for share in shares for part in share], bench.weights)
         found = [bench.gradient(share, counts) for share in shares]
         assert sum(value for value, _ in found) == pytest.approx(loss, rel=1e-12)
         torch.testing.assert_close(sum(s for _, s in found), slope, rtol=1e-9, atol=1e-11)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from hesse.datasets import Dataset
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
-from hesse.losses import Weights
+from hesse.losses import LossWeights
 from hesse.structures import Structure, collate
 from hesse.training import ProjectedHessianLoss
 from oracles import Harmonic, Morse, labelled, molecules
 
-WEIGHTS = Weights(energy=1.0, forces=0.3, hvp=0.09)
+WEIGHTS = LossWeights(energy=1.0, forces=0.3, hvp=0.09)
 SIZES = [3, 5, 2]
 
 
@@ -27,7 +27,7 @@ def data(probes: int = 2) -> Dataset:
 
 def flat_energy(structures: tuple[Structure, ...], model: nn.Module) -> Callable[[Tensor], Tensor]:
     batch = collate(structures, 6.0)
-    return lambda positions: batch.sum_by_structure(model(batch.replace(positions=positions)))
+    return lambda positions: batch.sum_over_atoms(model(batch.with_positions(positions=positions)))
 
 
 def flat_labels(dataset: Dataset) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_all_layouts_say_the_same() -> None:
         singly.append(one.item())
     assert np.mean(singly) == pytest.approx(flat.item(), rel=1e-13)
 
-    in_turn, _ = ProjectedHessianLoss(WEIGHTS, batched_gradients=False)(energy, positions, **labels)
+    in_turn, _ = ProjectedHessianLoss(WEIGHTS, supports_vmap=False)(energy, positions, **labels)
     assert in_turn.item() == pytest.approx(flat.item(), rel=1e-13)
 
 
@@ -174,7 +174,7 @@ def test_terms_without_weight_cost_nothing() -> None:
     def rough(positions: Tensor) -> Tensor:
         return Bells()(positions.detach())  # would be refused by autograd if differentiated
 
-    loss, terms = ProjectedHessianLoss(Weights(energy=1.0, forces=0.0, hvp=0.0))(
+    loss, terms = ProjectedHessianLoss(LossWeights(energy=1.0, forces=0.0, hvp=0.0))(
         rough, positions_of(dataset), **flat_labels(dataset)
     )
     assert set(terms) == {"energy"}
@@ -205,9 +205,9 @@ def test_wrong_requests_are_answered() -> None:
     with pytest.raises(LabelShapeError, match="forces has shape"):
         criterion(model, positions, **{**labels, "forces": labels["forces"][:-1]})
     with pytest.raises(RequestError, match="not hessian"):
-        ProjectedHessianLoss(Weights(hessian=1.0))
+        ProjectedHessianLoss(LossWeights(hessian=1.0))
     with pytest.raises(RequestError, match="not penalty"):
-        ProjectedHessianLoss(Weights(penalty=1.0))
+        ProjectedHessianLoss(LossWeights(regularizer=1.0))
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,12 @@ from tiny_run import OPTIONS, record, tensors, validation_data
 
 from hesse.cli import app as command_line
 from hesse.datasets import write_dataset
-from hesse.errors import ConfigError, LostProcessError
+from hesse.errors import ConfigError, ProcessLostError
 from hesse.training.launch import launch
 from hesse.training.parse import load_config
-from hesse.training.place import Place, place_of
-from hesse.training.processes import Processes, joined
-from hesse.training.run import run
+from hesse.training.place import RankInfo, rank_from_environment
+from hesse.training.processes import Communicator, init_distributed
+from hesse.training.run import run_from_config
 
 SCRIPT = Path(__file__).with_name("shared_runs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -37,10 +37,10 @@ ALONE = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
 
 
 def test_a_process_on_its_own_has_no_place() -> None:
-    assert place_of({}) is None
-    assert place_of({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert rank_from_environment({}) is None
+    assert rank_from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
     batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "n[1-2]"}
-    assert place_of(batch_script) is None  # commands of the script itself, without srun
+    assert rank_from_environment(batch_script) is None  # commands of the script itself, without srun
 
 
 def test_the_environment_of_torchrun() -> None:
@@ -48,9 +48,9 @@ def test_the_environment_of_torchrun() -> None:
         "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "n1",
         "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "2",
     }  # fmt: skip
-    assert place_of(said) == Place(5, 8, 1, 4, "n1", 29500, hosted=True, attempt="2")
+    assert rank_from_environment(said) == RankInfo(5, 8, 1, 4, "n1", 29500, external_store=True, restart_count="2")
     plain = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "n1", "MASTER_PORT": "1"}
-    assert place_of(plain) == Place(1, 2, 1, None, "n1", 1)
+    assert rank_from_environment(plain) == RankInfo(1, 2, 1, None, "n1", 1)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_the_environment_of_srun(nodes: str, first: str) -> None:
         "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "3", "SLURM_STEP_NODELIST": nodes,
         "SLURM_JOB_ID": "1234567",
     }  # fmt: skip
-    assert place_of(said) == Place(3, 8, 3, None, first, 34567)
-    own = place_of({**said, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
+    assert rank_from_environment(said) == RankInfo(3, 8, 3, None, first, 34567)
+    own = rank_from_environment({**said, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
     assert own is not None
     assert (own.address, own.port) == ("10.0.0.1", 29500)
 
@@ -79,40 +79,40 @@ def test_the_environment_of_srun(nodes: str, first: str) -> None:
 )
 def test_an_environment_that_makes_no_sense_is_refused(said: dict[str, str], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        place_of(said)
+        rank_from_environment(said)
 
 
 def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Processes().device("cpu") == Processes(Place(1, 2)).device("cpu") == "cpu"
+    assert Communicator().device("cpu") == Communicator(RankInfo(1, 2)).device("cpu") == "cpu"
     with pytest.raises(ConfigError, match="cannot be used here"):
-        Processes().device("abacus")
+        Communicator().device("abacus")
     with pytest.raises(ConfigError, match=r'cannot share it\. Use "cuda"'):
-        Processes(Place(1, 2)).device("cuda:0")
+        Communicator(RankInfo(1, 2)).device("cuda:0")
     monkeypatch.setattr("hesse.training.processes.require_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert Processes(Place(6, 8, 2, 4)).device("cuda") == "cuda:2"
-    for place in (Place(5, 8, 5, 8), Place(5, 8, 5)):
+    assert Communicator(RankInfo(6, 8, 2, 4)).device("cuda") == "cuda:2"
+    for place in (RankInfo(5, 8, 5, 8), RankInfo(5, 8, 5)):
         with pytest.raises(ConfigError, match="there are 4 on this machine"):
-            Processes(place).device("cuda")
+            Communicator(place).device("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # a queue shows every task its own
-    assert Processes(Place(6, 8, 2)).device("cuda") == "cuda:0"
+    assert Communicator(RankInfo(6, 8, 2)).device("cuda") == "cuda:0"
 
 
 # --- one process -----------------------------------------------------------------------------------------------------
 
 
 def test_one_process_talks_to_itself() -> None:
-    alone = Processes()
+    alone = Communicator()
     values = torch.tensor([1.0, 2.0])
-    assert alone.first
-    assert alone.sum(values) is values
-    assert alone.sum_named({"a": 1.0}) == {"a": 1.0}
-    assert (alone.largest(3), alone.of_first(lambda: 4)) == (3, 4)
-    assert alone.share([4, 2], [1] * 5) == [4, 2]
-    assert alone.speaks_of(ValueError())
-    alone.copy_from_first([values])
-    alone.require_same(1, "never")
-    with joined("cpu") as processes:
+    assert alone.is_rank_zero
+    assert alone.all_reduce_sum(values) is values
+    assert alone.all_reduce_sum_dict({"a": 1.0}) == {"a": 1.0}
+    assert (alone.all_reduce_max(3), alone.run_on_rank_zero(lambda: 4)) == (3, 4)
+    assert alone.partition([4, 2], [1] * 5) == [4, 2]
+    assert alone.should_report(ValueError())
+    alone.broadcast([values])
+    alone.check_equal(1, "never")
+    with init_distributed("cpu") as processes:
         assert processes.size == 1
 
 
@@ -122,7 +122,7 @@ def test_one_process_talks_to_itself() -> None:
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40), count=st.integers(2, 9), data=st.data())
 def test_every_structure_goes_to_one_process_and_loads_are_even(sizes: list[int], count: int, data: Any) -> None:
     indices = data.draw(st.permutations(range(len(sizes))))
-    shares = [Processes(Place(rank, count)).share(indices, sizes) for rank in range(count)]
+    shares = [Communicator(RankInfo(rank, count)).partition(indices, sizes) for rank in range(count)]
     assert sorted(i for share in shares for i in share) == sorted(indices)
     for share in shares:
         assert share == [i for i in indices if i in share]  # in the order of the batch
@@ -197,7 +197,7 @@ def test_the_processes_end_with_the_same_bits(shared: Path) -> None:
 def test_one_of_these_runs_has_steps_without_work_for_a_process() -> None:
     """And the potential of one's own has parameters that not every step leads to: what these runs are for."""
     data = mixed_data()
-    assert any(len(batch) == 1 for batch in data.batches(2000, max_structures=3))
+    assert any(len(batch) == 1 for batch in data.batch_indices(2000, max_structures=3))
     oxygen = [any(z == 8 for z in s.numbers) for s in data.structures]
     assert any(oxygen)
     assert not all(oxygen)
@@ -290,7 +290,7 @@ def assert_killed(path: Path, process: subprocess.Popen[str], rank: int) -> None
     begin = time.monotonic()
     out, errors = process.communicate(timeout=240)
     assert time.monotonic() - begin < 60  # not the half hour of torch.distributed
-    assert (process.returncode, out) == (LostProcessError.exit_code, "")
+    assert (process.returncode, out) == (ProcessLostError.exit_code, "")
     assert errors == (
         f"LostProcessError: process {rank} of 2 (pid {victims[rank]}) was killed by signal 9 (SIGKILL). The last saved "
         f"state is in {path.parent / 'out' / 'checkpoint.safetensors'}; the same command continues the run.\n"
@@ -302,8 +302,8 @@ def assert_killed(path: Path, process: subprocess.Popen[str], rank: int) -> None
 
 def test_a_killed_process_ends_the_job_which_one_process_goes_on_with(path: Path, tmp_path: Path) -> None:
     assert_killed(path, started(path, row=4), 1)
-    run(load_config(path), quiet=True)
-    run(load_config(path, [f"output={tmp_path / 'one'}"]), quiet=True)
+    run_from_config(load_config(path), quiet=True)
+    run_from_config(load_config(path, [f"output={tmp_path / 'one'}"]), quiet=True)
     assert_same_numbers(tmp_path / "one", tmp_path / "out", 1e-9)
 
 

@@ -16,7 +16,7 @@ from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, MissingLabelError, RequestError
 from hesse.models import load_model
 from hesse.training import load_config
-from hesse.training.run import run
+from hesse.training.run import run_from_config
 from oracles import labelled, molecules
 
 
@@ -41,7 +41,7 @@ def write_config(path: Path, **changes: Any) -> Path:
 
 
 def test_a_part_is_held_out_by_group_and_remembered(path: Path) -> None:
-    result = run(load_config(path), quiet=True)
+    result = run_from_config(load_config(path), quiet=True)
     out = path.parent / "out"
     assert {p.name for p in out.iterdir()} >= {"model.hesse", "config.yaml", "split.json", "metrics.jsonl"}
     split = json.loads((out / "split.json").read_text())
@@ -51,49 +51,49 @@ def test_a_part_is_held_out_by_group_and_remembered(path: Path) -> None:
     assert not train & validation
     assert len(train | validation) == 6
     assert load_model(result.model_file).elements
-    again = run(load_config(path), quiet=True)
+    again = run_from_config(load_config(path), quiet=True)
     assert again.scores == result.scores
 
 
 def test_the_written_configuration_repeats_the_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever folder it was started from, and wherever it is read from."""
     monkeypatch.chdir(path.parent)
-    run(load_config("run.yaml"), quiet=True)
+    run_from_config(load_config("run.yaml"), quiet=True)
     written = load_config("out/config.yaml", ["output=again"])
-    run(written, quiet=True)
+    run_from_config(written, quiet=True)
     assert_same_run(path.parent / "out", path.parent / "again")
 
 
 def test_a_refused_run_leaves_the_folder_as_it_was(path: Path) -> None:
-    run(load_config(path), quiet=True)
+    run_from_config(load_config(path), quiet=True)
     out = path.parent / "out"
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     for words in (["seed=3"], ["model.features=6"], ["data.validation_fraction=0.5"]):
         with pytest.raises(FileFormatError, match="another configuration"):
-            run(load_config(path, words), quiet=True)
+            run_from_config(load_config(path, words), quiet=True)
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-    run(load_config(path, ["seed=3"]), restart=True, quiet=True)
+    run_from_config(load_config(path, ["seed=3"]), restart=True, quiet=True)
     assert load_config(out / "config.yaml").seed == 3
 
 
 def test_a_run_that_never_began_does_not_stand_in_the_way(path: Path) -> None:
     with pytest.raises(MissingLabelError, match="hessian"):
-        run(load_config(path, ["weights.hessian=1"]), quiet=True)
+        run_from_config(load_config(path, ["weights.hessian=1"]), quiet=True)
     write_dataset(path.parent / "train.h5", data([3, 4, 5, 2, 4, 3], seed=9))  # other data under the same name
-    assert run(load_config(path), quiet=True).steps == 6
+    assert run_from_config(load_config(path), quiet=True).steps == 6
 
 
 def test_a_device_that_is_not_there_is_a_wrong_request(path: Path) -> None:
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ConfigError, match=f'device "{device}" cannot be used here'):
-            run(load_config(path, [f"device={device}"]), quiet=True)
+            run_from_config(load_config(path, [f"device={device}"]), quiet=True)
     assert not (path.parent / "out").exists()
 
 
 def test_validation_data_of_their_own(path: Path) -> None:
     write_dataset(path.parent / "judge.xyz", data([3, 4], seed=50))
     files = {"train": "train.h5", "validation": "judge.xyz"}
-    run(load_config(write_config(path, data=files)), quiet=True)
+    run_from_config(load_config(write_config(path, data=files)), quiet=True)
     assert not (path.parent / "out" / "split.json").exists()
     assert [row["step"] for row in record(path.parent / "out") if row["kind"] == "validation"] == [4, 6]
 
@@ -103,7 +103,7 @@ def test_data_that_cannot_be_read_are_named(path: Path, content: bytes | None) -
     target = path.parent / "train.h5"
     target.unlink() if content is None else target.write_bytes(content)
     with pytest.raises(RequestError, match=r"train\.h5"):
-        run(load_config(path), quiet=True)
+        run_from_config(load_config(path), quiet=True)
 
 
 def hesse(*words: object) -> subprocess.CompletedProcess[str]:

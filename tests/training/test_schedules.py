@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hesse.losses import Weights
+from hesse.losses import LossWeights
 from hesse.training import RampConfig, ScheduleConfig
-from hesse.training.schedules import Plateau, learning_rate, weights_at
+from hesse.training.schedules import Plateau, learning_rate, loss_weights_at
 
 
 @given(step=st.integers(0, 99), warmup=st.integers(0, 40), final=st.floats(0.001, 1.0))
@@ -38,7 +38,7 @@ def test_plateau_waits_then_lowers() -> None:
     schedule = ScheduleConfig(kind="plateau", warmup=0, factor=0.5, patience=2)
     plateau, factors = Plateau(), []
     for loss in [5, 4, 4, 4.5, 4, 3, 9, 9, 9, 9, 9, 9, 2]:
-        plateau.see(loss, schedule)
+        plateau.update(loss, schedule)
         factors.append(plateau.factor)
     # The third look without a new best is beyond a patience of two.
     assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
@@ -48,8 +48,8 @@ def test_plateau_waits_then_lowers() -> None:
 
 def test_a_validation_loss_that_is_no_number_is_no_improvement() -> None:
     schedule, plateau = ScheduleConfig(kind="plateau", patience=0), Plateau()
-    plateau.see(3.0, schedule)
-    plateau.see(math.nan, schedule)
+    plateau.update(3.0, schedule)
+    plateau.update(math.nan, schedule)
     assert plateau.best == 3.0
     assert plateau.factor == 0.5
 
@@ -59,13 +59,13 @@ def test_ramps(time: int, start: float, width: float) -> None:
     x = min(max((time / 100 - start) / width, 0.0), 1.0)
     for shape, wanted in (("linear", x), ("cosine", math.sin(math.pi * x / 2) ** 2)):
         ramp = RampConfig(start=start, end=start + width, shape=shape)  # type: ignore[arg-type]
-        values = weights_at(Weights(energy=3.0, hvp=0.5), {"hvp": ramp}, time, 101)
+        values = loss_weights_at(LossWeights(energy=3.0, hvp=0.5), {"hvp": ramp}, time, 101)
         assert values["hvp"] == pytest.approx(0.5 * wanted, abs=1e-9)
         assert values["energy"] == 3.0
 
 
 def test_ramps_meet_both_ends() -> None:
     ramp = RampConfig(start=0.0, end=1.0, shape="linear")
-    assert [weights_at(Weights(hvp=1.0), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [0, 0.25, 0.5, 0.75, 1]
     step = RampConfig(start=0.5, end=0.5)
-    assert [weights_at(Weights(hvp=1.0), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]
+    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]

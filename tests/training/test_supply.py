@@ -14,12 +14,12 @@ import torch
 from tiny_run import ORACLE, assert_same_run, config, validation_data
 from torch import Tensor
 
-from hesse.datasets import Dataset, StreamedDataset, open_dataset, read_dataset, write_dataset
+from hesse.datasets import Dataset, StreamingDataset, open_dataset, read_dataset, write_dataset
 from hesse.errors import FileFormatError
 from hesse.training import TrainConfig, train
-from hesse.training.background import Background
-from hesse.training.feed import Feed
-from hesse.training.supply import InMemory, Pools, labels_needed
+from hesse.training.background import BackgroundTask
+from hesse.training.feed import TrainingLoader
+from hesse.training.supply import InMemorySource, ShuffleBufferSource, required_labels
 from oracles import labelled, molecules
 
 LIMIT, CUTOFF = 0.12, 4.0
@@ -33,9 +33,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def streamed(path: Path) -> StreamedDataset:
+def streamed(path: Path) -> StreamingDataset:
     data = open_dataset(path, memory_mib=LIMIT)
-    assert isinstance(data, StreamedDataset)
+    assert isinstance(data, StreamingDataset)
     return data
 
 
@@ -50,27 +50,27 @@ def options(**changes: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("bucketing", [None, 3])
-def test_an_epoch_in_pools(streamed: StreamedDataset, bucketing: int | None) -> None:
+def test_an_epoch_in_pools(streamed: StreamingDataset, bucketing: int | None) -> None:
     choices = options(batch={"structures": 4, "bucketing": bucketing})
-    with Feed(streamed, choices, CUTOFF) as feed, Feed(streamed, choices, CUTOFF) as other:
+    with TrainingLoader(streamed, choices, CUTOFF) as feed, TrainingLoader(streamed, choices, CUTOFF) as other:
         epochs = [list(feed.epoch(e)) for e in (0, 1)]
         assert epochs == [list(other.epoch(e)) for e in (0, 1)]
         assert epochs[0] != epochs[1]
         for epoch in epochs:
             assert sorted(i for run in epoch for i in run) == list(range(90))
             assert max(map(len, epoch)) == 4
-    pools = Pools(streamed, choices, CUTOFF)
+    pools = ShuffleBufferSource(streamed, choices, CUTOFF)
     far = [np.ptp(run) for e in range(5) for run in pools.epoch(e) if len(run) == 4]
     assert np.mean(far) > 0.3 * 90  # batches mix places of the file: at random 4 of 90 span 54 on average
     pools.close()
 
 
-def test_streamed_batches_are_those_of_the_memory(streamed: StreamedDataset, path: Path) -> None:
+def test_streamed_batches_are_those_of_the_memory(streamed: StreamingDataset, path: Path) -> None:
     """In the order of the epoch, from the middle of one (as a run that goes on does), and through the next."""
     choices = options(dtype="float32")
-    plain = InMemory(read_dataset(path), choices, CUTOFF)
+    plain = InMemorySource(read_dataset(path), choices, CUTOFF)
     for start in (0, 11):
-        pools = Pools(streamed, choices, CUTOFF)
+        pools = ShuffleBufferSource(streamed, choices, CUTOFF)
         for epoch in (0, 1):
             for run in pools.epoch(epoch)[start if epoch == 0 else 0 :]:
                 for mine, theirs in zip(pools.batch(run), plain.batch(run), strict=True):
@@ -78,13 +78,13 @@ def test_streamed_batches_are_those_of_the_memory(streamed: StreamedDataset, pat
         pools.close()
 
 
-def test_a_share_of_nothing_moves_nothing(streamed: StreamedDataset) -> None:
-    pools = Pools(streamed, options(), CUTOFF)
+def test_a_share_of_nothing_moves_nothing(streamed: StreamingDataset) -> None:
+    pools = ShuffleBufferSource(streamed, options(), CUTOFF)
     pools.batch(pools.epoch(0)[-1])
-    held = pools._held
+    held = pools._current
     batch, labels = pools.batch([])
     assert len(batch) == len(labels) == len(batch.numbers) == 0
-    assert pools._held is held
+    assert pools._current is held
     pools.close()
 
 
@@ -100,11 +100,11 @@ def trained(data: Any, folder: Path, **changes: Any) -> None:
 
 
 def test_the_same_losses_as_in_memory(
-    streamed: StreamedDataset, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streamed: StreamingDataset, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(streamed, tmp_path / "streamed")
-    order = Pools(streamed, options(), CUTOFF)
-    monkeypatch.setattr(InMemory, "epoch", lambda self, epoch: order.epoch(epoch))
+    order = ShuffleBufferSource(streamed, options(), CUTOFF)
+    monkeypatch.setattr(InMemorySource, "epoch", lambda self, epoch: order.epoch(epoch))
     trained(read_dataset(path), tmp_path / "memory")
     assert_same_run(tmp_path / "streamed", tmp_path / "memory")
 
@@ -114,18 +114,18 @@ class Stop(Exception):
 
 
 def test_a_streamed_run_goes_on_where_it_was(
-    streamed: StreamedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streamed: StreamingDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(streamed, tmp_path / "through", steps=30)
-    fetch, steps = Feed.fetch, [0]
+    fetch, steps = TrainingLoader.load, [0]
 
-    def stopping(self: Feed, *args: Any, **named: Any) -> Any:
+    def stopping(self: TrainingLoader, *args: Any, **named: Any) -> Any:
         steps[0] += 1
         if steps[0] in (8, 17):
             raise Stop
         return fetch(self, *args, **named)
 
-    monkeypatch.setattr(Feed, "fetch", stopping)
+    monkeypatch.setattr(TrainingLoader, "fetch", stopping)
     for _ in range(2):
         with pytest.raises(Stop):
             trained(streamed, tmp_path / "halting", steps=30)
@@ -134,7 +134,7 @@ def test_a_streamed_run_goes_on_where_it_was(
     assert_same_run(tmp_path / "through", tmp_path / "halting")
 
 
-def test_another_limit_is_another_run(streamed: StreamedDataset, path: Path, tmp_path: Path) -> None:
+def test_another_limit_is_another_run(streamed: StreamingDataset, path: Path, tmp_path: Path) -> None:
     trained(streamed, tmp_path)
     with pytest.raises(FileFormatError, match="another configuration or other data"):
         trained(open_dataset(path, memory_mib=1.1 * LIMIT), tmp_path)
@@ -144,8 +144,8 @@ def test_what_happens_to_the_file_reaches_the_user(path: Path, tmp_path: Path) -
     copy = tmp_path / "copy.h5"
     copy.write_bytes(path.read_bytes())
     data = open_dataset(copy, memory_mib=LIMIT)
-    assert isinstance(data, StreamedDataset)
-    pools = Pools(data, options(), CUTOFF)
+    assert isinstance(data, StreamingDataset)
+    pools = ShuffleBufferSource(data, options(), CUTOFF)
     pools.batch(pools.epoch(0)[0])
     assert pools._next is not None
     pools._next[1].result()  # the second pool is there; the third will not be
@@ -169,24 +169,24 @@ def test_bucketed_runs_differ_and_repeat(path: Path, tmp_path: Path) -> None:
 
 
 def test_only_what_the_loss_reads_is_carried() -> None:
-    assert labels_needed(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp")
+    assert required_labels(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp")
     fresh = options(weights={"hvp": 0.1, "hessian": 0.1}, probe={"source": "fresh"})
-    assert labels_needed(fresh) == ("energy", "forces", "hessian")
+    assert required_labels(fresh) == ("energy", "forces", "hessian")
     data = labelled(ORACLE, molecules([3, 4], seed=1), probes=1, hessian=True)
     assert isinstance(data, Dataset)
-    with Feed(data, options(), CUTOFF) as feed:
-        [(_, labels)] = feed.fetch([1, 0], 0)
+    with TrainingLoader(data, options(), CUTOFF) as feed:
+        [(_, labels)] = feed.load([1, 0], 0)
     assert labels.hessian is None
     assert labels.hvp is not None
 
 
 def test_work_in_the_background() -> None:
-    assert Background(lambda _: 3, "hesse: test").result() == 3
+    assert BackgroundTask(lambda _: 3, "hesse: test").result() == 3
 
     def fails(stopped: object) -> int:
         raise Stop
 
-    failing = Background(fails, "hesse: test")
+    failing = BackgroundTask(fails, "hesse: test")
     with pytest.raises(Stop):
         failing.result()
     begun = threading.Event()
@@ -197,6 +197,6 @@ def test_work_in_the_background() -> None:
             pass
         return None
 
-    work = Background(endless, "hesse: test")
+    work = BackgroundTask(endless, "hesse: test")
     begun.wait()
     work.stop()

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from hesse.datasets import Dataset
 from hesse.errors import HesseError
-from hesse.structures import Labels
+from hesse.structures import Properties
 from hesse.training import TrainConfig, TrainResult, read_log, train
 from oracles import Morse, labelled, molecules
 
@@ -53,8 +53,8 @@ def training_data(seed: int = 1, *, probes: int = 2) -> Dataset:
     curved = labelled(ORACLE, molecules([4, 3, 5, 2, 6], seed=seed + 50), probes=probes, hessian=True)
     return Dataset(
         (*plain.structures, *curved.structures),
-        Labels.concatenate([plain.labels, curved.labels]),
-        attributes={"level": "closed form"},
+        Properties.concatenate([plain.labels, curved.labels]),
+        metadata={"level": "closed form"},
     )
 
 

@@ -2,7 +2,7 @@
 
 from hesse.checks.catalogue import CHECKS, Check
 from hesse.checks.result import CheckResult, Status
-from hesse.checks.run import check_potential, selected
+from hesse.checks.run import check_potential, select_checks
 from hesse.checks.samples import sample_structures
 
-__all__ = ["CHECKS", "Check", "CheckResult", "Status", "check_potential", "sample_structures", "selected"]
+__all__ = ["CHECKS", "Check", "CheckResult", "Status", "check_potential", "sample_structures", "select_checks"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hesse.checks import modes, numerics, orders, periodic, smoothness, symmetries, traps
-from hesse.checks.result import CheckResult, Finding
-from hesse.checks.subject import Subject
+from hesse.checks.result import CheckResult, Outcome
+from hesse.checks.subject import CheckContext
 
 __all__ = ["CHECKS", "Check"]
 
@@ -25,29 +25,29 @@ class Check:
     """
 
     name: str
-    asks: str
-    function: Callable[[Subject], Finding]
-    needs: tuple[str, ...]
-    means: str
+    question: str
+    function: Callable[[CheckContext], Outcome]
+    requires: tuple[str, ...]
+    consequence: str
 
-    def answer(self, subject: Subject) -> CheckResult:
+    def run(self, context: CheckContext) -> CheckResult:
         """Look at the potential. What it raises is a failure, not an error."""
         try:
-            found = self.function(subject)
+            outcome = self.function(context)
         except Exception as error:  # the potential is somebody else's code
             lines = [line for line in str(error).splitlines() if line.strip()]
-            found = Finding("fail", detail=f"{type(error).__name__}: {lines[0] if lines else ''}".strip())
-        message = f"{found.detail.rstrip('.')}. {self.means}" if found.status == "fail" else found.detail
-        return CheckResult(self.name, found.status, found.value, found.limit, found.bound, message)
+            outcome = Outcome("fail", detail=f"{type(error).__name__}: {lines[0] if lines else ''}".strip())
+        message = f"{outcome.detail.rstrip('.')}. {self.consequence}" if outcome.status == "fail" else outcome.detail
+        return CheckResult(self.name, outcome.status, outcome.value, outcome.limit, outcome.bound, message)
 
-    def blocked(self, by: str) -> CheckResult:
+    def skip(self, failed: str) -> CheckResult:
         """The answer where a check that this one needs has failed."""
-        return CheckResult(self.name, "skip", None, None, "<=", f"not measured: {by} failed")
+        return CheckResult(self.name, "skip", None, None, "<=", f"not measured: {failed} failed")
 
 
-SOUND = ("energy", "determinism", "second-derivatives", "double")
+NEEDS_SINGLE = ("energy", "determinism", "second-derivatives", "double")
 """What every question about the curvature of one structure needs."""
-WHOLE = (*SOUND, "traps")
+NEEDS_BATCH = (*NEEDS_SINGLE, "traps")
 """What questions about batches need: there, structures of other sizes fill places with zeros."""
 
 CHECKS: tuple[Check, ...] = (
@@ -79,7 +79,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "double",
         "float64 is float64 throughout",
-        numerics.check_double,
+        numerics.check_float64,
         ("energy", "determinism", "second-derivatives"),
         "Something inside works in float32 (.float(), a float32 constant, a kernel): derivatives carry its noise, and "
         "finite differences cannot judge them. Take the type from batch.positions. With --dtype float32 the other "
@@ -89,14 +89,14 @@ CHECKS: tuple[Check, ...] = (
         "training-mode",
         "train() answers as eval() does",
         numerics.check_training_mode,
-        SOUND,
+        NEEDS_SINGLE,
         "Training would fit another function than the one that is used afterwards, or fit noise. Remove dropout and "
         "batch normalisation.",
     ),
     Check(
         "traps",
         "finite for lone atoms, lines, unused neighbour places, own images",
-        traps.check_traps,
+        traps.check_singular_geometries,
         ("energy", "determinism"),
         "One such structure in a batch makes the loss and all gradients NaN. Mask before the root and not after it "
         "(hesse.smooth.masked_norm, norm), and avoid acos and atan2 where they have kinks.",
@@ -105,23 +105,23 @@ CHECKS: tuple[Check, ...] = (
         "batch",
         "a batch answers as single structures do",
         symmetries.check_batch,
-        WHOLE,
+        NEEDS_BATCH,
         "Structures of a batch influence each other: training fits noise that depends on the order of the data. Use "
         "batch.owner, n_atoms and neighbours; no normalisation over the batch.",
     ),
     Check(
         "energy-slope",
         "forces are −∂E (finite differences)",
-        orders.check_energy_slope,
-        SOUND,
+        orders.check_forces_finite_difference,
+        NEEDS_SINGLE,
         "The forces are not the slope of the energy: dynamics does not conserve it, and energy and force labels pull "
         "against each other. Look for detach(), no_grad(), a custom backward, or forces from a head of their own.",
     ),
     Check(
         "force-slope",
         "H v is −∂F (finite differences)",
-        orders.check_force_slope,
-        SOUND,
+        orders.check_hvp_finite_difference,
+        NEEDS_SINGLE,
         "H v as autograd gives it is not the curvature of this potential: training on it would fit a wrong quantity, "
         "silently. Look for a detach() or a custom backward, and for kernels whose double backward drops terms.",
     ),
@@ -129,7 +129,7 @@ CHECKS: tuple[Check, ...] = (
         "hessian-symmetry",
         "u·Hv = v·Hu",
         orders.check_hessian_symmetry,
-        SOUND,
+        NEEDS_SINGLE,
         "The forces are no gradient, or a double backward is wrong: H v and its transpose differ, and a symmetric "
         "label cannot be fitted. Look for custom autograd functions and kernels.",
     ),
@@ -137,7 +137,7 @@ CHECKS: tuple[Check, ...] = (
         "closed-loop",
         "no work around a closed loop",
         orders.check_closed_loop,
-        (*WHOLE, "batch"),
+        (*NEEDS_BATCH, "batch"),
         "The forces are those of no energy surface at all: a molecule gains energy by going round in a circle. Look "
         "for detach() in forward(), or for forces predicted directly.",
     ),
@@ -145,7 +145,7 @@ CHECKS: tuple[Check, ...] = (
         "parameter-gradient",
         "∂|Hv − y|²/∂θ is right (3x, finite differences in θ)",
         orders.check_parameter_gradient,
-        SOUND,
+        NEEDS_SINGLE,
         "A step of training on H v would go the wrong way, or cannot be taken. Every operation needs three backward "
         "passes: look for custom functions, fused attention, TorchScript, and inner gradients without create_graph.",
     ),
@@ -153,7 +153,7 @@ CHECKS: tuple[Check, ...] = (
         "smooth",
         "no jump of E, F, H, T along a path",
         smoothness.check_smooth,
-        (*WHOLE, "batch"),
+        (*NEEDS_BATCH, "batch"),
         "Where forces jump (ReLU, abs), autograd's curvature misses the jump; where curvature jumps, H v labels on the "
         "two sides contradict each other. Use smooth activations (softplus, SiLU, GELU, tanh; the curvature of "
         "ELU and CELU jumps) and cutoffs (hesse.smooth), no clamp, max, sort or nearest-neighbour choice.",
@@ -162,7 +162,7 @@ CHECKS: tuple[Check, ...] = (
         "cutoff",
         "no jump of E, F, H, T where an atom crosses the cutoff",
         smoothness.check_cutoff,
-        (*WHOLE, "batch"),
+        (*NEEDS_BATCH, "batch"),
         "Labels of structures on the two sides contradict each other, and searches and dynamics meet a step. Use a "
         "cutoff function whose first three derivatives vanish (hesse.smooth.smooth_cutoff).",
     ),
@@ -170,14 +170,14 @@ CHECKS: tuple[Check, ...] = (
         "translation",
         "E, F, H v of shifted structures",
         symmetries.check_translation,
-        SOUND,
+        NEEDS_SINGLE,
         "The potential sees absolute positions: build it on differences of positions (batch.pair_vectors()).",
     ),
     Check(
         "rotation",
         "E, F, H v of turned structures",
         symmetries.check_rotation,
-        SOUND,
+        NEEDS_SINGLE,
         "Energies depend on how a molecule is turned, so part of the curvature is an artefact. Build features from "
         "distances, angles or contracted tensors.",
     ),
@@ -185,7 +185,7 @@ CHECKS: tuple[Check, ...] = (
         "mirror",
         "E, F, H v of mirror images",
         symmetries.check_mirror,
-        SOUND,
+        NEEDS_SINGLE,
         "A molecule and its mirror image have different energies. Leave out pseudoscalars (triple products, "
         "contractions of odd parity).",
     ),
@@ -193,22 +193,22 @@ CHECKS: tuple[Check, ...] = (
         "permutation",
         "E, F, H v with atoms in another order",
         symmetries.check_permutation,
-        SOUND,
+        NEEDS_SINGLE,
         "Energies depend on the order of atoms in the file. Sum over neighbours; do not use indices or order.",
     ),
     Check(
         "sum-rule",
         "H t = 0 for translations",
-        symmetries.check_sum_rule,
-        SOUND,
+        symmetries.check_translational_sum_rule,
+        NEEDS_SINGLE,
         "Shifting a molecule meets a restoring force: acoustic modes and thermochemistry come out wrong. The potential "
         "sees absolute positions, or a double backward drops terms.",
     ),
     Check(
         "rotation-rule",
         "H(e×r) = e×∇E for rotations",
-        symmetries.check_rotation_rule,
-        SOUND,
+        symmetries.check_rotational_sum_rule,
+        NEEDS_SINGLE,
         "Curvature and forces contradict each other: the potential is not rotation invariant, or a double backward "
         "drops terms.",
     ),
@@ -216,7 +216,7 @@ CHECKS: tuple[Check, ...] = (
         "neighbour-list",
         "neighbours listed beyond the cutoff change nothing",
         symmetries.check_neighbour_list,
-        WHOLE,
+        NEEDS_BATCH,
         "The potential trusts the list instead of its cutoff, and would change inside a sum with a longer-ranged one. "
         "Let the cutoff function be zero beyond the cutoff.",
     ),
@@ -224,7 +224,7 @@ CHECKS: tuple[Check, ...] = (
         "extensive",
         "two far copies have twice the energy",
         symmetries.check_extensive,
-        WHOLE,
+        NEEDS_BATCH,
         "Energies do not add up: what is learned on small molecules does not carry over. (Expected where charges "
         "interact over any distance.) Sum over atoms; do not average.",
     ),
@@ -232,7 +232,7 @@ CHECKS: tuple[Check, ...] = (
         "periodic",
         "supercell, images, empty box",
         periodic.check_periodic,
-        WHOLE,
+        NEEDS_BATCH,
         "Crystals are not treated as crystals. Use batch.pair_vectors(), which adds batch.shifts @ batch.cell, or "
         "refuse periodic structures with a RequestError.",
     ),
@@ -240,15 +240,15 @@ CHECKS: tuple[Check, ...] = (
         "stress",
         "stress is the slope under strain (finite differences)",
         periodic.check_stress,
-        (*WHOLE, "periodic"),
+        (*NEEDS_BATCH, "periodic"),
         "Cells relax to wrong volumes. The energy must be differentiable in batch.cell: no detach(), and shifts times "
         "the cell taken inside forward().",
     ),
     Check(
         "several-probes",
         "H v of several directions in one pass (vmap)",
-        modes.check_several_probes,
-        WHOLE,
+        modes.check_vmap,
+        NEEDS_BATCH,
         "Hessians and several probes per structure cannot be computed in one vectorised pass. Set batched_gradients = "
         "False on the potential (slower), or give its custom autograd functions a vmap rule (setup_context and "
         "generate_vmap_rule = True).",
@@ -257,14 +257,14 @@ CHECKS: tuple[Check, ...] = (
         "forward-mode",
         "H v by forward over reverse mode",
         modes.check_forward_mode,
-        WHOLE,
+        NEEDS_BATCH,
         "Forward mode gives wrong numbers without a word: never use it on this potential (Hesse does not).",
     ),
     Check(
         "float32",
         "H v in float32 against float64",
         numerics.check_float32,
-        SOUND,
+        NEEDS_SINGLE,
         "Rounding in float32 is larger than the noise of good curvature labels. Train with dtype: float64, or look for "
         "differences of large numbers inside the potential.",
     ),
@@ -272,7 +272,7 @@ CHECKS: tuple[Check, ...] = (
         "compile",
         "compiled E, F, H v equal eager ones",
         modes.check_compile,
-        WHOLE,
+        NEEDS_BATCH,
         "The compiler gives wrong derivatives without a word: use this potential uncompiled.",
     ),
 )

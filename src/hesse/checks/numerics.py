@@ -7,104 +7,104 @@ import copy
 import numpy as np
 import torch
 
-from hesse.checks.result import Finding, judged, note, skipped
-from hesse.checks.subject import Answers, Subject, directions, relative_error, worst
+from hesse.checks.result import Outcome, compare_to_limit, info, skipped
+from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
 from hesse.curvature import evaluate
 from hesse.structures import Request
 
-__all__ = ["check_determinism", "check_double", "check_energy", "check_float32", "check_training_mode"]
+__all__ = ["check_determinism", "check_float64", "check_energy", "check_float32", "check_training_mode"]
 
 SHORT_STEP, LONG_STEP = 1e-8, 1e-5
 """Å. In float32 the forces do not even change over the short one."""
 
 
-def check_energy(subject: Subject) -> Finding:
+def check_energy(context: CheckContext) -> Outcome:
     """One finite energy per atom, and forces that are not zero everywhere."""
-    moving = False
-    for structure in subject.molecules:
-        labels = evaluate(subject.potential, subject.batch([structure]), Request(forces=True))
+    any_force = False
+    for structure in context.molecules:
+        labels = evaluate(context.potential, context.batch([structure]), Request(forces=True))
         assert labels.energy is not None
         assert labels.forces is not None
         if not bool(torch.isfinite(labels.energy).all()):
-            return Finding("fail", detail=f"the energy of an ordinary {structure.id} is not a finite number")
-        moving = moving or bool((labels.forces != 0).any())
-    if not moving:
-        return Finding("fail", 0.0, detail="the forces of all molecules are exactly zero")
-    return Finding("pass", detail="energies are finite, and forces are not zero")
+            return Outcome("fail", detail=f"the energy of an ordinary {structure.id} is not a finite number")
+        any_force = any_force or bool((labels.forces != 0).any())
+    if not any_force:
+        return Outcome("fail", 0.0, detail="the forces of all molecules are exactly zero")
+    return Outcome("pass", detail="energies are finite, and forces are not zero")
 
 
-def check_determinism(subject: Subject) -> Finding:
+def check_determinism(context: CheckContext) -> Outcome:
     """Energies and forces of the same structures: twice, and after other work."""
-    structures = subject.molecules
-    first = subject.ask(structures)
-    again = subject.ask(structures)
-    subject.ask(structures[:1])
-    subject.ask([s.moved(1.02 * s.positions) for s in structures[::-1]], together=True)
-    after = subject.ask(structures)
+    structures = context.molecules
+    first = context.predict(structures)
+    again = context.predict(structures)
+    context.predict(structures[:1])
+    context.predict([s.with_positions(1.02 * s.positions) for s in structures[::-1]], batched=True)
+    after = context.predict(structures)
     # What is not a number is told by other checks; here it counts as the same when it comes again.
-    plain = _numbers(first)
+    baseline = _nan_to_num(first)
     (error, name), when = max(
-        (worst(subject, _numbers(again), plain), "asked twice"),
-        (worst(subject, _numbers(after), plain), "asked again after other work"),
+        (largest_error(context, _nan_to_num(again), baseline), "asked twice"),
+        (largest_error(context, _nan_to_num(after), baseline), "asked again after other work"),
     )
     detail = "the same to the last bit" if error == 0 else f"{name}, {when}, relative"
-    return judged(error, subject.limit(1e-10, 1e-4), detail)
+    return compare_to_limit(error, context.tolerance(1e-10, 1e-4), detail)
 
 
-def _numbers(answers: Answers) -> Answers:
-    return Answers(np.nan_to_num(answers.energy), [np.nan_to_num(f) for f in answers.forces], [])
+def _nan_to_num(predictions: Predictions) -> Predictions:
+    return Predictions(np.nan_to_num(predictions.energy), [np.nan_to_num(f) for f in predictions.forces], [])
 
 
-def check_training_mode(subject: Subject) -> Finding:
+def check_training_mode(context: CheckContext) -> Outcome:
     """`train()` gives the energies, forces and `H v` of `eval()`, and gives them again."""
-    structures = subject.molecules
-    along = directions(structures, seed=61)
-    wanted = subject.ask(structures, along)
+    structures = context.molecules
+    along = random_directions(structures, seed=61)
+    expected = context.predict(structures, along)
     try:
-        subject.potential.train()
-        found: list[Answers] = [subject.ask(structures, along) for _ in range(2)]
+        context.potential.train()
+        actual: list[Predictions] = [context.predict(structures, along) for _ in range(2)]
     finally:
-        subject.potential.eval()
-    repeated, _ = worst(subject, found[1], found[0])
-    error, name = worst(subject, found[0], wanted)
-    if not repeated <= subject.limit(1e-10, 1e-4):
-        return judged(
-            repeated, subject.limit(1e-10, 1e-4), "in training mode it answers differently each time (dropout?)"
+        context.potential.eval()
+    repeated, _ = largest_error(context, actual[1], actual[0])
+    error, name = largest_error(context, actual[0], expected)
+    if not repeated <= context.tolerance(1e-10, 1e-4):
+        return compare_to_limit(
+            repeated, context.tolerance(1e-10, 1e-4), "in training mode it answers differently each time (dropout?)"
         )
-    return judged(error, subject.limit(1e-8, 1e-3), f"{name} in training mode against evaluation mode, relative")
+    return compare_to_limit(error, context.tolerance(1e-8, 1e-3), f"{name} in training mode against evaluation mode, relative")
 
 
-def check_double(subject: Subject) -> Finding:
+def check_float64(context: CheckContext) -> Outcome:
     """Whether float64 is calculated throughout: the forces must follow a displacement of 10⁻⁸ Å."""
-    if subject.dtype != torch.float64:
+    if context.dtype != torch.float64:
         return skipped("the checks run in float32")
-    energy = evaluate(subject.potential, subject.batch(subject.molecules[:1]), Request()).energy
+    energy = evaluate(context.potential, context.batch(context.molecules[:1]), Request()).energy
     if energy is not None and energy.dtype != torch.float64:
-        return Finding("fail", detail=f"energies come in {energy.dtype}")
+        return Outcome("fail", detail=f"energies come in {energy.dtype}")
     errors = []
-    for structure, along in zip(subject.molecules, directions(subject.molecules, seed=62), strict=True):
+    for structure, along in zip(context.molecules, random_directions(context.molecules, seed=62), strict=True):
         slopes = []
         for h in (SHORT_STEP, LONG_STEP):
-            ends = [subject.ask([structure.moved(structure.positions + s * h * along)]).forces[0] for s in (1, -1)]
+            ends = [context.predict([structure.with_positions(structure.positions + s * h * along)]).forces[0] for s in (1, -1)]
             slopes.append((ends[1] - ends[0]) / (2 * h))
         # Against a longer step and not against H v, which may be wrong for reasons of its own.
         errors.append(relative_error(*slopes))
-    return judged(float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative")
+    return compare_to_limit(float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative")
 
 
-def check_float32(subject: Subject) -> Finding:
+def check_float32(context: CheckContext) -> Outcome:
     """How far the curvature of a float32 copy is from that in float64."""
-    if subject.dtype != torch.float64:
+    if context.dtype != torch.float64:
         return skipped("the checks run in float32")
     try:
-        single = copy.deepcopy(subject.potential).float()
+        single = copy.deepcopy(context.potential).float()
     except Exception as reason:  # somebody else's module
-        return note(f"has no float32 form ({type(reason).__name__}: {reason})")
+        return info(f"has no float32 form ({type(reason).__name__}: {reason})")
     # Positions are rounded first, so that both see the same structure.
-    rounded = [s.moved(s.positions.astype(np.float32).astype(np.float64)) for s in subject.molecules]
-    along = [v.astype(np.float32).astype(np.float64) for v in directions(rounded, seed=63)]
-    other = Subject(single, tuple(rounded), subject.crystals, subject.elements, torch.float32, subject.device)
-    found = np.concatenate(other.ask(rounded, along).hvp)
-    wanted = np.concatenate(subject.ask(rounded, along).hvp)
-    error = float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)))
-    return judged(error, 1e-3, "H v in float32 against float64, root mean square, relative")
+    rounded = [s.with_positions(s.positions.astype(np.float32).astype(np.float64)) for s in context.molecules]
+    along = [v.astype(np.float32).astype(np.float64) for v in random_directions(rounded, seed=63)]
+    float32_context = CheckContext(single, tuple(rounded), context.crystals, context.elements, torch.float32, context.device)
+    actual = np.concatenate(float32_context.predict(rounded, along).hvp)
+    expected = np.concatenate(context.predict(rounded, along).hvp)
+    error = float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
+    return compare_to_limit(error, 1e-3, "H v in float32 against float64, root mean square, relative")

@@ -6,80 +6,80 @@ import numpy as np
 import torch
 from numpy import ndarray as Array
 
-from hesse.checks.differences import slope_error
-from hesse.checks.result import Finding, judged, skipped
-from hesse.checks.subject import Answers, Subject, directions, relative_error, worst
+from hesse.checks.differences import derivative_error
+from hesse.checks.result import Outcome, compare_to_limit, skipped
+from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
 from hesse.curvature import evaluate
 from hesse.errors import GeometryError, RequestError
 from hesse.structures import Request, Structure
 
-__all__ = ["check_periodic", "check_stress", "sees_lattices"]
+__all__ = ["check_periodic", "check_stress", "supports_periodic"]
 
-NO_LATTICES = "it refuses periodic structures"
+REFUSES_PERIODIC = "it refuses periodic structures"
 
 
-def sees_lattices(subject: Subject) -> bool:
+def supports_periodic(context: CheckContext) -> bool:
     """Whether the potential takes a periodic structure; one that does not says so with a RequestError."""
     try:
-        evaluate(subject.potential, subject.batch(subject.crystals[:1]), Request())
+        evaluate(context.potential, context.batch(context.crystals[:1]), Request())
     except (RequestError, GeometryError, NotImplementedError):
         return False
     return True
 
 
-def check_periodic(subject: Subject) -> Finding:
+def check_periodic(context: CheckContext) -> Outcome:
     """A doubled cell, a shifted crystal with atoms moved by lattice vectors, `H t = 0`, and a molecule in a large empty
     box."""
-    if not sees_lattices(subject):
-        return skipped(NO_LATTICES)
-    crystals = subject.crystals
-    along = directions(crystals, seed=31)
-    plain = subject.ask(crystals, along)
+    if not supports_periodic(context):
+        return skipped(REFUSES_PERIODIC)
+    crystals = context.crystals
+    along = random_directions(crystals, seed=31)
+    baseline = context.predict(crystals, along)
     doubled = [_doubled(s) for s in crystals]
-    twice = Answers(
-        2 * plain.energy, [np.tile(f, (2, 1)) for f in plain.forces], [np.tile(p, (2, 1)) for p in plain.hvp]
+    expected_doubled = Predictions(
+        2 * baseline.energy, [np.tile(f, (2, 1)) for f in baseline.forces], [np.tile(p, (2, 1)) for p in baseline.hvp]
     )
     rng = np.random.default_rng(32)
     shift = np.array([0.4, -1.3, 2.2])
-    moved = [s.moved(s.positions + shift + rng.integers(-2, 3, size=(len(s), 3)) @ s.cell) for s in crystals]
-    drift = np.concatenate(subject.ask(crystals, [np.tile(shift, (len(s), 1)) for s in crystals]).hvp)
-    curvature = float(np.abs(np.concatenate(plain.hvp)).max())
-    molecules = subject.molecules
-    free = directions(molecules, seed=33)
-    boxed = [_boxed(s, subject.potential.cutoff) for s in molecules]
-    found = [
-        (*worst(subject, subject.ask(doubled, [np.tile(v, (2, 1)) for v in along]), twice), "a doubled cell"),
-        (*worst(subject, subject.ask(moved, along), plain), "a shifted crystal, atoms moved by lattice vectors"),
-        (relative_error(drift, np.zeros_like(drift), curvature), "H t", "a crystal"),
-        (*worst(subject, subject.ask(boxed, free), subject.ask(molecules, free)), "a molecule in an empty box"),
+    shifted = [s.with_positions(s.positions + shift + rng.integers(-2, 3, size=(len(s), 3)) @ s.cell) for s in crystals]
+    products = np.concatenate(context.predict(crystals, [np.tile(shift, (len(s), 1)) for s in crystals]).hvp)
+    curvature = float(np.abs(np.concatenate(baseline.hvp)).max())
+    molecules = context.molecules
+    molecule_directions = random_directions(molecules, seed=33)
+    boxed = [_in_large_box(s, context.potential.cutoff) for s in molecules]
+    results = [
+        (*largest_error(context, context.predict(doubled, [np.tile(v, (2, 1)) for v in along]), expected_doubled), "a doubled cell"),
+        (*largest_error(context, context.predict(shifted, along), baseline), "a shifted crystal, atoms moved by lattice vectors"),
+        (relative_error(products, np.zeros_like(products), curvature), "H t", "a crystal"),
+        (*largest_error(context, context.predict(boxed, molecule_directions), context.predict(molecules, molecule_directions)), "a molecule in an empty box"),
     ]
-    error, name, where = max(found, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
-    return judged(error, subject.limit(1e-6, 1e-3), f"{name} of {where}, relative")
+    error, name, where = max(results, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
+    return compare_to_limit(error, context.tolerance(1e-6, 1e-3), f"{name} of {where}, relative")
 
 
-def check_stress(subject: Subject) -> Finding:
+def check_stress(context: CheckContext) -> Outcome:
     """Stress against differences of the energy of strained crystals."""
-    if not sees_lattices(subject):
-        return skipped(NO_LATTICES)
-    if subject.dtype != torch.float64:
+    if not supports_periodic(context):
+        return skipped(REFUSES_PERIODIC)
+    if context.dtype != torch.float64:
         return skipped("finite differences need float64")
     rng = np.random.default_rng(34)
     errors = []
-    for crystal in subject.crystals:
-        stress = evaluate(subject.potential, subject.batch([crystal]), Request(stress=True)).stress
+    for crystal in context.crystals:
+        stress = evaluate(context.potential, context.batch([crystal]), Request(stress=True)).stress
         assert stress is not None
         tensor = stress[0].detach().to("cpu", torch.float64).numpy()
-        half = rng.normal(size=(3, 3))
-        strain = (half + half.T) / np.abs(half + half.T).max()
+        random = rng.normal(size=(3, 3))
+        strain = (random + random.T) / np.abs(random + random.T).max()
         volume = abs(np.linalg.det(crystal.cell))
 
         def difference(h: float, crystal: Structure = crystal, strain: Array = strain, volume: float = volume) -> Array:
-            plus, minus = subject.ask([_strained(crystal, sign * h * strain) for sign in (1, -1)]).energy
+            plus, minus = context.predict([_strained(crystal, sign * h * strain) for sign in (1, -1)]).energy
             return np.array((plus - minus) / (2 * h * volume))
 
         size = float(np.linalg.norm(tensor) * np.linalg.norm(strain))
-        errors.append(slope_error(difference, np.array(np.sum(tensor * strain)), size=size, fine=1e-4)[0])
-    return judged(float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative")
+        errors.append(derivative_error(difference, np.array(np.sum(tensor * strain)), size=size, fine_step=1e-4)[0])
+    return compare_to_limit(float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative")
 
 
 def _doubled(crystal: Structure) -> Structure:
@@ -88,7 +88,7 @@ def _doubled(crystal: Structure) -> Structure:
     return Structure(np.tile(crystal.numbers, 2), positions, cell=cell, pbc=crystal.pbc)
 
 
-def _boxed(molecule: Structure, cutoff: float) -> Structure:
+def _in_large_box(molecule: Structure, cutoff: float) -> Structure:
     side = float(np.ptp(molecule.positions, axis=0).max()) + 5.0 * cutoff + 10.0
     return Structure(molecule.numbers, molecule.positions, cell=side * np.eye(3), pbc=(True, True, True))
 

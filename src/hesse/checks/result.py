@@ -6,14 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckResult", "Finding", "Status", "judged", "note", "skipped"]
+__all__ = ["CheckResult", "Outcome", "Status", "compare_to_limit", "info", "skipped"]
 
 Status = Literal["pass", "fail", "skip", "info"]
 """`info`: measured or tried, and worth knowing, but nothing is wrong."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Outcome:
     """What one look at a potential found.
 
     Attributes:
@@ -31,21 +31,21 @@ class Finding:
     bound: Literal["<=", ">="] = "<="
 
 
-def judged(value: float, limit: float, detail: str) -> Finding:
+def compare_to_limit(value: float, limit: float, detail: str) -> Outcome:
     """Pass where `value` is at most `limit`; what is not a number does not pass."""
     finite = math.isfinite(value)
     status: Status = "pass" if finite and value <= limit else "fail"
-    return Finding(status, value if finite else None, limit, detail)
+    return Outcome(status, value if finite else None, limit, detail)
 
 
-def skipped(why: str) -> Finding:
+def skipped(reason: str) -> Outcome:
     """The question does not arise."""
-    return Finding("skip", detail=why)
+    return Outcome("skip", detail=reason)
 
 
-def note(detail: str, value: float | None = None, limit: float | None = None) -> Finding:
+def info(detail: str, value: float | None = None, limit: float | None = None) -> Outcome:
     """Worth knowing."""
-    return Finding("info", value, limit, detail)
+    return Outcome("info", value, limit, detail)
 
 
 @dataclass(frozen=True)

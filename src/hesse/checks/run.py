@@ -8,12 +8,12 @@ import torch
 
 from hesse.checks.catalogue import CHECKS, Check
 from hesse.checks.result import CheckResult
-from hesse.checks.subject import prepare
-from hesse.errors import require_choice
+from hesse.checks.subject import make_context
+from hesse.errors import check_choice
 from hesse.potential import Potential
 from hesse.structures import Structure
 
-__all__ = ["check_potential", "selected"]
+__all__ = ["check_potential", "select_checks"]
 
 
 def check_potential(
@@ -24,7 +24,7 @@ def check_potential(
     skip: Iterable[str] = (),
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
-    told: Callable[[Check], None] = lambda check: None,
+    on_start: Callable[[Check], None] = lambda check: None,
 ) -> list[CheckResult]:
     """What a potential can do, check by check.
 
@@ -43,44 +43,44 @@ def check_potential(
         UnknownOptionError: a name that is no check's.
         RequestError: the potential cannot be copied, or does not know an element of the structures.
     """
-    wanted = selected(only, skip)
-    names = {check.name for check in wanted}
-    needed = _with_needs(wanted)
-    subject = prepare(potential, structures, dtype=dtype, device=device)
+    requested = select_checks(only, skip)
+    names = {check.name for check in requested}
+    to_run = _with_requirements(requested)
+    context = make_context(potential, structures, dtype=dtype, device=device)
     results: list[CheckResult] = []
-    bad: set[str] = set()
+    failed: set[str] = set()
     with torch.random.fork_rng(devices=[]):  # a potential that draws random numbers must not change its owner's
         torch.manual_seed(0)
-        for check in needed:
-            stopped_by = next((name for name in check.needs if name in bad), None)
-            if stopped_by is None:
-                told(check)
-                result = check.answer(subject)
+        for check in to_run:
+            blocked_by = next((name for name in check.requires if name in failed), None)
+            if blocked_by is None:
+                on_start(check)
+                result = check.run(context)
             else:
-                result = check.blocked(_root(stopped_by, results))
-            if result.status == "fail" or stopped_by is not None:
-                bad.add(check.name)
+                result = check.skip(_root_cause(blocked_by, results))
+            if result.status == "fail" or blocked_by is not None:
+                failed.add(check.name)
             if check.name in names or result.status == "fail":
                 results.append(result)
     return results
 
 
-def selected(only: Iterable[str] | None, skip: Iterable[str] = ()) -> list[Check]:
+def select_checks(only: Iterable[str] | None, skip: Iterable[str] = ()) -> list[Check]:
     """The checks of these names, in their own order. Raises UnknownOptionError for a name that is no check's."""
     known = [check.name for check in CHECKS]
-    left_out = {require_choice(name, known, "check") for name in skip}
-    asked = set(known) if only is None else {require_choice(name, known, "check") for name in only}
-    return [check for check in CHECKS if check.name in asked - left_out]
+    excluded = {check_choice(name, known, "check") for name in skip}
+    included = set(known) if only is None else {check_choice(name, known, "check") for name in only}
+    return [check for check in CHECKS if check.name in included - excluded]
 
 
-def _with_needs(wanted: Sequence[Check]) -> list[Check]:
-    names, by_name = {check.name for check in wanted}, {check.name: check for check in CHECKS}
-    while more := {need for name in names for need in by_name[name].needs} - names:
+def _with_requirements(requested: Sequence[Check]) -> list[Check]:
+    names, by_name = {check.name for check in requested}, {check.name: check for check in CHECKS}
+    while more := {need for name in names for need in by_name[name].requires} - names:
         names |= more
     return [check for check in CHECKS if check.name in names]
 
 
-def _root(name: str, results: Sequence[CheckResult]) -> str:
+def _root_cause(name: str, results: Sequence[CheckResult]) -> str:
     """The failure behind a check that could not be measured itself."""
     for result in results:
         if result.name == name and result.status == "skip" and result.message.startswith("not measured: "):

@@ -9,78 +9,78 @@ import numpy as np
 import torch
 from ase.data import covalent_radii
 
-from hesse.checks.result import Finding, skipped
-from hesse.checks.samples import built
-from hesse.checks.scan import Jump, Path, find_jumps
-from hesse.checks.subject import Subject, directions
+from hesse.checks.result import Outcome, skipped
+from hesse.checks.samples import make_structure
+from hesse.checks.scan import Discontinuity, ScanPath, find_discontinuities
+from hesse.checks.subject import CheckContext, random_directions
 from hesse.structures import Structure
 
 __all__ = ["check_cutoff", "check_smooth"]
 
 SPACING = 0.04
 """Å between the points of a search."""
-BEYOND = 0.5
-NEARBY = 1e-3
+DRAG_MARGIN = 0.5
+CUTOFF_TOLERANCE = 1e-3
 """A jump this close (Å) to a distance equal to the cutoff is the cutoff's."""
-CLASSES = ("C⁻¹", "C⁰", "C¹", "C²")
+SMOOTHNESS_CLASSES = ("C⁻¹", "C⁰", "C¹", "C²")
 JUMPS = ("energy jumps", "forces jump", "curvature jumps", "third derivative jumps")
 UNITS = ("eV", "eV/Å", "eV/Å²", "eV/Å³")
-HIDDEN = 6.0
+DEFAULT_DRAG_CUTOFF = 6.0
 """Å; how far an atom is dragged where the potential states no cutoff."""
 
 
-def check_cutoff(subject: Subject) -> Finding:
+def check_cutoff(context: CheckContext) -> Outcome:
     """An atom is dragged out of the reach of its neighbours. The value is the smoothness class k of Cᵏ: −1 where the
     energy jumps, 0 the forces, 1 the curvature, 2 the third derivative, 3 where none does."""
-    if subject.dtype != torch.float64:
+    if context.dtype != torch.float64:
         return skipped("jumps are told from slopes in float64 only")
-    cutoff = subject.potential.cutoff
+    cutoff = context.potential.cutoff
     if not 0 < cutoff < math.inf:
         return skipped("the potential states no cutoff")
-    path, crossings = _drag(subject)
+    path, crossings = _drag_path(context)
     brackets = [(place - 0.01, place + 0.01) for place in crossings]
-    found = [j for j in find_jumps(subject, path, brackets) if _near(j, crossings)]
-    return _told(found, f"at the cutoff of {cutoff:g} Å")
+    discontinuities = [j for j in find_discontinuities(context, path, brackets) if _is_near(j, crossings)]
+    return _smoothness_outcome(discontinuities, f"at the cutoff of {cutoff:g} Å")
 
 
-def check_smooth(subject: Subject) -> Finding:
+def check_smooth(context: CheckContext) -> Outcome:
     """The same along the rest of that path, and along random lines through the molecules."""
-    if subject.dtype != torch.float64:
+    if context.dtype != torch.float64:
         return skipped("jumps are told from slopes in float64 only")
-    path, crossings = _drag(subject)
-    found = [(j, "an atom is dragged away") for j in find_jumps(subject, path) if not _near(j, crossings)]
-    cutoff = subject.potential.cutoff
-    for structure, along in zip(subject.molecules, directions(subject.molecules, seed=41), strict=True):
-        line = _line(structure, 0.3 * along / np.abs(along).max())
-        for jump in find_jumps(subject, line):
-            distances = _distances(line.at(jump.place))
-            if not np.any(np.abs(distances - cutoff) < NEARBY):
-                found.append((jump, f"{structure.id} is distorted"))
-    if not found:
-        return _told([], "")
-    first, where = min(found, key=lambda f: f[0].order)
+    path, crossings = _drag_path(context)
+    discontinuities = [(j, "an atom is dragged away") for j in find_discontinuities(context, path) if not _is_near(j, crossings)]
+    cutoff = context.potential.cutoff
+    for structure, along in zip(context.molecules, random_directions(context.molecules, seed=41), strict=True):
+        line = _line_path(structure, 0.3 * along / np.abs(along).max())
+        for jump in find_discontinuities(context, line):
+            distances = _distances(line.structure_at(jump.coordinate))
+            if not np.any(np.abs(distances - cutoff) < CUTOFF_TOLERANCE):
+                discontinuities.append((jump, f"{structure.id} is distorted"))
+    if not discontinuities:
+        return _smoothness_outcome([], "")
+    first, where = min(discontinuities, key=lambda f: f[0].order)
     if where == "an atom is dragged away":
-        last = np.sort(_distances(path.at(first.place))[:, -1])[1:]
-        where = f"an atom is dragged away, with neighbours at {', '.join(f'{d:.3f}' for d in last)} Å"
-    return _told([first], f"away from the cutoff ({where})")
+        nearest = np.sort(_distances(path.structure_at(first.coordinate))[:, -1])[1:]
+        where = f"an atom is dragged away, with neighbours at {', '.join(f'{d:.3f}' for d in nearest)} Å"
+    return _smoothness_outcome([first], f"away from the cutoff ({where})")
 
 
-def _told(jumps: Sequence[Jump], where: str) -> Finding:
+def _smoothness_outcome(jumps: Sequence[Discontinuity], where: str) -> Outcome:
     """Fails when energy, forces or curvature jump."""
     if not jumps:
-        return Finding("pass", 3.0, 2.0, "energy, forces, curvature and third derivative are continuous", ">=")
+        return Outcome("pass", 3.0, 2.0, "energy, forces, curvature and third derivative are continuous", ">=")
     jump = min(jumps, key=lambda j: j.order)
     detail = (
-        f"{CLASSES[jump.order]}: the {JUMPS[jump.order]} by "
+        f"{SMOOTHNESS_CLASSES[jump.order]}: the {JUMPS[jump.order]} by "
         f"{jump.size:.2g} {UNITS[jump.order]} ({jump.relative:.1g} of its range) {where}"
     )
-    return Finding("info" if jump.order == 3 else "fail", float(jump.order - 1), 2.0, detail, ">=")
+    return Outcome("info" if jump.order == 3 else "fail", float(jump.order - 1), 2.0, detail, ">=")
 
 
-def _drag(subject: Subject) -> tuple[Path, list[float]]:
+def _drag_path(context: CheckContext) -> tuple[ScanPath, list[float]]:
     """An atom moves away from three others; and the places where it leaves the cutoff of one of them."""
-    elements, cutoff = subject.elements, subject.potential.cutoff
-    reach = cutoff if 0 < cutoff < math.inf else HIDDEN
+    elements, cutoff = context.elements, context.potential.cutoff
+    drag_cutoff = cutoff if 0 < cutoff < math.inf else DEFAULT_DRAG_CUTOFF
     numbers = [elements[k % len(elements)] for k in (0, 1, 2, 3)]
     radii = covalent_radii[numbers]
     centre = np.zeros(3)
@@ -89,30 +89,30 @@ def _drag(subject: Subject) -> tuple[Path, list[float]]:
     start = float(1.1 * (radii[0] + radii[3]))
     direction = np.array([0.96, 0.0, 0.28])
 
-    def at(place: float) -> Structure:
-        return built(numbers, np.stack([centre, left, right, place * direction]), f"dragged to {place}")
+    def structure_at(coordinate: float) -> Structure:
+        return make_structure(numbers, np.stack([centre, left, right, coordinate * direction]), f"dragged to {coordinate}")
 
     crossings = []
     for fixed in (centre, left, right):
         # |s e − p| = R, for the larger s.
         ahead = float(direction @ fixed)
-        crossings.append(ahead + math.sqrt(ahead**2 - float(fixed @ fixed) + reach**2))
-    end = max(crossings) + BEYOND
+        crossings.append(ahead + math.sqrt(ahead**2 - float(fixed @ fixed) + drag_cutoff**2))
+    end = max(crossings) + DRAG_MARGIN
     along = 0.3 * np.random.default_rng(42).normal(size=(4, 3))
     along[3] = direction
     points = int((end - start) / SPACING) + 1
-    return Path(at, start, end, along, points), crossings if reach == cutoff else []
+    return ScanPath(structure_at, start, end, along, points), crossings if drag_cutoff == cutoff else []
 
 
-def _line(structure: Structure, along: np.ndarray) -> Path:
-    def at(place: float) -> Structure:
-        return structure.moved(structure.positions + place * along)
+def _line_path(structure: Structure, along: np.ndarray) -> ScanPath:
+    def structure_at(coordinate: float) -> Structure:
+        return structure.with_positions(structure.positions + coordinate * along)
 
-    return Path(at, -1.0, 1.0, along, points=41)
+    return ScanPath(structure_at, -1.0, 1.0, along, points=41)
 
 
-def _near(jump: Jump, places: Sequence[float]) -> bool:
-    return any(abs(jump.place - place) < NEARBY for place in places)
+def _is_near(jump: Discontinuity, coordinates: Sequence[float]) -> bool:
+    return any(abs(jump.coordinate - place) < CUTOFF_TOLERANCE for place in coordinates)
 
 
 def _distances(structure: Structure) -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.checks.result import Finding, judged
-from hesse.checks.subject import Answers, Subject, directions, relative_error, worst
+from hesse.checks.result import Outcome, compare_to_limit
+from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
 from hesse.structures import Structure
 
 __all__ = [
@@ -19,126 +19,126 @@ __all__ = [
     "check_neighbour_list",
     "check_permutation",
     "check_rotation",
-    "check_rotation_rule",
-    "check_sum_rule",
+    "check_rotational_sum_rule",
+    "check_translational_sum_rule",
     "check_translation",
 ]
 
 
-def check_translation(subject: Subject) -> Finding:
+def check_translation(context: CheckContext) -> Outcome:
     """Energies, forces and `H v` of shifted molecules."""
-    structures = subject.molecules
-    along = directions(structures, seed=11)
+    structures = context.molecules
+    along = random_directions(structures, seed=11)
     shift = np.array([1.3, -2.1, 3.7])
     return _compare(
-        subject,
-        subject.ask([s.moved(s.positions + shift) for s in structures], along),
-        subject.ask(structures, along),
+        context,
+        context.predict([s.with_positions(s.positions + shift) for s in structures], along),
+        context.predict(structures, along),
         "of shifted molecules",
     )
 
 
-def check_rotation(subject: Subject) -> Finding:
+def check_rotation(context: CheckContext) -> Outcome:
     """Energies, forces and `H v` of molecules turned about a random axis, turned back."""
-    return _transformed(subject, _rotation(seed=12), "of turned molecules")
+    return _compare_transformed(context, _rotation(seed=12), "of turned molecules")
 
 
-def check_mirror(subject: Subject) -> Finding:
+def check_mirror(context: CheckContext) -> Outcome:
     """The same of mirror images."""
-    return _transformed(subject, _rotation(seed=13) @ np.diag([1.0, 1.0, -1.0]), "of mirror images")
+    return _compare_transformed(context, _rotation(seed=13) @ np.diag([1.0, 1.0, -1.0]), "of mirror images")
 
 
-def check_permutation(subject: Subject) -> Finding:
+def check_permutation(context: CheckContext) -> Outcome:
     """The same with the atoms in another order."""
     rng = np.random.default_rng(14)
-    structures = subject.molecules
-    along = directions(structures, seed=15)
+    structures = context.molecules
+    along = random_directions(structures, seed=15)
     orders = [rng.permutation(len(s)) for s in structures]
     shuffled = [Structure(s.numbers[o], s.positions[o]) for s, o in zip(structures, orders, strict=True)]
-    found = subject.ask(shuffled, [v[o] for v, o in zip(along, orders, strict=True)])
-    back = [np.argsort(o) for o in orders]
-    ordered = Answers(
-        found.energy,
-        [f[b] for f, b in zip(found.forces, back, strict=True)],
-        [p[b] for p, b in zip(found.hvp, back, strict=True)],
+    permuted = context.predict(shuffled, [v[o] for v, o in zip(along, orders, strict=True)])
+    inverse_orders = [np.argsort(o) for o in orders]
+    ordered = Predictions(
+        permuted.energy,
+        [f[b] for f, b in zip(permuted.forces, inverse_orders, strict=True)],
+        [p[b] for p, b in zip(permuted.hvp, inverse_orders, strict=True)],
     )
-    return _compare(subject, ordered, subject.ask(structures, along), "with the atoms in another order")
+    return _compare(context, ordered, context.predict(structures, along), "with the atoms in another order")
 
 
-def check_sum_rule(subject: Subject) -> Finding:
+def check_translational_sum_rule(context: CheckContext) -> Outcome:
     """`H t = 0` for a shift of all atoms."""
-    structures = subject.molecules
+    structures = context.molecules
     shifts = [np.tile([0.5, -1.0, 0.7], (len(s), 1)) for s in structures]
-    drift = subject.ask(structures, shifts).hvp
-    return _relative_to_curvature(subject, structures, drift, "|H t| of a translation t, relative to |H v|")
+    products = context.predict(structures, shifts).hvp
+    return _relative_to_curvature(context, structures, products, "|H t| of a translation t, relative to |H v|")
 
 
-def check_rotation_rule(subject: Subject) -> Finding:
+def check_rotational_sum_rule(context: CheckContext) -> Outcome:
     """`H (e × r) = e × ∇E` for a turn about e."""
-    structures, axis = subject.molecules, np.array([0.6, -0.3, 0.8])
-    turns = [np.cross(axis, s.positions) for s in structures]
-    answers = subject.ask(structures, turns)
-    gaps = [p - np.cross(axis, -f) for p, f in zip(answers.hvp, answers.forces, strict=True)]
-    return _relative_to_curvature(subject, structures, gaps, "H(e×r) against e×∇E, relative to |H v|")
+    structures, axis = context.molecules, np.array([0.6, -0.3, 0.8])
+    rotations = [np.cross(axis, s.positions) for s in structures]
+    predictions = context.predict(structures, rotations)
+    violations = [p - np.cross(axis, -f) for p, f in zip(predictions.hvp, predictions.forces, strict=True)]
+    return _relative_to_curvature(context, structures, violations, "H(e×r) against e×∇E, relative to |H v|")
 
 
-def check_batch(subject: Subject) -> Finding:
+def check_batch(context: CheckContext) -> Outcome:
     """Structures in one batch, in two orders, against each alone."""
-    structures = subject.molecules
-    along = directions(structures, seed=16)
-    alone = subject.ask(structures, along)
-    finding = _compare(subject, subject.ask(structures, along, together=True), alone, "in a batch against alone")
-    backwards = subject.ask(structures[::-1], along[::-1], together=True)
-    reverse = Answers(backwards.energy[::-1], backwards.forces[::-1], backwards.hvp[::-1])
-    other = _compare(subject, reverse, alone, "in a batch of another order against alone")
-    return other if finding.status == "pass" else finding
+    structures = context.molecules
+    along = random_directions(structures, seed=16)
+    alone = context.predict(structures, along)
+    outcome = _compare(context, context.predict(structures, along, batched=True), alone, "in a batch against alone")
+    reversed_batch = context.predict(structures[::-1], along[::-1], batched=True)
+    reordered = Predictions(reversed_batch.energy[::-1], reversed_batch.forces[::-1], reversed_batch.hvp[::-1])
+    other = _compare(context, reordered, alone, "in a batch of another order against alone")
+    return other if outcome.status == "pass" else outcome
 
 
-def check_neighbour_list(subject: Subject) -> Finding:
+def check_neighbour_list(context: CheckContext) -> Outcome:
     """A neighbour list that reaches further than the cutoff changes nothing."""
-    along = directions(subject.molecules, seed=17)
-    found = subject.ask(subject.molecules, along, cutoff=subject.potential.cutoff + 2.5)
-    wanted = subject.ask(subject.molecules, along)
-    return _compare(subject, found, wanted, "with neighbours listed 2.5 Å further")
+    along = random_directions(context.molecules, seed=17)
+    actual = context.predict(context.molecules, along, cutoff=context.potential.cutoff + 2.5)
+    expected = context.predict(context.molecules, along)
+    return _compare(context, actual, expected, "with neighbours listed 2.5 Å further")
 
 
-def check_extensive(subject: Subject) -> Finding:
+def check_extensive(context: CheckContext) -> Outcome:
     """Two copies far apart have twice the energy, and each the forces and curvature it had alone."""
-    far = np.array([10.0 * subject.potential.cutoff + 30.0, 0.0, 0.0])
-    structures = subject.molecules
-    along = directions(structures, seed=18)
+    shift = np.array([10.0 * context.potential.cutoff + 30.0, 0.0, 0.0])
+    structures = context.molecules
+    along = random_directions(structures, seed=18)
     pairs = [
-        Structure(np.tile(s.numbers, 2), np.concatenate([s.positions, s.positions + far]), id=f"two of {s.id}")
+        Structure(np.tile(s.numbers, 2), np.concatenate([s.positions, s.positions + shift]), id=f"two of {s.id}")
         for s in structures
     ]
-    found = subject.ask(pairs, [np.tile(v, (2, 1)) for v in along])
-    alone = subject.ask(structures, along)
-    twice = Answers(
+    actual = context.predict(pairs, [np.tile(v, (2, 1)) for v in along])
+    alone = context.predict(structures, along)
+    expected = Predictions(
         2 * alone.energy, [np.tile(f, (2, 1)) for f in alone.forces], [np.tile(p, (2, 1)) for p in alone.hvp]
     )
-    return _compare(subject, found, twice, f"of two copies {far[0]:.0f} Å apart against twice one")
+    return _compare(context, actual, expected, f"of two copies {shift[0]:.0f} Å apart against twice one")
 
 
-def _transformed(subject: Subject, matrix: Float[Array, "3 3"], what: str) -> Finding:
-    structures = subject.molecules
-    along = directions(structures, seed=19)
-    found = subject.ask([s.moved(s.positions @ matrix.T) for s in structures], [v @ matrix.T for v in along])
-    back = Answers(found.energy, [f @ matrix for f in found.forces], [p @ matrix for p in found.hvp])
-    return _compare(subject, back, subject.ask(structures, along), what)
+def _compare_transformed(context: CheckContext, matrix: Float[Array, "3 3"], description: str) -> Outcome:
+    structures = context.molecules
+    along = random_directions(structures, seed=19)
+    transformed = context.predict([s.with_positions(s.positions @ matrix.T) for s in structures], [v @ matrix.T for v in along])
+    transformed_back = Predictions(transformed.energy, [f @ matrix for f in transformed.forces], [p @ matrix for p in transformed.hvp])
+    return _compare(context, transformed_back, context.predict(structures, along), description)
 
 
-def _compare(subject: Subject, found: Answers, wanted: Answers, what: str) -> Finding:
-    error, name = worst(subject, found, wanted)
-    return judged(error, subject.limit(1e-6, 1e-3), f"{name} {what}, relative")
+def _compare(context: CheckContext, actual: Predictions, expected: Predictions, description: str) -> Outcome:
+    error, name = largest_error(context, actual, expected)
+    return compare_to_limit(error, context.tolerance(1e-6, 1e-3), f"{name} {description}, relative")
 
 
 def _relative_to_curvature(
-    subject: Subject, structures: Sequence[Structure], gaps: Sequence[Float[Array, "n 3"]], what: str
-) -> Finding:
-    products = subject.ask(structures, directions(structures, seed=20)).hvp
+    context: CheckContext, structures: Sequence[Structure], violations: Sequence[Float[Array, "n 3"]], description: str
+) -> Outcome:
+    products = context.predict(structures, random_directions(structures, seed=20)).hvp
     size = float(np.abs(np.concatenate(products)).max())
-    gap = np.concatenate(list(gaps))
-    return judged(relative_error(gap, np.zeros_like(gap), size), subject.limit(1e-6, 1e-3), what)
+    violation = np.concatenate(list(violations))
+    return compare_to_limit(relative_error(violation, np.zeros_like(violation), size), context.tolerance(1e-6, 1e-3), description)
 
 
 def _rotation(seed: int) -> Float[Array, "3 3"]:

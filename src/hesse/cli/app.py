@@ -41,7 +41,7 @@ def _run() -> None:
 
 _TYPER_INTERRUPTED = 130
 """Typer's own exit code after Ctrl-C, which it does not speak of."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
@@ -56,32 +56,32 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(InterruptedRunError.exit_code)
     except BrokenPipeError:  # the reader of our output has seen enough
-        _silence()
+        _mute_stdout()
         sys.exit(WriteError.exit_code)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            _defect()
+        if error.errno not in _DISK_FULL:
+            _report_bug()
         print(f"{WriteError.__name__}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
-        _silence()
+        _mute_stdout()
         sys.exit(WriteError.exit_code)
     except Exception:
-        _defect()
+        _report_bug()
 
 
-def _defect() -> NoReturn:
+def _report_bug() -> NoReturn:
     traceback.print_exc()
-    own = _own_code()
-    if own is None:
+    user_frame = _user_frame()
+    if user_frame is None:
         print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
     else:
-        print(f"This happened in {own}, which Hesse was asked to run: look there first.", file=sys.stderr)
+        print(f"This happened in {user_frame}, which Hesse was asked to run: look there first.", file=sys.stderr)
     sys.exit(1)
 
 
-def _own_code() -> str | None:
+def _user_frame() -> str | None:
     """Where the user's own code (a potential or engine that he wrote) stands in the traceback; None for nowhere."""
-    places = {key: Path(folder) for key, folder in sysconfig.get_paths().items()}
-    installed = [Path(__file__).parents[1], *(places[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    install_paths = {key: Path(folder) for key, folder in sysconfig.get_paths().items()}
+    installed = [Path(__file__).parents[1], *(install_paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
     for frame in reversed(traceback.extract_tb(sys.exc_info()[2])):
         file = Path(frame.filename)
         if file.is_file() and not any(file.is_relative_to(f) for f in installed):
@@ -89,7 +89,7 @@ def _own_code() -> str | None:
     return None
 
 
-def _silence() -> None:
+def _mute_stdout() -> None:
     """What is left for standard output has nowhere to go; the interpreter must not try again at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())

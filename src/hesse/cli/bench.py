@@ -12,7 +12,7 @@ from hesse.cli.app import app
 from hesse.cli.options import QUIET
 
 if TYPE_CHECKING:
-    from hesse.recipes import StepSubject
+    from hesse.recipes import BenchmarkCase
     from hesse.structures import Structure
 
 bench = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
@@ -44,11 +44,11 @@ def labels(
     from dataclasses import replace
 
     from hesse.errors import RequestError
-    from hesse.files import require_target
-    from hesse.recipes import CostPlan, fitted_exponents, measure_label_costs
-    from hesse.reports import cost_tables, draw_label_costs, print_tables
+    from hesse.files import check_output_path
+    from hesse.recipes import LabelCostPlan, fitted_exponents, measure_label_costs
+    from hesse.reports import label_cost_tables, draw_label_costs, print_tables
 
-    plan = CostPlan(seconds=seconds, repeats=repeats)
+    plan = LabelCostPlan(seconds=seconds, repeats=repeats)
     if quick:
         plan = replace(plan, carbons=(1, 2, 3, 4, 6), seconds=min(seconds, 10.0))
     if carbons:
@@ -59,15 +59,15 @@ def labels(
         raise RequestError(f"{picture}: the picture is a .png")
     for target in (json, picture):
         if target is not None:
-            require_target(target)
-    found = measure_label_costs(plan, quiet=quiet)
-    rows, exponents = [row.to_json() for row in found], fitted_exponents(found)
+            check_output_path(target)
+    results = measure_label_costs(plan, quiet=quiet)
+    rows, exponents = [row.to_json() for row in results], fitted_exponents(results)
     _write_rows(json, rows)
     if picture is not None:
         draw_label_costs(rows, exponents, picture)
-    print_tables(cost_tables(rows))
+    print_tables(label_cost_tables(rows))
     for name in plan.engines:
-        powers = [f"{label} {power:.2f}" for (which, label), power in exponents.items() if which == name]
+        powers = [f"{label} {power:.2f}" for (engine_name, label), power in exponents.items() if engine_name == name]
         if powers:
             typer.echo(f"{name}: fitted powers of the number of atoms: {', '.join(powers)}")
 
@@ -114,7 +114,7 @@ def step(
     """Cost of one training step: loss of energies and forces (E-F), of Hessian-vector products (E-F-HVP), of Hessians
     (E-F-H), and its gradient in the parameters. Without a model: Hesse's three networks."""
     from hesse.errors import ConfigError
-    from hesse.files import require_target
+    from hesse.files import check_output_path
     from hesse.recipes import StepPlan, measure_step_costs
     from hesse.recipes.step_subjects import SCHEMES
     from hesse.reports import cell_cost_tables, draw_cell_costs, print_tables, step_cost_tables
@@ -123,7 +123,7 @@ def step(
         raise ConfigError("the picture is a .png, and shows cells: give --periodic and a name that ends in .png")
     for target in (json, picture):
         if target is not None:
-            require_target(target, *(file for file in (data, config) if file is not None), *(models or []))
+            check_output_path(target, *(file for file in (data, config) if file is not None), *(models or []))
     plan = StepPlan(
         schemes=tuple(scheme or SCHEMES),
         modes=("eager", "compiled") if compile and not quick else ("eager",),
@@ -132,16 +132,16 @@ def step(
         device=device,
         threads=threads,
         repeats=min(repeats, 5) if quick else repeats,
-        patience=min(patience, 5.0) if quick else patience,
+        time_budget=min(patience, 5.0) if quick else patience,
         memory_mib=memory,
     )
-    batches, subjects = _step_parts(models or [], kind or [], peers, config, data, structures, atoms, periodic)
+    batches, cases = _step_workload(models or [], kind or [], peers, config, data, structures, atoms, periodic)
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
     for batch in batches:
-        found = measure_step_costs(subjects, batch, plan, quiet=quiet)
-        rows += [row.to_json() for row in found.rows]
-        left_out += found.left_out
+        results = measure_step_costs(cases, batch, plan, quiet=quiet)
+        rows += [row.to_json() for row in results.rows]
+        left_out += results.left_out
     _write_rows(json, rows)
     if picture is not None:
         draw_cell_costs(rows, picture)
@@ -184,34 +184,34 @@ def inference(
     """Cost of answers: energies, forces, Hessian-vector products and Hessians of many structures together, or of one
     large cell. Without a model: Hesse's three networks."""
     from hesse.errors import ConfigError
-    from hesse.files import require_target
+    from hesse.files import check_output_path
     from hesse.recipes import InferencePlan, measure_inference_costs, named_potentials
-    from hesse.recipes.inference_costs import QUESTIONS
-    from hesse.recipes.named_potentials import OWN_KINDS
+    from hesse.recipes.inference_costs import INFERENCE_SCHEMES
+    from hesse.recipes.named_potentials import NATIVE_KINDS
     from hesse.reports import inference_cost_tables, print_tables
 
     if periodic and data is not None:
         raise ConfigError("--periodic makes its own cells of MgO: leave out --data")
     if json is not None:
-        require_target(json, *([data] if data else []), *(models or []))
+        check_output_path(json, *([data] if data else []), *(models or []))
     plan = InferencePlan(
-        schemes=tuple(scheme or QUESTIONS),
+        schemes=tuple(scheme or INFERENCE_SCHEMES),
         dtypes=tuple(dtype or ("float32",)),
         device=device,
         threads=threads,
         repeats=min(repeats, 5) if quick else repeats,
-        patience=min(patience, 5.0) if quick else patience,
+        time_budget=min(patience, 5.0) if quick else patience,
         memory_mib=memory,
     )
     batches = _batches(data, None, structures, atoms, periodic)
-    kinds = kind or (() if models else OWN_KINDS)
+    kinds = kind or (() if models else NATIVE_KINDS)
     potentials = named_potentials(models or [], kinds, [s for batch in batches for s in batch])
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
     for batch in batches:
-        found, without = measure_inference_costs(potentials, batch, plan, quiet=quiet)
-        rows += [row.to_json() for row in found]
-        left_out += without
+        results, skipped = measure_inference_costs(potentials, batch, plan, quiet=quiet)
+        rows += [row.to_json() for row in results]
+        left_out += skipped
     _write_rows(json, rows)
     print_tables(inference_cost_tables(rows))
     for line in left_out:
@@ -222,13 +222,13 @@ def _write_rows(file: Path | None, rows: Sequence[dict[str, object]]) -> None:
     """To a file, where one is wanted."""
     from json import dumps
 
-    from hesse.files import write_text
+    from hesse.files import atomic_write_text
 
     if file is not None:
-        write_text(file, dumps(rows, indent=1, allow_nan=False) + "\n")
+        atomic_write_text(file, dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
-def _step_parts(
+def _step_workload(
     models: Sequence[str],
     kinds: Sequence[str],
     peers: str,
@@ -237,50 +237,50 @@ def _step_parts(
     count: int,
     atoms: str,
     periodic: str,
-) -> tuple[list[list[Structure]], list[StepSubject]]:
+) -> tuple[list[list[Structure]], list[BenchmarkCase]]:
     """The batches to measure on, and what is measured."""
     from hesse.errors import ConfigError
-    from hesse.recipes.named_potentials import OWN_KINDS, named_potentials, potential_of_run
-    from hesse.recipes.step_subjects import OwnSubject
+    from hesse.recipes.named_potentials import NATIVE_KINDS, named_potentials, potential_from_config
+    from hesse.recipes.step_subjects import HesseCase
 
     if periodic and (data is not None or config is not None or peers):
         raise ConfigError("--periodic makes its own cells of MgO: leave out --data, --config and --peers")
-    run = None if config is None else potential_of_run(config)
+    run = None if config is None else potential_from_config(config)
     if not (models or kinds or peers or run):
-        kinds = OWN_KINDS
+        kinds = NATIVE_KINDS
     batches = _batches(data, None if run is None else run[1], count, atoms, periodic)
     potentials = named_potentials(models, kinds, [s for batch in batches for s in batch])
     if run is not None:
         potentials[str(config)] = run[0]
-    subjects: list[StepSubject] = [OwnSubject(name, potential) for name, potential in potentials.items()]
+    cases: list[BenchmarkCase] = [HesseCase(name, potential) for name, potential in potentials.items()]
     if peers:
-        from hesse.recipes.peers import peer_subjects
+        from hesse.recipes.peers import baseline_cases
 
         elements = sorted({int(z) for s in batches[0] for z in s.numbers})
         for name in dict.fromkeys(part.strip() for part in peers.split(",")):
-            subjects += peer_subjects(name, elements)
-    return batches, subjects
+            cases += baseline_cases(name, elements)
+    return batches, cases
 
 
 def _batches(
-    data: Path | None, known: Sequence[Structure] | None, count: int, atoms: str, periodic: str
+    data: Path | None, structures: Sequence[Structure] | None, count: int, atoms: str, periodic: str
 ) -> list[list[Structure]]:
     """One batch of a file's structures or of made-up molecules, or one for every size of cell."""
-    from hesse.recipes.workloads import crystal, molecules_between, some_of
+    from hesse.recipes.workloads import rocksalt_cell, random_molecules_in_range, random_subset
 
     if periodic:
-        return [[crystal(size)] for size in _numbers(periodic, ",", "--periodic")]
+        return [[rocksalt_cell(size)] for size in _parse_integers(periodic, ",", "--periodic")]
     if data is not None:
         from hesse.datasets import read_dataset
 
-        known = read_dataset(data, check=False).structures
-    if known is not None:
-        return [some_of(known, count)]
-    sizes = _numbers(atoms, "-", "--atoms")
-    return [molecules_between(sizes[0], sizes[-1], count)]
+        structures = read_dataset(data, check=False).structures
+    if structures is not None:
+        return [random_subset(structures, count)]
+    sizes = _parse_integers(atoms, "-", "--atoms")
+    return [random_molecules_in_range(sizes[0], sizes[-1], count)]
 
 
-def _numbers(text: str, separator: str, option: str) -> list[int]:
+def _parse_integers(text: str, separator: str, option: str) -> list[int]:
     """Whole numbers between separators. Raises ConfigError."""
     from hesse.errors import ConfigError
 

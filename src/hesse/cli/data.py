@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import SHOWN, and_more
+from hesse.cli.options import MAX_SHOWN, print_remaining
 
 EnergyUnit = Annotated[
     str | None, typer.Option(help="Energy unit of a file that does not state it: eV, Hartree, kcal/mol, …")
@@ -73,10 +73,10 @@ def convert(
 ) -> None:
     """Read data of any known kind, check them, and write them as HDF5 or extended XYZ."""
     from hesse import datasets
-    from hesse.files import require_target
+    from hesse.files import check_output_path
 
-    datasets.require_writable_suffix(target)
-    require_target(target, source)
+    datasets.check_writable_suffix(target)
+    check_output_path(target, source)
     dataset = datasets.read_dataset(
         source,
         check=False,
@@ -84,42 +84,42 @@ def convert(
         length_unit=length_unit,
         forces_unit=forces_unit,
         curvature_unit=curvature_unit,
-        rename=_renames(rename or []),
-        selection=datasets.Selection(match=match, sample=sample, seed=seed, limit=limit),
+        rename=_parse_renames(rename or []),
+        subset=datasets.Subset(match=match, sample=sample, seed=seed, limit=limit),
     )
     if negate_forces:
         dataset = datasets.negate_forces(dataset)
     if negate_curvature:
         dataset = datasets.negate_curvature(dataset)
     if charge is not None or multiplicity is not None:
-        dataset = datasets.with_electrons(dataset, charge=charge, multiplicity=multiplicity)
+        dataset = datasets.set_charge_multiplicity(dataset, charge=charge, multiplicity=multiplicity)
     if symmetrise:
         dataset = datasets.symmetrise_hessians(dataset)
     if pair:
-        dataset = datasets.with_pairs(dataset, pair)
+        dataset = datasets.select_probes(dataset, pair)
     if level is not None:
-        dataset = datasets.with_attributes(dataset, level=level)
+        dataset = datasets.with_metadata(dataset, level=level)
     if tag is not None:
         dataset = datasets.with_tag(dataset, tag)
-    reasons: Mapping[str, str] = {}
+    suspect_reasons: Mapping[str, str] = {}
     if flag_suspect:
-        dataset, reasons = datasets.flag_suspects(dataset)
-    verdicts = datasets.check_dataset(dataset) if check else []
+        dataset, suspect_reasons = datasets.flag_suspect(dataset)
+    reports = datasets.check_dataset(dataset) if check else []
     datasets.write_dataset(target, dataset)
     if not quiet:
-        left_out = [n for n in ("energy", "forces", "hvp", "stress") if dataset.labels.mask(n).any()]
-        if target.suffix.lower() == ".json" and left_out:
-            print(f"not written: {', '.join(left_out)}, which have no place in a .json", file=sys.stderr)
-        if "source_note" in dataset.attributes:
-            print(f"note: {dataset.attributes['source_note']}", file=sys.stderr)
-        for name in dataset.unread[:SHOWN]:
+        not_written = [n for n in ("energy", "forces", "hvp", "stress") if dataset.labels.mask(n).any()]
+        if target.suffix.lower() == ".json" and not_written:
+            print(f"not written: {', '.join(not_written)}, which have no place in a .json", file=sys.stderr)
+        if "source_note" in dataset.metadata:
+            print(f"note: {dataset.metadata['source_note']}", file=sys.stderr)
+        for name in dataset.unknown_keys[:MAX_SHOWN]:
             print(f"not read: {name}", file=sys.stderr)
-        and_more(len(dataset.unread))
-        for verdict in verdicts:
-            print(verdict.message, file=sys.stderr)
-        for name, reason in list(reasons.items())[:SHOWN]:
+        print_remaining(len(dataset.unknown_keys))
+        for report in reports:
+            print(report.message, file=sys.stderr)
+        for name, reason in list(suspect_reasons.items())[:MAX_SHOWN]:
             print(f'suspect: structure "{name}": {reason}', file=sys.stderr)
-        and_more(len(reasons))
+        print_remaining(len(suspect_reasons))
         print(f"{target}: {len(dataset)} structures, {int(dataset.labels.n_atoms.sum())} atoms", file=sys.stderr)
 
 
@@ -144,10 +144,10 @@ def info(
     """Show what a data set or a model file holds: labels, units, noise, consistency, curvature; provenance."""
     import json
 
-    from hesse.files import require_target, write_text
+    from hesse.files import check_output_path, atomic_write_text
 
     if json_file is not None:
-        require_target(json_file, file)
+        check_output_path(json_file, file)
     if file.suffix.lower() == ".hesse":
         from hesse.models import read_model_header
 
@@ -159,7 +159,7 @@ def info(
         card = {"source": str(file), **read_weights_header(file)}
         sections = {"weights": [("of module", card["module"])], **_provenance_sections(card["provenance"])}
     else:
-        from hesse.datasets import Selection, data_card, read_dataset
+        from hesse.datasets import Subset, dataset_summary, read_dataset
 
         # A card is wanted of broken files most of all: it shows the verdict.
         dataset = read_dataset(
@@ -169,26 +169,26 @@ def info(
             length_unit=length_unit,
             forces_unit=forces_unit,
             curvature_unit=curvature_unit,
-            rename=_renames(rename or []),
-            selection=Selection(match=match, sample=sample, seed=seed, limit=limit),
+            rename=_parse_renames(rename or []),
+            subset=Subset(match=match, sample=sample, seed=seed, limit=limit),
         )
-        card = data_card(dataset)
+        card = dataset_summary(dataset)
         sections = _data_sections(card)
-    _show(str(file), sections)
+    _print_sections(str(file), sections)
     if json_file is not None:
-        write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n")
+        atomic_write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def _renames(words: list[str]) -> dict[str, str]:
+def _parse_renames(pairs: list[str]) -> dict[str, str]:
     from hesse.errors import ConfigError
 
-    found = {}
-    for word in words:
-        old, equals, new = word.partition("=")
+    renames = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
         if not (old and equals and new):
-            raise ConfigError(f'--rename: expected OLD=NEW, for example REF_forces=forces, got "{word}"')
-        found[old] = new
-    return found
+            raise ConfigError(f'--rename: expected OLD=NEW, for example REF_forces=forces, got "{pair}"')
+        renames[old] = new
+    return renames
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -211,23 +211,23 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
     ]
     labels: Rows = []
     for row in card["tags"]:
-        held = [f"{name} {count}" for name, count in row.items() if name not in ("tag", "structures") and count]
-        labels.append((row["tag"] or "(no tag)", f"{row['structures']}: {', '.join(held) or 'no labels'}"))
+        label_counts = [f"{name} {count}" for name, count in row.items() if name not in ("tag", "structures") and count]
+        labels.append((row["tag"] or "(no tag)", f"{row['structures']}: {', '.join(label_counts) or 'no labels'}"))
     units = {"forces": "eV/Å", "hvp": "eV/Å²", "hessian": "eV/Å²"}
-    noise: Rows = []
+    quality: Rows = []
     for name, unit in units.items():
         if card["label_rms"][name] is not None:
-            parts = [f"rms {_short(card['label_rms'][name])}", f"noise by symmetry {_short(card['noise'][name])}"]
+            values = [f"rms {_format_number(card['label_rms'][name])}", f"noise by symmetry {_format_number(card['noise'][name])}"]
             if card["stated_error"][name] is not None:
-                parts.append(f"stated error {_short(card['stated_error'][name])}")
-            noise.append((name, f"{', '.join(parts)} {unit}"))
-    noise += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
+                values.append(f"stated error {_format_number(card['stated_error'][name])}")
+            quality.append((name, f"{', '.join(values)} {unit}"))
+    quality += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
     suspect = card["suspect"]
-    doubtful: Rows = [(entry["id"], entry["reason"]) for entry in suspect["first"]]
-    if suspect["structures"] > len(doubtful):
-        doubtful.append(("...", f"and {suspect['structures'] - len(doubtful)} more"))
-    sections = {"structures": structures, "labels by tag": labels, "quality of labels": noise}
-    sections[f"suspect: {suspect['structures']} structures, kept out of training and evaluation"] = doubtful
+    suspect_rows: Rows = [(entry["id"], entry["reason"]) for entry in suspect["first"]]
+    if suspect["structures"] > len(suspect_rows):
+        suspect_rows.append(("...", f"and {suspect['structures'] - len(suspect_rows)} more"))
+    sections = {"structures": structures, "labels by tag": labels, "quality of labels": quality}
+    sections[f"suspect: {suspect['structures']} structures, kept out of training and evaluation"] = suspect_rows
     if curvature is not None:
         sections[f"curvature of {curvature['hessians_diagonalised']} Hessians"] = [
             (
@@ -260,7 +260,7 @@ def _kind_sections(model: Mapping[str, Any], title: str = "model") -> dict[str, 
     """The options of a model; of a sum or an ensemble, those of every part."""
     parts = model.get("parts")
     if not isinstance(parts, list):
-        return {title: _rows(model)}
+        return {title: _flatten(model)}
     sections: dict[str, Rows] = {title: [("kind", f"{model['kind']} of {len(parts)}")]}
     for number, part in enumerate(parts, start=1):
         sections |= _kind_sections(part["model"], f"{title}, part {number}")
@@ -271,29 +271,29 @@ def _provenance_sections(provenance: Mapping[str, Any]) -> dict[str, Rows]:
     sections: dict[str, Rows] = {"provenance": []}
     for key, value in provenance.items():
         if isinstance(value, Mapping):
-            sections[key.replace("_", " ")] = _rows(value)
+            sections[key.replace("_", " ")] = _flatten(value)
         else:
             sections["provenance"].append((key.replace("_", " "), str(value)))
     return {title: rows for title, rows in sections.items() if rows}
 
 
-def _rows(table: Mapping[str, Any], prefix: str = "") -> Rows:
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Rows:
     """A nested table, flat: `data.train`, `data.test`, …"""
     rows: Rows = []
     for key, value in table.items():
         if isinstance(value, Mapping):
-            rows += _rows(value, f"{prefix}{key}.")
+            rows += _flatten(value, f"{prefix}{key}.")
         else:
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
             rows.append((f"{prefix}{key}", text))
     return rows
 
 
-def _short(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
 
 
-def _show(title: str, sections: Mapping[str, Rows]) -> None:
+def _print_sections(title: str, sections: Mapping[str, Rows]) -> None:
     """Tables on a terminal, aligned plain lines elsewhere."""
     from rich.console import Console
     from rich.markup import escape

@@ -21,17 +21,17 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Sample, label with GFN2-xTB, train E-F and E-F-HVP, judge both, write a report (about five minutes)."""
-    from hesse.files import write_text
+    from hesse.files import atomic_write_text
     from hesse.recipes import DemoPlan, run_demo
-    from hesse.reports import Comparison, Contender, comparison_table, print_tables, write_report
+    from hesse.reports import Comparison, ComparedModel, comparison_table, print_tables, write_report
 
     plan = DemoPlan(seed=seed)
     plan = replace(plan, steps=steps or plan.steps, workers=workers or plan.workers)
     result = run_demo(out, plan, quiet=quiet)
-    baseline, other = (Contender(name, judged, result.logs[name]) for name, judged in result.evaluations.items())
+    baseline, other = (ComparedModel(name, judged, result.logs[name]) for name, judged in result.evaluations.items())
     comparison = Comparison("E-F-HVP against E-F: same network, weights, seed and steps", result.facts, baseline, other)
     summary = comparison.summary() | {"plan": asdict(plan), "seconds": result.seconds}
-    write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    atomic_write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(out / "report.html", comparison)
     print_tables([comparison_table(comparison)])
     typer.echo(f"report: {out / 'report.html'}   numbers: {out / 'summary.json'}   models: {out / 'models'}")

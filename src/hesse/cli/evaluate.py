@@ -14,9 +14,9 @@ from hesse.cli.app import app
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
-    from hesse.evaluation import Row
+    from hesse.evaluation import MetricRow
 
-MEANINGFUL = 1.5
+MIN_NOISE_RATIO = 1.5
 """An error below so many times the noise floor says more about the labels than about the model."""
 
 
@@ -47,23 +47,23 @@ def evaluate(
     import torch
 
     from hesse.datasets import read_dataset
-    from hesse.devices import require_device
+    from hesse.devices import device_from_name
     from hesse.engines import make_potential
-    from hesse.evaluation import assess, require_known_elements
-    from hesse.files import require_target
+    from hesse.evaluation import evaluate_model, check_known_elements
+    from hesse.files import check_output_path
     from hesse.models import read_model_header
     from hesse.reports import error_tables, print_tables
 
     if json is not None:
-        require_target(json, model, *data)
-    potential = make_potential(model, device=require_device(device))
+        check_output_path(json, model, *data)
+    potential = make_potential(model, device=device_from_name(device))
     provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
-    sets = [read_dataset(path) for path in data]
-    for dataset in sets:  # before any long work
-        require_known_elements(potential, dataset)
-    rows: list[Row] = []
-    for name, dataset in zip(_names(data), sets, strict=True):
-        found = assess(
+    datasets = [read_dataset(path) for path in data]
+    for dataset in datasets:  # before any long work
+        check_known_elements(potential, dataset)
+    rows: list[MetricRow] = []
+    for name, dataset in zip(_dataset_names(data), datasets, strict=True):
+        evaluation = evaluate_model(
             potential,
             dataset,
             name=name,
@@ -74,47 +74,47 @@ def evaluate(
             include_suspect=include_suspect,
             quiet=quiet,
         )
-        rows += found.rows
+        rows += evaluation.rows
         if not quiet:
-            if len(found.dataset) < len(dataset):
-                left = len(dataset) - len(found.dataset)
-                typer.echo(f"note: {name}: {left} structures with suspect labels were left out", err=True)
-            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(found.rows)):
+            if len(evaluation.dataset) < len(dataset):
+                n_left_out = len(dataset) - len(evaluation.dataset)
+                typer.echo(f"note: {name}: {n_left_out} structures with suspect labels were left out", err=True)
+            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)):
                 typer.echo(f"note: {note}", err=True)
     if json is not None:
         _write_rows(json, rows)
     print_tables(error_tables(rows))
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _dataset_names(paths: Sequence[Path]) -> list[str]:
     """The stems, or whole paths for those whose stem is not theirs alone."""
     stems = Counter(path.stem for path in paths)
     return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
 
 
-def _write_rows(target: Path, rows: Sequence[Row]) -> None:
+def _write_rows(target: Path, rows: Sequence[MetricRow]) -> None:
     import json
 
-    from hesse.files import write_text
+    from hesse.files import atomic_write_text
 
-    write_text(target, json.dumps([row.to_json() for row in rows], indent=1, allow_nan=False) + "\n")
+    atomic_write_text(target, json.dumps([row.to_json() for row in rows], indent=1, allow_nan=False) + "\n")
 
 
 def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:
-    trained, given = str(provenance.get("level") or ""), str(dataset.attributes.get("level") or "")
-    if trained and given and trained.strip().lower() != given.strip().lower():
+    model_level, data_level = str(provenance.get("level") or ""), str(dataset.metadata.get("level") or "")
+    if model_level and data_level and model_level.strip().lower() != data_level.strip().lower():
         yield (
-            f"{name} holds labels of {given}, but the model was trained on {trained}: the errors below contain the "
+            f"{name} holds labels of {data_level}, but the model was trained on {model_level}: the errors below contain the "
             "difference between the two (total energies above all)."
         )
 
 
-def _noise_notes(rows: Sequence[Row]) -> Iterator[str]:
+def _noise_notes(rows: Sequence[MetricRow]) -> Iterator[str]:
     floors = {(r.dataset, r.property): r.value for r in rows if r.metric == "noise_floor" and not r.tag}
     for row in rows:
         floor = floors.get((row.dataset, row.property))
-        if row.metric == "rmse" and not row.tag and floor is not None and row.value < MEANINGFUL * floor:
+        if row.metric == "rmse" and not row.tag and floor is not None and row.value < MIN_NOISE_RATIO * floor:
             yield (
                 f"{row.dataset}: the RMSE of {row.property} ({row.value:.3g} {row.unit}) is not meaningful below about "
-                f"{MEANINGFUL * floor:.3g} {row.unit}, {MEANINGFUL} times the noise floor of the labels."
+                f"{MIN_NOISE_RATIO * floor:.3g} {row.unit}, {MIN_NOISE_RATIO} times the noise floor of the labels."
             )

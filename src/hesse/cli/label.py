@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, QUIET, SCHEDULER, SHOWN, and_more
-from hesse.progress import duration
+from hesse.cli.options import ENGINE, QUIET, SCHEDULER, MAX_SHOWN, print_remaining
+from hesse.progress import format_duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,31 +50,31 @@ def label(
     """Energies, forces and curvature from an engine. The same command continues after an interruption and adds what
     is missing; failures are records; labels that fail their own checks are flagged suspect."""
     from hesse.datasets import read_dataset
-    from hesse.engines import Differences
-    from hesse.errors import ConfigError, WorkError
-    from hesse.files import require_target
-    from hesse.labelling import LabelRequest, plan_labels
+    from hesse.engines import FiniteDifferences
+    from hesse.errors import ConfigError, ExecutionError
+    from hesse.files import check_output_path
+    from hesse.labelling import LabelSpec, plan_labels
     from hesse.labelling import label as run_campaign
 
-    require_target(output, source)
+    check_output_path(output, source)
     if workers is not None and scheduler is not None:
         raise ConfigError("give either --workers (processes here) or --scheduler (a cluster), not both")
-    request = LabelRequest(probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
-    differences = Differences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
+    spec = LabelSpec(n_probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
+    differences = FiniteDifferences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
     dataset = read_dataset(source, check=False)
-    _tell_unread(dataset.unread)
+    _print_unknown_keys(dataset.unknown_keys)
     structures = dataset.structures[:limit]
     if dry_run:
         plan = plan_labels(
-            structures, engine, output, request=request, differences=differences, retry_failed=retry_failed
+            structures, engine, output, spec=spec, differences=differences, retry_failed=retry_failed
         )
-        _tell_plan(source, plan, workers or 1)
+        _print_plan(source, plan, workers or 1)
         return
     report = run_campaign(
         structures,
         engine,
         output,
-        request=request,
+        spec=spec,
         differences=differences,
         workers=workers,
         scheduler=scheduler,
@@ -82,76 +82,76 @@ def label(
         retry_failed=retry_failed,
         quiet=quiet,
     )
-    _tell_report(output, report)
+    _print_report(output, report)
     if len(report.suspects) == len(report.dataset):
-        raise WorkError(
+        raise ExecutionError(
             f"none of the labels can be believed: all {len(report.dataset)} structures in {output} are flagged suspect "
             "(reasons above). Look at the engine's settings, or at the geometries."
         )
 
 
-def _tell_unread(names: Sequence[str]) -> None:
+def _print_unknown_keys(names: Sequence[str]) -> None:
     """A misspelt charge or multiplicity would make labels of another molecule."""
     if names:
-        more = ", ..." if len(names) > SHOWN else ""
-        typer.echo(f"not read of {len(names)} unknown keys: {', '.join(names[:SHOWN])}{more}", err=True)
+        more = ", ..." if len(names) > MAX_SHOWN else ""
+        typer.echo(f"not read of {len(names)} unknown keys: {', '.join(names[:MAX_SHOWN])}{more}", err=True)
 
 
-def _tell_plan(source: Path, plan: LabelPlan, workers: int) -> None:
-    counts = plan.counts()
+def _print_plan(source: Path, plan: LabelPlan, workers: int) -> None:
+    counts = plan.count_missing()
     names = {"forces": "forces", "hvp": "Hessian-vector products", "hessian": "Hessians", "stress": "stresses"}
     typer.echo(f"{source}: {len(plan.keys)} structures; nothing was computed")
-    typer.echo(f"  finished       {plan.finished}")
+    typer.echo(f"  finished       {plan.n_complete}")
     typer.echo(f"  failed before  {len(plan.failed)}{' (--retry-failed asks again)' if plan.failed else ''}")
-    asked = ", ".join(f"{counts[kind]} {name}" for kind, name in names.items() if counts[kind])
-    typer.echo(f"  to be asked    {len(plan.open)}{': ' + asked if asked else ''}")
-    if plan.topped_up:
-        typer.echo(f"  of which       {plan.topped_up} are added to")
-    if not plan.open:
+    requested = ", ".join(f"{counts[kind]} {name}" for kind, name in names.items() if counts[kind])
+    typer.echo(f"  to be asked    {len(plan.pending)}{': ' + requested if requested else ''}")
+    if plan.n_partial:
+        typer.echo(f"  of which       {plan.n_partial} are added to")
+    if not plan.pending:
         return
     if plan.seconds is None:
         typer.echo("  time           unknown: label a few with --limit, then ask again")
         return
     typer.echo(
-        f"  time           about {duration(plan.seconds)} of the engine ({plan.timed} answers were timed), "
-        f"{duration(plan.seconds / workers)} with {workers} worker{'s' if workers > 1 else ''}"
+        f"  time           about {format_duration(plan.seconds)} of the engine ({plan.n_timings} answers were timed), "
+        f"{format_duration(plan.seconds / workers)} with {workers} worker{'s' if workers > 1 else ''}"
     )
 
 
-def _tell_report(output: Path, report: LabelReport) -> None:
+def _print_report(output: Path, report: LabelReport) -> None:
     from hesse.labelling import ledger_path
 
     labels = report.dataset.labels
-    typer.echo(f"{output}: {len(report.dataset)} structures labelled ({report.dataset.attributes['level']})")
-    if report.reused:
-        typer.echo(f"  {report.reused} were in {ledger_path(output)} before")
-    if report.topped_up:
-        typer.echo(f"  {report.topped_up} were there in part and were added to")
-    trusted = ~labels.suspects()
+    typer.echo(f"{output}: {len(report.dataset)} structures labelled ({report.dataset.metadata['level']})")
+    if report.n_reused:
+        typer.echo(f"  {report.n_reused} were in {ledger_path(output)} before")
+    if report.n_partial:
+        typer.echo(f"  {report.n_partial} were there in part and were added to")
+    trusted = ~labels.suspect_mask()
     for name, error in (("hvp", labels.hvp_error), ("hessian", labels.hessian_error)):
         if error is not None and bool(trusted.any()):
-            some = error[..., trusted]
-            typer.echo(f"  {name} error: median {some.nanmedian():.1e}, largest {_largest(some):.1e} eV/Å²")
-    typer.echo(f"  {duration(report.seconds)}; {duration(report.engine_seconds)} of the engine in all")
+            trusted_errors = error[..., trusted]
+            typer.echo(f"  {name} error: median {trusted_errors.nanmedian():.1e}, largest {_largest_error(trusted_errors):.1e} eV/Å²")
+    typer.echo(f"  {format_duration(report.seconds)}; {format_duration(report.engine_seconds)} of the engine in all")
     if report.suspects:
         typer.echo(
             f"{len(report.suspects)} structures are suspect (flagged in {output}; training and evaluation leave them "
             "out):",
             err=True,
         )
-        _tell(report.suspects_by_reason())
+        _print_reasons(report.suspects_by_reason())
     if report.failures:
         typer.echo(
             f"{len(report.failures)} structures failed (kept in the ledger; --retry-failed asks again):", err=True
         )
-        _tell(report.failures_by_reason())
+        _print_reasons(report.failures_by_reason())
 
 
-def _tell(reasons: list[tuple[int, str]]) -> None:
-    for times, reason in reasons[:SHOWN]:
+def _print_reasons(reasons: list[tuple[int, str]]) -> None:
+    for times, reason in reasons[:MAX_SHOWN]:
         typer.echo(f"  {times} x {reason}", err=True)
-    and_more(len(reasons))
+    print_remaining(len(reasons))
 
 
-def _largest(errors: Tensor) -> float:
+def _largest_error(errors: Tensor) -> float:
     return float(errors.nan_to_num(0.0).max())

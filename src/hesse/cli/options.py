@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
 
-__all__ = ["ENGINE", "OVERWRITE", "QUIET", "SCHEDULER", "SHOWN", "WORKERS", "and_more", "read_for", "tell_failures"]
+__all__ = ["ENGINE", "OVERWRITE", "QUIET", "SCHEDULER", "MAX_SHOWN", "WORKERS", "print_remaining", "open_input", "print_failures"]
 
 ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory or model:PATH.")
 WORKERS = typer.Option("--workers", min=1, help="Processes, one thread each.")
@@ -21,36 +21,36 @@ SCHEDULER = typer.Option(
 OVERWRITE = typer.Option("--overwrite", help="Replace OUT if it exists.")
 QUIET = typer.Option("--quiet", help="No progress.")
 
-SHOWN = 10
+MAX_SHOWN = 10
 """Failures told one by one."""
 
 
-def and_more(count: int) -> None:
+def print_remaining(count: int) -> None:
     """Tell how many of `count` failures were not told one by one."""
-    if count > SHOWN:
-        typer.echo(f"  ... and {count - SHOWN} more", err=True)
+    if count > MAX_SHOWN:
+        typer.echo(f"  ... and {count - MAX_SHOWN} more", err=True)
 
 
-def tell_failures(lines: Sequence[str]) -> None:
+def print_failures(lines: Sequence[str]) -> None:
     """The first of them on standard error, and how many more there are."""
-    for line in lines[:SHOWN]:
+    for line in lines[:MAX_SHOWN]:
         typer.echo(line, err=True)
-    and_more(len(lines))
+    print_remaining(len(lines))
 
 
-def read_for(output: Path, source: Path, *, overwrite: bool) -> Dataset:
+def open_input(output: Path, source: Path, *, overwrite: bool) -> Dataset:
     """What to work on, after everything that could keep the result from being written has been asked.
 
     Raises:
         RequestError: OUT exists and may not be replaced, is IN, or has an ending that cannot be written.
         FileFormatError: IN cannot be read.
     """
-    from hesse.datasets import read_dataset, require_writable_suffix
+    from hesse.datasets import read_dataset, check_writable_suffix
     from hesse.errors import RequestError
-    from hesse.files import require_target
+    from hesse.files import check_output_path
 
-    require_writable_suffix(output)
-    require_target(output, source)
+    check_writable_suffix(output)
+    check_output_path(output, source)
     if output.exists() and not overwrite:
         raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
     return read_dataset(source, check=False)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, OVERWRITE, QUIET, WORKERS, read_for, tell_failures
+from hesse.cli.options import ENGINE, OVERWRITE, QUIET, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
     from hesse.pes import IRCResult, SaddleResult
-    from hesse.structures import Labels, Structure
+    from hesse.structures import Properties, Structure
 
 Overwrite = Annotated[bool, OVERWRITE]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too.")]
@@ -48,31 +48,31 @@ def saddle(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Transition states: stationary points with exactly one imaginary mode, with their energies and Hessians."""
-    from hesse.structures import Labels
+    from hesse.structures import Properties
 
-    guesses = _inputs(source, output, json, overwrite)
+    guesses = _open_starts(source, output, json, overwrite)
     spec = (engine, {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust})
-    kept: list[tuple[Structure, Labels]] = []
+    results: list[tuple[Structure, Properties]] = []
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
-    for guess, found, reason in _answers(_set_up_saddle, spec, guesses.structures, "saddle points", workers, quiet):
-        reason = reason or found.reason
+    for guess, result, reason in _run_all(_make_saddle_worker, spec, guesses.structures, "saddle points", workers, quiet):
+        reason = reason or result.reason
         rows.append({"id": guess.id, "converged": not reason, "reason": reason})
-        if found is not None:
-            rows[-1] |= {"energy": found.energy, "fmax": found.fmax, "steps": found.steps, "hessians": found.hessians}
+        if result is not None:
+            rows[-1] |= {"energy": result.energy, "fmax": result.fmax, "steps": result.steps, "hessians": result.hessians}
         if reason:
             failures.append(f"{guess.id}: no transition state: {reason}")
             continue
-        rows[-1]["imaginary"] = float(found.modes.frequencies[0])
-        labels = Labels.of(len(guess), energy=found.energy, forces=found.forces, hessian=found.hessian)
-        kept.append((found.structure, labels))
+        rows[-1]["imaginary"] = float(result.modes.frequencies[0])
+        labels = Properties.single(len(guess), energy=result.energy, forces=result.forces, hessian=result.hessian)
+        results.append((result.structure, labels))
         typer.echo(
-            f"{guess.id}: {found.energy:.6f} eV, imaginary mode {-found.modes.frequencies[0]:.0f}i cm⁻¹, "
-            f"{found.steps} steps, {found.hessians} Hessians"
+            f"{guess.id}: {result.energy:.6f} eV, imaginary mode {-result.modes.frequencies[0]:.0f}i cm⁻¹, "
+            f"{result.steps} steps, {result.hessians} Hessians"
         )
-    tell_failures(failures)
-    _finish(output, json, engine, kept, rows, "saddle search")
-    typer.echo(f"{output}: {len(kept)} of {len(guesses)} transition states")
+    print_failures(failures)
+    _write_results(output, json, engine, results, rows, "saddle search")
+    typer.echo(f"{output}: {len(results)} of {len(guesses)} transition states")
 
 
 @app.command()
@@ -94,41 +94,41 @@ def irc(
     """Reaction paths: mass-weighted steepest descent from transition states, down both sides."""
     from dataclasses import replace
 
-    from hesse.sampling.result import Known, known_hessians
-    from hesse.structures import Labels
+    from hesse.sampling.result import KnownLabels, stored_hessians
+    from hesse.structures import Properties
 
-    tops = _inputs(source, output, json, overwrite)
+    transition_states = _open_starts(source, output, json, overwrite)
     spec = (engine, {"step": step, "steps": steps, "fmax": fmax, "directions": directions.value}, relax_ends)
-    known = known_hessians(tops, engine) if reuse else [Known()] * len(tops)
-    tasks = [(s, k.hessian) for s, k in zip(tops.structures, known, strict=True)]
-    kept: list[tuple[Structure, Labels]] = []
+    stored = stored_hessians(transition_states, engine) if reuse else [KnownLabels()] * len(transition_states)
+    tasks = [(s, k.hessian) for s, k in zip(transition_states.structures, stored, strict=True)]
+    results: list[tuple[Structure, Properties]] = []
     rows: list[dict[str, Any]] = []
     failures: list[str] = []
-    for (top, _), answer, reason in _answers(_set_up_irc, spec, tasks, "paths", workers, quiet):
+    for (ts, _), result, reason in _run_all(_make_irc_worker, spec, tasks, "paths", workers, quiet):
         if reason:
-            rows.append({"id": top.id, "converged": False, "reason": reason})
-            failures.append(f"{top.id}: no path: {reason}")
+            rows.append({"id": ts.id, "converged": False, "reason": reason})
+            failures.append(f"{ts.id}: no path: {reason}")
             continue
-        path, ends = answer
+        path, ends = result
         for point in path.points:
-            labels = Labels.of(len(top), energy=point.energy, forces=point.forces)
-            kept.append((replace(point.structure, group=top.group or top.id, tag="irc"), labels))
-        kept += [(replace(run.structure, group=top.group or top.id, tag="end"), _only_energy(run)) for run in ends]
-        rows.append(_path_row(top, path, ends))
+            labels = Properties.single(len(ts), energy=point.energy, forces=point.forces)
+            results.append((replace(point.structure, group=ts.group or ts.id, tag="irc"), labels))
+        results += [(replace(run.structure, group=ts.group or ts.id, tag="end"), _only_energy(run)) for run in ends]
+        rows.append(_path_row(ts, path, ends))
         typer.echo(_path_line(rows[-1]))
-    tell_failures(failures)
-    _finish(output, json, engine, kept, rows, "reaction paths")
-    typer.echo(f"{output}: {len(kept)} structures of {sum(r['converged'] for r in rows)} complete paths")
+    print_failures(failures)
+    _write_results(output, json, engine, results, rows, "reaction paths")
+    typer.echo(f"{output}: {len(results)} structures of {sum(r['converged'] for r in rows)} complete paths")
 
 
-def _only_energy(run: Any) -> Labels:
-    from hesse.structures import Labels
+def _only_energy(run: Any) -> Properties:
+    from hesse.structures import Properties
 
-    return Labels.of(len(run.structure), energy=run.energy)
+    return Properties.single(len(run.structure), energy=run.energy)
 
 
-def _path_row(top: Structure, path: IRCResult, ends: Sequence[Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": top.id, "converged": path.converged, "reason": "", "gradients": path.gradients}
+def _path_row(ts: Structure, path: IRCResult, ends: Sequence[Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": ts.id, "converged": path.converged, "reason": "", "gradients": path.n_gradients}
     for name, half, end in (
         ("forward", path.forward, path.forward_end),
         ("backward", path.backward, path.backward_end),
@@ -151,7 +151,7 @@ def _path_line(row: dict[str, Any]) -> str:
     return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "")
 
 
-def _set_up_saddle(spec: tuple[str, dict[str, Any]]) -> Callable[[Structure], SaddleResult]:
+def _make_saddle_worker(spec: tuple[str, dict[str, Any]]) -> Callable[[Structure], SaddleResult]:
     from hesse.engines import make_engine
     from hesse.pes import saddle as search
 
@@ -159,51 +159,51 @@ def _set_up_saddle(spec: tuple[str, dict[str, Any]]) -> Callable[[Structure], Sa
     return lambda structure: search(structure, engine, **spec[1])
 
 
-def _set_up_irc(spec: tuple[str, dict[str, Any], bool]) -> Callable[[tuple[Structure, Any]], Any]:
+def _make_irc_worker(spec: tuple[str, dict[str, Any], bool]) -> Callable[[tuple[Structure, Any]], Any]:
     from hesse.engines import make_engine
     from hesse.pes import irc as follow
     from hesse.pes import minimise
 
     engine = make_engine(spec[0])
 
-    def work(task: tuple[Structure, Any]) -> Any:
+    def follow_path(task: tuple[Structure, Any]) -> Any:
         structure, hessian = task
         path = follow(structure, engine, hessian=hessian, **spec[1])
         halves = [half[-1].structure for half in (path.backward, path.forward) if half] if spec[2] else []
-        return path, [minimise(end.moved(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
+        return path, [minimise(end.with_positions(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
 
-    return work
+    return follow_path
 
 
-def _inputs(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:
+def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:
     from hesse.errors import RequestError
-    from hesse.files import require_target
+    from hesse.files import check_output_path
 
     if json_file is not None:
-        require_target(json_file, source)
+        check_output_path(json_file, source)
         if json_file.absolute() == output.absolute():
             raise RequestError(f"OUT and --json are both {output}; give the rows a file of their own")
-    return read_for(output, source, overwrite=overwrite)
+    return open_input(output, source, overwrite=overwrite)
 
 
-def _answers(set_up: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
+def _run_all(make_worker: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
     """Task, answer (None where there is none) and reason, in the order of the tasks."""
     from hesse.progress import track
-    from hesse.workers import run_tasks
+    from hesse.workers import map_tasks
 
-    outcomes: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     with track(title, len(tasks), quiet=quiet) as advance:
-        for outcome in run_tasks(set_up, spec, tasks, workers=workers):
-            outcomes[outcome.index] = outcome
+        for result in map_tasks(make_worker, spec, tasks, workers=workers):
+            results[result.index] = result
             advance(1)
-    return [(task, outcomes[k].answer, outcomes[k].reason) for k, task in enumerate(tasks)]
+    return [(task, results[k].answer, results[k].reason) for k, task in enumerate(tasks)]
 
 
-def _finish(
+def _write_results(
     output: Path,
     json_file: Path | None,
     engine: str,
-    kept: Sequence[tuple[Structure, Labels]],
+    results: Sequence[tuple[Structure, Properties]],
     rows: Sequence[dict[str, Any]],
     made_by: str,
 ) -> None:
@@ -213,14 +213,14 @@ def _finish(
     from hesse import __version__
     from hesse.datasets import Dataset, write_dataset
     from hesse.engines import make_engine
-    from hesse.errors import WorkError
-    from hesse.files import write_text
+    from hesse.errors import ExecutionError
+    from hesse.files import atomic_write_text
 
-    if kept:
+    if results:
         level = make_engine(engine).level
         attributes = {"level": level, "engine": engine, "made_by": made_by, "code_version": __version__}
-        write_dataset(output, Dataset.of(kept, **attributes))
+        write_dataset(output, Dataset.from_pairs(results, **attributes))
     if json_file is not None:
-        write_text(json_file, json.dumps(rows, indent=1) + "\n")
-    if not kept:
-        raise WorkError(f"{made_by}: nothing was found for any of {len(rows)} structures; the reasons are above")
+        atomic_write_text(json_file, json.dumps(rows, indent=1) + "\n")
+    if not results:
+        raise ExecutionError(f"{made_by}: nothing was found for any of {len(rows)} structures; the reasons are above")

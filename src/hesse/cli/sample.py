@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hesse.cli.app import app
-from hesse.cli.options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, read_for, tell_failures
+from hesse.cli.options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -67,17 +67,17 @@ def nms(
         seed=seed,
         relax=relax,
         fmax=fmax,
-        floor=floor,
+        min_frequency=floor,
         imaginary=imaginary.value,
-        exclude_reaction=exclude_reaction,
+        project_out_path=exclude_reaction,
     )
-    molecules = read_for(output, source, overwrite=overwrite)
+    molecules = open_input(output, source, overwrite=overwrite)
     result = sample_normal_modes(
         molecules, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet
     )
     if result.saddles:
         typer.echo(f"relaxed to a saddle point: {', '.join(result.saddles)}", err=True)
-    _write(output, molecules, result, "normal modes", seed)
+    _write_samples(output, molecules, result, "normal modes", seed)
 
 
 @sample.command()
@@ -107,9 +107,9 @@ def md(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Molecular dynamics: geometries along runs, with the energies and forces that moved them."""
-    from hesse.sampling import DynamicsSampling, sample_dynamics
+    from hesse.sampling import MDSampling, sample_md
 
-    sampling = DynamicsSampling(
+    sampling = MDSampling(
         temperatures=tuple(temperature or (300.0,)),
         count=count,
         stride=stride,
@@ -118,14 +118,14 @@ def md(
         time_step=step,
         ensemble=ensemble.value,
         friction=friction,
-        stretch=stretch,
+        max_bond_stretch=stretch,
         seed=seed,
         relax=relax,
         fmax=fmax,
     )
-    molecules = read_for(output, source, overwrite=overwrite)
-    result = sample_dynamics(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
-    _write(output, molecules, result, "dynamics", seed)
+    molecules = open_input(output, source, overwrite=overwrite)
+    result = sample_md(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
+    _write_samples(output, molecules, result, "dynamics", seed)
 
 
 @sample.command()
@@ -144,10 +144,10 @@ def rattle(
     from hesse.sampling import RattleSampling, sample_rattled
 
     sampling = RattleSampling(
-        sizes=tuple(size or ((0.0,) if strain else (0.05,))), count=count, strain=strain, closest=closest, seed=seed
+        sizes=tuple(size or ((0.0,) if strain else (0.05,))), count=count, strain=strain, min_contact=closest, seed=seed
     )
-    molecules = read_for(output, source, overwrite=overwrite)
-    _write(output, molecules, sample_rattled(molecules, sampling, quiet=quiet), "rattling", seed)
+    molecules = open_input(output, source, overwrite=overwrite)
+    _write_samples(output, molecules, sample_rattled(molecules, sampling, quiet=quiet), "rattling", seed)
 
 
 @sample.command()
@@ -170,9 +170,9 @@ def irc(
     from hesse.sampling import PathSampling, sample_paths
 
     sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
-    guesses = read_for(output, source, overwrite=overwrite)
+    guesses = open_input(output, source, overwrite=overwrite)
     result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet)
-    _write(output, guesses, result, "reaction paths", None)
+    _write_samples(output, guesses, result, "reaction paths", None)
 
 
 @sample.command()
@@ -190,29 +190,29 @@ def select(
 ) -> None:
     """Choose structures: no duplicates, energies within a window, the most different ones. Labels are kept."""
     from hesse.datasets import write_dataset
-    from hesse.errors import WorkError
-    from hesse.sampling import Selection, select_structures
+    from hesse.errors import ExecutionError
+    from hesse.sampling import SelectionCriteria, select_structures
 
-    selection = Selection(
-        tolerance=None if tolerance == 0 else tolerance, window=window, per_group=per_group, count=count
+    selection = SelectionCriteria(
+        tolerance=None if tolerance == 0 else tolerance, energy_window=window, per_group=per_group, count=count
     )
-    dataset = read_for(output, source, overwrite=overwrite)
+    dataset = open_input(output, source, overwrite=overwrite)
     energies = None
     if dataset.labels.energy is not None:
         energies = dataset.labels.energy.where(dataset.labels.mask("energy"), float("nan")).numpy()
-    found = select_structures(dataset.structures, selection, energies=energies)
-    steps = Counter(d.step for d in found.dropped)
+    result = select_structures(dataset.structures, selection, energies=energies)
+    counts = Counter(d.step for d in result.rejected)
     if not quiet:
-        for name, words in _LEFT_OUT.items():
-            if steps[name]:
-                typer.echo(f"left out: {steps[name]} {words}", err=True)
-    if not found.kept:
-        raise WorkError(f"none of {len(dataset)} structures is kept; the reasons are above")
-    write_dataset(output, dataset.select(found.kept))
-    typer.echo(f"{output}: {len(found.kept)} of {len(dataset)} structures kept")
+        for name, words in _REJECTION_WORDS.items():
+            if counts[name]:
+                typer.echo(f"left out: {counts[name]} {words}", err=True)
+    if not result.selected:
+        raise ExecutionError(f"none of {len(dataset)} structures is kept; the reasons are above")
+    write_dataset(output, dataset.select(result.selected))
+    typer.echo(f"{output}: {len(result.selected)} of {len(dataset)} structures kept")
 
 
-_LEFT_OUT = {
+_REJECTION_WORDS = {
     "window": "outside the energy window (or without energy)",
     "duplicate": "duplicates",
     "per group": "beyond the number per group",
@@ -220,22 +220,22 @@ _LEFT_OUT = {
 }
 
 
-def _write(output: Path, molecules: Dataset, result: SamplingResult, how: str, seed: int | None) -> None:
+def _write_samples(output: Path, molecules: Dataset, result: SamplingResult, method: str, seed: int | None) -> None:
     from hesse import __version__
     from hesse.datasets import write_dataset
-    from hesse.errors import WorkError
+    from hesse.errors import ExecutionError
 
-    tell_failures([f"not sampled: {failure.id}: {failure.reason}" for failure in result.failures])
+    print_failures([f"not sampled: {failure.id}: {failure.reason}" for failure in result.failures])
     if not result.structures:
-        raise WorkError(f"none of {len(molecules)} molecules could be sampled; the reasons are above")
-    if result.reused:
-        typer.echo(f"{result.reused} Hessians were in the input", err=True)
-    attributes = {"sampling": how, "code_version": __version__}
+        raise ExecutionError(f"none of {len(molecules)} molecules could be sampled; the reasons are above")
+    if result.n_reused:
+        typer.echo(f"{result.n_reused} Hessians were in the input", err=True)
+    attributes = {"sampling": method, "code_version": __version__}
     if result.level:
         attributes["sampling_level"] = result.level
     if seed is not None:
         attributes["sampling_seed"] = str(seed)
     write_dataset(output, result.dataset(**attributes))
-    of = f"{result.sampled}" if result.sampled == len(molecules) else f"{result.sampled} of {len(molecules)}"
+    sampled_of = f"{result.n_sampled}" if result.n_sampled == len(molecules) else f"{result.n_sampled} of {len(molecules)}"
     level = f" ({result.level})" if result.level else ""
-    typer.echo(f"{output}: {len(result.structures)} geometries of {of} molecules{level}")
+    typer.echo(f"{output}: {len(result.structures)} geometries of {sampled_of} molecules{level}")

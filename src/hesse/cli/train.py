@@ -30,13 +30,13 @@ def train(
     """Train one potential. Interrupted, the same command continues it, with any number of processes."""
     from hesse.training import load_config
     from hesse.training.launch import launch
-    from hesse.training.place import place_of
+    from hesse.training.place import rank_from_environment
 
     settings = load_config(config, overrides or [])
     if devices == 1:
-        _train(settings, restart=restart, quiet=quiet)
+        _run_training(settings, restart=restart, quiet=quiet)
         return
-    if place_of(os.environ) is not None:
+    if rank_from_environment(os.environ) is not None:
         raise ConfigError("--devices starts processes, and this is one of several already: leave it out here")
     options = [*(["--restart"] if restart else []), *(["--quiet"] if quiet else [])]
     code = launch(["train", *options, "--", str(config), *(overrides or [])], devices, settings)
@@ -44,26 +44,26 @@ def train(
         raise typer.Exit(code)
 
 
-def _train(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
+def _run_training(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
     """The work of this process, on its own or with others."""
-    from hesse.training.processes import joined
-    from hesse.training.run import run
+    from hesse.training.processes import init_distributed
+    from hesse.training.run import run_from_config
 
-    with joined(settings.device) as processes:
+    with init_distributed(settings.device) as processes:
         try:
-            result = run(settings, restart=restart, quiet=quiet, processes=processes)
+            result = run_from_config(settings, restart=restart, quiet=quiet, communicator=processes)
         except BaseException as error:
-            if processes.speaks_of(error):
+            if processes.should_report(error):
                 raise
             raise typer.Exit(error.exit_code if isinstance(error, HesseError) else 1) from None
-    if processes.first:
-        _report(result)
+    if processes.is_rank_zero:
+        _print_result(result)
 
 
-def _report(result: TrainResult) -> None:
+def _print_result(result: TrainResult) -> None:
     typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
-    if result.left_out:
-        typer.echo(f"  {result.left_out} structures with suspect labels were left out (include_suspect=true uses them)")
+    if result.n_suspect_skipped:
+        typer.echo(f"  {result.n_suspect_skipped} structures with suspect labels were left out (include_suspect=true uses them)")
     units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
     for name, value in result.scores.items():
         if name in units:

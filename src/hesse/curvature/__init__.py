@@ -1,21 +1,21 @@
 """Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large systems."""
 
-from hesse.curvature.committee import Committee, committee
+from hesse.curvature.committee import EnsemblePrediction, evaluate_ensemble
 from hesse.curvature.evaluate import evaluate
-from hesse.curvature.finite import require_finite
-from hesse.curvature.home import home_of
+from hesse.curvature.finite import check_finite
+from hesse.curvature.home import dtype_and_device
 from hesse.curvature.lanczos import LowestModes, lowest_modes
-from hesse.curvature.many import evaluate_many
-from hesse.curvature.operator import HessianProducts
+from hesse.curvature.many import evaluate_structures
+from hesse.curvature.operator import HessianOperator
 
 __all__ = [
-    "Committee",
-    "HessianProducts",
+    "EnsemblePrediction",
+    "HessianOperator",
     "LowestModes",
-    "committee",
+    "evaluate_ensemble",
     "evaluate",
-    "evaluate_many",
-    "home_of",
+    "evaluate_structures",
+    "dtype_and_device",
     "lowest_modes",
-    "require_finite",
+    "check_finite",
 ]

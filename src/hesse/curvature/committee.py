@@ -11,13 +11,13 @@ from torch import Tensor
 from hesse.curvature.evaluate import evaluate
 from hesse.errors import RequestError
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request
+from hesse.structures import Batch, Properties, Request
 
-__all__ = ["Committee", "committee"]
+__all__ = ["EnsemblePrediction", "evaluate_ensemble"]
 
 
 @dataclass(frozen=True)
-class Committee:
+class EnsemblePrediction:
     """Answers of several potentials to one request.
 
     Attributes:
@@ -26,13 +26,13 @@ class Committee:
             the same in both.
     """
 
-    mean: Labels
-    spread: Labels
+    mean: Properties
+    std: Properties
 
 
-def committee(
+def evaluate_ensemble(
     potentials: Sequence[Potential], batch: Batch, request: Request, *, memory_mib: float | None = None
-) -> Committee:
+) -> EnsemblePrediction:
     """Mean and spread of what `potentials` (the parts of an `Ensemble`, say) answer.
 
     Args:
@@ -46,13 +46,13 @@ def committee(
     """
     if len(potentials) < 2:
         raise RequestError(f"a spread needs two potentials or more, got {len(potentials)}")
-    answers = [evaluate(p, batch, request, memory_mib=memory_mib).map(Tensor.double) for p in potentials]
-    mean, spread = {}, {}
-    for field in fields(Labels):
-        values = [getattr(answer, field.name) for answer in answers]
+    predictions = [evaluate(p, batch, request, memory_mib=memory_mib).map_tensors(Tensor.double) for p in potentials]
+    mean, std = {}, {}
+    for field in fields(Properties):
+        values = [getattr(answer, field.name) for answer in predictions]
         if field.name in ("probes", "penalty") or any(v is None or not v.is_floating_point() for v in values):
             continue
         stacked = torch.stack(values)
-        mean[field.name], spread[field.name] = stacked.mean(0), stacked.std(0)
-    first = replace(answers[0], penalty=None)
-    return Committee(mean=replace(first, **mean), spread=replace(first, **spread))
+        mean[field.name], std[field.name] = stacked.mean(0), stacked.std(0)
+    first = replace(predictions[0], regularizer=None)
+    return EnsemblePrediction(mean=replace(first, **mean), std=replace(first, **std))

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["gradients", "products", "products_in_turn", "several_products"]
+__all__ = ["gradients", "hvp_vmapped", "hvp_sequential", "hessian_vector_products"]
 
-IN_TURN_FROM = {"cpu": 600}
+SEQUENTIAL_ABOVE_ATOMS = {"cpu": 600}
 """Atoms from which several directions are taken one after the other: a vectorised pass saves the overhead of
 operations, but its tensors are as many times as large. A further direction of four, in E-F training steps on one CPU
 thread, at once and in turn (benchmarks/more_probes.py): 16 molecules of 13 atoms, hipnn 1.36 and 1.38, ani 0.58 and
@@ -17,67 +17,67 @@ freed memory goes back to the system, 64 molecules at once took up to 1.4 times 
 once."""
 
 
-def gradients(output: Tensor, leaves: list[Tensor], *, create_graph: bool) -> list[Tensor]:
+def gradients(output: Tensor, inputs: list[Tensor], *, create_graph: bool) -> list[Tensor]:
     """Derivatives of a scalar by each of `leaves`; zeros where it does not depend on them."""
     if not output.requires_grad:  # a constant energy, such as a bare element reference
-        return [torch.zeros_like(leaf) for leaf in leaves]
-    return list(torch.autograd.grad(output, leaves, create_graph=create_graph, materialize_grads=True))
+        return [torch.zeros_like(leaf) for leaf in inputs]
+    return list(torch.autograd.grad(output, inputs, create_graph=create_graph, materialize_grads=True))
 
 
-def products(
+def hvp_vmapped(
     gradient: Tensor,
     positions: Tensor,
     directions: Float[Tensor, "probes atoms 3"],
     create_graph: bool,
-    keep: bool,
+    retain_graph: bool,
 ) -> Float[Tensor, "probes atoms 3"]:
     """`H v` for all directions. One direction takes the plain path; several go through one vectorised pass."""
     directions = directions.to(gradient)
     if not gradient.requires_grad:  # an energy linear in positions
         return torch.zeros_like(directions)
-    several = directions.shape[0] > 1
+    vectorized = directions.shape[0] > 1
     # Not materialize_grads: of a batched pass it gives zeros without the probe axis.
     (product,) = torch.autograd.grad(
         gradient,
         positions,
-        grad_outputs=directions if several else directions[0],
-        is_grads_batched=several,
+        grad_outputs=directions if vectorized else directions[0],
+        is_grads_batched=vectorized,
         create_graph=create_graph,
-        retain_graph=keep or create_graph,
+        retain_graph=retain_graph or create_graph,
         allow_unused=True,
     )
     if product is None:  # an energy linear in positions, with parameters
         return torch.zeros_like(directions)
-    return product if several else product[None]
+    return product if vectorized else product[None]
 
 
-def products_in_turn(
+def hvp_sequential(
     gradient: Tensor,
     positions: Tensor,
     directions: Float[Tensor, "probes atoms 3"],
     create_graph: bool,
-    keep: bool,
+    retain_graph: bool,
 ) -> Float[Tensor, "probes atoms 3"]:
     """The same one direction at a time, for potentials whose operations cannot be vectorised."""
     last = len(directions) - 1
     return torch.cat(
         [
-            products(gradient, positions, directions[k : k + 1], create_graph, keep=keep or k < last)
+            hvp_vmapped(gradient, positions, directions[k : k + 1], create_graph, retain_graph=retain_graph or k < last)
             for k in range(len(directions))
         ]
     )
 
 
-def several_products(
+def hessian_vector_products(
     gradient: Tensor,
     positions: Tensor,
     directions: Float[Tensor, "probes atoms 3"],
     create_graph: bool,
-    keep: bool,
+    retain_graph: bool,
     *,
-    batched: bool,
+    supports_vmap: bool,
 ) -> Float[Tensor, "probes atoms 3"]:
     """The same by the quicker way for so many atoms. `batched`: whether the potential can be vectorised at all."""
-    least = IN_TURN_FROM.get(positions.device.type)
-    small = least is None or positions.numel() < 3 * least
-    return (products if batched and small else products_in_turn)(gradient, positions, directions, create_graph, keep)
+    threshold = SEQUENTIAL_ABOVE_ATOMS.get(positions.device.type)
+    small = threshold is None or positions.numel() < 3 * threshold
+    return (hvp_vmapped if supports_vmap and small else hvp_sequential)(gradient, positions, directions, create_graph, retain_graph)

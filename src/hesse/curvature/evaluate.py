@@ -17,14 +17,14 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature.derivatives import gradients, products, products_in_turn, several_products
-from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
-from hesse.curvature.strain import strained, stress_of
+from hesse.curvature.derivatives import gradients, hvp_vmapped, hvp_sequential, hessian_vector_products
+from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
+from hesse.curvature.strain import apply_strain, stress_from_strain_gradient
 from hesse.errors import GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request, offsets_of, owners_of
+from hesse.structures import Batch, Properties, Request, segment_offsets, segment_ids
 
-__all__ = ["admitted", "check_energies", "evaluate"]
+__all__ = ["prepare_batch", "check_energy_shape", "evaluate"]
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     *,
     create_graph: bool = False,
     memory_mib: float | None = None,
-) -> Labels:
+) -> Properties:
     """What `request` asks, for every structure of the batch.
 
     Args:
@@ -57,37 +57,37 @@ def evaluate(
             checks its data once).
         GeometryError: stress was asked of a batch without a periodic structure.
     """
-    batch = admitted(potential, batch, request, check_elements=not create_graph)
-    second = request.probes is not None or request.hessian
-    first = request.forces or second or request.stress
+    batch = prepare_batch(potential, batch, request, check_elements=not create_graph)
+    second_order = request.probes is not None or request.hessian
+    first_order = request.forces or second_order or request.stress
     with torch.enable_grad():
-        moved, positions, strain = _leaves(batch, request) if first else (batch, batch.positions, None)
-        with _graph(first or create_graph), graph_bytes(second and not create_graph) as saved:
-            atomic, penalty = potential.energies_and_penalty(moved)
-            check_energies(potential, atomic, len(batch.numbers))
-            energy = batch.sum_by_structure(atomic)
+        inputs, positions, strain = _differentiable_inputs(batch, request) if first_order else (batch, batch.positions, None)
+        with _grad_enabled(first_order or create_graph), saved_tensor_bytes(second_order and not create_graph) as saved_bytes:
+            atomic, regularizer = potential.forward_with_regularizer(inputs)
+            check_energy_shape(potential, atomic, len(batch.numbers))
+            energy = batch.sum_over_atoms(atomic)
             gradient = stress = None
-            if first:
-                leaves = [positions] if strain is None else [positions, strain]
-                _require_dependence(potential, energy)
-                slopes = gradients(energy.sum(), leaves, create_graph=create_graph or second)
-                gradient = slopes[0]
+            if first_order:
+                variables = [positions] if strain is None else [positions, strain]
+                _check_gradient(potential, energy)
+                derivatives = gradients(energy.sum(), variables, create_graph=create_graph or second_order)
+                gradient = derivatives[0]
                 if strain is not None:
-                    stress = stress_of(batch, slopes[1])
+                    stress = stress_from_strain_gradient(batch, derivatives[1])
         hvp = hessian = None
-        multiply = products if potential.batched_gradients else products_in_turn
+        hvp_function = hvp_vmapped if potential.supports_vmap else hvp_sequential
         if request.probes is not None:
             assert gradient is not None
-            keep = create_graph or request.hessian
-            hvp = several_products(
-                gradient, positions, request.probes, create_graph, keep, batched=potential.batched_gradients
+            retain_graph = create_graph or request.hessian
+            hvp = hessian_vector_products(
+                gradient, positions, request.probes, create_graph, retain_graph, supports_vmap=potential.supports_vmap
             )
         if request.hessian:
             assert gradient is not None
-            bound = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
-            at_once = None if create_graph else max(1, int(bound * 2**20 / max(saved[0], 1)))
-            hessian = _dense(multiply, gradient, positions, batch, create_graph, at_once)
-    result = Labels(
+            limit_mib = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
+            chunk = None if create_graph else max(1, int(limit_mib * 2**20 / max(saved_bytes[0], 1)))
+            hessian = _dense_hessian(hvp_function, gradient, positions, batch, create_graph, chunk)
+    result = Properties(
         n_atoms=batch.n_atoms,
         energy=energy if request.energy else None,
         forces=-gradient if request.forces and gradient is not None else None,
@@ -97,23 +97,23 @@ def evaluate(
         atomic_energies=atomic if request.atomic_energies else None,
         stress=stress,
         stress_mask=None if stress is None else batch.pbc.all(-1),
-        penalty=penalty,
+        regularizer=regularizer,
     )
     return result if create_graph else result.detach()
 
 
-def admitted(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
+def prepare_batch(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
     """The batch as the potential wants it: in its type, on its device, with its tables. Raises what `evaluate` does."""
-    _check(potential, batch, request)
+    _check_request(potential, batch, request)
     parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
     if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
         batch = batch.to(parameter.device, parameter.dtype)
     if potential.elements and check_elements:
         _check_elements(potential, batch)
-    return potential.prepare(batch) if batch.tables is None else batch
+    return potential.precompute(batch) if batch.precomputed is None else batch
 
 
-def _check(potential: Potential, batch: Batch, request: Request) -> None:
+def _check_request(potential: Potential, batch: Batch, request: Request) -> None:
     if batch.cutoff < potential.cutoff:
         raise RequestError(
             f"the batch lists neighbours up to {batch.cutoff} Å, but {type(potential).__name__} needs them up to "
@@ -125,7 +125,7 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
             raise LabelShapeError(
                 f"probes of shape {shape}, expected [probes, atoms, 3] with {len(batch.numbers)} atoms in the batch"
             )
-    if request.atomic_energies and not potential.splits_energy:
+    if request.atomic_energies and not potential.has_atomic_energies:
         raise RequestError(
             f"{type(potential).__name__} gives energies of whole structures: energies of its atoms mean nothing"
         )
@@ -133,42 +133,42 @@ def _check(potential: Potential, batch: Batch, request: Request) -> None:
         raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
 
 
-def check_energies(potential: Potential, atomic: object, atoms: int) -> None:
-    found = f"shape {tuple(atomic.shape)}" if isinstance(atomic, Tensor) else f"type {type(atomic).__name__}"
-    if not isinstance(atomic, Tensor) or atomic.shape != (atoms,):
+def check_energy_shape(potential: Potential, atomic: object, n_atoms: int) -> None:
+    received = f"shape {tuple(atomic.shape)}" if isinstance(atomic, Tensor) else f"type {type(atomic).__name__}"
+    if not isinstance(atomic, Tensor) or atomic.shape != (n_atoms,):
         raise LabelShapeError(
-            f"{type(potential).__name__} returned energies of {found}, expected a tensor with one per atom: {(atoms,)}"
+            f"{type(potential).__name__} returned energies of {received}, expected a tensor with one per atom: {(n_atoms,)}"
         )
 
 
 def _check_elements(potential: Potential, batch: Batch) -> None:
-    known = torch.tensor(potential.elements, device=batch.numbers.device)
-    foreign = torch.nonzero(~torch.isin(batch.numbers, known))[:, 0]
-    if len(foreign):
-        symbol = chemical_symbols[int(batch.numbers[foreign[0]])]
+    supported = torch.tensor(potential.elements, device=batch.numbers.device)
+    unsupported = torch.nonzero(~torch.isin(batch.numbers, supported))[:, 0]
+    if len(unsupported):
+        symbol = chemical_symbols[int(batch.numbers[unsupported[0]])]
         raise UnknownElementError(
-            f'structure "{batch.ids[int(batch.owner[foreign[0]])]}" holds {symbol}; {type(potential).__name__} knows '
+            f'structure "{batch.ids[int(batch.structure_index[unsupported[0]])]}" holds {symbol}; {type(potential).__name__} knows '
             f"{', '.join(chemical_symbols[z] for z in potential.elements)} only. Remove the structure, or train a "
             "potential on data with that element."
         )
 
 
-def _leaves(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
+def _differentiable_inputs(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
     """The batch on fresh differentiable positions; where stress is asked, under a zero strain of every cell."""
     positions = batch.positions.detach().requires_grad_(True)
     if not request.stress:
-        return batch.replace(positions=positions), positions, None
+        return batch.with_positions(positions=positions), positions, None
     strain = positions.new_zeros(len(batch), 3, 3).requires_grad_(True)
-    return strained(batch, positions, strain), positions, strain
+    return apply_strain(batch, positions, strain), positions, strain
 
 
 @contextmanager
-def _graph(wanted: bool) -> Iterator[None]:
-    with torch.set_grad_enabled(wanted):
+def _grad_enabled(enabled: bool) -> Iterator[None]:
+    with torch.set_grad_enabled(enabled):
         yield
 
 
-def _require_dependence(potential: Potential, energy: Tensor) -> None:
+def _check_gradient(potential: Potential, energy: Tensor) -> None:
     """A trainable potential whose energy depends on nothing has cut itself off from autograd."""
     if not energy.requires_grad and any(p.requires_grad for p in potential.parameters()):
         raise RequestError(
@@ -178,26 +178,26 @@ def _require_dependence(potential: Potential, energy: Tensor) -> None:
         )
 
 
-def _dense(
-    multiply: Callable[..., Float[Tensor, "probes atoms 3"]],
+def _dense_hessian(
+    hvp_function: Callable[..., Float[Tensor, "probes atoms 3"]],
     gradient: Tensor,
     positions: Tensor,
     batch: Batch,
     create_graph: bool,
-    at_once: int | None,
+    chunk: int | None,
 ) -> Float[Tensor, "elements"]:
     """Hessians of all structures, flat. Row c of every structure is computed in the same pass."""
     rows = 3 * int(batch.n_atoms.max())
-    atom = torch.arange(len(batch.owner), device=batch.owner.device) - offsets_of(batch.n_atoms)[batch.owner]
+    atom = torch.arange(len(batch.structure_index), device=batch.structure_index.device) - segment_offsets(batch.n_atoms)[batch.structure_index]
     coordinate = 3 * atom[:, None] + torch.arange(3, device=atom.device)
-    step = rows if at_once is None else min(rows, at_once)
+    step = rows if chunk is None else min(rows, chunk)
     chunks = []
     for start in range(0, rows, step):
-        wanted = torch.arange(start, min(start + step, rows), device=atom.device)
-        one_hot = (coordinate[None] == wanted[:, None, None]).to(gradient.dtype)
-        chunks.append(multiply(gradient, positions, one_hot, create_graph, keep=start + step < rows))
-    table = torch.cat(chunks).reshape(rows, -1)
-    owner = owners_of(9 * batch.n_atoms**2)
-    size = 3 * batch.n_atoms[owner]
-    inside = torch.arange(len(owner), device=owner.device) - offsets_of(9 * batch.n_atoms**2)[owner]
-    return table[inside // size, 3 * offsets_of(batch.n_atoms)[owner] + inside % size]
+        selected = torch.arange(start, min(start + step, rows), device=atom.device)
+        one_hot = (coordinate[None] == selected[:, None, None]).to(gradient.dtype)
+        chunks.append(hvp_function(gradient, positions, one_hot, create_graph, keep=start + step < rows))
+    hessian_rows = torch.cat(chunks).reshape(rows, -1)
+    structure_index = segment_ids(9 * batch.n_atoms**2)
+    size = 3 * batch.n_atoms[structure_index]
+    index_in_block = torch.arange(len(structure_index), device=structure_index.device) - segment_offsets(9 * batch.n_atoms**2)[structure_index]
+    return hessian_rows[index_in_block // size, 3 * segment_offsets(batch.n_atoms)[structure_index] + index_in_block % size]

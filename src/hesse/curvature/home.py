@@ -6,12 +6,12 @@ import torch
 
 from hesse.potential import Potential
 
-__all__ = ["home_of"]
+__all__ = ["dtype_and_device"]
 
 
-def home_of(potential: Potential) -> tuple[torch.dtype, torch.device]:
+def dtype_and_device(potential: Potential) -> tuple[torch.dtype, torch.device]:
     """The floating-point type and the device of a potential's first parameter, or of its first buffer where it has
     none; float64 on the CPU for a potential without tensors."""
-    own = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
-    first = next(own, torch.zeros(0, dtype=torch.float64))
+    tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
+    first = next(tensors, torch.zeros(0, dtype=torch.float64))
     return first.dtype, first.device

@@ -21,34 +21,34 @@ from jaxtyping import Bool, Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.curvature.home import home_of
-from hesse.curvature.operator import HessianProducts
-from hesse.curvature.springs import springs_solver
+from hesse.curvature.home import dtype_and_device
+from hesse.curvature.operator import HessianOperator
+from hesse.curvature.springs import model_hessian_preconditioner
 from hesse.errors import EngineError, LabelShapeError, RequestError
-from hesse.harmonic import rigid_basis
+from hesse.harmonic import rigid_body_basis
 from hesse.potential import Potential
 from hesse.progress import track
-from hesse.structures import Labels, Request, Structure
+from hesse.structures import Properties, Request, Structure
 from hesse.units import HBAR, INVERSE_CM
 
-__all__ = ["Answers", "LowestModes", "Multiply", "lowest_modes"]
+__all__ = ["SupportsCompute", "LowestModes", "HessianMatvec", "lowest_modes"]
 
-Multiply = Callable[[Float[Array, "k n 3"]], Float[Array, "k n 3"]]
+HessianMatvec = Callable[[Float[Array, "k n 3"]], Float[Array, "k n 3"]]
 """`v ↦ H v` in eV/Å², for several directions at once."""
 
-SHIFT = 0.05
+DIAGONAL_SHIFT = 0.05
 """eV/Å² (or eV/(Å² u)): added to the springs. Anything from 0.02 to 0.5 does; below, floppy motions get too far."""
-SECOND_LOOKS = 4
+EXTRA_ITERATIONS = 4
 """Products spent on the next eigenpair once all that were asked have converged: it may turn out to be a lower one."""
-LARGEST_SPACE = 240
+MAX_SUBSPACE = 240
 """Vectors kept before the space is cut down to the best third."""
 
 
 @runtime_checkable
-class Answers(Protocol):
+class SupportsCompute(Protocol):
     """What every `hesse.engines.Engine` does."""
 
-    def compute(self, structure: Structure, request: Request) -> Labels:
+    def compute(self, structure: Structure, request: Request) -> Properties:
         """Labels of one structure."""
 
 
@@ -69,7 +69,7 @@ class LowestModes:
     eigenvalues: Float[Array, "modes"]
     vectors: Float[Array, "modes n 3"]
     residuals: Float[Array, "modes"]
-    products: int
+    n_products: int
     converged: Bool[Array, "modes"]
     masses: Float[Array, "n"] | None
 
@@ -91,7 +91,7 @@ class LowestModes:
 
 
 def lowest_modes(
-    subject: Potential | Answers | Multiply,
+    operator: Potential | SupportsCompute | HessianMatvec,
     structure: Structure,
     count: int = 1,
     *,
@@ -134,164 +134,164 @@ def lowest_modes(
     if not isinstance(structure, Structure):
         raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}; of ASE atoms: hesse.from_ase")
     n = len(structure)
-    weights, used = _weights(structure, masses)
+    weights, atom_masses = _mass_weights(structure, masses)
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise RequestError(f"the tolerance must be a positive number, got {tolerance}")
     if max_products is not None and max_products < 1:
         raise RequestError(f"max_products must be at least 1, got {max_products}")
-    rigid = rigid_basis(structure, np.ones(n) if used is None else used).reshape(-1, 3 * n).T
+    rigid = rigid_body_basis(structure, np.ones(n) if atom_masses is None else atom_masses).reshape(-1, 3 * n).T
     if not isinstance(count, int) or not 1 <= count <= 3 * n - rigid.shape[1]:
         raise RequestError(
             f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, {count} were asked'
         )
-    space = _Space(_operator(subject, structure, weights), rigid)
-    solve = springs_solver(structure, weights, SHIFT) if preconditioned else None
+    subspace = _Subspace(_weighted_matvec(operator, structure, weights), rigid)
+    solve = model_hessian_preconditioner(structure, weights, DIAGONAL_SHIFT) if preconditioned else None
     limit = max(3 * n, 300) if max_products is None else max_products
-    wanted = _first_block(structure, start, count, weights, space, solve, seed)
-    looks = 0
+    block = _initial_block(structure, start, count, weights, subspace, solve, seed)
+    extra = 0
     with track("lowest modes", limit, quiet=quiet) as advance:
         while True:
-            grown = space.grow(wanted[:, : limit - space.products])
-            values, vectors, residuals = space.best(count + 1)
+            n_added = subspace.expand(block[:, : limit - subspace.n_products])
+            values, vectors, residuals = subspace.ritz_pairs(count + 1)
             lengths = np.linalg.norm(residuals, axis=0)
-            advance(grown, note=f"largest residual {lengths[:count].max():.1e}")
-            unfinished = np.flatnonzero(lengths[:count] > tolerance)
-            settled = len(unfinished) == 0
-            looks = looks + 1 if settled else 0
+            advance(n_added, note=f"largest residual {lengths[:count].max():.1e}")
+            unconverged = np.flatnonzero(lengths[:count] > tolerance)
+            converged = len(unconverged) == 0
+            extra = extra + 1 if converged else 0
             # A space that cannot grow is the whole space: its eigenpairs are those of the Hessian.
-            whole = grown == 0 or (settled and len(values) == count)
-            if looks > SECOND_LOOKS or whole or space.products >= limit:
+            exhausted = n_added == 0 or (converged and len(values) == count)
+            if extra > EXTRA_ITERATIONS or exhausted or subspace.n_products >= limit:
                 break
-            missing = residuals[:, [count] if settled else unfinished]
-            wanted = missing if solve is None else solve(missing)
-            space.restart_beyond(LARGEST_SPACE, 2 * count + LARGEST_SPACE // 3)
+            correction = residuals[:, [count] if converged else unconverged]
+            block = correction if solve is None else solve(correction)
+            subspace.thick_restart(MAX_SUBSPACE, 2 * count + MAX_SUBSPACE // 3)
     values, vectors, lengths = values[:count], vectors[:, :count], lengths[:count]
-    found = LowestModes(values, vectors.T.reshape(-1, n, 3), lengths, space.products, lengths <= tolerance, used)
-    if strict and not (len(found) == count and found.converged.all()):
+    result = LowestModes(values, vectors.T.reshape(-1, n, 3), lengths, subspace.n_products, lengths <= tolerance, atom_masses)
+    if strict and not (len(result) == count and result.converged.all()):
         raise EngineError(
-            f'structure "{structure.id}": {int(found.converged.sum())} of {count} eigenpairs converged to '
-            f"{tolerance:g} in {found.products} products (largest residual {lengths.max():.1e}, lowest eigenvalue "
+            f'structure "{structure.id}": {int(result.converged.sum())} of {count} eigenpairs converged to '
+            f"{tolerance:g} in {result.n_products} products (largest residual {lengths.max():.1e}, lowest eigenvalue "
             f"{values[0]:.4g}). "
             "Allow more (max_products) or a larger tolerance, take a potential in float64, or take them as they are "
             "(strict=False)."
         )
-    return found
+    return result
 
 
-class _Space:
+class _Subspace:
     """Orthonormal vectors free of rigid motions, what the operator makes of them, and its eigenpairs among them."""
 
     def __init__(self, operator: Callable[[Float[Array, "d m"]], Float[Array, "d m"]], rigid: Float[Array, "d r"]):
         self.operator, self.rigid = operator, rigid
-        self.vectors = self.images = np.zeros((len(rigid), 0))
-        self.products = 0
+        self.vectors = self.hessian_products = np.zeros((len(rigid), 0))
+        self.n_products = 0
 
-    def grow(self, wanted: Float[Array, "d m"]) -> int:
+    def expand(self, block: Float[Array, "d m"]) -> int:
         """Add directions; those that the space holds already are left out. Returns how many were new."""
-        new = self._new_directions(wanted)
+        new = self._orthonormalize(block)
         if new.shape[1]:
-            images = self._internal(self.operator(new))
-            self.products += new.shape[1]
+            hessian_products = self._project(self.operator(new))
+            self.n_products += new.shape[1]
             self.vectors = np.concatenate([self.vectors, new], axis=1)
-            self.images = np.concatenate([self.images, images], axis=1)
+            self.hessian_products = np.concatenate([self.hessian_products, hessian_products], axis=1)
         return new.shape[1]
 
-    def best(self, count: int) -> tuple[Float[Array, "m"], Float[Array, "d m"], Float[Array, "d m"]]:
+    def ritz_pairs(self, count: int) -> tuple[Float[Array, "m"], Float[Array, "d m"], Float[Array, "d m"]]:
         """The lowest eigenvalues within the space, their vectors, and what is missing to eigenvectors of the whole."""
-        values, rotation = self._eigen(count)
+        values, rotation = self._rayleigh_ritz(count)
         vectors = self.vectors @ rotation
-        return values, vectors, self.images @ rotation - vectors * values
+        return values, vectors, self.hessian_products @ rotation - vectors * values
 
-    def restart_beyond(self, most: int, kept: int) -> None:
+    def thick_restart(self, max_vectors: int, n_kept: int) -> None:
         """Once there are more than `most` vectors, keep the space of the `kept` lowest eigenvectors."""
-        if self.vectors.shape[1] > most:
-            rotation = self._eigen(kept)[1]
-            self.vectors, self.images = self.vectors @ rotation, self.images @ rotation
+        if self.vectors.shape[1] > max_vectors:
+            rotation = self._rayleigh_ritz(n_kept)[1]
+            self.vectors, self.hessian_products = self.vectors @ rotation, self.hessian_products @ rotation
 
-    def _eigen(self, count: int) -> tuple[Float[Array, "m"], Float[Array, "k m"]]:
-        projected = self.vectors.T @ self.images
+    def _rayleigh_ritz(self, count: int) -> tuple[Float[Array, "m"], Float[Array, "k m"]]:
+        projected = self.vectors.T @ self.hessian_products
         values, rotation = np.linalg.eigh(0.5 * (projected + projected.T))
         return values[:count], rotation[:, :count]
 
-    def _internal(self, vectors: Float[Array, "d m"]) -> Float[Array, "d m"]:
+    def _project(self, vectors: Float[Array, "d m"]) -> Float[Array, "d m"]:
         return vectors - self.rigid @ (self.rigid.T @ vectors)
 
-    def _new_directions(self, wanted: Float[Array, "d m"]) -> Float[Array, "d m"]:
+    def _orthonormalize(self, block: Float[Array, "d m"]) -> Float[Array, "d m"]:
         """What of `wanted` is orthogonal to the rigid motions and to the space, as orthonormal vectors."""
-        new = wanted / np.linalg.norm(wanted, axis=0).clip(min=np.finfo(float).tiny)
+        new = block / np.linalg.norm(block, axis=0).clip(min=np.finfo(float).tiny)
         for _ in range(3):  # once is not enough where little is left
-            new = self._internal(new - self.vectors @ (self.vectors.T @ new))
+            new = self._project(new - self.vectors @ (self.vectors.T @ new))
             left, sizes, _ = np.linalg.svd(new, full_matrices=False)
             new = left[:, sizes > 1e-8]
         return new
 
 
-def _first_block(
+def _initial_block(
     structure: Structure,
     start: ArrayLike | None,
     count: int,
     weights: Float[Array, "3n"],
-    space: _Space,
+    subspace: _Subspace,
     solve: Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]] | None,
     seed: int,
 ) -> Float[Array, "3n m"]:
     """The given directions and random ones; the latter are soft motions of the springs where there are springs."""
     n = len(structure)
-    given = np.zeros((0, n, 3)) if start is None else np.asarray(start, dtype=np.float64)
-    if given.shape[-2:] != (n, 3) or given.ndim not in (2, 3) or not np.isfinite(given).all():
-        raise LabelShapeError(f"expected finite directions of shape {(n, 3)} or (k, {n}, 3), got {given.shape}")
-    given = given.reshape(-1, 3 * n).T / weights[:, None]
+    directions = np.zeros((0, n, 3)) if start is None else np.asarray(start, dtype=np.float64)
+    if directions.shape[-2:] != (n, 3) or directions.ndim not in (2, 3) or not np.isfinite(directions).all():
+        raise LabelShapeError(f"expected finite directions of shape {(n, 3)} or (k, {n}, 3), got {directions.shape}")
+    directions = directions.reshape(-1, 3 * n).T / weights[:, None]
     rng = np.random.default_rng(seed)
     # One random direction always: a symmetric start would never leave its symmetry.
-    random = rng.normal(size=(3 * n, max(count + 1 - given.shape[1], 1)))
+    random = rng.normal(size=(3 * n, max(count + 1 - directions.shape[1], 1)))
     if solve is not None:
         for _ in range(3):
-            random = np.linalg.qr(space._internal(solve(random)))[0]
-    return np.concatenate([given, random], axis=1)
+            random = np.linalg.qr(subspace._project(solve(random)))[0]
+    return np.concatenate([directions, random], axis=1)
 
 
-def _weights(structure: Structure, masses: ArrayLike | bool) -> tuple[Float[Array, "3n"], Float[Array, "n"] | None]:
+def _mass_weights(structure: Structure, masses: ArrayLike | bool) -> tuple[Float[Array, "3n"], Float[Array, "n"] | None]:
     """1/√mass of every coordinate (ones without masses), and the masses."""
     n = len(structure)
     if masses is False:
         return np.ones(3 * n), None
-    used = np.asarray(atomic_masses[structure.numbers] if masses is True else masses, dtype=np.float64)
-    if used.shape != (n,) or not (np.isfinite(used).all() and (used > 0).all()):
-        raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {used}')
-    return np.repeat(1.0 / np.sqrt(used), 3), used
+    atom_masses = np.asarray(atomic_masses[structure.numbers] if masses is True else masses, dtype=np.float64)
+    if atom_masses.shape != (n,) or not (np.isfinite(atom_masses).all() and (atom_masses > 0).all()):
+        raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {atom_masses}')
+    return np.repeat(1.0 / np.sqrt(atom_masses), 3), atom_masses
 
 
-def _operator(
-    subject: Potential | Answers | Multiply, structure: Structure, weights: Float[Array, "3n"]
+def _weighted_matvec(
+    source: Potential | SupportsCompute | HessianMatvec, structure: Structure, weights: Float[Array, "3n"]
 ) -> Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]]:
     """Columns of (weighted) directions to columns of (weighted) products."""
-    multiply = _multiply(subject, structure)
+    matvec = _matvec(source, structure)
     n = len(structure)
 
-    def operator(columns: Float[Array, "3n m"]) -> Float[Array, "3n m"]:
+    def apply(columns: Float[Array, "3n m"]) -> Float[Array, "3n m"]:
         directions = (weights[:, None] * columns).T.reshape(-1, n, 3)
-        found = np.asarray(multiply(directions), dtype=np.float64)
-        if found.shape != directions.shape:
-            raise LabelShapeError(f"products of shape {found.shape} came for directions {directions.shape}")
-        if not np.isfinite(found).all():
+        products = np.asarray(matvec(directions), dtype=np.float64)
+        if products.shape != directions.shape:
+            raise LabelShapeError(f"products of shape {products.shape} came for directions {directions.shape}")
+        if not np.isfinite(products).all():
             raise EngineError(f'structure "{structure.id}": a Hessian-vector product is not a finite number')
-        return weights[:, None] * found.reshape(-1, 3 * n).T
+        return weights[:, None] * products.reshape(-1, 3 * n).T
 
-    return operator
+    return apply
 
 
-def _multiply(subject: Potential | Answers | Multiply, structure: Structure) -> Multiply:
-    if isinstance(subject, Potential):
-        dtype, device = home_of(subject)
-        kept = HessianProducts(subject, structure)
+def _matvec(source: Potential | SupportsCompute | HessianMatvec, structure: Structure) -> HessianMatvec:
+    if isinstance(source, Potential):
+        dtype, device = dtype_and_device(source)
+        hessian_operator = HessianOperator(source, structure)
 
         def by_potential(directions: Float[Array, "k n 3"]) -> Float[Array, "k n 3"]:
-            found = kept(torch.as_tensor(directions, dtype=dtype, device=device))
-            return found.to("cpu", torch.float64).numpy()
+            products = hessian_operator(torch.as_tensor(directions, dtype=dtype, device=device))
+            return products.to("cpu", torch.float64).numpy()
 
         return by_potential
-    if isinstance(subject, Answers):
-        engine = subject
+    if isinstance(source, SupportsCompute):
+        engine = source
 
         def by_engine(directions: Float[Array, "k n 3"]) -> Float[Array, "k n 3"]:
             labels = engine.compute(structure, Request(energy=False, probes=torch.from_numpy(directions)))
@@ -299,8 +299,8 @@ def _multiply(subject: Potential | Answers | Multiply, structure: Structure) -> 
             return labels.hvp.numpy()
 
         return by_engine
-    if callable(subject):
-        return subject
+    if callable(source):
+        return source
     raise RequestError(
-        f"expected a potential, an engine, or a function of directions [k, n, 3], got a {type(subject).__name__}"
+        f"expected a potential, an engine, or a function of directions [k, n, 3], got a {type(source).__name__}"
     )

@@ -10,33 +10,33 @@ from torch import Tensor
 
 from hesse.curvature.derivatives import gradients
 from hesse.curvature.evaluate import evaluate
-from hesse.curvature.finite import require_finite
-from hesse.curvature.home import home_of
-from hesse.curvature.memory import DEFAULT_MEMORY_MIB, graph_bytes
+from hesse.curvature.finite import check_finite
+from hesse.curvature.home import dtype_and_device
+from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
-from hesse.potential import Potential, judging
+from hesse.potential import Potential, evaluation_mode
 from hesse.progress import track
-from hesse.structures import Labels, Request, Structure, collate, offsets_of, ragged_indices
+from hesse.structures import Properties, Request, Structure, collate, segment_offsets, segment_indices
 
-__all__ = ["evaluate_many"]
+__all__ = ["evaluate_structures"]
 
-SHARES = {"hessian": 0.25, "other": 0.5}
+GRAPH_FRACTION = {"hessian": 0.25, "other": 0.5}
 """Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it. With Hessians
 that is several columns at once."""
-HESSIAN_MIB = {"cpu": 32.0, "other": 2048.0}
+HESSIAN_BATCH_MIB = {"cpu": 32.0, "other": 2048.0}
 """Memory of a batch with Hessians, by device. Columns are many already: on a CPU more of them at once are slower."""
-GROWTH = 1.5
+REMEASURE_FACTOR = 1.5
 """Memory is measured again when structures have become larger by this factor."""
 
 
-def evaluate_many(
+def evaluate_structures(
     potential: Potential,
     structures: Sequence[Structure],
     request: Request,
     *,
     memory_mib: float | None = None,
     quiet: bool = True,
-) -> Labels:
+) -> Properties:
     """What `request` asks, for any number of structures of any sizes, periodic or not.
 
     Structures are sorted by size, so that the columns of their Hessians end together and neighbour matrices hold
@@ -67,77 +67,77 @@ def evaluate_many(
     if memory_mib is not None and not memory_mib > 0:
         raise ConfigError(f"memory_mib must be a positive number, got {memory_mib}")
     n_atoms = torch.tensor([len(s) for s in structures])
-    starts = offsets_of(n_atoms)[:-1]
-    _check(potential, structures, request, int(n_atoms.sum()))
-    dtype, device = home_of(potential)
-    defaults = HESSIAN_MIB if request.hessian else DEFAULT_MEMORY_MIB
-    bound = memory_mib or defaults.get(device.type, defaults["other"])
-    share = SHARES["hessian" if request.hessian else "other"]
-    parts: list[Labels] = []
-    done: list[int] = []
-    with judging(potential), track("evaluating", len(structures), quiet=quiet) as advance:
-        for indices in _batches(potential, structures, share * bound * 2**20):
-            chosen = [structures[i] for i in indices]
-            batch = collate(chosen, potential.cutoff, dtype=dtype, device=device)
-            asked = replace(request, stress=request.stress and any(all(s.pbc) for s in chosen))
+    starts = segment_offsets(n_atoms)[:-1]
+    _check_inputs(potential, structures, request, int(n_atoms.sum()))
+    dtype, device = dtype_and_device(potential)
+    defaults = HESSIAN_BATCH_MIB if request.hessian else DEFAULT_MEMORY_MIB
+    limit_mib = memory_mib or defaults.get(device.type, defaults["other"])
+    graph_fraction = GRAPH_FRACTION["hessian" if request.hessian else "other"]
+    results: list[Properties] = []
+    order: list[int] = []
+    with evaluation_mode(potential), track("evaluating", len(structures), quiet=quiet) as advance:
+        for indices in _batches(potential, structures, graph_fraction * limit_mib * 2**20):
+            selected = [structures[i] for i in indices]
+            batch = collate(selected, potential.cutoff, dtype=dtype, device=device)
+            batch_request = replace(request, stress=request.stress and any(all(s.pbc) for s in selected))
             if request.probes is not None:
-                atoms = ragged_indices(starts[indices], n_atoms[indices]).to(request.probes.device)
-                asked = replace(asked, probes=request.probes[:, atoms].to(device))
-            found = evaluate(potential, batch, asked, memory_mib=bound)
-            require_finite(batch, found)
-            parts.append(replace(found, penalty=None).map(Tensor.double).to("cpu"))
-            done += indices
+                atom_indices = segment_indices(starts[indices], n_atoms[indices]).to(request.probes.device)
+                batch_request = replace(batch_request, probes=request.probes[:, atom_indices].to(device))
+            result = evaluate(potential, batch, batch_request, memory_mib=limit_mib)
+            check_finite(batch, result)
+            results.append(replace(result, regularizer=None).map_tensors(Tensor.double).to("cpu"))
+            order += indices
             advance(len(indices))
-    return Labels.concatenate(parts).select(torch.tensor(done).argsort())
+    return Properties.concatenate(results).select(torch.tensor(order).argsort())
 
 
-def _check(potential: Potential, structures: Sequence[Structure], request: Request, atoms: int) -> None:
+def _check_inputs(potential: Potential, structures: Sequence[Structure], request: Request, n_atoms: int) -> None:
     """What would stop the work half-way."""
-    if request.probes is not None and (request.probes.dim() != 3 or request.probes.shape[1:] != (atoms, 3)):
+    if request.probes is not None and (request.probes.dim() != 3 or request.probes.shape[1:] != (n_atoms, 3)):
         raise LabelShapeError(
-            f"probes of shape {tuple(request.probes.shape)}, expected [probes, {atoms}, 3] for the atoms of all "
+            f"probes of shape {tuple(request.probes.shape)}, expected [probes, {n_atoms}, 3] for the atoms of all "
             f"{len(structures)} structures, end to end"
         )
     if request.stress and not any(all(s.pbc) for s in structures):
         raise GeometryError("stress was asked, but no structure is periodic in all three directions")
-    known = set(potential.elements)
-    if known:
+    supported = set(potential.elements)
+    if supported:
         for structure in structures:
-            if not known.issuperset(structure.numbers.tolist()):
+            if not supported.issuperset(structure.numbers.tolist()):
                 evaluate(potential, collate([structure], potential.cutoff), Request())  # says what is wrong
 
 
-def _batches(potential: Potential, structures: Sequence[Structure], bound: float) -> Iterator[list[int]]:
+def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: float) -> Iterator[list[int]]:
     """Indices of structures that go through together, small structures first."""
-    cost = _Cost(potential)
-    taken: list[int] = []
-    widest = atoms = 0
+    memory = _MemoryModel(potential)
+    indices: list[int] = []
+    max_neighbors = n_atoms = 0
     for index in sorted(range(len(structures)), key=lambda i: len(structures[i])):
         structure = structures[index]
-        width = int(structure.neighbours(potential.cutoff).counts.max())
-        widest, atoms = max(widest, width), atoms + len(structure)
-        if taken and cost.of(structure, atoms * (widest + 1)) > bound:
-            yield taken
-            taken, widest, atoms = [], width, len(structure)
-        taken.append(index)
-    yield taken
+        n_neighbors = int(structure.neighbours(potential.cutoff).counts.max())
+        max_neighbors, n_atoms = max(max_neighbors, n_neighbors), n_atoms + len(structure)
+        if indices and memory.bytes_for(structure, n_atoms * (max_neighbors + 1)) > max_bytes:
+            yield indices
+            indices, max_neighbors, n_atoms = [], n_neighbors, len(structure)
+        indices.append(index)
+    yield indices
 
 
-class _Cost:
+class _MemoryModel:
     """Bytes that the graph keeps per place of the neighbour matrix (and per atom, counted as one more place)."""
 
     def __init__(self, potential: Potential) -> None:
         self.potential = potential
-        self.size, self.per_place = 0, 0.0
+        self.measured_size, self.bytes_per_slot = 0, 0.0
 
-    def of(self, structure: Structure, places: int) -> float:
+    def bytes_for(self, structure: Structure, n_slots: int) -> float:
         """What so many places take, when the structures are like this one."""
-        if len(structure) > GROWTH * self.size:
-            self.size = len(structure)
-            dtype, device = home_of(self.potential)
+        if len(structure) > REMEASURE_FACTOR * self.measured_size:
+            self.measured_size = len(structure)
+            dtype, device = dtype_and_device(self.potential)
             batch = collate([structure], self.potential.cutoff, dtype=dtype, device=device)
             positions = batch.positions.requires_grad_(True)
-            with torch.enable_grad(), graph_bytes() as saved:
-                gradients(self.potential(batch.replace(positions=positions)).sum(), [positions], create_graph=True)
-            self.per_place = saved[0] / (batch.neighbours.numel() + len(structure))
-        return self.per_place * places
+            with torch.enable_grad(), saved_tensor_bytes() as saved_bytes:
+                gradients(self.potential(batch.with_positions(positions=positions)).sum(), [positions], create_graph=True)
+            self.bytes_per_slot = saved_bytes[0] / (batch.neighbours.numel() + len(structure))
+        return self.bytes_per_slot * n_slots

@@ -17,37 +17,37 @@ from scipy.sparse.linalg import splu
 
 from hesse.structures import Structure, find_neighbours
 
-__all__ = ["springs_solver"]
+__all__ = ["model_hessian_preconditioner"]
 
 STIFFNESS = 40.0
 """eV/Å², of a bond; the scale of the stretching constants of Lindh, Bernhardsson, Karlström, Malmqvist, Chem. Phys.
 Lett. 241, 423 (1995), whose model this is an even simpler one of."""
 DECAY = 2.5
 """How fast springs weaken with the distance in units of the bond length: `STIFFNESS exp(−DECAY (x² − 1))`."""
-SIDEWAYS = 0.05
+TRANSVERSE_RATIO = 0.05
 """Stiffness across a pair, in units of that along it."""
-REACH = 2.2
+CUTOFF_FACTOR = 2.2
 """Pairs further apart than this multiple of the sum of their covalent radii have no spring."""
 
 
-def springs_solver(
+def model_hessian_preconditioner(
     structure: Structure, weights: Float[Array, "3n"], shift: float
 ) -> Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]]:
     """`r ↦ (W K W + shift)⁻¹ r`, K being the Hessian of the springs and W the diagonal matrix of `weights` (ones, or
     1/√mass). Factorised once, sparse: a fraction of a second for thousands of atoms."""
     n = len(structure)
     radii = covalent_radii[structure.numbers]
-    pairs = find_neighbours(structure.positions, structure.cell, structure.pbc, float(2.0 * REACH * radii.max()))
-    x = pairs.distances / (radii[pairs.first] + radii[pairs.second])
-    near = (x < REACH) & (pairs.first != pairs.second)
-    first, second = pairs.first[near], pairs.second[near]
-    gaps = structure.positions[second] + pairs.shifts[near] @ structure.cell - structure.positions[first]
-    units = gaps / pairs.distances[near, None]
-    strength = STIFFNESS * np.exp(-DECAY * (np.minimum(x[near], REACH) ** 2 - 1.0)).clip(max=2.0)
-    blocks = units[:, :, None] * units[:, None] * (1.0 - SIDEWAYS) + SIDEWAYS * np.eye(3)
+    pairs = find_neighbours(structure.positions, structure.cell, structure.pbc, float(2.0 * CUTOFF_FACTOR * radii.max()))
+    x = pairs.distances / (radii[pairs.centers] + radii[pairs.neighbors])
+    within = (x < CUTOFF_FACTOR) & (pairs.centers != pairs.neighbors)
+    centers, neighbors = pairs.centers[within], pairs.neighbors[within]
+    vectors = structure.positions[neighbors] + pairs.cell_shifts[within] @ structure.cell - structure.positions[centers]
+    units = vectors / pairs.distances[within, None]
+    strength = STIFFNESS * np.exp(-DECAY * (np.minimum(x[within], CUTOFF_FACTOR) ** 2 - 1.0)).clip(max=2.0)
+    blocks = units[:, :, None] * units[:, None] * (1.0 - TRANSVERSE_RATIO) + TRANSVERSE_RATIO * np.eye(3)
     blocks *= 0.5 * strength[:, None, None]  # both directions of a pair are listed
     rows, columns, values = [], [], []
-    for a, b, sign in ((first, first, 1.0), (second, second, 1.0), (first, second, -1.0), (second, first, -1.0)):
+    for a, b, sign in ((centers, centers, 1.0), (neighbors, neighbors, 1.0), (centers, neighbors, -1.0), (neighbors, centers, -1.0)):
         rows.append((3 * a[:, None, None] + np.arange(3)[None, :, None] + np.zeros((1, 1, 3), dtype=int)).ravel())
         columns.append((3 * b[:, None, None] + np.arange(3)[None, None] + np.zeros((1, 3, 1), dtype=int)).ravel())
         values.append(sign * blocks.ravel())

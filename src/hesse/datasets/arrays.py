@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.readers.flat import is_flat, read_flat
-from hesse.datasets.transforms import from_units
+from hesse.datasets.readers.flat import is_packed, read_packed
+from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
-from hesse.files import require_file
-from hesse.structures import Labels, Structure
+from hesse.files import check_input_file
+from hesse.structures import Properties, Structure
 
-__all__ = ["read_arrays"]
+__all__ = ["read_npz"]
 
-_DAMAGE = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_ARCHIVE_ERRORS = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-def read_arrays(
+def read_npz(
     path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None, limit: int | None = None
 ) -> Dataset:
     """Read an archive; structures are named `FILE-iii`. `limit`: only so many structures, from the first on.
@@ -43,7 +43,7 @@ def read_arrays(
             f"{path}: .npz files state no units. Give both, for example `--energy-unit eV --length-unit angstrom` "
             "(forces are taken as energy/length, Hessians as energy/length²)"
         )
-    require_file(path)
+    check_input_file(path)
     try:
         # numpy leaves a file open that it cannot read; this one is ours to close.
         with open(path, "rb") as handle:
@@ -51,10 +51,10 @@ def read_arrays(
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
             with archive:
-                items = _items_of(path, archive, limit)
+                items = _read_layout(path, archive, limit)
     except HesseError:
         raise
-    except _DAMAGE as error:
+    except _ARCHIVE_ERRORS as error:
         if "allow_pickle" in str(error):
             raise FileFormatError(
                 f"{path}: holds arrays of objects, which are pickles; loading them runs whatever program they hold, so "
@@ -63,25 +63,25 @@ def read_arrays(
         raise FileFormatError(f"{path}: truncated, damaged, or not a NumPy archive ({error})") from error
     if not items:
         raise FileFormatError(f"{path}: the archive describes no structures")
-    labels = Labels.concatenate([label for _, label in items])
-    structures, labels = from_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
+    labels = Properties.concatenate([label for _, label in items])
+    structures, labels = convert_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
     return Dataset(structures, labels, source=str(path))
 
 
-def _items_of(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Labels]]:
-    if "ids" in archive and not is_flat(archive):
-        return _per_structure(path, archive, limit)
+def _read_layout(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Properties]]:
+    if "ids" in archive and not is_packed(archive):
+        return _read_horm(path, archive, limit)
     if "nuclear_charges" in archive and "coords" in archive:
-        return _one_molecule(path, archive, limit)
-    if is_flat(archive):
-        return read_flat(path, archive, limit)
+        return _read_rmd17(path, archive, limit)
+    if is_packed(archive):
+        return read_packed(path, archive, limit)
     raise FileFormatError(
         f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, … or natoms, z, pos, …; found "
         f"{', '.join(archive.files[:6]) or 'none'}"
     )
 
 
-def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Labels]]:
+def _read_horm(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
     ids = archive["ids"]
     energies = archive.get("energy")
     groups = archive.get("formula")
@@ -89,13 +89,13 @@ def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | N
         if values is not None and values.shape != ids.shape:
             raise FileFormatError(f"{path}: {name} has shape {values.shape}, expected one for each id, {ids.shape}")
     suffixes = {key.removeprefix("pos_") for key in archive if key.startswith("pos_")}
-    found = []
+    items = []
     for i, number in enumerate(ids.tolist()[:limit]):
         suffix = next((s for s in (str(number), f"{number:0>3}") if s in suffixes), None)
         if suffix is None or f"z_{suffix}" not in archive:
             raise FileFormatError(f"{path}: id {number} is listed, but z_{number:0>3} or pos_{number:0>3} is missing")
         name = f"{path.stem}-{suffix}"
-        structure = _structure(
+        structure = _make_structure(
             path, archive[f"z_{suffix}"], archive[f"pos_{suffix}"], name, "" if groups is None else str(groups[i])
         )
         n = len(structure)
@@ -106,7 +106,7 @@ def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | N
                     f'{path}: structure "{name}": hessian of shape {hessian.shape}, expected ({3 * n}, {3 * n})'
                 )
             hessian = hessian.reshape(n, 3, n, 3)
-        labels = _labels(
+        labels = _make_labels(
             path,
             n,
             name,
@@ -114,38 +114,38 @@ def _per_structure(path: Path, archive: Mapping[str, np.ndarray], limit: int | N
             forces=archive.get(f"forces_{suffix}"),
             hessian=hessian,
         )
-        found.append((structure, labels))
-    return found
+        items.append((structure, labels))
+    return items
 
 
-def _one_molecule(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Labels]]:
+def _read_rmd17(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
     numbers, coordinates = archive["nuclear_charges"], archive["coords"]
     energies, forces = archive.get("energies"), archive.get("forces")
     for name, values in (("energies", energies), ("forces", forces)):
         if values is not None and len(values) != len(coordinates):
             raise FileFormatError(f"{path}: {len(values)} {name} for {len(coordinates)} geometries")
-    found = []
+    items = []
     for i in range(len(coordinates))[:limit]:
-        structure = _structure(path, numbers, coordinates[i], f"{path.stem}-{i:06d}", path.stem)
-        labels = _labels(
+        structure = _make_structure(path, numbers, coordinates[i], f"{path.stem}-{i:06d}", path.stem)
+        labels = _make_labels(
             path,
             len(structure),
             structure.id,
             energy=None if energies is None else energies[i],
             forces=None if forces is None else forces[i],
         )
-        found.append((structure, labels))
-    return found
+        items.append((structure, labels))
+    return items
 
 
-def _structure(path: Path, numbers: np.ndarray, positions: np.ndarray, name: str, group: str) -> Structure:
+def _make_structure(path: Path, numbers: np.ndarray, positions: np.ndarray, name: str, group: str) -> Structure:
     try:
         return Structure(numbers, positions, id=name, group=group)
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _labels(
+def _make_labels(
     path: Path,
     n: int,
     name: str,
@@ -153,7 +153,7 @@ def _labels(
     energy: np.ndarray | None = None,
     forces: np.ndarray | None = None,
     hessian: np.ndarray | None = None,
-) -> Labels:
+) -> Properties:
     value = None
     if energy is not None:
         single = np.asarray(energy, dtype=np.float64)
@@ -161,6 +161,6 @@ def _labels(
             raise LabelShapeError(f'{path}: structure "{name}": energy must be one number, got {single.size}')
         value = float(single.item())
     try:
-        return Labels.of(n, energy=value, forces=forces, hessian=hessian, structure_id=name)
+        return Properties.single(n, energy=value, forces=forces, hessian=hessian, structure_id=name)
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None

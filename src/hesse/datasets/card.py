@@ -12,30 +12,30 @@ from ase.data import chemical_symbols
 
 from hesse.datasets.consistency import diagnose_consistency
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.identities import hessian_blocks, identity_defects
-from hesse.datasets.suspicion import find_doubts
+from hesse.datasets.identities import hessian_blocks, sum_rule_errors
+from hesse.datasets.suspicion import find_issues
 
-__all__ = ["data_card"]
+__all__ = ["dataset_summary"]
 
-_LABELS: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-_NEGATIVE: Final = -0.5
+_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+_NEGATIVE_EIGENVALUE: Final = -0.5
 """eV/Å²; an eigenvalue below it is negative curvature, above it may be noise of rigid motions."""
-_SAMPLE: Final = 1000
+_MAX_HESSIANS: Final = 1000
 """Hessians that are diagonalised at most."""
-_NAMED: Final = 20
+_MAX_LISTED: Final = 20
 """Suspect structures that are named, with the reason."""
 
 
-def data_card(dataset: Dataset) -> dict[str, Any]:
+def dataset_summary(dataset: Dataset) -> dict[str, Any]:
     """Everything `hesse info` shows, ready for JSON (None where nothing is known); eV and Å. The quality of labels and
     the curvature are those of the structures that are not flagged suspect (of all, when every one is)."""
     labels = dataset.labels
     sizes = labels.n_atoms.double()
     numbers, counts = np.unique(np.concatenate([s.numbers for s in dataset.structures]), return_counts=True)
-    suspects = labels.suspects()
-    judged = dataset if bool(suspects.all()) else dataset.without_suspects()
-    defects = identity_defects(judged.structures, judged.labels)
-    errors = {name: _rms(getattr(judged.labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
+    suspect_mask = labels.suspect_mask()
+    unflagged = dataset if bool(suspect_mask.all()) else dataset.without_suspects()
+    violations = sum_rule_errors(unflagged.structures, unflagged.labels)
+    errors = {name: _rms(getattr(unflagged.labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
     return {
         "source": dataset.source,
         "structures": len(dataset),
@@ -49,46 +49,46 @@ def data_card(dataset: Dataset) -> dict[str, Any]:
         "periodic": sum(s.periodic for s in dataset.structures),
         "charged": sum(s.charge != 0 for s in dataset.structures),
         "groups": len({s.group for s in dataset.structures if s.group}),
-        "attributes": dict(dataset.attributes),
-        "unread": list(dataset.unread),
+        "attributes": dict(dataset.metadata),
+        "unread": list(dataset.unknown_keys),
         "units": {"energy": "eV", "length": "Å"},
-        "tags": _tags(dataset),
+        "tags": _tag_rows(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),
-        "suspect": {"structures": int(suspects.sum()), "first": _suspects(dataset)},
-        "label_rms": {name: _rms(getattr(judged.labels, name)) for name in ("forces", "hvp", "hessian")},
-        "noise": {name: _finite(defects.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
+        "suspect": {"structures": int(suspect_mask.sum()), "first": _suspect_rows(dataset)},
+        "label_rms": {name: _rms(getattr(unflagged.labels, name)) for name in ("forces", "hvp", "hessian")},
+        "noise": {name: _finite_or_none(violations.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
         "stated_error": errors,
         "consistency": [
-            {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(c).items()}
-            for c in diagnose_consistency(judged)
+            {k: _finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(c).items()}
+            for c in diagnose_consistency(unflagged)
         ],
-        "curvature": _curvature(judged),
-        "data_hash": dataset.data_hash(),
+        "curvature": _curvature(unflagged),
+        "data_hash": dataset.content_hash(),
     }
 
 
-def _tags(dataset: Dataset) -> list[dict[str, Any]]:
-    names = [s.tag for s in dataset.structures]
+def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    tags = [s.tag for s in dataset.structures]
     rows = []
-    for tag in sorted(set(names)):
-        here = torch.tensor([name == tag for name in names])
-        row: dict[str, Any] = {"tag": tag, "structures": int(here.sum())}
-        for label in _LABELS:
-            held = dataset.labels.mask(label)
-            held = held.any(0) if held.ndim == 2 else held
-            row[label] = int((held & here).sum())
+    for tag in sorted(set(tags)):
+        has_tag = torch.tensor([name == tag for name in tags])
+        row: dict[str, Any] = {"tag": tag, "structures": int(has_tag.sum())}
+        for label in _LABEL_NAMES:
+            has_label = dataset.labels.mask(label)
+            has_label = has_label.any(0) if has_label.ndim == 2 else has_label
+            row[label] = int((has_label & has_tag).sum())
         rows.append(row)
     return rows
 
 
-def _suspects(dataset: Dataset) -> list[dict[str, str]]:
+def _suspect_rows(dataset: Dataset) -> list[dict[str, str]]:
     """Structures flagged suspect, and what their labels themselves say against them."""
-    chosen = dataset.select(dataset.labels.suspects().nonzero()[:_NAMED, 0])
-    doubts = find_doubts(chosen.structures, chosen.labels) if len(chosen) else {}
-    unsaid = "flagged where it was made"
+    flagged = dataset.select(dataset.labels.suspect_mask().nonzero()[:_MAX_LISTED, 0])
+    issues = find_issues(flagged.structures, flagged.labels) if len(flagged) else {}
+    default_reason = "flagged where it was made"
     return [
-        {"id": s.id, "reason": "; ".join(doubt.reason for doubt in doubts.get(i, ())) or unsaid}
-        for i, s in enumerate(chosen.structures)
+        {"id": s.id, "reason": "; ".join(doubt.reason for doubt in issues.get(i, ())) or default_reason}
+        for i, s in enumerate(flagged.structures)
     ]
 
 
@@ -98,14 +98,14 @@ def _curvature(dataset: Dataset) -> dict[str, Any] | None:
     highest: list[float] = []
     negative: list[int] = []
     for _, matrices in hessian_blocks(dataset.labels):
-        some = matrices[: _SAMPLE - len(lowest)]
-        some = some[some.isfinite().all(-1).all(-1)]
-        if len(some) == 0:
+        batch = matrices[: _MAX_HESSIANS - len(lowest)]
+        batch = batch[batch.isfinite().all(-1).all(-1)]
+        if len(batch) == 0:
             continue
-        values = torch.linalg.eigvalsh(0.5 * (some + some.transpose(1, 2)).double())
+        values = torch.linalg.eigvalsh(0.5 * (batch + batch.transpose(1, 2)).double())
         lowest += values[:, 0].tolist()
         highest += values[:, -1].tolist()
-        negative += (values < _NEGATIVE).sum(-1).tolist()
+        negative += (values < _NEGATIVE_EIGENVALUE).sum(-1).tolist()
     if not lowest:
         return None
     return {
@@ -114,13 +114,13 @@ def _curvature(dataset: Dataset) -> dict[str, Any] | None:
         "highest_eigenvalue": max(highest),
         "structures_with_negative_curvature": sum(k > 0 for k in negative),
         "structures_with_one_negative_eigenvalue": sum(k == 1 for k in negative),
-        "negative_below": _NEGATIVE,
+        "negative_below": _NEGATIVE_EIGENVALUE,
     }
 
 
 def _rms(values: torch.Tensor | None) -> float | None:
-    return None if values is None else _finite(float(values.square().nanmean().sqrt()))
+    return None if values is None else _finite_or_none(float(values.square().nanmean().sqrt()))
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

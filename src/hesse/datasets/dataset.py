@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hesse.datasets.flat import FlatData, FlatStructures, flat_columns
-from hesse.datasets.order import in_runs
-from hesse.datasets.parting import dealt, places_of, require_different, require_labels, sound
+from hesse.datasets.flat import PackedDataset, PackedStructures, geometry_tensors
+from hesse.datasets.order import pack_batches
+from hesse.datasets.parting import group_split, index_of_ids, check_unique_ids, check_has_labels, unflagged
 from hesse.errors import RequestError
-from hesse.structures import Batch, Labels, Structure, structure_key
+from hesse.structures import Batch, Properties, Structure, rng_key
 
 __all__ = ["Dataset"]
 
@@ -34,28 +34,28 @@ class Dataset:
     """
 
     structures: tuple[Structure, ...]
-    labels: Labels
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    labels: Properties
+    metadata: Mapping[str, str] = field(default_factory=dict)
     source: str = "memory"
-    unread: tuple[str, ...] = ()
-    _flat: dict[float, FlatData] = field(default_factory=dict, init=False, repr=False)
-    _geometry: FlatStructures = field(init=False, repr=False)
+    unknown_keys: tuple[str, ...] = ()
+    _packed: dict[float, PackedDataset] = field(default_factory=dict, init=False, repr=False)
+    _geometry: PackedStructures = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "structures", tuple(self.structures))
         ids = [s.id for s in self.structures]
-        require_different(ids, self.source)
+        check_unique_ids(ids, self.source)
         sizes = [len(s) for s in self.structures]
         if sizes != self.labels.n_atoms.tolist():
             raise RequestError(f"{self.source}: labels and structures are not of the same sizes or number")
-        geometry = FlatStructures(
-            **flat_columns(
-                _joined([s.numbers for s in self.structures], (0,)),
-                _joined([s.positions for s in self.structures], (0, 3)),
+        geometry = PackedStructures(
+            **geometry_tensors(
+                _concatenate([s.numbers for s in self.structures], (0,)),
+                _concatenate([s.positions for s in self.structures], (0, 3)),
                 np.array([s.cell for s in self.structures]),
                 np.array([s.pbc for s in self.structures]),
             ),
-            keys=torch.tensor([structure_key(i) for i in ids], dtype=torch.int64),
+            rng_keys=torch.tensor([rng_key(i) for i in ids], dtype=torch.int64),
             ids=np.array(ids, dtype=object),
             n_atoms=np.array(sizes, dtype=np.int64),
         )
@@ -67,12 +67,12 @@ class Dataset:
     # --- construction --------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[Structure, Labels]], **attributes: str) -> Dataset:
+    def from_pairs(cls, pairs: Iterable[tuple[Structure, Properties]], **metadata: str) -> Dataset:
         """A data set from structures and their labels, one by one."""
         items = list(pairs)
         if not items:
             raise RequestError("a data set needs at least one structure")
-        return cls(tuple(s for s, _ in items), Labels.concatenate([label for _, label in items]), attributes=attributes)
+        return cls(tuple(s for s, _ in items), Properties.concatenate([label for _, label in items]), metadata=metadata)
 
     def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Dataset:
         """The structures `indices`, in that order, as a data set of their own."""
@@ -80,14 +80,14 @@ class Dataset:
         return Dataset(
             tuple(self.structures[i] for i in chosen.tolist()),
             self.labels.select(chosen),
-            attributes=self.attributes,
+            metadata=self.metadata,
             source=self.source,
-            unread=self.unread,
+            unknown_keys=self.unknown_keys,
         )
 
-    def where(self, keep: Callable[[Structure], bool]) -> Dataset:
+    def filter(self, predicate: Callable[[Structure], bool]) -> Dataset:
         """The structures for which `keep` is true."""
-        return self.select([i for i, s in enumerate(self.structures) if keep(s)])
+        return self.select([i for i, s in enumerate(self.structures) if predicate(s)])
 
     def without_suspects(self) -> Dataset:
         """The structures whose labels are not flagged `suspect`; itself when none is.
@@ -95,12 +95,12 @@ class Dataset:
         Raises:
             MissingLabelError: all are.
         """
-        kept = sound(self.labels.suspects(), self.source)
-        return self if kept is None else self.select(kept)
+        indices = unflagged(self.labels.suspect_mask(), self.source)
+        return self if indices is None else self.select(indices)
 
     def with_ids(self, ids: Iterable[str]) -> Dataset:
         """The structures named, in that order. Raises RequestError for an id that is not here."""
-        return self.select(places_of(ids, self.ids, self.source))
+        return self.select(index_of_ids(ids, self.ids, self.source))
 
     def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset, ...]:
         """Random parts of the given fractions (of the structures; they may sum to less than one).
@@ -109,7 +109,7 @@ class Dataset:
         a group are groups of their own.
         """
         groups = [s.group if by_group else "" for s in self.structures]
-        return tuple(self.select(part) for part in dealt(self.ids, groups, fractions, seed))
+        return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
 
     # --- questions -----------------------------------------------------------------------------------------------
 
@@ -127,9 +127,9 @@ class Dataset:
         return tuple(self._geometry.ids)
 
     @property
-    def keys(self) -> Int[Tensor, "structures"]:
+    def rng_keys(self) -> Int[Tensor, "structures"]:
         """The numbers that random draws of each structure start from (`hesse.structures.structure_key`)."""
-        return self._geometry.keys
+        return self._geometry.rng_keys
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
@@ -145,46 +145,46 @@ class Dataset:
         """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
         return self.labels.mask(name)
 
-    def holds(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Whether any structure holds the label `name`."""
         return bool(self.mask(name).any())
 
-    def energies(self) -> Labels:
+    def energies(self) -> Properties:
         """The energies alone."""
-        return self.labels.only(("energy",))
+        return self.labels.pick(("energy",))
 
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What of the data decides the numbers of a run."""
-        return self.data_hash()
+        return self.content_hash()
 
-    def parts(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
+    def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
         """All structures in pieces that fit into memory, here one: their places, and themselves."""
         yield torch.arange(len(self)), self
 
-    def require(self, *names: str) -> None:
+    def check_has_labels(self, *names: str) -> None:
         """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
-        require_labels(self.labels.mask, names, self.source, self.unread)
+        check_has_labels(self.labels.mask, names, self.source, self.unknown_keys)
 
-    def data_hash(self) -> str:
+    def content_hash(self) -> str:
         """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("numbers", "positions", "cell", "pbc", "keys"):
             digest.update(getattr(self._geometry, name).numpy().tobytes())
         for f in fields(self.labels):
             value = getattr(self.labels, f.name)
-            unsaid = f.name == "suspect" and not bool(self.labels.suspects().any())
-            if isinstance(value, Tensor) and not unsaid:
+            no_flag_set = f.name == "suspect" and not bool(self.labels.suspect_mask().any())
+            if isinstance(value, Tensor) and not no_flag_set:
                 digest.update(f.name.encode())
                 digest.update(value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     # --- batches -------------------------------------------------------------------------------------------------
 
-    def flat(self, cutoff: float) -> FlatData:
+    def packed(self, cutoff: float) -> PackedDataset:
         """Flat tensors (float64, on the host) with all neighbour pairs below `cutoff` Å, found once."""
-        if cutoff not in self._flat:
-            self._flat[cutoff] = FlatData(self._geometry, self.labels, self._geometry.pairs(cutoff), cutoff)
-        return self._flat[cutoff]
+        if cutoff not in self._packed:
+            self._packed[cutoff] = PackedDataset(self._geometry, self.labels, self._geometry.pairs(cutoff), cutoff)
+        return self._packed[cutoff]
 
     def batch(
         self,
@@ -193,20 +193,20 @@ class Dataset:
         *,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
-    ) -> tuple[Batch, Labels]:
+    ) -> tuple[Batch, Properties]:
         """Structures `indices` as a batch with their labels. For many batches in another type or on another device,
         convert once: `data.flat(cutoff).to(device, dtype).batch(indices)`."""
-        batch, labels = self.flat(cutoff).batch(indices)
+        batch, labels = self.packed(cutoff).batch(indices)
         return batch.to(device, dtype), labels.to(device, dtype)
 
-    def batches(
+    def batch_indices(
         self, max_atoms: int, *, order: Sequence[int] | None = None, max_structures: int | None = None
     ) -> list[list[int]]:
         """Indices in runs of at most `max_atoms` atoms (and `max_structures`); a larger structure runs alone."""
-        wanted = np.arange(len(self)) if order is None else np.asarray(order, dtype=np.int64)
-        runs = in_runs(self.labels.n_atoms.numpy(), wanted, max_atoms, max_structures)
-        return [run.tolist() for run in runs]
+        indices = np.arange(len(self)) if order is None else np.asarray(order, dtype=np.int64)
+        batches = pack_batches(self.labels.n_atoms.numpy(), indices, max_atoms, max_structures)
+        return [run.tolist() for run in batches]
 
 
-def _joined(arrays: list[Any], empty: tuple[int, ...]) -> np.ndarray:
+def _concatenate(arrays: list[Any], empty: tuple[int, ...]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(empty)

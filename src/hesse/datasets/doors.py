@@ -9,31 +9,31 @@ from typing import Final
 
 from ase.io import read as read_with_ase
 
-from hesse.datasets.arrays import read_arrays
-from hesse.datasets.consistency import Consistency, require_consistency
+from hesse.datasets.arrays import read_npz
+from hesse.datasets.consistency import ConsistencyReport, check_consistency
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.hdf5 import read_hdf5, write_hdf5
-from hesse.datasets.kinds import GEOMETRIES, HDF5, XYZ, kind_of
+from hesse.datasets.kinds import GEOMETRY_FORMATS, HDF5_SUFFIXES, XYZ_SUFFIXES, detect_format
 from hesse.datasets.readers import (
-    EVERYTHING,
-    Selection,
-    SourceUnits,
+    ALL,
+    Subset,
+    FileUnits,
     read_deepmd,
     read_grouped,
-    read_output,
-    read_outputs,
+    read_qm_output,
+    read_qm_folder,
     read_phonopy,
     read_vibrations,
-    refuse_if_it_runs_code,
+    refuse_unsafe,
     write_vibrations,
 )
 from hesse.datasets.suspicion import find_non_finite
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError, UnitError
-from hesse.files import require_file
-from hesse.structures import Labels, from_ase
+from hesse.files import check_input_file
+from hesse.structures import Properties, from_ase
 
-__all__ = ["check_dataset", "read_dataset", "require_writable_suffix", "write_dataset"]
+__all__ = ["check_dataset", "read_dataset", "check_writable_suffix", "write_dataset"]
 
 
 def read_dataset(
@@ -45,7 +45,7 @@ def read_dataset(
     forces_unit: str | None = None,
     curvature_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
-    selection: Selection = EVERYTHING,
+    subset: Subset = ALL,
 ) -> Dataset:
     """Read a data set. By suffix, name or content this is one of:
 
@@ -73,16 +73,16 @@ def read_dataset(
             `check_dataset`.
     """
     path = Path(path)
-    units = _Units(energy_unit, length_unit, forces_unit, curvature_unit)
-    refuse_if_it_runs_code(path)
-    dataset = _read(path, units, dict(rename or {}), selection)
+    units = _RequestedUnits(energy_unit, length_unit, forces_unit, curvature_unit)
+    refuse_unsafe(path)
+    dataset = _read_subset(path, units, dict(rename or {}), subset)
     if check:
         check_dataset(dataset)
     return dataset
 
 
 @dataclass(frozen=True)
-class _Units:
+class _RequestedUnits:
     """What the user said of units; None where nothing was said."""
 
     energy: str | None
@@ -90,19 +90,19 @@ class _Units:
     forces: str | None
     curvature: str | None
 
-    def or_default(self) -> SourceUnits:
-        return SourceUnits(
+    def with_defaults(self) -> FileUnits:
+        return FileUnits(
             energy=self.energy or "eV",
             length=self.length or "angstrom",
             forces=self.forces,
             curvature=self.curvature,
         )
 
-    def if_any(self) -> SourceUnits | None:
-        said = (self.energy, self.length, self.forces, self.curvature)
-        return self.or_default() if any(s is not None for s in said) else None
+    def or_none(self) -> FileUnits | None:
+        values = (self.energy, self.length, self.forces, self.curvature)
+        return self.with_defaults() if any(s is not None for s in values) else None
 
-    def require_none(self, path: Path, names: tuple[str, ...], why: str) -> None:
+    def check_not_given(self, path: Path, names: tuple[str, ...], why: str) -> None:
         for name in names:
             if getattr(self, name) is not None:
                 raise UnitError(f"{path}: --{name}-unit was given, but {why}")
@@ -111,43 +111,43 @@ class _Units:
 _ALL_UNITS: Final = ("energy", "length", "forces", "curvature")
 
 
-def _read(path: Path, units: _Units, rename: dict[str, str], selection: Selection) -> Dataset:
+def _read_subset(path: Path, units: _RequestedUnits, rename: dict[str, str], subset: Subset) -> Dataset:
     suffix = path.suffix.lower()
-    kind = kind_of(path)
-    if rename and kind not in ("xyz", "grouped"):
+    format_name = detect_format(path)
+    if rename and format_name not in ("xyz", "grouped"):
         raise RequestError(
             f"{path}: only keys and columns of extended XYZ and grouped HDF5 can be renamed, not those of {suffix}"
         )
     # These read nothing but what is chosen.
-    if kind == "grouped":
+    if format_name == "grouped":
         if units.energy is None and (units.length or units.forces or units.curvature):
             raise UnitError(f"{path}: with other units give that of the energy too: `--energy-unit hartree`")
-        return read_grouped(path, units=units.if_any(), rename=rename, selection=selection)
-    if kind == "deepmd":
-        return read_deepmd(path, units=units.or_default(), selection=selection)
-    if kind == "outputs":
-        units.require_none(path, _ALL_UNITS, "outputs of programs are in known units")
-        return read_outputs(path, selection=selection)
-    if kind == "npz":
-        first = selection.limit if selection.match is None and selection.sample is None else None
-        dataset = read_arrays(path, energy_unit=units.energy, length_unit=units.length, limit=first)
-        return selection.apply(replace(dataset, labels=units.or_default().correct(dataset.labels)))
-    return selection.apply(_read_whole(path, kind, units, rename))
+        return read_grouped(path, units=units.or_none(), rename=rename, subset=subset)
+    if format_name == "deepmd":
+        return read_deepmd(path, units=units.with_defaults(), subset=subset)
+    if format_name == "outputs":
+        units.check_not_given(path, _ALL_UNITS, "outputs of programs are in known units")
+        return read_qm_folder(path, subset=subset)
+    if format_name == "npz":
+        limit = subset.limit if subset.match is None and subset.sample is None else None
+        dataset = read_npz(path, energy_unit=units.energy, length_unit=units.length, limit=limit)
+        return subset.apply(replace(dataset, labels=units.with_defaults().rescale(dataset.labels)))
+    return subset.apply(_read_complete(path, format_name, units, rename))
 
 
-def _read_whole(path: Path, kind: str, units: _Units, rename: dict[str, str]) -> Dataset:
-    if kind == "xyz":
-        stated = units.or_default()
-        dataset = read_extxyz(path, energy_unit=stated.energy, length_unit=stated.length, rename=rename)
-        return replace(dataset, labels=stated.correct(dataset.labels))
-    if kind == "hdf5":
-        units.require_none(path, ("forces", "curvature"), "this format has units of energy and length alone")
+def _read_complete(path: Path, format_name: str, units: _RequestedUnits, rename: dict[str, str]) -> Dataset:
+    if format_name == "xyz":
+        source_units = units.with_defaults()
+        dataset = read_extxyz(path, energy_unit=source_units.energy, length_unit=source_units.length, rename=rename)
+        return replace(dataset, labels=source_units.rescale(dataset.labels))
+    if format_name == "hdf5":
+        units.check_not_given(path, ("forces", "curvature"), "this format has units of energy and length alone")
         return read_hdf5(path, energy_unit=units.energy, length_unit=units.length)
-    if kind == "geometry":
-        return _read_geometries(path, GEOMETRIES.get(path.suffix.lower(), "vasp"))
-    units.require_none(path, _ALL_UNITS, "the units of this format are known")
-    readers = {"phonopy": read_phonopy, "vibrations": read_vibrations, "output": read_output}
-    return readers[kind](path)
+    if format_name == "geometry":
+        return _read_geometries(path, GEOMETRY_FORMATS.get(path.suffix.lower(), "vasp"))
+    units.check_not_given(path, _ALL_UNITS, "the units of this format are known")
+    readers = {"phonopy": read_phonopy, "vibrations": read_vibrations, "output": read_qm_output}
+    return readers[format_name](path)
 
 
 def write_dataset(path: str | Path, dataset: Dataset) -> None:
@@ -159,8 +159,8 @@ def write_dataset(path: str | Path, dataset: Dataset) -> None:
         RequestError, LabelShapeError: several structures, or no Hessian, for `.json`.
         WriteError: the disk is full, the folder is missing or not writable; what was there before is unharmed.
     """
-    require_writable_suffix(path)
-    if Path(path).suffix.lower() in HDF5:
+    check_writable_suffix(path)
+    if Path(path).suffix.lower() in HDF5_SUFFIXES:
         write_hdf5(path, dataset)
     elif Path(path).suffix.lower() == ".json":
         write_vibrations(path, dataset)
@@ -168,17 +168,17 @@ def write_dataset(path: str | Path, dataset: Dataset) -> None:
         write_extxyz(path, dataset)
 
 
-def require_writable_suffix(path: str | Path) -> None:
+def check_writable_suffix(path: str | Path) -> None:
     """Raise FileFormatError unless `write_dataset` can write `path`: to be asked before long work."""
     suffix = Path(path).suffix.lower()
-    if suffix not in HDF5 | XYZ | {".json"}:
+    if suffix not in HDF5_SUFFIXES | XYZ_SUFFIXES | {".json"}:
         raise FileFormatError(
             f"{path}: data sets are written as .h5 or .extxyz (a single Hessian as .json too), not as "
             f"{suffix or 'a bare name'}"
         )
 
 
-def check_dataset(dataset: Dataset) -> list[Consistency]:
+def check_dataset(dataset: Dataset) -> list[ConsistencyReport]:
     """Judge geometry and labels: finite numbers, atoms apart, curvature that fits the forces. Returns what was found
     out about each curvature label. Structures flagged suspect are not looked at: whoever uses them has asked for them.
 
@@ -187,40 +187,40 @@ def check_dataset(dataset: Dataset) -> list[Consistency]:
         GeometryError: two atoms on top of each other.
         IdentityError: Hessians or HVPs that contradict geometry and forces.
     """
-    if bool(dataset.labels.suspects().all()):
+    if bool(dataset.labels.suspect_mask().all()):
         return []
     dataset = dataset.without_suspects()
-    _require_finite(dataset)
+    _check_finite(dataset)
     for structure in dataset.structures:
         try:
-            structure.require_separated_atoms()
+            structure.check_no_overlap()
         except GeometryError as error:
             raise GeometryError(f"{dataset.source}: {error}") from None
-    return require_consistency(dataset)
+    return check_consistency(dataset)
 
 
-def _require_finite(dataset: Dataset) -> None:
-    found = find_non_finite(dataset)
-    if found:
-        first, name = next(iter(sorted(found.items())))
+def _check_finite(dataset: Dataset) -> None:
+    non_finite = find_non_finite(dataset)
+    if non_finite:
+        first, name = next(iter(sorted(non_finite.items())))
         raise LabelValueError(
             f'{dataset.source}: structure "{dataset.structures[first].id}": {name} holds NaN or infinity '
-            f"({len(found)} of {len(dataset)} structures). Leave out a label that is not known, remove the structure, "
+            f"({len(non_finite)} of {len(dataset)} structures). Leave out a label that is not known, remove the structure, "
             "or keep it out of use with `hesse convert --flag-suspect`."
         )
 
 
-def _read_geometries(path: Path, kind: str) -> Dataset:
-    require_file(path)
+def _read_geometries(path: Path, ase_format: str) -> Dataset:
+    check_input_file(path)
     try:
-        frames = read_with_ase(path, index=":", format=kind)
+        frames = read_with_ase(path, index=":", format=ase_format)
     except Exception as error:  # each reader raises what it likes
-        raise FileFormatError(f"{path}: cannot be read as {kind}: {type(error).__name__}: {error}") from error
+        raise FileFormatError(f"{path}: cannot be read as {ase_format}: {type(error).__name__}: {error}") from error
     if not frames:
         raise FileFormatError(f"{path}: holds no structure")
-    names = [path.stem] if len(frames) == 1 else [f"{path.stem}-{i}" for i in range(len(frames))]
+    ids = [path.stem] if len(frames) == 1 else [f"{path.stem}-{i}" for i in range(len(frames))]
     try:
-        structures = [from_ase(atoms, id=name) for atoms, name in zip(frames, names, strict=True)]
+        structures = [from_ase(atoms, id=name) for atoms, name in zip(frames, ids, strict=True)]
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
-    return Dataset(tuple(structures), Labels.concatenate([Labels.of(len(s)) for s in structures]), source=str(path))
+    return Dataset(tuple(structures), Properties.concatenate([Properties.single(len(s)) for s in structures]), source=str(path))

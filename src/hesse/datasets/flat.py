@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesse.datasets.pairs import PairTable, find_pairs
-from hesse.structures import Batch, Labels, ragged_indices
+from hesse.datasets.pairs import PairList, neighbor_pairs
+from hesse.structures import Batch, Properties, segment_indices
 
-__all__ = ["FlatData", "FlatStructures", "flat_columns", "joined_labels"]
+__all__ = ["PackedDataset", "PackedStructures", "geometry_tensors", "concatenate_labels"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FlatStructures:
+class PackedStructures:
     """Geometry of structures laid end to end.
 
     Attributes:
@@ -40,14 +40,14 @@ class FlatStructures:
     positions: Float[Tensor, "atoms 3"]
     cell: Float[Tensor, "structures 3 3"]
     pbc: Bool[Tensor, "structures 3"]
-    keys: Int[Tensor, "structures"]
+    rng_keys: Int[Tensor, "structures"]
     ids: NDArray[np.object_]
     n_atoms: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> FlatStructures:
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> PackedStructures:
         """On another device, with positions and cells in another type."""
         return replace(
             self,
@@ -55,30 +55,30 @@ class FlatStructures:
             positions=self.positions.to(device, dtype),
             cell=self.cell.to(device, dtype),
             pbc=self.pbc.to(device),
-            keys=self.keys.to(device),
+            rng_keys=self.rng_keys.to(device),
         )
 
-    def select(self, indices: NDArray[np.int64]) -> FlatStructures:
+    def select(self, indices: NDArray[np.int64]) -> PackedStructures:
         """The structures `indices`, in that order. Tensors must be on the host."""
         chosen, n = torch.from_numpy(indices), self.n_atoms[indices]
-        first = (np.cumsum(self.n_atoms) - self.n_atoms)[indices]
-        atoms = ragged_indices(torch.from_numpy(first), torch.from_numpy(n))
-        return FlatStructures(
+        first_atoms = (np.cumsum(self.n_atoms) - self.n_atoms)[indices]
+        atoms = segment_indices(torch.from_numpy(first_atoms), torch.from_numpy(n))
+        return PackedStructures(
             numbers=self.numbers[atoms],
             positions=self.positions[atoms],
             cell=self.cell[chosen],
             pbc=self.pbc[chosen],
-            keys=self.keys[chosen],
+            rng_keys=self.rng_keys[chosen],
             ids=self.ids[indices],
             n_atoms=n,
         )
 
-    def pairs(self, cutoff: float) -> PairTable:
+    def pairs(self, cutoff: float) -> PairList:
         """All neighbour pairs below `cutoff` Å. Positions must be on the host and in float64."""
-        return find_pairs(self.positions.numpy(), self.n_atoms, self.cell.numpy(), self.pbc.numpy(), cutoff)
+        return neighbor_pairs(self.positions.numpy(), self.n_atoms, self.cell.numpy(), self.pbc.numpy(), cutoff)
 
 
-class FlatData:
+class PackedDataset:
     """Flat tensors of structures, their labels and neighbour pairs.
 
     Args:
@@ -88,104 +88,104 @@ class FlatData:
         cutoff: Å.
     """
 
-    def __init__(self, structures: FlatStructures, labels: Labels, pairs: PairTable, cutoff: float) -> None:
+    def __init__(self, structures: PackedStructures, labels: Properties, pairs: PairList, cutoff: float) -> None:
         self.structures, self.labels, self.pairs, self.cutoff = structures, labels, pairs, cutoff
         n = structures.n_atoms
-        self._first = np.cumsum(n) - n
+        self._first_atom = np.cumsum(n) - n
         counts = pairs.counts.cpu().numpy()
-        some = len(n) > 0
+        has_structures = len(n) > 0
         # Every structure has an atom, so no block is empty.
-        self._width = np.maximum.reduceat(counts, self._first) if some else counts
-        lengths = labels.hessian_lengths().cpu().numpy() if labels.hessian is not None else np.zeros_like(n)
-        self._lengths, self._elements = lengths, np.cumsum(lengths) - lengths
+        self._max_neighbors = np.maximum.reduceat(counts, self._first_atom) if has_structures else counts
+        hessian_lengths = labels.hessian_lengths().cpu().numpy() if labels.hessian is not None else np.zeros_like(n)
+        self._hessian_lengths, self._hessian_starts = hessian_lengths, np.cumsum(hessian_lengths) - hessian_lengths
 
     def __len__(self) -> int:
         return len(self.structures)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> FlatData:
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> PackedDataset:
         """On another device, and floating-point values in another type (energies stay in float64)."""
-        return FlatData(
+        return PackedDataset(
             self.structures.to(device, dtype), self.labels.to(device, dtype), self.pairs.to(device), self.cutoff
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[FlatData]) -> FlatData:
+    def concatenate(cls, parts: Sequence[PackedDataset]) -> PackedDataset:
         """All structures of `parts`, end to end. The parts must hold the same labels, for one cutoff."""
         tensors = {
             name: torch.cat([getattr(part.structures, name) for part in parts])
             for name in ("numbers", "positions", "cell", "pbc", "keys")
         }
-        structures = FlatStructures(
+        structures = PackedStructures(
             **tensors,
             ids=np.concatenate([part.structures.ids for part in parts]),
             n_atoms=np.concatenate([part.structures.n_atoms for part in parts]),
         )
-        tables = [part.pairs for part in parts]
-        counts = torch.cat([table.counts for table in tables])
-        shifts = None
-        if any(table.shifts is not None for table in tables):
-            filled = [t.second.new_zeros(len(t.second), 3) if t.shifts is None else t.shifts for t in tables]
-            shifts = torch.cat(filled)
-        pairs = PairTable(counts, counts.cumsum(0) - counts, torch.cat([table.second for table in tables]), shifts)
-        return cls(structures, joined_labels([part.labels for part in parts]), pairs, parts[0].cutoff)
+        pair_lists = [part.pairs for part in parts]
+        counts = torch.cat([table.counts for table in pair_lists])
+        cell_shifts = None
+        if any(table.cell_shifts is not None for table in pair_lists):
+            dense_shifts = [t.neighbors.new_zeros(len(t.neighbors), 3) if t.cell_shifts is None else t.cell_shifts for t in pair_lists]
+            cell_shifts = torch.cat(dense_shifts)
+        pairs = PairList(counts, counts.cumsum(0) - counts, torch.cat([table.neighbors for table in pair_lists]), cell_shifts)
+        return cls(structures, concatenate_labels([part.labels for part in parts]), pairs, parts[0].cutoff)
 
-    def bytes(self) -> int:
+    def n_bytes(self) -> int:
         """What the tensors take."""
-        held = [vars(record).values() for record in (self.structures, self.labels, self.pairs)]
-        return sum(v.numel() * v.element_size() for values in held for v in values if isinstance(v, Tensor))
+        columns = [vars(record).values() for record in (self.structures, self.labels, self.pairs)]
+        return sum(v.numel() * v.element_size() for values in columns for v in values if isinstance(v, Tensor))
 
-    def batch(self, indices: Sequence[int] | Int[Tensor, "chosen"] | NDArray[np.int64]) -> tuple[Batch, Labels]:
+    def batch(self, indices: Sequence[int] | Int[Tensor, "chosen"] | NDArray[np.int64]) -> tuple[Batch, Properties]:
         """Structures `indices` as a batch with their labels. Indexing only: no loop over structures."""
-        flat = self.structures
+        source = self.structures
         chosen = np.asarray(indices, dtype=np.int64)
-        n = flat.n_atoms[chosen]
-        begin = np.cumsum(n) - n
+        n = source.n_atoms[chosen]
+        batch_starts = np.cumsum(n) - n
         total = int(n.sum())
-        owner = np.repeat(np.arange(len(chosen)), n)
+        structure_of_atom = np.repeat(np.arange(len(chosen)), n)
         atom = np.arange(total)
-        place = self._sent(owner, n, chosen, atom + (self._first[chosen] - begin)[owner], begin[owner])
-        owners, sizes, structures, atoms, first = place
-        neighbours, mask, shifts = self._neighbours(chosen, atoms, first)
+        on_device = self._to_device(structure_of_atom, n, chosen, atom + (self._first_atom[chosen] - batch_starts)[structure_of_atom], batch_starts[structure_of_atom])
+        structure_index, sizes, structures, atoms, first_atom = on_device
+        neighbours, mask, shifts = self._neighbor_matrix(chosen, atoms, first_atom)
         batch = Batch(
-            numbers=flat.numbers.index_select(0, atoms),
-            positions=flat.positions.index_select(0, atoms),
+            numbers=source.numbers.index_select(0, atoms),
+            positions=source.positions.index_select(0, atoms),
             n_atoms=sizes,
-            owner=owners,
-            cell=flat.cell.index_select(0, structures),
-            pbc=flat.pbc.index_select(0, structures),
+            structure_index=structure_index,
+            cell=source.cell.index_select(0, structures),
+            pbc=source.pbc.index_select(0, structures),
             neighbours=neighbours,
             neighbour_mask=mask,
-            shifts=shifts,
-            keys=flat.keys.index_select(0, structures),
-            ids=tuple(flat.ids[chosen]),
+            cell_shifts=shifts,
+            rng_keys=source.rng_keys.index_select(0, structures),
+            ids=tuple(source.ids[chosen]),
             cutoff=self.cutoff,
         )
         elements = None
         if self.labels.hessian is not None:
-            starts, lengths = self._sent(self._elements[chosen], self._lengths[chosen])
-            elements = ragged_indices(starts, lengths, int(self._lengths[chosen].sum()))
-        return batch, self.labels.gather(structures, atoms, elements, n_atoms=sizes)
+            starts, lengths = self._to_device(self._hessian_starts[chosen], self._hessian_lengths[chosen])
+            elements = segment_indices(starts, lengths, int(self._hessian_lengths[chosen].sum()))
+        return batch, self.labels.index_select(structures, atoms, elements, n_atoms=sizes)
 
-    def _neighbours(
-        self, chosen: NDArray[np.int64], atoms: Int[Tensor, "some"], first: Int[Tensor, "some"]
+    def _neighbor_matrix(
+        self, chosen: NDArray[np.int64], atoms: Int[Tensor, "some"], first_atom: Int[Tensor, "some"]
     ) -> tuple[Int[Tensor, "some k"], Bool[Tensor, "some k"], Float[Tensor, "some k 3"] | None]:
         """The neighbour matrix of the atoms, straight from the pairs; unused places point to the atom itself."""
         pairs, device = self.pairs, atoms.device
-        width = int(self._width[chosen].max()) if len(chosen) else 0
-        own = torch.arange(len(atoms), device=device)[:, None]
-        if width == 0:
-            return own.clone(), torch.zeros_like(own, dtype=torch.bool), None
-        place = torch.arange(width, device=device)
-        mask = place < pairs.counts.index_select(0, atoms)[:, None]
-        index = (pairs.starts.index_select(0, atoms)[:, None] + place).clamp_(max=len(pairs.second) - 1)
-        there = pairs.second.index_select(0, index.reshape(-1)).reshape(index.shape) + first[:, None]
-        shifts = None
-        if pairs.shifts is not None:
-            images = pairs.shifts.index_select(0, index.reshape(-1)).reshape(*index.shape, 3)
-            shifts = torch.where(mask[..., None], images, 0).to(self.structures.positions.dtype)
-        return torch.where(mask, there, own), mask, shifts
+        max_neighbors = int(self._max_neighbors[chosen].max()) if len(chosen) else 0
+        self_index = torch.arange(len(atoms), device=device)[:, None]
+        if max_neighbors == 0:
+            return self_index.clone(), torch.zeros_like(self_index, dtype=torch.bool), None
+        slot = torch.arange(max_neighbors, device=device)
+        mask = slot < pairs.counts.index_select(0, atoms)[:, None]
+        index = (pairs.starts.index_select(0, atoms)[:, None] + slot).clamp_(max=len(pairs.neighbors) - 1)
+        neighbors = pairs.neighbors.index_select(0, index.reshape(-1)).reshape(index.shape) + first_atom[:, None]
+        cell_shifts = None
+        if pairs.cell_shifts is not None:
+            integer_shifts = pairs.cell_shifts.index_select(0, index.reshape(-1)).reshape(*index.shape, 3)
+            cell_shifts = torch.where(mask[..., None], integer_shifts, 0).to(self.structures.positions.dtype)
+        return torch.where(mask, neighbors, self_index), mask, cell_shifts
 
-    def _sent(self, *arrays: NDArray[np.int64]) -> list[Int[Tensor, "items"]]:
+    def _to_device(self, *arrays: NDArray[np.int64]) -> list[Int[Tensor, "items"]]:
         """Arrays of the host on the device of the tensors, in one piece."""
         device = self.structures.positions.device
         if device.type == "cpu":
@@ -197,11 +197,11 @@ class FlatData:
         for start, array in zip(starts, arrays, strict=True):
             packed[start : start + len(array)] = array
         host = torch.from_numpy(packed)
-        sent = (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
-        return [sent[start : start + len(array)] for start, array in zip(starts, arrays, strict=True)]
+        transferred = (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+        return [transferred[start : start + len(array)] for start, array in zip(starts, arrays, strict=True)]
 
 
-def flat_columns(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str, Tensor]:
+def geometry_tensors(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str, Tensor]:
     """Arrays of geometry as tensors of the types of `FlatStructures`."""
     return {
         "numbers": torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64)),
@@ -211,12 +211,12 @@ def flat_columns(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str,
     }
 
 
-def joined_labels(parts: Sequence[Labels]) -> Labels:
+def concatenate_labels(parts: Sequence[Properties]) -> Properties:
     """Labels of parts that hold the same ones, end to end; masks stay where they are."""
     columns: dict[str, Any] = {}
-    for f in fields(Labels):
+    for f in fields(Properties):
         values = [getattr(part, f.name) for part in parts]
         if values[0] is not None:
             over_probes = f.name in ("probes", "hvp", "hvp_mask", "hvp_error")
             columns[f.name] = torch.cat(values, dim=1 if over_probes else 0)
-    return Labels(**columns)
+    return Properties(**columns)

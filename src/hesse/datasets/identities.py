@@ -21,19 +21,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hesse.structures import Labels, Structure, offsets_of, owners_of, ragged_indices
+from hesse.structures import Properties, Structure, segment_offsets, segment_ids, segment_indices
 
-__all__ = ["IdentityDefects", "RigidBasis", "hessian_blocks", "identity_defects", "rigid_basis"]
+__all__ = ["SumRuleErrors", "RigidBodyModes", "hessian_blocks", "sum_rule_errors", "principal_rigid_body_modes"]
 
-_THIN = 1e-3
+_MIN_INERTIA = 1e-3
 """Rotations whose squared length is this small against the molecule's extent (about a line, nearly) are left out."""
 
-_CHUNK = 4_000_000
+_CHUNK_ELEMENTS = 4_000_000
 """Hessian elements held at once."""
 
 
 @dataclass(frozen=True, eq=False)
-class RigidBasis:
+class RigidBodyModes:
     """Orthonormal rigid motions of each structure: three translations, then rotations about three principal axes.
 
     Attributes:
@@ -46,18 +46,18 @@ class RigidBasis:
     motions: Float[Tensor, "6 atoms 3"]
     present: Bool[Tensor, "6 structures"]
     axes: Float[Tensor, "structures 3 3"]
-    arms: Float[Tensor, "3 structures"]
-    owner: Int[Tensor, "atoms"]
+    lever_arms: Float[Tensor, "3 structures"]
+    structure_index: Int[Tensor, "atoms"]
 
-    def turned(self, gradient: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 atoms 3"]:
+    def rotated_gradient(self, gradient: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 atoms 3"]:
         """`e × g` over the rotation's arm, for each axis: what the Hessian makes of that rotation."""
-        axes = self.axes[self.owner].transpose(0, 1)
-        crossed = torch.linalg.cross(axes, gradient.expand(3, -1, 3))
-        return crossed * (self.present[3:] / self.arms)[:, self.owner, None]
+        axes = self.axes[self.structure_index].transpose(0, 1)
+        products = torch.linalg.cross(axes, gradient.expand(3, -1, 3))
+        return products * (self.present[3:] / self.lever_arms)[:, self.structure_index, None]
 
 
 @dataclass(frozen=True, eq=False)
-class IdentityDefects:
+class SumRuleErrors:
     """Root-mean-square violation of each identity per structure; NaN where it does not apply or labels are absent.
 
     Each is an estimate of the label's noise per component: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The
@@ -75,8 +75,8 @@ class IdentityDefects:
     def noise(self, label: str) -> Float[Tensor, "structures"]:
         """Noise per component of `label` ("forces", "hvp", "hessian") of each structure: root mean square over its
         translational and rotational identities (and probes); NaN where nothing is known."""
-        parts = [getattr(self, f"{label}_translation"), getattr(self, f"{label}_rotation")]
-        stacked = torch.cat([p if p.ndim == 2 else p[None] for p in parts])
+        errors = [getattr(self, f"{label}_translation"), getattr(self, f"{label}_rotation")]
+        stacked = torch.cat([p if p.ndim == 2 else p[None] for p in errors])
         return stacked.square().nanmean(0).sqrt()
 
     def noise_floor(self, label: str) -> float:
@@ -85,98 +85,98 @@ class IdentityDefects:
         return float(self.noise(label).square().nanmean().sqrt())
 
 
-def rigid_basis(structures: Sequence[Structure]) -> RigidBasis:
+def principal_rigid_body_modes(structures: Sequence[Structure]) -> RigidBodyModes:
     """The rigid motions of each structure, structures laid end to end."""
     n = torch.tensor([len(s) for s in structures])
-    owner = owners_of(n)
+    structure_index = segment_ids(n)
     positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
     count = len(structures)
 
-    def sums(values: Tensor) -> Tensor:
-        return values.new_zeros(count, *values.shape[1:]).index_add(0, owner, values)
+    def structure_sums(values: Tensor) -> Tensor:
+        return values.new_zeros(count, *values.shape[1:]).index_add(0, structure_index, values)
 
-    centred = positions - (sums(positions) / n[:, None])[owner]
-    _, vectors = torch.linalg.eigh(sums(centred[:, :, None] * centred[:, None, :]))
+    centred = positions - (structure_sums(positions) / n[:, None])[structure_index]
+    _, vectors = torch.linalg.eigh(structure_sums(centred[:, :, None] * centred[:, None, :]))
     axes = vectors.transpose(1, 2)
-    rotations = torch.linalg.cross(axes[owner], centred[:, None].expand(-1, 3, 3)).transpose(0, 1)
-    squared = torch.stack([sums(r.square().sum(-1)) for r in rotations])
-    extent = sums(centred.square().sum(-1))
-    turns = (squared > _THIN * extent.clamp(min=1e-6)) & ~torch.tensor([s.periodic for s in structures])
-    arms = torch.where(turns, squared, 1.0).sqrt()
-    rotations = rotations * (turns / arms)[:, owner, None]
-    translations = torch.eye(3, dtype=positions.dtype)[:, None] / n[owner].sqrt()[None, :, None]
-    present = torch.cat([torch.ones(3, count, dtype=torch.bool), turns])
-    return RigidBasis(torch.cat([translations, rotations]), present, axes, arms, owner)
+    rotations = torch.linalg.cross(axes[structure_index], centred[:, None].expand(-1, 3, 3)).transpose(0, 1)
+    squared = torch.stack([structure_sums(r.square().sum(-1)) for r in rotations])
+    extent = structure_sums(centred.square().sum(-1))
+    can_rotate = (squared > _MIN_INERTIA * extent.clamp(min=1e-6)) & ~torch.tensor([s.periodic for s in structures])
+    lever_arms = torch.where(can_rotate, squared, 1.0).sqrt()
+    rotations = rotations * (can_rotate / lever_arms)[:, structure_index, None]
+    translations = torch.eye(3, dtype=positions.dtype)[:, None] / n[structure_index].sqrt()[None, :, None]
+    present = torch.cat([torch.ones(3, count, dtype=torch.bool), can_rotate])
+    return RigidBodyModes(torch.cat([translations, rotations]), present, axes, lever_arms, structure_index)
 
 
-def hessian_blocks(labels: Labels) -> Iterator[tuple[Int[Tensor, "some"], Float[Tensor, "some 3n 3n"]]]:
+def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Float[Tensor, "some 3n 3n"]]]:
     """Hessians in stacks of equal size, memory bounded: (which structures, their matrices). Structures without a
     Hessian do not appear."""
     if labels.hessian is None:
         return
-    starts, holds = offsets_of(labels.hessian_lengths()), labels.mask("hessian")
-    for n in labels.n_atoms[holds].unique().tolist():
+    starts, has_hessian = segment_offsets(labels.hessian_lengths()), labels.mask("hessian")
+    for n in labels.n_atoms[has_hessian].unique().tolist():
         elements = 9 * n * n
-        members = ((labels.n_atoms == n) & holds).nonzero()[:, 0]
-        for some in members.split(max(1, _CHUNK // elements)):
-            index = ragged_indices(starts[some], torch.full_like(some, elements))
-            yield some, labels.hessian[index].reshape(len(some), 3 * n, 3 * n)
+        members = ((labels.n_atoms == n) & has_hessian).nonzero()[:, 0]
+        for chunk in members.split(max(1, _CHUNK_ELEMENTS // elements)):
+            index = segment_indices(starts[chunk], torch.full_like(chunk, elements))
+            yield chunk, labels.hessian[index].reshape(len(chunk), 3 * n, 3 * n)
 
 
-def identity_defects(structures: Sequence[Structure], labels: Labels) -> IdentityDefects:
+def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumRuleErrors:
     """The violation of every identity that applies, for structures and their labels in the same order.
 
     For a `Dataset`: `identity_defects(data.structures, data.labels)`. A structure may lack any label.
     """
-    basis = rigid_basis(structures)
+    basis = principal_rigid_body_modes(structures)
     count, probes = len(structures), 0 if labels.probes is None else labels.probes.shape[0]
     nan = torch.full((count,), torch.nan, dtype=torch.float64)
-    found = {f"{label}_{kind}": nan.clone() for label in ("forces", "hessian") for kind in ("translation", "rotation")}
-    found["hessian_asymmetry"] = nan.clone()
-    found |= {f"hvp_{kind}": nan.expand(probes, count).clone() for kind in ("translation", "rotation")}
-    turned = torch.full_like(basis.motions[3:], torch.nan)
+    errors = {f"{label}_{kind}": nan.clone() for label in ("forces", "hessian") for kind in ("translation", "rotation")}
+    errors["hessian_asymmetry"] = nan.clone()
+    errors |= {f"hvp_{kind}": nan.expand(probes, count).clone() for kind in ("translation", "rotation")}
+    rotated = torch.full_like(basis.motions[3:], torch.nan)
     if labels.forces is not None:
-        forces = _where_held(labels.forces.double(), labels.mask("forces"), basis.owner)
-        turned = basis.turned(-forces)
-        projected = _over_structures(basis, (basis.motions * forces).sum(-1), count)
-        found["forces_translation"], found["forces_rotation"] = _split_rms(projected, basis)
+        forces = _mask(labels.forces.double(), labels.mask("forces"), basis.structure_index)
+        rotated = basis.rotated_gradient(-forces)
+        projected = _sum_over_structures(basis, (basis.motions * forces).sum(-1), count)
+        errors["forces_translation"], errors["forces_rotation"] = _split_rms(projected, basis)
     if labels.hvp is not None and labels.probes is not None:
         for k in range(probes):
-            held = labels.mask("hvp")[k]
-            hvp = _where_held(labels.hvp[k].double(), held, basis.owner)
-            probe = _where_held(labels.probes[k].double(), held, basis.owner)
-            got = _over_structures(basis, (basis.motions * hvp).sum(-1), count)
-            want = _over_structures(basis, (turned * probe).sum(-1), count)
-            defect = torch.cat([got[:3], got[3:] - want])
-            found["hvp_translation"][k], found["hvp_rotation"][k] = _split_rms(defect, basis)
-    starts = offsets_of(labels.n_atoms)
-    for some, matrices in hessian_blocks(labels):
+            has_hvp = labels.mask("hvp")[k]
+            hvp = _mask(labels.hvp[k].double(), has_hvp, basis.structure_index)
+            probe = _mask(labels.probes[k].double(), has_hvp, basis.structure_index)
+            response = _sum_over_structures(basis, (basis.motions * hvp).sum(-1), count)
+            expected = _sum_over_structures(basis, (rotated * probe).sum(-1), count)
+            violation = torch.cat([response[:3], response[3:] - expected])
+            errors["hvp_translation"][k], errors["hvp_rotation"][k] = _split_rms(violation, basis)
+    starts = segment_offsets(labels.n_atoms)
+    for members, matrices in hessian_blocks(labels):
         size = matrices.shape[-1] // 3
-        atoms = ragged_indices(starts[some], torch.full_like(some, size))
+        atoms = segment_indices(starts[members], torch.full_like(members, size))
         matrices = matrices.double()
-        motions = basis.motions[:, atoms].reshape(6, len(some), 3 * size)
-        defect = torch.einsum("bij,mbj->mbi", matrices, motions)
-        defect[3:] -= turned[:, atoms].reshape(3, len(some), 3 * size)
-        mean = defect.square().mean(-1)
-        present = basis.present[:, some]
-        found["hessian_translation"][some] = mean[:3].mean(0).sqrt()
-        found["hessian_rotation"][some] = _masked_mean(mean[3:], present[3:]).sqrt()
+        motions = basis.motions[:, atoms].reshape(6, len(members), 3 * size)
+        violation = torch.einsum("bij,mbj->mbi", matrices, motions)
+        violation[3:] -= rotated[:, atoms].reshape(3, len(members), 3 * size)
+        mean = violation.square().mean(-1)
+        present = basis.present[:, members]
+        errors["hessian_translation"][members] = mean[:3].mean(0).sqrt()
+        errors["hessian_rotation"][members] = _masked_mean(mean[3:], present[3:]).sqrt()
         # Two independent elements differ with variance 2σ².
-        skew = (matrices - matrices.transpose(1, 2)).square().sum((1, 2)) / 2.0
-        found["hessian_asymmetry"][some] = (skew / (3 * size * (3 * size - 1))).sqrt()
-    return IdentityDefects(**found)
+        asymmetry = (matrices - matrices.transpose(1, 2)).square().sum((1, 2)) / 2.0
+        errors["hessian_asymmetry"][members] = (asymmetry / (3 * size * (3 * size - 1))).sqrt()
+    return SumRuleErrors(**errors)
 
 
-def _where_held(
-    values: Float[Tensor, "atoms 3"], held: Bool[Tensor, "structures"], owner: Int[Tensor, "atoms"]
+def _mask(
+    values: Float[Tensor, "atoms 3"], mask: Bool[Tensor, "structures"], structure_index: Int[Tensor, "atoms"]
 ) -> Float[Tensor, "atoms 3"]:
-    return torch.where(held[owner, None], values, torch.nan)
+    return torch.where(mask[structure_index, None], values, torch.nan)
 
 
-def _over_structures(
-    basis: RigidBasis, values: Float[Tensor, "motions atoms"], count: int
+def _sum_over_structures(
+    basis: RigidBodyModes, values: Float[Tensor, "motions atoms"], count: int
 ) -> Float[Tensor, "motions structures"]:
-    return values.new_zeros(len(values), count).index_add(1, basis.owner, values)
+    return values.new_zeros(len(values), count).index_add(1, basis.structure_index, values)
 
 
 def _masked_mean(
@@ -187,7 +187,7 @@ def _masked_mean(
 
 
 def _split_rms(
-    defect: Float[Tensor, "6 structures"], basis: RigidBasis
+    violation: Float[Tensor, "6 structures"], basis: RigidBodyModes
 ) -> tuple[Float[Tensor, "structures"], Float[Tensor, "structures"]]:
-    squared = defect.square()
+    squared = violation.square()
     return squared[:3].mean(0).sqrt(), _masked_mean(squared[3:], basis.present[3:]).sqrt()

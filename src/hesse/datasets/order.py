@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["in_runs", "shuffled"]
+__all__ = ["pack_batches", "shuffled_batches"]
 
 Indices = NDArray[np.int64]
 
 
-def in_runs(sizes: Indices, order: Indices, largest: int, most: int | None = None) -> list[Indices]:
+def pack_batches(sizes: Indices, order: Indices, max_size: int, max_count: int | None = None) -> list[Indices]:
     """`order` cut into runs of at most `most` structures and of sizes that sum to at most `largest`; a structure
     larger than that runs alone.
 
@@ -22,19 +22,19 @@ def in_runs(sizes: Indices, order: Indices, largest: int, most: int | None = Non
         order: the structures in question.
     """
     ends = np.concatenate([[0], np.cumsum(sizes[order])])
-    runs = []
+    batches = []
     start = 0
     while start < len(order):
-        stop = max(int(np.searchsorted(ends, ends[start] + largest, side="right")) - 1, start + 1)
-        stop = stop if most is None else min(stop, start + most)
-        runs.append(order[start:stop])
+        stop = max(int(np.searchsorted(ends, ends[start] + max_size, side="right")) - 1, start + 1)
+        stop = stop if max_count is None else min(stop, start + max_count)
+        batches.append(order[start:stop])
         start = stop
-    return runs
+    return batches
 
 
-def shuffled(
+def shuffled_batches(
     sizes: Indices,
-    members: Indices,
+    indices: Indices,
     generator: torch.Generator,
     *,
     max_atoms: int,
@@ -57,20 +57,20 @@ def shuffled(
         max_structures: limit of a batch.
         window: batches sorted together; None for none.
     """
-    order = members[_permutation(len(members), generator)]
+    order = indices[_permutation(len(indices), generator)]
     if window is None:
-        return in_runs(sizes, order, max_atoms, max_structures)
-    runs: list[Indices] = []
+        return pack_batches(sizes, order, max_atoms, max_structures)
+    batches: list[Indices] = []
     for start in range(0, len(order), window * max_structures):
-        some = order[start : start + window * max_structures]
-        some = some[np.argsort(sizes[some], kind="stable")]
-        full, rest = divmod(len(some), max_structures)
-        gap = max_structures * int(_permutation(full + 1, generator)[0])
-        for piece in np.split(some, [gap, gap + rest]):
-            runs += in_runs(sizes, piece, max_atoms, max_structures)
-    return [runs[k] for k in _permutation(len(runs), generator)]
+        in_window = order[start : start + window * max_structures]
+        in_window = in_window[np.argsort(sizes[in_window], kind="stable")]
+        n_full, n_left = divmod(len(in_window), max_structures)
+        short_batch_start = max_structures * int(_permutation(n_full + 1, generator)[0])
+        for piece in np.split(in_window, [short_batch_start, short_batch_start + n_left]):
+            batches += pack_batches(sizes, piece, max_atoms, max_structures)
+    return [batches[k] for k in _permutation(len(batches), generator)]
 
 
 def _permutation(count: int, generator: torch.Generator) -> Sequence[int] | Indices:
-    drawn: Indices = torch.randperm(count, generator=generator).numpy()
-    return drawn
+    permutation: Indices = torch.randperm(count, generator=generator).numpy()
+    return permutation

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.streamed import StreamedDataset, TrainingData
+from hesse.datasets.streamed import StreamingDataset, DatasetLike
 from hesse.errors import FileFormatError, RequestError
-from hesse.files import write_text
+from hesse.files import atomic_write_text
 
 __all__ = ["Split"]
 
@@ -32,7 +32,7 @@ class Split:
     """
 
     parts: Mapping[str, tuple[str, ...]]
-    data_hash: str = ""
+    content_hash: str = ""
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
@@ -43,19 +43,19 @@ class Split:
                 seen[name] = part
 
     @classmethod
-    def of(cls, dataset: TrainingData, **fractions_or_sets: float | TrainingData) -> Split:
+    def from_dataset(cls, dataset: DatasetLike, **fractions_or_sets: float | DatasetLike) -> Split:
         """Parts by fractions (`train=0.8, test=0.2`, groups kept together), or the given subsets of `dataset`."""
         names = list(fractions_or_sets)
-        given = list(fractions_or_sets.values())
-        numbers = [x for x in given if not isinstance(x, Dataset | StreamedDataset)]
-        sets = [x for x in given if isinstance(x, Dataset | StreamedDataset)]
-        if numbers and sets:
+        values = list(fractions_or_sets.values())
+        fractions = [x for x in values if not isinstance(x, Dataset | StreamingDataset)]
+        sets = [x for x in values if isinstance(x, Dataset | StreamingDataset)]
+        if fractions and sets:
             raise RequestError("a split is made of fractions or of data sets, not of both")
-        parts = sets or dataset.split(*numbers)
+        parts = sets or dataset.split(*fractions)
         ids = {name: part.ids for name, part in zip(names, parts, strict=True)}
-        return cls(ids, dataset.data_hash())
+        return cls(ids, dataset.content_hash())
 
-    def apply(self, dataset: TrainingData, *, same_data: bool = True) -> dict[str, TrainingData]:
+    def apply(self, dataset: DatasetLike, *, same_data: bool = True) -> dict[str, DatasetLike]:
         """The parts of `dataset`.
 
         Args:
@@ -64,7 +64,7 @@ class Split:
         Raises:
             RequestError: other data, or ids that are not there.
         """
-        if same_data and self.data_hash and dataset.data_hash() != self.data_hash:
+        if same_data and self.content_hash and dataset.content_hash() != self.content_hash:
             raise RequestError(
                 f"{dataset.source}: these are not the data that were split (their hashes differ). Use that file, make "
                 "a new split, or pass same_data=False if only labels were added."
@@ -76,10 +76,10 @@ class Split:
         record = {
             "format": _FORMAT,
             "version": _VERSION,
-            "data_hash": self.data_hash,
+            "data_hash": self.content_hash,
             "parts": {name: list(ids) for name, ids in self.parts.items()},
         }
-        write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        atomic_write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> Split:
@@ -101,10 +101,10 @@ class Split:
         if not isinstance(version, int) or version > _VERSION:
             raise FileFormatError(f"{path}: version {version!r} of the format; this Hesse reads up to {_VERSION}")
         parts = record.get("parts")
-        sound = isinstance(parts, dict) and all(
+        valid = isinstance(parts, dict) and all(
             isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in parts.values()
         )
-        if not sound or not isinstance(record.get("data_hash"), str):
+        if not valid or not isinstance(record.get("data_hash"), str):
             raise FileFormatError(f'{path}: expected "parts" with lists of ids, and a "data_hash"')
         assert isinstance(parts, dict)
         return cls({name: tuple(ids) for name, ids in parts.items()}, record["data_hash"])

@@ -12,22 +12,22 @@ from torch import Tensor
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.identities import hessian_blocks
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Labels, Structure, offsets_of, ragged_indices
+from hesse.structures import Properties, Structure, segment_offsets, segment_indices
 from hesse.units import energy_unit as energy_in_ev
 from hesse.units import length_unit as length_in_angstrom
 
 __all__ = [
-    "from_units",
+    "convert_units",
     "negate_curvature",
     "negate_forces",
     "symmetrise_hessians",
-    "with_attributes",
-    "with_electrons",
-    "with_pairs",
+    "with_metadata",
+    "set_charge_multiplicity",
+    "select_probes",
     "with_tag",
 ]
 
-_POWERS: Final = {
+_UNIT_POWERS: Final = {
     # Powers of the units of energy and of length in each label.
     "energy": (1, 0),
     "atomic_energies": (1, 0),
@@ -42,9 +42,9 @@ _POWERS: Final = {
 }
 
 
-def from_units(
-    structures: Sequence[Structure], labels: Labels, *, energy: str, length: str
-) -> tuple[tuple[Structure, ...], Labels]:
+def convert_units(
+    structures: Sequence[Structure], labels: Properties, *, energy: str, length: str
+) -> tuple[tuple[Structure, ...], Properties]:
     """Structures and labels given in other units, in eV and Å.
 
     Forces are `energy/length`, curvature `energy/length²`, stress `energy/length³`; probes have no unit.
@@ -56,7 +56,7 @@ def from_units(
     if e == 1.0 and a == 1.0:
         return tuple(structures), labels
     scaled = {
-        name: value * (e**p * a**q) for name, (p, q) in _POWERS.items() if (value := getattr(labels, name)) is not None
+        name: value * (e**p * a**q) for name, (p, q) in _UNIT_POWERS.items() if (value := getattr(labels, name)) is not None
     }
     if a != 1.0:
         structures = [replace(s, positions=s.positions * a, cell=s.cell * a) for s in structures]
@@ -69,7 +69,7 @@ def negate_forces(dataset: Dataset) -> Dataset:
     Raises:
         MissingLabelError: there are no forces.
     """
-    dataset.require("forces")
+    dataset.check_has_labels("forces")
     assert dataset.labels.forces is not None
     return replace(dataset, labels=replace(dataset.labels, forces=-dataset.labels.forces))
 
@@ -87,7 +87,7 @@ def negate_curvature(dataset: Dataset) -> Dataset:
     return replace(dataset, labels=replace(labels, **negated))
 
 
-def with_pairs(dataset: Dataset, pairs: Sequence[int]) -> Dataset:
+def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
     """The data set with only some of its (probe, product) pairs, in the order given; the first one is 0. The names of
     the families, where the data set lists one for each pair (attribute `probe`), follow.
 
@@ -95,33 +95,33 @@ def with_pairs(dataset: Dataset, pairs: Sequence[int]) -> Dataset:
         MissingLabelError: there are no pairs, or not so many.
         RequestError: no pair is asked for, or one twice.
     """
-    labels, chosen = dataset.labels, list(pairs)
-    held = 0 if labels.hvp is None else len(labels.hvp)
+    labels, chosen = dataset.labels, list(probes)
+    available = 0 if labels.hvp is None else len(labels.hvp)
     if not chosen or len(set(chosen)) < len(chosen):
         raise RequestError(f"expected the numbers of pairs to keep, each once, got {chosen}")
-    if min(chosen) < 0 or max(chosen) >= held:
-        raise MissingLabelError(f"{dataset.source}: holds {held} (probe, product) pairs, numbered from 0; got {chosen}")
-    kept = {n: v[chosen] for n in ("probes", "hvp", "hvp_mask", "hvp_error") if (v := getattr(labels, n)) is not None}
-    attributes = dict(dataset.attributes)
-    families = [name.strip() for name in attributes.get("probe", "").split(",")]
-    if len(families) == held:
-        attributes["probe"] = ", ".join(families[k] for k in chosen)
-    if "probes" in attributes:
-        attributes["probes"] = str(len(chosen))
-    return replace(dataset, labels=replace(labels, **kept), attributes=attributes)
+    if min(chosen) < 0 or max(chosen) >= available:
+        raise MissingLabelError(f"{dataset.source}: holds {available} (probe, product) pairs, numbered from 0; got {chosen}")
+    selected = {n: v[chosen] for n in ("probes", "hvp", "hvp_mask", "hvp_error") if (v := getattr(labels, n)) is not None}
+    metadata = dict(dataset.metadata)
+    distributions = [name.strip() for name in metadata.get("probe", "").split(",")]
+    if len(distributions) == available:
+        metadata["probe"] = ", ".join(distributions[k] for k in chosen)
+    if "probes" in metadata:
+        metadata["probes"] = str(len(chosen))
+    return replace(dataset, labels=replace(labels, **selected), metadata=metadata)
 
 
-def with_electrons(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
+def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
     """The data set with the charge and the multiplicity of all structures set: for files that do not state them."""
 
-    def stated(structure: Structure) -> Structure:
+    def updated(structure: Structure) -> Structure:
         return replace(
             structure,
             charge=structure.charge if charge is None else charge,
             multiplicity=structure.multiplicity if multiplicity is None else multiplicity,
         )
 
-    return replace(dataset, structures=tuple(stated(s) for s in dataset.structures))
+    return replace(dataset, structures=tuple(updated(s) for s in dataset.structures))
 
 
 def symmetrise_hessians(dataset: Dataset) -> Dataset:
@@ -134,17 +134,17 @@ def symmetrise_hessians(dataset: Dataset) -> Dataset:
     if labels.hessian is None:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrise")
     flat: Tensor = labels.hessian.clone()
-    starts = offsets_of(labels.hessian_lengths())
-    for some, matrices in hessian_blocks(labels):
+    starts = segment_offsets(labels.hessian_lengths())
+    for members, matrices in hessian_blocks(labels):
         elements = matrices.shape[-1] ** 2
-        index = ragged_indices(starts[some], torch.full_like(some, elements))
+        index = segment_indices(starts[members], torch.full_like(members, elements))
         flat[index] = (0.5 * (matrices + matrices.transpose(1, 2))).reshape(-1)
     return replace(dataset, labels=replace(labels, hessian=flat))
 
 
-def with_attributes(dataset: Dataset, **attributes: str) -> Dataset:
+def with_metadata(dataset: Dataset, **metadata: str) -> Dataset:
     """The data set with further attributes (`level="wB97X/6-31G(d)"`)."""
-    return replace(dataset, attributes={**dataset.attributes, **attributes})
+    return replace(dataset, metadata={**dataset.metadata, **metadata})
 
 
 def with_tag(dataset: Dataset, tag: str) -> Dataset:

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.curvature import HessianProducts, evaluate, home_of
-from hesse.deploy.verlet import VerletList
-from hesse.devices import require_device
+from hesse.curvature import HessianOperator, evaluate, dtype_and_device
+from hesse.deploy.verlet import VerletNeighborList
+from hesse.devices import device_from_name
 from hesse.engines import make_potential
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential
@@ -31,7 +31,7 @@ VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 """xx, yy, zz, yz, xz, xy: ASE's order."""
 
 
-class _NoStress(GeometryError, PropertyNotImplementedError):
+class _StressUndefinedError(GeometryError, PropertyNotImplementedError):
     """A stress that cannot be, as Hesse and as ASE say it: programs that try for a stress go on without one."""
 
 
@@ -68,17 +68,17 @@ class HesseCalculator(Calculator):
                 f"expected a hesse.Potential, got a {type(potential).__name__}. Files are read by "
                 'HesseCalculator.from_file("model.hesse").'
             )
-        own = home_of(potential)
-        wanted = (_checked_type(dtype) or own[0], own[1] if device is None else require_device(str(device)))
-        if wanted != own:
-            potential = copy.deepcopy(potential).to(dtype=wanted[0], device=wanted[1])
+        current = dtype_and_device(potential)
+        target = (_parse_dtype(dtype) or current[0], current[1] if device is None else device_from_name(str(device)))
+        if target != current:
+            potential = copy.deepcopy(potential).to(dtype=target[0], device=target[1])
         self.potential = potential.eval()
-        self.dtype, self.device = wanted
-        self.neighbours = VerletList(potential.cutoff, skin)
-        splits = ["energies"] if potential.splits_energy else []
-        self.implemented_properties = ["energy", "free_energy", "forces", "stress", *splits]
-        self._stress_wanted = False
-        self._curvature: HessianProducts | None = None
+        self.dtype, self.device = target
+        self.neighbor_list = VerletNeighborList(potential.cutoff, skin)
+        per_atom = ["energies"] if potential.has_atomic_energies else []
+        self.implemented_properties = ["energy", "free_energy", "forces", "stress", *per_atom]
+        self._include_stress = False
+        self._hessian_operator: HessianOperator | None = None
 
     @classmethod
     def from_file(
@@ -95,8 +95,8 @@ class HesseCalculator(Calculator):
         Raises:
             FileFormatError: no model file; and all that `make_potential` raises.
         """
-        wanted = _checked_type(dtype)
-        return cls(make_potential(str(path), dtype=wanted, device=require_device(str(device))), skin=skin)
+        target_dtype = _parse_dtype(dtype)
+        return cls(make_potential(str(path), dtype=target_dtype, device=device_from_name(str(device))), skin=skin)
 
     def calculate(
         self,
@@ -115,31 +115,31 @@ class HesseCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         if system_changes:
             self.results = {}
-            self._curvature = None
-        asked = set(properties or ["energy"])
+            self._hessian_operator = None
+        requested = set(properties or ["energy"])
         assert self.atoms is not None
         crystal = bool(self.atoms.pbc.all())
-        if "stress" in asked:
-            self._require_crystal(self.atoms)
-            self._stress_wanted = True
-        slopes = bool(asked & {"forces", "stress"})
+        if "stress" in requested:
+            self._check_fully_periodic(self.atoms)
+            self._include_stress = True
+        needs_gradient = bool(requested & {"forces", "stress"})
         request = Request(
-            forces=slopes,
-            stress=slopes and crystal and self._stress_wanted,
-            atomic_energies=self.potential.splits_energy,
+            forces=needs_gradient,
+            stress=needs_gradient and crystal and self._include_stress,
+            atomic_energies=self.potential.has_atomic_energies,
         )
         labels = evaluate(self.potential, self._batch(self.atoms), request)
         assert labels.energy is not None
         energy = float(labels.energy[0])
-        self._require_finite(energy)
-        found: dict[str, Any] = {"energy": energy, "free_energy": energy}
+        self._check_finite(energy)
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
         if labels.atomic_energies is not None:
-            found["energies"] = self._numbers(labels.atomic_energies)
+            results["energies"] = self._to_numpy(labels.atomic_energies)
         if labels.forces is not None:
-            found["forces"] = self._numbers(labels.forces)
+            results["forces"] = self._to_numpy(labels.forces)
         if labels.stress is not None:
-            found["stress"] = self._numbers(labels.stress[0])[VOIGT]
-        self.results.update(found)
+            results["stress"] = self._to_numpy(labels.stress[0])[VOIGT]
+        self.results.update(results)
 
     def get_hessian(self, atoms: Atoms | None = None) -> Float[Array, "n 3 n 3"]:
         """Second derivatives of the energy, eV/Å², `(N, 3, N, 3)`: `H[i, a, j, b]` belongs to direction a of atom i and
@@ -149,9 +149,9 @@ class HesseCalculator(Calculator):
         Args:
             atoms: by default those of the last calculation.
         """
-        here = self._settled(atoms)
-        labels = evaluate(self.potential, self._batch(here), Request(energy=False, hessian=True))
-        return self._numbers(labels.hessian_of(0))
+        current = self._update_atoms(atoms)
+        labels = evaluate(self.potential, self._batch(current), Request(energy=False, hessian=True))
+        return self._to_numpy(labels.hessian_of(0))
 
     def hvp(self, atoms: Atoms | None, directions: ArrayLike) -> Float[Array, "*k n 3"]:
         """Hessian-vector products, eV/Å² times the unit of the directions, at the cost of a few evaluations of forces
@@ -168,25 +168,25 @@ class HesseCalculator(Calculator):
         Raises:
             LabelShapeError: directions of another shape, or not finite.
         """
-        here = self._settled(atoms)
+        current = self._update_atoms(atoms)
         try:
-            given = np.asarray(directions, dtype=np.float64)
+            array = np.asarray(directions, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise LabelShapeError(f"expected directions as arrays of numbers: {error}") from error
-        shape = (len(here), 3)
-        if given.shape[-2:] != shape or given.ndim not in (2, 3) or not given.size or not np.isfinite(given).all():
-            wanted = f"{shape} or (K, {shape[0]}, 3)"
-            raise LabelShapeError(f"expected finite directions of shape {wanted}, got {given.shape}")
-        if self._curvature is None:
-            self._curvature = HessianProducts(self.potential, self._batch(here))
-        several = torch.as_tensor(given.reshape(-1, *shape), dtype=self.dtype, device=self.device)
-        return self._numbers(self._curvature(several)).reshape(given.shape)
+        shape = (len(current), 3)
+        if array.shape[-2:] != shape or array.ndim not in (2, 3) or not array.size or not np.isfinite(array).all():
+            expected = f"{shape} or (K, {shape[0]}, 3)"
+            raise LabelShapeError(f"expected finite directions of shape {expected}, got {array.shape}")
+        if self._hessian_operator is None:
+            self._hessian_operator = HessianOperator(self.potential, self._batch(current))
+        probes = torch.as_tensor(array.reshape(-1, *shape), dtype=self.dtype, device=self.device)
+        return self._to_numpy(self._hessian_operator(probes)).reshape(array.shape)
 
-    def _settled(self, atoms: Atoms | None) -> Atoms:
+    def _update_atoms(self, atoms: Atoms | None) -> Atoms:
         """The atoms whose curvature is asked; what was computed at another geometry is forgotten."""
         if atoms is not None and (self.atoms is None or self.check_state(atoms)):
             self.reset()
-            self._curvature = None
+            self._hessian_operator = None
             self.atoms = atoms.copy()
         if self.atoms is None:
             raise RequestError("no atoms were given, and none were computed before")
@@ -200,22 +200,22 @@ class HesseCalculator(Calculator):
             cell=np.asarray(atoms.cell),
             pbc=tuple(atoms.pbc),
         )
-        return self.neighbours.batch(structure, dtype=self.dtype, device=self.device)
+        return self.neighbor_list.batch(structure, dtype=self.dtype, device=self.device)
 
-    def _require_crystal(self, atoms: Atoms) -> None:
+    def _check_fully_periodic(self, atoms: Atoms) -> None:
         if not atoms.pbc.all():
-            raise _NoStress(
+            raise _StressUndefinedError(
                 f"stress was asked of {atoms.get_chemical_formula()}, which is periodic along {atoms.pbc.tolist()}: "
                 "stress needs a volume, and so three periodic directions"
             )
 
-    def _numbers(self, tensor: torch.Tensor) -> Array:
+    def _to_numpy(self, tensor: torch.Tensor) -> Array:
         """The values in float64 on the CPU. Raises EngineError for those that are no numbers."""
         values = tensor.detach().to("cpu", torch.float64).numpy()
-        self._require_finite(values)
+        self._check_finite(values)
         return values
 
-    def _require_finite(self, values: ArrayLike) -> None:
+    def _check_finite(self, values: ArrayLike) -> None:
         if not np.isfinite(values).all():
             assert self.atoms is not None
             raise EngineError(
@@ -224,7 +224,7 @@ class HesseCalculator(Calculator):
             )
 
 
-def _checked_type(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """Raises RequestError for what is neither float32 nor float64, nor None."""
     known = {"float32": torch.float32, "float64": torch.float64, None: None}
     name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype

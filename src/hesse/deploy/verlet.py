@@ -12,15 +12,15 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import ConfigError, GeometryError
-from hesse.structures import Batch, Structure, assemble, find_neighbours, structure_key
+from hesse.structures import Batch, Structure, batch_from_pairs, find_neighbours, rng_key
 
-__all__ = ["VerletList"]
+__all__ = ["VerletNeighborList"]
 
-CLOSEST = 0.3
+MIN_DISTANCE = 0.3
 """Å; nothing can be computed for atoms closer than this."""
 
 
-class VerletList:
+class VerletNeighborList:
     """Batches of one structure that moves.
 
     The list stands for positions r₀ in a cell C₀. Positions in a cell C are `r = r₀ F + u`: swept along with the cell,
@@ -44,8 +44,8 @@ class VerletList:
         if not isinstance(skin, int | float) or not (np.isfinite(skin) and skin >= 0):
             raise ConfigError(f"the skin must be a finite number of Å, not below zero, got {skin!r}")
         self.cutoff, self.skin = float(cutoff), float(skin)
-        self.builds = self.batches = 0
-        self._start: _Start | None = None
+        self.n_builds = self.n_batches = 0
+        self._reference: _Reference | None = None
 
     def batch(self, structure: Structure, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
         """The structure as a batch that holds all pairs below the cutoff and no others. Where it is periodic, its atoms
@@ -54,78 +54,78 @@ class VerletList:
         Raises:
             GeometryError: two atoms on top of each other.
         """
-        self.batches += 1
-        positions = None if self._start is None else self._start.followed(structure, self.cutoff, self.skin)
-        if self._start is None or positions is None:
-            self._start = _Start(structure, self.cutoff + self.skin, device)
-            self.builds += 1
-            positions = self._start.positions
-        return self._start.batch(structure, positions, self.cutoff, dtype)
+        self.n_batches += 1
+        positions = None if self._reference is None else self._reference.tracked_positions(structure, self.cutoff, self.skin)
+        if self._reference is None or positions is None:
+            self._reference = _Reference(structure, self.cutoff + self.skin, device)
+            self.n_builds += 1
+            positions = self._reference.positions
+        return self._reference.batch(structure, positions, self.cutoff, dtype)
 
 
-class _Start:
+class _Reference:
     """Where a list was made, and its pairs."""
 
-    def __init__(self, structure: Structure, reach: float, device: torch.device | str) -> None:
+    def __init__(self, structure: Structure, list_cutoff: float, device: torch.device | str) -> None:
         self.structure = structure
         self.lattice = structure.cell[list(structure.pbc)]
         # Atoms that have wandered far are taken back: large coordinates cost digits in float32.
-        whole = np.floor(structure.positions @ np.linalg.pinv(self.lattice))
-        self.positions = structure.positions - whole @ self.lattice
-        pairs = find_neighbours(self.positions, structure.cell, structure.pbc, reach)
+        n_cells = np.floor(structure.positions @ np.linalg.pinv(self.lattice))
+        self.positions = structure.positions - n_cells @ self.lattice
+        pairs = find_neighbours(self.positions, structure.cell, structure.pbc, list_cutoff)
         self.numbers = torch.tensor(structure.numbers, device=device)
-        self.first, self.second = (torch.from_numpy(index).to(device) for index in (pairs.first, pairs.second))
-        self.shifts = torch.from_numpy(pairs.shifts).to(device) if structure.periodic else None
+        self.centers, self.neighbors = (torch.from_numpy(index).to(device) for index in (pairs.centers, pairs.neighbors))
+        self.cell_shifts = torch.from_numpy(pairs.cell_shifts).to(device) if structure.periodic else None
 
-    def followed(self, structure: Structure, cutoff: float, skin: float) -> Float[Array, "n 3"] | None:
+    def tracked_positions(self, structure: Structure, cutoff: float, skin: float) -> Float[Array, "n 3"] | None:
         """The structure's positions, atoms put back into the cells that the list has them in; None where the list
         does not hold."""
-        start = self.structure
-        if skin == 0 or structure.pbc != start.pbc or not np.array_equal(structure.numbers, start.numbers):
+        reference = self.structure
+        if skin == 0 or structure.pbc != reference.pbc or not np.array_equal(structure.numbers, reference.numbers):
             return None
         lattice = structure.cell[list(structure.pbc)]
         # Directions normal to all lattice vectors stay as they are.
-        swept = np.eye(3) + np.linalg.pinv(self.lattice) @ (lattice - self.lattice)
-        moved = structure.positions - self.positions @ swept
-        jumps = np.round(moved @ np.linalg.pinv(lattice)) @ lattice
-        furthest = float(np.sqrt(((moved - jumps) ** 2).sum(-1).max()))
-        stretch = float(np.linalg.svd(swept, compute_uv=False)[-1])
-        if stretch * (cutoff + skin) - 2.0 * furthest < cutoff:
+        deformation = np.eye(3) + np.linalg.pinv(self.lattice) @ (lattice - self.lattice)
+        displacements = structure.positions - self.positions @ deformation
+        translations = np.round(displacements @ np.linalg.pinv(lattice)) @ lattice
+        max_displacement = float(np.sqrt(((displacements - translations) ** 2).sum(-1).max()))
+        min_stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
+        if min_stretch * (cutoff + skin) - 2.0 * max_displacement < cutoff:
             return None
-        return structure.positions - jumps
+        return structure.positions - translations
 
     def batch(self, structure: Structure, positions: Float[Array, "n 3"], cutoff: float, dtype: torch.dtype) -> Batch:
         """The pairs that are below the cutoff at `positions`."""
         device = self.numbers.device
-        place, cell = torch.tensor(positions, device=device), torch.tensor(structure.cell, device=device)
-        vectors = place[self.second] - place[self.first]
-        if self.shifts is not None:
-            vectors = vectors + self.shifts.to(vectors.dtype) @ cell
+        coordinates, cell = torch.tensor(positions, device=device), torch.tensor(structure.cell, device=device)
+        vectors = coordinates[self.neighbors] - coordinates[self.centers]
+        if self.cell_shifts is not None:
+            vectors = vectors + self.cell_shifts.to(vectors.dtype) @ cell
         squared = vectors.square().sum(-1)
-        near = torch.nonzero(squared < cutoff**2)[:, 0]
-        if len(near) and float(squared[near].min()) < CLOSEST**2:
-            self._refuse(structure, near[squared[near].argmin()], float(squared[near].min()))
-        first = self.first[near]
-        counts = torch.bincount(first, minlength=len(structure))
-        batch = assemble(
+        inside = torch.nonzero(squared < cutoff**2)[:, 0]
+        if len(inside) and float(squared[inside].min()) < MIN_DISTANCE**2:
+            self._raise_overlap(structure, inside[squared[inside].argmin()], float(squared[inside].min()))
+        centers = self.centers[inside]
+        counts = torch.bincount(centers, minlength=len(structure))
+        batch = batch_from_pairs(
             numbers=self.numbers,
-            positions=place,
+            positions=coordinates,
             n_atoms=torch.tensor([len(structure)], device=device),
             cell=cell[None],
             pbc=torch.tensor([structure.pbc], device=device),
             pair_counts=counts,
             pair_starts=counts.cumsum(0) - counts,
-            pair_second=self.second[near],
-            pair_shifts=None if self.shifts is None else self.shifts[near],
-            keys=torch.tensor([structure_key(structure.id)], device=device),
+            pair_neighbors=self.neighbors[inside],
+            pair_shifts=None if self.cell_shifts is None else self.cell_shifts[inside],
+            rng_keys=torch.tensor([rng_key(structure.id)], device=device),
             ids=(structure.id,),
             cutoff=cutoff,
         )
         return batch.to(dtype=dtype)
 
-    def _refuse(self, structure: Structure, pair: torch.Tensor, squared: float) -> None:
-        i, j = int(self.first[pair]), int(self.second[pair])
+    def _raise_overlap(self, structure: Structure, pair: torch.Tensor, squared: float) -> None:
+        i, j = int(self.centers[pair]), int(self.neighbors[pair])
         raise GeometryError(
-            f'structure "{structure.id}": atoms {i} and {j} are {squared**0.5:.3f} Å apart (at least {CLOSEST} Å '
+            f'structure "{structure.id}": atoms {i} and {j} are {squared**0.5:.3f} Å apart (at least {MIN_DISTANCE} Å '
             "expected). Check the geometry; in dynamics, take a shorter time step or another model."
         )

@@ -12,9 +12,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from jaxtyping import Float
 
-from hesse.engines.engine import Engine, Point, Surface
-from hesse.engines.numerical import UNKNOWN_NOISE, Differences, ForceEngine
-from hesse.engines.slopes import finite_point
+from hesse.engines.engine import Engine, SinglePoint, EnergyFunction
+from hesse.engines.numerical import DEFAULT_GRADIENT_NOISE, FiniteDifferences, ForceEngine
+from hesse.engines.slopes import checked_point
 from hesse.errors import ConfigError, EngineError, HesseError, RequestError
 from hesse.structures import Request, Structure, to_ase
 
@@ -47,8 +47,8 @@ class AseEngine(ForceEngine):
         *,
         level: str | None = None,
         reads_charge: bool = False,
-        differences: Differences | None = None,
-        gradient_noise: float = UNKNOWN_NOISE,
+        differences: FiniteDifferences | None = None,
+        gradient_noise: float = DEFAULT_GRADIENT_NOISE,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.calculator = calculator
@@ -56,20 +56,20 @@ class AseEngine(ForceEngine):
         self.level = level or type(calculator).__name__
         self.reads_charge = reads_charge
         kind = type(calculator)
-        self.differences = differences or Differences()
+        self.differences = differences or FiniteDifferences()
         if not (np.isfinite(gradient_noise) and gradient_noise > 0):
             raise ConfigError(f"the noise of gradients must be a positive number of eV/Å, got {gradient_noise}")
         self.gradient_noise = float(gradient_noise)
         self.settings = MappingProxyType(
             {
                 "calculator": f"{kind.__module__}.{kind.__qualname__}",
-                **_parameters(calculator),
+                **_plain_parameters(calculator),
                 **(settings or {}),
                 **self.differences.settings(self.gradient_noise),
             }
         )
 
-    def surface(self, structure: Structure) -> Surface:
+    def energy_function(self, structure: Structure) -> EnergyFunction:
         """See `ForceEngine.surface`. Raises RequestError for a charge that the calculator would not see."""
         if (structure.charge or structure.multiplicity != 1) and not self.reads_charge:
             raise RequestError(
@@ -80,7 +80,7 @@ class AseEngine(ForceEngine):
         atoms.calc = self.calculator
         wants_stress = all(structure.pbc)
 
-        def point(positions: Float[np.ndarray, "n 3"]) -> Point:
+        def point(positions: Float[np.ndarray, "n 3"]) -> SinglePoint:
             if hasattr(self.calculator, "reset"):
                 self.calculator.reset()
             atoms.positions = positions
@@ -93,26 +93,26 @@ class AseEngine(ForceEngine):
                 raise EngineError(
                     f'structure "{structure.id}": {self.level} failed: {type(error).__name__}: {error}'
                 ) from error
-            return Point(energy, forces, _stress(atoms) if wants_stress else None)
+            return SinglePoint(energy, forces, _stress(atoms) if wants_stress else None)
 
         return point
 
 
-def _parameters(calculator: Any) -> dict[str, str]:
+def _plain_parameters(calculator: Any) -> dict[str, str]:
     """The plain ones of ASE's `parameters` as JSON: labels made with others are other labels. Objects have no text that
     two processes agree on."""
     parameters = getattr(calculator, "parameters", None)
     if not isinstance(parameters, Mapping):
         return {}
-    found = {}
+    result = {}
     for key, value in parameters.items():
         plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         try:
             json.dumps(plain, sort_keys=True)
         except (TypeError, ValueError):
             continue
-        found[str(key)] = plain
-    return {"parameters": json.dumps(found, sort_keys=True)} if found else {}
+        result[str(key)] = plain
+    return {"parameters": json.dumps(result, sort_keys=True)} if result else {}
 
 
 def _stress(atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:
@@ -132,7 +132,7 @@ class EngineCalculator(Calculator):
     def __init__(self, engine: Engine, structure: Structure) -> None:
         super().__init__()
         self.engine, self.structure = engine, structure
-        self._surface: tuple[bytes, Surface] | None = None
+        self._energy_function: tuple[bytes, EnergyFunction] | None = None
 
     def calculate(
         self,
@@ -148,7 +148,7 @@ class EngineCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
-        here = Structure(
+        structure = Structure(
             self.structure.numbers,
             self.atoms.positions,
             id=self.structure.id,
@@ -160,11 +160,11 @@ class EngineCalculator(Calculator):
         stress = "stress" in (properties or [])
         if isinstance(self.engine, ForceEngine) and not stress:
             # A step of a walk needs none of the checks that labels get.
-            here.require_separated_atoms()
-            point = finite_point(self._surface_in(here, self.engine), here.positions, here)
+            structure.check_no_overlap()
+            point = checked_point(self._energy_function_for(structure, self.engine), structure.positions, structure)
             self.results = {"energy": point.energy, "free_energy": point.energy, "forces": point.forces}
             return
-        labels = self.engine.compute(here, Request(energy=True, forces=True, stress=stress))
+        labels = self.engine.compute(structure, Request(energy=True, forces=True, stress=stress))
         assert labels.energy is not None
         assert labels.forces is not None
         energy = float(labels.energy[0])
@@ -173,9 +173,9 @@ class EngineCalculator(Calculator):
             matrix = labels.stress[0].numpy()
             self.results["stress"] = matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
-    def _surface_in(self, here: Structure, engine: ForceEngine) -> Surface:
+    def _energy_function_for(self, structure: Structure, engine: ForceEngine) -> EnergyFunction:
         """The surface of the structure in its present cell."""
-        cell = here.cell.tobytes()
-        if self._surface is None or self._surface[0] != cell:
-            self._surface = cell, engine.surface(here)
-        return self._surface[1]
+        cell = structure.cell.tobytes()
+        if self._energy_function is None or self._energy_function[0] != cell:
+            self._energy_function = cell, engine.energy_function(structure)
+        return self._energy_function[1]

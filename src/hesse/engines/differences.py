@@ -27,39 +27,39 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["DirectionalDerivative", "central_difference", "noise_of_gradients", "picked_step", "richardson"]
+__all__ = ["DirectionalDerivative", "central_difference", "estimate_gradient_noise", "choose_step", "richardson"]
 
 Gradient = Callable[[float], Float[np.ndarray, "n 3"]]
 
 _SMOOTH_MARGIN = 4.0
 """A fourth difference up to this multiple of its prediction counts as smooth: ratios differ from order to order."""
 
-_LARGEST_RATIO = 0.5
+_MAX_RATIO = 0.5
 """Differences that fall by less than this from order to order are no smooth series: noise, or a kink."""
 
-_STEEPNESS = 5.0
+_DERIVATIVE_RATIO = 5.0
 """1/Å; growth of the derivatives of a gradient, per Å that neighbours move: `g‴/(g″ × rate)`, root mean square over a
 molecule. These constants are medians over jittered molecules of the G2 set at GFN2-xTB, and
 benchmarks/truncation_constants.py measures them: 5.0 for Rademacher, 5.3 for Gaussian, 5.4 for one-hot directions; 100,
 99 and 97 % lie within a factor of 3 of 5."""
 
-_FOURTH_STEEPNESS = 7.0
+_FOURTH_DERIVATIVE_RATIO = 7.0
 """1/Å; the same from the fourth to the fifth derivative: 6.9, 7.2 and 7.4; 99, 99 and 98 % within a factor of 3."""
 
-_SECOND_ORDER = 800.0
+_SECOND_ORDER_ERROR = 800.0
 """eV/Å⁴; error of the plain difference over the square of its step, Rademacher directions (5 % below 30, 5 % above
 2200)."""
 
-_FOURTH_ORDER = 4e4
+_FOURTH_ORDER_ERROR = 4e4
 """eV/Å⁶; error of Richardson's combination over the fourth power of its step (5 % below 600, 5 % above 1.5e5)."""
 
-_NOISE_SHARE = 0.2
+_NOISE_FRACTION = 0.2
 """Noise that a picked step allows, as a share of the truncation expected there."""
 
-_LARGEST_STEP = 0.02
+_MAX_STEP = 0.02
 """Å; a step is never picked larger: outer points lie at twice that."""
 
-_SMALLEST_STEP = 1e-5
+_MIN_STEP = 1e-5
 """Å; a step is never picked smaller, however exact the gradients: second differences must not drown in rounding."""
 
 
@@ -79,18 +79,18 @@ class DirectionalDerivative:
     grid: float = 0.0
 
 
-def picked_step(noise: float, fourth_order: bool) -> float:
+def choose_step(noise: float, fourth_order: bool) -> float:
     """The step (Å, largest displacement of a coordinate) for gradients of this `noise` (eV/Å per component)."""
     if fourth_order:
-        step = (0.95 * noise / (_NOISE_SHARE * _FOURTH_ORDER)) ** (1 / 5)
+        step = (0.95 * noise / (_NOISE_FRACTION * _FOURTH_ORDER_ERROR)) ** (1 / 5)
     else:
-        step = (noise / (np.sqrt(2.0) * _NOISE_SHARE * _SECOND_ORDER)) ** (1 / 3)
+        step = (noise / (np.sqrt(2.0) * _NOISE_FRACTION * _SECOND_ORDER_ERROR)) ** (1 / 3)
     # Two digits: a number that people can repeat.
-    return float(f"{min(max(step, _SMALLEST_STEP), _LARGEST_STEP):.1e}")
+    return float(f"{min(max(step, _MIN_STEP), _MAX_STEP):.1e}")
 
 
 def central_difference(
-    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, rates: Float[np.ndarray, "n"]
+    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
 ) -> DirectionalDerivative:
     """The second-order difference from `gradient(±epsilon)`; `origin` is `gradient(0)`.
 
@@ -103,12 +103,12 @@ def central_difference(
     """
     plus, minus = gradient(epsilon), gradient(-epsilon)
     second = (plus + minus - 2.0 * origin) / epsilon**2
-    truncation = epsilon**2 / 6.0 * _STEEPNESS * _rms(second * rates[:, None])
+    truncation = epsilon**2 / 6.0 * _DERIVATIVE_RATIO * _rms(second * relative_rates[:, None])
     return DirectionalDerivative((plus - minus) / (2.0 * epsilon), None, truncation)
 
 
 def richardson(
-    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, rates: Float[np.ndarray, "n"]
+    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
 ) -> DirectionalDerivative:
     """The fourth-order difference from `gradient(±epsilon)` and `gradient(±2 epsilon)`; the rest as for
     `central_difference`. The error is `e⁴ g⁗′/30`, with the fifth derivative from the fourth."""
@@ -122,15 +122,15 @@ def richardson(
     fourths = plus2 + minus2 - 4.0 * (plus + minus) + 6.0 * origin
     fourth = _rms(fourths)
     ratio = max(_ratio(second, first), _ratio(third, second))
-    smooth = _SMOOTH_MARGIN * third * ratio if ratio < _LARGEST_RATIO else 0.0
+    smooth = _SMOOTH_MARGIN * third * ratio if ratio < _MAX_RATIO else 0.0
     noise = np.sqrt(max(fourth**2 - smooth**2, 0.0) / 70.0)
     # Noise is in the fourth difference too, and small here: a step is a small part of an Ångström.
-    truncation = _FOURTH_STEEPNESS * _rms(fourths * rates[:, None]) / 30.0
+    truncation = _FOURTH_DERIVATIVE_RATIO * _rms(fourths * relative_rates[:, None]) / 30.0
     # 130 = 8² + 8² + 1² + 1²: the squared weights of Richardson's combination, over 12.
     return DirectionalDerivative(value, float(np.sqrt(130.0) / 12.0 * noise / epsilon), truncation)
 
 
-def noise_of_gradients(gradients: Float[np.ndarray, "points n 3"]) -> float:
+def estimate_gradient_noise(gradients: Float[np.ndarray, "points n 3"]) -> float:
     """Noise (eV/Å per component) of gradients at equally spaced points of a line, from their fourth differences.
 
     Choose the points close enough (0.0001 Å and less) that the smooth part vanishes; five are the least, nine serve

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from hesse.structures import Labels, Request, Structure
+from hesse.structures import Properties, Request, Structure
 
-__all__ = ["Engine", "Point", "Surface"]
+__all__ = ["Engine", "SinglePoint", "EnergyFunction"]
 
 
 class Engine(ABC):
@@ -28,7 +28,7 @@ class Engine(ABC):
     settings: Mapping[str, str]
 
     @abstractmethod
-    def compute(self, structure: Structure, request: Request) -> Labels:
+    def compute(self, structure: Structure, request: Request) -> Properties:
         """Labels of one structure, float64, with an error estimate where the engine has one.
 
         Raises:
@@ -39,7 +39,7 @@ class Engine(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class SinglePoint:
     """One evaluation: energy in eV, forces in eV/Å, stress in eV/Å³ (None for open structures).
 
     Attributes:
@@ -53,6 +53,6 @@ class Point:
     grid_forces: Float[np.ndarray, "n 3"] | None = None
 
 
-Surface = Callable[[Float[np.ndarray, "n 3"]], Point]
+EnergyFunction = Callable[[Float[np.ndarray, "n 3"]], SinglePoint]
 """The potential-energy surface of one structure: positions (Å) to energy and forces. Each call stands for itself: no
 result may depend on the calls before it (no warm starts), because finite differences would see the difference."""

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hesse.engines.differences import picked_step
-from hesse.engines.engine import Engine, Surface
-from hesse.engines.estimates import OwnErrors, with_errors
-from hesse.engines.slopes import GradientSlopes, finite_point
+from hesse.engines.differences import choose_step
+from hesse.engines.engine import Engine, EnergyFunction
+from hesse.engines.estimates import CurvatureErrors, attach_error_estimates
+from hesse.engines.slopes import FiniteDifferenceCurvature, checked_point
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
-from hesse.structures import Labels, Request, Structure
+from hesse.structures import Properties, Request, Structure
 
-__all__ = ["UNKNOWN_NOISE", "Analytic", "Differences", "ForceEngine"]
+__all__ = ["DEFAULT_GRADIENT_NOISE", "AnalyticDerivatives", "FiniteDifferences", "ForceEngine"]
 
-UNKNOWN_NOISE = 1e-6
+DEFAULT_GRADIENT_NOISE = 1e-6
 """eV/Å; of engines that do not say: a self-consistent program, tightly converged."""
 
 
 @dataclass(frozen=True)
-class Differences:
+class FiniteDifferences:
     """How finite differences are taken.
 
     Attributes:
@@ -47,22 +47,22 @@ class Differences:
 
     def step_for(self, noise: float, fourth_order: bool) -> float:
         """Å; the step given, or the one picked for gradients of this noise (eV/Å)."""
-        return picked_step(noise, fourth_order) if self.step is None else self.step
+        return choose_step(noise, fourth_order) if self.step is None else self.step
 
-    def settings(self, noise: float = UNKNOWN_NOISE, *, hvp: bool = True, hessian: bool = True) -> dict[str, str]:
+    def settings(self, noise: float = DEFAULT_GRADIENT_NOISE, *, hvp: bool = True, hessian: bool = True) -> dict[str, str]:
         """As provenance, the steps in numbers. `hvp`, `hessian`: whether differences make these at all."""
-        found = {}
+        settings = {}
         if hvp:
-            found["step"] = f"{self.step_for(noise, self.richardson):g}"
-            found["differences"] = "richardson" if self.richardson else "central"
+            settings["step"] = f"{self.step_for(noise, self.richardson):g}"
+            settings["differences"] = "richardson" if self.richardson else "central"
         if hessian:
-            found["hessian_step"] = f"{self.step_for(noise, self.hessian_richardson):g}"
-            found["hessian_differences"] = "richardson" if self.hessian_richardson else "central"
-        return found
+            settings["hessian_step"] = f"{self.step_for(noise, self.hessian_richardson):g}"
+            settings["hessian_differences"] = "richardson" if self.hessian_richardson else "central"
+        return settings
 
 
 @dataclass(frozen=True, eq=False)
-class Analytic:
+class AnalyticDerivatives:
     """Second derivatives that a program gives itself, eV/Å²; None leaves them to differences.
 
     Attributes:
@@ -89,55 +89,55 @@ class ForceEngine(Engine):
             (`noise_of_gradients` measures it). It picks the step.
     """
 
-    differences: Differences
-    gradient_noise: float = UNKNOWN_NOISE
+    differences: FiniteDifferences
+    gradient_noise: float = DEFAULT_GRADIENT_NOISE
 
     @abstractmethod
-    def surface(self, structure: Structure) -> Surface:
+    def energy_function(self, structure: Structure) -> EnergyFunction:
         """The surface for this structure's species, cell, charge and multiplicity. Calling it raises EngineError when
         the program does not deliver."""
 
-    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
+    def analytic_derivatives(self, structure: Structure, energy_function: EnergyFunction, request: Request) -> AnalyticDerivatives:
         """Whatever of `request` the program differentiates itself; nothing, unless an engine says otherwise."""
-        return Analytic()
+        return AnalyticDerivatives()
 
     @final
-    def compute(self, structure: Structure, request: Request) -> Labels:
+    def compute(self, structure: Structure, request: Request) -> Properties:
         """See `Engine.compute`. Atomic energies are not available."""
         if request.atomic_energies:
             raise RequestError(f"{self.level} has no atomic energies; only potentials do")
         if request.stress and not all(structure.pbc):
             raise GeometryError(f'structure "{structure.id}": stress needs a cell periodic in all three directions')
         probes = _checked_probes(structure, request)
-        structure.require_separated_atoms()
-        surface = self.surface(structure)
-        here = finite_point(surface, structure.positions, structure)
-        if request.stress and here.stress is None:
+        structure.check_no_overlap()
+        energy_function = self.energy_function(structure)
+        point = checked_point(energy_function, structure.positions, structure)
+        if request.stress and point.stress is None:
             raise RequestError(f"{self.level} ({self.name}) gives no stress")
-        exact = self.analytic(structure, surface, request)
-        hvp, hessian = exact.hvp, exact.hessian
-        hvp_own = hessian_own = OwnErrors(exact.error)
-        slopes = GradientSlopes(surface, structure, -here.forces, self.gradient_noise)
+        analytic = self.analytic_derivatives(structure, energy_function, request)
+        hvp, hessian = analytic.hvp, analytic.hessian
+        hvp_errors = hessian_errors = CurvatureErrors(analytic.error)
+        curvature = FiniteDifferenceCurvature(energy_function, structure, -point.forces, self.gradient_noise)
         if hvp is None and len(probes):
             step = self.differences.step_for(self.gradient_noise, self.differences.richardson)
-            hvp, hvp_own = slopes.products(probes, step, self.differences.richardson)
+            hvp, hvp_errors = curvature.hvp(probes, step, self.differences.richardson)
         if hessian is None and request.hessian:
             step = self.differences.step_for(self.gradient_noise, self.differences.hessian_richardson)
-            hessian, hessian_own = slopes.hessian(step, self.differences.hessian_richardson)
+            hessian, hessian_errors = curvature.hessian(step, self.differences.hessian_richardson)
         for name, value in (("product", hvp), ("Hessian", hessian)):
             if value is not None and not np.isfinite(value).all():
                 raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
-        labels = Labels.of(
+        labels = Properties.single(
             len(structure),
-            energy=here.energy if request.energy else None,
-            forces=here.forces,
+            energy=point.energy if request.energy else None,
+            forces=point.forces,
             probes=probes if len(probes) else None,
             hvp=hvp if len(probes) else None,
             hessian=hessian,
-            stress=here.stress if request.stress else None,
+            stress=point.stress if request.stress else None,
             structure_id=structure.id,
         )
-        return with_errors(structure, labels, request, hvp=hvp_own, hessian=hessian_own)
+        return attach_error_estimates(structure, labels, request, hvp_errors=hvp_errors, hessian_errors=hessian_errors)
 
 
 def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray, "k n 3"]:

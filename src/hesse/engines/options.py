@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hesse.errors import RequestError, UnknownOptionError, nearest_name
+from hesse.errors import RequestError, UnknownOptionError, did_you_mean
 
-__all__ = ["PYSCF_OPTIONS", "XTB_OPTIONS", "split_options"]
+__all__ = ["PYSCF_OPTIONS", "XTB_OPTIONS", "parse_settings"]
 
 
-def _yes_or_no(text: str) -> bool:
+def _parse_yes_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError(text)
     return text == "yes"
@@ -21,7 +21,7 @@ PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "hvp": str,
     "probes": int,
     "hessian": str,
-    "cartesian": _yes_or_no,
+    "cartesian": _parse_yes_no,
     "energy_threshold": float,
     "gradient_threshold": float,
     "max_cycles": int,
@@ -31,11 +31,11 @@ PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
 XTB_OPTIONS: Mapping[str, Callable[[str], Any]] = {"accuracy": float, "max_iterations": int}
 """Arguments of `XtbEngine`."""
 
-_EXPECTED_OF = {"trust": "pickle"}
-_EXPECTED = {int: "a whole number", float: "a number", _yes_or_no: "yes or no"}
+_EXPECTED_BY_NAME = {"trust": "pickle"}
+_EXPECTED_BY_TYPE = {int: "a whole number", float: "a number", _parse_yes_no: "yes or no"}
 
 
-def split_options(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+def parse_settings(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
     """What stands before the question mark, and the settings after it, `name=value` with commas between.
 
     Raises:
@@ -43,18 +43,18 @@ def split_options(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple
         RequestError: no `=`, a setting given twice, or a value that cannot be read.
     """
     head, _, tail = text.partition("?")
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for part in tail.split(",") if tail else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise RequestError(f'"{text}": expected name=value after the question mark, got "{part}"')
         if name not in known:
-            raise UnknownOptionError(f'"{text}": no setting "{name}". {nearest_name(name, known)}')
-        if name in found:
+            raise UnknownOptionError(f'"{text}": no setting "{name}". {did_you_mean(name, known)}')
+        if name in settings:
             raise RequestError(f'"{text}": the setting "{name}" is given twice')
         try:
-            found[name] = known[name](value)
+            settings[name] = known[name](value)
         except ValueError as error:
-            expected = _EXPECTED.get(known[name], _EXPECTED_OF.get(name, "another value"))
+            expected = _EXPECTED_BY_TYPE.get(known[name], _EXPECTED_BY_NAME.get(name, "another value"))
             raise RequestError(f'"{text}": {name} must be {expected}, got "{value}"') from error
-    return head, found
+    return head, settings

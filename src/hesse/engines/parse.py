@@ -7,30 +7,30 @@ from pathlib import Path
 
 from hesse.engines.ase import AseEngine
 from hesse.engines.engine import Engine
-from hesse.engines.factories import call_factory
-from hesse.engines.numerical import Differences
-from hesse.engines.options import PYSCF_OPTIONS, XTB_OPTIONS, split_options
+from hesse.engines.factories import import_and_call
+from hesse.engines.numerical import FiniteDifferences
+from hesse.engines.options import PYSCF_OPTIONS, XTB_OPTIONS, parse_settings
 from hesse.engines.potential import PotentialEngine
-from hesse.engines.potentials import ADAPTERS, POTENTIAL_FORMS, make_potential
+from hesse.engines.potentials import ADAPTERS, POTENTIAL_NAMES, make_potential
 from hesse.engines.pyscf import PyscfEngine
 from hesse.engines.xtb import XTB_METHODS, XtbEngine
-from hesse.errors import RequestError, UnknownOptionError, nearest_name
+from hesse.errors import RequestError, UnknownOptionError, did_you_mean
 from hesse.models import load_model
 from hesse.models.tensors import tensor_digest
 
-__all__ = ["ENGINE_FORMS", "make_engine"]
+__all__ = ["ENGINE_NAMES", "make_engine"]
 
-ENGINE_FORMS: tuple[str, ...] = (
+ENGINE_NAMES: tuple[str, ...] = (
     *XTB_METHODS,
     "pyscf:METHOD/BASIS",
     "ase:package.module:factory",
     "model:PATH",
-    *POTENTIAL_FORMS[1:],
+    *POTENTIAL_NAMES[1:],
 )
 """What `make_engine` understands."""
 
 
-def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
+def make_engine(text: str, *, differences: FiniteDifferences | None = None) -> Engine:
     """The engine that `text` names: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, `model:PATH`,
     or one of the forms of `make_potential` (`mace:FILE`, ...).
 
@@ -48,18 +48,18 @@ def make_engine(text: str, *, differences: Differences | None = None) -> Engine:
     """
     kind, _, rest = text.partition(":")
     if text.partition("?")[0] in XTB_METHODS:
-        name, settings = split_options(text, XTB_OPTIONS)
+        name, settings = parse_settings(text, XTB_OPTIONS)
         return XtbEngine(name, differences=differences, **settings)
     if kind == "pyscf" and rest:
-        head, settings = split_options(text, PYSCF_OPTIONS)
+        head, settings = parse_settings(text, PYSCF_OPTIONS)
         return PyscfEngine(head.removeprefix("pyscf:"), differences=differences, **settings)
     if kind == "ase" and rest:
         return _ase_engine(rest, differences)
     if kind == "model" and rest:
         return _model_engine(Path(rest))
     if kind in (*ADAPTERS, "python") and rest:
-        return _foreign_engine(text)
-    raise UnknownOptionError(f'no engine "{text}". {nearest_name(text, ENGINE_FORMS)}')
+        return _potential_engine(text)
+    raise UnknownOptionError(f'no engine "{text}". {did_you_mean(text, ENGINE_NAMES)}')
 
 
 def _model_engine(path: Path) -> Engine:
@@ -68,7 +68,7 @@ def _model_engine(path: Path) -> Engine:
     return PotentialEngine(potential, f"model:{path.stem}", settings={"file_digest": digest})
 
 
-def _foreign_engine(text: str) -> Engine:
+def _potential_engine(text: str) -> Engine:
     potential = make_potential(text)
     name = text.partition("?")[0]
     # Files change under their names; weights do not.
@@ -76,18 +76,18 @@ def _foreign_engine(text: str) -> Engine:
     return PotentialEngine(potential, name, name=name.partition(":")[0], settings={"weights_digest": digest})
 
 
-def _ase_engine(text: str, differences: Differences | None) -> Engine:
-    made = call_factory(text, f"ase:{text}")
-    if isinstance(made, Engine):
-        if differences not in (None, Differences()):
+def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
+    result = import_and_call(text, f"ase:{text}")
+    if isinstance(result, Engine):
+        if differences not in (None, FiniteDifferences()):
             raise RequestError(
                 f'engine "ase:{text}" returned an engine, which brings its own differences; set the '
                 "step and the order there"
             )
-        return made
-    if not hasattr(made, "get_potential_energy"):
+        return result
+    if not hasattr(result, "get_potential_energy"):
         raise RequestError(
-            f'engine "ase:{text}" returned a {type(made).__name__}, '
+            f'engine "ase:{text}" returned a {type(result).__name__}, '
             "expected an ASE calculator or a hesse.engines.Engine"
         )
-    return AseEngine(made, differences=differences, settings={"factory": text})
+    return AseEngine(result, differences=differences, settings={"factory": text})

@@ -13,10 +13,10 @@ import torch
 
 from hesse.curvature import evaluate
 from hesse.engines.engine import Engine
-from hesse.engines.estimates import with_errors
+from hesse.engines.estimates import attach_error_estimates
 from hesse.errors import EngineError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Labels, Request, Structure, collate
+from hesse.structures import Properties, Request, Structure, collate
 
 __all__ = ["PotentialEngine"]
 
@@ -37,29 +37,29 @@ class PotentialEngine(Engine):
         self.potential = potential
         self.level = level
         self.name = name
-        own = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
-        first = next(own, torch.zeros(0, dtype=torch.float64))
+        tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
+        first = next(tensors, torch.zeros(0, dtype=torch.float64))
         self._dtype = first.dtype
         self._device = first.device
         self.settings = MappingProxyType({**(settings or {}), "dtype": str(self._dtype).removeprefix("torch.")})
 
-    def compute(self, structure: Structure, request: Request) -> Labels:
+    def compute(self, structure: Structure, request: Request) -> Properties:
         """See `Engine.compute`. Raises UnknownElementError for an element that the potential was not made for."""
         known = self.potential.elements
-        strange = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
-        if strange:
+        unknown = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
+        if unknown:
             raise UnknownElementError(
-                f'structure "{structure.id}": element Z = {strange[0]} is unknown to {self.level}, '
+                f'structure "{structure.id}": element Z = {unknown[0]} is unknown to {self.level}, '
                 f"which knows {sorted(known)}"
             )
-        structure.require_separated_atoms()
+        structure.check_no_overlap()
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
         # The forces come along with any second derivative, and the rotational identity needs them.
         curvature = request.probes is not None or request.hessian
-        asked = replace(request, forces=request.forces or curvature)
-        labels = evaluate(self.potential, batch, asked).to("cpu", torch.float64)
+        full_request = replace(request, forces=request.forces or curvature)
+        labels = evaluate(self.potential, batch, full_request).to("cpu", torch.float64)
         for name in ("energy", "forces", "hvp", "hessian", "stress"):
             value = getattr(labels, name)
             if value is not None and not np.isfinite(value.numpy()).all():
                 raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
-        return with_errors(structure, labels, request) if asked.forces else labels
+        return attach_error_estimates(structure, labels, request) if full_request.forces else labels

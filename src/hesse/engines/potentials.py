@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from hesse.engines.factories import call_factory
-from hesse.engines.options import split_options
-from hesse.errors import FileFormatError, RequestError, UnknownOptionError, nearest_name
-from hesse.files import require_file
+from hesse.engines.factories import import_and_call
+from hesse.engines.options import parse_settings
+from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_you_mean
+from hesse.files import check_input_file
 from hesse.models import load_model
 from hesse.potential import Potential
 
-__all__ = ["ADAPTERS", "POTENTIAL_FORMS", "anchored", "file_in", "make_potential"]
+__all__ = ["ADAPTERS", "POTENTIAL_NAMES", "with_base_folder", "path_in_name", "make_potential"]
 
 
-def _trust(text: str) -> bool:
+def _parse_trust(text: str) -> bool:
     if text != "pickle":
         raise ValueError(text)
     return True
@@ -34,7 +34,7 @@ ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
 """Frameworks whose files can be read: the adapter's class in `hesse.models.adapters.<name>`, and the settings that
 `Class.from_file` takes beside the trust in pickles."""
 
-POTENTIAL_FORMS: tuple[str, ...] = (
+POTENTIAL_NAMES: tuple[str, ...] = (
     "MODEL.hesse",
     *(f"{name}:FILE" for name in ADAPTERS),
     "python:package.module:factory",
@@ -63,21 +63,21 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
     kind, colon, rest = text.partition(":")
     if kind in ADAPTERS and rest:
         class_name, known = ADAPTERS[kind]
-        head, settings = split_options(rest, {"trust": _trust, **known})
-        require_file(head, f"model file of {kind}")
+        path, settings = parse_settings(rest, {"trust": _parse_trust, **known})
+        check_input_file(path, f"model file of {kind}")
         settings["trust_pickle"] = settings.pop("trust", False)
         adapter = getattr(importlib.import_module(f"hesse.models.adapters.{kind}"), class_name)
-        potential: Potential = adapter.from_file(Path(head), **settings)
+        potential: Potential = adapter.from_file(Path(path), **settings)
     elif kind == "python" and rest:
-        made = call_factory(rest, text)
-        if not isinstance(made, Potential):
+        result = import_and_call(rest, text)
+        if not isinstance(result, Potential):
             raise RequestError(
-                f'"{text}" returned a {type(made).__name__}, expected a hesse.Potential (any energy function becomes '
+                f'"{text}" returned a {type(result).__name__}, expected a hesse.Potential (any energy function becomes '
                 "one through hesse.models.adapters.CallablePotential)"
             )
-        if not hasattr(made, "cutoff"):
-            raise RequestError(f'"{text}" returned a {type(made).__name__} without a cutoff: set it, in Å')
-        potential = made
+        if not hasattr(result, "cutoff"):
+            raise RequestError(f'"{text}" returned a {type(result).__name__} without a cutoff: set it, in Å')
+        potential = result
     elif not colon or text.endswith(".hesse") or Path(text).exists():
         try:
             return load_model(text, dtype=dtype, device=device)
@@ -87,11 +87,11 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
             forms = ", ".join(f"{name}:{text}" for name in ADAPTERS)
             raise FileFormatError(f"{error} Is it a file of another framework? Then say which: {forms}") from None
     else:
-        raise UnknownOptionError(f'no potential "{text}". {nearest_name(text, POTENTIAL_FORMS)}')
+        raise UnknownOptionError(f'no potential "{text}". {did_you_mean(text, POTENTIAL_NAMES)}')
     return potential.to(device=device, dtype=dtype).eval()
 
 
-def file_in(text: str) -> str | None:
+def path_in_name(text: str) -> str | None:
     """The file that a text names; None for a factory."""
     kind, _, rest = text.partition(":")
     if kind == "python":
@@ -99,7 +99,7 @@ def file_in(text: str) -> str | None:
     return rest.partition("?")[0] if kind in ADAPTERS and rest else text
 
 
-def anchored(text: str, folder: Path) -> str:
+def with_base_folder(text: str, folder: Path) -> str:
     """The same potential with a file path that counts from `folder`."""
     kind, _, rest = text.partition(":")
     if kind == "python":

@@ -8,13 +8,13 @@ from jaxtyping import Float
 
 from hesse.structures import Structure
 
-__all__ = ["rates_of_change"]
+__all__ = ["relative_motion"]
 
-_RANGE = 0.5
+_DECAY_LENGTH = 0.5
 """Å; neighbours farther than an atom's nearest by this much count 1/e."""
 
 
-def rates_of_change(structure: Structure, direction: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
+def relative_motion(structure: Structure, direction: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
     """Root mean square, over the neighbours of each atom, of the change of their relative position along `direction`:
     of the distance, and of the angle times 1 Å. Å per unit of the direction. Zero where nothing moves against
     anything, as in a shift of the whole, and for an atom alone. Crystals: nearest images.
@@ -30,8 +30,8 @@ def rates_of_change(structure: Structure, direction: Float[np.ndarray, "n 3"]) -
         return np.zeros(1)
     distances = np.where(others, distances, np.inf)
     nearest = distances.min(1, keepdims=True)
-    weights = np.exp(-(distances - nearest) / _RANGE)
+    weights = np.exp(-(distances - nearest) / _DECAY_LENGTH)
     relative = direction[:, None] - direction[None]
     stretch = (vectors * relative).sum(2) / distances
-    turn = np.maximum((relative**2).sum(2) - stretch**2, 0.0) / distances**2
-    return np.sqrt((weights * (stretch**2 + turn)).sum(1) / weights.sum(1))
+    rotation = np.maximum((relative**2).sum(2) - stretch**2, 0.0) / distances**2
+    return np.sqrt((weights * (stretch**2 + rotation)).sum(1) / weights.sum(1))

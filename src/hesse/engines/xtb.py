@@ -15,10 +15,10 @@ import numpy as np
 from ase import units
 from jaxtyping import Float
 
-from hesse.engines.engine import Point, Surface
-from hesse.engines.numerical import Differences, ForceEngine
-from hesse.errors import ConfigError, EngineError, RequestError, first_line, require_choice
-from hesse.optional import require
+from hesse.engines.engine import SinglePoint, EnergyFunction
+from hesse.engines.numerical import FiniteDifferences, ForceEngine
+from hesse.errors import ConfigError, EngineError, RequestError, first_line, check_choice
+from hesse.optional import import_optional
 from hesse.structures import Structure
 
 __all__ = ["XTB_METHODS", "XtbEngine"]
@@ -26,13 +26,13 @@ __all__ = ["XTB_METHODS", "XtbEngine"]
 XTB_METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 """Names on the command line, and what they stand for."""
 
-_LAST_ELEMENT = 86
+_MAX_ATOMIC_NUMBER = 86
 
 _NOISE_PER_ACCURACY = 1e-4
 """eV/Å; one cycle more or less moves gradients by up to this, times the accuracy (12 molecules, accuracy 1 to 1e-5:
 median 2e-5, worst 1.5e-4)."""
 
-_ROUNDING = 1e-13
+_ROUNDING_NOISE = 1e-13
 """eV/Å; of gradients with the same number of cycles (45 molecules: median 1e-14)."""
 
 _HARTREE, _BOHR = units.Hartree, units.Bohr
@@ -60,19 +60,19 @@ class XtbEngine(ForceEngine):
         method: str = "gfn2",
         *,
         accuracy: float = 1e-5,
-        differences: Differences | None = None,
+        differences: FiniteDifferences | None = None,
         max_iterations: int = 250,
     ) -> None:
-        self.name = require_choice(method, XTB_METHODS, "xTB method")
+        self.name = check_choice(method, XTB_METHODS, "xTB method")
         if not (np.isfinite(accuracy) and accuracy > 0) or max_iterations < 1:
             raise ConfigError(f"xTB needs a positive accuracy and iterations, got {accuracy} and {max_iterations}")
         self.level = XTB_METHODS[method]
         self.accuracy = float(accuracy)
         self.max_iterations = int(max_iterations)
-        self._tblite = require("tblite.interface", extra="xtb", purpose=self.level)
-        self._failures = require("tblite.exceptions", extra="xtb", purpose=self.level).TBLiteRuntimeError
-        self.differences = differences or Differences()
-        self.gradient_noise = max(_NOISE_PER_ACCURACY * self.accuracy, _ROUNDING)
+        self._tblite = import_optional("tblite.interface", extra="xtb", purpose=self.level)
+        self._runtime_error = import_optional("tblite.exceptions", extra="xtb", purpose=self.level).TBLiteRuntimeError
+        self.differences = differences or FiniteDifferences()
+        self.gradient_noise = max(_NOISE_PER_ACCURACY * self.accuracy, _ROUNDING_NOISE)
         self.settings = MappingProxyType(
             {
                 "program": f"tblite {version('tblite')}",
@@ -81,14 +81,14 @@ class XtbEngine(ForceEngine):
             }
         )
 
-    def surface(self, structure: Structure) -> Surface:
+    def energy_function(self, structure: Structure) -> EnergyFunction:
         """See `ForceEngine.surface`.
 
         Raises:
             RequestError: an element beyond radon, or a multiplicity that the number of electrons does not allow.
         """
-        if structure.numbers.max() > _LAST_ELEMENT:
-            raise RequestError(f'structure "{structure.id}": {self.level} knows elements up to Z = {_LAST_ELEMENT}')
+        if structure.numbers.max() > _MAX_ATOMIC_NUMBER:
+            raise RequestError(f'structure "{structure.id}": {self.level} knows elements up to Z = {_MAX_ATOMIC_NUMBER}')
         electrons = int(structure.numbers.sum()) - structure.charge
         if (electrons + structure.multiplicity) % 2 == 0:
             raise RequestError(
@@ -109,20 +109,20 @@ class XtbEngine(ForceEngine):
             calculator.set("verbosity", 0)
             calculator.set("accuracy", self.accuracy)
             calculator.set("max-iter", self.max_iterations)
-        except self._failures as error:
+        except self._runtime_error as error:
             raise EngineError(f'structure "{structure.id}": {self.level} cannot start: {first_line(error)}') from error
         volume = abs(float(np.linalg.det(structure.cell))) / _BOHR**3 if all(structure.pbc) else None
 
-        def point(positions: Float[np.ndarray, "n 3"]) -> Point:
+        def point(positions: Float[np.ndarray, "n 3"]) -> SinglePoint:
             try:
                 calculator.update(positions / _BOHR)
                 result = calculator.singlepoint()
                 energy, gradient = result.get("energy"), result.get("gradient")
                 stress = None if volume is None else result.get("virial") / volume * (_HARTREE / _BOHR**3)
-            except self._failures as error:
+            except self._runtime_error as error:
                 raise EngineError(
                     f'structure "{structure.id}": {self.level} did not converge or failed: {first_line(error)}'
                 ) from error
-            return Point(float(energy) * _HARTREE, gradient * (-_HARTREE / _BOHR), stress)
+            return SinglePoint(float(energy) * _HARTREE, gradient * (-_HARTREE / _BOHR), stress)
 
         return point

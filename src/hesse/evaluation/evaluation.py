@@ -12,13 +12,13 @@ from numpy import ndarray
 
 from hesse.datasets import Dataset
 from hesse.errors import MissingLabelError, RequestError
-from hesse.evaluation.pairs import paired
+from hesse.evaluation.pairs import matched_values
 from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, predict
-from hesse.evaluation.rows import Row, error_sums, errors
+from hesse.evaluation.rows import MetricRow, error_sums, error_metrics
 from hesse.potential import Potential
-from hesse.structures import Labels
+from hesse.structures import Properties
 
-__all__ = ["Change", "Evaluation", "assess", "change"]
+__all__ = ["RelativeChange", "Evaluation", "evaluate_model", "relative_rmse_change"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +34,13 @@ class Evaluation:
 
     name: str
     dataset: Dataset
-    predictions: Labels
-    rows: tuple[Row, ...]
+    predictions: Properties
+    rows: tuple[MetricRow, ...]
 
-    def row(self, property: str, metric: str = "rmse", tag: str = "") -> Row | None:
+    def row(self, property: str, metric: str = "rmse", tag: str = "") -> MetricRow | None:
         """The number asked for, or None where the data do not give it."""
-        wanted = (property, metric, tag)
-        return next((row for row in self.rows if (row.property, row.metric, row.tag) == wanted), None)
+        key = (property, metric, tag)
+        return next((row for row in self.rows if (row.property, row.metric, row.tag) == key), None)
 
     def per_structure(self, property: str) -> Float[ndarray, "structures"]:
         """Root-mean-square error of each structure, in the unit of the property; NaN where it has no label."""
@@ -48,11 +48,11 @@ class Evaluation:
 
     def parity(self, property: str) -> tuple[Float[ndarray, "values"], Float[ndarray, "values"]]:
         """Reference and predicted values."""
-        reference, predicted, _ = paired(self.dataset, self.predictions, property)
+        reference, predicted, _ = matched_values(self.dataset, self.predictions, property)
         return reference.numpy(), predicted.numpy()
 
 
-def assess(
+def evaluate_model(
     potential: Potential,
     dataset: Dataset,
     *,
@@ -74,19 +74,19 @@ def assess(
     """
     if not include_suspect:
         dataset = dataset.without_suspects()
-    held = [label for label in ("energy", "forces", "hvp", "hessian") if bool(dataset.labels.mask(label).any())]
-    if not held or (held == ["hessian"] and not hessian):
+    available = [label for label in ("energy", "forces", "hvp", "hessian") if bool(dataset.labels.mask(label).any())]
+    if not available or (available == ["hessian"] and not hessian):
         raise MissingLabelError(
             f"{dataset.source}: no structure holds an energy, forces, a Hessian-vector product or a Hessian"
             f"{'' if hessian else ' that was asked for'}: nothing to judge by. Make labels with `hesse label`."
         )
     predictions = predict(potential, dataset, max_atoms=max_atoms, hessian=hessian, dtype=dtype, quiet=quiet)
     title = Path(dataset.source).stem if name is None else name
-    return Evaluation(title, dataset, predictions, tuple(errors(dataset, predictions, by_tag=by_tag, name=title)))
+    return Evaluation(title, dataset, predictions, tuple(error_metrics(dataset, predictions, by_tag=by_tag, name=title)))
 
 
 @dataclass(frozen=True)
-class Change:
+class RelativeChange:
     """RMSE of one potential against another's on the same data.
 
     Attributes:
@@ -96,20 +96,20 @@ class Change:
     """
 
     percent: float
-    low: float
-    high: float
-    groups: int
+    ci_low: float
+    ci_high: float
+    n_groups: int
 
 
-def change(
+def relative_rmse_change(
     baseline: Evaluation,
     other: Evaluation,
     property: str,
     *,
     confidence: float = 0.95,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
-) -> Change | None:
+) -> RelativeChange | None:
     """Change of the RMSE of `property` from `baseline` to `other`, with a paired bootstrap interval (percentiles).
 
     Whole groups (molecules, reactions; single structures where there is no `group`) are drawn with replacement, the
@@ -122,31 +122,31 @@ def change(
     if [s.id for s in baseline.dataset.structures] != [s.id for s in other.dataset.structures]:
         raise RequestError(f'"{baseline.name}" and "{other.name}" are not the same structures: nothing to compare')
     old, new = (error_sums(e.dataset, e.predictions, property) for e in (baseline, other))
-    if not old.total() or not new.total() or old.rms() == 0.0:
+    if not old.n_values() or not new.n_values() or old.rms() == 0.0:
         return None
     names = [s.group or f"id:{s.id}" for s, count in zip(baseline.dataset.structures, old.counts, strict=True) if count]
-    _, member = np.unique(names, return_inverse=True)
-    groups = int(member.max()) + 1
-    keep = old.counts > 0
-    totals = np.stack([np.bincount(member, side.squared[keep], groups) for side in (old, new)], axis=1)
+    _, group_index = np.unique(names, return_inverse=True)
+    n_groups = int(group_index.max()) + 1
+    mask = old.counts > 0
+    totals = np.stack([np.bincount(group_index, side.squared[mask], n_groups) for side in (old, new)], axis=1)
     percent = 100.0 * (new.rms() / old.rms() - 1.0)
-    if groups < 2:
-        return Change(percent, float("nan"), float("nan"), groups)
-    drawn = _resampled(totals, resamples, np.random.default_rng(seed))
-    drawn = drawn[drawn[:, 0] > 0.0]
-    ratios = 100.0 * (np.sqrt(drawn[:, 1] / drawn[:, 0]) - 1.0)
+    if n_groups < 2:
+        return RelativeChange(percent, float("nan"), float("nan"), n_groups)
+    resampled = _bootstrap_sums(totals, n_resamples, np.random.default_rng(seed))
+    resampled = resampled[resampled[:, 0] > 0.0]
+    ratios = 100.0 * (np.sqrt(resampled[:, 1] / resampled[:, 0]) - 1.0)
     low, high = np.quantile(ratios, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return Change(percent, float(low), float(high), groups)
+    return RelativeChange(percent, float(low), float(high), n_groups)
 
 
-def _resampled(
-    totals: Float[ndarray, "groups sides"], resamples: int, generator: np.random.Generator
+def _bootstrap_sums(
+    totals: Float[ndarray, "groups sides"], n_resamples: int, generator: np.random.Generator
 ) -> Float[ndarray, "resamples sides"]:
     """Sums over groups drawn with replacement, many times, with bounded memory."""
-    groups = len(totals)
-    at_once = max(1, 2_000_000 // groups)
-    parts = [
-        generator.multinomial(groups, np.full(groups, 1.0 / groups), size=min(at_once, resamples - start)) @ totals
-        for start in range(0, resamples, at_once)
+    n_groups = len(totals)
+    chunk = max(1, 2_000_000 // n_groups)
+    chunks = [
+        generator.multinomial(n_groups, np.full(n_groups, 1.0 / n_groups), size=min(chunk, n_resamples - start)) @ totals
+        for start in range(0, n_resamples, chunk)
     ]
-    return np.concatenate(parts)
+    return np.concatenate(chunks)

@@ -30,19 +30,19 @@ from numpy import ndarray
 from torch import Tensor
 
 from hesse.datasets import Dataset
-from hesse.datasets.identities import identity_defects
+from hesse.datasets.identities import sum_rule_errors
 from hesse.evaluation.pairs import symmetrised_hessian
-from hesse.evaluation.sums import Sums
-from hesse.structures import Labels, owners_of
-from hesse.units import ENERGY
+from hesse.evaluation.sums import ErrorSums
+from hesse.structures import Properties, segment_ids
+from hesse.units import ENERGY_UNITS
 
-__all__ = ["energy_resolution", "noise_sums"]
+__all__ = ["float32_resolution", "noise_estimates"]
 
-STORED_IN = ("ev", "hartree", "kcal/mol")
+STORED_UNITS = ("ev", "hartree", "kcal/mol")
 """Energy units in which data sets store single-precision numbers."""
 
 
-def noise_sums(dataset: Dataset) -> Mapping[str, tuple[Sums, ...]]:
+def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
     """For each property, independent estimates of its label noise, per structure; a noise floor is the largest of
     their root mean squares. The counts are of the label values (components, elements) that an estimate stands for."""
     labels, n = dataset.labels, dataset.labels.n_atoms.numpy()
@@ -54,45 +54,45 @@ def noise_sums(dataset: Dataset) -> Mapping[str, tuple[Sums, ...]]:
         "hessian": 9 * n * n,
     }
     symmetric = symmetrised_hessian(labels)
-    defects = identity_defects(dataset.structures, replace(labels, hessian=symmetric))
-    found = {name: [defects.noise(name).numpy()] for name in ("forces", "hvp", "hessian")}
+    defects = sum_rule_errors(dataset.structures, replace(labels, hessian=symmetric))
+    estimates = {name: [defects.noise(name).numpy()] for name in ("forces", "hvp", "hessian")}
     if labels.hessian is not None and symmetric is not None:
-        found["hessian"].append(_antisymmetric_part(labels, labels.hessian - symmetric))
-    for name in found:
-        found[name].append(_stored_error(labels, name))
-    energy = energy_resolution(dataset) if labels.energy_error is None else _stored_error(labels, "energy")
-    found |= {"energy": [energy], "energy_per_atom": [energy / n]}
-    return {name: tuple(Sums.repeated(part, counts[name]) for part in parts) for name, parts in found.items()}
+        estimates["hessian"].append(_antisymmetric_part(labels, labels.hessian - symmetric))
+    for name in estimates:
+        estimates[name].append(_stored_error(labels, name))
+    energy = float32_resolution(dataset) if labels.energy_error is None else _stored_error(labels, "energy")
+    estimates |= {"energy": [energy], "energy_per_atom": [energy / n]}
+    return {name: tuple(ErrorSums.from_repeated(part, counts[name]) for part in parts) for name, parts in estimates.items()}
 
 
-def energy_resolution(dataset: Dataset) -> Float[ndarray, "structures"]:
+def float32_resolution(dataset: Dataset) -> Float[ndarray, "structures"]:
     """Error left by rounding the energies to single precision, eV: one unit in the last place over √12; NaN for
     structures without an energy, and everywhere when the energies were not rounded."""
     labels = dataset.labels
-    nothing = np.full(len(dataset), np.nan)
-    held = labels.mask("energy").numpy()
-    if labels.energy is None or not held.any():
-        return nothing
-    energies = np.where(held, labels.energy.numpy(), 0.0)
-    for unit in STORED_IN:
-        stored = energies / ENERGY[unit]
+    unknown = np.full(len(dataset), np.nan)
+    has_energy = labels.mask("energy").numpy()
+    if labels.energy is None or not has_energy.any():
+        return unknown
+    energies = np.where(has_energy, labels.energy.numpy(), 0.0)
+    for unit in STORED_UNITS:
+        stored = energies / ENERGY_UNITS[unit]
         with np.errstate(over="ignore"):
             rounded = stored.astype(np.float32)
         # Converting the unit costs a few roundings in double precision, a millionth of what is looked for.
         if (np.abs(stored - rounded.astype(np.float64)) <= 8 * np.finfo(np.float64).eps * np.abs(stored)).all():
-            step = np.spacing(np.abs(rounded)).astype(np.float64) * ENERGY[unit]
-            return np.where(held, step / np.sqrt(12.0), np.nan)
-    return nothing
+            step = np.spacing(np.abs(rounded)).astype(np.float64) * ENERGY_UNITS[unit]
+            return np.where(has_energy, step / np.sqrt(12.0), np.nan)
+    return unknown
 
 
-def _antisymmetric_part(labels: Labels, half: Float[Tensor, "elements"]) -> Float[ndarray, "structures"]:
+def _antisymmetric_part(labels: Properties, antisymmetric: Float[Tensor, "elements"]) -> Float[ndarray, "structures"]:
     """Root mean square of (H − Hᵀ)/2 over the elements off the diagonal."""
-    squared = Sums.of(half, owners_of(labels.hessian_lengths()), len(labels)).squared
+    squared = ErrorSums.from_values(antisymmetric, segment_ids(labels.hessian_lengths()), len(labels)).squared
     rows = 3 * labels.n_atoms.numpy()
     return np.where(labels.mask("hessian").numpy(), np.sqrt(squared / (rows * (rows - 1))), np.nan)
 
 
-def _stored_error(labels: Labels, name: str) -> Float[ndarray, "structures"]:
+def _stored_error(labels: Properties, name: str) -> Float[ndarray, "structures"]:
     """The label's own estimate (root mean square over probes), NaN where there is none."""
     stored: Tensor | None = getattr(labels, f"{name}_error")
     if stored is None:

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.datasets import Dataset
-from hesse.errors import LabelShapeError, LabelValueError, RequestError, nearest_name
-from hesse.structures import Labels, offsets_of, owners_of
+from hesse.errors import LabelShapeError, LabelValueError, RequestError, did_you_mean
+from hesse.structures import Properties, segment_offsets, segment_ids
 
-__all__ = ["PROPERTIES", "UNITS", "paired", "symmetrised_hessian"]
+__all__ = ["PROPERTIES", "UNITS", "matched_values", "symmetrised_hessian"]
 
 UNITS: Final[Mapping[str, str]] = {
     "energy": "eV",
@@ -27,8 +27,8 @@ UNITS: Final[Mapping[str, str]] = {
 PROPERTIES: Final[tuple[str, ...]] = tuple(UNITS)
 
 
-def paired(
-    dataset: Dataset, predictions: Labels, property: str
+def matched_values(
+    dataset: Dataset, predictions: Properties, property: str
 ) -> tuple[Float[Tensor, "values"], Float[Tensor, "values"], Int[Tensor, "values"]]:
     """Reference values, predicted values, and the structure each pair belongs to: what a parity plot shows.
 
@@ -42,78 +42,78 @@ def paired(
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
     if property not in PROPERTIES:
-        raise RequestError(f'no property "{property}" is judged. {nearest_name(property, PROPERTIES)}')
+        raise RequestError(f'no property "{property}" is judged. {did_you_mean(property, PROPERTIES)}')
     labels = dataset.labels
     if predictions.n_atoms.tolist() != labels.n_atoms.tolist():
         raise LabelShapeError(
             f"{dataset.source}: predictions for {len(predictions)} structures do not fit the {len(dataset)} of the "
             "data set; judge what predict() returned for this very data set"
         )
-    view = {"energy": _energies, "energy_per_atom": _energies, "forces": _forces, "hvp": _hvp, "hessian": _hessian}
-    reference, predicted, owner = view[property](labels, predictions)
+    getters = {"energy": _energies, "energy_per_atom": _energies, "forces": _forces, "hvp": _hvp, "hessian": _hessian}
+    reference, predicted, structure_index = getters[property](labels, predictions)
     if property == "energy_per_atom":
-        atoms = labels.n_atoms[owner]
-        reference, predicted = reference / atoms, predicted / atoms
-    for values, what in ((reference, "the label"), (predicted, "the prediction")):
-        broken = ~torch.isfinite(values)
-        if bool(broken.any()):
-            name = dataset.structures[int(owner[broken][0])].id
+        n_atoms = labels.n_atoms[structure_index]
+        reference, predicted = reference / n_atoms, predicted / n_atoms
+    for values, kind in ((reference, "the label"), (predicted, "the prediction")):
+        invalid = ~torch.isfinite(values)
+        if bool(invalid.any()):
+            name = dataset.structures[int(structure_index[invalid][0])].id
             raise LabelValueError(
-                f'{dataset.source}: structure "{name}": {what} of {property} is not a finite number. '
+                f'{dataset.source}: structure "{name}": {kind} of {property} is not a finite number. '
                 "Remove the structure, or mask the label."
             )
-    return reference, predicted, owner
+    return reference, predicted, structure_index
 
 
-_Pair = tuple[Tensor, Tensor, Tensor]
+_MatchedValues = tuple[Tensor, Tensor, Tensor]
 
 
-def _energies(labels: Labels, predictions: Labels) -> _Pair:
+def _energies(labels: Properties, predictions: Properties) -> _MatchedValues:
     index = (labels.mask("energy") & predictions.mask("energy")).nonzero()[:, 0]
     return _values(labels.energy, index), _values(predictions.energy, index), index
 
 
-def _forces(labels: Labels, predictions: Labels) -> _Pair:
-    owner = owners_of(labels.n_atoms)
-    index = (labels.mask("forces") & predictions.mask("forces"))[owner].nonzero()[:, 0]
-    return _values(labels.forces, index), _values(predictions.forces, index), owner[index].repeat_interleave(3)
+def _forces(labels: Properties, predictions: Properties) -> _MatchedValues:
+    structure_index = segment_ids(labels.n_atoms)
+    index = (labels.mask("forces") & predictions.mask("forces"))[structure_index].nonzero()[:, 0]
+    return _values(labels.forces, index), _values(predictions.forces, index), structure_index[index].repeat_interleave(3)
 
 
-def _hvp(labels: Labels, predictions: Labels) -> _Pair:
-    shared = min(labels.mask("hvp").shape[0], predictions.mask("hvp").shape[0])
-    owner = owners_of(labels.n_atoms)
-    both = (labels.mask("hvp")[:shared] & predictions.mask("hvp")[:shared])[:, owner]
-    reference, predicted = (s.hvp if s.hvp is None else s.hvp[:shared][both] for s in (labels, predictions))
-    index = both.nonzero()[:, 1]
-    every = torch.arange(len(index))
-    return _values(reference, every), _values(predicted, every), owner[index].repeat_interleave(3)
+def _hvp(labels: Properties, predictions: Properties) -> _MatchedValues:
+    n_probes = min(labels.mask("hvp").shape[0], predictions.mask("hvp").shape[0])
+    structure_index = segment_ids(labels.n_atoms)
+    mask = (labels.mask("hvp")[:n_probes] & predictions.mask("hvp")[:n_probes])[:, structure_index]
+    reference, predicted = (s.hvp if s.hvp is None else s.hvp[:n_probes][mask] for s in (labels, predictions))
+    atom_index = mask.nonzero()[:, 1]
+    all_indices = torch.arange(len(atom_index))
+    return _values(reference, all_indices), _values(predicted, all_indices), structure_index[atom_index].repeat_interleave(3)
 
 
-def _hessian(labels: Labels, predictions: Labels) -> _Pair:
-    both = labels.mask("hessian") & predictions.mask("hessian")
-    reference = _hessian_elements(labels, symmetrised_hessian(labels), both)
-    predicted = _hessian_elements(predictions, predictions.hessian, both)
-    return reference, predicted, owners_of(9 * labels.n_atoms**2 * both)
+def _hessian(labels: Properties, predictions: Properties) -> _MatchedValues:
+    mask = labels.mask("hessian") & predictions.mask("hessian")
+    reference = _hessian_elements(labels, symmetrised_hessian(labels), mask)
+    predicted = _hessian_elements(predictions, predictions.hessian, mask)
+    return reference, predicted, segment_ids(9 * labels.n_atoms**2 * mask)
 
 
 def _values(values: Tensor | None, index: Int[Tensor, "chosen"]) -> Float[Tensor, "values"]:
     return torch.zeros(0, dtype=torch.float64) if values is None else values[index].double().reshape(-1)
 
 
-def _hessian_elements(side: Labels, flat: Tensor | None, keep: Bool[Tensor, "structures"]) -> Float[Tensor, "elements"]:
+def _hessian_elements(labels: Properties, flat: Tensor | None, mask: Bool[Tensor, "structures"]) -> Float[Tensor, "elements"]:
     if flat is None:
         return torch.zeros(0, dtype=torch.float64)
-    return flat[keep[owners_of(side.hessian_lengths())]].double()
+    return flat[mask[segment_ids(labels.hessian_lengths())]].double()
 
 
-def symmetrised_hessian(labels: Labels) -> Float[Tensor, "elements"] | None:
+def symmetrised_hessian(labels: Properties) -> Float[Tensor, "elements"] | None:
     """(H + Hᵀ)/2 of every stored Hessian, flat as `labels.hessian`: an exact Hessian is symmetric, so the part that is
     not is noise. None where there is no Hessian."""
     if labels.hessian is None:
         return None
     lengths = labels.hessian_lengths()
-    owner = owners_of(lengths)
-    start, size = offsets_of(lengths)[owner], 3 * labels.n_atoms[owner]
-    inside = torch.arange(len(owner)) - start
-    transposed = start + inside % size * size + inside // size
+    structure_index = segment_ids(lengths)
+    start, size = segment_offsets(lengths)[structure_index], 3 * labels.n_atoms[structure_index]
+    element = torch.arange(len(structure_index)) - start
+    transposed = start + element % size * size + element // size
     return 0.5 * (labels.hessian + labels.hessian[transposed])

@@ -10,14 +10,14 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from hesse.curvature import evaluate, require_finite
+from hesse.curvature import evaluate, check_finite
 from hesse.datasets import Dataset
 from hesse.errors import RequestError, UnknownElementError
-from hesse.potential import Potential, judging
+from hesse.potential import Potential, evaluation_mode
 from hesse.progress import track
-from hesse.structures import Batch, Labels, Request, owners_of
+from hesse.structures import Batch, Properties, Request, segment_ids
 
-__all__ = ["DEFAULT_MAX_ATOMS", "predict", "require_known_elements"]
+__all__ = ["DEFAULT_MAX_ATOMS", "predict", "check_known_elements"]
 
 DEFAULT_MAX_ATOMS = 1024
 """Atoms per batch."""
@@ -31,7 +31,7 @@ def predict(
     hessian: bool = True,
     dtype: torch.dtype | None = None,
     quiet: bool = True,
-) -> Labels:
+) -> Properties:
     """What `potential` says about every label that the data set holds: energies and forces of all structures,
     Hessian-vector products along the stored probes, Hessians of the structures that have one.
 
@@ -52,26 +52,26 @@ def predict(
     """
     if max_atoms < 1:
         raise RequestError(f"max_atoms must be at least 1, got {max_atoms}")
-    require_known_elements(potential, dataset)
-    own = next((t for t in [*potential.parameters(), *potential.buffers()] if t.is_floating_point()), None)
-    device = torch.device("cpu") if own is None else own.device
+    check_known_elements(potential, dataset)
+    first_tensor = next((t for t in [*potential.parameters(), *potential.buffers()] if t.is_floating_point()), None)
+    device = torch.device("cpu") if first_tensor is None else first_tensor.device
     if dtype is None:
-        dtype = torch.float64 if own is None else own.dtype
-    elif own is not None and own.dtype != dtype:
+        dtype = torch.float64 if first_tensor is None else first_tensor.dtype
+    elif first_tensor is not None and first_tensor.dtype != dtype:
         potential = copy.deepcopy(potential).to(dtype)
 
-    parts: list[Labels] = []
+    predictions: list[Properties] = []
     order: list[int] = []
-    with judging(potential), track("predicting", len(dataset), quiet=quiet) as advance:
-        for indices, with_hessian in _runs(dataset, max_atoms, hessian):
+    with evaluation_mode(potential), track("predicting", len(dataset), quiet=quiet) as advance:
+        for indices, with_hessian in _batches(dataset, max_atoms, hessian):
             batch, labels = dataset.batch(indices, potential.cutoff, dtype=dtype, device=device)
-            parts.append(_predict_batch(potential, batch, labels, with_hessian))
+            predictions.append(_predict_batch(potential, batch, labels, with_hessian))
             order += indices
             advance(len(indices))
-    return Labels.concatenate(parts).select(torch.tensor(order).argsort())
+    return Properties.concatenate(predictions).select(torch.tensor(order).argsort())
 
 
-def require_known_elements(potential: Potential, dataset: Dataset) -> None:
+def check_known_elements(potential: Potential, dataset: Dataset) -> None:
     """Raise UnknownElementError when the data hold an element that the potential was not made for."""
     unknown = set(dataset.elements) - set(potential.elements)
     if not potential.elements or not unknown:
@@ -79,36 +79,36 @@ def require_known_elements(potential: Potential, dataset: Dataset) -> None:
     first = next(s for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
     symbol = chemical_symbols[min(unknown.intersection(first.numbers.tolist()))]
     known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements))
-    count = sum(1 for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
+    n_unknown = sum(1 for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
     raise UnknownElementError(
         f'{dataset.source}: structure "{first.id}" contains {symbol}, but the potential knows only {known} '
-        f"({count} of {len(dataset)} structures hold an element it does not know). "
+        f"({n_unknown} of {len(dataset)} structures hold an element it does not know). "
         "Leave them out, or train a model on data that hold the element."
     )
 
 
-def _runs(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[list[int], bool]]:
+def _batches(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[list[int], bool]]:
     """Batches of structures, each with or without Hessians; small structures first, so that the columns of a batch's
     Hessians are about equally many."""
-    dense = dataset.labels.mask("hessian") & hessian
+    has_hessian = dataset.labels.mask("hessian") & hessian
     sizes = dataset.labels.n_atoms
-    for wanted in (False, True):
-        members = (dense == wanted).nonzero()[:, 0]
+    for with_hessian in (False, True):
+        members = (has_hessian == with_hessian).nonzero()[:, 0]
         ordered: Sequence[int] = members[sizes[members].argsort(stable=True)].tolist()
-        for indices in dataset.batches(max_atoms, order=ordered):
-            yield indices, wanted
+        for indices in dataset.batch_indices(max_atoms, order=ordered):
+            yield indices, with_hessian
 
 
-def _predict_batch(potential: Potential, batch: Batch, labels: Labels, hessian: bool) -> Labels:
-    probes, used = None, labels.mask("hvp")
-    if labels.probes is not None and bool(used.any()):
+def _predict_batch(potential: Potential, batch: Batch, labels: Properties, hessian: bool) -> Properties:
+    probes, probe_mask = None, labels.mask("hvp")
+    if labels.probes is not None and bool(probe_mask.any()):
         # Unused places hold NaN; a zero direction costs a little and says nothing.
-        probes = torch.where(used[:, owners_of(labels.n_atoms), None], labels.probes, 0.0)
-    found = evaluate(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
-    require_finite(batch, found)
-    found = replace(found, penalty=None).map(Tensor.double).to("cpu")
-    if found.hvp is None:
-        return found
-    used = used.cpu()
-    hvp = torch.where(used[:, owners_of(found.n_atoms), None], found.hvp, torch.nan)
-    return replace(found, hvp=hvp, hvp_mask=used)
+        probes = torch.where(probe_mask[:, segment_ids(labels.n_atoms), None], labels.probes, 0.0)
+    predictions = evaluate(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
+    check_finite(batch, predictions)
+    predictions = replace(predictions, regularizer=None).map_tensors(Tensor.double).to("cpu")
+    if predictions.hvp is None:
+        return predictions
+    probe_mask = probe_mask.cpu()
+    hvp = torch.where(probe_mask[:, segment_ids(predictions.n_atoms), None], predictions.hvp, torch.nan)
+    return replace(predictions, hvp=hvp, hvp_mask=probe_mask)

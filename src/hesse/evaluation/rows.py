@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from hesse.datasets import Dataset
-from hesse.evaluation.noise import noise_sums
-from hesse.evaluation.pairs import PROPERTIES, UNITS, paired
-from hesse.evaluation.sums import Sums
-from hesse.structures import Labels
+from hesse.evaluation.noise import noise_estimates
+from hesse.evaluation.pairs import PROPERTIES, UNITS, matched_values
+from hesse.evaluation.sums import ErrorSums
+from hesse.structures import Properties
 
-__all__ = ["METRICS", "Row", "error_sums", "errors"]
+__all__ = ["METRICS", "MetricRow", "error_sums", "error_metrics"]
 
 METRICS = ("rmse", "mae", "noise_floor")
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One number of an evaluation; the fields are the stable contract of `hesse evaluate --json`.
 
     Attributes:
@@ -47,7 +47,7 @@ class Row:
         return asdict(self)
 
 
-def errors(dataset: Dataset, predictions: Labels, *, by_tag: bool = True, name: str | None = None) -> list[Row]:
+def error_metrics(dataset: Dataset, predictions: Properties, *, by_tag: bool = True, name: str | None = None) -> list[MetricRow]:
     """RMSE, MAE and noise floor of every property that both the data set and the predictions hold.
 
     Energies: over structures, as total energies and divided by the number of atoms. Forces: over the 3n components of
@@ -66,29 +66,29 @@ def errors(dataset: Dataset, predictions: Labels, *, by_tag: bool = True, name: 
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
     title = Path(dataset.source).stem if name is None else name
-    found = {prop: error_sums(dataset, predictions, prop) for prop in PROPERTIES}
-    noise = noise_sums(dataset)
+    sums_by_property = {prop: error_sums(dataset, predictions, prop) for prop in PROPERTIES}
+    noise = noise_estimates(dataset)
     tags = np.array([s.tag for s in dataset.structures], dtype=object)
     groups = {"": np.ones(len(tags), dtype=bool)}
     if by_tag:
         groups |= {tag: tags == tag for tag in sorted(set(tags) - {""})}
     rows = []
-    for tag, chosen in groups.items():
-        for prop, sums in found.items():
-            here = sums.select(chosen)
-            if not here.total():
+    for tag, mask in groups.items():
+        for prop, sums in sums_by_property.items():
+            subset = sums.select(mask)
+            if not subset.n_values():
                 continue
-            values = {"rmse": (here.rms(), here.total()), "mae": (here.mean(), here.total())}
-            judged = chosen & (sums.counts > 0)
-            estimates = [part for part in (each.select(judged) for each in noise[prop]) if part.total()]
+            values = {"rmse": (subset.rms(), subset.n_values()), "mae": (subset.mean_absolute(), subset.n_values())}
+            has_values = mask & (sums.counts > 0)
+            estimates = [part for part in (each.select(has_values) for each in noise[prop]) if part.n_values()]
             if estimates:
-                floor = max(estimates, key=Sums.rms)
-                values["noise_floor"] = (floor.rms(), floor.total())
-            rows += [Row(title, tag, prop, metric, value, UNITS[prop], n) for metric, (value, n) in values.items()]
+                floor = max(estimates, key=ErrorSums.rms)
+                values["noise_floor"] = (floor.rms(), floor.n_values())
+            rows += [MetricRow(title, tag, prop, metric, value, UNITS[prop], n) for metric, (value, n) in values.items()]
     return rows
 
 
-def error_sums(dataset: Dataset, predictions: Labels, property: str) -> Sums:
+def error_sums(dataset: Dataset, predictions: Properties, property: str) -> ErrorSums:
     """Squared and absolute errors of one property, added up per structure. Raises as `errors`."""
-    reference, predicted, owner = paired(dataset, predictions, property)
-    return Sums.of(predicted - reference, owner, len(dataset))
+    reference, predicted, structure_index = matched_values(dataset, predictions, property)
+    return ErrorSums.from_values(predicted - reference, structure_index, len(dataset))

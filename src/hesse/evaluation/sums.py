@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-__all__ = ["Sums"]
+__all__ = ["ErrorSums"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class ErrorSums:
     """Squared and absolute values added up for each structure, and how many there were.
 
     Attributes:
@@ -27,37 +27,37 @@ class Sums:
     counts: Int[ndarray, "structures"]
 
     @classmethod
-    def of(cls, values: Float[Tensor, "values"], owner: Int[Tensor, "values"], structures: int) -> Sums:
+    def from_values(cls, values: Float[Tensor, "values"], structure_index: Int[Tensor, "values"], n_structures: int) -> ErrorSums:
         """Sums of `values`, of which each belongs to the structure `owner`."""
-        numbers, owners = values.detach().double().cpu().numpy(), owner.cpu().numpy()
+        array, index = values.detach().double().cpu().numpy(), structure_index.cpu().numpy()
         return cls(
-            np.bincount(owners, numbers * numbers, structures),
-            np.bincount(owners, np.abs(numbers), structures),
-            np.bincount(owners, minlength=structures),
+            np.bincount(index, array * array, n_structures),
+            np.bincount(index, np.abs(array), n_structures),
+            np.bincount(index, minlength=n_structures),
         )
 
     @classmethod
-    def repeated(cls, values: Float[ndarray, "structures"], counts: Int[ndarray, "structures"]) -> Sums:
+    def from_repeated(cls, values: Float[ndarray, "structures"], counts: Int[ndarray, "structures"]) -> ErrorSums:
         """One value per structure, standing for `counts` of them; NaN stands for none."""
-        known = np.isfinite(values) & (counts > 0)
-        counts, sizes = np.where(known, counts, 0), np.where(known, np.abs(values), 0.0)
-        return cls(sizes * sizes * counts, sizes * counts, counts)
+        finite = np.isfinite(values) & (counts > 0)
+        counts, magnitudes = np.where(finite, counts, 0), np.where(finite, np.abs(values), 0.0)
+        return cls(magnitudes * magnitudes * counts, magnitudes * counts, counts)
 
-    def select(self, chosen: Bool[ndarray, "structures"] | Int[ndarray, "chosen"]) -> Sums:
+    def select(self, selection: Bool[ndarray, "structures"] | Int[ndarray, "chosen"]) -> ErrorSums:
         """The sums of the structures chosen, by mask or by index (one may come twice)."""
-        return Sums(self.squared[chosen], self.absolute[chosen], self.counts[chosen])
+        return ErrorSums(self.squared[selection], self.absolute[selection], self.counts[selection])
 
-    def total(self) -> int:
+    def n_values(self) -> int:
         """How many values there are."""
         return int(self.counts.sum())
 
     def rms(self) -> float:
         """Root mean square over all values; NaN of nothing."""
-        return float(np.sqrt(self.squared.sum() / total)) if (total := self.total()) else float("nan")
+        return float(np.sqrt(self.squared.sum() / n)) if (n := self.n_values()) else float("nan")
 
-    def mean(self) -> float:
+    def mean_absolute(self) -> float:
         """Mean absolute value over all values; NaN of nothing."""
-        return float(self.absolute.sum() / total) if (total := self.total()) else float("nan")
+        return float(self.absolute.sum() / n) if (n := self.n_values()) else float("nan")
 
     def rms_per_structure(self) -> Float[ndarray, "structures"]:
         """Root mean square of each structure's values; NaN where it has none."""

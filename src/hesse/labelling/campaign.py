@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hesse import __version__
-from hesse.datasets import Dataset, flag_suspects, require_writable_suffix, write_dataset
-from hesse.engines import Differences, Engine, make_engine
-from hesse.errors import InterruptedRunError, RequestError, WorkError
-from hesse.files import require_target
+from hesse.datasets import Dataset, flag_suspect, check_writable_suffix, write_dataset
+from hesse.engines import FiniteDifferences, Engine, make_engine
+from hesse.errors import InterruptedRunError, RequestError, ExecutionError
+from hesse.files import check_output_path
 from hesse.labelling.assembly import assemble_labels
 from hesse.labelling.ledger import Attempt, Ledger, Record
 from hesse.labelling.plan import LabelPlan, make_plan
-from hesse.labelling.report import Failure, LabelReport, Suspect, by_reason
-from hesse.labelling.request import LabelRequest
+from hesse.labelling.report import Failure, LabelReport, Suspect, group_by_reason
+from hesse.labelling.request import LabelSpec
 from hesse.labelling.signals import StoppedError, stop_signals
-from hesse.labelling.work import set_up
+from hesse.labelling.work import make_worker
 from hesse.progress import track
 from hesse.structures import Structure
-from hesse.workers import address_of, run_tasks
+from hesse.workers import scheduler_address, map_tasks
 
 __all__ = ["label", "ledger_path", "plan_labels"]
 
@@ -37,8 +37,8 @@ def label(
     engine: str | Engine,
     output: str | Path | None = None,
     *,
-    request: LabelRequest | None = None,
-    differences: Differences | None = None,
+    spec: LabelSpec | None = None,
+    differences: FiniteDifferences | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     timeout: float | None = None,
@@ -70,49 +70,49 @@ def label(
         RequestError, FileFormatError, WriteError: the request, the ledger or the output is at fault.
     """
     start = time.monotonic()
-    asked = request or LabelRequest()
-    chosen = _chosen(structures)
-    _check(chosen, engine, output, workers, scheduler)
-    made = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
-    where = ":memory:" if output is None else ledger_path(output)
-    campaign = _Campaign(chosen, made, asked, output)
-    with Ledger(where, engine=_described(made)) as ledger:
-        plan = make_plan(chosen, asked, ledger.known(), ledger.attempts(), retry_failed=retry_failed)
-        spec = (engine, differences, asked)
-        tasks = ((chosen[one.index], one.missing) for one in plan.open)
-        done, failed, suspect = len(chosen) - len(plan.open), 0, 0
-        with track(f"labelling with {made.level}", len(chosen), quiet=quiet, done=done) as advance:
-            outcomes = run_tasks(
-                set_up,
-                spec,
+    label_spec = spec or LabelSpec()
+    inputs = _structure_tuple(structures)
+    _check_inputs(inputs, engine, output, workers, scheduler)
+    engine_object = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
+    ledger_file = ":memory:" if output is None else ledger_path(output)
+    campaign = _Campaign(inputs, engine_object, label_spec, output)
+    with Ledger(ledger_file, engine=_engine_description(engine_object)) as ledger:
+        plan = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
+        worker_spec = (engine, differences, label_spec)
+        tasks = ((inputs[one.index], one.missing) for one in plan.pending)
+        n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0
+        with track(f"labelling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
+            results = map_tasks(
+                make_worker,
+                worker_spec,
                 tasks,
                 workers=workers,
                 scheduler=scheduler,
                 timeout=timeout,
-                notify=lambda news: advance(0, news),
+                on_message=lambda news: advance(0, news),
             )
             try:
                 with stop_signals():
-                    for outcome in outcomes:
-                        one = plan.open[outcome.index]
+                    for result in results:
+                        one = plan.pending[result.index]
                         records = {
-                            name: Record(answer.payload, answer.suspect)
-                            for name, answer in (outcome.answer or {}).items()
+                            name: Record(answer.payload, answer.suspect_reason)
+                            for name, answer in (result.value or {}).items()
                         }
-                        size = len(chosen[one.index])
+                        n_atoms = len(inputs[one.index])
                         ledger.write(
-                            [Attempt(plan.keys[one.index], one.missing, size, outcome.seconds, outcome.reason, records)]
+                            [Attempt(plan.keys[one.index], one.missing, n_atoms, result.seconds, result.error, records)]
                         )
-                        done, failed = done + 1, failed + outcome.failed
-                        suspect += any(record.suspect for record in records.values())
-                        advance(1, _note(failed, suspect))
+                        n_done, n_failed = n_done + 1, n_failed + result.failed
+                        n_suspect += any(record.suspect_reason for record in records.values())
+                        advance(1, _progress_note(n_failed, n_suspect))
             except StoppedError:
-                outcomes.close()
-                raise InterruptedRunError(f"stopped {campaign.how_to_resume(done)}") from None
-            except WorkError as error:
-                if output is None or not done:
+                results.close()
+                raise InterruptedRunError(f"stopped {campaign.resume_hint(n_done)}") from None
+            except ExecutionError as error:
+                if output is None or not n_done:
                     raise
-                raise type(error)(f"{error} The campaign stopped {campaign.how_to_resume(done)}") from error
+                raise type(error)(f"{error} The campaign stopped {campaign.resume_hint(n_done)}") from error
         return campaign.report(ledger, plan, start)
 
 
@@ -121,8 +121,8 @@ def plan_labels(
     engine: str | Engine,
     output: str | Path,
     *,
-    request: LabelRequest | None = None,
-    differences: Differences | None = None,
+    spec: LabelSpec | None = None,
+    differences: FiniteDifferences | None = None,
     retry_failed: bool = False,
 ) -> LabelPlan:
     """What `label` would ask with the same arguments. Nothing is computed or written.
@@ -130,47 +130,47 @@ def plan_labels(
     Raises:
         RequestError, FileFormatError: as `label`.
     """
-    chosen = _chosen(structures)
-    _check(chosen, engine, output, workers=0, scheduler=None)
-    made = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
-    asked, path = request or LabelRequest(), ledger_path(output)
+    inputs = _structure_tuple(structures)
+    _check_inputs(inputs, engine, output, workers=0, scheduler=None)
+    engine_object = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
+    label_spec, path = spec or LabelSpec(), ledger_path(output)
     if not path.exists():
-        return make_plan(chosen, asked, {}, [], retry_failed=retry_failed)
-    with Ledger(path, engine=_described(made), read_only=True) as ledger:
-        return make_plan(chosen, asked, ledger.known(), ledger.attempts(), retry_failed=retry_failed)
+        return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)
+    with Ledger(path, engine=_engine_description(engine_object), read_only=True) as ledger:
+        return make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
 
 
-def _chosen(structures: Sequence[Structure] | Dataset) -> tuple[Structure, ...]:
+def _structure_tuple(structures: Sequence[Structure] | Dataset) -> tuple[Structure, ...]:
     return tuple(structures.structures if isinstance(structures, Dataset) else structures)
 
 
-def _described(engine: Engine) -> dict[str, object]:
+def _engine_description(engine: Engine) -> dict[str, object]:
     return {"name": engine.name, "level": engine.level, "settings": dict(engine.settings)}
 
 
-def _check(
-    chosen: Sequence[Structure],
+def _check_inputs(
+    structures: Sequence[Structure],
     engine: str | Engine,
     output: str | Path | None,
     workers: int | None,
     scheduler: str | None,
 ) -> None:
-    if not chosen:
+    if not structures:
         raise RequestError("there is no structure to label")
-    ids = Counter(s.id for s in chosen)
-    twice, times = ids.most_common(1)[0]
-    if times > 1:
-        raise RequestError(f'the id "{twice}" stands {times} times; ids name structures and must differ')
+    ids = Counter(s.id for s in structures)
+    repeated_id, count = ids.most_common(1)[0]
+    if count > 1:
+        raise RequestError(f'the id "{repeated_id}" stands {count} times; ids name structures and must differ')
     if not isinstance(engine, str) and (workers != 0 or scheduler is not None):
         raise RequestError("processes make their own engines: give the engine as text, or workers=0")
     if scheduler is not None:
-        address_of(scheduler)
+        scheduler_address(scheduler)
     if output is not None:
-        require_writable_suffix(output)
-        require_target(output)
+        check_writable_suffix(output)
+        check_output_path(output)
 
 
-def _note(failed: int, suspect: int) -> str:
+def _progress_note(failed: int, suspect: int) -> str:
     return ", ".join(f"{count} {what}" for count, what in ((failed, "failed"), (suspect, "suspect")) if count)
 
 
@@ -178,43 +178,43 @@ def _note(failed: int, suspect: int) -> str:
 class _Campaign:
     """What was asked of whom, for whoever sums it up."""
 
-    chosen: tuple[Structure, ...]
+    structures: tuple[Structure, ...]
     engine: Engine
-    asked: LabelRequest
+    spec: LabelSpec
     output: str | Path | None
 
-    def how_to_resume(self, finished: int) -> str:
-        after = f"after {finished} of {len(self.chosen)} structures"
+    def resume_hint(self, n_done: int) -> str:
+        progress = f"after {n_done} of {len(self.structures)} structures"
         if self.output is None:
-            return f"{after}; without an output file nothing is kept"
-        return f"{after}, all safe in {ledger_path(self.output)}; the same command continues"
+            return f"{progress}; without an output file nothing is kept"
+        return f"{progress}, all safe in {ledger_path(self.output)}; the same command continues"
 
     def report(self, ledger: Ledger, plan: LabelPlan, start: float) -> LabelReport:
         """Read everything back from the ledger, write the output and sum up."""
-        wanted, known = self.asked.quantities(), ledger.known()
-        whole = [i for i, key in enumerate(plan.keys) if all(name in known.get(key, {}) for name in wanted)]
+        requested, completed = self.spec.quantities(), ledger.completed()
+        complete = [i for i, key in enumerate(plan.keys) if all(name in completed.get(key, {}) for name in requested)]
         attempts = ledger.attempts()
-        reasons = {(a.key, a.asked): a.reason for a in attempts}
+        reasons = {(a.key, a.quantities): a.reason for a in attempts}
         failed = dict(plan.failed)
-        for one in plan.open:
-            if reason := reasons[plan.keys[one.index], one.missing]:
-                failed[one.index] = reason
-        failures = tuple(Failure(self.chosen[i].id, reason) for i, reason in sorted(failed.items()))
-        if not whole:
-            lines = "; ".join(f"{count} x {reason}" for count, reason in by_reason(failures)[:3])
-            raise WorkError(
-                f"none of {len(self.chosen)} structures could be labelled with {self.engine.level}: {lines}"
+        for pending in plan.pending:
+            if reason := reasons[plan.keys[pending.index], pending.missing]:
+                failed[pending.index] = reason
+        failures = tuple(Failure(self.structures[i].id, reason) for i, reason in sorted(failed.items()))
+        if not complete:
+            summary = "; ".join(f"{count} x {reason}" for count, reason in group_by_reason(failures)[:3])
+            raise ExecutionError(
+                f"none of {len(self.structures)} structures could be labelled with {self.engine.level}: {summary}"
             )
-        structures = tuple(self.chosen[i] for i in whole)
-        records = (ledger.labels(plan.keys[i], wanted) for i in whole)
-        dataset = Dataset(structures, assemble_labels(structures, self.asked, records), attributes=self._attributes())
+        structures = tuple(self.structures[i] for i in complete)
+        records = (ledger.read(plan.keys[i], requested) for i in complete)
+        dataset = Dataset(structures, assemble_labels(structures, self.spec, records), metadata=self._attributes())
         # What one structure cannot know of itself, the others may: curvature that all of them contradict.
-        dataset, against = flag_suspects(dataset)
+        dataset, reasons_by_consensus = flag_suspect(dataset)
         suspects = []
-        for i in dataset.labels.suspects().nonzero()[:, 0].tolist():
-            said = dict.fromkeys(reason for name in wanted if (reason := known[plan.keys[whole[i]]][name]))
+        for i in dataset.labels.suspect_mask().nonzero()[:, 0].tolist():
+            quantity_reasons = dict.fromkeys(reason for name in requested if (reason := completed[plan.keys[complete[i]]][name]))
             name = structures[i].id
-            suspects.append(Suspect(name, "; ".join(said) or against[name]))
+            suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
         if self.output is not None:
             write_dataset(self.output, dataset)
         seconds = dict.fromkeys(plan.keys, 0.0)
@@ -225,15 +225,15 @@ class _Campaign:
             dataset,
             failures,
             tuple(suspects),
-            len(self.chosen) - len(plan.open),
-            plan.topped_up,
+            len(self.structures) - len(plan.pending),
+            plan.n_partial,
             time.monotonic() - start,
             sum(seconds.values()),
         )
 
     def _attributes(self) -> dict[str, str]:
-        engine, asked = self.engine, self.asked
-        found = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
-        if asked.probes:
-            found |= {"probe": asked.probe, "probes": str(asked.probes), "probe_seed": str(asked.seed)}
-        return found
+        engine, spec = self.engine, self.spec
+        attributes = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
+        if spec.n_probes:
+            attributes |= {"probe": spec.probe, "probes": str(spec.n_probes), "probe_seed": str(spec.seed)}
+        return attributes

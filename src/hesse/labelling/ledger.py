@@ -25,7 +25,7 @@ import numpy as np
 from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.structures import Structure
 
-__all__ = ["Attempt", "Key", "Ledger", "Record", "digest_of", "geometry_digest"]
+__all__ = ["Attempt", "StructureKey", "Ledger", "Record", "description_digest", "geometry_digest"]
 
 FORMAT_VERSION = 2
 
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS attempts (
 ) WITHOUT ROWID;
 """
 
-Key = tuple[str, str]
+StructureKey = tuple[str, str]
 """Structure id and geometry digest."""
 
 
@@ -62,7 +62,7 @@ class Record:
     """One quantity of one structure: its bytes, and why it is suspect (empty when it is not)."""
 
     payload: bytes
-    suspect: str = ""
+    suspect_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Attempt:
         records: the answers, by quantity; none are given back when attempts are read.
     """
 
-    key: Key
-    asked: tuple[str, ...]
+    key: StructureKey
+    quantities: tuple[str, ...]
     atoms: int
     seconds: float
     reason: str = ""
@@ -95,7 +95,7 @@ def geometry_digest(structure: Structure) -> str:
     return digest.hexdigest()
 
 
-def digest_of(description: Mapping[str, object]) -> str:
+def description_digest(description: Mapping[str, object]) -> str:
     """A digest of a description, whatever the order of its keys."""
     return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -117,10 +117,10 @@ class Ledger:
             RequestError: another campaign is writing to it.
             WriteError: it cannot be created.
         """
-        self.path, self._engine = path, digest_of(engine)
-        self._lock = None if read_only or str(path) == ":memory:" else _locked(Path(path))
+        self.path, self._engine = path, description_digest(engine)
+        self._lock = None if read_only or str(path) == ":memory:" else _acquire_lock(Path(path))
         try:
-            with self._replies():
+            with self._translate_errors():
                 self._open(engine, read_only)
         except BaseException:
             self._close()
@@ -130,7 +130,7 @@ class Ledger:
         if read_only:
             uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            if self._require_format() == 0:  # a campaign was killed before it wrote anything
+            if self._check_format() == 0:  # a campaign was killed before it wrote anything
                 self._connection.close()
                 self._connection = sqlite3.connect(":memory:", isolation_level=None)
                 self._connection.executescript(_SCHEMA)
@@ -140,14 +140,14 @@ class Ledger:
         # nothing committed is lost.
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._require_format()
+        self._check_format()
         self._connection.executescript(_SCHEMA)
         self._connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
         self._connection.execute(
             "INSERT OR IGNORE INTO engines VALUES (?, ?)", (self._engine, json.dumps(engine, sort_keys=True))
         )
 
-    def _require_format(self) -> int:
+    def _check_format(self) -> int:
         """The version of the format; 0 for an empty file. Raises FileFormatError for what cannot be read."""
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -180,7 +180,7 @@ class Ledger:
             self._lock.close()
 
     @contextmanager
-    def _replies(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -195,52 +195,52 @@ class Ledger:
                 f"{self.path}: not a sound ledger ({error}). Remove it to label from the beginning."
             ) from error
 
-    def known(self) -> dict[Key, dict[str, str]]:
+    def completed(self) -> dict[StructureKey, dict[str, str]]:
         """Of every structure, the quantities that are there, and why each is suspect (empty when it is not)."""
-        found: dict[Key, dict[str, str]] = {}
-        with self._replies():
+        result: dict[StructureKey, dict[str, str]] = {}
+        with self._translate_errors():
             rows = self._connection.execute(
                 "SELECT structure, geometry, quantity, suspect FROM labels WHERE engine = ?", (self._engine,)
             )
             for structure, geometry, quantity, suspect in rows:
-                found.setdefault((structure, geometry), {})[quantity] = suspect
-        return found
+                result.setdefault((structure, geometry), {})[quantity] = suspect
+        return result
 
     def attempts(self) -> list[Attempt]:
         """Everything that was asked, without the answers."""
-        with self._replies():
+        with self._translate_errors():
             rows = self._connection.execute(
                 "SELECT structure, geometry, asked, atoms, seconds, reason FROM attempts WHERE engine = ?",
                 (self._engine,),
             ).fetchall()
         return [Attempt((row[0], row[1]), tuple(json.loads(row[2])), *row[3:]) for row in rows]
 
-    def labels(self, key: Key, quantities: Sequence[str]) -> dict[str, Record]:
+    def read(self, key: StructureKey, quantities: Sequence[str]) -> dict[str, Record]:
         """The records of one structure, of those `quantities` that are there."""
-        places = ", ".join("?" * len(quantities))
-        with self._replies():
+        placeholders = ", ".join("?" * len(quantities))
+        with self._translate_errors():
             rows = self._connection.execute(
                 "SELECT quantity, payload, suspect FROM labels WHERE engine = ? AND structure = ? AND geometry = ? "
-                f"AND quantity IN ({places})",
+                f"AND quantity IN ({placeholders})",
                 (self._engine, *key, *quantities),
             ).fetchall()
         return {quantity: Record(payload, suspect) for quantity, payload, suspect in rows}
 
     def write(self, attempts: Iterable[Attempt]) -> None:
         """Add or replace attempts and their answers, all or none."""
-        told, labels = [], []
-        for one in attempts:
-            told.append((self._engine, *one.key, json.dumps(one.asked), one.atoms, one.reason, one.seconds))
-            labels += [(self._engine, *one.key, name, r.suspect, r.payload) for name, r in one.records.items()]
-        with self._replies():
+        attempt_rows, label_rows = [], []
+        for attempt in attempts:
+            attempt_rows.append((self._engine, *attempt.key, json.dumps(attempt.quantities), attempt.atoms, attempt.reason, attempt.seconds))
+            label_rows += [(self._engine, *attempt.key, name, r.suspect_reason, r.payload) for name, r in attempt.records.items()]
+        with self._translate_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", told)
+                self._connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", attempt_rows)
                 self._connection.executemany(
                     "DELETE FROM labels WHERE engine = ? AND structure = ? AND geometry = ? AND quantity = ?",
-                    [row[:4] for row in labels],
+                    [row[:4] for row in label_rows],
                 )
-                self._connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?)", labels)
+                self._connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?)", label_rows)
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -248,7 +248,7 @@ class Ledger:
                 raise
 
 
-def _locked(path: Path) -> IO[bytes]:
+def _acquire_lock(path: Path) -> IO[bytes]:
     """A handle on the file that keeps other campaigns out. The lock dies with the process, however it ends."""
     try:
         handle = open(path, "ab")  # noqa: SIM115 (closed with the ledger; the lock lives as long as it)

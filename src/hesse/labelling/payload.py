@@ -11,46 +11,46 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hesse.errors import FileFormatError, LabelShapeError
-from hesse.labelling.request import FORCES, HESSIAN, STRESS, products_of
-from hesse.structures import Labels
+from hesse.labelling.request import FORCES, HESSIAN, STRESS, hvp_quantities
+from hesse.structures import Properties
 
-__all__ = ["labels_from_bytes", "labels_to_bytes", "quantities_of"]
+__all__ = ["labels_from_bytes", "labels_to_bytes", "split_by_quantity"]
 
 
-def quantities_of(labels: Labels, asked: Sequence[str]) -> dict[str, Labels]:
+def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str, Properties]:
     """The labels of one structure taken apart into the quantities `asked`, in whose order its products stand."""
     n_atoms = labels.n_atoms
-    parts = {
-        FORCES: Labels(
+    by_quantity = {
+        FORCES: Properties(
             n_atoms=n_atoms,
             energy=labels.energy,
             forces=labels.forces,
             energy_error=labels.energy_error,
             forces_error=labels.forces_error,
         ),
-        HESSIAN: Labels(n_atoms=n_atoms, hessian=labels.hessian, hessian_error=labels.hessian_error),
-        STRESS: Labels(n_atoms=n_atoms, stress=labels.stress),
+        HESSIAN: Properties(n_atoms=n_atoms, hessian=labels.hessian, hessian_error=labels.hessian_error),
+        STRESS: Properties(n_atoms=n_atoms, stress=labels.stress),
     }
-    found = {name: part for name, part in parts.items() if name in asked}
-    for k, quantity in enumerate(products_of(asked)):
-        one = slice(k, k + 1)
+    result = {name: part for name, part in by_quantity.items() if name in quantities}
+    for k, quantity in enumerate(hvp_quantities(quantities)):
+        row = slice(k, k + 1)
         assert labels.probes is not None
         assert labels.hvp is not None
-        error = None if labels.hvp_error is None else labels.hvp_error[one]
-        found[quantity] = Labels(n_atoms=n_atoms, probes=labels.probes[one], hvp=labels.hvp[one], hvp_error=error)
-    return found
+        error = None if labels.hvp_error is None else labels.hvp_error[row]
+        result[quantity] = Properties(n_atoms=n_atoms, probes=labels.probes[row], hvp=labels.hvp[row], hvp_error=error)
+    return result
 
 
-def labels_to_bytes(labels: Labels) -> bytes:
+def labels_to_bytes(labels: Properties) -> bytes:
     """All tensors of the record."""
     tensors = {f.name: getattr(labels, f.name) for f in fields(labels)}
     return save({name: value.contiguous() for name, value in tensors.items() if value is not None})
 
 
-def labels_from_bytes(payload: bytes) -> Labels:
+def labels_from_bytes(payload: bytes) -> Properties:
     """The record that `labels_to_bytes` stored. Raises FileFormatError when it is damaged."""
     try:
         tensors: dict[str, torch.Tensor] = load(payload)
-        return Labels(**tensors)
+        return Properties(**tensors)
     except (SafetensorError, TypeError, ValueError, LabelShapeError) as error:
         raise FileFormatError(f"damaged record of labels ({error})") from error

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from hesse.datasets import Dataset
 
-__all__ = ["Failure", "LabelReport", "Suspect", "by_reason"]
+__all__ = ["Failure", "LabelReport", "Suspect", "group_by_reason"]
 
-_NAMED = 3
+_MAX_IDS = 3
 """Structures named for each reason."""
 
 
@@ -46,27 +46,27 @@ class LabelReport:
     dataset: Dataset
     failures: tuple[Failure, ...]
     suspects: tuple[Suspect, ...]
-    reused: int
-    topped_up: int
+    n_reused: int
+    n_partial: int
     seconds: float
     engine_seconds: float
 
     def failures_by_reason(self) -> list[tuple[int, str]]:
         """How often each reason occurs and the first ids it befell, most frequent first."""
-        return by_reason(self.failures)
+        return group_by_reason(self.failures)
 
     def suspects_by_reason(self) -> list[tuple[int, str]]:
         """The same for suspects, whatever the numbers in their reasons."""
-        return by_reason([Suspect(s.id, s.reason.partition(":")[0]) for s in self.suspects])
+        return group_by_reason([Suspect(s.id, s.reason.partition(":")[0]) for s in self.suspects])
 
 
-def by_reason(befallen: Sequence[Failure | Suspect]) -> list[tuple[int, str]]:
+def group_by_reason(entries: Sequence[Failure | Suspect]) -> list[tuple[int, str]]:
     """How often each reason occurs and the first ids it befell, most frequent first."""
-    ids: dict[str, list[str]] = {}
-    for one in befallen:
-        ids.setdefault(one.reason.replace(f'structure "{one.id}": ', ""), []).append(one.id)
-    found = []
-    for reason, of in sorted(ids.items(), key=lambda item: -len(item[1])):
-        names = ", ".join(f'"{name}"' for name in of[:_NAMED]) + (", ..." if len(of) > _NAMED else "")
-        found.append((len(of), f"{reason} ({names})"))
-    return found
+    ids_by_reason: dict[str, list[str]] = {}
+    for entry in entries:
+        ids_by_reason.setdefault(entry.reason.replace(f'structure "{entry.id}": ', ""), []).append(entry.id)
+    groups = []
+    for reason, members in sorted(ids_by_reason.items(), key=lambda item: -len(item[1])):
+        names = ", ".join(f'"{name}"' for name in members[:_MAX_IDS]) + (", ..." if len(members) > _MAX_IDS else "")
+        groups.append((len(members), f"{reason} ({names})"))
+    return groups

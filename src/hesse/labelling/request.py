@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hesse.errors import ConfigError
 from hesse.probes import make_probe
 
-__all__ = ["FORCES", "HESSIAN", "STRESS", "LabelRequest", "kind_of", "probe_index", "products_of"]
+__all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "quantity_kind", "probe_index", "hvp_quantities"]
 
 FORCES, HESSIAN, STRESS = "forces", "hessian", "stress"
 """Quantities. Energies come with the forces. A Hessian-vector product is `hvp/FAMILY/SEED/INDEX`: its probe is a
@@ -16,7 +16,7 @@ function of these and of the structure's id."""
 
 
 @dataclass(frozen=True)
-class LabelRequest:
+class LabelSpec:
     """What every structure is asked.
 
     Attributes:
@@ -31,24 +31,24 @@ class LabelRequest:
         ConfigError: a negative number of probes; UnknownOptionError: an unknown family.
     """
 
-    probes: int = 1
+    n_probes: int = 1
     probe: str = "rademacher"
     seed: int = 0
     hessian: bool = False
     stress: bool = False
 
     def __post_init__(self) -> None:
-        if self.probes < 0:
-            raise ConfigError(f"the number of probes per structure cannot be negative, got {self.probes}")
-        make_probe(self.probe, max(self.probes, 1))
+        if self.n_probes < 0:
+            raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
+        make_probe(self.probe, max(self.n_probes, 1))
 
     def quantities(self) -> tuple[str, ...]:
         """What makes a structure complete, forces first, then the products in order of their probes."""
-        products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.probes))
+        products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.n_probes))
         return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress))
 
 
-def kind_of(quantity: str) -> str:
+def quantity_kind(quantity: str) -> str:
     """ "forces", "hvp", "hessian" or "stress"."""
     return quantity.partition("/")[0]
 
@@ -58,6 +58,6 @@ def probe_index(quantity: str) -> int:
     return int(quantity.rpartition("/")[2])
 
 
-def products_of(quantities: Iterable[str]) -> list[str]:
+def hvp_quantities(quantities: Iterable[str]) -> list[str]:
     """The Hessian-vector products among `quantities`."""
-    return [quantity for quantity in quantities if kind_of(quantity) == "hvp"]
+    return [quantity for quantity in quantities if quantity_kind(quantity) == "hvp"]

@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 import torch
 
-from hesse.datasets import find_doubts
-from hesse.engines import Differences, Engine, make_engine
-from hesse.labelling.payload import labels_to_bytes, quantities_of
-from hesse.labelling.request import FORCES, HESSIAN, STRESS, LabelRequest, kind_of, probe_index, products_of
-from hesse.probes import ProbeStream, make_probe
-from hesse.structures import Labels, Request, Structure, collate
+from hesse.datasets import find_issues
+from hesse.engines import FiniteDifferences, Engine, make_engine
+from hesse.labelling.payload import labels_to_bytes, split_by_quantity
+from hesse.labelling.request import FORCES, HESSIAN, STRESS, LabelSpec, quantity_kind, probe_index, hvp_quantities
+from hesse.probes import ProbeSeed, make_probe
+from hesse.structures import Properties, Request, Structure, collate
 
-__all__ = ["Answer", "Spec", "Task", "judge", "set_up"]
+__all__ = ["LabelResult", "WorkerSpec", "LabelTask", "check_labels", "make_worker"]
 
-Spec = tuple[str | Engine, Differences | None, LabelRequest]
-Task = tuple[Structure, tuple[str, ...]]
+WorkerSpec = tuple[str | Engine, FiniteDifferences | None, LabelSpec]
+LabelTask = tuple[Structure, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class LabelResult:
     """One quantity of one structure: its labels as bytes, and why they are suspect (empty when they are not)."""
 
     payload: bytes
-    suspect: str
+    suspect_reason: str
 
 
-def set_up(spec: Spec) -> Callable[[Task], dict[str, Answer]]:
+def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult]]:
     """An engine, and a function from a structure and the quantities it is asked for to their answers."""
-    chosen, differences, asked = spec
-    if isinstance(chosen, str):
+    engine_or_name, differences, label_spec = spec
+    if isinstance(engine_or_name, str):
         torch.set_num_threads(1)
-        engine = make_engine(chosen, differences=differences)
+        engine = make_engine(engine_or_name, differences=differences)
     else:
-        engine = chosen
+        engine = engine_or_name
 
-    def work(task: Task) -> dict[str, Answer]:
+    def label_structure(task: LabelTask) -> dict[str, LabelResult]:
         structure, quantities = task
         # Energy and forces are the point that every derivative is taken about, and the identities need them: they are
         # asked for even when they are known.
@@ -46,38 +46,38 @@ def set_up(spec: Spec) -> Callable[[Task], dict[str, Answer]]:
             Request(
                 energy=True,
                 forces=True,
-                probes=_directions(structure, quantities, asked),
+                probes=_draw_probes(structure, quantities, label_spec),
                 hessian=HESSIAN in quantities,
                 stress=STRESS in quantities,
             ),
         )
-        reasons = judge(structure, labels, quantities)
+        reasons = check_labels(structure, labels, quantities)
         return {
-            quantity: Answer(labels_to_bytes(part), reasons.get(quantity, ""))
-            for quantity, part in quantities_of(labels, quantities).items()
+            quantity: LabelResult(labels_to_bytes(part), reasons.get(quantity, ""))
+            for quantity, part in split_by_quantity(labels, quantities).items()
         }
 
-    return work
+    return label_structure
 
 
-def _directions(structure: Structure, quantities: tuple[str, ...], asked: LabelRequest) -> torch.Tensor | None:
+def _draw_probes(structure: Structure, quantities: tuple[str, ...], label_spec: LabelSpec) -> torch.Tensor | None:
     """The probes of the products among `quantities`: of each the one that its place in the stream says."""
-    chosen = [probe_index(quantity) for quantity in products_of(quantities)]
-    if not chosen:
+    indices = [probe_index(quantity) for quantity in hvp_quantities(quantities)]
+    if not indices:
         return None
-    probe = make_probe(asked.probe, max(chosen) + 1)
+    probe = make_probe(label_spec.probe, max(indices) + 1)
     # Probes need no neighbours: the shortest list will do.
-    return probe.draw(collate([structure], 0.1), ProbeStream(asked.seed))[chosen]
+    return probe.draw(collate([structure], 0.1), ProbeSeed(label_spec.seed))[indices]
 
 
-def judge(structure: Structure, labels: Labels, quantities: tuple[str, ...]) -> dict[str, str]:
+def check_labels(structure: Structure, labels: Properties, quantities: tuple[str, ...]) -> dict[str, str]:
     """Why each quantity that is suspect is so."""
-    products = products_of(quantities)
+    products = hvp_quantities(quantities)
     reasons: dict[str, str] = {}
-    for doubt in find_doubts([structure], labels).get(0, ()):
-        quantity = products[doubt.probe] if doubt.label == "hvp" else doubt.label
-        reasons.setdefault(quantity, doubt.reason)
+    for issue in find_issues([structure], labels).get(0, ()):
+        quantity = products[issue.probe] if issue.label == "hvp" else issue.label
+        reasons.setdefault(quantity, issue.reason)
     # Forces that are only the company of what was asked testify too: curvature was taken from them.
     if FORCES in reasons and FORCES not in quantities:
-        reasons = {quantity: reasons[FORCES] for quantity in quantities if kind_of(quantity) in ("hvp", "hessian")}
+        reasons = {quantity: reasons[FORCES] for quantity in quantities if quantity_kind(quantity) in ("hvp", "hessian")}
     return {quantity: reason for quantity, reason in reasons.items() if quantity in quantities}

@@ -1,13 +1,13 @@
 """Losses of labels and predictions."""
 
 from hesse.losses.weighted import (
-    TERMS,
-    Weights,
-    factors,
-    holders,
-    per_structure_errors,
-    references_of,
+    LOSS_TERMS,
+    LossWeights,
+    residual_weights,
+    count_labeled,
+    per_structure_loss,
+    masked_targets,
     weighted_loss,
 )
 
-__all__ = ["TERMS", "Weights", "factors", "holders", "per_structure_errors", "references_of", "weighted_loss"]
+__all__ = ["LOSS_TERMS", "LossWeights", "residual_weights", "count_labeled", "per_structure_loss", "masked_targets", "weighted_loss"]

@@ -19,15 +19,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hesse.errors import MissingLabelError
-from hesse.structures import Labels, owners_of
+from hesse.structures import Properties, segment_ids
 
-__all__ = ["TERMS", "Weights", "factors", "holders", "per_structure_errors", "references_of", "weighted_loss"]
+__all__ = ["LOSS_TERMS", "LossWeights", "residual_weights", "count_labeled", "per_structure_loss", "masked_targets", "weighted_loss"]
 
-TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+LOSS_TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 """Labels that can supervise, in the order in which they are reported."""
 
 
-class Weights(BaseModel):
+class LossWeights(BaseModel):
     """How much each term counts. The defaults are the outcome of the study in docs/choosing-weights.md.
 
     The length in `of_length` is the displacement at which an error in forces (times ℓ) and one in curvature (times ℓ²)
@@ -42,19 +42,19 @@ class Weights(BaseModel):
     hessian: float = Field(0.0, ge=0)
     atomic_energies: float = Field(0.0, ge=0)
     stress: float = Field(0.0, ge=0)
-    penalty: float = Field(0.0, ge=0, description="the potential's own regulariser")
+    regularizer: float = Field(0.0, ge=0, description="the potential's own regulariser")
 
     @classmethod
-    def of_length(cls, length: float, *, energy: float = 1.0) -> Weights:
+    def from_length_scale(cls, length: float, *, energy: float = 1.0) -> LossWeights:
         """Weights `energy : energy ℓ² : energy ℓ⁴` from one length scale ℓ in Å."""
         return cls(energy=energy, forces=energy * length**2, hvp=energy * length**4)
 
     def active(self) -> tuple[str, ...]:
         """Names of the labels with a weight above zero."""
-        return tuple(name for name in TERMS if getattr(self, name) > 0)
+        return tuple(name for name in LOSS_TERMS if getattr(self, name) > 0)
 
 
-def per_structure_errors(predictions: Labels, references: Labels, name: str) -> Float[Tensor, "structures"]:
+def per_structure_loss(predictions: Properties, references: Properties, name: str) -> Float[Tensor, "structures"]:
     """The normalised squared error of one label for every structure; zero where it is absent.
 
     Raises:
@@ -66,47 +66,47 @@ def per_structure_errors(predictions: Labels, references: Labels, name: str) -> 
     mask = references.mask(name)
     n = references.n_atoms.to(target.dtype)
     if name == "energy":
-        return _kept(value - target, mask).square() / n.sqrt()
+        return _masked_difference(value - target, mask).square() / n.sqrt()
     if name == "stress":
-        return _kept(value - target, mask).square().mean((-2, -1))
+        return _masked_difference(value - target, mask).square().mean((-2, -1))
     if name == "hessian":
         # Only present blocks are stored in the references; predictions hold all of them.
         if predictions.hessian_mask is not None or references.hessian_mask is not None:
             value = predictions.select(torch.nonzero(mask)[:, 0]).hessian
         assert value is not None
-        owner = owners_of(references.hessian_lengths())
-        return _summed((value - target).square(), owner, len(n)) / (9 * n * n)
-    owner = owners_of(references.n_atoms, value.shape[1 if name == "hvp" else 0])
+        structure_index = segment_ids(references.hessian_lengths())
+        return _segment_sum((value - target).square(), structure_index, len(n)) / (9 * n * n)
+    structure_index = segment_ids(references.n_atoms, value.shape[1 if name == "hvp" else 0])
     if name == "atomic_energies":
-        return _summed(_kept(value - target, mask[owner]).square(), owner, len(n)) / n
+        return _segment_sum(_masked_difference(value - target, mask[structure_index]).square(), structure_index, len(n)) / n
     if name == "forces":
-        return _summed(_kept(value - target, mask[owner]).square().sum(-1), owner, len(n)) / (3 * n)
+        return _segment_sum(_masked_difference(value - target, mask[structure_index]).square().sum(-1), structure_index, len(n)) / (3 * n)
     # hvp: [probes, atoms, 3]; every structure averages over the pairs that it holds.
-    squares = _kept(value - target, mask[:, owner]).square().sum(-1)
-    return _summed(squares.sum(0), owner, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
+    squares = _masked_difference(value - target, mask[:, structure_index]).square().sum(-1)
+    return _segment_sum(squares.sum(0), structure_index, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
 
 
-def holders(references: Labels, weights: Weights | Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
+def count_labeled(references: Properties, weights: LossWeights | Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
     """How many structures hold each weighted label, and, as "penalty", how many there are.
 
     Sums of these over the parts of a step make the loss of a part additive: see `weighted_loss`.
     """
-    weights = weights.model_dump() if isinstance(weights, Weights) else weights
-    counts: dict[str, Tensor] = {}
-    for name in TERMS:
+    weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
+    n_labeled: dict[str, Tensor] = {}
+    for name in LOSS_TERMS:
         if weights.get(name, 0.0) > 0 and getattr(references, name) is not None:
             mask = references.mask(name)
-            counts[name] = (mask.any(0) if name == "hvp" else mask).sum()
+            n_labeled[name] = (mask.any(0) if name == "hvp" else mask).sum()
     if weights.get("penalty", 0.0) > 0:
-        counts["penalty"] = references.n_atoms.new_tensor(len(references))
-    return counts
+        n_labeled["penalty"] = references.n_atoms.new_tensor(len(references))
+    return n_labeled
 
 
 def weighted_loss(
-    predictions: Labels,
-    references: Labels,
-    weights: Weights | Mapping[str, float],
-    counts: Mapping[str, Int[Tensor, ""]] | None = None,
+    predictions: Properties,
+    references: Properties,
+    weights: LossWeights | Mapping[str, float],
+    n_labeled: Mapping[str, Int[Tensor, ""]] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The total loss and its unweighted terms (means over the structures that hold the label).
 
@@ -119,41 +119,41 @@ def weighted_loss(
         counts: structures that hold each label in all parts of a step (`holders`, summed over parts and processes);
             None where these are the only one. The losses of the parts then add up to that of the whole.
     """
-    weights = weights.model_dump() if isinstance(weights, Weights) else weights
-    counts = holders(references, weights) if counts is None else counts
+    weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
+    n_labeled = count_labeled(references, weights) if n_labeled is None else n_labeled
     terms: dict[str, Tensor] = {}
     total = references.n_atoms.new_zeros((), dtype=torch.float64)
-    for name in TERMS:
+    for name in LOSS_TERMS:
         if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
             continue
         if getattr(predictions, name) is None and not bool(references.mask(name).any()):
             continue  # nobody predicts what no structure of this batch can be compared with
-        errors = per_structure_errors(predictions, references, name).to(torch.float64)
-        terms[name] = errors.sum() / counts[name].clamp(min=1)
+        losses = per_structure_loss(predictions, references, name).to(torch.float64)
+        terms[name] = losses.sum() / n_labeled[name].clamp(min=1)
         total = total + weights[name] * terms[name]
-    if weights.get("penalty", 0.0) > 0 and predictions.penalty is not None:
-        terms["penalty"] = predictions.penalty.to(torch.float64).sum() / counts["penalty"]
+    if weights.get("penalty", 0.0) > 0 and predictions.regularizer is not None:
+        terms["penalty"] = predictions.regularizer.to(torch.float64).sum() / n_labeled["penalty"]
         total = total + weights["penalty"] * terms["penalty"]
     return total, terms
 
 
-def references_of(references: Labels, weights: Mapping[str, float]) -> dict[str, Tensor]:
+def masked_targets(references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
     """The labels that are weighted, with zeros in place of absent ones (their factors are zero). A label that is there
     and no number stays none."""
-    found = {name: getattr(references, name) for name in _BY_FACTOR if weights.get(name, 0.0) > 0}
-    return {name: _kept(v, _mask_of(references, name, v)) for name, v in found.items() if v is not None}
+    targets = {name: getattr(references, name) for name in _RESIDUAL_TERMS if weights.get(name, 0.0) > 0}
+    return {name: _masked_difference(v, _broadcast_mask(references, name, v)) for name, v in targets.items() if v is not None}
 
 
-def _mask_of(references: Labels, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
+def _broadcast_mask(references: Properties, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
     """Who holds a label: per structure for energies and stress, per atom (and probe) otherwise."""
     mask = references.mask(name)
-    if name in _OF_STRUCTURES:
+    if name in _PER_STRUCTURE:
         return mask
-    return mask[..., owners_of(references.n_atoms, value.shape[1 if name == "hvp" else 0])]
+    return mask[..., segment_ids(references.n_atoms, value.shape[1 if name == "hvp" else 0])]
 
 
-def factors(
-    references: Labels, weights: Mapping[str, float], counts: Mapping[str, Int[Tensor, ""]]
+def residual_weights(
+    references: Properties, weights: Mapping[str, float], n_labeled: Mapping[str, Int[Tensor, ""]]
 ) -> dict[str, Tensor]:
     """The loss as a sum of squares: what each squared difference of a label is multiplied with in `weighted_loss`.
 
@@ -167,38 +167,38 @@ def factors(
         counts: see `weighted_loss`.
     """
     n = references.n_atoms
-    found: dict[str, Tensor] = {}
-    for name in _BY_FACTOR:
+    result: dict[str, Tensor] = {}
+    for name in _RESIDUAL_TERMS:
         value = getattr(references, name)
         if weights.get(name, 0.0) <= 0 or value is None:
             continue
-        owner = n if name in _OF_STRUCTURES else owners_of(n, value.shape[1 if name == "hvp" else 0])
+        structure_index = n if name in _PER_STRUCTURE else segment_ids(n, value.shape[1 if name == "hvp" else 0])
         mask = references.mask(name).to(value.dtype)
-        scale = weights[name] / counts[name].clamp(min=1).to(value.dtype)
+        scale = weights[name] / n_labeled[name].clamp(min=1).to(value.dtype)
         if name == "energy":
-            found[name] = scale * mask / n.to(value.dtype).sqrt()
+            result[name] = scale * mask / n.to(value.dtype).sqrt()
         elif name == "stress":
-            found[name] = (scale * mask / 9)[:, None, None]
+            result[name] = (scale * mask / 9)[:, None, None]
         elif name == "hvp":
             each = mask / mask.sum(0).clamp(min=1) / (9 * n * n)
-            found[name] = scale * each[:, owner, None]
+            result[name] = scale * each[:, structure_index, None]
         else:
-            each = (mask / (3 * n if name == "forces" else n))[owner]
-            found[name] = scale * (each[:, None] if name == "forces" else each)
+            each = (mask / (3 * n if name == "forces" else n))[structure_index]
+            result[name] = scale * (each[:, None] if name == "forces" else each)
     if weights.get("penalty", 0.0) > 0:
-        each = weights["penalty"] / counts["penalty"].to(torch.float64)
-        found["penalty"] = each * torch.ones_like(n, dtype=torch.float64)
-    return found
+        each = weights["penalty"] / n_labeled["penalty"].to(torch.float64)
+        result["penalty"] = each * torch.ones_like(n, dtype=torch.float64)
+    return result
 
 
-_BY_FACTOR = ("energy", "forces", "hvp", "atomic_energies", "stress")
-_OF_STRUCTURES = ("energy", "stress")
+_RESIDUAL_TERMS = ("energy", "forces", "hvp", "atomic_energies", "stress")
+_PER_STRUCTURE = ("energy", "stress")
 
 
-def _kept(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:
+def _masked_difference(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:
     """Zero, with zero gradient, where the label is absent (and its place holds NaN)."""
     return torch.where(mask.reshape(*mask.shape, *([1] * (difference.dim() - mask.dim()))), difference, 0.0)
 
 
-def _summed(values: Float[Tensor, "items"], owner: Tensor, structures: int) -> Float[Tensor, "structures"]:
-    return values.new_zeros(structures).index_add(0, owner, values)
+def _segment_sum(values: Float[Tensor, "items"], segment_index: Tensor, structures: int) -> Float[Tensor, "structures"]:
+    return values.new_zeros(structures).index_add(0, segment_index, values)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from hesse.structures import Batch
 
-__all__ = ["Blocks", "blocks_of"]
+__all__ = ["PaddedMolecules", "pad_molecules"]
 
 
-class Blocks(NamedTuple):
+class PaddedMolecules(NamedTuple):
     """Open structures of a batch, padded to the longest.
 
     Attributes:
@@ -27,24 +27,24 @@ class Blocks(NamedTuple):
     """
 
     atoms: Int[Tensor, "structures longest"]
-    pairs: Bool[Tensor, "structures longest longest"]
-    places: Int[Tensor, "atoms"]
+    pair_mask: Bool[Tensor, "structures longest longest"]
+    slots: Int[Tensor, "atoms"]
 
     def vectors(self, positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "structures longest longest 3"]:
         """From each place to each other of its structure, Å."""
-        there = positions.index_select(0, self.atoms.reshape(-1)).reshape(*self.atoms.shape, 3)
-        return there[:, None] - there[:, :, None]
+        padded_positions = positions.index_select(0, self.atoms.reshape(-1)).reshape(*self.atoms.shape, 3)
+        return padded_positions[:, None] - padded_positions[:, :, None]
 
 
 @torch.no_grad()
-def blocks_of(batch: Batch, longest: int) -> Blocks:
+def pad_molecules(batch: Batch, max_atoms: int) -> PaddedMolecules:
     """Blocks of a batch of open structures, the longest of which has `longest` atoms."""
-    place = torch.arange(longest, device=batch.numbers.device)
-    there = place < batch.n_atoms[:, None]
+    slot = torch.arange(max_atoms, device=batch.numbers.device)
+    is_atom = slot < batch.n_atoms[:, None]
     first = batch.n_atoms.cumsum(0) - batch.n_atoms
-    different = place[:, None] != place
-    return Blocks(
-        atoms=first[:, None] + torch.where(there, place, 0),
-        pairs=there[:, None] & there[:, :, None] & different,
-        places=(place + longest * torch.arange(len(batch), device=place.device)[:, None])[there],
+    off_diagonal = slot[:, None] != slot
+    return PaddedMolecules(
+        atoms=first[:, None] + torch.where(is_atom, slot, 0),
+        pair_mask=is_atom[:, None] & is_atom[:, :, None] & off_diagonal,
+        slots=(slot + max_atoms * torch.arange(len(batch), device=slot.device)[:, None])[is_atom],
     )

@@ -13,32 +13,32 @@ from jaxtyping import Float
 from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 from torch import Tensor
 
-from hesse.errors import ConfigError, UnknownOptionError, nearest_name
+from hesse.errors import ConfigError, UnknownOptionError, did_you_mean
 from hesse.models.ani import Ani, AniConfig
 from hesse.models.compose import Ensemble, SumPotential
-from hesse.models.equivariant import Equivariant, EquivariantConfig
+from hesse.models.equivariant import HesseNet, HesseNetConfig
 from hesse.models.hipnn import Hipnn, HipnnConfig
-from hesse.models.references import ElementReferences
+from hesse.models.references import ReferenceEnergies
 from hesse.models.zbl import Zbl, ZblConfig
 from hesse.potential import Potential
 
-__all__ = ["ModelConfig", "build_described", "build_model", "describe"]
+__all__ = ["ModelConfig", "from_description", "build_model", "to_description"]
 
 DEFAULT_KIND = "hipnn"
 NETWORKS: dict[str, tuple[type, type[Potential]]] = {
     "hipnn": (HipnnConfig, Hipnn),
     "ani": (AniConfig, Ani),
-    "equivariant": (EquivariantConfig, Equivariant),
+    "equivariant": (HesseNetConfig, HesseNet),
 }
 """Kinds of network that can be trained: configuration and class."""
-COMPOSED: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
-FIXED = ("zbl", "references")
-DEEPEST = 5
+COMPOSITES: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
+PARAMETER_FREE = ("zbl", "references")
+MAX_DEPTH = 5
 """Sums within sums within ...: more levels than this is a damaged file, not a model."""
-MOST_PARTS = 256
+MAX_PARTS = 256
 
 
-def kind_of(config: Any) -> str:
+def model_kind(config: Any) -> str:
     """The kind that a configuration (or a mapping that is to become one) names."""
     if isinstance(config, Mapping):
         return str(config.get("kind", DEFAULT_KIND))
@@ -48,14 +48,14 @@ def kind_of(config: Any) -> str:
 ModelConfig = Annotated[
     Annotated[HipnnConfig, Tag("hipnn")]
     | Annotated[AniConfig, Tag("ani")]
-    | Annotated[EquivariantConfig, Tag("equivariant")],
-    Discriminator(kind_of),
+    | Annotated[HesseNetConfig, Tag("equivariant")],
+    Discriminator(model_kind),
 ]
 """The configuration of any network that can be trained, told apart by `kind` (without it: HIP-NN)."""
 
 
 def build_model(
-    config: Any, elements: tuple[int, ...], references: Float[Tensor, "elements"] | None = None
+    config: Any, elements: tuple[int, ...], reference_energies: Float[Tensor, "elements"] | None = None
 ) -> Potential:
     """The network that a configuration describes, freshly initialised from torch's global generator.
 
@@ -65,21 +65,21 @@ def build_model(
         references: eV per element, in that order; zero where None.
     """
     build: Callable[..., Potential] = NETWORKS[config.kind][1]
-    return build(config, elements, references)
+    return build(config, elements, reference_energies)
 
 
-def describe(potential: Potential) -> dict[str, Any]:
+def to_description(potential: Potential) -> dict[str, Any]:
     """What must be known to build such a potential again, apart from its tensors.
 
     Raises:
         UnknownOptionError: it is not one of Hesse's own kinds, or is made of such a one.
     """
     elements = list(potential.elements)
-    for kind, composed in COMPOSED.items():
-        if type(potential) is composed:
-            parts = [describe(part) for part in potential.parts]
+    for kind, composite in COMPOSITES.items():
+        if type(potential) is composite:
+            parts = [to_description(part) for part in potential.parts]
             return {"model": {"kind": kind, "parts": parts}, "elements": elements}
-    if type(potential) is ElementReferences:
+    if type(potential) is ReferenceEnergies:
         return {"model": {"kind": "references"}, "elements": elements}
     if type(potential) in (Zbl, *(network for _, network in NETWORKS.values())):
         config: BaseModel = potential.config  # type: ignore[assignment]
@@ -90,7 +90,7 @@ def describe(potential: Potential) -> dict[str, Any]:
     )
 
 
-def build_described(description: Mapping[str, Any], *, most_tensors: int | None = None) -> Potential:
+def from_description(description: Mapping[str, Any], *, max_tensors: int | None = None) -> Potential:
     """The potential of a description, freshly initialised.
 
     Args:
@@ -101,55 +101,55 @@ def build_described(description: Mapping[str, Any], *, most_tensors: int | None 
         UnknownOptionError: a kind that does not exist.
         ConfigError: options that cannot be, or more tensors than allowed.
     """
-    return _built(description, _Allowance(most_tensors), depth=0)
+    return _build(description, _TensorBudget(max_tensors), depth=0)
 
 
-class _Allowance:
+class _TensorBudget:
     """How many more tensors may be made."""
 
     def __init__(self, tensors: int | None) -> None:
-        self.allowed, self.left = tensors, tensors
+        self.limit, self.remaining = tensors, tensors
 
-    def take(self, potential: Potential) -> Potential:
+    def charge(self, potential: Potential) -> Potential:
         """Pay for a part. Raises ConfigError where it costs too much."""
-        if self.left is not None:
-            self.left -= len(potential.state_dict())
-            if self.left < 0:
-                raise ConfigError(f"its {self.allowed} tensors are too few for the model it describes")
+        if self.remaining is not None:
+            self.remaining -= len(potential.state_dict())
+            if self.remaining < 0:
+                raise ConfigError(f"its {self.limit} tensors are too few for the model it describes")
         return potential
 
 
-def _built(description: Mapping[str, Any], allowance: _Allowance, *, depth: int) -> Potential:
-    if depth > DEEPEST:
-        raise ConfigError(f"more than {DEEPEST} levels of sums and ensembles")
+def _build(description: Mapping[str, Any], budget: _TensorBudget, *, depth: int) -> Potential:
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"more than {MAX_DEPTH} levels of sums and ensembles")
     if not isinstance(description, Mapping) or not isinstance(description.get("model"), Mapping):
         raise ConfigError(f'expected {{"model": ..., "elements": ...}}, got {str(description)[:60]}')
-    options, given = dict(description["model"]), description.get("elements")
-    if not isinstance(given, list) or not all(isinstance(z, int) for z in given):
-        raise ConfigError(f"expected a list of atomic numbers, got {str(given)[:60]}")
-    elements = tuple(given)
-    kind = kind_of(options)
-    if kind in COMPOSED:
+    options, numbers = dict(description["model"]), description.get("elements")
+    if not isinstance(numbers, list) or not all(isinstance(z, int) for z in numbers):
+        raise ConfigError(f"expected a list of atomic numbers, got {str(numbers)[:60]}")
+    elements = tuple(numbers)
+    kind = model_kind(options)
+    if kind in COMPOSITES:
         parts = options.get("parts")
-        if not isinstance(parts, list) or len(parts) > MOST_PARTS:
-            raise ConfigError(f"a {kind} needs a list of at most {MOST_PARTS} parts")
-        return COMPOSED[kind]([_built(part, allowance, depth=depth + 1) for part in parts])
+        if not isinstance(parts, list) or len(parts) > MAX_PARTS:
+            raise ConfigError(f"a {kind} needs a list of at most {MAX_PARTS} parts")
+        return COMPOSITES[kind]([_build(part, budget, depth=depth + 1) for part in parts])
     if kind == "references":
-        return allowance.take(ElementReferences(elements))
+        return budget.charge(ReferenceEnergies(elements))
     if kind == "zbl":
-        return Zbl(_validated(ZblConfig, options), elements)
+        return Zbl(_validated_config(ZblConfig, options), elements)
     if kind in NETWORKS:
         config_class, build = NETWORKS[kind]
-        return allowance.take(build(_validated(config_class, options), elements))
-    raise UnknownOptionError(f'unknown kind of model "{kind}". {nearest_name(kind, [*NETWORKS, *COMPOSED, *FIXED])}')
+        return budget.charge(build(_validated_config(config_class, options), elements))
+    raise UnknownOptionError(f'unknown kind of model "{kind}". {did_you_mean(kind, [*NETWORKS, *COMPOSITES, *PARAMETER_FREE])}')
 
 
-def _validated(config_class: Any, options: dict[str, Any]) -> Any:
+def _validated_config(config_class: Any, options: dict[str, Any]) -> Any:
     try:
         return TypeAdapter(config_class).validate_python(options)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        option = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
-            f'{config_class.__name__}, option "{where}" = {first.get("input")!r}: {first["msg"]}'
+            f'{config_class.__name__}, option "{option}" = {first.get("input")!r}: {first["msg"]}'
         ) from None

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import ConfigError, RequestError
-from hesse.models.references import ElementReferences
+from hesse.models.references import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.structures import Batch
 
-__all__ = ["Ensemble", "SumPotential", "with_references"]
+__all__ = ["Ensemble", "SumPotential", "with_reference_energies"]
 
 
-class _Composed(Potential):
+class _CompositePotential(Potential):
     """What sums and means share: a batch that serves every part, and the elements that all of them know."""
 
     def __init__(self, parts: Sequence[Potential]) -> None:
@@ -32,8 +32,8 @@ class _Composed(Potential):
                 )
         self._parts = nn.ModuleList(parts)
         self.cutoff = max(part.cutoff for part in parts)
-        self.splits_energy = all(part.splits_energy for part in parts)
-        self.batched_gradients = all(part.batched_gradients for part in parts)
+        self.has_atomic_energies = all(part.has_atomic_energies for part in parts)
+        self.supports_vmap = all(part.supports_vmap for part in parts)
         known = [set(part.elements) for part in parts if part.elements]
         self.elements = tuple(sorted(set.intersection(*known))) if known else ()
         if known and not self.elements:
@@ -46,22 +46,22 @@ class _Composed(Potential):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV."""
-        return self.energies_and_penalty(batch)[0]
+        return self.forward_with_regularizer(batch)[0]
 
-    def prepare(self, batch: Batch) -> Batch:
+    def precompute(self, batch: Batch) -> Batch:
         """With the tables of every part."""
-        return replace(batch, tables=tuple(part.prepare(batch).tables for part in self.parts))
+        return replace(batch, precomputed=tuple(part.precompute(batch).precomputed for part in self.parts))
 
-    def _answers(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
+    def _evaluate_parts(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
         """Energies of every part, and the sum of those penalties that there are."""
-        tables = batch.tables or [None] * len(self.parts)
-        each = [part.energies_and_penalty(replace(batch, tables=t)) for part, t in zip(self.parts, tables, strict=True)]
-        energies, penalties = zip(*each, strict=True)
-        given = [penalty for penalty in penalties if penalty is not None]
-        return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(given).sum(0) if given else None
+        precomputed = batch.precomputed or [None] * len(self.parts)
+        results = [part.forward_with_regularizer(replace(batch, precomputed=t)) for part, t in zip(self.parts, precomputed, strict=True)]
+        energies, regularizers = zip(*results, strict=True)
+        present = [penalty for penalty in regularizers if penalty is not None]
+        return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(present).sum(0) if present else None
 
 
-class SumPotential(_Composed):
+class SumPotential(_CompositePotential):
     """`E = Σ_p E_p`: a prior plus a learned part, references plus a network, short range plus long range.
 
     Args:
@@ -71,21 +71,21 @@ class SumPotential(_Composed):
         ConfigError: no parts, or no common element.
     """
 
-    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Sums of the parts' atomic energies, eV, float64, and of their penalties."""
-        energies, penalty = self._answers(batch)
-        return energies.sum(0), penalty
+        energies, regularizer = self._evaluate_parts(batch)
+        return energies.sum(0), regularizer
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """Goes to the first part that holds references. Raises RequestError where none does."""
-        holders = _holders(self)
-        if not holders:
-            super().shift_elements(shifts)
-        for holder in holders:
-            holder.shift_elements(shifts)
+        owners = _reference_owners(self)
+        if not owners:
+            super().shift_reference_energies(shifts)
+        for owner in owners:
+            owner.shift_reference_energies(shifts)
 
 
-class Ensemble(_Composed):
+class Ensemble(_CompositePotential):
     """`E = (1/M) Σ_m E_m`. How far the members lie apart, in any observable, tells `hesse.curvature.committee`.
 
     Args:
@@ -95,36 +95,36 @@ class Ensemble(_Composed):
         ConfigError: no members, or no common element.
     """
 
-    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Means of the members' atomic energies, eV, float64, and of their penalties."""
-        energies, penalty = self._answers(batch)
-        return energies.mean(0), None if penalty is None else penalty / len(self.parts)
+        energies, regularizer = self._evaluate_parts(batch)
+        return energies.mean(0), None if regularizer is None else regularizer / len(self.parts)
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """Goes to every member; references that members share are shifted once. Raises RequestError, before anything
         is changed, where a member holds none."""
         for member in self.parts:
-            if not _holders(member):
-                member.shift_elements(shifts)  # raises
-        for holder in _holders(self):
-            holder.shift_elements(shifts)
+            if not _reference_owners(member):
+                member.shift_reference_energies(shifts)  # raises
+        for owner in _reference_owners(self):
+            owner.shift_reference_energies(shifts)
 
 
-def _holders(potential: Potential) -> list[Potential]:
+def _reference_owners(potential: Potential) -> list[Potential]:
     """The potentials, each once, whose references a shift of `potential` moves."""
     if isinstance(potential, Ensemble):
-        return list({id(holder): holder for member in potential.parts for holder in _holders(member)}.values())
+        return list({id(holder): holder for member in potential.parts for holder in _reference_owners(member)}.values())
     if isinstance(potential, SumPotential):
-        return next((found for part in potential.parts if (found := _holders(part))), [])
+        return next((found for part in potential.parts if (found := _reference_owners(part))), [])
     try:
-        potential.shift_elements({})  # moves nothing
+        potential.shift_reference_energies({})  # moves nothing
     except RequestError:
         return []
     return [potential]
 
 
-def with_references(potential: Potential, energies: Mapping[int, float]) -> SumPotential:
+def with_reference_energies(potential: Potential, energies: Mapping[int, float]) -> SumPotential:
     """`potential` plus an energy per element, `{atomic number: eV}`; it knows those elements only."""
     elements = tuple(sorted(energies))
     values = torch.tensor([energies[z] for z in elements], dtype=torch.float64)
-    return SumPotential([ElementReferences(elements, values), potential])
+    return SumPotential([ReferenceEnergies(elements, values), potential])

@@ -25,15 +25,15 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from hesse.models.references import ElementReferences
+from hesse.models.references import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch
 
-__all__ = ["Equivariant", "EquivariantConfig"]
+__all__ = ["HesseNet", "HesseNetConfig"]
 
 
-class EquivariantConfig(BaseModel):
+class HesseNetConfig(BaseModel):
     """What an equivariant network is made of. Lengths in Å."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,13 +54,13 @@ class PairBasis(nn.Module):
     training data calm: Hessian errors fell by 7 to 13 % (one seed, docs/models.md).
     """
 
-    def __init__(self, config: EquivariantConfig) -> None:
+    def __init__(self, config: HesseNetConfig) -> None:
         super().__init__()
         self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
 
     def forward(self, batch: Batch) -> Basis:
         """The basis for every pair; zero in unused places and beyond the cutoff."""
-        vectors, mask = batch.pair_vectors(), batch.neighbour_mask
+        vectors, mask = batch.neighbor_vectors(), batch.neighbour_mask
         distance = masked_norm(vectors, mask, fill=self.cutoff)
         inverse = 1.0 / distance
         envelope = smooth_cutoff(distance, self.cutoff) * mask * inverse * math.sqrt(8.0 / self.cutoff)
@@ -80,7 +80,7 @@ class PairBasis(nn.Module):
             scalar=radial,
             vector=(radial[:, None] * vector[:, :, None]).flatten(1, 2),
             matrix=matrix,
-            towards=(radial[:, :, None] * vector[:, None]).flatten(2, 3),
+            projection=(radial[:, :, None] * vector[:, None]).flatten(2, 3),
         )
 
 
@@ -98,10 +98,10 @@ class Basis(NamedTuple):
     scalar: Float[Tensor, "atoms s k"]
     vector: Float[Tensor, "atoms 3*s k"]
     matrix: Float[Tensor, "atoms 5*s k"] | None
-    towards: Float[Tensor, "atoms s 3*k"]
+    projection: Float[Tensor, "atoms s 3*k"]
 
 
-def applied(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]) -> Float[Tensor, "atoms 3 f"]:
+def traceless_matvec(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]) -> Float[Tensor, "atoms 3 f"]:
     """The symmetric traceless matrix that five components stand for, times a vector."""
     xy, xz, yz, difference, axial = matrix.unbind(1)
     x, y, z = vector.unbind(1)
@@ -116,25 +116,25 @@ def applied(matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f
     )
 
 
-def softened(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
+def compress_norm(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
     """`t/(1 + |t|²)^¼`: the same direction, and a length that grows like a square root. Smooth everywhere, at zero too;
     products of several tensors then stay tame where atoms come close."""
     return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).sqrt().rsqrt()
 
 
-class Arrivals(nn.Module):
+class MessageAggregation(nn.Module):
     """Sums over neighbours of basis times what they send, mixed to features: scalars, vectors, and for l = 2 matrices.
 
     A sent vector contributes along itself, and by its part towards the receiver as a scalar.
     """
 
-    def __init__(self, config: EquivariantConfig, scalars: int, vectors: int, l_max: int) -> None:
+    def __init__(self, config: HesseNetConfig, scalars: int, vectors: int, l_max: int) -> None:
         super().__init__()
         self.radial, self.l_max = config.radial, l_max
         width = config.radial * (scalars + vectors)
-        self.to_scalar = mixing(width, config.features)
-        self.to_vector = mixing(width, config.features)
-        self.to_matrix = mixing(config.radial * scalars, config.features) if l_max == 2 else None
+        self.to_scalar = linear_no_bias(width, config.features)
+        self.to_vector = linear_no_bias(width, config.features)
+        self.to_matrix = linear_no_bias(config.radial * scalars, config.features) if l_max == 2 else None
 
     def forward(
         self,
@@ -151,12 +151,12 @@ class Arrivals(nn.Module):
         scalar = torch.bmm(basis.scalar, received)
         vector = torch.bmm(basis.vector, received).reshape(atoms, 3, s, g)
         if vectors is not None:
-            arrows = vectors.index_select(0, senders).reshape(atoms, k, -1)
-            along = torch.bmm(basis.scalar, arrows).reshape(atoms, s, 3, -1).transpose(1, 2)
+            sent_vectors = vectors.index_select(0, senders).reshape(atoms, k, -1)
+            transported = torch.bmm(basis.scalar, sent_vectors).reshape(atoms, s, 3, -1).transpose(1, 2)
             # Of a vector, only the part towards the receiver makes a scalar: sum over neighbours and axes at once.
-            arrows = arrows.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
-            scalar = torch.cat([scalar, torch.bmm(basis.towards, arrows)], dim=-1)
-            vector = torch.cat([vector, along], dim=-1)
+            sent_vectors = sent_vectors.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
+            scalar = torch.cat([scalar, torch.bmm(basis.projection, sent_vectors)], dim=-1)
+            vector = torch.cat([vector, transported], dim=-1)
         matrix = None
         if self.to_matrix is not None:
             assert basis.matrix is not None
@@ -164,25 +164,25 @@ class Arrivals(nn.Module):
         return self.to_scalar(scalar.flatten(1)), self.to_vector(vector.flatten(2)), matrix
 
 
-def mixing(inputs: int, outputs: int) -> nn.Linear:
+def linear_no_bias(inputs: int, outputs: int) -> nn.Linear:
     """Dense weights without bias that keep values of order one."""
     linear = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(linear.weight, std=inputs**-0.5)
     return linear
 
 
-class Layer(nn.Module):
+class InteractionLayer(nn.Module):
     """What arrives becomes invariants, these new scalar features, and gates for new vector features."""
 
-    def __init__(self, config: EquivariantConfig, elements: int, place: int) -> None:
+    def __init__(self, config: HesseNetConfig, elements: int, index: int) -> None:
         super().__init__()
-        first, self.last = place == 0, place == config.layers - 1
+        first, self.last = index == 0, index == config.layers - 1
         f, channels = config.features, config.channels
         self.l_max = config.l_max if first else 1
         width = elements if first else f
         self.send_scalars = None if first else nn.Linear(f, channels, bias=False)
         self.send_vectors = None if first else nn.Linear(f, channels, bias=False)
-        self.arrivals = Arrivals(config, elements if first else channels, 0 if first else channels, self.l_max)
+        self.arrivals = MessageAggregation(config, elements if first else channels, 0 if first else channels, self.l_max)
         self.own = nn.Linear(width, f)
         self.hidden = nn.Linear((2 if self.l_max == 1 else 4) * f, f)
         self.out = nn.Linear(f, f)
@@ -197,33 +197,33 @@ class Layer(nn.Module):
         vectors: Float[Tensor, "atoms 3 f"] | None,
     ) -> tuple[Float[Tensor, "atoms f"], Float[Tensor, "atoms 3 f"] | None]:
         """New scalar and vector features of every atom (no vectors after the last layer)."""
-        sent, arrows = scalars, None
+        sent_scalars, sent_vectors = scalars, None
         if self.send_scalars is not None and self.send_vectors is not None:
-            sent, arrows = self.send_scalars(scalars), self.send_vectors(vectors)
-        scalar, vector, matrix = self.arrivals(basis, neighbours, sent, arrows)
-        vector = softened(vector)
+            sent_scalars, sent_vectors = self.send_scalars(scalars), self.send_vectors(vectors)
+        scalar, vector, matrix = self.arrivals(basis, neighbours, sent_scalars, sent_vectors)
+        vector = compress_norm(vector)
         invariants = [scalar + self.own(scalars), vector.square().sum(1)]
-        turned = None
+        matvec = None
         if matrix is not None:
-            matrix = softened(matrix)
-            turned = applied(matrix, vector)
-            invariants += [matrix.square().sum(1), (vector * turned).sum(1)]
+            matrix = compress_norm(matrix)
+            matvec = traceless_matvec(matrix, vector)
+            invariants += [matrix.square().sum(1), (vector * matvec).sum(1)]
         hidden = nn.functional.silu(self.hidden(torch.cat(invariants, dim=1)))
-        new = self.out(hidden)
+        new_scalars = self.out(hidden)
         if vectors is not None:  # not in the first layer, whose scalars are elements
-            new = new + scalars
+            new_scalars = new_scalars + scalars
         if self.gates is None:
-            return new, None
-        gates = self.gates(hidden).reshape(len(new), self.l_max, -1)
-        result = vector * gates[:, :1]
-        if turned is not None:
-            result = result + turned * gates[:, 1:]
+            return new_scalars, None
+        gates = self.gates(hidden).reshape(len(new_scalars), self.l_max, -1)
+        new_vectors = vector * gates[:, :1]
+        if matvec is not None:
+            new_vectors = new_vectors + matvec * gates[:, 1:]
         if self.keep_vectors is not None:
-            result = result + self.keep_vectors(vectors)
-        return new, result
+            new_vectors = new_vectors + self.keep_vectors(vectors)
+        return new_scalars, new_vectors
 
 
-class Equivariant(Potential):
+class HesseNet(Potential):
     """The compact equivariant network.
 
     The first layer sees the elements around every atom up to l = 2, every further one the scalars and vectors that
@@ -234,17 +234,17 @@ class Equivariant(Potential):
 
     def __init__(
         self,
-        config: EquivariantConfig,
+        config: HesseNetConfig,
         elements: tuple[int, ...],
-        references: Float[Tensor, "elements"] | None = None,
+        reference_energies: Float[Tensor, "elements"] | None = None,
     ) -> None:
         """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
         super().__init__()
         self.config, self.cutoff = config, config.cutoff
-        self.references = ElementReferences(elements, references)
+        self.references = ReferenceEnergies(elements, reference_energies)
         self.elements = self.references.elements
         self.basis = PairBasis(config)
-        self.layers = nn.ModuleList(Layer(config, len(self.elements), place) for place in range(config.layers))
+        self.layers = nn.ModuleList(InteractionLayer(config, len(self.elements), place) for place in range(config.layers))
         self.readout = nn.Linear(config.features, 1)
         with torch.no_grad():
             self.readout.weight.mul_(0.5)
@@ -258,6 +258,6 @@ class Equivariant(Potential):
             scalars, vectors = layer(basis, batch.neighbours, scalars, vectors)
         return self.references(batch) + self.readout(scalars)[:, 0]
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""
-        self.references.shift_elements(shifts)
+        self.references.shift_reference_energies(shifts)

@@ -15,10 +15,10 @@ import torch
 
 from hesse import __version__
 from hesse.errors import ConfigError, FileFormatError, HesseError, RequestError
-from hesse.models.build import build_described, describe
-from hesse.models.references import ElementReferences
+from hesse.models.build import from_description, to_description
+from hesse.models.references import ReferenceEnergies
 from hesse.models.tensors import read_header, read_tensors, tensor_digest, write_tensors
-from hesse.models.upgrades import FORMAT_VERSION, upgrade
+from hesse.models.upgrades import FORMAT_VERSION, migrate
 from hesse.potential import Potential
 
 __all__ = ["FORMAT_VERSION", "load_model", "read_model_header", "save_model", "tensor_digest"]
@@ -35,11 +35,11 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
     header = {
         "format": "hesse-model",
         "version": str(FORMAT_VERSION),
-        "config": json.dumps(describe(potential)),
+        "config": json.dumps(to_description(potential)),
         "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
     }
     tensors = dict(potential.state_dict())
-    types = _types(tensors, _references_in(potential))
+    types = _float_dtypes(tensors, _reference_energy_names(potential))
     if len(types) > 1:
         names = ", ".join(str(dtype) for dtype in types)
         raise RequestError(f"the model holds tensors of several types ({names}); convert it first: potential.to(dtype)")
@@ -90,46 +90,46 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
     tensors = read_tensors(path, "model")
     description = {"model": header["model"], "elements": list(header["elements"])}
     try:
-        description, tensors = upgrade(header["version"], description, tensors)
+        description, tensors = migrate(header["version"], description, tensors)
         # Built without memory first: a wrong header cannot ask for more than the file itself holds.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            empty = build_described(description, most_tensors=len(tensors))
-        if list(empty.elements) != description["elements"]:
-            raise ConfigError(f"elements {description['elements']}, but its parts know {list(empty.elements)}")
+            skeleton = from_description(description, max_tensors=len(tensors))
+        if list(skeleton.elements) != description["elements"]:
+            raise ConfigError(f"elements {description['elements']}, but its parts know {list(skeleton.elements)}")
     except (HesseError, ValueError, RuntimeError, OverflowError, TypeError, KeyError, MemoryError) as error:
         raise FileFormatError(f"{path}: {error}") from error
-    fixed = _references_in(empty)
-    stored = next(iter(_types(tensors, fixed)), torch.float64)
-    wanted = {
-        name: (v.shape, torch.float64 if name in fixed else stored if v.is_floating_point() else v.dtype)
-        for name, v in empty.state_dict().items()
+    float64_names = _reference_energy_names(skeleton)
+    stored_dtype = next(iter(_float_dtypes(tensors, float64_names)), torch.float64)
+    expected = {
+        name: (v.shape, torch.float64 if name in float64_names else stored_dtype if v.is_floating_point() else v.dtype)
+        for name, v in skeleton.state_dict().items()
     }
-    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
-    if found != wanted:
-        wrong = next((n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n)), "*")
+    actual = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    if actual != expected:
+        mismatch = next((n for n in sorted({*actual, *expected}) if actual.get(n) != expected.get(n)), "*")
         raise FileFormatError(
-            f"{path}: tensor {wrong} is {_described(found.get(wrong))}, its configuration asks for "
-            f"{_described(wanted.get(wrong))}"
+            f"{path}: tensor {mismatch} is {_format_tensor(actual.get(mismatch))}, its configuration asks for "
+            f"{_format_tensor(expected.get(mismatch))}"
         )
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise FileFormatError(f"{path}: holds numbers that are not finite")
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
-        potential = build_described(description).to(dtype=stored)
+        potential = from_description(description).to(dtype=stored_dtype)
     potential.load_state_dict(tensors)
-    return potential.to(device=device, dtype=dtype or stored).eval()
+    return potential.to(device=device, dtype=dtype or stored_dtype).eval()
 
 
-def _references_in(potential: Potential) -> set[str]:
+def _reference_energy_names(potential: Potential) -> set[str]:
     """Names of the element references among its tensors: float64 always."""
     modules = potential.named_modules(remove_duplicate=False)  # one member may stand in several places
-    found = [name for name, module in modules if isinstance(module, ElementReferences)]
-    return {f"{name}.energies" if name else "energies" for name in found}
+    owners = [name for name, module in modules if isinstance(module, ReferenceEnergies)]
+    return {f"{name}.energies" if name else "energies" for name in owners}
 
 
-def _types(tensors: Mapping[str, torch.Tensor], fixed: set[str]) -> list[torch.dtype]:
+def _float_dtypes(tensors: Mapping[str, torch.Tensor], float64_names: set[str]) -> list[torch.dtype]:
     """The types of all floating-point tensors but those named in `fixed`, in the order in which they come."""
-    return list(dict.fromkeys(v.dtype for name, v in tensors.items() if v.is_floating_point() and name not in fixed))
+    return list(dict.fromkeys(v.dtype for name, v in tensors.items() if v.is_floating_point() and name not in float64_names))
 
 
-def _described(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
+def _format_tensor(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
     return "absent" if tensor is None else f"{tuple(tensor[0])} {str(tensor[1]).removeprefix('torch.')}"

@@ -20,17 +20,17 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from hesse.models.blocks import Blocks, blocks_of
-from hesse.models.references import ElementReferences
+from hesse.models.blocks import PaddedMolecules, pad_molecules
+from hesse.models.references import ReferenceEnergies
 from hesse.potential import Potential
-from hesse.smooth import cosine_cutoff, masked_norm, smooth_cutoff, sqrt_plus
+from hesse.smooth import cosine_cutoff, masked_norm, smooth_cutoff, softened_sqrt
 from hesse.structures import Batch
 
 __all__ = ["Hipnn", "HipnnConfig"]
 
-FEW_FEATURES = 16
+MAX_FEATURES_AGGREGATE_FIRST = 16
 """So many at most in a first layer, which sees elements: summing them over neighbours first is then shorter."""
-LARGEST_BLOCK = 64
+MAX_PADDED_ATOMS = 64
 """Atoms; a block takes memory by the square of its size."""
 COMPONENTS = {0: 1, 1: 4, 2: 9}
 """Tensor components up to order l: 1 scalar, 3 of a vector, 5 of a traceless symmetric matrix."""
@@ -63,7 +63,7 @@ class HipnnConfig(BaseModel):
         return self
 
 
-class Pairs(NamedTuple):
+class PairGeometry(NamedTuple):
     """What all layers need of the geometry: of an atom and its neighbours (`[atoms, k]`) or, in blocks, of every two
     atoms of a molecule (`[structures, longest, longest]`).
 
@@ -80,7 +80,7 @@ class Pairs(NamedTuple):
     neighbours: Int[Tensor, "atoms k"] | None
 
 
-Tensors = tuple[Tensor, ...]
+TensorsByOrder = tuple[Tensor, ...]
 """Features by order: scalars `[atoms, f]`; x, y, z `[atoms, 3, f]`; xx, yy, xy, xz, yz `[atoms, 5, f]`."""
 
 
@@ -93,7 +93,7 @@ class Sensitivity(nn.Module):
         self.inverse_mu = nn.Parameter(torch.linspace(1 / config.longest, 1 / config.shortest, n))
         self.sigma = nn.Parameter(torch.full((n,), config.sharpness * 2.0 * n * config.shortest))
 
-    def forward(self, pairs: Pairs, *, last: Literal["neighbour", "sensitivity"]) -> Tensor:
+    def forward(self, pairs: PairGeometry, *, last: Literal["neighbour", "sensitivity"]) -> Tensor:
         """Sensitivities of every pair, `[*atoms, s, k]` or, where sensitivities come last, `[*atoms, k, s]`."""
         inverse, envelope = pairs.inverse_distance, pairs.envelope
         if last == "neighbour":
@@ -118,57 +118,57 @@ class Interaction(nn.Module):
         self.self_term = nn.Linear(features_in, config.features)
         nn.init.xavier_normal_(self.self_term.weight)
 
-    def forward(self, features: Float[Tensor, "atoms in"], pairs: Pairs) -> Float[Tensor, "atoms features"]:
+    def forward(self, features: Float[Tensor, "atoms in"], pairs: PairGeometry) -> Float[Tensor, "atoms features"]:
         """New features of every atom (in blocks, of every place)."""
         # Both orders of the sums over neighbours and over what they send give the same; which is shorter depends on
         # how much a neighbour sends.
-        weights_first = pairs.neighbours is None and features.shape[1] > FEW_FEATURES
-        first = self._weights_first if weights_first else self._neighbours_first
-        scalar, *tensors = first(features, pairs)
+        mix_first = pairs.neighbours is None and features.shape[1] > MAX_FEATURES_AGGREGATE_FIRST
+        aggregate = self._mix_then_aggregate if mix_first else self._aggregate_then_mix
+        scalar, *tensors = aggregate(features, pairs)
         result = scalar + self.self_term(features)
         if self.l_max >= 1:
             squared = tensors[0].square().sum(1)
-            result = result + self.scales[0] * sqrt_plus(squared, self.epsilon)
+            result = result + self.scales[0] * softened_sqrt(squared, self.epsilon)
         if self.l_max >= 2:
             # xx, yy, xy, xz, yz of a traceless symmetric matrix: Tr T² = 2(Σ squares + xx·yy).
-            five = tensors[1]
-            squared = 2.0 * (five.square().sum(1) + five[:, 0] * five[:, 1])
-            result = result + self.scales[1] * sqrt_plus(squared, self.epsilon)
+            matrix = tensors[1]
+            squared = 2.0 * (matrix.square().sum(1) + matrix[:, 0] * matrix[:, 1])
+            result = result + self.scales[1] * softened_sqrt(squared, self.epsilon)
         return result
 
-    def _neighbours_first(self, features: Tensor, pairs: Pairs) -> Tensors:
+    def _aggregate_then_mix(self, features: Tensor, pairs: PairGeometry) -> TensorsByOrder:
         """Sum what neighbours send for every sensitivity and component, then mix with the weights."""
-        sense = self.sensitivity(pairs, last="neighbour")
+        sensitivities = self.sensitivity(pairs, last="neighbour")
         if pairs.neighbours is None:
-            sent = features.reshape(*sense.shape[:1], -1, features.shape[1])
+            sent = features.reshape(*sensitivities.shape[:1], -1, features.shape[1])
         else:
             sent = features.index_select(0, pairs.neighbours.reshape(-1)).reshape(*pairs.neighbours.shape, -1)
         weight = self.weight.reshape(-1, self.features)
 
-        def mixed(sense: Tensor, components: int) -> Tensor:
-            environment = torch.bmm(sense.reshape(len(sent), -1, sent.shape[1]), sent)
+        def aggregated(sensitivities: Tensor, components: int) -> Tensor:
+            environment = torch.bmm(sensitivities.reshape(len(sent), -1, sent.shape[1]), sent)
             return (environment.reshape(len(features) * components, -1) @ weight).reshape(-1, components, self.features)
 
         if pairs.angular is None:
-            return (mixed(sense, 1)[:, 0],)
-        tensor = (pairs.angular[..., None, :] * sense[..., None, :, :]).flatten(-3, -2)
+            return (aggregated(sensitivities, 1)[:, 0],)
+        tensor = (pairs.angular[..., None, :] * sensitivities[..., None, :, :]).flatten(-3, -2)
         if pairs.neighbours is None:
             # Apart, so that no derivative has to be put together from slices.
-            tensors = mixed(tensor, self.components - 1)
-            return (mixed(sense, 1)[:, 0], *tensors.split([3, 5][: self.l_max], dim=1))
+            tensors = aggregated(tensor, self.components - 1)
+            return (aggregated(sensitivities, 1)[:, 0], *tensors.split([3, 5][: self.l_max], dim=1))
         # With long lists of neighbours it is better to read only once what they send.
-        together = mixed(torch.cat([sense, tensor], dim=-2), self.components)
-        return (together[:, 0], *(together[:, part] for part in (slice(1, 4), slice(4, 9))[: self.l_max]))
+        combined = aggregated(torch.cat([sensitivities, tensor], dim=-2), self.components)
+        return (combined[:, 0], *(combined[:, part] for part in (slice(1, 4), slice(4, 9))[: self.l_max]))
 
-    def _weights_first(self, features: Tensor, pairs: Pairs) -> Tensors:
+    def _mix_then_aggregate(self, features: Tensor, pairs: PairGeometry) -> TensorsByOrder:
         """Mix what every atom sends with the weights, once; then sum over sensitivities, and over the senders with each
         component of the angular part. Distances are the same both ways: the first of two places is the sender here."""
-        sense = self.sensitivity(pairs, last="sensitivity")
-        structures, longest = sense.shape[:2]
+        sensitivities = self.sensitivity(pairs, last="sensitivity")
+        structures, max_atoms = sensitivities.shape[:2]
         weight = self.weight.transpose(0, 1).reshape(features.shape[1], -1)
-        sent = (features @ weight).reshape(structures * longest, -1, self.features)
-        messages = torch.bmm(sense.flatten(0, 1), sent).reshape(structures, longest, longest, -1)
-        scalar = messages.sum(1).reshape(structures * longest, -1)
+        sent = (features @ weight).reshape(structures * max_atoms, -1, self.features)
+        messages = torch.bmm(sensitivities.flatten(0, 1), sent).reshape(structures, max_atoms, max_atoms, -1)
+        scalar = messages.sum(1).reshape(structures * max_atoms, -1)
         if pairs.angular is None:
             return (scalar,)
         sums = [(part.transpose(1, 2)[..., None] * messages).sum(1) for part in pairs.angular.unbind(2)]
@@ -185,7 +185,7 @@ class Residual(nn.Module):
         self.after = nn.Linear(features, features)
         self.adjust = nn.Identity() if features_in == features else nn.Linear(features_in, features, bias=False)
 
-    def forward(self, features: Float[Tensor, "atoms in"], *pairs: Pairs) -> Float[Tensor, "atoms features"]:
+    def forward(self, features: Float[Tensor, "atoms in"], *pairs: PairGeometry) -> Float[Tensor, "atoms features"]:
         """Features after the layer, added to what came in."""
         inner = nn.functional.softplus(self.layer(features, *pairs))
         return self.after(inner) + self.adjust(features)
@@ -199,12 +199,12 @@ class Hipnn(Potential):
     """
 
     def __init__(
-        self, config: HipnnConfig, elements: tuple[int, ...], references: Float[Tensor, "elements"] | None = None
+        self, config: HipnnConfig, elements: tuple[int, ...], reference_energies: Float[Tensor, "elements"] | None = None
     ) -> None:
         """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
         super().__init__()
         self.config, self.cutoff = config, config.cutoff
-        self.references = ElementReferences(elements, references)
+        self.references = ReferenceEnergies(elements, reference_energies)
         self.elements = self.references.elements
         self.interactions = nn.ModuleList()
         self.onsite = nn.ModuleList()
@@ -223,50 +223,50 @@ class Hipnn(Potential):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV, float64 (computed in the network's own type)."""
-        return self.energies_and_penalty(batch)[0]
+        return self.forward_with_regularizer(batch)[0]
 
-    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Atomic energies, and the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`: how little of the energy the early
         blocks explain (between 0 and the number of blocks)."""
-        blocks: Blocks | None = self.prepare(batch).tables or None
-        pairs = self._pairs(batch, blocks)
-        numbers = batch.numbers if blocks is None else batch.numbers.index_select(0, blocks.atoms.reshape(-1))
+        padded: PaddedMolecules | None = self.precompute(batch).precomputed or None
+        pairs = self._pair_geometry(batch, padded)
+        numbers = batch.numbers if padded is None else batch.numbers.index_select(0, padded.atoms.reshape(-1))
         features = self.references.one_hot(numbers, batch.positions.dtype)
         reference = self.references(batch)
         terms = []
         for interaction, onsite, readout in zip(self.interactions, self.onsite, self.readouts, strict=True):
             features = onsite(interaction(features, pairs))
             terms.append(readout(features)[:, 0])
-        if blocks is not None:
-            terms = [term.index_select(0, blocks.places) for term in terms]
+        if padded is not None:
+            terms = [term.index_select(0, padded.slots) for term in terms]
         energies = reference + torch.stack(terms).sum(0)
-        return energies, self._hierarchy(batch, [reference.to(features.dtype), *terms])
+        return energies, self._hierarchicality(batch, [reference.to(features.dtype), *terms])
 
-    def prepare(self, batch: Batch) -> Batch:
+    def precompute(self, batch: Batch) -> Batch:
         """With `tables` that hold small molecules as blocks, where these are quicker; else empty."""
-        if batch.tables is not None:
+        if batch.precomputed is not None:
             return batch
-        gains = self.config.l_max > 0 and self.config.blocks > 1 and self.config.features > FEW_FEATURES
-        if batch.shifts is not None or not gains or not len(batch):
-            return replace(batch, tables=())
-        longest = int(batch.n_atoms.max())
+        worthwhile = self.config.l_max > 0 and self.config.blocks > 1 and self.config.features > MAX_FEATURES_AGGREGATE_FIRST
+        if batch.cell_shifts is not None or not worthwhile or not len(batch):
+            return replace(batch, precomputed=())
+        max_atoms = int(batch.n_atoms.max())
         # Products in both orders (a sum over neighbours is differentiated more often than one of weights).
         components, width = COMPONENTS[self.config.l_max], self.config.features
-        each = 1.0 + components / self.config.sensitivities
-        in_blocks = len(batch) * longest * (2.25 * longest * each + width)
-        in_matrix = len(batch.numbers) * components * (2.25 * batch.neighbours.shape[1] + width)
-        quicker = longest <= LARGEST_BLOCK and in_blocks < in_matrix
-        return replace(batch, tables=blocks_of(batch, longest) if quicker else ())
+        cost_per_pair = 1.0 + components / self.config.sensitivities
+        padded_cost = len(batch) * max_atoms * (2.25 * max_atoms * cost_per_pair + width)
+        neighbor_cost = len(batch.numbers) * components * (2.25 * batch.neighbours.shape[1] + width)
+        use_padding = max_atoms <= MAX_PADDED_ATOMS and padded_cost < neighbor_cost
+        return replace(batch, precomputed=pad_molecules(batch, max_atoms) if use_padding else ())
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""
-        self.references.shift_elements(shifts)
+        self.references.shift_reference_energies(shifts)
 
-    def _pairs(self, batch: Batch, blocks: Blocks | None) -> Pairs:
+    def _pair_geometry(self, batch: Batch, padded: PaddedMolecules | None) -> PairGeometry:
         """1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""
         cutoff = self.config.cutoff
-        vectors = batch.pair_vectors() if blocks is None else blocks.vectors(batch.positions)
-        mask = batch.neighbour_mask if blocks is None else blocks.pairs
+        vectors = batch.neighbor_vectors() if padded is None else padded.vectors(batch.positions)
+        mask = batch.neighbour_mask if padded is None else padded.pair_mask
         distance = masked_norm(vectors, mask, fill=cutoff)
         function = smooth_cutoff if self.config.cutoff_function == "smooth" else cosine_cutoff
         envelope = function(distance, cutoff) * mask
@@ -274,15 +274,15 @@ class Hipnn(Potential):
         angular = None
         if self.config.l_max >= 1:
             x, y, z = (vectors * inverse[..., None]).unbind(-1)
-            parts = [x, y, z]
+            components = [x, y, z]
             if self.config.l_max == 2:
-                parts += [x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z]
-            angular = torch.stack(parts, dim=-2)
-        return Pairs(inverse, envelope, angular, batch.neighbours if blocks is None else None)
+                components += [x * x - 1 / 3, y * y - 1 / 3, x * y, x * z, y * z]
+            angular = torch.stack(components, dim=-2)
+        return PairGeometry(inverse, envelope, angular, batch.neighbours if padded is None else None)
 
     @staticmethod
-    def _hierarchy(batch: Batch, terms: list[Float[Tensor, "atoms"]]) -> Float[Tensor, "structures"]:
+    def _hierarchicality(batch: Batch, terms: list[Float[Tensor, "atoms"]]) -> Float[Tensor, "structures"]:
         squares = [term.square() for term in terms]
         tiny = 1e-12
         ratios = [(b + tiny) / (a + b + 2 * tiny) for a, b in itertools.pairwise(squares)]
-        return batch.sum_by_structure(torch.stack(ratios).sum(0)) / batch.n_atoms
+        return batch.sum_over_atoms(torch.stack(ratios).sum(0)) / batch.n_atoms

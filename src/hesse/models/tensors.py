@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hesse.errors import FileFormatError
-from hesse.files import require_file, write_aside
+from hesse.files import check_input_file, atomic_write
 
 __all__ = ["read_header", "read_tensors", "tensor_digest", "write_tensors"]
 
@@ -21,19 +21,19 @@ def write_tensors(path: str | Path, header: Mapping[str, str], tensors: Mapping[
     """Write tensors and header, with their digest. Raises WriteError; what stood there is unharmed."""
     # Cloned: safetensors refuses tensors that share memory.
     flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    complete = {**header, "digest": tensor_digest(header, flat)}
-    with write_aside(path) as aside:
-        aside.write_bytes(save(flat, metadata=complete))
+    full_header = {**header, "digest": tensor_digest(header, flat)}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(flat, metadata=full_header))
 
 
 def read_header(path: Path, kind: str) -> dict[str, str]:
     """The text in a file's header. Raises FileFormatError."""
-    require_file(path, f"{kind} file")
+    check_input_file(path, f"{kind} file")
     try:
         with safe_open(path, "pt") as handle:
             return handle.metadata() or {}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error, kind) from error
+        raise _damaged_file_error(path, error, kind) from error
 
 
 def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
@@ -43,13 +43,13 @@ def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
         with safe_open(path, "pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error, kind) from error
+        raise _damaged_file_error(path, error, kind) from error
     if meta.get("digest") != tensor_digest(meta, tensors):
         raise FileFormatError(f"{path}: its contents do not match their digest: the file was damaged or edited by hand")
     return tensors
 
 
-def _damaged(path: Path, error: Exception, kind: str) -> FileFormatError:
+def _damaged_file_error(path: Path, error: Exception, kind: str) -> FileFormatError:
     return FileFormatError(f"{path}: not a readable {kind} file ({error}). It may be truncated: copy or make it again.")
 
 

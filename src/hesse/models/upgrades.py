@@ -12,24 +12,24 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["FORMAT_VERSION", "upgrade"]
+__all__ = ["FORMAT_VERSION", "migrate"]
 
 Description = dict[str, Any]
 Tensors = dict[str, Tensor]
 
 
-def _from_1(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+def _migrate_1_to_2(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
     """Only HIP-NN existed, with its element references as a tensor of its own."""
-    moved = {("references.energies" if name == "references" else name): value for name, value in tensors.items()}
-    return description, moved
+    renamed = {("references.energies" if name == "references" else name): value for name, value in tensors.items()}
+    return description, renamed
 
 
-STEPS: Mapping[int, Callable[[Description, Tensors], tuple[Description, Tensors]]] = {1: _from_1}
-FORMAT_VERSION = max(STEPS) + 1
+MIGRATIONS: Mapping[int, Callable[[Description, Tensors], tuple[Description, Tensors]]] = {1: _migrate_1_to_2}
+FORMAT_VERSION = max(MIGRATIONS) + 1
 
 
-def upgrade(version: int, description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
+def migrate(version: int, description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
     """A description and tensors of format `version` in the present format."""
     for step in range(version, FORMAT_VERSION):
-        description, tensors = STEPS[step](description, tensors)
+        description, tensors = MIGRATIONS[step](description, tensors)
     return description, tensors

@@ -15,7 +15,7 @@ from hesse.models.tensors import read_header, read_tensors, write_tensors
 
 __all__ = ["load_weights", "read_weights_header", "save_weights"]
 
-KIND = "weights"
+WEIGHTS_KIND = "weights"
 
 
 def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, Any] | None = None) -> None:
@@ -32,7 +32,7 @@ def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, A
 def read_weights_header(path: str | Path) -> dict[str, Any]:
     """What a weights file says of itself: `{"module", "provenance"}`. Raises FileFormatError."""
     path = Path(path)
-    meta = read_header(path, KIND)
+    meta = read_header(path, WEIGHTS_KIND)
     if meta.get("format") != "hesse-weights":
         raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
     try:
@@ -49,10 +49,10 @@ def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
     """
     path = Path(path)
     header = read_weights_header(path)
-    tensors = read_tensors(path, KIND)
-    mine = module.state_dict()
-    for name in sorted({*mine, *tensors}):
-        if name not in mine or name not in tensors or mine[name].shape != tensors[name].shape:
+    tensors = read_tensors(path, WEIGHTS_KIND)
+    expected = module.state_dict()
+    for name in sorted({*expected, *tensors}):
+        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape:
             raise FileFormatError(
                 f"{path}: its tensors are those of a {header['module']} and do not fit this "
                 f"{type(module).__name__}: the first that differs is {name}"

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from hesse.models.references import ElementReferences
+from hesse.models.references import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch
@@ -50,7 +50,7 @@ class Zbl(Potential):
     def __init__(self, config: ZblConfig | None = None, elements: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.config = config or ZblConfig()
-        self.elements = ElementReferences(elements).elements if elements else ()
+        self.elements = ReferenceEnergies(elements).elements if elements else ()
         radii = torch.as_tensor(covalent_radii.copy(), dtype=torch.float64)
         self.register_buffer("_radii", radii, persistent=False)
         used = covalent_radii[list(self.elements)] if self.elements else covalent_radii
@@ -61,13 +61,13 @@ class Zbl(Potential):
         positions = batch.positions
         radii = self._radii.to(positions.dtype).index_select(0, batch.numbers)
         charges = batch.numbers.to(positions.dtype)
-        flat = batch.neighbours.reshape(-1)
-        other = charges.index_select(0, flat).reshape(batch.neighbours.shape)
-        reach = self.config.reach * (radii[:, None] + radii.index_select(0, flat).reshape(batch.neighbours.shape))
-        distance = masked_norm(batch.pair_vectors(), batch.neighbour_mask, fill=self.cutoff)
-        length = 0.8854 * Bohr / (charges[:, None] ** 0.23 + other**0.23)
-        x = distance / length
+        neighbor_index = batch.neighbours.reshape(-1)
+        neighbor_charges = charges.index_select(0, neighbor_index).reshape(batch.neighbours.shape)
+        pair_cutoffs = self.config.reach * (radii[:, None] + radii.index_select(0, neighbor_index).reshape(batch.neighbours.shape))
+        distance = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        screening_length = 0.8854 * Bohr / (charges[:, None] ** 0.23 + neighbor_charges**0.23)
+        x = distance / screening_length
         screening = sum(c * torch.exp(-b * x) for c, b in SCREENING)
-        fading = smooth_cutoff(distance / reach, 1.0) * batch.neighbour_mask
-        pairs = charges[:, None] * other / distance * screening * fading
-        return 0.5 * COULOMB * pairs.sum(-1)
+        envelope = smooth_cutoff(distance / pair_cutoffs, 1.0) * batch.neighbour_mask
+        pair_energies = charges[:, None] * neighbor_charges / distance * screening * envelope
+        return 0.5 * COULOMB * pair_energies.sum(-1)

@@ -1,16 +1,16 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, motion."""
 
-from hesse.pes.convergence import Convergence
-from hesse.pes.dynamics import Dynamics, DynamicsResult, Snapshot, run_dynamics
+from hesse.pes.convergence import OptimizationHistory
+from hesse.pes.dynamics import MDSettings, MDResult, Snapshot, run_md
 from hesse.pes.paths import IRCResult, PathPoint, irc
 from hesse.pes.relaxation import MinimisationResult, minimise
 from hesse.pes.saddles import SADDLE_METHODS, SaddleResult, saddle
 
 __all__ = [
     "SADDLE_METHODS",
-    "Convergence",
-    "Dynamics",
-    "DynamicsResult",
+    "OptimizationHistory",
+    "MDSettings",
+    "MDResult",
     "IRCResult",
     "MinimisationResult",
     "PathPoint",
@@ -18,6 +18,6 @@ __all__ = [
     "Snapshot",
     "irc",
     "minimise",
-    "run_dynamics",
+    "run_md",
     "saddle",
 ]

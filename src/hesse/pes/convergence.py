@@ -9,18 +9,18 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-__all__ = ["Convergence", "largest_force"]
+__all__ = ["OptimizationHistory", "max_force"]
 
 
 @dataclass(frozen=True, eq=False)
-class Convergence:
+class OptimizationHistory:
     """Energies (eV) and largest forces (eV/Å) of every geometry a walk came through, the start first."""
 
     energies: Float[Array, "points"]
     fmax: Float[Array, "points"]
 
     @classmethod
-    def of(cls, points: Sequence[tuple[float, float]]) -> Convergence:
+    def from_points(cls, points: Sequence[tuple[float, float]]) -> OptimizationHistory:
         """From pairs of energy and largest force."""
         energies, largest = zip(*points, strict=True)
         return cls(np.array(energies), np.array(largest))
@@ -29,6 +29,6 @@ class Convergence:
         return len(self.energies)
 
 
-def largest_force(gradient: Float[Array, "n 3"]) -> float:
+def max_force(gradient: Float[Array, "n 3"]) -> float:
     """Length of the largest force on an atom, eV/Å."""
     return float(np.linalg.norm(gradient, axis=-1).max())

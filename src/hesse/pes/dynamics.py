@@ -23,18 +23,18 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.engines import Engine, EngineCalculator
-from hesse.errors import ConfigError, EngineError, GeometryError, require_choice
+from hesse.errors import ConfigError, EngineError, GeometryError, check_choice
 from hesse.harmonic import internal_basis
-from hesse.structures import Structure, bonded_pairs, closest_contact, to_ase
+from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
-__all__ = ["Dynamics", "DynamicsResult", "Snapshot", "run_dynamics"]
+__all__ = ["MDSettings", "MDResult", "Snapshot", "run_md"]
 
 ENSEMBLES = ("langevin", "nve")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dynamics:
+class MDSettings:
     """How to run.
 
     Attributes:
@@ -67,17 +67,17 @@ class Dynamics:
     equilibration: int = 0
     seed: int = 0
     rotation: bool = True
-    closest: float = 0.6
-    stretch: float | None = None
-    largest_force: float = 100.0
+    min_contact: float = 0.6
+    max_bond_stretch: float | None = None
+    max_force: float = 100.0
 
     def __post_init__(self) -> None:
-        require_choice(self.ensemble, ENSEMBLES, "ensemble")
+        check_choice(self.ensemble, ENSEMBLES, "ensemble")
         positive = {
             "time step (fs)": self.time_step,
             "friction (1/fs)": self.friction,
-            "closest approach": self.closest,
-            "largest force (eV/Å)": self.largest_force,
+            "closest approach": self.min_contact,
+            "largest force (eV/Å)": self.max_force,
         }
         for name, value in positive.items():
             if not (np.isfinite(value) and value > 0):
@@ -90,8 +90,8 @@ class Dynamics:
                 f"expected at least one step, a stride of at least one, and an equilibration within the run, "
                 f"got {self.steps}, {self.stride} and {self.equilibration}"
             )
-        if self.stretch is not None and not (np.isfinite(self.stretch) and self.stretch > 1):
-            raise ConfigError(f"bonds may stretch to a multiple above 1 of their length, got {self.stretch}")
+        if self.max_bond_stretch is not None and not (np.isfinite(self.max_bond_stretch) and self.max_bond_stretch > 1):
+            raise ConfigError(f"bonds may stretch to a multiple above 1 of their length, got {self.max_bond_stretch}")
         if self.ensemble == "nve" and self.final_temperature is not None:
             raise ConfigError('a final temperature needs a thermostat: ensemble "langevin"')
         if self.ensemble == "langevin" and not self.rotation:
@@ -118,7 +118,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True, eq=False)
-class DynamicsResult:
+class MDResult:
     """What a run did, step by step; index 0 is the start.
 
     Attributes:
@@ -134,8 +134,8 @@ class DynamicsResult:
     """
 
     times: Float[Array, "steps"]
-    potential: Float[Array, "steps"]
-    kinetic: Float[Array, "steps"]
+    potential_energies: Float[Array, "steps"]
+    kinetic_energies: Float[Array, "steps"]
     temperatures: Float[Array, "steps"]
     degrees_of_freedom: int
     snapshots: tuple[Snapshot, ...]
@@ -144,48 +144,48 @@ class DynamicsResult:
     reason: str
 
     @property
-    def total(self) -> Float[Array, "steps"]:
+    def total_energies(self) -> Float[Array, "steps"]:
         """Potential and kinetic energy, eV. NVE conserves it up to the square of the time step."""
-        return self.potential + self.kinetic
+        return self.potential_energies + self.kinetic_energies
 
     @property
-    def drift(self) -> float:
+    def energy_drift(self) -> float:
         """Slope of the total energy, eV/ps, by least squares (0 for fewer than three points)."""
         if len(self.times) < 3:
             return 0.0
-        return float(np.polyfit(self.times - self.times.mean(), self.total, 1)[0] * 1000.0)
+        return float(np.polyfit(self.times - self.times.mean(), self.total_energies, 1)[0] * 1000.0)
 
 
-def run_dynamics(structure: Structure, engine: Engine, settings: Dynamics) -> DynamicsResult:
+def run_md(structure: Structure, engine: Engine, settings: MDSettings) -> MDResult:
     """Run from `structure` with velocities drawn at the temperature.
 
     Raises:
         GeometryError: atoms of the start collide already, or it has a single atom and no motion left.
         EngineError, RequestError: the engine fails at the start. (Later failures end the run and are its `reason`.)
     """
-    contact = closest_contact(structure, settings.closest)
+    contact = closest_collision(structure, settings.min_contact)
     if contact is not None:
-        raise GeometryError(f'structure "{structure.id}": {_collision(structure, contact)} at the start')
+        raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')
     rng = np.random.default_rng(settings.seed)
     atoms = to_ase(structure)
     atoms.calc = EngineCalculator(engine, structure)
     masses = atoms.get_masses()
-    velocities, freedom = _thermal_velocities(structure, masses, settings, rng)
+    velocities, degrees_of_freedom = _thermal_velocities(structure, masses, settings, rng)
     atoms.set_velocities(velocities)
-    record = _Record(structure, settings, masses, freedom)
+    recorder = _Recorder(structure, settings, masses, degrees_of_freedom)
     try:
-        for step in _walk(atoms, settings, rng):
-            record.note(step, atoms)
+        for step in _steps(atoms, settings, rng):
+            recorder.add(step, atoms)
     except (EngineError, GeometryError) as error:
-        if not record.times:
+        if not recorder.times:
             raise
-        record.reason = str(error)
+        recorder.reason = str(error)
     except _StoppedError as end:
-        record.reason = str(end)
-    return record.result()
+        recorder.reason = str(end)
+    return recorder.result()
 
 
-def _walk(atoms: Atoms, settings: Dynamics, rng: np.random.Generator) -> Iterator[int]:
+def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iterator[int]:
     integrator: MolecularDynamics
     start, end = settings.temperature, settings.final_temperature
     if settings.ensemble == "nve":
@@ -206,7 +206,7 @@ def _walk(atoms: Atoms, settings: Dynamics, rng: np.random.Generator) -> Iterato
 
 
 def _thermal_velocities(
-    structure: Structure, masses: Float[Array, "n"], settings: Dynamics, rng: np.random.Generator
+    structure: Structure, masses: Float[Array, "n"], settings: MDSettings, rng: np.random.Generator
 ) -> tuple[Float[Array, "n 3"], int]:
     """Maxwell-Boltzmann velocities (ASE's unit) without the motion of the centre of mass, and without rotation where
     asked; and how many directions they have. The projection of a Gaussian is the Gaussian of what is left: velocities
@@ -214,86 +214,86 @@ def _thermal_velocities(
     n = len(structure)
     if n == 1:
         raise GeometryError(f'structure "{structure.id}": a lone atom has no motion to follow')
-    weighted = np.sqrt(BOLTZMANN * settings.temperature) * rng.standard_normal((n, 3))
-    roots = np.sqrt(masses)[:, None]
+    mass_weighted = np.sqrt(BOLTZMANN * settings.temperature) * rng.standard_normal((n, 3))
+    sqrt_masses = np.sqrt(masses)[:, None]
     if settings.rotation or structure.periodic:
-        velocities = weighted / roots
+        velocities = mass_weighted / sqrt_masses
         return velocities - masses @ velocities / masses.sum(), 3 * n - 3
     basis = internal_basis(structure, masses)
-    return (basis.T @ (basis @ weighted.ravel())).reshape(n, 3) / roots, len(basis)
+    return (basis.T @ (basis @ mass_weighted.ravel())).reshape(n, 3) / sqrt_masses, len(basis)
 
 
 class _StoppedError(Exception):
     """The run left its bounds."""
 
 
-class _Record:
+class _Recorder:
     """What is written down on the way."""
 
-    def __init__(self, start: Structure, settings: Dynamics, masses: Float[Array, "n"], freedom: int) -> None:
-        self.start, self.settings, self.masses, self.freedom = start, settings, masses, freedom
+    def __init__(self, start: Structure, settings: MDSettings, masses: Float[Array, "n"], degrees_of_freedom: int) -> None:
+        self.start, self.settings, self.masses, self.degrees_of_freedom = start, settings, masses, degrees_of_freedom
         self.centre = masses @ start.positions / masses.sum()
         self.bonds = bonded_pairs(start)
-        self.lengths = self._lengths(start.positions)
+        self.initial_lengths = self._bond_lengths(start.positions)
         self.times: list[float] = []
-        self.potential: list[float] = []
-        self.kinetic: list[float] = []
+        self.potential_energies: list[float] = []
+        self.kinetic_energies: list[float] = []
         self.snapshots: list[Snapshot] = []
         self.reason = ""
 
-    def note(self, step: int, atoms: Atoms) -> None:
+    def add(self, step: int, atoms: Atoms) -> None:
         """Write down one step. Raises _StoppedError when it is out of bounds; it is not written down then."""
         settings, masses = self.settings, self.masses
         positions = atoms.get_positions() - (masses @ atoms.positions / masses.sum() - self.centre)
-        structure = self.start.moved(positions, id=f"{self.start.id}/{step}")
+        structure = self.start.with_positions(positions, id=f"{self.start.id}/{step}")
         forces = np.array(atoms.get_forces())
         if step:
-            self._require_bounds(structure, forces)
+            self._check_bounds(structure, forces)
         velocities = atoms.get_velocities()
         velocities = velocities - masses @ velocities / masses.sum()
         energy = float(atoms.get_potential_energy())
         self.times.append(step * settings.time_step)
-        self.potential.append(energy)
-        self.kinetic.append(float(0.5 * np.sum(masses[:, None] * velocities**2)))
+        self.potential_energies.append(energy)
+        self.kinetic_energies.append(float(0.5 * np.sum(masses[:, None] * velocities**2)))
         if step >= settings.equilibration and (step - settings.equilibration) % settings.stride == 0:
             self.snapshots.append(Snapshot(structure, velocities * FEMTOSECOND, step, energy, forces))
 
-    def result(self) -> DynamicsResult:
-        kinetic = np.array(self.kinetic)
-        return DynamicsResult(
+    def result(self) -> MDResult:
+        kinetic = np.array(self.kinetic_energies)
+        return MDResult(
             np.array(self.times),
-            np.array(self.potential),
+            np.array(self.potential_energies),
             kinetic,
-            2.0 * kinetic / (BOLTZMANN * self.freedom),
-            self.freedom,
+            2.0 * kinetic / (BOLTZMANN * self.degrees_of_freedom),
+            self.degrees_of_freedom,
             tuple(self.snapshots),
             len(self.times) - 1,
             not self.reason,
             self.reason,
         )
 
-    def _require_bounds(self, structure: Structure, forces: Float[Array, "n 3"]) -> None:
+    def _check_bounds(self, structure: Structure, forces: Float[Array, "n 3"]) -> None:
         largest = float(np.linalg.norm(forces, axis=1).max())
-        if not largest <= self.settings.largest_force:
-            raise _StoppedError(f"a force of {largest:.3g} eV/Å, more than {self.settings.largest_force:g}")
-        contact = closest_contact(structure, self.settings.closest)
+        if not largest <= self.settings.max_force:
+            raise _StoppedError(f"a force of {largest:.3g} eV/Å, more than {self.settings.max_force:g}")
+        contact = closest_collision(structure, self.settings.min_contact)
         if contact is not None:
-            raise _StoppedError(_collision(structure, contact))
-        if self.settings.stretch is not None and len(self.bonds):
-            ratios = self._lengths(structure.positions) / self.lengths
+            raise _StoppedError(_describe_collision(structure, contact))
+        if self.settings.max_bond_stretch is not None and len(self.bonds):
+            ratios = self._bond_lengths(structure.positions) / self.initial_lengths
             k = int(ratios.argmax())
-            if ratios[k] > self.settings.stretch:
+            if ratios[k] > self.settings.max_bond_stretch:
                 i, j = self.bonds[k]
-                length = ratios[k] * self.lengths[k]
+                length = ratios[k] * self.initial_lengths[k]
                 raise _StoppedError(
-                    f"the bond of atoms {i} and {j} ({self.lengths[k]:.2f} Å) has stretched to {length:.2f} Å: the "
+                    f"the bond of atoms {i} and {j} ({self.initial_lengths[k]:.2f} Å) has stretched to {length:.2f} Å: the "
                     "molecule dissociates"
                 )
 
-    def _lengths(self, positions: Float[Array, "n 3"]) -> Float[Array, "bonds"]:
+    def _bond_lengths(self, positions: Float[Array, "n 3"]) -> Float[Array, "bonds"]:
         return np.linalg.norm(positions[self.bonds[:, 0]] - positions[self.bonds[:, 1]], axis=1)
 
 
-def _collision(structure: Structure, contact: tuple[float, int, int]) -> str:
+def _describe_collision(structure: Structure, contact: tuple[float, int, int]) -> str:
     distance, i, j = contact
     return f"atoms {i} and {j} collide ({distance:.2f} Å apart)"

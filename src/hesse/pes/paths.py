@@ -20,22 +20,22 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
 from hesse.engines import Engine
-from hesse.errors import ConfigError, LabelShapeError, RequestError, require_choice
+from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
 from hesse.harmonic import normal_modes
-from hesse.pes.convergence import largest_force
-from hesse.pes.landscape import Landscape
+from hesse.pes.convergence import max_force
+from hesse.pes.landscape import CountedSurface
 from hesse.pes.quasi_newton import bofill_update
 from hesse.structures import Structure
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
 
-_START = 0.1
+_FIRST_STEP_FRACTION = 0.1
 """The first step leaves the transition state along the reaction mode by this part of a step; the rest is descent."""
 _TOLERANCE = 1e-5
 """Relative tolerance of the integration on model surfaces: far below the error of the models."""
-_STATIONARY = 0.1
+_MAX_STATIONARY_FORCE = 0.1
 """eV/Å; with larger forces a structure is no transition state, and its mode no beginning of a path."""
-_STALLED = 1e-6
+_FLAT = 1e-6
 """√u eV/Å per √u; a model surface is flat where its mass-weighted gradient falls below this."""
 
 
@@ -55,7 +55,7 @@ class PathPoint:
     energy: float
     forces: Float[Array, "n 3"]
     fmax: float
-    arc: float
+    path_length: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class IRCResult:
     backward: tuple[PathPoint, ...]
     forward_end: str
     backward_end: str
-    gradients: int
+    n_gradients: int
 
     @property
     def points(self) -> tuple[PathPoint, ...]:
@@ -118,138 +118,138 @@ def irc(
     """
     if not (np.isfinite(step) and step > 0 and np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"irc needs positive step, steps and fmax, got {step}, {steps} and {fmax}")
-    require_choice(directions, ("both", "forward", "backward"), "directions of a path")
+    check_choice(directions, ("both", "forward", "backward"), "directions of a path")
     n = len(structure)
-    landscape = Landscape(engine, structure)
-    full = landscape.hessian(structure.positions) if hessian is None else np.asarray(hessian, dtype=np.float64)
-    if full.shape != (n, 3, n, 3):
-        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {full.shape}, expected {(n, 3, n, 3)}')
-    modes = normal_modes(structure, full)
-    if modes.imaginary == 0:
+    surface = CountedSurface(engine, structure)
+    full_hessian = surface.hessian(structure.positions) if hessian is None else np.asarray(hessian, dtype=np.float64)
+    if full_hessian.shape != (n, 3, n, 3):
+        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {full_hessian.shape}, expected {(n, 3, n, 3)}')
+    modes = normal_modes(structure, full_hessian)
+    if modes.n_imaginary == 0:
         raise RequestError(
             f'structure "{structure.id}" has no imaginary mode: no reaction path starts at a minimum. '
             "Find its transition state first (saddle)."
         )
-    walk = _Descent(landscape, modes.masses, step, fmax)
-    start = walk.model_at(walk.weigh(structure.positions), full.reshape(3 * n, -1))
-    largest = walk.point(start, 0).fmax
-    if largest > _STATIONARY:
+    follower = _IRCFollower(surface, modes.masses, step, fmax)
+    start = follower.model_at(follower.mass_weight(structure.positions), full_hessian.reshape(3 * n, -1))
+    largest = follower.path_point(start, 0).fmax
+    if largest > _MAX_STATIONARY_FORCE:
         raise RequestError(
             f'structure "{structure.id}" is not stationary: its largest force is {largest:.3g} eV/Å, expected at most '
-            f"{_STATIONARY:g}. Find the transition state of this engine first (saddle)."
+            f"{_MAX_STATIONARY_FORCE:g}. Find the transition state of this engine first (saddle)."
         )
     mode = modes.vectors[0].reshape(-1)
     mode = mode * np.sign(mode[np.abs(mode).argmax()])
     halves: dict[str, tuple[tuple[PathPoint, ...], str]] = {}
     for name, sign in (("forward", 1), ("backward", -1)):
-        asked = directions in ("both", name)
-        halves[name] = walk.down(start, sign * mode, sign, steps) if asked else ((), "not asked")
+        requested = directions in ("both", name)
+        halves[name] = follower.follow(start, sign * mode, sign, steps) if requested else ((), "not asked")
     return IRCResult(
-        walk.point(start, 0),
+        follower.path_point(start, 0),
         halves["forward"][0],
         halves["backward"][0],
         halves["forward"][1],
         halves["backward"][1],
-        landscape.gradients,
+        surface.n_gradients,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Model:
+class _QuadraticModel:
     """The surface to second order about a point, in mass-weighted coordinates."""
 
     origin: Float[Array, "d"]
     energy: float
-    slope: Float[Array, "d"]
+    gradient: Float[Array, "d"]
     hessian: Float[Array, "d d"]
 
     def energy_at(self, q: Float[Array, "d"]) -> float:
         shift = q - self.origin
-        return float(self.energy + shift @ self.slope + 0.5 * shift @ self.hessian @ shift)
+        return float(self.energy + shift @ self.gradient + 0.5 * shift @ self.hessian @ shift)
 
-    def slope_at(self, q: Float[Array, "d"]) -> Float[Array, "d"]:
-        return self.slope + self.hessian @ (q - self.origin)
+    def gradient_at(self, q: Float[Array, "d"]) -> Float[Array, "d"]:
+        return self.gradient + self.hessian @ (q - self.origin)
 
 
-class _Descent:
+class _IRCFollower:
     """Steps of steepest descent on one landscape."""
 
-    def __init__(self, landscape: Landscape, masses: Float[Array, "n"], step: float, fmax: float) -> None:
-        self.landscape, self.step, self.fmax = landscape, step, fmax
-        self.root = np.repeat(np.sqrt(masses), 3)
+    def __init__(self, surface: CountedSurface, masses: Float[Array, "n"], step: float, fmax: float) -> None:
+        self.surface, self.step, self.fmax = surface, step, fmax
+        self.sqrt_masses = np.repeat(np.sqrt(masses), 3)
 
-    def weigh(self, positions: Float[Array, "n 3"]) -> Float[Array, "d"]:
-        return positions.reshape(-1) * self.root
+    def mass_weight(self, positions: Float[Array, "n 3"]) -> Float[Array, "d"]:
+        return positions.reshape(-1) * self.sqrt_masses
 
-    def unweigh(self, q: Float[Array, "d"]) -> Float[Array, "n 3"]:
-        return (q / self.root).reshape(-1, 3)
+    def to_cartesian(self, q: Float[Array, "d"]) -> Float[Array, "n 3"]:
+        return (q / self.sqrt_masses).reshape(-1, 3)
 
-    def model_at(self, q: Float[Array, "d"], hessian: Float[Array, "d d"]) -> _Model:
+    def model_at(self, q: Float[Array, "d"], hessian: Float[Array, "d d"]) -> _QuadraticModel:
         """The model about `q`, from the engine's energy and gradient and a Cartesian Hessian."""
-        energy, gradient = self.landscape.gradient(self.unweigh(q))
-        return _Model(q, energy, gradient.reshape(-1) / self.root, hessian / np.outer(self.root, self.root))
+        energy, gradient = self.surface.gradient(self.to_cartesian(q))
+        return _QuadraticModel(q, energy, gradient.reshape(-1) / self.sqrt_masses, hessian / np.outer(self.sqrt_masses, self.sqrt_masses))
 
-    def next_model(self, before: _Model, q: Float[Array, "d"]) -> _Model:
+    def next_model(self, previous: _QuadraticModel, q: Float[Array, "d"]) -> _QuadraticModel:
         """The model about `q`, its Hessian updated from the one before."""
-        energy, gradient = self.landscape.gradient(self.unweigh(q))
-        slope = gradient.reshape(-1) / self.root
-        return _Model(q, energy, slope, bofill_update(before.hessian, q - before.origin, slope - before.slope))
+        energy, gradient = self.surface.gradient(self.to_cartesian(q))
+        weighted_gradient = gradient.reshape(-1) / self.sqrt_masses
+        return _QuadraticModel(q, energy, weighted_gradient, bofill_update(previous.hessian, q - previous.origin, weighted_gradient - previous.gradient))
 
-    def point(self, model: _Model, count: int) -> PathPoint:
+    def path_point(self, model: _QuadraticModel, count: int) -> PathPoint:
         """The point after `count` steps, which are negative backwards."""
-        structure = self.landscape.structure
-        moved = structure.moved(self.unweigh(model.origin), id=f"{structure.id}/irc/{count:+05d}")
-        forces = -(model.slope * self.root).reshape(-1, 3)
-        return PathPoint(moved, model.energy, forces, largest_force(forces), count * self.step)
+        structure = self.surface.structure
+        moved = structure.with_positions(self.to_cartesian(model.origin), id=f"{structure.id}/irc/{count:+05d}")
+        forces = -(model.gradient * self.sqrt_masses).reshape(-1, 3)
+        return PathPoint(moved, model.energy, forces, max_force(forces), count * self.step)
 
-    def down(
-        self, start: _Model, direction: Float[Array, "d"], sign: int, steps: int
+    def follow(
+        self, start: _QuadraticModel, direction: Float[Array, "d"], sign: int, steps: int
     ) -> tuple[tuple[PathPoint, ...], str]:
         """One half of the path, and why it ended."""
         points: list[PathPoint] = []
-        here, begin, length = start, start.origin + _START * self.step * direction, (1.0 - _START) * self.step
+        current, origin, length = start, start.origin + _FIRST_STEP_FRACTION * self.step * direction, (1.0 - _FIRST_STEP_FRACTION) * self.step
         for k in range(1, steps + 1):
-            predicted = self.next_model(here, _descend(here.slope_at, begin, length))
-            corrected = _descend(_between(here, predicted), begin, length)
-            after = self.next_model(predicted, corrected)
-            if after.energy >= here.energy:
+            predicted = self.next_model(current, _steepest_descent(current.gradient_at, origin, length))
+            corrected = _steepest_descent(_interpolated_gradient(current, predicted), origin, length)
+            following = self.next_model(predicted, corrected)
+            if following.energy >= current.energy:
                 return tuple(points), "energy rises"
-            points.append(self.point(after, sign * k))
+            points.append(self.path_point(following, sign * k))
             # Near the transition state forces are small too, but there they grow.
-            if points[-1].fmax < self.fmax and np.linalg.norm(after.slope) < np.linalg.norm(here.slope):
+            if points[-1].fmax < self.fmax and np.linalg.norm(following.gradient) < np.linalg.norm(current.gradient):
                 return tuple(points), "minimum"
-            here, begin, length = after, after.origin, self.step
+            current, origin, length = following, following.origin, self.step
         return tuple(points), "steps"
 
 
-def _between(first: _Model, second: _Model) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
+def _interpolated_gradient(first: _QuadraticModel, second: _QuadraticModel) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
     """Slope of the surface that interpolates between two models, each weighted by the squared distance to the other's
     origin."""
 
-    def slope(q: Float[Array, "d"]) -> Float[Array, "d"]:
+    def gradient(q: Float[Array, "d"]) -> Float[Array, "d"]:
         to_first, to_second = q - first.origin, q - second.origin
         a, b = to_first @ to_first, to_second @ to_second
         total = a + b
         weight = b / total  # of the first model
         change = 2.0 * (a * to_second - b * to_first) / total**2
         gap = first.energy_at(q) - second.energy_at(q)
-        return weight * first.slope_at(q) + (1.0 - weight) * second.slope_at(q) + gap * change
+        return weight * first.gradient_at(q) + (1.0 - weight) * second.gradient_at(q) + gap * change
 
-    return slope
+    return gradient
 
 
-def _descend(
-    slope: Callable[[Float[Array, "d"]], Float[Array, "d"]], start: Float[Array, "d"], length: float
+def _steepest_descent(
+    gradient_at: Callable[[Float[Array, "d"]], Float[Array, "d"]], start: Float[Array, "d"], length: float
 ) -> Float[Array, "d"]:
     """Where steepest descent on a model surface is after `length`, or at its floor if that comes first."""
 
     def downhill(s: float, q: Float[Array, "d"]) -> Float[Array, "d"]:
-        gradient = slope(q)
-        return -gradient / max(float(np.linalg.norm(gradient)), _STALLED)
+        gradient = gradient_at(q)
+        return -gradient / max(float(np.linalg.norm(gradient)), _FLAT)
 
-    def floor(s: float, q: Float[Array, "d"]) -> float:
-        return float(np.linalg.norm(slope(q))) - _STALLED
+    def flatness(s: float, q: Float[Array, "d"]) -> float:
+        return float(np.linalg.norm(gradient_at(q))) - _FLAT
 
-    floor.terminal = True  # type: ignore[attr-defined]
-    found = solve_ivp(downhill, (0.0, length), start, rtol=_TOLERANCE, atol=_TOLERANCE * length, events=floor)
-    return found.y[:, -1]
+    flatness.terminal = True  # type: ignore[attr-defined]
+    solution = solve_ivp(downhill, (0.0, length), start, rtol=_TOLERANCE, atol=_TOLERANCE * length, events=flatness)
+    return solution.y[:, -1]

@@ -9,8 +9,8 @@ import numpy as np
 from ase.optimize import BFGS, FIRE, LBFGS
 
 from hesse.engines import Engine, EngineCalculator
-from hesse.errors import ConfigError, require_choice
-from hesse.pes.convergence import Convergence, largest_force
+from hesse.errors import ConfigError, check_choice
+from hesse.pes.convergence import OptimizationHistory, max_force
 from hesse.structures import Structure, to_ase
 
 __all__ = ["MinimisationResult", "minimise"]
@@ -36,7 +36,7 @@ class MinimisationResult:
     fmax: float
     steps: int
     converged: bool
-    record: Convergence
+    history: OptimizationHistory
 
 
 def minimise(
@@ -58,14 +58,14 @@ def minimise(
     """
     if not (np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"minimise needs a positive fmax (eV/Å) and at least one step, got {fmax} and {steps}")
-    kind = _OPTIMISERS[require_choice(optimiser, _OPTIMISERS, "optimiser")]
+    optimizer_class = _OPTIMISERS[check_choice(optimiser, _OPTIMISERS, "optimiser")]
     atoms = to_ase(structure)
     atoms.calc = EngineCalculator(engine, structure)
-    run = kind(atoms, logfile=None)
-    way: list[tuple[float, float]] = []
-    run.attach(lambda: way.append((float(atoms.get_potential_energy()), largest_force(atoms.get_forces()))))
+    run = optimizer_class(atoms, logfile=None)
+    points: list[tuple[float, float]] = []
+    run.attach(lambda: points.append((float(atoms.get_potential_energy()), max_force(atoms.get_forces()))))
     converged = bool(run.run(fmax=fmax, steps=steps))
-    relaxed = structure.moved(atoms.positions, id=structure.id)
-    record = Convergence.of(way)
-    energy, largest = float(atoms.get_potential_energy()), largest_force(atoms.get_forces())
-    return MinimisationResult(relaxed, energy, largest, int(run.nsteps), converged, record)
+    relaxed = structure.with_positions(atoms.positions, id=structure.id)
+    history = OptimizationHistory.from_points(points)
+    energy, largest = float(atoms.get_potential_energy()), max_force(atoms.get_forces())
+    return MinimisationResult(relaxed, energy, largest, int(run.nsteps), converged, history)

@@ -21,12 +21,12 @@ from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import connected_components
 
 from hesse.engines import Engine, EngineCalculator
-from hesse.errors import ConfigError, LabelShapeError, RequestError, require_choice
+from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
 from hesse.harmonic import NormalModes, internal_basis, normal_modes
-from hesse.optional import require
-from hesse.pes.convergence import Convergence, largest_force
-from hesse.pes.landscape import Landscape
-from hesse.pes.quasi_newton import partitioned_step, saddle_update, scaled_to
+from hesse.optional import import_optional
+from hesse.pes.convergence import OptimizationHistory, max_force
+from hesse.pes.landscape import CountedSurface
+from hesse.pes.quasi_newton import prfo_step, ts_bfgs_update, limit_length
 from hesse.structures import Structure, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
@@ -34,13 +34,13 @@ __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 SADDLE_METHODS = ("prfo", "sella")
 """Ways to find a saddle point."""
 
-_REFRESH = 5
+_HESSIAN_INTERVAL = 5
 """Steps between full Hessians."""
-_SMALLEST_TRUST, _LARGEST_TRUST = 0.01, 0.25
+_MIN_TRUST, _MAX_TRUST = 0.01, 0.25
 """Å; bounds of the trust radius."""
-_APART = 3.0
+_FRAGMENT_FACTOR = 3.0
 """Atoms further apart than this multiple of the sum of their covalent radii do not hold a molecule together."""
-_CHECKS = 5
+_MAX_CHECKS = 5
 """How often a walk may settle on a stationary point that is no first-order saddle, and walk on."""
 
 
@@ -67,11 +67,11 @@ class SaddleResult:
     fmax: float
     hessian: Float[Array, "n 3 n 3"] | None
     steps: int
-    gradients: int
-    hessians: int
+    n_gradients: int
+    n_hessians: int
     converged: bool
     reason: str
-    record: Convergence
+    history: OptimizationHistory
 
     @property
     def modes(self) -> NormalModes | None:
@@ -111,184 +111,184 @@ def saddle(
     """
     if not (np.isfinite(fmax) and fmax > 0 and np.isfinite(trust) and trust > 0) or steps < 1:
         raise ConfigError(f"saddle needs positive fmax, trust and steps, got {fmax}, {trust} and {steps}")
-    require_choice(method, SADDLE_METHODS, "method of saddle search")
+    check_choice(method, SADDLE_METHODS, "method of saddle search")
     n = len(structure)
-    known = None if hessian is None else np.array(hessian, dtype=np.float64)
-    if known is not None and known.shape != (n, 3, n, 3):
-        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {known.shape}, expected {(n, 3, n, 3)}')
-    if len(_basis(structure)) == 0:
+    initial_hessian = None if hessian is None else np.array(hessian, dtype=np.float64)
+    if initial_hessian is not None and initial_hessian.shape != (n, 3, n, 3):
+        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {initial_hessian.shape}, expected {(n, 3, n, 3)}')
+    if len(_internal_basis(structure)) == 0:
         raise RequestError(f'structure "{structure.id}" has no motion but rigid ones: there is no saddle to find')
-    landscape = Landscape(engine, structure)
+    surface = CountedSurface(engine, structure)
     if method == "sella":
-        return _by_sella(landscape, known, fmax, steps, trust)
-    return _by_prfo(landscape, known, fmax, steps, trust)
+        return _by_sella(surface, initial_hessian, fmax, steps, trust)
+    return _by_prfo(surface, initial_hessian, fmax, steps, trust)
 
 
 def _by_prfo(
-    landscape: Landscape, known: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
+    surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
 ) -> SaddleResult:
-    walk, bodies = _Walk(landscape, known, trust), _bodies(landscape.structure)
-    settled = checks = taken = 0
-    for taken in range(steps + 1):
-        settled = walk.fmax < fmax
-        if settled:
-            walk.take_hessian()
+    search, n_fragments = _PRFOSearch(surface, initial_hessian, trust), _n_fragments(surface.structure)
+    converged = checks = n_steps = 0
+    for n_steps in range(steps + 1):
+        converged = search.fmax < fmax
+        if converged:
+            search.recompute_hessian()
             checks += 1
-            if walk.negative == 1 or checks > _CHECKS:
+            if search.n_negative == 1 or checks > _MAX_CHECKS:
                 break
-        if taken == steps or _bodies(walk.structure) > bodies:
+        if n_steps == steps or _n_fragments(search.structure) > n_fragments:
             break
-        walk.step()
+        search.step()
     reason = ""
-    if _bodies(walk.structure) > bodies:
-        reason = f"the structure fell apart after {taken} steps"
-    elif not settled:
-        reason = f"largest force {walk.fmax:.3g} eV/Å after {taken} steps, asked {fmax:g}"
-    hessian = walk.model.reshape((len(landscape.structure), 3) * 2) if settled else None
-    gradient = walk.gradient.reshape(-1, 3)
-    return _result(landscape, walk.structure, walk.energy, gradient, hessian, taken, reason, walk.way)
+    if _n_fragments(search.structure) > n_fragments:
+        reason = f"the structure fell apart after {n_steps} steps"
+    elif not converged:
+        reason = f"largest force {search.fmax:.3g} eV/Å after {n_steps} steps, asked {fmax:g}"
+    hessian = search.model.reshape((len(surface.structure), 3) * 2) if converged else None
+    gradient = search.gradient.reshape(-1, 3)
+    return _result(surface, search.structure, search.energy, gradient, hessian, n_steps, reason, search.history)
 
 
 def _by_sella(
-    landscape: Landscape, known: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
+    surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
 ) -> SaddleResult:
-    package = require("sella", extra="saddles", purpose='method="sella"')
-    structure = landscape.structure
-    first = [] if known is None else [known]
+    package = import_optional("sella", extra="saddles", purpose='method="sella"')
+    structure = surface.structure
+    first = [] if initial_hessian is None else [initial_hessian]
 
-    def exact(moved: object) -> Float[Array, "3n 3n"]:
-        full = first.pop() if first else landscape.hessian(moved.positions)  # type: ignore[attr-defined]
+    def exact_hessian(moved: object) -> Float[Array, "3n 3n"]:
+        full = first.pop() if first else surface.hessian(moved.positions)  # type: ignore[attr-defined]
         return full.reshape(3 * len(structure), -1)
 
     atoms = to_ase(structure)
-    atoms.calc = EngineCalculator(landscape.engine, structure)
+    atoms.calc = EngineCalculator(surface.engine, structure)
     search = package.Sella(
-        atoms, order=1, internal=not structure.periodic, logfile=None, delta0=trust, hessian_function=exact
+        atoms, order=1, internal=not structure.periodic, logfile=None, delta0=trust, hessian_function=exact_hessian
     )
-    way: list[tuple[float, float]] = []
-    search.attach(lambda: way.append((float(atoms.get_potential_energy()), largest_force(atoms.get_forces()))))
+    history: list[tuple[float, float]] = []
+    search.attach(lambda: history.append((float(atoms.get_potential_energy()), max_force(atoms.get_forces()))))
     search.run(fmax=fmax, steps=steps)
-    landscape.gradients += int(search.pes.neval)
-    energy, gradient = landscape.gradient(atoms.positions)
-    largest = largest_force(gradient)
-    there, settled = landscape.at(atoms.positions), largest < fmax
-    reason = "" if settled else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
-    if _bodies(there) > _bodies(structure):
+    surface.n_gradients += int(search.pes.neval)
+    energy, gradient = surface.gradient(atoms.positions)
+    largest = max_force(gradient)
+    final, converged = surface.structure_at(atoms.positions), largest < fmax
+    reason = "" if converged else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
+    if _n_fragments(final) > _n_fragments(structure):
         reason = f"the structure fell apart after {search.nsteps} steps"
-    hessian = landscape.hessian(atoms.positions) if settled else None
-    return _result(landscape, there, energy, gradient, hessian, int(search.nsteps), reason, way)
+    hessian = surface.hessian(atoms.positions) if converged else None
+    return _result(surface, final, energy, gradient, hessian, int(search.nsteps), reason, history)
 
 
 def _result(
-    landscape: Landscape,
+    surface: CountedSurface,
     structure: Structure,
     energy: float,
     gradient: Float[Array, "n 3"],
     hessian: Float[Array, "n 3 n 3"] | None,
     steps: int,
     reason: str,
-    way: Sequence[tuple[float, float]],
+    history: Sequence[tuple[float, float]],
 ) -> SaddleResult:
     if hessian is not None and not reason:
-        negative = normal_modes(structure, hessian).imaginary
-        reason = "" if negative == 1 else f"a stationary point with {negative} negative modes, not one"
+        n_negative = normal_modes(structure, hessian).n_imaginary
+        reason = "" if n_negative == 1 else f"a stationary point with {n_negative} negative modes, not one"
     return SaddleResult(
         structure,
         energy,
         -gradient,
-        largest_force(gradient),
+        max_force(gradient),
         hessian,
         steps,
-        landscape.gradients,
-        landscape.hessians,
+        surface.n_gradients,
+        surface.n_hessians,
         converged=not reason,
         reason=reason,
-        record=Convergence.of(way),
+        history=OptimizationHistory.from_points(history),
     )
 
 
-class _Walk:
+class _PRFOSearch:
     """One walk: where it is, its quadratic model there, and how far it trusts the model."""
 
-    def __init__(self, landscape: Landscape, known: Float[Array, "n 3 n 3"] | None, trust: float) -> None:
-        self.landscape, self.trust = landscape, trust
-        self.structure = landscape.structure
-        self.energy, gradient = landscape.gradient(self.structure.positions)
+    def __init__(self, surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, trust: float) -> None:
+        self.surface, self.trust = surface, trust
+        self.structure = surface.structure
+        self.energy, gradient = surface.gradient(self.structure.positions)
         self.gradient = gradient.reshape(-1)
-        self.way = [(self.energy, self.fmax)]
-        self.followed: Float[Array, "d"] | None = None
-        if known is None:
-            self.take_hessian()
+        self.history = [(self.energy, self.fmax)]
+        self.followed_mode: Float[Array, "d"] | None = None
+        if initial_hessian is None:
+            self.recompute_hessian()
         else:
-            self.model, self.age = known.reshape(self.gradient.size, -1), 0
+            self.model, self.hessian_age = initial_hessian.reshape(self.gradient.size, -1), 0
 
     @property
     def fmax(self) -> float:
-        return largest_force(self.gradient.reshape(-1, 3))
+        return max_force(self.gradient.reshape(-1, 3))
 
     @property
-    def negative(self) -> int:
+    def n_negative(self) -> int:
         """Negative eigenvalues of the model."""
-        return int((self._eigen()[0] < 0).sum())
+        return int((self._eigenpairs()[0] < 0).sum())
 
-    def take_hessian(self) -> None:
+    def recompute_hessian(self) -> None:
         """Replace the model by the engine's Hessian."""
-        self.model = self.landscape.hessian(self.structure.positions).reshape(self.gradient.size, -1)
-        self.age = 0
+        self.model = self.surface.hessian(self.structure.positions).reshape(self.gradient.size, -1)
+        self.hessian_age = 0
 
     def step(self) -> None:
         """One step uphill along the followed mode and downhill along all others; not taken when it goes wrong."""
-        if self.age >= _REFRESH:
-            self.take_hessian()
-        values, vectors = self._eigen()
-        wanted = scaled_to(partitioned_step(self.gradient, values, vectors), self.trust)
-        predicted = float(wanted @ self.gradient + 0.5 * wanted @ self.model @ wanted)
-        moved = self.landscape.at(self.structure.positions + wanted.reshape(-1, 3))
-        energy, gradient = self.landscape.gradient(moved.positions)
-        change = gradient.reshape(-1) - self.gradient
-        taken = self._judge(predicted, energy - self.energy, float(np.linalg.norm(wanted)))
-        self.model = saddle_update(self.model, wanted, change)
-        self.age += 1
-        if taken:
-            self.structure, self.energy, self.gradient = moved, energy, gradient.reshape(-1)
-            self.followed = vectors[:, 0]
-            self.way.append((self.energy, self.fmax))
+        if self.hessian_age >= _HESSIAN_INTERVAL:
+            self.recompute_hessian()
+        values, vectors = self._eigenpairs()
+        displacement = limit_length(prfo_step(self.gradient, values, vectors), self.trust)
+        predicted = float(displacement @ self.gradient + 0.5 * displacement @ self.model @ displacement)
+        trial = self.surface.structure_at(self.structure.positions + displacement.reshape(-1, 3))
+        energy, gradient = self.surface.gradient(trial.positions)
+        gradient_change = gradient.reshape(-1) - self.gradient
+        accepted = self._update_trust(predicted, energy - self.energy, float(np.linalg.norm(displacement)))
+        self.model = ts_bfgs_update(self.model, displacement, gradient_change)
+        self.hessian_age += 1
+        if accepted:
+            self.structure, self.energy, self.gradient = trial, energy, gradient.reshape(-1)
+            self.followed_mode = vectors[:, 0]
+            self.history.append((self.energy, self.fmax))
 
-    def _judge(self, predicted: float, actual: float, length: float) -> bool:
+    def _update_trust(self, predicted: float, actual: float, length: float) -> bool:
         """Trust the model more or less by how well it foretold the energy; whether the step may stand."""
         ratio = actual / predicted if abs(predicted) > 1e-6 else 1.0
         if 0.3 < ratio < 3.0:
             if 0.75 < ratio < 1.33 and length > 0.8 * self.trust:
-                self.trust = min(1.5 * self.trust, _LARGEST_TRUST)
+                self.trust = min(1.5 * self.trust, _MAX_TRUST)
             return True
-        stands = length <= 1.01 * _SMALLEST_TRUST or 0.0 < ratio < 5.0
-        self.trust = max(0.5 * min(self.trust, length), _SMALLEST_TRUST)
-        if stands:
-            self.age = _REFRESH  # the next step starts from a fresh Hessian
-        return stands
+        accepted = length <= 1.01 * _MIN_TRUST or 0.0 < ratio < 5.0
+        self.trust = max(0.5 * min(self.trust, length), _MIN_TRUST)
+        if accepted:
+            self.hessian_age = _HESSIAN_INTERVAL  # the next step starts from a fresh Hessian
+        return accepted
 
-    def _eigen(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
+    def _eigenpairs(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
         """Eigenpairs of the model in the internal space, the mode to follow first: the lowest one, but while the model
         has no or several negative modes, the one most like the mode followed before."""
-        basis = _basis(self.structure)
+        basis = _internal_basis(self.structure)
         values, rows = np.linalg.eigh(basis @ self.model @ basis.T)
         vectors = basis.T @ rows
-        if self.followed is not None and (values < 0).sum() != 1:
-            best = int(np.abs(self.followed @ vectors).argmax())
+        if self.followed_mode is not None and (values < 0).sum() != 1:
+            best = int(np.abs(self.followed_mode @ vectors).argmax())
             order = [best, *(k for k in range(len(values)) if k != best)]
             values, vectors = values[order], vectors[:, order]
         return values, vectors
 
 
-def _basis(structure: Structure) -> Float[Array, "d 3n"]:
+def _internal_basis(structure: Structure) -> Float[Array, "d 3n"]:
     return internal_basis(structure, np.ones(len(structure)))
 
 
-def _bodies(structure: Structure) -> int:
+def _n_fragments(structure: Structure) -> int:
     """How many pieces the structure is in."""
     radii = covalent_radii[structure.numbers]
-    pairs = structure.neighbours(float(2.0 * _APART * radii.max()))
-    bonded = pairs.distances < _APART * (radii[pairs.first] + radii[pairs.second])
+    pairs = structure.neighbours(float(2.0 * _FRAGMENT_FACTOR * radii.max()))
+    bonded = pairs.distances < _FRAGMENT_FACTOR * (radii[pairs.centers] + radii[pairs.neighbors])
     graph = np.zeros((len(structure), len(structure)))
-    graph[pairs.first[bonded], pairs.second[bonded]] = 1.0
+    graph[pairs.centers[bonded], pairs.neighbors[bonded]] = 1.0
     return int(connected_components(graph, directed=False)[0])

@@ -2,28 +2,28 @@
 
 from hesse.probes.families import (
     PROBE_KINDS,
-    AbstractProbe,
+    Probe,
     Gaussian,
-    Internal,
+    RigidBodyFree,
     OneHot,
-    ProbeStream,
+    ProbeSeed,
     Rademacher,
     Sphere,
     make_probe,
 )
-from hesse.probes.rigid import internal_dimensions, rigid_motions, without_rigid_motions
+from hesse.probes.rigid import internal_dof, rigid_body_modes, project_out_rigid_body
 
 __all__ = [
     "PROBE_KINDS",
-    "AbstractProbe",
+    "Probe",
     "Gaussian",
-    "Internal",
+    "RigidBodyFree",
     "OneHot",
-    "ProbeStream",
+    "ProbeSeed",
     "Rademacher",
     "Sphere",
-    "internal_dimensions",
+    "internal_dof",
     "make_probe",
-    "rigid_motions",
-    "without_rigid_motions",
+    "rigid_body_modes",
+    "project_out_rigid_body",
 ]

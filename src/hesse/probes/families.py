@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.errors import ConfigError, require_choice
-from hesse.probes.random_bits import coordinate_bits, normal, stream_states, uniform
-from hesse.probes.rigid import without_rigid_motions
-from hesse.structures import Batch, offsets_of
+from hesse.errors import ConfigError, check_choice
+from hesse.probes.random_bits import random_bits, to_normal, probe_states, to_uniform
+from hesse.probes.rigid import project_out_rigid_body
+from hesse.structures import Batch, segment_offsets
 
-__all__ = ["AbstractProbe", "Gaussian", "Internal", "OneHot", "ProbeStream", "Rademacher", "Sphere", "make_probe"]
+__all__ = ["Probe", "Gaussian", "RigidBodyFree", "OneHot", "ProbeSeed", "Rademacher", "Sphere", "make_probe"]
 
 
 @dataclass(frozen=True)
-class ProbeStream:
+class ProbeSeed:
     """Where randomness comes from: the same seed and epoch give the same directions for ever. A new epoch (or step)
     number gives fresh ones."""
 
@@ -32,109 +32,109 @@ class ProbeStream:
     epoch: int = 0
 
 
-class AbstractProbe(ABC):
+class Probe(ABC):
     """A family of random directions. `per_structure` (K >= 1) directions are drawn for every structure."""
 
-    per_structure: int
+    n_probes: int
 
     @abstractmethod
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """Directions for every structure of the batch, in the type of its positions."""
 
 
-def _checked_count(per_structure: int) -> None:
-    if per_structure < 1:
-        raise ConfigError(f"a probe draws at least one direction per structure, got {per_structure}")
+def _check_n_probes(n_probes: int) -> None:
+    if n_probes < 1:
+        raise ConfigError(f"a probe draws at least one direction per structure, got {n_probes}")
 
 
 def _states_and_counters(
-    batch: Batch, stream: ProbeStream, per_structure: int
+    batch: Batch, seed: ProbeSeed, n_probes: int
 ) -> tuple[Int[Tensor, "probes atoms"], Int[Tensor, "atoms 3"]]:
     """The random state of each atom's structure, and the number of each coordinate within its structure."""
-    states = stream_states(batch.keys, seed=stream.seed, epoch=stream.epoch, n_probes=per_structure)
-    atom = torch.arange(len(batch.owner), device=batch.owner.device) - offsets_of(batch.n_atoms)[batch.owner]
+    states = probe_states(batch.rng_keys, seed=seed.seed, epoch=seed.epoch, n_probes=n_probes)
+    atom = torch.arange(len(batch.structure_index), device=batch.structure_index.device) - segment_offsets(batch.n_atoms)[batch.structure_index]
     counters = 3 * atom[:, None] + torch.arange(3, device=atom.device)
-    return states[:, batch.owner], counters
+    return states[:, batch.structure_index], counters
 
 
 @final
 @dataclass(frozen=True)
-class Rademacher(AbstractProbe):
+class Rademacher(Probe):
     """Independent signs ±1. Never more variance than Gaussian."""
 
-    per_structure: int = 1
+    n_probes: int = 1
 
     def __post_init__(self) -> None:
-        _checked_count(self.per_structure)
+        _check_n_probes(self.n_probes)
 
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """Signs for every coordinate."""
-        bits = coordinate_bits(*_states_and_counters(batch, stream, self.per_structure))
+        bits = random_bits(*_states_and_counters(batch, seed, self.n_probes))
         return torch.where(bits < 0, -1.0, 1.0).to(batch.positions.dtype)
 
 
 @final
 @dataclass(frozen=True)
-class Gaussian(AbstractProbe):
+class Gaussian(Probe):
     """Independent standard normal numbers."""
 
-    per_structure: int = 1
+    n_probes: int = 1
 
     def __post_init__(self) -> None:
-        _checked_count(self.per_structure)
+        _check_n_probes(self.n_probes)
 
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """Normal numbers for every coordinate."""
-        states, counters = _states_and_counters(batch, stream, self.per_structure)
-        first, second = coordinate_bits(states, 2 * counters), coordinate_bits(states, 2 * counters + 1)
-        return normal(first, second).to(batch.positions.dtype)
+        states, counters = _states_and_counters(batch, seed, self.n_probes)
+        first, second = random_bits(states, 2 * counters), random_bits(states, 2 * counters + 1)
+        return to_normal(first, second).to(batch.positions.dtype)
 
 
 @final
 @dataclass(frozen=True)
-class Sphere(AbstractProbe):
+class Sphere(Probe):
     """Uniform on the sphere of radius √(3N): a unit vector times √(3N), so that `E[v vᵀ] = I` like the others.
 
     Codes that use unit vectors divide their loss by 3N instead; rescale both v and H v by √(3N) to read their data.
     """
 
-    per_structure: int = 1
+    n_probes: int = 1
 
     def __post_init__(self) -> None:
-        _checked_count(self.per_structure)
+        _check_n_probes(self.n_probes)
 
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """Normal numbers, rescaled to length √(3N) over each structure."""
-        wide = batch.to(dtype=torch.float64)
-        gauss = Gaussian(self.per_structure).draw(wide, stream)
-        squares = batch.sum_by_structure(gauss.square().sum(-1).T)
-        scale = (3.0 * batch.n_atoms[:, None] / squares).sqrt()[batch.owner]
+        float64_batch = batch.to(dtype=torch.float64)
+        gauss = Gaussian(self.n_probes).draw(float64_batch, seed)
+        squares = batch.sum_over_atoms(gauss.square().sum(-1).T)
+        scale = (3.0 * batch.n_atoms[:, None] / squares).sqrt()[batch.structure_index]
         return (gauss * scale.T[..., None]).to(batch.positions.dtype)
 
 
 @final
 @dataclass(frozen=True)
-class OneHot(AbstractProbe):
+class OneHot(Probe):
     """One coordinate, chosen uniformly, times √(3N): a scaled column of the Hessian."""
 
-    per_structure: int = 1
+    n_probes: int = 1
 
     def __post_init__(self) -> None:
-        _checked_count(self.per_structure)
+        _check_n_probes(self.n_probes)
 
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """√(3N) at one coordinate of each structure, zero elsewhere."""
-        states, counters = _states_and_counters(batch, stream, self.per_structure)
-        size = (3 * batch.n_atoms)[batch.owner]
-        draw = uniform(coordinate_bits(states, torch.zeros_like(batch.owner)))
-        chosen = (draw * size).to(torch.int64)
-        hot = counters[None] == chosen[..., None]
+        states, counters = _states_and_counters(batch, seed, self.n_probes)
+        size = (3 * batch.n_atoms)[batch.structure_index]
+        fraction = to_uniform(random_bits(states, torch.zeros_like(batch.structure_index)))
+        selected = (fraction * size).to(torch.int64)
+        hot = counters[None] == selected[..., None]
         return (hot * size.to(torch.float64).sqrt()[:, None]).to(batch.positions.dtype)
 
 
 @final
 @dataclass(frozen=True)
-class Internal(AbstractProbe):
+class RigidBodyFree(Probe):
     """Another family with rigid-body motions projected out (three translations, and three rotations, two of a linear
     molecule, none of a crystal).
 
@@ -147,13 +147,13 @@ class Internal(AbstractProbe):
     base: Rademacher | Gaussian
 
     @property
-    def per_structure(self) -> int:  # type: ignore[override]
+    def n_probes(self) -> int:  # type: ignore[override]
         """Directions per structure."""
-        return self.base.per_structure
+        return self.base.n_probes
 
-    def draw(self, batch: Batch, stream: ProbeStream) -> Float[Tensor, "probes atoms 3"]:
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """The base family's directions, projected."""
-        return without_rigid_motions(batch, self.base.draw(batch, stream))
+        return project_out_rigid_body(batch, self.base.draw(batch, seed))
 
 
 _KINDS = {
@@ -161,14 +161,14 @@ _KINDS = {
     "gaussian": Gaussian,
     "one-hot": OneHot,
     "sphere": Sphere,
-    "rademacher-internal": lambda k: Internal(Rademacher(k)),
-    "gaussian-internal": lambda k: Internal(Gaussian(k)),
+    "rademacher-internal": lambda k: RigidBodyFree(Rademacher(k)),
+    "gaussian-internal": lambda k: RigidBodyFree(Gaussian(k)),
 }
 
 PROBE_KINDS: tuple[str, ...] = tuple(_KINDS)
 """Names that the command line and configuration files understand."""
 
 
-def make_probe(kind: str, per_structure: int = 1) -> AbstractProbe:
+def make_probe(kind: str, n_probes: int = 1) -> Probe:
     """The probe family of that name. Raises UnknownOptionError for an unknown one."""
-    return _KINDS[require_choice(kind, _KINDS, "probe")](per_structure)  # type: ignore[operator]
+    return _KINDS[check_choice(kind, _KINDS, "probe")](n_probes)  # type: ignore[operator]

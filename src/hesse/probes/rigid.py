@@ -8,49 +8,49 @@ from torch import Tensor
 
 from hesse.structures import Batch
 
-__all__ = ["internal_dimensions", "rigid_motions", "without_rigid_motions"]
+__all__ = ["internal_dof", "rigid_body_modes", "project_out_rigid_body"]
 
 _RANK_TOLERANCE = 1e-9
 
 
-def rigid_motions(batch: Batch) -> Float[Tensor, "atoms 3 motions"]:
+def rigid_body_modes(batch: Batch) -> Float[Tensor, "atoms 3 motions"]:
     """Displacements of each atom in three translations and three rotations about the centroid, each scaled to order
     one. Rotations of periodic structures are zero: they are no symmetry of a crystal."""
     positions = batch.positions.detach().to(torch.float64)
-    centred = positions - (batch.sum_by_structure(positions) / batch.n_atoms[:, None])[batch.owner]
-    size = (batch.sum_by_structure(centred.square().sum(-1)) / batch.n_atoms).sqrt().clamp(min=1e-12)
-    centred = centred / size[batch.owner, None]
+    centred = positions - (batch.sum_over_atoms(positions) / batch.n_atoms[:, None])[batch.structure_index]
+    size = (batch.sum_over_atoms(centred.square().sum(-1)) / batch.n_atoms).sqrt().clamp(min=1e-12)
+    centred = centred / size[batch.structure_index, None]
     identity = torch.eye(3, dtype=torch.float64, device=positions.device)
     translations = identity.expand(len(positions), 3, 3)
     # Column e of the rotations is e × r.
     rotations = torch.linalg.cross(identity[None].expand(len(positions), 3, 3), centred[:, None].expand(-1, 3, 3))
-    rotations = rotations.transpose(1, 2) * ~batch.pbc.any(-1)[batch.owner, None, None]
+    rotations = rotations.transpose(1, 2) * ~batch.pbc.any(-1)[batch.structure_index, None, None]
     return torch.cat([translations, rotations], dim=-1)
 
 
 def _gram_pseudo_inverse(
-    batch: Batch, motions: Float[Tensor, "atoms 3 motions"]
+    batch: Batch, modes: Float[Tensor, "atoms 3 motions"]
 ) -> tuple[Float[Tensor, "structures motions motions"], Int[Tensor, "structures"]]:
     """Pseudo-inverse of each structure's matrix of motion overlaps, and its rank (5 for a linear molecule, 3 for an
     atom or a crystal)."""
-    gram = batch.sum_by_structure(motions.transpose(1, 2) @ motions)
+    gram = batch.sum_over_atoms(modes.transpose(1, 2) @ modes)
     values, vectors = torch.linalg.eigh(gram)
-    kept = values > _RANK_TOLERANCE * values[:, -1:]
-    inverse = torch.where(kept, 1.0 / torch.where(kept, values, 1.0), 0.0)
-    return (vectors * inverse[:, None]) @ vectors.transpose(1, 2), kept.sum(-1)
+    independent = values > _RANK_TOLERANCE * values[:, -1:]
+    inverse = torch.where(independent, 1.0 / torch.where(independent, values, 1.0), 0.0)
+    return (vectors * inverse[:, None]) @ vectors.transpose(1, 2), independent.sum(-1)
 
 
-def internal_dimensions(batch: Batch) -> Int[Tensor, "structures"]:
+def internal_dof(batch: Batch) -> Int[Tensor, "structures"]:
     """3N minus the number of independent rigid-body motions."""
-    return 3 * batch.n_atoms - _gram_pseudo_inverse(batch, rigid_motions(batch))[1]
+    return 3 * batch.n_atoms - _gram_pseudo_inverse(batch, rigid_body_modes(batch))[1]
 
 
-def without_rigid_motions(batch: Batch, directions: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
+def project_out_rigid_body(batch: Batch, directions: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
     """The orthogonal projection of each structure's directions on its internal space."""
-    motions = rigid_motions(batch)
-    inverse, _ = _gram_pseudo_inverse(batch, motions)
-    wide = directions.to(torch.float64)
+    modes = rigid_body_modes(batch)
+    inverse, _ = _gram_pseudo_inverse(batch, modes)
+    vectors = directions.to(torch.float64)
     # [atoms, probes, motions]: how much of each motion each atom contributes; then summed over the structure.
-    overlaps = batch.sum_by_structure(torch.einsum("pax,axm->apm", wide, motions))
-    amounts = (overlaps @ inverse)[batch.owner]
-    return (wide - torch.einsum("axm,apm->pax", motions, amounts)).to(directions.dtype)
+    overlaps = batch.sum_over_atoms(torch.einsum("pax,axm->apm", vectors, modes))
+    coefficients = (overlaps @ inverse)[batch.structure_index]
+    return (vectors - torch.einsum("axm,apm->pax", modes, coefficients)).to(directions.dtype)

@@ -21,24 +21,24 @@ from typing import Any
 from hesse import __version__
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, WriteError
-from hesse.evaluation import Evaluation, assess
-from hesse.files import write_aside, write_text
-from hesse.labelling import LabelRequest, label
+from hesse.evaluation import Evaluation, evaluate_model
+from hesse.files import atomic_write, atomic_write_text
+from hesse.labelling import LabelSpec, label
 from hesse.models import load_model
 from hesse.recipes.molecules import g2_molecules, hold_out
-from hesse.recipes.side_by_side import train_side_by_side
+from hesse.recipes.side_by_side import train_in_parallel
 from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Structure
 from hesse.training import read_log
 
 __all__ = ["DemoPlan", "DemoResult", "run_demo"]
 
-NEAR, FAR = 300.0, 2000.0
+TRAIN_KELVIN, TEST_KELVIN = 300.0, 2000.0
 """K: temperatures of the samples to train on and of those to test on."""
 
-TESTS = ("far", "unseen")
+TEST_SETS = ("far", "unseen")
 
-NETWORK = {"l_max": 2, "features": 48, "sensitivities": 8, "cutoff": 4.0, "longest": 3.6}
+MODEL_OPTIONS = {"l_max": 2, "features": 48, "sensitivities": 8, "cutoff": 4.0, "longest": 3.6}
 """What did best in the study of docs/choosing-weights.md: small molecules need no long reach."""
 
 
@@ -72,7 +72,7 @@ class DemoPlan:
     unseen_samples: int = 6
     validation: float = 0.06
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
-    model: dict[str, Any] = field(default_factory=lambda: dict(NETWORK))
+    model: dict[str, Any] = field(default_factory=lambda: dict(MODEL_OPTIONS))
     training: dict[str, Any] = field(default_factory=lambda: {"validate_every": 200, "checkpoint_every": 200})
     weights: dict[str, float] = field(default_factory=dict)
 
@@ -112,49 +112,49 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
     """
     plan = plan or DemoPlan()
     folder = Path(folder)
-    _require_same_plan(folder / "plan.json", plan)
+    _check_same_plan(folder / "plan.json", plan)
     try:
-        for part in ("data", "runs", "models"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
+        for subfolder in ("data", "runs", "models"):
+            (folder / subfolder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
-    write_text(folder / "plan.json", json.dumps(_decisive(plan), indent=1) + "\n")
-    clock = _Clock()
-    with clock.stage("sampling and labelling"):
-        data = _data(folder / "data", plan, quiet)
-    with clock.stage("training"):
-        runs = train_side_by_side(_configs(folder, plan), folder / "runs", quiet=quiet)
+    atomic_write_text(folder / "plan.json", json.dumps(_reproducible_settings(plan), indent=1) + "\n")
+    timer = _StageTimer()
+    with timer.stage("sampling and labelling"):
+        data = _make_datasets(folder / "data", plan, quiet)
+    with timer.stage("training"):
+        runs = train_in_parallel(_configs(folder, plan), folder / "runs", quiet=quiet)
     evaluations, logs = {}, {}
-    with clock.stage("evaluation"):
+    with timer.stage("evaluation"):
         for file, (name, run) in zip(("ef", "ef_hvp"), runs.items(), strict=True):
             target = folder / "models" / f"{file}.hesse"
-            with write_aside(target) as aside:
+            with atomic_write(target) as aside:
                 shutil.copyfile(run / "model.hesse", aside)
             potential = load_model(target)
-            evaluations[name] = tuple(assess(potential, data[test], name=test, quiet=quiet) for test in TESTS)
+            evaluations[name] = tuple(evaluate_model(potential, data[test], name=test, quiet=quiet) for test in TEST_SETS)
             logs[name] = read_log(run / "metrics.jsonl")
-    return DemoResult(plan, _facts(plan, data, clock, folder), evaluations, logs, clock.seconds)
+    return DemoResult(plan, _facts(plan, data, timer, folder), evaluations, logs, timer.seconds)
 
 
-def _decisive(plan: DemoPlan) -> dict[str, Any]:
+def _reproducible_settings(plan: DemoPlan) -> dict[str, Any]:
     """What decides the numbers of a plan, as JSON has it."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     del settings["workers"]
     return settings
 
 
-def _require_same_plan(path: Path, plan: DemoPlan) -> None:
+def _check_same_plan(path: Path, plan: DemoPlan) -> None:
     if not path.exists():
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise FileFormatError(f"{path}: cannot be read as the plan of a demonstration ({error})") from error
-    now = _decisive(plan)
-    other = [f"{name} {before.get(name)}, not {now[name]}" for name in now if before.get(name) != now[name]]
-    if other:
+    current = _reproducible_settings(plan)
+    differences = [f"{name} {stored.get(name)}, not {current[name]}" for name in current if stored.get(name) != current[name]]
+    if differences:
         raise ConfigError(
-            f"{path.parent} holds a demonstration of another plan ({'; '.join(other)}). Give another folder with "
+            f"{path.parent} holds a demonstration of another plan ({'; '.join(differences)}). Give another folder with "
             "--out, or delete this one."
         )
 
@@ -162,43 +162,43 @@ def _require_same_plan(path: Path, plan: DemoPlan) -> None:
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
-def _data(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
+def _make_datasets(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Dataset]:
     """Sample, label and write the four data sets."""
     molecules = tuple(m for m in g2_molecules() if not plan.molecules or m.id in plan.molecules)
     held_out = set(hold_out(molecules, plan.unseen, seed=plan.seed))
     sampling = NormalModeSampling(
-        temperatures=(NEAR, FAR), count=max(plan.near, plan.far, plan.unseen_samples), seed=plan.seed
+        temperatures=(TRAIN_KELVIN, TEST_KELVIN), count=max(plan.near, plan.far, plan.unseen_samples), seed=plan.seed
     )
-    made = sample_normal_modes(molecules, plan.engine, sampling, workers=plan.workers, quiet=quiet)
-    wanted: dict[str, list[Structure]] = {"near": [], "far": [], "unseen": []}
-    for structure in made.structures:
-        known = structure.group not in held_out
-        number = 0 if structure.tag == "relaxed" else int(structure.id.rsplit("/", 1)[1])
-        if structure.tag == f"nms-{FAR:g}K":
-            if known and number < plan.far:
-                wanted["far"].append(structure)
-        elif not known and number < plan.unseen_samples:
-            wanted["unseen"].append(structure)
-        elif known and number < plan.near:
-            wanted["near"].append(structure)
-    near = _labelled(wanted["near"], folder / "near.h5", plan, hessian=False, quiet=quiet)
+    samples = sample_normal_modes(molecules, plan.engine, sampling, workers=plan.workers, quiet=quiet)
+    selected: dict[str, list[Structure]] = {"near": [], "far": [], "unseen": []}
+    for structure in samples.structures:
+        in_training = structure.group not in held_out
+        sample_index = 0 if structure.tag == "relaxed" else int(structure.id.rsplit("/", 1)[1])
+        if structure.tag == f"nms-{TEST_KELVIN:g}K":
+            if in_training and sample_index < plan.far:
+                selected["far"].append(structure)
+        elif not in_training and sample_index < plan.unseen_samples:
+            selected["unseen"].append(structure)
+        elif in_training and sample_index < plan.near:
+            selected["near"].append(structure)
+    near = _label_structures(selected["near"], folder / "near.h5", plan, hessian=False, quiet=quiet)
     training, validation = near.split(1 - plan.validation, plan.validation, seed=plan.seed, by_group=False)
     # One campaign for both test sets: starting the worker processes takes longer than some of the labels.
-    tests = _labelled(wanted["far"] + wanted["unseen"], folder / "tests.h5", plan, hessian=True, quiet=quiet)
-    parts = {
+    tests = _label_structures(selected["far"] + selected["unseen"], folder / "tests.h5", plan, hessian=True, quiet=quiet)
+    datasets = {
         "train": training,
         "validation": validation,
-        "far": tests.where(lambda s: s.group not in held_out),
-        "unseen": tests.where(lambda s: s.group in held_out),
+        "far": tests.filter(lambda s: s.group not in held_out),
+        "unseen": tests.filter(lambda s: s.group in held_out),
     }
-    for name, part in parts.items():
-        write_dataset(folder / f"{name}.h5", part)
-    return parts
+    for name, dataset in datasets.items():
+        write_dataset(folder / f"{name}.h5", dataset)
+    return datasets
 
 
-def _labelled(structures: list[Structure], output: Path, plan: DemoPlan, *, hessian: bool, quiet: bool) -> Dataset:
-    request = LabelRequest(probes=1, probe="rademacher", seed=plan.seed, hessian=hessian)
-    return label(structures, plan.engine, output, request=request, workers=plan.workers, quiet=quiet).dataset
+def _label_structures(structures: list[Structure], output: Path, plan: DemoPlan, *, hessian: bool, quiet: bool) -> Dataset:
+    request = LabelSpec(n_probes=1, probe="rademacher", seed=plan.seed, hessian=hessian)
+    return label(structures, plan.engine, output, spec=request, workers=plan.workers, quiet=quiet).dataset
 
 
 def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:
@@ -223,7 +223,7 @@ def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:
 # --- bookkeeping -----------------------------------------------------------------------------------------------------
 
 
-class _Clock:
+class _StageTimer:
     """Wall seconds of each stage."""
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class _Clock:
         self.seconds[name] = time.monotonic() - start
 
 
-def _facts(plan: DemoPlan, data: dict[str, Dataset], clock: _Clock, folder: Path) -> dict[str, str]:
+def _facts(plan: DemoPlan, data: dict[str, Dataset], timer: _StageTimer, folder: Path) -> dict[str, str]:
     import torch
 
     config = json.loads((folder / "runs" / "E-F-HVP" / "resolved.json").read_text(encoding="utf-8"))
@@ -246,14 +246,14 @@ def _facts(plan: DemoPlan, data: dict[str, Dataset], clock: _Clock, folder: Path
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": f"Hesse {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}",
-        "labels": f"{data['train'].attributes.get('level', plan.engine)}, one Rademacher probe per structure",
+        "labels": f"{data['train'].metadata.get('level', plan.engine)}, one Rademacher probe per structure",
         "data": ", ".join(f"{name} {len(part)}" for name, part in data.items())
         + f" structures of {len({s.group for part in data.values() for s in part.structures})} molecules",
         "unseen molecules": ", ".join(sorted({s.group for s in data["unseen"].structures})),
-        "data hash (training)": data["train"].data_hash(),
+        "data hash (training)": data["train"].content_hash(),
         "potential": f"HIP-NN-TS, l = {model['l_max']}, {model['features']} features, "
         f"{model['sensitivities']} sensitivities, cutoff {model['cutoff']} Å",
         "weights E : F : HVP": weights,
         "steps and seed": f"{plan.steps} steps of {config['batch']['structures']} structures, seed {plan.seed}",
-        "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in clock.seconds.items()),
+        "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in timer.seconds.items()),
     }

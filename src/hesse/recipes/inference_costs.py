@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from hesse.curvature import evaluate_many
-from hesse.devices import keep_freed_memory, require_device
-from hesse.errors import ConfigError, require_choice
+from hesse.curvature import evaluate_structures
+from hesse.devices import disable_malloc_trim, device_from_name
+from hesse.errors import ConfigError, check_choice
 from hesse.potential import Potential
-from hesse.probes import ProbeStream, make_probe
+from hesse.probes import ProbeSeed, make_probe
 from hesse.progress import track
-from hesse.recipes.step_costs import threads_set
-from hesse.recipes.timing import Timing, Work, peak_mib, rounds_within, take_turns, timed
+from hesse.recipes.step_costs import torch_threads
+from hesse.recipes.timing import Timing, Work, peak_memory_mib, repeats_within, time_interleaved, time_once
 from hesse.structures import Request, Structure, collate
 
-__all__ = ["QUESTIONS", "InferenceCost", "InferencePlan", "measure_inference_costs"]
+__all__ = ["INFERENCE_SCHEMES", "InferenceCost", "InferencePlan", "measure_inference_costs"]
 
-QUESTIONS = ("e", "ef", "hvp", "hessian")
+INFERENCE_SCHEMES = ("e", "ef", "hvp", "hessian")
 """Energies; with forces; with one Hessian-vector product each; with full Hessians."""
 
 
@@ -45,23 +45,23 @@ class InferencePlan:
         ConfigError: nothing to measure, or numbers that are not positive.
     """
 
-    schemes: tuple[str, ...] = QUESTIONS
+    schemes: tuple[str, ...] = INFERENCE_SCHEMES
     dtypes: tuple[str, ...] = ("float32",)
     device: str = "cpu"
     threads: int | None = 1
     repeats: int = 7
-    patience: float = 30.0
+    time_budget: float = 30.0
     memory_mib: float | None = None
 
     def __post_init__(self) -> None:
-        for name, valid in (("schemes", QUESTIONS), ("dtypes", ("float32", "float64"))):
+        for name, valid in (("schemes", INFERENCE_SCHEMES), ("dtypes", ("float32", "float64"))):
             chosen = getattr(self, name)
             if not chosen:
                 raise ConfigError(f"a measurement of answers needs {name}: {', '.join(valid)}")
             for one in chosen:
-                require_choice(one, valid, name.removesuffix("s"))
+                check_choice(one, valid, name.removesuffix("s"))
             object.__setattr__(self, name, tuple(one for one in valid if one in chosen))
-        if self.repeats < 1 or (self.threads is not None and self.threads < 1) or not self.patience > 0:
+        if self.repeats < 1 or (self.threads is not None and self.threads < 1) or not self.time_budget > 0:
             raise ConfigError("repeats, threads and patience (seconds) must be above zero")
 
 
@@ -122,19 +122,19 @@ def measure_inference_costs(
     plan = plan or InferencePlan()
     if not potentials or not structures:
         raise ConfigError("a measurement of answers needs a potential, and at least one structure")
-    device = require_device(plan.device)
-    keep_freed_memory()
+    device = device_from_name(plan.device)
+    disable_malloc_trim()
     rows: list[InferenceCost] = []
     left_out: list[str] = []
-    with threads_set(plan.threads):
+    with torch_threads(plan.threads):
         for dtype in plan.dtypes:
-            some, without = _in_one_type(potentials, structures, plan, dtype, device, quiet)
-            rows += some
-            left_out += without
+            dtype_rows, dtype_left_out = _measure_dtype(potentials, structures, plan, dtype, device, quiet)
+            rows += dtype_rows
+            left_out += dtype_left_out
     return rows, left_out
 
 
-def _in_one_type(
+def _measure_dtype(
     potentials: Mapping[str, Potential],
     structures: Sequence[Structure],
     plan: InferencePlan,
@@ -142,7 +142,7 @@ def _in_one_type(
     device: torch.device,
     quiet: bool,
 ) -> tuple[list[InferenceCost], list[str]]:
-    works: dict[tuple[str, str], Work] = {}
+    calls: dict[tuple[str, str], Work] = {}
     peaks: dict[tuple[str, str], float] = {}
     seconds: dict[tuple[str, str], float] = {}
     left_out: list[str] = []
@@ -150,32 +150,32 @@ def _in_one_type(
     needed = {*plan.schemes, *(("ef", "hvp") if "hessian" in plan.schemes else ())}
     columns = 3 * max(len(s) for s in structures)
     with track(f"{dtype}: measuring memory", len(potentials), quiet=quiet) as advance:
-        for name, given in potentials.items():
-            potential = copy.deepcopy(given).to(dtype=getattr(torch, dtype), device=device).eval()
-            for scheme in (question for question in QUESTIONS if question in needed):
+        for name, original in potentials.items():
+            potential = copy.deepcopy(original).to(dtype=getattr(torch, dtype), device=device).eval()
+            for scheme in (question for question in INFERENCE_SCHEMES if question in needed):
                 expected = 0.0
                 if scheme == "hessian":  # one noisy timing of each may make a product seem free
-                    product = max(seconds[name, "hvp"] - seconds[name, "ef"], 0.25 * seconds[name, "hvp"])
-                    expected = columns * product
-                if expected > plan.patience:
+                    hvp_seconds = max(seconds[name, "hvp"] - seconds[name, "ef"], 0.25 * seconds[name, "hvp"])
+                    expected = columns * hvp_seconds
+                if expected > plan.time_budget:
                     left_out.append(
                         f"{name}, {dtype}: Hessians of structures with up to {columns // 3} atoms would take about "
-                        f"{expected:.0f} s (by what a product takes); patience is {plan.patience:g} s"
+                        f"{expected:.0f} s (by what a product takes); patience is {plan.time_budget:g} s"
                     )
                     continue
-                work = _work(potential, structures, scheme, plan.memory_mib)
-                seconds[name, scheme] = timed(work, device)[0]
+                call = _make_call(potential, structures, scheme, plan.memory_mib)
+                seconds[name, scheme] = time_once(call, device)[0]
                 if scheme in plan.schemes:
-                    peaks[name, scheme] = peak_mib(work, device)
-                    works[name, scheme] = work
+                    peaks[name, scheme] = peak_memory_mib(call, device)
+                    calls[name, scheme] = call
             advance(1, name)
-    rounds = {key: rounds_within(plan.patience, seconds[key], plan.repeats) for key in works}
-    with track(f"{dtype}: timing {len(works)} questions in turns", plan.repeats, quiet=quiet) as advance:
-        timings = take_turns(works, device, rounds, advance=advance)
-    by_clock = device.type != "cpu"
+    repeats = {key: repeats_within(plan.time_budget, seconds[key], plan.repeats) for key in calls}
+    with track(f"{dtype}: timing {len(calls)} questions in turns", plan.repeats, quiet=quiet) as advance:
+        timings = time_interleaved(calls, device, repeats, advance=advance)
+    wall_time = device.type != "cpu"
 
-    def row(key: tuple[str, str], mine: Timing) -> InferenceCost:
-        base = timings.get((key[0], "ef"))
+    def row(key: tuple[str, str], timing: Timing) -> InferenceCost:
+        ef_timing = timings.get((key[0], "ef"))
         return InferenceCost(
             subject=key[0],
             scheme=key[1],
@@ -184,21 +184,21 @@ def _in_one_type(
             device=plan.device,
             structures=len(structures),
             atoms=sum(len(s) for s in structures),
-            seconds=mine.seconds,
+            seconds=timing.seconds,
             peak_mib=peaks[key],
-            ratio_to_ef=None if base is None else mine.over(base, by_clock=by_clock),
-            process_seconds=mine.process_seconds,
-            repeats=len(mine.wall),
+            ratio_to_ef=None if ef_timing is None else timing.ratio_to(ef_timing, wall_time=wall_time),
+            process_seconds=timing.process_seconds,
+            repeats=len(timing.wall),
             threads=torch.get_num_threads(),
         )
 
     return [row(key, timing) for key, timing in timings.items()], left_out
 
 
-def _work(potential: Potential, structures: Sequence[Structure], scheme: str, memory_mib: float | None) -> Work:
+def _make_call(potential: Potential, structures: Sequence[Structure], scheme: str, memory_mib: float | None) -> Work:
     """Asks one question of all structures."""
     probes = None
     if scheme == "hvp":
-        probes = make_probe("rademacher", 1).draw(collate(structures, 0.1), ProbeStream(0))
+        probes = make_probe("rademacher", 1).draw(collate(structures, 0.1), ProbeSeed(0))
     request = Request(forces=scheme != "e", probes=probes, hessian=scheme == "hessian")
-    return lambda: evaluate_many(potential, structures, request, memory_mib=memory_mib)
+    return lambda: evaluate_structures(potential, structures, request, memory_mib=memory_mib)

@@ -14,23 +14,23 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.engines import Analytic, Differences, Engine, ForceEngine, Point, PyscfEngine, Surface, make_engine
-from hesse.errors import ConfigError, WorkError
-from hesse.probes import ProbeStream, make_probe
+from hesse.engines import AnalyticDerivatives, FiniteDifferences, Engine, ForceEngine, SinglePoint, PyscfEngine, EnergyFunction, make_engine
+from hesse.errors import ConfigError, ExecutionError
+from hesse.probes import ProbeSeed, make_probe
 from hesse.progress import track
 from hesse.structures import Request, Structure, collate
-from hesse.workers import run_tasks
+from hesse.workers import map_tasks
 
-__all__ = ["CostPlan", "LabelCost", "alkane", "fitted_exponents", "measure_label_costs"]
+__all__ = ["LabelCostPlan", "LabelCost", "alkane", "fitted_exponents", "measure_label_costs"]
 
-LABELS = ("energy", "gradient", "hvp", "hessian")
+LABEL_NAMES = ("energy", "gradient", "hvp", "hessian")
 
-LARGE = 20
+MIN_ATOMS_FOR_FIT = 20
 """Atoms; exponents are fitted from here on where three sizes are, because small molecules cost their overhead."""
 
 
 @dataclass(frozen=True)
-class CostPlan:
+class LabelCostPlan:
     """What to measure.
 
     Attributes:
@@ -90,33 +90,33 @@ class LabelCost:
         return asdict(self)
 
 
-def alkane(carbons: int) -> Structure:
+def alkane(n_carbons: int) -> Structure:
     """The straight, all-anti alkane C_n H_2n+2 with standard bonds (C-C 1.53 Å, C-H 1.09 Å, C-C-C 112°, H-C-H 107°).
 
     Raises:
         ConfigError: no carbon atom.
     """
-    if carbons < 1:
-        raise ConfigError(f"an alkane has at least one carbon atom, got {carbons}")
-    half, spread = np.radians(112.0 / 2), np.radians(107.0 / 2)
-    bond = 1.53 * np.array([np.sin(half), np.cos(half), 0.0])
+    if n_carbons < 1:
+        raise ConfigError(f"an alkane has at least one carbon atom, got {n_carbons}")
+    half_ccc, half_hch = np.radians(112.0 / 2), np.radians(107.0 / 2)
+    bond = 1.53 * np.array([np.sin(half_ccc), np.cos(half_ccc), 0.0])
     numbers, positions = [], []
-    for k in range(carbons):
+    for k in range(n_carbons):
         side = 1.0 if k % 2 else -1.0  # up and down along the chain
-        here = np.array([k * bond[0], side * bond[1] / 2, 0.0])
+        carbon = np.array([k * bond[0], side * bond[1] / 2, 0.0])
         numbers.append(6)
-        positions.append(here)
-        hydrogens = [np.array([0.0, side * np.cos(spread), z * np.sin(spread)]) for z in (1.0, -1.0)]
+        positions.append(carbon)
+        hydrogens = [np.array([0.0, side * np.cos(half_hch), z * np.sin(half_hch)]) for z in (1.0, -1.0)]
         if k == 0:  # where the chain would go on
-            hydrogens.append(np.array([-np.sin(half), -side * np.cos(half), 0.0]))
-        if k == carbons - 1:
-            hydrogens.append(np.array([np.sin(half), -side * np.cos(half), 0.0]))
+            hydrogens.append(np.array([-np.sin(half_ccc), -side * np.cos(half_ccc), 0.0]))
+        if k == n_carbons - 1:
+            hydrogens.append(np.array([np.sin(half_ccc), -side * np.cos(half_ccc), 0.0]))
         numbers += [1] * len(hydrogens)
-        positions += [here + 1.09 * direction for direction in hydrogens]
-    return Structure(np.array(numbers), np.array(positions), id=f"C{carbons}H{2 * carbons + 2}")
+        positions += [carbon + 1.09 * direction for direction in hydrogens]
+    return Structure(np.array(numbers), np.array(positions), id=f"C{n_carbons}H{2 * n_carbons + 2}")
 
 
-def measure_label_costs(plan: CostPlan | None = None, *, workers: int = 1, quiet: bool = False) -> list[LabelCost]:
+def measure_label_costs(plan: LabelCostPlan | None = None, *, workers: int = 1, quiet: bool = False) -> list[LabelCost]:
     """Time the labels, one engine after another.
 
     Products are central differences of two gradients where the engine makes them by differences.
@@ -129,116 +129,116 @@ def measure_label_costs(plan: CostPlan | None = None, *, workers: int = 1, quiet
         ConfigError: another number of workers: they would disturb each other.
         RequestError, MissingExtraError: an engine cannot be made.
     """
-    plan = plan or CostPlan()
+    plan = plan or LabelCostPlan()
     if workers not in (0, 1):
         raise ConfigError(f"timings are taken by one worker, or 0 for this process, got {workers}")
-    for text in plan.engines:  # a wrong name is the request's fault, and known at once
-        make_engine(text)
+    for name in plan.engines:  # a wrong name is the request's fault, and known at once
+        make_engine(name)
     rows: list[LabelCost] = []
     with track("timing labels", len(plan.engines), quiet=quiet) as advance:
-        for outcome in run_tasks(_set_up, plan, plan.engines, workers=workers):
-            if outcome.answer is None:
-                raise WorkError(f"{plan.engines[outcome.index]} could not be timed: {outcome.reason}")
-            rows += outcome.answer
+        for outcome in map_tasks(_make_worker, plan, plan.engines, workers=workers):
+            if outcome.value is None:
+                raise ExecutionError(f"{plan.engines[outcome.index]} could not be timed: {outcome.error}")
+            rows += outcome.value
             advance(1)
-    return sorted(rows, key=lambda r: (plan.engines.index(r.engine), r.atoms, LABELS.index(r.label)))
+    return sorted(rows, key=lambda r: (plan.engines.index(r.engine), r.atoms, LABEL_NAMES.index(r.label)))
 
 
 def fitted_exponents(rows: Iterable[LabelCost]) -> dict[tuple[str, str], float]:
     """The power of the number of atoms with which each label of each engine grows, by (engine, label): the slope of a
     line through the logarithms. Of at least three sizes; large ones where there are as many."""
     rows = list(rows)
-    found = {}
+    exponents = {}
     for engine, label in dict.fromkeys((r.engine, r.label) for r in rows):
         points = [(r.atoms, r.seconds) for r in rows if (r.engine, r.label) == (engine, label) and r.seconds > 0]
-        large = [p for p in points if p[0] >= LARGE]
-        chosen = np.log(large if len(large) >= 3 else points)
-        if len(chosen) >= 3:
-            found[engine, label] = float(np.polyfit(chosen[:, 0], chosen[:, 1], 1)[0])
-    return found
+        large = [p for p in points if p[0] >= MIN_ATOMS_FOR_FIT]
+        logarithms = np.log(large if len(large) >= 3 else points)
+        if len(logarithms) >= 3:
+            exponents[engine, label] = float(np.polyfit(logarithms[:, 0], logarithms[:, 1], 1)[0])
+    return exponents
 
 
-class _Counted(ForceEngine):
+class _GradientCounter(ForceEngine):
     """An engine that counts how often it is asked for a gradient."""
 
     def __init__(self, inner: ForceEngine) -> None:
         self.inner, self.calls = inner, 0
         self.name, self.level, self.settings = inner.name, inner.level, inner.settings
         self.differences, self.gradient_noise = inner.differences, inner.gradient_noise
-        self._surface: Surface | None = None
+        self._energy_function: EnergyFunction | None = None
 
-    def surface(self, structure: Structure) -> Surface:
-        surface = self._surface = self.inner.surface(structure)
+    def energy_function(self, structure: Structure) -> EnergyFunction:
+        energy_function = self._energy_function = self.inner.energy_function(structure)
 
-        def point(positions: Float[Array, "n 3"]) -> Point:
+        def point(positions: Float[Array, "n 3"]) -> SinglePoint:
             self.calls += 1
-            return surface(positions)
+            return energy_function(positions)
 
         return point
 
-    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
-        assert self._surface is not None
-        return self.inner.analytic(structure, self._surface, request)
+    def analytic_derivatives(self, structure: Structure, energy_function: EnergyFunction, request: Request) -> AnalyticDerivatives:
+        assert self._energy_function is not None
+        return self.inner.analytic_derivatives(structure, self._energy_function, request)
 
 
-def _set_up(plan: CostPlan) -> Callable[[str], list[LabelCost]]:
+def _make_worker(plan: LabelCostPlan) -> Callable[[str], list[LabelCost]]:
     torch.set_num_threads(1)
     return lambda text: _measure(text, plan)
 
 
-def _measure(text: str, plan: CostPlan) -> list[LabelCost]:
+def _measure(engine_name: str, plan: LabelCostPlan) -> list[LabelCost]:
     """Cheap labels of all sizes that fit into the time, then Hessians of those that still do."""
-    engine = make_engine(text, differences=Differences(richardson=False))
-    left = _Budget(plan.seconds / len(plan.engines))
+    engine = make_engine(engine_name, differences=FiniteDifferences(richardson=False))
+    budget = _TimeBudget(plan.seconds / len(plan.engines))
     molecules = [alkane(n) for n in plan.carbons]
-    _timed(_work(engine, molecules[0], "hvp"))  # what is set up once and for all
+    _time_once(_make_work(engine, molecules[0], "hvp"))  # what is set up once and for all
     rows: list[LabelCost] = []
     gradients: dict[int, float] = {}
     for molecule in molecules:
-        if rows and not left.allows("cheap", len(molecule), fraction=0.6):
+        if rows and not budget.allows("cheap", len(molecule), fraction=0.6):
             break
-        with left.spending("cheap", len(molecule)):
-            rows += _cheap_labels(text, engine, molecule, plan.repeats)
+        with budget.spending("cheap", len(molecule)):
+            rows += _time_cheap_labels(engine_name, engine, molecule, plan.repeats)
         gradients[len(molecule)] = next(r.seconds for r in reversed(rows) if r.label == "gradient")
     for molecule in molecules:
         n = len(molecule)
         # The first Hessian is expected to take two gradients for each of 3n coordinates.
-        if n not in gradients or not left.allows("hessian", n, fraction=1.0, first=6 * n * gradients[n]):
+        if n not in gradients or not budget.allows("hessian", n, fraction=1.0, first=6 * n * gradients[n]):
             break
-        with left.spending("hessian", n):
-            rows.append(_hessian(text, engine, molecule, gradients[n]))
+        with budget.spending("hessian", n):
+            rows.append(_time_hessian(engine_name, engine, molecule, gradients[n]))
     return rows
 
 
-def _cheap_labels(text: str, engine: Engine, molecule: Structure, repeats: int) -> list[LabelCost]:
+def _time_cheap_labels(engine_name: str, engine: Engine, molecule: Structure, repeats: int) -> list[LabelCost]:
     timings: dict[str, list[tuple[float, float]]] = {"energy": [], "gradient": [], "hvp": []}
-    counts: Mapping[str, int | None] = {}
+    gradient_counts: Mapping[str, int | None] = {}
     for _ in range(repeats):  # alternating, so that a busy moment of the machine meets all labels alike
         round_counts = {}
         for label, times in timings.items():
-            *spent, round_counts[label] = _timed(_work(engine, molecule, label))
+            *spent, round_counts[label] = _time_once(_make_work(engine, molecule, label))
             times.append((spent[0], spent[1]))
-        counts = round_counts
+        gradient_counts = round_counts
     gradient = np.array(timings["gradient"])
     rows = []
     for label, times in timings.items():
-        spent_here = np.array(times) - (gradient if label == "hvp" else 0.0)
-        count = counts[label]
+        durations = np.array(times) - (gradient if label == "hvp" else 0.0)
+        count = gradient_counts[label]
         if label == "hvp" and count is not None:
             count -= 1  # the one at the structure itself
-        rows.append(_row(text, engine, molecule, label, spent_here, gradient[:, 0], count or None))
+        rows.append(_row(engine_name, engine, molecule, label, durations, gradient[:, 0], count or None))
     return rows
 
 
-def _hessian(text: str, engine: Engine, molecule: Structure, gradient: float) -> LabelCost:
-    process, wall, count = _timed(_work(engine, molecule, "hessian"))
+def _time_hessian(engine_name: str, engine: Engine, molecule: Structure, gradient: float) -> LabelCost:
+    process, wall, count = _time_once(_make_work(engine, molecule, "hessian"))
     spent = np.array([[process - gradient, wall - gradient]])
     count = None if count is None or count <= 1 else count - 1
-    return _row(text, engine, molecule, "hessian", spent, np.array([gradient]), count)
+    return _row(engine_name, engine, molecule, "hessian", spent, np.array([gradient]), count)
 
 
 def _row(
-    text: str,
+    engine_name: str,
     engine: Engine,
     molecule: Structure,
     label: str,
@@ -248,20 +248,20 @@ def _row(
 ) -> LabelCost:
     process, wall = np.median(spent, axis=0)
     ratio = float(np.median(spent[:, 0] / gradient))
-    return LabelCost(text, engine.level, label, len(molecule), float(process), float(wall), len(spent), count, ratio)
+    return LabelCost(engine_name, engine.level, label, len(molecule), float(process), float(wall), len(spent), count, ratio)
 
 
-def _work(engine: Engine, molecule: Structure, label: str) -> Callable[[], int | None]:
+def _make_work(engine: Engine, molecule: Structure, label: str) -> Callable[[], int | None]:
     """What to time; it returns how many gradients it took, where they can be counted."""
     probes = None
     if label == "hvp":
-        probes = make_probe("rademacher", 1).draw(collate([molecule], 0.1), ProbeStream(0))
+        probes = make_probe("rademacher", 1).draw(collate([molecule], 0.1), ProbeSeed(0))
     request = Request(energy=True, forces=label != "energy", probes=probes, hessian=label == "hessian")
-    counted = _Counted(engine) if isinstance(engine, ForceEngine) else None
+    counted = _GradientCounter(engine) if isinstance(engine, ForceEngine) else None
 
     def work() -> int | None:
         if label == "energy" and isinstance(engine, PyscfEngine):  # its program can leave the gradient out
-            engine.surface(molecule).at(molecule.positions)
+            engine.energy_function(molecule).scf_at(molecule.positions)
             return None
         (counted or engine).compute(molecule, request)
         return counted.calls if counted is not None else None
@@ -269,14 +269,14 @@ def _work(engine: Engine, molecule: Structure, label: str) -> Callable[[], int |
     return work
 
 
-def _timed(work: Callable[[], int | None]) -> tuple[float, float, int | None]:
+def _time_once(work: Callable[[], int | None]) -> tuple[float, float, int | None]:
     """Process and wall seconds, and what the work returned."""
     process, wall = time.process_time(), time.perf_counter()
     count = work()
     return time.process_time() - process, time.perf_counter() - wall, count
 
 
-class _Budget:
+class _TimeBudget:
     """Wall time left, and what a larger molecule would take by what smaller ones took."""
 
     def __init__(self, seconds: float) -> None:
@@ -297,9 +297,9 @@ class _Budget:
         self.spent.setdefault(kind, []).append((atoms, time.perf_counter() - start))
 
     def _expected(self, kind: str, atoms: int) -> float:
-        past = self.spent[kind]
+        history = self.spent[kind]
         exponent = 3.0
-        if len(past) >= 3:
-            logs = np.log(past[-3:])
+        if len(history) >= 3:
+            logs = np.log(history[-3:])
             exponent = float(np.clip(np.polyfit(logs[:, 0], logs[:, 1], 1)[0], 1.0, 5.0))
-        return past[-1][1] * (atoms / past[-1][0]) ** exponent
+        return history[-1][1] * (atoms / history[-1][0]) ** exponent

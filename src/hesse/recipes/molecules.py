@@ -12,25 +12,25 @@ from ase.neighborlist import natural_cutoffs, neighbor_list
 from hesse.errors import ConfigError
 from hesse.structures import Structure, from_ase, to_ase
 
-__all__ = ["EXCLUDED", "g2_molecules", "hold_out"]
+__all__ = ["EXCLUDED_NAMES", "g2_molecules", "hold_out"]
 
-EXCLUDED = frozenset({"CH2_s1A1d"})
+EXCLUDED_NAMES = frozenset({"CH2_s1A1d"})
 """Singlet methylene: closed-shell in the table, but an excited state."""
 
 
-def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, smallest: int = 3) -> tuple[Structure, ...]:
+def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: int = 3) -> tuple[Structure, ...]:
     """Closed-shell molecules of the G2 collection with hydrogen and no other elements than `symbols`, at least
     `smallest` atoms, ordered by name (53 for H, C, N, O). Geometries are MP2's (Curtiss et al., J. Chem. Phys. 106,
     1063 (1997)); ids and groups are the names."""
-    chosen = []
+    molecules = []
     for name in sorted(g2.names):
         atoms = g2[name]
-        inside = "H" in atoms.symbols and set(atoms.symbols) <= set(symbols)
-        if not inside or len(atoms) < smallest or atoms.get_initial_magnetic_moments().any() or name in EXCLUDED:
+        allowed = "H" in atoms.symbols and set(atoms.symbols) <= set(symbols)
+        if not allowed or len(atoms) < min_atoms or atoms.get_initial_magnetic_moments().any() or name in EXCLUDED_NAMES:
             continue
-        plain = from_ase(atoms, id=name)
-        chosen.append(Structure(plain.numbers, plain.positions, id=name, tag="g2", group=name))
-    return tuple(chosen)
+        structure = from_ase(atoms, id=name)
+        molecules.append(Structure(structure.numbers, structure.positions, id=name, tag="g2", group=name))
+    return tuple(molecules)
 
 
 def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[str, ...]:
@@ -43,12 +43,12 @@ def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[
         ConfigError: fewer than `count` can be held out.
     """
     environments = {m.id: _bonding_environments(m) for m in molecules}
-    kept = Counter(environment for found in environments.values() for environment in found)
+    remaining = Counter(environment for found in environments.values() for environment in found)
     chosen: list[str] = []
     for index in np.random.default_rng(seed).permutation(len(molecules)):
         name = molecules[index].id
-        if len(chosen) < count and all(kept[environment] > 1 for environment in environments[name]):
-            kept.subtract(environments[name])
+        if len(chosen) < count and all(remaining[environment] > 1 for environment in environments[name]):
+            remaining.subtract(environments[name])
             chosen.append(name)
     if len(chosen) < count:
         raise ConfigError(

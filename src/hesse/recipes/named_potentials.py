@@ -17,23 +17,23 @@ from hesse.models import build_model
 from hesse.potential import Potential
 from hesse.structures import Structure
 from hesse.training import TrainConfig, load_config, validate_config
-from hesse.training.start import given_potential, starting_potential
+from hesse.training.start import resolve_initial_potential, build_initial_potential
 
-__all__ = ["OWN_KINDS", "fresh_network", "named_potentials", "network_config", "potential_of_run", "require_elements"]
+__all__ = ["NATIVE_KINDS", "untrained_network", "named_potentials", "parse_network_config", "potential_from_config", "check_elements"]
 
-OWN_KINDS = ("hipnn", "ani", "equivariant")
+NATIVE_KINDS = ("hipnn", "ani", "equivariant")
 
 
-def network_config(text: str) -> Any:
+def parse_network_config(text: str) -> Any:
     """The configuration of one of Hesse's own networks: `hipnn`, or with options `hipnn?l_max=0,features=32`.
 
     Raises:
         UnknownOptionError: a kind or option that does not exist.
         ConfigError: a value that cannot be.
     """
-    kind, _, tail = text.partition("?")
+    kind, _, option_text = text.partition("?")
     options: dict[str, object] = {"kind": kind}
-    for part in tail.split(",") if tail else ():
+    for part in option_text.split(",") if option_text else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise ConfigError(f'"{text}": expected name=value after the question mark, got "{part}"')
@@ -41,9 +41,9 @@ def network_config(text: str) -> Any:
     return validate_config(TrainConfig, {"model": options}, source=f'"{text}"').model
 
 
-def fresh_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Potential:
+def untrained_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Potential:
     """One of Hesse's own networks with random weights; raises as `network_config` does, whose text it takes."""
-    config = network_config(text)
+    config = parse_network_config(text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(config, tuple(elements))
@@ -63,14 +63,14 @@ def named_potentials(
     if len(set(names)) < len(names):
         raise ConfigError(f"each potential is measured once, got {', '.join(names)}")
     elements = sorted({int(z) for s in structures for z in s.numbers})
-    found = {name: make_potential(name) for name in files}
-    found |= {name: fresh_network(name, elements) for name in kinds}
-    for name, potential in found.items():
-        require_elements(name, potential, elements)
-    return found
+    potentials = {name: make_potential(name) for name in files}
+    potentials |= {name: untrained_network(name, elements) for name in kinds}
+    for name, potential in potentials.items():
+        check_elements(name, potential, elements)
+    return potentials
 
 
-def potential_of_run(file: str | Path) -> tuple[Potential, tuple[Structure, ...]]:
+def potential_from_config(file: str | Path) -> tuple[Potential, tuple[Structure, ...]]:
     """The potential that the training configuration in `file` starts from, and its training structures.
 
     Raises:
@@ -78,16 +78,16 @@ def potential_of_run(file: str | Path) -> tuple[Potential, tuple[Structure, ...]
     """
     config = load_config(file)
     training = read_dataset(config.data.train)
-    given = given_potential(config, None, config.output)
-    return starting_potential(config, training, given), training.structures
+    initial = resolve_initial_potential(config, None, config.output)
+    return build_initial_potential(config, training, initial), training.structures
 
 
-def require_elements(name: str, potential: Potential, elements: Collection[int]) -> None:
+def check_elements(name: str, potential: Potential, elements: Collection[int]) -> None:
     """Raise UnknownElementError where `potential` does not know one of `elements`."""
-    foreign = sorted(set(elements) - set(potential.elements)) if potential.elements else []
-    if foreign:
+    unknown = sorted(set(elements) - set(potential.elements)) if potential.elements else []
+    if unknown:
         known = ", ".join(chemical_symbols[z] for z in potential.elements)
         raise UnknownElementError(
-            f"{name} knows {known}, and the structures hold {chemical_symbols[foreign[0]]}: give structures of its "
+            f"{name} knows {known}, and the structures hold {chemical_symbols[unknown[0]]}: give structures of its "
             "elements with --data"
         )

@@ -15,18 +15,18 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from hesse.errors import UnknownOptionError, nearest_name
+from hesse.errors import UnknownOptionError, did_you_mean
 from hesse.models.adapters.hippynn import HippynnPotential, hipnn_from_hippynn
 from hesse.models.adapters.hippynn.graphs import import_hippynn
-from hesse.models.adapters.layouts import Padded, padded
+from hesse.models.adapters.layouts import PaddedStructures, pad_structures
 from hesse.models.adapters.torchani import TorchAniPotential, ani_from_torchani
-from hesse.models.adapters.torchani.package import torchani_module
-from hesse.recipes.step_subjects import OwnSubject, StepSubject, Task
+from hesse.models.adapters.torchani.package import import_torchani
+from hesse.recipes.step_subjects import HesseCase, BenchmarkCase, StepSpec
 from hesse.recipes.timing import Work
-from hesse.structures import Labels
+from hesse.structures import Properties
 from hesse.units import energy_unit
 
-__all__ = ["PEERS", "hippynn_graph", "peer_subjects", "torchani_model"]
+__all__ = ["BASELINES", "hippynn_graph", "baseline_cases", "torchani_model"]
 
 HARTREE = energy_unit("hartree")
 HIPPYNN_CUTOFF = 6.5
@@ -40,7 +40,7 @@ def torchani_model(elements: Sequence[int]) -> Any:
         MissingExtraError: torchani is not installed.
     """
     symbols = [chemical_symbols[z] for z in elements]
-    assembler = torchani_module("torchani.arch").Assembler()
+    assembler = import_torchani("torchani.arch").Assembler()
     assembler.set_symbols(symbols)
     assembler.set_global_cutoff_fn("cosine")
     assembler.set_aev_computer(radial="ani1x", angular="ani1x", strategy="pyaev")
@@ -75,7 +75,7 @@ def hippynn_graph(elements: Sequence[int], l_max: int) -> Any:
     return hippynn.GraphModule(inputs, [energy.mol_energy])
 
 
-class PeerSubject(StepSubject):
+class BaselineCase(BenchmarkCase):
     """A module of another program that gives energies from padded arrays.
 
     Args:
@@ -99,106 +99,106 @@ class PeerSubject(StepSubject):
         self.name, self._module, self._energies = name, module, energies
         self._cutoff, self._pad_number = cutoff, pad_number
 
-    def work(self, task: Task) -> Work:
+    def make_step(self, spec: StepSpec) -> Work:
         """See `StepSubject`."""
-        module = copy.deepcopy(self._module).to(dtype=task.dtype, device=task.device)
-        batch, labels = task.data.batch(range(len(task.data)), self._cutoff, dtype=task.dtype, device=task.device)
-        table = padded(batch, pad_number=self._pad_number)
-        target = _Targets(table, labels)
+        module = copy.deepcopy(self._module).to(dtype=spec.dtype, device=spec.device)
+        batch, labels = spec.data.batch(range(len(spec.data)), self._cutoff, dtype=spec.dtype, device=spec.device)
+        arrays = pad_structures(batch, pad_number=self._pad_number)
+        targets = _PaddedTargets(arrays, labels)
 
-        def work() -> Tensor:
-            positions = table.positions.clone().requires_grad_()
+        def take_step() -> Tensor:
+            positions = arrays.positions.clone().requires_grad_()
             # hippynn compiles its kernels anew for every kind of input, up to a limit: one kind of each may come here.
             with torch._dynamo.config.patch(recompile_limit=64):
-                energies = self._energies(module, table.numbers, positions)
+                energies = self._energies(module, arrays.numbers, positions)
             forces = -torch.autograd.grad(energies.sum(), positions, create_graph=True)[0]
-            loss = target.energy_loss(energies) + target.force_loss(forces)
-            if task.scheme == "ef_hvp":
-                for probe, product in target.pairs:
+            loss = targets.energy_loss(energies) + targets.force_loss(forces)
+            if spec.scheme == "ef_hvp":
+                for probe, product in targets.probe_hvp_pairs:
                     found = -torch.autograd.grad(forces, positions, probe, create_graph=True)[0]
-                    loss = loss + target.product_loss(found, product) / len(target.pairs)
+                    loss = loss + targets.hvp_loss(found, product) / len(targets.probe_hvp_pairs)
             loss.backward()
             module.zero_grad(set_to_none=True)
             return loss.detach()
 
-        return work
+        return take_step
 
 
-class _Targets:
+class _PaddedTargets:
     """Labels as padded arrays, and the terms of the loss: those of TorchANI's training examples, and of `H v`."""
 
-    def __init__(self, table: Padded, labels: Labels) -> None:
-        def spread(values: Tensor) -> Tensor:
-            room = table.positions.new_zeros(table.positions.shape)
-            room[table.mask] = values
-            return room
+    def __init__(self, arrays: PaddedStructures, labels: Properties) -> None:
+        def to_padded(values: Tensor) -> Tensor:
+            array = arrays.positions.new_zeros(arrays.positions.shape)
+            array[arrays.mask] = values
+            return array
 
         assert labels.energy is not None
         assert labels.forces is not None
-        self.n = labels.n_atoms.to(labels.forces.dtype)
-        self.energy, self.forces = labels.energy, spread(labels.forces)
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.n_atoms = labels.n_atoms.to(labels.forces.dtype)
+        self.energy, self.forces = labels.energy, to_padded(labels.forces)
+        self.probe_hvp_pairs: list[tuple[Tensor, Tensor]] = []
         if labels.hvp is not None and labels.probes is not None:
-            self.pairs = [(spread(v), spread(p)) for v, p in zip(labels.probes, labels.hvp, strict=True)]
+            self.probe_hvp_pairs = [(to_padded(v), to_padded(p)) for v, p in zip(labels.probes, labels.hvp, strict=True)]
 
     def energy_loss(self, energies: Tensor) -> Tensor:
-        return ((energies - self.energy).square() / self.n.sqrt()).mean()
+        return ((energies - self.energy).square() / self.n_atoms.sqrt()).mean()
 
     def force_loss(self, forces: Tensor) -> Tensor:
-        return ((forces - self.forces).square().sum((1, 2)) / (3.0 * self.n)).mean()
+        return ((forces - self.forces).square().sum((1, 2)) / (3.0 * self.n_atoms)).mean()
 
-    def product_loss(self, found: Tensor, product: Tensor) -> Tensor:
-        return ((found - product).square().sum((1, 2)) / (9.0 * self.n * self.n)).mean()
+    def hvp_loss(self, predicted: Tensor, product: Tensor) -> Tensor:
+        return ((predicted - product).square().sum((1, 2)) / (9.0 * self.n_atoms * self.n_atoms)).mean()
 
 
-def _of_torchani(elements: Sequence[int]) -> list[StepSubject]:
+def _torchani_cases(elements: Sequence[int]) -> list[BenchmarkCase]:
     model = torchani_model(elements)
     return [
-        PeerSubject(
+        BaselineCase(
             "torchani",
             model,
             lambda module, numbers, positions: HARTREE * module((numbers, positions)).energies,
             cutoff=float(model.cutoff),
             pad_number=-1,
         ),
-        OwnSubject("torchani in its adapter", TorchAniPotential(copy.deepcopy(model))),
-        OwnSubject("ani, weights of torchani", ani_from_torchani(model)),
+        HesseCase("torchani in its adapter", TorchAniPotential(copy.deepcopy(model))),
+        HesseCase("ani, weights of torchani", ani_from_torchani(model)),
     ]
 
 
-def _of_hippynn(elements: Sequence[int]) -> list[StepSubject]:
-    found: list[StepSubject] = []
+def _hippynn_cases(elements: Sequence[int]) -> list[BenchmarkCase]:
+    cases: list[BenchmarkCase] = []
     for l_max in (0, 1):
         graph = hippynn_graph(elements, l_max)
-        found += [
-            PeerSubject(
+        cases += [
+            BaselineCase(
                 f"hippynn, l = {l_max}",
                 graph,
                 lambda module, numbers, positions: module(numbers, positions)[0][:, 0],
                 cutoff=HIPPYNN_CUTOFF,
                 pad_number=0,
             ),
-            OwnSubject(
+            HesseCase(
                 f"hippynn in its adapter, l = {l_max}", HippynnPotential(copy.deepcopy(graph), energy_unit="eV")
             ),
-            OwnSubject(f"hipnn, weights of hippynn, l = {l_max}", hipnn_from_hippynn(graph, energy_unit="eV")),
+            HesseCase(f"hipnn, weights of hippynn, l = {l_max}", hipnn_from_hippynn(graph, energy_unit="eV")),
         ]
-    return found
+    return cases
 
 
-PEERS: dict[str, Callable[[Sequence[int]], list[StepSubject]]] = {"torchani": _of_torchani, "hippynn": _of_hippynn}
+BASELINES: dict[str, Callable[[Sequence[int]], list[BenchmarkCase]]] = {"torchani": _torchani_cases, "hippynn": _hippynn_cases}
 """Programs that can be compared with, and what is then timed."""
 
 
-def peer_subjects(name: str, elements: Sequence[int], *, seed: int = 0) -> list[StepSubject]:
+def baseline_cases(name: str, elements: Sequence[int], *, seed: int = 0) -> list[BenchmarkCase]:
     """A peer, its adapter, and Hesse's own network with the weights of the peer's.
 
     Raises:
         UnknownOptionError: no such peer.
         MissingExtraError: it is not installed.
     """
-    if name not in PEERS:
-        raise UnknownOptionError(f'no peer "{name}". {nearest_name(name, PEERS)}')
+    if name not in BASELINES:
+        raise UnknownOptionError(f'no peer "{name}". {did_you_mean(name, BASELINES)}')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PEERS[name](elements)
+        return BASELINES[name](elements)

@@ -13,18 +13,18 @@ from typing import Any
 
 import yaml
 
-from hesse.errors import InterruptedRunError, WorkError
-from hesse.files import write_text
+from hesse.errors import InterruptedRunError, ExecutionError
+from hesse.files import atomic_write_text
 from hesse.progress import track
 from hesse.training import RunConfig, validate_config
 
-__all__ = ["train_side_by_side"]
+__all__ = ["train_in_parallel"]
 
-POLL = 0.5
+POLL_SECONDS = 0.5
 """Seconds between looks at the runs' records."""
 
 
-def train_side_by_side(
+def train_in_parallel(
     configs: Mapping[str, Mapping[str, Any]], folder: Path, *, quiet: bool = False
 ) -> dict[str, Path]:
     """Train every configuration in a folder of its name below `folder`; returns these folders by name.
@@ -37,14 +37,14 @@ def train_side_by_side(
     """
     runs: dict[str, tuple[Path, subprocess.Popen[bytes], int]] = {}
     try:
-        for name, content in configs.items():
+        for name, config in configs.items():
             run = folder / name
             run.mkdir(parents=True, exist_ok=True)
-            checked = validate_config(RunConfig, {**content, "output": str(run.resolve())}, source=name)
-            write_text(run / "resolved.json", checked.model_dump_json(indent=1) + "\n")
+            run_config = validate_config(RunConfig, {**config, "output": str(run.resolve())}, source=name)
+            atomic_write_text(run / "resolved.json", run_config.model_dump_json(indent=1) + "\n")
             file = folder / f"{name}.yaml"
-            write_text(file, yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
-            runs[name] = (run, _start(file, run), checked.steps)
+            atomic_write_text(file, yaml.safe_dump(run_config.model_dump(mode="json"), sort_keys=False))
+            runs[name] = (run, _start_process(file, run), run_config.steps)
         _wait(runs, quiet)
     except KeyboardInterrupt:
         _stop(runs)
@@ -55,7 +55,7 @@ def train_side_by_side(
     return {name: run for name, (run, _, _) in runs.items()}
 
 
-def _start(file: Path, run: Path) -> subprocess.Popen[bytes]:
+def _start_process(file: Path, run: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hesse", "train", str(file), "--quiet"]
     with open(run / "stderr.txt", "wb") as errors:
@@ -73,14 +73,14 @@ def _wait(runs: Mapping[str, tuple[Path, subprocess.Popen[bytes], int]], quiet: 
             running = [process for _, process, _ in runs.values() if process.poll() is None]
             for name, (run, process, _) in runs.items():
                 if process.returncode not in (None, 0):
-                    raise WorkError(f"training {name} failed: {_last_words(run / 'stderr.txt')}")
+                    raise ExecutionError(f"training {name} failed: {_stderr_tail(run / 'stderr.txt')}")
             steps = {name: _steps_done(run / "metrics.jsonl") for name, (run, _, _) in runs.items()}
             if sum(steps.values()) > done:
                 advance(sum(steps.values()) - done, "  ".join(f"{name} {count}" for name, count in steps.items()))
                 done = sum(steps.values())
             if not running:
                 return
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
 
 def _stop(runs: Mapping[str, tuple[Path, subprocess.Popen[bytes], int]]) -> None:
@@ -111,6 +111,6 @@ def _steps_done(path: Path) -> int:
     return 0
 
 
-def _last_words(path: Path) -> str:
+def _stderr_tail(path: Path) -> str:
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"

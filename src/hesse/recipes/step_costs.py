@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse.devices import keep_freed_memory, require_device
-from hesse.errors import CompilationError, ConfigError, require_choice
+from hesse.devices import disable_malloc_trim, device_from_name
+from hesse.errors import CompilationError, ConfigError, check_choice
 from hesse.progress import track
-from hesse.recipes.step_subjects import SCHEMES, StepSubject, Task
-from hesse.recipes.timing import Timing, Work, peak_mib, rounds_within, take_turns, timed
-from hesse.recipes.workloads import labelled_at_random
+from hesse.recipes.step_subjects import SCHEMES, BenchmarkCase, StepSpec
+from hesse.recipes.timing import Timing, Work, peak_memory_mib, repeats_within, time_interleaved, time_once
+from hesse.recipes.workloads import with_random_labels
 from hesse.structures import Structure
 
-__all__ = ["StepCost", "StepCosts", "StepPlan", "measure_step_costs", "threads_set"]
+__all__ = ["StepCost", "StepCosts", "StepPlan", "measure_step_costs", "torch_threads"]
 
 MODES = ("eager", "compiled")
 DTYPES = ("float32", "float64")
@@ -54,7 +54,7 @@ class StepPlan:
     device: str = "cpu"
     threads: int | None = 1
     repeats: int = 7
-    patience: float = 30.0
+    time_budget: float = 30.0
     memory_mib: float = 4096.0
 
     def __post_init__(self) -> None:
@@ -63,11 +63,11 @@ class StepPlan:
             if not chosen:
                 raise ConfigError(f"a measurement of steps needs {name}: {', '.join(valid)}")
             for one in chosen:
-                require_choice(one, valid, name.removesuffix("s"))
+                check_choice(one, valid, name.removesuffix("s"))
             object.__setattr__(self, name, tuple(one for one in valid if one in chosen))
         if min(self.probes, self.repeats) < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError("probes, repeats and threads must be at least one")
-        if not (self.patience > 0 and self.memory_mib > 0):
+        if not (self.time_budget > 0 and self.memory_mib > 0):
             raise ConfigError("patience (seconds) and memory (MiB) must be above zero")
 
 
@@ -124,7 +124,7 @@ class StepCosts:
 
 
 def measure_step_costs(
-    subjects: Sequence[StepSubject],
+    cases: Sequence[BenchmarkCase],
     structures: Sequence[Structure],
     plan: StepPlan | None = None,
     *,
@@ -137,32 +137,32 @@ def measure_step_costs(
         UnknownElementError: a subject does not know an element of the structures.
     """
     plan = plan or StepPlan()
-    names = [subject.name for subject in subjects]
+    names = [subject.name for subject in cases]
     if not names or not structures:
         raise ConfigError("a measurement of steps needs something to train, and at least one structure")
     if len(set(names)) < len(names):
         raise ConfigError(f"each subject is measured once, got {', '.join(names)}")
-    require_device(plan.device)
-    keep_freed_memory()  # as training does
-    found = StepCosts()
-    with threads_set(plan.threads):
+    device_from_name(plan.device)
+    disable_malloc_trim()  # as training does
+    costs = StepCosts()
+    with torch_threads(plan.threads):
         for dtype in plan.dtypes:
-            one = _Measurement(subjects, structures, plan, dtype).go(quiet=quiet)
-            found = StepCosts(found.rows + one.rows, found.left_out + one.left_out)
-    return found
+            measured = _Measurement(cases, structures, plan, dtype).run(quiet=quiet)
+            costs = StepCosts(costs.rows + measured.rows, costs.left_out + measured.left_out)
+    return costs
 
 
 @contextmanager
-def threads_set(threads: int | None) -> Iterator[None]:
+def torch_threads(n_threads: int | None) -> Iterator[None]:
     """So many threads of torch inside; what there were afterwards."""
     before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
     yield
     torch.set_num_threads(before)
 
 
-Key = tuple[str, str, str]
+StepKey = tuple[str, str, str]
 """Subject, mode, scheme."""
 
 
@@ -170,81 +170,81 @@ Key = tuple[str, str, str]
 class _Measurement:
     """All subjects, modes and schemes in one type."""
 
-    subjects: Sequence[StepSubject]
+    cases: Sequence[BenchmarkCase]
     structures: Sequence[Structure]
     plan: StepPlan
     dtype: str
-    works: dict[Key, Work] = field(default_factory=dict)
-    peaks: dict[Key, float] = field(default_factory=dict)
-    seconds: dict[Key, float] = field(default_factory=dict)
-    losses: dict[Key, float] = field(default_factory=dict)
-    parts: dict[Key, int] = field(default_factory=dict)
+    steps: dict[StepKey, Work] = field(default_factory=dict)
+    peaks: dict[StepKey, float] = field(default_factory=dict)
+    seconds: dict[StepKey, float] = field(default_factory=dict)
+    losses: dict[StepKey, float] = field(default_factory=dict)
+    n_microbatches: dict[StepKey, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
-    def go(self, *, quiet: bool) -> StepCosts:
+    def run(self, *, quiet: bool) -> StepCosts:
         plan, device = self.plan, torch.device(self.plan.device)
-        chosen = [(s, mode) for s in self.subjects for mode in plan.modes if mode in s.modes]
-        with track(f"{self.dtype}: measuring memory", len(chosen), quiet=quiet) as advance:
-            for subject, mode in chosen:
-                self._prepare(subject, mode)
-                advance(1, f"{subject.name}, {mode}")
-        with track(f"{self.dtype}: timing {len(self.works)} steps in turns", plan.repeats, quiet=quiet) as advance:
-            rounds = {key: rounds_within(plan.patience, self.seconds[key], plan.repeats) for key in self.works}
-            timings = take_turns(self.works, device, rounds, advance=advance)
-        return StepCosts(tuple(self._row(key, timings) for key in self.works), tuple(self.left_out))
+        case_modes = [(s, mode) for s in self.cases for mode in plan.modes if mode in s.modes]
+        with track(f"{self.dtype}: measuring memory", len(case_modes), quiet=quiet) as advance:
+            for case, mode in case_modes:
+                self._prepare(case, mode)
+                advance(1, f"{case.name}, {mode}")
+        with track(f"{self.dtype}: timing {len(self.steps)} steps in turns", plan.repeats, quiet=quiet) as advance:
+            repeats = {key: repeats_within(plan.time_budget, self.seconds[key], plan.repeats) for key in self.steps}
+            timings = time_interleaved(self.steps, device, repeats, advance=advance)
+        return StepCosts(tuple(self._row(key, timings) for key in self.steps), tuple(self.left_out))
 
-    def _prepare(self, subject: StepSubject, mode: str) -> None:
+    def _prepare(self, case: BenchmarkCase, mode: str) -> None:
         """The work of every scheme, done once while its memory is counted."""
         plan = self.plan
-        light = labelled_at_random(self.structures, probes=plan.probes)
-        schemes = [scheme for scheme in plan.schemes if scheme in subject.schemes]
-        task = Task(light, "ef", mode, getattr(torch, self.dtype), torch.device(plan.device))
+        hvp_data = with_random_labels(self.structures, probes=plan.probes)
+        schemes = [scheme for scheme in plan.schemes if scheme in case.schemes]
+        spec = StepSpec(hvp_data, "ef", mode, getattr(torch, self.dtype), torch.device(plan.device))
         # How much one more direction takes tells how many Hessian columns fit into memory.
         needed = [*schemes, *(("ef", "ef_hvp") if "ef_h" in schemes and mode == "eager" else ())]
         try:
             for scheme in ("ef", "ef_hvp"):
                 if scheme in needed:
-                    self._try(subject, task.of(scheme), keep=scheme in schemes)
+                    self._measure_once(case, spec.with_scheme(scheme), keep=scheme in schemes)
         except CompilationError as error:
-            self.left_out.append(f"{subject.name}, {mode}, {self.dtype}: {error}")
+            self.left_out.append(f"{case.name}, {mode}, {self.dtype}: {error}")
             return
         if "ef_h" in schemes and mode == "eager":  # full Hessians are not compiled
-            parts = self._parts(subject, mode)
-            if parts is not None:
-                heavy = labelled_at_random(self.structures, probes=0, hessian=True)
-                self._try(subject, Task(heavy, "ef_h", mode, task.dtype, task.device, parts), keep=True)
+            n_microbatches = self._n_microbatches_within_memory(case, mode)
+            if n_microbatches is not None:
+                hessian_data = with_random_labels(self.structures, probes=0, hessian=True)
+                self._measure_once(case, StepSpec(hessian_data, "ef_h", mode, spec.dtype, spec.device, n_microbatches), keep=True)
 
-    def _try(self, subject: StepSubject, task: Task, *, keep: bool) -> None:
-        key = (subject.name, task.mode, task.scheme)
-        work = subject.work(task)
-        if task.scheme != "ef_h":  # those are long
-            work()  # what is set up or compiled once and for all
-        answers: list[tuple[float, float, Tensor]] = []
-        self.peaks[key] = peak_mib(lambda: answers.append(timed(work, task.device)), task.device)
-        self.seconds[key], _, loss = answers[0]
-        self.losses[key], self.parts[key] = float(loss), task.parts
+    def _measure_once(self, case: BenchmarkCase, spec: StepSpec, *, keep: bool) -> None:
+        key = (case.name, spec.mode, spec.scheme)
+        take_step = case.make_step(spec)
+        if spec.scheme != "ef_h":  # those are long
+            take_step()  # what is set up or compiled once and for all
+        results: list[tuple[float, float, Tensor]] = []
+        self.peaks[key] = peak_memory_mib(lambda: results.append(time_once(take_step, spec.device)), spec.device)
+        self.seconds[key], _, loss = results[0]
+        self.losses[key], self.n_microbatches[key] = float(loss), spec.n_microbatches
         if keep:
-            self.works[key] = work
+            self.steps[key] = take_step
 
-    def _parts(self, subject: StepSubject, mode: str) -> int | None:
+    def _n_microbatches_within_memory(self, case: BenchmarkCase, mode: str) -> int | None:
         """How many parts an E-F-H step must have to stay within memory; None where that is not possible."""
         plan = self.plan
-        forces, product = (self.peaks[subject.name, mode, scheme] for scheme in ("ef", "ef_hvp"))
+        ef_mib, hvp_mib = (self.peaks[case.name, mode, scheme] for scheme in ("ef", "ef_hvp"))
         columns = 3 * max(len(s) for s in self.structures)
-        expected = forces + columns * max(product - forces, 0.0) / plan.probes
-        parts = max(1, math.ceil(expected / plan.memory_mib))
-        if parts <= len(self.structures):
-            return parts
+        expected_mib = ef_mib + columns * max(hvp_mib - ef_mib, 0.0) / plan.probes
+        n_microbatches = max(1, math.ceil(expected_mib / plan.memory_mib))
+        if n_microbatches <= len(self.structures):
+            return n_microbatches
         self.left_out.append(
-            f"{subject.name}, {mode}, {self.dtype}: an E-F-H step on {columns // 3} atoms would need about "
-            f"{expected / 1024:.0f} GiB (by what one product takes); the limit is {plan.memory_mib:.0f} MiB"
+            f"{case.name}, {mode}, {self.dtype}: an E-F-H step on {columns // 3} atoms would need about "
+            f"{expected_mib / 1024:.0f} GiB (by what one product takes); the limit is {plan.memory_mib:.0f} MiB"
         )
         return None
 
-    def _row(self, key: Key, timings: dict[Key, Timing]) -> StepCost:
+    def _row(self, key: StepKey, timings: dict[StepKey, Timing]) -> StepCost:
         subject, mode, scheme = key
-        plan, mine = self.plan, timings[key]
-        base = timings.get((subject, mode, "ef"))
+        plan, timing = self.plan, timings[key]
+        ef_timing = timings.get((subject, mode, "ef"))
         return StepCost(
             subject=subject,
             scheme=scheme,
@@ -253,13 +253,13 @@ class _Measurement:
             device=plan.device,
             structures=len(self.structures),
             atoms=sum(len(s) for s in self.structures),
-            seconds=mine.seconds,
+            seconds=timing.seconds,
             peak_mib=self.peaks[key],
-            ratio_to_ef=None if base is None else mine.over(base, by_clock=plan.device != "cpu"),
-            process_seconds=mine.process_seconds,
-            repeats=len(mine.wall),
+            ratio_to_ef=None if ef_timing is None else timing.ratio_to(ef_timing, wall_time=plan.device != "cpu"),
+            process_seconds=timing.process_seconds,
+            repeats=len(timing.wall),
             threads=torch.get_num_threads(),
             probes=plan.probes,
-            parts=self.parts[key],
+            parts=self.n_microbatches[key],
             loss=self.losses[key],
         )

@@ -15,27 +15,27 @@ from hesse.datasets import Dataset
 from hesse.errors import CompilationError
 from hesse.potential import Potential
 from hesse.recipes.timing import Work
-from hesse.training.compiled import CompiledGradient
-from hesse.training.step import GradientStep
+from hesse.training.compiled import CompiledLossAndGradient
+from hesse.training.step import LossAndGradient
 
-__all__ = ["SCHEMES", "WEIGHTS", "OwnSubject", "StepSubject", "Task"]
+__all__ = ["SCHEMES", "SCHEME_WEIGHTS", "HesseCase", "BenchmarkCase", "StepSpec"]
 
 SCHEMES = ("ef", "ef_hvp", "ef_h")
 """Loss of energies and forces; with Hessian-vector products; with full Hessians."""
 
-_NOTHING = dict.fromkeys(("energy", "forces", "hvp", "hessian", "atomic_energies", "stress", "penalty"), 0.0)
-WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+_ZERO_WEIGHTS = dict.fromkeys(("energy", "forces", "hvp", "hessian", "atomic_energies", "stress", "penalty"), 0.0)
+SCHEME_WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "ef": {**_NOTHING, "energy": 1.0, "forces": 1.0},
-        "ef_hvp": {**_NOTHING, "energy": 1.0, "forces": 1.0, "hvp": 1.0},
-        "ef_h": {**_NOTHING, "energy": 1.0, "forces": 1.0, "hessian": 1.0},
+        "ef": {**_ZERO_WEIGHTS, "energy": 1.0, "forces": 1.0},
+        "ef_hvp": {**_ZERO_WEIGHTS, "energy": 1.0, "forces": 1.0, "hvp": 1.0},
+        "ef_h": {**_ZERO_WEIGHTS, "energy": 1.0, "forces": 1.0, "hessian": 1.0},
     }
 )
 """Weights of the loss by scheme."""
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class StepSpec:
     """A step to take.
 
     Attributes:
@@ -51,19 +51,19 @@ class Task:
     mode: str = "eager"
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    parts: int = 1
+    n_microbatches: int = 1
 
-    def of(self, scheme: str) -> Task:
+    def with_scheme(self, scheme: str) -> StepSpec:
         """The same with another scheme."""
         return replace(self, scheme=scheme)
 
-    def indices(self) -> list[list[int]]:
+    def microbatch_indices(self) -> list[list[int]]:
         """The structures of each part."""
-        chunks = torch.arange(len(self.data)).chunk(self.parts)
+        chunks = torch.arange(len(self.data)).chunk(self.n_microbatches)
         return [chunk.tolist() for chunk in chunks]
 
 
-class StepSubject(ABC):
+class BenchmarkCase(ABC):
     """Something that can be trained: it makes the work of one step (loss, and its gradient in the parameters).
 
     Attributes:
@@ -77,7 +77,7 @@ class StepSubject(ABC):
     modes: tuple[str, ...] = ("eager",)
 
     @abstractmethod
-    def work(self, task: Task) -> Work:
+    def make_step(self, spec: StepSpec) -> Work:
         """A function that takes the step and returns its loss. Batches are made here, outside of it.
 
         Raises:
@@ -85,44 +85,44 @@ class StepSubject(ABC):
         """
 
 
-class OwnSubject(StepSubject):
+class HesseCase(BenchmarkCase):
     """A potential, trained as `hesse train` does it. The potential itself stays as it is: copies are timed."""
 
     modes = ("eager", "compiled")
 
     def __init__(self, name: str, potential: Potential) -> None:
         self.name, self._potential = name, potential
-        self._steps: dict[tuple[str, torch.dtype, torch.device], GradientStep] = {}
+        self._cache: dict[tuple[str, torch.dtype, torch.device], LossAndGradient] = {}
 
-    def work(self, task: Task) -> Work:
+    def make_step(self, spec: StepSpec) -> Work:
         """See `StepSubject`."""
-        step = self._step(task)
-        potential = step.potential
-        parts = [
-            task.data.batch(indices, potential.cutoff, dtype=task.dtype, device=task.device)
-            for indices in task.indices()
+        loss_and_gradient = self._loss_and_gradient(spec)
+        potential = loss_and_gradient.potential
+        microbatches = [
+            spec.data.batch(indices, potential.cutoff, dtype=spec.dtype, device=spec.device)
+            for indices in spec.microbatch_indices()
         ]
-        weights = WEIGHTS[task.scheme]
-        if step.compiled is not None:
-            for _, labels in parts:
-                reason = step.why_eager(labels, weights)
+        weights = SCHEME_WEIGHTS[spec.scheme]
+        if loss_and_gradient.compiled is not None:
+            for _, labels in microbatches:
+                reason = loss_and_gradient.eager_reason(labels, weights)
                 if reason:
                     raise CompilationError(reason)
 
-        def work() -> Tensor:
-            loss = step(parts, weights)[0]
+        def take_step() -> Tensor:
+            loss = loss_and_gradient(microbatches, weights)[0]
             potential.zero_grad(set_to_none=True)
             return loss
 
-        return work
+        return take_step
 
-    def _step(self, task: Task) -> GradientStep:
-        key = (task.mode, task.dtype, task.device)
-        if key not in self._steps:
-            potential = copy.deepcopy(self._potential).to(dtype=task.dtype, device=task.device)
+    def _loss_and_gradient(self, spec: StepSpec) -> LossAndGradient:
+        settings = (spec.mode, spec.dtype, spec.device)
+        if settings not in self._cache:
+            potential = copy.deepcopy(self._potential).to(dtype=spec.dtype, device=spec.device)
             for parameter in potential.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
             potential.train()
-            compiled = CompiledGradient(potential) if task.mode == "compiled" else None
-            self._steps[key] = GradientStep(potential, compiled)
-        return self._steps[key]
+            compiled = CompiledLossAndGradient(potential) if spec.mode == "compiled" else None
+            self._cache[settings] = LossAndGradient(potential, compiled)
+        return self._cache[settings]

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from hesse.progress import Advance
+from hesse.progress import AdvanceCallback
 
-__all__ = ["Timing", "Work", "peak_mib", "rounds_within", "silence_profiler", "take_turns", "timed"]
+__all__ = ["Timing", "Work", "peak_memory_mib", "repeats_within", "silence_profiler", "time_interleaved", "time_once"]
 
 Key = TypeVar("Key", bound=Hashable)
 Work = Callable[[], Any]
@@ -41,33 +41,33 @@ class Timing:
         """Median of process time."""
         return statistics.median(self.process)
 
-    def over(self, other: Timing, *, by_clock: bool) -> float:
+    def ratio_to(self, other: Timing, *, wall_time: bool) -> float:
         """How many times as long as `other`: the median over repetitions side by side."""
-        mine, theirs = (t.wall if by_clock else t.process for t in (self, other))
-        return statistics.median(a / b for a, b in zip(mine, theirs, strict=False))
+        times, other_times = (t.wall if wall_time else t.process for t in (self, other))
+        return statistics.median(a / b for a, b in zip(times, other_times, strict=False))
 
 
-def timed(work: Work, device: torch.device) -> tuple[float, float, Any]:
+def time_once(work: Work, device: torch.device) -> tuple[float, float, Any]:
     """Wall and process seconds until the device has done the work, and what the work returned."""
-    _wait(device)
+    _synchronize(device)
     wall, process = time.perf_counter(), time.process_time()
-    answer = work()
-    _wait(device)
-    return time.perf_counter() - wall, time.process_time() - process, answer
+    result = work()
+    _synchronize(device)
+    return time.perf_counter() - wall, time.process_time() - process, result
 
 
-def rounds_within(patience: float, seconds: float, repeats: int) -> int:
+def repeats_within(time_budget: float, seconds: float, repeats: int) -> int:
     """How often to repeat what takes `seconds` each time: `repeats` times, or as often as `patience` (seconds) allows,
     and once at least."""
-    return max(1, min(repeats, int(patience / max(seconds, 1e-9))))
+    return max(1, min(repeats, int(time_budget / max(seconds, 1e-9))))
 
 
-def take_turns(
+def time_interleaved(
     works: Mapping[Key, Work],
     device: torch.device,
-    rounds: Mapping[Key, int],
+    repeats: Mapping[Key, int],
     *,
-    advance: Advance = lambda steps=1, note="": None,
+    advance: AdvanceCallback = lambda steps=1, note="": None,
 ) -> dict[Key, Timing]:
     """Time every work, in turns, so that a busy moment of the machine meets all alike.
 
@@ -77,36 +77,36 @@ def take_turns(
         rounds: how often each is timed.
         advance: called once for every round.
     """
-    found: dict[Key, list[tuple[float, float]]] = {name: [] for name in works}
-    for turn in range(max(rounds.values(), default=0)):
+    samples: dict[Key, list[tuple[float, float]]] = {name: [] for name in works}
+    for repeat in range(max(repeats.values(), default=0)):
         for name, work in works.items():
-            if turn < rounds[name]:
-                wall, process, _ = timed(work, device)
-                found[name].append((wall, process))
+            if repeat < repeats[name]:
+                wall, process, _ = time_once(work, device)
+                samples[name].append((wall, process))
         advance(1)
-    return {name: Timing(*(tuple(column) for column in zip(*rows, strict=True))) for name, rows in found.items()}
+    return {name: Timing(*(tuple(column) for column in zip(*rows, strict=True))) for name, rows in samples.items()}
 
 
-def peak_mib(work: Work, device: torch.device) -> float:
+def peak_memory_mib(work: Work, device: torch.device) -> float:
     """MiB of tensors that exist at once during the work, beyond those that were there before.
 
     On an accelerator from the statistics of its allocator, on a CPU from all allocations that PyTorch's profiler sees.
     """
     if device.type != "cpu":
-        _wait(device)
+        _synchronize(device)
         torch.accelerator.reset_peak_memory_stats(device)
         before = torch.accelerator.memory_allocated(device)
         work()
-        _wait(device)
+        _synchronize(device)
         return float(torch.accelerator.max_memory_allocated(device) - before) / 2**20
     silence_profiler()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
-    now = highest = 0
+    current = highest = 0
     events = (e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]")
     for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        highest = max(highest, now)
+        current += event.nbytes()
+        highest = max(highest, current)
     return highest / 2**20
 
 
@@ -115,6 +115,6 @@ def silence_profiler() -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

@@ -14,26 +14,26 @@ from numpy import ndarray as Array
 
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError
-from hesse.structures import Labels, Structure, from_ase
+from hesse.structures import Properties, Structure, from_ase
 
 __all__ = [
-    "crystal",
-    "labelled_at_random",
-    "made_up_molecule",
-    "made_up_molecules",
-    "molecules_between",
-    "some_of",
+    "rocksalt_cell",
+    "with_random_labels",
+    "random_molecule",
+    "random_molecules",
+    "random_molecules_in_range",
+    "random_subset",
 ]
 
-HEAVY = (6, 7, 8)
+HEAVY_ELEMENTS = (6, 7, 8)
 """Carbon, nitrogen, oxygen: bonds of 1.3 to 1.5 Å, and at least 2 Å between two that are not bonded."""
-PATTERNS = 256
+MAX_DISTINCT_MOLECULES = 256
 """Different molecules in a large set; the others are these with other displacements."""
-JITTER = 0.05
+DISPLACEMENT = 0.05
 """Å; random displacement of every coordinate."""
 
 
-def made_up_molecule(atoms: int, rng: np.random.Generator) -> Structure:
+def random_molecule(atoms: int, rng: np.random.Generator) -> Structure:
     """A random tree of C, N and O with hydrogen on it, about as many, folded so that nothing overlaps.
 
     Raises:
@@ -41,62 +41,62 @@ def made_up_molecule(atoms: int, rng: np.random.Generator) -> Structure:
     """
     if atoms < 1:
         raise ConfigError(f"a molecule has at least one atom, got {atoms}")
-    heavy = max(1, round(atoms / 2))
+    n_heavy = max(1, round(atoms / 2))
     while True:
-        numbers, places = [int(rng.choice(HEAVY))], [np.zeros(3)]
+        numbers, positions = [int(rng.choice(HEAVY_ELEMENTS))], [np.zeros(3)]
         for _ in range(200 * atoms):
-            if len(places) == atoms:
-                return Structure(np.array(numbers), np.array(places))
-            is_heavy = len(places) < heavy
-            parent = int(rng.integers(min(len(places), heavy)))
-            step = rng.normal(size=3)
+            if len(positions) == atoms:
+                return Structure(np.array(numbers), np.array(positions))
+            is_heavy = len(positions) < n_heavy
+            parent = int(rng.integers(min(len(positions), n_heavy)))
+            direction = rng.normal(size=3)
             length = rng.uniform(1.3, 1.5) if is_heavy else rng.uniform(1.0, 1.1)
-            new = places[parent] + length * step / np.linalg.norm(step)
-            gaps = np.linalg.norm(np.array(places) - new, axis=1)
-            limits = np.where(np.arange(len(places)) < heavy, 2.0 if is_heavy else 1.6, 1.5)
-            limits[parent] = 0.0
-            if (gaps >= limits).all():
-                numbers.append(int(rng.choice(HEAVY)) if is_heavy else 1)
-                places.append(new)
+            candidate = positions[parent] + length * direction / np.linalg.norm(direction)
+            distances = np.linalg.norm(np.array(positions) - candidate, axis=1)
+            min_distances = np.where(np.arange(len(positions)) < n_heavy, 2.0 if is_heavy else 1.6, 1.5)
+            min_distances[parent] = 0.0
+            if (distances >= min_distances).all():
+                numbers.append(int(rng.choice(HEAVY_ELEMENTS)) if is_heavy else 1)
+                positions.append(candidate)
 
 
-def made_up_molecules(sizes: Sequence[int], *, seed: int = 0) -> list[Structure]:
+def random_molecules(sizes: Sequence[int], *, seed: int = 0) -> list[Structure]:
     """Molecules with so many atoms each, H C N O, named `molecule-0`, `molecule-1`, ..."""
     rng = np.random.default_rng(seed)
-    occurs = Counter(int(size) for size in sizes)
-    patterns: dict[int, list[Structure]] = {}
-    found = []
+    size_counts = Counter(int(size) for size in sizes)
+    molecules_by_size: dict[int, list[Structure]] = {}
+    structures = []
     for k, size in enumerate(sizes):
-        known = patterns.setdefault(int(size), [])
-        if len(known) < max(1, PATTERNS * occurs[int(size)] // len(sizes)):
-            known.append(made_up_molecule(int(size), rng))
-        pattern = known[k % len(known)]
-        moved = pattern.positions + JITTER * rng.normal(size=pattern.positions.shape)
-        found.append(pattern.moved(moved, id=f"molecule-{k}"))
-    return found
+        same_size = molecules_by_size.setdefault(int(size), [])
+        if len(same_size) < max(1, MAX_DISTINCT_MOLECULES * size_counts[int(size)] // len(sizes)):
+            same_size.append(random_molecule(int(size), rng))
+        template = same_size[k % len(same_size)]
+        positions = template.positions + DISPLACEMENT * rng.normal(size=template.positions.shape)
+        structures.append(template.with_positions(positions, id=f"molecule-{k}"))
+    return structures
 
 
-def molecules_between(smallest: int, largest: int, count: int, *, seed: int = 0) -> list[Structure]:
+def random_molecules_in_range(min_atoms: int, max_atoms: int, count: int, *, seed: int = 0) -> list[Structure]:
     """So many made-up molecules of `smallest` to `largest` atoms, every size equally likely.
 
     Raises:
         ConfigError: sizes out of order, or below one atom; no molecule.
     """
-    if not (1 <= smallest <= largest and count >= 1):
-        raise ConfigError(f"expected at least one molecule of 1 or more atoms, got {count} of {smallest} to {largest}")
-    sizes = np.random.default_rng(seed).integers(smallest, largest + 1, size=count)
-    return made_up_molecules(sizes.tolist(), seed=seed)
+    if not (1 <= min_atoms <= max_atoms and count >= 1):
+        raise ConfigError(f"expected at least one molecule of 1 or more atoms, got {count} of {min_atoms} to {max_atoms}")
+    sizes = np.random.default_rng(seed).integers(min_atoms, max_atoms + 1, size=count)
+    return random_molecules(sizes.tolist(), seed=seed)
 
 
-def some_of(structures: Sequence[Structure], count: int, *, seed: int = 0) -> list[Structure]:
+def random_subset(structures: Sequence[Structure], count: int, *, seed: int = 0) -> list[Structure]:
     """At most so many of the structures, drawn at random, in their order."""
     if count >= len(structures):
         return list(structures)
-    chosen = np.random.default_rng(seed).choice(len(structures), size=count, replace=False)
-    return [structures[k] for k in sorted(chosen.tolist())]
+    indices = np.random.default_rng(seed).choice(len(structures), size=count, replace=False)
+    return [structures[k] for k in sorted(indices.tolist())]
 
 
-def crystal(atoms: int, *, seed: int = 0) -> Structure:
+def rocksalt_cell(atoms: int, *, seed: int = 0) -> Structure:
     """A periodic cell of rock salt MgO (4.21 Å) with about so many atoms, as near to a cube as that allows, every
     coordinate displaced by 0.05 Å. Always the same density.
 
@@ -105,17 +105,17 @@ def crystal(atoms: int, *, seed: int = 0) -> Structure:
     """
     if atoms < 8:
         raise ConfigError(f"a cell of MgO has at least 8 atoms, got {atoms}")
-    cells = atoms / 8
-    edge = max(1, round(cells ** (1 / 3)))
+    n_unit_cells = atoms / 8
+    edge = max(1, round(n_unit_cells ** (1 / 3)))
     choices = [(a, b, c) for a in (edge - 1, edge, edge + 1) for b in (a, a + 1) for c in (b, b + 1) if a > 0]
-    shape = min(choices, key=lambda abc: (abs(abc[0] * abc[1] * abc[2] - cells), abc[2] - abc[0]))
-    unit = bulk("MgO", "rocksalt", a=4.21, cubic=True)
-    whole = make_supercell(unit, np.diag(shape))
-    whole.positions += JITTER * np.random.default_rng(seed).normal(size=whole.positions.shape)
-    return from_ase(whole, id=f"MgO-{len(whole)}")
+    shape = min(choices, key=lambda abc: (abs(abc[0] * abc[1] * abc[2] - n_unit_cells), abc[2] - abc[0]))
+    unit_cell = bulk("MgO", "rocksalt", a=4.21, cubic=True)
+    supercell = make_supercell(unit_cell, np.diag(shape))
+    supercell.positions += DISPLACEMENT * np.random.default_rng(seed).normal(size=supercell.positions.shape)
+    return from_ase(supercell, id=f"MgO-{len(supercell)}")
 
 
-def labelled_at_random(
+def with_random_labels(
     structures: Sequence[Structure], *, probes: int = 1, hessian: bool = False, seed: int = 0
 ) -> Dataset:
     """The structures with energies, forces, `H v` along Rademacher probes, and Hessians: all of them random numbers."""
@@ -127,7 +127,7 @@ def labelled_at_random(
         values: Float[Array, "*shape"] = rng.standard_normal(shape)
         return torch.from_numpy(values)
 
-    labels = Labels(
+    labels = Properties(
         n_atoms=sizes,
         energy=normal(len(sizes)),
         forces=normal(atoms, 3),

@@ -21,20 +21,20 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from hesse.files import write_aside
-from hesse.reports.wording import number
+from hesse.files import atomic_write
+from hesse.reports.wording import format_number
 
-__all__ = ["BASELINE", "INK", "MUTED", "OTHER", "density_colours", "log_axis", "panel", "style", "to_png", "to_svg"]
+__all__ = ["BASELINE_COLOR", "TEXT_COLOR", "MUTED_COLOR", "OTHER_COLOR", "density_colormap", "log_axis", "new_figure", "figure_style", "to_png", "to_svg"]
 
 # Blue and vermilion of Okabe and Ito, told apart with any colour vision.
-BASELINE: Final[str] = "#d55e00"
-OTHER: Final[str] = "#0072b2"
-INK: Final[str] = "#1c2126"
-MUTED: Final[str] = "#8a9199"
+BASELINE_COLOR: Final[str] = "#d55e00"
+OTHER_COLOR: Final[str] = "#0072b2"
+TEXT_COLOR: Final[str] = "#1c2126"
+MUTED_COLOR: Final[str] = "#8a9199"
 
-_VARIABLES: Final[dict[str, str]] = {BASELINE: "--baseline", OTHER: "--other", INK: "--ink", MUTED: "--muted"}
+_CSS_VARIABLES: Final[dict[str, str]] = {BASELINE_COLOR: "--baseline", OTHER_COLOR: "--other", TEXT_COLOR: "--ink", MUTED_COLOR: "--muted"}
 
-_STYLE: Final[Any] = {
+_RC_PARAMS: Final[Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10.0,
@@ -42,20 +42,20 @@ _STYLE: Final[Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 10.0,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
+    "axes.edgecolor": MUTED_COLOR,
+    "axes.labelcolor": TEXT_COLOR,
+    "axes.titlecolor": TEXT_COLOR,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.facecolor": "none",
     "axes.unicode_minus": True,
     "figure.facecolor": "none",
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
+    "text.color": TEXT_COLOR,
+    "xtick.color": MUTED_COLOR,
+    "ytick.color": MUTED_COLOR,
+    "xtick.labelcolor": TEXT_COLOR,
+    "ytick.labelcolor": TEXT_COLOR,
     "xtick.labelsize": 9.0,
     "ytick.labelsize": 9.0,
     "xtick.minor.size": 1.5,
@@ -69,15 +69,15 @@ _STYLE: Final[Any] = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """The look of all figures, whatever the user's own settings of matplotlib are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(_RC_PARAMS)
         yield
 
 
-def panel(width: float = 3.7, height: float = 3.2) -> tuple[Figure, Axes]:
+def new_figure(width: float = 3.7, height: float = 3.2) -> tuple[Figure, Axes]:
     """One figure of one panel, inches. Small panels stack on a phone, where one wide figure would shrink."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -90,11 +90,11 @@ def log_axis(axis: Any, low: float, high: float) -> None:
     # Within half a decade, round numbers at even distances; else 1, 2, 5 might leave a single label.
     axis.set_major_locator(MaxNLocator(nbins=5) if decades < 3 else LogLocator(subs=steps))
     axis.set_minor_locator(NullLocator() if decades < 3 else LogLocator(subs="auto"))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else format_number(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def density_colours(colour: str) -> LinearSegmentedColormap:
+def density_colormap(colour: str) -> LinearSegmentedColormap:
     """From a faint to a full `colour`: readable on light and on dark paper."""
     rgb = to_rgb(colour)
     return LinearSegmentedColormap.from_list("density", [(*rgb, 0.22), (*rgb, 1.0)])
@@ -118,13 +118,13 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--font)", text)
-    for colour, variable in _VARIABLES.items():
+    for colour, variable in _CSS_VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text.strip()
 
 
 def to_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
     """The figure on white paper. Raises WriteError."""
-    with write_aside(path) as aside, open(aside, "wb") as handle:
+    with atomic_write(path) as aside, open(aside, "wb") as handle:
         FigureCanvasAgg(figure)
         figure.savefig(handle, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})

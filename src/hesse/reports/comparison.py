@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import Any
 
 from hesse.errors import RequestError
-from hesse.evaluation import PROPERTIES, UNITS, Evaluation, change
-from hesse.reports.published import PUBLISHED, PUBLISHED_SOURCE, Published
+from hesse.evaluation import PROPERTIES, UNITS, Evaluation, relative_rmse_change
+from hesse.reports.published import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
 
-__all__ = ["Comparison", "Contender", "Line"]
+__all__ = ["Comparison", "ComparedModel", "ComparedMetric"]
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class ComparedModel:
     """One of the potentials compared.
 
     Attributes:
@@ -31,7 +31,7 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparedMetric:
     """One property of one test set, for both potentials.
 
     Attributes:
@@ -78,9 +78,9 @@ class Comparison:
 
     title: str
     facts: Mapping[str, str]
-    baseline: Contender
-    other: Contender
-    published: Sequence[Published] = field(default=PUBLISHED)
+    baseline: ComparedModel
+    other: ComparedModel
+    published: Sequence[PublishedChange] = field(default=PUBLISHED_CHANGES)
     published_source: str = PUBLISHED_SOURCE
 
     def __post_init__(self) -> None:
@@ -92,25 +92,25 @@ class Comparison:
             )
 
     @property
-    def pairs(self) -> list[tuple[Evaluation, Evaluation]]:
+    def evaluation_pairs(self) -> list[tuple[Evaluation, Evaluation]]:
         """Both evaluations of each test set."""
         return list(zip(self.baseline.evaluations, self.other.evaluations, strict=True))
 
     @cached_property
-    def lines(self) -> tuple[Line, ...]:
+    def rows(self) -> tuple[ComparedMetric, ...]:
         """Errors side by side, for every test set, property and metric that both have."""
         return tuple(
             line
-            for old, new in self.pairs
+            for old, new in self.evaluation_pairs
             for prop in PROPERTIES
             for metric in ("rmse", "mae")
-            if (line := _line(old, new, prop, metric)) is not None
+            if (line := _compare_metric(old, new, prop, metric)) is not None
         )
 
-    def line(self, dataset: str, property: str, metric: str = "rmse") -> Line | None:
+    def row(self, dataset: str, property: str, metric: str = "rmse") -> ComparedMetric | None:
         """The line asked for, or None where there is none."""
-        wanted = (dataset, property, metric)
-        return next((line for line in self.lines if (line.dataset, line.property, line.metric) == wanted), None)
+        key = (dataset, property, metric)
+        return next((line for line in self.rows if (line.dataset, line.property, line.metric) == key), None)
 
     def summary(self) -> dict[str, Any]:
         """Everything but the pictures, in plain values for a JSON file; `draw_summary` takes it back."""
@@ -119,7 +119,7 @@ class Comparison:
             "facts": dict(self.facts),
             "baseline": self.baseline.name,
             "other": self.other.name,
-            "lines": [asdict(line) for line in self.lines],
+            "lines": [asdict(line) for line in self.rows],
             "rows": {
                 side.name: [row.to_json() for e in side.evaluations for row in e.rows]
                 for side in (self.baseline, self.other)
@@ -129,15 +129,15 @@ class Comparison:
         }
 
 
-def _line(old: Evaluation, new: Evaluation, property: str, metric: str) -> Line | None:
+def _compare_metric(old: Evaluation, new: Evaluation, property: str, metric: str) -> ComparedMetric | None:
     before, after = old.row(property, metric), new.row(property, metric)
     if before is None or after is None:
         return None
     percent = None if before.value == 0.0 else 100.0 * (after.value / before.value - 1.0)
-    interval = change(old, new, property) if metric == "rmse" else None
-    low, high = (None, None) if interval is None else (_finite(interval.low), _finite(interval.high))
+    interval = relative_rmse_change(old, new, property) if metric == "rmse" else None
+    low, high = (None, None) if interval is None else (_finite(interval.ci_low), _finite(interval.ci_high))
     floor = old.row(property, "noise_floor")
-    return Line(
+    return ComparedMetric(
         dataset=old.name,
         property=property,
         metric=metric,

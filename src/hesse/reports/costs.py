@@ -14,27 +14,27 @@ from rich import box
 from rich.table import Table
 
 from hesse.errors import RequestError
-from hesse.reports.canvas import BASELINE, INK, MUTED, OTHER, log_axis, style, to_png
-from hesse.reports.wording import number
+from hesse.reports.canvas import BASELINE_COLOR, TEXT_COLOR, MUTED_COLOR, OTHER_COLOR, log_axis, figure_style, to_png
+from hesse.reports.wording import format_number
 
-__all__ = ["cost_tables", "draw_label_costs"]
+__all__ = ["label_cost_tables", "draw_label_costs"]
 
-_SERIES: Final[Mapping[str, tuple[str, str, str]]] = {
-    "energy": ("energy", MUTED, "s"),
-    "gradient": ("gradient", INK, "o"),
-    "hvp": ("H v", OTHER, "^"),
-    "hessian": ("Hessian", BASELINE, "D"),
+_LABEL_SERIES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "energy": ("energy", MUTED_COLOR, "s"),
+    "gradient": ("gradient", TEXT_COLOR, "o"),
+    "hvp": ("H v", OTHER_COLOR, "^"),
+    "hessian": ("Hessian", BASELINE_COLOR, "D"),
 }
 
-Rows = Sequence[Mapping[str, Any]]
+LabelCostRows = Sequence[Mapping[str, Any]]
 
 
-def cost_tables(rows: Rows) -> Iterator[Table]:
+def label_cost_tables(rows: LabelCostRows) -> Iterator[Table]:
     """One table per engine: seconds of each label, and products and Hessians in units of a gradient."""
     for engine, group in groupby(rows, key=lambda row: row["engine"]):
-        mine = list(group)
+        engine_rows = list(group)
         table = Table(
-            title=f"{mine[0]['level']} ({engine}): seconds on one thread",
+            title=f"{engine_rows[0]['level']} ({engine}): seconds on one thread",
             title_style="bold",
             title_justify="left",
             box=box.SIMPLE_HEAD,
@@ -42,20 +42,20 @@ def cost_tables(rows: Rows) -> Iterator[Table]:
         )
         for heading in ("atoms", "energy", "gradient", "H v", "Hessian", "H v / gradient", "Hessian / H v"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for atoms, cells in groupby(mine, key=lambda row: row["atoms"]):
+        for atoms, cells in groupby(engine_rows, key=lambda row: row["atoms"]):
             by_label = {row["label"]: row for row in cells}
             seconds = {label: row["seconds"] for label, row in by_label.items()}
-            many = seconds["hessian"] / seconds["hvp"] if {"hessian", "hvp"} <= seconds.keys() else None
+            hessian_over_hvp = seconds["hessian"] / seconds["hvp"] if {"hessian", "hvp"} <= seconds.keys() else None
             table.add_row(
                 str(atoms),
-                *(number(seconds.get(label)) for label in _SERIES),
-                number(by_label["hvp"]["ratio"]) if "hvp" in by_label else "–",
-                number(many),
+                *(format_number(seconds.get(label)) for label in _LABEL_SERIES),
+                format_number(by_label["hvp"]["ratio"]) if "hvp" in by_label else "–",
+                format_number(hessian_over_hvp),
             )
         yield table
 
 
-def draw_label_costs(rows: Rows, exponents: Mapping[tuple[str, str], float], path: str | Path) -> None:
+def draw_label_costs(rows: LabelCostRows, exponents: Mapping[tuple[str, str], float], path: str | Path) -> None:
     """A PNG: seconds of every label against the number of atoms, both on logarithmic axes, one panel per engine.
 
     Args:
@@ -69,16 +69,16 @@ def draw_label_costs(rows: Rows, exponents: Mapping[tuple[str, str], float], pat
     engines = list(dict.fromkeys(row["engine"] for row in rows))
     if not engines:
         raise RequestError("no costs to draw")
-    with style():
+    with figure_style():
         figure = Figure(figsize=(4.2 * len(engines), 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = figure.subplots(1, len(engines), squeeze=False)[0]
         for axes, engine in zip(panels, engines, strict=True):
-            _panel(axes, [row for row in rows if row["engine"] == engine], exponents)
+            _plot_label_costs(axes, [row for row in rows if row["engine"] == engine], exponents)
         to_png(figure, path)
 
 
-def _panel(axes: Axes, rows: Rows, exponents: Mapping[tuple[str, str], float]) -> None:
-    for label, (name, colour, marker) in _SERIES.items():
+def _plot_label_costs(axes: Axes, rows: LabelCostRows, exponents: Mapping[tuple[str, str], float]) -> None:
+    for label, (name, colour, marker) in _LABEL_SERIES.items():
         points = [(row["atoms"], row["seconds"]) for row in rows if row["label"] == label and row["seconds"] > 0]
         if not points:
             continue

@@ -17,16 +17,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from hesse.errors import RequestError
-from hesse.reports.canvas import BASELINE, INK, MUTED, OTHER, density_colours, log_axis, panel, style, to_png, to_svg
-from hesse.reports.comparison import Contender
-from hesse.reports.wording import number, percent
+from hesse.reports.canvas import BASELINE_COLOR, TEXT_COLOR, MUTED_COLOR, OTHER_COLOR, density_colormap, log_axis, new_figure, figure_style, to_png, to_svg
+from hesse.reports.comparison import ComparedModel
+from hesse.reports.wording import format_number, format_percent
 
-__all__ = ["FEW", "draw_summary", "hessian_histogram", "learning_curve", "parity_plot"]
+__all__ = ["MAX_SCATTER_POINTS", "draw_summary", "hessian_histogram", "learning_curve", "parity_plot"]
 
-FEW: Final[int] = 400
+MAX_SCATTER_POINTS: Final[int] = 400
 """Up to so many points are drawn one by one; more of them as a density."""
 
-_SHORT: Final[Mapping[str, str]] = {"energy": "energy", "forces": "forces", "hvp": "H v", "hessian": "Hessian"}
+_SHORT_NAMES: Final[Mapping[str, str]] = {"energy": "energy", "forces": "forces", "hvp": "H v", "hessian": "Hessian"}
 
 
 def parity_plot(
@@ -42,11 +42,11 @@ def parity_plot(
 ) -> str:
     """Predicted against reference values, with the line of agreement. Both axes span `limits`; values beyond are
     counted in a corner."""
-    with style():
-        figure, axes = panel()
-        axes.plot(limits, limits, color=MUTED, linewidth=0.9, zorder=1)
+    with figure_style():
+        figure, axes = new_figure()
+        axes.plot(limits, limits, color=MUTED_COLOR, linewidth=0.9, zorder=1)
         inside = np.all([(v >= limits[0]) & (v <= limits[1]) for v in (reference, predicted)], axis=0)
-        if len(reference) <= FEW:
+        if len(reference) <= MAX_SCATTER_POINTS:
             axes.scatter(reference, predicted, s=12, color=colour, alpha=0.6, linewidths=0, zorder=2)
         else:
             axes.hexbin(
@@ -55,7 +55,7 @@ def parity_plot(
                 gridsize=70,
                 extent=(*limits, *limits),
                 norm=LogNorm(),
-                cmap=density_colours(colour),
+                cmap=density_colormap(colour),
                 linewidths=0,
                 mincnt=1,
                 zorder=2,
@@ -67,25 +67,25 @@ def parity_plot(
         axes.set_aspect("equal", adjustable="box")
         axes.locator_params(nbins=5)
         rmse = float(np.sqrt(np.mean((predicted - reference) ** 2)))
-        note = f"RMSE {number(rmse)} {unit}"
+        annotation = f"RMSE {format_number(rmse)} {unit}"
         if not inside.all():
-            note += f"\n{int((~inside).sum()):,} beyond the frame"
-        axes.text(0.04, 0.96, note, transform=axes.transAxes, va="top", fontsize=9, color=INK)
+            annotation += f"\n{int((~inside).sum()):,} beyond the frame"
+        axes.text(0.04, 0.96, annotation, transform=axes.transAxes, va="top", fontsize=9, color=TEXT_COLOR)
         figure.set_dpi(160)  # of the rasterised density only
         return to_svg(figure, name)
 
 
 def learning_curve(
-    contenders: Sequence[Contender], key: str, *, title: str, unit: str, kind: str = "validation", name: str
+    models: Sequence[ComparedModel], key: str, *, title: str, unit: str, kind: str = "validation", name: str
 ) -> str | None:
     """One recorded quantity against the training step, for all contenders; None when none recorded it."""
-    curves = [(c.name, *_curve(c.log, kind, key)) for c in contenders]
+    curves = [(c.name, *_finite_values(c.log, kind, key)) for c in models]
     values = np.concatenate([y for _, _, y in curves])
     if not len(values):
         return None
-    with style():
-        figure, axes = panel()
-        for (label, steps, numbers), colour in zip(curves, (BASELINE, OTHER), strict=False):
+    with figure_style():
+        figure, axes = new_figure()
+        for (label, steps, numbers), colour in zip(curves, (BASELINE_COLOR, OTHER_COLOR), strict=False):
             if len(steps):
                 marker = "o" if len(steps) == 1 else ""
                 axes.plot(steps, numbers, color=colour, label=label, marker=marker)
@@ -99,14 +99,14 @@ def learning_curve(
         return to_svg(figure, name)
 
 
-def _curve(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[ndarray, ndarray]:
+def _finite_values(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[ndarray, ndarray]:
     points = [
         (float(row["step"]), float(row[key]))
         for row in log
         if row.get("kind") == kind and isinstance(row.get(key), int | float) and "step" in row
     ]
-    kept = [(step, value) for step, value in points if np.isfinite(value) and value > 0]
-    steps, values = np.array(kept).reshape(-1, 2).T
+    finite = [(step, value) for step, value in points if np.isfinite(value) and value > 0]
+    steps, values = np.array(finite).reshape(-1, 2).T
     return steps, values
 
 
@@ -125,9 +125,9 @@ def hessian_histogram(
         return None
     low, high = values.min() / 1.1, values.max() * 1.1
     bins = np.geomspace(low, high, int(np.clip(3 * np.sqrt(len(values)), 8, 36)) + 1).tolist()
-    with style():
-        figure, axes = panel()
-        for numbers, colour, label in ((old, BASELINE, names[0]), (new, OTHER, names[1])):
+    with figure_style():
+        figure, axes = new_figure()
+        for numbers, colour, label in ((old, BASELINE_COLOR, names[0]), (new, OTHER_COLOR, names[1])):
             if not len(numbers):
                 continue
             axes.hist(numbers, bins, color=colour, alpha=0.3)
@@ -153,7 +153,7 @@ def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     hessians = [line for line in lines if line["property"] == "hessian"]
     if not hessians:
         raise RequestError("the summary holds no Hessian errors: judge both models on data with Hessians")
-    with style():
+    with figure_style():
         figure = Figure(figsize=(8.4, 3.1), layout=ConstrainedLayoutEngine(wspace=0.06))
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.25))
         names = (summary["baseline"], summary["other"])
@@ -163,13 +163,13 @@ def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _error_bars(axes: Axes, lines: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> None:
-    place = np.arange(len(lines), dtype=float)
-    for offset, key, colour, label in ((-0.19, "baseline", BASELINE, names[0]), (0.19, "other", OTHER, names[1])):
+    x = np.arange(len(lines), dtype=float)
+    for offset, key, colour, label in ((-0.19, "baseline", BASELINE_COLOR, names[0]), (0.19, "other", OTHER_COLOR, names[1])):
         values = [line[key] for line in lines]
-        bars = axes.bar(place + offset, values, width=0.36, color=colour, label=label)
-        axes.bar_label(bars, [number(v) for v in values], padding=2, fontsize=9, color=INK)
+        bars = axes.bar(x + offset, values, width=0.36, color=colour, label=label)
+        axes.bar_label(bars, [format_number(v) for v in values], padding=2, fontsize=9, color=TEXT_COLOR)
     width = 20 if len(lines) < 3 else 12
-    axes.set_xticks(place, [textwrap.fill(line["dataset"], width) for line in lines])
+    axes.set_xticks(x, [textwrap.fill(line["dataset"], width) for line in lines])
     axes.tick_params(axis="x", length=0)
     axes.set(title="Hessian error on test sets", ylabel="RMSE (eV/Å²)")
     axes.margins(y=0.22)
@@ -179,31 +179,31 @@ def _error_bars(axes: Axes, lines: Sequence[Mapping[str, Any]], names: tuple[str
 def _change_dots(
     axes: Axes, lines: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], names: tuple[str, str]
 ) -> None:
-    shown = [p for p in _SHORT if any(line["property"] == p for line in lines)]
+    properties = [p for p in _SHORT_NAMES if any(line["property"] == p for line in lines)]
     sets = list(dict.fromkeys(line["dataset"] for line in lines))
     markers = ("o", "s", "^", "D", "v", "P")
     for k, dataset in enumerate(sets):
         shift = 0.0 if len(sets) == 1 else 0.16 * (k / (len(sets) - 1) - 0.5) * 2
-        here = [line for line in lines if line["dataset"] == dataset and line["percent"] is not None]
-        for line in here:
-            if line["property"] not in shown:
+        dataset_lines = [line for line in lines if line["dataset"] == dataset and line["percent"] is not None]
+        for line in dataset_lines:
+            if line["property"] not in properties:
                 continue
-            y = shown.index(line["property"]) + shift
+            y = properties.index(line["property"]) + shift
             if line["low"] is not None:
-                axes.plot([line["low"], line["high"]], [y, y], color=OTHER, linewidth=1.0, alpha=0.6)
-            axes.plot(line["percent"], y, markers[k % len(markers)], color=OTHER, markersize=6)
-        axes.plot([], [], markers[k % len(markers)], color=OTHER, markersize=6, label=dataset)
-    cited = [p for p in published if p["property"] in shown]
+                axes.plot([line["low"], line["high"]], [y, y], color=OTHER_COLOR, linewidth=1.0, alpha=0.6)
+            axes.plot(line["percent"], y, markers[k % len(markers)], color=OTHER_COLOR, markersize=6)
+        axes.plot([], [], markers[k % len(markers)], color=OTHER_COLOR, markersize=6, label=dataset)
+    cited = [p for p in published if p["property"] in properties]
     for p in cited:
-        axes.plot(p["percent"], shown.index(p["property"]), "|", color=MUTED, markersize=16, markeredgewidth=1.6)
+        axes.plot(p["percent"], properties.index(p["property"]), "|", color=MUTED_COLOR, markersize=16, markeredgewidth=1.6)
     if cited:
-        axes.plot([], [], "|", color=MUTED, markersize=10, markeredgewidth=1.6, label="published")
-    axes.axvline(0.0, color=MUTED, linewidth=0.9)
-    axes.set_yticks(range(len(shown)), [_SHORT[p] for p in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.plot([], [], "|", color=MUTED_COLOR, markersize=10, markeredgewidth=1.6, label="published")
+    axes.axvline(0.0, color=MUTED_COLOR, linewidth=0.9)
+    axes.set_yticks(range(len(properties)), [_SHORT_NAMES[p] for p in properties])
+    axes.set_ylim(len(properties) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(right=max(axes.get_xlim()[1], 5.0))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(lambda value, _: percent(value))
+    axes.xaxis.set_major_formatter(lambda value, _: format_percent(value))
     axes.set(title=f"Change of the RMSE from {names[0]} to {names[1]}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=len(sets) + 1, handletextpad=0.2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-__all__ = ["PUBLISHED", "PUBLISHED_SOURCE", "Published"]
+__all__ = ["PUBLISHED_CHANGES", "PUBLISHED_SOURCE", "PublishedChange"]
 
 PUBLISHED_SOURCE: Final[str] = "Projected Hessian Learning, arXiv 2603.04523"
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedChange:
     """A published change of an RMSE from E-F to E-F-HVP.
 
     Attributes:
@@ -29,12 +29,12 @@ class Published:
         return asdict(self)
 
 
-PUBLISHED: Final[tuple[Published, ...]] = (
-    Published("energy", "NMS", -28.5),
-    Published("forces", "NMS", -45.6),
-    Published("hessian", "Test", -88.3),
-    Published("hessian", "IRC", -87.0),
-    Published("hessian", "NMS", -74.5),
+PUBLISHED_CHANGES: Final[tuple[PublishedChange, ...]] = (
+    PublishedChange("energy", "NMS", -28.5),
+    PublishedChange("forces", "NMS", -45.6),
+    PublishedChange("hessian", "Test", -88.3),
+    PublishedChange("hessian", "IRC", -87.0),
+    PublishedChange("hessian", "NMS", -74.5),
 )
 """One stored product along a Gaussian probe per structure, mean of five seeds, wB97X-D/6-31G(d) labels of reactants,
 transition states and products (Test), of reaction paths (IRC) and of normal-mode samples (NMS)."""

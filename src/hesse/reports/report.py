@@ -12,41 +12,41 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from hesse.evaluation import UNITS, Evaluation
-from hesse.files import write_text
-from hesse.reports.canvas import BASELINE, OTHER
-from hesse.reports.comparison import Comparison, Line
-from hesse.reports.figures import FEW, hessian_histogram, learning_curve, parity_plot
+from hesse.files import atomic_write_text
+from hesse.reports.canvas import BASELINE_COLOR, OTHER_COLOR
+from hesse.reports.comparison import Comparison, ComparedMetric
+from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot
 from hesse.reports.page import figure, grid, page, section, table
-from hesse.reports.wording import NAMES, floor_number, in_kcal, kcal_unit, number, percent
-from hesse.structures import owners_of
+from hesse.reports.wording import PROPERTY_NAMES, format_noise_floor, ev_to_kcal, kcal_unit, format_number, format_percent
+from hesse.structures import segment_ids
 
 __all__ = ["render_report", "write_report"]
 
-_CURVES = (
+_LEARNING_CURVES = (
     ("energy_per_atom_rmse", "Energy per atom", "eV/atom"),
     ("forces_rmse", "Forces", "eV/Å"),
     ("hvp_rmse", "Hessian-vector products", "eV/Å²"),
 )
-_AXES = {"energy": "energy", "forces": "force component", "hessian": "Hessian element"}
+_AXIS_NAMES = {"energy": "energy", "forces": "force component", "hessian": "Hessian element"}
 
 
 def write_report(path: str | Path, comparison: Comparison) -> None:
     """Write the report of a comparison as one HTML file, whole or not at all. Raises WriteError."""
-    write_text(path, render_report(comparison))
+    atomic_write_text(path, render_report(comparison))
 
 
 def render_report(comparison: Comparison) -> str:
     """The report as text. It refers to nothing outside itself, and equal comparisons give equal text."""
-    parts = [
+    sections = [
         _opening(comparison),
         _errors(comparison),
         _histograms(comparison),
         _parities(comparison),
-        _learning(comparison),
+        _learning_curves(comparison),
         _by_tag(comparison),
         _facts(comparison),
     ]
-    return page(comparison.title, "\n".join(part for part in parts if part))
+    return page(comparison.title, "\n".join(part for part in sections if part))
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -54,20 +54,20 @@ def render_report(comparison: Comparison) -> str:
 
 def _opening(comparison: Comparison) -> str:
     old, new = escape(comparison.baseline.name), escape(comparison.other.name)
-    said = []
+    items = []
     for evaluation in comparison.baseline.evaluations:
         changes = [
-            f"{NAMES[p]} {percent(line.percent)}"
+            f"{PROPERTY_NAMES[p]} {format_percent(line.percent)}"
             for p in ("hessian", "forces", "energy")
-            if (line := comparison.line(evaluation.name, p)) is not None and line.percent is not None
+            if (line := comparison.row(evaluation.name, p)) is not None and line.percent is not None
         ]
         if changes:
-            said.append(f"<li>{escape(evaluation.name)}: {escape(', '.join(changes))}</li>")
+            items.append(f"<li>{escape(evaluation.name)}: {escape(', '.join(changes))}</li>")
     return (
         f"<h1>{escape(comparison.title)}</h1>\n"
         f'<p class="lead">Root-mean-square error of <span class="swatch other"></span>{new} '
         f'against <span class="swatch baseline"></span>{old} on the test sets:</p>\n'
-        f"<ul>{''.join(said)}</ul>"
+        f"<ul>{''.join(items)}</ul>"
     )
 
 
@@ -84,7 +84,7 @@ def _errors(comparison: Comparison) -> str:
         rows.append(f'<tr class="group"><th class="text" colspan="6">{about}</th></tr>')
         rows += [
             _error_row(comparison, line)
-            for line in comparison.lines
+            for line in comparison.rows
             if line.metric == "rmse" and line.dataset == evaluation.name
         ]
     caption = (
@@ -102,33 +102,33 @@ def _errors(comparison: Comparison) -> str:
     return section("Errors", table(head, rows, caption), f'<p class="note">{escape(note)}</p>')
 
 
-def _error_row(comparison: Comparison, line: Line) -> str:
-    def value(in_ev: float | None, write: Callable[[float | None], str] = number) -> str:
-        return f"<td>{write(in_ev)}{'' if in_ev is None else f'<small>{write(in_kcal(in_ev))}</small>'}</td>"
+def _error_row(comparison: Comparison, row: ComparedMetric) -> str:
+    def value(in_ev: float | None, formatter: Callable[[float | None], str] = format_number) -> str:
+        return f"<td>{formatter(in_ev)}{'' if in_ev is None else f'<small>{formatter(ev_to_kcal(in_ev))}</small>'}</td>"
 
     cited = "".join(
-        f"<div>{percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
+        f"<div>{format_percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
         for p in comparison.published
-        if p.property == line.property
+        if p.property == row.property
     )
-    interval = "" if line.low is None else f"<small>{percent(line.low)} to {percent(line.high)}</small>"
+    interval = "" if row.low is None else f"<small>{format_percent(row.low)} to {format_percent(row.high)}</small>"
     cells = (
-        f'<td class="text">{NAMES[line.property]} <span class="unit">{line.unit}</span>'
-        f"<small>{kcal_unit(line.unit)}</small></td>",
-        value(line.baseline),
-        value(line.other),
-        f'<td><span class="{_verdict(line)}">{percent(line.percent)}</span>{interval}</td>',
-        value(line.noise_floor, lambda v: escape(floor_number(v))),
+        f'<td class="text">{PROPERTY_NAMES[row.property]} <span class="unit">{row.unit}</span>'
+        f"<small>{kcal_unit(row.unit)}</small></td>",
+        value(row.baseline),
+        value(row.other),
+        f'<td><span class="{_verdict(row)}">{format_percent(row.percent)}</span>{interval}</td>',
+        value(row.noise_floor, lambda v: escape(format_noise_floor(v))),
         f'<td class="cited">{cited or "–"}</td>',
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _verdict(line: Line) -> str:
+def _verdict(row: ComparedMetric) -> str:
     """Better or worse, where the interval leaves no doubt."""
-    if line.percent is None:
+    if row.percent is None:
         return ""
-    low, high = (line.percent, line.percent) if line.low is None or line.high is None else (line.low, line.high)
+    low, high = (row.percent, row.percent) if row.low is None or row.high is None else (row.low, row.high)
     return "good" if high < 0 else "bad" if low > 0 else ""
 
 
@@ -139,16 +139,16 @@ def _by_tag(comparison: Comparison) -> str:
         '<th class="text">unit</th><th>change</th></tr>'
     )
     rows = []
-    for old, new in comparison.pairs:
+    for old, new in comparison.evaluation_pairs:
         for row in old.rows:
-            match = new.row(row.property, "rmse", row.tag)
-            if not row.tag or row.metric != "rmse" or match is None:
+            new_row = new.row(row.property, "rmse", row.tag)
+            if not row.tag or row.metric != "rmse" or new_row is None:
                 continue
-            changed = None if row.value == 0.0 else 100.0 * (match.value / row.value - 1.0)
+            percent_change = None if row.value == 0.0 else 100.0 * (new_row.value / row.value - 1.0)
             rows.append(
                 f'<tr><td class="text">{escape(old.name)}</td><td class="text">{escape(row.tag)}</td>'
-                f'<td class="text">{NAMES[row.property]}</td><td>{number(row.value)}</td><td>{number(match.value)}</td>'
-                f'<td class="text">{row.unit}</td><td>{percent(changed)}</td></tr>'
+                f'<td class="text">{PROPERTY_NAMES[row.property]}</td><td>{format_number(row.value)}</td><td>{format_number(new_row.value)}</td>'
+                f'<td class="text">{row.unit}</td><td>{format_percent(percent_change)}</td></tr>'
             )
     if not rows:
         return ""
@@ -167,7 +167,7 @@ def _facts(comparison: Comparison) -> str:
 def _histograms(comparison: Comparison) -> str:
     names = (comparison.baseline.name, comparison.other.name)
     figures = []
-    for k, (old, new) in enumerate(comparison.pairs):
+    for k, (old, new) in enumerate(comparison.evaluation_pairs):
         errors = (old.per_structure("hessian"), new.per_structure("hessian"))
         svg = hessian_histogram(*errors, names=names, title=old.name, name=f"histogram-{k}")
         if svg is not None:
@@ -183,10 +183,10 @@ def _histograms(comparison: Comparison) -> str:
 
 def _parities(comparison: Comparison) -> str:
     blocks = []
-    for k, (old, new) in enumerate(comparison.pairs):
+    for k, (old, new) in enumerate(comparison.evaluation_pairs):
         figures = []
         for prop in ("energy", "forces", "hessian"):
-            sides = [(old, comparison.baseline.name, BASELINE), (new, comparison.other.name, OTHER)]
+            sides = [(old, comparison.baseline.name, BASELINE_COLOR), (new, comparison.other.name, OTHER_COLOR)]
             data = [_parity_data(evaluation, prop) for evaluation, _, _ in sides]
             if not len(data[0][0]) or not len(data[1][0]):
                 continue
@@ -196,13 +196,13 @@ def _parities(comparison: Comparison) -> str:
                     reference,
                     predicted,
                     title=label,
-                    quantity=_AXES[prop],
+                    quantity=_AXIS_NAMES[prop],
                     unit=UNITS[prop],
                     limits=limits,
                     colour=colour,
-                    name=f"parity-{k}-{prop}-{'ab'[colour == OTHER]}",
+                    name=f"parity-{k}-{prop}-{'ab'[colour == OTHER_COLOR]}",
                 )
-                figures.append(figure(svg, f"Parity plot of {NAMES[prop]}, {label}, {old.name}"))
+                figures.append(figure(svg, f"Parity plot of {PROPERTY_NAMES[prop]}, {label}, {old.name}"))
         if figures:
             blocks.append(f'<h3>{escape(old.name)}</h3>\n<div class="grid pairs">{"".join(figures)}</div>')
     if not blocks:
@@ -227,29 +227,29 @@ def _composition_energies(evaluation: Evaluation) -> Float[ndarray, "labelled"]:
     """Energies of the composition alone: total energies of different molecules lie hundreds of eV apart, and on such a
     scale every potential looks perfect."""
     dataset = evaluation.dataset
-    held = (dataset.labels.mask("energy") & evaluation.predictions.mask("energy")).numpy()
+    mask = (dataset.labels.mask("energy") & evaluation.predictions.mask("energy")).numpy()
     numbers = torch.from_numpy(np.concatenate([s.numbers for s in dataset.structures]))
     counts = torch.zeros(len(dataset), len(dataset.elements), dtype=torch.float64)
     column = torch.searchsorted(torch.tensor(dataset.elements), numbers)
-    counts.index_put_((owners_of(dataset.labels.n_atoms), column), torch.ones(1, dtype=torch.float64), accumulate=True)
-    composition = counts.numpy()[held]
+    counts.index_put_((segment_ids(dataset.labels.n_atoms), column), torch.ones(1, dtype=torch.float64), accumulate=True)
+    composition = counts.numpy()[mask]
     energies = evaluation.parity("energy")[0]
     return composition @ np.linalg.lstsq(composition, energies, rcond=None)[0]
 
 
 def _limits(reference: Float[ndarray, "values"]) -> tuple[float, float]:
     """The range of the reference values; where there are many, without the outermost thousandth on either side."""
-    outer = 0.0 if len(reference) <= FEW else 1e-3
+    outer = 0.0 if len(reference) <= MAX_SCATTER_POINTS else 1e-3
     low, high = (float(v) for v in np.quantile(reference, [outer, 1.0 - outer]))
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
 
 
-def _learning(comparison: Comparison) -> str:
-    contenders = (comparison.baseline, comparison.other)
+def _learning_curves(comparison: Comparison) -> str:
+    models = (comparison.baseline, comparison.other)
     figures = []
-    for key, title, unit in _CURVES:
-        svg = learning_curve(contenders, key, title=title, unit=unit, name=f"learning-{key.replace('_', '-')}")
+    for key, title, unit in _LEARNING_CURVES:
+        svg = learning_curve(models, key, title=title, unit=unit, name=f"learning-{key.replace('_', '-')}")
         if svg is not None:
             figures.append(figure(svg, f"Learning curve: {title}"))
     if not figures:

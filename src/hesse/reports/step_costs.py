@@ -14,21 +14,21 @@ from rich import box
 from rich.table import Table
 
 from hesse.errors import RequestError
-from hesse.reports.canvas import BASELINE, INK, OTHER, log_axis, style, to_png
-from hesse.reports.wording import number
+from hesse.reports.canvas import BASELINE_COLOR, TEXT_COLOR, OTHER_COLOR, log_axis, figure_style, to_png
+from hesse.reports.wording import format_number
 
 __all__ = ["cell_cost_tables", "draw_cell_costs", "inference_cost_tables", "step_cost_tables"]
 
-SCHEMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
-QUESTIONS: Final[Mapping[str, str]] = {"e": "E", "ef": "E, F", "hvp": "E, F, H v", "hessian": "E, F, Hessian"}
-_SERIES: Final[Mapping[str, tuple[str, str]]] = {"ef": (INK, "o"), "ef_hvp": (OTHER, "^"), "ef_h": (BASELINE, "D")}
+SCHEME_NAMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
+INFERENCE_NAMES: Final[Mapping[str, str]] = {"e": "E", "ef": "E, F", "hvp": "E, F, H v", "hessian": "E, F, Hessian"}
+_SCHEME_SERIES: Final[Mapping[str, tuple[str, str]]] = {"ef": (TEXT_COLOR, "o"), "ef_hvp": (OTHER_COLOR, "^"), "ef_h": (BASELINE_COLOR, "D")}
 
-Rows = Sequence[Mapping[str, Any]]
+CostRows = Sequence[Mapping[str, Any]]
 
 
-def step_cost_tables(rows: Rows) -> Iterator[Table]:
+def step_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per batch and type: milliseconds and memory of a step of each subject."""
-    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch):
+    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch_key):
         table = _table(f"a step on {structures} structures, {atoms:,} atoms; {dtype}, {device}")
         for heading in ("subject", "mode", "loss of"):
             table.add_column(heading, no_wrap=True)
@@ -36,23 +36,23 @@ def step_cost_tables(rows: Rows) -> Iterator[Table]:
             table.add_column(heading, justify="right", no_wrap=True)
         last = ("", "")
         for row in group:
-            mine = (row["subject"], row["mode"])
+            case_mode = (row["subject"], row["mode"])
             table.add_row(
-                *(("", "") if mine == last else mine),
-                SCHEMES[row["scheme"]],
-                number(1e3 * row["seconds"]),
-                number(1e3 * row["process_seconds"]),
-                number(row["ratio_to_ef"]),
-                number(row["peak_mib"]),
+                *(("", "") if case_mode == last else case_mode),
+                SCHEME_NAMES[row["scheme"]],
+                format_number(1e3 * row["seconds"]),
+                format_number(1e3 * row["process_seconds"]),
+                format_number(row["ratio_to_ef"]),
+                format_number(row["peak_mib"]),
                 f"{row['repeats']}" + (f" in {row['parts']} parts" if row["parts"] > 1 else ""),
             )
-            last = mine
+            last = case_mode
         yield table
 
 
-def inference_cost_tables(rows: Rows) -> Iterator[Table]:
+def inference_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per set of structures and type: milliseconds, memory and structures a second of each answer."""
-    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch):
+    for (structures, atoms, dtype, device), group in groupby(rows, key=_batch_key):
         table = _table(f"answers for {structures} structures, {atoms:,} atoms; {dtype}, {device}")
         for heading in ("subject", "asked for"):
             table.add_column(heading, no_wrap=True)
@@ -62,40 +62,40 @@ def inference_cost_tables(rows: Rows) -> Iterator[Table]:
         for row in group:
             table.add_row(
                 "" if row["subject"] == last else row["subject"],
-                QUESTIONS[row["scheme"]],
-                number(1e3 * row["seconds"]),
-                number(1e3 * row["process_seconds"]),
-                number(row["ratio_to_ef"]),
-                number(row["peak_mib"]),
-                number(structures / busy_seconds(row)),
+                INFERENCE_NAMES[row["scheme"]],
+                format_number(1e3 * row["seconds"]),
+                format_number(1e3 * row["process_seconds"]),
+                format_number(row["ratio_to_ef"]),
+                format_number(row["peak_mib"]),
+                format_number(structures / busy_seconds(row)),
                 str(row["repeats"]),
             )
             last = row["subject"]
         yield table
 
 
-def cell_cost_tables(rows: Rows) -> Iterator[Table]:
+def cell_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per subject, mode and type: the step on one periodic cell against its number of atoms."""
     rows = sorted(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"], r["atoms"]))
     for (subject, mode, dtype), group in groupby(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"])):
         table = _table(f"{subject}, {mode}, {dtype}: a step on one periodic cell")
         table.add_column("atoms", justify="right", no_wrap=True)
-        for scheme in SCHEMES.values():
+        for scheme in SCHEME_NAMES.values():
             table.add_column(f"{scheme}, ms", justify="right", no_wrap=True)
             table.add_column("ms/atom", justify="right", no_wrap=True)
             table.add_column("MiB", justify="right", no_wrap=True)
             table.add_column("KiB/atom", justify="right", no_wrap=True)
         for atoms, cells in groupby(group, key=lambda r: r["atoms"]):
             by_scheme = {row["scheme"]: row for row in cells}
-            shown: list[str] = []
-            for scheme in SCHEMES:
+            cells_of_row: list[str] = []
+            for scheme in SCHEME_NAMES:
                 row = by_scheme.get(scheme)
                 if row is None:
-                    shown += ["–"] * 4
+                    cells_of_row += ["–"] * 4
                     continue
                 milliseconds, mib = 1e3 * busy_seconds(row), row["peak_mib"]
-                shown += [number(x) for x in (milliseconds, milliseconds / atoms, mib, 1024 * mib / atoms)]
-            table.add_row(f"{atoms:,}", *shown)
+                cells_of_row += [format_number(x) for x in (milliseconds, milliseconds / atoms, mib, 1024 * mib / atoms)]
+            table.add_row(f"{atoms:,}", *cells_of_row)
         yield table
 
 
@@ -104,7 +104,7 @@ def busy_seconds(row: Mapping[str, Any]) -> float:
     return float(row["process_seconds"] if row["device"] == "cpu" else row["seconds"])
 
 
-def draw_cell_costs(rows: Rows, path: str | Path) -> None:
+def draw_cell_costs(rows: CostRows, path: str | Path) -> None:
     """A PNG: seconds and memory of a step against the number of atoms in the cell, one row of panels per subject.
 
     Raises:
@@ -114,22 +114,22 @@ def draw_cell_costs(rows: Rows, path: str | Path) -> None:
     subjects = list(dict.fromkeys((row["subject"], row["mode"]) for row in rows))
     if not subjects:
         raise RequestError("no costs to draw")
-    with style():
+    with figure_style():
         size = (8.0, 3.3 * len(subjects))
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06))
         panels = figure.subplots(len(subjects), 2, squeeze=False)
         for (subject, mode), (left, right) in zip(subjects, panels, strict=True):
-            mine = [row for row in rows if (row["subject"], row["mode"]) == (subject, mode)]
-            _panel(left, mine, [busy_seconds(row) for row in mine], f"{subject}, {mode}", "seconds a step")
-            _panel(right, mine, [row["peak_mib"] for row in mine], "", "peak memory, MiB")
+            subject_rows = [row for row in rows if (row["subject"], row["mode"]) == (subject, mode)]
+            _plot_cell_costs(left, subject_rows, [busy_seconds(row) for row in subject_rows], f"{subject}, {mode}", "seconds a step")
+            _plot_cell_costs(right, subject_rows, [row["peak_mib"] for row in subject_rows], "", "peak memory, MiB")
         to_png(figure, path)
 
 
-def _panel(axes: Axes, rows: Rows, values: Sequence[float], title: str, label: str) -> None:
-    for scheme, (colour, marker) in _SERIES.items():
+def _plot_cell_costs(axes: Axes, rows: CostRows, values: Sequence[float], title: str, label: str) -> None:
+    for scheme, (colour, marker) in _SCHEME_SERIES.items():
         points = [(row["atoms"], value) for row, value in zip(rows, values, strict=True) if row["scheme"] == scheme]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4.5, label=SCHEMES[scheme])
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4.5, label=SCHEME_NAMES[scheme])
     axes.set_xscale("log")
     axes.set_yscale("log")
     atoms = [row["atoms"] for row in rows]
@@ -140,7 +140,7 @@ def _panel(axes: Axes, rows: Rows, values: Sequence[float], title: str, label: s
     axes.margins(y=0.18)
 
 
-def _batch(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _batch_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["structures"], row["atoms"], row["dtype"], row["device"]
 
 

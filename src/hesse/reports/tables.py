@@ -9,14 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hesse.evaluation import Row
+from hesse.evaluation import MetricRow
 from hesse.reports.comparison import Comparison
-from hesse.reports.wording import NAMES, floor_number, in_kcal, kcal_unit, number, percent
+from hesse.reports.wording import PROPERTY_NAMES, format_noise_floor, ev_to_kcal, kcal_unit, format_number, format_percent
 
 __all__ = ["comparison_table", "error_tables", "print_tables"]
 
 
-def error_tables(rows: Sequence[Row]) -> Iterator[Table]:
+def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
     """One table per data set and tag: RMSE, MAE and noise floor, in eV and below in kcal/mol; 80 columns hold it."""
     for (dataset, tag), group in groupby(rows, key=lambda row: (row.dataset, row.tag)):
         table = _table(f"{dataset} · {tag}" if tag else dataset)
@@ -30,14 +30,14 @@ def error_tables(rows: Sequence[Row]) -> Iterator[Table]:
             rmse, mae, floor = (by_metric[m].value if m in by_metric else None for m in ("rmse", "mae", "noise_floor"))
             unit = by_metric["rmse"].unit
             table.add_row(
-                NAMES[prop],
+                PROPERTY_NAMES[prop],
                 f"{by_metric['rmse'].n:,}",
-                number(rmse),
-                number(mae),
-                floor_number(floor),
+                format_number(rmse),
+                format_number(mae),
+                format_noise_floor(floor),
                 unit,
             )
-            kcal = (number(in_kcal(rmse)), number(in_kcal(mae)), floor_number(in_kcal(floor)), kcal_unit(unit))
+            kcal = (format_number(ev_to_kcal(rmse)), format_number(ev_to_kcal(mae)), format_noise_floor(ev_to_kcal(floor)), kcal_unit(unit))
             table.add_row("", "", *kcal)
         yield table
 
@@ -54,24 +54,24 @@ def comparison_table(comparison: Comparison) -> Table:
     for heading in ("noise floor", "change", "95 % interval", "published"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = ""
-    for line in comparison.lines:
-        if line.metric != "rmse":
+    for row in comparison.rows:
+        if row.metric != "rmse":
             continue
-        if last and line.dataset != last:
+        if last and row.dataset != last:
             table.add_section()
-        cited = [p for p in comparison.published if p.property == line.property]
+        cited = [p for p in comparison.published if p.property == row.property]
         table.add_row(
-            "" if line.dataset == last else line.dataset,
-            NAMES[line.property],
-            number(line.baseline),
-            number(line.other),
-            line.unit,
-            floor_number(line.noise_floor),
-            percent(line.percent),
-            "–" if line.low is None else f"{percent(line.low)} to {percent(line.high)}",
-            ", ".join(f"{percent(p.percent, 1)} {p.test_set}" for p in cited) or "–",
+            "" if row.dataset == last else row.dataset,
+            PROPERTY_NAMES[row.property],
+            format_number(row.baseline),
+            format_number(row.other),
+            row.unit,
+            format_noise_floor(row.noise_floor),
+            format_percent(row.percent),
+            "–" if row.low is None else f"{format_percent(row.low)} to {format_percent(row.high)}",
+            ", ".join(f"{format_percent(p.percent, 1)} {p.test_set}" for p in cited) or "–",
         )
-        last = line.dataset
+        last = row.dataset
     return table
 
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from hesse.units import KCAL_PER_MOL
 
-__all__ = ["NAMES", "floor_number", "in_kcal", "kcal_unit", "number", "percent", "signed"]
+__all__ = ["PROPERTY_NAMES", "format_noise_floor", "ev_to_kcal", "kcal_unit", "format_number", "format_percent", "format_signed"]
 
-NAMES: Final[Mapping[str, str]] = {
+PROPERTY_NAMES: Final[Mapping[str, str]] = {
     "energy": "energy",
     "energy_per_atom": "energy per atom",
     "forces": "forces",
@@ -18,11 +18,11 @@ NAMES: Final[Mapping[str, str]] = {
 }
 """Properties, as a reader calls them."""
 
-NEGLIGIBLE: Final[float] = 1e-6
+NEGLIGIBLE_NOISE: Final[float] = 1e-6
 """Noise below this, in any unit, is rounding."""
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Three significant digits, without exponents for ordinary sizes; a dash for nothing."""
     if value is None:
         return "–"
@@ -35,23 +35,23 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{float(text):.0f}" if "e" in text else text.rstrip(".")
 
 
-def floor_number(value: float | None) -> str:
+def format_noise_floor(value: float | None) -> str:
     """A noise floor. Labels that obey every symmetry to rounding show none, which is no claim that they have none."""
-    return f"< {number(NEGLIGIBLE)}" if value is not None and value < NEGLIGIBLE else number(value)
+    return f"< {format_number(NEGLIGIBLE_NOISE)}" if value is not None and value < NEGLIGIBLE_NOISE else format_number(value)
 
 
-def signed(value: float, digits: int = 0) -> str:
+def format_signed(value: float, digits: int = 0) -> str:
     """With its sign; the minus is a minus."""
     text = f"{value:+.{digits}f}"
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
-def percent(value: float | None, digits: int = 0) -> str:
+def format_percent(value: float | None, digits: int = 0) -> str:
     """A signed percentage; a dash for nothing."""
-    return "–" if value is None else f"{signed(value, digits)} %"
+    return "–" if value is None else f"{format_signed(value, digits)} %"
 
 
-def in_kcal(value: float | None) -> float | None:
+def ev_to_kcal(value: float | None) -> float | None:
     """An energy-like value in kcal/mol instead of eV."""
     return None if value is None else value / KCAL_PER_MOL
 

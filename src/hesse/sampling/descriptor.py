@@ -19,15 +19,15 @@ from numpy import ndarray as Array
 from hesse.errors import RequestError
 from hesse.structures import Structure, find_neighbours
 
-__all__ = ["composition_key", "descriptor_distance", "distance_fingerprint"]
+__all__ = ["composition_key", "fingerprint_distance", "distance_fingerprint"]
 
-SHELLS = 16
+NEIGHBORS_PER_ELEMENT = 16
 """Neighbours of each kind that count for an atom of a crystal, on average: its first shells."""
 
-Key = tuple[tuple[int, ...], tuple[bool, bool, bool], int, int]
+CompositionKey = tuple[tuple[int, ...], tuple[bool, bool, bool], int, int]
 
 
-def composition_key(structure: Structure) -> Key:
+def composition_key(structure: Structure) -> CompositionKey:
     """What two structures must share to be compared at all: elements, periodic directions, charge and multiplicity."""
     return tuple(sorted(structure.numbers.tolist())), structure.pbc, structure.charge, structure.multiplicity
 
@@ -43,15 +43,15 @@ def distance_fingerprint(structure: Structure) -> Float[Array, "distances"]:
     z = structure.numbers
     low, high = np.minimum(z[first], z[second]), np.maximum(z[first], z[second])
     elements, counts = np.unique(z, return_counts=True)
-    parts = []
+    by_element_pair = []
     for a, count in zip(elements, counts, strict=True):
         for b in elements[elements >= a]:
-            found = np.sort(distances[(low == a) & (high == b)])
-            parts.append(found[: SHELLS * count] if structure.periodic else found)
-    return np.concatenate(parts)
+            sorted_distances = np.sort(distances[(low == a) & (high == b)])
+            by_element_pair.append(sorted_distances[: NEIGHBORS_PER_ELEMENT * count] if structure.periodic else sorted_distances)
+    return np.concatenate(by_element_pair)
 
 
-def descriptor_distance(one: Structure, other: Structure) -> float:
+def fingerprint_distance(one: Structure, other: Structure) -> float:
     """Root-mean-square difference of two fingerprints, Å; 0 for the same geometry (or its mirror image).
 
     Random displacements of r Å per atom (root mean square) make it about √(2/3) r, less where like distances change
@@ -69,27 +69,27 @@ def descriptor_distance(one: Structure, other: Structure) -> float:
     return float(np.sqrt(np.mean(difference**2))) if len(difference) else 0.0
 
 
-Pairs = tuple[Int[Array, "pairs"], Int[Array, "pairs"], Float[Array, "pairs"]]
+PairDistances = tuple[Int[Array, "pairs"], Int[Array, "pairs"], Float[Array, "pairs"]]
 
 
-def _open_pairs(structure: Structure) -> Pairs:
+def _open_pairs(structure: Structure) -> PairDistances:
     first, second = np.triu_indices(len(structure), 1)
-    gaps = structure.positions[first] - structure.positions[second]
-    return first, second, np.linalg.norm(gaps, axis=1)
+    vectors = structure.positions[first] - structure.positions[second]
+    return first, second, np.linalg.norm(vectors, axis=1)
 
 
-def _periodic_pairs(structure: Structure) -> Pairs:
+def _periodic_pairs(structure: Structure) -> PairDistances:
     """Directed pairs, images included, out to where every pair of elements has enough of them."""
     elements, counts = np.unique(structure.numbers, return_counts=True)
     cutoff = 5.0
     while True:
         pairs = find_neighbours(structure.positions, structure.cell, structure.pbc, cutoff)
-        z, w = structure.numbers[pairs.first], structure.numbers[pairs.second]
+        z, w = structure.numbers[pairs.centers], structure.numbers[pairs.neighbors]
         enough = all(
-            ((np.minimum(z, w) == a) & (np.maximum(z, w) == b)).sum() >= SHELLS * count
+            ((np.minimum(z, w) == a) & (np.maximum(z, w) == b)).sum() >= NEIGHBORS_PER_ELEMENT * count
             for a, count in zip(elements, counts, strict=True)
             for b in elements[elements >= a]
         )
         if enough:
-            return pairs.first, pairs.second, pairs.distances
+            return pairs.centers, pairs.neighbors, pairs.distances
         cutoff *= 1.3

@@ -15,26 +15,26 @@ import numpy as np
 from hesse.datasets import Dataset
 from hesse.engines import Engine, make_engine
 from hesse.errors import ConfigError
-from hesse.pes import Dynamics, run_dynamics
+from hesse.pes import MDSettings, run_md
 from hesse.sampling.result import (
-    Known,
-    Samples,
+    KnownLabels,
+    StructureSamples,
     SamplingFailure,
     SamplingResult,
-    generator_for,
-    labels_at,
-    named,
-    relaxed,
+    rng_from_name,
+    energy_labels,
+    with_name,
+    relax_or_raise,
     run_sampling,
-    starts_of,
+    validated_starts,
 )
-from hesse.structures import Labels, Structure
+from hesse.structures import Properties, Structure
 
-__all__ = ["DynamicsSampling", "sample_dynamics"]
+__all__ = ["MDSampling", "sample_md"]
 
 
 @dataclass(frozen=True)
-class DynamicsSampling:
+class MDSampling:
     """What to sample.
 
     Attributes:
@@ -64,7 +64,7 @@ class DynamicsSampling:
     time_step: float = 0.5
     ensemble: Literal["langevin", "nve"] = "langevin"
     friction: float = 0.01
-    stretch: float | None = None
+    max_bond_stretch: float | None = None
     seed: int = 0
     relax: bool = True
     fmax: float = 0.005
@@ -82,12 +82,12 @@ class DynamicsSampling:
             )
         if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
             raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
-        self.dynamics(self.temperatures[0], 0)
+        self.md_settings(self.temperatures[0], 0)
 
-    def dynamics(self, temperature: float, seed: int) -> Dynamics:
+    def md_settings(self, temperature: float, seed: int) -> MDSettings:
         """The settings of one run."""
         first = self.equilibration + self.stride
-        return Dynamics(
+        return MDSettings(
             temperature=temperature,
             ensemble=self.ensemble,
             time_step=self.time_step,
@@ -96,7 +96,7 @@ class DynamicsSampling:
             stride=self.stride,
             equilibration=first,
             seed=seed,
-            stretch=self.stretch,
+            max_bond_stretch=self.max_bond_stretch,
         )
 
 
@@ -105,10 +105,10 @@ def md_tag(temperature: float) -> str:
     return f"md-{temperature:g}K"
 
 
-def sample_dynamics(
+def sample_md(
     structures: Sequence[Structure] | Dataset,
     engine: str | Engine,
-    sampling: DynamicsSampling | None = None,
+    sampling: MDSampling | None = None,
     *,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -119,12 +119,12 @@ def sample_dynamics(
 
     Arguments and errors are those of `hesse.sampling.sample_normal_modes`.
     """
-    asked = sampling or DynamicsSampling()
-    starts = starts_of(structures, engine, workers)
+    settings = sampling or MDSampling()
+    starts = validated_starts(structures, engine, workers)
     return run_sampling(
-        _set_up,
-        (engine, asked),
-        [(start, Known()) for start in starts],
+        _make_sampler,
+        (engine, settings),
+        [(start, KnownLabels()) for start in starts],
         level=(make_engine(engine) if isinstance(engine, str) else engine).level,
         title="dynamics",
         workers=workers,
@@ -133,30 +133,30 @@ def sample_dynamics(
     )
 
 
-def _set_up(spec: tuple[str | Engine, DynamicsSampling]) -> Callable[[tuple[Structure, Known]], Samples]:
-    chosen, sampling = spec
-    engine = make_engine(chosen) if isinstance(chosen, str) else chosen
+def _make_sampler(spec: tuple[str | Engine, MDSampling]) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
+    engine_or_name, sampling = spec
+    engine = make_engine(engine_or_name) if isinstance(engine_or_name, str) else engine_or_name
     return lambda task: _sample_one(task[0], engine, sampling)
 
 
-def _sample_one(start: Structure, engine: Engine, sampling: DynamicsSampling) -> Samples:
-    made: list[Structure] = []
-    labels: list[Labels] = []
+def _sample_one(start: Structure, engine: Engine, sampling: MDSampling) -> StructureSamples:
+    structures: list[Structure] = []
+    labels: list[Properties] = []
     failures: list[SamplingFailure] = []
     centre = start
     if sampling.relax:
-        run = relaxed(start, engine, sampling.fmax, sampling.steps)
+        run = relax_or_raise(start, engine, sampling.fmax, sampling.steps)
         centre = run.structure
-        made.append(named(centre, start, "relaxed", f"{start.id}/relaxed"))
-        labels.append(labels_at(centre, run.energy))
+        structures.append(with_name(centre, start, "relaxed", f"{start.id}/relaxed"))
+        labels.append(energy_labels(centre, run.energy))
     for temperature in sampling.temperatures:
         for number in range(sampling.runs):
             name = f"{start.id}/{md_tag(temperature)}/{number}"
-            seed = int(generator_for(sampling.seed, name).integers(2**63))
-            found = run_dynamics(centre, engine, sampling.dynamics(temperature, seed))
-            for s in found.snapshots:
-                made.append(named(s.structure, start, md_tag(temperature), f"{name}/{s.step:06d}"))
-                labels.append(labels_at(s.structure, s.energy, s.forces))
-            if not found.completed:
-                failures.append(SamplingFailure(name, f"ended after {found.times[-1]:g} fs: {found.reason}"))
-    return Samples(tuple(made), tuple(labels), tuple(failures))
+            seed = int(rng_from_name(sampling.seed, name).integers(2**63))
+            result = run_md(centre, engine, sampling.md_settings(temperature, seed))
+            for s in result.snapshots:
+                structures.append(with_name(s.structure, start, md_tag(temperature), f"{name}/{s.step:06d}"))
+                labels.append(energy_labels(s.structure, s.energy, s.forces))
+            if not result.completed:
+                failures.append(SamplingFailure(name, f"ended after {result.times[-1]:g} fs: {result.reason}"))
+    return StructureSamples(tuple(structures), tuple(labels), tuple(failures))

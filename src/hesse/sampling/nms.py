@@ -16,32 +16,32 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets import Dataset
-from hesse.engines import Differences, Engine, make_engine
-from hesse.errors import ConfigError, require_choice
-from hesse.harmonic import NormalModes, normal_modes, sample_displacements
+from hesse.engines import FiniteDifferences, Engine, make_engine
+from hesse.errors import ConfigError, check_choice
+from hesse.harmonic import NormalModes, normal_modes, thermal_displacements
 from hesse.sampling.result import (
-    ATTEMPTS,
-    Known,
-    Samples,
+    MAX_DRAWS,
+    KnownLabels,
+    StructureSamples,
     SamplingFailure,
     SamplingResult,
-    generator_for,
-    known_hessians,
-    named,
-    relaxed,
+    rng_from_name,
+    stored_hessians,
+    with_name,
+    relax_or_raise,
     run_sampling,
-    starts_of,
-    too_close,
+    validated_starts,
+    has_collision,
 )
-from hesse.structures import Labels, Request, Structure
+from hesse.structures import Properties, Request, Structure
 
 __all__ = ["NormalModeSampling", "sample_normal_modes"]
 
-SADDLE = -50.0
+IMAGINARY_LIMIT = -50.0
 """cm⁻¹; a relaxed structure with a mode below this is no minimum. Smaller imaginary modes are left by loose
 relaxation of soft modes."""
 
-STATIONARY = 0.02
+MAX_STATIONARY_FORCE = 0.02
 """eV/Å; with larger forces a structure lies on the slope of a path, whose direction is that of its gradient."""
 
 
@@ -73,9 +73,9 @@ class NormalModeSampling:
     relax: bool = True
     fmax: float = 0.005
     steps: int = 500
-    floor: float = 150.0
+    min_frequency: float = 150.0
     imaginary: Literal["floor", "freeze"] = "floor"
-    exclude_reaction: bool = False
+    project_out_path: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
@@ -84,12 +84,12 @@ class NormalModeSampling:
             raise ConfigError(f"temperatures must differ, got {self.temperatures}")
         if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
             raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
-        if not (np.isfinite(self.floor) and self.floor > 0):
-            raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.floor}")
+        if not (np.isfinite(self.min_frequency) and self.min_frequency > 0):
+            raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.min_frequency}")
         if self.count < 1:
             raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
-        require_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
-        if self.exclude_reaction and self.relax:
+        check_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
+        if self.project_out_path and self.relax:
             raise ConfigError("relaxing leaves the reaction path: exclude the reaction only without (--no-relax)")
 
 
@@ -103,7 +103,7 @@ def sample_normal_modes(
     engine: str | Engine,
     sampling: NormalModeSampling | None = None,
     *,
-    differences: Differences | None = None,
+    differences: FiniteDifferences | None = None,
     reuse: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -127,72 +127,72 @@ def sample_normal_modes(
     Raises:
         RequestError: two structures of one id; an engine object together with workers; Hessians of another level.
     """
-    asked = sampling or NormalModeSampling()
-    starts = starts_of(structures, engine, workers)
-    known = known_hessians(structures, engine) if reuse else [Known()] * len(starts)
+    settings = sampling or NormalModeSampling()
+    starts = validated_starts(structures, engine, workers)
+    known = stored_hessians(structures, engine) if reuse else [KnownLabels()] * len(starts)
     return run_sampling(
-        _set_up,
-        (engine, differences, asked),
+        _make_sampler,
+        (engine, differences, settings),
         list(zip(starts, known, strict=True)),
         level=(make_engine(engine) if isinstance(engine, str) else engine).level,
         title="sampling",
-        saddle_below=SADDLE if asked.relax else None,
+        saddle_below=IMAGINARY_LIMIT if settings.relax else None,
         workers=workers,
         scheduler=scheduler,
         quiet=quiet,
     )
 
 
-def _set_up(
-    spec: tuple[str | Engine, Differences | None, NormalModeSampling],
-) -> Callable[[tuple[Structure, Known]], Samples]:
-    chosen, differences, sampling = spec
-    engine = make_engine(chosen, differences=differences) if isinstance(chosen, str) else chosen
+def _make_sampler(
+    spec: tuple[str | Engine, FiniteDifferences | None, NormalModeSampling],
+) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
+    engine_or_name, differences, sampling = spec
+    engine = make_engine(engine_or_name, differences=differences) if isinstance(engine_or_name, str) else engine_or_name
     return lambda task: _sample_one(*task, engine, sampling)
 
 
-def _sample_one(start: Structure, known: Known, engine: Engine, sampling: NormalModeSampling) -> Samples:
-    centre, made, failures = start, [], []
+def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: NormalModeSampling) -> StructureSamples:
+    centre, structures, failures = start, [], []
     if sampling.relax:
-        run = relaxed(start, engine, sampling.fmax, sampling.steps)
+        run = relax_or_raise(start, engine, sampling.fmax, sampling.steps)
         centre = run.structure
-        made.append(named(centre, start, "relaxed", f"{start.id}/relaxed"))
-        known = known if run.steps == 0 else Known()
-    modes = _modes(centre, known, engine, sampling.exclude_reaction)
+        structures.append(with_name(centre, start, "relaxed", f"{start.id}/relaxed"))
+        known = known if run.steps == 0 else KnownLabels()
+    modes = _modes(centre, known, engine, sampling.project_out_path)
     if len(modes) == 0:
         failures.append(SamplingFailure(start.id, "no normal modes to sample (a lone atom, or none but the reaction)"))
     for temperature in sampling.temperatures if len(modes) else ():
         tag = nms_tag(temperature)
         for index in range(sampling.count):
             name = f"{start.id}/{tag}/{index:04d}"
-            drawn = _draw(centre, modes, temperature, sampling, generator_for(sampling.seed, name))
-            if drawn is None:
-                failures.append(SamplingFailure(name, f"atoms collide in each of {ATTEMPTS} draws"))
+            displaced = _draw(centre, modes, temperature, sampling, rng_from_name(sampling.seed, name))
+            if displaced is None:
+                failures.append(SamplingFailure(name, f"atoms collide in each of {MAX_DRAWS} draws"))
             else:
-                made.append(named(drawn, start, tag, name))
+                structures.append(with_name(displaced, start, tag, name))
     lowest = float(modes.frequencies[0]) if len(modes) else 0.0
-    labels = tuple(Labels.of(len(s)) for s in made)
-    return Samples(tuple(made), labels, tuple(failures), lowest, known.hessian is not None)
+    labels = tuple(Properties.single(len(s)) for s in structures)
+    return StructureSamples(tuple(structures), labels, tuple(failures), lowest, known.hessian is not None)
 
 
-def _modes(centre: Structure, known: Known, engine: Engine, exclude_reaction: bool) -> NormalModes:
+def _modes(centre: Structure, known: KnownLabels, engine: Engine, project_out_path: bool) -> NormalModes:
     """Normal modes, from what is known and what the engine must be asked for."""
     hessian, forces = known.hessian, known.forces
-    if hessian is None or (forces is None and exclude_reaction):
-        request = Request(energy=False, forces=exclude_reaction, hessian=hessian is None)
-        answer = engine.compute(centre, request)
-        hessian = answer.hessian_of(0).numpy() if hessian is None else hessian
-        forces = None if answer.forces is None else answer.forces.numpy()
-    if not exclude_reaction or forces is None:
+    if hessian is None or (forces is None and project_out_path):
+        request = Request(energy=False, forces=project_out_path, hessian=hessian is None)
+        properties = engine.compute(centre, request)
+        hessian = properties.hessian_of(0).numpy() if hessian is None else hessian
+        forces = None if properties.forces is None else properties.forces.numpy()
+    if not project_out_path or forces is None:
         return normal_modes(centre, hessian)
-    return _across_the_path(centre, hessian, forces)
+    return _modes_orthogonal_to_path(centre, hessian, forces)
 
 
-def _across_the_path(centre: Structure, hessian: Float[Array, "n 3 n 3"], forces: Float[Array, "n 3"]) -> NormalModes:
-    if np.linalg.norm(forces, axis=1).max() > STATIONARY:
+def _modes_orthogonal_to_path(centre: Structure, hessian: Float[Array, "n 3 n 3"], forces: Float[Array, "n 3"]) -> NormalModes:
+    if np.linalg.norm(forces, axis=1).max() > MAX_STATIONARY_FORCE:
         return normal_modes(centre, hessian, gradient=-forces)
     modes = normal_modes(centre, hessian)
-    if modes.imaginary:  # the lowest comes first
+    if modes.n_imaginary:  # the lowest comes first
         return replace(modes, frequencies=modes.frequencies[1:], vectors=modes.vectors[1:])
     return modes
 
@@ -204,9 +204,9 @@ def _draw(
     sampling: NormalModeSampling,
     rng: np.random.Generator,
 ) -> Structure | None:
-    for _ in range(ATTEMPTS):
-        moved = sample_displacements(modes, temperature, rng, floor=sampling.floor, imaginary=sampling.imaginary)
-        candidate = centre.moved(centre.positions + moved[0])
-        if not too_close(candidate):
+    for _ in range(MAX_DRAWS):
+        displacements = thermal_displacements(modes, temperature, rng, min_frequency=sampling.min_frequency, imaginary=sampling.imaginary)
+        candidate = centre.with_positions(centre.positions + displacements[0])
+        if not has_collision(candidate):
             return candidate
     return None

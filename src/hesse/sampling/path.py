@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesse.datasets import Dataset
-from hesse.engines import Differences, Engine, make_engine
+from hesse.engines import FiniteDifferences, Engine, make_engine
 from hesse.errors import ConfigError, EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
 from hesse.sampling.result import (
-    Known,
-    Samples,
+    KnownLabels,
+    StructureSamples,
     SamplingFailure,
     SamplingResult,
-    known_hessians,
-    labels_at,
-    named,
+    stored_hessians,
+    energy_labels,
+    with_name,
     run_sampling,
-    starts_of,
+    validated_starts,
 )
 from hesse.structures import Structure
 
@@ -67,7 +67,7 @@ def sample_paths(
     engine: str | Engine,
     sampling: PathSampling | None = None,
     *,
-    differences: Differences | None = None,
+    differences: FiniteDifferences | None = None,
     reuse: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -79,12 +79,12 @@ def sample_paths(
     A half that runs out of steps keeps its points and is a failure as well. Arguments and errors are those of
     `hesse.sampling.sample_normal_modes`; a Hessian that the data set holds starts the search.
     """
-    asked = sampling or PathSampling()
-    starts = starts_of(structures, engine, workers)
-    known = known_hessians(structures, engine) if reuse else [Known()] * len(starts)
+    settings = sampling or PathSampling()
+    starts = validated_starts(structures, engine, workers)
+    known = stored_hessians(structures, engine) if reuse else [KnownLabels()] * len(starts)
     return run_sampling(
-        _set_up,
-        (engine, differences, asked),
+        _make_sampler,
+        (engine, differences, settings),
         list(zip(starts, known, strict=True)),
         level=(make_engine(engine) if isinstance(engine, str) else engine).level,
         title="paths",
@@ -94,40 +94,40 @@ def sample_paths(
     )
 
 
-def _set_up(
-    spec: tuple[str | Engine, Differences | None, PathSampling],
-) -> Callable[[tuple[Structure, Known]], Samples]:
-    chosen, differences, sampling = spec
-    engine = make_engine(chosen, differences=differences) if isinstance(chosen, str) else chosen
+def _make_sampler(
+    spec: tuple[str | Engine, FiniteDifferences | None, PathSampling],
+) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
+    engine_or_name, differences, sampling = spec
+    engine = make_engine(engine_or_name, differences=differences) if isinstance(engine_or_name, str) else engine_or_name
     return lambda task: _sample_one(*task, engine, sampling)
 
 
-def _sample_one(start: Structure, known: Known, engine: Engine, sampling: PathSampling) -> Samples:
+def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: PathSampling) -> StructureSamples:
     centre, hessian = start, known.hessian
     if sampling.search:
-        found = saddle(start, engine, hessian=hessian, fmax=sampling.saddle_fmax, steps=sampling.saddle_steps)
-        if not found.converged:
-            raise EngineError(f'structure "{start.id}": no saddle point after {found.steps} steps: {found.reason}')
-        centre, hessian = found.structure, found.hessian
+        result = saddle(start, engine, hessian=hessian, fmax=sampling.saddle_fmax, steps=sampling.saddle_steps)
+        if not result.converged:
+            raise EngineError(f'structure "{start.id}": no saddle point after {result.steps} steps: {result.reason}')
+        centre, hessian = result.structure, result.hessian
     path = irc(centre, engine, hessian=hessian, step=sampling.step, steps=sampling.steps, fmax=sampling.fmax)
     points = [
-        *reversed(_spread(start, "-", path.backward, sampling.count)),
+        *reversed(_evenly_spaced(start, "-", path.backward, sampling.count)),
         (f"{start.id}/ts", "ts", path.saddle),
-        *_spread(start, "+", path.forward, sampling.count),
+        *_evenly_spaced(start, "+", path.forward, sampling.count),
     ]
-    structures = tuple(named(p.structure, start, tag, name) for name, tag, p in points)
-    labels = tuple(labels_at(p.structure, p.energy, p.forces) for _, _, p in points)
-    return Samples(structures, labels, tuple(_failures(start, path)), reused=known.hessian is not None)
+    structures = tuple(with_name(p.structure, start, tag, name) for name, tag, p in points)
+    labels = tuple(energy_labels(p.structure, p.energy, p.forces) for _, _, p in points)
+    return StructureSamples(structures, labels, tuple(_failures(start, path)), reused=known.hessian is not None)
 
 
-def _spread(
+def _evenly_spaced(
     start: Structure, side: str, points: Sequence[PathPoint], count: int | None
 ) -> list[tuple[str, str, PathPoint]]:
     """Names, tags and points of one half: all, or `count` of them, evenly spread from the saddle to the end."""
-    chosen = list(range(len(points)))
+    indices = list(range(len(points)))
     if count is not None and count < len(points):
-        chosen = [round(k) - 1 for k in np.linspace(0, len(points), count + 1)[1:]]
-    return [(f"{start.id}/irc/{side}{k + 1:04d}", "irc", points[k]) for k in chosen]
+        indices = [round(k) - 1 for k in np.linspace(0, len(points), count + 1)[1:]]
+    return [(f"{start.id}/irc/{side}{k + 1:04d}", "irc", points[k]) for k in indices]
 
 
 def _failures(start: Structure, path: IRCResult) -> list[SamplingFailure]:

@@ -12,18 +12,18 @@ from numpy import ndarray as Array
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError, RequestError
 from hesse.sampling.result import (
-    ATTEMPTS,
-    Known,
-    Samples,
+    MAX_DRAWS,
+    KnownLabels,
+    StructureSamples,
     SamplingFailure,
     SamplingResult,
-    generator_for,
-    named,
+    rng_from_name,
+    with_name,
     run_sampling,
-    starts_of,
-    too_close,
+    validated_starts,
+    has_collision,
 )
-from hesse.structures import Labels, Structure
+from hesse.structures import Properties, Structure
 
 __all__ = ["RattleSampling", "sample_rattled"]
 
@@ -48,7 +48,7 @@ class RattleSampling:
     sizes: tuple[float, ...] = (0.05,)
     count: int = 20
     strain: float = 0.0
-    closest: float = 0.6
+    min_contact: float = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,9 +60,9 @@ class RattleSampling:
             raise ConfigError(f"the strain must lie between 0 and 0.5, got {self.strain}")
         if self.strain == 0 and 0 in self.sizes:
             raise ConfigError("a size of 0 Å moves nothing: give a size, or a strain of the cell")
-        if not (np.isfinite(self.closest) and self.closest > 0) or self.count < 1:
+        if not (np.isfinite(self.min_contact) and self.min_contact > 0) or self.count < 1:
             raise ConfigError(
-                f"expected a positive closest approach and at least one sample, got {self.closest} and {self.count}"
+                f"expected a positive closest approach and at least one sample, got {self.min_contact} and {self.count}"
             )
 
 
@@ -82,56 +82,56 @@ def sample_rattled(
     Raises:
         RequestError: two structures of one id; strain asked of a structure without a cell in all three directions.
     """
-    asked = sampling or RattleSampling()
-    starts = starts_of(structures, "", 0)
-    open_ones = [s.id for s in starts if not all(s.pbc)]
-    if asked.strain > 0 and open_ones:
+    settings = sampling or RattleSampling()
+    starts = validated_starts(structures, "", 0)
+    open_ids = [s.id for s in starts if not all(s.pbc)]
+    if settings.strain > 0 and open_ids:
         raise RequestError(
-            f'structure "{open_ones[0]}" has no cell in all three directions to strain ({len(open_ones)} of '
+            f'structure "{open_ids[0]}" has no cell in all three directions to strain ({len(open_ids)} of '
             f"{len(starts)} structures): sample them apart, without strain"
         )
-    tasks = [(start, Known()) for start in starts]
-    return run_sampling(_set_up, asked, tasks, level="", title="rattling", workers=0, quiet=quiet)
+    tasks = [(start, KnownLabels()) for start in starts]
+    return run_sampling(_make_sampler, settings, tasks, level="", title="rattling", workers=0, quiet=quiet)
 
 
-def _set_up(sampling: RattleSampling) -> Callable[[tuple[Structure, Known]], Samples]:
+def _make_sampler(sampling: RattleSampling) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
     return lambda task: _sample_one(task[0], sampling)
 
 
-def _sample_one(start: Structure, sampling: RattleSampling) -> Samples:
-    made, failures = [], []
+def _sample_one(start: Structure, sampling: RattleSampling) -> StructureSamples:
+    structures, failures = [], []
     for size in sampling.sizes:
         tag = rattle_tag(size)
         for index in range(sampling.count):
             name = f"{start.id}/{tag}/{index:04d}"
-            drawn = _draw(start, size, sampling, generator_for(sampling.seed, name))
-            if drawn is None:
-                failures.append(SamplingFailure(name, f"atoms collide in each of {ATTEMPTS} draws"))
+            displaced = _draw(start, size, sampling, rng_from_name(sampling.seed, name))
+            if displaced is None:
+                failures.append(SamplingFailure(name, f"atoms collide in each of {MAX_DRAWS} draws"))
             else:
-                made.append(named(drawn, start, tag, name))
-    return Samples(tuple(made), tuple(Labels.of(len(s)) for s in made), tuple(failures))
+                structures.append(with_name(displaced, start, tag, name))
+    return StructureSamples(tuple(structures), tuple(Properties.single(len(s)) for s in structures), tuple(failures))
 
 
 def _draw(start: Structure, size: float, sampling: RattleSampling, rng: np.random.Generator) -> Structure | None:
-    for _ in range(ATTEMPTS):
-        deformation = np.eye(3) + _strain(sampling.strain, rng)
-        moved = start.positions @ deformation + size * rng.standard_normal(start.positions.shape)
+    for _ in range(MAX_DRAWS):
+        deformation = np.eye(3) + _random_strain(sampling.strain, rng)
+        positions = start.positions @ deformation + size * rng.standard_normal(start.positions.shape)
         candidate = Structure(
             start.numbers,
-            moved,
+            positions,
             cell=start.cell @ deformation,
             pbc=start.pbc,
             charge=start.charge,
             multiplicity=start.multiplicity,
         )
-        if not too_close(candidate, sampling.closest):
+        if not has_collision(candidate, sampling.min_contact):
             return candidate
     return None
 
 
-def _strain(size: float, rng: np.random.Generator) -> Float[Array, "3 3"]:
+def _random_strain(size: float, rng: np.random.Generator) -> Float[Array, "3 3"]:
     """A symmetric matrix: strain without rotation."""
     if size == 0:
         return np.zeros((3, 3))
-    drawn = size * rng.standard_normal((3, 3))
-    return np.triu(drawn) + np.triu(drawn, 1).T
+    components = size * rng.standard_normal((3, 3))
+    return np.triu(components) + np.triu(components, 1).T

@@ -11,30 +11,30 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset, require_consistency
+from hesse.datasets import Dataset, check_consistency
 from hesse.engines import Engine, make_engine
 from hesse.errors import EngineError, RequestError
 from hesse.pes import MinimisationResult, minimise
 from hesse.progress import track
-from hesse.structures import Labels, Structure, closest_contact
-from hesse.workers import run_tasks
+from hesse.structures import Properties, Structure, closest_collision
+from hesse.workers import map_tasks
 
 __all__ = [
-    "Known",
-    "Samples",
+    "KnownLabels",
+    "StructureSamples",
     "SamplingFailure",
     "SamplingResult",
-    "generator_for",
-    "known_hessians",
-    "labels_at",
-    "named",
-    "relaxed",
+    "rng_from_name",
+    "stored_hessians",
+    "energy_labels",
+    "with_name",
+    "relax_or_raise",
     "run_sampling",
-    "starts_of",
-    "too_close",
+    "validated_starts",
+    "has_collision",
 ]
 
-ATTEMPTS = 100
+MAX_DRAWS = 100
 """How often a sample is drawn before it is given up."""
 
 
@@ -64,20 +64,20 @@ class SamplingResult:
     failures: tuple[SamplingFailure, ...]
     saddles: tuple[str, ...]
     level: str
-    labels: Labels
-    reused: int = 0
-    sampled: int = 0
+    labels: Properties
+    n_reused: int = 0
+    n_sampled: int = 0
 
     def dataset(self, **attributes: str) -> Dataset:
         """As a data set, for writing. Raises RequestError when nothing was made."""
         if not self.structures:
             raise RequestError("nothing was sampled: there is no data set to make")
-        held = {"level": self.level} if self.labels.energy is not None else {}
-        return Dataset(self.structures, self.labels, attributes={**held, **attributes})
+        level_attribute = {"level": self.level} if self.labels.energy is not None else {}
+        return Dataset(self.structures, self.labels, metadata={**level_attribute, **attributes})
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class KnownLabels:
     """What is known of a start before any work: its Hessian (eV/Å²) and forces (eV/Å)."""
 
     hessian: Float[Array, "n 3 n 3"] | None = None
@@ -85,23 +85,23 @@ class Known:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class StructureSamples:
     """What came of one start. `labels` are those of `structures`; `lowest` is its lowest frequency, cm⁻¹."""
 
     structures: tuple[Structure, ...]
-    labels: tuple[Labels, ...]
+    labels: tuple[Properties, ...]
     failures: tuple[SamplingFailure, ...] = ()
-    lowest: float = 0.0
+    lowest_frequency: float = 0.0
     reused: bool = False
 
 
-Task = tuple[Structure, Known]
+SamplingTask = tuple[Structure, KnownLabels]
 
 
 def run_sampling(
-    set_up: Callable[[Any], Callable[[Task], Samples]],
+    initializer: Callable[[Any], Callable[[SamplingTask], StructureSamples]],
     spec: Any,
-    tasks: Sequence[Task],
+    tasks: Sequence[SamplingTask],
     *,
     level: str,
     title: str,
@@ -116,30 +116,30 @@ def run_sampling(
         set_up, spec, workers, scheduler: as of `hesse.workers.run_tasks`.
         saddle_below: cm⁻¹; starts whose lowest frequency is below are named in `saddles`.
     """
-    made: dict[int, Samples] = {}
+    samples: dict[int, StructureSamples] = {}
     failures: dict[int, tuple[SamplingFailure, ...]] = {}
     with track(title, len(tasks), quiet=quiet) as advance:
-        for outcome in run_tasks(set_up, spec, tasks, workers=workers, scheduler=scheduler):
-            if outcome.answer is None:
-                failures[outcome.index] = (SamplingFailure(tasks[outcome.index][0].id, outcome.reason),)
+        for outcome in map_tasks(initializer, spec, tasks, workers=workers, scheduler=scheduler):
+            if outcome.value is None:
+                failures[outcome.index] = (SamplingFailure(tasks[outcome.index][0].id, outcome.error),)
             else:
-                made[outcome.index] = outcome.answer
-                failures[outcome.index] = outcome.answer.failures
+                samples[outcome.index] = outcome.value
+                failures[outcome.index] = outcome.value.failures
             advance(1)
-    order = sorted(made)
-    labels = [part for k in order for part in made[k].labels]
+    order = sorted(samples)
+    labels = [part for k in order for part in samples[k].labels]
     return SamplingResult(
-        tuple(s for k in order for s in made[k].structures),
+        tuple(s for k in order for s in samples[k].structures),
         tuple(f for k in sorted(failures) for f in failures[k]),
-        tuple(tasks[k][0].id for k in order if saddle_below is not None and made[k].lowest < saddle_below),
+        tuple(tasks[k][0].id for k in order if saddle_below is not None and samples[k].lowest_frequency < saddle_below),
         level,
-        Labels.concatenate(labels) if labels else Labels(n_atoms=Labels.of(1).n_atoms[:0]),
-        sum(made[k].reused for k in order),
-        sum(bool(made[k].structures) for k in order),
+        Properties.concatenate(labels) if labels else Properties(n_atoms=Properties.single(1).n_atoms[:0]),
+        sum(samples[k].reused for k in order),
+        sum(bool(samples[k].structures) for k in order),
     )
 
 
-def starts_of(structures: Sequence[Structure] | Dataset, engine: str | Engine, workers: int | None) -> list[Structure]:
+def validated_starts(structures: Sequence[Structure] | Dataset, engine: str | Engine, workers: int | None) -> list[Structure]:
     """The structures to start from. Raises RequestError for ids that stand twice, and for an engine object together
     with processes."""
     starts = list(structures.structures if isinstance(structures, Dataset) else structures)
@@ -151,7 +151,7 @@ def starts_of(structures: Sequence[Structure] | Dataset, engine: str | Engine, w
     return starts
 
 
-def known_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engine) -> list[Known]:
+def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engine) -> list[KnownLabels]:
     """Hessians (and forces) that a data set holds, one entry per structure. Suspect labels count as unknown.
 
     Raises:
@@ -159,30 +159,30 @@ def known_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engi
         IdentityError: they contradict the forces beside them (a wrong sign or unit).
     """
     if not isinstance(structures, Dataset) or structures.labels.hessian is None:
-        return [Known()] * len(structures)
+        return [KnownLabels()] * len(structures)
     level = (make_engine(engine) if isinstance(engine, str) else engine).level
-    held = structures.attributes.get("level", "")
-    if held.strip().lower() != level.strip().lower():
+    stored_level = structures.metadata.get("level", "")
+    if stored_level.strip().lower() != level.strip().lower():
         raise RequestError(
-            f"{structures.source} holds Hessians of {held or 'a level of theory it does not name'}, but the engine is "
+            f"{structures.source} holds Hessians of {stored_level or 'a level of theory it does not name'}, but the engine is "
             f"{level}. Choose that engine, or ask for new Hessians (reuse=False; --no-reuse)."
         )
-    require_consistency(structures)
+    check_consistency(structures)
     labels = structures.labels
-    usable = labels.mask("hessian") & ~labels.suspects()
+    usable = labels.mask("hessian") & ~labels.suspect_mask()
     forces = labels.mask("forces")
     return [
-        Known(
+        KnownLabels(
             labels.hessian_of(i).numpy(),
-            labels.forces[labels.atoms_of(i)].numpy() if labels.forces is not None and bool(forces[i]) else None,
+            labels.forces[labels.atom_slice(i)].numpy() if labels.forces is not None and bool(forces[i]) else None,
         )
         if bool(usable[i])
-        else Known()
+        else KnownLabels()
         for i in range(len(structures.structures))
     ]
 
 
-def relaxed(start: Structure, engine: Engine, fmax: float, steps: int) -> MinimisationResult:
+def relax_or_raise(start: Structure, engine: Engine, fmax: float, steps: int) -> MinimisationResult:
     """The minimum below `start`. Raises EngineError when it is not reached."""
     run = minimise(start, engine, fmax=fmax, steps=steps)
     if not run.converged:
@@ -193,7 +193,7 @@ def relaxed(start: Structure, engine: Engine, fmax: float, steps: int) -> Minimi
     return run
 
 
-def named(structure: Structure, parent: Structure, tag: str, name: str) -> Structure:
+def with_name(structure: Structure, parent: Structure, tag: str, name: str) -> Structure:
     """`structure` with a name and a tag, in the group of the molecule it came from."""
     return Structure(
         structure.numbers,
@@ -208,17 +208,17 @@ def named(structure: Structure, parent: Structure, tag: str, name: str) -> Struc
     )
 
 
-def labels_at(structure: Structure, energy: float, forces: Float[Array, "n 3"] | None = None) -> Labels:
+def energy_labels(structure: Structure, energy: float, forces: Float[Array, "n 3"] | None = None) -> Properties:
     """Energy (eV) and forces (eV/Å) as labels of one structure."""
-    return Labels.of(len(structure), energy=energy, forces=forces, structure_id=structure.id)
+    return Properties.single(len(structure), energy=energy, forces=forces, structure_id=structure.id)
 
 
-def generator_for(seed: int, name: str) -> np.random.Generator:
+def rng_from_name(seed: int, name: str) -> np.random.Generator:
     """Random numbers that belong to a name for ever: other samples, molecules or processes do not change them."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def too_close(structure: Structure, fraction: float = 0.6) -> bool:
+def has_collision(structure: Structure, fraction: float = 0.6) -> bool:
     """Whether two atoms (images included) are closer than `fraction` of the sum of their covalent radii."""
-    return closest_contact(structure, fraction) is not None
+    return closest_collision(structure, fraction) is not None

@@ -19,14 +19,14 @@ from hesse.errors import ConfigError, MissingLabelError
 from hesse.sampling.descriptor import composition_key, distance_fingerprint
 from hesse.structures import Structure
 
-__all__ = ["Dropped", "Selection", "SelectionResult", "distinct", "farthest_points", "select_structures"]
+__all__ = ["Rejected", "SelectionCriteria", "SelectionResult", "unique_structures", "farthest_point_sampling", "select_structures"]
 
-BLOCK = 256
+CHUNK = 256
 """Structures compared at once with all those kept: memory stays small, and the work is matrix products."""
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectionCriteria:
     """What to keep; each step is left out when its value is None.
 
     Attributes:
@@ -40,23 +40,23 @@ class Selection:
     """
 
     tolerance: float | None = 0.05
-    window: float | None = None
+    energy_window: float | None = None
     per_group: int | None = None
     count: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, unit in (("tolerance", self.tolerance, "Å"), ("energy window", self.window, "eV")):
+        for name, value, unit in (("tolerance", self.tolerance, "Å"), ("energy window", self.energy_window, "eV")):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"the {name} must be a positive number of {unit}, got {value}")
         for name, number in (("per group", self.per_group), ("in all", self.count)):
             if number is not None and number < 1:
                 raise ConfigError(f"expected at least one structure to keep {name}, got {number}")
-        if self.tolerance is None and self.window is None and self.per_group is None and self.count is None:
+        if self.tolerance is None and self.energy_window is None and self.per_group is None and self.count is None:
             raise ConfigError("a selection needs a tolerance, an energy window, or a number of structures to keep")
 
 
 @dataclass(frozen=True)
-class Dropped:
+class Rejected:
     """A structure that was not kept.
 
     Attributes:
@@ -77,12 +77,12 @@ class SelectionResult:
     dropped: the others, in the order of the steps.
     """
 
-    kept: tuple[int, ...]
-    dropped: tuple[Dropped, ...]
+    selected: tuple[int, ...]
+    rejected: tuple[Rejected, ...]
 
 
 def select_structures(
-    structures: Sequence[Structure], selection: Selection | None = None, *, energies: ArrayLike | None = None
+    structures: Sequence[Structure], selection: SelectionCriteria | None = None, *, energies: ArrayLike | None = None
 ) -> SelectionResult:
     """Keep the structures of `selection`: first the energy window, then duplicates, then numbers.
 
@@ -93,40 +93,40 @@ def select_structures(
         MissingLabelError: a window without energies.
         ConfigError: another number of energies than of structures.
     """
-    asked = selection or Selection()
-    kept = np.arange(len(structures))
-    dropped: list[Dropped] = []
-    if asked.window is not None:
-        kept, reasons = _within_window(structures, energies, asked.window)
-        dropped += [Dropped(structures[i].id, "window", reason) for i, reason in reasons.items()]
-    if asked.tolerance is not None:
-        twins = _twins(_chosen(structures, kept), asked.tolerance)
-        dropped += [
-            Dropped(structures[i].id, "duplicate", f'within {asked.tolerance:g} Å of "{structures[int(kept[t])].id}"')
-            for i, t in zip(kept.tolist(), twins, strict=True)
+    criteria = selection or SelectionCriteria()
+    selected = np.arange(len(structures))
+    rejected: list[Rejected] = []
+    if criteria.energy_window is not None:
+        selected, reasons = _within_window(structures, energies, criteria.energy_window)
+        rejected += [Rejected(structures[i].id, "window", reason) for i, reason in reasons.items()]
+    if criteria.tolerance is not None:
+        duplicate_of = _duplicates(_take(structures, selected), criteria.tolerance)
+        rejected += [
+            Rejected(structures[i].id, "duplicate", f'within {criteria.tolerance:g} Å of "{structures[int(selected[t])].id}"')
+            for i, t in zip(selected.tolist(), duplicate_of, strict=True)
             if t >= 0
         ]
-        kept = kept[twins < 0]
-    if asked.per_group is not None:
-        groups = _indices_by(s.group or s.id for s in _chosen(structures, kept))
-        parts = [kept[m][farthest_points(_chosen(structures, kept[m]), asked.per_group)] for m in groups.values()]
-        most = np.sort(np.concatenate([kept[:0], *parts]))
-        reason = f"the group has {asked.per_group} that differ more"
-        dropped += [Dropped(s.id, "per group", reason) for s in _chosen(structures, np.setdiff1d(kept, most))]
-        kept = most
-    if asked.count is not None:
-        most = np.sort(kept[farthest_points(_chosen(structures, kept), asked.count)])
-        reason = f"there are {asked.count} that differ more"
-        dropped += [Dropped(s.id, "count", reason) for s in _chosen(structures, np.setdiff1d(kept, most))]
-        kept = most
-    return SelectionResult(tuple(kept.tolist()), tuple(dropped))
+        selected = selected[duplicate_of < 0]
+    if criteria.per_group is not None:
+        groups = _indices_by(s.group or s.id for s in _take(structures, selected))
+        per_group = [selected[m][farthest_point_sampling(_take(structures, selected[m]), criteria.per_group)] for m in groups.values()]
+        farthest = np.sort(np.concatenate([selected[:0], *per_group]))
+        reason = f"the group has {criteria.per_group} that differ more"
+        rejected += [Rejected(s.id, "per group", reason) for s in _take(structures, np.setdiff1d(selected, farthest))]
+        selected = farthest
+    if criteria.count is not None:
+        farthest = np.sort(selected[farthest_point_sampling(_take(structures, selected), criteria.count)])
+        reason = f"there are {criteria.count} that differ more"
+        rejected += [Rejected(s.id, "count", reason) for s in _take(structures, np.setdiff1d(selected, farthest))]
+        selected = farthest
+    return SelectionResult(tuple(selected.tolist()), tuple(rejected))
 
 
-def _chosen(structures: Sequence[Structure], indices: Int[Array, "some"]) -> list[Structure]:
+def _take(structures: Sequence[Structure], indices: Int[Array, "some"]) -> list[Structure]:
     return [structures[i] for i in indices.tolist()]
 
 
-def distinct(structures: Sequence[Structure], tolerance: float = 0.05) -> list[int]:
+def unique_structures(structures: Sequence[Structure], tolerance: float = 0.05) -> list[int]:
     """Indices of the structures that are further than `tolerance` Å from every one kept before them.
 
     Structures that differ in elements, charge, multiplicity or periodicity are never duplicates; mirror images always
@@ -138,10 +138,10 @@ def distinct(structures: Sequence[Structure], tolerance: float = 0.05) -> list[i
     """
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise ConfigError(f"the tolerance must be a positive number of Å, got {tolerance}")
-    return np.flatnonzero(_twins(structures, tolerance) < 0).tolist()
+    return np.flatnonzero(_duplicates(structures, tolerance) < 0).tolist()
 
 
-def farthest_points(structures: Sequence[Structure], count: int) -> Int[Array, "chosen"]:
+def farthest_point_sampling(structures: Sequence[Structure], count: int) -> Int[Array, "chosen"]:
     """Indices of `count` structures (fewer if there are not so many), each as far as possible from those before it.
 
     The first structure starts. Structures of different composition are infinitely far apart, so one of each comes
@@ -161,56 +161,56 @@ def farthest_points(structures: Sequence[Structure], count: int) -> Int[Array, "
     return np.array(chosen, dtype=np.int64)
 
 
-def _twins(structures: Sequence[Structure], tolerance: float) -> Int[Array, "structures"]:
+def _duplicates(structures: Sequence[Structure], tolerance: float) -> Int[Array, "structures"]:
     """For each structure the kept one it duplicates, or −1."""
-    found = np.full(len(structures), -1)
+    duplicate_of = np.full(len(structures), -1)
     for members in _indices_by(composition_key(s) for s in structures).values():
         values = np.array([distance_fingerprint(structures[i]) for i in members.tolist()])
-        twins = _greedy_twins(values, tolerance * np.sqrt(max(values.shape[1], 1)))
-        found[members] = np.where(twins < 0, -1, members[twins])
-    return found
+        local_duplicate_of = _greedy_duplicates(values, tolerance * np.sqrt(max(values.shape[1], 1)))
+        duplicate_of[members] = np.where(local_duplicate_of < 0, -1, members[local_duplicate_of])
+    return duplicate_of
 
 
-def _greedy_twins(values: Float[Array, "points dims"], radius: float) -> Int[Array, "points"]:
+def _greedy_duplicates(values: Float[Array, "points dims"], radius: float) -> Int[Array, "points"]:
     """For each point the first kept point within `radius`, or −1 for a point that is kept itself."""
     centred = values - values.mean(0)  # so that squares lose no digits
-    twin = np.full(len(values), -1)
+    duplicate_of = np.full(len(values), -1)
     kept = np.zeros(0, dtype=np.int64)
-    for start in range(0, len(values), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(values)))
-        for others in range(0, len(kept), 16 * BLOCK):
-            earlier = kept[others : others + 16 * BLOCK]
-            free = block[twin[block] < 0]
+    for start in range(0, len(values), CHUNK):
+        block = np.arange(start, min(start + CHUNK, len(values)))
+        for others in range(0, len(kept), 16 * CHUNK):
+            earlier = kept[others : others + 16 * CHUNK]
+            free = block[duplicate_of[block] < 0]
             near = _squared_distances(centred[free], centred[earlier]) <= radius**2
             hit = near.any(1)
-            twin[free[hit]] = earlier[near[hit].argmax(1)]
+            duplicate_of[free[hit]] = earlier[near[hit].argmax(1)]
         within = _squared_distances(centred[block], centred[block]) <= radius**2
         for k, i in enumerate(block.tolist()):
-            if twin[i] < 0:
+            if duplicate_of[i] < 0:
                 later = block[k + 1 :][within[k, k + 1 :]]
-                twin[later[twin[later] < 0]] = i
-        kept = np.concatenate([kept, block[twin[block] < 0]])
-    return twin
+                duplicate_of[later[duplicate_of[later] < 0]] = i
+        kept = np.concatenate([kept, block[duplicate_of[block] < 0]])
+    return duplicate_of
 
 
 def _squared_distances(
-    some: Float[Array, "some dims"], others: Float[Array, "others dims"]
+    points: Float[Array, "some dims"], others: Float[Array, "others dims"]
 ) -> Float[Array, "some others"]:
-    squares = np.einsum("ij,ij->i", some, some)[:, None] + np.einsum("ij,ij->i", others, others)
-    return squares - 2.0 * some @ others.T
+    squares = np.einsum("ij,ij->i", points, points)[:, None] + np.einsum("ij,ij->i", others, others)
+    return squares - 2.0 * points @ others.T
 
 
 def _fingerprints(
     structures: Sequence[Structure],
 ) -> tuple[dict[int, tuple[Int[Array, "members"], Float[Array, "members dims"]]], dict[int, Float[Array, "dims"]]]:
     """For each structure its composition (indices and fingerprints of all its members), and its own fingerprint."""
-    composition, own = {}, {}
+    composition, fingerprints = {}, {}
     for members in _indices_by(composition_key(s) for s in structures).values():
         values = np.array([distance_fingerprint(structures[i]) for i in members.tolist()])
         values = values / np.sqrt(max(values.shape[1], 1))
         for k, i in enumerate(members.tolist()):
-            composition[i], own[i] = (members, values), values[k]
-    return composition, own
+            composition[i], fingerprints[i] = (members, values), values[k]
+    return composition, fingerprints
 
 
 def _within_window(

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hesse.structures.ragged import owners_of
-from hesse.structures.structure import Structure, structure_key
+from hesse.structures.ragged import segment_ids
+from hesse.structures.structure import Structure, rng_key
 
-__all__ = ["Batch", "assemble", "collate"]
+__all__ = ["Batch", "batch_from_pairs", "collate"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,21 +44,21 @@ class Batch:
     numbers: Int[Tensor, "atoms"]
     positions: Float[Tensor, "atoms 3"]
     n_atoms: Int[Tensor, "structures"]
-    owner: Int[Tensor, "atoms"]
+    structure_index: Int[Tensor, "atoms"]
     cell: Float[Tensor, "structures 3 3"]
     pbc: Bool[Tensor, "structures 3"]
     neighbours: Int[Tensor, "atoms k"]
     neighbour_mask: Bool[Tensor, "atoms k"]
-    shifts: Float[Tensor, "atoms k 3"] | None
-    keys: Int[Tensor, "structures"]
+    cell_shifts: Float[Tensor, "atoms k 3"] | None
+    rng_keys: Int[Tensor, "structures"]
     ids: tuple[str, ...]
     cutoff: float
-    tables: Any = None
+    precomputed: Any = None
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
-    def replace(
+    def with_positions(
         self, *, positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "structures 3 3"] | None = None
     ) -> Batch:
         """The same structures with other positions (and cells); neighbour matrix and tables are kept as they are: where
@@ -72,28 +72,28 @@ class Batch:
             numbers=self.numbers.to(device),
             positions=self.positions.to(device=device, dtype=dtype),
             n_atoms=self.n_atoms.to(device),
-            owner=self.owner.to(device),
+            structure_index=self.structure_index.to(device),
             cell=self.cell.to(device=device, dtype=dtype),
             pbc=self.pbc.to(device),
             neighbours=self.neighbours.to(device),
             neighbour_mask=self.neighbour_mask.to(device),
-            shifts=None if self.shifts is None else self.shifts.to(device=device, dtype=dtype),
-            keys=self.keys.to(device),
+            cell_shifts=None if self.cell_shifts is None else self.cell_shifts.to(device=device, dtype=dtype),
+            rng_keys=self.rng_keys.to(device),
         )
 
-    def pair_vectors(self) -> Float[Tensor, "atoms k 3"]:
+    def neighbor_vectors(self) -> Float[Tensor, "atoms k 3"]:
         """From each atom to each of its neighbours (the right image), Å; zero in unused places."""
         k = self.neighbours.shape[1]
-        there = self.positions.index_select(0, self.neighbours.reshape(-1)).reshape(-1, k, 3)
-        vectors = there - self.positions[:, None]
-        if self.shifts is not None:
-            vectors = vectors + self.shifts @ self.cell.index_select(0, self.owner)
+        neighbor_positions = self.positions.index_select(0, self.neighbours.reshape(-1)).reshape(-1, k, 3)
+        vectors = neighbor_positions - self.positions[:, None]
+        if self.cell_shifts is not None:
+            vectors = vectors + self.cell_shifts @ self.cell.index_select(0, self.structure_index)
         return vectors
 
-    def sum_by_structure(self, values: Float[Tensor, "atoms *rest"]) -> Float[Tensor, "structures *rest"]:
+    def sum_over_atoms(self, values: Float[Tensor, "atoms *rest"]) -> Float[Tensor, "structures *rest"]:
         """Sum of per-atom values over each structure."""
         zeros = values.new_zeros(len(self.n_atoms), *values.shape[1:])
-        return zeros.index_add(0, self.owner, values)
+        return zeros.index_add(0, self.structure_index, values)
 
 
 def collate(
@@ -105,13 +105,13 @@ def collate(
 ) -> Batch:
     """A batch from structures, with all pairs below `cutoff` Å. Neighbour lists stay with the structures."""
     n_atoms = torch.tensor([len(s) for s in structures])
-    lists = [s.neighbours(cutoff) for s in structures]
+    neighbor_lists = [s.neighbours(cutoff) for s in structures]
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
-    counts = torch.from_numpy(np.concatenate([pairs.counts for pairs in lists]))
-    second = torch.from_numpy(np.concatenate([p.second + o for p, o in zip(lists, starts, strict=False)]))
+    counts = torch.from_numpy(np.concatenate([pairs.counts for pairs in neighbor_lists]))
+    pair_neighbors = torch.from_numpy(np.concatenate([p.neighbors + o for p, o in zip(neighbor_lists, starts, strict=False)]))
     periodic = any(s.periodic for s in structures)
-    shifts = torch.from_numpy(np.concatenate([p.shifts for p in lists])) if periodic else None
-    return assemble(
+    pair_shifts = torch.from_numpy(np.concatenate([p.cell_shifts for p in neighbor_lists])) if periodic else None
+    return batch_from_pairs(
         numbers=torch.from_numpy(np.concatenate([s.numbers for s in structures])),
         positions=torch.from_numpy(np.concatenate([s.positions for s in structures])),
         n_atoms=n_atoms,
@@ -119,15 +119,15 @@ def collate(
         pbc=torch.tensor([s.pbc for s in structures]),
         pair_counts=counts,
         pair_starts=counts.cumsum(0) - counts,
-        pair_second=second,
-        pair_shifts=shifts,
-        keys=torch.tensor([structure_key(s.id) for s in structures]),
+        pair_neighbors=pair_neighbors,
+        pair_shifts=pair_shifts,
+        rng_keys=torch.tensor([rng_key(s.id) for s in structures]),
         ids=tuple(s.id for s in structures),
         cutoff=cutoff,
     ).to(device, dtype)
 
 
-def assemble(
+def batch_from_pairs(
     *,
     numbers: Int[Tensor, "atoms"],
     positions: Float[Tensor, "atoms 3"],
@@ -136,9 +136,9 @@ def assemble(
     pbc: Bool[Tensor, "structures 3"],
     pair_counts: Int[Tensor, "atoms"],
     pair_starts: Int[Tensor, "atoms"],
-    pair_second: Int[Tensor, "pairs"],
+    pair_neighbors: Int[Tensor, "pairs"],
     pair_shifts: Int[Tensor, "pairs 3"] | None,
-    keys: Int[Tensor, "structures"],
+    rng_keys: Int[Tensor, "structures"],
     ids: tuple[str, ...],
     cutoff: float,
 ) -> Batch:
@@ -147,28 +147,28 @@ def assemble(
     The neighbours of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this
     batch.
     """
-    atoms = len(numbers)
-    width = max(int(pair_counts.max()), 1) if atoms else 1
-    place = torch.arange(width, device=numbers.device)
-    mask = place[None] < pair_counts[:, None]
-    if len(pair_second):
-        pairs = (pair_starts[:, None] + place[None]).clamp(max=len(pair_second) - 1)
-        neighbours = torch.where(mask, pair_second[pairs], torch.arange(atoms, device=numbers.device)[:, None])
-        shifts = None if pair_shifts is None else torch.where(mask[..., None], pair_shifts[pairs], 0)
+    total_atoms = len(numbers)
+    max_neighbors = max(int(pair_counts.max()), 1) if total_atoms else 1
+    slot = torch.arange(max_neighbors, device=numbers.device)
+    mask = slot[None] < pair_counts[:, None]
+    if len(pair_neighbors):
+        pair_indices = (pair_starts[:, None] + slot[None]).clamp(max=len(pair_neighbors) - 1)
+        neighbours = torch.where(mask, pair_neighbors[pair_indices], torch.arange(total_atoms, device=numbers.device)[:, None])
+        cell_shifts = None if pair_shifts is None else torch.where(mask[..., None], pair_shifts[pair_indices], 0)
     else:
-        neighbours = torch.arange(atoms, device=numbers.device)[:, None].expand(atoms, width).contiguous()
-        shifts = None
+        neighbours = torch.arange(total_atoms, device=numbers.device)[:, None].expand(total_atoms, max_neighbors).contiguous()
+        cell_shifts = None
     return Batch(
         numbers=numbers,
         positions=positions,
         n_atoms=n_atoms,
-        owner=owners_of(n_atoms),
+        structure_index=segment_ids(n_atoms),
         cell=cell,
         pbc=pbc,
         neighbours=neighbours,
         neighbour_mask=mask,
-        shifts=None if shifts is None else shifts.to(positions.dtype),
-        keys=keys,
+        cell_shifts=None if cell_shifts is None else cell_shifts.to(positions.dtype),
+        rng_keys=rng_keys,
         ids=ids,
         cutoff=cutoff,
     )

@@ -10,16 +10,16 @@ from numpy import ndarray as Array
 from hesse.structures.neighbours import find_neighbours
 from hesse.structures.structure import Structure
 
-__all__ = ["BONDED", "CLOSEST", "bonded_pairs", "closest_contact"]
+__all__ = ["BOND_FACTOR", "COLLISION_FACTOR", "bonded_pairs", "closest_collision"]
 
-CLOSEST = 0.6
+COLLISION_FACTOR = 0.6
 """Atoms closer than this fraction of the sum of their covalent radii have collided."""
 
-BONDED = 1.3
+BOND_FACTOR = 1.3
 """Atoms closer than this multiple of the sum of their covalent radii are bonded."""
 
 
-def closest_contact(structure: Structure, fraction: float = CLOSEST) -> tuple[float, int, int] | None:
+def closest_collision(structure: Structure, fraction: float = COLLISION_FACTOR) -> tuple[float, int, int] | None:
     """Distance (Å) and indices of two atoms closer than `fraction` of the sum of their covalent radii, images
     included: the pair for which it is the smallest fraction. None when there is none."""
     radii = covalent_radii[structure.numbers]
@@ -27,18 +27,18 @@ def closest_contact(structure: Structure, fraction: float = CLOSEST) -> tuple[fl
     pairs = find_neighbours(
         structure.positions, structure.cell, structure.pbc, float(2.0 * fraction * radii.max()) + 1e-9
     )
-    ratios = pairs.distances / (radii[pairs.first] + radii[pairs.second])
+    ratios = pairs.distances / (radii[pairs.centers] + radii[pairs.neighbors])
     if len(ratios) == 0 or ratios.min() >= fraction:
         return None
     k = int(ratios.argmin())
-    return float(pairs.distances[k]), int(pairs.first[k]), int(pairs.second[k])
+    return float(pairs.distances[k]), int(pairs.centers[k]), int(pairs.neighbors[k])
 
 
-def bonded_pairs(structure: Structure, factor: float = BONDED) -> Int[Array, "bonds 2"]:
+def bonded_pairs(structure: Structure, factor: float = BOND_FACTOR) -> Int[Array, "bonds 2"]:
     """Pairs of atoms closer than `factor` times the sum of their covalent radii, in order. Bonds across the border of
     a cell are left out: their length is not that of the two atoms' positions."""
     first, second = np.triu_indices(len(structure), 1)
     radii = covalent_radii[structure.numbers]
     distances = np.linalg.norm(structure.positions[first] - structure.positions[second], axis=1)
-    near = distances < factor * (radii[first] + radii[second])
-    return np.stack([first[near], second[near]], axis=1)
+    bonded = distances < factor * (radii[first] + radii[second])
+    return np.stack([first[bonded], second[bonded]], axis=1)

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hesse.errors import LabelShapeError
-from hesse.structures.ragged import offsets_of, owners_of, ragged_indices
+from hesse.structures.ragged import segment_offsets, segment_ids, segment_indices
 
-__all__ = ["Labels"]
+__all__ = ["Properties"]
 
 _PER_STRUCTURE = ("energy", "stress", "energy_error", "forces_error", "hessian_error", "penalty")
 _PER_ATOM = ("forces", "atomic_energies")
@@ -28,7 +28,7 @@ _MASKED = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Labels:
+class Properties:
     """Values for a batch of structures; every field but `n_atoms` may be absent (None).
 
     Attributes:
@@ -65,27 +65,27 @@ class Labels:
     forces_error: Float[Tensor, "structures"] | None = None
     hvp_error: Float[Tensor, "probes structures"] | None = None
     hessian_error: Float[Tensor, "structures"] | None = None
-    penalty: Float[Tensor, "structures"] | None = None
+    regularizer: Float[Tensor, "structures"] | None = None
     suspect: Bool[Tensor, "structures"] | None = None
 
     def __post_init__(self) -> None:
         s, a = len(self.n_atoms), self._total_atoms()
         for name in _PER_STRUCTURE:
-            self._expect(name, (s, 3, 3) if name == "stress" else (s,))
+            self._check_shape(name, (s, 3, 3) if name == "stress" else (s,))
         for name in _PER_ATOM:
-            self._expect(name, (a, 3) if name == "forces" else (a,))
+            self._check_shape(name, (a, 3) if name == "forces" else (a,))
         if (self.hvp is None) != (self.probes is None) and self.probes is None:
             raise LabelShapeError("Hessian-vector products need the probes they were taken along: give both")
         probes = 0 if self.probes is None else self.probes.shape[0]
         for name in _PER_PROBE_AND_ATOM:
-            self._expect(name, (probes, a, 3))
+            self._check_shape(name, (probes, a, 3))
         for name in ("energy", "forces", "hessian", "atomic_energies", "stress"):
-            self._expect(f"{name}_mask", (s,))
-        self._expect("hvp_mask", (probes, s))
-        self._expect("hvp_error", (probes, s))
-        self._expect("suspect", (s,))
+            self._check_shape(f"{name}_mask", (s,))
+        self._check_shape("hvp_mask", (probes, s))
+        self._check_shape("hvp_error", (probes, s))
+        self._check_shape("suspect", (s,))
         if self.hessian is not None and self.n_atoms.device.type == "cpu":
-            self._expect("hessian", (int(self.hessian_lengths().sum()),))
+            self._check_shape("hessian", (int(self.hessian_lengths().sum()),))
 
     def _total_atoms(self) -> int:
         """The number of atoms. Asking an accelerator for a sum would wait for all that it has to do: there, arrays over
@@ -96,21 +96,21 @@ class Labels:
         per_probe = [v.shape[1] for name in _PER_PROBE_AND_ATOM if (v := getattr(self, name)) is not None]
         return next(iter([*per_atom, *per_probe]), 0)
 
-    def _expect(self, name: str, shape: tuple[int, ...]) -> None:
+    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         value = getattr(self, name)
         if value is not None and tuple(value.shape) != shape:
             raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
 
     def __repr__(self) -> str:
         names = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-        held = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
-        doubt = f", {int(self.suspects().sum())} suspect" if bool(self.suspects().any()) else ""
-        return f"Labels({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(held) or 'none'}{doubt})"
+        counts = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
+        flagged = f", {int(self.suspect_mask().sum())} suspect" if bool(self.suspect_mask().any()) else ""
+        return f"Labels({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(counts) or 'none'}{flagged})"
 
     # --- one structure -------------------------------------------------------------------------------------------
 
     @classmethod
-    def of(
+    def single(
         cls,
         n_atoms: int,
         *,
@@ -127,7 +127,7 @@ class Labels:
         hessian_error: float | None = None,
         suspect: bool = False,
         structure_id: str = "?",
-    ) -> Labels:
+    ) -> Properties:
         """Labels of one structure from arrays (float64).
 
         Shapes: forces `[n, 3]`, probes and hvp `[k, n, 3]`, hessian `(n, 3, n, 3)`, hvp_error `[k]`, stress `[3, 3]`.
@@ -136,7 +136,7 @@ class Labels:
             LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
         """
 
-        def put(name: str, value: ArrayLike | None, shape: tuple[int | None, ...], hint: str = "") -> Tensor | None:
+        def to_tensor(name: str, value: ArrayLike | None, shape: tuple[int | None, ...], hint: str = "") -> Tensor | None:
             if value is None:
                 return None
             array = np.array(value, dtype=np.float64)
@@ -144,16 +144,16 @@ class Labels:
                 want is None or got == want for got, want in zip(array.shape, shape, strict=True)
             )
             if not fits:
-                wanted = tuple("any" if want is None else want for want in shape)
+                expected = tuple("any" if want is None else want for want in shape)
                 raise LabelShapeError(
-                    f'structure "{structure_id}": {name} of shape {array.shape}, expected {wanted}.{hint}'
+                    f'structure "{structure_id}": {name} of shape {array.shape}, expected {expected}.{hint}'
                 )
             return torch.from_numpy(array)
 
         n = n_atoms
         flat_hint = f" A flat one of {9 * n * n} numbers: .reshape({n}, 3, {n}, 3)."
-        block = put("hessian", hessian, (n, 3, n, 3), flat_hint)
-        error = put("hvp_error", hvp_error, (None,))
+        hessian_tensor = to_tensor("hessian", hessian, (n, 3, n, 3), flat_hint)
+        hvp_error_tensor = to_tensor("hvp_error", hvp_error, (None,))
         scalars = {
             name: None if value is None else torch.tensor([float(value)], dtype=torch.float64)
             for name, value in {
@@ -163,16 +163,16 @@ class Labels:
                 "hessian_error": hessian_error,
             }.items()
         }
-        stress_tensor = put("stress", stress, (3, 3))
+        stress_tensor = to_tensor("stress", stress, (3, 3))
         return cls(
             n_atoms=torch.tensor([n]),
-            forces=put("forces", forces, (n, 3)),
-            probes=put("probes", probes, (None, n, 3)),
-            hvp=put("hvp", hvp, (None, n, 3)),
-            hessian=None if block is None else block.reshape(-1),
-            atomic_energies=put("atomic_energies", atomic_energies, (n,)),
+            forces=to_tensor("forces", forces, (n, 3)),
+            probes=to_tensor("probes", probes, (None, n, 3)),
+            hvp=to_tensor("hvp", hvp, (None, n, 3)),
+            hessian=None if hessian_tensor is None else hessian_tensor.reshape(-1),
+            atomic_energies=to_tensor("atomic_energies", atomic_energies, (n,)),
             stress=None if stress_tensor is None else stress_tensor[None],
-            hvp_error=None if error is None else error[:, None],
+            hvp_error=None if hvp_error_tensor is None else hvp_error_tensor[:, None],
             suspect=torch.tensor([True]) if suspect else None,
             **scalars,
         )
@@ -195,7 +195,7 @@ class Labels:
             return torch.ones(shape, dtype=torch.bool, device=self.n_atoms.device)
         return mask
 
-    def suspects(self) -> Bool[Tensor, "structures"]:
+    def suspect_mask(self) -> Bool[Tensor, "structures"]:
         """Which structures are suspect (all False where `suspect` is None)."""
         if self.suspect is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.n_atoms.device)
@@ -211,17 +211,17 @@ class Labels:
         if self.hessian is None or not bool(self.mask("hessian")[index]):
             raise LabelShapeError(f"structure {index} of these labels has no Hessian")
         n = int(self.n_atoms[index])
-        start = int(offsets_of(self.hessian_lengths())[index])
+        start = int(segment_offsets(self.hessian_lengths())[index])
         return self.hessian[start : start + 9 * n * n].reshape(n, 3, n, 3)
 
-    def atoms_of(self, index: int) -> slice:
+    def atom_slice(self, index: int) -> slice:
         """Where the atoms of structure `index` stand in the flat arrays."""
         start = int(self.n_atoms[:index].sum())
         return slice(start, start + int(self.n_atoms[index]))
 
     # --- whole records -------------------------------------------------------------------------------------------
 
-    def map(self, function: Any) -> Labels:
+    def map_tensors(self, function: Any) -> Properties:
         """Apply `function` to every floating-point tensor."""
         changed = {
             f.name: function(value)
@@ -230,86 +230,86 @@ class Labels:
         }
         return replace(self, **changed)
 
-    def detach(self) -> Labels:
+    def detach(self) -> Properties:
         """The same values without a graph."""
-        return self.map(lambda t: t.detach())
+        return self.map_tensors(lambda t: t.detach())
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Labels:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Properties:
         """On another device, and floating-point values in another type. Energies stay in float64: a total energy of
         10⁴ eV has no digits left for chemistry in float32."""
-        moved: dict[str, Any] = {}
+        converted: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
-                keep = not value.is_floating_point() or f.name in ("energy", "atomic_energies")
-                moved[f.name] = value.to(device=device, dtype=None if keep else dtype)
-        return replace(self, **moved)
+                keep_dtype = not value.is_floating_point() or f.name in ("energy", "atomic_energies")
+                converted[f.name] = value.to(device=device, dtype=None if keep_dtype else dtype)
+        return replace(self, **converted)
 
-    def select(self, indices: Int[Tensor, "chosen"]) -> Labels:
+    def select(self, indices: Int[Tensor, "chosen"]) -> Properties:
         """The labels of the structures `indices`, in that order (one may come twice). No loop over structures."""
         n = self.n_atoms[indices]
         elements = None
         if self.hessian is not None:
             lengths = self.hessian_lengths()
-            elements = ragged_indices(offsets_of(lengths)[indices], lengths[indices])
-        return self.gather(indices, ragged_indices(offsets_of(self.n_atoms)[indices], n), elements, n_atoms=n)
+            elements = segment_indices(segment_offsets(lengths)[indices], lengths[indices])
+        return self.index_select(indices, segment_indices(segment_offsets(self.n_atoms)[indices], n), elements, n_atoms=n)
 
-    def gather(
+    def index_select(
         self,
-        structures: Int[Tensor, "chosen"],
-        atoms: Int[Tensor, "chosen_atoms"],
-        elements: Int[Tensor, "chosen_elements"] | None,
+        structure_indices: Int[Tensor, "chosen"],
+        atom_indices: Int[Tensor, "chosen_atoms"],
+        element_indices: Int[Tensor, "chosen_elements"] | None,
         *,
         n_atoms: Int[Tensor, "chosen"],
-    ) -> Labels:
+    ) -> Properties:
         """`select` where the places are known: of structures, of their atoms, and of the elements of their Hessians."""
-        chosen: dict[str, Any] = {"n_atoms": n_atoms}
+        selected: dict[str, Any] = {"n_atoms": n_atoms}
         for f in fields(self):
             value = getattr(self, f.name)
             if value is None or f.name == "n_atoms":
                 continue
             if f.name == "hessian":
-                assert elements is not None
-                chosen[f.name] = value.index_select(0, elements)
+                assert element_indices is not None
+                selected[f.name] = value.index_select(0, element_indices)
             elif f.name in _PER_ATOM:
-                chosen[f.name] = value.index_select(0, atoms)
+                selected[f.name] = value.index_select(0, atom_indices)
             elif f.name in _PER_PROBE_AND_ATOM:
-                chosen[f.name] = value.index_select(1, atoms)
+                selected[f.name] = value.index_select(1, atom_indices)
             elif f.name in ("hvp_mask", "hvp_error"):
-                chosen[f.name] = value.index_select(1, structures)
+                selected[f.name] = value.index_select(1, structure_indices)
             else:
-                chosen[f.name] = value.index_select(0, structures)
-        return Labels(**chosen)
+                selected[f.name] = value.index_select(0, structure_indices)
+        return Properties(**selected)
 
-    def only(self, names: Collection[str]) -> Labels:
+    def pick(self, names: Collection[str]) -> Properties:
         """The labels `names` ("energy", "hvp", ...) with their masks; "hvp" brings its probes along. What else there is
         (error estimates, flags) is left out."""
-        kept = {"n_atoms", *names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
-        return Labels(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in kept})
+        field_names = {"n_atoms", *names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
+        return Properties(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in field_names})
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Labels]) -> Labels:
+    def concatenate(cls, records: Sequence[Properties]) -> Properties:
         """Labels of all parts, end to end. What some parts lack is masked and NaN in their places."""
-        n_atoms = torch.cat([part.n_atoms for part in parts])
+        n_atoms = torch.cat([part.n_atoms for part in records])
         merged: dict[str, Any] = {"n_atoms": n_atoms}
-        n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in parts), default=0)
+        n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in records), default=0)
         for f in fields(cls):
             name = f.name
-            values = [getattr(part, name) for part in parts]
+            values = [getattr(part, name) for part in records]
             if name == "n_atoms" or name.endswith("_mask") or all(value is None for value in values):
                 continue
             if name == "hessian":
                 merged[name] = torch.cat([value for value in values if value is not None])
                 continue
             if name == "suspect":
-                merged[name] = torch.cat([part.suspects() for part in parts])
+                merged[name] = torch.cat([part.suspect_mask() for part in records])
                 continue
             template = next(value for value in values if value is not None)
-            filled = [_padded(name, value, part, n_probes, template) for value, part in zip(values, parts, strict=True)]
+            filled = [_pad_probes(name, value, part, n_probes, template) for value, part in zip(values, records, strict=True)]
             merged[name] = torch.cat(filled, dim=1 if name in (*_PER_PROBE_AND_ATOM, "hvp_error") else 0)
         for name in _MASKED:
             if name in merged:
-                masks = [part.mask(name) for part in parts]
+                masks = [part.mask(name) for part in records]
                 if name == "hvp":
                     masks = [torch.cat([m, m.new_zeros(n_probes - m.shape[0], m.shape[1])]) for m in masks]
                 mask = torch.cat(masks, dim=-1)
@@ -325,26 +325,26 @@ class Labels:
         flat = vectors.reshape(vectors.shape[0], -1)
         rows, columns = self.hessian_coordinates()
         product = flat.new_zeros(flat.shape).index_add(1, rows, self.hessian.to(flat.dtype) * flat[:, columns])
-        present = mask[owners_of(self.n_atoms, vectors.shape[1])]
+        present = mask[segment_ids(self.n_atoms, vectors.shape[1])]
         return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
 
     def hessian_coordinates(self) -> tuple[Int[Tensor, "elements"], Int[Tensor, "elements"]]:
         """For each element of the flat `hessian`, its row and column among the 3 x atoms coordinates of the batch."""
         lengths = self.hessian_lengths()
-        owner = owners_of(lengths, None if self.hessian is None else len(self.hessian))
-        size = 3 * self.n_atoms[owner]
-        inside = torch.arange(len(owner), device=owner.device) - offsets_of(lengths)[owner]
-        start = 3 * offsets_of(self.n_atoms)[owner]
-        return start + inside // size, start + inside % size
+        structure_index = segment_ids(lengths, None if self.hessian is None else len(self.hessian))
+        size = 3 * self.n_atoms[structure_index]
+        index_in_block = torch.arange(len(structure_index), device=structure_index.device) - segment_offsets(lengths)[structure_index]
+        start = 3 * segment_offsets(self.n_atoms)[structure_index]
+        return start + index_in_block // size, start + index_in_block % size
 
 
-def _padded(name: str, value: Tensor | None, part: Labels, n_probes: int, template: Tensor) -> Tensor:
+def _pad_probes(name: str, value: Tensor | None, record: Properties, n_probes: int, template: Tensor) -> Tensor:
     """`value`, or NaN in its place, with the probe axis lengthened to `n_probes`."""
-    s, a = len(part), int(part.n_atoms.sum())
+    s, a = len(record), int(record.n_atoms.sum())
     if name in _PER_PROBE_AND_ATOM or name == "hvp_error":
         tail = (a, 3) if name in _PER_PROBE_AND_ATOM else (s,)
-        have = 0 if value is None else value.shape[0]
-        padding = template.new_full((n_probes - have, *tail), torch.nan)
+        n_present = 0 if value is None else value.shape[0]
+        padding = template.new_full((n_probes - n_present, *tail), torch.nan)
         return padding if value is None else torch.cat([value, padding])
     if value is not None:
         return value

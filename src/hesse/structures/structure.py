@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from hesse.errors import GeometryError
 from hesse.structures.neighbours import Neighbours, find_neighbours
 
-__all__ = ["Structure", "structure_key"]
+__all__ = ["Structure", "rng_key"]
 
 
-def structure_key(structure_id: str) -> int:
+def rng_key(structure_id: str) -> int:
     """A 63-bit number that belongs to an id for ever: what random probes are drawn from."""
     digest = hashlib.blake2b(structure_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -54,15 +54,15 @@ class Structure:
     _neighbours: dict[float, Neighbours] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        def put(name: str, value: Any) -> None:
+        def set_field(name: str, value: Any) -> None:
             object.__setattr__(self, name, value)
 
-        put("numbers", _frozen(self.numbers, np.int64))
-        put("positions", _frozen(self.positions, np.float64))
-        put("cell", _frozen(self.cell, np.float64))
-        put("pbc", tuple(bool(p) for p in self.pbc))
+        set_field("numbers", _readonly_array(self.numbers, np.int64))
+        set_field("positions", _readonly_array(self.positions, np.float64))
+        set_field("cell", _readonly_array(self.cell, np.float64))
+        set_field("pbc", tuple(bool(p) for p in self.pbc))
         if not self.id:
-            put("id", self._content_id())
+            set_field("id", self._content_id())
         n = len(self.numbers)
         if self.numbers.ndim != 1 or n == 0 or self.positions.shape != (n, 3):
             raise GeometryError(
@@ -75,8 +75,8 @@ class Structure:
             raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
         if self.cell.shape != (3, 3) or len(self.pbc) != 3:
             raise GeometryError(f'structure "{self.id}": expected a cell [3, 3] and pbc [3], got {self.cell.shape}')
-        repeating = self.cell[list(self.pbc)]
-        if len(repeating) and np.linalg.matrix_rank(repeating, tol=1e-3) < len(repeating):
+        periodic_vectors = self.cell[list(self.pbc)]
+        if len(periodic_vectors) and np.linalg.matrix_rank(periodic_vectors, tol=1e-3) < len(periodic_vectors):
             raise GeometryError(
                 f'structure "{self.id}": periodic along {self.pbc}, but the lattice vectors {self.cell.tolist()} '
                 "do not span those directions"
@@ -87,8 +87,8 @@ class Structure:
         for array in (self.numbers, np.round(self.positions, 8) + 0.0, np.round(self.cell, 8) + 0.0):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(f"{self.pbc}{self.charge}{self.multiplicity}".encode())
-        named = self.numbers.ndim == 1 and all(1 <= z <= 118 for z in self.numbers)
-        formula = Symbols(self.numbers).get_chemical_formula() if named else "unknown"
+        has_symbols = self.numbers.ndim == 1 and all(1 <= z <= 118 for z in self.numbers)
+        formula = Symbols(self.numbers).get_chemical_formula() if has_symbols else "unknown"
         return f"{formula}-{digest.hexdigest()}"
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class Structure:
         """Whether any direction repeats."""
         return any(self.pbc)
 
-    def moved(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
+    def with_positions(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
         """The same atoms elsewhere. Without `id`, the new structure is named after its content."""
         return Structure(
             self.numbers,
@@ -132,13 +132,13 @@ class Structure:
             if len(pairs.distances) == 0:
                 return np.inf, 0, 0
             k = int(pairs.distances.argmin())
-            return float(pairs.distances[k]), int(pairs.first[k]), int(pairs.second[k])
-        gaps = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
-        np.fill_diagonal(gaps, np.inf)
-        i, j = np.unravel_index(int(gaps.argmin()), gaps.shape)
-        return float(gaps[i, j]), int(i), int(j)
+            return float(pairs.distances[k]), int(pairs.centers[k]), int(pairs.neighbors[k])
+        distances = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
+        np.fill_diagonal(distances, np.inf)
+        i, j = np.unravel_index(int(distances.argmin()), distances.shape)
+        return float(distances[i, j]), int(i), int(j)
 
-    def require_separated_atoms(self, minimum: float = 0.3) -> None:
+    def check_no_overlap(self, minimum: float = 0.3) -> None:
         """Raise GeometryError when two atoms are closer than `minimum` Å: nothing can be computed there."""
         distance, i, j = self.closest_pair()
         if distance < minimum:
@@ -148,7 +148,7 @@ class Structure:
             )
 
 
-def _frozen(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
+def _readonly_array(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) -> NDArray[Any]:
     try:
         array = np.array(values, dtype=dtype)
     except (TypeError, ValueError) as error:

@@ -8,6 +8,6 @@ With pytest:
 """
 
 from hesse.checks import CHECKS, Check, CheckResult, check_potential
-from hesse.testing.assertions import QUICK, assert_check, assert_potential
+from hesse.testing.assertions import FAST_CHECKS, assert_check, assert_potential
 
-__all__ = ["CHECKS", "QUICK", "Check", "CheckResult", "assert_check", "assert_potential", "check_potential"]
+__all__ = ["CHECKS", "FAST_CHECKS", "Check", "CheckResult", "assert_check", "assert_potential", "check_potential"]

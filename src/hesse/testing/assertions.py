@@ -10,9 +10,9 @@ from hesse.checks import CHECKS, Check, CheckResult, check_potential
 from hesse.potential import Potential
 from hesse.structures import Structure
 
-__all__ = ["QUICK", "assert_check", "assert_potential"]
+__all__ = ["FAST_CHECKS", "assert_check", "assert_potential"]
 
-QUICK: tuple[Check, ...] = tuple(check for check in CHECKS if check.name != "compile")
+FAST_CHECKS: tuple[Check, ...] = tuple(check for check in CHECKS if check.name != "compile")
 """All checks but the one that runs the compiler, which takes a minute."""
 
 
@@ -38,7 +38,7 @@ def assert_potential(
         RequestError: a name that is no check's; structures of elements that the potential does not know.
     """
     results = check_potential(potential, structures, skip=skip, dtype=dtype, device=device)
-    _require(potential, results)
+    _raise_failures(potential, results)
     return results
 
 
@@ -58,12 +58,12 @@ def assert_check(
     """
     name = check if isinstance(check, str) else check.name
     results = check_potential(potential, structures, only=[name], dtype=dtype, device=device)
-    _require(potential, results)
+    _raise_failures(potential, results)
     return results[-1]
 
 
-def _require(potential: Potential, results: Sequence[CheckResult]) -> None:
+def _raise_failures(potential: Potential, results: Sequence[CheckResult]) -> None:
     failed = [result for result in results if result.status == "fail"]
     if failed:
-        told = "\n".join(f"  {r.name}: {r.message}" for r in failed)
-        raise AssertionError(f"{type(potential).__name__} fails {len(failed)} of {len(results)} checks:\n{told}")
+        messages = "\n".join(f"  {r.name}: {r.message}" for r in failed)
+        raise AssertionError(f"{type(potential).__name__} fails {len(failed)} of {len(results)} checks:\n{messages}")

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Background"]
+__all__ = ["BackgroundTask"]
 
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
+class BackgroundTask(Generic[T]):
     """Work that runs in a thread of its own from the moment this is made.
 
     Args:
@@ -25,14 +25,14 @@ class Background(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
 
-        def run() -> None:
+        def run_work() -> None:
             try:
                 self._result = work(self._stop.is_set)
             except BaseException as error:
                 self._error = error  # raised where the result is asked for
 
         # A daemon: a process that ends otherwise than through `stop` does not wait for it.
-        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        self._thread = threading.Thread(target=run_work, name=name, daemon=True)
         self._thread.start()
 
     def result(self) -> T:

@@ -15,11 +15,11 @@ from hesse.errors import FileFormatError
 from hesse.models.tensors import read_header, read_tensors, write_tensors
 from hesse.training.schedules import Plateau
 
-__all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
+__all__ = ["TrainState", "load_checkpoint", "save_checkpoint"]
 
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a run stands. Everything else (batches, probes, rates) follows from these numbers and the configuration.
 
     `compiled`: whether its steps are compiled; None before that is decided."""
@@ -29,7 +29,7 @@ class Progress:
     batch: int = 0
     best_loss: float = float("inf")
     best_step: int = -1
-    waited: int = 0
+    n_without_improvement: int = 0
     seconds: float = 0.0
     compiled: bool | None = None
     plateau: Plateau = field(default_factory=Plateau)
@@ -37,7 +37,7 @@ class Progress:
 
 def save_checkpoint(
     path: Path,
-    progress: Progress,
+    state: TrainState,
     model: nn.Module,
     average: Mapping[str, Tensor],
     optimiser: torch.optim.Optimizer,
@@ -48,8 +48,8 @@ def save_checkpoint(
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
-    state = json.dumps({"progress": asdict(progress), "fingerprint": fingerprint})
-    header = {"format": "hesse-checkpoint", "version": "1", "state": state}
+    state_json = json.dumps({"progress": asdict(state), "fingerprint": fingerprint})
+    header = {"format": "hesse-checkpoint", "version": "1", "state": state_json}
     write_tensors(path, header, tensors)
 
 
@@ -59,7 +59,7 @@ def load_checkpoint(
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
     fingerprint: str,
-) -> Progress:
+) -> TrainState:
     """Put a saved state back into model, average and optimiser, and return where the run stood.
 
     Raises:
@@ -67,13 +67,13 @@ def load_checkpoint(
     """
     try:
         meta, tensors = read_header(path, "checkpoint"), read_tensors(path, "checkpoint")
-        state: dict[str, Any] = json.loads(meta["state"])
-        saved = state["progress"]
-        progress = Progress(**{**saved, "plateau": Plateau(**saved["plateau"])})
-        mine = state["fingerprint"]
+        content: dict[str, Any] = json.loads(meta["state"])
+        saved = content["progress"]
+        state = TrainState(**{**saved, "plateau": Plateau(**saved["plateau"])})
+        saved_fingerprint = content["fingerprint"]
     except (FileFormatError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: damaged checkpoint ({error}). Start afresh with --restart.") from error
-    if mine != fingerprint:
+    if saved_fingerprint != fingerprint:
         raise FileFormatError(
             f"{path}: this run was started with another configuration or other data, or from another potential (its "
             "options or weights). Use another output folder, or --restart to begin again here."
@@ -87,4 +87,4 @@ def load_checkpoint(
             _, index, key = name.split(".", 2)
             entries.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
-    return progress
+    return state

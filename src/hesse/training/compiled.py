@@ -21,30 +21,30 @@ import torch.fx.experimental._config as shapes
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hesse.curvature.evaluate import admitted
-from hesse.curvature.strain import strained, stress_of
+from hesse.curvature.evaluate import prepare_batch
+from hesse.curvature.strain import apply_strain, stress_from_strain_gradient
 from hesse.errors import CompilationError, first_line
-from hesse.losses import factors, references_of
+from hesse.losses import residual_weights, masked_targets
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request
-from hesse.training.companion import ATOMS, smallest_size, with_companion, with_zeros
+from hesse.structures import Batch, Properties, Request
+from hesse.training.companion import DUMMY_ATOMS, min_dimension, pad_with_dummy, append_zeros
 
-__all__ = ["CompiledGradient"]
+__all__ = ["CompiledLossAndGradient"]
 
 Parameters = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
+class _Inputs:
     """What the compiled function is told of a batch: tensors only."""
 
     batch: Batch
     probes: Float[Tensor, "probes atoms 3"] | None
     targets: dict[str, Tensor]
-    factors: dict[str, Tensor]
+    residual_weights: dict[str, Tensor]
 
 
-class CompiledGradient:
+class CompiledLossAndGradient:
     """Loss and gradient of a potential, compiled.
 
     The first call of a kind (with or without products, periodic or not, ...) compiles: half a minute to minutes, less
@@ -59,26 +59,26 @@ class CompiledGradient:
     """
 
     def __init__(self, potential: Potential, *, backend: str = "inductor") -> None:
-        drawing = next((m for m in potential.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p), None)
-        if drawing is not None:
+        random_layer = next((m for m in potential.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p), None)
+        if random_layer is not None:
             raise CompilationError(
-                f"it draws random numbers ({type(drawing).__name__}), in another order when compiled"
+                f"it draws random numbers ({type(random_layer).__name__}), in another order when compiled"
             )
         self.potential = potential
-        self._energies = _Energies(potential)
+        self._energy_module = _EnergyModule(potential)
         # Without a least size for parallel loops, which would make small batches another compilation.
         options: dict[str, str | int | bool | Any] | None = {"cpp.min_chunk_size": 1} if backend == "inductor" else None
         # In one piece: nothing may fall back unseen.
-        self._function = torch.compile(_loss_and_slopes, dynamic=True, fullgraph=True, backend=backend, options=options)
+        self._function = torch.compile(_loss_and_gradients, dynamic=True, fullgraph=True, backend=backend, options=options)
 
-    def why_not(self, request: Request) -> str:
+    def unsupported_reason(self, request: Request) -> str:
         """Why this request cannot be compiled; empty where it can."""
         return "full Hessians are not compiled" if request.hessian else ""
 
     def __call__(
         self,
         batch: Batch,
-        labels: Labels,
+        labels: Properties,
         request: Request,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
@@ -95,71 +95,71 @@ class CompiledGradient:
             CompilationError: the compiler fails, or this cannot be compiled (`why_not`).
             RequestError, LabelShapeError, GeometryError: see `hesse.evaluate`.
         """
-        reason = self.why_not(request)
+        reason = self.unsupported_reason(request)
         if reason:
             raise CompilationError(reason)
-        trained: Parameters = {f"potential.{n}": p for n, p in self.potential.named_parameters() if p.requires_grad}
-        question = self._question(batch, labels, request, weights, counts)
+        trainable: Parameters = {f"potential.{n}": p for n, p in self.potential.named_parameters() if p.requires_grad}
+        inputs = self._make_inputs(batch, labels, request, weights, counts)
         try:
-            with _settings():
-                slopes, terms = self._function(self._energies, trained, question)
+            with _compiler_settings():
+                gradients, terms = self._function(self._energy_module, trainable, inputs)
         except Exception as error:  # the compiler's, about anything
             raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
         total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
-        plain = {name: value / weights[name] for name, value in terms.items()}
-        return total, plain, {name.removeprefix("potential."): slope for name, slope in slopes.items()}
+        unweighted = {name: value / weights[name] for name, value in terms.items()}
+        return total, unweighted, {name.removeprefix("potential."): slope for name, slope in gradients.items()}
 
-    def _question(
+    def _make_inputs(
         self,
         batch: Batch,
-        labels: Labels,
+        labels: Properties,
         request: Request,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
-    ) -> _Question:
+    ) -> _Inputs:
         """A batch, admitted, and what its loss needs; with a companion where some size would be below two."""
         # A weighted label that nobody here holds is not asked for, and not computed.
         absent = {"hvp": request.probes is None, "stress": not request.stress}
         weights = {name: 0.0 if absent.get(name, False) else weight for name, weight in weights.items()}
-        targets, scales = references_of(labels, weights), factors(labels, weights, counts)
-        probes, ready = request.probes, None
-        if smallest_size(batch) >= 2:
-            ready = admitted(self.potential, batch, request, check_elements=False)
-        if ready is None or smallest_size(ready) < 2:
+        targets, scales = masked_targets(labels, weights), residual_weights(labels, weights, counts)
+        probes, prepared = request.probes, None
+        if min_dimension(batch) >= 2:
+            prepared = prepare_batch(self.potential, batch, request, check_elements=False)
+        if prepared is None or min_dimension(prepared) < 2:
             if probes is not None:
-                probes = with_zeros(probes, ATOMS, dim=1)
-            ready = admitted(
-                self.potential, with_companion(batch), replace(request, probes=probes), check_elements=False
+                probes = append_zeros(probes, DUMMY_ATOMS, dim=1)
+            prepared = prepare_batch(
+                self.potential, pad_with_dummy(batch), replace(request, probes=probes), check_elements=False
             )
-            targets = {name: _for_companion(name, value) for name, value in targets.items()}
-            scales = {name: _for_companion(name, value) for name, value in scales.items()}
-        device = ready.positions.device
-        plain = {name: _no_view(value) for name, value in vars(ready).items()}
-        return _Question(
-            Batch(**{**plain, "ids": ()}),  # the compiler would take ids for constants
-            None if probes is None else _no_view(probes.to(ready.positions)),
-            {name: _no_view(value.to(device)) for name, value in targets.items()},
-            {name: _no_view(value.to(device)) for name, value in scales.items()},
+            targets = {name: _pad_target(name, value) for name, value in targets.items()}
+            scales = {name: _pad_target(name, value) for name, value in scales.items()}
+        device = prepared.positions.device
+        tensors = {name: _own_storage(value) for name, value in vars(prepared).items()}
+        return _Inputs(
+            Batch(**{**tensors, "ids": ()}),  # the compiler would take ids for constants
+            None if probes is None else _own_storage(probes.to(prepared.positions)),
+            {name: _own_storage(value.to(device)) for name, value in targets.items()},
+            {name: _own_storage(value.to(device)) for name, value in scales.items()},
         )
 
 
-def _no_view(value: Any) -> Any:
+def _own_storage(value: Any) -> Any:
     """Tensors of their own: what is a view in one batch and none in the next would be compiled for each."""
     if isinstance(value, Tensor):
         return value.clone() if value._is_view() else value
     if isinstance(value, tuple):
-        parts = [_no_view(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        items = [_own_storage(part) for part in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
 
 
-def _for_companion(name: str, values: Tensor) -> Tensor:
+def _pad_target(name: str, values: Tensor) -> Tensor:
     """Labels, or what their errors are multiplied with, and zeros for the companion."""
-    more = 1 if name in ("energy", "stress", "penalty") else ATOMS
-    return with_zeros(values, more, dim=1 if name == "hvp" else 0)
+    count = 1 if name in ("energy", "stress", "penalty") else DUMMY_ATOMS
+    return append_zeros(values, count, dim=1 if name == "hvp" else 0)
 
 
-class _Energies(nn.Module):
+class _EnergyModule(nn.Module):
     """Energies of a potential as the forward of a module, whose parameters can be replaced."""
 
     def __init__(self, potential: Potential) -> None:
@@ -168,52 +168,52 @@ class _Energies(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
         """Atomic energies, and the penalty where there is one."""
-        atomic, penalty = self.potential.energies_and_penalty(batch)
+        atomic, penalty = self.potential.forward_with_regularizer(batch)
         return (atomic,) if penalty is None else (atomic, penalty)
 
 
-def _loss_and_slopes(
-    energies: _Energies, parameters: Parameters, question: _Question
+def _loss_and_gradients(
+    energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs
 ) -> tuple[Parameters, dict[str, Tensor]]:
     """One traceable function: gradient in parameters of the loss, and its weighted terms."""
-    batch, probes = question.batch, question.probes
-    stress = "stress" in question.targets
-    first = probes is not None or stress or "forces" in question.targets
-    leaves, unstrained = (0, 1) if stress else (0,), torch.zeros_like(batch.cell)
+    batch, probes = inputs.batch, inputs.probes
+    stress = "stress" in inputs.targets
+    needs_gradient = probes is not None or stress or "forces" in inputs.targets
+    argnums, zero_strain = (0, 1) if stress else (0,), torch.zeros_like(batch.cell)
 
     def loss(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
-        def total(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            moved = strained(batch, x, strain) if stress else batch.replace(positions=x)
-            atomic, *penalty = torch.func.functional_call(energies, parameters, (moved,))
-            energy = batch.sum_by_structure(atomic)
+        def total_energy(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            displaced = apply_strain(batch, x, strain) if stress else batch.with_positions(positions=x)
+            atomic, *penalty = torch.func.functional_call(energy_module, parameters, (displaced,))
+            energy = batch.sum_over_atoms(atomic)
             return energy.sum(), (energy, atomic, *penalty)
 
-        def slope(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            (gradient, *by_strain), rest = torch.func.grad(total, argnums=leaves, has_aux=True)(x, unstrained)
-            return gradient, (*(stress_of(batch, by) for by in by_strain), *rest)
+        def energy_gradient(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            (gradient, *strain_gradients), aux = torch.func.grad(total_energy, argnums=argnums, has_aux=True)(x, zero_strain)
+            return gradient, (*(stress_from_strain_gradient(batch, by) for by in strain_gradients), *aux)
 
-        found: dict[str, Tensor] = {}
+        predictions: dict[str, Tensor] = {}
         if probes is not None:
-            gradient, pull, rest = torch.func.vjp(slope, batch.positions, has_aux=True)  # type: ignore[misc]
-            found["hvp"] = torch.stack([pull(probe)[0] for probe in probes.unbind(0)])
-            found["forces"] = -gradient
-        elif first:
-            gradient, rest = slope(batch.positions)
-            found["forces"] = -gradient
+            gradient, vjp_function, aux = torch.func.vjp(energy_gradient, batch.positions, has_aux=True)  # type: ignore[misc]
+            predictions["hvp"] = torch.stack([vjp_function(probe)[0] for probe in probes.unbind(0)])
+            predictions["forces"] = -gradient
+        elif needs_gradient:
+            gradient, aux = energy_gradient(batch.positions)
+            predictions["forces"] = -gradient
         else:
-            rest = total(batch.positions, unstrained)[1]
+            aux = total_energy(batch.positions, zero_strain)[1]
         if stress:
             # NaN where it means nothing; that is no error where nobody asks.
-            asked = question.factors["stress"] > 0
-            found["stress"] = torch.where(asked, rest[0], 0.0)
-            rest = rest[1:]
-        found["energy"], found["atomic_energies"] = rest[0], rest[1]
+            requested = inputs.residual_weights["stress"] > 0
+            predictions["stress"] = torch.where(requested, aux[0], 0.0)
+            aux = aux[1:]
+        predictions["energy"], predictions["atomic_energies"] = aux[0], aux[1]
         terms = {
-            name: (question.factors[name] * (found[name] - target).square()).sum(dtype=torch.float64)
-            for name, target in question.targets.items()
+            name: (inputs.residual_weights[name] * (predictions[name] - target).square()).sum(dtype=torch.float64)
+            for name, target in inputs.targets.items()
         }
-        if "penalty" in question.factors and len(rest) > 2:
-            terms["penalty"] = (question.factors["penalty"] * rest[2]).sum().to(torch.float64)
+        if "penalty" in inputs.residual_weights and len(aux) > 2:
+            terms["penalty"] = (inputs.residual_weights["penalty"] * aux[2]).sum().to(torch.float64)
         value = torch.stack(list(terms.values())).sum()
         return value, terms
 
@@ -221,7 +221,7 @@ def _loss_and_slopes(
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def _compiler_settings() -> Iterator[None]:
     """Several networks and kinds of batches may be compiled in one process; sizes that happen to be equal in the first
     batch are not so in the next; and the graph of parameters is inside the function."""
     with (

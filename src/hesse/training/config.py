@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hesse.losses import Weights
+from hesse.losses import LossWeights
 from hesse.models import HipnnConfig, ModelConfig, ZblConfig
 
 __all__ = [
@@ -32,7 +32,7 @@ class BatchConfig(_Config):
 
     structures: int = Field(16, ge=1, description="at most so many structures")
     atoms: int = Field(2000, ge=1, description="and at most so many atoms")
-    bucketing: int | None = Field(
+    size_window: int | None = Field(
         None, ge=2, description="batches of structures of similar size, sorted among so many; null: of any size"
     )
 
@@ -42,8 +42,8 @@ class OptimiserConfig(_Config):
 
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null for none")
-    ema: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null for none")
+    ema_decay: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")
 
 
 class ScheduleConfig(_Config):
@@ -65,7 +65,7 @@ class RampConfig(_Config):
     shape: Literal["linear", "cosine"] = "cosine"
 
     @model_validator(mode="after")
-    def _ordered(self) -> RampConfig:
+    def _check_order(self) -> RampConfig:
         if self.start > self.end:
             raise ValueError(f"expected start <= end, got {self.start} and {self.end}")
         return self
@@ -79,7 +79,7 @@ class ProbeConfig(_Config):
     kind: Literal["rademacher", "gaussian", "one-hot", "sphere", "rademacher-internal", "gaussian-internal"] = Field(
         "rademacher", description="family of fresh probes"
     )
-    per_structure: int = Field(1, ge=1)
+    n_probes: int = Field(1, ge=1)
 
 
 class CurvatureConfig(_Config):
@@ -88,8 +88,8 @@ class CurvatureConfig(_Config):
     fraction: float = Field(
         1.0, gt=0, le=1, description="share of a step's structures, drawn anew at each step, with curvature terms"
     )
-    every: int = Field(1, ge=1, description="curvature terms in every so many steps, with so many times the weight")
-    pairs: int | None = Field(
+    every_n_steps: int = Field(1, ge=1, description="curvature terms in every so many steps, with so many times the weight")
+    probes: int | None = Field(
         None, ge=1, description="at most so many of a structure's stored pairs, drawn at each step; null: all"
     )
 
@@ -98,18 +98,18 @@ class TrainConfig(_Config):
     """One run, apart from its data."""
 
     model: ModelConfig = HipnnConfig()
-    prior: ZblConfig | None = Field(None, description="a repulsion that is added to the network")
-    start_from: str | None = Field(
+    repulsion: ZblConfig | None = Field(None, description="a repulsion that is added to the network")
+    init_from: str | None = Field(
         None,
         description="a potential to go on from, in place of `model`: runs/a/model.hesse, mace:FILE?trust=pickle, ...",
     )
-    references: Literal["fit", "keep"] | None = Field(
+    reference_energies: Literal["fit", "keep"] | None = Field(
         None,
         description="energies per element: fit them to the training energies, or keep those there are; null: fit for a "
         "new network, keep for a potential that is given",
     )
-    weights: Weights = Weights()
-    ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
+    weights: LossWeights = LossWeights()
+    weight_ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
     probe: ProbeConfig = ProbeConfig()
     curvature: CurvatureConfig = CurvatureConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -119,19 +119,19 @@ class TrainConfig(_Config):
     validate_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     early_stopping: int | None = Field(None, ge=1, description="validations without a new best loss; null for never")
-    include_suspect: bool = Field(False, description="use structures whose labels are flagged suspect too")
+    include_flagged: bool = Field(False, description="use structures whose labels are flagged suspect too")
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     compile: Literal["auto", "always", "never"] = Field(
         "auto", description="compile energies, forces and products; auto: where the run is long enough to win by it"
     )
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
+    cpu_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
     tensorboard: bool = False
 
     @model_validator(mode="after")
-    def _one_start(self) -> TrainConfig:
-        if self.start_from is not None and (self.model != HipnnConfig() or self.prior is not None):
+    def _check_init_from(self) -> TrainConfig:
+        if self.init_from is not None and (self.model != HipnnConfig() or self.repulsion is not None):
             raise ValueError("start_from names a whole potential: leave out model and prior")
         return self
 

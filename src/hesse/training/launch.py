@@ -15,19 +15,19 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from hesse.errors import ConfigError, InterruptedRunError, LostProcessError
+from hesse.errors import ConfigError, InterruptedRunError, ProcessLostError
 from hesse.training.config import RunConfig
 from hesse.training.place import LAUNCHER
-from hesse.training.processes import FAILURE
+from hesse.training.processes import FAILURE_KEY
 
 __all__ = ["launch"]
 
-_LOOK = 0.1
+_POLL = 0.1
 """Seconds between looks at the processes."""
-_GRACE, _GRACE_OF_KILLED = 5.0, 1.0
+_GRACE_PERIOD, _GRACE_PERIOD_KILLED = 5.0, 1.0
 """Seconds after the end of the first in which the others may end by themselves: they may have met the same error; but
 what killed it, they cannot know."""
-_LAUNCHER_SPEAKS = "launcher"
+_LAUNCHER_REPORTS = "launcher"
 
 
 def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
@@ -52,11 +52,11 @@ def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
     base = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     store = dist.PrefixStore("hesse/0", base)
     children: list[subprocess.Popen[bytes]] = []
-    with _passed_on(children) as caught:
+    with _forward_signals(children) as caught:
         try:
             for rank in range(count):
-                children.append(_start(arguments, rank, count, base.port, config.threads))
-            failed = _watch(children, store)
+                children.append(_start(arguments, rank, count, base.port, config.cpu_threads))
+            failed = _wait(children, store)
         finally:
             for child in children:
                 if child.poll() is None:
@@ -64,15 +64,15 @@ def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
                 child.wait()
     if failed is None:
         return 0
-    told = store.get(FAILURE).decode() if store.check([FAILURE]) else _LAUNCHER_SPEAKS
-    if told != _LAUNCHER_SPEAKS:
-        return max(1, children[int(told.removeprefix("process "))].returncode)
+    reporter = store.get(FAILURE_KEY).decode() if store.check([FAILURE_KEY]) else _LAUNCHER_REPORTS
+    if reporter != _LAUNCHER_REPORTS:
+        return max(1, children[int(reporter.removeprefix("process "))].returncode)
     if caught:
-        raise InterruptedRunError(f"stopped by {caught[0].name} before the first step. {_state(config.output)}")
-    raise LostProcessError(f"process {failed} of {count} {_cause(children[failed])}. {_state(config.output)}")
+        raise InterruptedRunError(f"stopped by {caught[0].name} before the first step. {_checkpoint_hint(config.output)}")
+    raise ProcessLostError(f"process {failed} of {count} {_exit_cause(children[failed])}. {_checkpoint_hint(config.output)}")
 
 
-def _watch(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> int | None:
+def _wait(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> int | None:
     """Wait for all processes, or for what comes of the first that fails; its rank, None where all did their work."""
     failed: int | None = None
     deadline = float("inf")
@@ -81,10 +81,10 @@ def _watch(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> in
             failed = next((rank for rank, child in enumerate(children) if child.poll()), None)
             if failed is not None:
                 # Those who merely notice that it is gone keep silent: here it is known why.
-                store.compare_set(FAILURE, "", _LAUNCHER_SPEAKS)
+                store.compare_set(FAILURE_KEY, "", _LAUNCHER_REPORTS)
                 killed = children[failed].returncode < 0
-                deadline = time.monotonic() + (_GRACE_OF_KILLED if killed else _GRACE)
-        time.sleep(_LOOK)
+                deadline = time.monotonic() + (_GRACE_PERIOD_KILLED if killed else _GRACE_PERIOD)
+        time.sleep(_POLL)
     return failed if failed is not None else next((rank for rank, c in enumerate(children) if c.poll()), None)
 
 
@@ -100,7 +100,7 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
         LAUNCHER: str(os.getpid()),
     }
     if threads is None:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() // count)))
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback is not None:  # whatever the machine's name resolves to
         environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
@@ -114,21 +114,21 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
 
 
 @contextmanager
-def _passed_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[signal.Signals]]:
+def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[signal.Signals]]:
     """Pass SIGINT and SIGTERM on to the processes; yields those that came."""
     caught: list[signal.Signals] = []
 
-    def pass_on(number: int, _: object) -> None:
+    def forward(number: int, _: object) -> None:
         caught.append(signal.Signals(number))
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield caught
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
@@ -139,26 +139,26 @@ def _check_devices(device: str, count: int) -> None:
     if index:
         raise ConfigError(f'device "{device}": {count} processes cannot share it. Use "{kind}": one each.')
     try:
-        there = torch.get_device_module(kind).device_count()
+        n_devices = torch.get_device_module(kind).device_count()
     except (RuntimeError, AttributeError) as error:
         raise ConfigError(f'device "{device}" cannot be used here. Use "cpu", or another one.') from error
-    if there < count:
-        raise ConfigError(f'device "{device}": there are {there} on this machine, and --devices asks for {count}')
+    if n_devices < count:
+        raise ConfigError(f'device "{device}": there are {n_devices} on this machine, and --devices asks for {count}')
 
 
-def _cores() -> int:
+def _n_cores() -> int:
     """Those this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cause(child: subprocess.Popen[bytes]) -> str:
+def _exit_cause(child: subprocess.Popen[bytes]) -> str:
     code = child.returncode
     if code < 0:
         return f"(pid {child.pid}) was killed by signal {-code} ({signal.Signals(-code).name})"
     return f"(pid {child.pid}) ended with exit code {code}"
 
 
-def _state(output: Path) -> str:
+def _checkpoint_hint(output: Path) -> str:
     checkpoint = output / "checkpoint.safetensors"
     if checkpoint.exists():
         return f"The last saved state is in {checkpoint}; the same command continues the run."

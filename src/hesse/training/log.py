@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hesse.files import write_text
-from hesse.optional import require
+from hesse.files import atomic_write_text
+from hesse.optional import import_optional
 
-__all__ = ["NoLog", "RunLog", "read_log"]
+__all__ = ["NullLogger", "RunLogger", "read_log"]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-class RunLog:
+class RunLogger:
     """Rows `{"kind": "train" | "validation" | "note", "step": ..., ...}`, one JSON object a line."""
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
@@ -34,11 +34,11 @@ class RunLog:
         """
         self._board: Any = None
         if tensorboard:
-            module = require("torch.utils.tensorboard", extra="tensorboard", purpose="logging to TensorBoard")
+            module = import_optional("torch.utils.tensorboard", extra="tensorboard", purpose="logging to TensorBoard")
             self._board = module.SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
         path = folder / "metrics.jsonl"
-        kept = [row for row in read_log(path) if row["step"] <= from_step] if path.exists() and from_step else []
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        rows = [row for row in read_log(path) if row["step"] <= from_step] if path.exists() and from_step else []
+        atomic_write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in close)
 
     def write(self, kind: str, step: int, **values: float) -> None:
@@ -48,7 +48,7 @@ class RunLog:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
-    def note(self, step: int, text: str) -> None:
+    def message(self, step: int, text: str) -> None:
         """Add a row `{"kind": "note", "step": ..., "text": ...}`: what was decided or met on the way."""
         self._file.write(json.dumps({"kind": "note", "step": step, "text": text}) + "\n")
 
@@ -59,13 +59,13 @@ class RunLog:
             self._board.close()
 
 
-class NoLog:
+class NullLogger:
     """What a process keeps that is not the one to keep the record."""
 
     def write(self, kind: str, step: int, **values: float) -> None:
         """Nothing."""
 
-    def note(self, step: int, text: str) -> None:
+    def message(self, step: int, text: str) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -20,36 +20,36 @@ import torch
 from torch import Tensor
 
 from hesse import __version__
-from hesse.datasets import TrainingData
-from hesse.devices import keep_freed_memory
+from hesse.datasets import DatasetLike
+from hesse.devices import disable_malloc_trim
 from hesse.errors import (
     InterruptedRunError,
-    LostProcessError,
+    ProcessLostError,
     NonFiniteLossError,
     WriteError,
 )
-from hesse.files import exclusive
+from hesse.files import lock_folder
 from hesse.potential import Potential
 from hesse.progress import track
-from hesse.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from hesse.training.compiling import StepMode
+from hesse.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from hesse.training.compiling import CompilePolicy
 from hesse.training.config import TrainConfig
-from hesse.training.feed import Feed
-from hesse.training.log import NoLog, RunLog
-from hesse.training.processes import Processes, joined
-from hesse.training.schedules import learning_rate, weights_at
-from hesse.training.set_up import check_data, fingerprint_of, mixed_seed, parameter_groups
-from hesse.training.shared_step import SharedStep
-from hesse.training.signals import caught_signals
+from hesse.training.feed import TrainingLoader
+from hesse.training.log import NullLogger, RunLogger
+from hesse.training.processes import Communicator, init_distributed
+from hesse.training.schedules import learning_rate, loss_weights_at
+from hesse.training.set_up import check_data, run_fingerprint, derive_seed, weight_decay_groups
+from hesse.training.shared_step import DistributedGradient
+from hesse.training.signals import deferred_signals
 from hesse.training.start import (
-    given_potential,
-    identity_of,
-    read_best,
-    starting_potential,
-    write_potential,
+    resolve_initial_potential,
+    potential_digest,
+    load_best,
+    build_initial_potential,
+    save_potential,
 )
-from hesse.training.step import GradientStep, Part
-from hesse.training.validation import Scores, validate
+from hesse.training.step import LossAndGradient, MicroBatch
+from hesse.training.validation import ValidationMetrics, validate
 
 __all__ = ["TrainResult", "train"]
 
@@ -74,19 +74,19 @@ class TrainResult:
     best_step: int
     scores: Mapping[str, float]
     seconds: float
-    left_out: int = 0
+    n_suspect_skipped: int = 0
 
 
 def train(
-    training: TrainingData,
-    validation: TrainingData | None = None,
+    training: DatasetLike,
+    validation: DatasetLike | None = None,
     config: TrainConfig | None = None,
     *,
     output: str | Path,
     potential: Potential | None = None,
     restart: bool = False,
     quiet: bool = False,
-    processes: Processes | None = None,
+    communicator: Communicator | None = None,
 ) -> TrainResult:
     """Train a potential. Called again with the same arguments, it continues where it was interrupted.
 
@@ -122,19 +122,19 @@ def train(
     config = config or TrainConfig()
     folder = Path(output)
     with ExitStack() as stack:
-        if processes is None:
-            processes = stack.enter_context(joined(config.device))
-        device = processes.device(config.device)
-        processes.of_first(lambda: _open_folder(folder, stack))
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        keep_freed_memory()
+        if communicator is None:
+            communicator = stack.enter_context(init_distributed(config.device))
+        device = communicator.device(config.device)
+        communicator.run_on_rank_zero(lambda: _open_folder(folder, stack))
+        if config.cpu_threads is not None:
+            torch.set_num_threads(config.cpu_threads)
+        disable_malloc_trim()
         # Curvature differentiates three times: reduced precision in matrix products ruins it.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        given = given_potential(config, potential, folder)
-        run = _Run(training, validation, config, folder, given, processes, device, restart=restart)
-        return run.go(quiet=quiet)
+        initial_potential = resolve_initial_potential(config, potential, folder)
+        trainer = Trainer(training, validation, config, folder, initial_potential, communicator, device, restart=restart)
+        return trainer.fit(quiet=quiet)
 
 
 def _open_folder(folder: Path, stack: ExitStack) -> None:
@@ -143,62 +143,62 @@ def _open_folder(folder: Path, stack: ExitStack) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    stack.enter_context(exclusive(folder))
+    stack.enter_context(lock_folder(folder))
 
 
-def _total(parts: Sequence[TrainingData | None]) -> int:
+def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
     """Structures of all parts."""
-    return sum(0 if part is None else len(part) for part in parts)
+    return sum(0 if part is None else len(part) for part in datasets)
 
 
-class _Run:
+class Trainer:
     """One run: its parts, and the state that moves."""
 
     def __init__(
         self,
-        training: TrainingData,
-        validation: TrainingData | None,
+        training: DatasetLike,
+        validation: DatasetLike | None,
         config: TrainConfig,
         folder: Path,
-        given: Potential | None,
-        processes: Processes,
+        initial_potential: Potential | None,
+        communicator: Communicator,
         device: str,
         *,
         restart: bool,
     ) -> None:
-        self.left_out = 0
-        if not config.include_suspect:
-            offered = (training, validation)
+        self.n_suspect_skipped = 0
+        if not config.include_flagged:
+            datasets = (training, validation)
             training = training.without_suspects()
             validation = None if validation is None else validation.without_suspects()
-            self.left_out = _total(offered) - _total((training, validation))
+            self.n_suspect_skipped = _n_structures(datasets) - _n_structures((training, validation))
         check_data(training, validation, config)
         self.training, self.validation, self.config, self.folder = training, validation, config, folder
-        self.processes, self.device, self.dtype = processes, device, getattr(torch, config.dtype)
-        here = config.model_copy(update={"device": device})
-        self.model = starting_potential(here, training, given)
-        processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
-        self.feed = Feed(training, here, self.model.cutoff)
+        self.communicator, self.device, self.dtype = communicator, device, getattr(torch, config.dtype)
+        device_config = config.model_copy(update={"device": device})
+        self.model = build_initial_potential(device_config, training, initial_potential)
+        communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
+        self.loader = TrainingLoader(training, device_config, self.model.cutoff)
         self.sizes = training.n_atoms.tolist()
-        self.gradient = GradientStep(self.model)
-        self.shared = SharedStep(self.gradient, processes)
-        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config.optimiser.weight_decay), lr=0.0)
-        self.fingerprint = fingerprint_of(config, training, validation, identity_of(given))
+        self.gradient = LossAndGradient(self.model)
+        self.distributed_gradient = DistributedGradient(self.gradient, communicator)
+        self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(weight_decay_groups(self.model, config.optimiser.weight_decay), lr=0.0)
+        self.fingerprint = run_fingerprint(config, training, validation, potential_digest(initial_potential))
         self.checkpoint = folder / "checkpoint.safetensors"
-        self.progress = Progress()
-        processes.require_same(
+        self.state = TrainState()
+        communicator.check_equal(
             self.fingerprint, "the processes of this job were given different configurations or data"
         )
-        if processes.of_first(lambda: self._can_go_on(restart=restart)):
-            self.progress = load_checkpoint(
-                self.checkpoint, self.model, self._average_state(), self.optimiser, self.fingerprint
+        if communicator.run_on_rank_zero(lambda: self._find_checkpoint(restart=restart)):
+            self.state = load_checkpoint(
+                self.checkpoint, self.model, self._ema_state(), self.optimiser, self.fingerprint
             )
-        processes.require_same(self.progress.step, f"the processes of this job do not see the same files in {folder}")
-        self.scores: Scores | None = None
-        self.mode = StepMode(self.gradient, self.progress, processes)
+        communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
+        self.scores: ValidationMetrics | None = None
+        self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
 
-    def _can_go_on(self, *, restart: bool) -> bool:
+    def _find_checkpoint(self, *, restart: bool) -> bool:
         """Clear away what is left over from before; whether there is a state to go on from."""
         for half_written in self.folder.glob(".*.part*"):  # by a process that was killed
             half_written.unlink(missing_ok=True)
@@ -206,214 +206,214 @@ class _Run:
             self.checkpoint.unlink(missing_ok=True)
         return self.checkpoint.exists()
 
-    def _average_state(self) -> dict[str, Tensor]:
-        return dict(self.average.state_dict())
+    def _ema_state(self) -> dict[str, Tensor]:
+        return dict(self.ema_model.state_dict())
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
-    def go(self, *, quiet: bool) -> TrainResult:
-        config, progress = self.config, self.progress
-        first = self.processes.first
-        log = RunLog(self.folder, from_step=progress.step, tensorboard=config.tensorboard) if first else NoLog()
-        started, before = time.monotonic(), progress.seconds
-        finished = progress.step >= config.steps or self._stopped_early()
+    def fit(self, *, quiet: bool) -> TrainResult:
+        config, state = self.config, self.state
+        is_rank_zero = self.communicator.is_rank_zero
+        log = RunLogger(self.folder, from_step=state.step, tensorboard=config.tensorboard) if is_rank_zero else NullLogger()
+        started, previous_seconds = time.monotonic(), state.seconds
+        finished = state.step >= config.steps or self._should_stop()
         try:
             with (
-                self.feed,
-                caught_signals() as caught,
-                track("training", config.steps, quiet=quiet or not first, done=progress.step) as advance,
+                self.loader,
+                deferred_signals() as caught,
+                track("training", config.steps, quiet=quiet or not is_rank_zero, done=state.step) as advance,
             ):
                 if not finished:
-                    advance(0, self.mode.settle(config, self._first_parts))
+                    advance(0, self.compile_policy.decide(config, self._example_microbatches))
                 while not finished:
-                    for text in self.mode.news():
-                        log.note(progress.step, text)
+                    for text in self.compile_policy.pop_messages():
+                        log.message(state.step, text)
                     row = self._step()
-                    progress.seconds = before + time.monotonic() - started
-                    log.write("train", progress.step, **row, seconds=progress.seconds)
-                    last = progress.step >= config.steps
-                    if self.validation is not None and (last or progress.step % config.validate_every == 0):
+                    state.seconds = previous_seconds + time.monotonic() - started
+                    log.write("train", state.step, **row, seconds=state.seconds)
+                    is_last = state.step >= config.steps
+                    if self.validation is not None and (is_last or state.step % config.validate_every == 0):
                         scores = self._validate()
-                        log.write("validation", progress.step, **scores.as_row())
-                        finished = self._stopped_early()
-                    finished = finished or last
-                    note = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
-                    advance(1, note)
-                    asked = self.processes.largest(caught[0] if caught else 0)
-                    if finished or asked or progress.step % config.checkpoint_every == 0:
+                        log.write("validation", state.step, **scores.as_row())
+                        finished = self._should_stop()
+                    finished = finished or is_last
+                    status = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
+                    advance(1, status)
+                    stop_signal = self.communicator.all_reduce_max(caught[0] if caught else 0)
+                    if finished or stop_signal or state.step % config.checkpoint_every == 0:
                         self._save()
-                    if asked and not finished:
+                    if stop_signal and not finished:
                         raise InterruptedRunError(
-                            f"stopped by {signal.Signals(asked).name} after step {progress.step} of {config.steps}; "
+                            f"stopped by {signal.Signals(stop_signal).name} after step {state.step} of {config.steps}; "
                             f"the state is in {self.checkpoint}. The same command continues the run."
                         )
-        except LostProcessError as error:
-            raise LostProcessError(f"{error}. {self._kept()}; the same command continues the run.") from error
+        except ProcessLostError as error:
+            raise ProcessLostError(f"{error}. {self._checkpoint_hint()}; the same command continues the run.") from error
         finally:
             log.close()
         return self._result()
 
-    def _first_parts(self) -> list[Part]:
+    def _example_microbatches(self) -> list[MicroBatch]:
         """The next step's structures, to try on."""
-        order = self.feed.epoch(self.progress.epoch)
-        return self.feed.fetch(order[min(self.progress.batch, len(order) - 1)], self.progress.step)
+        batches = self.loader.epoch(self.state.epoch)
+        return self.loader.load(batches[min(self.state.batch, len(batches) - 1)], self.state.step)
 
     def _step(self) -> dict[str, float]:
         """One step of the optimiser; returns what goes into the record."""
-        config, progress = self.config, self.progress
-        order = self.feed.epoch(progress.epoch)
-        if progress.batch >= len(order):
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            order = self.feed.epoch(progress.epoch)
-        indices = order[progress.batch]
-        weights = weights_at(config.weights, config.ramps, progress.step, config.steps, config.curvature.every)
+        config, state = self.config, self.state
+        batches = self.loader.epoch(state.epoch)
+        if state.batch >= len(batches):
+            state.epoch, state.batch = state.epoch + 1, 0
+            batches = self.loader.epoch(state.epoch)
+        indices = batches[state.batch]
+        weights = loss_weights_at(config.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps)
         rate = learning_rate(
-            config.optimiser.learning_rate, progress.step, config.steps, config.schedule, progress.plateau
+            config.optimiser.learning_rate, state.step, config.steps, config.schedule, state.plateau
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
-            rank = self.processes.rank
-            torch.manual_seed(mixed_seed(config.seed, progress.step, *([rank] if rank else [])))
-            mine = self.processes.share(indices, self.sizes)
-            parts = self.feed.fetch(mine, progress.step, whole=indices) if mine else []
-            self.mode.compare(parts, weights)
-            total, terms = self.shared(parts, weights)
-        limit = config.optimiser.clip or math.inf
-        size = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+            rank = self.communicator.rank
+            torch.manual_seed(derive_seed(config.seed, state.step, *([rank] if rank else [])))
+            local_indices = self.communicator.partition(indices, self.sizes)
+            microbatches = self.loader.load(local_indices, state.step, step_indices=indices) if local_indices else []
+            self.compile_policy.verify(microbatches, weights)
+            total, terms = self.distributed_gradient(microbatches, weights)
+        max_norm = config.optimiser.max_grad_norm or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
         # One look at the device for all numbers.
         loss, norm, *values = torch.stack(
-            [value.to(torch.float64) for value in (total, size, *terms.values())]
+            [value.to(torch.float64) for value in (total, grad_norm, *terms.values())]
         ).tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise NonFiniteLossError(self._blame(indices, weights))
+            raise NonFiniteLossError(self._diagnose_non_finite(indices, weights))
         self.optimiser.step()
-        progress.step, progress.batch = progress.step + 1, progress.batch + 1
-        self._update_average()
+        state.step, state.batch = state.step + 1, state.batch + 1
+        self._update_ema()
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
-    def _update_average(self) -> None:
-        decay = self.config.optimiser.ema or 0.0
-        step = self.progress.step
+    def _update_ema(self) -> None:
+        decay = self.config.optimiser.ema_decay or 0.0
+        step = self.state.step
         decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
         with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            pairs = zip(self.ema_model.parameters(), self.model.parameters(), strict=True)
             # Other frameworks keep tables of whole numbers as parameters.
             means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
             torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
-            for mine, statistic in zip(self.average.buffers(), self.model.buffers(), strict=True):
-                mine.copy_(statistic)  # running statistics, where a network has them
+            for buffer, statistic in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
+                buffer.copy_(statistic)  # running statistics, where a network has them
 
     # --- judging and keeping -------------------------------------------------------------------------------------
 
-    def _scores(self) -> Scores:
+    def _compute_scores(self) -> ValidationMetrics:
         assert self.validation is not None
-        self.processes.copy_from_first(self.average.buffers())  # running statistics are those of its structures
+        self.communicator.broadcast(self.ema_model.buffers())  # running statistics are those of its structures
         config, weights = self.config, self.config.weights
-        if config.probe.source == "fresh" and self.validation.holds("hessian"):
+        if config.probe.source == "fresh" and self.validation.has("hessian"):
             # Fresh probes estimate the Hessian term; here it is taken itself.
             weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
         return validate(
-            self.average, self.validation, weights, dtype=self.dtype, device=self.device,
-            max_atoms=config.batch.atoms, processes=self.processes,
+            self.ema_model, self.validation, weights, dtype=self.dtype, device=self.device,
+            max_atoms=config.batch.atoms, communicator=self.communicator,
         )  # fmt: skip
 
-    def _validate(self) -> Scores:
-        progress, config = self.progress, self.config
-        scores = self._scores()
+    def _validate(self) -> ValidationMetrics:
+        state, config = self.state, self.config
+        scores = self._compute_scores()
         if not math.isfinite(scores.loss):
             raise NonFiniteLossError(
-                f"step {progress.step}: the validation loss is not a finite number. The last good state is in "
+                f"step {state.step}: the validation loss is not a finite number. The last good state is in "
                 f"{self.checkpoint}; lower optimiser.learning_rate, or look at the validation labels with `hesse info`."
             )
-        progress.plateau.see(scores.loss, config.schedule)
-        if scores.loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.waited = scores.loss, progress.step, 0
+        state.plateau.update(scores.loss, config.schedule)
+        if scores.loss < state.best_loss:
+            state.best_loss, state.best_step, state.n_without_improvement = scores.loss, state.step, 0
             self._write_model("model", scores)
         else:
-            progress.waited += 1
+            state.n_without_improvement += 1
         self.scores = scores
         return scores
 
-    def _stopped_early(self) -> bool:
-        config, progress = self.config, self.progress
-        if config.early_stopping is not None and progress.waited >= config.early_stopping:
+    def _should_stop(self) -> bool:
+        config, state = self.config, self.state
+        if config.early_stopping is not None and state.n_without_improvement >= config.early_stopping:
             return True
-        plateau = config.schedule.kind == "plateau"
-        rate = config.optimiser.learning_rate * progress.plateau.factor
-        return plateau and rate < config.schedule.stop_below
+        is_plateau = config.schedule.kind == "plateau"
+        rate = config.optimiser.learning_rate * state.plateau.factor
+        return is_plateau and rate < config.schedule.stop_below
 
     def _save(self) -> None:
-        self.mode.agree()
+        self.compile_policy.synchronize()
         # Machines that are not alike round differently: this is where all are brought back to one state.
-        self.processes.copy_from_first([*self.model.parameters(), *self.model.buffers()])
-        self.processes.of_first(
+        self.communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
+        self.communicator.run_on_rank_zero(
             lambda: save_checkpoint(
-                self.checkpoint, self.progress, self.model, self._average_state(), self.optimiser, self.fingerprint
+                self.checkpoint, self.state, self.model, self._ema_state(), self.optimiser, self.fingerprint
             )
         )
 
-    def _write_model(self, stem: str, scores: Scores | None) -> None:
-        self.processes.of_first(lambda: self._write(stem, scores))
+    def _write_model(self, stem: str, scores: ValidationMetrics | None) -> None:
+        self.communicator.run_on_rank_zero(lambda: self._save_model(stem, scores))
 
-    def _write(self, stem: str, scores: Scores | None) -> None:
+    def _save_model(self, stem: str, scores: ValidationMetrics | None) -> None:
         provenance: dict[str, Any] = {
-            "data_hash": self.training.data_hash(),
-            "level": self.training.attributes.get("level", ""),
+            "data_hash": self.training.content_hash(),
+            "level": self.training.metadata.get("level", ""),
             "config": self.config.model_dump(mode="json"),
-            "step": self.progress.step,
+            "step": self.state.step,
             "structures": len(self.training),
             "metrics": {} if scores is None else scores.as_row(),
             "torch": torch.__version__,
             "code_version": __version__,
         }
         # Files of other frameworks record what can be trained: that of the model, not of its mean.
-        for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
+        for mean, value in zip(self.ema_model.parameters(), self.model.parameters(), strict=True):
             mean.requires_grad_(value.requires_grad)
-        write_potential(self.folder, stem, self.average, provenance)
-        self.average.requires_grad_(False)
+        save_potential(self.folder, stem, self.ema_model, provenance)
+        self.ema_model.requires_grad_(False)
 
     def _result(self) -> TrainResult:
         if self.scores is None and self.validation is not None:  # continued after its last step
-            self.scores = self._scores()
+            self.scores = self._compute_scores()
         self._write_model("last", self.scores)
-        progress = self.progress
-        if progress.best_step < 0:  # never judged: the last model is the best known
+        state = self.state
+        if state.best_step < 0:  # never judged: the last model is the best known
             self._write_model("model", None)
-        potential, file, provenance = read_best(self.folder, "model", self.model, self.processes)
+        potential, model_file, provenance = load_best(self.folder, "model", self.model, self.communicator)
         return TrainResult(
             potential=potential,
-            model_file=file,
-            steps=progress.step,
-            best_step=progress.best_step if progress.best_step >= 0 else progress.step,
+            model_file=model_file,
+            steps=state.step,
+            best_step=state.best_step if state.best_step >= 0 else state.step,
             scores=provenance["metrics"],
-            seconds=progress.seconds,
-            left_out=self.left_out,
+            seconds=state.seconds,
+            n_suspect_skipped=self.n_suspect_skipped,
         )
 
-    def _blame(self, indices: list[int], weights: Mapping[str, float]) -> str:
+    def _diagnose_non_finite(self, indices: list[int], weights: Mapping[str, float]) -> str:
         """Which structures of the batch have a loss or gradient that is not finite, one by one."""
-        guilty = []
+        non_finite = []
         for index in indices:
             self.optimiser.zero_grad(set_to_none=True)
-            total, _ = self.gradient(self.feed.fetch([index], self.progress.step, whole=indices), weights)
-            slopes = [p.grad for p in self.model.parameters() if p.grad is not None]
-            finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in slopes)
-            if not finite:
-                guilty.append(self.training.ids[index])
-        saved = self._kept()
-        if not guilty:
+            total, _ = self.gradient(self.loader.load([index], self.state.step, step_indices=indices), weights)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            is_finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in gradients)
+            if not is_finite:
+                non_finite.append(self.training.ids[index])
+        hint = self._checkpoint_hint()
+        if not non_finite:
             return (
-                f"step {self.progress.step + 1}: the loss of the whole batch is not finite although that of each of "
-                f"its structures is: the run diverged. {saved}; lower optimiser.learning_rate or optimiser.clip."
+                f"step {self.state.step + 1}: the loss of the whole batch is not finite although that of each of "
+                f"its structures is: the run diverged. {hint}; lower optimiser.learning_rate or optimiser.clip."
             )
-        shown = ", ".join(f'"{name}"' for name in guilty[:5]) + (", ..." if len(guilty) > 5 else "")
+        shown = ", ".join(f'"{name}"' for name in non_finite[:5]) + (", ..." if len(non_finite) > 5 else "")
         return (
-            f"step {self.progress.step + 1}: loss or gradient is not a finite number for {len(guilty)} of "
-            f"{len(indices)} structures: {shown}. {saved}. Look at these structures (labels, overlapping atoms); if "
+            f"step {self.state.step + 1}: loss or gradient is not a finite number for {len(non_finite)} of "
+            f"{len(indices)} structures: {shown}. {hint}. Look at these structures (labels, overlapping atoms); if "
             "they are sound, lower optimiser.learning_rate or use dtype float64."
         )
 
-    def _kept(self) -> str:
+    def _checkpoint_hint(self) -> str:
         return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"

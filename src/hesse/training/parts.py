@@ -21,59 +21,59 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hesse.datasets import TrainingData
-from hesse.probes.random_bits import coordinate_bits, stream_states
-from hesse.structures import Labels, owners_of
+from hesse.datasets import DatasetLike
+from hesse.probes.random_bits import random_bits, probe_states
+from hesse.structures import Properties, segment_ids
 from hesse.training.config import TrainConfig
 
-__all__ = ["CurvatureDraw", "Share", "drawn", "some_pairs", "without_curvature"]
+__all__ = ["CurvatureSampler", "SubBatch", "sample_structures", "sample_probes", "without_curvature"]
 
-_OF_STRUCTURES, _OF_PAIRS = 0x5374_7275, 0x5061_6972
+_STRUCTURE_STREAM, _PROBE_STREAM = 0x5374_7275, 0x5061_6972
 """Streams of their own, so that who is drawn has nothing to do with the probes that are drawn."""
 
-APART_FROM = {"cpu": 64, "other": 2048}
+SPLIT_ABOVE_ATOMS = {"cpu": 64, "other": 2048}
 """Atoms of structures without curvature from which these are evaluated on their own; fewer go with the others, masked.
 A second graph costs some 10 ms on one CPU thread, as much as the curvature of 50 (hipnn, equivariant) to 150 (ani)
 atoms. On a GPU it costs as many launches as a whole small batch; the number there is an estimate."""
 
 
-def drawn(
-    keys: Int[Tensor, "structures"], holders: Bool[Tensor, "structures"], fraction: float, *, seed: int, step: int
+def sample_structures(
+    keys: Int[Tensor, "structures"], labeled: Bool[Tensor, "structures"], fraction: float, *, seed: int, step: int
 ) -> Bool[Tensor, "structures"]:
     """A random `fraction` of the holders, at least one: those with the smallest of random numbers of their own.
 
     A function of the set of structures, whatever their order.
     """
-    count = int(holders.sum())
+    count = int(labeled.sum())
     if count == 0 or fraction >= 1.0:
-        return holders
-    words = _words(keys, seed ^ _OF_STRUCTURES, step, torch.zeros_like(keys))
-    order = torch.where(holders, words, torch.iinfo(torch.int64).max).argsort(stable=True)
-    chosen = torch.zeros_like(holders)
+        return labeled
+    random_numbers = _random_words(keys, seed ^ _STRUCTURE_STREAM, step, torch.zeros_like(keys))
+    order = torch.where(labeled, random_numbers, torch.iinfo(torch.int64).max).argsort(stable=True)
+    chosen = torch.zeros_like(labeled)
     chosen[order[: max(1, round(fraction * count))]] = True
-    return chosen & holders
+    return chosen & labeled
 
 
-def some_pairs(labels: Labels, keys: Int[Tensor, "structures"], count: int | None, *, seed: int, step: int) -> Labels:
+def sample_probes(labels: Properties, keys: Int[Tensor, "structures"], count: int | None, *, seed: int, step: int) -> Properties:
     """Labels with at most `count` of every structure's (probe, H v) pairs, drawn without replacement; None: all."""
     if count is None or labels.probes is None or labels.hvp is None or len(labels.probes) <= count:
         return labels
     mask = labels.mask("hvp")
-    pair = torch.arange(len(mask), device=keys.device).expand(len(keys), -1)
-    words = _words(keys, seed ^ _OF_PAIRS, step, pair).T
+    probe_index = torch.arange(len(mask), device=keys.device).expand(len(keys), -1)
+    random_numbers = _random_words(keys, seed ^ _PROBE_STREAM, step, probe_index).T
     # Pairs that are not there come last: where a structure has fewer than `count`, its mask tells so.
-    order = torch.where(mask, words, torch.iinfo(torch.int64).max).argsort(dim=0, stable=True)[:count]
-    of_atoms = order[:, owners_of(labels.n_atoms)][..., None].expand(-1, -1, 3)
+    order = torch.where(mask, random_numbers, torch.iinfo(torch.int64).max).argsort(dim=0, stable=True)[:count]
+    atom_order = order[:, segment_ids(labels.n_atoms)][..., None].expand(-1, -1, 3)
     return replace(
         labels,
-        probes=labels.probes.gather(0, of_atoms),
-        hvp=labels.hvp.gather(0, of_atoms),
+        probes=labels.probes.gather(0, atom_order),
+        hvp=labels.hvp.gather(0, atom_order),
         hvp_mask=mask.gather(0, order),
         hvp_error=None if labels.hvp_error is None else labels.hvp_error.gather(0, order),
     )
 
 
-def without_curvature(labels: Labels) -> Labels:
+def without_curvature(labels: Properties) -> Properties:
     """Energies, forces and the rest."""
     return replace(
         labels, probes=None, hvp=None, hvp_mask=None, hvp_error=None,
@@ -82,7 +82,7 @@ def without_curvature(labels: Labels) -> Labels:
 
 
 @dataclass(frozen=True)
-class Share:
+class SubBatch:
     """Structures of a step that are evaluated together.
 
     Attributes:
@@ -92,21 +92,21 @@ class Share:
     """
 
     indices: Sequence[int]
-    curved: bool
-    kept: Mapping[str, Bool[Tensor, "structures"]]
+    with_curvature: bool
+    masks: Mapping[str, Bool[Tensor, "structures"]]
 
-    def masked(self, labels: Labels) -> Labels:
+    def mask_curvature(self, labels: Properties) -> Properties:
         """The labels of these structures with the curvature of those alone that were drawn."""
-        if not self.curved:
+        if not self.with_curvature:
             return without_curvature(labels)
-        if "hvp" in self.kept and labels.hvp is not None:
-            labels = replace(labels, hvp_mask=labels.mask("hvp") & self.kept["hvp"].to(labels.n_atoms.device))
-        if "hessian" in self.kept and labels.hessian is not None:
-            labels = _with_hessians_of(labels, self.kept["hessian"].to(labels.n_atoms.device))
+        if "hvp" in self.masks and labels.hvp is not None:
+            labels = replace(labels, hvp_mask=labels.mask("hvp") & self.masks["hvp"].to(labels.n_atoms.device))
+        if "hessian" in self.masks and labels.hessian is not None:
+            labels = _select_hessians(labels, self.masks["hessian"].to(labels.n_atoms.device))
         return labels
 
 
-class CurvatureDraw:
+class CurvatureSampler:
     """Deals the structures of every step into those with and those without curvature terms.
 
     Args:
@@ -120,28 +120,28 @@ class CurvatureDraw:
         self,
         keys: Int[Tensor, "structures"],
         n_atoms: Int[Tensor, "structures"],
-        holders: Mapping[str, Bool[Tensor, "structures"]],
+        labeled: Mapping[str, Bool[Tensor, "structures"]],
         config: TrainConfig,
     ) -> None:
-        self.keys, self.n_atoms, self.holders = keys, n_atoms, holders
-        self.apart_from = APART_FROM.get(torch.device(config.device).type, APART_FROM["other"])
+        self.keys, self.n_atoms, self.labeled = keys, n_atoms, labeled
+        self.split_above = SPLIT_ABOVE_ATOMS.get(torch.device(config.device).type, SPLIT_ABOVE_ATOMS["other"])
         self.options, self.seed = config.curvature, config.seed
-        complete = all(bool(mask.all()) for mask in holders.values())
+        complete = all(bool(mask.all()) for mask in labeled.values())
         # E-F runs have no curvature to deal with; here and there, nothing needs to be drawn or parted.
-        self.trivial = not holders or (complete and self.options.fraction >= 1.0 and self.options.every == 1)
+        self.trivial = not labeled or (complete and self.options.fraction >= 1.0 and self.options.every_n_steps == 1)
 
     @classmethod
-    def of(cls, data: TrainingData, config: TrainConfig) -> CurvatureDraw:
+    def from_data(cls, data: DatasetLike, config: TrainConfig) -> CurvatureSampler:
         """For the curvature labels of `data` that have a weight."""
-        holders = {}
+        labeled = {}
         if config.weights.hvp > 0:
             fresh = config.probe.source == "fresh"
-            holders["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
+            labeled["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
         if config.weights.hessian > 0:
-            holders["hessian"] = data.mask("hessian")
-        return cls(data.keys, data.n_atoms, holders, config)
+            labeled["hessian"] = data.mask("hessian")
+        return cls(data.rng_keys, data.n_atoms, labeled, config)
 
-    def shares(self, indices: Sequence[int], step: int, whole: Sequence[int] | None = None) -> list[Share]:
+    def split(self, indices: Sequence[int], step: int, step_indices: Sequence[int] | None = None) -> list[SubBatch]:
         """`indices` in one or two shares.
 
         Args:
@@ -150,44 +150,44 @@ class CurvatureDraw:
             whole: all structures of the step, where `indices` are a part of them.
         """
         if self.trivial:
-            return [Share(indices, True, {})]
-        if step % self.options.every:
-            return [Share(indices, False, {})]
-        chosen = self._chosen(indices, step, indices if whole is None else whole)
-        curved = torch.stack(list(chosen.values())).any(0)
-        if not bool(curved.any()):
-            return [Share(indices, False, {})]
+            return [SubBatch(indices, True, {})]
+        if step % self.options.every_n_steps:
+            return [SubBatch(indices, False, {})]
+        masks = self._sampled(indices, step, indices if step_indices is None else step_indices)
+        has_curvature = torch.stack(list(masks.values())).any(0)
+        if not bool(has_curvature.any()):
+            return [SubBatch(indices, False, {})]
         if self.options.fraction >= 1.0:
-            chosen = {}  # those who hold the label, as its mask says
-        plain = [index for index, has in zip(indices, curved.tolist(), strict=True) if not has]
-        if not plain or int(self.n_atoms[plain].sum()) < self.apart_from:
-            return [Share(indices, True, chosen)]
-        bent = [index for index, has in zip(indices, curved.tolist(), strict=True) if has]
+            masks = {}  # those who hold the label, as its mask says
+        flat = [index for index, has in zip(indices, has_curvature.tolist(), strict=True) if not has]
+        if not flat or int(self.n_atoms[flat].sum()) < self.split_above:
+            return [SubBatch(indices, True, masks)]
+        curved = [index for index, has in zip(indices, has_curvature.tolist(), strict=True) if has]
         return [
-            Share(bent, True, {name: mask[curved] for name, mask in chosen.items()}),
-            Share(plain, False, {}),
+            SubBatch(curved, True, {name: mask[has_curvature] for name, mask in masks.items()}),
+            SubBatch(flat, False, {}),
         ]
 
-    def _chosen(self, indices: Sequence[int], step: int, whole: Sequence[int]) -> dict[str, Bool[Tensor, "structures"]]:
+    def _sampled(self, indices: Sequence[int], step: int, step_indices: Sequence[int]) -> dict[str, Bool[Tensor, "structures"]]:
         """By label, who of `indices` gets its term."""
-        members = torch.as_tensor(whole, dtype=torch.int64)
-        place = {index: k for k, index in enumerate(whole)}
-        mine = [place[index] for index in indices]
+        members = torch.as_tensor(step_indices, dtype=torch.int64)
+        position = {index: k for k, index in enumerate(step_indices)}
+        local_positions = [position[index] for index in indices]
         keys, fraction = self.keys[members], self.options.fraction
         return {
-            name: drawn(keys, mask[members], fraction, seed=self.seed, step=step)[mine]
-            for name, mask in self.holders.items()
+            name: sample_structures(keys, mask[members], fraction, seed=self.seed, step=step)[local_positions]
+            for name, mask in self.labeled.items()
         }
 
 
-def _words(keys: Tensor, seed: int, step: int, counters: Int[Tensor, "structures *rest"]) -> Tensor:
+def _random_words(keys: Tensor, seed: int, step: int, counters: Int[Tensor, "structures *rest"]) -> Tensor:
     """A random number per counter of each structure."""
-    states = stream_states(keys, seed=seed, epoch=step, n_probes=1)
-    return coordinate_bits(states, counters)[0]
+    states = probe_states(keys, seed=seed, epoch=step, n_probes=1)
+    return random_bits(states, counters)[0]
 
 
-def _with_hessians_of(labels: Labels, kept: Bool[Tensor, "structures"]) -> Labels:
+def _select_hessians(labels: Properties, selected: Bool[Tensor, "structures"]) -> Properties:
     """Labels without the Hessians of the others."""
     assert labels.hessian is not None
-    inside = torch.repeat_interleave(kept, labels.hessian_lengths())
-    return replace(labels, hessian=labels.hessian[inside], hessian_mask=labels.mask("hessian") & kept)
+    element_mask = torch.repeat_interleave(selected, labels.hessian_lengths())
+    return replace(labels, hessian=labels.hessian[element_mask], hessian_mask=labels.mask("hessian") & selected)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from hesse.errors import ConfigError
 
-__all__ = ["LAUNCHER", "Place", "place_of"]
+__all__ = ["LAUNCHER", "RankInfo", "rank_from_environment"]
 
 LAUNCHER = "HESSE_LAUNCHER"
 """Set by `hesse train --devices`: the launcher's process, which the others end with and which hosts their store."""
-_ELASTIC = "TORCHELASTIC_USE_AGENT_STORE"
+_AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """One process among those of a job.
 
     Attributes:
@@ -37,12 +37,12 @@ class Place:
     local_size: int | None = None
     address: str = "127.0.0.1"
     port: int = 0
-    hosted: bool = False
-    attempt: str = "0"
+    external_store: bool = False
+    restart_count: str = "0"
     launcher: int | None = None
 
 
-def place_of(environment: Mapping[str, str]) -> Place | None:
+def rank_from_environment(environment: Mapping[str, str]) -> RankInfo | None:
     """This process's place in a job, None where it is on its own.
 
     `RANK` and `WORLD_SIZE` (torchrun) come first, then the tasks of a step of SLURM (`srun`).
@@ -51,48 +51,48 @@ def place_of(environment: Mapping[str, str]) -> Place | None:
         ConfigError: the environment names a job and is not complete, or contradicts itself.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        place = _from_torchrun(environment)
+        info = _from_torchrun(environment)
     elif "SLURM_PROCID" in environment and environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        place = _from_slurm(environment)
+        info = _from_slurm(environment)
     else:
         return None
-    if not 0 <= place.rank < place.size:
-        raise ConfigError(f"the environment names process {place.rank} of {place.size}: expected one from 0")
-    return place if place.size > 1 else None
+    if not 0 <= info.rank < info.size:
+        raise ConfigError(f"the environment names process {info.rank} of {info.size}: expected one from 0")
+    return info if info.size > 1 else None
 
 
-def _from_torchrun(environment: Mapping[str, str]) -> Place:
-    rank, size = _whole(environment, "RANK"), _whole(environment, "WORLD_SIZE")
+def _from_torchrun(environment: Mapping[str, str]) -> RankInfo:
+    rank, size = _integer(environment, "RANK"), _integer(environment, "WORLD_SIZE")
     if size == 1:
-        return Place(rank, size)
+        return RankInfo(rank, size)
     launcher = LAUNCHER in environment
-    return Place(
+    return RankInfo(
         rank=rank,
         size=size,
-        local_rank=_whole(environment, "LOCAL_RANK", rank),
-        local_size=_whole(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None,
-        address=_given(environment, "MASTER_ADDR"),
-        port=_whole(environment, "MASTER_PORT"),
-        hosted=launcher or environment.get(_ELASTIC) == "True",
-        attempt=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
-        launcher=_whole(environment, LAUNCHER) if launcher else None,
+        local_rank=_integer(environment, "LOCAL_RANK", rank),
+        local_size=_integer(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None,
+        address=_required(environment, "MASTER_ADDR"),
+        port=_integer(environment, "MASTER_PORT"),
+        external_store=launcher or environment.get(_AGENT_STORE) == "True",
+        restart_count=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
+        launcher=_integer(environment, LAUNCHER) if launcher else None,
     )
 
 
-def _from_slurm(environment: Mapping[str, str]) -> Place:
+def _from_slurm(environment: Mapping[str, str]) -> RankInfo:
     address = environment.get("MASTER_ADDR")
     if address is None:
-        nodes = environment.get("SLURM_STEP_NODELIST") or _given(environment, "SLURM_JOB_NODELIST")
+        nodes = environment.get("SLURM_STEP_NODELIST") or _required(environment, "SLURM_JOB_NODELIST")
         address = _first_node(nodes)
     # Two jobs on one node must not meet: job numbers differ.
-    port = 20000 + _whole(environment, "SLURM_JOB_ID", 0) % 20000
-    return Place(
-        rank=_whole(environment, "SLURM_PROCID"),
-        size=_whole(environment, "SLURM_STEP_NUM_TASKS"),
-        local_rank=_whole(environment, "SLURM_LOCALID", 0),
+    port = 20000 + _integer(environment, "SLURM_JOB_ID", 0) % 20000
+    return RankInfo(
+        rank=_integer(environment, "SLURM_PROCID"),
+        size=_integer(environment, "SLURM_STEP_NUM_TASKS"),
+        local_rank=_integer(environment, "SLURM_LOCALID", 0),
         address=address,
-        port=_whole(environment, "MASTER_PORT", port),
-        attempt=environment.get("SLURM_RESTART_COUNT", "0"),
+        port=_integer(environment, "MASTER_PORT", port),
+        restart_count=environment.get("SLURM_RESTART_COUNT", "0"),
     )
 
 
@@ -104,7 +104,7 @@ def _first_node(nodes: str) -> str:
     return "".join(group or "" for group in first.groups())
 
 
-def _given(environment: Mapping[str, str], name: str) -> str:
+def _required(environment: Mapping[str, str], name: str) -> str:
     if name not in environment:
         raise ConfigError(
             f"this process is one of several (RANK and WORLD_SIZE, or those of SLURM, are set), and {name} is not set. "
@@ -113,10 +113,10 @@ def _given(environment: Mapping[str, str], name: str) -> str:
     return environment[name]
 
 
-def _whole(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+def _integer(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
     if name not in environment and default is not None:
         return default
-    text = _given(environment, name)
+    text = _required(environment, name)
     if not text.isdecimal():
         raise ConfigError(f'{name} is set to "{text}" in the environment: expected a whole number')
     return int(text)

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hesse.curvature.derivatives import gradients, several_products
+from hesse.curvature.derivatives import gradients, hessian_vector_products
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
-from hesse.losses import Weights, weighted_loss
-from hesse.structures import Labels
+from hesse.losses import LossWeights, weighted_loss
+from hesse.structures import Properties
 
 __all__ = ["ProjectedHessianLoss"]
 
@@ -33,15 +33,15 @@ class ProjectedHessianLoss(nn.Module):
             operations that cannot be vectorised.
     """
 
-    def __init__(self, weights: Weights | None = None, *, batched_gradients: bool = True) -> None:
+    def __init__(self, weights: LossWeights | None = None, *, supports_vmap: bool = True) -> None:
         super().__init__()
-        self.weights = weights or Weights()
+        self.weights = weights or LossWeights()
         other = set(self.weights.active()) - {"energy", "forces", "hvp"}
-        if other or self.weights.penalty:
+        if other or self.weights.regularizer:
             raise RequestError(
                 f"this loss has energy, forces and hvp terms, not {', '.join(sorted(other)) or 'penalty'}"
             )
-        self.batched_gradients = batched_gradients
+        self.supports_vmap = supports_vmap
 
     def forward(
         self,
@@ -86,55 +86,55 @@ class ProjectedHessianLoss(nn.Module):
             n_atoms = torch.tensor([len(positions)], device=positions.device)
         self._check(positions, n_atoms, mask)
         _check_shapes(positions, forces, probes, hvp)
-        pairs = (
-            (None, None) if probes is None or hvp is None else (_stacked(probes, positions), _stacked(hvp, positions))
+        stacked = (
+            (None, None) if probes is None or hvp is None else (_with_probe_axis(probes, positions), _with_probe_axis(hvp, positions))
         )
-        references = _labels(n_atoms, mask, energies, forces, *pairs)
-        predictions = self._predicted(energy, positions, n_atoms, mask, references, pairs[0])
+        references = _masked_labels(n_atoms, mask, energies, forces, *stacked)
+        predictions = self._predict(energy, positions, n_atoms, mask, references, stacked[0])
         total, terms = weighted_loss(predictions, references, self.weights)
         return total, {name: value.detach() for name, value in terms.items()}
 
-    def _predicted(
+    def _predict(
         self,
         energy: Callable[[Tensor], Tensor],
         positions: Tensor,
         n_atoms: Tensor,
         mask: Tensor | None,
-        references: Labels,
+        references: Properties,
         probes: Tensor | None,
-    ) -> Labels:
+    ) -> Properties:
         with torch.enable_grad():
             leaf = positions.detach().requires_grad_(True)
-            found = energy(leaf)
-            if not isinstance(found, Tensor):
-                raise LabelShapeError(f"the function returned a {type(found).__name__}, expected a tensor of energies")
-            if found.numel() != len(n_atoms):
+            energies = energy(leaf)
+            if not isinstance(energies, Tensor):
+                raise LabelShapeError(f"the function returned a {type(energies).__name__}, expected a tensor of energies")
+            if energies.numel() != len(n_atoms):
                 raise LabelShapeError(
-                    f"the function returned energies of shape {tuple(found.shape)}, expected one for each of "
+                    f"the function returned energies of shape {tuple(energies.shape)}, expected one for each of "
                     f"{len(n_atoms)} structures"
                 )
-            gradient = product = None
-            curved = self.weights.hvp > 0 and probes is not None
-            if curved or (self.weights.forces > 0 and references.forces is not None):
-                (gradient,) = gradients(found.sum(), [leaf], create_graph=True)
+            gradient = hvp = None
+            needs_hvp = self.weights.hvp > 0 and probes is not None
+            if needs_hvp or (self.weights.forces > 0 and references.forces is not None):
+                (gradient,) = gradients(energies.sum(), [leaf], create_graph=True)
                 if gradient.grad_fn is None and not bool(gradient.any()) and int(n_atoms.max()) > 1:
                     raise RequestError(
                         "the energies do not depend on the positions that the function was given, so that all forces "
                         "would be zero: compute them from its argument, with nothing detached on the way"
                     )
-            if curved:
+            if needs_hvp:
                 assert gradient is not None
                 assert probes is not None
                 directions = torch.nan_to_num(probes)
                 if mask is not None:
                     directions = directions * mask[..., None]
-                product = several_products(gradient, leaf, directions, True, keep=True, batched=self.batched_gradients)
-        return Labels(
+                hvp = hessian_vector_products(gradient, leaf, directions, True, retain_graph=True, supports_vmap=self.supports_vmap)
+        return Properties(
             n_atoms=n_atoms,
-            energy=found.reshape(-1),
-            forces=None if gradient is None else -_flat(gradient, mask),
+            energy=energies.reshape(-1),
+            forces=None if gradient is None else -_flatten(gradient, mask),
             probes=references.probes,
-            hvp=None if product is None else _flat(product, mask),
+            hvp=None if hvp is None else _flatten(hvp, mask),
         )
 
     @staticmethod
@@ -152,53 +152,53 @@ def _check_shapes(positions: Tensor, forces: Tensor | None, probes: Tensor | Non
     """Labels must have the layout of the positions; several pairs, one axis in front."""
     shape = tuple(positions.shape)
     for name, values in (("forces", forces), ("probes", probes), ("hvp", hvp)):
-        several = name != "forces" and values is not None and values.dim() == len(shape) + 1
-        if values is not None and tuple(values.shape[1:] if several else values.shape) != shape:
+        is_stacked = name != "forces" and values is not None and values.dim() == len(shape) + 1
+        if values is not None and tuple(values.shape[1:] if is_stacked else values.shape) != shape:
             raise LabelShapeError(f"{name} has shape {tuple(values.shape)}, expected that of the positions, {shape}")
     if probes is not None and hvp is not None and probes.shape != hvp.shape:
         raise LabelShapeError(f"probes of shape {tuple(probes.shape)}, hvp of shape {tuple(hvp.shape)}: expected pairs")
 
 
-def _stacked(values: Tensor | None, positions: Tensor) -> Tensor | None:
+def _with_probe_axis(values: Tensor | None, positions: Tensor) -> Tensor | None:
     """With an axis of probes in front."""
     return values[None] if values is not None and values.dim() == positions.dim() else values
 
 
-def _flat(values: Tensor, mask: Tensor | None) -> Tensor:
+def _flatten(values: Tensor, mask: Tensor | None) -> Tensor:
     """Per-atom values end to end; leading axes stay."""
     return values if mask is None else values[..., mask, :]
 
 
-def _labels(
+def _masked_labels(
     n_atoms: Tensor,
     mask: Tensor | None,
     energies: Tensor | None,
     forces: Tensor | None,
     probes: Tensor | None,
     hvp: Tensor | None,
-) -> Labels:
+) -> Properties:
     """The labels given, with masks for those that are NaN."""
-    forces = None if forces is None else _flat(forces, mask)
-    probes = None if probes is None else _flat(probes, mask)
-    hvp = None if hvp is None else _flat(hvp, mask)
+    forces = None if forces is None else _flatten(forces, mask)
+    probes = None if probes is None else _flatten(probes, mask)
+    hvp = None if hvp is None else _flatten(hvp, mask)
     if energies is None and forces is None and hvp is None:
         raise MissingLabelError("no label was given: energies, forces, or probes with hvp")
-    whole = Labels(n_atoms=n_atoms, energy=None if energies is None else energies.reshape(-1), forces=forces)
-    owner = torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms)
+    unmasked = Properties(n_atoms=n_atoms, energy=None if energies is None else energies.reshape(-1), forces=forces)
+    structure_index = torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms)
 
     def present(values: Tensor) -> Tensor:
         """[..., atoms, 3] -> [..., structures]: no number of the structure is NaN."""
         missing = torch.isnan(values).any(-1).to(torch.int64)
-        found = missing.new_zeros(*missing.shape[:-1], len(n_atoms)).index_add(-1, owner, missing)
-        return found == 0
+        n_missing = missing.new_zeros(*missing.shape[:-1], len(n_atoms)).index_add(-1, structure_index, missing)
+        return n_missing == 0
 
-    return Labels(
+    return Properties(
         n_atoms=n_atoms,
-        energy=whole.energy,
+        energy=unmasked.energy,
         forces=forces,
         probes=probes,
         hvp=hvp,
-        energy_mask=None if whole.energy is None else ~torch.isnan(whole.energy),
+        energy_mask=None if unmasked.energy is None else ~torch.isnan(unmasked.energy),
         forces_mask=None if forces is None else present(forces),
         hvp_mask=None if hvp is None or probes is None else present(hvp) & present(probes),
     )

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import yaml
 
-from hesse.datasets import Split, TrainingData, open_dataset
-from hesse.engines.potentials import anchored
+from hesse.datasets import Split, DatasetLike, open_dataset
+from hesse.engines.potentials import with_base_folder
 from hesse.errors import FileFormatError, WriteError
-from hesse.files import write_text
+from hesse.files import atomic_write_text
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.loop import TrainResult, train
 from hesse.training.parse import load_config
-from hesse.training.processes import Processes, joined
+from hesse.training.processes import Communicator, init_distributed
 
-__all__ = ["run"]
+__all__ = ["run_from_config"]
 
 
-def run(
-    config: RunConfig, *, restart: bool = False, quiet: bool = False, processes: Processes | None = None
+def run_from_config(
+    config: RunConfig, *, restart: bool = False, quiet: bool = False, communicator: Communicator | None = None
 ) -> TrainResult:
     """Do what a `RunConfig` says. The output folder also receives `config.yaml` and, where validation structures were
     held out of the training file, `split.json` with their ids (a continued run uses it again).
@@ -31,34 +31,34 @@ def run(
         RequestError: unreadable data, a split that does not fit; and all that `train` raises.
     """
     with ExitStack() as stack:
-        if processes is None:
-            processes = stack.enter_context(joined(config.device))
-        processes.device(config.device)
-        continued = processes.of_first(lambda: _continued(config, restart=restart))
-        training, validation = _data(config.data, config.output, config.seed, processes, continued=continued)
-        if not continued:  # what a continued run was started with stays on record
-            text = yaml.safe_dump(_anywhere(config).model_dump(mode="json"), sort_keys=False)
-            processes.of_first(lambda: write_text(config.output / "config.yaml", text))
-        plain = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
+        if communicator is None:
+            communicator = stack.enter_context(init_distributed(config.device))
+        communicator.device(config.device)
+        resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
+        training, validation = _load_data(config.data, config.output, config.seed, communicator, resuming=resuming)
+        if not resuming:  # what a continued run was started with stays on record
+            text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
+            communicator.run_on_rank_zero(lambda: atomic_write_text(config.output / "config.yaml", text))
+        train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
         return train(
-            training, validation, plain, output=config.output, restart=restart, quiet=quiet, processes=processes
+            training, validation, train_config, output=config.output, restart=restart, quiet=quiet, communicator=communicator
         )
 
 
-def _continued(config: RunConfig, *, restart: bool) -> bool:
+def _is_resuming(config: RunConfig, *, restart: bool) -> bool:
     """Make the folder of the run where it is missing; whether it holds a run to go on with."""
     try:
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the run folder {config.output}: {error.strerror}") from error
-    continued = (config.output / "checkpoint.safetensors").exists() and not restart
-    record = config.output / "config.yaml"
-    if continued and record.exists() and _split_options(load_config(record)) != _split_options(config):
+    resuming = (config.output / "checkpoint.safetensors").exists() and not restart
+    saved_config = config.output / "config.yaml"
+    if resuming and saved_config.exists() and _split_options(load_config(saved_config)) != _split_options(config):
         raise FileFormatError(
             f"{config.output}: this run was started with another configuration of its data. Use another output "
             "folder, or --restart to begin again here."
         )
-    return continued
+    return resuming
 
 
 def _split_options(config: RunConfig) -> tuple[object, ...]:
@@ -68,29 +68,29 @@ def _split_options(config: RunConfig) -> tuple[object, ...]:
     return (held_out, *((data.validation_fraction, data.by_group, config.seed) if held_out else ()))
 
 
-def _anywhere(config: RunConfig) -> RunConfig:
+def _absolute_paths(config: RunConfig) -> RunConfig:
     """The same run with paths that mean the same in every folder."""
     data = {"train": config.data.train.resolve()}
     if config.data.validation is not None:
         data["validation"] = config.data.validation.resolve()
     changes: dict[str, object] = {"data": config.data.model_copy(update=data), "output": config.output.resolve()}
-    if config.start_from is not None:
-        changes["start_from"] = anchored(config.start_from, Path.cwd())
+    if config.init_from is not None:
+        changes["start_from"] = with_base_folder(config.init_from, Path.cwd())
     return config.model_copy(update=changes)
 
 
-def _data(
-    data: DataConfig, output: Path, seed: int, processes: Processes, *, continued: bool
-) -> tuple[TrainingData, TrainingData]:
-    whole = open_dataset(data.train, memory_mib=data.memory_mib)
+def _load_data(
+    data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
+) -> tuple[DatasetLike, DatasetLike]:
+    dataset = open_dataset(data.train, memory_mib=data.memory_mib)
     if data.validation is not None:
-        return whole, open_dataset(data.validation, memory_mib=data.memory_mib)
+        return dataset, open_dataset(data.validation, memory_mib=data.memory_mib)
     path = output / "split.json"
-    if processes.of_first(lambda: continued and path.exists()):
-        parts = Split.read(path).apply(whole)
-        return parts["train"], parts["validation"]
-    training, validation = whole.split(
+    if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
+        splits = Split.read(path).apply(dataset)
+        return splits["train"], splits["validation"]
+    training, validation = dataset.split(
         1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
     )
-    processes.of_first(lambda: Split.of(whole, train=training, validation=validation).write(path))
+    communicator.run_on_rank_zero(lambda: Split.from_dataset(dataset, train=training, validation=validation).write(path))
     return training, validation

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hesse.losses import Weights
+from hesse.losses import LossWeights
 from hesse.training.config import RampConfig, ScheduleConfig
 
-__all__ = ["Plateau", "learning_rate", "weights_at"]
+__all__ = ["Plateau", "learning_rate", "loss_weights_at"]
 
 
 @dataclass
@@ -18,45 +18,45 @@ class Plateau:
     """What the plateau schedule remembers between validations."""
 
     best: float = math.inf
-    waited: int = 0
+    n_without_improvement: int = 0
     factor: float = 1.0
 
-    def see(self, loss: float, schedule: ScheduleConfig) -> None:
+    def update(self, loss: float, schedule: ScheduleConfig) -> None:
         """Take note of a validation loss; lower the rate when it has not improved for long enough."""
         if loss < self.best:
-            self.best, self.waited = loss, 0
+            self.best, self.n_without_improvement = loss, 0
             return
-        self.waited += 1
-        if self.waited > schedule.patience:
-            self.factor, self.waited = self.factor * schedule.factor, 0
+        self.n_without_improvement += 1
+        if self.n_without_improvement > schedule.patience:
+            self.factor, self.n_without_improvement = self.factor * schedule.factor, 0
 
 
 def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, plateau: Plateau) -> float:
     """The rate for step number `step` (from 0) of `steps`."""
-    rise = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    warmup_factor = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.kind == "cosine":
-        done = step / max(steps - 1, 1)
-        return base * rise * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done)))
-    return base * rise * (plateau.factor if schedule.kind == "plateau" else 1.0)
+        fraction_done = step / max(steps - 1, 1)
+        return base * warmup_factor * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * fraction_done)))
+    return base * warmup_factor * (plateau.factor if schedule.kind == "plateau" else 1.0)
 
 
-def weights_at(
-    weights: Weights, ramps: Mapping[Any, RampConfig], step: int, steps: int, every: int = 1
+def loss_weights_at(
+    weights: LossWeights, ramps: Mapping[Any, RampConfig], step: int, steps: int, every_n_steps: int = 1
 ) -> dict[str, float]:
     """The loss weights for step number `step` (from 0) of `steps`; curvature in every `every`-th step, weighted so many
     times."""
     values: dict[str, float] = weights.model_dump()
     for name, ramp in ramps.items():
-        values[name] *= _risen(ramp, step / max(steps - 1, 1))
+        values[name] *= _ramp(ramp, step / max(steps - 1, 1))
     for name in ("hvp", "hessian"):
-        values[name] *= 0 if step % every else every
+        values[name] *= 0 if step % every_n_steps else every_n_steps
     return values
 
 
-def _risen(ramp: RampConfig, time: float) -> float:
-    if time >= ramp.end:
+def _ramp(ramp: RampConfig, fraction_done: float) -> float:
+    if fraction_done >= ramp.end:
         return 1.0
-    if time <= ramp.start:
+    if fraction_done <= ramp.start:
         return 0.0
-    x = (time - ramp.start) / (ramp.end - ramp.start)
+    x = (fraction_done - ramp.start) / (ramp.end - ramp.start)
     return x if ramp.shape == "linear" else 0.5 * (1 - math.cos(math.pi * x))

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from hesse.datasets import TrainingData
+from hesse.datasets import DatasetLike
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Labels, Request
+from hesse.structures import Properties, Request
 from hesse.training.config import TrainConfig
 
-__all__ = ["check_data", "fingerprint_of", "mixed_seed", "parameter_groups", "request_for"]
+__all__ = ["check_data", "run_fingerprint", "derive_seed", "weight_decay_groups", "request_for_loss"]
 
 
-def request_for(labels: Labels, weights: Mapping[str, float]) -> Request:
+def request_for_loss(labels: Properties, weights: Mapping[str, float]) -> Request:
     """What must be predicted for this batch: only what is weighted and present."""
     probes = None
     if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
@@ -34,53 +34,53 @@ def request_for(labels: Labels, weights: Mapping[str, float]) -> Request:
     )
 
 
-def check_data(training: TrainingData, validation: TrainingData | None, config: TrainConfig) -> None:
+def check_data(training: DatasetLike, validation: DatasetLike | None, config: TrainConfig) -> None:
     active = config.weights.active()
     if not active:
         raise ConfigError("all loss weights are zero: there is nothing to train on")
     fresh = config.probe.source == "fresh"
-    training.require(*("hessian" if name == "hvp" and fresh else name for name in active))
-    unknown = set(config.ramps) - set(active)
+    training.check_has_labels(*("hessian" if name == "hvp" and fresh else name for name in active))
+    unknown = set(config.weight_ramps) - set(active)
     if unknown:
         raise ConfigError(f"ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
     if validation is not None:
-        if not any(validation.holds(name) for name in (*active, *(["hessian"] if fresh else []))):
+        if not any(validation.has(name) for name in (*active, *(["hessian"] if fresh else []))):
             raise MissingLabelError(
                 f"{validation.source}: the validation structures hold none of the weighted labels "
                 f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
             )
-        foreign = set(validation.elements) - set(training.elements)
-        if foreign:
-            everybody = (structure for _, part in validation.parts() for structure in part.structures)
-            first = next(s for s in everybody if foreign & set(s.numbers.tolist()))
+        unknown_elements = set(validation.elements) - set(training.elements)
+        if unknown_elements:
+            structures = (structure for _, part in validation.iter_in_memory() for structure in part.structures)
+            first = next(s for s in structures if unknown_elements & set(s.numbers.tolist()))
             raise UnknownElementError(
                 f'{validation.source}: structure "{first.id}" holds element '
-                f"{sorted(foreign & set(first.numbers.tolist()))}, which no training structure has (they have "
+                f"{sorted(unknown_elements & set(first.numbers.tolist()))}, which no training structure has (they have "
                 f"{list(training.elements)})"
             )
 
 
-def parameter_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
+def weight_decay_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:  # frozen by the user
             continue
-        matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
-        (matrices if matrix else others).append(parameter)
+        is_matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
+        (matrices if is_matrix else others).append(parameter)
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def mixed_seed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
 
 
-def fingerprint_of(
-    config: TrainConfig, training: TrainingData, validation: TrainingData | None, identity: str = ""
+def run_fingerprint(
+    config: TrainConfig, training: DatasetLike, validation: DatasetLike | None, initial_digest: str = ""
 ) -> str:
     """What must be the same for a run to be continued: everything that decides its numbers. `identity`: of the
     potential it starts from."""
     settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "threads", "compile"})
-    text = f"{identity}/{settings}/{training.identity()}/{validation.identity() if validation else ''}"
+    text = f"{initial_digest}/{settings}/{training.fingerprint()}/{validation.fingerprint() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 from hesse.curvature import evaluate
 from hesse.errors import CompilationError
-from hesse.losses import holders, weighted_loss
+from hesse.losses import count_labeled, weighted_loss
 from hesse.potential import Potential
-from hesse.structures import Batch, Labels, Request
-from hesse.training.compiled import CompiledGradient
-from hesse.training.set_up import request_for
+from hesse.structures import Batch, Properties, Request
+from hesse.training.compiled import CompiledLossAndGradient
+from hesse.training.set_up import request_for_loss
 
-__all__ = ["GradientStep", "Part", "counts_of"]
+__all__ = ["LossAndGradient", "MicroBatch", "count_labeled_structures"]
 
-Part = tuple[Batch, Labels]
+MicroBatch = tuple[Batch, Properties]
 """Structures and their labels. A step may have several: their gradients add up."""
 
 
-def counts_of(parts: Sequence[Part], weights: Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
+def count_labeled_structures(microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
     """How many structures of all parts hold each weighted label (see `hesse.losses.holders`)."""
     total: dict[str, Tensor] = {}
-    for _, labels in parts:
-        for name, count in holders(labels, weights).items():
+    for _, labels in microbatches:
+        for name, count in count_labeled(labels, weights).items():
             total[name] = total[name] + count if name in total else count
     return total
 
 
-class GradientStep:
+class LossAndGradient:
     """Energies, forces and Hessian-vector products of a potential, their loss, and its gradient in parameters.
 
     Args:
@@ -44,14 +44,14 @@ class GradientStep:
     def __init__(
         self,
         potential: Potential,
-        compiled: CompiledGradient | None = None,
+        compiled: CompiledLossAndGradient | None = None,
         *,
-        given_up: Callable[[str], None] | None = None,
+        on_compile_failure: Callable[[str], None] | None = None,
     ) -> None:
-        self.potential, self.compiled, self.given_up = potential, compiled, given_up
+        self.potential, self.compiled, self.on_compile_failure = potential, compiled, on_compile_failure
 
     def __call__(
-        self, parts: Sequence[Part], weights: Mapping[str, float], counts: Mapping[str, Int[Tensor, ""]] | None = None
+        self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float], counts: Mapping[str, Int[Tensor, ""]] | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The loss and its unweighted terms, detached; the gradient is added to `.grad` of the parameters.
 
@@ -60,60 +60,60 @@ class GradientStep:
             weights: of the terms.
             counts: see `hesse.losses.weighted_loss`; None where the parts are all there is.
         """
-        counts = counts_of(parts, weights) if counts is None else counts
+        counts = count_labeled_structures(microbatches, weights) if counts is None else counts
         totals: list[Tensor] = []
         sums: dict[str, Tensor] = {}
-        for batch, labels in parts:
-            total, terms = self._differentiated(batch, labels, weights, counts)
+        for batch, labels in microbatches:
+            total, terms = self._backward(batch, labels, weights, counts)
             totals.append(total)
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
         return sum(totals[1:], totals[0]), sums
 
-    def _differentiated(
-        self, batch: Batch, labels: Labels, weights: Mapping[str, float], counts: Mapping[str, Tensor]
+    def _backward(
+        self, batch: Batch, labels: Properties, weights: Mapping[str, float], counts: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        request = request_for(labels, weights)
-        if self.compiled is not None and not self.compiled.why_not(request):
-            return self._compiled(self.compiled, batch, labels, request, weights, counts)
+        request = request_for_loss(labels, weights)
+        if self.compiled is not None and not self.compiled.unsupported_reason(request):
+            return self._compiled_backward(self.compiled, batch, labels, request, weights, counts)
         total, terms = self._loss(batch, labels, request, weights, counts)
         if total.requires_grad:  # not where no structure holds a weighted label
             # In parameters only: the third derivative in positions would be computed and thrown away.
-            total.backward(inputs=self.trained())
+            total.backward(inputs=self.trainable_parameters())
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
-    def why_eager(self, labels: Labels, weights: Mapping[str, float]) -> str:
+    def eager_reason(self, labels: Properties, weights: Mapping[str, float]) -> str:
         """Why these structures are differentiated eagerly; empty where they go through compiled code."""
         if self.compiled is None:
             return "steps are eager"
-        return self.compiled.why_not(request_for(labels, weights))
+        return self.compiled.unsupported_reason(request_for_loss(labels, weights))
 
-    def _compiled(
+    def _compiled_backward(
         self,
-        compiled: CompiledGradient,
+        compiled: CompiledLossAndGradient,
         batch: Batch,
-        labels: Labels,
+        labels: Properties,
         request: Request,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         try:
-            total, terms, slopes = compiled(batch, labels, request, weights, counts)
+            total, terms, gradients = compiled(batch, labels, request, weights, counts)
         except CompilationError as error:
-            if self.given_up is None:
+            if self.on_compile_failure is None:
                 raise
             self.compiled = None
-            self.given_up(str(error))
-            return self._differentiated(batch, labels, weights, counts)
-        for name, slope in slopes.items():
+            self.on_compile_failure(str(error))
+            return self._backward(batch, labels, weights, counts)
+        for name, gradient in gradients.items():
             parameter = self.potential.get_parameter(name)
-            parameter.grad = slope if parameter.grad is None else parameter.grad + slope
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return total, terms
 
     def _loss(
         self,
         batch: Batch,
-        labels: Labels,
+        labels: Properties,
         request: Request,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
@@ -121,6 +121,6 @@ class GradientStep:
         predictions = evaluate(self.potential, batch, request, create_graph=True)
         return weighted_loss(predictions, labels, weights, counts)
 
-    def trained(self) -> list[nn.Parameter]:
+    def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters that the gradient is taken in."""
         return [parameter for parameter in self.potential.parameters() if parameter.requires_grad]

@@ -13,97 +13,97 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hesse.datasets import BLOCKS, POOLS, Dataset, FlatData, StreamedDataset, TrainingData, shuffled
+from hesse.datasets import BLOCKS_PER_BUFFER, BUFFERS, Dataset, PackedDataset, StreamingDataset, DatasetLike, shuffled_batches
 from hesse.errors import RequestError
-from hesse.structures import Batch, Labels
-from hesse.training.background import Background
+from hesse.structures import Batch, Properties
+from hesse.training.background import BackgroundTask
 from hesse.training.config import BatchConfig, TrainConfig
-from hesse.training.set_up import mixed_seed
+from hesse.training.set_up import derive_seed
 
-__all__ = ["Batches", "InMemory", "Pools", "Supply", "labels_needed", "supply_for"]
+__all__ = ["BatchIndices", "InMemorySource", "ShuffleBufferSource", "BatchSource", "required_labels", "make_source"]
 
 Indices = NDArray[np.int64]
 
 
-class Batches(Sequence[list[int]]):
+class BatchIndices(Sequence[list[int]]):
     """Batches of an epoch as lists of indices, made when they are asked for: there may be millions."""
 
-    def __init__(self, runs: Sequence[Indices]) -> None:
-        self._runs = runs
+    def __init__(self, batches: Sequence[Indices]) -> None:
+        self._batches = batches
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self._batches)
 
     @overload
     def __getitem__(self, place: int) -> list[int]: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Batches: ...
+    def __getitem__(self, place: slice) -> BatchIndices: ...
 
-    def __getitem__(self, place: int | slice) -> list[int] | Batches:
-        return Batches(self._runs[place]) if isinstance(place, slice) else [int(i) for i in self._runs[place]]
+    def __getitem__(self, place: int | slice) -> list[int] | BatchIndices:
+        return BatchIndices(self._batches[place]) if isinstance(place, slice) else [int(i) for i in self._batches[place]]
 
 
-class Supply(Protocol):
+class BatchSource(Protocol):
     """Batches of a data set."""
 
-    def epoch(self, epoch: int) -> Batches:
+    def epoch(self, epoch: int) -> BatchIndices:
         """The batches of an epoch, in order, as indices of structures."""
 
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Labels]:
+    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
         """Structures of one batch of the epoch that was asked for last, in the run's type and on its device."""
 
     def close(self) -> None:
         """Let go of what is held; work in the background ends."""
 
 
-def supply_for(data: TrainingData, config: TrainConfig, cutoff: float) -> Supply:
+def make_source(data: DatasetLike, config: TrainConfig, cutoff: float) -> BatchSource:
     """What fits the data: `InMemory` or `Pools`."""
-    return InMemory(data, config, cutoff) if isinstance(data, Dataset) else Pools(data, config, cutoff)
+    return InMemorySource(data, config, cutoff) if isinstance(data, Dataset) else ShuffleBufferSource(data, config, cutoff)
 
 
-def labels_needed(config: TrainConfig) -> tuple[str, ...]:
+def required_labels(config: TrainConfig) -> tuple[str, ...]:
     """The labels that the loss reads; others need not be moved about."""
     fresh = config.probe.source == "fresh"
     return tuple(dict.fromkeys("hessian" if name == "hvp" and fresh else name for name in config.weights.active()))
 
 
-def _generator(config: TrainConfig, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mixed_seed(config.seed, epoch))
+def _epoch_generator(config: TrainConfig, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(config.seed, epoch))
 
 
-def _dealt(sizes: Indices, members: Indices, generator: torch.Generator, limits: BatchConfig) -> list[Indices]:
-    return shuffled(
+def _epoch_batches(sizes: Indices, members: Indices, generator: torch.Generator, limits: BatchConfig) -> list[Indices]:
+    return shuffled_batches(
         sizes, members, generator,
-        max_atoms=limits.atoms, max_structures=limits.structures, window=limits.bucketing,
+        max_atoms=limits.atoms, max_structures=limits.structures, window=limits.size_window,
     )  # fmt: skip
 
 
-class InMemory:
+class InMemorySource:
     """All structures as flat tensors, converted once to the run's type and device. Where an accelerator has no room for
     them, they stay on the host and batches are sent."""
 
     def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
         self.config = config
         self._sizes: Indices = data.n_atoms.numpy()
-        geometry = data.flat(cutoff)
-        flat = FlatData(geometry.structures, data.labels.only(labels_needed(config)), geometry.pairs, cutoff)
-        self._there = _has_room(torch.device(config.device), flat.bytes())
-        self._flat = flat.to(config.device if self._there else "cpu", getattr(torch, config.dtype))
-        self._epoch: tuple[int, Batches] | None = None
+        geometry = data.packed(cutoff)
+        flat = PackedDataset(geometry.structures, data.labels.pick(required_labels(config)), geometry.pairs, cutoff)
+        self._on_device = _fits_on_device(torch.device(config.device), flat.n_bytes())
+        self._flat = flat.to(config.device if self._on_device else "cpu", getattr(torch, config.dtype))
+        self._epoch: tuple[int, BatchIndices] | None = None
 
-    def epoch(self, epoch: int) -> Batches:
+    def epoch(self, epoch: int) -> BatchIndices:
         """A shuffle of all structures."""
         if self._epoch is None or self._epoch[0] != epoch:
-            everybody = np.arange(len(self._sizes))
-            runs = _dealt(self._sizes, everybody, _generator(self.config, epoch), self.config.batch)
-            self._epoch = epoch, Batches(runs)
+            all_indices = np.arange(len(self._sizes))
+            batches = _epoch_batches(self._sizes, all_indices, _epoch_generator(self.config, epoch), self.config.batch)
+            self._epoch = epoch, BatchIndices(batches)
         return self._epoch[1]
 
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Labels]:
+    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
         """See `Supply.batch`."""
         batch, labels = self._flat.batch(indices)
-        if self._there:
+        if self._on_device:
             return batch, labels
         return batch.to(self.config.device), labels.to(self.config.device)
 
@@ -111,12 +111,12 @@ class InMemory:
         """Nothing is held."""
 
 
-def _has_room(device: torch.device, size: int) -> bool:
+def _fits_on_device(device: torch.device, size: int) -> bool:
     """Whether `size` bytes leave an accelerator most of its free memory."""
     return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 4
 
 
-class Pools:
+class ShuffleBufferSource:
     """Structures of a file that is larger than memory.
 
     The file is cut into blocks of neighbouring structures. In every epoch the blocks are shuffled and dealt into pools
@@ -124,91 +124,91 @@ class Pools:
     and finds its neighbour lists.
     """
 
-    def __init__(self, data: StreamedDataset, config: TrainConfig, cutoff: float) -> None:
+    def __init__(self, data: StreamingDataset, config: TrainConfig, cutoff: float) -> None:
         self.data, self.config, self.cutoff = data, config, cutoff
-        self.labels = labels_needed(config)
+        self.labels = required_labels(config)
         self._sizes: Indices = data.n_atoms.numpy()
-        self._blocks = data.blocks(data.memory_mib * 2**20 / (POOLS * BLOCKS), self.labels)
+        self._blocks = data.block_indices(data.memory_mib * 2**20 / (BUFFERS * BLOCKS_PER_BUFFER), self.labels)
         self._plans: dict[int, tuple[list[Indices], list[Indices]]] = {}
-        self._pool_of = np.zeros(len(data), dtype=np.int64)
-        self._place = np.zeros(len(data), dtype=np.int64)
-        self._now = -1
-        self._held: tuple[tuple[int, int], FlatData] | None = None
-        self._next: tuple[tuple[int, int], Background[FlatData]] | None = None
+        self._buffer_of = np.zeros(len(data), dtype=np.int64)
+        self._slot = np.zeros(len(data), dtype=np.int64)
+        self._current_epoch = -1
+        self._current: tuple[tuple[int, int], PackedDataset] | None = None
+        self._next: tuple[tuple[int, int], BackgroundTask[PackedDataset]] | None = None
 
-    def epoch(self, epoch: int) -> Batches:
+    def epoch(self, epoch: int) -> BatchIndices:
         """Batches of the first pool, then those of the second, ...; no batch is of two pools."""
-        pools, runs = self._plan(epoch)
-        if epoch != self._now:
-            self._now = epoch
-            for number, pool in enumerate(pools):
-                members = np.concatenate([self._blocks[k] for k in pool])
-                self._pool_of[members], self._place[members] = number, np.arange(len(members))
-        return Batches(runs)
+        buffers, batches = self._plan(epoch)
+        if epoch != self._current_epoch:
+            self._current_epoch = epoch
+            for number, buffer in enumerate(buffers):
+                members = np.concatenate([self._blocks[k] for k in buffer])
+                self._buffer_of[members], self._slot[members] = number, np.arange(len(members))
+        return BatchIndices(batches)
 
     def _plan(self, epoch: int) -> tuple[list[Indices], list[Indices]]:
         """The blocks of each pool, and all batches."""
         if epoch not in self._plans:
-            generator = _generator(self.config, epoch)
+            generator = _epoch_generator(self.config, epoch)
             order = torch.randperm(len(self._blocks), generator=generator).numpy()
-            pools = [order[k : k + BLOCKS] for k in range(0, len(order), BLOCKS)]
-            runs: list[Indices] = []
-            for pool in pools:
-                members = np.concatenate([self._blocks[k] for k in pool])
-                runs += _dealt(self._sizes, members, generator, self.config.batch)
+            buffers = [order[k : k + BLOCKS_PER_BUFFER] for k in range(0, len(order), BLOCKS_PER_BUFFER)]
+            batches: list[Indices] = []
+            for buffer in buffers:
+                members = np.concatenate([self._blocks[k] for k in buffer])
+                batches += _epoch_batches(self._sizes, members, generator, self.config.batch)
             self._plans = {key: plan for key, plan in self._plans.items() if abs(key - epoch) <= 1}
-            self._plans[epoch] = pools, runs
+            self._plans[epoch] = buffers, batches
         return self._plans[epoch]
 
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Labels]:
+    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
         """See `Supply.batch`. Waits for the pool where it is not read yet; an error of the reading thread is raised
         here.
 
         Raises:
             FileFormatError: the file is damaged, or was changed or removed.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        numbers = np.unique(self._pool_of[chosen])
-        if len(numbers) > 1:
+        index_array = np.asarray(indices, dtype=np.int64)
+        buffer_numbers = np.unique(self._buffer_of[index_array])
+        if len(buffer_numbers) > 1:
             raise RequestError("these structures are of several pools of a streamed data set: ask for one batch")
-        if len(numbers) == 0 and self._held is not None:  # a process without a share: any pool will do
-            return self._held[1].batch(chosen)
-        number = int(numbers[0]) if len(numbers) else 0
-        return self._pool(self._now, number).batch(self._place[chosen])
+        if len(buffer_numbers) == 0 and self._current is not None:  # a process without a share: any pool will do
+            return self._current[1].batch(index_array)
+        number = int(buffer_numbers[0]) if len(buffer_numbers) else 0
+        return self._buffer(self._current_epoch, number).batch(self._slot[index_array])
 
-    def _pool(self, epoch: int, number: int) -> FlatData:
+    def _buffer(self, epoch: int, number: int) -> PackedDataset:
         key = epoch, number
-        if self._held is None or self._held[0] != key:
+        if self._current is None or self._current[0] != key:
             if self._next is None or self._next[0] != key:
-                self._begin(key)
+                self._prefetch(key)
             assert self._next is not None
-            self._held = None  # the pool that was in use makes room first
-            read = self._next[1].result()
+            self._current = None  # the pool that was in use makes room first
+            loaded = self._next[1].result()
             self._next = None
-            self._held = key, read.to(self.config.device, getattr(torch, self.config.dtype))
+            self._current = key, loaded.to(self.config.device, getattr(torch, self.config.dtype))
             last = number + 1 >= len(self._plan(epoch)[0])
-            self._begin((epoch + 1, 0) if last else (epoch, number + 1))
-        return self._held[1]
+            self._prefetch((epoch + 1, 0) if last else (epoch, number + 1))
+        return self._current[1]
 
-    def _begin(self, key: tuple[int, int]) -> None:
+    def _prefetch(self, key: tuple[int, int]) -> None:
         """Start to read a pool."""
         if self._next is not None:
             self._next[1].stop()
         blocks = [self._blocks[k] for k in self._plan(key[0])[0][key[1]]]
         dtype = getattr(torch, self.config.dtype)
 
-        def read(stopped: Callable[[], bool]) -> FlatData | None:
+        def read_blocks(should_stop: Callable[[], bool]) -> PackedDataset | None:
             parts = []
             for members in blocks:
-                if stopped():
+                if should_stop():
                     return None
-                parts.append(self.data.flat(members, self.cutoff, self.labels, dtype=dtype))
-            return FlatData.joined(parts)
+                parts.append(self.data.packed(members, self.cutoff, self.labels, dtype=dtype))
+            return PackedDataset.concatenate(parts)
 
-        self._next = key, Background(read, "hesse: next pool of structures")
+        self._next = key, BackgroundTask(read_blocks, "hesse: next pool of structures")
 
     def close(self) -> None:
         """End the thread that reads ahead."""
         if self._next is not None:
             self._next[1].stop()
-        self._next = self._held = None
+        self._next = self._current = None

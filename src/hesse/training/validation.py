@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import torch
 
 from hesse.curvature import evaluate
-from hesse.datasets import Dataset, TrainingData
-from hesse.losses import TERMS, Weights, per_structure_errors
+from hesse.datasets import Dataset, DatasetLike
+from hesse.losses import LOSS_TERMS, LossWeights, per_structure_loss
 from hesse.potential import Potential
-from hesse.structures import Labels, Request
-from hesse.training.processes import Processes
+from hesse.structures import Properties, Request
+from hesse.training.processes import Communicator
 
-__all__ = ["Scores", "validate"]
+__all__ = ["ValidationMetrics", "validate"]
 
 
 @dataclass(frozen=True)
-class Scores:
+class ValidationMetrics:
     """Validation errors.
 
     Attributes:
@@ -44,59 +44,59 @@ class Scores:
 
 def validate(
     potential: Potential,
-    data: TrainingData,
-    weights: Weights,
+    data: DatasetLike,
+    weights: LossWeights,
     *,
     dtype: torch.dtype,
     device: str,
     max_atoms: int,
-    processes: Processes | None = None,
-) -> Scores:
+    communicator: Communicator | None = None,
+) -> ValidationMetrics:
     """Errors of `potential` on `data`. Stored HVP pairs are judged whether or not they are weighted. Several
     `processes` share the structures."""
     sums: dict[str, float] = defaultdict(float)
-    counts: dict[str, float] = defaultdict(float)
+    n_values: dict[str, float] = defaultdict(float)
     losses: dict[str, float] = defaultdict(float)
-    holders: dict[str, float] = defaultdict(float)
-    final = weights.model_dump()
-    processes = processes or Processes()
-    for part, run in _runs(data, max_atoms, processes):
-        batch, labels = part.batch(run, potential.cutoff, dtype=dtype, device=device)
+    n_labeled: dict[str, float] = defaultdict(float)
+    final_weights = weights.model_dump()
+    communicator = communicator or Communicator()
+    for part, indices in _local_batches(data, max_atoms, communicator):
+        batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
         has_pairs = labels.hvp is not None and bool(labels.mask("hvp").any())
-        full = final["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
+        has_hessians = final_weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
         request = Request(
             forces=labels.forces is not None,
             probes=torch.nan_to_num(labels.probes) if has_pairs and labels.probes is not None else None,
-            hessian=full,
-            atomic_energies=labels.atomic_energies is not None and potential.splits_energy,
-            stress=final["stress"] > 0 and bool(labels.mask("stress").any()),
+            hessian=has_hessians,
+            atomic_energies=labels.atomic_energies is not None and potential.has_atomic_energies,
+            stress=final_weights["stress"] > 0 and bool(labels.mask("stress").any()),
         )
         predictions = evaluate(potential, batch, request)
-        for name in TERMS:
+        for name in LOSS_TERMS:
             if getattr(labels, name) is None or getattr(predictions, name) is None:
                 continue
             mask = labels.mask(name)
             present = mask.any(0) if name == "hvp" else mask
-            errors = per_structure_errors(predictions, labels, name).to(torch.float64)
+            errors = per_structure_loss(predictions, labels, name).to(torch.float64)
             losses[name] += float(errors.sum())
-            holders[name] += int(present.sum())
-        _accumulate(predictions, labels, sums, counts)
+            n_labeled[name] += int(present.sum())
+        _accumulate(predictions, labels, sums, n_values)
     # Sums over all processes, the same on each: what follows from them is decided alike.
-    sums, counts = processes.sum_named(sums), processes.sum_named(counts)
-    losses, holders = processes.sum_named(losses), processes.sum_named(holders)
-    loss = sum(final[name] * losses[name] / holders[name] for name in losses if holders[name])
-    rmse = {name: math.sqrt(sums[name] / counts[name]) for name in sums if counts[name]}
-    return Scores(float(loss), rmse)
+    sums, n_values = communicator.all_reduce_sum_dict(sums), communicator.all_reduce_sum_dict(n_values)
+    losses, n_labeled = communicator.all_reduce_sum_dict(losses), communicator.all_reduce_sum_dict(n_labeled)
+    loss = sum(final_weights[name] * losses[name] / n_labeled[name] for name in losses if n_labeled[name])
+    rmse = {name: math.sqrt(sums[name] / n_values[name]) for name in sums if n_values[name]}
+    return ValidationMetrics(float(loss), rmse)
 
 
-def _runs(data: TrainingData, max_atoms: int, processes: Processes) -> Iterator[tuple[Dataset, list[int]]]:
+def _local_batches(data: DatasetLike, max_atoms: int, communicator: Communicator) -> Iterator[tuple[Dataset, list[int]]]:
     """The structures of this process: a part of the data that is in memory, and which of it are looked at together."""
-    for _, part in data.parts():
-        mine = processes.share(range(len(part)), part.n_atoms.tolist())
-        yield from ((part, run) for run in part.batches(max_atoms, order=mine))
+    for _, part in data.iter_in_memory():
+        local_indices = communicator.partition(range(len(part)), part.n_atoms.tolist())
+        yield from ((part, run) for run in part.batch_indices(max_atoms, order=local_indices))
 
 
-def _accumulate(predictions: Labels, labels: Labels, sums: dict[str, float], counts: dict[str, float]) -> None:
+def _accumulate(predictions: Properties, labels: Properties, sums: dict[str, float], n_values: dict[str, float]) -> None:
     """Add squared errors and the number of values, label by label."""
     n = labels.n_atoms
     if labels.energy is not None and predictions.energy is not None:
@@ -104,11 +104,11 @@ def _accumulate(predictions: Labels, labels: Labels, sums: dict[str, float], cou
         squared = (predictions.energy - labels.energy)[mask].square()
         for name, values in (("energy", squared), ("energy_per_atom", squared / n[mask] ** 2)):
             sums[name] += float(values.sum())
-            counts[name] += len(values)
+            n_values[name] += len(values)
     for name in ("forces", "hvp"):
         value, target = getattr(predictions, name), getattr(labels, name)
         if value is not None and target is not None:
             mask = torch.repeat_interleave(labels.mask(name), n, dim=-1)
             squared = (value - target)[mask].to(torch.float64).square()
             sums[name] += float(squared.sum())
-            counts[name] += squared.numel()
+            n_values[name] += squared.numel()

@@ -9,33 +9,33 @@ from typing import Any, Generic, TypeVar
 
 from hesse.errors import HesseError
 
-__all__ = ["Outcome", "attempt"]
+__all__ = ["TaskResult", "run_task"]
 
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome(Generic[Answer]):
+class TaskResult(Generic[Value]):
     """What became of task `index`: an answer, or the reason why there is none, and the seconds it took."""
 
     index: int
-    answer: Answer | None
-    reason: str
+    value: Value | None
+    error: str
     seconds: float
 
     @property
     def failed(self) -> bool:
         """Whether there is no answer."""
-        return bool(self.reason)
+        return bool(self.error)
 
 
-def attempt(work: Callable[[Any], Any], index: int, task: Any) -> Outcome[Any]:
+def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[Any]:
     """`work(task)`, whatever comes of it."""
     start = time.perf_counter()
     try:
-        answer, reason = work(task), ""
+        value, message = worker(task), ""
     except HesseError as error:
-        answer, reason = None, f"{type(error).__name__}: {error}"
+        value, message = None, f"{type(error).__name__}: {error}"
     except Exception as error:
-        answer, reason = None, f"unexpected {type(error).__name__}: {error}"
-    return Outcome(index, answer, reason, time.perf_counter() - start)
+        value, message = None, f"unexpected {type(error).__name__}: {error}"
+    return TaskResult(index, value, message, time.perf_counter() - start)

@@ -21,22 +21,22 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from hesse.errors import HesseError, WorkError
-from hesse.workers.outcome import Outcome, attempt
+from hesse.errors import HesseError, ExecutionError
+from hesse.workers.outcome import TaskResult, run_task
 
-__all__ = ["WorkerProcess", "end_with", "pickled", "serve"]
+__all__ = ["WorkerProcess", "exit_with_parent", "serialize", "worker_main"]
 
-_THREAD_COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in _THREAD_COUNTS}
-_WATCH = 1.0
+_THREADED_LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+_ONE_THREAD_ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in _THREADED_LIBRARIES}
+_PARENT_CHECK_INTERVAL = 1.0
 """Seconds between a worker's looks at whether its parent lives."""
-_CODE = (
+_BOOTSTRAP = (
     "import sys; sys.path[:] = __import__('ast').literal_eval(sys.argv[1]); "
     "from hesse.workers.process import serve; serve(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
 )
 
 
-def pickled(message: Any) -> bytes:
+def serialize(message: Any) -> bytes:
     """A message to a worker process."""
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
@@ -50,77 +50,77 @@ class WorkerProcess:
         idle: seconds without a task after which it ends by itself (exit code 0); 0 for never.
     """
 
-    def __init__(self, opening: bytes, *, folder: str | None = None, idle: float = 0.0) -> None:
-        ours, theirs = multiprocessing.Pipe()
-        arguments = [repr(sys.path), str(theirs.fileno()), str(os.getpid()), str(idle)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *arguments],
-            pass_fds=[theirs.fileno()],
+    def __init__(self, init_message: bytes, *, folder: str | None = None, idle_timeout: float = 0.0) -> None:
+        parent_end, child_end = multiprocessing.Pipe()
+        arguments = [repr(sys.path), str(child_end.fileno()), str(os.getpid()), str(idle_timeout)]
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", _BOOTSTRAP, *arguments],
+            pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results are the parent's; engines like to talk
-            env={**os.environ, **_ONE_THREAD},
+            env={**os.environ, **_ONE_THREAD_ENVIRONMENT},
             cwd=folder if folder is not None and Path(folder).is_dir() else None,
             process_group=0,  # a Ctrl-C in the terminal reaches the parent only
         )
-        theirs.close()
-        self.pipe = ours
-        self.send(opening)
+        child_end.close()
+        self.pipe = parent_end
+        self.send(init_message)
 
     def send(self, message: bytes) -> None:
         """Hand over a message. It may have died already; the end of the pipe tells."""
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(message)
 
-    def cause_of_death(self) -> str:
+    def exit_description(self) -> str:
         """Why the pipe has ended, in words."""
         try:
-            code = self.process.wait(timeout=5.0)
+            code = self.popen.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
             return "the worker process stopped answering"
         if code < 0:
             return f"the worker process was killed by signal {-code} ({signal.Signals(-code).name})"
         return f"the worker process ended with exit code {code}"
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill it, whatever it is at."""
         self.pipe.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait()
 
 
-def serve(descriptor: int, parent: int, idle: float) -> None:
+def worker_main(descriptor: int, parent_pid: int, idle_timeout: float) -> None:
     """What a worker process runs: set up once, then answer tasks until the parent goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's business
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=exit_with_parent, args=(parent_pid,), daemon=True).start()
     pipe: connection.Connection = connection.Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
-        set_up, spec = pipe.recv()
+        make_worker, spec = pipe.recv()
         try:
-            work = set_up(spec)
+            worker = make_worker(spec)
         except HesseError as error:
             pipe.send(error)
             return
         except Exception as error:
-            pipe.send(WorkError(f"a worker could not be set up: {type(error).__name__}: {error}"))
+            pipe.send(ExecutionError(f"a worker could not be set up: {type(error).__name__}: {error}"))
             return
         pipe.send(None)
-        while pipe.poll(idle or None):
+        while pipe.poll(idle_timeout or None):
             for index, task in pipe.recv():
-                pipe.send_bytes(_sealed(attempt(work, index, task)))
+                pipe.send_bytes(_serialize_result(run_task(worker, index, task)))
 
 
-def _sealed(outcome: Outcome[Any]) -> bytes:
+def _serialize_result(result: TaskResult[Any]) -> bytes:
     """The pickle of an outcome; of a failure when its answer cannot be pickled."""
     try:
-        return pickled(outcome)
+        return serialize(result)
     except Exception as error:
         reason = f"unexpected {type(error).__name__}: the answer cannot leave the worker process ({error})"
-        return pickled(Outcome(outcome.index, None, reason, outcome.seconds))
+        return serialize(TaskResult(result.index, None, reason, result.seconds))
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent_pid: int) -> None:
     """End this process in the middle of a long task when the parent was killed."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH)
+    while os.getppid() == parent_pid:
+        time.sleep(_PARENT_CHECK_INTERVAL)
     os._exit(1)

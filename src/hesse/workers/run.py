@@ -6,27 +6,27 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from hesse.errors import ConfigError
-from hesse.workers.cluster import cluster_outcomes
-from hesse.workers.local import local_outcomes
-from hesse.workers.outcome import Outcome, attempt
+from hesse.workers.cluster import iter_dask
+from hesse.workers.local import iter_local
+from hesse.workers.outcome import TaskResult, run_task
 
-__all__ = ["run_tasks"]
+__all__ = ["map_tasks"]
 
 Spec = TypeVar("Spec")
 Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
-def run_tasks(
-    set_up: Callable[[Spec], Callable[[Task], Answer]],
+def map_tasks(
+    make_worker: Callable[[Spec], Callable[[Task], Value]],
     spec: Spec,
     tasks: Iterable[Task],
     *,
     workers: int | None = None,
     scheduler: str | None = None,
     timeout: float | None = None,
-    notify: Callable[[str], None] = lambda news: None,
-) -> Generator[Outcome[Answer], None, None]:
+    on_message: Callable[[str], None] = lambda news: None,
+) -> Generator[TaskResult[Value], None, None]:
     """Outcomes of all tasks, as they come.
 
     A task that kills its process (or is too slow) is an outcome with a reason; the others go on. Closing the generator
@@ -52,15 +52,15 @@ def run_tasks(
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"expected a positive timeout, got {timeout}")
     if scheduler is not None:
-        yield from cluster_outcomes(set_up, spec, tasks, scheduler=scheduler, timeout=timeout, notify=notify)
+        yield from iter_dask(make_worker, spec, tasks, scheduler=scheduler, timeout=timeout, on_message=on_message)
         return
-    count = 1 if workers is None else workers
-    if count < 0:
-        raise ConfigError(f"expected workers >= 0, got {count}")
-    if count == 0:
-        work = None
+    n_workers = 1 if workers is None else workers
+    if n_workers < 0:
+        raise ConfigError(f"expected workers >= 0, got {n_workers}")
+    if n_workers == 0:
+        worker = None
         for index, task in enumerate(tasks):
-            work = work or set_up(spec)
-            yield attempt(work, index, task)
+            worker = worker or make_worker(spec)
+            yield run_task(worker, index, task)
         return
-    yield from local_outcomes(set_up, spec, tasks, workers=count, timeout=timeout)
+    yield from iter_local(make_worker, spec, tasks, workers=n_workers, timeout=timeout)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from foreign_files import known, of, write_deepmd
-from hesse.datasets import Dataset, Selection, negate_forces, read_dataset
-from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError
+from hesse.datasets import Dataset, Subset, negate_forces, read_dataset
+from hesse.errors import FileFormatError, InconsistentLabelsError, LabelShapeError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +27,19 @@ def test_several_systems(tmp_path: Path, data: Dataset) -> None:
             np.testing.assert_array_equal(ours, theirs)
     one = read_dataset(tmp_path / "all" / "system1")
     assert [s.id for s in one.structures] == ["system1/set.000/000000"]
-    chosen = read_dataset(tmp_path / "all", selection=Selection(match="system2/*"))
+    chosen = read_dataset(tmp_path / "all", subset=Subset(match="system2/*"))
     assert [s.group for s in chosen.structures] == ["system2"]
     with pytest.raises(RequestError, match=r"ids here: system0/set\.000/000000"):
-        read_dataset(tmp_path / "all", selection=Selection(match="nothing"))
+        read_dataset(tmp_path / "all", subset=Subset(match="nothing"))
 
 
 def test_gradients_called_forces(tmp_path: Path, data: Dataset) -> None:
     write_deepmd(tmp_path, data, sign=-1.0, nopbc=False)
-    with pytest.raises(IdentityError, match="--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         read_dataset(tmp_path)
     back = read_dataset(tmp_path, check=False)
     assert not any(s.periodic for s in back.structures)
-    assert "3 of 3 frames" in back.attributes["source_note"]
+    assert "3 of 3 frames" in back.metadata["source_note"]
     np.testing.assert_array_equal(of(negate_forces(back), 2)[3], of(data, 2)[3])
 
 
@@ -67,7 +67,7 @@ def test_crystals_and_virials(tmp_path: Path) -> None:
     assert back.structures[0].numbers.tolist() == [6, 1]
     assert back.labels.stress is not None
     np.testing.assert_allclose(back.labels.stress[1], -virial[1].reshape(3, 3) / 27.0)
-    assert "source_note" not in back.attributes
+    assert "source_note" not in back.metadata
     (tmp_path / "s" / "nopbc").touch()
     assert not read_dataset(tmp_path / "s").structures[0].periodic
 
@@ -108,6 +108,6 @@ def test_published_gradients_called_forces(shared_data: Path) -> None:
     folder = shared_data / "deepmd_hessian"
     if not folder.is_dir():
         pytest.skip("no DeePMD Hessians")
-    with pytest.raises(IdentityError, match=r"multiplied by -0\.99.*--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match=r"multiplied by -0\.99.*--negate-forces"):
         read_dataset(folder)
     assert len(negate_forces(read_dataset(folder, check=False))) == 9

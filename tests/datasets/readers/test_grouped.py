@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from foreign_files import BOHR, HARTREE, known, of, write_openreact
-from hesse.datasets import Dataset, Selection, SourceUnits, check_dataset, iterate_grouped, read_dataset, read_grouped
-from hesse.errors import FileFormatError, IdentityError, LabelShapeError, RequestError, UnitError, UnknownOptionError
+from hesse.datasets import Dataset, Subset, FileUnits, check_dataset, iterate_grouped, read_dataset, read_grouped
+from hesse.errors import FileFormatError, InconsistentLabelsError, LabelShapeError, RequestError, UnitError, UnknownOptionError
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def test_openreact(tmp_path: Path, data: Dataset) -> None:
     back = read_dataset(tmp_path / "a.h5")
     assert [s.id for s in back.structures[:3]] == ["M0/000000", "M0/000001", "M1/000000"]
     assert [s.group for s in back.structures[:3]] == ["M0", "M0", "M1"]
-    assert back.unread == ("smiles (in 3 groups)",)
-    assert "convention" in back.attributes["source_units"]
+    assert back.unknown_keys == ("smiles (in 3 groups)",)
+    assert "convention" in back.metadata["source_units"]
     for i in range(3):
         z, x, e, f, h = of(data, i)
         for got in (of(back, 2 * i), of(back, 2 * i + 1)):
@@ -41,13 +41,13 @@ def test_wrong_signs_and_units_are_named(tmp_path: Path, data: Dataset) -> None:
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         for group in file.values():
             group["forces"][...] *= -1
-    with pytest.raises(IdentityError, match="--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         read_dataset(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         for group in file.values():
             group["forces"][...] *= -BOHR  # Hartree/Bohr, as quantum-chemistry programs print
             group["hessian"][...] *= BOHR**2
-    with pytest.raises(IdentityError, match=r"Bohr"):
+    with pytest.raises(InconsistentLabelsError, match=r"Bohr"):
         read_dataset(tmp_path / "a.h5")
     mended = read_dataset(
         tmp_path / "a.h5", energy_unit="hartree", forces_unit="hartree/bohr", curvature_unit="hartree/bohr^2"
@@ -57,7 +57,7 @@ def test_wrong_signs_and_units_are_named(tmp_path: Path, data: Dataset) -> None:
         read_dataset(tmp_path / "a.h5", forces_unit="hartree/bohr")
     for wrong in ("hartree", "hartree/bohr^2", "x/bohr"):
         with pytest.raises(UnitError):
-            SourceUnits(forces=wrong)
+            FileUnits(forces=wrong)
 
 
 def small(path: Path, **arrays: Any) -> Path:
@@ -90,12 +90,12 @@ def test_ani_1x(tmp_path: Path) -> None:
     assert float(back.labels.energy[0]) == pytest.approx(-76.4 * HARTREE)
     assert back.labels.forces is not None
     np.testing.assert_allclose(back.labels.forces[:3], f[0] * HARTREE)
-    assert back.attributes["level"] == "wB97X/6-31G(d)"
-    assert back.unread == ("ccsd(t)_cbs.energy (in 1 groups)", "wb97x_dz.dipole (in 1 groups)")
+    assert back.metadata["level"] == "wB97X/6-31G(d)"
+    assert back.unknown_keys == ("ccsd(t)_cbs.energy (in 1 groups)", "wb97x_dz.dipole (in 1 groups)")
     cc = read_dataset(path, rename={"ccsd(t)_cbs.energy": "energy"})
     assert cc.labels.mask("energy").tolist() == [False, True, False]
     assert not cc.labels.mask("forces").any()
-    assert cc.attributes["level"] == "ccsd(t)_cbs"
+    assert cc.metadata["level"] == "ccsd(t)_cbs"
     with pytest.raises(UnknownOptionError, match='Did you mean "energy"'):
         read_dataset(path, rename={"ccsd(t)_cbs.energy": "enrgy"})
     with h5py.File(path, "r+") as file:
@@ -124,8 +124,8 @@ def test_transition1x(tmp_path: Path) -> None:
     assert float(back.labels.energy[0]) == pytest.approx(-76.4 * HARTREE)
     assert back.labels.forces is not None
     assert float(back.labels.forces[0, 0]) == 1.0
-    assert back.unread == ("away (a link to another file) (in 1 groups)",)
-    train = read_dataset(tmp_path / "t.h5", selection=Selection(match="train/*"))
+    assert back.unknown_keys == ("away (a link to another file) (in 1 groups)",)
+    train = read_dataset(tmp_path / "t.h5", subset=Subset(match="train/*"))
     assert [s.id for s in train.structures] == [
         *(f"train/H2O/rxn7/{i:06d}" for i in range(4)),
         "train/H2O/rxn7/transition_state/000000",
@@ -177,14 +177,14 @@ def test_only_what_is_chosen_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return found
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
-    first = read_grouped(path, selection=Selection(limit=10))
+    first = read_grouped(path, subset=Subset(limit=10))
     assert len(first) == 10
     assert sum(read) < 500
     read.clear()
-    some = read_grouped(path, selection=Selection(match="H2O/*", sample=20, seed=3))
+    some = read_grouped(path, subset=Subset(match="H2O/*", sample=20, seed=3))
     assert {s.group for s in some.structures} == {"H2O"}
     assert sum(read) < 20 * 64 * 10 + 100
-    again = read_grouped(path, selection=Selection(match="H2O/*", sample=20, seed=3))
+    again = read_grouped(path, subset=Subset(match="H2O/*", sample=20, seed=3))
     assert [s.id for s in again.structures] == [s.id for s in some.structures]
     assert some.labels.energy is not None
     for s, e in zip(some.structures, some.labels.energy.tolist(), strict=True):  # rows and labels belong together
@@ -218,9 +218,9 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
             read_dataset(small(tmp_path / f"{name}.h5", **arrays))
     path = small(tmp_path / "ok.h5", **good)
     with pytest.raises(RequestError, match="no structure matches"):
-        read_dataset(path, selection=Selection(match="nothing"))
+        read_dataset(path, subset=Subset(match="nothing"))
     with pytest.raises(RequestError, match="from 1"):
-        Selection(limit=0)
+        Subset(limit=0)
     # 100 GB are announced; nothing is allocated.
     with h5py.File(path, "r+") as file:
         file.create_dataset("huge/coordinates", shape=(10**9, 4, 3), dtype="f8", chunks=(1000, 4, 3))

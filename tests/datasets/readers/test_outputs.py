@@ -20,8 +20,8 @@ from foreign_files import (
     of,
     orca_output,
 )
-from hesse.datasets import Dataset, Selection, check_dataset, identity_defects, read_dataset
-from hesse.errors import FileFormatError, HesseError, IdentityError, RequestError, UnitError
+from hesse.datasets import Dataset, Subset, check_dataset, sum_rule_errors, read_dataset
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, RequestError, UnitError
 from hesse.harmonic import normal_modes
 
 
@@ -50,7 +50,7 @@ def test_gaussian_archive(tmp_path: Path, data: Dataset, newline: str, bar: bool
     (tmp_path / "a.log").write_text(gaussian_text(data, newline=newline, bar=bar), newline="")
     back = read_dataset(tmp_path / "a.log")
     require_same(back, data)
-    assert back.attributes["level"] == "B97D/6-31G(d)"
+    assert back.metadata["level"] == "B97D/6-31G(d)"
     assert back.structures[0].id == "a"
 
 
@@ -70,14 +70,14 @@ def test_the_energy_of_an_excited_state_is_not_guessed(tmp_path: Path, data: Dat
     (tmp_path / "a.log").write_text(gaussian_text(data, route="#P B97D/6-31G(d) td(root=1) Freq"))
     back = read_dataset(tmp_path / "a.log")
     assert back.labels.energy is None
-    assert "excited" in back.unread[0]
+    assert "excited" in back.unknown_keys[0]
 
 
 def test_checkpoint(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "a.fchk").write_text(checkpoint_text(data))
     back = read_dataset(tmp_path / "a.fchk")
     require_same(back, data)
-    assert back.attributes["level"] == "B3LYP/6-31G(d)"
+    assert back.metadata["level"] == "B3LYP/6-31G(d)"
 
 
 def test_orca(tmp_path: Path, data: Dataset) -> None:
@@ -85,13 +85,13 @@ def test_orca(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "a.hess").write_text(hess_text(data))
     alone = read_dataset(tmp_path / "a.hess")
     assert alone.labels.forces is None
-    assert "taken as 0 and 1" in alone.unread[0]
+    assert "taken as 0 and 1" in alone.unknown_keys[0]
     (tmp_path / "a.out").write_text(orca_output(data))
     for name in ("a.hess", "a.out"):
         back = read_dataset(tmp_path / name)
         require_same(back, data, digits=1e-8)
-        assert back.unread == ()
-        assert back.attributes["level"] == "PBE0 def2-SVP Freq"
+        assert back.unknown_keys == ()
+        assert back.metadata["level"] == "PBE0 def2-SVP Freq"
     (tmp_path / "a.out").write_text(orca_output(data, gradient=False))
     assert read_dataset(tmp_path / "a.hess").labels.forces is None
     (tmp_path / "a.engrad").write_text(engrad_text(data))
@@ -116,7 +116,7 @@ def test_wrong_signs_are_caught(tmp_path: Path, data: Dataset) -> None:
     lines = text[place:end].splitlines()
     flipped = [lines[0], *(" ".join(f"{-float(v):.8E}" for v in line.split()) for line in lines[1:])]
     (tmp_path / "a.fchk").write_text(text[:place] + "\n".join(flipped) + "\n" + text[end:])
-    with pytest.raises(IdentityError, match="--negate-forces"):
+    with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         read_dataset(tmp_path / "a.fchk")
 
 
@@ -129,7 +129,7 @@ def test_a_hessian_must_give_the_printed_frequencies(tmp_path: Path, data: Datas
         if factor == 1.0:
             read_dataset(tmp_path / "a.log")
         else:
-            with pytest.raises(IdentityError, match=r"a\.log.*prints"):
+            with pytest.raises(InconsistentLabelsError, match=r"a\.log.*prints"):
                 read_dataset(tmp_path / "a.log")
 
 
@@ -143,11 +143,11 @@ def test_folders(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "notes.txt").write_text("not an output")
     back = read_dataset(tmp_path)
     assert [s.id for s in back.structures] == ["a", "sub/b", "sub/c"]
-    assert back.attributes["level"] == "B3LYP/6-31G(d); B97D/6-31G(d); PBE0 def2-SVP Freq"
-    assert len(back.unread) == 1
-    assert back.unread[0].startswith("died.log: ")
-    assert "did not end normally" in back.unread[0]
-    assert [s.id for s in read_dataset(tmp_path, selection=Selection(match="sub/*")).structures] == ["sub/b", "sub/c"]
+    assert back.metadata["level"] == "B3LYP/6-31G(d); B97D/6-31G(d); PBE0 def2-SVP Freq"
+    assert len(back.unknown_keys) == 1
+    assert back.unknown_keys[0].startswith("died.log: ")
+    assert "did not end normally" in back.unknown_keys[0]
+    assert [s.id for s in read_dataset(tmp_path, subset=Subset(match="sub/*")).structures] == ["sub/b", "sub/c"]
     with pytest.raises(UnitError, match="known units"):
         read_dataset(tmp_path, energy_unit="hartree")
     for name in ("a.log", "sub/b.fchk", "sub/c.hess", "sub/c.out"):
@@ -155,7 +155,7 @@ def test_folders(tmp_path: Path, data: Dataset) -> None:
     with pytest.raises(FileFormatError, match="none of 1 outputs could be read"):
         read_dataset(tmp_path)
     with pytest.raises(RequestError, match="no structure matches"):
-        read_dataset(tmp_path, selection=Selection(match="x*"))
+        read_dataset(tmp_path, subset=Subset(match="x*"))
 
 
 def test_what_cannot_be_read(tmp_path: Path, data: Dataset) -> None:
@@ -217,9 +217,9 @@ def test_published_hessians_give_their_frequencies(shared_data: Path, tmp_path: 
         structure, hessian = data.structures[0], data.labels.hessian_of(0).numpy()
         orca = file.with_suffix(".hess").exists()
         assert np.abs(hessian.sum(2)).max() < (0.5 if orca else 5e-5), file
-        turned += check_dataset(data)[0].verdict == "consistent"
+        turned += check_dataset(data)[0].status == "consistent"
         if data.labels.forces is not None:
-            defect = identity_defects(data.structures, data.labels)
+            defect = sum_rule_errors(data.structures, data.labels)
             assert float(defect.hessian_rotation.nan_to_num(0.0).max()) < 0.6, file
         printed = printed_frequencies(file)
         if printed is None or len(structure) < 2:

@@ -19,10 +19,10 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from hesse.datasets import from_phonopy, read_dataset
-from hesse.errors import FileFormatError, IdentityError, LabelShapeError
+from hesse.errors import FileFormatError, InconsistentLabelsError, LabelShapeError
 from hesse.harmonic import normal_modes
 from hesse.structures import to_ase
-from hesse.units import ENERGY, LENGTH
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
 phonopy = pytest.importorskip("phonopy", reason="needs phonopy")
 
@@ -83,7 +83,7 @@ def test_displaced_supercells_and_the_hessian_that_follows(tmp_path: Path, made:
         assert back.structures[0].periodic
         assert {s.tag for s in back.structures[1:]} == {"displaced"}
         np.testing.assert_allclose(back.labels.hessian_of(0), from_phonopy(constants), atol=1e-6)
-        assert "differences" in back.attributes["hessian_from"]
+        assert "differences" in back.metadata["hessian_from"]
         assert back.labels.forces is not None
         for i in range(1, len(back)):
             moved = back.structures[i].positions - back.structures[0].positions
@@ -98,7 +98,7 @@ def test_packed_yaml_and_units_of_its_calculator(tmp_path: Path) -> None:
     packed = tmp_path / "phonopy_nacl.yaml.xz"
     packed.write_bytes(lzma.compress(text))
     back = read_dataset(packed)
-    rydberg, bohr = ENERGY["rydberg"], LENGTH["bohr"]
+    rydberg, bohr = ENERGY_UNITS["rydberg"], LENGTH_UNITS["bohr"]
     assert back.structures[0].cell[1, 1] == pytest.approx(2 * 5.6 * bohr, rel=1e-5)
     np.testing.assert_allclose(
         back.labels.hessian_of(0), from_phonopy(constants) * rydberg / bohr**2, rtol=1e-5, atol=1e-5
@@ -144,9 +144,9 @@ def test_a_wrong_sign_shows_in_the_forces(tmp_path: Path, made: Made) -> None:
     shutil.copytree(made[0], tmp_path / "run")
     constants = made[1]
     write_constants(tmp_path / "run" / "force_constants.hdf5", constants)
-    assert read_dataset(tmp_path / "run").attributes["hessian_from"] == "force_constants.hdf5"
+    assert read_dataset(tmp_path / "run").metadata["hessian_from"] == "force_constants.hdf5"
     write_constants(tmp_path / "run" / "force_constants.hdf5", -constants)
-    with pytest.raises(IdentityError, match=r"correlation -1\.00.*wrong sign"):
+    with pytest.raises(InconsistentLabelsError, match=r"correlation -1\.00.*wrong sign"):
         read_dataset(tmp_path / "run")
 
 

@@ -21,7 +21,7 @@ from hesse.datasets import (
     write_dataset,
 )
 from hesse.errors import FileFormatError, LabelShapeError, RequestError
-from hesse.structures import Labels, Structure
+from hesse.structures import Properties, Structure
 from oracles import Morse, crystal, labelled
 
 
@@ -30,7 +30,7 @@ def test_both_ways_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, n: int, 
     rng = np.random.default_rng(seed)
     h = rng.normal(size=(n, 3, n, 3)) * 10.0 ** rng.integers(-8, 8)
     structure = Structure(rng.integers(1, 90, size=n), rng.normal(size=(n, 3)) * 9, id="x", charge=-1, multiplicity=2)
-    data = Dataset.of([(structure, Labels.of(n, hessian=h))])
+    data = Dataset.from_pairs([(structure, Properties.single(n, hessian=h))])
     folder = tmp_path_factory.mktemp("v")
     write_dataset(folder / "ours.json", data)
     theirs = VibrationsData.read(folder / "ours.json")  # ASE reads what we write
@@ -41,7 +41,7 @@ def test_both_ways_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, n: int, 
         from_vibrations_data(theirs),
         from_vibrations_data(to_vibrations_data(data)),
     ):
-        assert back.data_hash() == data.data_hash()
+        assert back.content_hash() == data.content_hash()
         assert (back.structures[0].id, back.structures[0].charge) == ("x", -1)
     back = read_vibrations(folder / "theirs.json")
     np.testing.assert_array_equal(back.labels.hessian_of(0).numpy(), h)
@@ -84,7 +84,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"rows": []}')
     with pytest.raises(FileFormatError, match="VibrationsData"):
         read_dataset(tmp_path / "x.json")
-    bare = Dataset.of([(Structure([1], [[0, 0, 0]], id="a"), Labels.of(1))])
+    bare = Dataset.from_pairs([(Structure([1], [[0, 0, 0]], id="a"), Properties.single(1))])
     with pytest.raises(LabelShapeError, match="no Hessian"):
         write_dataset(tmp_path / "n.json", bare)
     two = labelled(Morse(), [crystal(1), crystal(2)], hessian=True)

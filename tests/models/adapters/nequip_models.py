@@ -14,7 +14,7 @@ import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from hesse.models.adapters.nequip.files import _nequip_defaults, _quiet, import_nequip
+from hesse.models.adapters.nequip.files import _nequip_defaults, _suppress_warnings, import_nequip
 from hesse.structures import to_ase
 from oracles import molecules
 
@@ -41,7 +41,7 @@ def nequip_model(kind: str = "nequip", *, dtype: str = "float64", **options: Any
 @functools.cache
 def _built(kind: str, dtype: str, options: str) -> Any:
     settings = {**COMMON, "model_dtype": dtype, **yaml.safe_load(options)}
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         if kind == "nequip":
             return import_nequip("nequip.model").NequIPGNNModel(num_features=4, **settings)
         from allegro.model import AllegroModel
@@ -61,7 +61,7 @@ def _built(kind: str, dtype: str, options: str) -> Any:
 def nequip_calculator(model: Any) -> Any:
     """NequIP's own ASE calculator, with its own neighbour lists, for a model or a file."""
     calculators = import_nequip("nequip.integrations.ase")
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         if isinstance(model, Path):
             return calculators.NequIPCalculator._from_saved_model(
                 model, device="cpu", chemical_species_to_atom_type_map=True

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hesse.errors import RequestError
-from hesse.models.adapters import edges, padded, require_open
+from hesse.models.adapters import edge_list, pad_structures, check_not_periodic
 from hesse.structures import collate
 from oracles import atom, crystal, image_pairs, molecules
 
@@ -16,7 +16,7 @@ MIXED = [*molecules([3, 5], seed=1), atom(8), *molecules([2], seed=2)]
 
 def test_padded_arrays_hold_every_atom_once() -> None:
     batch = collate(MIXED, 4.0)
-    found = padded(batch)
+    found = pad_structures(batch)
     assert found.numbers.shape == (4, 5)
     for row, structure in enumerate(MIXED):
         n = len(structure)
@@ -24,53 +24,53 @@ def test_padded_arrays_hold_every_atom_once() -> None:
         assert found.numbers[row].tolist() == structure.numbers.tolist() + [-1] * (5 - n)
         np.testing.assert_array_equal(found.positions[row, :n], structure.positions)
         assert bool((found.positions[row, n:] == 0).all())
-    assert torch.equal(found.flat(found.positions), batch.positions)
-    assert torch.equal(found.flat(found.numbers), batch.numbers)
-    assert int(padded(batch, pad_number=0).numbers.min()) == 0
+    assert torch.equal(found.unpad(found.positions), batch.positions)
+    assert torch.equal(found.unpad(found.numbers), batch.numbers)
+    assert int(pad_structures(batch, pad_number=0).numbers.min()) == 0
 
 
 def test_padded_positions_carry_derivatives_back() -> None:
     batch = collate(MIXED, 4.0)
     leaf = batch.positions.clone().requires_grad_(True)
-    rows = padded(batch.replace(positions=leaf)).positions
+    rows = pad_structures(batch.with_positions(positions=leaf)).positions
     weights = torch.randn(rows.shape, dtype=torch.float64)
     (weights * rows.square()).sum().backward()
-    torch.testing.assert_close(leaf.grad, 2 * leaf.detach() * padded(batch).flat(weights))
+    torch.testing.assert_close(leaf.grad, 2 * leaf.detach() * pad_structures(batch).unpad(weights))
 
 
 @pytest.mark.parametrize("cutoff", [1.5, 2.5, 4.0])
 def test_edges_are_the_pairs_that_brute_force_finds(cutoff: float) -> None:
     structures = [*molecules([4, 6], seed=3), crystal(0), atom(1), crystal(1, size=2.5)]
     batch = collate(structures, 4.0)  # the neighbour matrix may reach further
-    found = edges(batch, cutoff)
+    found = edge_list(batch, cutoff)
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
     wanted = sorted(
         (int(starts[k] + i), int(starts[k] + j), *np.round(gap, 9))
         for k, s in enumerate(structures)
         for i, j, gap in image_pairs(s, cutoff)
     )
-    rows = zip(found.first.tolist(), found.second.tolist(), np.round(found.vectors.numpy(), 9), strict=True)
+    rows = zip(found.centers.tolist(), found.neighbors.tolist(), np.round(found.vectors.numpy(), 9), strict=True)
     assert sorted((i, j, *gap) for i, j, gap in rows) == [pytest.approx(w) for w in wanted]
-    assert bool((found.first.diff() >= 0).all())
-    lattice = batch.cell[batch.owner[found.first]]
-    torch.testing.assert_close(found.translations, torch.einsum("ea,eab->eb", found.shifts, lattice))
+    assert bool((found.centers.diff() >= 0).all())
+    lattice = batch.cell[batch.structure_index[found.centers]]
+    torch.testing.assert_close(found.translations, torch.einsum("ea,eab->eb", found.cell_shifts, lattice))
 
 
 def test_edges_follow_positions_and_cell() -> None:
     batch = collate([crystal(0)], 3.0)
     positions, cell = batch.positions.clone().requires_grad_(True), batch.cell.clone().requires_grad_(True)
-    found = edges(batch.replace(positions=positions, cell=cell), 3.0)
+    found = edge_list(batch.with_positions(positions=positions, cell=cell), 3.0)
     found.vectors.square().sum().backward()
     assert positions.grad is not None
     assert cell.grad is not None
     step, slope = 1e-6, []
     for sign in (1, -1):
-        moved = batch.replace(positions=batch.positions, cell=batch.cell + sign * step * torch.eye(3))
-        slope.append(edges(moved, 3.0).vectors.square().sum())
+        moved = batch.with_positions(positions=batch.positions, cell=batch.cell + sign * step * torch.eye(3))
+        slope.append(edge_list(moved, 3.0).vectors.square().sum())
     assert float((slope[0] - slope[1]) / (2 * step)) == pytest.approx(float(cell.grad[0].trace()), rel=1e-6)
 
 
 def test_open_layouts_refuse_lattices() -> None:
-    require_open(collate(MIXED, 4.0), "this model")
+    check_not_periodic(collate(MIXED, 4.0), "this model")
     with pytest.raises(RequestError, match='"crystal-0" is periodic, and this model sees no lattice'):
-        require_open(collate([*MIXED, crystal(0)], 4.0), "this model")
+        check_not_periodic(collate([*MIXED, crystal(0)], 4.0), "this model")

@@ -179,7 +179,7 @@ def test_references_are_shifted_in_the_model_too() -> None:
     potential = MacePotential(mace_model(heads=("a", "b")), head="b")
     batch = collate([OPEN[0]], potential.cutoff)
     before = evaluate(potential, batch, Request()).energy
-    potential.shift_elements({1: 0.5, 8: -2.0})
+    potential.shift_reference_energies({1: 0.5, 8: -2.0})
     counts = [int((OPEN[0].numbers == z).sum()) for z in (1, 8)]
     expected = before.item() + 0.5 * counts[0] - 2.0 * counts[1]  # type: ignore[union-attr]
     assert evaluate(potential, batch, Request()).energy.item() == pytest.approx(expected, abs=1e-9)  # type: ignore[union-attr]
@@ -187,7 +187,7 @@ def test_references_are_shifted_in_the_model_too() -> None:
     for head, energy in (("b", expected), ("a", other)):
         assert theirs(potential.original, OPEN[0], head=head).get_potential_energy() == pytest.approx(energy, abs=1e-9)
     with pytest.raises(UnknownElementError, match="Z = 7"):
-        potential.shift_elements({7: 1.0})
+        potential.shift_reference_energies({7: 1.0})
 
 
 def test_elements_are_those_of_the_model() -> None:
@@ -206,7 +206,7 @@ def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
     data = labelled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", optimiser={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
-        probe={"source": "fresh"}, references="fit",
+        probe={"source": "fresh"}, reference_energies="fit",
     )  # fmt: skip
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=potential, quiet=True)
     assert result.model_file == tmp_path / "run" / "model.model"
@@ -234,17 +234,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monk
         return hesse.train(data, data, config, output=tmp_path / name, potential=potential, quiet=True).potential
 
     whole = train("whole").state_dict()
-    done = loop._Run._step
+    done = loop.Trainer._step
 
     def interrupted(run: Any) -> dict[str, float]:
         if run.progress.step == 2:
             raise KeyboardInterrupt
         return done(run)
 
-    monkeypatch.setattr(loop._Run, "_step", interrupted)
+    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train("parts")
-    monkeypatch.setattr(loop._Run, "_step", done)
+    monkeypatch.setattr(loop.Trainer, "_step", done)
     parts = train("parts").state_dict()
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], rtol=0, atol=0)

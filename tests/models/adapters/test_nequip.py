@@ -26,7 +26,7 @@ from hesse.curvature import evaluate
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, WriteError
 from hesse.models.adapters.nequip import NequipPotential
-from hesse.models.adapters.nequip.files import _nequip_defaults, _quiet, import_nequip
+from hesse.models.adapters.nequip.files import _nequip_defaults, _suppress_warnings, import_nequip
 from hesse.structures import Request, Structure, collate, to_ase
 from oracles import Morse, atom, crystal, labelled, linear, molecules
 
@@ -52,7 +52,7 @@ def close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:
 def theirs(model: Any, structure: Structure) -> Any:
     """What NequIP's calculator says, with its own neighbour lists and derivatives."""
     atoms = to_ase(structure)
-    with _nequip_defaults(), _quiet():  # its structures have the default type, which its programs set to float64
+    with _nequip_defaults(), _suppress_warnings():  # its structures have the default type, which its programs set to float64
         atoms.calc = nequip_calculator(model)
         atoms.get_potential_energy()
     return atoms
@@ -96,7 +96,7 @@ def test_products_equal_those_through_nequips_own_forces(kind: str) -> None:
     batch = collate([structure], potential.cutoff)
     probes = torch.randn(1, len(structure), 3, dtype=torch.float64)
     found = evaluate(potential, batch, Request(probes=probes)).hvp
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         calculator = nequip_calculator(model)
         data = calculator.atoms_to_data(to_ase(structure))
         data["pos"] = data["pos"].requires_grad_(True)
@@ -208,15 +208,15 @@ def test_references_are_shifted_in_the_model() -> None:
     potential = NequipPotential(nequip_model())
     batch = collate([OPEN[0]], potential.cutoff)
     before = evaluate(potential, batch, Request()).energy
-    potential.shift_elements({1: 0.5, 8: -2.0})
+    potential.shift_reference_energies({1: 0.5, 8: -2.0})
     counts = [int((OPEN[0].numbers == z).sum()) for z in (1, 8)]
     expected = before.item() + 0.5 * counts[0] - 2.0 * counts[1]  # type: ignore[union-attr]
     assert evaluate(potential, batch, Request()).energy.item() == pytest.approx(expected, abs=1e-9)  # type: ignore[union-attr]
     assert theirs(potential.original, OPEN[0]).get_potential_energy() == pytest.approx(expected, abs=1e-9)
     with pytest.raises(UnknownElementError, match="Z = 7"):
-        potential.shift_elements({7: 1.0})
+        potential.shift_reference_energies({7: 1.0})
     with pytest.raises(RequestError, match="per_type_energy_shifts"):
-        NequipPotential(nequip_model(per_type_energy_shifts=0.0)).shift_elements({1: 1.0})
+        NequipPotential(nequip_model(per_type_energy_shifts=0.0)).shift_reference_energies({1: 1.0})
 
 
 # --- training and files ----------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_trained_model_goes_back_to_nequip(kind: str, tmp_path: Path) -> None:
     data = labelled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", optimiser={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
-        probe={"source": "fresh"}, references="fit",
+        probe={"source": "fresh"}, reference_energies="fit",
     )  # fmt: skip
     given = NequipPotential(model)
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=given, quiet=True)
@@ -256,7 +256,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_checkpoints_of_nequips_training_are_read_with_their_averages(trained: Path, tmp_path: Path) -> None:
     potential = make_potential(f"nequip:{trained}?trust=pickle")
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         model = import_nequip("nequip.model.saved_models.load_utils").load_saved_model(str(trained))
     close(weights(potential), weights(model), 1e-12)
     found = evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
@@ -292,7 +292,7 @@ def test_nequip_compiles_a_saved_package(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     calculators = import_nequip("nequip.integrations.ase")
     atoms = to_ase(OPEN[0])
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         atoms.calc = calculators.NequIPCalculator.from_compiled_model(
             str(tmp_path / "a.nequip.pt2"), device="cpu", chemical_species_to_atom_type_map=True
         )

@@ -12,9 +12,9 @@ import torch
 from hesse.curvature import evaluate
 from hesse.models import (
     AniConfig,
-    ElementReferences,
+    ReferenceEnergies,
     Ensemble,
-    EquivariantConfig,
+    HesseNetConfig,
     HipnnConfig,
     SumPotential,
     Zbl,
@@ -42,11 +42,11 @@ def main() -> None:
     energies = torch.tensor([-13.6, -1029.5, -2042.0], dtype=torch.float64)
     small = [
         HipnnConfig(l_max=2, features=5, sensitivities=4, blocks=2, onsite_layers=1, cutoff=4.0, longest=3.5),
-        EquivariantConfig(features=4, channels=2, radial=3, cutoff=4.0),
+        HesseNetConfig(features=4, channels=2, radial=3, cutoff=4.0),
         AniConfig(hidden=(5, 3), radial_shifts=(0.9, 1.8, 2.7), angular_shifts=(1.0, 2.0), sections=(0.5, 2.0)),
     ]
     networks = [build_model(config, ELEMENTS, energies) for config in small]
-    whole = SumPotential([Zbl(ZblConfig(reach=1.7), ELEMENTS), Ensemble(networks), ElementReferences(ELEMENTS)])
+    whole = SumPotential([Zbl(ZblConfig(reach=1.7), ELEMENTS), Ensemble(networks), ReferenceEnergies(ELEMENTS)])
     save_model(target, whole.double(), {"data_hash": "frozen", "level": "none", "note": "random weights, seed 7"})
     model = load_model(target)
     probe = torch.tensor([PROBE], dtype=torch.float64)

@@ -20,10 +20,10 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz.keys import ATTRIBUTE_KEYS, ERROR_KEYS, TEXT_KEYS
-from hesse.datasets.transforms import from_units
-from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError, nearest_name
-from hesse.files import require_file
-from hesse.structures import Labels, Structure, from_ase
+from hesse.datasets.transforms import convert_units
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, RequestError, did_you_mean
+from hesse.files import check_input_file
+from hesse.structures import Properties, Structure, from_ase
 
 __all__ = ["read_extxyz"]
 
@@ -32,7 +32,7 @@ _OTHER_KEYS: Final = (
     "numbers", "positions", "charge", "multiplicity", "forces", "stress", "hessian", "atomic_energies", "hvp_error",
     "suspect",
 )  # fmt: skip
-_PAIR: Final = re.compile(
+_KEY_VALUE: Final = re.compile(
     r"""([^\s="'\[{]+)                                    # key
     (?:\s*=\s*("[^"\\]*(?:\\.[^"\\]*)*"              # = "text", 'text', {list}, [list] or word
               |'[^'\\]*(?:\\.[^'\\]*)*'|\{[^}]*\}|\[[^\]]*\]|[^\s"']*))?""",
@@ -62,33 +62,33 @@ def read_extxyz(
     """
     path = Path(path)
     structures: list[Structure] = []
-    labels: list[Labels] = []
+    labels: list[Properties] = []
     attributes: dict[str, set[str]] = {}
     frame_of: dict[str, int] = {}
-    unread: dict[str, None] = {}
+    unknown_keys: dict[str, None] = {}
     missing = set(rename or {})
-    for frame in _frames(path):
-        atoms = frame.atoms(rename or {}, missing)
-        unread |= dict.fromkeys(_unread(atoms))
+    for frame in _iter_frames(path):
+        atoms = frame.to_atoms(rename or {}, missing)
+        unknown_keys |= dict.fromkeys(_unknown_keys(atoms))
         try:
-            structure = _structure_of(atoms)
+            structure = _to_structure(atoms)
             if structure.id in frame_of:
-                structure = _renamed(structure, frame, frame_of, named="structure_id" in atoms.info)
-            labels.append(_labels_of(atoms, structure.id))
+                structure = _deduplicate_id(structure, frame, frame_of, explicit="structure_id" in atoms.info)
+            labels.append(_to_labels(atoms, structure.id))
         except HesseError as error:
-            raise type(error)(f"{frame.where}: {error}") from None
+            raise type(error)(f"{frame.location}: {error}") from None
         frame_of[structure.id] = frame.index
         structures.append(structure)
-        for key, value in _attributes_of(atoms.info).items():
+        for key, value in _read_attributes(atoms.info).items():
             attributes.setdefault(key, set()).add(value)
     if not structures:
         raise FileFormatError(f"{path}: the file is empty; expected at least one frame")
     if missing:
-        known = nearest_name(min(missing), unread) if unread else "It has no keys but the known ones."
-        raise RequestError(f'{path}: --rename: no frame has "{min(missing)}". {known}')
-    found, merged = from_units(structures, Labels.concatenate(labels), energy=energy_unit, length=length_unit)
+        hint = did_you_mean(min(missing), unknown_keys) if unknown_keys else "It has no keys but the known ones."
+        raise RequestError(f'{path}: --rename: no frame has "{min(missing)}". {hint}')
+    converted, merged = convert_units(structures, Properties.concatenate(labels), energy=energy_unit, length=length_unit)
     joined = {key: "; ".join(sorted(values)) for key, values in attributes.items()}
-    return Dataset(found, merged, attributes=joined, source=str(path), unread=tuple(unread))
+    return Dataset(converted, merged, metadata=joined, source=str(path), unknown_keys=tuple(unknown_keys))
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,25 @@ class _Frame:
     lines: list[str]
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self.path}: frame {self.index} (line {self.line})"
 
-    def atoms(self, rename: Mapping[str, str], missing: set[str]) -> Atoms:
+    def to_atoms(self, rename: Mapping[str, str], missing: set[str]) -> Atoms:
         """The frame as ASE reads it, with keys renamed; those that were found leave `missing`. Raises FileFormatError
         for anything that is not extended XYZ."""
         try:
             info = _parse_comment(self.lines[1], rename)
-            missing -= _rename(info, rename)
+            missing -= _rename_keys(info, rename)
             properties = info.get("Properties", "species:S:1:pos:R:3")
-            columns = sum(int(x) for x in str(properties).split(":")[2::3])
+            expected = sum(int(x) for x in str(properties).split(":")[2::3])
         except ValueError as error:
-            raise FileFormatError(f"{self.where}: the comment line cannot be read: {error}") from error
+            raise FileFormatError(f"{self.location}: the comment line cannot be read: {error}") from error
         for i, line in enumerate(self.lines[2:]):
-            have = len(line.split())
-            if have < columns or (have > columns and "Properties" in info):
+            n_columns = len(line.split())
+            if n_columns < expected or (n_columns > expected and "Properties" in info):
                 raise FileFormatError(
-                    f"{self.path}: frame {self.index}, line {self.line + 2 + i}: expected {columns} columns "
-                    f"({properties}), got {have}: {line.strip()[:60]!r}"
+                    f"{self.path}: frame {self.index}, line {self.line + 2 + i}: expected {expected} columns "
+                    f"({properties}), got {n_columns}: {line.strip()[:60]!r}"
                 )
         try:
             # The comment line, already parsed, need not be parsed again.
@@ -125,31 +125,31 @@ class _Frame:
             return next(iter(read_xyz(text, 0, properties_parser=lambda _: info)))
         except Exception as error:  # ASE raises whatever the line led it to
             reason = f"unknown element {error}" if isinstance(error, KeyError) else str(error)
-            raise FileFormatError(f"{self.where}: not extended XYZ: {reason}") from error
+            raise FileFormatError(f"{self.location}: not extended XYZ: {reason}") from error
 
 
-def _frames(path: Path) -> Iterator[_Frame]:
-    require_file(path)
+def _iter_frames(path: Path) -> Iterator[_Frame]:
+    check_input_file(path)
     number, index = 0, 0
     try:
         with open(path, encoding="utf-8") as handle:
-            while head := handle.readline():
+            while count_line := handle.readline():
                 number += 1
-                if not head.strip():
+                if not count_line.strip():
                     continue
                 start = number
-                if not (head.strip().isdecimal() and len(head.strip()) < 12 and int(head) > 0):
+                if not (count_line.strip().isdecimal() and len(count_line.strip()) < 12 and int(count_line) > 0):
                     raise FileFormatError(
-                        f"{path}: frame {index}, line {number}: expected the number of atoms, got {head.strip()[:60]!r}"
+                        f"{path}: frame {index}, line {number}: expected the number of atoms, got {count_line.strip()[:60]!r}"
                     )
-                lines = [head]
-                for _ in range(int(head) + 1):
+                lines = [count_line]
+                for _ in range(int(count_line) + 1):
                     line = handle.readline()
                     number += 1
                     # A blank comment is legal, a blank atom is not; ASE says so of the latter.
                     if not line:
                         raise FileFormatError(
-                            f"{path}: frame {index} (line {start}) is cut off: {int(head)} atoms announced, "
+                            f"{path}: frame {index} (line {start}) is cut off: {int(count_line)} atoms announced, "
                             f"{max(len(lines) - 2, 0)} found. The file is truncated; remove the last frame, or write "
                             "it again."
                         )
@@ -165,28 +165,28 @@ def _frames(path: Path) -> Iterator[_Frame]:
 def _parse_comment(line: str, rename: Mapping[str, str]) -> dict[str, Any]:
     """Keys and values of a comment line. Unlike ASE's parser, texts that look like numbers stay texts where a text is
     meant (an id "0012"), and long lists are read at once. Raises ValueError."""
-    found: dict[str, Any] = {}
-    for match in _PAIR.finditer(line):
+    info: dict[str, Any] = {}
+    for match in _KEY_VALUE.finditer(line):
         key, raw = match.group(1), match.group(2)
-        found[key] = True if raw is None else _value(rename.get(key, key), raw)
-    return found
+        info[key] = True if raw is None else _parse_value(rename.get(key, key), raw)
+    return info
 
 
-def _rename(info: dict[str, Any], names: Mapping[str, str]) -> set[str]:
+def _rename_keys(info: dict[str, Any], names: Mapping[str, str]) -> set[str]:
     """Rename keys of a comment line and columns of its `Properties`, in place; returns the old names met."""
-    met = {old for old in names if old in info}
-    for old in met:
+    renamed = {old for old in names if old in info}
+    for old in renamed:
         info[names[old]] = info.pop(old)
     columns = str(info.get("Properties", "")).split(":")
-    there = set(columns[::3]) & set(names)
-    if there:
-        new = {names[old] for old in there}
-        columns[::3] = [names[c] if c in there else f"former_{c}" if c in new else c for c in columns[::3]]
+    renamed_columns = set(columns[::3]) & set(names)
+    if renamed_columns:
+        new = {names[old] for old in renamed_columns}
+        columns[::3] = [names[c] if c in renamed_columns else f"former_{c}" if c in new else c for c in columns[::3]]
         info["Properties"] = ":".join(columns)
-    return met | there
+    return renamed | renamed_columns
 
 
-def _unread(atoms: Atoms) -> list[str]:
+def _unknown_keys(atoms: Atoms) -> list[str]:
     """Keys and columns of a frame that mean nothing here."""
     results = {} if atoms.calc is None else atoms.calc.results
     known = {*TEXT_KEYS, *ATTRIBUTE_KEYS, *_SCALARS, *_OTHER_KEYS}
@@ -194,7 +194,7 @@ def _unread(atoms: Atoms) -> list[str]:
     return [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
 
 
-def _value(key: str, raw: str) -> Any:
+def _parse_value(key: str, raw: str) -> Any:
     text = raw
     if raw[:1] in ('"', "'"):
         text = re.sub(r"\\(.)", r"\1", raw[1:-1])
@@ -204,13 +204,13 @@ def _value(key: str, raw: str) -> Any:
         return text
     if text.startswith("_JSON "):
         return np.asarray(json.loads(text.removeprefix("_JSON ")))
-    parts = text.replace(",", " ").split()
-    truths = {"T": True, "True": True, "true": True, "F": False, "False": False, "false": False}
-    if parts and all(p in truths for p in parts):
-        flags = [truths[p] for p in parts]
+    words = text.replace(",", " ").split()
+    booleans = {"T": True, "True": True, "true": True, "F": False, "False": False, "false": False}
+    if words and all(p in booleans for p in words):
+        flags = [booleans[p] for p in words]
         return flags if len(flags) > 1 else flags[0]
     try:
-        values = np.array(parts, dtype=float)
+        values = np.array(words, dtype=float)
     except ValueError:
         if key == "Lattice":
             raise ValueError(f"Lattice needs nine numbers, got {text[:60]!r}") from None
@@ -223,7 +223,7 @@ def _value(key: str, raw: str) -> Any:
     return values if values.size != 1 else values[0]
 
 
-def _structure_of(atoms: Atoms) -> Structure:
+def _to_structure(atoms: Atoms) -> Structure:
     for key in ("charge", "multiplicity"):
         value = atoms.info.get(key)
         if value is not None and not (isinstance(value, float) and value.is_integer()):
@@ -231,9 +231,9 @@ def _structure_of(atoms: Atoms) -> Structure:
     return from_ase(atoms)
 
 
-def _renamed(structure: Structure, frame: _Frame, frame_of: Mapping[str, int], *, named: bool) -> Structure:
+def _deduplicate_id(structure: Structure, frame: _Frame, frame_of: Mapping[str, int], *, explicit: bool) -> Structure:
     """A name for a frame whose content stood before. Raises RequestError when the file itself gave the name twice."""
-    if named:
+    if explicit:
         raise RequestError(
             f'structure_id "{structure.id}" stands in frame {frame_of[structure.id]} too; ids name structures and must '
             "differ"
@@ -241,74 +241,74 @@ def _renamed(structure: Structure, frame: _Frame, frame_of: Mapping[str, int], *
     copy = 2
     while f"{structure.id}-{copy}" in frame_of:
         copy += 1
-    return structure.moved(structure.positions, id=f"{structure.id}-{copy}")
+    return structure.with_positions(structure.positions, id=f"{structure.id}-{copy}")
 
 
-def _labels_of(atoms: Atoms, structure_id: str) -> Labels:
+def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
     n = len(atoms)
     # ASE moves what it knows of (energy, forces, stress) into a calculator.
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     values: dict[str, Any] = {**atoms.info, **atoms.arrays, **results}
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key in ("energy", "forces", "atomic_energies", "stress", *ERROR_KEYS):
         if key in values:
-            given[key] = _numbers(values[key], key, structure_id)
-    if "forces" in given and given["forces"].shape != (n, 3):
-        raise LabelShapeError(f'structure "{structure_id}": forces need 3 columns, got shape {given["forces"].shape}')
-    if "stress" in given and given["stress"].shape == (6,):
-        given["stress"] = voigt_6_to_full_3x3_stress(given["stress"])
+            fields[key] = _to_floats(values[key], key, structure_id)
+    if "forces" in fields and fields["forces"].shape != (n, 3):
+        raise LabelShapeError(f'structure "{structure_id}": forces need 3 columns, got shape {fields["forces"].shape}')
+    if "stress" in fields and fields["stress"].shape == (6,):
+        fields["stress"] = voigt_6_to_full_3x3_stress(fields["stress"])
     for key in _SCALARS:
-        if key in given:
-            if given[key].size != 1:
-                raise LabelShapeError(f'structure "{structure_id}": {key} must be one number, got {given[key].size}')
-            given[key] = float(given[key].item())
+        if key in fields:
+            if fields[key].size != 1:
+                raise LabelShapeError(f'structure "{structure_id}": {key} must be one number, got {fields[key].size}')
+            fields[key] = float(fields[key].item())
     if "hessian" in values:
-        flat = _numbers(values["hessian"], "hessian", structure_id).reshape(-1)
+        flat = _to_floats(values["hessian"], "hessian", structure_id).reshape(-1)
         if flat.size != 9 * n * n:
             raise LabelShapeError(
                 f'structure "{structure_id}": hessian of {flat.size} numbers, expected 9 × {n}² = {9 * n * n}'
             )
-        given["hessian"] = flat.reshape(n, 3, n, 3)
-    given |= _pairs_of(atoms, structure_id)
+        fields["hessian"] = flat.reshape(n, 3, n, 3)
+    fields |= _read_probe_pairs(atoms, structure_id)
     if "hvp_error" in values:
-        given["hvp_error"] = _numbers(values["hvp_error"], "hvp_error", structure_id).reshape(-1)
+        fields["hvp_error"] = _to_floats(values["hvp_error"], "hvp_error", structure_id).reshape(-1)
     if "suspect" in values:
         if not isinstance(values["suspect"], bool | np.bool_):
             raise LabelValueError(f'structure "{structure_id}": suspect must be T or F, got {values["suspect"]!r}')
-        given["suspect"] = bool(values["suspect"])
-    return Labels.of(n, structure_id=structure_id, **given)
+        fields["suspect"] = bool(values["suspect"])
+    return Properties.single(n, structure_id=structure_id, **fields)
 
 
-def _pairs_of(atoms: Atoms, structure_id: str) -> dict[str, np.ndarray]:
-    found: dict[str, dict[int, np.ndarray]] = {"probe": {}, "hvp": {}}
+def _read_probe_pairs(atoms: Atoms, structure_id: str) -> dict[str, np.ndarray]:
+    columns: dict[str, dict[int, np.ndarray]] = {"probe": {}, "hvp": {}}
     for key, column in atoms.arrays.items():
         match = _PROBE.match(key)
         if match:
-            values = _numbers(column, key, structure_id)
+            values = _to_floats(column, key, structure_id)
             if values.shape != (len(atoms), 3):
                 raise LabelShapeError(f'structure "{structure_id}": {key} needs 3 columns, got shape {values.shape}')
-            found[match.group(1)][int(match.group(2))] = values
-    if set(found["probe"]) != set(found["hvp"]) or sorted(found["hvp"]) != list(range(len(found["hvp"]))):
+            columns[match.group(1)][int(match.group(2))] = values
+    if set(columns["probe"]) != set(columns["hvp"]) or sorted(columns["hvp"]) != list(range(len(columns["hvp"]))):
         raise LabelShapeError(
             f'structure "{structure_id}": expected pairs probe_0, hvp_0, probe_1, hvp_1, …; got probes '
-            f"{sorted(found['probe'])} and products {sorted(found['hvp'])}"
+            f"{sorted(columns['probe'])} and products {sorted(columns['hvp'])}"
         )
-    if not found["hvp"]:
+    if not columns["hvp"]:
         return {}
-    order = range(len(found["hvp"]))
+    order = range(len(columns["hvp"]))
     return {
-        "probes": np.stack([found["probe"][k] for k in order]),
-        "hvp": np.stack([found["hvp"][k] for k in order]),
+        "probes": np.stack([columns["probe"][k] for k in order]),
+        "hvp": np.stack([columns["hvp"][k] for k in order]),
     }
 
 
-def _numbers(value: Any, key: str, structure_id: str) -> np.ndarray:
+def _to_floats(value: Any, key: str, structure_id: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
         raise LabelValueError(f'structure "{structure_id}": {key} is not a number: {str(value)[:60]!r}')
     return array.astype(np.float64)
 
 
-def _attributes_of(info: Mapping[str, Any]) -> dict[str, str]:
-    found = {key: info[key] for key in ATTRIBUTE_KEYS if isinstance(info.get(key), str)}
-    return found | {k.removeprefix("hesse_"): v for k, v in info.items() if k.startswith("hesse_") and v}
+def _read_attributes(info: Mapping[str, Any]) -> dict[str, str]:
+    attributes = {key: info[key] for key in ATTRIBUTE_KEYS if isinstance(info.get(key), str)}
+    return attributes | {k.removeprefix("hesse_"): v for k, v in info.items() if k.startswith("hesse_") and v}

@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.extxyz.keys import ATTRIBUTE_KEYS, ERROR_KEYS
 from hesse.errors import RequestError
-from hesse.files import write_aside
+from hesse.files import atomic_write
 from hesse.structures import Structure
 
 __all__ = ["write_extxyz"]
@@ -25,36 +25,36 @@ def write_extxyz(path: str | Path, dataset: Dataset) -> None:
         RequestError: an id, tag, group or attribute with a line break, which the format cannot hold.
         WriteError: the disk is full, the folder is missing or not writable.
     """
-    with write_aside(path) as aside, open(aside, "w", encoding="utf-8") as handle:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
         for i, structure in enumerate(dataset.structures):
             handle.writelines(_frame_lines(dataset, i, structure))
 
 
 def _frame_lines(dataset: Dataset, i: int, structure: Structure) -> Iterator[str]:
-    columns, info = _columns_of(dataset, i), _info_of(dataset, i)
+    columns, info = _frame_columns(dataset, i), _frame_info(dataset, i)
     properties = "".join(f":{name}:R:{values.shape[1]}" for name, values in columns.items())
-    pairs = [f"Properties=species:S:1{properties}", *(f"{key}={_written(value)}" for key, value in info.items())]
-    yield f"{len(structure)}\n{' '.join(pairs)}\n"
+    entries = [f"Properties=species:S:1{properties}", *(f"{key}={_format(value)}" for key, value in info.items())]
+    yield f"{len(structure)}\n{' '.join(entries)}\n"
     table = np.concatenate(list(columns.values()), axis=1).tolist()
     for number, row in zip(structure.numbers.tolist(), table, strict=True):
         yield f"{chemical_symbols[number]:<2} {' '.join(map(repr, row))}\n"
 
 
-def _columns_of(dataset: Dataset, i: int) -> dict[str, np.ndarray]:
-    labels, atoms = dataset.labels, dataset.labels.atoms_of(i)
+def _frame_columns(dataset: Dataset, i: int) -> dict[str, np.ndarray]:
+    labels, atoms = dataset.labels, dataset.labels.atom_slice(i)
     columns = {"pos": dataset.structures[i].positions}
     if labels.forces is not None and labels.mask("forces")[i]:
         columns["forces"] = labels.forces[atoms].numpy()
     if labels.atomic_energies is not None and labels.mask("atomic_energies")[i]:
         columns["atomic_energies"] = labels.atomic_energies[atoms, None].numpy()
     if labels.hvp is not None and labels.probes is not None:
-        for place, k in enumerate(labels.mask("hvp")[:, i].nonzero()[:, 0].tolist()):
-            columns[f"probe_{place}"] = labels.probes[k, atoms].numpy()
-            columns[f"hvp_{place}"] = labels.hvp[k, atoms].numpy()
+        for slot, k in enumerate(labels.mask("hvp")[:, i].nonzero()[:, 0].tolist()):
+            columns[f"probe_{slot}"] = labels.probes[k, atoms].numpy()
+            columns[f"hvp_{slot}"] = labels.hvp[k, atoms].numpy()
     return columns
 
 
-def _info_of(dataset: Dataset, i: int) -> dict[str, Any]:
+def _frame_info(dataset: Dataset, i: int) -> dict[str, Any]:
     """Keys and values of the comment line; what is absent or says nothing is left out."""
     structure, labels = dataset.structures[i], dataset.labels
     info: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def _info_of(dataset: Dataset, i: int) -> dict[str, Any]:
         info["charge"] = np.int64(structure.charge)
     if structure.multiplicity != 1:
         info["multiplicity"] = np.int64(structure.multiplicity)
-    for key, value in dataset.attributes.items():
+    for key, value in dataset.metadata.items():
         info[key if key in ATTRIBUTE_KEYS else f"hesse_{key}"] = value
     if labels.energy is not None and labels.mask("energy")[i]:
         info["energy"] = labels.energy[i].numpy()
@@ -81,15 +81,15 @@ def _info_of(dataset: Dataset, i: int) -> dict[str, Any]:
         if error is not None and not error[i].isnan():
             info[key] = error[i].numpy()
     if labels.hvp_error is not None:
-        held = labels.mask("hvp")[:, i]
-        if held.any() and not labels.hvp_error[held, i].isnan().any():
-            info["hvp_error"] = labels.hvp_error[held, i].numpy()
-    if bool(labels.suspects()[i]):
+        has_hvp = labels.mask("hvp")[:, i]
+        if has_hvp.any() and not labels.hvp_error[has_hvp, i].isnan().any():
+            info["hvp_error"] = labels.hvp_error[has_hvp, i].numpy()
+    if bool(labels.suspect_mask()[i]):
         info["suspect"] = True
     return info
 
 
-def _written(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "T" if value else "F"
     if isinstance(value, str):

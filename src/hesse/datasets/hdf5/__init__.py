@@ -4,9 +4,9 @@ Everything is a flat array over structures, atoms, probes or Hessian elements; `
 begins. A checksum over the whole content is stored and compared on reading.
 """
 
-from hesse.datasets.hdf5.blocks import Blocks
+from hesse.datasets.hdf5.blocks import ChunkedReader
 from hesse.datasets.hdf5.layout import FORMAT, VERSION
 from hesse.datasets.hdf5.reading import read_hdf5
 from hesse.datasets.hdf5.writing import write_hdf5
 
-__all__ = ["FORMAT", "VERSION", "Blocks", "read_hdf5", "write_hdf5"]
+__all__ = ["FORMAT", "VERSION", "ChunkedReader", "read_hdf5", "write_hdf5"]

@@ -9,17 +9,17 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from hesse.datasets.hdf5.layout import DTYPES, LAYOUT, Content, Stored, checksum_of_stored
-from hesse.datasets.hdf5.reading import Reader, opened
+from hesse.datasets.hdf5.layout import DTYPES, SCHEMA, Content, ArrayStream, stream_checksum
+from hesse.datasets.hdf5.reading import HDF5Reader, open_reader
 from hesse.errors import FileFormatError
 
-__all__ = ["Blocks"]
+__all__ = ["ChunkedReader"]
 
-_PIECE: Final = 1 << 20
+_CHUNK_ELEMENTS: Final = 1 << 20
 """Elements read at once where a whole array is passed over."""
 
 
-class Blocks:
+class ChunkedReader:
     """Structures `start .. stop` of a file, read when they are asked for. Offsets are kept; nothing else is.
 
     Attributes:
@@ -35,30 +35,30 @@ class Blocks:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with opened(self.path) as reader:
-            self.units, self.attributes = reader.header()
-            arrays, content = reader.arrays()
+        with open_reader(self.path) as reader:
+            self.units, self.attributes = reader.read_header()
+            arrays, content = reader.validated_arrays()
             self.shapes = {name: tuple(data.shape) for name, data in arrays.items()}
-            self._checksum = reader.checksum()
+            self._checksum = reader.stored_checksum()
         self.names = tuple(self.shapes)
         self.offsets: np.ndarray = content["structures/offsets"].astype(np.int64)
-        stored = content.get("labels/hessian_offsets")
-        self.hessian_offsets: np.ndarray | None = None if stored is None else stored.astype(np.int64)
-        self._stamp = self._stamp_now()
+        hessian_offsets = content.get("labels/hessian_offsets")
+        self.hessian_offsets: np.ndarray | None = None if hessian_offsets is None else hessian_offsets.astype(np.int64)
+        self._opened_state = self._file_state()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def _stamp_now(self) -> tuple[int, int]:
+    def _file_state(self) -> tuple[int, int]:
         state = self.path.stat()
         return state.st_mtime_ns, state.st_size
 
-    def _require_same(self) -> None:
+    def _check_unchanged(self) -> None:
         try:
-            same = self._stamp_now() == self._stamp
+            unchanged = self._file_state() == self._opened_state
         except OSError:
-            same = False
-        if not same:
+            unchanged = False
+        if not unchanged:
             raise FileFormatError(
                 f"{self.path}: the file was changed or removed while it was in use. Start again with a file at rest."
             )
@@ -74,62 +74,62 @@ class Blocks:
         Raises:
             FileFormatError: the file is damaged there, or changed since it was opened.
         """
-        self._require_same()
-        with opened(self.path) as reader:
-            wanted = [name for name in self.names if names is None or name in names]
-            return {name: self._block(reader, name, start, stop) for name in wanted}
+        self._check_unchanged()
+        with open_reader(self.path) as reader:
+            selected = [name for name in self.names if names is None or name in names]
+            return {name: self._read_slice(reader, name, start, stop) for name in selected}
 
-    def _block(self, reader: Reader, name: str, start: int, stop: int) -> np.ndarray:
+    def _read_slice(self, reader: HDF5Reader, name: str, start: int, stop: int) -> np.ndarray:
         if name in ("structures/offsets", "labels/hessian_offsets"):
             offsets = self.offsets if name.startswith("structures") else self.hessian_offsets
             assert offsets is not None
-            here: np.ndarray = offsets[start : stop + 1] - offsets[start]
-            return here
-        ends = {"S": (start, stop), "A": (int(self.offsets[start]), int(self.offsets[stop]))}
+            local_offsets: np.ndarray = offsets[start : stop + 1] - offsets[start]
+            return local_offsets
+        ranges = {"S": (start, stop), "A": (int(self.offsets[start]), int(self.offsets[stop]))}
         if self.hessian_offsets is not None:
-            ends["E"] = (int(self.hessian_offsets[start]), int(self.hessian_offsets[stop]))
-        part = tuple(slice(*ends.get(str(axis), (None,))) for axis in LAYOUT[name][1])
-        return reader.values(name, self._data(reader, name), part)
+            ranges["E"] = (int(self.hessian_offsets[start]), int(self.hessian_offsets[stop]))
+        selection = tuple(slice(*ranges.get(str(axis), (None,))) for axis in SCHEMA[name][1])
+        return reader.read_values(name, self._open_array(reader, name), selection)
 
-    def _data(self, reader: Reader, name: str) -> h5py.Dataset:
+    def _open_array(self, reader: HDF5Reader, name: str) -> h5py.Dataset:
         data = reader.file[name]
         if tuple(data.shape) != self.shapes[name]:
-            raise reader.fail(f"{name} has another shape than before: the file was changed while it was in use")
+            raise reader.error(f"{name} has another shape than before: the file was changed while it was in use")
         return data
 
     # --- whole arrays --------------------------------------------------------------------------------------------
 
-    def whole(self, name: str) -> np.ndarray:
+    def read_array(self, name: str) -> np.ndarray:
         """One array; for those with a value per structure."""
-        with opened(self.path) as reader:
-            return reader.values(name, self._data(reader, name))
+        with open_reader(self.path) as reader:
+            return reader.read_values(name, self._open_array(reader, name))
 
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
+    def iter_array(self, name: str) -> Iterator[np.ndarray]:
         """The elements of an array in order: for those over probes, one probe after the other."""
         shape = self.shapes[name]
-        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if LAYOUT[name][1][0] == "K" else [()]
+        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if SCHEMA[name][1][0] == "K" else [()]
         length = shape[len(outer[0])]
-        rows = max(1, _PIECE // max(1, int(np.prod(shape[len(outer[0]) + 1 :]))))
-        with opened(self.path) as reader:
-            data = self._data(reader, name)
+        rows = max(1, _CHUNK_ELEMENTS // max(1, int(np.prod(shape[len(outer[0]) + 1 :]))))
+        with open_reader(self.path) as reader:
+            data = self._open_array(reader, name)
             for first in outer:
                 for start in range(0, length, rows):
-                    yield reader.values(name, data, (*first, slice(start, start + rows)))
+                    yield reader.read_values(name, data, (*first, slice(start, start + rows)))
 
-    def require_sound(self) -> None:
+    def verify_checksum(self) -> None:
         """Raise FileFormatError unless the content has the checksum that the file states."""
         if self._checksum is None:
             return
-        stored = {}
+        streams = {}
         for name in self.names:
-            kind = LAYOUT[name][0]
-            with opened(self.path) as reader:
+            kind = SCHEMA[name][0]
+            with open_reader(self.path) as reader:
                 on_disk = reader.file[name].dtype
             dtype = {"text": np.dtype("S1"), "flag": np.dtype(np.bool_)}.get(kind, on_disk)
-            stored[name] = Stored(dtype, self.shapes[name], self.pieces(name))
-        if checksum_of_stored(stored, self.units, self.attributes) != self._checksum:
-            with opened(self.path) as reader:
-                raise reader.changed()
+            streams[name] = ArrayStream(dtype, self.shapes[name], self.iter_array(name))
+        if stream_checksum(streams, self.units, self.attributes) != self._checksum:
+            with open_reader(self.path) as reader:
+                raise reader.checksum_error()
 
     def bytes_per_structure(self, names: Collection[str]) -> np.ndarray:
         """What the arrays `names` take in memory for each structure, in the types of `hesse.structures.Labels`."""
@@ -137,7 +137,7 @@ class Blocks:
         elements = np.zeros_like(n) if self.hessian_offsets is None else np.diff(self.hessian_offsets)
         total = np.zeros(len(self), dtype=np.int64)
         for name in self.names:
-            kind, axes = LAYOUT[name]
+            kind, axes = SCHEMA[name]
             if name in names and "S+1" not in axes:
                 per = {"A": n, "E": elements}.get(str(next(a for a in axes if a != "K")), np.ones_like(n))
                 probes = self.shapes[name][0] if axes[0] == "K" else 1

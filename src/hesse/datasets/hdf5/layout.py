@@ -12,14 +12,14 @@ import numpy as np
 __all__ = [
     "DTYPES",
     "FORMAT",
-    "LAYOUT",
+    "SCHEMA",
     "REQUIRED",
-    "SINCE",
+    "ADDED_IN",
     "VERSION",
     "Content",
-    "Stored",
-    "checksum_of",
-    "checksum_of_stored",
+    "ArrayStream",
+    "content_checksum",
+    "stream_checksum",
 ]
 
 FORMAT: Final = "hesse-dataset"
@@ -30,7 +30,7 @@ that an older Hesse reads them."""
 Content = dict[str, np.ndarray]
 
 # Kind and shape of everything a file may hold: S structures, A atoms, K probes, E elements of Hessians.
-LAYOUT: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
+SCHEMA: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "structures/offsets": ("integer", ("S+1",)),
     "structures/id": ("text", ("S",)),
     "structures/numbers": ("integer", ("A",)),
@@ -61,13 +61,13 @@ LAYOUT: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "labels/suspect": ("flag", ("S",)),
 }
 REQUIRED: Final = ("structures/offsets", "structures/id", "structures/numbers", "structures/positions")
-SINCE: Final[Mapping[str, int]] = {"labels/suspect": 2}
+ADDED_IN: Final[Mapping[str, int]] = {"labels/suspect": 2}
 """The version that brought an array, where that is not the first."""
 DTYPES: Final[Mapping[str, Any]] = {"integer": np.int64, "real": np.float64, "flag": np.bool_}
 
 
 @dataclass(frozen=True)
-class Stored:
+class ArrayStream:
     """One array, as pieces that together are its elements in order.
 
     Attributes:
@@ -78,31 +78,31 @@ class Stored:
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    pieces: Iterable[np.ndarray]
+    chunks: Iterable[np.ndarray]
 
 
-def checksum_of(content: Content, units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
+def content_checksum(content: Content, units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
     """A digest of everything that a file says."""
-    whole = {name: Stored(array.dtype, array.shape, [array]) for name, array in content.items()}
-    return checksum_of_stored(whole, units, attributes)
+    streams = {name: ArrayStream(array.dtype, array.shape, [array]) for name, array in content.items()}
+    return stream_checksum(streams, units, attributes)
 
 
-def checksum_of_stored(content: Mapping[str, Stored], units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
+def stream_checksum(content: Mapping[str, ArrayStream], units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
     """`checksum_of` arrays that are read piece by piece."""
     digest = hashlib.blake2b(digest_size=16)
     for title, table in (("units", units), ("attributes", attributes)):
         digest.update(f"{title}{sorted((str(k), str(v)) for k, v in table.items())}".encode())
     for name in sorted(content):
-        stored = content[name]
+        stream = content[name]
         # The length of the longest text is not content.
-        kind = "text" if stored.dtype.kind == "S" else stored.dtype.str
-        digest.update(f"{name}{kind}{stored.shape}".encode())
-        between = b""
-        for piece in stored.pieces:
-            array = np.ascontiguousarray(piece)
+        kind = "text" if stream.dtype.kind == "S" else stream.dtype.str
+        digest.update(f"{name}{kind}{stream.shape}".encode())
+        separator = b""
+        for chunk in stream.chunks:
+            array = np.ascontiguousarray(chunk)
             if kind != "text":
                 digest.update(array.data)
             elif array.size:
-                digest.update(between + b"\0".join(array.tolist()))
-                between = b"\0"
+                digest.update(separator + b"\0".join(array.tolist()))
+                separator = b"\0"
     return digest.hexdigest()

@@ -6,13 +6,13 @@ from typing import Final
 
 import h5py
 
-__all__ = ["DAMAGE", "has_possible_size", "is_plain"]
+__all__ = ["HDF5_ERRORS", "has_plausible_size", "is_self_contained"]
 
 _SAFE_FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
 """Filters of HDF5 itself; any other may be a plug-in, which is code found by the file."""
-_EXPANSION: Final = 1100
+_MAX_COMPRESSION_RATIO: Final = 1100
 """Deflate cannot shrink by more than 1032; a larger declared size is not of this file."""
-DAMAGE: Final = (
+HDF5_ERRORS: Final = (
     OSError,
     RuntimeError,
     KeyError,
@@ -26,14 +26,14 @@ DAMAGE: Final = (
 """What h5py and numpy raise on damaged files."""
 
 
-def is_plain(data: h5py.Dataset) -> bool:
+def is_self_contained(data: h5py.Dataset) -> bool:
     """Whether the array lies in this file and needs no filter that is a plug-in."""
     creation = data.id.get_create_plist()
     filters = {creation.get_filter(i)[0] for i in range(creation.get_nfilters())}
     return not data.is_virtual and not data.external and filters <= _SAFE_FILTERS
 
 
-def has_possible_size(data: h5py.Dataset, file_bytes: int) -> bool:
+def has_plausible_size(data: h5py.Dataset, file_bytes: int) -> bool:
     """Whether what the array claims to hold can come from a file of `file_bytes`: asked before memory is."""
     stored: int = data.id.get_storage_size()
-    return data.nbytes <= _EXPANSION * stored + 4096 and stored <= file_bytes
+    return data.nbytes <= _MAX_COMPRESSION_RATIO * stored + 4096 and stored <= file_bytes

@@ -10,14 +10,14 @@ import h5py
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.hdf5.layout import DTYPES, FORMAT, LAYOUT, SINCE, Content, checksum_of
+from hesse.datasets.hdf5.layout import DTYPES, FORMAT, SCHEMA, ADDED_IN, Content, content_checksum
 from hesse.errors import RequestError, WriteError
-from hesse.files import write_aside
-from hesse.structures import offsets_of
+from hesse.files import atomic_write
+from hesse.structures import segment_offsets
 
 __all__ = ["write_hdf5"]
 
-_CHUNK: Final = 1 << 17
+_CHUNK_ELEMENTS: Final = 1 << 17
 """Elements compressed at once."""
 
 
@@ -32,59 +32,59 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
         WriteError: the disk is full, the folder is missing or not writable.
     """
     path = Path(path)
-    content = _content_of(dataset)
+    content = _collect_content(dataset)
     units = {"energy_unit": "eV", "length_unit": "angstrom"}
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
-        _note(file, "format", FORMAT)
-        file.attrs["version"] = max(SINCE.get(name, 1) for name in content)
+        _write_attribute(file, "format", FORMAT)
+        file.attrs["version"] = max(ADDED_IN.get(name, 1) for name in content)
         for key, unit in units.items():
-            _note(file, key, unit)
-        _note(file, "checksum", checksum_of(content, units, dataset.attributes))
-        notes = file.create_group("attributes", track_order=True)
-        for key, value in dataset.attributes.items():
-            _note(notes, key, value)
+            _write_attribute(file, key, unit)
+        _write_attribute(file, "checksum", content_checksum(content, units, dataset.metadata))
+        attributes_group = file.create_group("attributes", track_order=True)
+        for key, value in dataset.metadata.items():
+            _write_attribute(attributes_group, key, value)
         for name, array in content.items():
-            _put(file, name, array)
-    with write_aside(path) as aside:
-        aside.write_bytes(image.getbuffer())
+            _write_array(file, name, array)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
         del image  # a large data set stands in memory once more than it must
-        problem = _difference(aside, content)
+        problem = _first_difference(temporary, content)
         if problem:
             raise WriteError(f"cannot write {path}: what came back from the disk differs ({problem})")
 
 
-def _difference(path: Path, content: Content) -> str:
+def _first_difference(path: Path, content: Content) -> str:
     """What a file holds otherwise than `content`, read piece by piece; empty when nothing."""
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             for name, array in content.items():
-                rows = max(1, _CHUNK // max(1, array[:1].size))
+                rows = max(1, _CHUNK_ELEMENTS // max(1, array[:1].size))
                 for start in range(0, len(array), rows):
-                    piece = array[start : start + rows]
-                    if file[name][start : start + rows].astype(piece.dtype, copy=False).tobytes() != piece.tobytes():
+                    chunk = array[start : start + rows]
+                    if file[name][start : start + rows].astype(chunk.dtype, copy=False).tobytes() != chunk.tobytes():
                         return name
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _note(place: h5py.Group, key: str, text: str) -> None:
+def _write_attribute(target: h5py.Group, key: str, text: str) -> None:
     """An attribute. Texts of fixed length stand where HDF5 keeps checksums; those of variable length stand on a heap
     that has none, and a flipped bit there can make the library loop for ever."""
     encoded = str(text).encode()
-    place.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+    target.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
 
 
-def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
+def _write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
     dtype: Any = array.dtype
     if array.dtype.kind == "S":
         dtype = h5py.string_dtype("utf-8", array.dtype.itemsize)
     options: dict[str, Any] = {}
     if array.size:
-        rows = max(1, min(len(array), _CHUNK // max(1, array[0].size)))
+        rows = max(1, min(len(array), _CHUNK_ELEMENTS // max(1, array[0].size)))
         # Long second axes (probes of many atoms) are cut too.
-        chunk = (rows, *(min(n, _CHUNK) for n in array.shape[1:]))
+        chunk = (rows, *(min(n, _CHUNK_ELEMENTS) for n in array.shape[1:]))
         options = {
             "chunks": chunk,
             "compression": "gzip",
@@ -95,43 +95,43 @@ def _put(file: h5py.File, name: str, array: np.ndarray) -> None:
     file.create_dataset(name, data=array.astype(dtype, copy=False), track_times=False, **options)
 
 
-def _content_of(dataset: Dataset) -> Content:
+def _collect_content(dataset: Dataset) -> Content:
     structures, labels = dataset.structures, dataset.labels
-    found: Content = {
-        "structures/offsets": offsets_of(labels.n_atoms).numpy(),
-        "structures/id": _texts([s.id for s in structures]),
+    content: Content = {
+        "structures/offsets": segment_offsets(labels.n_atoms).numpy(),
+        "structures/id": _encode([s.id for s in structures]),
         "structures/numbers": np.concatenate([s.numbers for s in structures]).astype(np.uint8),
         "structures/positions": np.concatenate([s.positions for s in structures]),
     }
     # What says nothing is left out.
     if any(s.cell.any() for s in structures):
-        found["structures/cell"] = np.stack([s.cell for s in structures])
+        content["structures/cell"] = np.stack([s.cell for s in structures])
     if any(s.periodic for s in structures):
-        found["structures/pbc"] = np.array([s.pbc for s in structures], dtype=bool)
+        content["structures/pbc"] = np.array([s.pbc for s in structures], dtype=bool)
     if any(s.charge for s in structures):
-        found["structures/charge"] = np.array([s.charge for s in structures])
+        content["structures/charge"] = np.array([s.charge for s in structures])
     if any(s.multiplicity != 1 for s in structures):
-        found["structures/multiplicity"] = np.array([s.multiplicity for s in structures])
+        content["structures/multiplicity"] = np.array([s.multiplicity for s in structures])
     for name in ("tag", "group"):
         values = [getattr(s, name) for s in structures]
         if any(values):
-            found[f"structures/{name}"] = _texts(values)
-    for key in LAYOUT:
-        owner, name = key.split("/")
+            content[f"structures/{name}"] = _encode(values)
+    for key in SCHEMA:
+        group, name = key.split("/")
         value = None
-        if owner == "labels" and name != "hessian_offsets":
+        if group == "labels" and name != "hessian_offsets":
             value = getattr(labels, name)
         if value is not None:
             if name == "suspect" and not bool(value.any()):
                 continue
-            kind = LAYOUT[key][0]
-            found[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
+            kind = SCHEMA[key][0]
+            content[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
     if labels.hessian is not None:
-        found["labels/hessian_offsets"] = offsets_of(labels.hessian_lengths()).numpy()
-    return found
+        content["labels/hessian_offsets"] = segment_offsets(labels.hessian_lengths()).numpy()
+    return content
 
 
-def _texts(values: list[str]) -> np.ndarray:
+def _encode(values: list[str]) -> np.ndarray:
     for value in values:
         if value.endswith("\0"):
             raise RequestError(f"HDF5 cannot hold the zero at the end of {value!r}; rename it")

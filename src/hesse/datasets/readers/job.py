@@ -9,19 +9,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
-from hesse.errors import FileFormatError, IdentityError
+from hesse.errors import FileFormatError, InconsistentLabelsError
 from hesse.harmonic import normal_modes
-from hesse.structures import Labels, Structure
-from hesse.units import ENERGY, LENGTH
+from hesse.structures import Properties, Structure
+from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
-__all__ = ["Job", "lower_triangle"]
+__all__ = ["QMResult", "symmetric_from_lower"]
 
-_TOLERANCE: Final = 0.03
+_FREQUENCY_TOLERANCE: Final = 0.03
 """Between printed frequencies and those of the Hessian with average masses: isotopes make less than this."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Job:
+class QMResult:
     """One geometry of one output.
 
     Attributes:
@@ -44,9 +44,9 @@ class Job:
     hessian: Float[Array, "3n 3n"] | None = None
     frequencies: Float[Array, "modes"] | None = None
     level: str = ""
-    unread: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
-    def inside(self, id: str) -> tuple[Structure, Labels]:
+    def to_labeled_structure(self, id: str) -> tuple[Structure, Properties]:
         """The structure and its labels in eV and Å.
 
         Raises:
@@ -57,14 +57,14 @@ class Job:
             self.numbers, self.positions, id=id, charge=self.charge, multiplicity=self.multiplicity, group=id
         )
         n = len(structure)
-        e, a = ENERGY["hartree"], LENGTH["bohr"]
+        e, a = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
         hessian = None
         if self.hessian is not None:
             if self.hessian.shape != (3 * n, 3 * n):
                 raise FileFormatError(f'"{id}": a Hessian of shape {self.hessian.shape} for {n} atoms')
             hessian = (self.hessian * (e / a**2)).reshape(n, 3, n, 3)
-            self._require_printed_frequencies(structure, hessian)
-        labels = Labels.of(
+            self._check_frequencies(structure, hessian)
+        labels = Properties.single(
             n,
             energy=None if self.energy is None else self.energy * e,
             forces=None if self.gradient is None else -self.gradient * (e / a),
@@ -73,24 +73,24 @@ class Job:
         )
         return structure, labels
 
-    def _require_printed_frequencies(self, structure: Structure, hessian: Float[Array, "n 3 n 3"]) -> None:
+    def _check_frequencies(self, structure: Structure, hessian: Float[Array, "n 3 n 3"]) -> None:
         """The stiffer half only: soft modes depend on what was projected out, at geometries that are not relaxed."""
         if self.frequencies is None or len(structure) < 2 or not np.isfinite(hessian).all():
             return
         printed = np.sort(self.frequencies)[::-1]
-        ours = normal_modes(structure, hessian).frequencies[::-1]
-        half = (min(len(printed), len(ours)) + 1) // 2
-        wrong = np.abs(ours[:half] - printed[:half]) > _TOLERANCE * np.abs(printed[:half]) + 1.0
-        if wrong.any():
-            k = int(wrong.argmax())
-            raise IdentityError(
-                f'"{structure.id}": its Hessian has a frequency of {ours[k]:.1f} cm⁻¹ where the output prints '
+        computed = normal_modes(structure, hessian).frequencies[::-1]
+        n_compared = (min(len(printed), len(computed)) + 1) // 2
+        differs = np.abs(computed[:n_compared] - printed[:n_compared]) > _FREQUENCY_TOLERANCE * np.abs(printed[:n_compared]) + 1.0
+        if differs.any():
+            k = int(differs.argmax())
+            raise InconsistentLabelsError(
+                f'"{structure.id}": its Hessian has a frequency of {computed[k]:.1f} cm⁻¹ where the output prints '
                 f"{printed[k]:.1f}: they belong to different calculations, the masses are unusual isotopes, or the "
                 "file is damaged"
             )
 
 
-def lower_triangle(values: Float[Array, "elements"], n: int) -> Float[Array, "3n 3n"]:
+def symmetric_from_lower(values: Float[Array, "elements"], n: int) -> Float[Array, "3n 3n"]:
     """The symmetric matrix of `3n` rows whose lower triangle is given row by row.
 
     Raises:

@@ -17,11 +17,11 @@ from ase.data import atomic_numbers
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets.readers.job import Job
+from hesse.datasets.readers.job import QMResult
 from hesse.errors import FileFormatError
-from hesse.units import LENGTH
+from hesse.units import LENGTH_UNITS
 
-__all__ = ["is_orca", "read_hess", "read_orca_output"]
+__all__ = ["is_orca", "read_orca_hess", "read_orca_output"]
 
 _CHARGE: Final = re.compile(r"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)", re.MULTILINE)
 _MULTIPLICITY: Final = re.compile(r"^\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.MULTILINE)
@@ -37,9 +37,9 @@ _GRADIENT: Final = re.compile(
     re.MULTILINE,
 )
 _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
-_SAME: Final = 2e-4
+_GEOMETRY_TOLERANCE: Final = 2e-4
 """Å; the largest distance of an atom in two files that show the same geometry (ORCA prints 6 digits)."""
-_NOT_STATED: Final = "charge and multiplicity are stated nowhere: taken as 0 and 1"
+_CHARGE_NOT_STATED: Final = "charge and multiplicity are stated nowhere: taken as 0 and 1"
 
 
 def is_orca(text: str) -> bool:
@@ -47,7 +47,7 @@ def is_orca(text: str) -> bool:
     return "O   R   C   A" in text[:20000]
 
 
-def read_orca_output(text: str, source: str) -> Job:
+def read_orca_output(text: str, source: str) -> QMResult:
     """The last geometry of an output, with the energy and the gradient that are printed for it. It has no Hessian.
 
     Raises:
@@ -62,7 +62,7 @@ def read_orca_output(text: str, source: str) -> Job:
     charge, multiplicity = _CHARGE.search(text), _MULTIPLICITY.search(text)
     try:
         rows = [] if gradient is None else [r.split() for r in gradient.group(1).splitlines() if r.strip()]
-        return Job(
+        return QMResult(
             numbers=np.array([atomic_numbers[a[0].capitalize()] for a in atoms]),
             positions=np.array([[float(x) for x in a[1:]] for a in atoms]),
             charge=int(charge.group(1)) if charge else 0,
@@ -70,13 +70,13 @@ def read_orca_output(text: str, source: str) -> Job:
             energy=float(energy.group(1)) if energy else None,
             gradient=np.array([[float(x) for x in r[3:]] for r in rows]) if rows else None,
             level=" ".join(" ".join(_KEYWORDS.findall(text)).split()),
-            unread=() if charge and multiplicity else (_NOT_STATED,),
+            unused=() if charge and multiplicity else (_CHARGE_NOT_STATED,),
         )
     except (KeyError, ValueError, IndexError) as error:
         raise FileFormatError(f"{source}: a damaged ORCA output ({error})") from error
 
 
-def read_hess(path: Path, text: str, beside: Callable[[str], str | None]) -> Job:
+def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | None]) -> QMResult:
     """A Hessian file.
 
     Args:
@@ -86,33 +86,33 @@ def read_hess(path: Path, text: str, beside: Callable[[str], str | None]) -> Job
         FileFormatError: damaged, or a partial Hessian.
     """
     try:
-        sections = _sections(text)
+        sections = _split_sections(text)
         atoms = [line.split() for line in sections["$atoms"][1:] if line.strip()]
         if len(atoms) != int(sections["$atoms"][0]):
             raise ValueError(f"{len(atoms)} atoms, {sections['$atoms'][0].strip()} announced")
         numbers = np.array([atomic_numbers[a[0].capitalize()] for a in atoms])
-        positions = np.array([[float(x) for x in a[2:5]] for a in atoms]) * LENGTH["bohr"]
-        hessian = _matrix(sections["$hessian"], 3 * len(atoms))
+        positions = np.array([[float(x) for x in a[2:5]] for a in atoms]) * LENGTH_UNITS["bohr"]
+        hessian = _parse_matrix(sections["$hessian"], 3 * len(atoms))
         energy = _float_or_none(sections.get("$act_energy"))
-        frequencies = _frequencies(sections.get("$vibrational_frequencies"))
+        frequencies = _parse_frequencies(sections.get("$vibrational_frequencies"))
         gradient = None
-        engrad = beside(".engrad")
+        engrad = sibling_text(".engrad")
         if engrad is not None:
-            same, gradient_there, energy_there = _engrad(engrad, positions)
-            if same:
-                gradient, energy = gradient_there, energy_there
+            same_geometry, engrad_gradient, engrad_energy = _parse_engrad(engrad, positions)
+            if same_geometry:
+                gradient, energy = engrad_gradient, engrad_energy
     except (KeyError, ValueError, IndexError) as error:
         raise FileFormatError(f"{path}: no ORCA Hessian file, or a damaged one ({error})") from error
     charge, multiplicity, level = 0, 1, ""
-    unread: tuple[str, ...] = (_NOT_STATED,)
-    output = next((t for s in (".out", ".log") if (t := beside(s)) is not None), None)
+    unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
+    output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
     if output is not None and is_orca(output):
-        job = read_orca_output(output, str(path))
-        charge, multiplicity, level, unread = job.charge, job.multiplicity, job.level, job.unread
-        if _is_same(job.positions, positions):
-            energy = energy if job.energy is None else job.energy  # the Hessian file rounds it to few digits
-            gradient = job.gradient if gradient is None else gradient
-    return Job(
+        output_result = read_orca_output(output, str(path))
+        charge, multiplicity, level, unused = output_result.charge, output_result.multiplicity, output_result.level, output_result.unused
+        if _is_same_geometry(output_result.positions, positions):
+            energy = energy if output_result.energy is None else output_result.energy  # the Hessian file rounds it to few digits
+            gradient = output_result.gradient if gradient is None else gradient
+    return QMResult(
         numbers=numbers,
         positions=positions,
         charge=charge,
@@ -122,27 +122,27 @@ def read_hess(path: Path, text: str, beside: Callable[[str], str | None]) -> Job
         hessian=hessian,
         frequencies=frequencies,
         level=level,
-        unread=unread,
+        unused=unused,
     )
 
 
-def _is_same(there: Float[Array, "m 3"], positions: Float[Array, "n 3"]) -> bool:
-    return there.shape == positions.shape and bool(np.abs(there - positions).max() < _SAME)
+def _is_same_geometry(other: Float[Array, "m 3"], positions: Float[Array, "n 3"]) -> bool:
+    return other.shape == positions.shape and bool(np.abs(other - positions).max() < _GEOMETRY_TOLERANCE)
 
 
-def _sections(text: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _split_sections(text: str) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
         if line.startswith("$"):
             name = line.split()[0]
-            found[name] = []
-        elif name and not line.startswith("#") and (line.strip() or found[name]):
-            found[name].append(line)
-    return found
+            sections[name] = []
+        elif name and not line.startswith("#") and (line.strip() or sections[name]):
+            sections[name].append(line)
+    return sections
 
 
-def _matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
+def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
     """Columns in blocks: a line of column numbers, then a line for each row."""
     if int(lines[0].split()[0]) != size:
         raise ValueError(f"a Hessian of {lines[0].strip()} rows for {size // 3} atoms; partial ones are not read")
@@ -166,18 +166,18 @@ def _float_or_none(lines: list[str] | None) -> float | None:
     return value or None  # zero stands for "not known"
 
 
-def _frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
+def _parse_frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
     if not lines:
         return None
     values = [float(line.split()[1]) for line in lines[1:] if line.strip()]
     return np.array([v for v in values if v != 0.0])
 
 
-def _engrad(text: str, positions: Float[Array, "n 3"]) -> tuple[bool, Float[Array, "n 3"], float]:
+def _parse_engrad(text: str, positions: Float[Array, "n 3"]) -> tuple[bool, Float[Array, "n 3"], float]:
     """Whether the file is of this geometry; its gradient (Hartree/Bohr) and energy (Hartree)."""
     words = [w for line in text.splitlines() if not line.lstrip().startswith("#") for w in line.split()]
     n = int(words[0])
     gradient = np.array([float(w) for w in words[2 : 2 + 3 * n]]).reshape(n, 3)
     atoms = np.array([float(w) for w in words[2 + 3 * n : 2 + 7 * n]]).reshape(n, 4)
-    there = atoms[:, 1:] * LENGTH["bohr"]
-    return _is_same(there, positions), gradient, float(words[1])
+    engrad_positions = atoms[:, 1:] * LENGTH_UNITS["bohr"]
+    return _is_same_geometry(engrad_positions, positions), gradient, float(words[1])

@@ -32,26 +32,26 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.hdf5.plain import DAMAGE, has_possible_size, is_plain
-from hesse.errors import FileFormatError, HesseError, IdentityError, LabelShapeError
-from hesse.files import require_file
-from hesse.optional import require
-from hesse.structures import Labels, Structure, from_ase
+from hesse.datasets.hdf5.plain import HDF5_ERRORS, has_plausible_size, is_self_contained
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError
+from hesse.files import check_input_file
+from hesse.optional import import_optional
+from hesse.structures import Properties, Structure, from_ase
 
 __all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
 
-_YAML: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
-_CONSTANTS: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
-_LARGEST: Final = 1 << 30
+_YAML_NAME: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
+_FORCE_CONSTANTS_FILES: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
+_MAX_TEXT_BYTES: Final = 1 << 30
 """Bytes of text after decompression; a small archive can otherwise fill the memory."""
-_UNPACK: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+_DECOMPRESSORS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 )
-_AGREEMENT: Final = 0.5
+_MIN_CORRELATION: Final = 0.5
 """Correlation between forces and what the force constants say of them, below which they do not belong together;
 measured ones are above 0.99."""
 
-Constants = Float[Array, "some atoms 3 3"]
+ForceConstants = Float[Array, "some atoms 3 3"]
 
 
 def from_phonopy(constants: Float[Array, "n n 3 3"]) -> Float[Array, "n 3 n 3"]:
@@ -67,16 +67,16 @@ def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
 def is_phonopy(path: Path) -> bool:
     """Whether a file is of phonopy by its name, or a folder holds such files."""
     if path.is_dir():
-        return any(_YAML.fullmatch(p.name) or p.name in (*_CONSTANTS, "FORCE_SETS") for p in path.iterdir())
-    return bool(_YAML.fullmatch(path.name)) or path.name in (*_CONSTANTS, "FORCE_SETS")
+        return any(_YAML_NAME.fullmatch(p.name) or p.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir())
+    return bool(_YAML_NAME.fullmatch(path.name)) or path.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS")
 
 
 @dataclass(frozen=True, eq=False)
-class _Content:
+class _PhonopyData:
     """What was found, in eV and Å."""
 
     supercell: Structure
-    constants: Float[Array, "n n 3 3"] | None
+    force_constants: Float[Array, "n n 3 3"] | None
     displaced: list[tuple[Float[Array, "n 3"], Float[Array, "n 3"], float | None]]
     """Displacement of all atoms, forces, energy."""
     origin: str
@@ -99,13 +99,13 @@ def read_phonopy(path: str | Path) -> Dataset:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     if not path.is_dir():
-        require_file(path)
-    name = folder.resolve().name if path.is_dir() or not _YAML.fullmatch(path.name) else path.name.split(".")[0]
-    yaml = path if _YAML.fullmatch(path.name) and path.is_file() else _yaml_in(folder)
+        check_input_file(path)
+    name = folder.resolve().name if path.is_dir() or not _YAML_NAME.fullmatch(path.name) else path.name.split(".")[0]
+    yaml = path if _YAML_NAME.fullmatch(path.name) and path.is_file() else _find_yaml(folder)
     try:
-        content = _with_phonopy(yaml, folder, name) if yaml else _with_supercell(folder, name)
-        _require_agreement(content)
-        pairs = _pairs(content, name)
+        content = _with_phonopy(yaml, folder, name) if yaml else _read_with_poscar(folder, name)
+        _check_agreement(content)
+        pairs = _labeled_structures(content, name)
     except HesseError as error:
         raise type(error)(str(error) if str(folder) in str(error) else f"{path}: {error}") from None
     if not pairs:
@@ -114,38 +114,38 @@ def read_phonopy(path: str | Path) -> Dataset:
             "inside the yaml)"
         )
     attributes = {"source_units": "of phonopy's calculator, read as eV, angstrom"}
-    if content.constants is not None:
+    if content.force_constants is not None:
         attributes["hessian_from"] = content.origin
     return Dataset(
-        tuple(s for s, _ in pairs), Labels.concatenate([label for _, label in pairs]), attributes, source=str(path)
+        tuple(s for s, _ in pairs), Properties.concatenate([label for _, label in pairs]), attributes, source=str(path)
     )
 
 
-def _pairs(content: _Content, name: str) -> list[tuple[Structure, Labels]]:
+def _labeled_structures(content: _PhonopyData, name: str) -> list[tuple[Structure, Properties]]:
     supercell, n = content.supercell, len(content.supercell)
     pairs = []
-    if content.constants is not None:
-        labels = Labels.of(n, hessian=from_phonopy(content.constants), structure_id=supercell.id)
+    if content.force_constants is not None:
+        labels = Properties.single(n, hessian=from_phonopy(content.force_constants), structure_id=supercell.id)
         pairs.append((supercell, labels))
     for i, (displacement, forces, energy) in enumerate(content.displaced, start=1):
         id = f"{name}/displaced-{i:04d}"
-        structure = supercell.moved(supercell.positions + displacement, id=id, tag="displaced")
-        pairs.append((structure, Labels.of(n, forces=forces, energy=energy, structure_id=id)))
+        structure = supercell.with_positions(supercell.positions + displacement, id=id, tag="displaced")
+        pairs.append((structure, Properties.single(n, forces=forces, energy=energy, structure_id=id)))
     return pairs
 
 
-def _require_agreement(content: _Content) -> None:
+def _check_agreement(content: _PhonopyData) -> None:
     """Forces are minus the force constants times the displacement: the check of signs that a crystal allows."""
-    if content.constants is None or not content.displaced:
+    if content.force_constants is None or not content.displaced:
         return
-    hessian = from_phonopy(content.constants)
+    hessian = from_phonopy(content.force_constants)
     expected = np.array([-np.einsum("iajb,jb->ia", hessian, u) for u, _, _ in content.displaced]).ravel()
     forces = np.array([f - f.mean(0) for _, f, _ in content.displaced]).ravel()
     size = np.linalg.norm(expected) * np.linalg.norm(forces)
     correlation = float(expected @ forces / size) if size > 0 else 1.0
-    if correlation < _AGREEMENT:
-        guess = "one of the two has the wrong sign" if correlation < -_AGREEMENT else "they are of different cells"
-        raise IdentityError(
+    if correlation < _MIN_CORRELATION:
+        guess = "one of the two has the wrong sign" if correlation < -_MIN_CORRELATION else "they are of different cells"
+        raise InconsistentLabelsError(
             f"the force constants contradict the forces of the displaced supercells (correlation {correlation:.2f}): "
             f"{guess}. Force constants must be plus d²E/dx², forces minus dE/dx."
         )
@@ -154,13 +154,13 @@ def _require_agreement(content: _Content) -> None:
 # --- force constants without a yaml --------------------------------------------------------------------------------
 
 
-def _with_supercell(folder: Path, name: str) -> _Content:
-    file = next((folder / n for n in _CONSTANTS if (folder / n).is_file()), None)
+def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
+    file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
     if file is None:
         raise FileFormatError(
             f"{folder}: no phonopy_disp.yaml (or phonopy.yaml), so that the cell of FORCE_SETS is not known"
         )
-    constants = _constants(file)
+    constants = _read_force_constants(file)
     cell = next((folder / n for n in ("SPOSCAR", "POSCAR") if (folder / n).is_file()), None)
     if cell is None:
         raise FileFormatError(
@@ -172,22 +172,22 @@ def _with_supercell(folder: Path, name: str) -> _Content:
         raise FileFormatError(f"{cell}: cannot be read as a VASP cell ({type(error).__name__}: {error})") from error
     if not isinstance(atoms, Atoms):
         raise FileFormatError(f"{cell}: expected one cell")
-    supercell = _named(from_ase(atoms, id=f"{name}/supercell"), name)
+    supercell = _tag_supercell(from_ase(atoms, id=f"{name}/supercell"), name)
     n = len(supercell)
     if constants.shape[:2] != (n, n):
         raise LabelShapeError(
             f"{file}: force constants between {constants.shape[0]} and {constants.shape[1]} atoms, but {cell.name} has "
             f"{n}. Expected the supercell and all its atoms (`phonopy --full-fc`); compact ones need the phonopy.yaml."
         )
-    return _Content(supercell, constants, [], f"{file.name} and {cell.name}")
+    return _PhonopyData(supercell, constants, [], f"{file.name} and {cell.name}")
 
 
-def _constants(file: Path) -> Constants:
-    require_file(file)
-    return _constants_of_hdf5(file) if file.suffix == ".hdf5" else _constants_of_text(file)
+def _read_force_constants(file: Path) -> ForceConstants:
+    check_input_file(file)
+    return _read_force_constants_hdf5(file) if file.suffix == ".hdf5" else _read_force_constants_text(file)
 
 
-def _constants_of_text(file: Path) -> Constants:
+def _read_force_constants_text(file: Path) -> ForceConstants:
     """`atoms atoms`, then for each pair its two numbers and nine values."""
     try:
         with open(file, encoding="ascii") as handle:
@@ -204,46 +204,46 @@ def _constants_of_text(file: Path) -> Constants:
         raise FileFormatError(f"{file}: truncated, damaged, or no FORCE_CONSTANTS of phonopy ({error})") from error
 
 
-def _constants_of_hdf5(file: Path) -> Constants:
+def _read_force_constants_hdf5(file: Path) -> ForceConstants:
     try:
         with h5py.File(file, "r", locking="best-effort") as handle:
             data = handle.get("force_constants")
             if not isinstance(data, h5py.Dataset) or len(data.shape) != 4 or data.shape[2:] != (3, 3):
                 raise FileFormatError(f"{file}: no array force_constants (atoms, atoms, 3, 3)")
-            if not is_plain(data) or not has_possible_size(data, file.stat().st_size) or data.dtype.kind != "f":
+            if not is_self_contained(data) or not has_plausible_size(data, file.stat().st_size) or data.dtype.kind != "f":
                 raise FileFormatError(f"{file}: force_constants is not stored plainly, or damaged")
             return np.asarray(data[()], dtype=np.float64)
-    except DAMAGE as error:
+    except HDF5_ERRORS as error:
         raise FileFormatError(f"{file}: cannot be read as HDF5; it is truncated or damaged ({error})") from error
 
 
 # --- through phonopy -----------------------------------------------------------------------------------------------
 
 
-def _yaml_in(folder: Path) -> Path | None:
+def _find_yaml(folder: Path) -> Path | None:
     """The one that says most; with several of equal rank, none can be chosen for the user."""
-    found = sorted(p for p in folder.iterdir() if _YAML.fullmatch(p.name))
-    for wanted in ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml"):
-        named = [p for p in found if p.name.startswith(wanted)]
-        if named:
-            return named[0]
-    if len(found) > 1:
+    candidates = sorted(p for p in folder.iterdir() if _YAML_NAME.fullmatch(p.name))
+    for prefix in ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml"):
+        matches = [p for p in candidates if p.name.startswith(prefix)]
+        if matches:
+            return matches[0]
+    if len(candidates) > 1:
         raise FileFormatError(
-            f"{folder}: several files of phonopy ({', '.join(p.name for p in found)}): name one of them"
+            f"{folder}: several files of phonopy ({', '.join(p.name for p in candidates)}): name one of them"
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def _yaml_text(file: Path) -> str:
-    require_file(file)
-    opener = _UNPACK.get(file.suffix.lower(), open)
+    check_input_file(file)
+    opener = _DECOMPRESSORS.get(file.suffix.lower(), open)
     try:
         with opener(file, "rt", encoding="utf-8") as handle:
-            text: str = handle.read(_LARGEST + 1)
+            text: str = handle.read(_MAX_TEXT_BYTES + 1)
     except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, ValueError) as error:
         raise FileFormatError(f"{file}: truncated or damaged ({error})") from error
-    if len(text) > _LARGEST:
-        raise FileFormatError(f"{file}: more than {_LARGEST >> 20} MiB of text")
+    if len(text) > _MAX_TEXT_BYTES:
+        raise FileFormatError(f"{file}: more than {_MAX_TEXT_BYTES >> 20} MiB of text")
     return text
 
 
@@ -282,8 +282,8 @@ def _require_plain(content: Any) -> None:
             raise yaml.constructor.ConstructorError(problem=f"a value of type {type(value).__name__}")
 
 
-def _with_phonopy(file: Path, folder: Path, name: str) -> _Content:
-    phonopy = require("phonopy", extra="formats", purpose=f"reading {file.name}")
+def _with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
+    phonopy = import_optional("phonopy", extra="formats", purpose=f"reading {file.name}")
     text = _plain_yaml(file)
     try:
         with warnings.catch_warnings():
@@ -298,10 +298,10 @@ def _with_phonopy(file: Path, folder: Path, name: str) -> _Content:
         ) from error
 
 
-def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _Content:
+def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
     options = {"produce_fc": False, "is_nac": False, "symmetrize_fc": False, "is_compact_fc": False, "log_level": 0}
     record = phonopy.load(io.StringIO(text), force_constants_filename=None, **options)
-    has_forces = record.dataset is not None and "forces" in str(_keys(record.dataset))
+    has_forces = record.dataset is not None and "forces" in str(_dataset_keys(record.dataset))
     sets = folder / "FORCE_SETS"
     if not has_forces and record.force_constants is None and sets.is_file():
         record = phonopy.load(io.StringIO(text), force_sets_filename=str(sets), **options)
@@ -312,46 +312,46 @@ def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _Content:
     supercell = Structure(
         cell.numbers, cell.positions * length, id=f"{name}/supercell", cell=cell.cell * length, pbc=(True, True, True)
     )
-    displaced = _displaced(record.dataset, len(supercell)) if has_forces else []
+    displaced = _displaced_supercells(record.dataset, len(supercell)) if has_forces else []
     constants, origin = record.force_constants, "the yaml"
-    beside = next((folder / n for n in _CONSTANTS if (folder / n).is_file()), None)
+    beside = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
     if constants is None and beside is not None:
-        constants, origin = _constants(beside), beside.name
+        constants, origin = _read_force_constants(beside), beside.name
     elif constants is None and displaced and "first_atoms" in record.dataset:
         record.produce_force_constants(calculate_full_force_constants=True)
         constants, origin = record.force_constants, f"differences of forces, by phonopy {phonopy.__version__}"
     if constants is not None:
-        constants = _full(constants, record, len(supercell)) * (force / length)
-    return _Content(
-        _named(supercell, name),
+        constants = _full_force_constants(constants, record, len(supercell)) * (force / length)
+    return _PhonopyData(
+        _tag_supercell(supercell, name),
         constants,
         [(u * length, f * force, None if e is None else e * energy) for u, f, e in displaced],
         origin,
     )
 
 
-def _keys(dataset: Mapping[str, Any]) -> list[str]:
+def _dataset_keys(dataset: Mapping[str, Any]) -> list[str]:
     first = dataset["first_atoms"][0] if dataset.get("first_atoms") else {}
     return [*dataset, *first]
 
 
-def _displaced(dataset: Mapping[str, Any], n: int) -> list[tuple[Array, Array, float | None]]:
-    found: list[tuple[Array, Array, float | None]] = []
+def _displaced_supercells(dataset: Mapping[str, Any], n: int) -> list[tuple[Array, Array, float | None]]:
+    supercells: list[tuple[Array, Array, float | None]] = []
     if "first_atoms" in dataset:  # one atom at a time
         for entry in dataset["first_atoms"]:
             u = np.zeros((n, 3))
             u[entry["number"]] = entry["displacement"]
-            found.append((u, np.asarray(entry["forces"], dtype=float).reshape(n, 3), entry.get("supercell_energy")))
-        return found
+            supercells.append((u, np.asarray(entry["forces"], dtype=float).reshape(n, 3), entry.get("supercell_energy")))
+        return supercells
     energies = dataset.get("supercell_energies")
     pairs = zip(dataset["displacements"], dataset["forces"], strict=True)
     for i, (u, forces) in enumerate(pairs):
         energy = None if energies is None else float(energies[i])
-        found.append((np.asarray(u).reshape(n, 3), np.asarray(forces, dtype=float).reshape(n, 3), energy))
-    return found
+        supercells.append((np.asarray(u).reshape(n, 3), np.asarray(forces, dtype=float).reshape(n, 3), energy))
+    return supercells
 
 
-def _full(constants: Constants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
+def _full_force_constants(constants: ForceConstants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
     """All rows, where phonopy kept only those of the primitive cell."""
     if constants.shape[:2] == (n, n):
         return constants
@@ -364,5 +364,5 @@ def _full(constants: Constants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
     )
 
 
-def _named(structure: Structure, group: str) -> Structure:
+def _tag_supercell(structure: Structure, group: str) -> Structure:
     return replace(structure, tag="supercell", group=group)

@@ -9,15 +9,15 @@ from typing import Final
 
 from hesse.errors import FileFormatError
 
-__all__ = ["REFUSED", "refuse_if_it_runs_code"]
+__all__ = ["UNSAFE_SUFFIXES", "refuse_unsafe"]
 
-_EXPORT: Final = (
+_EXPORT_HINT: Final = (
     "Where you trust its origin, open it with the program that wrote it and export plain arrays: "
     "np.savez('data.npz', natoms=…, z=…, pos=…, energy=…, forces=…, hessian=…), all structures end to end; "
     "then `hesse convert data.npz data.h5 --energy-unit eV --length-unit angstrom`."
 )
 
-REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+UNSAFE_SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {
         **dict.fromkeys((".pkl", ".pickle", ".p"), "a pickle"),
         **dict.fromkeys((".pt", ".pth", ".ckpt"), "a PyTorch archive, which holds a pickle"),
@@ -30,26 +30,26 @@ REFUSED: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What the files of a suffix are, in words."""
 
-_PICKLES: Final = frozenset(bytes([0x80, protocol]) for protocol in range(2, 6))
+_PICKLE_PREFIXES: Final = frozenset(bytes([0x80, protocol]) for protocol in range(2, 6))
 """How pickles of the protocols in use begin."""
-_HARMLESS: Final = frozenset({".npy"})
+_RUNS_NO_CODE: Final = frozenset({".npy"})
 
 
-def refuse_if_it_runs_code(path: Path) -> None:
+def refuse_unsafe(path: Path) -> None:
     """Raise FileFormatError for kinds of files that are never read, by suffix or by how they begin.
 
     A folder is looked into for an LMDB (`data.mdb`).
     """
     if path.is_dir():
         if (path / "data.mdb").is_file():
-            raise FileFormatError(f"{path}: this folder is {REFUSED['.mdb']}; it is not read. {_EXPORT}")
+            raise FileFormatError(f"{path}: this folder is {UNSAFE_SUFFIXES['.mdb']}; it is not read. {_EXPORT_HINT}")
         return
     suffix = path.suffix.lower()
-    what = REFUSED.get(suffix)
-    if what is None and path.is_file():
+    description = UNSAFE_SUFFIXES.get(suffix)
+    if description is None and path.is_file():
         with open(path, "rb") as handle:
-            if handle.read(2) in _PICKLES:
-                what = "a pickle"
-    if what is not None:
-        why = "" if suffix in _HARMLESS else ": loading a pickle runs whatever program it holds"
-        raise FileFormatError(f"{path}: {what}. It is not read{why}. {_EXPORT}")
+            if handle.read(2) in _PICKLE_PREFIXES:
+                description = "a pickle"
+    if description is not None:
+        reason = "" if suffix in _RUNS_NO_CODE else ": loading a pickle runs whatever program it holds"
+        raise FileFormatError(f"{path}: {description}. It is not read{reason}. {_EXPORT_HINT}")

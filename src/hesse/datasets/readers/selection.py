@@ -13,11 +13,11 @@ from numpy import ndarray as Array
 from hesse.datasets.dataset import Dataset
 from hesse.errors import RequestError
 
-__all__ = ["EVERYTHING", "Selection"]
+__all__ = ["ALL", "Subset"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class Subset:
     """A part of a file: those whose id matches, of these a random sample, of that the first ones.
 
     Attributes:
@@ -42,7 +42,7 @@ class Selection:
                 raise RequestError(f"{name}: expected a number of structures from 1, got {value}")
 
     @property
-    def everything(self) -> bool:
+    def is_all(self) -> bool:
         """Whether nothing is left out."""
         return self.match is None and self.sample is None and self.limit is None
 
@@ -50,17 +50,17 @@ class Selection:
         """Whether a structure of that id may be among the chosen."""
         return self.match is None or fnmatchcase(id, self.match)
 
-    def choose(self, count: int) -> Int[Array, "chosen"]:
+    def indices(self, count: int) -> Int[Array, "chosen"]:
         """Which of `count` structures that match are taken: indices, ascending."""
         if self.sample is not None and self.sample < count:
-            chosen = np.sort(np.random.default_rng(self.seed).choice(count, self.sample, replace=False))
+            selected = np.sort(np.random.default_rng(self.seed).choice(count, self.sample, replace=False))
         else:
-            chosen = np.arange(count)
-        return chosen[: self.limit]
+            selected = np.arange(count)
+        return selected[: self.limit]
 
-    def nothing(self, source: object, example: Sequence[str]) -> RequestError:
+    def no_match_error(self, source: object, example_ids: Sequence[str]) -> RequestError:
         """The reply to a pattern that matches no structure of `source`, whose first ids are `example`."""
-        return RequestError(f'{source}: no structure matches "{self.match}"; ids here: {", ".join(example)}, …')
+        return RequestError(f'{source}: no structure matches "{self.match}"; ids here: {", ".join(example_ids)}, …')
 
     def apply(self, dataset: Dataset) -> Dataset:
         """The chosen part of a data set that was read as a whole.
@@ -68,12 +68,12 @@ class Selection:
         Raises:
             RequestError: nothing matches.
         """
-        if self.everything:
+        if self.is_all:
             return dataset
         matching = [i for i, s in enumerate(dataset.structures) if self.matches(s.id)]
         if not matching:
-            raise self.nothing(dataset.source, [s.id for s in dataset.structures[:3]])
-        return dataset.select([matching[i] for i in self.choose(len(matching))])
+            raise self.no_match_error(dataset.source, [s.id for s in dataset.structures[:3]])
+        return dataset.select([matching[i] for i in self.indices(len(matching))])
 
 
-EVERYTHING = Selection()
+ALL = Subset()

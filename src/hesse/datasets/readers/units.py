@@ -9,19 +9,19 @@ from typing import Final
 import numpy as np
 from torch import Tensor
 
-from hesse.datasets.transforms import from_units
+from hesse.datasets.transforms import convert_units
 from hesse.errors import UnitError
-from hesse.structures import Labels, Structure
-from hesse.units import ENERGY, energy_unit, length_unit
+from hesse.structures import Properties, Structure
+from hesse.units import ENERGY_UNITS, energy_unit, length_unit
 
-__all__ = ["SourceUnits", "require_plausible_energies"]
+__all__ = ["FileUnits", "check_total_energies"]
 
 _FORCES: Final = ("forces", "forces_error")
 _CURVATURE: Final = ("hvp", "hvp_error", "hessian", "hessian_error")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceUnits:
+class FileUnits:
     """Units of a file.
 
     Attributes:
@@ -48,12 +48,12 @@ class SourceUnits:
         curvature = self.curvature or f"{self.energy}/{self.length}^2"
         return f"{self.energy}, {self.length}, {forces}, {curvature}"
 
-    def to_inside(self, structures: Sequence[Structure], labels: Labels) -> tuple[tuple[Structure, ...], Labels]:
+    def to_internal(self, structures: Sequence[Structure], labels: Properties) -> tuple[tuple[Structure, ...], Properties]:
         """Structures and labels in eV and Å."""
-        converted, labels = from_units(structures, labels, energy=self.energy, length=self.length)
-        return converted, self.correct(labels)
+        converted, labels = convert_units(structures, labels, energy=self.energy, length=self.length)
+        return converted, self.rescale(labels)
 
-    def correct(self, labels: Labels) -> Labels:
+    def rescale(self, labels: Properties) -> Properties:
         """Labels that were converted by the units of energy and length alone, with forces and curvature as they are."""
         forces, curvature = self._factors()
         changed: dict[str, Tensor] = {}
@@ -66,23 +66,23 @@ class SourceUnits:
 
     def _factors(self) -> tuple[float, float]:
         e, a = energy_unit(self.energy), length_unit(self.length)
-        forces = 1.0 if self.forces is None else _ratio(self.forces, 1) / (e / a)
-        curvature = 1.0 if self.curvature is None else _ratio(self.curvature, 2) / (e / a**2)
+        forces = 1.0 if self.forces is None else _derivative_unit(self.forces, 1) / (e / a)
+        curvature = 1.0 if self.curvature is None else _derivative_unit(self.curvature, 2) / (e / a**2)
         return forces, curvature
 
 
-def _ratio(text: str, power: int) -> float:
+def _derivative_unit(text: str, power: int) -> float:
     """`"hartree/bohr^2"` in eV/Å²."""
     energy, slash, length = text.strip().rpartition("/")
-    tails = ("",) if power == 1 else ("^2", "**2", "²")
-    tail = next((t for t in tails if length.endswith(t)), None)
-    if not slash or tail is None:
+    exponents = ("",) if power == 1 else ("^2", "**2", "²")
+    exponent = next((t for t in exponents if length.endswith(t)), None)
+    if not slash or exponent is None:
         example = "hartree/bohr" if power == 1 else "hartree/bohr^2"
-        raise UnitError(f'expected ENERGY/LENGTH{tails[0]}, for example {example}, got "{text}"')
-    return energy_unit(energy) / length_unit(length.removesuffix(tail)) ** power
+        raise UnitError(f'expected ENERGY/LENGTH{exponents[0]}, for example {example}, got "{text}"')
+    return energy_unit(energy) / length_unit(length.removesuffix(exponent)) ** power
 
 
-def require_plausible_energies(source: object, structures: Sequence[Structure], energies: Tensor, unit: str) -> None:
+def check_total_energies(source: object, structures: Sequence[Structure], energies: Tensor, unit: str) -> None:
     """Raise UnitError when total energies of all electrons are plainly in another unit than the assumed `unit`.
 
     A neutral atom has about -½ Z^2.41 Hartree (within 1 % up to krypton; bonds add less than that), so that the unit
@@ -97,8 +97,8 @@ def require_plausible_energies(source: object, structures: Sequence[Structure], 
     if not len(ratios):
         return
     typical = float(np.median(ratios))
-    for name, value in ENERGY.items():
-        per_hartree = ENERGY["hartree"] / value
+    for name, value in ENERGY_UNITS.items():
+        per_hartree = ENERGY_UNITS["hartree"] / value
         if abs(typical / per_hartree - 1.0) < 0.03 and value != energy_unit(unit):
             raise UnitError(
                 f"{source}: files of this kind are taken to be in {unit}, but the energies are total energies in "

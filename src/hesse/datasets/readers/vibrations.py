@@ -15,8 +15,8 @@ from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
-from hesse.files import require_file, write_text
-from hesse.structures import Labels, Structure, from_ase, to_ase
+from hesse.files import check_input_file, atomic_write_text
+from hesse.structures import Properties, Structure, from_ase, to_ase
 
 __all__ = ["from_vibrations_data", "read_vibrations", "to_vibrations_data", "write_vibrations"]
 
@@ -29,10 +29,10 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
     """
     atoms = data.get_atoms()
     structure = from_ase(atoms, id=id)
-    _require_all(data.get_indices(), len(structure), "this VibrationsData")
+    _check_all_atoms(data.get_indices(), len(structure), "this VibrationsData")
     order = np.argsort(np.asarray(data.get_indices()) % len(structure))
     hessian = data.get_hessian()[order][:, :, order]
-    return Dataset.of([(structure, Labels.of(len(structure), hessian=hessian, structure_id=structure.id))])
+    return Dataset.from_pairs([(structure, Properties.single(len(structure), hessian=hessian, structure_id=structure.id))])
 
 
 def to_vibrations_data(dataset: Dataset, index: int = 0) -> VibrationsData:
@@ -62,18 +62,18 @@ def write_vibrations(path: str | Path, dataset: Dataset) -> None:
     structure, hessian = dataset.structures[0], dataset.labels.hessian_of(0).double().numpy()
     content = {
         "atoms": {
-            "numbers": _array(structure.numbers),
-            "positions": _array(structure.positions),
-            "cell": _array(structure.cell),
-            "pbc": _array(np.array(structure.pbc)),
+            "numbers": _encode_array(structure.numbers),
+            "positions": _encode_array(structure.positions),
+            "cell": _encode_array(structure.cell),
+            "pbc": _encode_array(np.array(structure.pbc)),
             "info": dict(to_ase(structure).info),
             "__ase_objtype__": "atoms",
         },
-        "hessian": _array(hessian),
-        "indices": _array(np.arange(len(structure))),
+        "hessian": _encode_array(hessian),
+        "indices": _encode_array(np.arange(len(structure))),
         "__ase_objtype__": "vibrationsdata",
     }
-    write_text(path, json.dumps(content))
+    atomic_write_text(path, json.dumps(content))
 
 
 def read_vibrations(path: str | Path) -> Dataset:
@@ -85,7 +85,7 @@ def read_vibrations(path: str | Path) -> Dataset:
         GeometryError: atoms that are no structure.
     """
     path = Path(path)
-    require_file(path)
+    check_input_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -95,7 +95,7 @@ def read_vibrations(path: str | Path) -> Dataset:
             f"{path}: JSON, but not of ASE's VibrationsData (expected: atoms and hessian); no other JSON is read"
         )
     try:
-        structure, labels = _parse(content, path.stem)
+        structure, labels = _parse_json(content, path.stem)
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
     except (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, AttributeError) as error:
@@ -103,50 +103,50 @@ def read_vibrations(path: str | Path) -> Dataset:
     return Dataset((structure,), labels, source=str(path))
 
 
-def _parse(content: Mapping[str, Any], stem: str) -> tuple[Structure, Labels]:
+def _parse_json(content: Mapping[str, Any], stem: str) -> tuple[Structure, Properties]:
     atoms = content["atoms"]
-    numbers = _numbers(atoms["numbers"])
+    numbers = _decode_array(atoms["numbers"])
     n = len(numbers)
     cell = atoms.get("cell")
     frame = Atoms(
         numbers=numbers,
-        positions=_numbers(atoms["positions"]).reshape(n, 3),
+        positions=_decode_array(atoms["positions"]).reshape(n, 3),
         cell=None
         if cell is None
-        else _numbers(cell.get("array", cell) if isinstance(cell, dict) else cell).reshape(3, 3),
-        pbc=_numbers(atoms.get("pbc", [False] * 3)).astype(bool),
+        else _decode_array(cell.get("array", cell) if isinstance(cell, dict) else cell).reshape(3, 3),
+        pbc=_decode_array(atoms.get("pbc", [False] * 3)).astype(bool),
     )
     info = atoms.get("info")
-    plain = {k: v for k, v in info.items() if isinstance(v, str | int)} if isinstance(info, dict) else {}
-    frame.info.update(plain)
-    structure = from_ase(frame, id=str(plain.get("structure_id") or stem))
+    simple_info = {k: v for k, v in info.items() if isinstance(v, str | int)} if isinstance(info, dict) else {}
+    frame.info.update(simple_info)
+    structure = from_ase(frame, id=str(simple_info.get("structure_id") or stem))
     indices = content.get("indices")
     order = np.arange(n)
     if indices is not None:
-        chosen = _numbers(indices).astype(np.int64)
-        _require_all(chosen, n, "the file")
-        order = np.argsort(chosen % n)
-    hessian = _numbers(content["hessian"])
+        atom_indices = _decode_array(indices).astype(np.int64)
+        _check_all_atoms(atom_indices, n, "the file")
+        order = np.argsort(atom_indices % n)
+    hessian = _decode_array(content["hessian"])
     if hessian.size != 9 * n * n:
         raise FileFormatError(f"a Hessian of {hessian.size} elements; {n} atoms need {9 * n * n}")
     hessian = hessian.reshape(n, 3, n, 3)[order][:, :, order]
-    return structure, Labels.of(n, hessian=hessian, structure_id=structure.id)
+    return structure, Properties.single(n, hessian=hessian, structure_id=structure.id)
 
 
-def _require_all(indices: Array, n: int, what: str) -> None:
+def _check_all_atoms(indices: Array, n: int, source: str) -> None:
     if sorted(set((np.asarray(indices) % n).tolist())) != list(range(n)) or len(indices) != n:
         raise RequestError(
-            f"{what} holds the Hessian of {len(indices)} of {n} atoms, the others were frozen: what the missing rows "
+            f"{source} holds the Hessian of {len(indices)} of {n} atoms, the others were frozen: what the missing rows "
             "are is not known. Calculate the Hessian of all atoms, or remove the frozen ones from the structure."
         )
 
 
-def _array(values: Array) -> dict[str, Any]:
+def _encode_array(values: Array) -> dict[str, Any]:
     """An array as ASE's JSON has it."""
     return {"__ndarray__": [list(values.shape), values.dtype.name, values.ravel().tolist()]}
 
 
-def _numbers(value: Any) -> Array:
+def _decode_array(value: Any) -> Array:
     """The array that ASE's JSON, or a plain list, stands for."""
     if isinstance(value, dict):
         shape, kind, flat = value["__ndarray__"]

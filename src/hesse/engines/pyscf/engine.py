@@ -16,20 +16,20 @@ import numpy as np
 from ase.units import Bohr, Hartree
 from jaxtyping import Float
 
-from hesse.engines.engine import Surface
-from hesse.engines.numerical import Analytic, Differences, ForceEngine
-from hesse.engines.pyscf.field import Fields
+from hesse.engines.engine import EnergyFunction
+from hesse.engines.numerical import AnalyticDerivatives, FiniteDifferences, ForceEngine
+from hesse.engines.pyscf.field import ScfEnergyFunction
 from hesse.engines.pyscf.method import parse_method
-from hesse.errors import ConfigError, EngineError, require_choice
-from hesse.optional import require
+from hesse.errors import ConfigError, EngineError, check_choice
+from hesse.optional import import_optional
 from hesse.structures import Request, Structure
 
 __all__ = ["PyscfEngine"]
 
-_PRODUCTS = ("differences", "analytic", "auto")
-_HESSIANS = ("differences", "analytic")
+_HVP_METHODS = ("differences", "analytic", "auto")
+_HESSIAN_METHODS = ("differences", "analytic")
 
-_WORTH_IT = 4
+_ANALYTIC_BREAK_EVEN = 4
 """Probes per structure from which analytic Hartree-Fock products are the cheaper ones: their set-up costs 6 to 8
 gradients (formaldehyde to ethanol, 6-31G*), a product after it next to nothing, a difference two gradients."""
 
@@ -37,7 +37,7 @@ _RESPONSE_ERROR = 5e-7
 """eV/Å²; what the threshold of the coupled-perturbed equations leaves in Hartree-Fock products (28 jittered molecules:
 median 4e-7, worst 6e-6)."""
 
-_LONG = 1e4
+_DIRECTION_SCALE = 1e4
 """Bohr; largest component of a direction given to the coupled-perturbed equations. Error of an open-shell product at
 1 Bohr: 4e-3 eV/Å², at 1e4: 7e-5 (formaldehyde cation, STO-3G)."""
 
@@ -86,9 +86,9 @@ class PyscfEngine(ForceEngine):
         energy_threshold: float = 1e-10,
         gradient_threshold: float = 1e-7,
         max_cycles: int = 100,
-        differences: Differences | None = None,
+        differences: FiniteDifferences | None = None,
     ) -> None:
-        require("pyscf", extra="qc", purpose=f"pyscf:{method}")
+        import_optional("pyscf", extra="qc", purpose=f"pyscf:{method}")
         if not 0 <= grid <= 9:
             raise ConfigError(f"PySCF's grids have levels 0 to 9, got {grid}")
         if not (0 < energy_threshold < 1 and 0 < gradient_threshold < 1) or max_cycles < 1:
@@ -96,8 +96,8 @@ class PyscfEngine(ForceEngine):
                 "PySCF needs thresholds between 0 and 1 and at least one cycle, got "
                 f"{energy_threshold:g}, {gradient_threshold:g} and {max_cycles}"
             )
-        require_choice(hvp, _PRODUCTS, "way to make products")
-        require_choice(hessian or "analytic", _HESSIANS, "way to make Hessians")
+        check_choice(hvp, _HVP_METHODS, "way to make products")
+        check_choice(hessian or "analytic", _HESSIAN_METHODS, "way to make Hessians")
         if (hvp == "auto") != (probes is not None) or (probes is not None and probes < 0):
             raise ConfigError(
                 f'hvp "auto" goes with the number of probes planned per structure (probes=...), and only it; got '
@@ -109,16 +109,16 @@ class PyscfEngine(ForceEngine):
         self.grid, self.cartesian = int(grid), bool(cartesian)
         self.energy_threshold, self.gradient_threshold = float(energy_threshold), float(gradient_threshold)
         self.max_cycles = int(max_cycles)
-        exact = self.method.xc is None
+        is_hartree_fock = self.method.xc is None
         if hvp == "auto":
-            hvp = "analytic" if exact and probes is not None and probes >= _WORTH_IT else "differences"
-        self.hvp, self.hessian = hvp, hessian or ("analytic" if exact else "differences")
-        self.differences = differences or Differences()
+            hvp = "analytic" if is_hartree_fock and probes is not None and probes >= _ANALYTIC_BREAK_EVEN else "differences"
+        self.hvp, self.hessian = hvp, hessian or ("analytic" if is_hartree_fock else "differences")
+        self.differences = differences or FiniteDifferences()
         self.gradient_noise = _NOISE_PER_THRESHOLD * self.gradient_threshold
         self.settings = MappingProxyType(self._settings())
 
     def _settings(self) -> dict[str, str]:
-        found = {
+        settings = {
             "program": f"pyscf {version('pyscf')}",
             "hvp_by": self.hvp,
             "hessian_by": self.hessian,
@@ -131,23 +131,23 @@ class PyscfEngine(ForceEngine):
             ),
         }
         if self.cartesian:
-            found["cartesian"] = "yes"
+            settings["cartesian"] = "yes"
         if self.method.xc is not None:
-            found |= {"grid": str(self.grid), "grid_response": "yes"}
+            settings |= {"grid": str(self.grid), "grid_response": "yes"}
         if self.method.dispersion:
-            found |= {
+            settings |= {
                 "dispersion": self.method.dispersion,
                 "dispersion_program": f"pyscf-dispersion {version('pyscf-dispersion')}",
             }
-        return found
+        return settings
 
-    def surface(self, structure: Structure) -> Fields:
+    def energy_function(self, structure: Structure) -> ScfEnergyFunction:
         """See `ForceEngine.surface`.
 
         Raises:
             RequestError: a cell; electrons that the multiplicity does not allow; an element that the basis set lacks.
         """
-        return Fields(
+        return ScfEnergyFunction(
             structure,
             self.method,
             grid=self.grid,
@@ -157,38 +157,38 @@ class PyscfEngine(ForceEngine):
             max_cycles=self.max_cycles,
         )
 
-    def analytic(self, structure: Structure, surface: Surface, request: Request) -> Analytic:
+    def analytic_derivatives(self, structure: Structure, energy_function: EnergyFunction, request: Request) -> AnalyticDerivatives:
         """Products and Hessians where the settings say so."""
-        assert isinstance(surface, Fields)
+        assert isinstance(energy_function, ScfEnergyFunction)
         wants_hvp = request.probes is not None and self.hvp == "analytic"
         wants_hessian = request.hessian and self.hessian == "analytic"
         if not (wants_hvp or wants_hessian):
-            return Analytic()
+            return AnalyticDerivatives()
         hvp = hessian = None
         try:
-            with surface.answering():
-                second = surface.at(structure.positions).Hessian()
+            with energy_function.translate_errors():
+                pyscf_hessian = energy_function.scf_at(structure.positions).Hessian()
                 if wants_hessian:
-                    blocks = np.asarray(second.kernel())
+                    blocks = np.asarray(pyscf_hessian.kernel())
                     hessian = blocks.transpose(0, 2, 1, 3) * (Hartree / Bohr**2)
                     hessian = 0.5 * (hessian + hessian.transpose(2, 3, 0, 1))
                 if wants_hvp and request.probes is not None:
                     probes = request.probes.detach().cpu().double().numpy()
-                    hvp = _products(second, probes) * (Hartree / Bohr**2)
+                    hvp = _analytic_hvp(pyscf_hessian, probes) * (Hartree / Bohr**2)
         except MemoryError as error:
             raise EngineError(f'structure "{structure.id}": {self.level} ran out of memory') from error
-        return Analytic(hvp, hessian, error=_RESPONSE_ERROR)
+        return AnalyticDerivatives(hvp, hessian, error=_RESPONSE_ERROR)
 
 
-def _products(second: Any, probes: Float[np.ndarray, "k n 3"]) -> Float[np.ndarray, "k n 3"]:
+def _analytic_hvp(pyscf_hessian: Any, probes: Float[np.ndarray, "k n 3"]) -> Float[np.ndarray, "k n 3"]:
     """`H v` from one set-up of the coupled-perturbed equations and one solution per probe; Hartree/Bohr²."""
-    operator, _ = second.gen_hop()
+    operator, _ = pyscf_hessian.gen_hop()
     # The equations are linear and their threshold is absolute: long directions are solved to more digits.
-    scales = _LONG / np.abs(probes).max((1, 2))
-    found = np.stack(
+    scales = _DIRECTION_SCALE / np.abs(probes).max((1, 2))
+    products = np.stack(
         [np.asarray(operator(s * probe)).reshape(probe.shape) / s for s, probe in zip(scales, probes, strict=True)]
     )
-    if second.base.do_disp():
-        blocks = second.get_dispersion()
-        found += np.einsum("abxy,kax->kby", blocks, probes)
-    return found
+    if pyscf_hessian.base.do_disp():
+        blocks = pyscf_hessian.get_dispersion()
+        products += np.einsum("abxy,kax->kby", blocks, probes)
+    return products

@@ -12,17 +12,17 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from hesse.errors import RequestError, UnknownOptionError, nearest_name
-from hesse.optional import require
+from hesse.errors import RequestError, UnknownOptionError, did_you_mean
+from hesse.optional import import_optional
 
 __all__ = ["Method", "parse_method"]
 
 _EXTRA = "qc"
 
-DISPERSIONS = ("d3bj", "d3zero", "d4")
+DISPERSION_CORRECTIONS = ("d3bj", "d3zero", "d4")
 """Grimme's D3 with Becke-Johnson or zero damping, and D4."""
 
-_REFITTED = {
+_COMBINED_FUNCTIONALS = {
     # name: (functional without its nonlocal part, the damping, the parameters' name)
     "wb97x-d3bj": ("wb97x_v", "d3bj", "wb97x"),
     "wb97m-d3bj": ("wb97m_v", "d3bj", "wb97m"),
@@ -36,16 +36,16 @@ _REFITTED = {
 (2018); J. Comput. Chem. 41, 2562 (2020)), or belongs to them. Spelled out here, because what PySCF makes of some of
 these names depends on its version."""
 
-_FOREIGN = {("b97", "d3bj"), ("b97", "d3zero"), ("b97", "d4"), ("wb97x", "d3zero")}
+_MISMATCHED_DISPERSION = {("b97", "d3bj"), ("b97", "d3zero"), ("b97", "d4"), ("wb97x", "d3zero")}
 """Parameters that were fitted with another functional of nearly the same name (B97-D, wB97X-D3)."""
 
 _WAVE_FUNCTIONS = re.compile(r"(r|u|ro)?(mp[234]|ci|cc|casscf|casci|nevpt|fci|dmrg|eom|adc|rpa|gw)", re.IGNORECASE)
 _DOUBLE_HYBRIDS = re.compile(r"(b2|dsd|dod|pwpb|xyg|wb2|wb97x?-?2|pbe-?(qidh|0-?dh)|mpw2)", re.IGNORECASE)
-_COMMON = (
+_COMMON_FUNCTIONALS = (
     "hf",
     *("pbe", "pbe0", "blyp", "b3lyp", "cam-b3lyp", "bp86", "tpss", "tpssh", "m06-2x", "m06-l", "r2scan", "wb97x"),
     *(f"{name}-{damping}" for name in ("pbe", "pbe0", "b3lyp", "r2scan") for damping in ("d3bj", "d4")),
-    *_REFITTED,
+    *_COMBINED_FUNCTIONALS,
 )
 """Names offered when one is not known."""
 
@@ -75,38 +75,38 @@ def parse_method(text: str) -> Method:
         RequestError: a name that PySCF would take for something else, and what to write instead.
         MissingExtraError: PySCF, or for a dispersion term pyscf-dispersion, is not installed.
     """
-    require("pyscf", extra=_EXTRA, purpose=f"pyscf:{text}")
+    import_optional("pyscf", extra=_EXTRA, purpose=f"pyscf:{text}")
     name, slash, basis = text.strip().lower().rpartition("/")
     if not (slash and name and basis):
         raise RequestError(f'engine "pyscf:{text}": expected pyscf:METHOD/BASIS, for example pyscf:wb97x/6-31g*')
-    name, basis = name.strip(), _plain_basis(basis.strip())
-    _require_basis(text, basis)
-    if name in _REFITTED:
-        functional, damping, parameters = _REFITTED[name]
+    name, basis = name.strip(), _canonical_basis(basis.strip())
+    _check_basis(text, basis)
+    if name in _COMBINED_FUNCTIONALS:
+        functional, damping, parameters = _COMBINED_FUNCTIONALS[name]
     else:
-        match = re.fullmatch(rf"(.+)-({'|'.join(DISPERSIONS)})", name)
+        match = re.fullmatch(rf"(.+)-({'|'.join(DISPERSION_CORRECTIONS)})", name)
         functional, damping = match.groups() if match else (name, "")
         parameters = functional
-    if name not in _REFITTED and functional not in ("hf", "rhf", "uhf"):
-        _refuse_traps(text, functional, damping)
+    if name not in _COMBINED_FUNCTIONALS and functional not in ("hf", "rhf", "uhf"):
+        _refuse_ambiguous(text, functional, damping)
     dispersion = None
     if damping:
         parameters = "hf" if functional in ("rhf", "uhf") else parameters
-        _require_parameters(text, damping, parameters)
+        _check_dispersion_parameters(text, damping, parameters)
         dispersion = f"{damping}:{parameters}"
     if functional in ("hf", "rhf", "uhf"):
         return Method(None, basis, dispersion, f"hf{'-' + damping if damping else ''}/{basis}")
     return Method(functional, basis, dispersion, f"{name}/{basis}")
 
 
-def _plain_basis(basis: str) -> str:
+def _canonical_basis(basis: str) -> str:
     """One spelling for Pople's polarisation functions."""
     return basis.replace("(d,p)", "**").replace("(d)", "*") if basis.startswith(("3-21", "6-31")) else basis
 
 
-def _require_basis(text: str, basis: str) -> None:
+def _check_basis(text: str, basis: str) -> None:
     """A basis set is known when any of a few common elements has it."""
-    gto = require("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
+    gto = import_optional("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for symbol in ("H", "C", "I"):
@@ -116,70 +116,70 @@ def _require_basis(text: str, basis: str) -> None:
                 continue
             return
     known = ("sto-3g", "3-21g", "6-31g", "6-31g*", "6-31g**", "6-311g**", "def2-svp", "def2-tzvp", "cc-pvdz", "cc-pvtz")
-    raise UnknownOptionError(f'engine "pyscf:{text}": PySCF has no basis set "{basis}". {nearest_name(basis, known)}')
+    raise UnknownOptionError(f'engine "pyscf:{text}": PySCF has no basis set "{basis}". {did_you_mean(basis, known)}')
 
 
-def _require_parameters(text: str, damping: str, parameters: str) -> None:
+def _check_dispersion_parameters(text: str, damping: str, parameters: str) -> None:
     """Whether the dispersion package is there and has parameters for this functional, tried on a hydrogen molecule."""
-    gto = require("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
+    gto = import_optional("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
     kind = "dftd4" if damping == "d4" else "dftd3"
-    module = require(f"pyscf.dispersion.{kind}", extra=_EXTRA, purpose=f"the dispersion term of pyscf:{text}")
-    pair = gto.M(atom="H 0 0 0; H 0 0 0.74", verbose=0)
+    module = import_optional(f"pyscf.dispersion.{kind}", extra=_EXTRA, purpose=f"the dispersion term of pyscf:{text}")
+    hydrogen = gto.M(atom="H 0 0 0; H 0 0 0.74", verbose=0)
     try:
         if damping == "d4":
-            module.DFTD4Dispersion(pair, xc=parameters)
+            module.DFTD4Dispersion(hydrogen, xc=parameters)
         else:
-            module.DFTD3Dispersion(pair, xc=parameters, version=damping)
+            module.DFTD3Dispersion(hydrogen, xc=parameters, version=damping)
     except RuntimeError as error:
         raise RequestError(
             f'engine "pyscf:{text}": {damping} has no parameters for "{parameters}" ({str(error).strip()})'
         ) from error
 
 
-def _refuse_traps(text: str, functional: str, damping: str) -> None:
+def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
     """Raises RequestError or UnknownOptionError for what is not the functional that its name promises."""
-    start = f'engine "pyscf:{text}": '
+    prefix = f'engine "pyscf:{text}": '
     if functional.endswith("3c"):
         raise RequestError(
-            f"{start}composite methods bring a basis set and corrections of their own, which PySCF does not apply. "
+            f"{prefix}composite methods bring a basis set and corrections of their own, which PySCF does not apply. "
             "A near relative: r2scan-d4/def2-svp or wb97x-d3bj/def2-svp."
         )
-    if re.search(r"-d[23]?$", functional) or (functional, damping) in _FOREIGN:
-        near = "wb97x" if "b97" in functional else re.sub(r"-d[23]?$", "", functional)
+    if re.search(r"-d[23]?$", functional) or (functional, damping) in _MISMATCHED_DISPERSION:
+        alternative = "wb97x" if "b97" in functional else re.sub(r"-d[23]?$", "", functional)
         raise RequestError(
-            f"{start}PySCF does not have the dispersion term that this name stands for. It has -d3bj, -d3zero and -d4; "
-            f"a near relative: {near}-d3bj."
+            f"{prefix}PySCF does not have the dispersion term that this name stands for. It has -d3bj, -d3zero and -d4; "
+            f"a near relative: {alternative}-d3bj."
         )
     if _DOUBLE_HYBRIDS.match(functional):
-        raise RequestError(f"{start}double hybrids need a perturbation term that is not computed here")
+        raise RequestError(f"{prefix}double hybrids need a perturbation term that is not computed here")
     try:
         codes = _libxc_names(functional)
     except Exception as error:  # KeyError, ValueError, NotImplementedError, ...
         if _WAVE_FUNCTIONS.match(functional):
-            raise RequestError(f"{start}only Hartree-Fock and density functionals, no correlated methods") from error
-        raise UnknownOptionError(f'{start}no functional "{functional}". {nearest_name(functional, _COMMON)}') from error
+            raise RequestError(f"{prefix}only Hartree-Fock and density functionals, no correlated methods") from error
+        raise UnknownOptionError(f'{prefix}no functional "{functional}". {did_you_mean(functional, _COMMON_FUNCTIONALS)}') from error
     incomplete = [code for code in codes if code.endswith(("_D", "_D3", "_3C"))]
     if incomplete:
         raise RequestError(
-            f"{start}libxc has the functional {incomplete[0]} but not the dispersion term that belongs to it, "
+            f"{prefix}libxc has the functional {incomplete[0]} but not the dispersion term that belongs to it, "
             "and PySCF would leave that out without a word. Without dispersion: wb97x; with it: wb97x-d3bj, wb97x-d4."
         )
-    libxc = require("pyscf.dft.libxc", extra=_EXTRA, purpose=f"pyscf:{text}")
+    libxc = import_optional("pyscf.dft.libxc", extra=_EXTRA, purpose=f"pyscf:{text}")
     if libxc.is_nlc(functional):
         raise RequestError(
-            f"{start}the nonlocal correlation (VV10) has a grid of its own, whose errors in curvature are not "
+            f"{prefix}the nonlocal correlation (VV10) has a grid of its own, whose errors in curvature are not "
             "estimated here. The same functionals with a dispersion term: wb97x-d3bj, wb97m-d3bj, b97m-d3bj."
         )
     if codes and "," not in functional and all(re.search("_X(_|$)", code) for code in codes):
         raise RequestError(
-            f'{start}"{functional}" is exchange without correlation. If that is meant, write "{functional},"; '
+            f'{prefix}"{functional}" is exchange without correlation. If that is meant, write "{functional},"; '
             "otherwise name the correlation too, as in pbe or svwn."
         )
 
 
 def _libxc_names(functional: str) -> list[str]:
     """The libxc names of a functional's parts. Raises whatever PySCF raises for names that it does not know."""
-    libxc: Any = require("pyscf.dft.libxc", extra=_EXTRA, purpose=functional)
+    libxc: Any = import_optional("pyscf.dft.libxc", extra=_EXTRA, purpose=functional)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         hybrid, parts = libxc.parse_xc(functional)

@@ -2,6 +2,6 @@
 
 from hesse.models.adapters.adapter import Adapter
 from hesse.models.adapters.callable import CallablePotential
-from hesse.models.adapters.layouts import Edges, Padded, edges, padded, require_open
+from hesse.models.adapters.layouts import EdgeList, PaddedStructures, edge_list, pad_structures, check_not_periodic
 
-__all__ = ["Adapter", "CallablePotential", "Edges", "Padded", "edges", "padded", "require_open"]
+__all__ = ["Adapter", "CallablePotential", "EdgeList", "PaddedStructures", "edge_list", "pad_structures", "check_not_periodic"]

@@ -11,7 +11,7 @@ from torch import nn
 from hesse.errors import RequestError
 from hesse.potential import Potential
 
-__all__ = ["Adapter", "require_trust"]
+__all__ = ["Adapter", "check_trusted"]
 
 
 class Adapter(Potential):
@@ -33,7 +33,7 @@ class Adapter(Potential):
         """Write the original in its framework's own format. Raises WriteError; what stood there is unharmed."""
 
 
-def require_trust(path: str | Path, trust_pickle: bool, framework: str) -> None:
+def check_trusted(path: str | Path, trust_pickle: bool, framework: str) -> None:
     """Raise RequestError unless the user said that a pickle file may run its code: loading one does."""
     if not trust_pickle:
         raise RequestError(

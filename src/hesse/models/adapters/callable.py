@@ -16,7 +16,7 @@ from hesse.structures import Batch
 
 __all__ = ["CallablePotential"]
 
-Energy = Callable[..., Tensor]
+EnergyFunction = Callable[..., Tensor]
 
 
 class CallablePotential(Potential):
@@ -43,7 +43,7 @@ class CallablePotential(Potential):
 
     def __init__(
         self,
-        energy: Energy,
+        energy: EnergyFunction,
         *,
         elements: tuple[int, ...] = (),
         length_unit: str = "angstrom",
@@ -55,8 +55,8 @@ class CallablePotential(Potential):
         if not all(isinstance(z, int) and 0 < z < len(chemical_symbols) for z in elements):
             raise RequestError(f"elements must be atomic numbers, such as (1, 8); got {elements}")
         self.elements = tuple(sorted(elements))
-        self.splits_energy = atomic
-        self._length, self._energy = units.length_unit(length_unit), units.energy_unit(energy_unit)
+        self.has_atomic_energies = atomic
+        self._length_unit, self._energy_unit = units.length_unit(length_unit), units.energy_unit(energy_unit)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV; without `atomic`, equal shares of their structure's energy.
@@ -65,22 +65,22 @@ class CallablePotential(Potential):
             LabelShapeError: the function returned another shape, or no tensor.
         """
         sizes = batch.n_atoms.tolist()
-        parts = zip(batch.positions.split(sizes), batch.numbers.split(sizes), batch.cell, batch.pbc, strict=True)
+        inputs = zip(batch.positions.split(sizes), batch.numbers.split(sizes), batch.cell, batch.pbc, strict=True)
         energies = []
-        for size, (positions, numbers, cell, pbc) in zip(sizes, parts, strict=True):
-            found = self.energy(positions / self._length, numbers, cell / self._length, pbc)
-            if not isinstance(found, Tensor):
-                raise LabelShapeError(f"the function returned a {type(found).__name__}, expected a tensor")
-            if self.splits_energy and tuple(found.shape) != (size,):
+        for size, (positions, numbers, cell, pbc) in zip(sizes, inputs, strict=True):
+            energy = self.energy(positions / self._length_unit, numbers, cell / self._length_unit, pbc)
+            if not isinstance(energy, Tensor):
+                raise LabelShapeError(f"the function returned a {type(energy).__name__}, expected a tensor")
+            if self.has_atomic_energies and tuple(energy.shape) != (size,):
                 raise LabelShapeError(
-                    f"the function returned shape {tuple(found.shape)}, expected ({size},): one per atom"
+                    f"the function returned shape {tuple(energy.shape)}, expected ({size},): one per atom"
                 )
-            if not self.splits_energy:
-                if found.numel() != 1:
+            if not self.has_atomic_energies:
+                if energy.numel() != 1:
                     raise LabelShapeError(
-                        f"the function returned shape {tuple(found.shape)}, expected a scalar: the energy of one "
+                        f"the function returned shape {tuple(energy.shape)}, expected a scalar: the energy of one "
                         "structure (energies of atoms are announced by atomic=True)"
                     )
-                found = (found.reshape(1) / size).expand(size)
-            energies.append(found * self._energy)
+                energy = (energy.reshape(1) / size).expand(size)
+            energies.append(energy * self._energy_unit)
         return torch.cat(energies)

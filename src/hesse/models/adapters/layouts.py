@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.errors import RequestError
-from hesse.structures import Batch, offsets_of
+from hesse.structures import Batch, segment_offsets
 
-__all__ = ["Edges", "Padded", "edges", "padded", "require_open"]
+__all__ = ["EdgeList", "PaddedStructures", "edge_list", "pad_structures", "check_not_periodic"]
 
 
 @dataclass(frozen=True, eq=False)
-class Padded:
+class PaddedStructures:
     """Structures as rows of one length.
 
     Attributes:
@@ -28,25 +28,25 @@ class Padded:
     positions: Float[Tensor, "structures longest 3"]
     mask: Bool[Tensor, "structures longest"]
 
-    def flat(self, values: Float[Tensor, "structures longest *rest"]) -> Float[Tensor, "atoms *rest"]:
+    def unpad(self, values: Float[Tensor, "structures longest *rest"]) -> Float[Tensor, "atoms *rest"]:
         """Values of the atoms, end to end again, without the unused places."""
         return values[self.mask]
 
 
-def padded(batch: Batch, *, pad_number: int = -1) -> Padded:
+def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
     """A batch as padded arrays; the lattice, if there is one, is left out (see `require_open`)."""
     longest = int(batch.n_atoms.max())
-    place = torch.arange(len(batch.numbers), device=batch.owner.device) - offsets_of(batch.n_atoms)[batch.owner]
-    flat = batch.owner * longest + place
-    numbers = batch.numbers.new_full((len(batch) * longest,), pad_number).index_copy(0, flat, batch.numbers)
-    positions = batch.positions.new_zeros(len(batch) * longest, 3).index_copy(0, flat, batch.positions)
-    mask = torch.zeros_like(numbers, dtype=torch.bool).index_fill(0, flat, True)
+    slot = torch.arange(len(batch.numbers), device=batch.structure_index.device) - segment_offsets(batch.n_atoms)[batch.structure_index]
+    flat_index = batch.structure_index * longest + slot
+    numbers = batch.numbers.new_full((len(batch) * longest,), pad_number).index_copy(0, flat_index, batch.numbers)
+    positions = batch.positions.new_zeros(len(batch) * longest, 3).index_copy(0, flat_index, batch.positions)
+    mask = torch.zeros_like(numbers, dtype=torch.bool).index_fill(0, flat_index, True)
     shape = (len(batch), longest)
-    return Padded(numbers.reshape(shape), positions.reshape(*shape, 3), mask.reshape(shape))
+    return PaddedStructures(numbers.reshape(shape), positions.reshape(*shape, 3), mask.reshape(shape))
 
 
 @dataclass(frozen=True, eq=False)
-class Edges:
+class EdgeList:
     """Directed pairs, both directions.
 
     Attributes:
@@ -57,31 +57,31 @@ class Edges:
         vectors: from `first` to the image of `second`, Å.
     """
 
-    first: Int[Tensor, "edges"]
-    second: Int[Tensor, "edges"]
-    shifts: Float[Tensor, "edges 3"]
+    centers: Int[Tensor, "edge_list"]
+    neighbors: Int[Tensor, "edge_list"]
+    cell_shifts: Float[Tensor, "edges 3"]
     translations: Float[Tensor, "edges 3"]
     vectors: Float[Tensor, "edges 3"]
 
 
-def edges(batch: Batch, cutoff: float) -> Edges:
+def edge_list(batch: Batch, cutoff: float) -> EdgeList:
     """The pairs of a batch closer than `cutoff` Å, from its neighbour matrix, sorted by the receiving atom."""
     with torch.no_grad():
-        near = batch.neighbour_mask & (batch.pair_vectors().square().sum(-1) < cutoff * cutoff)
-        first, place = near.nonzero(as_tuple=True)
-    second = batch.neighbours[first, place]
-    gaps = batch.positions.index_select(0, second) - batch.positions.index_select(0, first)
-    if batch.shifts is None:
-        nothing = torch.zeros_like(gaps)
-        return Edges(first, second, nothing, nothing, gaps)
-    shifts = batch.shifts[first, place]
-    lattice = batch.cell.index_select(0, batch.owner.index_select(0, first))
-    translations = (shifts[:, None] @ lattice)[:, 0]
-    return Edges(first, second, shifts, translations, gaps + translations)
+        within_cutoff = batch.neighbour_mask & (batch.neighbor_vectors().square().sum(-1) < cutoff * cutoff)
+        centers, slot = within_cutoff.nonzero(as_tuple=True)
+    neighbors = batch.neighbours[centers, slot]
+    differences = batch.positions.index_select(0, neighbors) - batch.positions.index_select(0, centers)
+    if batch.cell_shifts is None:
+        zeros = torch.zeros_like(differences)
+        return EdgeList(centers, neighbors, zeros, zeros, differences)
+    cell_shifts = batch.cell_shifts[centers, slot]
+    lattice = batch.cell.index_select(0, batch.structure_index.index_select(0, centers))
+    translations = (cell_shifts[:, None] @ lattice)[:, 0]
+    return EdgeList(centers, neighbors, cell_shifts, translations, differences + translations)
 
 
-def require_open(batch: Batch, name: str) -> None:
+def check_not_periodic(batch: Batch, name: str) -> None:
     """Raise RequestError when a structure of the batch is periodic and `name` cannot see lattices."""
     if bool(batch.pbc.any()):
-        where = batch.ids[int(batch.pbc.any(-1).nonzero()[0])]
-        raise RequestError(f'structure "{where}" is periodic, and {name} sees no lattice: use open structures only')
+        structure_id = batch.ids[int(batch.pbc.any(-1).nonzero()[0])]
+        raise RequestError(f'structure "{structure_id}" is periodic, and {name} sees no lattice: use open structures only')

@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hesse.errors import FileFormatError, RequestError, require_choice
-from hesse.files import require_file, write_aside
-from hesse.models.adapters.adapter import Adapter, require_trust
-from hesse.models.adapters.layouts import edges
-from hesse.models.references import ElementReferences
-from hesse.optional import require
+from hesse.errors import FileFormatError, RequestError, check_choice
+from hesse.files import check_input_file, atomic_write
+from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.layouts import edge_list
+from hesse.models.references import ReferenceEnergies
+from hesse.optional import import_optional
 from hesse.structures import Batch
 
 __all__ = ["MacePotential"]
@@ -59,12 +59,12 @@ class MacePotential(Adapter):
 
     def __init__(self, original: nn.Module, *, head: str | None = None) -> None:
         super().__init__()
-        self.original: Any = _checked(original)
+        self.original: Any = _checked_model(original)
         self.cutoff = float(original.r_max)  # type: ignore[arg-type]
-        self.head = _head(original, head)
-        self._row = _heads(original).index(self.head)
-        numbers, energies = self.original.atomic_numbers, self._atomic_energies()[self._row].detach()
-        self.references = ElementReferences(tuple(numbers.tolist()), energies.to("cpu", torch.float64))
+        self.head = _choose_head(original, head)
+        self._head_index = _head_names(original).index(self.head)
+        numbers, energies = self.original.atomic_numbers, self._atomic_energies()[self._head_index].detach()
+        self.references = ReferenceEnergies(tuple(numbers.tolist()), energies.to("cpu", torch.float64))
         self.references.to(energies.device)
         self.elements = self.references.elements
 
@@ -83,11 +83,11 @@ class MacePotential(Adapter):
             MissingExtraError: mace-torch is not installed.
         """
         path = Path(path)
-        require_file(path, "MACE model file")
-        require_trust(path, trust_pickle, "MACE")
-        _mace("mace")
+        check_input_file(path, "MACE model file")
+        check_trusted(path, trust_pickle, "MACE")
+        _import_mace("mace")
         try:
-            with _quiet():
+            with _suppress_warnings():
                 original = torch.load(path, map_location="cpu", weights_only=False)
         except Exception as error:
             raise FileFormatError(f"{path}: not a readable MACE file ({type(error).__name__}: {error})") from error
@@ -98,29 +98,29 @@ class MacePotential(Adapter):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV, float64."""
-        near = edges(batch, self.cutoff)
+        pairs = edge_list(batch, self.cutoff)
         # MACE asks for gradients of the positions it gets, in place: not of the caller's, where they are not wanted.
         positions = batch.positions if batch.positions.requires_grad else batch.positions.detach()
-        same = batch.numbers[:, None] == self.original.atomic_numbers
+        one_hot = batch.numbers[:, None] == self.original.atomic_numbers
         ends = batch.n_atoms.cumsum(0)
-        given = {
+        inputs = {
             "positions": positions,
-            "node_attrs": same.to(positions.dtype),
-            "edge_index": torch.stack([near.first, near.second]),
-            "shifts": near.translations,
-            "unit_shifts": near.shifts,
+            "node_attrs": one_hot.to(positions.dtype),
+            "edge_index": torch.stack([pairs.centers, pairs.neighbors]),
+            "shifts": pairs.translations,
+            "unit_shifts": pairs.cell_shifts,
             "cell": batch.cell.reshape(-1, 3),
-            "batch": batch.owner,
+            "batch": batch.structure_index,
             "ptr": torch.cat([ends.new_zeros(1), ends]),
-            "head": torch.full_like(batch.n_atoms, self._row),
+            "head": torch.full_like(batch.n_atoms, self._head_index),
         }
-        with _without_references(self.original):
-            found = self.original(given, compute_force=False)
-        return found["node_energy"].to(torch.float64) + self.references(batch)
+        with _zero_atomic_energies(self.original):
+            outputs = self.original(inputs, compute_force=False)
+        return outputs["node_energy"].to(torch.float64) + self.references(batch)
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`: the model's E0 of the head in use are shifted."""
-        self.references.shift_elements(shifts)
+        self.references.shift_reference_energies(shifts)
         self._restore_atomic_energies()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MacePotential:
@@ -131,7 +131,7 @@ class MacePotential(Adapter):
     def _restore_atomic_energies(self) -> None:
         """Put the float64 references into the model, whose own have perhaps been through another type."""
         order = [self.elements.index(int(z)) for z in self.original.atomic_numbers]
-        self._atomic_energies()[self._row].copy_(self.references.energies[order])
+        self._atomic_energies()[self._head_index].copy_(self.references.energies[order])
 
     def save(self, path: str | Path) -> None:
         """Write the whole model as MACE writes it, for its calculator, its converters and its fine-tuning.
@@ -141,7 +141,7 @@ class MacePotential(Adapter):
         """
         original = copy.deepcopy(self.original).cpu()
         original.zero_grad(set_to_none=True)
-        with write_aside(path) as aside:
+        with atomic_write(path) as aside:
             torch.save(original, aside)
 
     def _atomic_energies(self) -> Float[Tensor, "heads elements"]:
@@ -151,19 +151,19 @@ class MacePotential(Adapter):
 
 
 @contextmanager
-def _without_references(original: Any) -> Iterator[None]:
+def _zero_atomic_energies(original: Any) -> Iterator[None]:
     """The model with E0 = 0 while it is evaluated: in float32 they would leave no digits for chemistry."""
     block = original.atomic_energies_fn
-    kept = block.atomic_energies
-    block.atomic_energies = torch.zeros_like(kept)
+    saved = block.atomic_energies
+    block.atomic_energies = torch.zeros_like(saved)
     try:
         yield
     finally:
-        block.atomic_energies = kept
+        block.atomic_energies = saved
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """What e3nn and TorchScript say while MACE is loaded is nothing a user could act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
@@ -173,38 +173,38 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _mace(name: str) -> ModuleType:
+def _import_mace(name: str) -> ModuleType:
     """A module of MACE. The package comes first: it sets what e3nn needs to be imported with a recent PyTorch."""
-    with _quiet():
-        require("mace", extra="mace", purpose="a MACE model")
-        return require(name, extra="mace", purpose="a MACE model")
+    with _suppress_warnings():
+        import_optional("mace", extra="mace", purpose="a MACE model")
+        return import_optional(name, extra="mace", purpose="a MACE model")
 
 
-def _heads(original: Any) -> list[str]:
+def _head_names(original: Any) -> list[str]:
     """Names of a model's heads; models of older releases have one without a name."""
     return list(getattr(original, "heads", None) or ["Default"])
 
 
-def _head(original: Any, wanted: str | None) -> str:
-    names = _heads(original)
-    if wanted is not None:
-        return require_choice(wanted, names, "head of this MACE model")
-    usual = names if len(names) == 1 else [name for name in names if name.lower() == "default"]
-    if len(usual) != 1:
+def _choose_head(original: Any, requested: str | None) -> str:
+    names = _head_names(original)
+    if requested is not None:
+        return check_choice(requested, names, "head of this MACE model")
+    default = names if len(names) == 1 else [name for name in names if name.lower() == "default"]
+    if len(default) != 1:
         raise RequestError(
             f'this MACE model has the heads {", ".join(names)}: say which to use, head="{names[0]}" (on the command '
             f"line ?head={names[0]} behind the file's name)"
         )
-    return usual[0]
+    return default[0]
 
 
-def _checked(original: Any) -> Any:
+def _checked_model(original: Any) -> Any:
     if isinstance(original, torch.jit.ScriptModule):
         raise RequestError(
             "this MACE model was compiled to TorchScript (for LAMMPS?), which holds no trainable network: give the "
             ".model file it was made from"
         )
-    models = _mace("mace.modules.models")
+    models = _import_mace("mace.modules.models")
     if not isinstance(original, nn.Module) or type(original).forward not in (
         models.MACE.forward,
         models.ScaleShiftMACE.forward,
@@ -214,17 +214,17 @@ def _checked(original: Any) -> Any:
             "dipoles, long-range charges, or wrapped by other code can be used through CallablePotential."
         )
     for module in original.modules():
-        short = ACCELERATORS.get(type(module).__module__.partition(".")[0])
-        if short is not None:
+        accelerator = ACCELERATORS.get(type(module).__module__.partition(".")[0])
+        if accelerator is not None:
             raise RequestError(
-                f"this MACE model runs on the kernels of {short}, which are not assured to have third derivatives. "
-                f"Convert it with MACE's own tool (python -m mace.cli.convert_{short}_e3nn old.model --output_model "
+                f"this MACE model runs on the kernels of {accelerator}, which are not assured to have third derivatives. "
+                f"Convert it with MACE's own tool (python -m mace.cli.convert_{accelerator}_e3nn old.model --output_model "
                 "new.model) and give the new file; the trained one can be converted back."
             )
-    asked: Mapping[str, Any] = getattr(original, "embedding_specs", None) or {}
-    if asked:
+    extra_inputs: Mapping[str, Any] = getattr(original, "embedding_specs", None) or {}
+    if extra_inputs:
         raise RequestError(
-            f"this MACE model asks for {', '.join(asked)} beside positions and elements, which batches do not hold: "
+            f"this MACE model asks for {', '.join(extra_inputs)} beside positions and elements, which batches do not hold: "
             "use it through CallablePotential, with these fixed in the function"
         )
     return original

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from hesse.errors import UnknownElementError
 from hesse.models.ani.config import AniConfig
-from hesse.models.ani.environment import environment_width, environments
-from hesse.models.ani.triples import Triples, find_triples
-from hesse.models.references import ElementReferences
+from hesse.models.ani.environment import aev_length, atomic_environment_vectors
+from hesse.models.ani.triples import TripletIndex, find_triplets
+from hesse.models.references import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.structures import Batch
 
@@ -34,54 +34,54 @@ class Ani(Potential):
     """
 
     def __init__(
-        self, config: AniConfig, elements: tuple[int, ...], references: Float[Tensor, "elements"] | None = None
+        self, config: AniConfig, elements: tuple[int, ...], reference_energies: Float[Tensor, "elements"] | None = None
     ) -> None:
         """Args: config; `elements`, atomic numbers the networks are for; `references`, eV per element, in that order
         (default zero)."""
         super().__init__()
-        self.references = ElementReferences(elements, references)
+        self.references = ReferenceEnergies(elements, reference_energies)
         self.config, self.cutoff, self.elements = config, config.radial_cutoff, self.references.elements
-        width = environment_width(config, len(self.elements))
+        width = aev_length(config, len(self.elements))
         symbols = [chemical_symbols[z] for z in self.elements]
         self.networks = nn.ModuleDict({symbol: _network(config, symbol, width) for symbol in symbols})
 
     def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
         """The atomic environment vectors, in the order that `hesse.models.ani.environments` tells."""
-        triples = self._triples(batch)
-        found = environments(self.config, batch, triples)[triples.kept]
-        return found[triples.order[triples.kept].argsort()]
+        triplets = self._triplets(batch)
+        vectors = atomic_environment_vectors(self.config, batch, triplets)[triplets.is_real]
+        return vectors[triplets.order[triplets.is_real].argsort()]
 
-    def prepare(self, batch: Batch) -> Batch:
+    def precompute(self, batch: Batch) -> Batch:
         """With the triples of every atom, the atoms in order of their elements."""
-        return replace(batch, tables=self._triples(batch))
+        return replace(batch, precomputed=self._triplets(batch))
 
-    def _triples(self, batch: Batch) -> Triples:
-        if batch.tables is not None:
-            return batch.tables
-        element = self.references.index(batch.numbers)
-        triples = find_triples(batch, element, len(self.elements), self.config.angular_cutoff)
-        if int(triples.kept.sum()) < len(element):
+    def _triplets(self, batch: Batch) -> TripletIndex:
+        if batch.precomputed is not None:
+            return batch.precomputed
+        element = self.references.element_index(batch.numbers)
+        triplets = find_triplets(batch, element, len(self.elements), self.config.angular_cutoff)
+        if int(triplets.is_real.sum()) < len(element):
             raise UnknownElementError(f"this network is for elements {list(self.elements)}; the batch holds another")
-        return triples
+        return triplets
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV, float64 (computed in the networks' own type)."""
-        triples = self._triples(batch)
-        blocks = environments(self.config, batch, triples).split([len(atoms) for atoms in triples.rows])
-        parts = [net(block)[:, 0] for net, block in zip(self.networks.values(), blocks, strict=True)]
-        energies = torch.where(triples.kept, torch.cat(parts), 0.0)
-        return self.references(batch) + torch.zeros_like(batch.positions[:, 0]).index_add(0, triples.order, energies)
+        triplets = self._triplets(batch)
+        aevs_by_element = atomic_environment_vectors(self.config, batch, triplets).split([len(atoms) for atoms in triplets.atoms_by_element])
+        outputs = [net(block)[:, 0] for net, block in zip(self.networks.values(), aevs_by_element, strict=True)]
+        energies = torch.where(triplets.is_real, torch.cat(outputs), 0.0)
+        return self.references(batch) + torch.zeros_like(batch.positions[:, 0]).index_add(0, triplets.order, energies)
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`."""
-        self.references.shift_elements(shifts)
+        self.references.shift_reference_energies(shifts)
 
 
 def _network(config: AniConfig, symbol: str, width: int) -> nn.Sequential:
     """Linear layers with activations between them, from the AEV to one number."""
     layers: list[nn.Module] = []
-    for wide, narrow in itertools.pairwise((width, *config.hidden_of.get(symbol, config.hidden), 1)):
-        layer = nn.Linear(wide, narrow)
+    for n_in, n_out in itertools.pairwise((width, *config.hidden_of.get(symbol, config.hidden), 1)):
+        layer = nn.Linear(n_in, n_out)
         # Inputs and activations are small and mostly positive: weights of variance 1/width let them through.
         nn.init.kaiming_normal_(layer.weight, a=1.0)
         nn.init.zeros_(layer.bias)

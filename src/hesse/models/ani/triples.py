@@ -11,10 +11,10 @@ from torch import Tensor
 
 from hesse.structures import Batch
 
-__all__ = ["Triples", "find_triples"]
+__all__ = ["TripletIndex", "find_triplets"]
 
 
-class Triples(NamedTuple):
+class TripletIndex(NamedTuple):
     """Rows of environments, and every row's atom with every two of its near neighbours, once.
 
     Attributes:
@@ -27,22 +27,22 @@ class Triples(NamedTuple):
         group: what a triple adds to: its row and the two elements, `row * pairs of elements + pair`; ascending.
     """
 
-    rows: tuple[Int[Tensor, "some_atoms"], ...]
-    kept: Bool[Tensor, "rows"]
-    near: Int[Tensor, "rows k"]
-    close: Int[Tensor, "close"]
-    one: Int[Tensor, "triples"]
-    two: Int[Tensor, "triples"]
-    group: Int[Tensor, "triples"]
+    atoms_by_element: tuple[Int[Tensor, "some_atoms"], ...]
+    is_real: Bool[Tensor, "atoms_by_element"]
+    neighbor_element: Int[Tensor, "rows k"]
+    inside: Int[Tensor, "inside"]
+    neighbor_j: Int[Tensor, "triples"]
+    neighbor_k: Int[Tensor, "triples"]
+    segment: Int[Tensor, "triples"]
 
     @property
-    def order(self) -> Int[Tensor, "rows"]:
+    def order(self) -> Int[Tensor, "atoms_by_element"]:
         """The atom of every row."""
-        return torch.cat(self.rows)
+        return torch.cat(self.atoms_by_element)
 
 
 @torch.no_grad()
-def find_triples(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cutoff: float) -> Triples:
+def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cutoff: float) -> TripletIndex:
     """The triples whose two neighbours are closer to the atom than `cutoff`.
 
     Args:
@@ -52,28 +52,28 @@ def find_triples(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cut
         cutoff: Å.
     """
     # Atoms of one element side by side: each network then works on one block of rows.
-    found = [(element == number).nonzero()[:, 0] for number in range(elements)]
-    missing = [max(0, 2 - len(atoms)) for atoms in found]
-    rows = tuple(torch.cat([a, a.new_zeros(m)]) if m else a for a, m in zip(found, missing, strict=True))
-    order = torch.cat(rows)
-    stand_ins = zip(found, missing, strict=True)
-    kept = torch.cat([torch.arange(len(a) + m, device=order.device) < len(a) for a, m in stand_ins])
-    near = element[batch.neighbours.index_select(0, order)]
-    n_rows, k = near.shape
-    inside = (batch.pair_vectors().square().sum(-1) < cutoff**2) & batch.neighbour_mask
-    inside = inside.index_select(0, order) & kept[:, None]
-    row, place = inside.nonzero(as_tuple=True)  # by row, and within it by place
+    real_atoms = [(element == number).nonzero()[:, 0] for number in range(elements)]
+    n_missing = [max(0, 2 - len(atoms)) for atoms in real_atoms]
+    atoms_by_element = tuple(torch.cat([a, a.new_zeros(m)]) if m else a for a, m in zip(real_atoms, n_missing, strict=True))
+    order = torch.cat(atoms_by_element)
+    padding = zip(real_atoms, n_missing, strict=True)
+    is_real = torch.cat([torch.arange(len(a) + m, device=order.device) < len(a) for a, m in padding])
+    neighbor_element = element[batch.neighbours.index_select(0, order)]
+    n_rows, k = neighbor_element.shape
+    within_cutoff = (batch.neighbor_vectors().square().sum(-1) < cutoff**2) & batch.neighbour_mask
+    within_cutoff = within_cutoff.index_select(0, order) & is_real[:, None]
+    row, slot = within_cutoff.nonzero(as_tuple=True)  # by row, and within it by place
     counts = torch.bincount(row, minlength=n_rows)
-    first = counts.cumsum(0) - counts
+    row_start = counts.cumsum(0) - counts
     # A close neighbour meets those of its row that come after it.
-    later = (first + counts)[row] - torch.arange(len(row), device=row.device) - 1
-    one = torch.repeat_interleave(torch.arange(len(row), device=row.device), later)
-    two = one + 1 + torch.arange(len(one), device=row.device) - (later.cumsum(0) - later)[one]
-    of_close = near[row, place]
-    low = torch.minimum(of_close[one], of_close[two])
-    high = torch.maximum(of_close[one], of_close[two])
+    n_later = (row_start + counts)[row] - torch.arange(len(row), device=row.device) - 1
+    neighbor_j = torch.repeat_interleave(torch.arange(len(row), device=row.device), n_later)
+    neighbor_k = neighbor_j + 1 + torch.arange(len(neighbor_j), device=row.device) - (n_later.cumsum(0) - n_later)[neighbor_j]
+    element_inside = neighbor_element[row, slot]
+    low = torch.minimum(element_inside[neighbor_j], element_inside[neighbor_k])
+    high = torch.maximum(element_inside[neighbor_j], element_inside[neighbor_k])
     pair = low * (2 * elements - low - 1) // 2 + high  # row `low` of an upper triangle begins there
-    group = row[one] * (elements * (elements + 1) // 2) + pair
+    segment = row[neighbor_j] * (elements * (elements + 1) // 2) + pair
     # In order of what they add to: sums then touch memory in order.
-    group, sorting = group.sort(stable=True)
-    return Triples(rows, kept, near, row * k + place, one[sorting], two[sorting], group)
+    segment, sorting = segment.sort(stable=True)
+    return TripletIndex(atoms_by_element, is_real, neighbor_element, row * k + slot, neighbor_j[sorting], neighbor_k[sorting], segment)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from hesse.models.adapters.hippynn.graphs import import_hippynn
 
-__all__ = ["environments", "matrix_kernels"]
+__all__ = ["sum_messages", "use_matmul_kernels"]
 
 
-def environments(
+def sum_messages(
     sensitivities: Float[Tensor, "pairs s"],
     features: Float[Tensor, "atoms f"],
     first: Int[Tensor, "pairs"],
@@ -28,25 +28,25 @@ def environments(
     own operations in plain torch hold an array `[pairs, s, f]`, and its compiled ones cannot be differentiated along
     several directions at once.
     """
-    atoms, count = len(features), len(first)
-    counts = torch.bincount(first, minlength=atoms)
-    width = int(counts.max()) if count else 1
-    places = torch.arange(count, device=first.device) - (counts.cumsum(0) - counts).index_select(0, first)
-    places = places + first * width
-    spread = sensitivities.new_zeros(atoms * width, sensitivities.shape[1]).index_copy(0, places, sensitivities)
-    senders = second.new_zeros(atoms * width).index_copy(0, places, second)
-    received = features.index_select(0, senders).reshape(atoms, width, -1)
-    return torch.bmm(spread.reshape(atoms, width, -1).transpose(1, 2), received)
+    n_atoms, n_pairs = len(features), len(first)
+    counts = torch.bincount(first, minlength=n_atoms)
+    max_neighbors = int(counts.max()) if n_pairs else 1
+    slots = torch.arange(n_pairs, device=first.device) - (counts.cumsum(0) - counts).index_select(0, first)
+    slots = slots + first * max_neighbors
+    padded_sensitivities = sensitivities.new_zeros(n_atoms * max_neighbors, sensitivities.shape[1]).index_copy(0, slots, sensitivities)
+    senders = second.new_zeros(n_atoms * max_neighbors).index_copy(0, slots, second)
+    received = features.index_select(0, senders).reshape(n_atoms, max_neighbors, -1)
+    return torch.bmm(padded_sensitivities.reshape(n_atoms, max_neighbors, -1).transpose(1, 2), received)
 
 
 @contextmanager
-def matrix_kernels() -> Iterator[None]:
+def use_matmul_kernels() -> Iterator[None]:
     """hippynn's networks use `environments` while a graph is evaluated; afterwards what the user chose."""
     import_hippynn()
     kernels: Any = sys.modules["hippynn.custom_kernels"]
-    chosen = kernels.envsum
-    kernels.envsum = environments
+    saved = kernels.envsum
+    kernels.envsum = sum_messages
     try:
         yield
     finally:
-        kernels.envsum = chosen
+        kernels.envsum = saved

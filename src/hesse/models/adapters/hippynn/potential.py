@@ -13,19 +13,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse import units
-from hesse.errors import LabelShapeError, RequestError, UnknownElementError, require_choice
-from hesse.files import write_aside
+from hesse.errors import LabelShapeError, RequestError, UnknownElementError, check_choice
+from hesse.files import atomic_write
 from hesse.models.adapters.adapter import Adapter
 from hesse.models.adapters.hippynn.graphs import (
     PAIR_OUTPUTS,
-    Plan,
-    graph_and_energy,
+    ExecutionPlan,
+    find_energy_node,
     import_hippynn,
     load_graph,
-    plan,
+    make_plan,
 )
-from hesse.models.adapters.hippynn.kernels import matrix_kernels
-from hesse.models.adapters.layouts import edges, padded
+from hesse.models.adapters.hippynn.kernels import use_matmul_kernels
+from hesse.models.adapters.layouts import edge_list, pad_structures
 from hesse.smooth import norm
 from hesse.structures import Batch
 
@@ -65,27 +65,27 @@ class HippynnPotential(Adapter):
         kernels: Literal["matrix", "own"] = "matrix",
     ) -> None:
         super().__init__()
-        self._energy, self._length = units.energy_unit(energy_unit), units.length_unit(length_unit)
-        self._own_kernels = require_choice(kernels, ("matrix", "own"), "choice of kernels") == "own"
+        self._energy_unit, self._length_unit = units.energy_unit(energy_unit), units.length_unit(length_unit)
+        self._native_kernels = check_choice(kernels, ("matrix", "own"), "choice of kernels") == "own"
         hippynn = import_hippynn()
         self.original: Any
-        self.original, target = graph_and_energy(model, energy)
-        self._plan: Plan = plan(self.original, target)
+        self.original, target = find_energy_node(model, energy)
+        self._plan: ExecutionPlan = make_plan(self.original, target)
         states = hippynn.IdxType
         if target._index_state not in (states.Atoms, states.Molecules):
             raise RequestError(f'"{target.name}" is neither an energy per molecule nor one per atom')
-        self.splits_energy = target._index_state is states.Atoms
+        self.has_atomic_energies = target._index_state is states.Atoms
         encoders = self._plan.nodes(hippynn.graphs.nodes.tags.Encoder)
         if len(encoders) != 1 or not self._plan.pairs:
             raise RequestError(f'"{target.name}" is no energy of atoms of known elements and their neighbours')
         self._species = [int(z) for z in encoders[0].species_set]
         self.elements = tuple(sorted(z for z in self._species if z != 0))
         # torch cannot vectorise the second derivative of group norms, which HIP-HOP-NN has.
-        parts = [part for node, _ in self._plan.steps for part in self.original.get_module(node).modules()]
-        self.batched_gradients = not (self._own_kernels or any(isinstance(part, nn.GroupNorm) for part in parts))
-        self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length
-        self.register_state_dict_post_hook(_without_settings)
-        self.register_load_state_dict_pre_hook(_with_own_settings)
+        modules = [part for node, _ in self._plan.steps for part in self.original.get_module(node).modules()]
+        self.supports_vmap = not (self._native_kernels or any(isinstance(part, nn.GroupNorm) for part in modules))
+        self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length_unit
+        self.register_state_dict_post_hook(_drop_settings)
+        self.register_load_state_dict_pre_hook(_restore_settings)
 
     @classmethod
     def from_file(
@@ -116,77 +116,77 @@ class HippynnPotential(Adapter):
         hippynn's `Predictor`, ASE and LAMMPS interfaces take. (A run of hippynn's own continues from the parameters:
         `torch.save(potential.original.state_dict(), "best_model.pt")`.)"""
         graph = copy.deepcopy(self.original).cpu()
-        with write_aside(path) as aside:
+        with atomic_write(path) as aside:
             torch.save(graph, aside)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV; equal shares of their structure's energy where the graph does not split it."""
-        return self.energies_and_penalty(batch)[0]
+        return self.forward_with_regularizer(batch)[0]
 
-    def energies_and_penalty(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Energies of the atoms, and hippynn's hierarchicality per atom, where the graph has one.
 
         Raises:
             LabelShapeError: the graph gives several energies at once.
         """
-        values = self._given(batch)
-        with nullcontext() if self._own_kernels else matrix_kernels():
+        values = self._graph_inputs(batch)
+        with nullcontext() if self._native_kernels else use_matmul_kernels():
             for node, parents in self._plan.steps:
                 values[node] = self.original.get_module(node)(*(values[parent] for parent in parents))
         target = self._plan.target
-        found = values[target]
-        expected = (len(batch.numbers) if self.splits_energy else len(batch), 1)
-        if tuple(found.shape) != expected:
-            raise LabelShapeError(f'"{target.name}" has shape {tuple(found.shape)}, expected {expected}')
+        output = values[target]
+        expected = (len(batch.numbers) if self.has_atomic_energies else len(batch), 1)
+        if tuple(output.shape) != expected:
+            raise LabelShapeError(f'"{target.name}" has shape {tuple(output.shape)}, expected {expected}')
         # In double precision from here on: sums of total energies need the digits.
-        energies = found[:, 0].to(torch.float64) * self._energy
-        if not self.splits_energy:
-            energies = (energies / batch.n_atoms).index_select(0, batch.owner)
-        terms = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
-        if len(terms) != 1:
+        energies = output[:, 0].to(torch.float64) * self._energy_unit
+        if not self.has_atomic_energies:
+            energies = (energies / batch.n_atoms).index_select(0, batch.structure_index)
+        energy_nodes = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
+        if len(energy_nodes) != 1:
             return energies, None
-        return energies, values[terms[0]][3][:, 0] / batch.n_atoms
+        return energies, values[energy_nodes[0]][3][:, 0] / batch.n_atoms
 
-    def _given(self, batch: Batch) -> dict[Any, Tensor]:
+    def _graph_inputs(self, batch: Batch) -> dict[Any, Tensor]:
         """What the graph would read and find, from the batch: lengths in its own unit, pairs below each cutoff."""
-        table = padded(batch, pad_number=0)
-        sources = {"species": table.numbers, "positions": table.positions / self._length}
-        sources["cell"] = batch.cell / self._length
+        padded_batch = pad_structures(batch, pad_number=0)
+        sources = {"species": padded_batch.numbers, "positions": padded_batch.positions / self._length_unit}
+        sources["cell"] = batch.cell / self._length_unit
         values = {node: sources[name] for node, name in self._plan.inputs.items()}
         for reach in {reach for _, reach in self._plan.pairs.values()}:
-            near = edges(batch, reach * self._length)
-            vectors = near.vectors / self._length
-            found = dict(zip(PAIR_OUTPUTS, (norm(vectors), near.first, near.second, vectors), strict=True))
-            values.update({node: found[name] for node, (name, cutoff) in self._plan.pairs.items() if cutoff == reach})
+            pairs = edge_list(batch, reach * self._length_unit)
+            vectors = pairs.vectors / self._length_unit
+            pair_values = dict(zip(PAIR_OUTPUTS, (norm(vectors), pairs.centers, pairs.neighbors, vectors), strict=True))
+            values.update({node: pair_values[name] for node, (name, cutoff) in self._plan.pairs.items() if cutoff == reach})
         return values
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`: the term of the energy that looks at no neighbours is shifted.
 
         Raises:
             RequestError: the graph has no such term, or several.
             UnknownElementError: an element the graph does not know.
         """
-        terms = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
-        if len(terms) != 1 or terms[0].torch_module.first_is_interacting:
-            super().shift_elements(shifts)
-        foreign = sorted(set(shifts) - set(self.elements))
-        if foreign:
-            raise UnknownElementError(f"no energy for element Z = {foreign[0]}; there are {list(self.elements)}")
-        weight = self.original.get_module(terms[0]).layers[0].weight
+        energy_nodes = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
+        if len(energy_nodes) != 1 or energy_nodes[0].torch_module.first_is_interacting:
+            super().shift_reference_energies(shifts)
+        unknown = sorted(set(shifts) - set(self.elements))
+        if unknown:
+            raise UnknownElementError(f"no energy for element Z = {unknown[0]}; there are {list(self.elements)}")
+        weight = self.original.get_module(energy_nodes[0]).layers[0].weight
         with torch.no_grad():
             for number, shift in shifts.items():
-                weight[0, self._species.index(number) - 1] += shift / self._energy
+                weight[0, self._species.index(number) - 1] += shift / self._energy_unit
 
 
-def _without_settings(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _drop_settings(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """hippynn puts ε among the state of its layers, as a dictionary. Weights are tensors only: settings stay with the
     graph (and its own `state_dict` has them)."""
     for name in [name for name, value in state.items() if name.startswith(prefix) and not torch.is_tensor(value)]:
         del state[name]
 
 
-def _with_own_settings(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _restore_settings(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Weights without settings are loaded with those that the graph has."""
     for name, value in module.original.state_dict(prefix=f"{prefix}original.").items():  # type: ignore[union-attr]
         if not torch.is_tensor(value):

@@ -10,7 +10,7 @@ from torch import nn
 
 from hesse import units
 from hesse.errors import ConfigError, RequestError
-from hesse.models.adapters.hippynn.graphs import graph_and_energy, import_hippynn, plan
+from hesse.models.adapters.hippynn.graphs import find_energy_node, import_hippynn, make_plan
 from hesse.models.hipnn import Hipnn, HipnnConfig
 
 __all__ = ["hipnn_from_hippynn"]
@@ -39,8 +39,8 @@ def hipnn_from_hippynn(
         MissingExtraError: hippynn is not installed.
     """
     electronvolt, angstrom = units.energy_unit(energy_unit), units.length_unit(length_unit)
-    network, readout, species = _parts(model, energy)
-    config = _config(network, angstrom)
+    network, readout, species = _find_network(model, energy)
+    config = _hipnn_config(network, angstrom)
     elements = [int(z) for z in species if int(z) != 0]
     order = sorted(range(len(elements)), key=elements.__getitem__)
     if config.features == len(elements) and order != list(range(len(elements))):
@@ -51,32 +51,32 @@ def hipnn_from_hippynn(
     weight = next(network.parameters())
     copied = Hipnn(config, tuple(elements[k] for k in order)).to(device=weight.device, dtype=weight.dtype)
     layers = list(readout.layers)
-    mine: Any = copied
+    target: Any = copied
     with torch.no_grad():
         if not readout.first_is_interacting:
             copied.references.energies.copy_(layers.pop(0).weight[0, order] * electronvolt)
-        for block, (theirs, last) in enumerate(zip(network.blocks, layers, strict=True)):
-            _copy_interaction(mine.interactions[block], theirs[0], angstrom, order if block == 0 else None)
-            for inner, outer in zip(mine.onsite[block], theirs[1:], strict=True):
-                inner.layer.load_state_dict(outer.base_layer.state_dict())
-                inner.after.load_state_dict(outer.res_layer.state_dict())
-            mine.readouts[block].weight.copy_(last.weight * electronvolt)
-            mine.readouts[block].bias.zero_()
+        for block, (source_layers, last) in enumerate(zip(network.blocks, layers, strict=True)):
+            _copy_interaction(target.interactions[block], source_layers[0], angstrom, order if block == 0 else None)
+            for target_layer, source_layer in zip(target.onsite[block], source_layers[1:], strict=True):
+                target_layer.layer.load_state_dict(source_layer.base_layer.state_dict())
+                target_layer.after.load_state_dict(source_layer.res_layer.state_dict())
+            target.readouts[block].weight.copy_(last.weight * electronvolt)
+            target.readouts[block].bias.zero_()
             if last.bias is not None:
-                mine.readouts[block].bias.copy_(last.bias * electronvolt)
+                target.readouts[block].bias.copy_(last.bias * electronvolt)
     return copied
 
 
-def _parts(model: Any, energy: str | None) -> tuple[Any, Any, Any]:
+def _find_network(model: Any, energy: str | None) -> tuple[Any, Any, Any]:
     """Network, hierarchical energy and species of a graph whose energy is nothing else."""
     hippynn = import_hippynn()
-    graph, target = graph_and_energy(model, energy)
-    steps = plan(graph, target)
-    networks = steps.nodes(hippynn.graphs.nodes.tags.Network)
-    encoders = steps.nodes(hippynn.graphs.nodes.tags.Encoder)
+    graph, target = find_energy_node(model, energy)
+    execution_plan = make_plan(graph, target)
+    networks = execution_plan.nodes(hippynn.graphs.nodes.tags.Network)
+    encoders = execution_plan.nodes(hippynn.graphs.nodes.tags.Encoder)
     readout: Any = target.parents[0] if target.parents else None
-    whole = isinstance(readout, hippynn.nodes.targets.HEnergyNode) and readout.parents[0] in networks
-    if not whole or len(networks) != 1 or len(encoders) != 1:
+    is_hierarchical_energy = isinstance(readout, hippynn.nodes.targets.HEnergyNode) and readout.parents[0] in networks
+    if not is_hierarchical_energy or len(networks) != 1 or len(encoders) != 1:
         raise RequestError(
             f'"{target.name}" is more than the hierarchical energy (HEnergyNode) of one network: copy it as it is with '
             "HippynnPotential"
@@ -84,7 +84,7 @@ def _parts(model: Any, energy: str | None) -> tuple[Any, Any, Any]:
     return networks[0].torch_module, readout.torch_module, encoders[0].species_set
 
 
-def _config(network: Any, angstrom: float) -> HipnnConfig:
+def _hipnn_config(network: Any, angstrom: float) -> HipnnConfig:
     """Of the same architecture. What only describes a start (places and widths of sensitivities) is taken along too."""
     layers = import_hippynn().layers.hiplayers
     orders: Any = {layers.InteractLayer: 0, layers.InteractLayerVec: 1, layers.InteractLayerQuad: 2}
@@ -93,10 +93,10 @@ def _config(network: Any, angstrom: float) -> HipnnConfig:
     sensitivities = {type(layer.sensitivity) for layer in interactions}
     cutoffs = {type(layer.sensitivity.cutoff).__name__ for layer in interactions}
     widths = {*network.feature_sizes[1:], *network.nf_middle}
-    rounding = {layer.cusp_reg for layer in interactions if hasattr(layer, "cusp_reg")}
-    act = network.activation
-    plain_softplus = type(act) is nn.Softplus and act.beta == 1 and act.threshold == 20
-    unlike = [
+    cusp_regularizations = {layer.cusp_reg for layer in interactions if hasattr(layer, "cusp_reg")}
+    activation = network.activation
+    plain_softplus = type(activation) is nn.Softplus and activation.beta == 1 and activation.threshold == 20
+    unsupported = [
         text
         for wrong, text in (
             (len(kinds) != 1 or not kinds <= set(orders), f"interactions {sorted(k.__name__ for k in kinds)}"),
@@ -107,13 +107,13 @@ def _config(network: Any, angstrom: float) -> HipnnConfig:
             (cutoffs != {"CosCutoff"}, f"cutoff functions {sorted(cutoffs)}"),
             (not network.resnet, "layers without residual connections (resnet=False)"),
             (len(widths) != 1, f"layers of different widths {sorted(widths)}"),
-            (not plain_softplus, f"the activation {act}"),
-            (len(rounding) > 1, f"different cusp_reg per layer {sorted(rounding)}"),
+            (not plain_softplus, f"the activation {activation}"),
+            (len(cusp_regularizations) > 1, f"different cusp_reg per layer {sorted(cusp_regularizations)}"),
         )
         if wrong
     ]
-    if unlike:
-        raise RequestError(f"Hesse's HIP-NN has no {', no '.join(unlike)}: keep the model as it is (HippynnPotential)")
+    if unsupported:
+        raise RequestError(f"Hesse's HIP-NN has no {', no '.join(unsupported)}: keep the model as it is (HippynnPotential)")
     cutoff = float(network.dist_hard_max) * angstrom
     order = orders[kinds.pop()]
     try:
@@ -128,7 +128,7 @@ def _config(network: Any, angstrom: float) -> HipnnConfig:
             longest=min(float(network.dist_soft_max) * angstrom, cutoff),
             sharpness=1.0,
             cutoff_function="cosine",
-            epsilon=rounding.pop() if rounding else HipnnConfig().epsilon,
+            epsilon=cusp_regularizations.pop() if cusp_regularizations else HipnnConfig().epsilon,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -137,20 +137,20 @@ def _config(network: Any, angstrom: float) -> HipnnConfig:
         ) from None
 
 
-def _copy_interaction(mine: Any, theirs: Any, angstrom: float, species: list[int] | None) -> None:
+def _copy_interaction(target: Any, source: Any, angstrom: float, species_order: list[int] | None) -> None:
     """One interaction with what surrounds it; `species`: the order of the elements, where its input is their code."""
-    inner, outer = mine.layer, theirs.base_layer
-    columns = slice(None) if species is None else torch.tensor(species)
+    target_layer, source_layer = target.layer, source.base_layer
+    columns = slice(None) if species_order is None else torch.tensor(species_order)
     # exp(-σ²(1/r - 1/μ)²/2) does not change when r and μ are divided by a length and σ is multiplied by it.
-    inner.sensitivity.inverse_mu.copy_(1.0 / (outer.sensitivity.mu[0] * angstrom))
-    inner.sensitivity.sigma.copy_(outer.sensitivity.sigma[0] * angstrom)
-    inner.weight.copy_(outer.int_weights.transpose(1, 2)[:, columns])
-    inner.self_term.weight.copy_(outer.selfint.weight[:, columns])
-    inner.self_term.bias.copy_(outer.selfint.bias)
-    if inner.l_max >= 1:
-        inner.scales[0].copy_(outer.vecscales)
-    if inner.l_max >= 2:
-        inner.scales[1].copy_(outer.quadscales)
-    mine.after.load_state_dict(theirs.res_layer.state_dict())
-    if theirs.needs_size_adjust:
-        mine.adjust.weight.copy_(theirs.adjust_layer.weight[:, columns])
+    target_layer.sensitivity.inverse_mu.copy_(1.0 / (source_layer.sensitivity.mu[0] * angstrom))
+    target_layer.sensitivity.sigma.copy_(source_layer.sensitivity.sigma[0] * angstrom)
+    target_layer.weight.copy_(source_layer.int_weights.transpose(1, 2)[:, columns])
+    target_layer.self_term.weight.copy_(source_layer.selfint.weight[:, columns])
+    target_layer.self_term.bias.copy_(source_layer.selfint.bias)
+    if target_layer.l_max >= 1:
+        target_layer.scales[0].copy_(source_layer.vecscales)
+    if target_layer.l_max >= 2:
+        target_layer.scales[1].copy_(source_layer.quadscales)
+    target.after.load_state_dict(source.res_layer.state_dict())
+    if source.needs_size_adjust:
+        target.adjust.weight.copy_(source.adjust_layer.weight[:, columns])

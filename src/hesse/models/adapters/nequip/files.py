@@ -19,38 +19,38 @@ from ase import Atoms
 from torch import nn
 
 from hesse.errors import FileFormatError, WriteError
-from hesse.files import require_file, write_aside
-from hesse.optional import require
+from hesse.files import check_input_file, atomic_write
+from hesse.optional import import_optional
 
-__all__ = ["SUFFIX", "import_nequip", "load_model", "write_package"]
+__all__ = ["SUFFIX", "import_nequip", "load_eager_model", "write_package"]
 
 SUFFIX = ".nequip.zip"
 """NequIP takes no other name for a package."""
 
-FORMAT = 2
+PACKAGE_VERSION = 2
 """The layout of packages that is written here, in NequIP's count."""
 
-MODEL = "sole_model"
+MODEL_KEY = "sole_model"
 """The key under which NequIP keeps a model that is the only one."""
 
 
 def import_nequip(name: str = "nequip") -> ModuleType:
     """A module of NequIP. Raises MissingExtraError."""
-    with _quiet():
-        return require(name, extra="nequip", purpose="a NequIP model")
+    with _suppress_warnings():
+        return import_optional(name, extra="nequip", purpose="a NequIP model")
 
 
-def load_model(path: Path) -> nn.Module:
+def load_eager_model(path: Path) -> nn.Module:
     """The eager model of a checkpoint or package; a checkpoint's averaged weights, where it has some.
 
     Raises:
         FileFormatError: missing, damaged, or of another program.
     """
-    require_file(path, "model file of NequIP (.ckpt or .nequip.zip)")
+    check_input_file(path, "model file of NequIP (.ckpt or .nequip.zip)")
     loaders = import_nequip("nequip.model.saved_models.load_utils")
     try:
-        with _nequip_defaults(), _quiet():
-            model: nn.Module = loaders.load_saved_model(str(path.resolve()), model_key=MODEL)
+        with _nequip_defaults(), _suppress_warnings():
+            model: nn.Module = loaders.load_saved_model(str(path.resolve()), model_key=MODEL_KEY)
     except Exception as error:
         raise FileFormatError(
             f"{path}: neither a checkpoint (.ckpt) nor a package ({SUFFIX}) of NequIP that can be read "
@@ -59,7 +59,7 @@ def load_model(path: Path) -> nn.Module:
     return model.requires_grad_(True) if not any(p.requires_grad for p in model.parameters()) else model
 
 
-def write_package(path: Path, original: Any, symbols: Sequence[str], length: float) -> None:
+def write_package(path: Path, original: Any, symbols: Sequence[str], length_unit: float) -> None:
     """Write `original` (on the CPU) as a package.
 
     Args:
@@ -73,54 +73,54 @@ def write_package(path: Path, original: Any, symbols: Sequence[str], length: flo
     """
     if not path.name.endswith(SUFFIX):
         raise WriteError(f"cannot write {path}: NequIP reads packages by the ending {SUFFIX} only")
-    names = import_nequip("nequip.scripts._package_utils")
+    package_utils = import_nequip("nequip.scripts._package_utils")
     system = torch.package.importer.sys_importer
     # Where the model's own class came from: a package that was read, or the installed nequip.
     source = type(original).forward.__globals__.get("__loader__")
     packaged = isinstance(source, torch.package.PackageImporter)
-    with _nequip_defaults(), _quiet():
+    with _nequip_defaults(), _suppress_warnings():
         if packaged:
             assert isinstance(source, torch.package.PackageImporter)
             example = source.load_pickle("model", "example_data.pkl")
-            config, facts = (source.load_text("model", name) for name in ("config.yaml", "package_metadata.txt"))
-            facts = yaml.safe_dump({**yaml.safe_load(facts), "available_models": ["eager"]})
+            config, metadata = (source.load_text("model", name) for name in ("config.yaml", "package_metadata.txt"))
+            metadata = yaml.safe_dump({**yaml.safe_load(metadata), "available_models": ["eager"]})
             importers: tuple[Any, ...] = (source, system)
         else:
-            example = _example(original, symbols, length)
-            config, facts, importers = yaml.safe_dump({"made_by": "hesse"}), _facts(original, names), (system,)
-        with write_aside(path) as aside, torch.package.PackageExporter(aside, importer=importers) as package:
-            package.mock([f"{name}.**" for name in names._MOCK_MODULES])
-            package.extern([f"{name}.**" for name in names._EXTERNAL_MODULES])
-            package.intern([f"{name}.**" for name in names._INTERNAL_MODULES])
+            example = _example_data(original, symbols, length_unit)
+            config, metadata, importers = yaml.safe_dump({"made_by": "hesse"}), _package_metadata(original, package_utils), (system,)
+        with atomic_write(path) as aside, torch.package.PackageExporter(aside, importer=importers) as package:
+            package.mock([f"{name}.**" for name in package_utils._MOCK_MODULES])
+            package.extern([f"{name}.**" for name in package_utils._EXTERNAL_MODULES])
+            package.intern([f"{name}.**" for name in package_utils._INTERNAL_MODULES])
             package.save_pickle("model", "example_data.pkl", example, dependencies=True)
             package.save_text("model", "config.yaml", config)
-            package.save_text("model", "package_metadata.txt", facts)
-            package.save_pickle("model", "eager_model.pkl", nn.ModuleDict({MODEL: original}), dependencies=True)
+            package.save_text("model", "package_metadata.txt", metadata)
+            package.save_pickle("model", "eager_model.pkl", nn.ModuleDict({MODEL_KEY: original}), dependencies=True)
 
 
-def _facts(original: Any, names: Any) -> str:
+def _package_metadata(original: Any, package_utils: Any) -> str:
     """What NequIP asks of a package before it loads it."""
     versions = import_nequip("nequip.utils.versions")
-    safe = import_nequip("nequip.utils.versions.version_utils").get_version_safe
+    get_version = import_nequip("nequip.utils.versions.version_utils").get_version_safe
     return yaml.safe_dump(
         {
             "versions": versions.get_current_code_versions(verbose=False),
-            "external_modules": {name: safe(name) for name in names._EXTERNAL_MODULES},
-            "package_version_id": FORMAT,
+            "external_modules": {name: get_version(name) for name in package_utils._EXTERNAL_MODULES},
+            "package_version_id": PACKAGE_VERSION,
             "available_models": ["eager"],
             "atom_types": dict(enumerate(original.type_names)),
         }
     )
 
 
-def _example(original: Any, symbols: Sequence[str], length: float) -> dict[str, torch.Tensor]:
+def _example_data(original: Any, symbols: Sequence[str], length_unit: float) -> dict[str, torch.Tensor]:
     """A structure of all types with some neighbours each, on which `nequip-compile` traces the model."""
     data, integrations = import_nequip("nequip.data"), import_nequip("nequip.integrations.utils")
     r_max = float(original.metadata["r_max"])
     corners = torch.cartesian_prod(*[torch.arange(2.0)] * 3).numpy()
     kinds = [symbols[k % len(symbols)] for k in range(max(8, len(symbols)))]
     positions = [corners[k % 8] * 0.4 * r_max + 0.9 * r_max * (k // 8) for k in range(len(kinds))]
-    atoms = Atoms(kinds, positions, cell=[10 * r_max * length] * 3, pbc=False)
+    atoms = Atoms(kinds, positions, cell=[10 * r_max * length_unit] * 3, pbc=False)
     example: dict[str, torch.Tensor] = data.from_ase(atoms)
     species = dict(zip(symbols, original.type_names, strict=True))
     for transform in integrations.basic_transforms(original.metadata, r_max, list(original.type_names), species):
@@ -132,7 +132,7 @@ def _example(original: Any, symbols: Sequence[str], length: float) -> dict[str, 
 def _nequip_defaults() -> Iterator[None]:
     """NequIP's global state while it loads and writes: it sets a default type and a seed, which are put back."""
     state = import_nequip("nequip.utils.global_state")
-    before, others = torch.get_default_dtype(), (random.getstate(), np.random.get_state())  # noqa: NPY002
+    before, random_states = torch.get_default_dtype(), (random.getstate(), np.random.get_state())  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         try:
             if not state.global_state_initialized():
@@ -141,19 +141,19 @@ def _nequip_defaults() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(before)
-            random.setstate(others[0])
-            np.random.set_state(others[1])  # noqa: NPY002
+            random.setstate(random_states[0])
+            np.random.set_state(random_states[1])  # noqa: NPY002
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _suppress_warnings() -> Iterator[None]:
     """What NequIP, e3nn, Lightning and torch.package say while they work is nothing a user could act on."""
-    log = logging.getLogger("nequip")
-    before = log.level
-    log.setLevel(logging.WARNING)
+    logger = logging.getLogger("nequip")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        logger.setLevel(before)

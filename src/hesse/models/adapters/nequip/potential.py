@@ -22,17 +22,17 @@ from torch import Tensor, nn
 
 from hesse import units
 from hesse.errors import RequestError, UnknownElementError
-from hesse.models.adapters.adapter import Adapter, require_trust
-from hesse.models.adapters.layouts import edges
-from hesse.models.adapters.nequip.files import SUFFIX, import_nequip, load_model, write_package
+from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.layouts import edge_list
+from hesse.models.adapters.nequip.files import SUFFIX, import_nequip, load_eager_model, write_package
 from hesse.structures import Batch
 
 __all__ = ["NequipPotential"]
 
-TYPE_ATTRIBUTES = ("_output_dtype", "model_dtype")
+DTYPE_ATTRIBUTES = ("_output_dtype", "model_dtype")
 """Where modules of NequIP remember the type they compute in."""
 
-TABLES = ("_rmax_recip", "bessel_weights", "scales", "shifts")
+CONSTANTS = ("_rmax_recip", "bessel_weights", "scales", "shifts")
 """Constants that NequIP keeps in float64 whatever type the network has."""
 
 
@@ -55,7 +55,7 @@ class NequipPotential(Adapter):
     """
 
     suffix = SUFFIX
-    _types: Int[Tensor, "numbers"]
+    _type_index: Int[Tensor, "numbers"]
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class NequipPotential(Adapter):
     ) -> None:
         super().__init__()
         import_nequip()
-        self._energy, self._length = units.energy_unit(energy_unit), units.length_unit(length_unit)
-        self.original: Any = _checked(original)
-        self.cutoff = float(self.original.metadata["r_max"]) * self._length
-        self._names = list(self.original.type_names)
-        self._symbols = _symbols(self._names, types)
-        known = {atomic_numbers[symbol]: k for k, symbol in enumerate(self._symbols)}
-        self.elements = tuple(sorted(known))
+        self._energy_unit, self._length_unit = units.energy_unit(energy_unit), units.length_unit(length_unit)
+        self.original: Any = _checked_model(original)
+        self.cutoff = float(self.original.metadata["r_max"]) * self._length_unit
+        self._type_names = list(self.original.type_names)
+        self._symbols = _symbols(self._type_names, types)
+        type_of_element = {atomic_numbers[symbol]: k for k, symbol in enumerate(self._symbols)}
+        self.elements = tuple(sorted(type_of_element))
         # An element that is not there gets a type that cannot be: an error, not another element's energy.
-        table = torch.full((119,), len(self._names))
-        for number, place in known.items():
-            table[number] = place
-        self.register_buffer("_types", table, persistent=False)
-        self.splits_energy = _sums_atoms(self.original)
+        type_index = torch.full((119,), len(self._type_names))
+        for number, index in type_of_element.items():
+            type_index[number] = index
+        self.register_buffer("_types", type_index, persistent=False)
+        self.has_atomic_energies = _is_sum_of_atoms(self.original)
 
     @classmethod
     def from_file(
@@ -105,49 +105,49 @@ class NequipPotential(Adapter):
             RequestError: not trusted, and what the class raises.
             MissingExtraError: nequip is not installed.
         """
-        require_trust(path, trust_pickle, "NequIP")
-        return cls(load_model(Path(path)), energy_unit=energy_unit, length_unit=length_unit, types=types)
+        check_trusted(path, trust_pickle, "NequIP")
+        return cls(load_eager_model(Path(path)), energy_unit=energy_unit, length_unit=length_unit, types=types)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV, float64; equal shares of their structure's energy where the model gives no
         energies of atoms whose sum it is."""
-        near = edges(batch, self.cutoff)
-        given = {
-            "pos": batch.positions.to(torch.float64) / self._length,
-            "edge_index": torch.stack([near.first, near.second]),
-            "edge_vectors": near.vectors.to(torch.float64) / self._length,
-            "atom_types": self._types.index_select(0, batch.numbers),
-            "batch": batch.owner,
+        pairs = edge_list(batch, self.cutoff)
+        inputs = {
+            "pos": batch.positions.to(torch.float64) / self._length_unit,
+            "edge_index": torch.stack([pairs.centers, pairs.neighbors]),
+            "edge_vectors": pairs.vectors.to(torch.float64) / self._length_unit,
+            "atom_types": self._type_index.index_select(0, batch.numbers),
+            "batch": batch.structure_index,
             "num_atoms": batch.n_atoms,
         }
         with _without_derivatives(self.original):
-            found = self.original(given)
-        if self.splits_energy:
-            return self._energy * found["atomic_energy"][:, 0].to(torch.float64)
-        shares = found["total_energy"][:, 0].to(torch.float64) / batch.n_atoms
-        return self._energy * shares.index_select(0, batch.owner)
+            outputs = self.original(inputs)
+        if self.has_atomic_energies:
+            return self._energy_unit * outputs["atomic_energy"][:, 0].to(torch.float64)
+        shares = outputs["total_energy"][:, 0].to(torch.float64) / batch.n_atoms
+        return self._energy_unit * shares.index_select(0, batch.structure_index)
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`: the model's `per_type_energy_shifts` are shifted.
 
         Raises:
             RequestError: the model was built without them, or with one for all types.
             UnknownElementError: an element that the model does not know.
         """
-        foreign = sorted(set(shifts) - set(self.elements))
-        if foreign:
-            raise UnknownElementError(f"no energy for element Z = {foreign[0]}; there are {list(self.elements)}")
-        tables = [
+        unknown = sorted(set(shifts) - set(self.elements))
+        if unknown:
+            raise UnknownElementError(f"no energy for element Z = {unknown[0]}; there are {list(self.elements)}")
+        shift_tables = [
             module.shifts for name, module in self.original.named_modules() if name.endswith("energy_scale_shift")
         ]
-        if len(tables) != 1 or tables[0].numel() != len(self._names):
+        if len(shift_tables) != 1 or shift_tables[0].numel() != len(self._type_names):
             raise RequestError(
                 "this NequIP model has no energy per type that could be shifted: build it with per_type_energy_shifts, "
                 'one for each type, or keep the references as they are (references: "keep")'
             )
         with torch.no_grad():
             for number, shift in shifts.items():
-                tables[0][int(self._types[number])] += shift / self._energy
+                shift_tables[0][int(self._type_index[number])] += shift / self._energy_unit
 
     def save(self, path: str | Path) -> None:
         """Write a package (`.nequip.zip`) that NequIP's calculator, `nequip-compile` (LAMMPS, ASE) and a training
@@ -158,57 +158,57 @@ class NequipPotential(Adapter):
         """
         original = copy.deepcopy(self.original).cpu()
         original.zero_grad(set_to_none=True)
-        write_package(Path(path), original, self._symbols, self._length)
+        write_package(Path(path), original, self._symbols, self._length_unit)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NequipPotential:
         """Of another type become the weights, not NequIP's tables; its modules are told which type they have."""
-        tables = {name: tensor.detach().clone() for name, tensor in self._tensors() if _is_table(name, tensor)}
+        constants = {name: tensor.detach().clone() for name, tensor in self._named_tensors() if _is_constant(name, tensor)}
         super()._apply(fn, recurse)
-        for name, tensor in self._tensors():
-            if name in tables:
-                tensor.data = tables[name].to(tensor.device)
-        computes_in = self._type()
+        for name, tensor in self._named_tensors():
+            if name in constants:
+                tensor.data = constants[name].to(tensor.device)
+        dtype = self._weight_dtype()
         for module in self.original.modules():
-            for attribute in TYPE_ATTRIBUTES:
+            for attribute in DTYPE_ATTRIBUTES:
                 if hasattr(module, attribute):
-                    setattr(module, attribute, computes_in)
+                    setattr(module, attribute, dtype)
         return self
 
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.original.named_parameters()
         yield from self.original.named_buffers()
 
-    def _type(self) -> torch.dtype:
+    def _weight_dtype(self) -> torch.dtype:
         """The type of the weights."""
-        own = (p for name, p in self.original.named_parameters() if not name.endswith(TABLES) and p.is_floating_point())
-        return next(own).dtype
+        weights = (p for name, p in self.original.named_parameters() if not name.endswith(CONSTANTS) and p.is_floating_point())
+        return next(weights).dtype
 
 
-def _is_table(name: str, tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype == torch.float64 and name.rpartition(".")[2] in TABLES
+def _is_constant(name: str, tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype == torch.float64 and name.rpartition(".")[2] in CONSTANTS
 
 
 @contextmanager
 def _without_derivatives(original: nn.Module) -> Iterator[None]:
     """The model while it gives energies only; then as it was."""
-    takers = [module for module in original.modules() if getattr(module, "do_derivatives", False)]
-    for module in takers:
+    modules = [module for module in original.modules() if getattr(module, "do_derivatives", False)]
+    for module in modules:
         module.do_derivatives = False  # type: ignore[assignment]
     try:
         yield
     finally:
-        for module in takers:
+        for module in modules:
             module.do_derivatives = True  # type: ignore[assignment]
 
 
-def _sums_atoms(original: Any) -> bool:
+def _is_sum_of_atoms(original: Any) -> bool:
     """Whether the total energy is the sum of the atomic ones, and nothing (such as charges) comes on top."""
     energy_model = getattr(original.model, "func", original.model)
     last = list(energy_model.children())[-1]
     return getattr(last, "field", "") == "atomic_energy" and getattr(last, "out_field", "") == "total_energy"
 
 
-def _checked(original: Any) -> Any:
+def _checked_model(original: Any) -> Any:
     # Models from packages are of classes that came with them: NequIP itself knows them by these marks.
     if isinstance(original, nn.ModuleDict) and len(original) == 1:
         original = next(iter(original.values()))

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError
-from hesse.files import require_file, write_aside
-from hesse.models.adapters.adapter import Adapter, require_trust
-from hesse.models.adapters.layouts import edges
-from hesse.models.adapters.torchani.files import attach_description, model_of_states, read_states
-from hesse.models.adapters.torchani.package import torchani_module
-from hesse.models.references import ElementReferences
+from hesse.files import check_input_file, atomic_write
+from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.layouts import edge_list
+from hesse.models.adapters.torchani.files import embed_architecture, model_from_state_dict, read_state_dict
+from hesse.models.adapters.torchani.package import import_torchani
+from hesse.models.references import ReferenceEnergies
 from hesse.smooth import norm
 from hesse.structures import Batch
 from hesse.units import energy_unit
@@ -53,11 +53,11 @@ class TorchAniPotential(Adapter):
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        self.original: Any = _checked(original)
+        self.original: Any = _checked_model(original)
         self.original.set_strategy("pyaev")
         self.cutoff = float(self.original.cutoff)
         numbers, energies = self.original.atomic_numbers, self.original.energy_shifter.self_energies.detach()
-        self.references = ElementReferences(tuple(numbers.tolist()), HARTREE * energies.to("cpu", torch.float64))
+        self.references = ReferenceEnergies(tuple(numbers.tolist()), HARTREE * energies.to("cpu", torch.float64))
         self.references.to(numbers.device)
         self.elements = self.references.elements
 
@@ -78,13 +78,13 @@ class TorchAniPotential(Adapter):
             RequestError: a pickled model without `trust_pickle`, a state dict of an unknown architecture.
             MissingExtraError: torchani is not installed.
         """
-        torchani_module("torchani")
+        import_torchani("torchani")
         path = Path(path)
-        require_file(path, "TorchANI model file")
-        states = read_states(path)
-        if states is not None:
-            return cls(model_of_states(path, states, architecture).requires_grad_(True))
-        require_trust(path, trust_pickle, "TorchANI (whole models)")
+        check_input_file(path, "TorchANI model file")
+        state_dict = read_state_dict(path)
+        if state_dict is not None:
+            return cls(model_from_state_dict(path, state_dict, architecture).requires_grad_(True))
+        check_trusted(path, trust_pickle, "TorchANI (whole models)")
         try:
             original = torch.load(path, map_location="cpu", weights_only=False)
         except Exception as error:
@@ -93,26 +93,26 @@ class TorchAniPotential(Adapter):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of the atoms, eV, float64."""
-        neighbors = torchani_module("torchani.neighbors")
-        pairs = edges(batch, self.cutoff)
-        once = _one_of_two_directions(pairs.first, pairs.second, pairs.shifts)
-        indices = torch.stack([pairs.first[once], pairs.second[once]])
-        vectors = -pairs.vectors[once]  # TorchANI's point from the second atom to the first
-        found = neighbors.Neighbors(indices, norm(vectors), vectors)
+        neighbors = import_torchani("torchani.neighbors")
+        pairs = edge_list(batch, self.cutoff)
+        unique = _unique_pair_mask(pairs.centers, pairs.neighbors, pairs.cell_shifts)
+        indices = torch.stack([pairs.centers[unique], pairs.neighbors[unique]])
+        vectors = -pairs.vectors[unique]  # TorchANI's point from the second atom to the first
+        neighbor_list = neighbors.Neighbors(indices, norm(vectors), vectors)
         # All atoms as one molecule: who interacts with whom is said by the pairs alone.
         species = self.original.species_converter(batch.numbers[None])
         shifter = self.original.energy_shifter
-        shifted, shifter._enabled = shifter._enabled, False
+        was_enabled, shifter._enabled = shifter._enabled, False
         try:
-            answer = self.original.compute_from_neighbors(species, batch.positions[None], found, 0, True)
+            outputs = self.original.compute_from_neighbors(species, batch.positions[None], neighbor_list, 0, True)
         finally:
-            shifter._enabled = shifted
-        energies = HARTREE * answer.energies[0].to(torch.float64)
-        return energies + self.references(batch) if shifted else energies
+            shifter._enabled = was_enabled
+        energies = HARTREE * outputs.energies[0].to(torch.float64)
+        return energies + self.references(batch) if was_enabled else energies
 
-    def shift_elements(self, shifts: Mapping[int, float]) -> None:
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_elements`: the model's `self_energies` are shifted too."""
-        self.references.shift_elements(shifts)
+        self.references.shift_reference_energies(shifts)
         self._restore_self_energies()
 
     def save(self, path: str | Path) -> None:
@@ -122,10 +122,10 @@ class TorchAniPotential(Adapter):
         Raises:
             WriteError: the file cannot be written; what stood there is unharmed.
         """
-        states = self.original.state_dict()
-        attach_description(states, self.original)
-        with write_aside(path) as aside:
-            torch.save(states, aside)
+        state_dict = self.original.state_dict()
+        embed_architecture(state_dict, self.original)
+        with atomic_write(path) as aside:
+            torch.save(state_dict, aside)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchAniPotential:
         super()._apply(fn, recurse)
@@ -138,8 +138,8 @@ class TorchAniPotential(Adapter):
         self.original.energy_shifter.self_energies = self.references.energies[order] / HARTREE
 
 
-def _checked(original: Any) -> Any:
-    arch = torchani_module("torchani.arch")
+def _checked_model(original: Any) -> Any:
+    arch = import_torchani("torchani.arch")
     if not isinstance(original, arch._ANI):
         raise RequestError(
             f"expected a model of TorchANI 2 (torchani.arch.ANI), got a {type(original).__name__}. A model compiled to "
@@ -155,8 +155,8 @@ def _checked(original: Any) -> Any:
     return original
 
 
-def _one_of_two_directions(first: Tensor, second: Tensor, shifts: Tensor) -> Tensor:
+def _unique_pair_mask(centers: Tensor, neighbors: Tensor, cell_shifts: Tensor) -> Tensor:
     """Which of the directed pairs to keep so that each pair is there once; an atom meets its own images too."""
-    x, y, z = shifts.unbind(-1)
-    ahead = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    return (first < second) | ((first == second) & ahead)
+    x, y, z = cell_shifts.unbind(-1)
+    is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    return (centers < neighbors) | ((centers == neighbors) & is_positive)
