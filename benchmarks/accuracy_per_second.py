@@ -9,7 +9,7 @@ writes them. A setting is what it changes in the configuration of a run (JSON); 
 
 The clock is processor time, and it is fair on a machine that does other things too: first, the cost of a step is
 measured for all settings in turns in one process on the same batches (the median of blocks that hold one round of
-`curvature.every`). Then every setting gets as many steps as fit into each budget at that cost, so that each run ends
+`curvature.every_n_steps`). Then every setting gets as many steps as fit into each budget at that cost, so that each run ends
 its own learning-rate schedule with the budget. Validation is left out: the last, averaged weights are judged.
 
 The same command continues what was interrupted; a run that is complete is read from its folder. The report is
@@ -32,14 +32,14 @@ import torch
 
 import hesse
 from hesse.datasets import Dataset, read_dataset, select_probes
-from hesse.devices import disable_malloc_trim
 from hesse.evaluation import evaluate_model
-from hesse.files import atomic_write
-from hesse.reports.canvas import log_axis, figure_style, to_png
+from hesse.reports.figure_style import figure_style, log_axis, to_png
+from hesse.runtime.devices import disable_malloc_trim
+from hesse.runtime.filesystem import atomic_write
 from hesse.training import TrainConfig
-from hesse.training.feed import TrainingLoader
+from hesse.training.initial_model import build_initial_potential
+from hesse.training.loader import TrainingLoader
 from hesse.training.schedules import loss_weights_at
-from hesse.training.start import build_initial_potential
 from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny"
@@ -48,12 +48,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "E-F-HVP": {},
     "fraction 1/2": {"curvature": {"fraction": 0.5}},
     "fraction 1/4": {"curvature": {"fraction": 0.25}},
-    "every 2": {"curvature": {"every": 2}},
-    "every 4": {"curvature": {"every": 4}},
+    "every 2": {"curvature": {"every_n_steps": 2}},
+    "every 4": {"curvature": {"every_n_steps": 4}},
     "fresh, 1 probe": {"probe": {"source": "fresh"}},
-    "fresh, 4 probes": {"probe": {"source": "fresh", "per_structure": 4}},
+    "fresh, 4 probes": {"probe": {"source": "fresh", "n_probes": 4}},
 }
-COLOURS = ("#8a9199", "#1c2126", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
+COLORS = ("#8a9199", "#1c2126", "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
 MARKERS = "osv^DXP*"
 SHOWN = {"hessian": "Hessian, eV/Å²", "forces": "forces, eV/Å", "energy_per_atom": "energy, meV/atom"}
 
@@ -68,7 +68,7 @@ def configuration(base: Mapping[str, Any], change: Mapping[str, Any], **rest: An
 
 
 def step_costs(settings: Mapping[str, TrainConfig], data: Dataset, repeats: int) -> dict[str, float]:
-    """Processor seconds of one step of every setting: data, loss, gradient, optimiser; measured in turns."""
+    """Processor seconds of one step of every setting: data, loss, gradient, optimizer; measured in turns."""
     runs = {}
     for name, config in settings.items():
         torch.manual_seed(0)
@@ -83,15 +83,15 @@ def step_costs(settings: Mapping[str, TrainConfig], data: Dataset, repeats: int)
     rounds = math.lcm(*(config.curvature.every_n_steps for config in settings.values()))
     found: dict[str, list[float]] = {name: [] for name in settings}
     for turn in range(repeats + 1):
-        for name, (config, gradient, feed, optimiser) in runs.items():
+        for name, (config, gradient, feed, optimizer) in runs.items():
             order = feed.epoch(0)
             start = time.process_time()
             for step in range(turn * rounds, (turn + 1) * rounds):
                 weights = loss_weights_at(config.weights, {}, step, 1, config.curvature.every)
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 gradient(feed.fetch(order[step % (len(order) - 1 or 1)], step), weights)
                 torch.nn.utils.clip_grad_norm_(gradient.potential.parameters(), 1.0)
-                optimiser.step()
+                optimizer.step()
             if turn:  # the first one warms up
                 found[name].append((time.process_time() - start) / rounds)
     return {name: float(np.median(times)) for name, times in found.items()}
@@ -196,14 +196,14 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for (i, kind), (j, dataset) in ((a, b) for a in enumerate(kinds) for b in enumerate(sets)):
             axes = panels[i][j]
             here = [row for row in rows if row["property"] == kind and row["dataset"] == dataset]
-            for name, colour, marker in zip(names, COLOURS * 3, MARKERS * 3, strict=False):
+            for name, color, marker in zip(names, COLORS * 3, MARKERS * 3, strict=False):
                 mine = sorted((row for row in here if row["name"] == name), key=lambda row: row["budget"])
                 x, y = [row["budget"] for row in mine], [row["rmse"] for row in mine]
-                axes.plot(x, y, f"{marker}-", color=colour, markersize=5, alpha=0.85, label=name if not i + j else None)
+                axes.plot(x, y, f"{marker}-", color=color, markersize=5, alpha=0.85, label=name if not i + j else None)
                 for row in mine:
                     if not math.isnan(row["spread"]):
                         ends = [max(row["rmse"] - row["spread"], 1e-12), row["rmse"] + row["spread"]]
-                        axes.plot([row["budget"]] * 2, ends, color=colour, linewidth=0.8)
+                        axes.plot([row["budget"]] * 2, ends, color=color, linewidth=0.8)
             axes.set_xscale("log")
             axes.set_yscale("log")
             axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
@@ -251,9 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=Path, help="another file to learn from")
     parser.add_argument("--test", action="append", type=Path, help="another file to judge by")
     parser.add_argument("--judge", type=int, default=300, help="at most so many structures of each set (same for all)")
-    parser.add_argument(
-        "--base", default='{"model": {"kind": "equivariant"}}', help="JSON that all runs have in common"
-    )
+    parser.add_argument("--base", default='{"model": {"kind": "hessenet"}}', help="JSON that all runs have in common")
     parser.add_argument("--setting", action="append", help="NAME=JSON of what it changes (default: the usual ones)")
     parser.add_argument("--budget", action="append", type=float, help="processor seconds of a run")
     parser.add_argument("--seed", action="append", type=int)
@@ -264,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = json.loads(options.base)
         pairs = [text.partition("=") for text in options.setting or []]
         changes = {name: json.loads(change) for name, _, change in pairs} if pairs else dict(SETTINGS)
-        settings = {name: configuration(base, change, threads=1) for name, change in changes.items()}
+        settings = {name: configuration(base, change, cpu_threads=1) for name, change in changes.items()}
     except ValueError as error:
         parser.error(f'expected --base JSON and --setting NAME={{"option": ...}}: {error}')
     budgets, seeds = sorted(options.budget or [1.0, 2.0]), options.seed or [0]
@@ -285,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for seed in seeds:
                 for name, change in changes.items():
                     steps = max(1, round(budget / costs[name]))
-                    config = configuration(base, change, threads=1, steps=steps, seed=seed)
+                    config = configuration(base, change, cpu_threads=1, steps=steps, seed=seed)
                     train_one(name, config, training, tests, folder_of(options.output, name, budget, seed))
     if options.only in (None, "report"):
         rows = gathered(options.output, list(changes), budgets, seeds)

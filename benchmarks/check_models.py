@@ -1,6 +1,6 @@
 """`hesse check` on one model of every kind, as a table: which checks it passes, and what was measured.
 
-    python benchmarks/check_models.py run hipnn-l0 hipnn-l1 ani equivariant --out own.json
+    python benchmarks/check_models.py run hipnn-l0 hipnn-l1 ani hessenet --out own.json
     python benchmarks/check_models.py run torchani hippynn --out peers.json --no-compile
     python benchmarks/check_models.py table own.json peers.json
 
@@ -21,7 +21,7 @@ import torch
 
 from hesse.checks import CHECKS, check_potential
 from hesse.models import build_model
-from hesse.models.build import NETWORKS
+from hesse.models.registry import NETWORKS
 from hesse.potential import Potential
 
 ELEMENTS = (1, 6, 7, 8)
@@ -70,7 +70,7 @@ MODELS: dict[str, Callable[[], Potential]] = {
     "hipnn-published": own("hipnn", l_max=1, cutoff_function="cosine"),
     "ani": own("ani"),
     "ani-published": own("ani", cutoff_function="cosine", activation="celu"),
-    "equivariant": own("equivariant"),
+    "hessenet": own("hessenet"),
     "torchani": torchani,
     "hippynn": hippynn,
     "mace": mace,

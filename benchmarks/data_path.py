@@ -4,7 +4,7 @@
     python benchmarks/data_path.py DATA.h5 --batch 16 64 --steps 30 --json rows.json
 
 For each network, labels (E-F, E-F-HVP) and batch size: seconds of processor time (on an accelerator: wall time between
-points where it has finished) for the batch and for the whole step without the optimiser, as medians over steps. "plain"
+points where it has finished) for the batch and for the whole step without the optimizer, as medians over steps. "plain"
 is the batch as `Dataset.batch` makes it: all labels, indexed in float64 on the host, then converted and sent. The
 bucketed step is the mean over an epoch's worth of batches of similar sizes, taken in turns with batches of any size.
 """
@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from hesse.datasets import Dataset, read_dataset
-from hesse.files import atomic_write_text
+from hesse.runtime.filesystem import atomic_write_text
 from hesse.training import TrainConfig
-from hesse.training.feed import TrainingLoader
-from hesse.training.start import build_initial_potential
+from hesse.training.initial_model import build_initial_potential
+from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny" / "rtp-train.h5"
@@ -51,7 +51,7 @@ def measured(
     """One row of the table."""
 
     def options(bucketing: int | None) -> TrainConfig:
-        batch = {"structures": structures, "atoms": 10**6, "bucketing": bucketing}
+        batch = {"structures": structures, "atoms": 10**6, "size_window": bucketing}
         content = {"model": {"kind": kind}, "weights": {"hvp": hvp}, "batch": batch, "device": device}
         return TrainConfig.model_validate(content)
 
@@ -61,7 +61,10 @@ def measured(
     gradient = LossAndGradient(model, compiled=CompiledGradient(model) if mode == "compiled" else None)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}
-    feeds = {"step": TrainingLoader(data, plain_options, model.cutoff), "bucketed": TrainingLoader(data, options(window), model.cutoff)}
+    feeds = {
+        "step": TrainingLoader(data, plain_options, model.cutoff),
+        "bucketed": TrainingLoader(data, options(window), model.cutoff),
+    }
     for number in range(-2, steps):  # two rounds to warm up
         for name, feed in feeds.items():
             epoch = feed.epoch(max(number, 0) // len(feed.epoch(0)))
@@ -110,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, default=TINY)
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
-    parser.add_argument("--model", nargs="+", default=["hipnn", "ani", "equivariant"])
+    parser.add_argument("--model", nargs="+", default=["hipnn", "ani", "hessenet"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--window", type=int, default=32, help="batches sorted together")
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")

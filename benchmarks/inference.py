@@ -1,4 +1,4 @@
-"""What using a potential costs: many molecules at once, the lowest mode without a Hessian, neighbour lists with a skin.
+"""What using a potential costs: many molecules at once, the lowest mode without a Hessian, neighbor lists with a skin.
 
     python benchmarks/inference.py many      # one at a time against evaluate_many
     python benchmarks/inference.py modes     # products against columns, with springs, without, and by ARPACK
@@ -42,7 +42,7 @@ from hesse import (
 )
 from hesse.curvature import evaluate_structures, lowest_modes
 from hesse.engines import EngineCalculator
-from hesse.harmonic import rigid_body_basis
+from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.smooth import masked_norm
 
 ELEMENTS = (1, 6, 7, 8)
@@ -55,9 +55,9 @@ class Morse(Potential):
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Energies of atoms."""
-        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
         well = self.depth * (1.0 - torch.exp(-self.width * (r - self.r0))).square()
-        return 0.5 * torch.where(batch.neighbour_mask & (r < self.cutoff), well, 0.0).sum(-1)
+        return 0.5 * torch.where(batch.neighbor_mask & (r < self.cutoff), well, 0.0).sum(-1)
 
 
 def random_molecule(n: int, rng: np.random.Generator) -> Structure:
@@ -105,7 +105,7 @@ def many(count: int, repeats: int) -> None:
             def together() -> None:
                 evaluate_structures(potential, structures, request(torch.cat(directions, dim=1)))  # noqa: B023
 
-            together()  # neighbour lists stay with the structures: both find them there
+            together()  # neighbor lists stay with the structures: both find them there
             seconds = best({"alone": alone, "together": together}, repeats)
             each = {key: 1e3 * value / number for key, value in seconds.items()}
             gain = each["alone"] / each["together"]
@@ -193,7 +193,11 @@ def _row(
         inside = np.eye(3 * n) - rigid.T @ rigid
         lifted = inside @ (0.5 * (matrix + matrix.T)) @ inside + 1e4 * rigid.T @ rigid
         lowest = float(np.linalg.eigvalsh(lifted)[0])
-        plain, outside, exact = str(again.n_products), arpack(matrix, structure, tolerance / abs(lowest)), f"{lowest:.5f}"
+        plain, outside, exact = (
+            str(again.n_products),
+            arpack(matrix, structure, tolerance / abs(lowest)),
+            f"{lowest:.5f}",
+        )
     print(
         f"| {name} | {len(structure)} | {3 * len(structure)} | {found.n_products} | {plain} | {outside} "
         f"| {found.eigenvalues[0]:.5f} | {exact} | {seconds:.1f} |",
@@ -205,7 +209,7 @@ def _row(
 
 
 def skin(steps: int) -> None:
-    """Dynamics at about 300 K with a small network, whose neighbour search weighs, and with the default one."""
+    """Dynamics at about 300 K with a small network, whose neighbor search weighs, and with the default one."""
     small = HipnnConfig(features=16, sensitivities=8, cutoff=5.0, longest=4.5, l_max=0)
     print("| system | model | skin, Å | searches | steps a second |\n|---|---|---|---|---|")
     rng = np.random.default_rng(0)
@@ -237,7 +241,7 @@ def skin(steps: int) -> None:
                     dynamics.run(steps // 5)
                     times[width] += time.process_time() - begin
             for width, (calculator, _) in runs.items():
-                searches = f"{calculator.neighbours.builds} of {calculator.neighbours.batches}"
+                searches = f"{calculator.neighbor_list.n_builds} of {calculator.neighbor_list.n_batches}"
                 print(f"| {name} | {label} | {width} | {searches} | {steps / times[width]:.1f} |", flush=True)
 
 

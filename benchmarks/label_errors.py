@@ -26,7 +26,7 @@ from ase.build import molecule
 from ase.collections import g2
 
 from hesse.datasets import sum_rule_errors
-from hesse.engines import AnalyticDerivatives, FiniteDifferences, ForceEngine, EnergyFunction, XtbEngine
+from hesse.engines import AnalyticDerivatives, EnergyFunction, FiniteDifferences, ForceEngine, XtbEngine
 from hesse.engines.pyscf import PyscfEngine
 from hesse.structures import Request, Structure, from_ase
 
@@ -52,7 +52,11 @@ CASES = (
     Case("hf", "HF/6-31G*, Richardson", lambda: PyscfEngine(HF_BASIS, differences=FiniteDifferences(richardson=True))),
     Case("hf", "HF/6-31G*, analytic", lambda: PyscfEngine(HF_BASIS, hvp="analytic")),
     Case("dft", "wB97X/6-31G*, grid 5, two gradients", lambda: PyscfEngine(DFT)),
-    Case("dft", "wB97X/6-31G*, grid 5, Richardson", lambda: PyscfEngine(DFT, differences=FiniteDifferences(richardson=True))),
+    Case(
+        "dft",
+        "wB97X/6-31G*, grid 5, Richardson",
+        lambda: PyscfEngine(DFT, differences=FiniteDifferences(richardson=True)),
+    ),
     Case("dft", "wB97X/6-31G*, grid 3, two gradients", lambda: PyscfEngine(DFT, grid=3)),
     Case("dft", "wB97X/6-31G*, grid 5, analytic", lambda: PyscfEngine(DFT, hvp="analytic")),
 )
@@ -68,7 +72,7 @@ class Counted(ForceEngine):
         self.gradients = 0
         self.grid_forces: list[np.ndarray | None] = []
 
-    def surface(self, structure: Structure) -> EnergyFunction:
+    def energy_function(self, structure: Structure) -> EnergyFunction:
         self.inner = self.engine.energy_function(structure)
 
         def point(positions: np.ndarray) -> Any:
@@ -79,7 +83,9 @@ class Counted(ForceEngine):
 
         return point
 
-    def analytic(self, structure: Structure, surface: EnergyFunction, request: Request) -> AnalyticDerivatives:
+    def analytic_derivatives(
+        self, structure: Structure, energy_function: EnergyFunction, request: Request
+    ) -> AnalyticDerivatives:
         return self.engine.analytic_derivatives(structure, self.inner, request)
 
 
@@ -119,7 +125,9 @@ def reference(kind: str, structure: Structure, v: np.ndarray) -> np.ndarray:
     if kind == "hf":
         tight = PyscfEngine(HF_BASIS, energy_threshold=1e-12, gradient_threshold=1e-9)
         return sixth_order(tight.energy_function(structure), structure.positions, v, 4e-3)
-    return slope(PyscfEngine(DFT, grid=9, gradient_threshold=1e-8).energy_function(structure), structure.positions, v, 3e-4)
+    return slope(
+        PyscfEngine(DFT, grid=9, gradient_threshold=1e-8).energy_function(structure), structure.positions, v, 3e-4
+    )
 
 
 def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray) -> dict[str, Any]:

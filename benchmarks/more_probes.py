@@ -5,7 +5,7 @@
     python benchmarks/more_probes.py --train FILE --only variance --model runs/a/model.hesse
 
 Costs: processor time of one training step (prediction, loss, gradient in parameters; float32, one thread), three ways
-in turns on the same structures: all directions in one vectorised pass, one direction after the other, and every
+in turns on the same structures: all directions in one vectorized pass, one direction after the other, and every
 structure repeated K times with one direction each. Medians; the ways agree, or the script stops.
 
 Variance: the gradient of the curvature term, for probes and structures drawn at random. Over n structures with K probes
@@ -26,15 +26,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hesse.curvature import derivatives
+from hesse.curvature import hvp as derivatives
 from hesse.datasets import Dataset, read_dataset
-from hesse.devices import disable_malloc_trim
 from hesse.models import load_model
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, make_probe
+from hesse.runtime.devices import disable_malloc_trim
 from hesse.structures import Batch, Properties
 from hesse.training import TrainConfig
-from hesse.training.start import build_initial_potential
+from hesse.training.initial_model import build_initial_potential
 from hesse.training.step import LossAndGradient
 
 TINY = Path(__file__).parent / "reactions" / "tiny" / "rtp-train.h5"
@@ -44,7 +44,7 @@ EF, EF_HVP, HVP = (
     {"energy": 4.0, "forces": 0.3, "hvp": 0.15},
     {"energy": 0.0, "forces": 0.0, "hvp": 1.0},
 )
-ABSENT = {"hessian": 0.0, "atomic_energies": 0.0, "stress": 0.0, "penalty": 0.0}
+ABSENT = {"hessian": 0.0, "atomic_energies": 0.0, "stress": 0.0, "regularizer": 0.0}
 
 
 def probed(
@@ -134,7 +134,7 @@ def variances(pairs: Tensor) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, default=TINY, help="structures with Hessians (default: the tiny data)")
-    parser.add_argument("--kind", nargs="+", default=["hipnn", "ani", "equivariant"])
+    parser.add_argument("--kind", nargs="+", default=["hipnn", "ani", "hessenet"])
     parser.add_argument("--structures", nargs="+", type=int, default=[16])
     parser.add_argument("--probes", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--repeats", type=int, default=7)

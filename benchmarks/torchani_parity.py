@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hesse.bench.baselines import torchani_model
+from hesse.bench.workloads import random_molecules_in_range
 from hesse.curvature import evaluate
 from hesse.models import Ani
 from hesse.models.adapters.layouts import pad_structures
 from hesse.models.adapters.torchani import TorchAniPotential, ani_from_torchani
-from hesse.recipes.peers import torchani_model
-from hesse.recipes.workloads import random_molecules_in_range
 from hesse.structures import Request, collate
 from hesse.units import energy_unit
 

@@ -1,4 +1,4 @@
-"""The constants in `hesse.engines.differences`, measured: how derivatives of a gradient grow from order to order.
+"""The constants in `hesse.engines.finite_differences`, measured: how derivatives of a gradient grow from order to order.
 
     python benchmarks/truncation_constants.py
 
@@ -11,7 +11,7 @@ import numpy as np
 from label_errors import closed_shells, jittered, sixth_order
 
 from hesse.engines import XtbEngine
-from hesse.engines.surroundings import relative_motion
+from hesse.engines.finite_differences import relative_motion
 
 STEP, WIDE = 4e-4, 5e-3  # Å
 NEGLIGIBLE = 1e-3  # eV/Å⁴ and eV/Å⁶: labels of no truncation error to speak of

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 import oracles
-from hesse.engines import FiniteDifferences, Engine, ForceEngine, SinglePoint, EnergyFunction
+from hesse.engines import EnergyFunction, Engine, FiniteDifferences, ForceEngine, SinglePoint
 from hesse.errors import EngineError
 from hesse.structures import Properties, Request, Structure, from_ase
 
@@ -25,14 +25,16 @@ class ClosedForm(ForceEngine):
     name = "closed-form"
     level = "closed form"
 
-    def __init__(self, oracle: oracles.Oracle, differences: FiniteDifferences | None = None, noise: float = 0.0) -> None:
+    def __init__(
+        self, oracle: oracles.Oracle, differences: FiniteDifferences | None = None, noise: float = 0.0
+    ) -> None:
         self.oracle, self.noise = oracle, noise
         self.differences = differences or FiniteDifferences()
         self.gradient_noise = noise if noise > 0 else 1e-13
         self.settings = MappingProxyType(self.differences.settings(self.gradient_noise))
         self.calls = 0
 
-    def surface(self, structure: Structure) -> EnergyFunction:
+    def energy_function(self, structure: Structure) -> EnergyFunction:
         def point(positions: NDArray[np.float64]) -> SinglePoint:
             self.calls += 1
             exact = self.oracle.exact(structure.with_positions(positions, id=structure.id))
@@ -115,7 +117,7 @@ def own_engine() -> ClosedForm:
 
 
 def fails() -> None:
-    raise RuntimeError("no licence")
+    raise RuntimeError("no license")
 
 
 def number() -> int:

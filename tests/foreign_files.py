@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hesse.datasets import Dataset
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
-from oracles import Morse, labelled, molecules
+from oracles import Morse, labeled, molecules
 
 Array = NDArray[np.float64]
 HARTREE, BOHR = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
@@ -20,7 +20,7 @@ HARTREE, BOHR = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
 
 def known(sizes: tuple[int, ...] = (3, 4, 5), seed: int = 0) -> Dataset:
     """Molecules away from rest, with exact energies, forces and Hessians in eV and Å."""
-    return labelled(Morse(), molecules(list(sizes), seed=seed), hessian=True)
+    return labeled(Morse(), molecules(list(sizes), seed=seed), hessian=True)
 
 
 def of(data: Dataset, i: int) -> tuple[NDArray[np.int64], Array, float, Array, Array]:

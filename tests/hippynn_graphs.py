@@ -69,13 +69,13 @@ def from_hippynn(
         "atomic_energies": atomic[:, 0].detach(),
         "forces": -flat.detach(),
         "hvp": torch.stack(products),
-        "penalty": (hierarchy[:, 0] / batch.n_atoms).detach(),
+        "regularizer": (hierarchy[:, 0] / batch.n_atoms).detach(),
     }
 
 
 def require_equal(labels: Properties, expected: dict[str, Tensor]) -> None:
     for name, value in expected.items():
         # The hierarchy's ratios are rounded by 1e-12 eV², so that they have a value where both terms are zero.
-        atol = 1e-6 if name == "penalty" else 1e-10
+        atol = 1e-6 if name == "regularizer" else 1e-10
         found = getattr(labels, name)
         torch.testing.assert_close(found, value, rtol=1e-10, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

@@ -52,15 +52,15 @@ class Harmonic(Oracle):
     def forward(self, batch: Batch) -> Tensor:
         shares = []
         for positions, name in zip(batch.positions.split(batch.n_atoms.tolist()), batch.ids, strict=True):
-            centre, k = (torch.from_numpy(value).to(positions) for value in self.wells[name])
-            moved = (positions - centre).reshape(-1)
+            center, k = (torch.from_numpy(value).to(positions) for value in self.wells[name])
+            moved = (positions - center).reshape(-1)
             shares.append((0.5 * moved * (k @ moved)).reshape(-1, 3).sum(-1))
         return torch.cat(shares)
 
     def exact(self, structure: Structure) -> Exact:
         n = len(structure)
-        centre, k = self.wells[structure.id]
-        moved = (structure.positions - centre).ravel()
+        center, k = self.wells[structure.id]
+        moved = (structure.positions - center).ravel()
         return Exact(0.5 * moved @ k @ moved, (k @ moved).reshape(n, 3), k.reshape(n, 3, n, 3))
 
 
@@ -97,7 +97,7 @@ class Polynomial(Oracle):
 
 
 class PairPotential(Oracle):
-    """`½ Σ_ij φ(r_ij)` over the neighbour matrix; the closed form runs over pairs and images in plain loops."""
+    """`½ Σ_ij φ(r_ij)` over the neighbor matrix; the closed form runs over pairs and images in plain loops."""
 
     def phi(self, r: Tensor) -> Tensor:
         raise NotImplementedError
@@ -107,7 +107,7 @@ class PairPotential(Oracle):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        vectors, mask = batch.neighbor_vectors(), batch.neighbour_mask
+        vectors, mask = batch.neighbor_vectors(), batch.neighbor_mask
         squared = torch.where(mask, vectors.square().sum(-1), 1.0)
         mask = mask & (squared < self.cutoff**2)
         r = torch.where(mask, squared, 1.0).sqrt()
@@ -224,7 +224,7 @@ def image_pairs(structure: Structure, cutoff: float) -> list[tuple[int, int, Arr
 
 
 def molecule(n: int, seed: int, *, elements: Sequence[int] = (1, 6, 8), name: str = "", group: str = "") -> Structure:
-    """A chain of `n` atoms that folds at random: neighbours 1.0 to 1.4 Å apart, all others at least 1.0 Å."""
+    """A chain of `n` atoms that folds at random: neighbors 1.0 to 1.4 Å apart, all others at least 1.0 Å."""
     rng = np.random.default_rng(seed)
     points = [rng.normal(size=3)]
     while len(points) < n:
@@ -270,7 +270,7 @@ def rotation(seed: int) -> Array:
 # --- labels ----------------------------------------------------------------------------------------------------------
 
 
-def labelled(
+def labeled(
     oracle: Oracle,
     structures: Sequence[Structure],
     *,

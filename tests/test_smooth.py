@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hesse.smooth import cosine_cutoff, bump_cutoff, masked_norm, norm, smooth_cutoff, softened_sqrt
+from hesse.smooth import bump_cutoff, cosine_cutoff, masked_norm, norm, smooth_cutoff, softened_sqrt
 
 CUTOFF = 5.0
 

@@ -1,4 +1,4 @@
-"""Tasks for `hesse.workers`. Worker processes import this module, so it imports little."""
+"""Tasks for `hesse.runtime.parallel`. Worker processes import this module, so it imports little."""
 
 from __future__ import annotations
 

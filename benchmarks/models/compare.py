@@ -33,18 +33,18 @@ import hesse
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, select_probes
 from hesse.evaluation import evaluate_model
-from hesse.files import atomic_write
 from hesse.losses import LossWeights, weighted_loss
 from hesse.models import ModelConfig, build_model
-from hesse.reports.canvas import log_axis, new_figure, figure_style, to_png
-from hesse.training import BatchConfig, OptimiserConfig, TrainConfig
-from hesse.training.set_up import request_for_loss
+from hesse.reports.figure_style import figure_style, log_axis, new_figure, to_png
+from hesse.runtime.filesystem import atomic_write
+from hesse.training import BatchConfig, OptimizerConfig, TrainConfig
+from hesse.training.run_setup import request_for_loss
 
 TINY = Path(__file__).parents[1] / "reactions" / "tiny"
-OWN = ('hipnn={"kind": "hipnn"}', 'ani={"kind": "ani"}', 'equivariant={"kind": "equivariant"}')
+OWN = ('hipnn={"kind": "hipnn"}', 'ani={"kind": "ani"}', 'hessenet={"kind": "hessenet"}')
 SCHEMES = {"E-F": LossWeights(hvp=0.0), "E-F-HVP": LossWeights()}
 SHOWN = ("energy_per_atom", "forces", "hvp", "hessian")
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2126")
+COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c2126")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
             config = TrainConfig(
                 model=contender.config, steps=options.steps, seed=seed, cpu_threads=options.threads,
                 batch=BatchConfig(structures=options.batch), validate_every=max(options.steps // 12, 1),
-                optimiser=OptimiserConfig(learning_rate=options.learning_rate),
+                optimizer=OptimizerConfig(learning_rate=options.learning_rate),
             )  # fmt: skip
             start = time.process_time()
             result = hesse.train(data.training, data.validation, config, output=folder, quiet=options.quiet)
@@ -124,7 +124,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
 def step_times(contenders: Sequence[Contender], data: Data, structures: int, repeats: int) -> dict[str, Any]:
     """Median time of one step, ms: `{network: {scheme: {"processor": ..., "wall": ...}}}`.
 
-    A step is batch, prediction, loss and its gradient; the optimiser's part is the same small one for all.
+    A step is batch, prediction, loss and its gradient; the optimizer's part is the same small one for all.
     """
     elements = data.training.elements
     generator = torch.Generator().manual_seed(0)
@@ -237,15 +237,15 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
         canvas, axes = new_figure(5.4, 3.6)
         sets = list(dict.fromkeys(row["dataset"] for row in rows))
         chosen = [row for row in rows if row["property"] == "hessian"]
-        for colour, (name, mine) in zip(COLOURS * 4, by_name(chosen), strict=False):
+        for color, (name, mine) in zip(COLORS * 4, by_name(chosen), strict=False):
             x = [row["times"]["E-F-HVP"]["processor"] for row in mine]
-            axes.plot(x, [row["rmse"] for row in mine], color=colour, linewidth=0.8, zorder=1)
+            axes.plot(x, [row["rmse"] for row in mine], color=color, linewidth=0.8, zorder=1)
             for row, place in zip(mine, x, strict=True):
                 marker = markers[sets.index(row["dataset"]) % len(markers)]
-                axes.plot([place], [row["rmse"]], marker, color=colour, markersize=6, zorder=2)
+                axes.plot([place], [row["rmse"]], marker, color=color, markersize=6, zorder=2)
             axes.annotate(
                 name, (x[0], min(row["rmse"] for row in mine)), (8, -3), textcoords="offset points",
-                color=colour, fontsize=9,
+                color=color, fontsize=9,
             )  # fmt: skip
         for place, dataset in enumerate(sets):
             axes.plot([], [], markers[place % len(markers)], color="#8a9199", label=dataset)

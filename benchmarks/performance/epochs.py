@@ -28,12 +28,12 @@ import torch
 from syncs import HostSyncs
 
 import hesse
+from hesse.bench import untrained_network
+from hesse.bench.cases import SCHEME_WEIGHTS, HesseCase, StepSpec
+from hesse.bench.named_potentials import parse_network_config
+from hesse.bench.timing import silence_profiler
+from hesse.bench.workloads import random_molecules, with_random_labels
 from hesse.datasets import Dataset
-from hesse.recipes import untrained_network
-from hesse.recipes.named_potentials import parse_network_config
-from hesse.recipes.step_subjects import SCHEME_WEIGHTS, HesseCase, StepSpec
-from hesse.recipes.timing import silence_profiler
-from hesse.recipes.workloads import with_random_labels, random_molecules
 from hesse.structures import Structure
 from hesse.training import TrainConfig, read_log
 
@@ -88,7 +88,7 @@ def configured(kind: str, scheme: str, dtype: str, device: str, batch: int, step
         "batch": {"structures": batch, "atoms": 10**7},
         "steps": steps,
         "checkpoint_every": 10**6,
-        "optimiser": {"learning_rate": 1e-5},
+        "optimizer": {"learning_rate": 1e-5},
         "dtype": dtype,
         "device": device,
         "compile": compile,

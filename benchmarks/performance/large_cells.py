@@ -1,6 +1,6 @@
 """A real run on large periodic cells: label with a teacher, write, read and check, train on Hessian-vector products.
 
-    python benchmarks/performance/large_cells.py --atoms 1000 --kind equivariant
+    python benchmarks/performance/large_cells.py --atoms 1000 --kind hessenet
 
 Four cells of rock salt MgO with atoms displaced at random; energies, forces and one Hessian-vector product each from a
 teacher (a network of the same kind with other random weights). Prints the time of each stage and the largest resident
@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 
 import hesse
+from hesse.bench import untrained_network
+from hesse.bench.named_potentials import parse_network_config
+from hesse.bench.workloads import rocksalt_cell
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.probes import ProbeSeed, make_probe
-from hesse.recipes import untrained_network
-from hesse.recipes.named_potentials import parse_network_config
-from hesse.recipes.workloads import rocksalt_cell
 from hesse.structures import Properties, Request, Structure, collate
-from hesse.training import BatchConfig, OptimiserConfig, ScheduleConfig, read_log
+from hesse.training import BatchConfig, OptimizerConfig, ScheduleConfig, read_log
 
 CELLS = 4
 
@@ -42,7 +42,7 @@ def stage(name: str) -> Iterator[None]:
     print(f"{name:<28} {time.perf_counter() - start:8.1f} s   resident at most {peak:8.0f} MiB", flush=True)
 
 
-def labelled(structure: Structure, teacher: hesse.Potential) -> Properties:
+def labeled(structure: Structure, teacher: hesse.Potential) -> Properties:
     """What the teacher says, and its product with one Rademacher probe."""
     batch = collate([structure], teacher.cutoff)
     probes = make_probe("rademacher", 1).draw(batch, ProbeSeed(0))
@@ -53,7 +53,7 @@ def main() -> None:
     """Run all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, default=1000)
-    parser.add_argument("--kind", default="equivariant", help="of teacher and pupil; options as in hesse bench step")
+    parser.add_argument("--kind", default="hessenet", help="of teacher and pupil; options as in hesse bench step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{CELLS} cells of {len(cells[0])} atoms")
         with stage("labels of the teacher"):
             teacher = untrained_network(asked.kind, (8, 12), seed=1)
-            data = Dataset.from_pairs([(cell, labelled(cell, teacher)) for cell in cells], level="teacher")
+            data = Dataset.from_pairs([(cell, labeled(cell, teacher)) for cell in cells], level="teacher")
         file = Path(folder) / "cells.h5"
         with stage("writing"):
             write_dataset(file, data)
@@ -76,7 +76,7 @@ def main() -> None:
             model=parse_network_config(asked.kind),
             steps=asked.steps,
             batch=BatchConfig(structures=1, atoms=10**6),
-            optimiser=OptimiserConfig(learning_rate=3e-4),
+            optimizer=OptimizerConfig(learning_rate=3e-4),
             schedule=ScheduleConfig(warmup=2),
             validate_every=asked.steps,
             cpu_threads=asked.threads,

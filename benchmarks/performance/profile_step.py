@@ -1,6 +1,6 @@
 """Where the time of a training step goes: matrix products, moving and adding, elementwise functions, the rest.
 
-    python benchmarks/performance/profile_step.py --kinds ani hipnn equivariant
+    python benchmarks/performance/profile_step.py --kinds ani hipnn hessenet
     python benchmarks/performance/profile_step.py --kinds ani --mode compiled
 
 E-F-HVP on 64 made-up molecules of 8 to 14 atoms, float32, one thread; shares of self time by PyTorch's profiler, which
@@ -15,9 +15,9 @@ from collections import Counter
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from hesse.recipes import untrained_network
-from hesse.recipes.step_subjects import HesseCase, StepSpec
-from hesse.recipes.workloads import with_random_labels, random_molecules_in_range
+from hesse.bench import untrained_network
+from hesse.bench.cases import HesseCase, StepSpec
+from hesse.bench.workloads import random_molecules_in_range, with_random_labels
 
 GROUPS = {
     "matrix products": ("mm", "bmm", "addmm", "baddbmm", "addbmm", "linear"),
@@ -56,7 +56,7 @@ def shares(kind: str, mode: str, steps: int) -> dict[str, float]:
 def main() -> None:
     """Print a line for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "equivariant"])
+    parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "hessenet"])
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--steps", type=int, default=10)
     asked = parser.parse_args()

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hesse.recipes import untrained_network
-from hesse.recipes.step_subjects import SCHEMES, HesseCase, StepSpec
-from hesse.recipes.workloads import with_random_labels, random_molecules_in_range
+from hesse.bench import untrained_network
+from hesse.bench.cases import SCHEMES, HesseCase, StepSpec
+from hesse.bench.workloads import random_molecules_in_range, with_random_labels
 
 ALWAYS = frozenset(
     f"aten.{name}.default"
@@ -62,7 +62,7 @@ def _place() -> str:
 def main() -> None:
     """Print the lists."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "equivariant"])
+    parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "hessenet"])
     kinds = parser.parse_args().kinds
     structures = random_molecules_in_range(8, 14, 8)
     data = with_random_labels(structures, hessian=True)

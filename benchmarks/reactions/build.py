@@ -20,16 +20,16 @@ from typing import Annotated, Any
 import torch
 import typer
 from card import write_card
-from compose import PARTS, centres, critical_points, path_points, split_reactions
+from compose import PARTS, centers, critical_points, path_points, split_reactions
 from geometries import Reaction, read_own, read_reactions
 from journal import finish
 from tasks import set_up_minima, set_up_paths
 
 from hesse import __version__
 from hesse.datasets import Dataset, read_dataset, write_dataset
-from hesse.files import lock_folder, atomic_write_text
-from hesse.harmonic import normal_modes
+from hesse.harmonic.normal_modes import normal_modes
 from hesse.labelling import LabelSpec, label
+from hesse.runtime.filesystem import atomic_write_text, lock_folder
 from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Properties, Structure
 
@@ -48,18 +48,18 @@ class Size:
     Attributes:
         pairs: how many of the reactions of which only the ends were published take part, the first ones.
         irc: points along paths, at least.
-        centres: points per path around which normal modes are sampled.
-        samples: per centre and temperature.
+        centers: points per path around which normal modes are sampled.
+        samples: per center and temperature.
     """
 
     pairs: int
     irc: int
-    centres: int
+    centers: int
     samples: int
 
 
-FULL = Size(pairs=300, irc=1600, centres=9, samples=3)
-TINY = Size(pairs=0, irc=24, centres=4, samples=2)
+FULL = Size(pairs=300, irc=1600, centers=9, samples=3)
+TINY = Size(pairs=0, irc=24, centers=4, samples=2)
 
 
 def main(
@@ -109,12 +109,12 @@ class _Build:
         parts = split_reactions(self.reactions, paths, self.seed)
         rtp, repeated = critical_points(self.reactions, paths, minima, parts)
         irc = path_points(paths, parts, self.size.irc)
-        first, failures = self._labelled("rtp-irc", [*rtp, *irc])
+        first, failures = self._labeled("rtp-irc", [*rtp, *irc])
         first, wrong = _with_the_right_modes(first)
         by_id = {s.id: s for s in irc}
-        around = first.with_ids([n for n in centres(irc, self.size.centres) if n in {s.id for s in first.structures}])
+        around = first.with_ids([n for n in centers(irc, self.size.centers) if n in {s.id for s in first.structures}])
         samples, unsampled = self._samples(around)
-        second, more = self._labelled("nms", samples)
+        second, more = self._labeled("nms", samples)
         sets = {
             f"rtp-{part}": _of(first, lambda s, p=part: s.id not in by_id and parts[s.group] == p) for part in PARTS
         }
@@ -141,7 +141,7 @@ class _Build:
         with self._timed(name):
             return finish(self.work / f"{name}.jsonl", name, set_up, self.engine, tasks, workers=self.workers)
 
-    def _labelled(self, name: str, structures: Sequence[Structure]) -> tuple[Dataset, dict[str, str]]:
+    def _labeled(self, name: str, structures: Sequence[Structure]) -> tuple[Dataset, dict[str, str]]:
         """Energies, forces, Hessians, and one product for each family of probes."""
         target = self.work / f"{name}.h5"
         requests = [LabelSpec(n_probes=1, probe=kind, seed=self.seed, hessian=True) for kind in PROBES]

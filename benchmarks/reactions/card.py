@@ -15,8 +15,8 @@ import torch
 
 from hesse import __version__
 from hesse.datasets import Dataset, dataset_summary
-from hesse.files import atomic_write_text
-from hesse.harmonic import normal_modes
+from hesse.harmonic.normal_modes import normal_modes
+from hesse.runtime.filesystem import atomic_write_text
 
 __all__ = ["write_card"]
 

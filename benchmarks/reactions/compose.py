@@ -13,7 +13,7 @@ from tasks import bonds, same_bonds
 from hesse.sampling import unique_structures
 from hesse.structures import Structure
 
-__all__ = ["PARTS", "centres", "critical_points", "path_points", "split_reactions"]
+__all__ = ["PARTS", "centers", "critical_points", "path_points", "split_reactions"]
 
 PARTS = ("train", "validation", "test")
 HELD_OUT = 0.1
@@ -100,7 +100,7 @@ def path_points(paths: Answers, parts: Mapping[str, str], wanted: int) -> list[S
     ]
 
 
-def centres(points: Sequence[Structure], per_reaction: int) -> list[str]:
+def centers(points: Sequence[Structure], per_reaction: int) -> list[str]:
     """Ids of `per_reaction` points of every path, spread evenly."""
     groups: dict[str, list[str]] = {}
     for structure in points:

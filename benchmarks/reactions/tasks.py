@@ -11,8 +11,8 @@ from ase.data import covalent_radii
 from geometries import Reaction
 
 from hesse.engines import Engine, make_engine
-from hesse.harmonic import normal_modes
-from hesse.pes import IRCResult, irc, minimise, saddle
+from hesse.harmonic.normal_modes import normal_modes
+from hesse.pes import IRCResult, irc, minimize, saddle
 from hesse.structures import Request, Structure
 
 __all__ = ["bonds", "same_bonds", "set_up_minima", "set_up_paths"]
@@ -64,7 +64,7 @@ def _path(reaction: Reaction, engine: Engine) -> dict[str, Any]:
     if not path.converged or not path.forward or not path.backward:
         return {**answer, "path_failure": f"a half of the path has not ended after {LONGEST} steps"}
     answer["path"] = [
-        {"positions": p.structure.positions.tolist(), "arc": p.arc, "energy": p.energy} for p in _thinned(path)
+        {"positions": p.structure.positions.tolist(), "arc": p.path_length, "energy": p.energy} for p in _thinned(path)
     ]
     ends = [_minimum(half[-1].structure, engine) for half in (path.backward, path.forward)]
     answer["ends"] = ends
@@ -92,7 +92,7 @@ def _minimum(structure: Structure, engine: Engine) -> dict[str, Any]:
     """A true minimum: relaxed, and led away along imaginary modes where relaxation stopped at a saddle."""
     here = structure
     for attempt in range(NUDGES + 1):
-        run = minimise(here, engine, fmax=FMAX if attempt == 0 else FMAX / 5, steps=1000)
+        run = minimize(here, engine, fmax=FMAX if attempt == 0 else FMAX / 5, steps=1000)
         if not run.converged:
             return {"failure": "not relaxed after 1000 steps"}
         labels = engine.compute(run.structure, Request(energy=False, hessian=True))
@@ -119,7 +119,7 @@ def _kind(reason: str) -> str:
 def bonds(structure: Structure) -> networkx.Graph:
     """Which atoms are bonded, with their elements."""
     radii = covalent_radii[structure.numbers]
-    pairs = structure.neighbours(float(2.0 * BOND * radii.max()))
+    pairs = structure.neighbors(float(2.0 * BOND * radii.max()))
     bonded = pairs.distances < BOND * (radii[pairs.centers] + radii[pairs.neighbors])
     graph = networkx.Graph()
     graph.add_nodes_from((k, {"z": int(z)}) for k, z in enumerate(structure.numbers))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from hesse.curvature import evaluate_ensemble, evaluate
+    from hesse.curvature import evaluate, evaluate_ensemble
     from hesse.datasets import Dataset, read_dataset, write_dataset
     from hesse.deploy import HesseCalculator
     from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine, make_potential
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
     from hesse.models import (
         Ani,
         AniConfig,
-        ReferenceEnergies,
         Ensemble,
         HesseNet,
         HesseNetConfig,
         Hipnn,
         HipnnConfig,
+        ReferenceEnergies,
         SumPotential,
         Zbl,
         ZblConfig,
         load_model,
         save_model,
     )
-    from hesse.pes import minimise
+    from hesse.pes import minimize
     from hesse.potential import Potential
-    from hesse.probes import Gaussian, RigidBodyFree, OneHot, ProbeSeed, Rademacher, Sphere, make_probe
+    from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
     from hesse.sampling import sample_normal_modes
     from hesse.structures import Batch, Properties, Request, Structure, collate, from_ase, to_ase
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
-    "curvature": ("committee", "evaluate"),
+    "curvature": ("evaluate_ensemble", "evaluate"),
     "datasets": ("Dataset", "read_dataset", "write_dataset"),
     "deploy": ("HesseCalculator",),
     "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine", "make_potential"),
     "errors": ("HesseError",),
-    "evaluation": ("assess", "predict"),
+    "evaluation": ("evaluate_model", "predict"),
     "labelling": ("label",),
-    "losses": ("Weights", "weighted_loss"),
+    "losses": ("LossWeights", "weighted_loss"),
     "models": (
         "Ani",
         "AniConfig",
-        "ElementReferences",
+        "ReferenceEnergies",
         "Ensemble",
-        "Equivariant",
-        "EquivariantConfig",
+        "HesseNet",
+        "HesseNetConfig",
         "Hipnn",
         "HipnnConfig",
         "SumPotential",
@@ -66,12 +66,12 @@ _EXPORTS = {
         "load_model",
         "save_model",
     ),
-    "pes": ("minimise",),
+    "pes": ("minimize",),
     "potential": ("Potential",),
-    "probes": ("Gaussian", "Internal", "OneHot", "ProbeStream", "Rademacher", "Sphere", "make_probe"),
+    "probes": ("Gaussian", "RigidBodyFree", "OneHot", "ProbeSeed", "Rademacher", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
     "sampling": ("sample_normal_modes",),
-    "structures": ("Batch", "Labels", "Request", "Structure", "collate", "from_ase", "to_ase"),
+    "structures": ("Batch", "Properties", "Request", "Structure", "collate", "from_ase", "to_ase"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -82,39 +82,39 @@ __all__ = [
     "AseEngine",
     "Batch",
     "Dataset",
-    "ReferenceEnergies",
     "Engine",
     "Ensemble",
-    "HesseNet",
-    "HesseNetConfig",
     "Gaussian",
     "HesseCalculator",
     "HesseError",
+    "HesseNet",
+    "HesseNetConfig",
     "Hipnn",
     "HipnnConfig",
-    "RigidBodyFree",
-    "Properties",
+    "LossWeights",
     "OneHot",
     "Potential",
     "PotentialEngine",
     "ProbeSeed",
     "ProjectedHessianLoss",
+    "Properties",
     "Rademacher",
+    "ReferenceEnergies",
     "Request",
+    "RigidBodyFree",
     "Sphere",
     "Structure",
     "SumPotential",
     "TrainConfig",
     "TrainResult",
-    "LossWeights",
     "XtbEngine",
     "Zbl",
     "ZblConfig",
     "__version__",
-    "evaluate_model",
     "collate",
-    "evaluate_ensemble",
     "evaluate",
+    "evaluate_ensemble",
+    "evaluate_model",
     "from_ase",
     "g2_molecules",
     "label",
@@ -123,7 +123,7 @@ __all__ = [
     "make_engine",
     "make_potential",
     "make_probe",
-    "minimise",
+    "minimize",
     "predict",
     "read_dataset",
     "sample_normal_modes",

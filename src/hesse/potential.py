@@ -6,25 +6,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import RequestError
 from hesse.structures import Batch
 
-__all__ = ["Potential", "evaluation_mode"]
+__all__ = ["Potential", "dtype_and_device", "evaluation_mode"]
 
 
 class Potential(nn.Module, ABC):
     """A differentiable energy.
 
     Attributes:
-        cutoff: Å; the neighbour matrix of a batch must hold all pairs below it (it may hold others, which the
+        cutoff: Å; the neighbor matrix of a batch must hold all pairs below it (it may hold others, which the
             potential leaves alone).
         elements: atomic numbers the potential knows; empty for any.
         splits_energy: whether the energy of one atom means something; False where only the sum over a structure does.
-        batched_gradients: whether its gradient can be differentiated along several directions in one vectorised pass;
-            False where operations inside cannot be vectorised: derivatives are then taken one direction at a time.
+        batched_gradients: whether its gradient can be differentiated along several directions in one vectorized pass;
+            False where operations inside cannot be vectorized: derivatives are then taken one direction at a time.
     """
 
     cutoff: float
@@ -41,8 +42,10 @@ class Potential(nn.Module, ABC):
         No derivative passes through them, and finding them is not compiled. `forward` finds what it is not given."""
         return batch
 
-    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Atomic energies and, where the potential has one, its own regulariser per structure (for training)."""
+    def forward_with_regularizer(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+        """Atomic energies and, where the potential has one, its own regularizer per structure (for training)."""
         return self(batch), None
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
@@ -54,7 +57,7 @@ class Potential(nn.Module, ABC):
         """
         raise RequestError(
             f"{type(self).__name__} holds no energies per element that could be shifted. Keep its references as they "
-            "are, or add some: SumPotential([ElementReferences(elements), potential])"
+            "are, or add some: SumPotential([ReferenceEnergies(elements), potential])"
         )
 
 
@@ -67,3 +70,14 @@ def evaluation_mode(potential: Potential) -> Iterator[None]:
         yield
     finally:
         potential.train(training)
+
+
+def dtype_and_device(potential: Potential) -> tuple[torch.dtype, torch.device]:
+    """The floating-point type and the device of a potential's first parameter, or of its first buffer where it has
+    none; float64 on the CPU for a potential without tensors."""
+    tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
+    first = next(tensors, torch.zeros(0, dtype=torch.float64))
+    return first.dtype, first.device
+
+
+# MERGED DOCSTRING (fold into the module docstring): """Where a potential computes."""

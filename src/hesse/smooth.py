@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["cosine_cutoff", "bump_cutoff", "masked_norm", "norm", "smooth_cutoff", "softened_sqrt"]
+__all__ = ["bump_cutoff", "cosine_cutoff", "masked_norm", "norm", "smooth_cutoff", "softened_sqrt"]
 
 
 def norm(vectors: Float[Tensor, "*any 3"]) -> Float[Tensor, "*any"]:

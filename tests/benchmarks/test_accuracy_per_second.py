@@ -23,7 +23,7 @@ TRAIN = HERE / "reactions" / "tiny" / "rtp-train.h5"
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    settings = ["--setting", 'E-F={"weights": {"hvp": 0}}', "--setting", 'every 2={"curvature": {"every": 2}}']
+    settings = ["--setting", 'E-F={"weights": {"hvp": 0}}', "--setting", 'every 2={"curvature": {"every_n_steps": 2}}']
     test = ["--test", str(HERE / "reactions" / "tiny" / "rtp-test.h5"), "--judge", "3", "--repeats", "1"]
     return [str(folder), "--base", BASE, *settings, *test, *more]
 

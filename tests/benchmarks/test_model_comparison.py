@@ -15,7 +15,7 @@ import compare  # noqa: E402
 
 SMALL = (
     'hip={"features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}',
-    'equi={"kind": "equivariant", "features": 4, "channels": 2, "radial": 3}',
+    'equi={"kind": "hessenet", "features": 4, "channels": 2, "radial": 3}',
 )
 
 
@@ -60,7 +60,7 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
         compare.main(arguments(tmp_path, "--only", "report"))
 
 
-@pytest.mark.parametrize("text", ["hipnn", "=", 'x={"kind": "transformer"}', 'x={"kind": "equivariant", "width": 3}'])
+@pytest.mark.parametrize("text", ["hipnn", "=", 'x={"kind": "transformer"}', 'x={"kind": "hessenet", "width": 3}'])
 def test_models_that_cannot_be_are_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         compare.main([str(tmp_path), "--model", text])

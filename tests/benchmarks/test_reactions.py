@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hesse.datasets import check_dataset, read_dataset
-from hesse.harmonic import normal_modes
+from hesse.harmonic.normal_modes import normal_modes
 from hesse.structures import Structure
 
 HERE = Path(__file__).parents[2] / "benchmarks" / "reactions"
@@ -137,7 +137,7 @@ def test_points_are_spread_evenly_over_paths_of_test_reactions_only():
     arcs = np.array([float(s.id.rpartition("/")[2]) for s in by_reaction["a"]])
     assert (np.abs(np.diff(arcs) - 0.4) < 0.11).all()
     assert 0.0 not in arcs
-    assert len(compose.centres(found, 4)) == 8
+    assert len(compose.centers(found, 4)) == 8
 
 
 def test_bonds_do_not_depend_on_the_order_of_atoms():

@@ -21,13 +21,13 @@ class Healthy(Potential):
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
-        self.centres = nn.Parameter(torch.linspace(0.8, 3.2, 6))
+        self.centers = nn.Parameter(torch.linspace(0.8, 3.2, 6))
         self.first = nn.Parameter(0.6 * torch.randn(6, 12, generator=generator))
         self.bias = nn.Parameter(0.3 * torch.randn(12, generator=generator))
         self.last = nn.Parameter(torch.randn(12, generator=generator))
 
     def distances(self, batch: Batch) -> Tensor:
-        return masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        return masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
 
     def envelope(self, distances: Tensor) -> Tensor:
         return smooth_cutoff(distances, self.cutoff)
@@ -38,8 +38,8 @@ class Healthy(Potential):
     def features(self, batch: Batch) -> Tensor:
         r = self.distances(batch)
         charges = batch.numbers.to(r.dtype).sqrt()
-        weight = charges[batch.neighbours] * batch.neighbour_mask * self.envelope(r)
-        bells = torch.exp(-2.0 * (r[..., None] - self.centres).square())
+        weight = charges[batch.neighbors] * batch.neighbor_mask * self.envelope(r)
+        bells = torch.exp(-2.0 * (r[..., None] - self.centers).square())
         return (bells * weight[..., None]).sum(1)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -81,7 +81,7 @@ class HiddenCutoff(Healthy):
 class BareNorm(Healthy):
     def distances(self, batch: Batch) -> Tensor:
         r = batch.neighbor_vectors().square().sum(-1).sqrt()
-        return torch.where(batch.neighbour_mask, r, self.cutoff)
+        return torch.where(batch.neighbor_mask, r, self.cutoff)
 
 
 class Relu(Healthy):
@@ -167,7 +167,7 @@ class _Old(torch.autograd.Function):
 
 
 class _OldSlope(torch.autograd.Function):
-    """Its backward looks at numbers, which a vectorised pass cannot."""
+    """Its backward looks at numbers, which a vectorized pass cannot."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, upstream: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class OldStyle(Healthy):
 class OldStyleDeclared(OldStyle):
     """The same, and it says so: nothing is wrong."""
 
-    batched_gradients = False
+    supports_vmap = False
 
 
 class _Refusing(torch.autograd.Function):
@@ -282,7 +282,7 @@ class Field(Healthy):
 
     def distances(self, batch: Batch) -> Tensor:
         stretch = batch.positions.new_tensor([1.0, 1.0, 1.05])
-        return masked_norm(batch.neighbor_vectors() * stretch, batch.neighbour_mask, fill=self.cutoff)
+        return masked_norm(batch.neighbor_vectors() * stretch, batch.neighbor_mask, fill=self.cutoff)
 
 
 class Handed(Healthy):
@@ -290,9 +290,11 @@ class Handed(Healthy):
 
     def forward(self, batch: Batch) -> Tensor:
         r = self.distances(batch)
-        weights = torch.exp(-2.0 * (r[..., None] - self.centres[:3]).square()) * self.envelope(r)[..., None]
+        weights = torch.exp(-2.0 * (r[..., None] - self.centers[:3]).square()) * self.envelope(r)[..., None]
         a, b, c = (
-            ((weights * batch.neighbour_mask[..., None])[..., None] * batch.neighbor_vectors()[:, :, None]).sum(1).unbind(1)
+            ((weights * batch.neighbor_mask[..., None])[..., None] * batch.neighbor_vectors()[:, :, None])
+            .sum(1)
+            .unbind(1)
         )
         return super().forward(batch) + (a * torch.linalg.cross(b, c)).sum(-1)
 
@@ -322,22 +324,22 @@ class Averaging(Healthy):
 
 
 class TrustsList(Healthy):
-    """Counts whatever neighbours are listed."""
+    """Counts whatever neighbors are listed."""
 
     def forward(self, batch: Batch) -> Tensor:
-        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
-        beyond = (torch.exp(-0.3 * r) * batch.neighbour_mask * smooth_cutoff(r, 50.0)).sum(1)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
+        beyond = (torch.exp(-0.3 * r) * batch.neighbor_mask * smooth_cutoff(r, 50.0)).sum(1)
         return super().forward(batch) + beyond
 
 
 class NoLattice(Healthy):
-    """Forgets the lattice translations of its neighbours."""
+    """Forgets the lattice translations of its neighbors."""
 
     def distances(self, batch: Batch) -> Tensor:
-        there = batch.positions[batch.neighbours]
+        there = batch.positions[batch.neighbors]
         vectors = there - batch.positions[:, None]
         own = (vectors == 0).all(-1)
-        return masked_norm(vectors, batch.neighbour_mask & ~own, fill=self.cutoff)
+        return masked_norm(vectors, batch.neighbor_mask & ~own, fill=self.cutoff)
 
 
 class FrozenCell(Healthy):
@@ -345,7 +347,7 @@ class FrozenCell(Healthy):
 
     def distances(self, batch: Batch) -> Tensor:
         fixed = batch.with_positions(positions=batch.positions, cell=batch.cell.detach())
-        return masked_norm(fixed.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        return masked_norm(fixed.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
 
 
 class Dropout(Healthy):
@@ -381,7 +383,7 @@ class SingleEnergies(Healthy):
         return super().forward(batch).float()
 
 
-class Cancelling(Healthy):
+class Canceling(Healthy):
     """A small difference of large numbers: fine in float64, noise in float32."""
 
     def features(self, batch: Batch) -> Tensor:

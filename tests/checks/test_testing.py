@@ -13,7 +13,7 @@ import torch
 
 import hesse.testing
 from hesse.checks import check_potential, sample_structures
-from hesse.checks.samples import choose_elements, grow_molecule
+from hesse.checks.builtin_structures import choose_elements, grow_molecule
 from hesse.errors import RequestError, UnknownOptionError
 from hesse.models import ReferenceEnergies, Zbl
 from hesse.models.adapters import CallablePotential
@@ -53,7 +53,7 @@ def test_a_failed_need_fails_the_assertion() -> None:
 
 
 def test_no_test_framework_is_needed() -> None:
-    code = "import sys, hesse.testing; assert 'pytest' not in sys.modules; hesse.testing.QUICK"
+    code = "import sys, hesse.testing; assert 'pytest' not in sys.modules; hesse.testing.FAST_CHECKS"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

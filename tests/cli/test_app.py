@@ -16,13 +16,13 @@ import hesse.datasets
 from hesse.cli import app as command_line
 from hesse.datasets import Dataset, write_dataset
 from hesse.models import Hipnn, HipnnConfig, save_model
-from oracles import Morse, labelled, molecules
+from oracles import Morse, labeled, molecules
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "data.h5"
-    write_dataset(path, labelled(Morse(), molecules([3, 4], 0)))
+    write_dataset(path, labeled(Morse(), molecules([3, 4], 0)))
     return path
 
 

@@ -149,7 +149,7 @@ def test_stress_is_the_slope_of_the_energy_of_strained_cells() -> None:
             moved = Structure(
                 structure.numbers, structure.positions @ strain, cell=structure.cell @ strain, pbc=structure.pbc
             )
-            assert len(moved.neighbours(6.0).centers) == len(structure.neighbours(6.0).centers)
+            assert len(moved.neighbors(6.0).centers) == len(structure.neighbors(6.0).centers)
             energies.append(oracle.exact(moved).energy)
         slope = (energies[0] - energies[1]) / (2 * h) / volume
         assert float(labels.stress[0, a, b]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
@@ -216,9 +216,9 @@ def test_the_memory_bound_changes_nothing_but_memory(memory_mib: float) -> None:
 
 
 def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("hesse.curvature.evaluate")
+    module = importlib.import_module("hesse.curvature.energy_derivatives")
     sizes: list[int] = []
-    original = module.products
+    original = module.hvp_vmapped
 
     def counted(
         gradient: torch.Tensor, positions: torch.Tensor, directions: torch.Tensor, *rest: Any, **more: Any
@@ -226,7 +226,7 @@ def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pyte
         sizes.append(len(directions))
         return original(gradient, positions, directions, *rest, **more)
 
-    monkeypatch.setattr(module, "products", counted)
+    monkeypatch.setattr(module, "hvp_vmapped", counted)
     oracle, batch = Morse(), collate(molecules([9, 4]), 6.0)
     peaks = []
     for memory in (1e-6, 0.05, 1e5):
@@ -237,7 +237,7 @@ def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pyte
     assert peaks[0] == 1 < peaks[1] < peaks[2] == 27
 
 
-def test_one_normalisation_exactly_for_all_one_hot_probes_and_on_average_for_others() -> None:
+def test_one_normalization_exactly_for_all_one_hot_probes_and_on_average_for_others() -> None:
     """`|ΔH v|²/(9N²)`: its mean over the 3N one-hot probes is `‖ΔH‖²/(9N²)`; over random ones, within 4.5 σ."""
     (structure,) = molecules([5], seed=8)
     truth, guess = Morse(), Morse(depth=3.0, r0=1.2)

@@ -40,7 +40,7 @@ AWKWARD = {
     "pair at the cutoff": [dimer(CUTOFF), dimer(np.nextafter(CUTOFF, 0)), dimer(CUTOFF - 1e-9), dimer(CUTOFF + 1e-9)],
     "far apart": [Structure([1, 1], [[0.0, 0, 0], [50.0, 0, 0]])],
     "a crystal beside a molecule": [crystal(0), *molecules([3]), atom(1)],
-    "a crystal too wide for neighbours": [Structure([1], [[0.0, 0, 0]], cell=9 * np.eye(3), pbc=(True, True, True))],
+    "a crystal too wide for neighbors": [Structure([1], [[0.0, 0, 0]], cell=9 * np.eye(3), pbc=(True, True, True))],
     "square planar": [Structure([6, 1, 1, 1, 1], [[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])],
     "nearly on top": [dimer(0.05)],
 }
@@ -54,7 +54,7 @@ def test_second_and_third_derivatives_are_finite(l_max: int, name: str, cutoff_f
     batch = collate(AWKWARD[name], CUTOFF)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     labels = evaluate(model, batch, Request(forces=True, probes=probes, hessian=True), create_graph=True)
-    values = {n: getattr(labels, n) for n in ("energy", "forces", "hvp", "hessian", "penalty")}
+    values = {n: getattr(labels, n) for n in ("energy", "forces", "hvp", "hessian", "regularizer")}
     for what, value in values.items():
         assert torch.isfinite(value).all(), what
     zeros = labels.map_tensors(torch.zeros_like).detach()
@@ -79,7 +79,7 @@ def test_padding_changes_nothing(l_max: int) -> None:
 
 
 @every_order
-def test_a_batch_listing_more_neighbours_than_needed_gives_the_same(l_max: int) -> None:
+def test_a_batch_listing_more_neighbors_than_needed_gives_the_same(l_max: int) -> None:
     model, structures = hipnn(l_max), [*molecules([9, 5]), crystal(0)]
     request = Request(forces=True, hessian=True, stress=True)
     exact = evaluate(model, collate(structures, CUTOFF), request)

@@ -13,11 +13,18 @@ import torch
 from ase.data import atomic_masses, atomic_numbers
 from torch import Tensor
 
-from hesse.datasets import Dataset, diagnose_consistency, negate_forces, read_dataset, check_consistency, principal_rigid_body_modes
+from hesse.datasets import (
+    Dataset,
+    check_consistency,
+    diagnose_consistency,
+    negate_forces,
+    principal_rigid_body_modes,
+    read_dataset,
+)
 from hesse.errors import InconsistentLabelsError
 from hesse.structures import Properties, Structure
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
-from oracles import Morse, crystal, labelled, molecules
+from oracles import Morse, crystal, labeled, molecules
 
 EH, BOHR, KCAL = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"], ENERGY_UNITS["kcal/mol"]
 
@@ -25,7 +32,7 @@ EH, BOHR, KCAL = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"], ENERGY_UNITS["kc
 @pytest.fixture(scope="module")
 def right() -> Dataset:
     """Labels with the noise of a good DFT calculation."""
-    clean = labelled(Morse(), molecules([5, 6, 7, 8] * 6), probes=1, hessian=True)
+    clean = labeled(Morse(), molecules([5, 6, 7, 8] * 6), probes=1, hessian=True)
     values = {}
     for name, sigma in (("forces", 1e-4), ("hvp", 5e-3), ("hessian", 5e-3)):
         value = getattr(clean.labels, name)
@@ -140,7 +147,7 @@ def test_nothing_is_said_without_evidence(right: Dataset) -> None:
     # No forces; crystals; stationary points, where only noise responds to rotation.
     bare = replace(right, labels=replace(right.labels, forces=None))
     assert [c.status for c in diagnose_consistency(bare)] == ["undetermined"] * 2
-    crystals = labelled(Morse(), [crystal(i) for i in range(3)], hessian=True)
+    crystals = labeled(Morse(), [crystal(i) for i in range(3)], hessian=True)
     assert [c.status for c in diagnose_consistency(crystals)] == ["undetermined"] * 2
     assert diagnose_consistency(replace(right, labels=Properties(n_atoms=right.labels.n_atoms))) == []
 
@@ -150,7 +157,7 @@ def test_noise_of_relaxed_structures_is_no_contradiction(seed: int) -> None:
     """Diatomics at the minimum: no gradient, and a Hessian that rotation does not change, but for noise in both."""
     generator = torch.Generator().manual_seed(seed)
     pairs = [Structure([6, 8], [[0, 0, 0], [0, 0, 1.1]], id=str(i)) for i in range(20)]
-    data = labelled(Morse(), pairs, probes=1, hessian=True)
+    data = labeled(Morse(), pairs, probes=1, hessian=True)
     noisy = {
         name: value + sigma * torch.randn(value.shape, dtype=value.dtype, generator=generator)
         for name, sigma in (("forces", 1e-3), ("hvp", 1e-2), ("hessian", 1e-2))

@@ -14,16 +14,16 @@ from torch import Tensor
 from hesse.datasets import Dataset
 from hesse.errors import MissingLabelError, RequestError
 from hesse.structures import Batch, Properties, collate
-from oracles import Morse, atom, crystal, labelled, molecule, molecules
+from oracles import Morse, atom, crystal, labeled, molecule, molecules
 
 MIXED = [molecule(5, 1), crystal(2), atom(), molecule(7, 2), crystal(3, atoms=2)]
-DATA = labelled(Morse(), MIXED, probes=2, hessian=True)
+DATA = labeled(Morse(), MIXED, probes=2, hessian=True)
 
 
 def require_same(one: Batch, other: Batch) -> None:
     for f in fields(one):
         a, b = getattr(one, f.name), getattr(other, f.name)
-        if f.name == "shifts" and (a is None or b is None):
+        if f.name == "cell_shifts" and (a is None or b is None):
             # A batch of molecules from a data set with crystals carries shifts of zero.
             assert all(x is None or not x.any() for x in (a, b))
         elif isinstance(a, Tensor):
@@ -76,7 +76,8 @@ def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[st
 
 def test_splits_by_structure_have_the_sizes_asked_for() -> None:
     data = Dataset(
-        tuple(replace(atom(), id=str(i)) for i in range(100)), Properties.concatenate([Properties.single(1) for _ in range(100)])
+        tuple(replace(atom(), id=str(i)) for i in range(100)),
+        Properties.concatenate([Properties.single(1) for _ in range(100)]),
     )
     assert [len(p) for p in data.split(0.8, 0.1, 0.1)] == [80, 10, 10]
     with pytest.raises(RequestError, match="fractions"):
@@ -111,11 +112,11 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(RequestError, match="not of the same sizes"):
         Dataset((atom(),), Properties.single(2))
     with pytest.raises(MissingLabelError, match=r"'hessian' \(found: energy, forces, hvp\)"):
-        labelled(Morse(), molecules([3]), probes=1).check_has_labels("energy", "hessian")
+        labeled(Morse(), molecules([3]), probes=1).check_has_labels("energy", "hessian")
     assert DATA.elements == tuple(sorted(set(np.concatenate([s.numbers for s in MIXED]).tolist())))
 
 
 def test_what_is_printed_is_short() -> None:
-    data = labelled(Morse(), molecules([3, 4], 0), hessian=True)
+    data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     assert repr(data).startswith("Dataset('memory', Labels(2 structures, 7 atoms: energy 2, forces 2")
     assert "4 atoms)" in repr(data.structures[1])

@@ -19,7 +19,7 @@ from hesse.datasets import Dataset, read_extxyz, write_extxyz
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, LabelValueError, MissingLabelError, RequestError
 from hesse.structures import Properties
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
-from oracles import Morse, atom, labelled, molecules
+from oracles import Morse, atom, labeled, molecules
 
 WATER = """3
 Properties=species:S:1:pos:R:3:forces:R:3 energy=-14.0 structure_id=w1
@@ -59,7 +59,7 @@ def test_every_label_survives_bit_by_bit(tmp_path: Path) -> None:
 
 
 def test_a_uniform_set_is_the_same_set(tmp_path: Path) -> None:
-    data = labelled(Morse(), molecules([1, 3, 5]), probes=2, hessian=True)
+    data = labeled(Morse(), molecules([1, 3, 5]), probes=2, hessian=True)
     write_extxyz(tmp_path / "x.xyz", data)
     require_equal(data, read_extxyz(tmp_path / "x.xyz"))
 
@@ -72,7 +72,9 @@ def test_texts_survive_whatever_they_look_like(
     tmp_path_factory: pytest.TempPathFactory, name: str, tag: str, level: str
 ) -> None:
     path = tmp_path_factory.mktemp("xyz") / "x.extxyz"
-    data = Dataset((replace(atom(), id=name or "x", tag=tag),), Properties.single(1, energy=1.0), metadata={"level": level})
+    data = Dataset(
+        (replace(atom(), id=name or "x", tag=tag),), Properties.single(1, energy=1.0), metadata={"level": level}
+    )
     write_extxyz(path, data)
     back = read_extxyz(path)
     assert (back.structures[0].id, back.structures[0].tag) == (name or "x", tag)
@@ -95,7 +97,7 @@ def test_a_line_break_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_ase_reads_what_we_write(tmp_path: Path) -> None:
-    data = labelled(Morse(), molecules([3, 5]), probes=1, hessian=True)
+    data = labeled(Morse(), molecules([3, 5]), probes=1, hessian=True)
     write_extxyz(tmp_path / "x.extxyz", data)
     for i, atoms in enumerate(ase.io.read(tmp_path / "x.extxyz", ":")):
         n = len(atoms)
@@ -214,7 +216,7 @@ def test_no_file_no_text_no_frame(tmp_path: Path) -> None:
 
 def test_truncation_anywhere_is_an_error_or_a_whole_number_of_frames(tmp_path: Path) -> None:
     path = tmp_path / "x.xyz"
-    write_extxyz(path, labelled(Morse(), molecules([2, 3]), probes=1, hessian=True))
+    write_extxyz(path, labeled(Morse(), molecules([2, 3]), probes=1, hessian=True))
     whole = path.read_text()
     first = len(whole.split("3\nProp")[0])
     for end in range(0, len(whole) - 1, 13):
@@ -261,6 +263,6 @@ def test_a_missing_label_points_to_its_other_name(tmp_path: Path) -> None:
 
 
 def test_what_hesse_writes_it_reads_to_the_last_key(tmp_path: Path) -> None:
-    data = labelled(Morse(), molecules([3, 4], 0), hessian=True)
+    data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     write_extxyz(tmp_path / "a.xyz", data)
     assert read_extxyz(tmp_path / "a.xyz").unknown_keys == ()

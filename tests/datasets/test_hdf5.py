@@ -30,13 +30,13 @@ from hesse.errors import (
 )
 from hesse.structures import Properties, Structure
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
-from oracles import Morse, crystal, labelled, molecule, molecules
+from oracles import Morse, crystal, labeled, molecule, molecules
 
 
 def mixed() -> Dataset:
     """Every kind of label and property, each absent somewhere."""
     torch.manual_seed(7)
-    full = labelled(Morse(), [molecule(4, 1), crystal(1), molecule(6, 2)], probes=2, hessian=True).labels
+    full = labeled(Morse(), [molecule(4, 1), crystal(1), molecule(6, 2)], probes=2, hessian=True).labels
     parts = [full.select(torch.tensor([i])) for i in range(3)]
     parts[0] = replace(parts[0], hvp=None, probes=None, energy=None, forces_error=torch.tensor([0.01]).double())
     parts[1] = replace(parts[1], hessian=None, stress=torch.randn(1, 3, 3).double())
@@ -315,10 +315,10 @@ def test_a_failed_write_harms_nothing(file: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
-from oracles import Morse, labelled, molecules
+from oracles import Morse, labeled, molecules
 from hesse.datasets import write_dataset
 from hesse.errors import WriteError
-data = labelled(Morse(), molecules([12] * 12), hessian=True)
+data = labeled(Morse(), molecules([12] * 12), hessian=True)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 try:
@@ -356,7 +356,7 @@ def test_no_text_stands_on_the_heap_that_has_no_checksum(file: Path) -> None:
 
 
 def test_files_are_compressed_and_reproducible(tmp_path: Path) -> None:
-    data = labelled(Morse(), molecules([8] * 20), hessian=True)
+    data = labeled(Morse(), molecules([8] * 20), hessian=True)
     write_hdf5(tmp_path / "a.h5", data)
     write_hdf5(tmp_path / "b.h5", data)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()

@@ -11,12 +11,12 @@ import torch
 
 from hesse.datasets import Dataset, Split
 from hesse.errors import FileFormatError, RequestError
-from oracles import Morse, labelled, molecules
+from oracles import Morse, labeled, molecules
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return labelled(Morse(), molecules([3] * 20))
+    return labeled(Morse(), molecules([3] * 20))
 
 
 def test_there_and_back(tmp_path: Path, data: Dataset) -> None:

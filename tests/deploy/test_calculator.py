@@ -32,7 +32,7 @@ from hesse.errors import (
     RequestError,
     UnknownElementError,
 )
-from hesse.harmonic import normal_modes
+from hesse.harmonic.normal_modes import normal_modes
 
 CONFIG = HipnnConfig(features=8, sensitivities=5, blocks=1, onsite_layers=1, cutoff=4.5, longest=4.0)
 
@@ -114,8 +114,8 @@ def test_dynamics_with_a_skin_is_dynamics_without(potential: Hipnn) -> None:
         assert atoms.get_total_energy() == pytest.approx(start, abs=2e-3)
         ends.append(atoms)
     np.testing.assert_allclose(ends[0].positions, ends[1].positions, atol=1e-9)
-    assert ends[0].calc.neighbours.builds == ends[0].calc.neighbours.batches
-    assert ends[1].calc.neighbours.builds < 20
+    assert ends[0].calc.neighbor_list.n_builds == ends[0].calc.neighbor_list.n_batches
+    assert ends[1].calc.neighbor_list.n_builds < 20
 
 
 def test_a_stress_that_was_asked_once_comes_with_the_forces(potential: Hipnn) -> None:

@@ -14,8 +14,8 @@ import closed_form_engines
 import oracles
 from hesse.engines import (
     AseEngine,
-    FiniteDifferences,
     EngineCalculator,
+    FiniteDifferences,
     PotentialEngine,
     XtbEngine,
     make_engine,
@@ -152,7 +152,7 @@ def test_model_files_become_engines(tmp_path, probes):
         ("ase:closed_form_engines", RequestError, "expected ase:package.module:factory"),
         ("ase:no_such_module:make", RequestError, "cannot import no_such_module"),
         ("ase:closed_form_engines:mores", RequestError, 'Did you mean "morse"'),
-        ("ase:closed_form_engines:fails", RequestError, "no licence"),
+        ("ase:closed_form_engines:fails", RequestError, "no license"),
         ("ase:closed_form_engines:number", RequestError, "returned a int"),
     ],
 )

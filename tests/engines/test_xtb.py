@@ -42,7 +42,7 @@ def test_charge_and_multiplicity_reach_the_program():
     cation = Structure(neutral.numbers, neutral.positions, charge=1, multiplicity=2)
     triplet = Structure(neutral.numbers, neutral.positions, multiplicity=3)
     energies = {s: XtbEngine().compute(s, BOTH).energy.item() for s in (neutral, cation, triplet)}
-    assert energies[cation] - energies[neutral] > 10.0  # eV; GFN2 ionises water at 15
+    assert energies[cation] - energies[neutral] > 10.0  # eV; GFN2 ionizes water at 15
     assert energies[triplet] - energies[neutral] > 3.0
     with pytest.raises(RequestError, match=r"9 electrons.*multiplicity 1"):
         XtbEngine().compute(Structure(neutral.numbers, neutral.positions, charge=1), BOTH)

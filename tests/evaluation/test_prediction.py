@@ -13,7 +13,7 @@ from hesse.errors import EngineError, MissingLabelError, RequestError, UnknownEl
 from hesse.evaluation import evaluate_model, predict
 from hesse.potential import Potential
 from hesse.structures import Batch, Properties
-from oracles import LennardJones, Morse, atom, crystal, labelled, linear, molecules
+from oracles import LennardJones, Morse, atom, crystal, labeled, linear, molecules
 
 
 class Scaled(Potential):
@@ -39,7 +39,7 @@ def mixed() -> Dataset:
     structures = [*molecules([5, 2, 7, 3, 4]), linear(), atom(), crystal()]
     parts = []
     for k, s in enumerate(structures):
-        data = labelled(LennardJones(), [s], probes=1 + k % 2 if k != 3 else 0, hessian=k % 3 != 0)
+        data = labeled(LennardJones(), [s], probes=1 + k % 2 if k != 3 else 0, hessian=k % 3 != 0)
         parts.append((s, data.labels))
     return Dataset.from_pairs(parts)
 
@@ -61,7 +61,7 @@ def test_hessians_can_be_left_out() -> None:
 
 
 def test_the_precision_is_the_models_own_unless_asked() -> None:
-    data = labelled(Morse(), molecules([3, 4]), hessian=True)
+    data = labeled(Morse(), molecules([3, 4]), hessian=True)
     model = Scaled().train()
     single = predict(model, data)
     assert set(model.seen) == {torch.float32}
@@ -77,7 +77,7 @@ def test_the_precision_is_the_models_own_unless_asked() -> None:
 
 
 def test_an_unknown_element_is_named_with_its_structure() -> None:
-    data = labelled(Morse(), [*molecules([3]), *molecules([2], 1, elements=(9,), name="fluorine")])
+    data = labeled(Morse(), [*molecules([3]), *molecules([2], 1, elements=(9,), name="fluorine")])
     with pytest.raises(
         UnknownElementError, match=r'"fluorine" contains F, but the potential knows only H, C, O \(1 of 2'
     ):
@@ -85,7 +85,7 @@ def test_an_unknown_element_is_named_with_its_structure() -> None:
 
 
 def test_a_prediction_that_is_no_number_is_named() -> None:
-    data = labelled(Morse(), molecules([3, 4]))
+    data = labeled(Morse(), molecules([3, 4]))
 
     class Broken(Morse):
         def forward(self, batch: Batch) -> Tensor:
@@ -97,7 +97,7 @@ def test_a_prediction_that_is_no_number_is_named() -> None:
 
 
 def test_data_without_labels_cannot_judge() -> None:
-    data = labelled(Morse(), molecules([3]))
+    data = labeled(Morse(), molecules([3]))
     bare = Dataset(data.structures, Properties(n_atoms=data.labels.n_atoms))
     with pytest.raises(MissingLabelError, match="hesse label"):
         evaluate_model(Morse(), bare)
@@ -106,7 +106,7 @@ def test_data_without_labels_cannot_judge() -> None:
 
 
 def test_a_perfect_potential_makes_no_error() -> None:
-    data = labelled(Morse(), molecules([3, 5, 8]), hessian=True, probes=2)
+    data = labeled(Morse(), molecules([3, 5, 8]), hessian=True, probes=2)
     found = evaluate_model(Morse(), data, name="here")
     assert found.name == "here"
     assert {r.property for r in found.rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}

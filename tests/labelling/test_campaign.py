@@ -12,11 +12,11 @@ import closed_form_engines
 import oracles
 from hesse.datasets import read_dataset
 from hesse.engines import AseEngine, FiniteDifferences, make_engine
-from hesse.errors import ConfigError, RequestError, UnknownOptionError, ExecutionError
+from hesse.errors import ConfigError, ExecutionError, RequestError, UnknownOptionError
 from hesse.labelling import LabelSpec, label, ledger_path, plan_labels
 from hesse.labelling.ledger import Attempt
 from hesse.labelling.plan import make_plan
-from hesse.labelling.work import check_labels
+from hesse.labelling.worker import check_labels
 from hesse.structures import Structure
 
 MORSE = "ase:closed_form_engines:morse"
@@ -105,8 +105,8 @@ def test_more_is_added_to_what_is_there(structures, tmp_path):
         report = label(chosen, engine, output, spec=LabelSpec(**request), workers=0, quiet=True)
         return engine.calls, report
 
-    first = run(probes=1)[1].dataset.labels
-    calls, report = run(probes=4)
+    first = run(n_probes=1)[1].dataset.labels
+    calls, report = run(n_probes=4)
     assert calls == 2 * (1 + 2 * 3)
     assert (report.n_reused, report.n_partial) == (0, 2)
     four = report.dataset.labels
@@ -114,17 +114,17 @@ def test_more_is_added_to_what_is_there(structures, tmp_path):
         assert torch.equal(getattr(four, name)[:1], getattr(first, name))
     for name in ("energy", "forces"):
         assert torch.equal(getattr(four, name), getattr(first, name))
-    calls, report = run(probes=2, hessian=True)
+    calls, report = run(n_probes=2, hessian=True)
     assert calls == sum(1 + 6 * n for n in atoms)
     assert torch.equal(report.dataset.labels.hvp, four.hvp[:2])
-    assert run(probes=4, hessian=True)[0] == 0
-    assert run(probes=0)[0] == 0
-    assert run(probes=1, probe="gaussian")[0] == 2 * 3
-    assert run(probes=1, seed=5)[0] == 2 * 3
+    assert run(n_probes=4, hessian=True)[0] == 0
+    assert run(n_probes=0)[0] == 0
+    assert run(n_probes=1, probe="gaussian")[0] == 2 * 3
+    assert run(n_probes=1, seed=5)[0] == 2 * 3
     scratch = label(
         chosen, closed_form_engines.own_engine(), spec=LabelSpec(n_probes=4, hessian=True), workers=0, quiet=True
     ).dataset.labels
-    whole = run(probes=4, hessian=True)[1].dataset.labels
+    whole = run(n_probes=4, hessian=True)[1].dataset.labels
     for name in ("energy", "forces", "probes", "hvp", "hessian", "hvp_error", "hessian_error", "forces_error"):
         assert torch.equal(getattr(whole, name), getattr(scratch, name)), name
     assert read_dataset(output).content_hash() == replace(report.dataset, labels=whole).content_hash()
@@ -140,10 +140,10 @@ def test_a_failure_stands_only_for_what_it_was_asked(structures, tmp_path):
         return [f.id for f in report.failures], engine.asked
 
     with pytest.raises(ExecutionError, match="2 x EngineError: no Hessian today"):
-        run(probes=1, hessian=True)
-    assert run(probes=1) == ([], 2)
+        run(n_probes=1, hessian=True)
+    assert run(n_probes=1) == ([], 2)
     with pytest.raises(ExecutionError, match="2 x EngineError: no Hessian today"):
-        run(probes=1, hessian=True)
+        run(n_probes=1, hessian=True)
     engine = closed_form_engines.HessianFails()
     plan = plan_labels(chosen, engine, output, spec=LabelSpec(hessian=True))
     assert (len(plan.pending), plan.n_complete, sorted(plan.failed)) == (0, 0, [0, 1])
@@ -198,7 +198,7 @@ def test_failures_are_records_and_crashes_cost_one_structure(structures, tmp_pat
     assert (retried.n_reused, len(retried.failures)) == (1, 1)
 
 
-def test_nothing_labelled_is_an_error_with_the_reasons(tmp_path):
+def test_nothing_labeled_is_an_error_with_the_reasons(tmp_path):
     sodium = [dimer(11, "one"), dimer(11, "two")]
     with pytest.raises(ExecutionError, match=r"none of 2 structures.*2 x EngineError: .*no convergence"):
         label(
@@ -232,7 +232,7 @@ def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path
 def test_suspicion_belongs_to_a_quantity():
     """A Hessian in doubt does not hurt the products; doubtful forces hurt whatever was taken from them."""
     structure = oracles.molecule(5, 1, name="five")
-    labels = oracles.labelled(oracles.Morse(), [structure], probes=2, hessian=True).labels
+    labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     asked = LabelSpec(n_probes=2, hessian=True).quantities()
     assert check_labels(structure, labels, asked) == {}
     tripled = replace(labels, hessian=3.0 * labels.hessian)
@@ -265,7 +265,7 @@ def test_bad_requests(structures, tmp_path):
         (([structures[0]] * 2, engine), {"workers": 0}, RequestError, "stands 2 times"),
         ((structures, MORSE, tmp_path / "x.csv"), {}, RequestError, "h5 or .extxyz"),
         ((structures, MORSE, tmp_path / "no" / "x.h5"), {}, RequestError, "no folder"),
-        ((structures, "ase:closed_form_engines:fails"), {}, RequestError, "no licence"),
+        ((structures, "ase:closed_form_engines:fails"), {}, RequestError, "no license"),
     ):
         with pytest.raises(error, match=reply):
             label(*arguments, **options, quiet=True)

@@ -12,8 +12,8 @@ import torch
 import oracles
 from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.labelling.ledger import Attempt, Ledger, Record, description_digest, geometry_digest
-from hesse.labelling.payload import labels_from_bytes, labels_to_bytes, split_by_quantity
-from hesse.labelling.request import LabelSpec
+from hesse.labelling.serialization import labels_from_bytes, labels_to_bytes, split_by_quantity
+from hesse.labelling.spec import LabelSpec
 from hesse.structures import Properties, Structure
 
 E, OTHER = {"name": "e"}, {"name": "e", "settings": {"step": "0.1"}}
@@ -120,12 +120,16 @@ def test_geometry_digests_see_what_engines_see():
         replace(structure, numbers=structure.numbers + 1),
     ):
         assert geometry_digest(other) != geometry_digest(structure)
-    assert description_digest({"a": 1, "b": 2}) == description_digest({"b": 2, "a": 1}) != description_digest({"a": 1, "b": 3})
+    assert (
+        description_digest({"a": 1, "b": 2})
+        == description_digest({"b": 2, "a": 1})
+        != description_digest({"a": 1, "b": 3})
+    )
 
 
 def test_labels_are_taken_apart_and_go_through_bytes_unchanged():
     structure = oracles.molecule(4, 1)
-    labels = oracles.labelled(oracles.Morse(), [structure], probes=2, hessian=True).labels
+    labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     labels = replace(labels, hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
     asked = LabelSpec(n_probes=2, hessian=True).quantities()
     assert asked == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")

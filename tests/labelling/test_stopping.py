@@ -36,7 +36,7 @@ _PROGRAM = textwrap.dedent(
     except HesseError as error:
         print(type(error).__name__, error)
         sys.exit(error.exit_code)
-    print(report.reused, len(report.dataset), len(report.failures))
+    print(report.n_reused, len(report.dataset), len(report.failures))
     """
 )
 
@@ -132,7 +132,7 @@ def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
         out, err = driver.communicate(timeout=240)
         assert driver.returncode == 1, (out, err)
         done = count_done(output)
-        assert out.startswith(f"WorkError lost the scheduler at {made.address}")
+        assert out.startswith(f"ExecutionError lost the scheduler at {made.address}")
         assert f"stopped after {done} of {COUNT} structures, all safe in" in out
         assert out.endswith("the same command continues\n")
         assert err == ""

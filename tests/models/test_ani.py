@@ -161,7 +161,7 @@ def test_a_batch_is_its_structures_one_by_one() -> None:
         torch.testing.assert_close(together.hessian_of(i), alone.hessian_of(0), rtol=0, atol=1e-10)
 
 
-def test_a_batch_listing_more_neighbours_than_needed_gives_the_same() -> None:
+def test_a_batch_listing_more_neighbors_than_needed_gives_the_same() -> None:
     model = ani()
     request = Request(forces=True, hessian=True)
     exact = evaluate(model, collate(STRUCTURES, model.cutoff), request)

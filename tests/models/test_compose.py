@@ -10,7 +10,7 @@ import torch
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, RequestError, UnknownElementError
-from hesse.models import ReferenceEnergies, Ensemble, Hipnn, HipnnConfig, SumPotential, Zbl, with_reference_energies
+from hesse.models import Ensemble, Hipnn, HipnnConfig, ReferenceEnergies, SumPotential, Zbl, with_reference_energies
 from hesse.models.adapters import CallablePotential
 from hesse.potential import Potential
 from hesse.structures import Properties, Request, collate

@@ -164,10 +164,10 @@ def test_invariance_under_motion_mirror_and_order(l_max: int) -> None:
 
 
 def test_tensor_orders_see_angles() -> None:
-    """The same distances to the central atom, other angles between its neighbours: only l ≥ 1 sees it through one
+    """The same distances to the central atom, other angles between its neighbors: only l ≥ 1 sees it through one
     layer of messages; and square against tetrahedron-like signs only l = 2 (their vector sums agree)."""
 
-    def centre(l_max: int, places: list[list[float]]) -> float:
+    def center(l_max: int, places: list[list[float]]) -> float:
         model = hipnn(l_max, blocks=1, cutoff=1.3, longest=1.3, shortest=0.5)
         structure = Structure([6] + [1] * len(places), [[0.0, 0, 0], *places])
         labels = evaluate(model, collate([structure], model.cutoff), Request(atomic_energies=True))
@@ -177,10 +177,10 @@ def test_tensor_orders_see_angles() -> None:
     straight, bent = [[1.0, 0, 0], [-1.0, 0, 0]], [[1.0, 0, 0], [0.0, 1.0, 0]]
     cross = [[1.0, 0, 0], [-1.0, 0, 0], [0.0, 1, 0], [0.0, -1, 0]]
     tetrahedron = (np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)).tolist()
-    assert centre(0, straight) == pytest.approx(centre(0, bent), abs=1e-12)
-    assert abs(centre(1, straight) - centre(1, bent)) > 1e-4
-    assert centre(1, cross) == pytest.approx(centre(1, tetrahedron), abs=1e-12)
-    assert abs(centre(2, cross) - centre(2, tetrahedron)) > 1e-4
+    assert center(0, straight) == pytest.approx(center(0, bent), abs=1e-12)
+    assert abs(center(1, straight) - center(1, bent)) > 1e-4
+    assert center(1, cross) == pytest.approx(center(1, tetrahedron), abs=1e-12)
+    assert abs(center(2, cross) - center(2, tetrahedron)) > 1e-4
 
 
 @every_order
@@ -216,7 +216,7 @@ def test_a_crystal_equals_its_supercell(l_max: int) -> None:
 
 @every_order
 def test_a_crystal_is_the_limit_of_a_cluster(l_max: int) -> None:
-    """An atom deep inside a finite block has the energy of the crystal: images are real neighbours."""
+    """An atom deep inside a finite block has the energy of the crystal: images are real neighbors."""
     model, unit = hipnn(l_max, blocks=1), crystal(1, size=3.4, atoms=1)
     grid = np.array([(a, b, c) for a in (-2, -1, 0, 1, 2) for b in (-2, -1, 0, 1, 2) for c in (-2, -1, 0, 1, 2)])
     cluster = Structure(np.tile(unit.numbers, 125), unit.positions + grid @ unit.cell)
@@ -298,7 +298,7 @@ def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("l_max", [1, 2])
-def test_molecules_in_blocks_are_what_they_are_by_their_neighbours(l_max: int) -> None:
+def test_molecules_in_blocks_are_what_they_are_by_their_neighbors(l_max: int) -> None:
     """The other order of the sums: energies, forces, products and parameter gradients, with pairs beyond the cutoff."""
     torch.manual_seed(0)
     config = HipnnConfig(l_max=l_max, features=20, sensitivities=5, onsite_layers=1, cutoff=3.0, longest=2.8)

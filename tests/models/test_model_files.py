@@ -17,32 +17,31 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 
-from hesse import files
 from hesse.curvature import evaluate
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, WriteError
 from hesse.models import (
     AniConfig,
-    ReferenceEnergies,
     Ensemble,
     HesseNetConfig,
     Hipnn,
     HipnnConfig,
+    ReferenceEnergies,
     SumPotential,
     Zbl,
     ZblConfig,
-    from_description,
     build_model,
-    to_description,
+    from_description,
     load_model,
     load_weights,
     read_model_header,
     save_model,
     save_weights,
+    to_description,
 )
-from hesse.models.build import COMPOSITES, PARAMETER_FREE, NETWORKS
-from hesse.models.files import FORMAT_VERSION, tensor_digest
-from hesse.models.upgrades import MIGRATIONS as UPGRADES
+from hesse.models.model_files import FORMAT_VERSION, MIGRATIONS, tensor_digest
+from hesse.models.registry import COMPOSITES, NETWORKS, PARAMETER_FREE
 from hesse.potential import Potential
+from hesse.runtime import filesystem
 from hesse.structures import Request, Structure, collate
 from oracles import Morse, molecules
 
@@ -57,7 +56,7 @@ def hipnn(dtype: torch.dtype = torch.float64) -> Hipnn:
 SMALL: dict[str, Callable[[], Potential]] = {
     "hipnn": lambda: hipnn(),
     "ani": lambda: build_model(AniConfig(hidden=(4, 3)), (1, 6, 8)).double(),
-    "equivariant": lambda: build_model(HesseNetConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
+    "hessenet": lambda: build_model(HesseNetConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
     "zbl": lambda: Zbl(ZblConfig(reach=1.5), (1, 6)),
     "references": lambda: ReferenceEnergies((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
     "sum": lambda: SumPotential([Zbl(), ReferenceEnergies((1, 6, 8)), hipnn(torch.float32)]),
@@ -161,7 +160,7 @@ def test_tensors_of_several_types_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("version", sorted(UPGRADES), ids=lambda v: f"format {v}")
+@pytest.mark.parametrize("version", sorted(MIGRATIONS), ids=lambda v: f"format {v}")
 def test_files_of_every_earlier_format_are_read(version: int) -> None:
     """The files were written by the release whose format they have, and what it answered stands beside them."""
     check_frozen(f"format-{version}")
@@ -419,7 +418,7 @@ def test_a_model_is_replaced_in_one_step(path: Path, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     before = path.read_bytes()
-    monkeypatch.setattr(files.os, "replace", killed)
+    monkeypatch.setattr(filesystem.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         save_model(path, hipnn(), {"data_hash": "other"})
     assert path.read_bytes() == before
@@ -430,7 +429,7 @@ import json, resource, sys, torch
 from safetensors.torch import save
 from hesse.errors import FileFormatError
 from hesse.models import load_model
-from hesse.models.tensors import tensor_digest
+from hesse.runtime.tensor_files import tensor_digest
 
 def attack(name, model, elements=(1, 6, 8), tensors=None):
     tensors = {"x": torch.zeros(3)} if tensors is None else tensors
@@ -456,7 +455,7 @@ attack("deep", {"kind": "hipnn", "blocks": 64, "onsite_layers": 64, "features": 
 attack("ani", {"kind": "ani", "hidden": [big, big, big]}, range(1, 119))
 attack("deep ani", {"kind": "ani", "hidden": [1] * 100_000})
 attack("deep ani", {"kind": "ani", "hidden_of": {"H": [1] * 100_000}})
-attack("equivariant", {"kind": "equivariant", "features": big})
+attack("hessenet", {"kind": "hessenet", "features": big})
 part = {"model": {"kind": "hipnn", "features": big}, "elements": [1, 6, 8]}
 attack("many", {"kind": "ensemble", "parts": [part] * 100})
 part = {"model": {"kind": "hipnn", "blocks": 64, "onsite_layers": 64}, "elements": [1, 6, 8]}

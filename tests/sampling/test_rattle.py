@@ -7,7 +7,7 @@ import pytest
 
 import oracles
 from hesse.errors import ConfigError, RequestError
-from hesse.sampling import RattleSampling, sample_rattled, has_collision
+from hesse.sampling import RattleSampling, has_collision, sample_rattled
 
 
 def sample(structures, **options):
@@ -53,7 +53,7 @@ def test_collisions_are_drawn_again_or_recorded():
     wild = sample([pair], sizes=(0.4,), count=30)
     assert wild.structures
     assert not any(has_collision(s) for s in wild.structures)
-    hopeless = sample([pair], closest=3.0, count=2)
+    hopeless = sample([pair], min_contact=3.0, count=2)
     assert not hopeless.structures
     assert all("collide in each of 100" in f.reason for f in hopeless.failures)
 

@@ -15,11 +15,11 @@ import oracles
 from hesse.errors import ConfigError, MissingLabelError, RequestError
 from hesse.sampling import (
     SelectionCriteria,
-    fingerprint_distance,
     distance_fingerprint,
-    unique_structures,
     farthest_point_sampling,
+    fingerprint_distance,
     select_structures,
+    unique_structures,
 )
 from hesse.structures import Structure, from_ase
 
@@ -76,7 +76,7 @@ def test_crystals_do_not_care_for_the_choice_of_cell():
     )
     assert fingerprint_distance(one, other) == pytest.approx(0.0, abs=1e-9)
     fcc, bcc = (from_ase(bulk("Cu", kind, a=a)) for kind, a in (("fcc", 3.6), ("bcc", 2.87)))
-    # Sixteen directed neighbours of one atom: twelve at a/√2 and four of the six at a; eight and six and two in bcc.
+    # Sixteen directed neighbors of one atom: twelve at a/√2 and four of the six at a; eight and six and two in bcc.
     assert distance_fingerprint(fcc) == pytest.approx([3.6 / np.sqrt(2)] * 12 + [3.6] * 4)
     assert distance_fingerprint(bcc) == pytest.approx(
         [2.87 * np.sqrt(3) / 2] * 8 + [2.87] * 6 + [2.87 * np.sqrt(2)] * 2
@@ -101,7 +101,8 @@ def test_duplicates_are_those_of_a_plain_double_loop(tolerance):
         like = [
             k
             for k in kept
-            if sorted(structures[k].numbers) == sorted(s.numbers) and fingerprint_distance(structures[k], s) <= tolerance
+            if sorted(structures[k].numbers) == sorted(s.numbers)
+            and fingerprint_distance(structures[k], s) <= tolerance
         ]
         if not like:
             kept.append(i)
@@ -130,12 +131,16 @@ def test_steps_and_their_records():
     structures += [Structure(base.numbers, structures[1].positions + 5.0, id="copy", group="a")]
     structures += [shaken(other, 0.2, k, id=f"b{k}", group="a") for k in range(2)]
     energies = [0.0, 0.5, 3.1, 0.2, 0.1, 100.0, np.nan]
-    found = select_structures(structures, SelectionCriteria(tolerance=0.05, energy_window=3.0, per_group=3), energies=energies)
+    found = select_structures(
+        structures, SelectionCriteria(tolerance=0.05, energy_window=3.0, per_group=3), energies=energies
+    )
     steps = {d.id: (d.step, d.reason) for d in found.rejected}
     assert steps["a2"] == ("window", "3.1 eV above the lowest of its group, more than 3 eV")
     assert steps["b1"] == ("window", "no energy")
     assert steps["copy"] == ("duplicate", 'within 0.05 Å of "a1"')
-    assert [structures[i].id for i in found.selected] == ["a0", "a1", "b0"] or [structures[i].id for i in found.selected] == [
+    assert [structures[i].id for i in found.selected] == ["a0", "a1", "b0"] or [
+        structures[i].id for i in found.selected
+    ] == [
         "a0",
         "a3",
         "b0",
@@ -166,9 +171,9 @@ def test_bad_requests():
 
 def test_many_structures_of_one_composition():
     """Clusters of copies: the cost is that of the kept ones. (10⁵ are timed in docs/sampling.md.)"""
-    centres = [oracles.molecule(8, 1).positions + 0.3 * np.random.default_rng(k).normal(size=(8, 3)) for k in range(50)]
+    centers = [oracles.molecule(8, 1).positions + 0.3 * np.random.default_rng(k).normal(size=(8, 3)) for k in range(50)]
     numbers = oracles.molecule(8, 1).numbers
-    structures = [Structure(numbers, centres[k % 50], id=str(k)) for k in range(4000)]
+    structures = [Structure(numbers, centers[k % 50], id=str(k)) for k in range(4000)]
     start = time.process_time()
     assert unique_structures(structures, 0.01) == list(range(50))
     assert time.process_time() - start < 20.0

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from hesse.structures import Batch, Structure, collate, segment_offsets, segment_ids, segment_indices
+from hesse.structures import Batch, Structure, collate, segment_ids, segment_indices, segment_offsets
 from oracles import atom, crystal, image_pairs, linear, molecule
 
 MIXED = [molecule(5, 1), atom(), crystal(2), linear(), molecule(9, 2), crystal(3, atoms=2)]
 
 
 def vectors_of(batch: Batch) -> list[list[tuple[float, ...]]]:
-    """For each atom, the sorted vectors to its neighbours."""
+    """For each atom, the sorted vectors to its neighbors."""
     vectors = batch.neighbor_vectors()
     return [
-        sorted(map(tuple, vectors[a][batch.neighbour_mask[a]].round(decimals=8).tolist())) for a in range(len(vectors))
+        sorted(map(tuple, vectors[a][batch.neighbor_mask[a]].round(decimals=8).tolist())) for a in range(len(vectors))
     ]
 
 
@@ -24,16 +24,16 @@ def vectors_of(batch: Batch) -> list[list[tuple[float, ...]]]:
 def test_a_batch_is_the_concatenation_of_singles(structures: list[Structure]) -> None:
     batch = collate(structures, 4.5)
     singles = [collate([s], 4.5) for s in structures]
-    for name in ("numbers", "positions", "n_atoms", "cell", "pbc", "keys"):
+    for name in ("numbers", "positions", "n_atoms", "cell", "pbc", "rng_keys"):
         torch.testing.assert_close(getattr(batch, name), torch.cat([getattr(b, name) for b in singles]))
     assert batch.ids == tuple(s.id for s in structures)
     assert vectors_of(batch) == [v for b in singles for v in vectors_of(b)]
     owner = batch.structure_index.tolist()
     assert owner == [k for k, s in enumerate(structures) for _ in range(len(s))]
-    # Neighbours belong to the same structure; unused places point to the atom itself and give no distance.
-    assert bool((batch.structure_index[batch.neighbours] == batch.structure_index[:, None]).all())
-    unused = ~batch.neighbour_mask
-    assert bool((batch.neighbours == torch.arange(len(owner))[:, None])[unused].all())
+    # Neighbors belong to the same structure; unused places point to the atom itself and give no distance.
+    assert bool((batch.structure_index[batch.neighbors] == batch.structure_index[:, None]).all())
+    unused = ~batch.neighbor_mask
+    assert bool((batch.neighbors == torch.arange(len(owner))[:, None])[unused].all())
     assert not batch.neighbor_vectors()[unused].any()
 
 

@@ -69,9 +69,7 @@ def test_atoms_on_top_of_each_other_are_named() -> None:
     with pytest.raises(GeometryError, match=r"atoms 0 and 2 are 0\.200 Å apart"):
         Structure([1, 1, 1], [[0, 0, 0], [2, 0, 0], [0, 0.2, 0]]).check_no_overlap()
     with pytest.raises(GeometryError, match=r"0\.100 Å"):  # across the boundary
-        Structure(
-            [1, 1], [[0.05, 0, 0], [4.95, 0, 0]], cell=5 * np.eye(3), pbc=(True, True, True)
-        ).check_no_overlap()
+        Structure([1, 1], [[0.05, 0, 0], [4.95, 0, 0]], cell=5 * np.eye(3), pbc=(True, True, True)).check_no_overlap()
     for s in (atom(), molecule(8, 1), crystal()):
         s.check_no_overlap()
     assert atom().closest_pair()[0] == np.inf

@@ -22,28 +22,28 @@ from hesse.errors import HesseError
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch, Properties
-from hesse.training import TrainResult, loop, train
-from hesse.training.processes import Communicator, init_distributed
-from oracles import labelled, molecules
+from hesse.training import TrainResult, train, trainer
+from hesse.training.distributed import Communicator, init_distributed
+from oracles import labeled, molecules
 
 RUNS: dict[str, dict[str, Any]] = {
     # Ten structures by three: the last step of an epoch has one, and a process has none.
     "mixed labels": {},
     "float32": {"dtype": "float32"},
     "clipped, plateau": {
-        "optimiser": {"clip": 0.05},
+        "optimizer": {"max_grad_norm": 0.05},
         "schedule": {"kind": "plateau", "patience": 0, "factor": 0.7},
         "validate_every": 2,
     },
-    "early stopping": {"early_stopping": 1, "optimiser": {"learning_rate": 0.2}, "validate_every": 2, "steps": 40},
-    "no average": {"optimiser": {"ema": None, "clip": None}, "batch": {"structures": 1}},
+    "early stopping": {"early_stopping": 1, "optimizer": {"learning_rate": 0.2}, "validate_every": 2, "steps": 40},
+    "no average": {"optimizer": {"ema_decay": None, "max_grad_norm": None}, "batch": {"structures": 1}},
     "fresh probes, part of the curvature": {
-        "probe": {"source": "fresh", "per_structure": 2, "kind": "gaussian"},
-        "curvature": {"fraction": 0.5, "every": 2},
+        "probe": {"source": "fresh", "n_probes": 2, "kind": "gaussian"},
+        "curvature": {"fraction": 0.5, "every_n_steps": 2},
         "batch": {"structures": 5},
     },
     "full Hessians, penalty": {
-        "weights": {"hvp": 0.0, "hessian": 0.2, "penalty": 0.1},
+        "weights": {"hvp": 0.0, "hessian": 0.2, "regularizer": 0.1},
         "batch": {"structures": 9, "atoms": 12},
     },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
@@ -68,13 +68,13 @@ class Own(Potential):
     def forward(self, batch: Batch) -> torch.Tensor:
         if self.training:
             self.calls += 1
-        r = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        r = masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
         bells = torch.exp(-3.0 * (r[..., None] - torch.linspace(0.7, 3.5, 8, dtype=r.dtype)).square())
-        energies = ((bells @ self.weight) * smooth_cutoff(r, self.cutoff) * batch.neighbour_mask).sum(-1)
+        energies = ((bells @ self.weight) * smooth_cutoff(r, self.cutoff) * batch.neighbor_mask).sum(-1)
         oxygen = batch.numbers == 8
         if bool(oxygen.any()):
             more = (bells[..., :2] @ self.of_oxygen).square().sum(-1) * smooth_cutoff(r, self.cutoff)
-            energies = energies + (more * batch.neighbour_mask).sum(-1) * oxygen
+            energies = energies + (more * batch.neighbor_mask).sum(-1) * oxygen
         return energies
 
 
@@ -110,7 +110,9 @@ def one_run(folder: Path, name: str, processes: Communicator | None = None) -> T
 def streamed(folder: Path, limit: float, processes: Communicator) -> StreamingDataset:
     """Structures of a file that is larger than `limit`, in MiB: written once, read by every process."""
     path = folder.parent / f"{folder.name}.h5"
-    processes.run_on_rank_zero(lambda: write_dataset(path, labelled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4))))
+    processes.run_on_rank_zero(
+        lambda: write_dataset(path, labeled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4)))
+    )
     data = open_dataset(path, memory_mib=limit)
     assert isinstance(data, StreamingDataset)
     return data
@@ -166,20 +168,20 @@ def _interrupted(folder: Path, processes: Communicator) -> list[Any]:
 
 
 def _stopped(folder: Path, processes: Communicator, *, step: int, by: int) -> str:
-    original = loop.Trainer._step
+    original = trainer.Trainer._step
 
     def signalled(self: Any) -> Any:
-        if self.progress.step == step and processes.rank == by:
+        if self.state.step == step and processes.rank == by:
             signal.raise_signal(signal.SIGTERM)
         return original(self)
 
-    loop.Trainer._step = signalled  # type: ignore[method-assign]
+    trainer.Trainer._step = signalled  # type: ignore[method-assign]
     try:
         one_run(folder, "mixed labels", processes)
     except HesseError as error:
         return f"{type(error).__name__}: {error}"
     finally:
-        loop.Trainer._step = original  # type: ignore[method-assign]
+        trainer.Trainer._step = original  # type: ignore[method-assign]
     return "not stopped"
 
 

@@ -17,7 +17,7 @@ from tiny_run import assert_same_run, config, record, run, tensors, training_dat
 
 from hesse.errors import FileFormatError, InterruptedRunError, WriteError
 from hesse.models import read_model_header
-from hesse.training import loop, read_log, train
+from hesse.training import read_log, train, trainer
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 LONG = {"steps": 150, "validate_every": 10, "checkpoint_every": 4}
@@ -72,15 +72,15 @@ def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Pa
 def test_a_signal_ends_the_step_and_saves_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    original, before = loop.Trainer._step, signal.getsignal(number)
+    original, before = trainer.Trainer._step, signal.getsignal(number)
 
     def signalled(self: Any) -> Any:
-        if self.progress.step == 7:
+        if self.state.step == 7:
             signal.raise_signal(number)
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_step", signalled)
+        patch.setattr(trainer.Trainer, "_step", signalled)
         with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after step 8 of 20"):
             run(tmp_path / "war", checkpoint_every=20)
     assert signal.getsignal(number) == before
@@ -97,7 +97,7 @@ class Crash(Exception):
 
 def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
     """Make the `call`-th call of a method of the run crash, before or after it did its work, alternately."""
-    original, count = getattr(loop.Trainer, where), [0]
+    original, count = getattr(trainer.Trainer, where), [0]
 
     def wrapped(self: Any, *args: Any) -> Any:
         count[0] += 1
@@ -108,23 +108,23 @@ def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
             raise Crash
         return result
 
-    monkeypatch.setattr(loop.Trainer, where, wrapped)
+    monkeypatch.setattr(trainer.Trainer, where, wrapped)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": "float32"},
     "plateau": {"schedule": {"kind": "plateau", "patience": 0, "factor": 0.7}, "validate_every": 2},
-    "no average, no clip": {"optimiser": {"ema": None, "clip": None}},
-    "tight clip, constant": {"optimiser": {"clip": 0.1}, "schedule": {"kind": "constant"}},
-    "fresh probes": {"probe": {"source": "fresh", "per_structure": 2, "kind": "gaussian"}},
-    "curvature of some": {"curvature": {"fraction": 0.5, "every": 2, "pairs": 1}},
+    "no average, no clip": {"optimizer": {"ema_decay": None, "max_grad_norm": None}},
+    "tight clip, constant": {"optimizer": {"max_grad_norm": 0.1}, "schedule": {"kind": "constant"}},
+    "fresh probes": {"probe": {"source": "fresh", "n_probes": 2, "kind": "gaussian"}},
+    "curvature of some": {"curvature": {"fraction": 0.5, "every_n_steps": 2, "probes": 1}},
     "fresh probes of some": {"probe": {"source": "fresh"}, "curvature": {"fraction": 0.4}},
     "full Hessians of some": {"weights": {"hvp": 0.05, "hessian": 0.1}, "curvature": {"fraction": 0.5}},
     "full Hessians, ramp, penalty": {
-        "weights": {"hvp": 0, "hessian": 0.1, "penalty": 0.01},
-        "ramps": {"hessian": {"start": 0.2, "end": 0.7}},
+        "weights": {"hvp": 0, "hessian": 0.1, "regularizer": 0.01},
+        "weight_ramps": {"hessian": {"start": 0.2, "end": 0.7}},
     },
-    "early stopping": {"early_stopping": 2, "optimiser": {"learning_rate": 0.3}, "validate_every": 1},
+    "early stopping": {"early_stopping": 2, "optimizer": {"learning_rate": 0.3}, "validate_every": 1},
     "l = 2, bounded atoms": {"model": {"l_max": 2}, "batch": {"structures": 9, "atoms": 12}},
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 1}},
 }

@@ -66,6 +66,12 @@ def test_ramps(time: int, start: float, width: float) -> None:
 
 def test_ramps_meet_both_ends() -> None:
     ramp = RampConfig(start=0.0, end=1.0, shape="linear")
-    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
     step = RampConfig(start=0.5, end=0.5)
     assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]

@@ -21,20 +21,20 @@ from hesse.datasets import Dataset
 from hesse.errors import HesseError
 from hesse.structures import Properties
 from hesse.training import TrainConfig, TrainResult, read_log, train
-from oracles import Morse, labelled, molecules
+from oracles import Morse, labeled, molecules
 
 OPTIONS: dict[str, Any] = {
     "compile": "never",  # its choice is tested by itself
     "model": {"features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0, "longest": 3.5},
     "weights": {"energy": 1.0, "forces": 0.3, "hvp": 0.09},
-    "optimiser": {"learning_rate": 5e-3, "weight_decay": 1e-4, "clip": 10.0, "ema": 0.995},
+    "optimizer": {"learning_rate": 5e-3, "weight_decay": 1e-4, "max_grad_norm": 10.0, "ema_decay": 0.995},
     "schedule": {"kind": "cosine", "warmup": 3, "final": 0.01},
     "batch": {"structures": 3},
     "steps": 20,
     "validate_every": 4,
     "checkpoint_every": 3,
     "dtype": "float64",
-    "threads": 1,
+    "cpu_threads": 1,
 }  # fmt: skip
 ORACLE = Morse(depth=1.0, width=1.2)
 
@@ -49,8 +49,8 @@ def config(**changes: Any) -> TrainConfig:
 
 def training_data(seed: int = 1, *, probes: int = 2) -> Dataset:
     """Half of the structures have energies and forces only."""
-    plain = labelled(ORACLE, molecules([3, 5, 4, 6, 2], seed=seed), probes=0)
-    curved = labelled(ORACLE, molecules([4, 3, 5, 2, 6], seed=seed + 50), probes=probes, hessian=True)
+    plain = labeled(ORACLE, molecules([3, 5, 4, 6, 2], seed=seed), probes=0)
+    curved = labeled(ORACLE, molecules([4, 3, 5, 2, 6], seed=seed + 50), probes=probes, hessian=True)
     return Dataset(
         (*plain.structures, *curved.structures),
         Properties.concatenate([plain.labels, curved.labels]),
@@ -59,7 +59,7 @@ def training_data(seed: int = 1, *, probes: int = 2) -> Dataset:
 
 
 def validation_data() -> Dataset:
-    return labelled(ORACLE, molecules([4, 3, 5], seed=9), probes=1, hessian=True)
+    return labeled(ORACLE, molecules([4, 3, 5], seed=9), probes=1, hessian=True)
 
 
 def run(folder: Path, *, restart: bool = False, validate: bool = True, **changes: Any) -> TrainResult:

@@ -7,12 +7,12 @@ import copy
 import numpy as np
 import torch
 
-from hesse.checks.result import Outcome, compare_to_limit, info, skipped
-from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
+from hesse.checks.check_result import Outcome, compare_to_limit, info, skipped
+from hesse.checks.context import CheckContext, Predictions, largest_error, random_directions, relative_error
 from hesse.curvature import evaluate
 from hesse.structures import Request
 
-__all__ = ["check_determinism", "check_float64", "check_energy", "check_float32", "check_training_mode"]
+__all__ = ["check_determinism", "check_energy", "check_float32", "check_float64", "check_training_mode"]
 
 SHORT_STEP, LONG_STEP = 1e-8, 1e-5
 """Å. In float32 the forces do not even change over the short one."""
@@ -71,7 +71,9 @@ def check_training_mode(context: CheckContext) -> Outcome:
         return compare_to_limit(
             repeated, context.tolerance(1e-10, 1e-4), "in training mode it answers differently each time (dropout?)"
         )
-    return compare_to_limit(error, context.tolerance(1e-8, 1e-3), f"{name} in training mode against evaluation mode, relative")
+    return compare_to_limit(
+        error, context.tolerance(1e-8, 1e-3), f"{name} in training mode against evaluation mode, relative"
+    )
 
 
 def check_float64(context: CheckContext) -> Outcome:
@@ -85,11 +87,16 @@ def check_float64(context: CheckContext) -> Outcome:
     for structure, along in zip(context.molecules, random_directions(context.molecules, seed=62), strict=True):
         slopes = []
         for h in (SHORT_STEP, LONG_STEP):
-            ends = [context.predict([structure.with_positions(structure.positions + s * h * along)]).forces[0] for s in (1, -1)]
+            ends = [
+                context.predict([structure.with_positions(structure.positions + s * h * along)]).forces[0]
+                for s in (1, -1)
+            ]
             slopes.append((ends[1] - ends[0]) / (2 * h))
         # Against a longer step and not against H v, which may be wrong for reasons of its own.
         errors.append(relative_error(*slopes))
-    return compare_to_limit(float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative")
+    return compare_to_limit(
+        float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative"
+    )
 
 
 def check_float32(context: CheckContext) -> Outcome:
@@ -103,7 +110,9 @@ def check_float32(context: CheckContext) -> Outcome:
     # Positions are rounded first, so that both see the same structure.
     rounded = [s.with_positions(s.positions.astype(np.float32).astype(np.float64)) for s in context.molecules]
     along = [v.astype(np.float32).astype(np.float64) for v in random_directions(rounded, seed=63)]
-    float32_context = CheckContext(single, tuple(rounded), context.crystals, context.elements, torch.float32, context.device)
+    float32_context = CheckContext(
+        single, tuple(rounded), context.crystals, context.elements, torch.float32, context.device
+    )
     actual = np.concatenate(float32_context.predict(rounded, along).hvp)
     expected = np.concatenate(context.predict(rounded, along).hvp)
     error = float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy import ndarray as Array
 
-from hesse.checks.differences import derivative_error
-from hesse.checks.result import Outcome, compare_to_limit, skipped
-from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
+from hesse.checks.check_result import Outcome, compare_to_limit, skipped
+from hesse.checks.context import CheckContext, Predictions, largest_error, random_directions, relative_error
+from hesse.checks.romberg import derivative_error
 from hesse.curvature import evaluate
 from hesse.errors import GeometryError, RequestError
 from hesse.structures import Request, Structure
@@ -48,10 +48,21 @@ def check_periodic(context: CheckContext) -> Outcome:
     molecule_directions = random_directions(molecules, seed=33)
     boxed = [_in_large_box(s, context.potential.cutoff) for s in molecules]
     results = [
-        (*largest_error(context, context.predict(doubled, [np.tile(v, (2, 1)) for v in along]), expected_doubled), "a doubled cell"),
-        (*largest_error(context, context.predict(shifted, along), baseline), "a shifted crystal, atoms moved by lattice vectors"),
+        (
+            *largest_error(context, context.predict(doubled, [np.tile(v, (2, 1)) for v in along]), expected_doubled),
+            "a doubled cell",
+        ),
+        (
+            *largest_error(context, context.predict(shifted, along), baseline),
+            "a shifted crystal, atoms moved by lattice vectors",
+        ),
         (relative_error(products, np.zeros_like(products), curvature), "H t", "a crystal"),
-        (*largest_error(context, context.predict(boxed, molecule_directions), context.predict(molecules, molecule_directions)), "a molecule in an empty box"),
+        (
+            *largest_error(
+                context, context.predict(boxed, molecule_directions), context.predict(molecules, molecule_directions)
+            ),
+            "a molecule in an empty box",
+        ),
     ]
     error, name, where = max(results, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
     return compare_to_limit(error, context.tolerance(1e-6, 1e-3), f"{name} of {where}, relative")
@@ -79,7 +90,9 @@ def check_stress(context: CheckContext) -> Outcome:
 
         size = float(np.linalg.norm(tensor) * np.linalg.norm(strain))
         errors.append(derivative_error(difference, np.array(np.sum(tensor * strain)), size=size, fine_step=1e-4)[0])
-    return compare_to_limit(float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative")
+    return compare_to_limit(
+        float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative"
+    )
 
 
 def _doubled(crystal: Structure) -> Structure:

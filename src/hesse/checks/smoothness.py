@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from ase.data import covalent_radii
 
-from hesse.checks.result import Outcome, skipped
-from hesse.checks.samples import make_structure
-from hesse.checks.scan import Discontinuity, ScanPath, find_discontinuities
-from hesse.checks.subject import CheckContext, random_directions
+from hesse.checks.builtin_structures import make_structure
+from hesse.checks.check_result import Outcome, skipped
+from hesse.checks.context import CheckContext, random_directions
+from hesse.checks.discontinuities import Discontinuity, ScanPath, find_discontinuities
 from hesse.structures import Structure
 
 __all__ = ["check_cutoff", "check_smooth"]
@@ -30,7 +30,7 @@ DEFAULT_DRAG_CUTOFF = 6.0
 
 
 def check_cutoff(context: CheckContext) -> Outcome:
-    """An atom is dragged out of the reach of its neighbours. The value is the smoothness class k of Cᵏ: −1 where the
+    """An atom is dragged out of the reach of its neighbors. The value is the smoothness class k of Cᵏ: −1 where the
     energy jumps, 0 the forces, 1 the curvature, 2 the third derivative, 3 where none does."""
     if context.dtype != torch.float64:
         return skipped("jumps are told from slopes in float64 only")
@@ -38,7 +38,7 @@ def check_cutoff(context: CheckContext) -> Outcome:
     if not 0 < cutoff < math.inf:
         return skipped("the potential states no cutoff")
     path, crossings = _drag_path(context)
-    brackets = [(place - 0.01, place + 0.01) for place in crossings]
+    brackets = [(s - 0.01, s + 0.01) for s in crossings]
     discontinuities = [j for j in find_discontinuities(context, path, brackets) if _is_near(j, crossings)]
     return _smoothness_outcome(discontinuities, f"at the cutoff of {cutoff:g} Å")
 
@@ -48,7 +48,9 @@ def check_smooth(context: CheckContext) -> Outcome:
     if context.dtype != torch.float64:
         return skipped("jumps are told from slopes in float64 only")
     path, crossings = _drag_path(context)
-    discontinuities = [(j, "an atom is dragged away") for j in find_discontinuities(context, path) if not _is_near(j, crossings)]
+    discontinuities = [
+        (j, "an atom is dragged away") for j in find_discontinuities(context, path) if not _is_near(j, crossings)
+    ]
     cutoff = context.potential.cutoff
     for structure, along in zip(context.molecules, random_directions(context.molecules, seed=41), strict=True):
         line = _line_path(structure, 0.3 * along / np.abs(along).max())
@@ -61,7 +63,7 @@ def check_smooth(context: CheckContext) -> Outcome:
     first, where = min(discontinuities, key=lambda f: f[0].order)
     if where == "an atom is dragged away":
         nearest = np.sort(_distances(path.structure_at(first.coordinate))[:, -1])[1:]
-        where = f"an atom is dragged away, with neighbours at {', '.join(f'{d:.3f}' for d in nearest)} Å"
+        where = f"an atom is dragged away, with neighbors at {', '.join(f'{d:.3f}' for d in nearest)} Å"
     return _smoothness_outcome([first], f"away from the cutoff ({where})")
 
 
@@ -83,17 +85,19 @@ def _drag_path(context: CheckContext) -> tuple[ScanPath, list[float]]:
     drag_cutoff = cutoff if 0 < cutoff < math.inf else DEFAULT_DRAG_CUTOFF
     numbers = [elements[k % len(elements)] for k in (0, 1, 2, 3)]
     radii = covalent_radii[numbers]
-    centre = np.zeros(3)
+    center = np.zeros(3)
     left = (radii[0] + radii[1]) * np.array([-0.6, 0.8, 0.0])
     right = (radii[0] + radii[2]) * np.array([-0.5, -0.5, 0.7071])
     start = float(1.1 * (radii[0] + radii[3]))
     direction = np.array([0.96, 0.0, 0.28])
 
     def structure_at(coordinate: float) -> Structure:
-        return make_structure(numbers, np.stack([centre, left, right, coordinate * direction]), f"dragged to {coordinate}")
+        return make_structure(
+            numbers, np.stack([center, left, right, coordinate * direction]), f"dragged to {coordinate}"
+        )
 
     crossings = []
-    for fixed in (centre, left, right):
+    for fixed in (center, left, right):
         # |s e − p| = R, for the larger s.
         ahead = float(direction @ fixed)
         crossings.append(ahead + math.sqrt(ahead**2 - float(fixed @ fixed) + drag_cutoff**2))
@@ -112,7 +116,7 @@ def _line_path(structure: Structure, along: np.ndarray) -> ScanPath:
 
 
 def _is_near(jump: Discontinuity, coordinates: Sequence[float]) -> bool:
-    return any(abs(jump.coordinate - place) < CUTOFF_TOLERANCE for place in coordinates)
+    return any(abs(jump.coordinate - s) < CUTOFF_TOLERANCE for s in coordinates)
 
 
 def _distances(structure: Structure) -> np.ndarray:

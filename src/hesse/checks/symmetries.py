@@ -8,20 +8,20 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.checks.result import Outcome, compare_to_limit
-from hesse.checks.subject import Predictions, CheckContext, random_directions, relative_error, largest_error
+from hesse.checks.check_result import Outcome, compare_to_limit
+from hesse.checks.context import CheckContext, Predictions, largest_error, random_directions, relative_error
 from hesse.structures import Structure
 
 __all__ = [
     "check_batch",
     "check_extensive",
     "check_mirror",
-    "check_neighbour_list",
+    "check_neighbor_list",
     "check_permutation",
     "check_rotation",
     "check_rotational_sum_rule",
-    "check_translational_sum_rule",
     "check_translation",
+    "check_translational_sum_rule",
 ]
 
 
@@ -94,12 +94,12 @@ def check_batch(context: CheckContext) -> Outcome:
     return other if outcome.status == "pass" else outcome
 
 
-def check_neighbour_list(context: CheckContext) -> Outcome:
-    """A neighbour list that reaches further than the cutoff changes nothing."""
+def check_neighbor_list(context: CheckContext) -> Outcome:
+    """A neighbor list that reaches further than the cutoff changes nothing."""
     along = random_directions(context.molecules, seed=17)
     actual = context.predict(context.molecules, along, cutoff=context.potential.cutoff + 2.5)
     expected = context.predict(context.molecules, along)
-    return _compare(context, actual, expected, "with neighbours listed 2.5 Å further")
+    return _compare(context, actual, expected, "with neighbors listed 2.5 Å further")
 
 
 def check_extensive(context: CheckContext) -> Outcome:
@@ -122,8 +122,12 @@ def check_extensive(context: CheckContext) -> Outcome:
 def _compare_transformed(context: CheckContext, matrix: Float[Array, "3 3"], description: str) -> Outcome:
     structures = context.molecules
     along = random_directions(structures, seed=19)
-    transformed = context.predict([s.with_positions(s.positions @ matrix.T) for s in structures], [v @ matrix.T for v in along])
-    transformed_back = Predictions(transformed.energy, [f @ matrix for f in transformed.forces], [p @ matrix for p in transformed.hvp])
+    transformed = context.predict(
+        [s.with_positions(s.positions @ matrix.T) for s in structures], [v @ matrix.T for v in along]
+    )
+    transformed_back = Predictions(
+        transformed.energy, [f @ matrix for f in transformed.forces], [p @ matrix for p in transformed.hvp]
+    )
     return _compare(context, transformed_back, context.predict(structures, along), description)
 
 
@@ -138,7 +142,9 @@ def _relative_to_curvature(
     products = context.predict(structures, random_directions(structures, seed=20)).hvp
     size = float(np.abs(np.concatenate(products)).max())
     violation = np.concatenate(list(violations))
-    return compare_to_limit(relative_error(violation, np.zeros_like(violation), size), context.tolerance(1e-6, 1e-3), description)
+    return compare_to_limit(
+        relative_error(violation, np.zeros_like(violation), size), context.tolerance(1e-6, 1e-3), description
+    )
 
 
 def _rotation(seed: int) -> Float[Array, "3 3"]:

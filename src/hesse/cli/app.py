@@ -26,7 +26,18 @@ app = typer.Typer(
 
 
 def _register() -> None:
-    from hesse.cli import bench, check, data, demo, evaluate, label, reactions, sample, train  # noqa: F401  (importing a module adds its verbs)
+    """Import the modules of all verbs; importing one adds its verbs."""
+    from hesse.cli import (  # noqa: F401
+        bench_command,
+        check_command,
+        convert_command,
+        demo_command,
+        evaluate_command,
+        label_command,
+        reaction_commands,
+        sample_command,
+        train_command,
+    )
 
 
 def _run() -> None:
@@ -81,7 +92,10 @@ def _report_bug() -> NoReturn:
 def _user_frame() -> str | None:
     """Where the user's own code (a potential or engine that he wrote) stands in the traceback; None for nowhere."""
     install_paths = {key: Path(folder) for key, folder in sysconfig.get_paths().items()}
-    installed = [Path(__file__).parents[1], *(install_paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    installed = [
+        Path(__file__).parents[1],
+        *(install_paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+    ]
     for frame in reversed(traceback.extract_tb(sys.exc_info()[2])):
         file = Path(frame.filename)
         if file.is_file() and not any(file.is_relative_to(f) for f in installed):

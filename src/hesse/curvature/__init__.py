@@ -1,21 +1,20 @@
 """Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large systems."""
 
-from hesse.curvature.committee import EnsemblePrediction, evaluate_ensemble
-from hesse.curvature.evaluate import evaluate
-from hesse.curvature.finite import check_finite
-from hesse.curvature.home import dtype_and_device
-from hesse.curvature.lanczos import LowestModes, lowest_modes
-from hesse.curvature.many import evaluate_structures
+from hesse.curvature.batched import evaluate_structures
+from hesse.curvature.davidson import LowestModes, lowest_modes
+from hesse.curvature.energy_derivatives import check_finite, evaluate
+from hesse.curvature.ensemble import EnsemblePrediction, evaluate_ensemble
 from hesse.curvature.operator import HessianOperator
+from hesse.potential import dtype_and_device
 
 __all__ = [
     "EnsemblePrediction",
     "HessianOperator",
     "LowestModes",
-    "evaluate_ensemble",
-    "evaluate",
-    "evaluate_structures",
-    "dtype_and_device",
-    "lowest_modes",
     "check_finite",
+    "dtype_and_device",
+    "evaluate",
+    "evaluate_ensemble",
+    "evaluate_structures",
+    "lowest_modes",
 ]

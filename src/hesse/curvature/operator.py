@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature.derivatives import gradients, hvp_vmapped, hvp_sequential
-from hesse.curvature.evaluate import evaluate
-from hesse.curvature.home import dtype_and_device
+from hesse.curvature.energy_derivatives import evaluate
+from hesse.curvature.hvp import gradients, hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import LabelShapeError
-from hesse.potential import Potential
+from hesse.potential import Potential, dtype_and_device
 from hesse.structures import Batch, Request, Structure, collate
 
 __all__ = ["HessianOperator"]
@@ -64,4 +63,9 @@ class HessianOperator:
                 f"directions of shape {tuple(directions.shape)}, expected [probes, {len(self._positions)}, 3]"
             )
         chunks = directions.split(self._chunk)
-        return torch.cat([self._hvp_function(self._differentiable_gradient, self._positions, part, False, retain_graph=True) for part in chunks])
+        return torch.cat(
+            [
+                self._hvp_function(self._differentiable_gradient, self._positions, part, False, retain_graph=True)
+                for part in chunks
+            ]
+        )

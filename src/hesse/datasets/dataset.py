@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hesse.datasets.flat import PackedDataset, PackedStructures, geometry_tensors
-from hesse.datasets.order import pack_batches
-from hesse.datasets.parting import group_split, index_of_ids, check_unique_ids, check_has_labels, unflagged
+from hesse.datasets.batching import pack_batches
+from hesse.datasets.indexing import check_has_labels, check_unique_ids, group_split, index_of_ids, unflagged
+from hesse.datasets.packed import PackedDataset, PackedStructures, geometry_tensors
 from hesse.errors import RequestError
 from hesse.structures import Batch, Properties, Structure, rng_key
 
@@ -168,7 +168,7 @@ class Dataset:
     def content_hash(self) -> str:
         """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""
         digest = hashlib.blake2b(digest_size=16)
-        for name in ("numbers", "positions", "cell", "pbc", "keys"):
+        for name in ("numbers", "positions", "cell", "pbc", "rng_keys"):
             digest.update(getattr(self._geometry, name).numpy().tobytes())
         for f in fields(self.labels):
             value = getattr(self.labels, f.name)
@@ -181,7 +181,7 @@ class Dataset:
     # --- batches -------------------------------------------------------------------------------------------------
 
     def packed(self, cutoff: float) -> PackedDataset:
-        """Flat tensors (float64, on the host) with all neighbour pairs below `cutoff` Å, found once."""
+        """Flat tensors (float64, on the host) with all neighbor pairs below `cutoff` Å, found once."""
         if cutoff not in self._packed:
             self._packed[cutoff] = PackedDataset(self._geometry, self.labels, self._geometry.pairs(cutoff), cutoff)
         return self._packed[cutoff]

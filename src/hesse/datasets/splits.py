@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.streamed import StreamingDataset, DatasetLike
+from hesse.datasets.streaming import DatasetLike, StreamingDataset
 from hesse.errors import FileFormatError, RequestError
-from hesse.files import atomic_write_text
+from hesse.runtime.filesystem import atomic_write_text
 
 __all__ = ["Split"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.identities import hessian_blocks
+from hesse.datasets.quality.sum_rules import hessian_blocks
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Properties, Structure, segment_offsets, segment_indices
+from hesse.structures import Properties, Structure, segment_indices, segment_offsets
 from hesse.units import energy_unit as energy_in_ev
 from hesse.units import length_unit as length_in_angstrom
 
@@ -20,10 +20,10 @@ __all__ = [
     "convert_units",
     "negate_curvature",
     "negate_forces",
-    "symmetrise_hessians",
-    "with_metadata",
-    "set_charge_multiplicity",
     "select_probes",
+    "set_charge_multiplicity",
+    "symmetrize_hessians",
+    "with_metadata",
     "with_tag",
 ]
 
@@ -56,7 +56,9 @@ def convert_units(
     if e == 1.0 and a == 1.0:
         return tuple(structures), labels
     scaled = {
-        name: value * (e**p * a**q) for name, (p, q) in _UNIT_POWERS.items() if (value := getattr(labels, name)) is not None
+        name: value * (e**p * a**q)
+        for name, (p, q) in _UNIT_POWERS.items()
+        if (value := getattr(labels, name)) is not None
     }
     if a != 1.0:
         structures = [replace(s, positions=s.positions * a, cell=s.cell * a) for s in structures]
@@ -100,8 +102,12 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
     if not chosen or len(set(chosen)) < len(chosen):
         raise RequestError(f"expected the numbers of pairs to keep, each once, got {chosen}")
     if min(chosen) < 0 or max(chosen) >= available:
-        raise MissingLabelError(f"{dataset.source}: holds {available} (probe, product) pairs, numbered from 0; got {chosen}")
-    selected = {n: v[chosen] for n in ("probes", "hvp", "hvp_mask", "hvp_error") if (v := getattr(labels, n)) is not None}
+        raise MissingLabelError(
+            f"{dataset.source}: holds {available} (probe, product) pairs, numbered from 0; got {chosen}"
+        )
+    selected = {
+        n: v[chosen] for n in ("probes", "hvp", "hvp_mask", "hvp_error") if (v := getattr(labels, n)) is not None
+    }
     metadata = dict(dataset.metadata)
     distributions = [name.strip() for name in metadata.get("probe", "").split(",")]
     if len(distributions) == available:
@@ -124,7 +130,7 @@ def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, mult
     return replace(dataset, structures=tuple(updated(s) for s in dataset.structures))
 
 
-def symmetrise_hessians(dataset: Dataset) -> Dataset:
+def symmetrize_hessians(dataset: Dataset) -> Dataset:
     """The data set with every Hessian replaced by `(H + Hᵀ)/2`: half the noise of what is not symmetric.
 
     Raises:
@@ -132,7 +138,7 @@ def symmetrise_hessians(dataset: Dataset) -> Dataset:
     """
     labels = dataset.labels
     if labels.hessian is None:
-        raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrise")
+        raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrize")
     flat: Tensor = labels.hessian.clone()
     starts = segment_offsets(labels.hessian_lengths())
     for members, matrices in hessian_blocks(labels):

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.curvature import HessianOperator, evaluate, dtype_and_device
-from hesse.deploy.verlet import VerletNeighborList
-from hesse.devices import device_from_name
+from hesse.curvature import HessianOperator, dtype_and_device, evaluate
 from hesse.engines import make_potential
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential
+from hesse.runtime.devices import device_from_name
 from hesse.structures import Batch, Request, Structure
+from hesse.structures.verlet import VerletNeighborList
 
 __all__ = ["HesseCalculator"]
 
@@ -43,7 +43,7 @@ class HesseCalculator(Calculator):
         dtype: "float64" (or `torch.float64`) for curvature, phonons, tight relaxations; "float32" is faster and enough
             for dynamics. By default the potential's own. For another type or device the calculator works on a copy.
         device: "cpu", "cuda", ...; by default the potential's own.
-        skin: Å. Neighbours are searched this far beyond the cutoff, and again when an atom may have crossed half of it;
+        skin: Å. Neighbors are searched this far beyond the cutoff, and again when an atom may have crossed half of it;
             results do not depend on it. 0 searches at every step.
 
     Charge, multiplicity, spins and constraints of the atoms are not seen by a potential: forces and Hessians are those

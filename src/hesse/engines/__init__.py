@@ -1,12 +1,11 @@
 """Engines: whatever answers "energy, forces, HVP, Hessian of this structure"."""
 
-from hesse.engines.ase import AseEngine, EngineCalculator
-from hesse.engines.differences import estimate_gradient_noise, choose_step
-from hesse.engines.engine import Engine, SinglePoint, EnergyFunction
-from hesse.engines.numerical import AnalyticDerivatives, FiniteDifferences, ForceEngine
-from hesse.engines.parse import ENGINE_NAMES, make_engine
-from hesse.engines.potential import PotentialEngine
-from hesse.engines.potentials import POTENTIAL_NAMES, make_potential
+from hesse.engine import EnergyFunction, Engine, SinglePoint
+from hesse.engines.ase_engine import AseEngine, EngineCalculator
+from hesse.engines.finite_differences import choose_step, estimate_gradient_noise
+from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
+from hesse.engines.names import ENGINE_NAMES, POTENTIAL_NAMES, make_engine, make_potential
+from hesse.engines.potential_engine import PotentialEngine
 from hesse.engines.pyscf import PyscfEngine
 from hesse.engines.xtb import XTB_METHODS, XtbEngine
 
@@ -16,17 +15,17 @@ __all__ = [
     "XTB_METHODS",
     "AnalyticDerivatives",
     "AseEngine",
-    "FiniteDifferences",
+    "EnergyFunction",
     "Engine",
     "EngineCalculator",
+    "FiniteDifferences",
     "ForceEngine",
-    "SinglePoint",
     "PotentialEngine",
     "PyscfEngine",
-    "EnergyFunction",
+    "SinglePoint",
     "XtbEngine",
+    "choose_step",
+    "estimate_gradient_noise",
     "make_engine",
     "make_potential",
-    "estimate_gradient_noise",
-    "choose_step",
 ]

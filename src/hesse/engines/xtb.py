@@ -15,10 +15,10 @@ import numpy as np
 from ase import units
 from jaxtyping import Float
 
-from hesse.engines.engine import SinglePoint, EnergyFunction
-from hesse.engines.numerical import FiniteDifferences, ForceEngine
-from hesse.errors import ConfigError, EngineError, RequestError, first_line, check_choice
-from hesse.optional import import_optional
+from hesse.engine import EnergyFunction, SinglePoint
+from hesse.engines.force_engine import FiniteDifferences, ForceEngine
+from hesse.errors import ConfigError, EngineError, RequestError, check_choice, first_line
+from hesse.runtime.imports import import_optional
 from hesse.structures import Structure
 
 __all__ = ["XTB_METHODS", "XtbEngine"]
@@ -88,7 +88,9 @@ class XtbEngine(ForceEngine):
             RequestError: an element beyond radon, or a multiplicity that the number of electrons does not allow.
         """
         if structure.numbers.max() > _MAX_ATOMIC_NUMBER:
-            raise RequestError(f'structure "{structure.id}": {self.level} knows elements up to Z = {_MAX_ATOMIC_NUMBER}')
+            raise RequestError(
+                f'structure "{structure.id}": {self.level} knows elements up to Z = {_MAX_ATOMIC_NUMBER}'
+            )
         electrons = int(structure.numbers.sum()) - structure.charge
         if (electrons + structure.multiplicity) % 2 == 0:
             raise RequestError(

@@ -1,29 +1,28 @@
 """Judging potentials: predictions, errors in the units of the field, and the noise floor of the labels beside them."""
 
-from hesse.evaluation.evaluation import RelativeChange, Evaluation, evaluate_model, relative_rmse_change
-from hesse.evaluation.noise import float32_resolution, noise_estimates
-from hesse.evaluation.pairs import PROPERTIES, UNITS, matched_values, symmetrised_hessian
-from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, predict, check_known_elements
-from hesse.evaluation.rows import METRICS, MetricRow, error_sums, error_metrics
-from hesse.evaluation.sums import ErrorSums
+from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
+from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_model, relative_rmse_change
+from hesse.evaluation.noise_floor import float32_resolution, noise_estimates
+from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values, symmetrized_hessian
+from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, check_known_elements, predict
 
 __all__ = [
     "DEFAULT_MAX_ATOMS",
     "METRICS",
     "PROPERTIES",
     "UNITS",
-    "RelativeChange",
+    "ErrorSums",
     "Evaluation",
     "MetricRow",
-    "ErrorSums",
-    "evaluate_model",
-    "relative_rmse_change",
-    "float32_resolution",
-    "error_sums",
-    "error_metrics",
-    "noise_estimates",
-    "matched_values",
-    "predict",
+    "RelativeChange",
     "check_known_elements",
-    "symmetrised_hessian",
+    "error_metrics",
+    "error_sums",
+    "evaluate_model",
+    "float32_resolution",
+    "matched_values",
+    "noise_estimates",
+    "predict",
+    "relative_rmse_change",
+    "symmetrized_hessian",
 ]

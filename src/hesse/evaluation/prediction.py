@@ -10,14 +10,14 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from hesse.curvature import evaluate, check_finite
+from hesse.curvature import check_finite, evaluate
 from hesse.datasets import Dataset
 from hesse.errors import RequestError, UnknownElementError
 from hesse.potential import Potential, evaluation_mode
-from hesse.progress import track
+from hesse.runtime.progress import track
 from hesse.structures import Batch, Properties, Request, segment_ids
 
-__all__ = ["DEFAULT_MAX_ATOMS", "predict", "check_known_elements"]
+__all__ = ["DEFAULT_MAX_ATOMS", "check_known_elements", "predict"]
 
 DEFAULT_MAX_ATOMS = 1024
 """Atoms per batch."""

@@ -1,9 +1,9 @@
-"""Label campaigns: structures in, labelled structures out."""
+"""Label campaigns: structures in, labeled structures out."""
 
 from hesse.labelling.campaign import label, ledger_path, plan_labels
+from hesse.labelling.label_report import Failure, LabelReport, Suspect
 from hesse.labelling.plan import LabelPlan
-from hesse.labelling.report import Failure, LabelReport, Suspect
-from hesse.labelling.request import LabelSpec
+from hesse.labelling.spec import LabelSpec
 
 __all__ = [
     "Failure",

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hesse import __version__
-from hesse.datasets import Dataset, flag_suspect, check_writable_suffix, write_dataset
-from hesse.engines import FiniteDifferences, Engine, make_engine
-from hesse.errors import InterruptedRunError, RequestError, ExecutionError
-from hesse.files import check_output_path
-from hesse.labelling.assembly import assemble_labels
+from hesse.datasets import Dataset, check_writable_suffix, flag_suspect, write_dataset
+from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.errors import ExecutionError, InterruptedRunError, RequestError
+from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
 from hesse.labelling.plan import LabelPlan, make_plan
-from hesse.labelling.report import Failure, LabelReport, Suspect, group_by_reason
-from hesse.labelling.request import LabelSpec
-from hesse.labelling.signals import StoppedError, stop_signals
-from hesse.labelling.work import make_worker
-from hesse.progress import track
+from hesse.labelling.serialization import assemble_labels
+from hesse.labelling.spec import LabelSpec
+from hesse.labelling.worker import make_worker
+from hesse.runtime.filesystem import check_output_path
+from hesse.runtime.parallel import map_tasks, scheduler_address
+from hesse.runtime.progress import track
+from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.structures import Structure
-from hesse.workers import scheduler_address, map_tasks
 
 __all__ = ["label", "ledger_path", "plan_labels"]
 
@@ -48,7 +48,7 @@ def label(
     """Label `structures` with `engine` and write them to `output`.
 
     Every answer goes into a ledger beside `output` at once; the same call continues where the last one stopped, and
-    asks only for what is missing: more probes, or Hessians, are added to what is there. A structure whose labelling
+    asks only for what is missing: more probes, or Hessians, are added to what is there. A structure whose labeling
     fails or kills its process is a record with its reason. Labels that contradict symmetry, or whose own error estimate
     is large, are kept and flagged suspect.
 
@@ -59,13 +59,13 @@ def label(
         request: what to compute; energies and forces always are.
         differences: how curvature is taken from forces, when `engine` is text.
         workers: processes of one thread each; one by default.
-        scheduler: instead, a dask.distributed cluster, see `hesse.workers.run_tasks`.
+        scheduler: instead, a dask.distributed cluster, see `hesse.runtime.parallel.run_tasks`.
         timeout: seconds for one structure, after which it counts as failed.
         retry_failed: ask again for what failed before.
         quiet: no progress.
 
     Raises:
-        WorkError: no structure at all could be labelled, or the cluster was lost; the message has the reasons.
+        WorkError: no structure at all could be labeled, or the cluster was lost; the message has the reasons.
         InterruptedRunError: SIGINT or SIGTERM came; everything finished is in the ledger.
         RequestError, FileFormatError, WriteError: the request, the ledger or the output is at fault.
     """
@@ -81,7 +81,7 @@ def label(
         worker_spec = (engine, differences, label_spec)
         tasks = ((inputs[one.index], one.missing) for one in plan.pending)
         n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0
-        with track(f"labelling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
+        with track(f"labeling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
             results = map_tasks(
                 make_worker,
                 worker_spec,
@@ -203,7 +203,7 @@ class _Campaign:
         if not complete:
             summary = "; ".join(f"{count} x {reason}" for count, reason in group_by_reason(failures)[:3])
             raise ExecutionError(
-                f"none of {len(self.structures)} structures could be labelled with {self.engine.level}: {summary}"
+                f"none of {len(self.structures)} structures could be labeled with {self.engine.level}: {summary}"
             )
         structures = tuple(self.structures[i] for i in complete)
         records = (ledger.read(plan.keys[i], requested) for i in complete)
@@ -212,7 +212,9 @@ class _Campaign:
         dataset, reasons_by_consensus = flag_suspect(dataset)
         suspects = []
         for i in dataset.labels.suspect_mask().nonzero()[:, 0].tolist():
-            quantity_reasons = dict.fromkeys(reason for name in requested if (reason := completed[plan.keys[complete[i]]][name]))
+            quantity_reasons = dict.fromkeys(
+                reason for name in requested if (reason := completed[plan.keys[complete[i]]][name])
+            )
             name = structures[i].id
             suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
         if self.output is not None:

@@ -25,7 +25,7 @@ import numpy as np
 from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.structures import Structure
 
-__all__ = ["Attempt", "StructureKey", "Ledger", "Record", "description_digest", "geometry_digest"]
+__all__ = ["Attempt", "Ledger", "Record", "StructureKey", "description_digest", "geometry_digest"]
 
 FORMAT_VERSION = 2
 
@@ -162,7 +162,7 @@ class Ledger:
         if 0 < version < FORMAT_VERSION:
             raise FileFormatError(
                 f"{self.path}: a ledger of format {version}, by an older Hesse, which does not tell what was asked. "
-                "The labelled file beside it stays good; move the ledger away to label anew, or choose another OUT."
+                "The labeled file beside it stays good; move the ledger away to label anew, or choose another OUT."
             )
         return int(version)
 
@@ -230,12 +230,25 @@ class Ledger:
         """Add or replace attempts and their answers, all or none."""
         attempt_rows, label_rows = [], []
         for attempt in attempts:
-            attempt_rows.append((self._engine, *attempt.key, json.dumps(attempt.quantities), attempt.atoms, attempt.reason, attempt.seconds))
-            label_rows += [(self._engine, *attempt.key, name, r.suspect_reason, r.payload) for name, r in attempt.records.items()]
+            attempt_rows.append(
+                (
+                    self._engine,
+                    *attempt.key,
+                    json.dumps(attempt.quantities),
+                    attempt.atoms,
+                    attempt.reason,
+                    attempt.seconds,
+                )
+            )
+            label_rows += [
+                (self._engine, *attempt.key, name, r.suspect_reason, r.payload) for name, r in attempt.records.items()
+            ]
         with self._translate_errors():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                self._connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", attempt_rows)
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?)", attempt_rows
+                )
                 self._connection.executemany(
                     "DELETE FROM labels WHERE engine = ? AND structure = ? AND geometry = ? AND quantity = ?",
                     [row[:4] for row in label_rows],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesse.labelling.ledger import Attempt, StructureKey, geometry_digest
-from hesse.labelling.request import HESSIAN, LabelSpec, quantity_kind
+from hesse.labelling.spec import HESSIAN, LabelSpec, quantity_kind
 from hesse.structures import Structure
 
 __all__ = ["LabelPlan", "PendingStructure", "make_plan"]

@@ -1,13 +1,21 @@
 """Losses of labels and predictions."""
 
-from hesse.losses.weighted import (
+from hesse.losses.loss import (
     LOSS_TERMS,
     LossWeights,
-    residual_weights,
     count_labeled,
-    per_structure_loss,
     masked_targets,
+    per_structure_loss,
+    residual_weights,
     weighted_loss,
 )
 
-__all__ = ["LOSS_TERMS", "LossWeights", "residual_weights", "count_labeled", "per_structure_loss", "masked_targets", "weighted_loss"]
+__all__ = [
+    "LOSS_TERMS",
+    "LossWeights",
+    "count_labeled",
+    "masked_targets",
+    "per_structure_loss",
+    "residual_weights",
+    "weighted_loss",
+]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import ConfigError, RequestError
-from hesse.models.references import ReferenceEnergies
+from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.structures import Batch
 
@@ -55,9 +55,12 @@ class _CompositePotential(Potential):
     def _evaluate_parts(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
         """Energies of every part, and the sum of those penalties that there are."""
         precomputed = batch.precomputed or [None] * len(self.parts)
-        results = [part.forward_with_regularizer(replace(batch, precomputed=t)) for part, t in zip(self.parts, precomputed, strict=True)]
+        results = [
+            part.forward_with_regularizer(replace(batch, precomputed=t))
+            for part, t in zip(self.parts, precomputed, strict=True)
+        ]
         energies, regularizers = zip(*results, strict=True)
-        present = [penalty for penalty in regularizers if penalty is not None]
+        present = [value for value in regularizers if value is not None]
         return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(present).sum(0) if present else None
 
 
@@ -71,7 +74,9 @@ class SumPotential(_CompositePotential):
         ConfigError: no parts, or no common element.
     """
 
-    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Sums of the parts' atomic energies, eV, float64, and of their penalties."""
         energies, regularizer = self._evaluate_parts(batch)
         return energies.sum(0), regularizer
@@ -86,7 +91,7 @@ class SumPotential(_CompositePotential):
 
 
 class Ensemble(_CompositePotential):
-    """`E = (1/M) Σ_m E_m`. How far the members lie apart, in any observable, tells `hesse.curvature.committee`.
+    """`E = (1/M) Σ_m E_m`. How far the members lie apart, in any observable, tells `hesse.curvature.ensemble`.
 
     Args:
         members: potentials of any kinds.
@@ -95,7 +100,9 @@ class Ensemble(_CompositePotential):
         ConfigError: no members, or no common element.
     """
 
-    def forward_with_regularizer(self, batch: Batch) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def forward_with_regularizer(
+        self, batch: Batch
+    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
         """Means of the members' atomic energies, eV, float64, and of their penalties."""
         energies, regularizer = self._evaluate_parts(batch)
         return energies.mean(0), None if regularizer is None else regularizer / len(self.parts)
@@ -113,9 +120,9 @@ class Ensemble(_CompositePotential):
 def _reference_owners(potential: Potential) -> list[Potential]:
     """The potentials, each once, whose references a shift of `potential` moves."""
     if isinstance(potential, Ensemble):
-        return list({id(holder): holder for member in potential.parts for holder in _reference_owners(member)}.values())
+        return list({id(owner): owner for member in potential.parts for owner in _reference_owners(member)}.values())
     if isinstance(potential, SumPotential):
-        return next((found for part in potential.parts if (found := _reference_owners(part))), [])
+        return next((owners for part in potential.parts if (owners := _reference_owners(part))), [])
     try:
         potential.shift_reference_energies({})  # moves nothing
     except RequestError:

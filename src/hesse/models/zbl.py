@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from hesse.models.references import ReferenceEnergies
+from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch
@@ -61,13 +61,15 @@ class Zbl(Potential):
         positions = batch.positions
         radii = self._radii.to(positions.dtype).index_select(0, batch.numbers)
         charges = batch.numbers.to(positions.dtype)
-        neighbor_index = batch.neighbours.reshape(-1)
-        neighbor_charges = charges.index_select(0, neighbor_index).reshape(batch.neighbours.shape)
-        pair_cutoffs = self.config.reach * (radii[:, None] + radii.index_select(0, neighbor_index).reshape(batch.neighbours.shape))
-        distance = masked_norm(batch.neighbor_vectors(), batch.neighbour_mask, fill=self.cutoff)
+        neighbor_index = batch.neighbors.reshape(-1)
+        neighbor_charges = charges.index_select(0, neighbor_index).reshape(batch.neighbors.shape)
+        pair_cutoffs = self.config.reach * (
+            radii[:, None] + radii.index_select(0, neighbor_index).reshape(batch.neighbors.shape)
+        )
+        distance = masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
         screening_length = 0.8854 * Bohr / (charges[:, None] ** 0.23 + neighbor_charges**0.23)
         x = distance / screening_length
         screening = sum(c * torch.exp(-b * x) for c, b in SCREENING)
-        envelope = smooth_cutoff(distance / pair_cutoffs, 1.0) * batch.neighbour_mask
+        envelope = smooth_cutoff(distance / pair_cutoffs, 1.0) * batch.neighbor_mask
         pair_energies = charges[:, None] * neighbor_charges / distance * screening * envelope
         return 0.5 * COULOMB * pair_energies.sum(-1)

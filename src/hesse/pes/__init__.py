@@ -1,23 +1,23 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, motion."""
 
-from hesse.pes.convergence import OptimizationHistory
-from hesse.pes.dynamics import MDSettings, MDResult, Snapshot, run_md
-from hesse.pes.paths import IRCResult, PathPoint, irc
-from hesse.pes.relaxation import MinimisationResult, minimise
-from hesse.pes.saddles import SADDLE_METHODS, SaddleResult, saddle
+from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
+from hesse.pes.minimization import MinimizationResult, minimize
+from hesse.pes.reaction_path import IRCResult, PathPoint, irc
+from hesse.pes.surface import OptimizationHistory
+from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
 
 __all__ = [
     "SADDLE_METHODS",
-    "OptimizationHistory",
-    "MDSettings",
-    "MDResult",
     "IRCResult",
-    "MinimisationResult",
+    "MDResult",
+    "MDSettings",
+    "MinimizationResult",
+    "OptimizationHistory",
     "PathPoint",
     "SaddleResult",
     "Snapshot",
     "irc",
-    "minimise",
+    "minimize",
     "run_md",
     "saddle",
 ]

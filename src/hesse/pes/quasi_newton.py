@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-__all__ = ["bofill_update", "prfo_step", "ts_bfgs_update", "limit_length"]
+__all__ = ["bofill_update", "limit_length", "prfo_step", "ts_bfgs_update"]
 
 _TINY = 1e-12
 
@@ -48,7 +48,7 @@ def ts_bfgs_update(
 def prfo_step(
     gradient: Float[Array, "d"], values: Float[Array, "d"], vectors: Float[Array, "d d"]
 ) -> Float[Array, "d"]:
-    """The step of partitioned rational-function optimisation towards a first-order saddle point: uphill along the first
+    """The step of partitioned rational-function optimization toward a first-order saddle point: uphill along the first
     eigenvector, downhill along all others. Banerjee, Adams, Simons, Shepard, J. Phys. Chem. 89, 52 (1985).
 
     Args:

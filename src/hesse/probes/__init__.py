@@ -1,29 +1,29 @@
 """Random directions for curvature, reproducible per structure."""
 
-from hesse.probes.families import (
+from hesse.probes.distributions import (
     PROBE_KINDS,
-    Probe,
     Gaussian,
-    RigidBodyFree,
     OneHot,
+    Probe,
     ProbeSeed,
     Rademacher,
+    RigidBodyFree,
     Sphere,
     make_probe,
 )
-from hesse.probes.rigid import internal_dof, rigid_body_modes, project_out_rigid_body
+from hesse.probes.rigid_body import internal_dof, project_out_rigid_body, rigid_body_modes
 
 __all__ = [
     "PROBE_KINDS",
-    "Probe",
     "Gaussian",
-    "RigidBodyFree",
     "OneHot",
+    "Probe",
     "ProbeSeed",
     "Rademacher",
+    "RigidBodyFree",
     "Sphere",
     "internal_dof",
     "make_probe",
-    "rigid_body_modes",
     "project_out_rigid_body",
+    "rigid_body_modes",
 ]

@@ -20,13 +20,18 @@ EXCLUDED_NAMES = frozenset({"CH2_s1A1d"})
 
 def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: int = 3) -> tuple[Structure, ...]:
     """Closed-shell molecules of the G2 collection with hydrogen and no other elements than `symbols`, at least
-    `smallest` atoms, ordered by name (53 for H, C, N, O). Geometries are MP2's (Curtiss et al., J. Chem. Phys. 106,
+    `min_atoms` atoms, ordered by name (53 for H, C, N, O). Geometries are MP2's (Curtiss et al., J. Chem. Phys. 106,
     1063 (1997)); ids and groups are the names."""
     molecules = []
     for name in sorted(g2.names):
         atoms = g2[name]
         allowed = "H" in atoms.symbols and set(atoms.symbols) <= set(symbols)
-        if not allowed or len(atoms) < min_atoms or atoms.get_initial_magnetic_moments().any() or name in EXCLUDED_NAMES:
+        if (
+            not allowed
+            or len(atoms) < min_atoms
+            or atoms.get_initial_magnetic_moments().any()
+            or name in EXCLUDED_NAMES
+        ):
             continue
         structure = from_ase(atoms, id=name)
         molecules.append(Structure(structure.numbers, structure.positions, id=name, tag="g2", group=name))
@@ -37,7 +42,7 @@ def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[
     """Ids of `count` molecules, drawn at random among those made of familiar parts: every bonding environment (an
     element with the elements bonded to it) of a molecule held out occurs in one that is kept.
 
-    They are new molecules, not new chemistry: what the only peroxide does cannot be learnt from the others.
+    They are new molecules, not new chemistry: what the only peroxide does cannot be learned from the others.
 
     Raises:
         ConfigError: fewer than `count` can be held out.

@@ -10,9 +10,9 @@ from typing import Any
 
 from hesse.errors import RequestError
 from hesse.evaluation import PROPERTIES, UNITS, Evaluation, relative_rmse_change
-from hesse.reports.published import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
+from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
 
-__all__ = ["Comparison", "ComparedModel", "ComparedMetric"]
+__all__ = ["ComparedMetric", "ComparedModel", "Comparison"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,20 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from hesse.errors import RequestError
-from hesse.reports.canvas import BASELINE_COLOR, TEXT_COLOR, MUTED_COLOR, OTHER_COLOR, density_colormap, log_axis, new_figure, figure_style, to_png, to_svg
 from hesse.reports.comparison import ComparedModel
-from hesse.reports.wording import format_number, format_percent
+from hesse.reports.figure_style import (
+    BASELINE_COLOR,
+    MUTED_COLOR,
+    OTHER_COLOR,
+    TEXT_COLOR,
+    density_colormap,
+    figure_style,
+    log_axis,
+    new_figure,
+    to_png,
+    to_svg,
+)
+from hesse.reports.formatting import format_number, format_percent
 
 __all__ = ["MAX_SCATTER_POINTS", "draw_summary", "hessian_histogram", "learning_curve", "parity_plot"]
 
@@ -37,7 +48,7 @@ def parity_plot(
     quantity: str,
     unit: str,
     limits: tuple[float, float],
-    colour: str,
+    color: str,
     name: str,
 ) -> str:
     """Predicted against reference values, with the line of agreement. Both axes span `limits`; values beyond are
@@ -47,7 +58,7 @@ def parity_plot(
         axes.plot(limits, limits, color=MUTED_COLOR, linewidth=0.9, zorder=1)
         inside = np.all([(v >= limits[0]) & (v <= limits[1]) for v in (reference, predicted)], axis=0)
         if len(reference) <= MAX_SCATTER_POINTS:
-            axes.scatter(reference, predicted, s=12, color=colour, alpha=0.6, linewidths=0, zorder=2)
+            axes.scatter(reference, predicted, s=12, color=color, alpha=0.6, linewidths=0, zorder=2)
         else:
             axes.hexbin(
                 reference[inside],
@@ -55,7 +66,7 @@ def parity_plot(
                 gridsize=70,
                 extent=(*limits, *limits),
                 norm=LogNorm(),
-                cmap=density_colormap(colour),
+                cmap=density_colormap(color),
                 linewidths=0,
                 mincnt=1,
                 zorder=2,
@@ -85,10 +96,10 @@ def learning_curve(
         return None
     with figure_style():
         figure, axes = new_figure()
-        for (label, steps, numbers), colour in zip(curves, (BASELINE_COLOR, OTHER_COLOR), strict=False):
+        for (label, steps, numbers), color in zip(curves, (BASELINE_COLOR, OTHER_COLOR), strict=False):
             if len(steps):
                 marker = "o" if len(steps) == 1 else ""
-                axes.plot(steps, numbers, color=colour, label=label, marker=marker)
+                axes.plot(steps, numbers, color=color, label=label, marker=marker)
         axes.set_yscale("log")
         log_axis(axes.yaxis, values.min(), values.max())
         axes.set(title=title, xlabel="training step")
@@ -127,12 +138,12 @@ def hessian_histogram(
     bins = np.geomspace(low, high, int(np.clip(3 * np.sqrt(len(values)), 8, 36)) + 1).tolist()
     with figure_style():
         figure, axes = new_figure()
-        for numbers, colour, label in ((old, BASELINE_COLOR, names[0]), (new, OTHER_COLOR, names[1])):
+        for numbers, color, label in ((old, BASELINE_COLOR, names[0]), (new, OTHER_COLOR, names[1])):
             if not len(numbers):
                 continue
-            axes.hist(numbers, bins, color=colour, alpha=0.3)
-            axes.hist(numbers, bins, color=colour, histtype="step", linewidth=1.4, label=label)
-            axes.axvline(float(np.median(numbers)), color=colour, linewidth=1.0, linestyle=(0, (4, 3)))
+            axes.hist(numbers, bins, color=color, alpha=0.3)
+            axes.hist(numbers, bins, color=color, histtype="step", linewidth=1.4, label=label)
+            axes.axvline(float(np.median(numbers)), color=color, linewidth=1.0, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         log_axis(axes.xaxis, low, high)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -164,9 +175,12 @@ def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
 
 def _error_bars(axes: Axes, lines: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> None:
     x = np.arange(len(lines), dtype=float)
-    for offset, key, colour, label in ((-0.19, "baseline", BASELINE_COLOR, names[0]), (0.19, "other", OTHER_COLOR, names[1])):
+    for offset, key, color, label in (
+        (-0.19, "baseline", BASELINE_COLOR, names[0]),
+        (0.19, "other", OTHER_COLOR, names[1]),
+    ):
         values = [line[key] for line in lines]
-        bars = axes.bar(x + offset, values, width=0.36, color=colour, label=label)
+        bars = axes.bar(x + offset, values, width=0.36, color=color, label=label)
         axes.bar_label(bars, [format_number(v) for v in values], padding=2, fontsize=9, color=TEXT_COLOR)
     width = 20 if len(lines) < 3 else 12
     axes.set_xticks(x, [textwrap.fill(line["dataset"], width) for line in lines])
@@ -195,7 +209,9 @@ def _change_dots(
         axes.plot([], [], markers[k % len(markers)], color=OTHER_COLOR, markersize=6, label=dataset)
     cited = [p for p in published if p["property"] in properties]
     for p in cited:
-        axes.plot(p["percent"], properties.index(p["property"]), "|", color=MUTED_COLOR, markersize=16, markeredgewidth=1.6)
+        axes.plot(
+            p["percent"], properties.index(p["property"]), "|", color=MUTED_COLOR, markersize=16, markeredgewidth=1.6
+        )
     if cited:
         axes.plot([], [], "|", color=MUTED_COLOR, markersize=10, markeredgewidth=1.6, label="published")
     axes.axvline(0.0, color=MUTED_COLOR, linewidth=0.9)

@@ -11,7 +11,14 @@ from rich.table import Table
 
 from hesse.evaluation import MetricRow
 from hesse.reports.comparison import Comparison
-from hesse.reports.wording import PROPERTY_NAMES, format_noise_floor, ev_to_kcal, kcal_unit, format_number, format_percent
+from hesse.reports.formatting import (
+    PROPERTY_NAMES,
+    ev_to_kcal,
+    format_noise_floor,
+    format_number,
+    format_percent,
+    kcal_unit,
+)
 
 __all__ = ["comparison_table", "error_tables", "print_tables"]
 
@@ -37,7 +44,12 @@ def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
                 format_noise_floor(floor),
                 unit,
             )
-            kcal = (format_number(ev_to_kcal(rmse)), format_number(ev_to_kcal(mae)), format_noise_floor(ev_to_kcal(floor)), kcal_unit(unit))
+            kcal = (
+                format_number(ev_to_kcal(rmse)),
+                format_number(ev_to_kcal(mae)),
+                format_noise_floor(ev_to_kcal(floor)),
+                kcal_unit(unit),
+            )
             table.add_row("", "", *kcal)
         yield table
 

@@ -1,38 +1,38 @@
-"""Geometries worth labelling: made around minima and along paths, and chosen among."""
+"""Geometries worth labeling: made around minima and along paths, and chosen among."""
 
-from hesse.sampling.descriptor import fingerprint_distance, distance_fingerprint
-from hesse.sampling.md import MDSampling, sample_md
-from hesse.sampling.nms import NormalModeSampling, sample_normal_modes
-from hesse.sampling.path import PathSampling, sample_paths
+from hesse.sampling.fingerprint import distance_fingerprint, fingerprint_distance
+from hesse.sampling.md_sampling import MDSampling, sample_md
+from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
 from hesse.sampling.rattle import RattleSampling, sample_rattled
-from hesse.sampling.result import SamplingFailure, SamplingResult, has_collision
+from hesse.sampling.reaction_paths import PathSampling, sample_paths
+from hesse.sampling.runner import SamplingFailure, SamplingResult, has_collision
 from hesse.sampling.selection import (
     Rejected,
     SelectionCriteria,
     SelectionResult,
-    unique_structures,
     farthest_point_sampling,
     select_structures,
+    unique_structures,
 )
 
 __all__ = [
-    "Rejected",
     "MDSampling",
     "NormalModeSampling",
     "PathSampling",
     "RattleSampling",
+    "Rejected",
     "SamplingFailure",
     "SamplingResult",
     "SelectionCriteria",
     "SelectionResult",
-    "fingerprint_distance",
     "distance_fingerprint",
-    "unique_structures",
     "farthest_point_sampling",
+    "fingerprint_distance",
+    "has_collision",
     "sample_md",
     "sample_normal_modes",
     "sample_paths",
     "sample_rattled",
     "select_structures",
-    "has_collision",
+    "unique_structures",
 ]

@@ -11,17 +11,17 @@ from numpy import ndarray as Array
 
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError, RequestError
-from hesse.sampling.result import (
+from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
-    StructureSamples,
     SamplingFailure,
     SamplingResult,
+    StructureSamples,
+    has_collision,
     rng_from_name,
-    with_name,
     run_sampling,
     validated_starts,
-    has_collision,
+    with_name,
 )
 from hesse.structures import Properties, Structure
 

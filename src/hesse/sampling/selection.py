@@ -1,7 +1,7 @@
 """Which geometries are worth their labels: duplicates out, energies within a window, and the most different of what is
 left.
 
-Every step is deterministic and prefers structures that come first. Distances are those of `hesse.sampling.descriptor`.
+Every step is deterministic and prefers structures that come first. Distances are those of `hesse.sampling.fingerprint`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.sampling.descriptor import composition_key, distance_fingerprint
+from hesse.sampling.fingerprint import composition_key, distance_fingerprint
 from hesse.structures import Structure
 
-__all__ = ["Rejected", "SelectionCriteria", "SelectionResult", "unique_structures", "farthest_point_sampling", "select_structures"]
+__all__ = [
+    "Rejected",
+    "SelectionCriteria",
+    "SelectionResult",
+    "farthest_point_sampling",
+    "select_structures",
+    "unique_structures",
+]
 
 CHUNK = 256
 """Structures compared at once with all those kept: memory stays small, and the work is matrix products."""
@@ -102,14 +109,19 @@ def select_structures(
     if criteria.tolerance is not None:
         duplicate_of = _duplicates(_take(structures, selected), criteria.tolerance)
         rejected += [
-            Rejected(structures[i].id, "duplicate", f'within {criteria.tolerance:g} Å of "{structures[int(selected[t])].id}"')
+            Rejected(
+                structures[i].id, "duplicate", f'within {criteria.tolerance:g} Å of "{structures[int(selected[t])].id}"'
+            )
             for i, t in zip(selected.tolist(), duplicate_of, strict=True)
             if t >= 0
         ]
         selected = selected[duplicate_of < 0]
     if criteria.per_group is not None:
         groups = _indices_by(s.group or s.id for s in _take(structures, selected))
-        per_group = [selected[m][farthest_point_sampling(_take(structures, selected[m]), criteria.per_group)] for m in groups.values()]
+        per_group = [
+            selected[m][farthest_point_sampling(_take(structures, selected[m]), criteria.per_group)]
+            for m in groups.values()
+        ]
         farthest = np.sort(np.concatenate([selected[:0], *per_group]))
         reason = f"the group has {criteria.per_group} that differ more"
         rejected += [Rejected(s.id, "per group", reason) for s in _take(structures, np.setdiff1d(selected, farthest))]
@@ -173,7 +185,7 @@ def _duplicates(structures: Sequence[Structure], tolerance: float) -> Int[Array,
 
 def _greedy_duplicates(values: Float[Array, "points dims"], radius: float) -> Int[Array, "points"]:
     """For each point the first kept point within `radius`, or −1 for a point that is kept itself."""
-    centred = values - values.mean(0)  # so that squares lose no digits
+    centered = values - values.mean(0)  # so that squares lose no digits
     duplicate_of = np.full(len(values), -1)
     kept = np.zeros(0, dtype=np.int64)
     for start in range(0, len(values), CHUNK):
@@ -181,10 +193,10 @@ def _greedy_duplicates(values: Float[Array, "points dims"], radius: float) -> In
         for others in range(0, len(kept), 16 * CHUNK):
             earlier = kept[others : others + 16 * CHUNK]
             free = block[duplicate_of[block] < 0]
-            near = _squared_distances(centred[free], centred[earlier]) <= radius**2
+            near = _squared_distances(centered[free], centered[earlier]) <= radius**2
             hit = near.any(1)
             duplicate_of[free[hit]] = earlier[near[hit].argmax(1)]
-        within = _squared_distances(centred[block], centred[block]) <= radius**2
+        within = _squared_distances(centered[block], centered[block]) <= radius**2
         for k, i in enumerate(block.tolist()):
             if duplicate_of[i] < 0:
                 later = block[k + 1 :][within[k, k + 1 :]]

@@ -1,6 +1,6 @@
-"""A batch: structures laid end to end without padding of atoms, with a neighbour matrix.
+"""A batch: structures laid end to end without padding of atoms, with a neighbor matrix.
 
-The neighbour matrix lists, for each atom, up to K neighbours and a mask for the unused places. Messages are then a
+The neighbor matrix lists, for each atom, up to K neighbors and a mask for the unused places. Messages are then a
 gather and a batched matrix product, which runs 7 to 8 times faster than an edge list with scattered sums on small
 molecules.
 """
@@ -16,10 +16,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hesse.structures.ragged import segment_ids
 from hesse.structures.structure import Structure, rng_key
 
-__all__ = ["Batch", "batch_from_pairs", "collate"]
+__all__ = ["Batch", "batch_from_pairs", "collate", "segment_ids", "segment_indices", "segment_offsets"]
+
+
+def segment_offsets(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "blocks+1"]:
+    """Where each block starts, and where the last one ends."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def segment_ids(lengths: Int[Tensor, "blocks"], total: int | None = None) -> Int[Tensor, "items"]:
+    """For each item, the block it belongs to. `total`: the sum of `lengths`, where it is known: an accelerator need not
+    be waited for then."""
+    return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
+
+
+def segment_indices(
+    starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"], total: int | None = None
+) -> Int[Tensor, "items"]:
+    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end. `total`: see `owners_of`."""
+    before = lengths.cumsum(0) - lengths
+    shift = torch.repeat_interleave(starts - before, lengths, output_size=total)
+    return shift + torch.arange(len(shift), device=lengths.device)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,12 +51,12 @@ class Batch:
         n_atoms: size of each structure.
         owner: the structure that each atom belongs to.
         cell: lattice vectors as rows, Å; zeros where there is none.
-        neighbours: for each atom, the indices of its neighbours in this batch; unused places point to the atom itself.
-        neighbour_mask: which places are used.
-        shifts: lattice translations of each neighbour (whole numbers), or None when no structure is periodic.
+        neighbors: for each atom, the indices of its neighbors in this batch; unused places point to the atom itself.
+        neighbor_mask: which places are used.
+        shifts: lattice translations of each neighbor (whole numbers), or None when no structure is periodic.
         keys: a 63-bit number per structure, from its id: random probes are drawn from it.
         ids: the ids, for messages.
-        cutoff: Å; the neighbour matrix holds all pairs below it.
+        cutoff: Å; the neighbor matrix holds all pairs below it.
         tables: what a potential found ahead in this batch for itself (`Potential.prepare`); None for nothing.
     """
 
@@ -47,8 +66,8 @@ class Batch:
     structure_index: Int[Tensor, "atoms"]
     cell: Float[Tensor, "structures 3 3"]
     pbc: Bool[Tensor, "structures 3"]
-    neighbours: Int[Tensor, "atoms k"]
-    neighbour_mask: Bool[Tensor, "atoms k"]
+    neighbors: Int[Tensor, "atoms k"]
+    neighbor_mask: Bool[Tensor, "atoms k"]
     cell_shifts: Float[Tensor, "atoms k 3"] | None
     rng_keys: Int[Tensor, "structures"]
     ids: tuple[str, ...]
@@ -61,7 +80,7 @@ class Batch:
     def with_positions(
         self, *, positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "structures 3 3"] | None = None
     ) -> Batch:
-        """The same structures with other positions (and cells); neighbour matrix and tables are kept as they are: where
+        """The same structures with other positions (and cells); neighbor matrix and tables are kept as they are: where
         atoms move far, make a new batch."""
         return replace(self, positions=positions, cell=self.cell if cell is None else cell)
 
@@ -75,16 +94,16 @@ class Batch:
             structure_index=self.structure_index.to(device),
             cell=self.cell.to(device=device, dtype=dtype),
             pbc=self.pbc.to(device),
-            neighbours=self.neighbours.to(device),
-            neighbour_mask=self.neighbour_mask.to(device),
+            neighbors=self.neighbors.to(device),
+            neighbor_mask=self.neighbor_mask.to(device),
             cell_shifts=None if self.cell_shifts is None else self.cell_shifts.to(device=device, dtype=dtype),
             rng_keys=self.rng_keys.to(device),
         )
 
     def neighbor_vectors(self) -> Float[Tensor, "atoms k 3"]:
-        """From each atom to each of its neighbours (the right image), Å; zero in unused places."""
-        k = self.neighbours.shape[1]
-        neighbor_positions = self.positions.index_select(0, self.neighbours.reshape(-1)).reshape(-1, k, 3)
+        """From each atom to each of its neighbors (the right image), Å; zero in unused places."""
+        k = self.neighbors.shape[1]
+        neighbor_positions = self.positions.index_select(0, self.neighbors.reshape(-1)).reshape(-1, k, 3)
         vectors = neighbor_positions - self.positions[:, None]
         if self.cell_shifts is not None:
             vectors = vectors + self.cell_shifts @ self.cell.index_select(0, self.structure_index)
@@ -103,12 +122,14 @@ def collate(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """A batch from structures, with all pairs below `cutoff` Å. Neighbour lists stay with the structures."""
+    """A batch from structures, with all pairs below `cutoff` Å. Neighbor lists stay with the structures."""
     n_atoms = torch.tensor([len(s) for s in structures])
-    neighbor_lists = [s.neighbours(cutoff) for s in structures]
+    neighbor_lists = [s.neighbors(cutoff) for s in structures]
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
     counts = torch.from_numpy(np.concatenate([pairs.counts for pairs in neighbor_lists]))
-    pair_neighbors = torch.from_numpy(np.concatenate([p.neighbors + o for p, o in zip(neighbor_lists, starts, strict=False)]))
+    pair_neighbors = torch.from_numpy(
+        np.concatenate([p.neighbors + o for p, o in zip(neighbor_lists, starts, strict=False)])
+    )
     periodic = any(s.periodic for s in structures)
     pair_shifts = torch.from_numpy(np.concatenate([p.cell_shifts for p in neighbor_lists])) if periodic else None
     return batch_from_pairs(
@@ -142,9 +163,9 @@ def batch_from_pairs(
     ids: tuple[str, ...],
     cutoff: float,
 ) -> Batch:
-    """A batch from flat arrays; the one place where pair lists become a neighbour matrix.
+    """A batch from flat arrays; the one place where pair lists become a neighbor matrix.
 
-    The neighbours of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this
+    The neighbors of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this
     batch.
     """
     total_atoms = len(numbers)
@@ -153,10 +174,14 @@ def batch_from_pairs(
     mask = slot[None] < pair_counts[:, None]
     if len(pair_neighbors):
         pair_indices = (pair_starts[:, None] + slot[None]).clamp(max=len(pair_neighbors) - 1)
-        neighbours = torch.where(mask, pair_neighbors[pair_indices], torch.arange(total_atoms, device=numbers.device)[:, None])
+        neighbors = torch.where(
+            mask, pair_neighbors[pair_indices], torch.arange(total_atoms, device=numbers.device)[:, None]
+        )
         cell_shifts = None if pair_shifts is None else torch.where(mask[..., None], pair_shifts[pair_indices], 0)
     else:
-        neighbours = torch.arange(total_atoms, device=numbers.device)[:, None].expand(total_atoms, max_neighbors).contiguous()
+        neighbors = (
+            torch.arange(total_atoms, device=numbers.device)[:, None].expand(total_atoms, max_neighbors).contiguous()
+        )
         cell_shifts = None
     return Batch(
         numbers=numbers,
@@ -165,10 +190,13 @@ def batch_from_pairs(
         structure_index=segment_ids(n_atoms),
         cell=cell,
         pbc=pbc,
-        neighbours=neighbours,
-        neighbour_mask=mask,
+        neighbors=neighbors,
+        neighbor_mask=mask,
         cell_shifts=None if cell_shifts is None else cell_shifts.to(positions.dtype),
         rng_keys=rng_keys,
         ids=ids,
         cutoff=cutoff,
     )
+
+
+# MERGED DOCSTRING (fold into the module docstring): """Index arithmetic for structures of different sizes laid end to end, without loops over structures."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError
-from hesse.structures.neighbours import Neighbours, find_neighbours
+from hesse.structures.neighbors import Neighbors, find_neighbors
 
-__all__ = ["Structure", "rng_key"]
+__all__ = ["Structure", "from_ase", "rng_key", "to_ase"]
 
 
 def rng_key(structure_id: str) -> int:
@@ -51,7 +52,7 @@ class Structure:
     multiplicity: int = 1
     tag: str = ""
     group: str = ""
-    _neighbours: dict[float, Neighbours] = field(default_factory=dict, init=False, repr=False)
+    _neighbors: dict[float, Neighbors] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         def set_field(name: str, value: Any) -> None:
@@ -117,18 +118,18 @@ class Structure:
             group=self.group,
         )
 
-    def neighbours(self, cutoff: float) -> Neighbours:
+    def neighbors(self, cutoff: float) -> Neighbors:
         """All pairs closer than `cutoff` (Å), found once and kept."""
-        if cutoff not in self._neighbours:
-            self._neighbours[cutoff] = find_neighbours(self.positions, self.cell, self.pbc, cutoff)
-        return self._neighbours[cutoff]
+        if cutoff not in self._neighbors:
+            self._neighbors[cutoff] = find_neighbors(self.positions, self.cell, self.pbc, cutoff)
+        return self._neighbors[cutoff]
 
     def closest_pair(self) -> tuple[float, int, int]:
         """Shortest distance between two atoms (Å, images included) and the two indices; inf for a lone atom."""
         if len(self) == 1 and not self.periodic:
             return np.inf, 0, 0
         if self.periodic:
-            pairs = self.neighbours(3.0)
+            pairs = self.neighbors(3.0)
             if len(pairs.distances) == 0:
                 return np.inf, 0, 0
             k = int(pairs.distances.argmin())
@@ -155,3 +156,47 @@ def _readonly_array(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) 
         raise GeometryError(f"a structure needs arrays of numbers, got {type(values).__name__}: {error}") from error
     array.setflags(write=False)
     return array
+
+
+def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
+    """A `Structure` with the atoms' geometry.
+
+    `atoms.info` may hold `structure_id`, `tag`, `group`, `charge`, and `multiplicity`; an argument wins over it.
+
+    Raises:
+        GeometryError: the atoms make no structure, or charge and multiplicity are not whole numbers.
+    """
+    info = atoms.info
+    try:
+        charge, multiplicity = int(info.get("charge", 0)), int(info.get("multiplicity", 1))
+    except (TypeError, ValueError) as error:
+        raise GeometryError(f"charge and multiplicity must be whole numbers: {error}") from error
+    return Structure(
+        atoms.numbers,
+        atoms.positions,
+        id=id or str(info.get("structure_id", "")),
+        cell=np.asarray(atoms.cell),
+        pbc=tuple(bool(p) for p in atoms.pbc),  # type: ignore[arg-type]
+        charge=charge,
+        multiplicity=multiplicity,
+        tag=str(info.get("tag", "")),
+        group=str(info.get("group", "")),
+    )
+
+
+def to_ase(structure: Structure) -> Atoms:
+    """ASE `Atoms` with the structure's geometry; id, tag, group, charge and multiplicity go to `atoms.info`."""
+    atoms = Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
+    atoms.info["structure_id"] = structure.id
+    if structure.tag:
+        atoms.info["tag"] = structure.tag
+    if structure.group:
+        atoms.info["group"] = structure.group
+    if structure.charge:
+        atoms.info["charge"] = structure.charge
+    if structure.multiplicity != 1:
+        atoms.info["multiplicity"] = structure.multiplicity
+    return atoms
+
+
+# MERGED DOCSTRING (fold into the module docstring): """To and from ASE's `Atoms`: geometry only. Labels travel through the readers in `hesse.datasets`."""

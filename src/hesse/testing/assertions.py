@@ -50,7 +50,7 @@ def assert_check(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CheckResult:
-    """Run one check, and those that it needs; for parametrised tests.
+    """Run one check, and those that it needs; for parametrized tests.
 
     Raises:
         AssertionError: it failed, or one that it needs did.

@@ -4,23 +4,23 @@ from hesse.training.config import (
     BatchConfig,
     CurvatureConfig,
     DataConfig,
-    OptimiserConfig,
+    OptimizerConfig,
     ProbeConfig,
     RampConfig,
     RunConfig,
     ScheduleConfig,
     TrainConfig,
 )
-from hesse.training.log import read_log
-from hesse.training.loop import TrainResult, train
-from hesse.training.parse import load_config, validate_config
-from hesse.training.plug_in import ProjectedHessianLoss
+from hesse.training.config_file import load_config, validate_config
+from hesse.training.run_log import read_log
+from hesse.training.standalone_loss import ProjectedHessianLoss
+from hesse.training.trainer import TrainResult, train
 
 __all__ = [
     "BatchConfig",
     "CurvatureConfig",
     "DataConfig",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "ProbeConfig",
     "ProjectedHessianLoss",
     "RampConfig",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError
-from hesse.models.tensors import read_header, read_tensors, write_tensors
+from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
 from hesse.training.schedules import Plateau
 
 __all__ = ["TrainState", "load_checkpoint", "save_checkpoint"]
@@ -40,14 +40,14 @@ def save_checkpoint(
     state: TrainState,
     model: nn.Module,
     average: Mapping[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> None:
     """Write everything that a resumed run needs. Raises WriteError; the checkpoint before stays whole."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
-    for index, entries in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+    for index, entries in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
     state_json = json.dumps({"progress": asdict(state), "fingerprint": fingerprint})
     header = {"format": "hesse-checkpoint", "version": "1", "state": state_json}
     write_tensors(path, header, tensors)
@@ -57,10 +57,10 @@ def load_checkpoint(
     path: Path,
     model: nn.Module,
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     fingerprint: str,
 ) -> TrainState:
-    """Put a saved state back into model, average and optimiser, and return where the run stood.
+    """Put a saved state back into model, average and optimizer, and return where the run stood.
 
     Raises:
         FileFormatError: the checkpoint is damaged or belongs to another configuration or other data.
@@ -83,8 +83,8 @@ def load_checkpoint(
         average[name].copy_(tensors[f"average.{name}"])
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
+        if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             entries.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
     return state

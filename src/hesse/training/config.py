@@ -14,7 +14,7 @@ __all__ = [
     "BatchConfig",
     "CurvatureConfig",
     "DataConfig",
-    "OptimiserConfig",
+    "OptimizerConfig",
     "ProbeConfig",
     "RampConfig",
     "RunConfig",
@@ -37,7 +37,7 @@ class BatchConfig(_Config):
     )
 
 
-class OptimiserConfig(_Config):
+class OptimizerConfig(_Config):
     """AdamW. Weight decay acts on weight matrices only, not on biases, sensitivities or scales."""
 
     learning_rate: float = Field(5e-3, gt=0)
@@ -88,7 +88,9 @@ class CurvatureConfig(_Config):
     fraction: float = Field(
         1.0, gt=0, le=1, description="share of a step's structures, drawn anew at each step, with curvature terms"
     )
-    every_n_steps: int = Field(1, ge=1, description="curvature terms in every so many steps, with so many times the weight")
+    every_n_steps: int = Field(
+        1, ge=1, description="curvature terms in every so many steps, with so many times the weight"
+    )
     probes: int | None = Field(
         None, ge=1, description="at most so many of a structure's stored pairs, drawn at each step; null: all"
     )
@@ -112,7 +114,7 @@ class TrainConfig(_Config):
     weight_ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
     probe: ProbeConfig = ProbeConfig()
     curvature: CurvatureConfig = CurvatureConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     batch: BatchConfig = BatchConfig()
     steps: int = Field(2000, ge=1)
@@ -132,12 +134,12 @@ class TrainConfig(_Config):
     @model_validator(mode="after")
     def _check_init_from(self) -> TrainConfig:
         if self.init_from is not None and (self.model != HipnnConfig() or self.repulsion is not None):
-            raise ValueError("start_from names a whole potential: leave out model and prior")
+            raise ValueError("init_from names a whole potential: leave out model and repulsion")
         return self
 
 
 class DataConfig(_Config):
-    """Files of labelled structures."""
+    """Files of labeled structures."""
 
     train: Path
     validation: Path | None = Field(None, description="a file; without it, a part of the training data is held out")

@@ -36,7 +36,11 @@ def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, 
     warmup_factor = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.kind == "cosine":
         fraction_done = step / max(steps - 1, 1)
-        return base * warmup_factor * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * fraction_done)))
+        return (
+            base
+            * warmup_factor
+            * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * fraction_done)))
+        )
     return base * warmup_factor * (plateau.factor if schedule.kind == "plateau" else 1.0)
 
 

@@ -14,7 +14,7 @@ from hesse.datasets import Dataset, DatasetLike
 from hesse.losses import LOSS_TERMS, LossWeights, per_structure_loss
 from hesse.potential import Potential
 from hesse.structures import Properties, Request
-from hesse.training.processes import Communicator
+from hesse.training.distributed import Communicator
 
 __all__ = ["ValidationMetrics", "validate"]
 
@@ -63,7 +63,9 @@ def validate(
     for part, indices in _local_batches(data, max_atoms, communicator):
         batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
         has_pairs = labels.hvp is not None and bool(labels.mask("hvp").any())
-        has_hessians = final_weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
+        has_hessians = (
+            final_weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
+        )
         request = Request(
             forces=labels.forces is not None,
             probes=torch.nan_to_num(labels.probes) if has_pairs and labels.probes is not None else None,
@@ -89,14 +91,18 @@ def validate(
     return ValidationMetrics(float(loss), rmse)
 
 
-def _local_batches(data: DatasetLike, max_atoms: int, communicator: Communicator) -> Iterator[tuple[Dataset, list[int]]]:
+def _local_batches(
+    data: DatasetLike, max_atoms: int, communicator: Communicator
+) -> Iterator[tuple[Dataset, list[int]]]:
     """The structures of this process: a part of the data that is in memory, and which of it are looked at together."""
     for _, part in data.iter_in_memory():
         local_indices = communicator.partition(range(len(part)), part.n_atoms.tolist())
         yield from ((part, run) for run in part.batch_indices(max_atoms, order=local_indices))
 
 
-def _accumulate(predictions: Properties, labels: Properties, sums: dict[str, float], n_values: dict[str, float]) -> None:
+def _accumulate(
+    predictions: Properties, labels: Properties, sums: dict[str, float], n_values: dict[str, float]
+) -> None:
     """Add squared errors and the number of values, label by label."""
     n = labels.n_atoms
     if labels.energy is not None and predictions.energy is not None:

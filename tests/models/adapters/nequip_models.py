@@ -14,7 +14,7 @@ import yaml
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from hesse.models.adapters.nequip.files import _nequip_defaults, _suppress_warnings, import_nequip
+from hesse.models.adapters.nequip.nequip_files import _nequip_defaults, _suppress_warnings, import_nequip
 from hesse.structures import to_ase
 from oracles import molecules
 
@@ -59,7 +59,7 @@ def _built(kind: str, dtype: str, options: str) -> Any:
 
 
 def nequip_calculator(model: Any) -> Any:
-    """NequIP's own ASE calculator, with its own neighbour lists, for a model or a file."""
+    """NequIP's own ASE calculator, with its own neighbor lists, for a model or a file."""
     calculators = import_nequip("nequip.integrations.ase")
     with _nequip_defaults(), _suppress_warnings():
         if isinstance(model, Path):

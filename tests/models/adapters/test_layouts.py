@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hesse.errors import RequestError
-from hesse.models.adapters import edge_list, pad_structures, check_not_periodic
+from hesse.models.adapters import check_not_periodic, edge_list, pad_structures
 from hesse.structures import collate
 from oracles import atom, crystal, image_pairs, molecules
 
@@ -41,7 +41,7 @@ def test_padded_positions_carry_derivatives_back() -> None:
 @pytest.mark.parametrize("cutoff", [1.5, 2.5, 4.0])
 def test_edges_are_the_pairs_that_brute_force_finds(cutoff: float) -> None:
     structures = [*molecules([4, 6], seed=3), crystal(0), atom(1), crystal(1, size=2.5)]
-    batch = collate(structures, 4.0)  # the neighbour matrix may reach further
+    batch = collate(structures, 4.0)  # the neighbor matrix may reach further
     found = edge_list(batch, cutoff)
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
     wanted = sorted(

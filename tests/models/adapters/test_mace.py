@@ -26,8 +26,8 @@ from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, UnknownOptionError, WriteError
 from hesse.models.adapters.mace import MacePotential
 from hesse.structures import Request, Structure, collate, to_ase
-from hesse.training import loop
-from oracles import Morse, atom, crystal, labelled, linear, molecules
+from hesse.training import trainer
+from oracles import Morse, atom, crystal, labeled, linear, molecules
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -50,7 +50,7 @@ def close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:
 
 
 def theirs(model: Any, structure: Structure, **options: Any) -> Any:
-    """What MACE's calculator says, with its own neighbour lists and derivatives."""
+    """What MACE's calculator says, with its own neighbor lists and derivatives."""
     atoms = to_ase(structure)
     atoms.calc = mace_calculator(copy.deepcopy(model), **options)
     return atoms
@@ -203,9 +203,9 @@ def test_elements_are_those_of_the_model() -> None:
 def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
     model = mace_model()
     potential = MacePotential(model)
-    data = labelled(Morse(), OPEN[:2], hessian=True)
+    data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
-        steps=4, dtype="float64", optimiser={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
+        steps=4, dtype="float64", optimizer={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
         probe={"source": "fresh"}, reference_energies="fit",
     )  # fmt: skip
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=potential, quiet=True)
@@ -223,7 +223,7 @@ def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = labelled(Morse(), OPEN[:2], hessian=True)
+    data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", weights={"forces": 1, "hvp": 1}, probe={"source": "fresh"},
         checkpoint_every=2, validate_every=2,
@@ -234,17 +234,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monk
         return hesse.train(data, data, config, output=tmp_path / name, potential=potential, quiet=True).potential
 
     whole = train("whole").state_dict()
-    done = loop.Trainer._step
+    done = trainer.Trainer._step
 
     def interrupted(run: Any) -> dict[str, float]:
-        if run.progress.step == 2:
+        if run.state.step == 2:
             raise KeyboardInterrupt
         return done(run)
 
-    monkeypatch.setattr(loop.Trainer, "_step", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train("parts")
-    monkeypatch.setattr(loop.Trainer, "_step", done)
+    monkeypatch.setattr(trainer.Trainer, "_step", done)
     parts = train("parts").state_dict()
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], rtol=0, atol=0)

@@ -26,9 +26,9 @@ from hesse.curvature import evaluate
 from hesse.engines import make_potential
 from hesse.errors import FileFormatError, RequestError, UnknownElementError, WriteError
 from hesse.models.adapters.nequip import NequipPotential
-from hesse.models.adapters.nequip.files import _nequip_defaults, _suppress_warnings, import_nequip
+from hesse.models.adapters.nequip.nequip_files import _nequip_defaults, _suppress_warnings, import_nequip
 from hesse.structures import Request, Structure, collate, to_ase
-from oracles import Morse, atom, crystal, labelled, linear, molecules
+from oracles import Morse, atom, crystal, labeled, linear, molecules
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 OPEN = [*molecules([6, 4], seed=1), linear(3)]
@@ -50,9 +50,12 @@ def close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:
 
 
 def theirs(model: Any, structure: Structure) -> Any:
-    """What NequIP's calculator says, with its own neighbour lists and derivatives."""
+    """What NequIP's calculator says, with its own neighbor lists and derivatives."""
     atoms = to_ase(structure)
-    with _nequip_defaults(), _suppress_warnings():  # its structures have the default type, which its programs set to float64
+    with (
+        _nequip_defaults(),
+        _suppress_warnings(),
+    ):  # its structures have the default type, which its programs set to float64
         atoms.calc = nequip_calculator(model)
         atoms.get_potential_energy()
     return atoms
@@ -128,7 +131,7 @@ def test_atoms_alone_have_the_energy_of_their_type(kind: str) -> None:
     for structures in (ALONE, [ALONE[0]], [*OPEN, *ALONE]):
         batch = collate(structures, potential.cutoff)
         found = evaluate(potential, batch, Request(forces=True, hessian=True, atomic_energies=True))
-        alone = batch.neighbour_mask.sum(1) == 0
+        alone = batch.neighbor_mask.sum(1) == 0
         close(
             found.atomic_energies[alone], [COMMON["per_type_energy_shifts"][s] for s in symbols(batch.numbers[alone])]
         )  # type: ignore[index]
@@ -225,9 +228,9 @@ def test_references_are_shifted_in_the_model() -> None:
 @pytest.mark.parametrize("kind", ["NequIP", "Allegro"])
 def test_a_trained_model_goes_back_to_nequip(kind: str, tmp_path: Path) -> None:
     model = build(kind)
-    data = labelled(Morse(), OPEN[:2], hessian=True)
+    data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
-        steps=4, dtype="float64", optimiser={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
+        steps=4, dtype="float64", optimizer={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
         probe={"source": "fresh"}, reference_energies="fit",
     )  # fmt: skip
     given = NequipPotential(model)

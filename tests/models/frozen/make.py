@@ -12,10 +12,10 @@ import torch
 from hesse.curvature import evaluate
 from hesse.models import (
     AniConfig,
-    ReferenceEnergies,
     Ensemble,
     HesseNetConfig,
     HipnnConfig,
+    ReferenceEnergies,
     SumPotential,
     Zbl,
     ZblConfig,
@@ -23,7 +23,7 @@ from hesse.models import (
     load_model,
     save_model,
 )
-from hesse.models.files import FORMAT_VERSION
+from hesse.models.model_files import FORMAT_VERSION
 from hesse.structures import Request, Structure, collate
 
 FOLDER = Path(__file__).parent

@@ -1,6 +1,6 @@
 """Hartree-Fock and density functionals by PySCF."""
 
-from hesse.engines.pyscf.engine import PyscfEngine
 from hesse.engines.pyscf.method import Method, parse_method
+from hesse.engines.pyscf.pyscf_engine import PyscfEngine
 
 __all__ = ["Method", "PyscfEngine", "parse_method"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hesse.errors import RequestError, UnknownOptionError, did_you_mean
-from hesse.optional import import_optional
+from hesse.runtime.imports import import_optional
 
 __all__ = ["Method", "parse_method"]
 
@@ -100,7 +100,7 @@ def parse_method(text: str) -> Method:
 
 
 def _canonical_basis(basis: str) -> str:
-    """One spelling for Pople's polarisation functions."""
+    """One spelling for Pople's polarization functions."""
     return basis.replace("(d,p)", "**").replace("(d)", "*") if basis.startswith(("3-21", "6-31")) else basis
 
 
@@ -157,7 +157,9 @@ def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
     except Exception as error:  # KeyError, ValueError, NotImplementedError, ...
         if _WAVE_FUNCTIONS.match(functional):
             raise RequestError(f"{prefix}only Hartree-Fock and density functionals, no correlated methods") from error
-        raise UnknownOptionError(f'{prefix}no functional "{functional}". {did_you_mean(functional, _COMMON_FUNCTIONALS)}') from error
+        raise UnknownOptionError(
+            f'{prefix}no functional "{functional}". {did_you_mean(functional, _COMMON_FUNCTIONALS)}'
+        ) from error
     incomplete = [code for code in codes if code.endswith(("_D", "_D3", "_3C"))]
     if incomplete:
         raise RequestError(

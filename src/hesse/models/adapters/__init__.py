@@ -2,6 +2,14 @@
 
 from hesse.models.adapters.adapter import Adapter
 from hesse.models.adapters.callable import CallablePotential
-from hesse.models.adapters.layouts import EdgeList, PaddedStructures, edge_list, pad_structures, check_not_periodic
+from hesse.models.adapters.layouts import EdgeList, PaddedStructures, check_not_periodic, edge_list, pad_structures
 
-__all__ = ["Adapter", "CallablePotential", "EdgeList", "PaddedStructures", "edge_list", "pad_structures", "check_not_periodic"]
+__all__ = [
+    "Adapter",
+    "CallablePotential",
+    "EdgeList",
+    "PaddedStructures",
+    "check_not_periodic",
+    "edge_list",
+    "pad_structures",
+]

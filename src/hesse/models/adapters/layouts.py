@@ -11,7 +11,7 @@ from torch import Tensor
 from hesse.errors import RequestError
 from hesse.structures import Batch, segment_offsets
 
-__all__ = ["EdgeList", "PaddedStructures", "edge_list", "pad_structures", "check_not_periodic"]
+__all__ = ["EdgeList", "PaddedStructures", "check_not_periodic", "edge_list", "pad_structures"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,10 @@ class PaddedStructures:
 def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
     """A batch as padded arrays; the lattice, if there is one, is left out (see `require_open`)."""
     longest = int(batch.n_atoms.max())
-    slot = torch.arange(len(batch.numbers), device=batch.structure_index.device) - segment_offsets(batch.n_atoms)[batch.structure_index]
+    slot = (
+        torch.arange(len(batch.numbers), device=batch.structure_index.device)
+        - segment_offsets(batch.n_atoms)[batch.structure_index]
+    )
     flat_index = batch.structure_index * longest + slot
     numbers = batch.numbers.new_full((len(batch) * longest,), pad_number).index_copy(0, flat_index, batch.numbers)
     positions = batch.positions.new_zeros(len(batch) * longest, 3).index_copy(0, flat_index, batch.positions)
@@ -51,8 +54,8 @@ class EdgeList:
 
     Attributes:
         first: the atom that receives, index into the batch.
-        second: its neighbour.
-        shifts: lattice translations of the neighbour's image, whole numbers.
+        second: its neighbor.
+        shifts: lattice translations of the neighbor's image, whole numbers.
         translations: the same in Å: the image stands at `positions[second] + translations`.
         vectors: from `first` to the image of `second`, Å.
     """
@@ -65,11 +68,11 @@ class EdgeList:
 
 
 def edge_list(batch: Batch, cutoff: float) -> EdgeList:
-    """The pairs of a batch closer than `cutoff` Å, from its neighbour matrix, sorted by the receiving atom."""
+    """The pairs of a batch closer than `cutoff` Å, from its neighbor matrix, sorted by the receiving atom."""
     with torch.no_grad():
-        within_cutoff = batch.neighbour_mask & (batch.neighbor_vectors().square().sum(-1) < cutoff * cutoff)
+        within_cutoff = batch.neighbor_mask & (batch.neighbor_vectors().square().sum(-1) < cutoff * cutoff)
         centers, slot = within_cutoff.nonzero(as_tuple=True)
-    neighbors = batch.neighbours[centers, slot]
+    neighbors = batch.neighbors[centers, slot]
     differences = batch.positions.index_select(0, neighbors) - batch.positions.index_select(0, centers)
     if batch.cell_shifts is None:
         zeros = torch.zeros_like(differences)
@@ -84,4 +87,6 @@ def check_not_periodic(batch: Batch, name: str) -> None:
     """Raise RequestError when a structure of the batch is periodic and `name` cannot see lattices."""
     if bool(batch.pbc.any()):
         structure_id = batch.ids[int(batch.pbc.any(-1).nonzero()[0])]
-        raise RequestError(f'structure "{structure_id}" is periodic, and {name} sees no lattice: use open structures only')
+        raise RequestError(
+            f'structure "{structure_id}" is periodic, and {name} sees no lattice: use open structures only'
+        )

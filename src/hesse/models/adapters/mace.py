@@ -22,11 +22,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError, check_choice
-from hesse.files import check_input_file, atomic_write
 from hesse.models.adapters.adapter import Adapter, check_trusted
 from hesse.models.adapters.layouts import edge_list
-from hesse.models.references import ReferenceEnergies
-from hesse.optional import import_optional
+from hesse.models.reference_energies import ReferenceEnergies
+from hesse.runtime.filesystem import atomic_write, check_input_file
+from hesse.runtime.imports import import_optional
 from hesse.structures import Batch
 
 __all__ = ["MacePotential"]
@@ -38,7 +38,7 @@ ACCELERATORS = {"cuequivariance_torch": "cueq", "openequivariance": "oeq"}
 class MacePotential(Adapter):
     """A MACE model (`MACE` or `ScaleShiftMACE`) on e3nn's operations.
 
-    Pairs come from the batch's neighbour matrix; open and periodic structures go together, each with its own cell. The
+    Pairs come from the batch's neighbor matrix; open and periodic structures go together, each with its own cell. The
     atomic energies E0 of the chosen head are kept in float64, whatever type the network has.
 
     Args:

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import UnknownElementError
-from hesse.models.ani.config import AniConfig
-from hesse.models.ani.environment import aev_length, atomic_environment_vectors
-from hesse.models.ani.triples import TripletIndex, find_triplets
-from hesse.models.references import ReferenceEnergies
+from hesse.models.ani.aev import aev_length, atomic_environment_vectors
+from hesse.models.ani.ani_config import AniConfig
+from hesse.models.ani.triplets import TripletIndex, find_triplets
+from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.structures import Batch
 
@@ -30,7 +30,7 @@ CELU_ALPHA = 0.1
 class Ani(Potential):
     """The energy of an atom is its element's reference plus the output of its element's network on its AEV.
 
-    References are float64 (total energies need it) and are no parameters of the optimiser.
+    References are float64 (total energies need it) and are no parameters of the optimizer.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Ani(Potential):
         self.networks = nn.ModuleDict({symbol: _network(config, symbol, width) for symbol in symbols})
 
     def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
-        """The atomic environment vectors, in the order that `hesse.models.ani.environments` tells."""
+        """The atomic environment vectors, in the order that `hesse.models.ani.atomic_environment_vectors` tells."""
         triplets = self._triplets(batch)
         vectors = atomic_environment_vectors(self.config, batch, triplets)[triplets.is_real]
         return vectors[triplets.order[triplets.is_real].argsort()]
@@ -67,13 +67,15 @@ class Ani(Potential):
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """Atomic energies, eV, float64 (computed in the networks' own type)."""
         triplets = self._triplets(batch)
-        aevs_by_element = atomic_environment_vectors(self.config, batch, triplets).split([len(atoms) for atoms in triplets.atoms_by_element])
+        aevs_by_element = atomic_environment_vectors(self.config, batch, triplets).split(
+            [len(atoms) for atoms in triplets.atoms_by_element]
+        )
         outputs = [net(block)[:, 0] for net, block in zip(self.networks.values(), aevs_by_element, strict=True)]
         energies = torch.where(triplets.is_real, torch.cat(outputs), 0.0)
         return self.references(batch) + torch.zeros_like(batch.positions[:, 0]).index_add(0, triplets.order, energies)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_elements`."""
+        """See `Potential.shift_reference_energies`."""
         self.references.shift_reference_energies(shifts)
 
 

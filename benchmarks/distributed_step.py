@@ -1,0 +1,86 @@
+"""What a training step costs when several processes share it.
+
+    python benchmarks/distributed_step.py --kind hipnn
+    torchrun --standalone --nproc-per-node 2 benchmarks/distributed_step.py --kind hipnn
+
+The step is that of `hesse train`: deal out, fetch, energies, forces and one H v per structure, loss, gradients, sums
+over processes; no optimizer. Molecules of 8 to 14 atoms with random labels, float32. Each process has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from hesse.bench.timing import time_once
+from hesse.bench.workloads import random_molecules_in_range, with_random_labels
+from hesse.models import build_model
+from hesse.training import TrainConfig
+from hesse.training.distributed import Communicator, init_distributed
+from hesse.training.loader import TrainingLoader
+from hesse.training.step import DistributedGradient, LossAndGradient
+
+
+class _Timed(Communicator):
+    """Processes that look at the clock while they talk."""
+
+    def __init__(self, real: Communicator) -> None:
+        super().__init__(real.rank_info, group=real.group, store=real.store)
+        self.talking = 0.0
+
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        begin = time.perf_counter()
+        answer = super().all_reduce_sum(values)
+        self.talking += time.perf_counter() - begin
+        return answer
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--kind", default="hipnn", choices=["hipnn", "ani", "hessenet"])
+    options.add_argument("--structures", type=int, default=64)
+    options.add_argument("--steps", type=int, default=15)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    config = TrainConfig.model_validate(
+        {"model": {"kind": chosen.kind}, "batch": {"structures": chosen.structures, "atoms": 10**6}}
+    )
+    data = with_random_labels(random_molecules_in_range(8, 14, chosen.structures))
+    torch.manual_seed(0)
+    model = build_model(config.model, data.elements, None)
+    feed = TrainingLoader(data, config, model.cutoff)
+    weights, sizes = config.weights.model_dump(), data.n_atoms.tolist()
+    with init_distributed("cpu") as job:
+        processes = _Timed(job)
+        shared = DistributedGradient(LossAndGradient(model), processes)
+
+        def step(number: int) -> None:
+            model.zero_grad(set_to_none=True)
+            (whole,) = feed.epoch(number)
+            shared(feed.load(processes.partition(whole, sizes), number, whole), weights)
+
+        for number in range(3):
+            step(number)
+        processes.talking = 0.0
+        walls, works = [], []
+        for number in range(chosen.steps):
+            wall, work, _ = time_once(lambda number=number: step(number), torch.device("cpu"))
+            walls.append(1e3 * wall)
+            works.append(1e3 * work)
+        mine = statistics.median(works)
+        total = processes.all_reduce_sum_dict({"work": mine})["work"]
+        slowest = processes.all_reduce_max(round(1e3 * mine)) / 1e3
+        if processes.is_rank_zero:
+            waits = 1e3 * processes.talking / chosen.steps
+            print(f"{chosen.kind}, {chosen.structures} structures, {processes.size} processes; ms a step:")
+            print(
+                f"  wall {statistics.median(walls):.1f}, at best {min(walls):.1f}; in sums, with waiting, {waits:.1f}"
+            )
+            print(f"  processor time of the busiest process {slowest:.1f}, of all {total:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Jumps of the energy and its derivatives along a path, found by halving intervals.
+
+Across an interval of width w a continuous function changes by an amount that falls with w; a jump stays. Intervals
+where one may hide are those where the change departs most from that of their neighbors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.checks.context import CheckContext
+from hesse.potential import Potential
+from hesse.structures import Batch, Structure
+
+__all__ = ["Discontinuity", "ScanPath", "find_discontinuities"]
+
+BISECTIONS = 16
+COMPARED_BISECTIONS = 5
+"""The change across the last interval is compared with that this many halvings earlier: a continuous function falls by
+2⁵, a jump stays."""
+JUMP_RATIO = 0.5
+ROUNDING = 1e-9
+"""Changes below this, relative to the quantity's size along the path, are rounding."""
+CANDIDATES = 3
+
+
+@dataclass(frozen=True)
+class ScanPath:
+    """A family of structures.
+
+    Attributes:
+        at: the structure at a place.
+        start: Å.
+        end: Å.
+        along: direction `[atoms, 3]` of the second and third derivatives.
+        points: how finely it is searched.
+    """
+
+    structure_at: Callable[[float], Structure]
+    start: float
+    end: float
+    along: Float[Array, "n 3"]
+    points: int
+
+
+@dataclass(frozen=True)
+class Discontinuity:
+    """A jump.
+
+    Attributes:
+        order: 0 of the energy, 1 of the forces, 2 of `H v`, 3 of the third derivative.
+        place: on the path, Å.
+        size: largest component, eV/Å^order.
+        relative: to how far the quantity varies along the path.
+    """
+
+    order: int
+    coordinate: float
+    size: float
+    relative: float
+
+
+def find_discontinuities(
+    context: CheckContext, path: ScanPath, brackets: Sequence[tuple[float, float]] = ()
+) -> list[Discontinuity]:
+    """The jumps of a path, lowest order first; of those at one place the lowest order only (the others follow from it).
+
+    Args:
+        brackets: intervals to look into whatever the search says.
+    """
+    grid = np.linspace(path.start, path.end, path.points)
+    values = _profile(context, path, grid)
+    sizes = [float(np.abs(v - v.mean(0)).max()) for v in values]
+    rounding = [ROUNDING * size for size in sizes]
+    rounding[0] += 10 * float(np.abs(values[0]).max()) * torch.finfo(torch.float64).eps
+    searches = [(order, *bracket) for order in range(len(values)) for bracket in brackets]
+    for order, value in enumerate(values):
+        searches += [(order, grid[k], grid[k + 1]) for k in _candidate_intervals(value)]
+    discontinuities = []
+    for (order, *_), (coordinate, size, stays) in zip(searches, _bisect(context, path, searches), strict=True):
+        if stays and size > rounding[order]:
+            discontinuities.append(Discontinuity(order, coordinate, size, size / sizes[order]))
+    return _lowest_order_at_each_coordinate(discontinuities)
+
+
+def _candidate_intervals(values: Float[Array, "points components"]) -> list[int]:
+    """Intervals whose change departs most from the mean of their neighbors', against the usual departure nearby."""
+    change = np.diff(values, axis=0)
+    departure = np.abs(change[1:-1] - 0.5 * (change[2:] + change[:-2])).max(1)
+    usual = np.array([np.median(departure[max(0, k - 6) : k + 7]) for k in range(len(departure))])
+    ratio = departure / np.where(usual > 0, usual, np.inf)
+    return [int(k) + 1 for k in np.argsort(ratio)[::-1][:CANDIDATES]]
+
+
+def _bisect(
+    context: CheckContext, path: ScanPath, searches: Sequence[tuple[int, float, float]]
+) -> list[tuple[float, float, bool]]:
+    """For each search (order, low, high): where it ended, the change across the last interval, and whether the change
+    stayed although the interval shrank. All searches advance together, in one batch per halving."""
+    low, high = np.array([s[1] for s in searches]), np.array([s[2] for s in searches])
+    orders = [s[0] for s in searches]
+    below, above = (
+        _select_orders(_profile(context, path, low), orders),
+        _select_orders(_profile(context, path, high), orders),
+    )
+    changes = []
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        between = _select_orders(_profile(context, path, middle), orders)
+        for k, value in enumerate(between):
+            if _max_difference(below[k], value) >= _max_difference(value, above[k]):
+                high[k], above[k] = middle[k], value
+            else:
+                low[k], below[k] = middle[k], value
+        changes.append([_max_difference(a, b) for a, b in zip(below, above, strict=True)])
+    history = np.array(changes)
+    stays = history[-1] > JUMP_RATIO * history[-1 - COMPARED_BISECTIONS]
+    return [(float(m), float(c), bool(s)) for m, c, s in zip(0.5 * (low + high), history[-1], stays, strict=True)]
+
+
+def _max_difference(a: Float[Array, "components"], b: Float[Array, "components"]) -> float:
+    return float(np.abs(a - b).max())
+
+
+def _select_orders(
+    values: Sequence[Float[Array, "points components"]], orders: Sequence[int]
+) -> list[Float[Array, "components"]]:
+    return [values[order][k] for k, order in enumerate(orders)]
+
+
+def _lowest_order_at_each_coordinate(jumps: Sequence[Discontinuity]) -> list[Discontinuity]:
+    unique: list[Discontinuity] = []
+    for jump in sorted(jumps, key=lambda j: (j.order, -j.size)):
+        if all(abs(jump.coordinate - other.coordinate) > 1e-4 for other in unique):
+            unique.append(jump)
+    return unique
+
+
+def _profile(
+    context: CheckContext, path: ScanPath, coordinates: Float[Array, "points"]
+) -> list[Float[Array, "points components"]]:
+    """Energy, forces, H v and the third derivative along v at places of the path (as far as the potential gives
+    them)."""
+    batch = context.batch([path.structure_at(float(s)) for s in coordinates])
+    along = torch.from_numpy(np.tile(path.along, (len(coordinates), 1))).to(batch.positions)
+    derivatives = _derivatives(context.potential, batch, along)
+    return [p.detach().to("cpu", torch.float64).reshape(len(coordinates), -1).numpy() for p in derivatives]
+
+
+def _derivatives(potential: Potential, batch: Batch, along: torch.Tensor) -> list[torch.Tensor]:
+    """Plain reverse mode, one order after the other; fewer where the potential's graph ends."""
+    positions = batch.positions.detach().requires_grad_(True)
+    with torch.enable_grad():
+        energy = batch.sum_over_atoms(potential(batch.with_positions(positions=positions)))
+        derivatives, target = [energy], energy.sum()
+        for _ in range(3):
+            if not target.requires_grad:
+                break
+            try:
+                (gradient,) = torch.autograd.grad(target, positions, create_graph=True, materialize_grads=True)
+            except RuntimeError:  # the graph has no further derivative
+                break
+            derivatives.append(gradient)
+            target = (gradient * along).sum()
+    return derivatives

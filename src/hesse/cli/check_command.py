@@ -1,0 +1,154 @@
+"""`hesse check`: what a potential can do, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hesse.cli.app import app
+from hesse.cli.common_options import QUIET
+
+if TYPE_CHECKING:
+    from hesse.checks import CheckResult
+    from hesse.structures import Structure
+
+MAX_STRUCTURES = 16
+MAX_ATOMS = 64
+"""A check asks hundreds of questions: larger structures would take minutes and tell no more."""
+COMPILE_NOTE = "note: the compiler takes minutes; --no-compile leaves it out"
+
+
+class _DType(StrEnum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="MODEL.hesse, mace:FILE, torchani:FILE, ..., python:package.module:factory."
+        ),
+    ],
+    structures: Annotated[
+        Path | None, typer.Option(help="Try it on the structures of this file (built-in ones otherwise).")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the results to this file, as a list of rows.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only this check; may be given several times.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Leave this check out; may be given several times.")] = None,
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Try the compiler (minutes).")] = True,
+    dtype: Annotated[_DType, typer.Option(help="Precision of the checks.")] = _DType.float64,
+    device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    list_: Annotated[
+        bool, typer.Option("--list", help="Say what each check asks and means; MODEL is not opened.")
+    ] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """What a potential can do: orders of differentiation, smoothness, symmetries, traps, precision, modes. Exit code 1
+    when a check fails; each failure says what it means for training on curvature."""
+    import torch
+
+    from hesse.checks import CHECKS, check_potential, select_checks
+    from hesse.engines import make_potential
+    from hesse.errors import ConfigError
+    from hesse.runtime.devices import device_from_name
+    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.progress import track
+
+    skipped = [*(skip or []), *([] if compile else ["compile"])]
+    selected_checks = select_checks(only or None, skipped)
+    if list_:
+        for one in CHECKS:
+            typer.echo(f"{one.name}: {one.question}\n    A failure means: {one.consequence}")
+        return
+    if not selected_checks:
+        raise ConfigError("no check is left: --skip and --no-compile take away all that --only names")
+    if json is not None:
+        inputs = [structures] if structures else []
+        check_output_path(json, *inputs, model.partition(":")[2].partition("?")[0] or model)
+    torch_device = device_from_name(device)
+    potential = make_potential(model, device=torch_device)
+    test_structures = None if structures is None else _spread_sample(structures, quiet=quiet)
+    if not quiet and any(one.name == "compile" for one in selected_checks):
+        typer.echo(COMPILE_NOTE, err=True)
+    with track("checking", len(selected_checks), quiet=quiet) as advance:
+        results = check_potential(
+            potential,
+            test_structures,
+            only=[one.name for one in selected_checks],
+            dtype=getattr(torch, dtype),
+            device=torch_device,
+            on_start=lambda one: advance(1 if one in selected_checks else 0, one.name),
+        )
+    if json is not None:
+        _write_rows(json, results)
+    _print_results(model, results)
+    if any(result.status == "fail" for result in results):
+        raise typer.Exit(1)
+
+
+def _spread_sample(file: Path, *, quiet: bool) -> list[Structure]:
+    """Structures of a file, spread over it."""
+    import numpy as np
+
+    from hesse.datasets import read_dataset
+    from hesse.errors import RequestError
+
+    structures = read_dataset(file, check=False).structures
+    small = [s for s in structures if len(s) <= MAX_ATOMS]
+    if not small:
+        raise RequestError(f"{file}: no structure has at most {MAX_ATOMS} atoms; give a file with smaller ones")
+    for structure in small:
+        structure.check_no_overlap()
+    indices = np.unique(np.linspace(0, len(small) - 1, min(len(small), MAX_STRUCTURES)).round().astype(int))
+    if not quiet and len(indices) < len(structures):
+        typer.echo(
+            f"note: {len(indices)} of {len(structures)} structures are tried, none over {MAX_ATOMS} atoms", err=True
+        )
+    return [small[k] for k in indices]
+
+
+def _write_rows(target: Path, results: Sequence[CheckResult]) -> None:
+    import json
+
+    from hesse.runtime.filesystem import atomic_write_text
+
+    rows = [result.to_json() for result in results]
+    atomic_write_text(target, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _print_results(model: str, results: Sequence[CheckResult]) -> None:
+    """The table; below it failures with what they mean, then notes."""
+    from collections import Counter
+
+    from rich import box
+    from rich.table import Table
+
+    from hesse.checks import CHECKS
+    from hesse.reports import print_tables
+
+    questions = {one.name: one.question for one in CHECKS}
+    table = Table(title=model, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("check", "asks", "result"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("measured", "limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        limit = "" if result.limit is None else f"{'≤' if result.bound == '<=' else '≥'} {result.limit:g}"
+        measured = "" if result.value is None else f"{result.value:.2g}"
+        table.add_row(result.name, questions[result.name], result.status, measured, limit)
+    print_tables([table])
+    for status, heading in (("fail", "FAILED"), ("info", "note"), ("skip", "skipped")):
+        for result in results:
+            if result.status == status:
+                typer.echo(f"{heading} {result.name}: {result.message}")
+    counts: Counter[str] = Counter(result.status for result in results)
+    typer.echo(", ".join(f"{counts[s]} {word}" for s, word in _STATUS_WORDS.items() if counts[s]))
+
+
+_STATUS_WORDS = {"pass": "passed", "fail": "failed", "info": "with a note", "skip": "skipped"}

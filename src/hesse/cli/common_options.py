@@ -1,0 +1,66 @@
+"""Options and small replies that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+
+__all__ = [
+    "ENGINE",
+    "MAX_SHOWN",
+    "OVERWRITE",
+    "QUIET",
+    "SCHEDULER",
+    "WORKERS",
+    "open_input",
+    "print_failures",
+    "print_remaining",
+]
+
+ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory or model:PATH.")
+WORKERS = typer.Option("--workers", min=1, help="Processes, one thread each.")
+SCHEDULER = typer.Option(
+    "--scheduler", metavar="ADDRESS", help="A dask cluster instead: tcp://host:8786, or its scheduler file."
+)
+OVERWRITE = typer.Option("--overwrite", help="Replace OUT if it exists.")
+QUIET = typer.Option("--quiet", help="No progress.")
+
+MAX_SHOWN = 10
+"""Failures told one by one."""
+
+
+def print_remaining(count: int) -> None:
+    """Tell how many of `count` failures were not told one by one."""
+    if count > MAX_SHOWN:
+        typer.echo(f"  ... and {count - MAX_SHOWN} more", err=True)
+
+
+def print_failures(lines: Sequence[str]) -> None:
+    """The first of them on standard error, and how many more there are."""
+    for line in lines[:MAX_SHOWN]:
+        typer.echo(line, err=True)
+    print_remaining(len(lines))
+
+
+def open_input(output: Path, source: Path, *, overwrite: bool) -> Dataset:
+    """What to work on, after everything that could keep the result from being written has been asked.
+
+    Raises:
+        RequestError: OUT exists and may not be replaced, is IN, or has an ending that cannot be written.
+        FileFormatError: IN cannot be read.
+    """
+    from hesse.datasets import check_writable_suffix, read_dataset
+    from hesse.errors import RequestError
+    from hesse.runtime.filesystem import check_output_path
+
+    check_writable_suffix(output)
+    check_output_path(output, source)
+    if output.exists() and not overwrite:
+        raise RequestError(f"{output} exists already: choose another name, or give --overwrite to replace it")
+    return read_dataset(source, check=False)

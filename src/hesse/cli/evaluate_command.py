@@ -1,0 +1,120 @@
+"""`hesse evaluate`: the errors of a potential on data sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hesse.cli.app import app
+
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+    from hesse.evaluation import MetricRow
+
+MIN_NOISE_RATIO = 1.5
+"""An error below so many times the noise floor says more about the labels than about the model."""
+
+
+class _Precision(StrEnum):
+    model = "model"
+    float32 = "float32"
+    float64 = "float64"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .hesse file, mace:FILE, torchani:FILE, python:module:factory, ...")
+    ],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Labeled data sets (.h5, .extxyz).")],
+    json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
+    hessian: Annotated[bool, typer.Option(help="Judge Hessians, where the data hold them.")] = True,
+    by_tag: Annotated[bool, typer.Option(help="Also give the errors of each tag.")] = True,
+    max_atoms: Annotated[int, typer.Option(min=1, help="Atoms per batch: less takes less memory.")] = 1024,
+    dtype: Annotated[_Precision, typer.Option(help="Precision of the calculation.")] = _Precision.model,
+    device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    include_suspect: Annotated[
+        bool, typer.Option("--include-suspect", help="Judge by labels that are flagged suspect too.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
+) -> None:
+    """Errors of a potential on data sets: RMSE and MAE of every label they hold, beside the labels' noise floor."""
+    import torch
+
+    from hesse.datasets import read_dataset
+    from hesse.engines import make_potential
+    from hesse.evaluation import check_known_elements, evaluate_model
+    from hesse.models import read_model_header
+    from hesse.reports import error_tables, print_tables
+    from hesse.runtime.devices import device_from_name
+    from hesse.runtime.filesystem import check_output_path
+
+    if json is not None:
+        check_output_path(json, model, *data)
+    potential = make_potential(model, device=device_from_name(device))
+    provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
+    datasets = [read_dataset(path) for path in data]
+    for dataset in datasets:  # before any long work
+        check_known_elements(potential, dataset)
+    rows: list[MetricRow] = []
+    for name, dataset in zip(_dataset_names(data), datasets, strict=True):
+        evaluation = evaluate_model(
+            potential,
+            dataset,
+            name=name,
+            hessian=hessian,
+            by_tag=by_tag,
+            max_atoms=max_atoms,
+            dtype=None if dtype is _Precision.model else getattr(torch, dtype),
+            include_suspect=include_suspect,
+            quiet=quiet,
+        )
+        rows += evaluation.rows
+        if not quiet:
+            if len(evaluation.dataset) < len(dataset):
+                n_left_out = len(dataset) - len(evaluation.dataset)
+                typer.echo(f"note: {name}: {n_left_out} structures with suspect labels were left out", err=True)
+            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)):
+                typer.echo(f"note: {note}", err=True)
+    if json is not None:
+        _write_rows(json, rows)
+    print_tables(error_tables(rows))
+
+
+def _dataset_names(paths: Sequence[Path]) -> list[str]:
+    """The stems, or whole paths for those whose stem is not theirs alone."""
+    stems = Counter(path.stem for path in paths)
+    return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
+
+
+def _write_rows(target: Path, rows: Sequence[MetricRow]) -> None:
+    import json
+
+    from hesse.runtime.filesystem import atomic_write_text
+
+    atomic_write_text(target, json.dumps([row.to_json() for row in rows], indent=1, allow_nan=False) + "\n")
+
+
+def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:
+    model_level, data_level = str(provenance.get("level") or ""), str(dataset.metadata.get("level") or "")
+    if model_level and data_level and model_level.strip().lower() != data_level.strip().lower():
+        yield (
+            f"{name} holds labels of {data_level}, but the model was trained on {model_level}: the errors below contain the "
+            "difference between the two (total energies above all)."
+        )
+
+
+def _noise_notes(rows: Sequence[MetricRow]) -> Iterator[str]:
+    floors = {(r.dataset, r.property): r.value for r in rows if r.metric == "noise_floor" and not r.tag}
+    for row in rows:
+        floor = floors.get((row.dataset, row.property))
+        if row.metric == "rmse" and not row.tag and floor is not None and row.value < MIN_NOISE_RATIO * floor:
+            yield (
+                f"{row.dataset}: the RMSE of {row.property} ({row.value:.3g} {row.unit}) is not meaningful below about "
+                f"{MIN_NOISE_RATIO * floor:.3g} {row.unit}, {MIN_NOISE_RATIO} times the noise floor of the labels."
+            )

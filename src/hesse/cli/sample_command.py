@@ -1,0 +1,243 @@
+"""`hesse sample`: geometries worth labeling, and the choice among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hesse.cli.app import app
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, open_input, print_failures
+
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
+    from hesse.sampling import SamplingResult
+
+sample = typer.Typer(name="sample", help="Make geometries worth labelling.", no_args_is_help=True)
+app.add_typer(sample)
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="Molecules: .extxyz, .xyz, .h5, ...")]
+Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
+Overwrite = Annotated[bool, OVERWRITE]
+Reuse = Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")]
+
+
+class _Imaginary(StrEnum):
+    floor = "floor"
+    freeze = "freeze"
+
+
+class _Ensemble(StrEnum):
+    langevin = "langevin"
+    nve = "nve"
+
+
+@sample.command()
+def nms(
+    source: Source,
+    output: Output,
+    temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Geometries per molecule and temperature.")] = 20,
+    engine: Annotated[str, ENGINE] = "gfn2",
+    seed: Annotated[int, typer.Option(help="Of the random displacements.")] = 0,
+    relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
+    fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
+    floor: Annotated[float, typer.Option(help="cm⁻¹; softer modes are displaced as if they had this.")] = 150.0,
+    imaginary: Annotated[_Imaginary, typer.Option(help="Imaginary modes: like real ones, or not at all.")] = (
+        _Imaginary.floor
+    ),
+    exclude_reaction: Annotated[
+        bool, typer.Option("--exclude-reaction", help="Not along the reaction path (with --no-relax).")
+    ] = False,
+    reuse: Reuse = True,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Normal-mode samples: displacements of each molecule as its harmonic well has them at a temperature."""
+    from hesse.sampling import NormalModeSampling, sample_normal_modes
+
+    sampling = NormalModeSampling(
+        temperatures=tuple(temperature or (300.0,)),
+        count=count,
+        seed=seed,
+        relax=relax,
+        fmax=fmax,
+        min_frequency=floor,
+        imaginary=imaginary.value,
+        project_out_path=exclude_reaction,
+    )
+    molecules = open_input(output, source, overwrite=overwrite)
+    result = sample_normal_modes(
+        molecules, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet
+    )
+    if result.saddles:
+        typer.echo(f"relaxed to a saddle point: {', '.join(result.saddles)}", err=True)
+    _write_samples(output, molecules, result, "normal modes", seed)
+
+
+@sample.command()
+def md(
+    source: Source,
+    output: Output,
+    temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Geometries per run.")] = 20,
+    stride: Annotated[int, typer.Option(min=1, help="Steps from one geometry to the next.")] = 100,
+    equilibration: Annotated[int, typer.Option(min=0, help="Steps before the first stride.")] = 1000,
+    runs: Annotated[int, typer.Option(min=1, help="Independent runs per molecule and temperature.")] = 1,
+    step: Annotated[float, typer.Option(help="fs; time step.")] = 0.5,
+    ensemble: Annotated[_Ensemble, typer.Option(help="Hold the temperature, or conserve the energy.")] = (
+        _Ensemble.langevin
+    ),
+    friction: Annotated[float, typer.Option(help="1/fs, of langevin.")] = 0.01,
+    stretch: Annotated[
+        float | None, typer.Option(help="End a run when a bond exceeds this multiple of its length.")
+    ] = None,
+    engine: Annotated[str, ENGINE] = "gfn2",
+    seed: Annotated[int, typer.Option(help="Of velocities and noise.")] = 0,
+    relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
+    fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Molecular dynamics: geometries along runs, with the energies and forces that moved them."""
+    from hesse.sampling import MDSampling, sample_md
+
+    sampling = MDSampling(
+        temperatures=tuple(temperature or (300.0,)),
+        count=count,
+        stride=stride,
+        equilibration=equilibration,
+        runs=runs,
+        time_step=step,
+        ensemble=ensemble.value,
+        friction=friction,
+        max_bond_stretch=stretch,
+        seed=seed,
+        relax=relax,
+        fmax=fmax,
+    )
+    molecules = open_input(output, source, overwrite=overwrite)
+    result = sample_md(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
+    _write_samples(output, molecules, result, "dynamics", seed)
+
+
+@sample.command()
+def rattle(
+    source: Source,
+    output: Output,
+    size: Annotated[list[float] | None, typer.Option(help="Å; standard deviation; may be given several times.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Geometries per structure and size.")] = 20,
+    strain: Annotated[float, typer.Option(help="Standard deviation of the strain of a crystal's cell.")] = 0.0,
+    closest: Annotated[float, typer.Option(help="No atoms closer than this fraction of their covalent radii.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Of the random displacements.")] = 0,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Rattled structures: Gaussian displacements of all atoms, and strained cells. No engine is needed."""
+    from hesse.sampling import RattleSampling, sample_rattled
+
+    sampling = RattleSampling(
+        sizes=tuple(size or ((0.0,) if strain else (0.05,))), count=count, strain=strain, min_contact=closest, seed=seed
+    )
+    molecules = open_input(output, source, overwrite=overwrite)
+    _write_samples(output, molecules, sample_rattled(molecules, sampling, quiet=quiet), "rattling", seed)
+
+
+@sample.command()
+def irc(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states.")],
+    output: Output,
+    engine: Annotated[str, ENGINE] = "gfn2",
+    search: Annotated[bool, typer.Option(help="Walk to the engine's own transition state first.")] = True,
+    step: Annotated[float, typer.Option(help="Å √u, along the path.")] = 0.1,
+    steps: Annotated[int, typer.Option(min=1, help="Of each half, at most.")] = 200,
+    fmax: Annotated[float, typer.Option(help="eV/Å; a half ends below it.")] = 0.02,
+    count: Annotated[int | None, typer.Option(min=1, help="Points kept of each half, evenly spread.")] = None,
+    reuse: Reuse = True,
+    workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """Reaction paths: from transition states down both sides, with energies and forces."""
+    from hesse.sampling import PathSampling, sample_paths
+
+    sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
+    guesses = open_input(output, source, overwrite=overwrite)
+    result = sample_paths(guesses, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet)
+    _write_samples(output, guesses, result, "reaction paths", None)
+
+
+@sample.command()
+def select(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Structures, labeled or not.")],
+    output: Output,
+    tolerance: Annotated[float, typer.Option(help="Å; closer structures are duplicates. 0 keeps them.")] = 0.05,
+    window: Annotated[float | None, typer.Option(help="eV above the lowest of a group; needs energies.")] = None,
+    per_group: Annotated[int | None, typer.Option(min=1, help="At most so many of a group, the most different.")] = (
+        None
+    ),
+    count: Annotated[int | None, typer.Option(min=1, help="At most so many in all, the most different.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No counts of what was left out.")] = False,
+) -> None:
+    """Choose structures: no duplicates, energies within a window, the most different ones. Labels are kept."""
+    from hesse.datasets import write_dataset
+    from hesse.errors import ExecutionError
+    from hesse.sampling import SelectionCriteria, select_structures
+
+    selection = SelectionCriteria(
+        tolerance=None if tolerance == 0 else tolerance, energy_window=window, per_group=per_group, count=count
+    )
+    dataset = open_input(output, source, overwrite=overwrite)
+    energies = None
+    if dataset.labels.energy is not None:
+        energies = dataset.labels.energy.where(dataset.labels.mask("energy"), float("nan")).numpy()
+    result = select_structures(dataset.structures, selection, energies=energies)
+    counts = Counter(d.step for d in result.rejected)
+    if not quiet:
+        for name, words in _REJECTION_WORDS.items():
+            if counts[name]:
+                typer.echo(f"left out: {counts[name]} {words}", err=True)
+    if not result.selected:
+        raise ExecutionError(f"none of {len(dataset)} structures is kept; the reasons are above")
+    write_dataset(output, dataset.select(result.selected))
+    typer.echo(f"{output}: {len(result.selected)} of {len(dataset)} structures kept")
+
+
+_REJECTION_WORDS = {
+    "window": "outside the energy window (or without energy)",
+    "duplicate": "duplicates",
+    "per group": "beyond the number per group",
+    "count": "beyond the number in all",
+}
+
+
+def _write_samples(output: Path, molecules: Dataset, result: SamplingResult, method: str, seed: int | None) -> None:
+    from hesse import __version__
+    from hesse.datasets import write_dataset
+    from hesse.errors import ExecutionError
+
+    print_failures([f"not sampled: {failure.id}: {failure.reason}" for failure in result.failures])
+    if not result.structures:
+        raise ExecutionError(f"none of {len(molecules)} molecules could be sampled; the reasons are above")
+    if result.n_reused:
+        typer.echo(f"{result.n_reused} Hessians were in the input", err=True)
+    attributes = {"sampling": method, "code_version": __version__}
+    if result.level:
+        attributes["sampling_level"] = result.level
+    if seed is not None:
+        attributes["sampling_seed"] = str(seed)
+    write_dataset(output, result.dataset(**attributes))
+    sampled_of = (
+        f"{result.n_sampled}" if result.n_sampled == len(molecules) else f"{result.n_sampled} of {len(molecules)}"
+    )
+    level = f" ({result.level})" if result.level else ""
+    typer.echo(f"{output}: {len(result.structures)} geometries of {sampled_of} molecules{level}")

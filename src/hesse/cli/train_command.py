@@ -1,0 +1,72 @@
+"""`hesse train`: one run from a configuration file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hesse.cli.app import app
+from hesse.errors import ConfigError, HesseError
+
+if TYPE_CHECKING:
+    from hesse.training import RunConfig, TrainResult
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of options; docs/training.md lists them all.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that win over the file.")
+    ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that share every step: one GPU each, or the cores.")
+    ] = 1,
+    restart: Annotated[bool, typer.Option(help="Begin again although the output folder holds a run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train one potential. Interrupted, the same command continues it, with any number of processes."""
+    from hesse.training import load_config
+    from hesse.training.distributed import rank_from_environment
+    from hesse.training.launcher import launch
+
+    settings = load_config(config, overrides or [])
+    if devices == 1:
+        _run_training(settings, restart=restart, quiet=quiet)
+        return
+    if rank_from_environment(os.environ) is not None:
+        raise ConfigError("--devices starts processes, and this is one of several already: leave it out here")
+    options = [*(["--restart"] if restart else []), *(["--quiet"] if quiet else [])]
+    code = launch(["train", *options, "--", str(config), *(overrides or [])], devices, settings)
+    if code:
+        raise typer.Exit(code)
+
+
+def _run_training(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
+    """The work of this process, on its own or with others."""
+    from hesse.training.config_file import run_from_config
+    from hesse.training.distributed import init_distributed
+
+    with init_distributed(settings.device) as processes:
+        try:
+            result = run_from_config(settings, restart=restart, quiet=quiet, communicator=processes)
+        except BaseException as error:
+            if processes.should_report(error):
+                raise
+            raise typer.Exit(error.exit_code if isinstance(error, HesseError) else 1) from None
+    if processes.is_rank_zero:
+        _print_result(result)
+
+
+def _print_result(result: TrainResult) -> None:
+    typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
+    if result.n_suspect_skipped:
+        typer.echo(
+            f"  {result.n_suspect_skipped} structures with suspect labels were left out (include_flagged=true uses them)"
+        )
+    units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
+    for name, value in result.scores.items():
+        if name in units:
+            typer.echo(f"  validation {name:<22} {value:.5g} {units[name]}")

@@ -1,0 +1,41 @@
+"""Readers of files that other programs write, each with its units and its sign, and what they share."""
+
+from hesse.datasets.formats.ani_hdf5 import is_grouped, iterate_grouped, read_grouped
+from hesse.datasets.formats.ase_vibrations import (
+    from_vibrations_data,
+    read_vibrations,
+    to_vibrations_data,
+    write_vibrations,
+)
+from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
+from hesse.datasets.formats.file_units import FileUnits
+from hesse.datasets.formats.npz import is_packed, read_packed
+from hesse.datasets.formats.phonopy import from_phonopy, is_phonopy, read_phonopy, to_phonopy
+from hesse.datasets.formats.qm_outputs import QM_SUFFIXES, read_qm_folder, read_qm_output
+from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.unsafe import refuse_unsafe
+
+__all__ = [
+    "ALL",
+    "QM_SUFFIXES",
+    "FileUnits",
+    "Subset",
+    "find_deepmd_systems",
+    "from_phonopy",
+    "from_vibrations_data",
+    "is_grouped",
+    "is_packed",
+    "is_phonopy",
+    "iterate_grouped",
+    "read_deepmd",
+    "read_grouped",
+    "read_packed",
+    "read_phonopy",
+    "read_qm_folder",
+    "read_qm_output",
+    "read_vibrations",
+    "refuse_unsafe",
+    "to_phonopy",
+    "to_vibrations_data",
+    "write_vibrations",
+]

@@ -1,0 +1,221 @@
+"""DeePMD folders: `type.raw`, `type_map.raw`, and in each `set.*` the arrays `coord`, `box`, `energy`, `force`,
+`hessian`, `virial` (`.npy`, a row per frame); several systems may lie anywhere below one folder. Units are eV and Å by
+definition of the format; forces should be minus the gradient, virials are minus the derivative by strain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy import ndarray as Array
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.file_units import FileUnits
+from hesse.datasets.formats.subset import ALL, Subset
+from hesse.errors import FileFormatError, HesseError, LabelShapeError
+from hesse.structures import Properties, Structure
+
+__all__ = ["find_deepmd_systems", "read_deepmd"]
+
+_KNOWN_ARRAYS: Final = ("coord", "box", "energy", "force", "hessian", "virial", "real_atom_types")
+_MIN_VACUUM: Final = 20.0
+"""Å between a molecule and its images on every side, from which the box is only a container."""
+_MAX_TEXT_BYTES: Final = 1 << 20
+"""Bytes of a text file that lists types, at most."""
+
+
+@dataclass(frozen=True)
+class _DeepmdSet:
+    """One `set.*` of a system: arrays on disk, of which rows are read as they are wanted."""
+
+    folder: Path
+    system: str
+    arrays: Mapping[str, Array]
+    numbers: tuple[int, ...]
+    type_map: tuple[int, ...]
+    periodic: bool
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.arrays["coord"])
+
+    def id(self, frame: int) -> str:
+        return f"{self.system}/{self.folder.name}/{frame:06d}"
+
+
+def find_deepmd_systems(folder: Path) -> list[Path]:
+    """Folders at or below `folder` that are DeePMD systems."""
+    folders = sorted(p.parent for p in folder.rglob("type.raw"))
+    return [p for p in folders if any(p.glob("set.*/coord.npy"))]
+
+
+def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: Subset = ALL) -> Dataset:
+    """Read the chosen frames of all systems at or below `folder`. Ids are `system/set/frame`, groups the system.
+
+    A system without the file `nopbc` is periodic, except where its box leaves 20 Å of vacuum around it on every side:
+    such boxes are containers of molecules (the format long knew no other way), and are read as molecules.
+
+    Raises:
+        FileFormatError: no system there, files missing or damaged.
+        LabelShapeError: arrays that do not fit each other.
+        RequestError: nothing matches the selection.
+    """
+    folder = Path(folder)
+    systems = find_deepmd_systems(folder)
+    if not systems:
+        raise FileFormatError(f"{folder}: no DeePMD system there (a folder with type.raw and set.*/coord.npy)")
+    sets: list[_DeepmdSet] = []
+    unread: set[str] = set()
+    for system in systems:
+        sets += _iter_sets(folder, system, unread)
+    matching = [(s, f) for s in sets for f in range(s.n_frames) if subset.matches(s.id(f))]
+    if not matching:
+        raise subset.no_match_error(folder, [s.id(0) for s in sets[:3]])
+    pairs, n_vacuum_boxes = [], 0
+    for k in subset.indices(len(matching)):
+        structure, labels = _read_frame(*matching[k])
+        n_vacuum_boxes += matching[k][0].periodic and not structure.periodic
+        pairs.append((structure, labels))
+    units = units or FileUnits()
+    structures, labels = units.to_internal([s for s, _ in pairs], Properties.concatenate([label for _, label in pairs]))
+    attributes = {"source_units": str(units)}
+    if n_vacuum_boxes:
+        attributes["source_note"] = (
+            f"{n_vacuum_boxes} of {len(pairs)} frames in boxes with at least {_MIN_VACUUM:g} Å of vacuum on every side were "
+            "read as molecules, not as crystals"
+        )
+    return Dataset(structures, labels, metadata=attributes, source=str(folder), unknown_keys=tuple(sorted(unread)))
+
+
+def _iter_sets(root: Path, system: Path, unread: set[str]) -> Iterator[_DeepmdSet]:
+    types = [_integer(word, system / "type.raw") for word in _read_words(system / "type.raw")]
+    if not (system / "type_map.raw").is_file():
+        raise FileFormatError(
+            f"{system}: type_map.raw is missing, so that the elements are not known. Write one symbol for each type."
+        )
+    symbols = _read_words(system / "type_map.raw")
+    unknown = [s for s in symbols if s not in atomic_numbers]
+    if unknown:
+        raise FileFormatError(f'{system / "type_map.raw"}: no element "{unknown[0]}"')
+    type_map = tuple(atomic_numbers[s] for s in symbols)
+    if not types or min(types) < 0 or max(types) >= len(type_map):
+        raise FileFormatError(f"{system}: type.raw holds types {sorted(set(types))} for {len(type_map)} symbols")
+    name = system.name if system == root else system.relative_to(root).as_posix()
+    for folder in sorted(system.glob("set.*")):
+        arrays = {f.stem: _memmap(f) for f in sorted(folder.glob("*.npy")) if f.stem in _KNOWN_ARRAYS}
+        unread |= {f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS}
+        if "coord" not in arrays:
+            raise FileFormatError(f"{folder}: coord.npy is missing")
+        deepmd_set = _DeepmdSet(
+            folder=folder,
+            system=name,
+            arrays=arrays,
+            numbers=tuple(type_map[t] for t in types),
+            type_map=type_map,
+            periodic=not (system / "nopbc").exists(),
+        )
+        _check_shapes(deepmd_set)
+        yield deepmd_set
+
+
+def _check_shapes(deepmd_set: _DeepmdSet) -> None:
+    n, n_frames = len(deepmd_set.numbers), deepmd_set.n_frames
+    sizes = {"coord": 3 * n, "box": 9, "energy": 1, "force": 3 * n, "hessian": 9 * n * n, "virial": 9}
+    sizes["real_atom_types"] = n
+    for name, array in deepmd_set.arrays.items():
+        if array.ndim == 0 or len(array) != n_frames or array.size != n_frames * sizes[name]:
+            raise LabelShapeError(
+                f"{deepmd_set.folder / name}.npy has shape {array.shape}, expected ({n_frames}, {sizes[name]}) for {n_frames} "
+                f"frames of {n} atoms"
+            )
+    if deepmd_set.periodic and "box" not in deepmd_set.arrays:
+        raise FileFormatError(
+            f"{deepmd_set.folder}: box.npy is missing. For molecules put an empty file nopbc beside type.raw."
+        )
+
+
+def _read_frame(deepmd_set: _DeepmdSet, frame: int) -> tuple[Structure, Properties]:
+    n = len(deepmd_set.numbers)
+    name = deepmd_set.id(frame)
+
+    def row(key: str, *shape: int) -> Array | None:
+        array = deepmd_set.arrays.get(key)
+        return None if array is None else np.array(array[frame], dtype=np.float64).reshape(shape)
+
+    numbers = np.array(deepmd_set.numbers)
+    if "real_atom_types" in deepmd_set.arrays:
+        types = np.asarray(deepmd_set.arrays["real_atom_types"][frame], dtype=np.int64)
+        if types.max() >= len(deepmd_set.type_map):
+            raise FileFormatError(f"{deepmd_set.folder}/real_atom_types.npy: type {types.max()} has no symbol")
+        numbers = np.where(types >= 0, np.array(deepmd_set.type_map)[types], 0)
+    is_real = numbers > 0  # a system of mixed sizes is filled up with atoms of type -1
+    positions, cell, virial = row("coord", n, 3), row("box", 3, 3), row("virial", 3, 3)
+    forces, hessian = row("force", n, 3), row("hessian", n, 3, n, 3)
+    assert positions is not None
+    energy = row("energy", 1)
+    periodic = deepmd_set.periodic and cell is not None and not _is_vacuum_box(cell, positions[is_real])
+    try:
+        structure = Structure(
+            numbers[is_real],
+            positions[is_real],
+            id=name,
+            cell=np.zeros((3, 3)) if cell is None else cell,
+            pbc=(periodic,) * 3,
+            group=deepmd_set.system,
+        )
+        volume = abs(np.linalg.det(structure.cell))
+        labels = Properties.single(
+            len(structure),
+            energy=None if energy is None else float(energy[0]),
+            forces=None if forces is None else forces[is_real],
+            hessian=None if hessian is None else hessian[is_real][:, :, is_real],
+            stress=-virial / volume if virial is not None and periodic else None,
+            structure_id=name,
+        )
+    except HesseError as error:
+        raise type(error)(f"{deepmd_set.folder}: {error}") from None
+    return structure, labels
+
+
+def _is_vacuum_box(cell: Array, positions: Array) -> bool:
+    """Whether the atoms are further than the vacuum from all their images."""
+    volume = abs(np.linalg.det(cell))
+    if not (np.isfinite(cell).all() and np.isfinite(positions).all() and volume > 0):
+        return False
+    normals = np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]])
+    normals /= np.linalg.norm(normals, axis=1)[:, None]
+    heights = np.abs((cell * normals).sum(1))
+    extents = np.ptp(positions @ normals.T, axis=0)
+    return bool((heights - extents > _MIN_VACUUM).all())
+
+
+def _memmap(file: Path) -> Array:
+    """The array on disk; an array of objects is a pickle, and is refused."""
+    try:
+        # A damaged header cannot ask for more memory than the file has bytes.
+        array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a header is parsed as Python text: any damage may show as any error
+        raise FileFormatError(f"{file}: truncated, damaged, or not an array of numbers ({error})") from error
+    if array.dtype.kind not in "fiu":
+        raise FileFormatError(f"{file}: holds {array.dtype}, expected numbers")
+    return array
+
+
+def _read_words(file: Path) -> list[str]:
+    try:
+        with open(file, encoding="utf-8") as handle:
+            return handle.read(_MAX_TEXT_BYTES).split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{file}: cannot be read as text ({error})") from error
+
+
+def _integer(word: str, file: Path) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise FileFormatError(f'{file}: expected whole numbers, got "{word[:20]}"') from None

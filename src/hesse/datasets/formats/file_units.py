@@ -1,0 +1,108 @@
+"""Units of files that are not in eV and Å: stated by the user, by the file, or by the convention of its format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from torch import Tensor
+
+from hesse.datasets.transforms import convert_units
+from hesse.errors import UnitError
+from hesse.structures import Properties, Structure
+from hesse.units import ENERGY_UNITS, energy_unit, length_unit
+
+__all__ = ["FileUnits", "check_total_energies"]
+
+_FORCES: Final = ("forces", "forces_error")
+_CURVATURE: Final = ("hvp", "hvp_error", "hessian", "hessian_error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileUnits:
+    """Units of a file.
+
+    Attributes:
+        energy, length: names as in `hesse.units`.
+        forces: `ENERGY/LENGTH`; by default that of the two units above.
+        curvature: of Hessians and their products, `ENERGY/LENGTH^2`; likewise.
+
+    Raises:
+        UnitError: an unknown unit, or not of that form.
+    """
+
+    energy: str = "eV"
+    length: str = "angstrom"
+    forces: str | None = None
+    curvature: str | None = None
+
+    def __post_init__(self) -> None:
+        energy_unit(self.energy)
+        length_unit(self.length)
+        self._factors()
+
+    def __str__(self) -> str:
+        forces = self.forces or f"{self.energy}/{self.length}"
+        curvature = self.curvature or f"{self.energy}/{self.length}^2"
+        return f"{self.energy}, {self.length}, {forces}, {curvature}"
+
+    def to_internal(
+        self, structures: Sequence[Structure], labels: Properties
+    ) -> tuple[tuple[Structure, ...], Properties]:
+        """Structures and labels in eV and Å."""
+        converted, labels = convert_units(structures, labels, energy=self.energy, length=self.length)
+        return converted, self.rescale(labels)
+
+    def rescale(self, labels: Properties) -> Properties:
+        """Labels that were converted by the units of energy and length alone, with forces and curvature as they are."""
+        forces, curvature = self._factors()
+        changed: dict[str, Tensor] = {}
+        for names, factor in ((_FORCES, forces), (_CURVATURE, curvature)):
+            for name in names:
+                value = getattr(labels, name)
+                if value is not None and factor != 1.0:
+                    changed[name] = value * factor
+        return replace(labels, **changed) if changed else labels
+
+    def _factors(self) -> tuple[float, float]:
+        e, a = energy_unit(self.energy), length_unit(self.length)
+        forces = 1.0 if self.forces is None else _derivative_unit(self.forces, 1) / (e / a)
+        curvature = 1.0 if self.curvature is None else _derivative_unit(self.curvature, 2) / (e / a**2)
+        return forces, curvature
+
+
+def _derivative_unit(text: str, power: int) -> float:
+    """`"hartree/bohr^2"` in eV/Å²."""
+    energy, slash, length = text.strip().rpartition("/")
+    exponents = ("",) if power == 1 else ("^2", "**2", "²")
+    exponent = next((t for t in exponents if length.endswith(t)), None)
+    if not slash or exponent is None:
+        example = "hartree/bohr" if power == 1 else "hartree/bohr^2"
+        raise UnitError(f'expected ENERGY/LENGTH{exponents[0]}, for example {example}, got "{text}"')
+    return energy_unit(energy) / length_unit(length.removesuffix(exponent)) ** power
+
+
+def check_total_energies(source: object, structures: Sequence[Structure], energies: Tensor, unit: str) -> None:
+    """Raise UnitError when total energies of all electrons are plainly in another unit than the assumed `unit`.
+
+    A neutral atom has about -½ Z^2.41 Hartree (within 1 % up to krypton; bonds add less than that), so that the unit
+    of a total energy shows in the number. Energies relative to anything else match no unit, and nothing is said.
+
+    Args:
+        energies: as read from the file, `[structures]`; NaN where there is none.
+    """
+    expected = np.array([-0.5 * (s.numbers.astype(float) ** 2.41).sum() for s in structures])
+    ratios = energies.numpy() / expected
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        return
+    typical = float(np.median(ratios))
+    for name, value in ENERGY_UNITS.items():
+        per_hartree = ENERGY_UNITS["hartree"] / value
+        if abs(typical / per_hartree - 1.0) < 0.03 and value != energy_unit(unit):
+            raise UnitError(
+                f"{source}: files of this kind are taken to be in {unit}, but the energies are total energies in "
+                f"{name}. State the units: `--energy-unit {name} --length-unit angstrom`."
+            )

@@ -1,0 +1,12 @@
+"""Data sets in HDF5: the format `hesse-dataset`, versions 1 and 2, described in docs/formats.md.
+
+Everything is a flat array over structures, atoms, probes or Hessian elements; `offsets` say where each structure
+begins. A checksum over the whole content is stored and compared on reading.
+"""
+
+from hesse.datasets.formats.hdf5.chunked import ChunkedReader
+from hesse.datasets.formats.hdf5.reader import read_hdf5
+from hesse.datasets.formats.hdf5.schema import FORMAT, VERSION
+from hesse.datasets.formats.hdf5.writer import write_hdf5
+
+__all__ = ["FORMAT", "VERSION", "ChunkedReader", "read_hdf5", "write_hdf5"]

@@ -1,0 +1,147 @@
+"""A file of the format read in pieces, for data that exceed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from hesse.datasets.formats.hdf5.reader import HDF5Reader, open_reader
+from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, ArrayStream, Content, stream_checksum
+from hesse.errors import FileFormatError
+
+__all__ = ["ChunkedReader"]
+
+_CHUNK_ELEMENTS: Final = 1 << 20
+"""Elements read at once where a whole array is passed over."""
+
+
+class ChunkedReader:
+    """Structures `start .. stop` of a file, read when they are asked for. Offsets are kept; nothing else is.
+
+    Attributes:
+        path: the file; it must not change while it is in use.
+        units, attributes: what it states.
+        names: its arrays.
+        offsets: of the atoms of each structure.
+        hessian_offsets: of the elements of their Hessians, or None.
+
+    Raises:
+        FileFormatError: see `hesse.datasets.read_hdf5`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open_reader(self.path) as reader:
+            self.units, self.attributes = reader.read_header()
+            arrays, content = reader.validated_arrays()
+            self.shapes = {name: tuple(data.shape) for name, data in arrays.items()}
+            self._checksum = reader.stored_checksum()
+        self.names = tuple(self.shapes)
+        self.offsets: np.ndarray = content["structures/offsets"].astype(np.int64)
+        hessian_offsets = content.get("labels/hessian_offsets")
+        self.hessian_offsets: np.ndarray | None = None if hessian_offsets is None else hessian_offsets.astype(np.int64)
+        self._opened_state = self._file_state()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def _file_state(self) -> tuple[int, int]:
+        state = self.path.stat()
+        return state.st_mtime_ns, state.st_size
+
+    def _check_unchanged(self) -> None:
+        try:
+            unchanged = self._file_state() == self._opened_state
+        except OSError:
+            unchanged = False
+        if not unchanged:
+            raise FileFormatError(
+                f"{self.path}: the file was changed or removed while it was in use. Start again with a file at rest."
+            )
+
+    # --- blocks --------------------------------------------------------------------------------------------------
+
+    def read(self, start: int, stop: int, names: Collection[str] | None = None) -> Content:
+        """The content of structures `start .. stop`, as if the file held no others.
+
+        Args:
+            names: the arrays to read; None for all.
+
+        Raises:
+            FileFormatError: the file is damaged there, or changed since it was opened.
+        """
+        self._check_unchanged()
+        with open_reader(self.path) as reader:
+            selected = [name for name in self.names if names is None or name in names]
+            return {name: self._read_slice(reader, name, start, stop) for name in selected}
+
+    def _read_slice(self, reader: HDF5Reader, name: str, start: int, stop: int) -> np.ndarray:
+        if name in ("structures/offsets", "labels/hessian_offsets"):
+            offsets = self.offsets if name.startswith("structures") else self.hessian_offsets
+            assert offsets is not None
+            local_offsets: np.ndarray = offsets[start : stop + 1] - offsets[start]
+            return local_offsets
+        ranges = {"S": (start, stop), "A": (int(self.offsets[start]), int(self.offsets[stop]))}
+        if self.hessian_offsets is not None:
+            ranges["E"] = (int(self.hessian_offsets[start]), int(self.hessian_offsets[stop]))
+        selection = tuple(slice(*ranges.get(str(axis), (None,))) for axis in SCHEMA[name][1])
+        return reader.read_values(name, self._open_array(reader, name), selection)
+
+    def _open_array(self, reader: HDF5Reader, name: str) -> h5py.Dataset:
+        data = reader.file[name]
+        if tuple(data.shape) != self.shapes[name]:
+            raise reader.error(f"{name} has another shape than before: the file was changed while it was in use")
+        return data
+
+    # --- whole arrays --------------------------------------------------------------------------------------------
+
+    def read_array(self, name: str) -> np.ndarray:
+        """One array; for those with a value per structure."""
+        with open_reader(self.path) as reader:
+            return reader.read_values(name, self._open_array(reader, name))
+
+    def iter_array(self, name: str) -> Iterator[np.ndarray]:
+        """The elements of an array in order: for those over probes, one probe after the other."""
+        shape = self.shapes[name]
+        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if SCHEMA[name][1][0] == "K" else [()]
+        length = shape[len(outer[0])]
+        rows = max(1, _CHUNK_ELEMENTS // max(1, int(np.prod(shape[len(outer[0]) + 1 :]))))
+        with open_reader(self.path) as reader:
+            data = self._open_array(reader, name)
+            for first in outer:
+                for start in range(0, length, rows):
+                    yield reader.read_values(name, data, (*first, slice(start, start + rows)))
+
+    def verify_checksum(self) -> None:
+        """Raise FileFormatError unless the content has the checksum that the file states."""
+        if self._checksum is None:
+            return
+        streams = {}
+        for name in self.names:
+            kind = SCHEMA[name][0]
+            with open_reader(self.path) as reader:
+                on_disk = reader.file[name].dtype
+            dtype = {"text": np.dtype("S1"), "flag": np.dtype(np.bool_)}.get(kind, on_disk)
+            streams[name] = ArrayStream(dtype, self.shapes[name], self.iter_array(name))
+        if stream_checksum(streams, self.units, self.attributes) != self._checksum:
+            with open_reader(self.path) as reader:
+                raise reader.checksum_error()
+
+    def bytes_per_structure(self, names: Collection[str]) -> np.ndarray:
+        """What the arrays `names` take in memory for each structure, in the types of `hesse.structures.Labels`."""
+        n = np.diff(self.offsets)
+        elements = np.zeros_like(n) if self.hessian_offsets is None else np.diff(self.hessian_offsets)
+        total = np.zeros(len(self), dtype=np.int64)
+        for name in self.names:
+            kind, axes = SCHEMA[name]
+            if name in names and "S+1" not in axes:
+                per = {"A": n, "E": elements}.get(str(next(a for a in axes if a != "K")), np.ones_like(n))
+                probes = self.shapes[name][0] if axes[0] == "K" else 1
+                inner = int(np.prod([a for a in axes if isinstance(a, int)]))
+                size = np.dtype(DTYPES[kind]).itemsize if kind in DTYPES else 64
+                total += per * probes * inner * size
+        return total

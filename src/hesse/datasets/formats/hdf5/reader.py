@@ -1,0 +1,293 @@
+"""Reading: nothing is believed before it is checked, and nothing in the file is run or followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, REQUIRED, SCHEMA, VERSION, Content, content_checksum
+from hesse.datasets.transforms import convert_units
+from hesse.errors import FileFormatError, HesseError, UnitError, did_you_mean
+from hesse.runtime.filesystem import check_input_file
+from hesse.structures import Properties, Structure
+
+__all__ = ["HDF5Reader", "labels_from_content", "load_content", "open_reader", "read_hdf5", "structures_from_content"]
+
+
+def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
+    """Read a data set; other units than eV and Å are converted. Labels are not judged here (see `read_dataset`).
+
+    Args:
+        energy_unit: for files that do not state it; contradicting a stated unit is an error.
+        length_unit: likewise.
+
+    Raises:
+        FileFormatError: not such a file, of a newer version, truncated, damaged, or not consistent in itself.
+        UnitError: the file does not state its units, or states unknown ones.
+        GeometryError: a structure that is none.
+    """
+    path = Path(path)
+    content, file_units, attributes = load_content(path)
+    requested_units = {"energy_unit": energy_unit, "length_unit": length_unit}
+    units: dict[str, str] = {}
+    for key, requested in requested_units.items():
+        unit = file_units.get(key, requested)
+        option = f"--{key.replace('_', '-')}"
+        if unit is None:
+            raise UnitError(
+                f"{path}: the attribute {key} is missing, so the numbers mean nothing. State it: `hesse convert "
+                f"{path.name} OUT {option} …`, or add the attribute to the file."
+            )
+        if requested is not None and requested.strip().lower() != unit.strip().lower():
+            raise UnitError(f"{path}: {option} {requested} was given, but the file says that it is in {unit}")
+        units[key] = unit
+    try:
+        structures, labels = convert_units(
+            tuple(structures_from_content(content)),
+            labels_from_content(content),
+            energy=units["energy_unit"],
+            length=units["length_unit"],
+        )
+        return Dataset(structures, labels, metadata=attributes, source=str(path))
+    except HesseError as error:
+        message = str(error)
+        raise type(error)(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
+    """Everything in the file, checked for shape and damage: arrays, units, attributes."""
+    with open_reader(path) as reader:
+        return reader.load()
+
+
+@contextmanager
+def open_reader(path: Path) -> Iterator[HDF5Reader]:
+    """The file for reading; what breaks meanwhile is reported as damage to it."""
+    check_input_file(path)
+    try:
+        # Locks are a nuisance on shared file systems, and a file in its place is never written to.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield HDF5Reader(path, file)
+    except HDF5_ERRORS as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
+        ) from error
+
+
+class HDF5Reader:
+    """A file of the format, believed in nothing."""
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self.file = path, file
+        self.file_bytes = path.stat().st_size
+
+    def error(self, what: str) -> FileFormatError:
+        return FileFormatError(f"{self.path}: {what}")
+
+    def load(self) -> tuple[Content, dict[str, str], dict[str, str]]:
+        """All of it."""
+        units, attributes = self.read_header()
+        arrays, content = self.validated_arrays()
+        content |= {name: self.read_values(name, data) for name, data in arrays.items() if name not in content}
+        checksum = self.stored_checksum()
+        if checksum is not None and checksum != content_checksum(content, units, attributes):
+            raise self.checksum_error()
+        return content, units, attributes
+
+    def read_header(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Units and attributes of a file of this format and of a version that is known."""
+        attrs = dict(self.file.attrs)
+        kind = _to_str(attrs.get("format", ""))
+        if kind != FORMAT:
+            raise self.error(
+                f'not a Hesse data set: expected the attribute format="{FORMAT}", found "{kind}" '
+                f"(groups: {', '.join(list(self.file)[:8]) or 'none'})"
+            )
+        version = attrs.get("version")
+        if not isinstance(version, int | np.integer) or version < 1:
+            raise self.error(f"the attribute version must be a whole number from 1, got {version!r}")
+        if version > VERSION:
+            raise self.error(f"version {version} of the format; this Hesse reads up to {VERSION}. Install a newer one.")
+        units = {key: _to_str(attrs[key]) for key in ("energy_unit", "length_unit") if key in attrs}
+        group = self.file.get("attributes")
+        return units, {k: _to_str(v) for k, v in group.attrs.items()} if isinstance(group, h5py.Group) else {}
+
+    def stored_checksum(self) -> str | None:
+        """The one that is written there."""
+        stated = self.file.attrs.get("checksum")
+        return None if stated is None else _to_str(stated)
+
+    def checksum_error(self) -> FileFormatError:
+        """To be raised when the content has another checksum."""
+        return self.error(
+            "the content does not match its checksum: the file was damaged, or changed by a program that did not "
+            "remove the attribute checksum"
+        )
+
+    def validated_arrays(self) -> tuple[dict[str, h5py.Dataset], Content]:
+        """All arrays, of possible types, shapes and sizes; and the offsets, read."""
+        names = self.array_names()
+        sizes: dict[str, int] = {}
+        if "structures/offsets" not in names:
+            raise self.error("structures/offsets is missing")
+        arrays = {"structures/offsets": self._validated("structures/offsets", sizes)}
+        content = {"structures/offsets": self._read_offsets("structures/offsets", arrays["structures/offsets"])}
+        sizes |= {"S": len(content["structures/offsets"]) - 1, "A": int(content["structures/offsets"][-1])}
+        for name in REQUIRED:
+            if name not in names:
+                raise self.error(f"{name} is missing")
+        if ("labels/hessian" in names) != ("labels/hessian_offsets" in names):
+            raise self.error("labels/hessian and labels/hessian_offsets belong together; one is missing")
+        if "labels/hessian" in names:
+            name = "labels/hessian_offsets"
+            sizes["S+1"] = len(content["structures/offsets"])
+            arrays[name] = self._validated(name, sizes)
+            content[name] = self._read_offsets(name, arrays[name])
+            sizes["E"] = int(content[name][-1])
+        return arrays | {name: self._validated(name, sizes) for name in names if name not in content}, content
+
+    def array_names(self) -> list[str]:
+        """Names of all arrays, in the order of the layout; anything that leads elsewhere is refused."""
+        names = []
+        for group_name in ("structures", "labels"):
+            link = self.file.get(group_name, getlink=True)
+            if link is None:
+                continue
+            self._check_hard_link(link, group_name)
+            group = self.file[group_name]
+            if not isinstance(group, h5py.Group):
+                raise self.error(f"{group_name} must be a group")
+            for key in group:
+                name = f"{group_name}/{key}"
+                if name not in SCHEMA:
+                    valid = [n for n in SCHEMA if n.startswith(group_name)]
+                    raise self.error(f'no part of the format: "{name}". {did_you_mean(name, valid)}')
+                self._check_hard_link(group.get(key, getlink=True), name)
+                names.append(name)
+        return sorted(names, key=list(SCHEMA).index)
+
+    def _check_hard_link(self, link: object, name: str) -> None:
+        if not isinstance(link, h5py.HardLink):
+            raise self.error(f"{name} is a {type(link).__name__}, which leads elsewhere; only plain arrays are read")
+
+    def _read_offsets(self, name: str, data: h5py.Dataset) -> np.ndarray:
+        """Read where each structure begins."""
+        values = self.read_values(name, data)
+        if len(values) < 2 or values[0] != 0 or (np.diff(values) < 0).any():
+            raise self.error(f"{name} must start at 0, never fall, and describe at least one structure")
+        return values
+
+    def _validated(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
+        """One array whose type, shape and size on disk are possible."""
+        kind, axes = SCHEMA[name]
+        data = self.file[name]
+        if not isinstance(data, h5py.Dataset):
+            raise self.error(f"{name} must be an array")
+        if not is_self_contained(data):
+            raise self.error(f"{name} is stored outside the file or by a plug-in; store it plainly or with gzip")
+        shape = tuple(a if isinstance(a, int) else sizes.get(a) for a in axes)
+        fits = data.shape is not None and len(data.shape) == len(shape)
+        if not fits or any(want not in (None, got) for want, got in zip(shape, data.shape, strict=True)):
+            expected = ", ".join(str(a) if want is None else str(want) for a, want in zip(axes, shape, strict=True))
+            raise self.error(f"{name} has shape {data.shape}, expected ({expected})")
+        if axes[0] == "K":
+            # Known from the first array that has it.
+            sizes["K"] = data.shape[0]
+        dtype = data.dtype
+        is_valid: Mapping[str, Callable[[], bool]] = {
+            "integer": lambda: dtype.kind in "iu",
+            "real": lambda: dtype.kind == "f",
+            "flag": lambda: dtype.kind == "b" or (dtype.kind in "iu" and dtype.itemsize == 1),
+            "text": lambda: h5py.check_string_dtype(dtype) is not None,
+        }
+        if not is_valid[kind]():
+            raise self.error(
+                f"{name} holds {dtype}, expected {'UTF-8 strings' if kind == 'text' else kind + ' numbers'}"
+            )
+        if not has_plausible_size(data, self.file_bytes):
+            stored = data.id.get_storage_size()
+            raise self.error(
+                f"{name} claims {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
+            )
+        return data
+
+    def read_values(self, name: str, data: h5py.Dataset, selection: tuple[slice | int, ...] = ()) -> np.ndarray:
+        """Read an array, or a part of it: texts as bytes, flags as booleans."""
+        kind = SCHEMA[name][0]
+        values = data[selection]
+        if kind == "text":
+            return _to_bytes(values)
+        return values.astype(np.bool_) if kind == "flag" else values
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    # Texts of variable length arrive as objects, those of fixed length as bytes.
+    items = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
+    for item in items:
+        item.decode()
+    return np.array(items, dtype=bytes)
+
+
+def _to_str(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def structures_from_content(content: Content) -> list[Structure]:
+    """The structures in `content`, checked one by one."""
+    offsets = content["structures/offsets"].tolist()
+    count = len(offsets) - 1
+    defaults = {"tag": b"", "group": b"", "charge": 0, "multiplicity": 1}
+    columns: dict[str, Any] = {
+        name: content[f"structures/{name}"].tolist() if f"structures/{name}" in content else [empty] * count
+        for name, empty in defaults.items()
+    }
+    numbers = content["structures/numbers"]
+    positions = content["structures/positions"]
+    cells = content.get("structures/cell", np.zeros((count, 3, 3)))
+    pbc = content.get("structures/pbc", np.zeros((count, 3), dtype=bool))
+    ids = content["structures/id"].tolist()
+    return [
+        Structure(
+            numbers[start:end],
+            positions[start:end],
+            id=ids[i].decode(),
+            cell=cells[i],
+            pbc=tuple(pbc[i].tolist()),
+            charge=columns["charge"][i],
+            multiplicity=columns["multiplicity"][i],
+            tag=columns["tag"][i].decode(),
+            group=columns["group"][i].decode(),
+        )
+        for i, (start, end) in enumerate(pairwise(offsets))
+    ]
+
+
+def labels_from_content(content: Content) -> Properties:
+    """The labels in `content`."""
+    n_atoms = np.diff(content["structures/offsets"])
+    fields: dict[str, Any] = {"n_atoms": torch.from_numpy(n_atoms.astype(np.int64))}
+    for name, array in content.items():
+        group, key = name.split("/")
+        if group == "labels" and key != "hessian_offsets":
+            fields[key] = torch.from_numpy(array.astype(DTYPES[SCHEMA[name][0]], copy=False))
+    if "hessian" in fields:
+        lengths = np.diff(content["labels/hessian_offsets"])
+        invalid = (lengths != 0) & (lengths != 9 * n_atoms**2)
+        if invalid.any():
+            i = int(invalid.argmax())
+            raise FileFormatError(
+                f'structure "{content["structures/id"][i].decode()}": a Hessian of {lengths[i]} elements; '
+                f"{n_atoms[i]} atoms need {9 * n_atoms[i] ** 2}, or 0 for none"
+            )
+        if (lengths == 0).any():
+            fields["hessian_mask"] = torch.from_numpy(lengths > 0)
+    return Properties(**fields)

@@ -1,0 +1,138 @@
+"""Writing: composed in memory, flushed beside the target, read again, then renamed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.hdf5.schema import ADDED_IN, DTYPES, FORMAT, SCHEMA, Content, content_checksum
+from hesse.errors import RequestError, WriteError
+from hesse.runtime.filesystem import atomic_write
+from hesse.structures import segment_offsets
+
+__all__ = ["write_hdf5"]
+
+_CHUNK_ELEMENTS: Final = 1 << 17
+"""Elements compressed at once."""
+
+
+def write_hdf5(path: str | Path, dataset: Dataset) -> None:
+    """Write `dataset` in eV and Å; the file is read again and compared before it takes its name.
+
+    The file is composed in memory and then written by plain system calls: HDF5's own writer brings the process down
+    when a disk fills. Whatever stood at `path` before is unharmed by any failure.
+
+    Raises:
+        RequestError: an id, tag or group that ends with a zero byte.
+        WriteError: the disk is full, the folder is missing or not writable.
+    """
+    path = Path(path)
+    content = _collect_content(dataset)
+    units = {"energy_unit": "eV", "length_unit": "angstrom"}
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=("v110", "v110")) as file:
+        _write_attribute(file, "format", FORMAT)
+        file.attrs["version"] = max(ADDED_IN.get(name, 1) for name in content)
+        for key, unit in units.items():
+            _write_attribute(file, key, unit)
+        _write_attribute(file, "checksum", content_checksum(content, units, dataset.metadata))
+        attributes_group = file.create_group("attributes", track_order=True)
+        for key, value in dataset.metadata.items():
+            _write_attribute(attributes_group, key, value)
+        for name, array in content.items():
+            _write_array(file, name, array)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(image.getbuffer())
+        del image  # a large data set stands in memory once more than it must
+        problem = _first_difference(temporary, content)
+        if problem:
+            raise WriteError(f"cannot write {path}: what came back from the disk differs ({problem})")
+
+
+def _first_difference(path: Path, content: Content) -> str:
+    """What a file holds otherwise than `content`, read piece by piece; empty when nothing."""
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            for name, array in content.items():
+                rows = max(1, _CHUNK_ELEMENTS // max(1, array[:1].size))
+                for start in range(0, len(array), rows):
+                    chunk = array[start : start + rows]
+                    if file[name][start : start + rows].astype(chunk.dtype, copy=False).tobytes() != chunk.tobytes():
+                        return name
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _write_attribute(target: h5py.Group, key: str, text: str) -> None:
+    """An attribute. Texts of fixed length stand where HDF5 keeps checksums; those of variable length stand on a heap
+    that has none, and a flipped bit there can make the library loop for ever."""
+    encoded = str(text).encode()
+    target.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+
+
+def _write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
+    dtype: Any = array.dtype
+    if array.dtype.kind == "S":
+        dtype = h5py.string_dtype("utf-8", array.dtype.itemsize)
+    options: dict[str, Any] = {}
+    if array.size:
+        rows = max(1, min(len(array), _CHUNK_ELEMENTS // max(1, array[0].size)))
+        # Long second axes (probes of many atoms) are cut too.
+        chunk = (rows, *(min(n, _CHUNK_ELEMENTS) for n in array.shape[1:]))
+        options = {
+            "chunks": chunk,
+            "compression": "gzip",
+            "compression_opts": 1,
+            "shuffle": array.dtype.kind != "S",
+            "fletcher32": True,
+        }
+    file.create_dataset(name, data=array.astype(dtype, copy=False), track_times=False, **options)
+
+
+def _collect_content(dataset: Dataset) -> Content:
+    structures, labels = dataset.structures, dataset.labels
+    content: Content = {
+        "structures/offsets": segment_offsets(labels.n_atoms).numpy(),
+        "structures/id": _encode([s.id for s in structures]),
+        "structures/numbers": np.concatenate([s.numbers for s in structures]).astype(np.uint8),
+        "structures/positions": np.concatenate([s.positions for s in structures]),
+    }
+    # What says nothing is left out.
+    if any(s.cell.any() for s in structures):
+        content["structures/cell"] = np.stack([s.cell for s in structures])
+    if any(s.periodic for s in structures):
+        content["structures/pbc"] = np.array([s.pbc for s in structures], dtype=bool)
+    if any(s.charge for s in structures):
+        content["structures/charge"] = np.array([s.charge for s in structures])
+    if any(s.multiplicity != 1 for s in structures):
+        content["structures/multiplicity"] = np.array([s.multiplicity for s in structures])
+    for name in ("tag", "group"):
+        values = [getattr(s, name) for s in structures]
+        if any(values):
+            content[f"structures/{name}"] = _encode(values)
+    for key in SCHEMA:
+        group, name = key.split("/")
+        value = None
+        if group == "labels" and name != "hessian_offsets":
+            value = getattr(labels, name)
+        if value is not None:
+            if name == "suspect" and not bool(value.any()):
+                continue
+            kind = SCHEMA[key][0]
+            content[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
+    if labels.hessian is not None:
+        content["labels/hessian_offsets"] = segment_offsets(labels.hessian_lengths()).numpy()
+    return content
+
+
+def _encode(values: list[str]) -> np.ndarray:
+    for value in values:
+        if value.endswith("\0"):
+            raise RequestError(f"HDF5 cannot hold the zero at the end of {value!r}; rename it")
+    return np.array([v.encode() for v in values], dtype=bytes)

@@ -1,0 +1,241 @@
+"""A NumPy archive with the structures of all sizes end to end, the plainest thing another program can write: `natoms`
+`[S]`, `z` `[A]`, `pos` `[A, 3]`, and where known `energy` `[S]`, `forces` `[A, 3]`, `hessian` (9n² elements of each,
+end to end), `ids` and `group` `[S]`. It is what a collated batch of HORM's records holds.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy import ndarray as Array
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.transforms import convert_units
+from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
+from hesse.runtime.filesystem import check_input_file
+from hesse.structures import Properties, Structure
+
+__all__ = ["is_packed", "read_npz", "read_packed"]
+
+_NUMBERS: Final = ("z", "charges", "numbers", "atomic_numbers")
+_POSITIONS: Final = ("pos", "positions", "coordinates")
+
+
+def is_packed(names: Mapping[str, Array]) -> bool:
+    """Whether an archive has this layout."""
+    return "natoms" in names
+
+
+def read_packed(path: Path, archive: Mapping[str, Array], limit: int | None) -> list[tuple[Structure, Properties]]:
+    """Structures and labels, in the units of the file.
+
+    Raises:
+        FileFormatError: arrays are missing or do not fit each other.
+        LabelShapeError: a label of another size.
+    """
+    sizes = np.asarray(archive["natoms"])
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
+        raise FileFormatError(f"{path}: natoms must be a list of whole numbers from 1, got {sizes.dtype}{sizes.shape}")
+    sizes = sizes.astype(np.int64)
+    numbers, positions = (_first_present(path, archive, names) for names in (_NUMBERS, _POSITIONS))
+    atoms, elements, count = int(sizes.sum()), int((9 * sizes**2).sum()), len(sizes)
+    expected_sizes = {"energy": count, "forces": 3 * atoms, "hessian": elements, "ids": count, "group": count}
+    if numbers.size != atoms or positions.size != 3 * atoms:
+        raise FileFormatError(
+            f"{path}: natoms sums to {atoms}, but there are {numbers.size} atomic numbers and positions of shape "
+            f"{positions.shape}"
+        )
+    arrays = {name: archive[name] for name in expected_sizes if name in archive}
+    for name, values in arrays.items():
+        if values.size != expected_sizes[name]:
+            raise LabelShapeError(f"{path}: {name} holds {values.size} elements, expected {expected_sizes[name]}")
+    ends, blocks = np.cumsum(sizes), np.cumsum(9 * sizes**2)
+    flat = {name: values.reshape(-1) for name, values in arrays.items()}
+    items = []
+    for i in range(count)[:limit]:
+        n, end, block = int(sizes[i]), int(ends[i]), int(blocks[i])
+        name = str(flat["ids"][i]) if "ids" in flat else f"{path.stem}-{i:06d}"
+        try:
+            structure = Structure(
+                numbers.reshape(-1)[end - n : end],
+                positions.reshape(-1, 3)[end - n : end],
+                id=name,
+                group=str(flat["group"][i]) if "group" in flat else "",
+            )
+            labels = Properties.single(
+                n,
+                energy=float(flat["energy"][i]) if "energy" in flat else None,
+                forces=flat["forces"][3 * (end - n) : 3 * end].reshape(n, 3) if "forces" in flat else None,
+                hessian=flat["hessian"][block - 9 * n * n : block].reshape(n, 3, n, 3) if "hessian" in flat else None,
+                structure_id=name,
+            )
+        except HesseError as error:
+            raise type(error)(f"{path}: {error}") from None
+        items.append((structure, labels))
+    return items
+
+
+def _first_present(path: Path, archive: Mapping[str, Array], names: tuple[str, ...]) -> Array:
+    name = next((n for n in names if n in archive), None)
+    if name is None:
+        raise FileFormatError(f"{path}: natoms is there, but none of {', '.join(names)}")
+    return archive[name]
+
+
+_ARCHIVE_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
+
+
+def read_npz(
+    path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None, limit: int | None = None
+) -> Dataset:
+    """Read an archive; structures are named `FILE-iii`. `limit`: only so many structures, from the first on.
+
+    Raises:
+        UnitError: units were not given; such files never state them.
+        FileFormatError: not such an archive, damaged, or arrays that do not fit each other.
+        LabelShapeError: a label that does not fit its structure.
+    """
+    path = Path(path)
+    if energy_unit is None or length_unit is None:
+        raise UnitError(
+            f"{path}: .npz files state no units. Give both, for example `--energy-unit eV --length-unit angstrom` "
+            "(forces are taken as energy/length, Hessians as energy/length²)"
+        )
+    check_input_file(path)
+    try:
+        # numpy leaves a file open that it cannot read; this one is ours to close.
+        with open(path, "rb") as handle:
+            archive = np.load(handle, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
+            with archive:
+                items = _read_layout(path, archive, limit)
+    except HesseError:
+        raise
+    except _ARCHIVE_ERRORS as error:
+        if "allow_pickle" in str(error):
+            raise FileFormatError(
+                f"{path}: holds arrays of objects, which are pickles; loading them runs whatever program they hold, so "
+                "they are not read. Save plain arrays: natoms, z, pos, energy, forces, hessian, structures end to end."
+            ) from error
+        raise FileFormatError(f"{path}: truncated, damaged, or not a NumPy archive ({error})") from error
+    if not items:
+        raise FileFormatError(f"{path}: the archive describes no structures")
+    labels = Properties.concatenate([label for _, label in items])
+    structures, labels = convert_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
+    return Dataset(structures, labels, source=str(path))
+
+
+def _read_layout(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Properties]]:
+    if "ids" in archive and not is_packed(archive):
+        return _read_horm(path, archive, limit)
+    if "nuclear_charges" in archive and "coords" in archive:
+        return _read_rmd17(path, archive, limit)
+    if is_packed(archive):
+        return read_packed(path, archive, limit)
+    raise FileFormatError(
+        f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, … or natoms, z, pos, …; found "
+        f"{', '.join(archive.files[:6]) or 'none'}"
+    )
+
+
+def _read_horm(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
+    ids = archive["ids"]
+    energies = archive.get("energy")
+    groups = archive.get("formula")
+    for name, values in (("energy", energies), ("formula", groups)):
+        if values is not None and values.shape != ids.shape:
+            raise FileFormatError(f"{path}: {name} has shape {values.shape}, expected one for each id, {ids.shape}")
+    suffixes = {key.removeprefix("pos_") for key in archive if key.startswith("pos_")}
+    items = []
+    for i, number in enumerate(ids.tolist()[:limit]):
+        suffix = next((s for s in (str(number), f"{number:0>3}") if s in suffixes), None)
+        if suffix is None or f"z_{suffix}" not in archive:
+            raise FileFormatError(f"{path}: id {number} is listed, but z_{number:0>3} or pos_{number:0>3} is missing")
+        name = f"{path.stem}-{suffix}"
+        structure = _make_structure(
+            path, archive[f"z_{suffix}"], archive[f"pos_{suffix}"], name, "" if groups is None else str(groups[i])
+        )
+        n = len(structure)
+        hessian = archive.get(f"hessian_{suffix}")
+        if hessian is not None:
+            if hessian.size != 9 * n * n:
+                raise LabelShapeError(
+                    f'{path}: structure "{name}": hessian of shape {hessian.shape}, expected ({3 * n}, {3 * n})'
+                )
+            hessian = hessian.reshape(n, 3, n, 3)
+        labels = _make_labels(
+            path,
+            n,
+            name,
+            energy=None if energies is None else energies[i],
+            forces=archive.get(f"forces_{suffix}"),
+            hessian=hessian,
+        )
+        items.append((structure, labels))
+    return items
+
+
+def _read_rmd17(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
+    numbers, coordinates = archive["nuclear_charges"], archive["coords"]
+    energies, forces = archive.get("energies"), archive.get("forces")
+    for name, values in (("energies", energies), ("forces", forces)):
+        if values is not None and len(values) != len(coordinates):
+            raise FileFormatError(f"{path}: {len(values)} {name} for {len(coordinates)} geometries")
+    items = []
+    for i in range(len(coordinates))[:limit]:
+        structure = _make_structure(path, numbers, coordinates[i], f"{path.stem}-{i:06d}", path.stem)
+        labels = _make_labels(
+            path,
+            len(structure),
+            structure.id,
+            energy=None if energies is None else energies[i],
+            forces=None if forces is None else forces[i],
+        )
+        items.append((structure, labels))
+    return items
+
+
+def _make_structure(path: Path, numbers: np.ndarray, positions: np.ndarray, name: str, group: str) -> Structure:
+    try:
+        return Structure(numbers, positions, id=name, group=group)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _make_labels(
+    path: Path,
+    n: int,
+    name: str,
+    *,
+    energy: np.ndarray | None = None,
+    forces: np.ndarray | None = None,
+    hessian: np.ndarray | None = None,
+) -> Properties:
+    value = None
+    if energy is not None:
+        single = np.asarray(energy, dtype=np.float64)
+        if single.size != 1:
+            raise LabelShapeError(f'{path}: structure "{name}": energy must be one number, got {single.size}')
+        value = float(single.item())
+    try:
+        return Properties.single(n, energy=value, forces=forces, hessian=hessian, structure_id=name)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+# MERGED DOCSTRING (fold into the module docstring): """NumPy archives (`.npz`): a container without units, names or a fixed layout. Three layouts that are in use are read: - one set of arrays per structure (HORM): `ids`, and for each id iii `z_iii`, `pos_iii`, optionally `forces_iii`, `hessian_iii`; `energy` and `formula` (which becomes the group) for all; - many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`; - all structures end to end (see `hesse.datasets.formats.npz`): `natoms`, `z`, `pos`, `energy`, `forces`, `hessian`. """

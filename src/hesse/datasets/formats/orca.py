@@ -1,0 +1,190 @@
+"""ORCA: the Hessian file (`.hess`), and beside it the gradient file (`.engrad`) and the output (`.out`) of the job.
+
+All in one frame, in atomic units, but for the Å of the output's coordinates; gradients are plus dE/dx. The Hessian file
+has no charge, no multiplicity and often no energy: these come from the files beside it, where they show the same
+geometry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from ase.data import atomic_numbers
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.datasets.formats.qm_result import QMResult
+from hesse.errors import FileFormatError
+from hesse.units import LENGTH_UNITS
+
+__all__ = ["is_orca", "read_orca_hess", "read_orca_output"]
+
+_CHARGE: Final = re.compile(r"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)", re.MULTILINE)
+_MULTIPLICITY: Final = re.compile(r"^\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.MULTILINE)
+_ENERGY: Final = re.compile(r"^FINAL SINGLE POINT ENERGY\s+(-?\d+\.\d+)", re.MULTILINE)
+# Blanks within a line only, so that no text can be matched in many ways.
+_COORDINATES: Final = re.compile(
+    r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*\S+(?:[ \t]+-?\d+\.\d+){3}[ \t]*\n)+)",
+    re.MULTILINE,
+)
+_GRADIENT: Final = re.compile(
+    r"^CARTESIAN GRADIENT[^\n]*\n-+[ \t]*\n(?:[ \t]*\n)?"
+    r"((?:[ \t]*\d+[ \t]+\S+[ \t]+:(?:[ \t]+-?\d+\.\d+(?:[eE][-+]?\d+)?){3}[ \t]*\n)+)",
+    re.MULTILINE,
+)
+_KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
+_GEOMETRY_TOLERANCE: Final = 2e-4
+"""Å; the largest distance of an atom in two files that show the same geometry (ORCA prints 6 digits)."""
+_CHARGE_NOT_STATED: Final = "charge and multiplicity are stated nowhere: taken as 0 and 1"
+
+
+def is_orca(text: str) -> bool:
+    """Whether the text is an output of ORCA."""
+    return "O   R   C   A" in text[:20000]
+
+
+def read_orca_output(text: str, source: str) -> QMResult:
+    """The last geometry of an output, with the energy and the gradient that are printed for it. It has no Hessian.
+
+    Raises:
+        FileFormatError: no geometry.
+    """
+    geometries = list(_COORDINATES.finditer(text))
+    if not geometries:
+        raise FileFormatError(f"{source}: an ORCA output without a geometry: it was cut off, or the job failed at once")
+    atoms = [line.split() for line in geometries[-1].group(1).splitlines() if line.strip()]
+    after = geometries[-1].end()
+    energy, gradient = _ENERGY.search(text, after), _GRADIENT.search(text, after)
+    charge, multiplicity = _CHARGE.search(text), _MULTIPLICITY.search(text)
+    try:
+        rows = [] if gradient is None else [r.split() for r in gradient.group(1).splitlines() if r.strip()]
+        return QMResult(
+            numbers=np.array([atomic_numbers[a[0].capitalize()] for a in atoms]),
+            positions=np.array([[float(x) for x in a[1:]] for a in atoms]),
+            charge=int(charge.group(1)) if charge else 0,
+            multiplicity=int(multiplicity.group(1)) if multiplicity else 1,
+            energy=float(energy.group(1)) if energy else None,
+            gradient=np.array([[float(x) for x in r[3:]] for r in rows]) if rows else None,
+            level=" ".join(" ".join(_KEYWORDS.findall(text)).split()),
+            unused=() if charge and multiplicity else (_CHARGE_NOT_STATED,),
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        raise FileFormatError(f"{source}: a damaged ORCA output ({error})") from error
+
+
+def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | None]) -> QMResult:
+    """A Hessian file.
+
+    Args:
+        beside: the text of the file of the same name with another suffix, None where there is none.
+
+    Raises:
+        FileFormatError: damaged, or a partial Hessian.
+    """
+    try:
+        sections = _split_sections(text)
+        atoms = [line.split() for line in sections["$atoms"][1:] if line.strip()]
+        if len(atoms) != int(sections["$atoms"][0]):
+            raise ValueError(f"{len(atoms)} atoms, {sections['$atoms'][0].strip()} announced")
+        numbers = np.array([atomic_numbers[a[0].capitalize()] for a in atoms])
+        positions = np.array([[float(x) for x in a[2:5]] for a in atoms]) * LENGTH_UNITS["bohr"]
+        hessian = _parse_matrix(sections["$hessian"], 3 * len(atoms))
+        energy = _float_or_none(sections.get("$act_energy"))
+        frequencies = _parse_frequencies(sections.get("$vibrational_frequencies"))
+        gradient = None
+        engrad = sibling_text(".engrad")
+        if engrad is not None:
+            same_geometry, engrad_gradient, engrad_energy = _parse_engrad(engrad, positions)
+            if same_geometry:
+                gradient, energy = engrad_gradient, engrad_energy
+    except (KeyError, ValueError, IndexError) as error:
+        raise FileFormatError(f"{path}: no ORCA Hessian file, or a damaged one ({error})") from error
+    charge, multiplicity, level = 0, 1, ""
+    unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
+    output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
+    if output is not None and is_orca(output):
+        output_result = read_orca_output(output, str(path))
+        charge, multiplicity, level, unused = (
+            output_result.charge,
+            output_result.multiplicity,
+            output_result.level,
+            output_result.unused,
+        )
+        if _is_same_geometry(output_result.positions, positions):
+            energy = (
+                energy if output_result.energy is None else output_result.energy
+            )  # the Hessian file rounds it to few digits
+            gradient = output_result.gradient if gradient is None else gradient
+    return QMResult(
+        numbers=numbers,
+        positions=positions,
+        charge=charge,
+        multiplicity=multiplicity,
+        energy=energy,
+        gradient=gradient,
+        hessian=hessian,
+        frequencies=frequencies,
+        level=level,
+        unused=unused,
+    )
+
+
+def _is_same_geometry(other: Float[Array, "m 3"], positions: Float[Array, "n 3"]) -> bool:
+    return other.shape == positions.shape and bool(np.abs(other - positions).max() < _GEOMETRY_TOLERANCE)
+
+
+def _split_sections(text: str) -> dict[str, list[str]]:
+    sections: dict[str, list[str]] = {}
+    name = ""
+    for line in text.splitlines():
+        if line.startswith("$"):
+            name = line.split()[0]
+            sections[name] = []
+        elif name and not line.startswith("#") and (line.strip() or sections[name]):
+            sections[name].append(line)
+    return sections
+
+
+def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
+    """Columns in blocks: a line of column numbers, then a line for each row."""
+    if int(lines[0].split()[0]) != size:
+        raise ValueError(f"a Hessian of {lines[0].strip()} rows for {size // 3} atoms; partial ones are not read")
+    matrix = np.full((size, size), np.nan)
+    columns: list[int] = []
+    for line in lines[1:]:
+        words = line.split()
+        if not words:
+            continue
+        if all(w.isdigit() for w in words):
+            columns = [int(w) for w in words]
+        else:
+            matrix[int(words[0]), columns] = [float(w) for w in words[1:]]
+    if np.isnan(matrix).any():
+        raise ValueError("some elements of the Hessian are missing")
+    return 0.5 * (matrix + matrix.T)
+
+
+def _float_or_none(lines: list[str] | None) -> float | None:
+    value = float(lines[0]) if lines and lines[0].strip() else 0.0
+    return value or None  # zero stands for "not known"
+
+
+def _parse_frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
+    if not lines:
+        return None
+    values = [float(line.split()[1]) for line in lines[1:] if line.strip()]
+    return np.array([v for v in values if v != 0.0])
+
+
+def _parse_engrad(text: str, positions: Float[Array, "n 3"]) -> tuple[bool, Float[Array, "n 3"], float]:
+    """Whether the file is of this geometry; its gradient (Hartree/Bohr) and energy (Hartree)."""
+    words = [w for line in text.splitlines() if not line.lstrip().startswith("#") for w in line.split()]
+    n = int(words[0])
+    gradient = np.array([float(w) for w in words[2 : 2 + 3 * n]]).reshape(n, 3)
+    atoms = np.array([float(w) for w in words[2 + 3 * n : 2 + 7 * n]]).reshape(n, 4)
+    engrad_positions = atoms[:, 1:] * LENGTH_UNITS["bohr"]
+    return _is_same_geometry(engrad_positions, positions), gradient, float(words[1])

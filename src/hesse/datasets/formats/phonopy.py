@@ -1,0 +1,378 @@
+"""phonopy: force constants as Hessians of the supercell, and displaced supercells with their forces.
+
+Read are `phonopy*.yaml` (also `.xz`, `.gz`, `.bz2`), with `FORCE_CONSTANTS`, `force_constants.hdf5` and `FORCE_SETS` in
+the same folder; or `FORCE_CONSTANTS` with the `SPOSCAR` it belongs to. Force constants are plus d²E/dx², not
+mass-weighted, `[atom, atom, 3, 3]`; units are those of the calculator that the yaml names, eV and Å by default.
+
+phonopy's own YAML loader builds any Python object that a tag names, which can run programs. Files are therefore parsed
+with PyYAML's safe loader first, and phonopy receives only what that returned: mappings, lists, texts and numbers.
+"""
+
+from __future__ import annotations
+
+import bz2
+import datetime
+import gzip
+import io
+import lzma
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.io import read as read_with_ase
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError
+from hesse.runtime.filesystem import check_input_file
+from hesse.runtime.imports import import_optional
+from hesse.structures import Properties, Structure, from_ase
+
+__all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
+
+_YAML_NAME: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
+_FORCE_CONSTANTS_FILES: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
+_MAX_TEXT_BYTES: Final = 1 << 30
+"""Bytes of text after decompression; a small archive can otherwise fill the memory."""
+_DECOMPRESSORS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+)
+_MIN_CORRELATION: Final = 0.5
+"""Correlation between forces and what the force constants say of them, below which they do not belong together;
+measured ones are above 0.99."""
+
+ForceConstants = Float[Array, "some atoms 3 3"]
+
+
+def from_phonopy(constants: Float[Array, "n n 3 3"]) -> Float[Array, "n 3 n 3"]:
+    """phonopy's layout of force constants as a Hessian; units are left alone."""
+    return np.ascontiguousarray(np.asarray(constants).transpose(0, 2, 1, 3))
+
+
+def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
+    """A Hessian in phonopy's layout of force constants; units are left alone."""
+    return np.ascontiguousarray(np.asarray(hessian).transpose(0, 2, 1, 3))
+
+
+def is_phonopy(path: Path) -> bool:
+    """Whether a file is of phonopy by its name, or a folder holds such files."""
+    if path.is_dir():
+        return any(
+            _YAML_NAME.fullmatch(p.name) or p.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir()
+        )
+    return bool(_YAML_NAME.fullmatch(path.name)) or path.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS")
+
+
+@dataclass(frozen=True, eq=False)
+class _PhonopyData:
+    """What was found, in eV and Å."""
+
+    supercell: Structure
+    force_constants: Float[Array, "n n 3 3"] | None
+    displaced: list[tuple[Float[Array, "n 3"], Float[Array, "n 3"], float | None]]
+    """Displacement of all atoms, forces, energy."""
+    origin: str
+    """Where the force constants came from."""
+
+
+def read_phonopy(path: str | Path) -> Dataset:
+    """Read a folder of phonopy, or one of its files with those beside it.
+
+    The first structure is the supercell with its Hessian (`NAME/supercell`), where there are force constants or where
+    they follow from one displacement after the other; then come the displaced supercells with their forces
+    (`NAME/displaced-0001`, …). Forces of the undisplaced supercell are not known, and absent.
+
+    Raises:
+        FileFormatError: no such files, damaged, or a yaml with tags.
+        MissingExtraError: phonopy is needed and not installed.
+        IdentityError: force constants and forces contradict each other: a wrong sign, or of different cells.
+        GeometryError, LabelShapeError: cells and arrays that do not fit each other.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir():
+        check_input_file(path)
+    name = folder.resolve().name if path.is_dir() or not _YAML_NAME.fullmatch(path.name) else path.name.split(".")[0]
+    yaml = path if _YAML_NAME.fullmatch(path.name) and path.is_file() else _find_yaml(folder)
+    try:
+        content = _with_phonopy(yaml, folder, name) if yaml else _read_with_poscar(folder, name)
+        _check_agreement(content)
+        pairs = _labeled_structures(content, name)
+    except HesseError as error:
+        raise type(error)(str(error) if str(folder) in str(error) else f"{path}: {error}") from None
+    if not pairs:
+        raise FileFormatError(
+            f"{path}: neither force constants nor forces there (FORCE_CONSTANTS, force_constants.hdf5, FORCE_SETS, or "
+            "inside the yaml)"
+        )
+    attributes = {"source_units": "of phonopy's calculator, read as eV, angstrom"}
+    if content.force_constants is not None:
+        attributes["hessian_from"] = content.origin
+    return Dataset(
+        tuple(s for s, _ in pairs), Properties.concatenate([label for _, label in pairs]), attributes, source=str(path)
+    )
+
+
+def _labeled_structures(content: _PhonopyData, name: str) -> list[tuple[Structure, Properties]]:
+    supercell, n = content.supercell, len(content.supercell)
+    pairs = []
+    if content.force_constants is not None:
+        labels = Properties.single(n, hessian=from_phonopy(content.force_constants), structure_id=supercell.id)
+        pairs.append((supercell, labels))
+    for i, (displacement, forces, energy) in enumerate(content.displaced, start=1):
+        id = f"{name}/displaced-{i:04d}"
+        structure = supercell.with_positions(supercell.positions + displacement, id=id, tag="displaced")
+        pairs.append((structure, Properties.single(n, forces=forces, energy=energy, structure_id=id)))
+    return pairs
+
+
+def _check_agreement(content: _PhonopyData) -> None:
+    """Forces are minus the force constants times the displacement: the check of signs that a crystal allows."""
+    if content.force_constants is None or not content.displaced:
+        return
+    hessian = from_phonopy(content.force_constants)
+    expected = np.array([-np.einsum("iajb,jb->ia", hessian, u) for u, _, _ in content.displaced]).ravel()
+    forces = np.array([f - f.mean(0) for _, f, _ in content.displaced]).ravel()
+    size = np.linalg.norm(expected) * np.linalg.norm(forces)
+    correlation = float(expected @ forces / size) if size > 0 else 1.0
+    if correlation < _MIN_CORRELATION:
+        guess = (
+            "one of the two has the wrong sign" if correlation < -_MIN_CORRELATION else "they are of different cells"
+        )
+        raise InconsistentLabelsError(
+            f"the force constants contradict the forces of the displaced supercells (correlation {correlation:.2f}): "
+            f"{guess}. Force constants must be plus d²E/dx², forces minus dE/dx."
+        )
+
+
+# --- force constants without a yaml --------------------------------------------------------------------------------
+
+
+def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
+    file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
+    if file is None:
+        raise FileFormatError(
+            f"{folder}: no phonopy_disp.yaml (or phonopy.yaml), so that the cell of FORCE_SETS is not known"
+        )
+    constants = _read_force_constants(file)
+    cell = next((folder / n for n in ("SPOSCAR", "POSCAR") if (folder / n).is_file()), None)
+    if cell is None:
+        raise FileFormatError(
+            f"{file}: the supercell is not known. Put its SPOSCAR beside it, or the phonopy.yaml of the calculation."
+        )
+    try:
+        atoms = read_with_ase(cell, format="vasp")
+    except Exception as error:  # the reader raises what it likes
+        raise FileFormatError(f"{cell}: cannot be read as a VASP cell ({type(error).__name__}: {error})") from error
+    if not isinstance(atoms, Atoms):
+        raise FileFormatError(f"{cell}: expected one cell")
+    supercell = _tag_supercell(from_ase(atoms, id=f"{name}/supercell"), name)
+    n = len(supercell)
+    if constants.shape[:2] != (n, n):
+        raise LabelShapeError(
+            f"{file}: force constants between {constants.shape[0]} and {constants.shape[1]} atoms, but {cell.name} has "
+            f"{n}. Expected the supercell and all its atoms (`phonopy --full-fc`); compact ones need the phonopy.yaml."
+        )
+    return _PhonopyData(supercell, constants, [], f"{file.name} and {cell.name}")
+
+
+def _read_force_constants(file: Path) -> ForceConstants:
+    check_input_file(file)
+    return _read_force_constants_hdf5(file) if file.suffix == ".hdf5" else _read_force_constants_text(file)
+
+
+def _read_force_constants_text(file: Path) -> ForceConstants:
+    """`atoms atoms`, then for each pair its two numbers and nine values."""
+    try:
+        with open(file, encoding="ascii") as handle:
+            sizes = [int(w) for w in handle.readline().split()]
+            rows, columns = sizes if len(sizes) == 2 else (sizes[0], sizes[0])
+            if not 0 < rows * columns * 11 <= file.stat().st_size:
+                raise ValueError(f"{rows} x {columns} atoms announced, more than the file can hold")
+            values = np.array(handle.read().split(), dtype=np.float64)
+        table = values.reshape(rows, columns, 11)
+        if not (table[..., 1] == np.arange(1, columns + 1)).all():
+            raise ValueError("the pairs of atoms are not in order")
+        return np.ascontiguousarray(table[..., 2:]).reshape(rows, columns, 3, 3)
+    except (ValueError, IndexError, OSError, UnicodeDecodeError, MemoryError) as error:
+        raise FileFormatError(f"{file}: truncated, damaged, or no FORCE_CONSTANTS of phonopy ({error})") from error
+
+
+def _read_force_constants_hdf5(file: Path) -> ForceConstants:
+    try:
+        with h5py.File(file, "r", locking="best-effort") as handle:
+            data = handle.get("force_constants")
+            if not isinstance(data, h5py.Dataset) or len(data.shape) != 4 or data.shape[2:] != (3, 3):
+                raise FileFormatError(f"{file}: no array force_constants (atoms, atoms, 3, 3)")
+            if (
+                not is_self_contained(data)
+                or not has_plausible_size(data, file.stat().st_size)
+                or data.dtype.kind != "f"
+            ):
+                raise FileFormatError(f"{file}: force_constants is not stored plainly, or damaged")
+            return np.asarray(data[()], dtype=np.float64)
+    except HDF5_ERRORS as error:
+        raise FileFormatError(f"{file}: cannot be read as HDF5; it is truncated or damaged ({error})") from error
+
+
+# --- through phonopy -----------------------------------------------------------------------------------------------
+
+
+def _find_yaml(folder: Path) -> Path | None:
+    """The one that says most; with several of equal rank, none can be chosen for the user."""
+    candidates = sorted(p for p in folder.iterdir() if _YAML_NAME.fullmatch(p.name))
+    for prefix in ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml"):
+        matches = [p for p in candidates if p.name.startswith(prefix)]
+        if matches:
+            return matches[0]
+    if len(candidates) > 1:
+        raise FileFormatError(
+            f"{folder}: several files of phonopy ({', '.join(p.name for p in candidates)}): name one of them"
+        )
+    return candidates[0] if candidates else None
+
+
+def _yaml_text(file: Path) -> str:
+    check_input_file(file)
+    opener = _DECOMPRESSORS.get(file.suffix.lower(), open)
+    try:
+        with opener(file, "rt", encoding="utf-8") as handle:
+            text: str = handle.read(_MAX_TEXT_BYTES + 1)
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, ValueError) as error:
+        raise FileFormatError(f"{file}: truncated or damaged ({error})") from error
+    if len(text) > _MAX_TEXT_BYTES:
+        raise FileFormatError(f"{file}: more than {_MAX_TEXT_BYTES >> 20} MiB of text")
+    return text
+
+
+def _plain_yaml(file: Path) -> str:
+    """The file's content as YAML text without tags, written anew from what the safe loader makes of it.
+
+    Raises:
+        FileFormatError: damaged, not YAML, or with values that are no mappings, lists, texts or numbers (tags such as
+            `!!python/object/apply`).
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    try:
+        content = yaml.load(_yaml_text(file), Loader=loader)
+        _require_plain(content)
+    except yaml.constructor.ConstructorError as error:
+        raise FileFormatError(
+            f"{file}: holds YAML tags or keys that are no plain data ({error.problem}); loading such a file can run "
+            "programs, and phonopy writes none. Nothing was run. Remove the tags if you trust the rest."
+        ) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise FileFormatError(f"{file}: cannot be read as YAML; it is truncated or damaged ({error})") from error
+    return yaml.dump(content, Dumper=dumper, sort_keys=False)
+
+
+def _require_plain(content: Any) -> None:
+    """Raise ConstructorError unless `content` holds mappings, lists, texts, numbers, dates, booleans and None only."""
+    pending, seen = [content], set()
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict | list):
+            if id(value) not in seen:  # an alias: several places hold one object
+                seen.add(id(value))
+                pending.extend([*value, *value.values()] if isinstance(value, dict) else value)
+        elif not isinstance(value, str | int | float | datetime.date | None):
+            raise yaml.constructor.ConstructorError(problem=f"a value of type {type(value).__name__}")
+
+
+def _with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
+    phonopy = import_optional("phonopy", extra="formats", purpose=f"reading {file.name}")
+    text = _plain_yaml(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _content_of(phonopy, text, folder, name)
+    except HesseError:
+        raise
+    except (Exception, SystemExit) as error:  # phonopy raises what it likes, and leaves the program in places
+        raise FileFormatError(
+            f"{file}: phonopy {phonopy.__version__} cannot read it or the files beside it: damaged, incomplete, or of "
+            f"different cells ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
+    options = {"produce_fc": False, "is_nac": False, "symmetrize_fc": False, "is_compact_fc": False, "log_level": 0}
+    record = phonopy.load(io.StringIO(text), force_constants_filename=None, **options)
+    has_forces = record.dataset is not None and "forces" in str(_dataset_keys(record.dataset))
+    sets = folder / "FORCE_SETS"
+    if not has_forces and record.force_constants is None and sets.is_file():
+        record = phonopy.load(io.StringIO(text), force_sets_filename=str(sets), **options)
+        has_forces = True
+    units = phonopy.physical_units.get_calculator_physical_units(record.calculator)
+    length, force, energy = units.distance_to_A, units.force_to_eVperA, units.energy_to_eV
+    cell = record.supercell
+    supercell = Structure(
+        cell.numbers, cell.positions * length, id=f"{name}/supercell", cell=cell.cell * length, pbc=(True, True, True)
+    )
+    displaced = _displaced_supercells(record.dataset, len(supercell)) if has_forces else []
+    constants, origin = record.force_constants, "the yaml"
+    beside = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
+    if constants is None and beside is not None:
+        constants, origin = _read_force_constants(beside), beside.name
+    elif constants is None and displaced and "first_atoms" in record.dataset:
+        record.produce_force_constants(calculate_full_force_constants=True)
+        constants, origin = record.force_constants, f"differences of forces, by phonopy {phonopy.__version__}"
+    if constants is not None:
+        constants = _full_force_constants(constants, record, len(supercell)) * (force / length)
+    return _PhonopyData(
+        _tag_supercell(supercell, name),
+        constants,
+        [(u * length, f * force, None if e is None else e * energy) for u, f, e in displaced],
+        origin,
+    )
+
+
+def _dataset_keys(dataset: Mapping[str, Any]) -> list[str]:
+    first = dataset["first_atoms"][0] if dataset.get("first_atoms") else {}
+    return [*dataset, *first]
+
+
+def _displaced_supercells(dataset: Mapping[str, Any], n: int) -> list[tuple[Array, Array, float | None]]:
+    supercells: list[tuple[Array, Array, float | None]] = []
+    if "first_atoms" in dataset:  # one atom at a time
+        for entry in dataset["first_atoms"]:
+            u = np.zeros((n, 3))
+            u[entry["number"]] = entry["displacement"]
+            supercells.append(
+                (u, np.asarray(entry["forces"], dtype=float).reshape(n, 3), entry.get("supercell_energy"))
+            )
+        return supercells
+    energies = dataset.get("supercell_energies")
+    pairs = zip(dataset["displacements"], dataset["forces"], strict=True)
+    for i, (u, forces) in enumerate(pairs):
+        energy = None if energies is None else float(energies[i])
+        supercells.append((np.asarray(u).reshape(n, 3), np.asarray(forces, dtype=float).reshape(n, 3), energy))
+    return supercells
+
+
+def _full_force_constants(constants: ForceConstants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
+    """All rows, where phonopy kept only those of the primitive cell."""
+    if constants.shape[:2] == (n, n):
+        return constants
+    if constants.shape[:2] == (len(record.primitive), n):
+        from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+
+        return np.asarray(compact_fc_to_full_fc(record.primitive, np.ascontiguousarray(constants)))
+    raise LabelShapeError(
+        f"force constants between {constants.shape[0]} and {constants.shape[1]} atoms for a supercell of {n}"
+    )
+
+
+def _tag_supercell(structure: Structure, group: str) -> Structure:
+    return replace(structure, tag="supercell", group=group)

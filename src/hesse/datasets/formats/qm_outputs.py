@@ -1,0 +1,221 @@
+"""Outputs of quantum-chemistry programs: energy, forces and Hessian of frequency calculations.
+
+Gaussian outputs and formatted checkpoints, and ORCA's Hessian files, are read here, because everything in them is in
+one frame with all digits. Outputs of other programs (Psi4, GAMESS, Q-Chem, NWChem, …) go through cclib, and what they
+give is taken only where its frame and sign are known. A Hessian must give the frequencies that its program printed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.gaussian import read_archives, read_fchk
+from hesse.datasets.formats.orca import is_orca, read_orca_hess, read_orca_output
+from hesse.datasets.formats.qm_result import QMResult
+from hesse.datasets.formats.subset import ALL, Subset
+from hesse.errors import FileFormatError, HesseError, MissingExtraError
+from hesse.runtime.filesystem import check_input_file
+from hesse.runtime.imports import import_optional
+from hesse.structures import Properties, Structure
+
+__all__ = ["QM_SUFFIXES", "read_qm_folder", "read_qm_output"]
+
+QM_SUFFIXES: Final = frozenset({".log", ".out", ".fchk", ".fch", ".hess"})
+"""Suffixes of files that are taken for outputs."""
+_MAX_BYTES: Final = 1 << 30
+"""Bytes; an output beyond it is no frequency calculation, and would not fit into memory several times."""
+_KNOWN_GRADIENT_SIGN: Final = frozenset({"Psi4"})
+"""Programs whose `grads` of cclib are plus the derivative of the energy, in the frame of the coordinates."""
+_KNOWN_TOTAL_ENERGY: Final = frozenset({"Psi4"})
+"""Programs whose total energies of cclib hold the dispersion correction, where there is one."""
+
+
+def read_qm_output(path: str | Path) -> Dataset:
+    """Read one output: Gaussian `.log`/`.out`, `.fchk`, ORCA `.hess` (with `.engrad` and `.out` beside it), and through
+    cclib what else it knows. Ids are the name of the file, `-0`, `-1` where it holds several frequency jobs.
+
+    Raises:
+        FileFormatError: no output of a known program, one that did not end, or damaged.
+        MissingExtraError: cclib is needed and not installed.
+        IdentityError: a Hessian whose frequencies are not those printed.
+    """
+    path = Path(path)
+    results = _read_results(path)
+    try:
+        pairs = _to_structures(path.stem, results)
+    except HesseError as error:
+        raise type(error)(f"{path}: {error}") from None
+    return _dataset(path, [(path, results)], pairs, [])
+
+
+def read_qm_folder(folder: str | Path, *, subset: Subset = ALL) -> Dataset:
+    """Read all outputs at or below `folder`; ids are their paths. A file that cannot be read is named in `unread`, with
+    the reason, and the others are read.
+
+    An ORCA output is not read twice where its Hessian file is beside it.
+
+    Raises:
+        FileFormatError: no output there, or none that can be read.
+        MissingExtraError: cclib is needed and not installed.
+    """
+    folder = Path(folder)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in QM_SUFFIXES and p.is_file())
+    files = [p for p in files if p.suffix == ".hess" or not p.with_suffix(".hess").is_file()]
+    candidates = [p for p in files if subset.matches(_id_of_file(folder, p))]
+    if files and not candidates:
+        raise subset.no_match_error(folder, [_id_of_file(folder, p) for p in files[:3]])
+    parsed: list[tuple[Path, list[QMResult]]] = []
+    failed: list[str] = []
+    pairs: list[tuple[Structure, Properties]] = []
+    for k in subset.indices(len(candidates)):
+        file = candidates[k]
+        try:
+            results = _read_results(file)
+            pairs += _to_structures(_id_of_file(folder, file), results)
+            parsed.append((file, results))
+        except MissingExtraError:
+            raise
+        except HesseError as error:
+            failed.append(str(error).removeprefix(f"{folder}/"))
+    if not parsed:
+        reason = f"; the first: {failed[0]}" if failed else ""
+        raise FileFormatError(
+            f"{folder}: none of {len(files)} outputs could be read{reason}. Expected {', '.join(sorted(QM_SUFFIXES))}."
+        )
+    return _dataset(folder, parsed, pairs, failed)
+
+
+def _id_of_file(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _to_structures(name: str, results: list[QMResult]) -> list[tuple[Structure, Properties]]:
+    names = [name] if len(results) == 1 else [f"{name}-{i}" for i in range(len(results))]
+    return [job.to_labeled_structure(id) for id, job in zip(names, results, strict=True)]
+
+
+def _dataset(
+    source: Path,
+    parsed: list[tuple[Path, list[QMResult]]],
+    pairs: list[tuple[Structure, Properties]],
+    failed: list[str],
+) -> Dataset:
+    results = [job for _, jobs in parsed for job in jobs]
+    levels = sorted({job.level for job in results if job.level})
+    unread = sorted({f"{file.name}: {word}" for file, jobs in parsed for job in jobs for word in job.unused})
+    attributes = {"source_units": "hartree, bohr (Gaussian archives: angstrom)"}
+    if levels:
+        attributes["level"] = "; ".join(levels)
+    return Dataset(
+        tuple(s for s, _ in pairs),
+        Properties.concatenate([label for _, label in pairs]),
+        metadata=attributes,
+        source=str(source),
+        unknown_keys=(*unread, *failed),
+    )
+
+
+def _read_results(path: Path) -> list[QMResult]:
+    check_input_file(path)
+    text = _read_text(path)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".hess":
+            return [read_orca_hess(path, text, lambda s: _sibling_text(path, s))]
+        if suffix in (".fchk", ".fch"):
+            return [read_fchk(path, text)]
+        if "Entering Gaussian System" in text[:4000] or "\n 1\\1\\" in text or "Gaussian, Inc." in text[:20000]:
+            return read_archives(text, str(path))
+        if is_orca(text):
+            hess = _sibling_text(path, ".hess")
+            if hess is not None:
+                return [read_orca_hess(path.with_suffix(".hess"), hess, lambda s: _sibling_text(path, s))]
+            return [read_orca_output(text, str(path))]
+        return [_read_with_cclib(path)]
+    except HesseError as error:
+        raise type(error)(str(error) if str(path.parent / path.stem) in str(error) else f"{path}: {error}") from None
+
+
+def _read_text(path: Path) -> str:
+    if path.stat().st_size > _MAX_BYTES:
+        raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB, larger than any frequency output that is read")
+    # Outputs hold names and paths in any encoding; numbers are ASCII.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "\0" in text[:4096]:
+        raise FileFormatError(f"{path}: a binary file, expected the text output of a program")
+    return text
+
+
+def _sibling_text(path: Path, suffix: str) -> str | None:
+    sibling = path.with_suffix(suffix)
+    return _read_text(sibling) if sibling.is_file() else None
+
+
+# --- cclib ---------------------------------------------------------------------------------------------------------
+
+
+def _read_with_cclib(path: Path) -> QMResult:
+    cclib = import_optional("cclib", extra="formats", purpose=f"reading {path.name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parser = cclib.io.ccopen(str(path), loglevel=logging.CRITICAL + 1)
+            data = None if parser is None else parser.parse()
+    except Exception as error:  # each parser raises what it likes
+        raise FileFormatError(
+            f"{path}: cclib {cclib.__version__} cannot read it: damaged, incomplete, or of a version it does not know "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if data is None or not hasattr(data, "atomcoords") or not hasattr(data, "atomnos"):
+        raise FileFormatError(f"{path}: no output of a program that is known here (Gaussian, ORCA, and those of cclib)")
+    result = _result_from_cclib(data, cclib)
+    if result.energy is None and result.gradient is None and result.hessian is None:
+        raise FileFormatError(
+            f"{path}: nothing that can be used; not read: {', '.join(result.unused) or 'nothing there'}"
+        )
+    return result
+
+
+def _result_from_cclib(data: Any, cclib: Any) -> QMResult:
+    """What of cclib's record can be believed, for the last geometry of the output."""
+    program = str(data.metadata.get("package", ""))
+    n, unused = len(data.atomnos), []
+    energy = None
+    if hasattr(data, "ccenergies") or hasattr(data, "mpenergies"):
+        unused.append("the energy (several, of correlated methods; which one is meant is not known)")
+    elif hasattr(data, "dispersionenergies") and program not in _KNOWN_TOTAL_ENERGY:
+        unused.append("the energy (it may lack the dispersion correction)")
+    elif hasattr(data, "scfenergies"):
+        # By cclib's own factor, so that its digits come back.
+        energy = float(np.ravel(data.scfenergies)[-1]) / cclib.parser.utils.convertor(1.0, "hartree", "eV")
+    level = "/".join(str(data.metadata[k]) for k in ("functional", "basis_set") if data.metadata.get(k))
+    gradient = None
+    grads = getattr(data, "grads", None)
+    if grads is not None:
+        if program in _KNOWN_GRADIENT_SIGN and np.shape(grads) == np.shape(data.atomcoords):
+            gradient = np.asarray(grads[-1], dtype=float)
+        else:
+            unused.append("gradients (not of the last geometry, or of unknown sign)")
+    hessian = getattr(data, "hessian", None)
+    if hessian is not None:
+        hessian = np.asarray(hessian, dtype=float).reshape(3 * n, 3 * n)
+    elif hasattr(data, "vibfreqs"):
+        unused.append("the Hessian (the program did not print it)")
+    return QMResult(
+        numbers=np.asarray(data.atomnos, dtype=int),
+        positions=np.asarray(data.atomcoords[-1], dtype=float),
+        charge=int(getattr(data, "charge", 0)),
+        multiplicity=int(getattr(data, "mult", 1)),
+        energy=energy,
+        gradient=gradient,
+        hessian=hessian,
+        frequencies=getattr(data, "vibfreqs", None),
+        level=level,
+        unused=tuple(unused),
+    )

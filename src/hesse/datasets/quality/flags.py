@@ -1,0 +1,163 @@
+"""Which structures hold labels that cannot be right, and why. They are flagged `suspect`, not thrown away: kept in the
+file, but out of training and evaluation until somebody asks for them.
+
+`find_doubts` judges each structure on its own, by the identities of `hesse.datasets.quality.sum_rules` and by the error
+estimates that come with the labels: that is how an engine's answers are judged. `flag_suspects` judges a file, where a
+few structures may contradict what all the others agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.quality.consistency import diagnose_consistency
+from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
+from hesse.errors import GeometryError
+from hesse.structures import Properties, Structure, segment_ids
+
+__all__ = ["LabelIssue", "find_issues", "find_non_finite", "flag_suspect"]
+
+RELATIVE_LIMIT: Final = 0.1
+"""Labels whose identities, or whose own error estimate, are off by more than this fraction of the label's root mean
+square are suspect. Sound engines stay below 0.02."""
+
+ABSOLUTE_LIMIT: Final = {"forces": 0.05, "hvp": 0.1, "hessian": 0.1}
+"""eV/Å and eV/Å²; defects below this are never held against a label, however small the label is. Density functionals on
+a grid leave 0.02 to 0.1 eV/Å²."""
+
+_PHRASES: Final = {
+    "forces": ("forces violate", "forces have", "eV/Å"),
+    "hvp": ("a Hessian-vector product violates", "a Hessian-vector product has", "eV/Å²"),
+    "hessian": ("the Hessian violates", "the Hessian has", "eV/Å²"),
+}
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """Why a label of a structure cannot be right.
+
+    Attributes:
+        label: "forces", "hvp" or "hessian".
+        probe: which Hessian-vector product; 0 for the other labels.
+        reason: what is wrong, a colon, and by how much.
+    """
+
+    label: str
+    probe: int
+    reason: str
+
+
+def find_issues(structures: Sequence[Structure], labels: Properties) -> dict[int, tuple[LabelIssue, ...]]:
+    """Doubts about the labels of each structure that has any, by its index.
+
+    A label is doubted when it violates the translational or the rotational identity, or is estimated to be wrong, by
+    more than `GROSS` of its root mean square (and more than `NEGLIGIBLE`); a Hessian also when it is not symmetric.
+    """
+    violations = sum_rule_errors(structures, labels)
+    issues: dict[int, list[LabelIssue]] = {}
+    for name, size in _label_rms(labels).items():
+        violates, has, unit = _PHRASES[name]
+        limit = (RELATIVE_LIMIT * size).clamp(min=ABSOLUTE_LIMIT[name])
+        checks = [
+            (getattr(violations, f"{name}_{kind}"), f"{violates} the {kind}al identity")
+            for kind in ("translation", "rotation")
+        ]
+        if name == "hessian":
+            checks.append((violations.hessian_asymmetry, "the Hessian is not symmetric"))
+        error = getattr(labels, f"{name}_error")
+        if error is not None:
+            checks.append((error, f"{has} a large estimated error"))
+        reported = torch.zeros_like(limit, dtype=torch.bool)
+        for violation, sentence in checks:
+            value = violation.double().reshape(limit.shape).nan_to_num(0.0)
+            for probe, i in ((value > limit) & ~reported).nonzero().tolist():
+                numbers = f"{float(value[probe, i]):.2g} {unit} (limit {float(limit[probe, i]):.2g})"
+                reason = f"{sentence}: {numbers}"
+                issues.setdefault(i, []).append(LabelIssue(name, probe, reason))
+            reported |= value > limit
+    return {i: tuple(doubts) for i, doubts in sorted(issues.items())}
+
+
+def _label_rms(labels: Properties) -> dict[str, Float[Tensor, "probes structures"]]:
+    """Root mean square of each label of each structure (one row but for products); NaN where it is absent."""
+    structure_index, count = segment_ids(labels.n_atoms), len(labels)
+
+    def rms_over_structures(values: Float[Tensor, "rows atoms 3"]) -> Float[Tensor, "rows structures"]:
+        sums = values.new_zeros(len(values), count).index_add(1, structure_index, values.square().sum(-1))
+        return (sums / (3.0 * labels.n_atoms)).sqrt()
+
+    sizes: dict[str, Tensor] = {}
+    if labels.forces is not None:
+        sizes["forces"] = rms_over_structures(labels.forces.double()[None])
+    if labels.hvp is not None:
+        sizes["hvp"] = rms_over_structures(labels.hvp.double())
+    if labels.hessian is not None:
+        sizes["hessian"] = torch.full((1, count), torch.nan, dtype=torch.float64)
+        for members, matrices in hessian_blocks(labels):
+            sizes["hessian"][0, members] = matrices.double().square().mean((1, 2)).sqrt()
+    return sizes
+
+
+def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
+    """The data set with the structures flagged that `check_dataset` would refuse it for, and the reason of each by id:
+    labels that are not finite, atoms on top of each other, curvature that contradicts forces while that of the other
+    structures agrees. Flags that stood before are kept.
+
+    What is wrong with all structures (units, signs, layouts) flags none: correct it instead.
+    """
+    reasons: dict[str, str] = {}
+    for i, label in find_non_finite(dataset).items():
+        reasons.setdefault(dataset.structures[i].id, f"{label} holds NaN or infinity")
+    for structure in dataset.structures:
+        try:
+            structure.check_no_overlap()
+        except GeometryError:
+            distance, first, second = structure.closest_pair()
+            reasons.setdefault(structure.id, f"atoms {first} and {second} are {distance:.3f} Å apart")
+    flagged = _with_flags(dataset, reasons)
+    if not bool(flagged.labels.suspect_mask().all()):
+        for report in diagnose_consistency(flagged.without_suspects()):
+            for name in report.outliers:
+                reasons.setdefault(name, f"its {report.label} contradicts its geometry and forces")
+    return _with_flags(dataset, reasons), reasons
+
+
+def _with_flags(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
+    flags = torch.tensor([s.id in reasons for s in dataset.structures]) | dataset.labels.suspect_mask()
+    return replace(dataset, labels=replace(dataset.labels, suspect=flags if bool(flags.any()) else None))
+
+
+def find_non_finite(dataset: Dataset) -> dict[int, str]:
+    """Index of each structure that holds a label with NaN or infinity, and the first such label."""
+    labels, count = dataset.labels, len(dataset)
+    structure_index, structures = segment_ids(labels.n_atoms), torch.arange(count)
+    structure_of_row = {
+        "energy": structures,
+        "stress": structures,
+        "forces": structure_index,
+        "atomic_energies": structure_index,
+    }
+    result: dict[int, str] = {}
+    for name in ("energy", "forces", "atomic_energies", "stress", "hessian", "probes", "hvp"):
+        value = getattr(labels, name)
+        if value is None:
+            continue
+        if name in ("probes", "hvp"):
+            non_finite = ~value.isfinite().all(-1) & labels.mask("hvp")[:, structure_index]
+            affected = structure_index[non_finite.any(0)]
+        elif name == "hessian":
+            affected = segment_ids(labels.hessian_lengths())[~value.isfinite()]
+        else:
+            row_structure = structure_of_row[name]
+            finite = value.isfinite().reshape(len(value), -1).all(-1)
+            affected = row_structure[~finite & labels.mask(name)[row_structure]]
+        for i in affected.unique().tolist():
+            result.setdefault(i, name)
+    return result

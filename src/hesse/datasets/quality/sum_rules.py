@@ -1,0 +1,193 @@
+"""What symmetry says about labels. Moving or turning an open molecule as a whole changes no energy, so that with
+gradient g = −forces, for every translation t and every rotation e × r about an axis e:
+
+    t · g = 0        (e × r) · g = 0          forces
+    t · Hv = 0       (e × r) · Hv = v · (e × g)   Hessian-vector products
+    H t = 0          H (e × r) = e × g        Hessians, besides H = Hᵀ
+
+What is left over measures the noise of the labels along directions whose exact value is known. Rotations are taken
+about the principal axes through the centroid, and every motion is scaled to unit length over the 3n coordinates: then
+white noise of variance σ² per component of the label gives defects of variance σ², and defects of different labels,
+sizes and identities compare. Rotations are no symmetry of periodic structures and are left out there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hesse.structures import Properties, Structure, segment_ids, segment_indices, segment_offsets
+
+__all__ = ["RigidBodyModes", "SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum_rule_errors"]
+
+_MIN_INERTIA = 1e-3
+"""Rotations whose squared length is this small against the molecule's extent (about a line, nearly) are left out."""
+
+_CHUNK_ELEMENTS = 4_000_000
+"""Hessian elements held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class RigidBodyModes:
+    """Orthonormal rigid motions of each structure: three translations, then rotations about three principal axes.
+
+    Attributes:
+        motions: displacements, zero where a motion is absent (rotations of atoms, of crystals, about a line).
+        present: which motions each structure has.
+        axes: the rotation axes, one per row.
+        arms: Å; the length of the vector e × r that was divided out of each rotation.
+    """
+
+    motions: Float[Tensor, "6 atoms 3"]
+    present: Bool[Tensor, "6 structures"]
+    axes: Float[Tensor, "structures 3 3"]
+    lever_arms: Float[Tensor, "3 structures"]
+    structure_index: Int[Tensor, "atoms"]
+
+    def rotated_gradient(self, gradient: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 atoms 3"]:
+        """`e × g` over the rotation's arm, for each axis: what the Hessian makes of that rotation."""
+        axes = self.axes[self.structure_index].transpose(0, 1)
+        products = torch.linalg.cross(axes, gradient.expand(3, -1, 3))
+        return products * (self.present[3:] / self.lever_arms)[:, self.structure_index, None]
+
+
+@dataclass(frozen=True, eq=False)
+class SumRuleErrors:
+    """Root-mean-square violation of each identity per structure; NaN where it does not apply or labels are absent.
+
+    Each is an estimate of the label's noise per component: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The
+    rotational ones of HVPs and Hessians contain the (usually smaller) noise of the forces too.
+    """
+
+    forces_translation: Float[Tensor, "structures"]
+    forces_rotation: Float[Tensor, "structures"]
+    hvp_translation: Float[Tensor, "probes structures"]
+    hvp_rotation: Float[Tensor, "probes structures"]
+    hessian_translation: Float[Tensor, "structures"]
+    hessian_rotation: Float[Tensor, "structures"]
+    hessian_asymmetry: Float[Tensor, "structures"]
+
+    def noise(self, label: str) -> Float[Tensor, "structures"]:
+        """Noise per component of `label` ("forces", "hvp", "hessian") of each structure: root mean square over its
+        translational and rotational identities (and probes); NaN where nothing is known."""
+        errors = [getattr(self, f"{label}_translation"), getattr(self, f"{label}_rotation")]
+        stacked = torch.cat([p if p.ndim == 2 else p[None] for p in errors])
+        return stacked.square().nanmean(0).sqrt()
+
+    def noise_floor(self, label: str) -> float:
+        """Root mean square of `noise(label)` over the structures: what no error measured against these labels can
+        show itself below. NaN when no structure has the label."""
+        return float(self.noise(label).square().nanmean().sqrt())
+
+
+def principal_rigid_body_modes(structures: Sequence[Structure]) -> RigidBodyModes:
+    """The rigid motions of each structure, structures laid end to end."""
+    n = torch.tensor([len(s) for s in structures])
+    structure_index = segment_ids(n)
+    positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
+    count = len(structures)
+
+    def structure_sums(values: Tensor) -> Tensor:
+        return values.new_zeros(count, *values.shape[1:]).index_add(0, structure_index, values)
+
+    centered = positions - (structure_sums(positions) / n[:, None])[structure_index]
+    _, vectors = torch.linalg.eigh(structure_sums(centered[:, :, None] * centered[:, None, :]))
+    axes = vectors.transpose(1, 2)
+    rotations = torch.linalg.cross(axes[structure_index], centered[:, None].expand(-1, 3, 3)).transpose(0, 1)
+    squared = torch.stack([structure_sums(r.square().sum(-1)) for r in rotations])
+    extent = structure_sums(centered.square().sum(-1))
+    can_rotate = (squared > _MIN_INERTIA * extent.clamp(min=1e-6)) & ~torch.tensor([s.periodic for s in structures])
+    lever_arms = torch.where(can_rotate, squared, 1.0).sqrt()
+    rotations = rotations * (can_rotate / lever_arms)[:, structure_index, None]
+    translations = torch.eye(3, dtype=positions.dtype)[:, None] / n[structure_index].sqrt()[None, :, None]
+    present = torch.cat([torch.ones(3, count, dtype=torch.bool), can_rotate])
+    return RigidBodyModes(torch.cat([translations, rotations]), present, axes, lever_arms, structure_index)
+
+
+def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Float[Tensor, "some 3n 3n"]]]:
+    """Hessians in stacks of equal size, memory bounded: (which structures, their matrices). Structures without a
+    Hessian do not appear."""
+    if labels.hessian is None:
+        return
+    starts, has_hessian = segment_offsets(labels.hessian_lengths()), labels.mask("hessian")
+    for n in labels.n_atoms[has_hessian].unique().tolist():
+        elements = 9 * n * n
+        members = ((labels.n_atoms == n) & has_hessian).nonzero()[:, 0]
+        for chunk in members.split(max(1, _CHUNK_ELEMENTS // elements)):
+            index = segment_indices(starts[chunk], torch.full_like(chunk, elements))
+            yield chunk, labels.hessian[index].reshape(len(chunk), 3 * n, 3 * n)
+
+
+def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumRuleErrors:
+    """The violation of every identity that applies, for structures and their labels in the same order.
+
+    For a `Dataset`: `identity_defects(data.structures, data.labels)`. A structure may lack any label.
+    """
+    basis = principal_rigid_body_modes(structures)
+    count, probes = len(structures), 0 if labels.probes is None else labels.probes.shape[0]
+    nan = torch.full((count,), torch.nan, dtype=torch.float64)
+    errors = {f"{label}_{kind}": nan.clone() for label in ("forces", "hessian") for kind in ("translation", "rotation")}
+    errors["hessian_asymmetry"] = nan.clone()
+    errors |= {f"hvp_{kind}": nan.expand(probes, count).clone() for kind in ("translation", "rotation")}
+    rotated = torch.full_like(basis.motions[3:], torch.nan)
+    if labels.forces is not None:
+        forces = _mask(labels.forces.double(), labels.mask("forces"), basis.structure_index)
+        rotated = basis.rotated_gradient(-forces)
+        projected = _sum_over_structures(basis, (basis.motions * forces).sum(-1), count)
+        errors["forces_translation"], errors["forces_rotation"] = _split_rms(projected, basis)
+    if labels.hvp is not None and labels.probes is not None:
+        for k in range(probes):
+            has_hvp = labels.mask("hvp")[k]
+            hvp = _mask(labels.hvp[k].double(), has_hvp, basis.structure_index)
+            probe = _mask(labels.probes[k].double(), has_hvp, basis.structure_index)
+            response = _sum_over_structures(basis, (basis.motions * hvp).sum(-1), count)
+            expected = _sum_over_structures(basis, (rotated * probe).sum(-1), count)
+            violation = torch.cat([response[:3], response[3:] - expected])
+            errors["hvp_translation"][k], errors["hvp_rotation"][k] = _split_rms(violation, basis)
+    starts = segment_offsets(labels.n_atoms)
+    for members, matrices in hessian_blocks(labels):
+        size = matrices.shape[-1] // 3
+        atoms = segment_indices(starts[members], torch.full_like(members, size))
+        matrices = matrices.double()
+        motions = basis.motions[:, atoms].reshape(6, len(members), 3 * size)
+        violation = torch.einsum("bij,mbj->mbi", matrices, motions)
+        violation[3:] -= rotated[:, atoms].reshape(3, len(members), 3 * size)
+        mean = violation.square().mean(-1)
+        present = basis.present[:, members]
+        errors["hessian_translation"][members] = mean[:3].mean(0).sqrt()
+        errors["hessian_rotation"][members] = _masked_mean(mean[3:], present[3:]).sqrt()
+        # Two independent elements differ with variance 2σ².
+        asymmetry = (matrices - matrices.transpose(1, 2)).square().sum((1, 2)) / 2.0
+        errors["hessian_asymmetry"][members] = (asymmetry / (3 * size * (3 * size - 1))).sqrt()
+    return SumRuleErrors(**errors)
+
+
+def _mask(
+    values: Float[Tensor, "atoms 3"], mask: Bool[Tensor, "structures"], structure_index: Int[Tensor, "atoms"]
+) -> Float[Tensor, "atoms 3"]:
+    return torch.where(mask[structure_index, None], values, torch.nan)
+
+
+def _sum_over_structures(
+    basis: RigidBodyModes, values: Float[Tensor, "motions atoms"], count: int
+) -> Float[Tensor, "motions structures"]:
+    return values.new_zeros(len(values), count).index_add(1, basis.structure_index, values)
+
+
+def _masked_mean(
+    squared: Float[Tensor, "motions some"], present: Bool[Tensor, "motions some"]
+) -> Float[Tensor, "some"]:
+    """Mean over the motions that are present; NaN when none is."""
+    return torch.where(present, squared, 0.0).sum(0) / present.sum(0)
+
+
+def _split_rms(
+    violation: Float[Tensor, "6 structures"], basis: RigidBodyModes
+) -> tuple[Float[Tensor, "structures"], Float[Tensor, "structures"]]:
+    squared = violation.square()
+    return squared[:3].mean(0).sqrt(), _masked_mean(squared[3:], basis.present[3:]).sqrt()

@@ -1,0 +1,389 @@
+"""A data set that stays in its file: what a run asks of its data, answered without holding all of them.
+
+In memory are some numbers per structure (id, size, energy, which labels it has) and one byte per atom; the rest is read
+from Hesse's own HDF5 in blocks of neighboring structures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hesse.datasets.batching import pack_batches
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.hdf5 import ChunkedReader
+from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
+from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, Content
+from hesse.datasets.indexing import check_has_labels, check_unique_ids, group_split, index_of_ids, unflagged
+from hesse.datasets.io import check_dataset, detect_format, read_dataset
+from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
+from hesse.errors import FileFormatError, RequestError, UnitError
+from hesse.structures import Properties, rng_key, segment_indices
+
+__all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "open_dataset"]
+
+Indices = NDArray[np.int64]
+_MIB: Final = 2**20
+BLOCKS_PER_BUFFER: Final = 8
+"""Blocks from different places of the file whose structures are mixed with each other."""
+BUFFERS: Final = 4
+"""Pools of so many blocks that the limit must hold: one in use, one being read, and what reading takes on the way."""
+_PYTHON_OBJECT_BYTES: Final = 2048
+"""Bytes of a structure as a Python object."""
+_GEOMETRY_ARRAYS: Final = tuple(f"structures/{name}" for name in ("offsets", "numbers", "positions", "cell", "pbc"))
+_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+
+
+@dataclass(frozen=True, eq=False)
+class _FileIndex:
+    """What is kept of every structure of a file."""
+
+    ids: NDArray[np.bytes_]
+    groups: NDArray[np.bytes_]
+    rng_keys: Int[Tensor, "structures"]
+    numbers: NDArray[np.uint8]
+    energies: Properties
+    masks: dict[str, Bool[Tensor, "*structures"]]
+    suspect: Bool[Tensor, "structures"]
+    bytes_per_structure: Indices
+    """Bytes in memory with all labels."""
+    incomplete_hessians: bool
+
+    @classmethod
+    def from_reader(cls, reader: ChunkedReader) -> _FileIndex:
+        count = len(reader)
+        ids = reader.read_array("structures/id")
+        check_unique_ids(ids.tolist(), str(reader.path))
+        n_atoms = torch.from_numpy(np.diff(reader.offsets))
+
+        def column(name: str) -> Tensor | None:
+            return torch.from_numpy(reader.read_array(f"labels/{name}")) if f"labels/{name}" in reader.names else None
+
+        masks: dict[str, Tensor] = {}
+        for name in _LABEL_NAMES:
+            if f"labels/{name}" in reader.names:
+                shape = (reader.shapes["labels/hvp"][0], count) if name == "hvp" else (count,)
+                mask = column(f"{name}_mask") if name != "hessian" else None
+                masks[name] = torch.ones(shape, dtype=torch.bool) if mask is None else mask
+        if reader.hessian_offsets is not None:
+            masks["hessian"] = torch.from_numpy(np.diff(reader.hessian_offsets) > 0)
+        energy = column("energy")
+        suspect = column("suspect")
+        has_groups = "structures/group" in reader.names
+        array_names = [name for name in reader.names if not name.endswith("_mask")]
+        neighbor_bytes = np.minimum(n_atoms.numpy() - 1, 64) * n_atoms.numpy() * 8
+        return cls(
+            ids=ids,
+            groups=reader.read_array("structures/group") if has_groups else np.zeros(count, dtype="S1"),
+            rng_keys=torch.tensor([rng_key(name.decode()) for name in ids.tolist()], dtype=torch.int64),
+            numbers=reader.read_array("structures/numbers").astype(np.uint8),
+            energies=Properties(
+                n_atoms=n_atoms,
+                energy=None if energy is None else energy.to(torch.float64),
+                energy_mask=column("energy_mask"),
+            ),
+            masks=masks,
+            suspect=torch.zeros(count, dtype=torch.bool) if suspect is None else suspect,
+            bytes_per_structure=reader.bytes_per_structure(array_names) + neighbor_bytes,
+            incomplete_hessians="hessian" in masks and not bool(masks["hessian"].all()),
+        )
+
+
+class StreamingDataset:
+    """Structures and labels of a file that is larger than the memory they may take.
+
+    It answers what a run asks (`hesse.datasets.Dataset` has the same questions) and gives parts of itself. The order is
+    that of the file. Parts made by `select`, `split`, `with_ids` or `without_suspects` that fit into the limit are read
+    into memory at once.
+
+    Attributes:
+        memory_mib: what loaded structures may take.
+        attributes: what is known of the labels as a whole.
+        source: the file.
+    """
+
+    def __init__(self, reader: ChunkedReader, index: _FileIndex, rows: Indices, memory_mib: float) -> None:
+        self._reader, self._index, self._rows, self.memory_mib = reader, index, rows, memory_mib
+        self.metadata, self.source = reader.attributes, str(reader.path)
+        self._hash: str | None = None
+
+    def __repr__(self) -> str:
+        return f"StreamedDataset({self.source!r}, {len(self)} structures, at most {self.memory_mib:g} MiB at once)"
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the structures."""
+        return tuple(name.decode() for name in self._index.ids[self._rows].tolist())
+
+    @property
+    def rng_keys(self) -> Int[Tensor, "structures"]:
+        """See `Dataset.keys`."""
+        return self._index.rng_keys[torch.from_numpy(self._rows)]
+
+    @property
+    def numbers(self) -> Int[Tensor, "atoms"]:
+        """Atomic numbers, structures end to end, as bytes."""
+        first_atom, n = self._reader.offsets[self._rows], np.diff(self._reader.offsets)[self._rows]
+        pieces = []
+        for start in range(0, len(self), 1 << 12):  # indices take eight times what they point to
+            starts, lengths = (torch.from_numpy(x[start : start + (1 << 12)]) for x in (first_atom, n))
+            pieces.append(self._index.numbers[segment_indices(starts, lengths).numpy()])
+        return torch.from_numpy(np.concatenate(pieces))
+
+    @property
+    def n_atoms(self) -> Int[Tensor, "structures"]:
+        """Size of each structure."""
+        return self._index.energies.n_atoms[torch.from_numpy(self._rows)]
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(np.unique(self.numbers.numpy()).tolist())
+
+    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
+        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        mask = self._index.masks.get(name)
+        if mask is None:
+            return torch.zeros((0, len(self)) if name == "hvp" else (len(self),), dtype=torch.bool)
+        return mask[..., torch.from_numpy(self._rows)]
+
+    def has(self, name: str) -> bool:
+        """Whether any structure holds the label `name`."""
+        return bool(self.mask(name).any())
+
+    def check_has_labels(self, *names: str) -> None:
+        """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
+        check_has_labels(self.mask, names, self.source)
+
+    def energies(self) -> Properties:
+        """The energies alone."""
+        return self._index.energies.select(torch.from_numpy(self._rows))
+
+    def content_hash(self) -> str:
+        """`Dataset.data_hash` of the same structures; the first time, the file is passed over array by array."""
+        if self._hash is None:
+            self._hash = self._compute_hash()
+        return self._hash
+
+    def _compute_hash(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("structures/numbers", "structures/positions", "structures/cell", "structures/pbc"):
+            for piece in self._iter_array(name):
+                digest.update(piece.tobytes())
+        digest.update(self.rng_keys.numpy().tobytes())
+        rows = torch.from_numpy(self._rows)
+        for f in fields(Properties):
+            name = f"labels/{f.name}"
+            if f.name == "n_atoms":
+                digest.update(b"n_atoms" + self.n_atoms.numpy().tobytes())
+            elif f.name == "hessian_mask" and self._index.incomplete_hessians:
+                digest.update(b"hessian_mask" + self.mask("hessian").numpy().tobytes())
+            elif name in self._reader.names and (f.name != "suspect" or bool(self._index.suspect[rows].any())):
+                digest.update(f.name.encode())
+                probes = self._reader.shapes[name][0] if SCHEMA[name][1][0] == "K" else 1
+                for k in range(probes):  # the first probe of all structures comes before the second of any
+                    for piece in self._iter_array(name):
+                        digest.update((piece[k] if SCHEMA[name][1][0] == "K" else piece).tobytes())
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """What of the data decides the numbers of a run: also in which pieces they are read."""
+        return f"{self.content_hash()}, at most {self.memory_mib:g} MiB at once"
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Dataset | StreamingDataset:
+        """The structures `indices`, in the order of the file."""
+        rows = self._rows[np.unique(np.asarray(indices, dtype=np.int64))]
+        subset = StreamingDataset(self._reader, self._index, rows, self.memory_mib)
+        if _memory_bytes(self._index.bytes_per_structure[rows]) > self.memory_mib * _MIB:
+            return subset
+        pieces = [part for _, part in subset.iter_in_memory()]
+        return Dataset(
+            tuple(s for part in pieces for s in part.structures),
+            concatenate_labels([part.labels for part in pieces]),
+            metadata=self.metadata,
+            source=self.source,
+        )
+
+    def without_suspects(self) -> Dataset | StreamingDataset:
+        """See `Dataset.without_suspects`."""
+        indices = unflagged(self._index.suspect[torch.from_numpy(self._rows)], self.source)
+        return self if indices is None else self.select(indices)
+
+    def with_ids(self, ids: Iterable[str]) -> Dataset | StreamingDataset:
+        """The structures named, in the order of the file. Raises RequestError for an id that is not here."""
+        return self.select(index_of_ids(ids, self.ids, self.source))
+
+    def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset | StreamingDataset, ...]:
+        """See `Dataset.split`: the same structures go to the same parts."""
+        groups = [name.decode() if by_group else "" for name in self._index.groups[self._rows].tolist()]
+        return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
+
+    def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
+        """All structures in pieces that fit into memory: their places, and themselves."""
+        for block in self.block_indices(self.memory_mib * _MIB / 8):
+            content, local = self._read_content(block, None)
+            structures = structures_from_content(content)
+            part = Dataset(
+                tuple(structures[i] for i in local.tolist()),
+                self._labels(content).select(torch.from_numpy(local)),
+                metadata=self.metadata,
+                source=self.source,
+            )
+            yield torch.from_numpy(block), part
+
+    # --- blocks --------------------------------------------------------------------------------------------------
+
+    def block_indices(self, max_bytes: float, labels: Collection[str] | None = None) -> list[Indices]:
+        """All structures, in runs of neighbors in the file that take at most `size` bytes each when they are read,
+        with what lies between them.
+
+        Args:
+            labels: those that are wanted; None for all.
+        """
+        bytes_each = self._index.bytes_per_structure
+        if labels is not None:
+            bytes_each = bytes_each - self._reader.bytes_per_structure(
+                [n for n in self._reader.names if n not in _array_names(labels)]
+            )
+        offsets = np.concatenate([[0], np.cumsum(bytes_each)])
+        sizes = np.diff(np.append(offsets[self._rows], offsets[self._rows[-1] + 1]))
+        return pack_batches(sizes, np.arange(len(self)), int(max_bytes))
+
+    def packed(
+        self, block: Indices, cutoff: float, labels: Collection[str], *, dtype: torch.dtype = torch.float64
+    ) -> PackedDataset:
+        """One of the `blocks` as flat tensors on the host, with all neighbor pairs below `cutoff` Å."""
+        content, local = self._read_content(block, _array_names(labels))
+        geometry = self._packed_structures(content, block, local)
+        selected = self._labels(content).pick(labels).select(torch.from_numpy(local))
+        return PackedDataset(geometry, selected, geometry.pairs(cutoff), cutoff).to("cpu", dtype)
+
+    def _read_content(self, block: Indices, arrays: Collection[str] | None) -> tuple[Content, Indices]:
+        """What the file holds from the first of `members` to the last, and where they stand in it."""
+        rows = self._rows[block]
+        return self._reader.read(int(rows[0]), int(rows[-1]) + 1, arrays), rows - rows[0]
+
+    def _packed_structures(self, content: Content, block: Indices, local: Indices) -> PackedStructures:
+        count = len(content["structures/offsets"]) - 1
+        rows = self._rows[block]
+        span = slice(int(rows[0]), int(rows[0]) + count)
+        structures = PackedStructures(
+            **geometry_tensors(
+                content["structures/numbers"],
+                content["structures/positions"],
+                content.get("structures/cell", np.zeros((count, 3, 3))),
+                content.get("structures/pbc", np.zeros((count, 3), dtype=bool)),
+            ),
+            rng_keys=self._index.rng_keys[span],
+            ids=np.array([name.decode() for name in self._index.ids[span].tolist()], dtype=object),
+            n_atoms=np.diff(content["structures/offsets"]).astype(np.int64),
+        )
+        return structures.select(local)
+
+    def _labels(self, content: Content) -> Properties:
+        """The labels, with the same masks in every block."""
+        labels = labels_from_content(content)
+        if labels.hessian is not None and labels.hessian_mask is None and self._index.incomplete_hessians:
+            labels = replace(labels, hessian_mask=torch.ones(len(labels), dtype=torch.bool))
+        return labels
+
+    def _iter_array(self, name: str) -> Iterator[np.ndarray]:
+        """One array of these structures as it is in memory, block by block; zeros where the file leaves it out."""
+        kind, axes = SCHEMA[name]
+        axis = 1 if axes[0] == "K" else 0
+        for block in self.block_indices(self.memory_mib * _MIB / 8):
+            content, local = self._read_content(block, {name, "structures/offsets", "labels/hessian_offsets"})
+            if name not in content:
+                yield np.zeros((len(local), *(a for a in axes if isinstance(a, int))), dtype=DTYPES[kind])
+                continue
+            indices = local
+            if axes[axis] != "S":
+                offsets = content["structures/offsets" if axes[axis] == "A" else "labels/hessian_offsets"]
+                starts, lengths = (torch.from_numpy(x[local]) for x in (offsets[:-1], np.diff(offsets)))
+                indices = segment_indices(starts, lengths).numpy()
+            yield np.ascontiguousarray(np.take(content[name], indices, axis=axis), dtype=DTYPES[kind])
+
+
+DatasetLike = Dataset | StreamingDataset
+"""What a run can learn from."""
+
+
+def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bool = True) -> DatasetLike:
+    """A data set for training: in memory where it fits into `memory_mib`, else streamed from its file. The latter is
+    passed over once at the start: its checksum, and every check of `read_dataset`, block by block.
+
+    Args:
+        path: a file of any format that `read_dataset` knows; larger ones than the limit must be Hesse's own HDF5.
+        memory_mib: what loaded structures may take; None for no limit.
+        check: judge what was read, see `check_dataset`.
+
+    Raises:
+        FileFormatError: with a limit, a file that is not Hesse's own HDF5; and all that `read_dataset` raises.
+        UnitError: a file to stream that is not in eV and Å.
+        RequestError: a limit that is too small for the largest structure.
+    """
+    path = Path(path)
+    if memory_mib is None:
+        return read_dataset(path, check=check)
+    if detect_format(path) != "hdf5":
+        raise FileFormatError(
+            f"{path}: only Hesse's own HDF5 can be read in parts, as a memory limit ({memory_mib:g} MiB) may need. "
+            f"Convert the file first (`hesse convert {path.name} {path.stem}.h5`), or leave out the limit."
+        )
+    reader = ChunkedReader(path)
+    index = _FileIndex.from_reader(reader)
+    if _memory_bytes(index.bytes_per_structure) <= memory_mib * _MIB:
+        return read_dataset(path, check=check)
+    _check_native_units(reader)
+    if BUFFERS * BLOCKS_PER_BUFFER * int(index.bytes_per_structure.max()) > memory_mib * _MIB:
+        raise RequestError(
+            f"{path}: a memory limit of {memory_mib:g} MiB is too small: its largest structure takes "
+            f"{index.bytes_per_structure.max() / _MIB:.2g} MiB, and some {BUFFERS * BLOCKS_PER_BUFFER} blocks of structures must fit at once. "
+            f"Raise the limit to {math.ceil(BUFFERS * BLOCKS_PER_BUFFER * int(index.bytes_per_structure.max()) / _MIB)} MiB or more."
+        )
+    reader.verify_checksum()
+    dataset = StreamingDataset(reader, index, np.arange(len(reader)), memory_mib)
+    for _, part in dataset.iter_in_memory():
+        if check:
+            check_dataset(part)
+    return dataset
+
+
+def _check_native_units(reader: ChunkedReader) -> None:
+    for key, unit in (("energy_unit", "eV"), ("length_unit", "angstrom")):
+        if reader.units.get(key) != unit:
+            problem = f"is in {reader.units[key]}" if key in reader.units else f"does not state its {key}"
+            raise UnitError(
+                f"{reader.path}: {problem}, and files are streamed in eV and Å only. Convert it first: `hesse convert "
+                f"{reader.path.name} OUT.h5 --{key.replace('_', '-')} …`"
+            )
+
+
+def _memory_bytes(sizes: Indices) -> int:
+    """Bytes that structures take in memory, as objects and as flat tensors."""
+    return int(sizes.sum()) + _PYTHON_OBJECT_BYTES * len(sizes)
+
+
+def _array_names(labels: Collection[str]) -> set[str]:
+    """The arrays in a file that hold geometry and the labels `labels`."""
+    names = {*labels, *(f"{name}_mask" for name in labels)}
+    names |= {"probes"} if "hvp" in labels else set()
+    names |= {"hessian_offsets"} if "hessian" in labels else set()
+    return {*_GEOMETRY_ARRAYS, *(f"labels/{name}" for name in names)}

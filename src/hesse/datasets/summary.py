@@ -1,0 +1,129 @@
+"""The data card: what a data set holds, how noisy its labels are, and how curved its structures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+
+from hesse.datasets.dataset import Dataset
+from hesse.datasets.quality.consistency import diagnose_consistency
+from hesse.datasets.quality.flags import find_issues
+from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
+
+__all__ = ["dataset_summary"]
+
+_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+_NEGATIVE_EIGENVALUE: Final = -0.5
+"""eV/Å²; an eigenvalue below it is negative curvature, above it may be noise of rigid motions."""
+_MAX_HESSIANS: Final = 1000
+"""Hessians that are diagonalized at most."""
+_MAX_LISTED: Final = 20
+"""Suspect structures that are named, with the reason."""
+
+
+def dataset_summary(dataset: Dataset) -> dict[str, Any]:
+    """Everything `hesse info` shows, ready for JSON (None where nothing is known); eV and Å. The quality of labels and
+    the curvature are those of the structures that are not flagged suspect (of all, when every one is)."""
+    labels = dataset.labels
+    sizes = labels.n_atoms.double()
+    numbers, counts = np.unique(np.concatenate([s.numbers for s in dataset.structures]), return_counts=True)
+    suspect_mask = labels.suspect_mask()
+    unflagged = dataset if bool(suspect_mask.all()) else dataset.without_suspects()
+    violations = sum_rule_errors(unflagged.structures, unflagged.labels)
+    errors = {name: _rms(getattr(unflagged.labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
+    return {
+        "source": dataset.source,
+        "structures": len(dataset),
+        "atoms": int(labels.n_atoms.sum()),
+        "atoms_per_structure": {
+            "smallest": int(sizes.min()),
+            "median": float(sizes.quantile(0.5)),
+            "largest": int(sizes.max()),
+        },
+        "elements": {chemical_symbols[z]: int(c) for z, c in zip(numbers.tolist(), counts.tolist(), strict=True)},
+        "periodic": sum(s.periodic for s in dataset.structures),
+        "charged": sum(s.charge != 0 for s in dataset.structures),
+        "groups": len({s.group for s in dataset.structures if s.group}),
+        "attributes": dict(dataset.metadata),
+        "unread": list(dataset.unknown_keys),
+        "units": {"energy": "eV", "length": "Å"},
+        "tags": _tag_rows(dataset),
+        "probes_per_structure": int(labels.mask("hvp").sum(0).max()),
+        "suspect": {"structures": int(suspect_mask.sum()), "first": _suspect_rows(dataset)},
+        "label_rms": {name: _rms(getattr(unflagged.labels, name)) for name in ("forces", "hvp", "hessian")},
+        "noise": {name: _finite_or_none(violations.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
+        "stated_error": errors,
+        "consistency": [
+            {
+                {"status": "verdict", "outliers": "guilty"}.get(k, k): _finite_or_none(v) if isinstance(v, float) else v
+                for k, v in asdict(c).items()
+            }
+            for c in diagnose_consistency(unflagged)
+        ],
+        "curvature": _curvature(unflagged),
+        "data_hash": dataset.content_hash(),
+    }
+
+
+def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    tags = [s.tag for s in dataset.structures]
+    rows = []
+    for tag in sorted(set(tags)):
+        has_tag = torch.tensor([name == tag for name in tags])
+        row: dict[str, Any] = {"tag": tag, "structures": int(has_tag.sum())}
+        for label in _LABEL_NAMES:
+            has_label = dataset.labels.mask(label)
+            has_label = has_label.any(0) if has_label.ndim == 2 else has_label
+            row[label] = int((has_label & has_tag).sum())
+        rows.append(row)
+    return rows
+
+
+def _suspect_rows(dataset: Dataset) -> list[dict[str, str]]:
+    """Structures flagged suspect, and what their labels themselves say against them."""
+    flagged = dataset.select(dataset.labels.suspect_mask().nonzero()[:_MAX_LISTED, 0])
+    issues = find_issues(flagged.structures, flagged.labels) if len(flagged) else {}
+    default_reason = "flagged where it was made"
+    return [
+        {"id": s.id, "reason": "; ".join(doubt.reason for doubt in issues.get(i, ())) or default_reason}
+        for i, s in enumerate(flagged.structures)
+    ]
+
+
+def _curvature(dataset: Dataset) -> dict[str, Any] | None:
+    """Eigenvalues of the Hessians (the first ones, where there are many); None without Hessians."""
+    lowest: list[float] = []
+    highest: list[float] = []
+    negative: list[int] = []
+    for _, matrices in hessian_blocks(dataset.labels):
+        batch = matrices[: _MAX_HESSIANS - len(lowest)]
+        batch = batch[batch.isfinite().all(-1).all(-1)]
+        if len(batch) == 0:
+            continue
+        values = torch.linalg.eigvalsh(0.5 * (batch + batch.transpose(1, 2)).double())
+        lowest += values[:, 0].tolist()
+        highest += values[:, -1].tolist()
+        negative += (values < _NEGATIVE_EIGENVALUE).sum(-1).tolist()
+    if not lowest:
+        return None
+    return {
+        "hessians_diagonalized": len(lowest),
+        "lowest_eigenvalue": min(lowest),
+        "highest_eigenvalue": max(highest),
+        "structures_with_negative_curvature": sum(k > 0 for k in negative),
+        "structures_with_one_negative_eigenvalue": sum(k == 1 for k in negative),
+        "negative_below": _NEGATIVE_EIGENVALUE,
+    }
+
+
+def _rms(values: torch.Tensor | None) -> float | None:
+    return None if values is None else _finite_or_none(float(values.square().nanmean().sqrt()))
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,242 @@
+"""Curvature from any source of forces, by finite differences, with an error estimate on every label."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hesse.engine import EnergyFunction, Engine, SinglePoint
+from hesse.engines.error_estimates import CurvatureErrors, attach_error_estimates
+from hesse.engines.finite_differences import (
+    DirectionalDerivative,
+    central_difference,
+    choose_step,
+    relative_motion,
+    richardson,
+)
+from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
+from hesse.structures import Properties, Request, Structure
+
+__all__ = [
+    "DEFAULT_GRADIENT_NOISE",
+    "AnalyticDerivatives",
+    "FiniteDifferenceCurvature",
+    "FiniteDifferences",
+    "ForceEngine",
+    "checked_point",
+]
+
+
+def checked_point(
+    energy_function: EnergyFunction, positions: Float[np.ndarray, "n 3"], structure: Structure
+) -> SinglePoint:
+    """`surface(positions)`. Raises EngineError when anything in it is not a finite number."""
+    point = energy_function(positions)
+    if not (np.isfinite(point.energy) and np.isfinite(point.forces).all()):
+        raise EngineError(f'structure "{structure.id}": the engine returned numbers that are not finite')
+    return point
+
+
+class FiniteDifferenceCurvature:
+    """Slopes of the gradient (eV/Å) about the structure, where it is `gradient`; `noise` is that of gradients."""
+
+    def __init__(
+        self, energy_function: EnergyFunction, structure: Structure, gradient: Float[np.ndarray, "n 3"], noise: float
+    ) -> None:
+        self.energy_function, self.structure, self.origin, self.noise = energy_function, structure, gradient, noise
+
+    def hvp(
+        self, probes: Float[np.ndarray, "k n 3"], step: float, fourth_order: bool
+    ) -> tuple[Float[np.ndarray, "k n 3"], CurvatureErrors]:
+        """`H v` for each probe, with a `step` (Å) for the coordinate that moves most."""
+        derivatives = [self._directional_derivative(probe, step, fourth_order) for probe in probes]
+        noise_unknown = np.array([one.noise is None for one in derivatives])
+        return np.stack([one.value for one in derivatives]), CurvatureErrors(
+            np.array([np.hypot(one.noise or 0.0, one.truncation) for one in derivatives]),
+            grid=np.array([one.grid for one in derivatives]),
+            invisible_noise=np.where(
+                noise_unknown, self.noise / (np.sqrt(2.0) * step) * np.abs(probes).max((1, 2)), 0.0
+            ),
+        )
+
+    def hessian(self, step: float, fourth_order: bool) -> tuple[Float[np.ndarray, "n 3 n 3"], CurvatureErrors]:
+        """The symmetrized Hessian from the slopes along every coordinate."""
+        n = len(self.structure)
+        rows, squares, grid = np.empty((3 * n, 3 * n)), np.empty(3 * n), np.empty(3 * n)
+        for c in range(3 * n):
+            direction = np.zeros(3 * n)
+            direction[c] = 1.0
+            derivative = self._directional_derivative(direction.reshape(n, 3), step, fourth_order)
+            rows[c] = derivative.value.reshape(-1)
+            squares[c], grid[c] = (derivative.noise or 0.0) ** 2 + derivative.truncation**2, derivative.grid
+        # Element (i, j) and element (j, i) are measured independently: their difference has twice the variance of
+        # either, their mean half of it.
+        skew = rows - rows.T
+        pairs = max(3 * n * (3 * n - 1), 1)
+        asymmetry = np.sqrt(np.sum(skew**2) / pairs) / 2.0
+        errors = CurvatureErrors(np.hypot(asymmetry, np.sqrt(squares.mean() / 2.0)), grid=np.sqrt(np.mean(grid**2)))
+        return (0.5 * (rows + rows.T)).reshape(n, 3, n, 3), errors
+
+    def _directional_derivative(
+        self, probe: Float[np.ndarray, "n 3"], step: float, fourth_order: bool
+    ) -> DirectionalDerivative:
+        grid_forces: dict[float, Float[np.ndarray, "n 3"]] = {}
+
+        def gradient(s: float) -> Float[np.ndarray, "n 3"]:
+            point = checked_point(self.energy_function, self.structure.positions + s * probe, self.structure)
+            if point.grid_forces is not None:
+                grid_forces[s] = point.grid_forces
+            return -point.forces
+
+        epsilon = step / float(np.abs(probe).max())
+        difference = richardson if fourth_order else central_difference
+        derivative = difference(gradient, self.origin, epsilon, relative_motion(self.structure, probe))
+        if not grid_forces:
+            return derivative
+        grid_derivative = (grid_forces[epsilon] - grid_forces[-epsilon]) / (2.0 * epsilon)
+        return replace(derivative, grid=float(np.sqrt(np.mean(grid_derivative**2))))
+
+
+DEFAULT_GRADIENT_NOISE = 1e-6
+"""eV/Å; of engines that do not say: a self-consistent program, tightly converged."""
+
+
+@dataclass(frozen=True)
+class FiniteDifferences:
+    """How finite differences are taken.
+
+    Attributes:
+        step: Å; the largest Cartesian displacement of an atom at the inner points (twice that at the outer ones). None
+            picks it by the noise of the engine's gradients, see `engines.differences`.
+        richardson: fourth-order Hessian-vector products, from four gradients each instead of two.
+        hessian_richardson: fourth-order Hessians, from four gradients per coordinate instead of two.
+
+    Raises:
+        ConfigError: a step that is not a positive number below 0.1 Å.
+    """
+
+    step: float | None = None
+    richardson: bool = False
+    hessian_richardson: bool = False
+
+    def __post_init__(self) -> None:
+        if self.step is not None and not (np.isfinite(self.step) and 0 < self.step < 0.1):
+            raise ConfigError(f"the step of finite differences must lie between 0 and 0.1 Å, got {self.step}")
+
+    def step_for(self, noise: float, fourth_order: bool) -> float:
+        """Å; the step given, or the one picked for gradients of this noise (eV/Å)."""
+        return choose_step(noise, fourth_order) if self.step is None else self.step
+
+    def settings(
+        self, noise: float = DEFAULT_GRADIENT_NOISE, *, hvp: bool = True, hessian: bool = True
+    ) -> dict[str, str]:
+        """As provenance, the steps in numbers. `hvp`, `hessian`: whether differences make these at all."""
+        settings = {}
+        if hvp:
+            settings["step"] = f"{self.step_for(noise, self.richardson):g}"
+            settings["differences"] = "richardson" if self.richardson else "central"
+        if hessian:
+            settings["hessian_step"] = f"{self.step_for(noise, self.hessian_richardson):g}"
+            settings["hessian_differences"] = "richardson" if self.hessian_richardson else "central"
+        return settings
+
+
+@dataclass(frozen=True, eq=False)
+class AnalyticDerivatives:
+    """Second derivatives that a program gives itself, eV/Å²; None leaves them to differences.
+
+    Attributes:
+        error: eV/Å²; what the program's own thresholds leave, besides all that the identities show.
+    """
+
+    hvp: Float[np.ndarray, "k n 3"] | None = None
+    hessian: Float[np.ndarray, "n 3 n 3"] | None = None
+    error: float = 0.0
+
+
+class ForceEngine(Engine):
+    """An engine whose program gives energies and forces; curvature comes from differences of forces.
+
+    A Hessian-vector product takes two gradients (four with Richardson) besides the one at the structure itself; a
+    Hessian takes two per coordinate and is symmetrized. Errors are estimated from those same gradients and from the
+    identities of `hesse.datasets.quality.sum_rules`; see `engines.differences`.
+
+    To add a program, write `surface` and set `name`, `level`, `settings`, `differences` and, better than the default,
+    `gradient_noise`.
+
+    Attributes:
+        gradient_noise: eV/Å per component; by how much gradients at neighboring points differ without reason
+            (`noise_of_gradients` measures it). It picks the step.
+    """
+
+    differences: FiniteDifferences
+    gradient_noise: float = DEFAULT_GRADIENT_NOISE
+
+    @abstractmethod
+    def energy_function(self, structure: Structure) -> EnergyFunction:
+        """The surface for this structure's species, cell, charge and multiplicity. Calling it raises EngineError when
+        the program does not deliver."""
+
+    def analytic_derivatives(
+        self, structure: Structure, energy_function: EnergyFunction, request: Request
+    ) -> AnalyticDerivatives:
+        """Whatever of `request` the program differentiates itself; nothing, unless an engine says otherwise."""
+        return AnalyticDerivatives()
+
+    @final
+    def compute(self, structure: Structure, request: Request) -> Properties:
+        """See `Engine.compute`. Atomic energies are not available."""
+        if request.atomic_energies:
+            raise RequestError(f"{self.level} has no atomic energies; only potentials do")
+        if request.stress and not all(structure.pbc):
+            raise GeometryError(f'structure "{structure.id}": stress needs a cell periodic in all three directions')
+        probes = _checked_probes(structure, request)
+        structure.check_no_overlap()
+        energy_function = self.energy_function(structure)
+        point = checked_point(energy_function, structure.positions, structure)
+        if request.stress and point.stress is None:
+            raise RequestError(f"{self.level} ({self.name}) gives no stress")
+        analytic = self.analytic_derivatives(structure, energy_function, request)
+        hvp, hessian = analytic.hvp, analytic.hessian
+        hvp_errors = hessian_errors = CurvatureErrors(analytic.error)
+        curvature = FiniteDifferenceCurvature(energy_function, structure, -point.forces, self.gradient_noise)
+        if hvp is None and len(probes):
+            step = self.differences.step_for(self.gradient_noise, self.differences.richardson)
+            hvp, hvp_errors = curvature.hvp(probes, step, self.differences.richardson)
+        if hessian is None and request.hessian:
+            step = self.differences.step_for(self.gradient_noise, self.differences.hessian_richardson)
+            hessian, hessian_errors = curvature.hessian(step, self.differences.hessian_richardson)
+        for name, value in (("product", hvp), ("Hessian", hessian)):
+            if value is not None and not np.isfinite(value).all():
+                raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
+        labels = Properties.single(
+            len(structure),
+            energy=point.energy if request.energy else None,
+            forces=point.forces,
+            probes=probes if len(probes) else None,
+            hvp=hvp if len(probes) else None,
+            hessian=hessian,
+            stress=point.stress if request.stress else None,
+            structure_id=structure.id,
+        )
+        return attach_error_estimates(structure, labels, request, hvp_errors=hvp_errors, hessian_errors=hessian_errors)
+
+
+def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray, "k n 3"]:
+    n = len(structure)
+    if request.probes is None:
+        return np.zeros((0, n, 3))
+    probes = request.probes.detach().cpu().to(torch.float64).numpy()
+    if probes.ndim != 3 or probes.shape[1:] != (n, 3):
+        raise LabelShapeError(f'structure "{structure.id}": probes of shape {probes.shape}, expected [k, {n}, 3]')
+    if not np.isfinite(probes).all() or (len(probes) and not np.abs(probes).max((1, 2)).min() > 0):
+        raise RequestError(f'structure "{structure.id}": a probe is zero or not finite; it has no direction')
+    return probes
+
+
+# MERGED DOCSTRING (fold into the module docstring): """Curvature of one structure by differences of its gradients."""

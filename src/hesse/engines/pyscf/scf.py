@@ -1,0 +1,188 @@
+"""Self-consistent fields of one structure, from the same start at every geometry."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.units import Bohr, Hartree
+from jaxtyping import Float
+
+from hesse.engine import SinglePoint
+from hesse.engines.pyscf.method import Method
+from hesse.errors import EngineError, HesseError, RequestError
+from hesse.runtime.imports import import_optional
+from hesse.structures import Structure
+
+__all__ = ["ScfEnergyFunction"]
+
+_GRADIENT_TO_FORCES = -Hartree / Bohr
+"""eV/Å; of one atomic unit of gradient."""
+
+
+class ScfEnergyFunction:
+    """The surface of one structure (`Surface`): positions to energy and forces.
+
+    Every field starts from the same guess, made of free atoms, whatever was computed before. The field at the
+    structure's own positions is kept, for analytic second derivatives.
+
+    Raises:
+        RequestError: charge and multiplicity do not fit the electrons; no basis functions for an element; a cell.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        method: Method,
+        *,
+        grid: int,
+        cartesian: bool,
+        energy_threshold: float,
+        gradient_threshold: float,
+        max_cycles: int,
+    ) -> None:
+        self.structure, self.method, self.grid, self.cartesian = structure, method, grid, cartesian
+        self.energy_threshold, self.gradient_threshold = energy_threshold, gradient_threshold
+        self.max_cycles = max_cycles
+        self._gto: Any = import_optional("pyscf.gto", extra="qc", purpose=method.level)
+        self._reference_scf: Any = None
+        if structure.periodic:
+            raise RequestError(
+                f'structure "{structure.id}": {method.level} is computed for molecules; this structure has a cell. '
+                "Drop the cell, or use a program for crystals through ase:package.module:factory."
+            )
+        electrons = int(structure.numbers.sum()) - structure.charge
+        unpaired = structure.multiplicity - 1
+        if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
+            raise RequestError(
+                f'structure "{structure.id}": {electrons} electrons (charge {structure.charge}) cannot have '
+                f"multiplicity {structure.multiplicity}. Set charge and multiplicity of the structure."
+            )
+        self._ecp = self._effective_core_potentials()
+        self._molecule(structure.positions)
+
+    def __call__(self, positions: Float[np.ndarray, "n 3"]) -> SinglePoint:
+        """See `Surface`. Raises EngineError where the field does not converge."""
+        mean_field = self.scf_at(positions)
+        with self.translate_errors():
+            gradient = mean_field.nuc_grad_method()
+            grid_gradient = np.zeros_like(positions)
+            if self.method.xc is not None:
+                # Without it the gradient is not the slope of the energy on this grid, and curvature is worse still.
+                gradient.grid_response = True
+                extra_force = gradient.extra_force
+
+                def recorded_extra_force(atom: int, state: Any) -> Any:
+                    grid_gradient[atom] = extra_force(atom, state)
+                    return grid_gradient[atom]
+
+                gradient.extra_force = recorded_extra_force
+            forces = np.asarray(gradient.kernel()) * _GRADIENT_TO_FORCES
+            return SinglePoint(
+                float(mean_field.e_tot) * Hartree,
+                forces,
+                grid_forces=None if self.method.xc is None else grid_gradient * _GRADIENT_TO_FORCES,
+            )
+
+    def scf_at(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        """The converged field; the one at the structure itself is computed once."""
+        if not np.array_equal(positions, self.structure.positions):
+            return self._converged_scf(positions)
+        if self._reference_scf is None:
+            self._reference_scf = self._converged_scf(positions)
+        return self._reference_scf
+
+    def _converged_scf(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        with self.translate_errors():
+            mean_field = self._mean_field(self._molecule(positions))
+            mean_field.kernel()
+            if not mean_field.converged:
+                # Slower per cycle and harder to lead astray, it continues where the first method gave up; its last
+                # digits are the first method's again.
+                newton = mean_field.newton()
+                newton.kernel(mean_field.mo_coeff, mean_field.mo_occ)
+                mean_field.kernel(newton.make_rdm1())
+        if not mean_field.converged:
+            raise EngineError(
+                f'structure "{self.structure.id}": {self.method.level} did not converge in {self.max_cycles} cycles, '
+                f"nor with the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
+                "close together here."
+            )
+        return mean_field
+
+    def _molecule(self, positions: Float[np.ndarray, "n 3"]) -> Any:
+        structure = self.structure
+        symbols = [chemical_symbols[z] for z in structure.numbers]
+        try:
+            with _no_warnings():
+                return self._gto.M(
+                    atom=list(zip(symbols, (positions / Bohr).tolist(), strict=True)),
+                    unit="Bohr",
+                    basis=self.method.basis,
+                    ecp=self._ecp,
+                    cart=self.cartesian,
+                    charge=structure.charge,
+                    spin=structure.multiplicity - 1,
+                    verbose=0,
+                )
+        except (RuntimeError, KeyError) as error:
+            raise RequestError(
+                f'structure "{structure.id}": {self.method.level} cannot be set up: {str(error).strip()}'
+            ) from error
+
+    def _effective_core_potentials(self) -> dict[str, Any]:
+        """Effective core potentials where the basis set was made for them. PySCF leaves them out unless told."""
+        potentials = {}
+        for z in sorted({int(z) for z in self.structure.numbers if z > 10}):
+            symbol = chemical_symbols[z]
+            with _no_warnings(), contextlib.suppress(Exception):  # no potential of that name: all electrons
+                potential = self._gto.basis.load_ecp(self.method.basis, symbol)
+                if potential:
+                    potentials[symbol] = potential
+        return potentials
+
+    def _mean_field(self, molecule: Any) -> Any:
+        closed_shell = self.structure.multiplicity == 1
+        if self.method.xc is None:
+            scf: Any = import_optional("pyscf.scf", extra="qc", purpose=self.method.level)
+            mean_field = scf.RHF(molecule) if closed_shell else scf.UHF(molecule)
+        else:
+            dft: Any = import_optional("pyscf.dft", extra="qc", purpose=self.method.level)
+            mean_field = dft.RKS(molecule) if closed_shell else dft.UKS(molecule)
+            mean_field.xc = self.method.xc
+            mean_field.nlc = False
+            mean_field.grids.level = self.grid
+            # Points of small density may not come and go from geometry to geometry.
+            mean_field.small_rho_cutoff = 0
+        mean_field.disp = self.method.dispersion or False
+        mean_field.conv_tol = self.energy_threshold
+        mean_field.conv_tol_grad = self.gradient_threshold
+        mean_field.max_cycle = self.max_cycles
+        if mean_field.chkfile:  # a temporary file, made and opened by PySCF
+            mean_field.chkfile = None
+            mean_field._chkfile.close()
+        return mean_field
+
+    @contextlib.contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """PySCF raises whatever it likes; its warnings concern its developers."""
+        try:
+            with _no_warnings():
+                yield
+        except HesseError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                f'structure "{self.structure.id}": {self.method.level} failed: {type(error).__name__}: {error}'
+            ) from error
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

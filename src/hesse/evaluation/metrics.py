@@ -1,0 +1,97 @@
+"""Errors of predictions against labels: pooled over a data set, and over each tag."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hesse.datasets import Dataset
+from hesse.evaluation.noise_floor import noise_estimates
+from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values
+from hesse.structures import Properties
+
+__all__ = ["METRICS", "MetricRow", "error_metrics", "error_sums"]
+
+METRICS = ("rmse", "mae", "noise_floor")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One number of an evaluation; the fields are the stable contract of `hesse evaluate --json`.
+
+    Attributes:
+        dataset: name of the data set.
+        tag: which structures: those with this tag, or "" for the whole data set.
+        property: energy, energy_per_atom, forces, hvp or hessian.
+        metric: rmse, mae or noise_floor.
+        value: in `unit`.
+        unit: eV, eV/atom, eV/Å or eV/Å².
+        n: how many label values the number is a mean over: structures for energies, components for forces and
+            Hessian-vector products, elements for Hessians. For a noise floor, how many of them it was estimated for.
+    """
+
+    dataset: str
+    tag: str
+    property: str
+    metric: str
+    value: float
+    unit: str
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary of plain values."""
+        return asdict(self)
+
+
+def error_metrics(
+    dataset: Dataset, predictions: Properties, *, by_tag: bool = True, name: str | None = None
+) -> list[MetricRow]:
+    """RMSE, MAE and noise floor of every property that both the data set and the predictions hold.
+
+    Energies: over structures, as total energies and divided by the number of atoms. Forces: over the 3n components of
+    all structures. Hessian-vector products: over the 3n components of all stored probes of all structures. Hessians:
+    over all 9n² elements of all structures pooled, against the symmetrized reference (H + Hᵀ)/2; large molecules
+    therefore weigh more. Noise floors: see `hesse.evaluation.noise_floor`; there is no row where nothing is known.
+
+    Args:
+        dataset: structures and reference labels.
+        predictions: of the same structures in the same order (`predict`).
+        by_tag: also give the rows of each tag that occurs; structures without a tag count only in the whole.
+        name: of the data set, for the rows; by default the stem of the file it came from.
+
+    Raises:
+        LabelShapeError: predictions of other structures.
+        LabelValueError: a value that is not a finite number; the message names the structure.
+    """
+    title = Path(dataset.source).stem if name is None else name
+    sums_by_property = {prop: error_sums(dataset, predictions, prop) for prop in PROPERTIES}
+    noise = noise_estimates(dataset)
+    tags = np.array([s.tag for s in dataset.structures], dtype=object)
+    groups = {"": np.ones(len(tags), dtype=bool)}
+    if by_tag:
+        groups |= {tag: tags == tag for tag in sorted(set(tags) - {""})}
+    rows = []
+    for tag, mask in groups.items():
+        for prop, sums in sums_by_property.items():
+            subset = sums.select(mask)
+            if not subset.n_values():
+                continue
+            values = {"rmse": (subset.rms(), subset.n_values()), "mae": (subset.mean_absolute(), subset.n_values())}
+            has_values = mask & (sums.counts > 0)
+            estimates = [part for part in (each.select(has_values) for each in noise[prop]) if part.n_values()]
+            if estimates:
+                floor = max(estimates, key=ErrorSums.rms)
+                values["noise_floor"] = (floor.rms(), floor.n_values())
+            rows += [
+                MetricRow(title, tag, prop, metric, value, UNITS[prop], n) for metric, (value, n) in values.items()
+            ]
+    return rows
+
+
+def error_sums(dataset: Dataset, predictions: Properties, property: str) -> ErrorSums:
+    """Squared and absolute errors of one property, added up per structure. Raises as `error_metrics`."""
+    reference, predicted, structure_index = matched_values(dataset, predictions, property)
+    return ErrorSums.from_values(predicted - reference, structure_index, len(dataset))

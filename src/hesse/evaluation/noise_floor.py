@@ -1,0 +1,102 @@
+"""The noise floor of labels: below it an error says nothing about the model.
+
+Forces, Hessian-vector products, Hessians. Symmetry fixes the exact value of some combinations of a structure's labels
+(no net force, no torque, `H t = 0`, `H (e x r) = e x g`; see `hesse.datasets.quality.sum_rules`). What the stored labels
+show there instead is noise, measured without a second calculation. A Hessian is judged after symmetrization, so its
+noise is too: by the identities of (H + Hᵀ)/2, and by the antisymmetric part (H − Hᵀ)/2, which under independent
+errors of the elements is as large as the error that stays.
+
+Where the labels carry error estimates of their own (`forces_error`, `hvp_error`, `hessian_error`, `energy_error`),
+their root mean square is a further estimate. The largest estimate is reported: each of them sees only some of the
+errors (a reader that removed the net force has also removed the trace of its noise), so the truth lies above rather
+than below.
+
+Energies have no identity. Without `energy_error`, the floor is the resolution at which they were stored, if that can
+be seen: when every energy is a single-precision number (in eV, Hartree or kcal/mol), rounding left an error of one unit
+in the last place over √12. Otherwise no floor is given.
+
+Errors that are the same for all labels, such as those of the level of theory, show in none of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from hesse.datasets import Dataset
+from hesse.datasets.quality.sum_rules import sum_rule_errors
+from hesse.evaluation.parity import ErrorSums, symmetrized_hessian
+from hesse.structures import Properties, segment_ids
+from hesse.units import ENERGY_UNITS
+
+__all__ = ["float32_resolution", "noise_estimates"]
+
+STORED_UNITS = ("ev", "hartree", "kcal/mol")
+"""Energy units in which data sets store single-precision numbers."""
+
+
+def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
+    """For each property, independent estimates of its label noise, per structure; a noise floor is the largest of
+    their root mean squares. The counts are of the label values (components, elements) that an estimate stands for."""
+    labels, n = dataset.labels, dataset.labels.n_atoms.numpy()
+    counts = {
+        "energy": np.ones_like(n),
+        "energy_per_atom": np.ones_like(n),
+        "forces": 3 * n,
+        "hvp": 3 * n * labels.mask("hvp").sum(0).numpy(),
+        "hessian": 9 * n * n,
+    }
+    symmetric = symmetrized_hessian(labels)
+    defects = sum_rule_errors(dataset.structures, replace(labels, hessian=symmetric))
+    estimates = {name: [defects.noise(name).numpy()] for name in ("forces", "hvp", "hessian")}
+    if labels.hessian is not None and symmetric is not None:
+        estimates["hessian"].append(_antisymmetric_part(labels, labels.hessian - symmetric))
+    for name in estimates:
+        estimates[name].append(_stored_error(labels, name))
+    energy = float32_resolution(dataset) if labels.energy_error is None else _stored_error(labels, "energy")
+    estimates |= {"energy": [energy], "energy_per_atom": [energy / n]}
+    return {
+        name: tuple(ErrorSums.from_repeated(part, counts[name]) for part in parts) for name, parts in estimates.items()
+    }
+
+
+def float32_resolution(dataset: Dataset) -> Float[ndarray, "structures"]:
+    """Error left by rounding the energies to single precision, eV: one unit in the last place over √12; NaN for
+    structures without an energy, and everywhere when the energies were not rounded."""
+    labels = dataset.labels
+    unknown = np.full(len(dataset), np.nan)
+    has_energy = labels.mask("energy").numpy()
+    if labels.energy is None or not has_energy.any():
+        return unknown
+    energies = np.where(has_energy, labels.energy.numpy(), 0.0)
+    for unit in STORED_UNITS:
+        stored = energies / ENERGY_UNITS[unit]
+        with np.errstate(over="ignore"):
+            rounded = stored.astype(np.float32)
+        # Converting the unit costs a few roundings in double precision, a millionth of what is looked for.
+        if (np.abs(stored - rounded.astype(np.float64)) <= 8 * np.finfo(np.float64).eps * np.abs(stored)).all():
+            step = np.spacing(np.abs(rounded)).astype(np.float64) * ENERGY_UNITS[unit]
+            return np.where(has_energy, step / np.sqrt(12.0), np.nan)
+    return unknown
+
+
+def _antisymmetric_part(labels: Properties, antisymmetric: Float[Tensor, "elements"]) -> Float[ndarray, "structures"]:
+    """Root mean square of (H − Hᵀ)/2 over the elements off the diagonal."""
+    squared = ErrorSums.from_values(antisymmetric, segment_ids(labels.hessian_lengths()), len(labels)).squared
+    rows = 3 * labels.n_atoms.numpy()
+    return np.where(labels.mask("hessian").numpy(), np.sqrt(squared / (rows * (rows - 1))), np.nan)
+
+
+def _stored_error(labels: Properties, name: str) -> Float[ndarray, "structures"]:
+    """The label's own estimate (root mean square over probes), NaN where there is none."""
+    stored: Tensor | None = getattr(labels, f"{name}_error")
+    if stored is None:
+        return np.full(len(labels), np.nan)
+    known = torch.where(labels.mask(name), stored.double(), torch.nan)
+    return (known.square().nanmean(0).sqrt() if known.ndim == 2 else known).numpy()

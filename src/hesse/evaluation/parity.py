@@ -1,0 +1,190 @@
+"""Reference beside prediction, value by value, where both exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from hesse.datasets import Dataset
+from hesse.errors import LabelShapeError, LabelValueError, RequestError, did_you_mean
+from hesse.structures import Properties, segment_ids, segment_offsets
+
+__all__ = ["PROPERTIES", "UNITS", "ErrorSums", "matched_values", "symmetrized_hessian"]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSums:
+    """Squared and absolute values added up for each structure, and how many there were.
+
+    Attributes:
+        squared: in the unit of the values, squared.
+        absolute: in the unit of the values.
+        counts: how many values each structure contributed; 0 where it has none.
+    """
+
+    squared: Float[ndarray, "structures"]
+    absolute: Float[ndarray, "structures"]
+    counts: Int[ndarray, "structures"]
+
+    @classmethod
+    def from_values(
+        cls, values: Float[Tensor, "values"], structure_index: Int[Tensor, "values"], n_structures: int
+    ) -> ErrorSums:
+        """Sums of `values`, of which each belongs to the structure `owner`."""
+        array, index = values.detach().double().cpu().numpy(), structure_index.cpu().numpy()
+        return cls(
+            np.bincount(index, array * array, n_structures),
+            np.bincount(index, np.abs(array), n_structures),
+            np.bincount(index, minlength=n_structures),
+        )
+
+    @classmethod
+    def from_repeated(cls, values: Float[ndarray, "structures"], counts: Int[ndarray, "structures"]) -> ErrorSums:
+        """One value per structure, standing for `counts` of them; NaN stands for none."""
+        finite = np.isfinite(values) & (counts > 0)
+        counts, magnitudes = np.where(finite, counts, 0), np.where(finite, np.abs(values), 0.0)
+        return cls(magnitudes * magnitudes * counts, magnitudes * counts, counts)
+
+    def select(self, selection: Bool[ndarray, "structures"] | Int[ndarray, "chosen"]) -> ErrorSums:
+        """The sums of the structures chosen, by mask or by index (one may come twice)."""
+        return ErrorSums(self.squared[selection], self.absolute[selection], self.counts[selection])
+
+    def n_values(self) -> int:
+        """How many values there are."""
+        return int(self.counts.sum())
+
+    def rms(self) -> float:
+        """Root mean square over all values; NaN of nothing."""
+        return float(np.sqrt(self.squared.sum() / n)) if (n := self.n_values()) else float("nan")
+
+    def mean_absolute(self) -> float:
+        """Mean absolute value over all values; NaN of nothing."""
+        return float(self.absolute.sum() / n) if (n := self.n_values()) else float("nan")
+
+    def rms_per_structure(self) -> Float[ndarray, "structures"]:
+        """Root mean square of each structure's values; NaN where it has none."""
+        return np.sqrt(self.squared / np.where(self.counts, self.counts, np.nan))
+
+
+UNITS: Final[Mapping[str, str]] = {
+    "energy": "eV",
+    "energy_per_atom": "eV/atom",
+    "forces": "eV/Å",
+    "hvp": "eV/Å²",
+    "hessian": "eV/Å²",
+}
+"""The properties that are judged, and the units of their errors."""
+
+PROPERTIES: Final[tuple[str, ...]] = tuple(UNITS)
+
+
+def matched_values(
+    dataset: Dataset, predictions: Properties, property: str
+) -> tuple[Float[Tensor, "values"], Float[Tensor, "values"], Int[Tensor, "values"]]:
+    """Reference values, predicted values, and the structure each pair belongs to: what a parity plot shows.
+
+    Energies per atom are total energies over the number of atoms. Hessian elements are those of the symmetrized
+    reference (H + Hᵀ)/2. Probes are counted from the first; an unused place is skipped. Empty where either side lacks
+    the property.
+
+    Raises:
+        RequestError: no such property.
+        LabelShapeError: predictions of other structures.
+        LabelValueError: a value that is not a finite number; the message names the structure.
+    """
+    if property not in PROPERTIES:
+        raise RequestError(f'no property "{property}" is judged. {did_you_mean(property, PROPERTIES)}')
+    labels = dataset.labels
+    if predictions.n_atoms.tolist() != labels.n_atoms.tolist():
+        raise LabelShapeError(
+            f"{dataset.source}: predictions for {len(predictions)} structures do not fit the {len(dataset)} of the "
+            "data set; judge what predict() returned for this very data set"
+        )
+    getters = {"energy": _energies, "energy_per_atom": _energies, "forces": _forces, "hvp": _hvp, "hessian": _hessian}
+    reference, predicted, structure_index = getters[property](labels, predictions)
+    if property == "energy_per_atom":
+        n_atoms = labels.n_atoms[structure_index]
+        reference, predicted = reference / n_atoms, predicted / n_atoms
+    for values, kind in ((reference, "the label"), (predicted, "the prediction")):
+        invalid = ~torch.isfinite(values)
+        if bool(invalid.any()):
+            name = dataset.structures[int(structure_index[invalid][0])].id
+            raise LabelValueError(
+                f'{dataset.source}: structure "{name}": {kind} of {property} is not a finite number. '
+                "Remove the structure, or mask the label."
+            )
+    return reference, predicted, structure_index
+
+
+_MatchedValues = tuple[Tensor, Tensor, Tensor]
+
+
+def _energies(labels: Properties, predictions: Properties) -> _MatchedValues:
+    index = (labels.mask("energy") & predictions.mask("energy")).nonzero()[:, 0]
+    return _values(labels.energy, index), _values(predictions.energy, index), index
+
+
+def _forces(labels: Properties, predictions: Properties) -> _MatchedValues:
+    structure_index = segment_ids(labels.n_atoms)
+    index = (labels.mask("forces") & predictions.mask("forces"))[structure_index].nonzero()[:, 0]
+    return (
+        _values(labels.forces, index),
+        _values(predictions.forces, index),
+        structure_index[index].repeat_interleave(3),
+    )
+
+
+def _hvp(labels: Properties, predictions: Properties) -> _MatchedValues:
+    n_probes = min(labels.mask("hvp").shape[0], predictions.mask("hvp").shape[0])
+    structure_index = segment_ids(labels.n_atoms)
+    mask = (labels.mask("hvp")[:n_probes] & predictions.mask("hvp")[:n_probes])[:, structure_index]
+    reference, predicted = (s.hvp if s.hvp is None else s.hvp[:n_probes][mask] for s in (labels, predictions))
+    atom_index = mask.nonzero()[:, 1]
+    all_indices = torch.arange(len(atom_index))
+    return (
+        _values(reference, all_indices),
+        _values(predicted, all_indices),
+        structure_index[atom_index].repeat_interleave(3),
+    )
+
+
+def _hessian(labels: Properties, predictions: Properties) -> _MatchedValues:
+    mask = labels.mask("hessian") & predictions.mask("hessian")
+    reference = _hessian_elements(labels, symmetrized_hessian(labels), mask)
+    predicted = _hessian_elements(predictions, predictions.hessian, mask)
+    return reference, predicted, segment_ids(9 * labels.n_atoms**2 * mask)
+
+
+def _values(values: Tensor | None, index: Int[Tensor, "chosen"]) -> Float[Tensor, "values"]:
+    return torch.zeros(0, dtype=torch.float64) if values is None else values[index].double().reshape(-1)
+
+
+def _hessian_elements(
+    labels: Properties, flat: Tensor | None, mask: Bool[Tensor, "structures"]
+) -> Float[Tensor, "elements"]:
+    if flat is None:
+        return torch.zeros(0, dtype=torch.float64)
+    return flat[mask[segment_ids(labels.hessian_lengths())]].double()
+
+
+def symmetrized_hessian(labels: Properties) -> Float[Tensor, "elements"] | None:
+    """(H + Hᵀ)/2 of every stored Hessian, flat as `labels.hessian`: an exact Hessian is symmetric, so the part that is
+    not is noise. None where there is no Hessian."""
+    if labels.hessian is None:
+        return None
+    lengths = labels.hessian_lengths()
+    structure_index = segment_ids(lengths)
+    start, size = segment_offsets(lengths)[structure_index], 3 * labels.n_atoms[structure_index]
+    element = torch.arange(len(structure_index)) - start
+    transposed = start + element % size * size + element // size
+    return 0.5 * (labels.hessian + labels.hessian[transposed])
+
+
+# MERGED DOCSTRING (fold into the module docstring): """Sums per structure. A data set, a tag and a bootstrap sample differ only in which structures are added up."""

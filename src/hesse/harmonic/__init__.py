@@ -1,0 +1,1 @@
+"""Harmonic analysis: pure functions of a Hessian."""

@@ -1,0 +1,111 @@
+"""Labels of one structure as bytes and back, a quantity at a time: safetensors, which holds numbers and nothing that
+runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from hesse.errors import FileFormatError, LabelShapeError
+from hesse.labelling.ledger import Record
+from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities
+from hesse.structures import Properties, Structure, segment_offsets
+
+__all__ = ["assemble_labels", "labels_from_bytes", "labels_to_bytes", "split_by_quantity"]
+
+
+def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str, Properties]:
+    """The labels of one structure taken apart into the quantities `asked`, in whose order its products stand."""
+    n_atoms = labels.n_atoms
+    by_quantity = {
+        FORCES: Properties(
+            n_atoms=n_atoms,
+            energy=labels.energy,
+            forces=labels.forces,
+            energy_error=labels.energy_error,
+            forces_error=labels.forces_error,
+        ),
+        HESSIAN: Properties(n_atoms=n_atoms, hessian=labels.hessian, hessian_error=labels.hessian_error),
+        STRESS: Properties(n_atoms=n_atoms, stress=labels.stress),
+    }
+    result = {name: part for name, part in by_quantity.items() if name in quantities}
+    for k, quantity in enumerate(hvp_quantities(quantities)):
+        row = slice(k, k + 1)
+        assert labels.probes is not None
+        assert labels.hvp is not None
+        error = None if labels.hvp_error is None else labels.hvp_error[row]
+        result[quantity] = Properties(n_atoms=n_atoms, probes=labels.probes[row], hvp=labels.hvp[row], hvp_error=error)
+    return result
+
+
+def labels_to_bytes(labels: Properties) -> bytes:
+    """All tensors of the record."""
+    tensors = {f.name: getattr(labels, f.name) for f in fields(labels)}
+    return save({name: value.contiguous() for name, value in tensors.items() if value is not None})
+
+
+def labels_from_bytes(payload: bytes) -> Properties:
+    """The record that `labels_to_bytes` stored. Raises FileFormatError when it is damaged."""
+    try:
+        tensors: dict[str, torch.Tensor] = load(payload)
+        return Properties(**tensors)
+    except (SafetensorError, TypeError, ValueError, LabelShapeError) as error:
+        raise FileFormatError(f"damaged record of labels ({error})") from error
+
+
+def assemble_labels(
+    structures: Sequence[Structure], spec: LabelSpec, records: Iterable[Mapping[str, Record]]
+) -> Properties:
+    """The labels of `structures`, each of which has a record of every quantity of `request`.
+
+    Raises:
+        FileFormatError: a damaged record.
+    """
+    sizes = torch.tensor([len(s) for s in structures])
+    n_structures, n_atoms = len(structures), int(sizes.sum())
+    atom_offsets, hessian_offsets = segment_offsets(sizes).tolist(), segment_offsets(9 * sizes**2).tolist()
+    products = hvp_quantities(spec.quantities())
+    arrays: dict[str, Tensor] = {"energy": _nan_tensor(n_structures), "forces": _nan_tensor(n_atoms, 3)}
+    arrays |= {"energy_error": _nan_tensor(n_structures), "forces_error": _nan_tensor(n_structures)}
+    if products:
+        arrays |= {name: _nan_tensor(len(products), n_atoms, 3) for name in ("probes", "hvp")}
+        arrays["hvp_error"] = _nan_tensor(len(products), n_structures)
+    if spec.hessian:
+        arrays |= {"hessian": _nan_tensor(int((9 * sizes**2).sum())), "hessian_error": _nan_tensor(n_structures)}
+    if spec.stress:
+        arrays["stress"] = _nan_tensor(n_structures, 3, 3)
+    suspect = torch.zeros(n_structures, dtype=torch.bool)
+    for i, structure_records in enumerate(records):
+        atom_slice = slice(atom_offsets[i], atom_offsets[i + 1])
+        targets: dict[str, dict[str, Any]] = {
+            FORCES: {"energy": (i,), "forces": (atom_slice,), "energy_error": (i,), "forces_error": (i,)},
+            HESSIAN: {"hessian": (slice(hessian_offsets[i], hessian_offsets[i + 1]),), "hessian_error": (i,)},
+            STRESS: {"stress": (i,)},
+        }
+        for k, quantity in enumerate(products):
+            targets[quantity] = {"probes": (k, atom_slice), "hvp": (k, atom_slice), "hvp_error": (k, i)}
+        for quantity, record in structure_records.items():
+            labels = labels_from_bytes(record.payload)
+            for name, index in targets[quantity].items():
+                value = getattr(labels, name)
+                if value is not None:
+                    view = arrays[name][index]
+                    view.copy_(value.reshape(view.shape))
+            suspect[i] |= bool(record.suspect_reason)
+    present = {
+        name: value for name, value in arrays.items() if not (name.endswith("_error") and bool(value.isnan().all()))
+    }
+    return Properties(n_atoms=sizes, suspect=suspect if bool(suspect.any()) else None, **present)
+
+
+def _nan_tensor(*shape: int) -> Tensor:
+    return torch.full(shape, torch.nan, dtype=torch.float64)
+
+
+# MERGED DOCSTRING (fold into the module docstring): """From the ledger to a data set. Arrays are made once, in their final size, and filled structure by structure: a campaign of many Hessians is held in memory once."""

@@ -1,0 +1,269 @@
+"""A compact equivariant network: atoms send scalars and vectors, and products of what arrives carry the angles.
+
+Scalar and vector channels after PaiNN (Schütt, Unke, Gastegger, ICML 2021, arXiv 2102.03150); sums over neighbors up
+to l = 2 multiplied with each other as in moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153 (2016))
+and the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104 (2019)); radial functions of DimeNet (Gasteiger, Groß,
+Günnemann, ICLR 2020, arXiv 2003.03123).
+
+It is made for training on curvature, which differentiates three times. One fixed basis of radial functions times
+spherical components serves all layers, so that geometry is differentiated once and no tensor of all pairs times all
+features is ever made: a layer is a matrix product of that basis with the few channels that atoms send, and small dense
+weights after it. Nothing has a kink: the cutoff is smooth to third order and tensors are never divided by their length.
+
+Axes: atoms; k = neighbors of an atom; c = spherical components (1 of a scalar, 3 of a vector, 5 of l = 2); s = radial
+functions; channels = what is sent; features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hesse.models.reference_energies import ReferenceEnergies
+from hesse.potential import Potential
+from hesse.smooth import masked_norm, smooth_cutoff
+from hesse.structures import Batch
+
+__all__ = ["HesseNet", "HesseNetConfig"]
+
+
+class HesseNetConfig(BaseModel):
+    """What an equivariant network is made of. Lengths in Å."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["hessenet"] = "hessenet"
+    l_max: Literal[1, 2] = Field(2, description="highest tensor order in what an atom sees of its neighbors' elements")
+    features: int = Field(64, ge=1, description="features per atom")
+    channels: int = Field(16, ge=1, description="scalars, and as many vectors, that an atom sends to its neighbors")
+    radial: int = Field(8, ge=1, le=64, description="radial functions")
+    layers: int = Field(2, ge=1, le=16, description="layers; all but the first carry messages between atoms")
+    cutoff: float = Field(5.0, gt=0, description="no interaction beyond")
+
+
+class PairBasis(nn.Module):
+    """`Y_c(r̂) √(8/R) 2/(1 + s) sin(π s r/R)/r f(r)`: spherical components times waves that vanish at the cutoff R.
+
+    Every derivative multiplies a wave by its number s. Counting short waves less keeps the curvature between the
+    training data calm: Hessian errors fell by 7 to 13 % (one seed, docs/models.md).
+    """
+
+    def __init__(self, config: HesseNetConfig) -> None:
+        super().__init__()
+        self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
+
+    def forward(self, batch: Batch) -> Basis:
+        """The basis for every pair; zero in unused places and beyond the cutoff."""
+        vectors, mask = batch.neighbor_vectors(), batch.neighbor_mask
+        distance = masked_norm(vectors, mask, fill=self.cutoff)
+        inverse = 1.0 / distance
+        envelope = smooth_cutoff(distance, self.cutoff) * mask * inverse * math.sqrt(8.0 / self.cutoff)
+        # Made here and not kept: a kept copy would lose digits on the way through float32.
+        number = torch.arange(1, self.radial + 1, dtype=distance.dtype, device=distance.device)[:, None]
+        waves = torch.sin(math.pi / self.cutoff * number * distance[:, None])
+        radial = waves * (2.0 / (1.0 + number)) * envelope[:, None]
+        x, y, z = (vectors * inverse[..., None]).unbind(-1)
+        vector = math.sqrt(3.0) * torch.stack([x, y, z], dim=1)
+        matrix = None
+        if self.l_max == 2:
+            two = math.sqrt(15.0)
+            squares = [(0.5 * two) * (x * x - y * y), (0.5 * math.sqrt(5.0)) * (3.0 * z * z - 1.0)]
+            matrix = torch.stack([two * x * y, two * x * z, two * y * z, *squares], dim=1)
+            matrix = (radial[:, None] * matrix[:, :, None]).flatten(1, 2)
+        return Basis(
+            scalar=radial,
+            vector=(radial[:, None] * vector[:, :, None]).flatten(1, 2),
+            matrix=matrix,
+            projection=(radial[:, :, None] * vector[:, None]).flatten(2, 3),
+        )
+
+
+class Basis(NamedTuple):
+    """Radial functions times 1; x, y, z; xy, xz, yz, x² − y², 3z² − 1: real spherical harmonics whose squares sum to
+    2l + 1. Apart by l, so that no derivative has to be put together from slices.
+
+    Attributes:
+        scalar: of l = 0.
+        vector: of l = 1.
+        matrix: of l = 2; None where the network has none.
+        toward: l = 1 again, with components beside neighbors: a sum over both makes a scalar of sent vectors.
+    """
+
+    scalar: Float[Tensor, "atoms s k"]
+    vector: Float[Tensor, "atoms 3*s k"]
+    matrix: Float[Tensor, "atoms 5*s k"] | None
+    projection: Float[Tensor, "atoms s 3*k"]
+
+
+def traceless_matvec(
+    matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]
+) -> Float[Tensor, "atoms 3 f"]:
+    """The symmetric traceless matrix that five components stand for, times a vector."""
+    xy, xz, yz, difference, axial = matrix.unbind(1)
+    x, y, z = vector.unbind(1)
+    third = axial * (1.0 / math.sqrt(3.0))
+    return torch.stack(
+        [
+            (difference - third) * x + xy * y + xz * z,
+            xy * x - (difference + third) * y + yz * z,
+            xz * x + yz * y + 2.0 * third * z,
+        ],
+        dim=1,
+    )
+
+
+def compress_norm(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
+    """`t/(1 + |t|²)^¼`: the same direction, and a length that grows like a square root. Smooth everywhere, at zero too;
+    products of several tensors then stay tame where atoms come close."""
+    return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).sqrt().rsqrt()
+
+
+class MessageAggregation(nn.Module):
+    """Sums over neighbors of basis times what they send, mixed to features: scalars, vectors, and for l = 2 matrices.
+
+    A sent vector contributes along itself, and by its part toward the receiver as a scalar.
+    """
+
+    def __init__(self, config: HesseNetConfig, scalars: int, vectors: int, l_max: int) -> None:
+        super().__init__()
+        self.radial, self.l_max = config.radial, l_max
+        width = config.radial * (scalars + vectors)
+        self.to_scalar = linear_no_bias(width, config.features)
+        self.to_vector = linear_no_bias(width, config.features)
+        self.to_matrix = linear_no_bias(config.radial * scalars, config.features) if l_max == 2 else None
+
+    def forward(
+        self,
+        basis: Basis,
+        neighbors: Int[Tensor, "atoms k"],
+        scalars: Float[Tensor, "atoms channels"],
+        vectors: Float[Tensor, "atoms 3 channels"] | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features of every atom: scalars `[atoms, f]`, vectors `[atoms, 3, f]`, matrices `[atoms, 5, f]`, from the
+        scalars and vectors that its neighbors send."""
+        (atoms, k), s, g = neighbors.shape, self.radial, scalars.shape[1]
+        senders = neighbors.reshape(-1)
+        received = scalars.index_select(0, senders).reshape(atoms, k, g)
+        scalar = torch.bmm(basis.scalar, received)
+        vector = torch.bmm(basis.vector, received).reshape(atoms, 3, s, g)
+        if vectors is not None:
+            sent_vectors = vectors.index_select(0, senders).reshape(atoms, k, -1)
+            transported = torch.bmm(basis.scalar, sent_vectors).reshape(atoms, s, 3, -1).transpose(1, 2)
+            # Of a vector, only the part toward the receiver makes a scalar: sum over neighbors and axes at once.
+            sent_vectors = sent_vectors.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
+            scalar = torch.cat([scalar, torch.bmm(basis.projection, sent_vectors)], dim=-1)
+            vector = torch.cat([vector, transported], dim=-1)
+        matrix = None
+        if self.to_matrix is not None:
+            assert basis.matrix is not None
+            matrix = self.to_matrix(torch.bmm(basis.matrix, received).reshape(atoms, 5, s * g))
+        return self.to_scalar(scalar.flatten(1)), self.to_vector(vector.flatten(2)), matrix
+
+
+def linear_no_bias(inputs: int, outputs: int) -> nn.Linear:
+    """Dense weights without bias that keep values of order one."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=inputs**-0.5)
+    return linear
+
+
+class InteractionLayer(nn.Module):
+    """What arrives becomes invariants, these new scalar features, and gates for new vector features."""
+
+    def __init__(self, config: HesseNetConfig, elements: int, index: int) -> None:
+        super().__init__()
+        first, self.last = index == 0, index == config.layers - 1
+        f, channels = config.features, config.channels
+        self.l_max = config.l_max if first else 1
+        width = elements if first else f
+        self.send_scalars = None if first else nn.Linear(f, channels, bias=False)
+        self.send_vectors = None if first else nn.Linear(f, channels, bias=False)
+        self.arrivals = MessageAggregation(
+            config, elements if first else channels, 0 if first else channels, self.l_max
+        )
+        self.own = nn.Linear(width, f)
+        self.hidden = nn.Linear((2 if self.l_max == 1 else 4) * f, f)
+        self.out = nn.Linear(f, f)
+        self.gates = None if self.last else nn.Linear(f, f * self.l_max)
+        self.keep_vectors = None if first or self.last else nn.Linear(f, f, bias=False)
+
+    def forward(
+        self,
+        basis: Basis,
+        neighbors: Int[Tensor, "atoms k"],
+        scalars: Float[Tensor, "atoms in"],
+        vectors: Float[Tensor, "atoms 3 f"] | None,
+    ) -> tuple[Float[Tensor, "atoms f"], Float[Tensor, "atoms 3 f"] | None]:
+        """New scalar and vector features of every atom (no vectors after the last layer)."""
+        sent_scalars, sent_vectors = scalars, None
+        if self.send_scalars is not None and self.send_vectors is not None:
+            sent_scalars, sent_vectors = self.send_scalars(scalars), self.send_vectors(vectors)
+        scalar, vector, matrix = self.arrivals(basis, neighbors, sent_scalars, sent_vectors)
+        vector = compress_norm(vector)
+        invariants = [scalar + self.own(scalars), vector.square().sum(1)]
+        matvec = None
+        if matrix is not None:
+            matrix = compress_norm(matrix)
+            matvec = traceless_matvec(matrix, vector)
+            invariants += [matrix.square().sum(1), (vector * matvec).sum(1)]
+        hidden = nn.functional.silu(self.hidden(torch.cat(invariants, dim=1)))
+        new_scalars = self.out(hidden)
+        if vectors is not None:  # not in the first layer, whose scalars are elements
+            new_scalars = new_scalars + scalars
+        if self.gates is None:
+            return new_scalars, None
+        gates = self.gates(hidden).reshape(len(new_scalars), self.l_max, -1)
+        new_vectors = vector * gates[:, :1]
+        if matvec is not None:
+            new_vectors = new_vectors + matvec * gates[:, 1:]
+        if self.keep_vectors is not None:
+            new_vectors = new_vectors + self.keep_vectors(vectors)
+        return new_scalars, new_vectors
+
+
+class HesseNet(Potential):
+    """The compact equivariant network.
+
+    The first layer sees the elements around every atom up to l = 2, every further one the scalars and vectors that
+    neighbors made of theirs. The energy of an atom is its element's reference plus a linear function of its last
+    features. References are float64 and are no parameters of the optimizer: fit them with
+    `hesse.models.fit_reference_energies`.
+    """
+
+    def __init__(
+        self,
+        config: HesseNetConfig,
+        elements: tuple[int, ...],
+        reference_energies: Float[Tensor, "elements"] | None = None,
+    ) -> None:
+        """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
+        super().__init__()
+        self.config, self.cutoff = config, config.cutoff
+        self.references = ReferenceEnergies(elements, reference_energies)
+        self.elements = self.references.elements
+        self.basis = PairBasis(config)
+        self.layers = nn.ModuleList(
+            InteractionLayer(config, len(self.elements), index) for index in range(config.layers)
+        )
+        self.readout = nn.Linear(config.features, 1)
+        with torch.no_grad():
+            self.readout.weight.mul_(0.5)
+            self.readout.bias.zero_()
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """Atomic energies, eV, float64 (computed in the network's own type)."""
+        basis = self.basis(batch)
+        scalars, vectors = self.references.one_hot(batch.numbers, batch.positions.dtype), None
+        for layer in self.layers:
+            scalars, vectors = layer(basis, batch.neighbors, scalars, vectors)
+        return self.references(batch) + self.readout(scalars)[:, 0]
+
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_reference_energies`."""
+        self.references.shift_reference_energies(shifts)

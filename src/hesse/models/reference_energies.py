@@ -1,0 +1,111 @@
+"""Energies per element: the part of a total energy that composition alone explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
+from hesse.potential import Potential
+from hesse.structures import Batch, Properties, segment_ids
+
+__all__ = ["ReferenceEnergies", "fit_reference_energies"]
+
+
+class ReferenceEnergies(Potential):
+    """`E = Σ_i E0[element of i]`: the constant that a network need not learn.
+
+    Stays float64 whatever type the network around it takes (a total energy of 10⁴ eV has no digits left for chemistry
+    in float32), and is not trained: fit it with `fit_reference_energies`. Own networks hold one, and use its index of elements.
+
+    Args:
+        elements: the atomic numbers there can be.
+        energies: eV per element, in that order; zero where None.
+    """
+
+    cutoff = 0.0
+    energies: Float[Tensor, "elements"]
+    _numbers: Int[Tensor, "elements"]
+    _index_of_number: Int[Tensor, "numbers"]
+
+    def __init__(self, elements: tuple[int, ...], energies: Float[Tensor, "elements"] | None = None) -> None:
+        super().__init__()
+        if not elements or len(set(elements)) != len(elements):
+            raise ConfigError(f"expected one or more different elements, got {elements}")
+        if not all(0 < int(z) < 119 for z in elements):
+            raise ConfigError(f"expected atomic numbers from 1 to 118, got {elements}")
+        order = sorted(range(len(elements)), key=lambda k: elements[k])
+        self.elements = tuple(int(elements[k]) for k in order)
+        self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
+        # An element that is not there gets an index that cannot be: an error, not another element's energy.
+        index_of_number = torch.full((119,), len(elements))
+        index_of_number[self._numbers] = torch.arange(len(elements))
+        self.register_buffer("_index_of_number", index_of_number, persistent=False)
+        self.register_buffer("energies", torch.zeros(len(elements), dtype=torch.float64))
+        if energies is not None:
+            if tuple(energies.shape) != (len(elements),):
+                raise ConfigError(f"expected {len(elements)} reference energies, got shape {tuple(energies.shape)}")
+            self.energies.copy_(energies[order])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReferenceEnergies:
+        reference_energies = self.energies
+        super()._apply(fn, recurse)
+        self.energies = reference_energies.to(device=self.energies.device, dtype=torch.float64)
+        return self
+
+    def element_index(self, numbers: Int[Tensor, "atoms"]) -> Int[Tensor, "atoms"]:
+        """The place of each atom's element among `elements`; one past the last for an element that is not there."""
+        return self._index_of_number.index_select(0, numbers)
+
+    def one_hot(self, numbers: Int[Tensor, "atoms"], dtype: torch.dtype) -> Float[Tensor, "atoms elements"]:
+        """Which element each atom is."""
+        return (numbers[:, None] == self._numbers).to(dtype)
+
+    def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
+        """The reference energy of every atom, eV, float64."""
+        return self.energies.index_select(0, self.element_index(batch.numbers))
+
+    def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
+        """See `Potential.shift_reference_energies`. Raises UnknownElementError for an element that is not there."""
+        unknown = sorted(set(shifts) - set(self.elements))
+        if unknown:
+            raise UnknownElementError(f"no reference for element Z = {unknown[0]}; there are {list(self.elements)}")
+        for number, energy in shifts.items():
+            self.energies[self.elements.index(number)] += energy
+
+
+def fit_reference_energies(
+    numbers: Int[Tensor, "atoms"], labels: Properties, elements: tuple[int, ...]
+) -> Float[Tensor, "elements"]:
+    """Energies E0 (eV) that minimize `Σ (E − Σ_z n_z E0_z)²` over the labeled structures.
+
+    Where compositions leave a combination of elements undetermined, the smallest solution is taken.
+
+    Raises:
+        MissingLabelError: no structure has an energy.
+    """
+    mask = labels.mask("energy")
+    if labels.energy is None or not bool(mask.any()):
+        raise MissingLabelError("element references need energies, and no structure has one")
+    element_numbers = torch.tensor(elements, device=numbers.device)
+    compositions = []
+    for sizes, atoms in _in_chunks(labels.n_atoms, numbers):
+        one_hot = (atoms[:, None] == element_numbers).to(torch.float64)
+        compositions.append(one_hot.new_zeros(len(sizes), len(elements)).index_add(0, segment_ids(sizes), one_hot))
+    composition = torch.cat(compositions)
+    solution = torch.linalg.lstsq(
+        composition[mask].cpu(), labels.energy[mask].to(torch.float64).cpu()[:, None], driver="gelsd"
+    ).solution
+    return solution[:, 0].to(numbers.device)
+
+
+def _in_chunks(n_atoms: Int[Tensor, "structures"], numbers: Int[Tensor, "atoms"]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sizes and atomic numbers of some thousand structures at a time: there may be millions."""
+    start = 0
+    for sizes in n_atoms.split(1 << 12):
+        stop = start + int(sizes.sum())
+        yield sizes, numbers[start:stop]
+        start = stop

@@ -1,0 +1,301 @@
+"""Molecular dynamics on any engine: Newton's equations (NVE) and Langevin's (NVT), by ASE's integrators.
+
+NVE is velocity Verlet. Langevin is the scheme of Vanden-Eijnden and Ciccotti (Chem. Phys. Lett. 429, 310 (2006)),
+second order in the time step; every coordinate has the same friction, so that the center of mass moves independently of
+everything else and its motion can be taken out of the snapshots without touching the distribution of shapes.
+
+A run ends early, with a reason and everything so far, when the engine fails, atoms collide, a force or a bond leaves
+its bounds. It is a function of its settings and the structure alone: the seed draws the velocities and the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase import Atoms
+from ase.md.langevin import Langevin
+from ase.md.md import MolecularDynamics
+from ase.md.verlet import VelocityVerlet
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.engines import Engine, EngineCalculator
+from hesse.errors import ConfigError, EngineError, GeometryError, check_choice
+from hesse.harmonic.normal_modes import internal_basis
+from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
+from hesse.units import BOLTZMANN, FEMTOSECOND
+
+__all__ = ["MDResult", "MDSettings", "Snapshot", "run_md"]
+
+ENSEMBLES = ("langevin", "nve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDSettings:
+    """How to run.
+
+    Attributes:
+        temperature: K. Velocities start from the Maxwell-Boltzmann distribution at it; Langevin holds it.
+        ensemble: "langevin" or "nve".
+        final_temperature: K; Langevin moves linearly toward it (a ramp). None: it stays.
+        time_step: fs.
+        steps: how many.
+        friction: fs⁻¹, of Langevin. 0.01 forgets velocities in 0.1 ps; slow enough to leave vibrations alone.
+        stride: steps from one snapshot to the next.
+        equilibration: steps before the first snapshot.
+        seed: of velocities and noise.
+        rotation: False starts without angular momentum (molecules in NVE, which keep it so).
+        closest: the run ends when two atoms come closer than this fraction of the sum of their covalent radii.
+        stretch: the run ends when a bond of the start is longer than this multiple of its length there ("the molecule
+            dissociates"). None: bonds may break.
+        largest_force: eV/Å; the run ends beyond it.
+
+    Raises:
+        ConfigError: a value out of range, or options that contradict each other.
+    """
+
+    temperature: float
+    ensemble: Literal["langevin", "nve"] = "langevin"
+    final_temperature: float | None = None
+    time_step: float = 0.5
+    steps: int = 2000
+    friction: float = 0.01
+    stride: int = 50
+    equilibration: int = 0
+    seed: int = 0
+    rotation: bool = True
+    min_contact: float = 0.6
+    max_bond_stretch: float | None = None
+    max_force: float = 100.0
+
+    def __post_init__(self) -> None:
+        check_choice(self.ensemble, ENSEMBLES, "ensemble")
+        positive = {
+            "time step (fs)": self.time_step,
+            "friction (1/fs)": self.friction,
+            "closest approach": self.min_contact,
+            "largest force (eV/Å)": self.max_force,
+        }
+        for name, value in positive.items():
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"the {name} must be a positive number, got {value}")
+        for kelvin in (self.temperature, self.final_temperature):
+            if kelvin is not None and not (np.isfinite(kelvin) and kelvin >= 0):
+                raise ConfigError(f"temperatures must be numbers of K, zero or more, got {kelvin}")
+        if self.steps < 1 or self.stride < 1 or not 0 <= self.equilibration <= self.steps:
+            raise ConfigError(
+                f"expected at least one step, a stride of at least one, and an equilibration within the run, "
+                f"got {self.steps}, {self.stride} and {self.equilibration}"
+            )
+        if self.max_bond_stretch is not None and not (np.isfinite(self.max_bond_stretch) and self.max_bond_stretch > 1):
+            raise ConfigError(f"bonds may stretch to a multiple above 1 of their length, got {self.max_bond_stretch}")
+        if self.ensemble == "nve" and self.final_temperature is not None:
+            raise ConfigError('a final temperature needs a thermostat: ensemble "langevin"')
+        if self.ensemble == "langevin" and not self.rotation:
+            raise ConfigError('the noise of "langevin" turns molecules again: rotation can only be left out in "nve"')
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One geometry of a run.
+
+    Attributes:
+        structure: id `{start}/{step}`; the center of mass is that of the start.
+        velocities: Å/fs, of the center-of-mass frame.
+        step: which step.
+        energy: potential energy, eV.
+        forces: eV/Å.
+    """
+
+    structure: Structure
+    velocities: Float[Array, "n 3"]
+    step: int
+    energy: float
+    forces: Float[Array, "n 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class MDResult:
+    """What a run did, step by step; index 0 is the start.
+
+    Attributes:
+        times: fs.
+        potential: eV.
+        kinetic: eV, in the center-of-mass frame.
+        temperatures: K, `2 K / (k f)` with `f` the degrees of freedom.
+        degrees_of_freedom: 3n−3, less the rotations where they were left out.
+        snapshots: every `stride` steps from `equilibration` on.
+        steps: steps taken.
+        completed: whether all steps were taken.
+        reason: why not; empty when completed.
+    """
+
+    times: Float[Array, "steps"]
+    potential_energies: Float[Array, "steps"]
+    kinetic_energies: Float[Array, "steps"]
+    temperatures: Float[Array, "steps"]
+    degrees_of_freedom: int
+    snapshots: tuple[Snapshot, ...]
+    steps: int
+    completed: bool
+    reason: str
+
+    @property
+    def total_energies(self) -> Float[Array, "steps"]:
+        """Potential and kinetic energy, eV. NVE conserves it up to the square of the time step."""
+        return self.potential_energies + self.kinetic_energies
+
+    @property
+    def energy_drift(self) -> float:
+        """Slope of the total energy, eV/ps, by least squares (0 for fewer than three points)."""
+        if len(self.times) < 3:
+            return 0.0
+        return float(np.polyfit(self.times - self.times.mean(), self.total_energies, 1)[0] * 1000.0)
+
+
+def run_md(structure: Structure, engine: Engine, settings: MDSettings) -> MDResult:
+    """Run from `structure` with velocities drawn at the temperature.
+
+    Raises:
+        GeometryError: atoms of the start collide already, or it has a single atom and no motion left.
+        EngineError, RequestError: the engine fails at the start. (Later failures end the run and are its `reason`.)
+    """
+    contact = closest_collision(structure, settings.min_contact)
+    if contact is not None:
+        raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')
+    rng = np.random.default_rng(settings.seed)
+    atoms = to_ase(structure)
+    atoms.calc = EngineCalculator(engine, structure)
+    masses = atoms.get_masses()
+    velocities, degrees_of_freedom = _thermal_velocities(structure, masses, settings, rng)
+    atoms.set_velocities(velocities)
+    recorder = _Recorder(structure, settings, masses, degrees_of_freedom)
+    try:
+        for step in _steps(atoms, settings, rng):
+            recorder.add(step, atoms)
+    except (EngineError, GeometryError) as error:
+        if not recorder.times:
+            raise
+        recorder.reason = str(error)
+    except _StoppedError as end:
+        recorder.reason = str(end)
+    return recorder.result()
+
+
+def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iterator[int]:
+    integrator: MolecularDynamics
+    start, end = settings.temperature, settings.final_temperature
+    if settings.ensemble == "nve":
+        integrator = VelocityVerlet(atoms, settings.time_step * FEMTOSECOND)
+    else:
+        integrator = Langevin(
+            atoms,
+            settings.time_step * FEMTOSECOND,
+            temperature_K=settings.temperature,
+            friction=settings.friction / FEMTOSECOND,
+            fixcm=False,
+            rng=rng,
+        )
+    for step, _ in enumerate(integrator.irun(settings.steps)):
+        yield step
+        if end is not None and isinstance(integrator, Langevin):
+            integrator.set_temperature(temperature_K=start + (end - start) * (step + 1) / settings.steps)
+
+
+def _thermal_velocities(
+    structure: Structure, masses: Float[Array, "n"], settings: MDSettings, rng: np.random.Generator
+) -> tuple[Float[Array, "n 3"], int]:
+    """Maxwell-Boltzmann velocities (ASE's unit) without the motion of the center of mass, and without rotation where
+    asked; and how many directions they have. The projection of a Gaussian is the Gaussian of what is left: velocities
+    are not scaled to the temperature, which would narrow their distribution."""
+    n = len(structure)
+    if n == 1:
+        raise GeometryError(f'structure "{structure.id}": a lone atom has no motion to follow')
+    mass_weighted = np.sqrt(BOLTZMANN * settings.temperature) * rng.standard_normal((n, 3))
+    sqrt_masses = np.sqrt(masses)[:, None]
+    if settings.rotation or structure.periodic:
+        velocities = mass_weighted / sqrt_masses
+        return velocities - masses @ velocities / masses.sum(), 3 * n - 3
+    basis = internal_basis(structure, masses)
+    return (basis.T @ (basis @ mass_weighted.ravel())).reshape(n, 3) / sqrt_masses, len(basis)
+
+
+class _StoppedError(Exception):
+    """The run left its bounds."""
+
+
+class _Recorder:
+    """What is written down on the way."""
+
+    def __init__(
+        self, start: Structure, settings: MDSettings, masses: Float[Array, "n"], degrees_of_freedom: int
+    ) -> None:
+        self.start, self.settings, self.masses, self.degrees_of_freedom = start, settings, masses, degrees_of_freedom
+        self.center = masses @ start.positions / masses.sum()
+        self.bonds = bonded_pairs(start)
+        self.initial_lengths = self._bond_lengths(start.positions)
+        self.times: list[float] = []
+        self.potential_energies: list[float] = []
+        self.kinetic_energies: list[float] = []
+        self.snapshots: list[Snapshot] = []
+        self.reason = ""
+
+    def add(self, step: int, atoms: Atoms) -> None:
+        """Write down one step. Raises _StoppedError when it is out of bounds; it is not written down then."""
+        settings, masses = self.settings, self.masses
+        positions = atoms.get_positions() - (masses @ atoms.positions / masses.sum() - self.center)
+        structure = self.start.with_positions(positions, id=f"{self.start.id}/{step}")
+        forces = np.array(atoms.get_forces())
+        if step:
+            self._check_bounds(structure, forces)
+        velocities = atoms.get_velocities()
+        velocities = velocities - masses @ velocities / masses.sum()
+        energy = float(atoms.get_potential_energy())
+        self.times.append(step * settings.time_step)
+        self.potential_energies.append(energy)
+        self.kinetic_energies.append(float(0.5 * np.sum(masses[:, None] * velocities**2)))
+        if step >= settings.equilibration and (step - settings.equilibration) % settings.stride == 0:
+            self.snapshots.append(Snapshot(structure, velocities * FEMTOSECOND, step, energy, forces))
+
+    def result(self) -> MDResult:
+        kinetic = np.array(self.kinetic_energies)
+        return MDResult(
+            np.array(self.times),
+            np.array(self.potential_energies),
+            kinetic,
+            2.0 * kinetic / (BOLTZMANN * self.degrees_of_freedom),
+            self.degrees_of_freedom,
+            tuple(self.snapshots),
+            len(self.times) - 1,
+            not self.reason,
+            self.reason,
+        )
+
+    def _check_bounds(self, structure: Structure, forces: Float[Array, "n 3"]) -> None:
+        largest = float(np.linalg.norm(forces, axis=1).max())
+        if not largest <= self.settings.max_force:
+            raise _StoppedError(f"a force of {largest:.3g} eV/Å, more than {self.settings.max_force:g}")
+        contact = closest_collision(structure, self.settings.min_contact)
+        if contact is not None:
+            raise _StoppedError(_describe_collision(structure, contact))
+        if self.settings.max_bond_stretch is not None and len(self.bonds):
+            ratios = self._bond_lengths(structure.positions) / self.initial_lengths
+            k = int(ratios.argmax())
+            if ratios[k] > self.settings.max_bond_stretch:
+                i, j = self.bonds[k]
+                length = ratios[k] * self.initial_lengths[k]
+                raise _StoppedError(
+                    f"the bond of atoms {i} and {j} ({self.initial_lengths[k]:.2f} Å) has stretched to {length:.2f} Å: the "
+                    "molecule dissociates"
+                )
+
+    def _bond_lengths(self, positions: Float[Array, "n 3"]) -> Float[Array, "bonds"]:
+        return np.linalg.norm(positions[self.bonds[:, 0]] - positions[self.bonds[:, 1]], axis=1)
+
+
+def _describe_collision(structure: Structure, contact: tuple[float, int, int]) -> str:
+    distance, i, j = contact
+    return f"atoms {i} and {j} collide ({distance:.2f} Å apart)"

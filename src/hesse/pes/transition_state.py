@@ -1,0 +1,295 @@
+"""First-order saddle points: transition states of reactions.
+
+Two ways. "prfo" is ours: partitioned rational-function optimization in Cartesian coordinates free of rigid motions,
+with the engine's full Hessian at the start, every few steps and whenever the quadratic model fails; in between the
+Hessian is updated. "sella" hands the search to the package Sella (Hermes, Sargsyan, Najm, Zádor, JCTC 18, 6974 (2022)),
+which walks in internal coordinates and starts from the engine's Hessian. What either finds is judged in the same way,
+by the engine's Hessian at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from ase.data import covalent_radii
+from jaxtyping import Float
+from numpy import ndarray as Array
+from numpy.typing import ArrayLike
+from scipy.sparse.csgraph import connected_components
+
+from hesse.engines import Engine, EngineCalculator
+from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
+from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
+from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
+from hesse.pes.surface import CountedSurface, OptimizationHistory, max_force
+from hesse.runtime.imports import import_optional
+from hesse.structures import Structure, to_ase
+
+__all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
+
+SADDLE_METHODS = ("prfo", "sella")
+"""Ways to find a saddle point."""
+
+_HESSIAN_INTERVAL = 5
+"""Steps between full Hessians."""
+_MIN_TRUST, _MAX_TRUST = 0.01, 0.25
+"""Å; bounds of the trust radius."""
+_FRAGMENT_FACTOR = 3.0
+"""Atoms further apart than this multiple of the sum of their covalent radii do not hold a molecule together."""
+_MAX_CHECKS = 5
+"""How often a walk may settle on a stationary point that is no first-order saddle, and walk on."""
+
+
+@dataclass(frozen=True, eq=False)
+class SaddleResult:
+    """Where a search ended.
+
+    Attributes:
+        structure: the last geometry; id, tag and group are those of the start.
+        energy: eV.
+        forces: eV/Å, `[n, 3]`.
+        fmax: largest force on an atom, eV/Å.
+        hessian: the engine's Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None where the forces did not settle.
+        steps: steps taken.
+        gradients, hessians: asked of the engine.
+        converged: forces below what was asked, and exactly one negative mode.
+        reason: why not, empty when converged.
+        record: the way there.
+    """
+
+    structure: Structure
+    energy: float
+    forces: Float[Array, "n 3"]
+    fmax: float
+    hessian: Float[Array, "n 3 n 3"] | None
+    steps: int
+    n_gradients: int
+    n_hessians: int
+    converged: bool
+    reason: str
+    history: OptimizationHistory
+
+    @property
+    def modes(self) -> NormalModes | None:
+        """Normal modes at `structure`, the reaction mode first; None where the Hessian is not known."""
+        return None if self.hessian is None else normal_modes(self.structure, self.hessian)
+
+
+def saddle(
+    structure: Structure,
+    engine: Engine,
+    *,
+    method: Literal["prfo", "sella"] = "prfo",
+    hessian: ArrayLike | None = None,
+    fmax: float = 0.005,
+    steps: int = 200,
+    trust: float = 0.1,
+) -> SaddleResult:
+    """Walk from a guess of a transition state to a first-order saddle point.
+
+    The lowest mode at the start is followed uphill, and then the mode most like the one followed before. Not converging
+    is no error: the result says why. Open structures move free of translations and rotations, periodic ones (whose cell
+    stays as it is) free of translations.
+
+    Args:
+        method: see the module.
+        hessian: at `structure`, `[n, 3, n, 3]` in eV/Å², where it is known already.
+        fmax: eV/Å.
+        steps: at most.
+        trust: Å; the longest first step, over all coordinates.
+
+    Raises:
+        ConfigError: `fmax`, `steps` or `trust` not positive, an unknown method.
+        LabelShapeError: a Hessian of another shape.
+        RequestError: a structure whose only motions are rigid.
+        MissingExtraError: Sella is asked for and not installed.
+        EngineError, GeometryError: from the engine, on the way.
+    """
+    if not (np.isfinite(fmax) and fmax > 0 and np.isfinite(trust) and trust > 0) or steps < 1:
+        raise ConfigError(f"saddle needs positive fmax, trust and steps, got {fmax}, {trust} and {steps}")
+    check_choice(method, SADDLE_METHODS, "method of saddle search")
+    n = len(structure)
+    initial_hessian = None if hessian is None else np.array(hessian, dtype=np.float64)
+    if initial_hessian is not None and initial_hessian.shape != (n, 3, n, 3):
+        raise LabelShapeError(
+            f'structure "{structure.id}": Hessian of shape {initial_hessian.shape}, expected {(n, 3, n, 3)}'
+        )
+    if len(_internal_basis(structure)) == 0:
+        raise RequestError(f'structure "{structure.id}" has no motion but rigid ones: there is no saddle to find')
+    surface = CountedSurface(engine, structure)
+    if method == "sella":
+        return _by_sella(surface, initial_hessian, fmax, steps, trust)
+    return _by_prfo(surface, initial_hessian, fmax, steps, trust)
+
+
+def _by_prfo(
+    surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
+) -> SaddleResult:
+    search, n_fragments = _PRFOSearch(surface, initial_hessian, trust), _n_fragments(surface.structure)
+    converged = checks = n_steps = 0
+    for n_steps in range(steps + 1):
+        converged = search.fmax < fmax
+        if converged:
+            search.recompute_hessian()
+            checks += 1
+            if search.n_negative == 1 or checks > _MAX_CHECKS:
+                break
+        if n_steps == steps or _n_fragments(search.structure) > n_fragments:
+            break
+        search.step()
+    reason = ""
+    if _n_fragments(search.structure) > n_fragments:
+        reason = f"the structure fell apart after {n_steps} steps"
+    elif not converged:
+        reason = f"largest force {search.fmax:.3g} eV/Å after {n_steps} steps, asked {fmax:g}"
+    hessian = search.model.reshape((len(surface.structure), 3) * 2) if converged else None
+    gradient = search.gradient.reshape(-1, 3)
+    return _result(surface, search.structure, search.energy, gradient, hessian, n_steps, reason, search.history)
+
+
+def _by_sella(
+    surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
+) -> SaddleResult:
+    package = import_optional("sella", extra="saddles", purpose='method="sella"')
+    structure = surface.structure
+    first = [] if initial_hessian is None else [initial_hessian]
+
+    def exact_hessian(moved: object) -> Float[Array, "3n 3n"]:
+        full = first.pop() if first else surface.hessian(moved.positions)  # type: ignore[attr-defined]
+        return full.reshape(3 * len(structure), -1)
+
+    atoms = to_ase(structure)
+    atoms.calc = EngineCalculator(surface.engine, structure)
+    search = package.Sella(
+        atoms, order=1, internal=not structure.periodic, logfile=None, delta0=trust, hessian_function=exact_hessian
+    )
+    history: list[tuple[float, float]] = []
+    search.attach(lambda: history.append((float(atoms.get_potential_energy()), max_force(atoms.get_forces()))))
+    search.run(fmax=fmax, steps=steps)
+    surface.n_gradients += int(search.pes.neval)
+    energy, gradient = surface.gradient(atoms.positions)
+    largest = max_force(gradient)
+    final, converged = surface.structure_at(atoms.positions), largest < fmax
+    reason = "" if converged else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
+    if _n_fragments(final) > _n_fragments(structure):
+        reason = f"the structure fell apart after {search.nsteps} steps"
+    hessian = surface.hessian(atoms.positions) if converged else None
+    return _result(surface, final, energy, gradient, hessian, int(search.nsteps), reason, history)
+
+
+def _result(
+    surface: CountedSurface,
+    structure: Structure,
+    energy: float,
+    gradient: Float[Array, "n 3"],
+    hessian: Float[Array, "n 3 n 3"] | None,
+    steps: int,
+    reason: str,
+    history: Sequence[tuple[float, float]],
+) -> SaddleResult:
+    if hessian is not None and not reason:
+        n_negative = normal_modes(structure, hessian).n_imaginary
+        reason = "" if n_negative == 1 else f"a stationary point with {n_negative} negative modes, not one"
+    return SaddleResult(
+        structure,
+        energy,
+        -gradient,
+        max_force(gradient),
+        hessian,
+        steps,
+        surface.n_gradients,
+        surface.n_hessians,
+        converged=not reason,
+        reason=reason,
+        history=OptimizationHistory.from_points(history),
+    )
+
+
+class _PRFOSearch:
+    """One walk: where it is, its quadratic model there, and how far it trusts the model."""
+
+    def __init__(self, surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, trust: float) -> None:
+        self.surface, self.trust = surface, trust
+        self.structure = surface.structure
+        self.energy, gradient = surface.gradient(self.structure.positions)
+        self.gradient = gradient.reshape(-1)
+        self.history = [(self.energy, self.fmax)]
+        self.followed_mode: Float[Array, "d"] | None = None
+        if initial_hessian is None:
+            self.recompute_hessian()
+        else:
+            self.model, self.hessian_age = initial_hessian.reshape(self.gradient.size, -1), 0
+
+    @property
+    def fmax(self) -> float:
+        return max_force(self.gradient.reshape(-1, 3))
+
+    @property
+    def n_negative(self) -> int:
+        """Negative eigenvalues of the model."""
+        return int((self._eigenpairs()[0] < 0).sum())
+
+    def recompute_hessian(self) -> None:
+        """Replace the model by the engine's Hessian."""
+        self.model = self.surface.hessian(self.structure.positions).reshape(self.gradient.size, -1)
+        self.hessian_age = 0
+
+    def step(self) -> None:
+        """One step uphill along the followed mode and downhill along all others; not taken when it goes wrong."""
+        if self.hessian_age >= _HESSIAN_INTERVAL:
+            self.recompute_hessian()
+        values, vectors = self._eigenpairs()
+        displacement = limit_length(prfo_step(self.gradient, values, vectors), self.trust)
+        predicted = float(displacement @ self.gradient + 0.5 * displacement @ self.model @ displacement)
+        trial = self.surface.structure_at(self.structure.positions + displacement.reshape(-1, 3))
+        energy, gradient = self.surface.gradient(trial.positions)
+        gradient_change = gradient.reshape(-1) - self.gradient
+        accepted = self._update_trust(predicted, energy - self.energy, float(np.linalg.norm(displacement)))
+        self.model = ts_bfgs_update(self.model, displacement, gradient_change)
+        self.hessian_age += 1
+        if accepted:
+            self.structure, self.energy, self.gradient = trial, energy, gradient.reshape(-1)
+            self.followed_mode = vectors[:, 0]
+            self.history.append((self.energy, self.fmax))
+
+    def _update_trust(self, predicted: float, actual: float, length: float) -> bool:
+        """Trust the model more or less by how well it foretold the energy; whether the step may stand."""
+        ratio = actual / predicted if abs(predicted) > 1e-6 else 1.0
+        if 0.3 < ratio < 3.0:
+            if 0.75 < ratio < 1.33 and length > 0.8 * self.trust:
+                self.trust = min(1.5 * self.trust, _MAX_TRUST)
+            return True
+        accepted = length <= 1.01 * _MIN_TRUST or 0.0 < ratio < 5.0
+        self.trust = max(0.5 * min(self.trust, length), _MIN_TRUST)
+        if accepted:
+            self.hessian_age = _HESSIAN_INTERVAL  # the next step starts from a fresh Hessian
+        return accepted
+
+    def _eigenpairs(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
+        """Eigenpairs of the model in the internal space, the mode to follow first: the lowest one, but while the model
+        has no or several negative modes, the one most like the mode followed before."""
+        basis = _internal_basis(self.structure)
+        values, rows = np.linalg.eigh(basis @ self.model @ basis.T)
+        vectors = basis.T @ rows
+        if self.followed_mode is not None and (values < 0).sum() != 1:
+            best = int(np.abs(self.followed_mode @ vectors).argmax())
+            order = [best, *(k for k in range(len(values)) if k != best)]
+            values, vectors = values[order], vectors[:, order]
+        return values, vectors
+
+
+def _internal_basis(structure: Structure) -> Float[Array, "d 3n"]:
+    return internal_basis(structure, np.ones(len(structure)))
+
+
+def _n_fragments(structure: Structure) -> int:
+    """How many pieces the structure is in."""
+    radii = covalent_radii[structure.numbers]
+    pairs = structure.neighbors(float(2.0 * _FRAGMENT_FACTOR * radii.max()))
+    bonded = pairs.distances < _FRAGMENT_FACTOR * (radii[pairs.centers] + radii[pairs.neighbors])
+    graph = np.zeros((len(structure), len(structure)))
+    graph[pairs.centers[bonded], pairs.neighbors[bonded]] = 1.0
+    return int(connected_components(graph, directed=False)[0])

@@ -1,0 +1,148 @@
+"""Drawing without global state: SVG for a page that may be light or dark, PNG for elsewhere.
+
+Every figure is drawn in stand-in colors. In SVG they become CSS variables of the page, so that axes and text follow
+its theme. The output is the same, byte for byte, for the same input and the same matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from hesse.reports.formatting import format_number
+from hesse.runtime.filesystem import atomic_write
+
+__all__ = [
+    "BASELINE_COLOR",
+    "MUTED_COLOR",
+    "OTHER_COLOR",
+    "TEXT_COLOR",
+    "density_colormap",
+    "figure_style",
+    "log_axis",
+    "new_figure",
+    "to_png",
+    "to_svg",
+]
+
+# Blue and vermilion of Okabe and Ito, told apart with any color vision.
+BASELINE_COLOR: Final[str] = "#d55e00"
+OTHER_COLOR: Final[str] = "#0072b2"
+TEXT_COLOR: Final[str] = "#1c2126"
+MUTED_COLOR: Final[str] = "#8a9199"
+
+_CSS_VARIABLES: Final[dict[str, str]] = {
+    BASELINE_COLOR: "--baseline",
+    OTHER_COLOR: "--other",
+    TEXT_COLOR: "--ink",
+    MUTED_COLOR: "--muted",
+}
+
+_RC_PARAMS: Final[Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10.0,
+    "axes.edgecolor": MUTED_COLOR,
+    "axes.labelcolor": TEXT_COLOR,
+    "axes.titlecolor": TEXT_COLOR,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "text.color": TEXT_COLOR,
+    "xtick.color": MUTED_COLOR,
+    "ytick.color": MUTED_COLOR,
+    "xtick.labelcolor": TEXT_COLOR,
+    "ytick.labelcolor": TEXT_COLOR,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """The look of all figures, whatever the user's own settings of matplotlib are."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC_PARAMS)
+        yield
+
+
+def new_figure(width: float = 3.7, height: float = 3.2) -> tuple[Figure, Axes]:
+    """One figure of one panel, inches. Small panels stack on a phone, where one wide figure would shrink."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def log_axis(axis: Any, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers; more of them where it spans few decades."""
+    decades = high / low if low > 0 else 1.0
+    steps = (1.0, 2.0, 5.0) if decades < 30 else ((1.0, 3.0) if decades < 1e3 else (1.0,))
+    # Within half a decade, round numbers at even distances; else 1, 2, 5 might leave a single label.
+    axis.set_major_locator(MaxNLocator(nbins=5) if decades < 3 else LogLocator(subs=steps))
+    axis.set_minor_locator(NullLocator() if decades < 3 else LogLocator(subs="auto"))
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if 1e-4 <= value < 1e5 else format_number(value))
+    )
+    axis.set_minor_formatter(NullFormatter())
+
+
+def density_colormap(color: str) -> LinearSegmentedColormap:
+    """From a faint to a full `color`: readable on light and on dark paper."""
+    rgb = to_rgb(color)
+    return LinearSegmentedColormap.from_list("density", [(*rgb, 0.22), (*rgb, 1.0)])
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element to stand in a page; `name` keeps its identifiers apart from those of others."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(
+            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'<style type="text/css">.*?</style>\s*', "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--font)", text)
+    for color, variable in _CSS_VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
+    return text.strip()
+
+
+def to_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
+    """The figure on white paper. Raises WriteError."""
+    with atomic_write(path) as aside, open(aside, "wb") as handle:
+        FigureCanvasAgg(figure)
+        figure.savefig(handle, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})

@@ -1,0 +1,363 @@
+"""Tasks on a dask.distributed cluster.
+
+A dask worker does not work itself: each of its threads keeps a worker process of `hesse.runtime.parallel.pool`, which is set
+up once and does the tasks. A crash or a slow task therefore costs that process and leaves the dask worker alone. Tasks
+and answers pass through the cluster as bytes that only the driver and those processes open.
+
+Dask gives the tasks of a dask worker that is lost to others, and gives up a task whose worker was lost several times
+(the scheduler's `distributed.scheduler.allowed-failures`, 3 unless configured). It may have been in bad company: such a
+task gets a second chance at the end, with no other beside it, and is a failure when that ends in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import itertools
+import json
+import logging
+import os
+import pickle
+import queue
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hesse import __version__
+from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
+from hesse.runtime.imports import import_optional
+from hesse.runtime.parallel.pool import TaskResult, WorkerProcess, serialize
+
+__all__ = ["iter_dask", "run_on_worker", "scheduler_address"]
+
+_CONNECT_TIMEOUT = 10.0
+"""Seconds to wait for the scheduler's answer."""
+_IDLE_TIMEOUT = 300.0
+"""Seconds after which a worker process without a task ends: its driver may have been killed."""
+_POLL_INTERVAL = 2.0
+"""Seconds between looks at how many workers there are."""
+_QUEUE_PER_THREAD = 2
+"""Tasks the scheduler holds for each thread of its workers; the rest waits with the driver."""
+_MIN_QUEUE = 8
+"""Tasks the scheduler holds at least."""
+_CLOSE_TIMEOUT = 5.0
+"""Seconds given to the cluster to stop what it is at."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of one call of `run_tasks` share."""
+
+    token: str
+    init_message: bytes
+    folder: str
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class _SetupFailure:
+    """No task of this job can be done here, because of `error`."""
+
+    error: HesseError
+
+
+# --- the driver ------------------------------------------------------------------------------------------------------
+
+
+def iter_dask(
+    make_worker: Callable[[Any], Any],
+    spec: Any,
+    tasks: Iterable[Any],
+    *,
+    scheduler: str,
+    timeout: float | None,
+    on_message: Callable[[str], None],
+) -> Generator[TaskResult[Any], None, None]:
+    """See `hesse.runtime.parallel.run_tasks`."""
+    distributed = import_optional("distributed", extra="cluster", purpose="work on a cluster")
+    address, remaining = scheduler_address(scheduler), iter(tasks)
+    first = list(itertools.islice(remaining, 1))
+    if not first:
+        return
+    job = _Job(secrets.token_hex(8), serialize((make_worker, spec)), os.getcwd(), timeout)
+    with _dask_log_disabled():
+        client = _connect(distributed, address)
+        driver = _DaskClient(distributed, client, address, job, on_message)
+        try:
+            yield from driver.results(itertools.chain(first, remaining))
+        finally:
+            driver.close()
+
+
+@contextlib.contextmanager
+def _dask_log_disabled() -> Iterator[None]:
+    """Dask logs tracebacks of a lost connection; here it is told in one sentence."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def scheduler_address(scheduler: str) -> str:
+    """The address that `scheduler` is, or that the scheduler file of that name holds. Nobody is called.
+
+    Raises:
+        ConfigError: neither of the two.
+        FileFormatError: a file that is no scheduler file.
+    """
+    if Path(scheduler).is_file():
+        try:
+            return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileFormatError(
+                f"{scheduler}: not a scheduler file of dask ({type(error).__name__}: {error}); expected one written by "
+                "`dask scheduler --scheduler-file`"
+            ) from error
+    host, _, port = scheduler.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(
+            f'"{scheduler}" is neither the address of a scheduler, such as tcp://10.0.0.1:8786, nor a scheduler file'
+        )
+    return scheduler
+
+
+def _connect(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False, name="hesse")
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:  # an unknown protocol, TLS without certificates
+        raise ConfigError(f"cannot connect to a scheduler at {address}: {error}") from error
+    except OSError as error:
+        raise ExecutionError(
+            f"no scheduler answers at {address} ({type(error).__name__}: {str(error).splitlines()[0]}). Is it running, "
+            "and can this machine reach it? `dask scheduler` starts one."
+        ) from error
+
+
+class _DaskClient:
+    """Keeps the scheduler supplied, and no more than that."""
+
+    def __init__(
+        self, distributed: Any, client: Any, address: str, job: _Job, on_message: Callable[[str], None]
+    ) -> None:
+        self.client, self.address, self.job, self.on_message = client, address, job, on_message
+        self.killed_worker_error = distributed.KilledWorker
+        self.comm_closed_error = distributed.comm.CommClosedError
+        self.responses: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self.submitted: dict[int, tuple[Any, Any]] = {}
+        self.quarantined: dict[int, Any] = {}
+        self.retried: set[int] = set()
+        self.job_bytes, self.entry = serialize(job), _make_remote_entry()
+        self.max_submitted, self.last_refresh = 0, -_POLL_INTERVAL
+        self.scheduler_lost = self.no_workers = False
+
+    def results(self, tasks: Iterable[Any]) -> Iterator[TaskResult[Any]]:
+        remaining = enumerate(tasks)
+        while True:
+            self._refresh_workers()
+            while len(self.submitted) < self.max_submitted and (pair := next(remaining, None)) is not None:
+                self._submit(*pair)
+            if not self.submitted and self.quarantined:
+                index, task = self.quarantined.popitem()
+                self.retried.add(index)
+                self._submit(index, task)
+            if not self.submitted:
+                return
+            try:
+                index, response = self.responses.get(timeout=_POLL_INTERVAL)
+            except queue.Empty:
+                continue
+            _, task = self.submitted.pop(index)
+            if isinstance(response, self.killed_worker_error) and index not in self.retried:
+                self.quarantined[index] = task
+            else:
+                yield self._to_result(index, response)
+
+    def close(self) -> None:
+        """Stop what is not finished. A cluster that no longer listens is left to itself."""
+        with contextlib.suppress(Exception):
+            if not self.scheduler_lost and self.client.status == "running":
+                futures = [future for future, _ in self.submitted.values()]
+                self.client.sync(_cancel, self.client, futures, self.job.token, callback_timeout=_CLOSE_TIMEOUT)
+        self.submitted.clear()
+        for _ in range(2):  # a client in the middle of looking for a lost scheduler closes at the second attempt
+            with contextlib.suppress(Exception, asyncio.CancelledError, concurrent.futures.CancelledError):
+                self.client.close(timeout=_CLOSE_TIMEOUT)
+
+    def _refresh_workers(self) -> None:
+        """See how many workers there are now: they come and go."""
+        now = time.monotonic()
+        if now - self.last_refresh < _POLL_INTERVAL:
+            return
+        self.last_refresh = now
+        try:
+            threads = sum(self.client.nthreads().values())
+        except Exception as error:
+            raise self._lost_scheduler_error(error) from error
+        if threads == 0 and not self.no_workers:
+            self.on_message(f"waiting: {self.address} has no worker; start one with `dask worker {self.address}`")
+        self.no_workers = threads == 0
+        self.max_submitted = max(_MIN_QUEUE, _QUEUE_PER_THREAD * threads)
+
+    def _submit(self, index: int, task: Any) -> None:
+        attempt = int(index in self.retried)
+        key, task_bytes = (f"hesse-{self.job.token}", index, attempt), serialize([(index, task)])
+        try:
+            future = self.client.submit(self.entry, _version(), self.job_bytes, index, task_bytes, key=key, pure=False)
+        except Exception as error:
+            raise self._lost_scheduler_error(error) from error
+        self.submitted[index] = (future, task)
+        self.client.loop.add_callback(self._collect, index, future)
+
+    async def _collect(self, index: int, future: Any) -> None:
+        """Runs in the client's thread: wait for an answer and hand it over."""
+        try:
+            response = await self.client.gather(future, asynchronous=True)
+        except (Exception, asyncio.CancelledError) as error:
+            response = error
+        self.responses.put((index, response))
+
+    def _to_result(self, index: int, response: Any) -> TaskResult[Any]:
+        if isinstance(response, bytes):
+            result: TaskResult[Any] = pickle.loads(response)
+            return result
+        if isinstance(response, TaskResult):
+            return response
+        if isinstance(response, _SetupFailure):
+            raise response.error
+        if isinstance(response, str):
+            raise RequestError(
+                f"{self.address}: a worker of the cluster {response}. Workers need what this program has."
+            )
+        if isinstance(response, self.killed_worker_error):
+            count = 2 * (response.allowed_failures + 1)
+            return TaskResult(index, None, f"{count} workers of the cluster were lost while they held it", 0.0)
+        # Canceled, or (where the scheduler ends while a task is sent) a connection that was closed.
+        if isinstance(response, asyncio.CancelledError | concurrent.futures.CancelledError | self.comm_closed_error):
+            raise self._lost_scheduler_error(response)
+        raise ExecutionError(
+            f"the cluster at {self.address} cannot run tasks of Hesse: {type(response).__name__}: {response}. Its workers "
+            f"must run in an environment like this one ({_version()})."
+        )
+
+    def _lost_scheduler_error(self, error: BaseException) -> ExecutionError:
+        self.scheduler_lost = True
+        return ExecutionError(
+            f"lost the scheduler at {self.address}: it ended, was restarted, or cannot be reached any more "
+            f"({type(error).__name__})."
+        )
+
+
+async def _cancel(client: Any, futures: list[Any], token: str) -> None:
+    await client.cancel(futures, force=True, asynchronous=True)
+    await client.run(_kill_job, token, on_error="ignore", asynchronous=True)
+
+
+# --- the dask worker -------------------------------------------------------------------------------------------------
+
+_PROCESSES: dict[str, set[WorkerProcess]] = {}
+"""All worker processes of this dask worker, by the job they were set up for."""
+_IDLE_PROCESSES: dict[str, list[WorkerProcess]] = {}
+"""Those that have no task."""
+_LOCK = threading.Lock()
+
+
+def _version() -> str:
+    return f"Hesse {__version__}, Python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _make_remote_entry() -> Callable[[str, bytes, int, bytes], Any]:
+    """What dask carries to a worker. A function within a function goes there whole, not by name: a worker without Hesse
+    can still say so (a name that it cannot import would end it)."""
+
+    def entry(version: str, job: bytes, index: int, task: bytes) -> Any:
+        import sys
+
+        try:
+            import hesse
+        except ImportError as error:
+            return f"has no Hesse ({error})"
+        local_version = f"Hesse {hesse.__version__}, Python {sys.version_info.major}.{sys.version_info.minor}"
+        if local_version != version:
+            return f"runs {local_version}, this program {version}"
+        from hesse.runtime.parallel.dask import run_on_worker
+
+        return run_on_worker(job, index, task)
+
+    return entry
+
+
+def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResult[Any] | _SetupFailure:
+    """What a dask worker does with a task: the pickle of its outcome, or an outcome when its process was lost."""
+    job: _Job = pickle.loads(job_bytes)
+    start = time.monotonic()
+    for _ in range(2):
+        process = _acquire_process(job)
+        if isinstance(process, _SetupFailure):
+            return process
+        process.send(task)
+        try:
+            if not process.pipe.poll(job.timeout):
+                _discard(job.token, process)
+                return TaskResult(index, None, f"stopped after {job.timeout:g} s (timeout)", time.monotonic() - start)
+            response = process.pipe.recv_bytes()
+        except (EOFError, OSError):
+            reason = process.exit_description()
+            exited_idle = process.popen.poll() == 0  # idle for too long just when the task came: not the task's fault
+            _discard(job.token, process)
+            if exited_idle:
+                continue
+            return TaskResult(index, None, reason, time.monotonic() - start)
+        with _LOCK:
+            _IDLE_PROCESSES.setdefault(job.token, []).append(process)
+        return response
+    return TaskResult(index, None, "the worker process ended with exit code 0", time.monotonic() - start)
+
+
+def _acquire_process(job: _Job) -> WorkerProcess | _SetupFailure:
+    """A worker process without a task, new if need be."""
+    with _LOCK:
+        idle_processes = _IDLE_PROCESSES.get(job.token, [])
+        while idle_processes:
+            process = idle_processes.pop()
+            if process.popen.poll() is None:
+                return process
+            _PROCESSES.get(job.token, set()).discard(process)
+            process.kill()
+        process = WorkerProcess(job.init_message, folder=job.folder, idle_timeout=_IDLE_TIMEOUT)
+        _PROCESSES.setdefault(job.token, set()).add(process)
+    try:
+        failure = process.pipe.recv()
+    except (EOFError, OSError):
+        failure = ExecutionError(f"a worker process could not start: {process.exit_description()}")
+    if failure is None:
+        return process
+    _discard(job.token, process)
+    return _SetupFailure(failure)
+
+
+def _discard(token: str, process: WorkerProcess) -> None:
+    with _LOCK:
+        _PROCESSES.get(token, set()).discard(process)
+    process.kill()
+
+
+def _kill_job(token: str) -> None:
+    """End all worker processes of a job, whatever they are at."""
+    with _LOCK:
+        processes = _PROCESSES.pop(token, set())
+        _IDLE_PROCESSES.pop(token, None)
+    for process in processes:
+        # The thread that waits for the process closes its side.
+        process.popen.kill()
+        process.popen.wait()

@@ -1,0 +1,66 @@
+"""Tensors on disk: safetensors files with a header of text and a digest over both. Used by model files and weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hesse.errors import FileFormatError
+from hesse.runtime.filesystem import atomic_write, check_input_file
+
+__all__ = ["read_header", "read_tensors", "tensor_digest", "write_tensors"]
+
+
+def write_tensors(path: str | Path, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and header, with their digest. Raises WriteError; what stood there is unharmed."""
+    # Cloned: safetensors refuses tensors that share memory.
+    flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    full_header = {**header, "digest": tensor_digest(header, flat)}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(flat, metadata=full_header))
+
+
+def read_header(path: Path, kind: str) -> dict[str, str]:
+    """The text in a file's header. Raises FileFormatError."""
+    check_input_file(path, f"{kind} file")
+    try:
+        with safe_open(path, "pt") as handle:
+            return handle.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _damaged_file_error(path, error, kind) from error
+
+
+def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
+    """All tensors of a file whose digest is right. Raises FileFormatError."""
+    meta = read_header(path, kind)
+    try:
+        with safe_open(path, "pt") as handle:
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _damaged_file_error(path, error, kind) from error
+    if meta.get("digest") != tensor_digest(meta, tensors):
+        raise FileFormatError(f"{path}: its contents do not match their digest: the file was damaged or edited by hand")
+    return tensors
+
+
+def _damaged_file_error(path: Path, error: Exception, kind: str) -> FileFormatError:
+    return FileFormatError(f"{path}: not a readable {kind} file ({error}). It may be truncated: copy or make it again.")
+
+
+def tensor_digest(meta: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """A digest of a safetensors file's header (but for its entry "digest") and of all its tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(meta):
+        if key != "digest":
+            digest.update(f"{key}={meta[key]}\n".encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

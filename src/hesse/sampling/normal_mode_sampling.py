@@ -1,0 +1,216 @@
+"""Normal-mode sampling: geometries around a minimum, as the harmonic well would have them at a temperature.
+
+Each molecule is relaxed, its Hessian taken, and displaced along its normal modes with the classical Boltzmann
+distribution (`hesse.harmonic.normal_modes.sample_displacements`). A geometry is a function of (seed, id of the molecule,
+temperature, index) alone: asking for more samples, or with other molecules, does not change the ones before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray as Array
+
+from hesse.datasets import Dataset
+from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.errors import ConfigError, check_choice
+from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
+from hesse.sampling.runner import (
+    MAX_DRAWS,
+    KnownLabels,
+    SamplingFailure,
+    SamplingResult,
+    StructureSamples,
+    has_collision,
+    relax_or_raise,
+    rng_from_name,
+    run_sampling,
+    stored_hessians,
+    validated_starts,
+    with_name,
+)
+from hesse.structures import Properties, Request, Structure
+
+__all__ = ["NormalModeSampling", "sample_normal_modes"]
+
+IMAGINARY_LIMIT = -50.0
+"""cm⁻¹; a relaxed structure with a mode below this is no minimum. Smaller imaginary modes are left by loose
+relaxation of soft modes."""
+
+MAX_STATIONARY_FORCE = 0.02
+"""eV/Å; with larger forces a structure lies on the slope of a path, whose direction is that of its gradient."""
+
+
+@dataclass(frozen=True)
+class NormalModeSampling:
+    """What to sample.
+
+    Attributes:
+        temperatures: K.
+        count: geometries per molecule and temperature.
+        seed: of all random displacements.
+        relax: relax first, and keep the relaxed structure (tag "relaxed"). Otherwise modes are those of the given
+            geometry.
+        fmax: eV/Å; relaxation ends below it.
+        steps: relaxation gives up after so many.
+        floor: cm⁻¹; softer modes are displaced as if they had this frequency.
+        imaginary: treatment of imaginary modes, see `hesse.harmonic.normal_modes.sample_displacements`.
+        exclude_reaction: leave the motion along the reaction path out, so that samples lie around the path rather than
+            further along it: on a slope the direction of the gradient, at a stationary point (forces below 0.02 eV/Å)
+            the lowest mode if it is imaginary. For geometries as they are (`relax=False`).
+
+    Raises:
+        ConfigError: a value out of range, or options that contradict each other.
+    """
+
+    temperatures: tuple[float, ...] = (300.0,)
+    count: int = 20
+    seed: int = 0
+    relax: bool = True
+    fmax: float = 0.005
+    steps: int = 500
+    min_frequency: float = 150.0
+    imaginary: Literal["floor", "freeze"] = "floor"
+    project_out_path: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
+            raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
+        if len({nms_tag(t) for t in self.temperatures}) < len(self.temperatures):
+            raise ConfigError(f"temperatures must differ, got {self.temperatures}")
+        if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
+            raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
+        if not (np.isfinite(self.min_frequency) and self.min_frequency > 0):
+            raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.min_frequency}")
+        if self.count < 1:
+            raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
+        check_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
+        if self.project_out_path and self.relax:
+            raise ConfigError("relaxing leaves the reaction path: exclude the reaction only without (--no-relax)")
+
+
+def nms_tag(temperature: float) -> str:
+    """The tag of samples at a temperature: "nms-300K"."""
+    return f"nms-{temperature:g}K"
+
+
+def sample_normal_modes(
+    structures: Sequence[Structure] | Dataset,
+    engine: str | Engine,
+    sampling: NormalModeSampling | None = None,
+    *,
+    differences: FiniteDifferences | None = None,
+    reuse: bool = True,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    quiet: bool = False,
+) -> SamplingResult:
+    """Sample geometries around each of `structures`: ids `{molecule}/relaxed`, `{molecule}/nms-300K/0007`, tags
+    `relaxed`, `nms-300K`.
+
+    Args:
+        structures: a data set that holds Hessians of the engine's level lends them, where relaxation does not move.
+        engine: for relaxation and Hessian; text as for `hesse.engines.make_engine`, or an engine (then with
+            `workers=0`, in this process).
+        sampling: what to sample.
+        differences: how Hessians are taken, when `engine` is text.
+        reuse: False computes every Hessian anew.
+        workers: processes of one thread each, one by default. A molecule that kills its worker is a failure, nothing
+            more.
+        scheduler: instead, a cluster; see `hesse.runtime.parallel.run_tasks`.
+        quiet: no progress.
+
+    Raises:
+        RequestError: two structures of one id; an engine object together with workers; Hessians of another level.
+    """
+    settings = sampling or NormalModeSampling()
+    starts = validated_starts(structures, engine, workers)
+    known = stored_hessians(structures, engine) if reuse else [KnownLabels()] * len(starts)
+    return run_sampling(
+        _make_sampler,
+        (engine, differences, settings),
+        list(zip(starts, known, strict=True)),
+        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        title="sampling",
+        saddle_below=IMAGINARY_LIMIT if settings.relax else None,
+        workers=workers,
+        scheduler=scheduler,
+        quiet=quiet,
+    )
+
+
+def _make_sampler(
+    spec: tuple[str | Engine, FiniteDifferences | None, NormalModeSampling],
+) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
+    engine_or_name, differences, sampling = spec
+    engine = make_engine(engine_or_name, differences=differences) if isinstance(engine_or_name, str) else engine_or_name
+    return lambda task: _sample_one(*task, engine, sampling)
+
+
+def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: NormalModeSampling) -> StructureSamples:
+    center, structures, failures = start, [], []
+    if sampling.relax:
+        run = relax_or_raise(start, engine, sampling.fmax, sampling.steps)
+        center = run.structure
+        structures.append(with_name(center, start, "relaxed", f"{start.id}/relaxed"))
+        known = known if run.steps == 0 else KnownLabels()
+    modes = _modes(center, known, engine, sampling.project_out_path)
+    if len(modes) == 0:
+        failures.append(SamplingFailure(start.id, "no normal modes to sample (a lone atom, or none but the reaction)"))
+    for temperature in sampling.temperatures if len(modes) else ():
+        tag = nms_tag(temperature)
+        for index in range(sampling.count):
+            name = f"{start.id}/{tag}/{index:04d}"
+            displaced = _draw(center, modes, temperature, sampling, rng_from_name(sampling.seed, name))
+            if displaced is None:
+                failures.append(SamplingFailure(name, f"atoms collide in each of {MAX_DRAWS} draws"))
+            else:
+                structures.append(with_name(displaced, start, tag, name))
+    lowest = float(modes.frequencies[0]) if len(modes) else 0.0
+    labels = tuple(Properties.single(len(s)) for s in structures)
+    return StructureSamples(tuple(structures), labels, tuple(failures), lowest, known.hessian is not None)
+
+
+def _modes(center: Structure, known: KnownLabels, engine: Engine, project_out_path: bool) -> NormalModes:
+    """Normal modes, from what is known and what the engine must be asked for."""
+    hessian, forces = known.hessian, known.forces
+    if hessian is None or (forces is None and project_out_path):
+        request = Request(energy=False, forces=project_out_path, hessian=hessian is None)
+        properties = engine.compute(center, request)
+        hessian = properties.hessian_of(0).numpy() if hessian is None else hessian
+        forces = None if properties.forces is None else properties.forces.numpy()
+    if not project_out_path or forces is None:
+        return normal_modes(center, hessian)
+    return _modes_orthogonal_to_path(center, hessian, forces)
+
+
+def _modes_orthogonal_to_path(
+    center: Structure, hessian: Float[Array, "n 3 n 3"], forces: Float[Array, "n 3"]
+) -> NormalModes:
+    if np.linalg.norm(forces, axis=1).max() > MAX_STATIONARY_FORCE:
+        return normal_modes(center, hessian, gradient=-forces)
+    modes = normal_modes(center, hessian)
+    if modes.n_imaginary:  # the lowest comes first
+        return replace(modes, frequencies=modes.frequencies[1:], vectors=modes.vectors[1:])
+    return modes
+
+
+def _draw(
+    center: Structure,
+    modes: NormalModes,
+    temperature: float,
+    sampling: NormalModeSampling,
+    rng: np.random.Generator,
+) -> Structure | None:
+    for _ in range(MAX_DRAWS):
+        displacements = thermal_displacements(
+            modes, temperature, rng, min_frequency=sampling.min_frequency, imaginary=sampling.imaginary
+        )
+        candidate = center.with_positions(center.positions + displacements[0])
+        if not has_collision(candidate):
+            return candidate
+    return None

@@ -1,0 +1,282 @@
+"""Eager or compiled: which of the two a run takes, why, and whether they still agree.
+
+Compiling takes half a minute to minutes, and longer runs get them back. The choice is made once, before the first step,
+and kept with the state of the run, so that a continued run does what it did before.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hesse.errors import CompilationError
+from hesse.training.checkpoint import TrainState
+from hesse.training.compiled_step import CompiledLossAndGradient
+from hesse.training.config import TrainConfig
+from hesse.training.distributed import Communicator
+from hesse.training.initial_model import is_native
+from hesse.training.step import LossAndGradient, MicroBatch
+
+__all__ = ["CHECK_EVERY", "CompilePolicy", "Decision", "choose_mode", "max_relative_difference", "tolerance"]
+
+CHECK_EVERY = 1000
+"""Steps between comparisons of compiled with eager gradients: a cost of some tenths of a percent."""
+EXPECTED_COMPILE_SECONDS = 120.0
+"""Seconds of processor time that compiling takes, with the comparison."""
+EXPECTED_SAVING = 0.3
+"""The part of a step's time that compiling saves (docs/performance.md)."""
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a run does, and why, in words for its record."""
+
+    mode: Literal["eager", "compiled"]
+    reason: str
+
+
+class CompilePolicy:
+    """How the steps of one run are done.
+
+    Args:
+        gradient: the step; eager so far.
+        progress: of the run, which keeps what was settled.
+        processes: who trains together; the first of them decides.
+    """
+
+    def __init__(self, gradient: LossAndGradient, state: TrainState, communicator: Communicator) -> None:
+        self.gradient, self.state, self.communicator = gradient, state, communicator
+        self._messages: list[str] = []
+        self._unchecked = True  # in this process: a run that goes on compiles anew
+        gradient.on_compile_failure = self._fall_back
+
+    def decide(self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]) -> str:
+        """Decide, unless the run has decided before. `first_parts`: a step's structures, to try on. Returns what was
+        decided, and why, in words.
+
+        Raises:
+            CompilationError: see `choose`.
+        """
+        if self.state.compiled is None:
+            decision = self.communicator.run_on_rank_zero(lambda: self._first_decision(config, example_microbatches))
+            self._messages.append(f"{decision.mode}: {decision.reason}")
+        else:
+            decision = Decision("compiled" if self.state.compiled else "eager", "as before")
+        if decision.mode == "compiled" and config.compile == "never":
+            decision = Decision("eager", "compile: never")
+        self.state.compiled = decision.mode == "compiled"
+        if self.state.compiled and self.gradient.compiled is None:
+            self.gradient.compiled = CompiledLossAndGradient(self.gradient.potential)
+        return f"{decision.mode}: {decision.reason}"
+
+    def _first_decision(
+        self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]
+    ) -> Decision:
+        native = is_native(self.gradient.potential)
+        try_compiling = config.compile == "always" or (config.compile == "auto" and native)
+        return choose_mode(
+            config.compile,
+            self.gradient,
+            example_microbatches() if try_compiling else [],
+            config.weights.model_dump(),
+            steps=config.steps - self.state.step,
+            native=native,
+        )
+
+    def verify(self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> None:
+        """Every so often: does what is compiled still agree with what is not?"""
+        due = self._unchecked or self.state.step % CHECK_EVERY == 0
+        if self.gradient.compiled is None or not microbatches or not due:
+            return
+        self._unchecked = False
+        try:
+            difference = max_relative_difference(self.gradient, microbatches, weights)
+        except CompilationError as error:
+            self.gradient.compiled = None
+            self._fall_back(str(error))
+            return
+        limit = tolerance(next(self.gradient.potential.parameters()).dtype)
+        if not difference <= limit:
+            self.gradient.compiled = None
+            self._fall_back(f"compiled gradients differ from eager ones by {difference:.1e}, more than {limit:.0e}")
+
+    def synchronize(self) -> None:
+        """Where one process went on eagerly, all do from here on."""
+        if self.communicator.all_reduce_max(int(not self.state.compiled)):
+            self.state.compiled, self.gradient.compiled = False, None
+
+    def pop_messages(self) -> list[str]:
+        """What there is to tell since the last time."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _fall_back(self, reason: str) -> None:
+        """Say so where it cannot be missed."""
+        self.state.compiled = False
+        message = f"step {self.state.step + 1}: from here on eager: {reason}"
+        self._messages.append(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far compiled gradients may lie from eager ones, relative: sums in another order, no more."""
+    return 1e-8 if dtype == torch.float64 else 1e-3
+
+
+def choose_mode(
+    requested: Literal["auto", "always", "never"],
+    step: LossAndGradient,
+    microbatches: Sequence[MicroBatch],
+    weights: Mapping[str, float],
+    *,
+    steps: int,
+    native: bool,
+) -> Decision:
+    """Try on `parts` what compiling is worth, and leave `step` in the mode chosen. Parameters, their gradients, running
+    statistics and random numbers stay as they are.
+
+    Args:
+        wanted: "auto" decides by time; "always" and "never" say.
+        step: eager.
+        parts: a batch of the run.
+        weights: of the loss, all that will ever be on.
+        steps: how many are to come.
+        own: whether this is one of Hesse's networks (others are compiled with "always" only).
+
+    Raises:
+        CompilationError: "always", and the potential cannot be compiled, or what was compiled is wrong.
+    """
+    if requested == "never":
+        return Decision("eager", "compile: never")
+    if requested == "auto" and not native:
+        return Decision(
+            "eager", "not one of Hesse's networks; `hesse check` tells whether compile: always is worth a try"
+        )
+    if weights.get("hessian", 0.0) > 0:
+        return _eager_or_raise(requested, "full Hessians are not compiled")
+    with _state_restored(step):
+        eager_seconds = math.inf if requested == "always" else _step_seconds(step, microbatches, weights)
+        if requested == "auto" and eager_seconds * steps * EXPECTED_SAVING < EXPECTED_COMPILE_SECONDS:
+            return Decision(
+                "eager",
+                f"{steps} steps of {1e3 * eager_seconds:.0f} ms are too short a run to win back the time of compiling",
+            )
+        started = time.monotonic()
+        try:
+            step.compiled = CompiledLossAndGradient(step.potential)
+            reasons = [step.eager_reason(labels, weights) for _, labels in microbatches]
+            # Where nothing would be compiled, eager agrees with eager.
+            difference = math.nan if all(reasons) else max_relative_difference(step, microbatches, weights)
+        except CompilationError as error:
+            step.compiled = None
+            return _eager_or_raise(requested, f"it cannot be compiled ({error})")
+        if all(reasons):
+            step.compiled = None
+            return _eager_or_raise(requested, "; ".join(dict.fromkeys(reasons)) or "there is nothing to try it on")
+        compile_seconds = time.monotonic() - started
+        limit = tolerance(next(step.potential.parameters()).dtype)
+        if not difference <= limit:
+            step.compiled = None
+            return _eager_or_raise(
+                requested, f"compiled gradients differ from eager ones by {difference:.1e}, more than {limit:.0e}"
+            )
+        compiled_seconds = _step_seconds(step, microbatches, weights)
+        if requested == "auto" and compiled_seconds > 0.95 * eager_seconds:
+            step.compiled = None
+            return Decision(
+                "eager", f"compiled, a step takes {1e3 * compiled_seconds:.0f} ms, eager {1e3 * eager_seconds:.0f} ms"
+            )
+    comparison = "" if requested == "always" else f" against {1e3 * eager_seconds:.0f} ms eager"
+    return Decision(
+        "compiled",
+        f"{1e3 * compiled_seconds:.0f} ms a step{comparison}, after {compile_seconds:.0f} s of compiling; gradients agree to {difference:.0e}",
+    )
+
+
+def _eager_or_raise(requested: str, reason: str) -> Decision:
+    if requested == "always":
+        raise CompilationError(f"compile: always, but {reason}. Use compile: auto, or never.")
+    return Decision("eager", reason)
+
+
+def max_relative_difference(
+    step: LossAndGradient,
+    microbatches: Sequence[MicroBatch],
+    weights: Mapping[str, float],
+    counts: Mapping[str, Tensor] | None = None,
+) -> float:
+    """The largest relative difference between compiled and eager: of the loss, and of the gradient in any parameter
+    (relative to the norm of that parameter's gradient, or to a thousandth of the whole, if that is more)."""
+    compiled, step.compiled = step.compiled, None
+    with _state_restored(step):
+        eager_loss, eager_gradients = _gradient(step, microbatches, weights, counts)
+        step.compiled = compiled
+        compiled_loss, compiled_gradients = _gradient(step, microbatches, weights, counts)
+    norms = torch.stack([slope.norm() for slope in eager_gradients])
+    floor = 1e-3 * norms.norm()
+    differences = torch.stack([(a - b).norm() for a, b in zip(compiled_gradients, eager_gradients, strict=True)])
+    largest = float((differences / torch.maximum(norms, floor).clamp(min=1e-30)).max())
+    loss = float((compiled_loss - eager_loss).abs() / eager_loss.abs().clamp(min=1e-30))
+    return max(largest, loss)
+
+
+def _gradient(
+    step: LossAndGradient,
+    microbatches: Sequence[MicroBatch],
+    weights: Mapping[str, float],
+    counts: Mapping[str, Tensor] | None,
+) -> tuple[Tensor, list[Tensor]]:
+    parameters = step.trainable_parameters()
+    for parameter in parameters:
+        parameter.grad = None
+    loss, _ = step(microbatches, weights, counts)
+    return loss, [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+
+def _step_seconds(step: LossAndGradient, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> float:
+    """Time of a step, the median of some, after one that warms up. On a CPU it is processor time for each thread: what
+    else the machine does slows compiling as well."""
+    on_cpu = next(step.potential.parameters()).device.type == "cpu"
+    clock, n_threads = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
+    times = []
+    for _ in range(REPEATS + 1):
+        started = clock()
+        loss, _ = step(microbatches, weights)
+        loss.item()  # waits for the device
+        times.append((clock() - started) / n_threads)
+    return statistics.median(times[1:])
+
+
+@contextmanager
+def _state_restored(step: LossAndGradient) -> Iterator[None]:
+    """Gradients, buffers and random numbers are afterwards what they were before; failures are raised."""
+    potential = step.potential
+    gradients = [parameter.grad for parameter in potential.parameters()]
+    for parameter in potential.parameters():
+        parameter.grad = None
+    buffers = [buffer.clone() for buffer in potential.buffers()]
+    on_compile_failure, step.on_compile_failure = step.on_compile_failure, None
+    device = next(potential.parameters()).device
+    fork_options: dict[str, Any] = {"devices": []}
+    if device.type != "cpu":
+        fork_options = {"devices": [device], "device_type": device.type}
+    try:
+        with torch.random.fork_rng(**fork_options):
+            yield
+    finally:
+        step.on_compile_failure = on_compile_failure
+        for parameter, gradient in zip(potential.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, value in zip(potential.buffers(), buffers, strict=True):
+                buffer.copy_(value)

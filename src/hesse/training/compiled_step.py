@@ -1,0 +1,305 @@
+"""A gradient step as one compiled function: energies, forces, Hessian-vector products, stress, their loss, and its
+gradient in the trained parameters.
+
+Everything is traced in one piece by nested `torch.func.grad`, the gradient in parameters included, so that nothing is
+handed from a compiled forward to a compiled backward pass (where the compiler takes the strides of what it hands over
+for constants). The order is reverse over reverse, as in `hesse.evaluate`: forward over reverse is miscompiled by some
+versions of PyTorch, and reverse over forward crashed the compiler on one of Hesse's networks. One compilation serves
+batches of all sizes. What is found in a batch (neighbors, triples, blocks) is found before, by `Potential.prepare`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.fx.experimental._config as shapes
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hesse.curvature.energy_derivatives import apply_strain, prepare_batch, stress_from_strain_gradient
+from hesse.errors import CompilationError, first_line
+from hesse.losses import masked_targets, residual_weights
+from hesse.potential import Potential
+from hesse.structures import Batch, Properties, Request
+
+__all__ = ["DUMMY_ATOMS", "CompiledLossAndGradient", "append_zeros", "min_dimension", "pad_with_dummy"]
+
+DUMMY_ATOMS = 3
+DUMMY_EDGE = 1.5
+"""Å. Three atoms of an element that the batch has, in a triangle: each has two neighbors, which make a triple."""
+
+
+def min_dimension(batch: Batch) -> int:
+    """The smallest of the sizes that differ between batches, those of its tables included."""
+    return min((size for tensor in _iter_tensors(batch) for size in tensor.shape), default=0)
+
+
+def _iter_tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Batch):
+        yield from (value.n_atoms, value.numbers, value.neighbors)
+        yield from _iter_tensors(value.precomputed)
+    elif isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _iter_tensors(item)
+
+
+def pad_with_dummy(batch: Batch) -> Batch:
+    """The batch, without its tables, and after its structures a triangle of atoms of its first element."""
+    atoms, old_width = batch.neighbors.shape
+    width = max(old_width, DUMMY_ATOMS - 1)
+    atom_index = torch.arange(atoms + DUMMY_ATOMS, device=batch.numbers.device)
+    neighbors = atom_index[:, None].repeat(1, width)
+    neighbors[:atoms, :old_width] = batch.neighbors
+    mask = torch.zeros_like(neighbors, dtype=torch.bool)
+    mask[:atoms, :old_width] = batch.neighbor_mask
+    for step in range(1, DUMMY_ATOMS):
+        neighbors[atoms:, step - 1] = atoms + (atom_index[:DUMMY_ATOMS] + step) % DUMMY_ATOMS
+    mask[atoms:, : DUMMY_ATOMS - 1] = True
+    corners = batch.positions.new_tensor(
+        [[0.0, 0.0, 0.0], [DUMMY_EDGE, 0.0, 0.0], [0.5 * DUMMY_EDGE, 0.75**0.5 * DUMMY_EDGE, 0.0]]
+    )
+    shifts = None
+    if batch.cell_shifts is not None:
+        shifts = batch.cell_shifts.new_zeros(atoms + DUMMY_ATOMS, width, 3)
+        shifts[:atoms, :old_width] = batch.cell_shifts
+    return replace(
+        batch,
+        numbers=torch.cat([batch.numbers, batch.numbers[:1].expand(DUMMY_ATOMS)]),
+        positions=torch.cat([batch.positions, corners]),
+        n_atoms=torch.cat([batch.n_atoms, batch.n_atoms.new_tensor([DUMMY_ATOMS])]),
+        structure_index=torch.cat([batch.structure_index, batch.structure_index.new_full((DUMMY_ATOMS,), len(batch))]),
+        cell=append_zeros(batch.cell, 1),
+        pbc=append_zeros(batch.pbc, 1),
+        neighbors=neighbors,
+        neighbor_mask=mask,
+        cell_shifts=shifts,
+        rng_keys=append_zeros(batch.rng_keys, 1),
+        ids=(*batch.ids, ""),
+        precomputed=None,
+    )
+
+
+def append_zeros(values: Tensor, count: int, dim: int = 0) -> Tensor:
+    """Values of atoms or structures, and zeros for `more` of them."""
+    shape = list(values.shape)
+    shape[dim] = count
+    return torch.cat([values, values.new_zeros(shape)], dim=dim)
+
+
+Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What the compiled function is told of a batch: tensors only."""
+
+    batch: Batch
+    probes: Float[Tensor, "probes atoms 3"] | None
+    targets: dict[str, Tensor]
+    residual_weights: dict[str, Tensor]
+
+
+class CompiledLossAndGradient:
+    """Loss and gradient of a potential, compiled.
+
+    The first call of a kind (with or without products, periodic or not, ...) compiles: half a minute to minutes, less
+    where PyTorch finds the result of an earlier run in its cache.
+
+    Args:
+        potential: any of Hesse's own, or one that `hesse check` calls compilable.
+        backend: of `torch.compile`; "aot_eager" traces and makes no code (to see what is at fault).
+
+    Raises:
+        CompilationError: the potential draws random numbers, which compiled code would draw in another order.
+    """
+
+    def __init__(self, potential: Potential, *, backend: str = "inductor") -> None:
+        random_layer = next(
+            (m for m in potential.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p), None
+        )
+        if random_layer is not None:
+            raise CompilationError(
+                f"it draws random numbers ({type(random_layer).__name__}), in another order when compiled"
+            )
+        self.potential = potential
+        self._energy_module = _EnergyModule(potential)
+        # Without a least size for parallel loops, which would make small batches another compilation.
+        options: dict[str, str | int | bool | Any] | None = {"cpp.min_chunk_size": 1} if backend == "inductor" else None
+        # In one piece: nothing may fall back unseen.
+        self._function = torch.compile(
+            _loss_and_gradients, dynamic=True, fullgraph=True, backend=backend, options=options
+        )
+
+    def unsupported_reason(self, request: Request) -> str:
+        """Why this request cannot be compiled; empty where it can."""
+        return "full Hessians are not compiled" if request.hessian else ""
+
+    def __call__(
+        self,
+        batch: Batch,
+        labels: Properties,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Loss, unweighted terms, and gradient by name of the trained parameters.
+
+        Args:
+            batch: structures, as for `hesse.evaluate`.
+            labels: of its structures.
+            request: what the loss needs.
+            weights, counts: see `hesse.losses.weighted_loss`.
+
+        Raises:
+            CompilationError: the compiler fails, or this cannot be compiled (`why_not`).
+            RequestError, LabelShapeError, GeometryError: see `hesse.evaluate`.
+        """
+        reason = self.unsupported_reason(request)
+        if reason:
+            raise CompilationError(reason)
+        trainable: Parameters = {f"potential.{n}": p for n, p in self.potential.named_parameters() if p.requires_grad}
+        inputs = self._make_inputs(batch, labels, request, weights, counts)
+        try:
+            with _compiler_settings():
+                gradients, terms = self._function(self._energy_module, trainable, inputs)
+        except Exception as error:  # the compiler's, about anything
+            raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
+        total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
+        unweighted = {name: value / weights[name] for name, value in terms.items()}
+        return total, unweighted, {name.removeprefix("potential."): slope for name, slope in gradients.items()}
+
+    def _make_inputs(
+        self,
+        batch: Batch,
+        labels: Properties,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+    ) -> _Inputs:
+        """A batch, admitted, and what its loss needs; with a companion where some size would be below two."""
+        # A weighted label that nobody here holds is not asked for, and not computed.
+        absent = {"hvp": request.probes is None, "stress": not request.stress}
+        weights = {name: 0.0 if absent.get(name, False) else weight for name, weight in weights.items()}
+        targets, scales = masked_targets(labels, weights), residual_weights(labels, weights, counts)
+        probes, prepared = request.probes, None
+        if min_dimension(batch) >= 2:
+            prepared = prepare_batch(self.potential, batch, request, check_elements=False)
+        if prepared is None or min_dimension(prepared) < 2:
+            if probes is not None:
+                probes = append_zeros(probes, DUMMY_ATOMS, dim=1)
+            prepared = prepare_batch(
+                self.potential, pad_with_dummy(batch), replace(request, probes=probes), check_elements=False
+            )
+            targets = {name: _pad_target(name, value) for name, value in targets.items()}
+            scales = {name: _pad_target(name, value) for name, value in scales.items()}
+        device = prepared.positions.device
+        tensors = {name: _own_storage(value) for name, value in vars(prepared).items()}
+        return _Inputs(
+            Batch(**{**tensors, "ids": ()}),  # the compiler would take ids for constants
+            None if probes is None else _own_storage(probes.to(prepared.positions)),
+            {name: _own_storage(value.to(device)) for name, value in targets.items()},
+            {name: _own_storage(value.to(device)) for name, value in scales.items()},
+        )
+
+
+def _own_storage(value: Any) -> Any:
+    """Tensors of their own: what is a view in one batch and none in the next would be compiled for each."""
+    if isinstance(value, Tensor):
+        return value.clone() if value._is_view() else value
+    if isinstance(value, tuple):
+        items = [_own_storage(part) for part in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    return value
+
+
+def _pad_target(name: str, values: Tensor) -> Tensor:
+    """Labels, or what their errors are multiplied with, and zeros for the companion."""
+    count = 1 if name in ("energy", "stress", "regularizer") else DUMMY_ATOMS
+    return append_zeros(values, count, dim=1 if name == "hvp" else 0)
+
+
+class _EnergyModule(nn.Module):
+    """Energies of a potential as the forward of a module, whose parameters can be replaced."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__()
+        self.potential = potential
+
+    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Atomic energies, and the penalty where there is one."""
+        atomic, penalty = self.potential.forward_with_regularizer(batch)
+        return (atomic,) if penalty is None else (atomic, penalty)
+
+
+def _loss_and_gradients(
+    energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs
+) -> tuple[Parameters, dict[str, Tensor]]:
+    """One traceable function: gradient in parameters of the loss, and its weighted terms."""
+    batch, probes = inputs.batch, inputs.probes
+    stress = "stress" in inputs.targets
+    needs_gradient = probes is not None or stress or "forces" in inputs.targets
+    argnums, zero_strain = (0, 1) if stress else (0,), torch.zeros_like(batch.cell)
+
+    def loss(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
+        def total_energy(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            displaced = apply_strain(batch, x, strain) if stress else batch.with_positions(positions=x)
+            atomic, *penalty = torch.func.functional_call(energy_module, parameters, (displaced,))
+            energy = batch.sum_over_atoms(atomic)
+            return energy.sum(), (energy, atomic, *penalty)
+
+        def energy_gradient(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            (gradient, *strain_gradients), aux = torch.func.grad(total_energy, argnums=argnums, has_aux=True)(
+                x, zero_strain
+            )
+            return gradient, (*(stress_from_strain_gradient(batch, by) for by in strain_gradients), *aux)
+
+        predictions: dict[str, Tensor] = {}
+        if probes is not None:
+            gradient, vjp_function, aux = torch.func.vjp(energy_gradient, batch.positions, has_aux=True)  # type: ignore[misc]
+            predictions["hvp"] = torch.stack([vjp_function(probe)[0] for probe in probes.unbind(0)])
+            predictions["forces"] = -gradient
+        elif needs_gradient:
+            gradient, aux = energy_gradient(batch.positions)
+            predictions["forces"] = -gradient
+        else:
+            aux = total_energy(batch.positions, zero_strain)[1]
+        if stress:
+            # NaN where it means nothing; that is no error where nobody asks.
+            requested = inputs.residual_weights["stress"] > 0
+            predictions["stress"] = torch.where(requested, aux[0], 0.0)
+            aux = aux[1:]
+        predictions["energy"], predictions["atomic_energies"] = aux[0], aux[1]
+        terms = {
+            name: (inputs.residual_weights[name] * (predictions[name] - target).square()).sum(dtype=torch.float64)
+            for name, target in inputs.targets.items()
+        }
+        if "regularizer" in inputs.residual_weights and len(aux) > 2:
+            terms["regularizer"] = (inputs.residual_weights["regularizer"] * aux[2]).sum().to(torch.float64)
+        value = torch.stack(list(terms.values())).sum()
+        return value, terms
+
+    return torch.func.grad(loss, has_aux=True)(parameters)
+
+
+@contextmanager
+def _compiler_settings() -> Iterator[None]:
+    """Several networks and kinds of batches may be compiled in one process; sizes that happen to be equal in the first
+    batch are not so in the next; and the graph of parameters is inside the function."""
+    with (
+        warnings.catch_warnings(),
+        torch._dynamo.config.patch(recompile_limit=64),
+        shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+        torch.no_grad(),
+    ):
+        warnings.simplefilter("ignore")  # of the compiler, about itself
+        yield
+
+
+# MERGED DOCSTRING (fold into the module docstring): """Batches too small to be compiled for all sizes, made larger by a structure that no loss looks at. A compiler takes sizes of 0 and 1 for constants: a batch of a single structure, of diatomic molecules, or without triples of atoms would each be compiled anew, and differently. """

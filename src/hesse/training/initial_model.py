@@ -1,0 +1,209 @@
+"""What a run starts from: a network built from its configuration, or a potential that is given; and how the files of a
+run keep either."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesse.curvature import evaluate
+from hesse.datasets import DatasetLike
+from hesse.engines import make_potential
+from hesse.engines.names import path_in_name
+from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
+from hesse.models import (
+    SumPotential,
+    Zbl,
+    build_model,
+    fit_reference_energies,
+    load_model,
+    load_weights,
+    read_model_header,
+    save_model,
+    save_weights,
+    to_description,
+)
+from hesse.models.adapters import Adapter
+from hesse.potential import Potential
+from hesse.runtime.tensor_files import tensor_digest
+from hesse.structures import Request
+from hesse.training.config import TrainConfig
+from hesse.training.distributed import Communicator
+
+__all__ = [
+    "build_initial_potential",
+    "is_native",
+    "load_best",
+    "potential_digest",
+    "resolve_initial_potential",
+    "save_potential",
+]
+
+
+def resolve_initial_potential(config: TrainConfig, potential: Potential | None, folder: Path) -> Potential | None:
+    """The potential that the caller, or `init_from`, names; None where the configuration describes a new network.
+
+    Raises:
+        ConfigError: both are given, or `init_from` is a file that the run in `folder` would replace.
+        RequestError: what was given is no potential; and all that `make_potential` raises.
+    """
+    if config.init_from is None:
+        if potential is not None and not isinstance(potential, Potential):
+            raise RequestError(
+                f"expected a hesse.Potential to train, got a {type(potential).__name__}. Any energy function becomes "
+                "one through hesse.models.adapters.CallablePotential, models of other frameworks by their adapters."
+            )
+        return potential
+    if potential is not None:
+        raise ConfigError("a potential was given, and init_from names another: leave one of them out")
+    file = Path(path_in_name(config.init_from) or "")
+    if file.parent.resolve() == folder.resolve() and file.stem in ("model", "last"):
+        raise ConfigError(f"init_from: {file} would be replaced by this run. Use another output folder.")
+    with torch.random.fork_rng(devices=[]):  # a factory that draws weights draws the same ones when a run goes on
+        torch.manual_seed(config.seed)
+        return make_potential(config.init_from)
+
+
+def potential_digest(potential: Potential | None) -> str:
+    """What of a given potential decides the numbers of a run: its class, options (of own models) and weights."""
+    if potential is None:
+        return ""
+    kind = f"{type(potential).__module__}.{type(potential).__qualname__}"
+    if is_native(potential):
+        kind += json.dumps(to_description(potential))
+    return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
+
+
+def build_initial_potential(
+    config: TrainConfig, training: DatasetLike, initial_potential: Potential | None
+) -> Potential:
+    """The potential of a run's first step, in the run's type and on its device. One that was given is copied, so that
+    the caller's own stays as it is.
+
+    Raises:
+        UnknownElementError: the data hold an element that a given potential does not know.
+        ConfigError: nothing in it can be trained.
+        RequestError: references are to be fitted, and it holds none; or it cannot be copied.
+    """
+    fit = config.reference_energies == "fit" or (config.reference_energies is None and initial_potential is None)
+    fit = fit and config.weights.energy > 0
+    if initial_potential is None:
+        return _build_network(config, training, fit=fit).to(dtype=getattr(torch, config.dtype), device=config.device)
+    try:
+        potential = copy.deepcopy(initial_potential)
+    except Exception as error:  # somebody else's module
+        raise RequestError(
+            f"this {type(initial_potential).__name__} cannot be copied ({type(error).__name__}: {error})"
+        ) from error
+    potential = potential.to(dtype=getattr(torch, config.dtype), device=config.device).train()
+    unknown_elements = sorted(set(training.elements) - set(potential.elements)) if potential.elements else []
+    if unknown_elements:
+        raise UnknownElementError(
+            f"{training.source}: the training structures hold element Z = {unknown_elements[0]}, which the given "
+            f"{type(potential).__name__} does not know (it knows {list(potential.elements)})"
+        )
+    if not any(parameter.requires_grad for parameter in potential.parameters()):
+        raise ConfigError(f"no parameter of this {type(potential).__name__} can be trained (requires_grad)")
+    if fit:
+        potential.shift_reference_energies(_residual_reference_energies(potential, training))
+    return potential
+
+
+def _build_network(config: TrainConfig, training: DatasetLike, *, fit: bool) -> Potential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        elements = training.elements
+        repulsion = None if config.repulsion is None else Zbl(config.repulsion, elements)
+        reference_energies = None
+        if fit:
+            shifts = _residual_reference_energies(repulsion, training)
+            reference_energies = torch.tensor([shifts[z] for z in elements], dtype=torch.float64)
+        network = build_model(config.model, elements, reference_energies)
+    return network if repulsion is None else SumPotential([repulsion, network])
+
+
+def _residual_reference_energies(potential: Potential | None, training: DatasetLike) -> dict[int, float]:
+    """Energies per element that explain most of what `potential` leaves of the training energies."""
+    labels, elements, numbers = training.energies(), training.elements, training.numbers
+    if potential is not None and labels.energy is not None:
+        parameters = (p for p in potential.parameters() if p.is_floating_point())
+        first_parameter = next(parameters, torch.zeros(0, dtype=torch.float64))
+        predicted = labels.energy.new_zeros(len(training), dtype=torch.float64)
+        for dataset_indices, part in training.iter_in_memory():
+            for indices in part.batch_indices(1024):
+                batch, _ = part.batch(
+                    indices, potential.cutoff, dtype=first_parameter.dtype, device=str(first_parameter.device)
+                )
+                energy = evaluate(potential, batch, Request()).energy
+                assert energy is not None
+                predicted[dataset_indices[indices]] = energy.to("cpu", torch.float64)
+        labels = replace(labels, energy=labels.energy - predicted)
+    fitted = fit_reference_energies(numbers, labels, elements)
+    return dict(zip(elements, fitted.tolist(), strict=True))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def save_potential(folder: Path, stem: str, potential: Potential, provenance: Mapping[str, Any]) -> None:
+    """Keep a potential: own models as `<stem>.hesse`; others as weights (`<stem>.safetensors`), adapted ones also in
+    their framework's own format. Raises WriteError."""
+    if is_native(potential):
+        save_model(folder / f"{stem}.hesse", potential, provenance)
+        return
+    save_weights(folder / f"{stem}.safetensors", potential, provenance)
+    if isinstance(potential, Adapter):
+        potential.save(folder / f"{stem}{potential.suffix}")
+
+
+def load_best(
+    folder: Path, stem: str, template: Potential, communicator: Communicator
+) -> tuple[Potential, Path, dict[str, Any]]:
+    """A kept potential, the file to use it from, and its provenance. `like`: one of the same make, copied where only
+    weights were kept. The first of several processes reads, and tells the others what it found."""
+    loaded: list[Potential] = []
+
+    def load() -> tuple[dict[str, Tensor], Path, dict[str, Any]]:
+        potential, file, provenance = _load_best(folder, stem, template)
+        loaded.append(potential)
+        return {name: value.cpu() for name, value in potential.state_dict().items()}, file, provenance
+
+    if communicator.size == 1:
+        return _load_best(folder, stem, template)
+    state, file, provenance = communicator.run_on_rank_zero(load)
+    if communicator.is_rank_zero:
+        return loaded[0], file, provenance
+    potential = _eval_copy(template)
+    potential.load_state_dict(state)
+    return potential, file, provenance
+
+
+def _load_best(folder: Path, stem: str, template: Potential) -> tuple[Potential, Path, dict[str, Any]]:
+    model_file, weights_file = folder / f"{stem}.hesse", folder / f"{stem}.safetensors"
+    if is_native(template):
+        return load_model(model_file), model_file, read_model_header(model_file)["provenance"]
+    potential = _eval_copy(template)
+    provenance = load_weights(weights_file, potential)
+    return potential, folder / f"{stem}{template.suffix}" if isinstance(template, Adapter) else weights_file, provenance
+
+
+def _eval_copy(template: Potential) -> Potential:
+    potential = copy.deepcopy(template).eval()
+    potential.zero_grad(set_to_none=True)
+    return potential
+
+
+def is_native(potential: Potential) -> bool:
+    """Whether it is one of Hesse's own: a `.hesse` file can hold it."""
+    try:
+        to_description(potential)
+    except UnknownOptionError:
+        return False
+    return True

@@ -1,0 +1,210 @@
+"""The loss as a plug: energy, force and curvature terms for somebody else's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hesse.curvature.hvp import gradients, hessian_vector_products
+from hesse.errors import LabelShapeError, MissingLabelError, RequestError
+from hesse.losses import LossWeights, weighted_loss
+from hesse.structures import Properties
+
+__all__ = ["ProjectedHessianLoss"]
+
+
+class ProjectedHessianLoss(nn.Module):
+    """Energies, forces and Hessian-vector products of any `positions -> energy` function against their labels.
+
+    Per structure of N atoms (arXiv 2603.04523): `λ_E ΔE²/√N + λ_F |ΔF|²/3N + λ_H (1/K) Σ_k |ΔH v_k|²/9N²`, each term a
+    mean over the structures that hold the label. Energies may be in any unit, the same for all labels; weights mean
+    what they say for lengths in Å.
+
+    The function must be differentiable three times (`hesse check`, `hesse.testing`), and its structures must not depend
+    on each other. Its gradient is taken here: let it compute no forces of its own. Call `backward(inputs=parameters)`
+    on the loss: a plain `backward()` also computes its slope in positions, up to half as long again for nothing.
+
+    Args:
+        weights: of the terms; `Weights()` where None. Those of other terms than energy, forces, hvp must be zero.
+        batched_gradients: whether several probes go through one vectorized pass (quicker); False for functions with
+            operations that cannot be vectorized.
+    """
+
+    def __init__(self, weights: LossWeights | None = None, *, supports_vmap: bool = True) -> None:
+        super().__init__()
+        self.weights = weights or LossWeights()
+        other = set(self.weights.active()) - {"energy", "forces", "hvp"}
+        if other or self.weights.regularizer:
+            raise RequestError(
+                f"this loss has energy, forces and hvp terms, not {', '.join(sorted(other)) or 'regularizer'}"
+            )
+        self.supports_vmap = supports_vmap
+
+    def forward(
+        self,
+        energy: Callable[[Tensor], Tensor],
+        positions: Float[Tensor, "*atoms 3"],
+        *,
+        n_atoms: Int[Tensor, "structures"] | None = None,
+        mask: Bool[Tensor, "structures longest"] | None = None,
+        energies: Float[Tensor, "structures"] | None = None,
+        forces: Float[Tensor, "*atoms 3"] | None = None,
+        probes: Float[Tensor, "*probes_atoms 3"] | None = None,
+        hvp: Float[Tensor, "*probes_atoms 3"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
+        """The loss, and its unweighted terms by name (for the record).
+
+        Positions come in one of three layouts, and forces, probes and hvp in the same: one structure `[n, 3]`;
+        structures end to end `[atoms, 3]` with `n_atoms`; padded `[structures, longest, 3]` with `mask`. Probes and hvp
+        may have an axis in front for several pairs per structure. A label that a structure lacks is NaN.
+
+        Args:
+            energy: function of positions in the layout given; returns energies `[structures]`, or a scalar for one.
+            positions: where to take derivatives.
+            n_atoms: size of each structure (end to end).
+            mask: which places are atoms (padded).
+            energies: reference energies.
+            forces: reference forces.
+            probes: directions v.
+            hvp: reference products H v.
+
+        Raises:
+            LabelShapeError: shapes that do not fit each other, a mask that is not boolean.
+            RequestError: the energies do not depend on the argument of the function.
+            MissingLabelError: no label at all, or only one of probes and hvp.
+        """
+        if (probes is None) != (hvp is None):
+            raise MissingLabelError("Hessian-vector products come in pairs: give both probes and hvp, or neither")
+        if mask is not None:
+            if mask.dtype != torch.bool:
+                raise LabelShapeError(f"mask of {mask.dtype}, expected torch.bool: True where there is an atom")
+            n_atoms = mask.sum(-1)
+        elif n_atoms is None:
+            n_atoms = torch.tensor([len(positions)], device=positions.device)
+        self._check(positions, n_atoms, mask)
+        _check_shapes(positions, forces, probes, hvp)
+        stacked = (
+            (None, None)
+            if probes is None or hvp is None
+            else (_with_probe_axis(probes, positions), _with_probe_axis(hvp, positions))
+        )
+        references = _masked_labels(n_atoms, mask, energies, forces, *stacked)
+        predictions = self._predict(energy, positions, n_atoms, mask, references, stacked[0])
+        total, terms = weighted_loss(predictions, references, self.weights)
+        return total, {name: value.detach() for name, value in terms.items()}
+
+    def _predict(
+        self,
+        energy: Callable[[Tensor], Tensor],
+        positions: Tensor,
+        n_atoms: Tensor,
+        mask: Tensor | None,
+        references: Properties,
+        probes: Tensor | None,
+    ) -> Properties:
+        with torch.enable_grad():
+            leaf = positions.detach().requires_grad_(True)
+            energies = energy(leaf)
+            if not isinstance(energies, Tensor):
+                raise LabelShapeError(
+                    f"the function returned a {type(energies).__name__}, expected a tensor of energies"
+                )
+            if energies.numel() != len(n_atoms):
+                raise LabelShapeError(
+                    f"the function returned energies of shape {tuple(energies.shape)}, expected one for each of "
+                    f"{len(n_atoms)} structures"
+                )
+            gradient = hvp = None
+            needs_hvp = self.weights.hvp > 0 and probes is not None
+            if needs_hvp or (self.weights.forces > 0 and references.forces is not None):
+                (gradient,) = gradients(energies.sum(), [leaf], create_graph=True)
+                if gradient.grad_fn is None and not bool(gradient.any()) and int(n_atoms.max()) > 1:
+                    raise RequestError(
+                        "the energies do not depend on the positions that the function was given, so that all forces "
+                        "would be zero: compute them from its argument, with nothing detached on the way"
+                    )
+            if needs_hvp:
+                assert gradient is not None
+                assert probes is not None
+                directions = torch.nan_to_num(probes)
+                if mask is not None:
+                    directions = directions * mask[..., None]
+                hvp = hessian_vector_products(
+                    gradient, leaf, directions, True, retain_graph=True, supports_vmap=self.supports_vmap
+                )
+        return Properties(
+            n_atoms=n_atoms,
+            energy=energies.reshape(-1),
+            forces=None if gradient is None else -_flatten(gradient, mask),
+            probes=references.probes,
+            hvp=None if hvp is None else _flatten(hvp, mask),
+        )
+
+    @staticmethod
+    def _check(positions: Tensor, n_atoms: Tensor, mask: Tensor | None) -> None:
+        if mask is not None and tuple(positions.shape) != (*mask.shape, 3):
+            raise LabelShapeError(f"mask of shape {tuple(mask.shape)} for positions {tuple(positions.shape)}")
+        if mask is None and (positions.dim() != 2 or int(n_atoms.sum()) != len(positions)):
+            raise LabelShapeError(
+                f"positions of shape {tuple(positions.shape)}: expected [atoms, 3] with n_atoms that add up to atoms, "
+                "or [structures, longest, 3] with a mask"
+            )
+
+
+def _check_shapes(positions: Tensor, forces: Tensor | None, probes: Tensor | None, hvp: Tensor | None) -> None:
+    """Labels must have the layout of the positions; several pairs, one axis in front."""
+    shape = tuple(positions.shape)
+    for name, values in (("forces", forces), ("probes", probes), ("hvp", hvp)):
+        is_stacked = name != "forces" and values is not None and values.dim() == len(shape) + 1
+        if values is not None and tuple(values.shape[1:] if is_stacked else values.shape) != shape:
+            raise LabelShapeError(f"{name} has shape {tuple(values.shape)}, expected that of the positions, {shape}")
+    if probes is not None and hvp is not None and probes.shape != hvp.shape:
+        raise LabelShapeError(f"probes of shape {tuple(probes.shape)}, hvp of shape {tuple(hvp.shape)}: expected pairs")
+
+
+def _with_probe_axis(values: Tensor | None, positions: Tensor) -> Tensor | None:
+    """With an axis of probes in front."""
+    return values[None] if values is not None and values.dim() == positions.dim() else values
+
+
+def _flatten(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Per-atom values end to end; leading axes stay."""
+    return values if mask is None else values[..., mask, :]
+
+
+def _masked_labels(
+    n_atoms: Tensor,
+    mask: Tensor | None,
+    energies: Tensor | None,
+    forces: Tensor | None,
+    probes: Tensor | None,
+    hvp: Tensor | None,
+) -> Properties:
+    """The labels given, with masks for those that are NaN."""
+    forces = None if forces is None else _flatten(forces, mask)
+    probes = None if probes is None else _flatten(probes, mask)
+    hvp = None if hvp is None else _flatten(hvp, mask)
+    if energies is None and forces is None and hvp is None:
+        raise MissingLabelError("no label was given: energies, forces, or probes with hvp")
+    unmasked = Properties(n_atoms=n_atoms, energy=None if energies is None else energies.reshape(-1), forces=forces)
+    structure_index = torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms)
+
+    def present(values: Tensor) -> Tensor:
+        """[..., atoms, 3] -> [..., structures]: no number of the structure is NaN."""
+        missing = torch.isnan(values).any(-1).to(torch.int64)
+        n_missing = missing.new_zeros(*missing.shape[:-1], len(n_atoms)).index_add(-1, structure_index, missing)
+        return n_missing == 0
+
+    return Properties(
+        n_atoms=n_atoms,
+        energy=unmasked.energy,
+        forces=forces,
+        probes=probes,
+        hvp=hvp,
+        energy_mask=None if unmasked.energy is None else ~torch.isnan(unmasked.energy),
+        forces_mask=None if forces is None else present(forces),
+        hvp_mask=None if hvp is None or probes is None else present(hvp) & present(probes),
+    )

@@ -1,0 +1,426 @@
+"""The one training loop.
+
+Everything random is a function of (seed, epoch or step, structure id): no generator state is carried along, so a run
+that was interrupted anywhere and resumed meets the same batches, probes and rates as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesse import __version__
+from hesse.datasets import DatasetLike
+from hesse.errors import (
+    InterruptedRunError,
+    NonFiniteLossError,
+    ProcessLostError,
+    WriteError,
+)
+from hesse.potential import Potential
+from hesse.runtime.devices import disable_malloc_trim
+from hesse.runtime.filesystem import lock_folder
+from hesse.runtime.progress import track
+from hesse.runtime.signals import deferred_signals
+from hesse.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from hesse.training.compile_policy import CompilePolicy
+from hesse.training.config import TrainConfig
+from hesse.training.distributed import Communicator, init_distributed
+from hesse.training.initial_model import (
+    build_initial_potential,
+    load_best,
+    potential_digest,
+    resolve_initial_potential,
+    save_potential,
+)
+from hesse.training.loader import TrainingLoader
+from hesse.training.run_log import NullLogger, RunLogger
+from hesse.training.run_setup import check_data, derive_seed, run_fingerprint, weight_decay_groups
+from hesse.training.schedules import learning_rate, loss_weights_at
+from hesse.training.step import DistributedGradient, LossAndGradient, MicroBatch
+from hesse.training.validation import ValidationMetrics, validate
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        potential: the best model by validation loss (the last one without validation data), averaged weights.
+        model_file: where it is stored.
+        steps: steps done in all.
+        best_step: the step of the best validation.
+        scores: validation errors of the best model, eV and Å.
+        seconds: wall time of all sessions of the run.
+        left_out: structures flagged suspect that were neither trained on nor validated by.
+    """
+
+    potential: Potential
+    model_file: Path
+    steps: int
+    best_step: int
+    scores: Mapping[str, float]
+    seconds: float
+    n_suspect_skipped: int = 0
+
+
+def train(
+    training: DatasetLike,
+    validation: DatasetLike | None = None,
+    config: TrainConfig | None = None,
+    *,
+    output: str | Path,
+    potential: Potential | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+    communicator: Communicator | None = None,
+) -> TrainResult:
+    """Train a potential. Called again with the same arguments, it continues where it was interrupted.
+
+    `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`. A potential that
+    is not Hesse's own is kept as `model.safetensors` (weights), and an adapted one also in its framework's own format.
+
+    Args:
+        training: structures with the labels that the loss weights ask for; absent labels are masked. Structures whose
+            labels are flagged suspect are left out, unless `config.include_flagged`; so are those of `validation`.
+        validation: structures to choose the best model by; None to take the last.
+        config: the run; defaults where None.
+        output: folder of the run, made if missing.
+        potential: what to train in place of a network built from `config.model`: one of Hesse's own, an adapter, or any
+            `Potential`. It is copied, then takes `config.dtype` and `config.device`; parameters with `requires_grad`
+            off stay as they are; element references are kept unless `config.reference_energies` is "fit".
+        restart: begin again although the folder holds a run.
+        quiet: no progress on standard error.
+        processes: who trains together; None for those of the job that this process was started in (by torchrun, srun),
+            or this one alone. All call this function with the same arguments, and `output` is a folder that all see.
+
+    Raises:
+        MissingLabelError: a loss weight is above zero and no training structure holds the label, or no validation
+            structure holds any of them.
+        UnknownElementError: validation data hold an element that training data lack, or training data one that the
+            given potential does not know.
+        FileFormatError: the folder holds a run with another configuration or other data.
+        RequestError: another process trains in this folder; the given potential cannot be trained or differentiated.
+        ConfigError: the device cannot be used here.
+        NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
+        InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
+        LostProcessError: another process of the job ended.
+    """
+    config = config or TrainConfig()
+    folder = Path(output)
+    with ExitStack() as stack:
+        if communicator is None:
+            communicator = stack.enter_context(init_distributed(config.device))
+        device = communicator.device(config.device)
+        communicator.run_on_rank_zero(lambda: _open_folder(folder, stack))
+        if config.cpu_threads is not None:
+            torch.set_num_threads(config.cpu_threads)
+        disable_malloc_trim()
+        # Curvature differentiates three times: reduced precision in matrix products ruins it.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        initial_potential = resolve_initial_potential(config, potential, folder)
+        trainer = Trainer(
+            training, validation, config, folder, initial_potential, communicator, device, restart=restart
+        )
+        return trainer.fit(quiet=quiet)
+
+
+def _open_folder(folder: Path, stack: ExitStack) -> None:
+    """Make the folder of a run where it is missing, and keep others out of it until the run ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    stack.enter_context(lock_folder(folder))
+
+
+def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
+    """Structures of all parts."""
+    return sum(0 if part is None else len(part) for part in datasets)
+
+
+class Trainer:
+    """One run: its parts, and the state that moves."""
+
+    def __init__(
+        self,
+        training: DatasetLike,
+        validation: DatasetLike | None,
+        config: TrainConfig,
+        folder: Path,
+        initial_potential: Potential | None,
+        communicator: Communicator,
+        device: str,
+        *,
+        restart: bool,
+    ) -> None:
+        self.n_suspect_skipped = 0
+        if not config.include_flagged:
+            datasets = (training, validation)
+            training = training.without_suspects()
+            validation = None if validation is None else validation.without_suspects()
+            self.n_suspect_skipped = _n_structures(datasets) - _n_structures((training, validation))
+        check_data(training, validation, config)
+        self.training, self.validation, self.config, self.folder = training, validation, config, folder
+        self.communicator, self.device, self.dtype = communicator, device, getattr(torch, config.dtype)
+        device_config = config.model_copy(update={"device": device})
+        self.model = build_initial_potential(device_config, training, initial_potential)
+        communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
+        self.loader = TrainingLoader(training, device_config, self.model.cutoff)
+        self.sizes = training.n_atoms.tolist()
+        self.gradient = LossAndGradient(self.model)
+        self.distributed_gradient = DistributedGradient(self.gradient, communicator)
+        self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.optimizer = torch.optim.AdamW(weight_decay_groups(self.model, config.optimizer.weight_decay), lr=0.0)
+        self.fingerprint = run_fingerprint(config, training, validation, potential_digest(initial_potential))
+        self.checkpoint = folder / "checkpoint.safetensors"
+        self.state = TrainState()
+        communicator.check_equal(
+            self.fingerprint, "the processes of this job were given different configurations or data"
+        )
+        if communicator.run_on_rank_zero(lambda: self._find_checkpoint(restart=restart)):
+            self.state = load_checkpoint(
+                self.checkpoint, self.model, self._ema_state(), self.optimizer, self.fingerprint
+            )
+        communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
+        self.scores: ValidationMetrics | None = None
+        self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
+
+    def _find_checkpoint(self, *, restart: bool) -> bool:
+        """Clear away what is left over from before; whether there is a state to go on from."""
+        for half_written in self.folder.glob(".*.part*"):  # by a process that was killed
+            half_written.unlink(missing_ok=True)
+        if restart:
+            self.checkpoint.unlink(missing_ok=True)
+        return self.checkpoint.exists()
+
+    def _ema_state(self) -> dict[str, Tensor]:
+        return dict(self.ema_model.state_dict())
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def fit(self, *, quiet: bool) -> TrainResult:
+        config, state = self.config, self.state
+        is_rank_zero = self.communicator.is_rank_zero
+        log = (
+            RunLogger(self.folder, from_step=state.step, tensorboard=config.tensorboard)
+            if is_rank_zero
+            else NullLogger()
+        )
+        started, previous_seconds = time.monotonic(), state.seconds
+        finished = state.step >= config.steps or self._should_stop()
+        try:
+            with (
+                self.loader,
+                deferred_signals() as caught,
+                track("training", config.steps, quiet=quiet or not is_rank_zero, done=state.step) as advance,
+            ):
+                if not finished:
+                    advance(0, self.compile_policy.decide(config, self._example_microbatches))
+                while not finished:
+                    for text in self.compile_policy.pop_messages():
+                        log.message(state.step, text)
+                    row = self._step()
+                    state.seconds = previous_seconds + time.monotonic() - started
+                    log.write("train", state.step, **row, seconds=state.seconds)
+                    is_last = state.step >= config.steps
+                    if self.validation is not None and (is_last or state.step % config.validate_every == 0):
+                        scores = self._validate()
+                        log.write("validation", state.step, **scores.as_row())
+                        finished = self._should_stop()
+                    finished = finished or is_last
+                    status = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
+                    advance(1, status)
+                    stop_signal = self.communicator.all_reduce_max(caught[0] if caught else 0)
+                    if finished or stop_signal or state.step % config.checkpoint_every == 0:
+                        self._save()
+                    if stop_signal and not finished:
+                        raise InterruptedRunError(
+                            f"stopped by {signal.Signals(stop_signal).name} after step {state.step} of {config.steps}; "
+                            f"the state is in {self.checkpoint}. The same command continues the run."
+                        )
+        except ProcessLostError as error:
+            raise ProcessLostError(
+                f"{error}. {self._checkpoint_hint()}; the same command continues the run."
+            ) from error
+        finally:
+            log.close()
+        return self._result()
+
+    def _example_microbatches(self) -> list[MicroBatch]:
+        """The next step's structures, to try on."""
+        batches = self.loader.epoch(self.state.epoch)
+        return self.loader.load(batches[min(self.state.batch, len(batches) - 1)], self.state.step)
+
+    def _step(self) -> dict[str, float]:
+        """One step of the optimizer; returns what goes into the record."""
+        config, state = self.config, self.state
+        batches = self.loader.epoch(state.epoch)
+        if state.batch >= len(batches):
+            state.epoch, state.batch = state.epoch + 1, 0
+            batches = self.loader.epoch(state.epoch)
+        indices = batches[state.batch]
+        weights = loss_weights_at(
+            config.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
+        )
+        rate = learning_rate(config.optimizer.learning_rate, state.step, config.steps, config.schedule, state.plateau)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
+            rank = self.communicator.rank
+            torch.manual_seed(derive_seed(config.seed, state.step, *([rank] if rank else [])))
+            local_indices = self.communicator.partition(indices, self.sizes)
+            microbatches = self.loader.load(local_indices, state.step, step_indices=indices) if local_indices else []
+            self.compile_policy.verify(microbatches, weights)
+            total, terms = self.distributed_gradient(microbatches, weights)
+        max_norm = config.optimizer.max_grad_norm or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
+        # One look at the device for all numbers.
+        loss, norm, *values = torch.stack(
+            [value.to(torch.float64) for value in (total, grad_norm, *terms.values())]
+        ).tolist()
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise NonFiniteLossError(self._diagnose_non_finite(indices, weights))
+        self.optimizer.step()
+        state.step, state.batch = state.step + 1, state.batch + 1
+        self._update_ema()
+        return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
+
+    def _update_ema(self) -> None:
+        decay = self.config.optimizer.ema_decay or 0.0
+        step = self.state.step
+        decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
+        with torch.no_grad():
+            pairs = zip(self.ema_model.parameters(), self.model.parameters(), strict=True)
+            # Other frameworks keep tables of whole numbers as parameters.
+            means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
+            torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
+            for buffer, statistic in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
+                buffer.copy_(statistic)  # running statistics, where a network has them
+
+    # --- judging and keeping -------------------------------------------------------------------------------------
+
+    def _compute_scores(self) -> ValidationMetrics:
+        assert self.validation is not None
+        self.communicator.broadcast(self.ema_model.buffers())  # running statistics are those of its structures
+        config, weights = self.config, self.config.weights
+        if config.probe.source == "fresh" and self.validation.has("hessian"):
+            # Fresh probes estimate the Hessian term; here it is taken itself.
+            weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
+        return validate(
+            self.ema_model, self.validation, weights, dtype=self.dtype, device=self.device,
+            max_atoms=config.batch.atoms, communicator=self.communicator,
+        )  # fmt: skip
+
+    def _validate(self) -> ValidationMetrics:
+        state, config = self.state, self.config
+        scores = self._compute_scores()
+        if not math.isfinite(scores.loss):
+            raise NonFiniteLossError(
+                f"step {state.step}: the validation loss is not a finite number. The last good state is in "
+                f"{self.checkpoint}; lower optimizer.learning_rate, or look at the validation labels with `hesse info`."
+            )
+        state.plateau.update(scores.loss, config.schedule)
+        if scores.loss < state.best_loss:
+            state.best_loss, state.best_step, state.n_without_improvement = scores.loss, state.step, 0
+            self._write_model("model", scores)
+        else:
+            state.n_without_improvement += 1
+        self.scores = scores
+        return scores
+
+    def _should_stop(self) -> bool:
+        config, state = self.config, self.state
+        if config.early_stopping is not None and state.n_without_improvement >= config.early_stopping:
+            return True
+        is_plateau = config.schedule.kind == "plateau"
+        rate = config.optimizer.learning_rate * state.plateau.factor
+        return is_plateau and rate < config.schedule.stop_below
+
+    def _save(self) -> None:
+        self.compile_policy.synchronize()
+        # Machines that are not alike round differently: this is where all are brought back to one state.
+        self.communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
+        self.communicator.run_on_rank_zero(
+            lambda: save_checkpoint(
+                self.checkpoint, self.state, self.model, self._ema_state(), self.optimizer, self.fingerprint
+            )
+        )
+
+    def _write_model(self, stem: str, scores: ValidationMetrics | None) -> None:
+        self.communicator.run_on_rank_zero(lambda: self._save_model(stem, scores))
+
+    def _save_model(self, stem: str, scores: ValidationMetrics | None) -> None:
+        provenance: dict[str, Any] = {
+            "data_hash": self.training.content_hash(),
+            "level": self.training.metadata.get("level", ""),
+            "config": self.config.model_dump(mode="json"),
+            "step": self.state.step,
+            "structures": len(self.training),
+            "metrics": {} if scores is None else scores.as_row(),
+            "torch": torch.__version__,
+            "code_version": __version__,
+        }
+        # Files of other frameworks record what can be trained: that of the model, not of its mean.
+        for mean, value in zip(self.ema_model.parameters(), self.model.parameters(), strict=True):
+            mean.requires_grad_(value.requires_grad)
+        save_potential(self.folder, stem, self.ema_model, provenance)
+        self.ema_model.requires_grad_(False)
+
+    def _result(self) -> TrainResult:
+        if self.scores is None and self.validation is not None:  # continued after its last step
+            self.scores = self._compute_scores()
+        self._write_model("last", self.scores)
+        state = self.state
+        if state.best_step < 0:  # never judged: the last model is the best known
+            self._write_model("model", None)
+        potential, model_file, provenance = load_best(self.folder, "model", self.model, self.communicator)
+        return TrainResult(
+            potential=potential,
+            model_file=model_file,
+            steps=state.step,
+            best_step=state.best_step if state.best_step >= 0 else state.step,
+            scores=provenance["metrics"],
+            seconds=state.seconds,
+            n_suspect_skipped=self.n_suspect_skipped,
+        )
+
+    def _diagnose_non_finite(self, indices: list[int], weights: Mapping[str, float]) -> str:
+        """Which structures of the batch have a loss or gradient that is not finite, one by one."""
+        non_finite = []
+        for index in indices:
+            self.optimizer.zero_grad(set_to_none=True)
+            total, _ = self.gradient(self.loader.load([index], self.state.step, step_indices=indices), weights)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            is_finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in gradients)
+            if not is_finite:
+                non_finite.append(self.training.ids[index])
+        hint = self._checkpoint_hint()
+        if not non_finite:
+            return (
+                f"step {self.state.step + 1}: the loss of the whole batch is not finite although that of each of "
+                f"its structures is: the run diverged. {hint}; lower optimizer.learning_rate or optimizer.max_grad_norm."
+            )
+        shown = ", ".join(f'"{name}"' for name in non_finite[:5]) + (", ..." if len(non_finite) > 5 else "")
+        return (
+            f"step {self.state.step + 1}: loss or gradient is not a finite number for {len(non_finite)} of "
+            f"{len(indices)} structures: {shown}. {hint}. Look at these structures (labels, overlapping atoms); if "
+            "they are sound, lower optimizer.learning_rate or use dtype float64."
+        )
+
+    def _checkpoint_hint(self) -> str:
+        return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"

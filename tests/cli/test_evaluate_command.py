@@ -1,0 +1,173 @@
+"""`hesse evaluate`: the contract of its JSON, its notes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hesse.cli import app as command_line
+from hesse.datasets import Dataset, write_dataset
+from hesse.models import Hipnn, HipnnConfig, load_model, save_model
+from oracles import Morse, labeled, molecules
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hesse", *(str(a) for a in arguments)])
+        with pytest.raises(SystemExit) as stop:
+            command_line.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    config = HipnnConfig(features=4, sensitivities=4, blocks=1, onsite_layers=1, cutoff=4.0, longest=3.5)
+    path = tmp_path / "model.hesse"
+    save_model(path, Hipnn(config, (1, 6, 8)).double(), {"level": "closed form"})
+    return path
+
+
+def data(seed: int = 0) -> Dataset:
+    structures = molecules([3, 4, 5, 4], seed)
+    return labeled(Morse(), [replace(s, tag="ab"[k % 2]) for k, s in enumerate(structures)], hessian=True)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "test-set.h5"
+    write_dataset(path, data())
+    return path
+
+
+def test_rows_keep_the_contract(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "errors.json"
+    code, out, err = run("evaluate", model, file, "--json", target, "--quiet")
+    assert code == 0
+    assert err == ""
+    rows = json.loads(target.read_text())
+    assert isinstance(rows, list)
+    types = {"dataset": str, "tag": str, "property": str, "metric": str, "value": float, "unit": str, "n": int}
+    for row in rows:
+        assert {key: type(value) for key, value in row.items()} == types
+        assert row["dataset"] == "test-set"
+        assert row["value"] >= 0
+    assert {r["tag"] for r in rows} == {"", "a", "b"}
+    assert {r["property"] for r in rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}
+    assert {r["metric"] for r in rows} == {"rmse", "mae", "noise_floor"}
+    assert {(r["property"], r["unit"]) for r in rows} == {
+        ("energy", "eV"),
+        ("energy_per_atom", "eV/atom"),
+        ("forces", "eV/Å"),
+        ("hvp", "eV/Å²"),
+        ("hessian", "eV/Å²"),
+    }
+    assert "RMSE" in out
+    assert "kcal/mol/Å²" in out
+
+
+def test_the_numbers_are_the_models_own(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    from hesse.curvature import evaluate
+    from hesse.structures import Request, collate
+
+    target = tmp_path / "errors.json"
+    assert run("evaluate", model, file, "--json", target, "--max-atoms", 5)[0] == 0
+    (row,) = [
+        r for r in json.loads(target.read_text()) if (r["property"], r["metric"], r["tag"]) == ("hessian", "rmse", "")
+    ]
+    potential, reference = load_model(model), data()
+    squared = count = 0.0
+    for k, structure in enumerate(reference.structures):
+        found = evaluate(potential, collate([structure], potential.cutoff), Request(hessian=True))
+        difference = found.hessian_of(0) - reference.labels.hessian_of(k)
+        squared, count = squared + float(difference.square().sum()), count + difference.numel()
+    assert row["value"] == pytest.approx((squared / count) ** 0.5, rel=1e-8)
+    assert row["n"] == count
+
+
+def test_options_leave_out_what_they_say(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "errors.json"
+    options = ("--no-hessian", "--no-by-tag", "--dtype", "float32", "--quiet")
+    assert run("evaluate", model, file, "--json", target, *options)[0] == 0
+    rows = json.loads(target.read_text())
+    assert {r["tag"] for r in rows} == {""}
+    assert "hessian" not in {r["property"] for r in rows}
+
+
+def test_files_of_one_name_are_told_apart(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_dataset(other / "test-set.h5", data(seed=1))
+    write_dataset(other / "third.h5", data(seed=2))
+    target = tmp_path / "errors.json"
+    assert run("evaluate", model, file, other / "test-set.h5", other / "third.h5", "--json", target)[0] == 0
+    names = {r["dataset"] for r in json.loads(target.read_text())}
+    assert names == {str(file), str(other / "test-set.h5"), "third"}
+
+
+def test_an_error_within_the_noise_is_called_so(run: Run, model: Path, tmp_path: Path) -> None:
+    path, known = tmp_path / "noisy.h5", data()
+    error = torch.full((len(known),), 1e3, dtype=torch.float64)  # eV/Å², by the labels' own estimate
+    write_dataset(path, Dataset(known.structures, replace(known.labels, hessian_error=error)))
+    code, out, err = run("evaluate", model, path)
+    assert code == 0
+    assert err.count("not meaningful below about 1.5e+03 eV/Å²") == 1
+    assert "the RMSE of hessian" in err
+    assert "1000" in out
+
+
+def test_another_level_of_theory_is_noted(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    assert "closed form" not in run("evaluate", model, file)[2]
+    path = tmp_path / "dft.h5"
+    write_dataset(path, replace(data(), metadata={"level": "wB97X/6-31G(d)"}))
+    code, _, err = run("evaluate", model, path)
+    assert code == 0
+    assert "wB97X/6-31G(d)" in err
+    assert "trained on closed form" in err
+    assert run("evaluate", model, path, "--quiet")[2] == ""
+
+
+def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    path, target = tmp_path / "fluorine.h5", tmp_path / "errors.json"
+    write_dataset(path, labeled(Morse(), molecules([3], 5, elements=(9,), name="fluorine")))
+    code, out, err = run("evaluate", model, file, path, "--json", target)
+    assert code == 2
+    assert 'structure "fluorine" contains F, but the potential knows only H, C, O' in err
+    assert out == ""
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reply"),
+    [
+        (("{model}", "{folder}/none.h5"), "none.h5"),
+        (("{folder}/none.hesse", "{file}"), "no such model file"),
+        (("{file}", "{file}"), "not a readable model file"),
+        (("{model}", "{file}", "--json", "{folder}/nowhere/errors.json"), "no folder"),
+        (("{model}", "{file}", "--device", "abacus"), 'device "abacus"'),
+        (("{model}", "{file}", "--dtype", "float8"), "float8"),
+        (("{model}", "{file}", "--max-atoms", "0"), "--max-atoms"),
+        (("{model}",), "DATA"),
+    ],
+)
+def test_wrong_requests_are_answered(
+    run: Run, model: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reply: str
+) -> None:
+    names = {"model": model, "file": file, "folder": tmp_path}
+    code, out, err = run("evaluate", *(a.format(**names) for a in arguments))
+    assert code == 2
+    assert reply in err
+    assert out == ""

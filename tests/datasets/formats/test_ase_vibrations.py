@@ -1,0 +1,100 @@
+"""ASE's VibrationsData, through its own reader and writer, and refused where frozen atoms are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.vibrations import VibrationsData
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hesse.datasets import (
+    Dataset,
+    from_vibrations_data,
+    read_dataset,
+    read_vibrations,
+    to_vibrations_data,
+    write_dataset,
+)
+from hesse.errors import FileFormatError, LabelShapeError, RequestError
+from hesse.structures import Properties, Structure
+from oracles import Morse, crystal, labeled
+
+
+@given(st.integers(1, 6), st.integers(0, 2**31))
+def test_both_ways_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    h = rng.normal(size=(n, 3, n, 3)) * 10.0 ** rng.integers(-8, 8)
+    structure = Structure(rng.integers(1, 90, size=n), rng.normal(size=(n, 3)) * 9, id="x", charge=-1, multiplicity=2)
+    data = Dataset.from_pairs([(structure, Properties.single(n, hessian=h))])
+    folder = tmp_path_factory.mktemp("v")
+    write_dataset(folder / "ours.json", data)
+    theirs = VibrationsData.read(folder / "ours.json")  # ASE reads what we write
+    np.testing.assert_array_equal(theirs.get_hessian(), h)
+    theirs.write(folder / "theirs.json")  # and we read what ASE writes
+    for back in (
+        read_dataset(folder / "ours.json", check=False),
+        from_vibrations_data(theirs),
+        from_vibrations_data(to_vibrations_data(data)),
+    ):
+        assert back.content_hash() == data.content_hash()
+        assert (back.structures[0].id, back.structures[0].charge) == ("x", -1)
+    back = read_vibrations(folder / "theirs.json")
+    np.testing.assert_array_equal(back.labels.hessian_of(0).numpy(), h)
+    np.testing.assert_array_equal(back.structures[0].positions, structure.positions)
+
+
+def test_frequencies_are_those_of_ase() -> None:
+    """The two analyzes share nothing but the Hessian."""
+    from hesse.harmonic.normal_modes import normal_modes
+
+    data = labeled(Morse(), [Structure([8, 1, 1], molecule("H2O").positions, id="w")], hessian=True)
+    energies = to_vibrations_data(data).get_frequencies()
+    ours = normal_modes(data.structures[0], data.labels.hessian_of(0).numpy()).frequencies
+    signed = np.sort(np.where(np.abs(energies.imag) > np.abs(energies.real), -energies.imag, energies.real))
+    # ASE keeps rigid motions, which mix with soft modes away from rest: the stiffest is compared.
+    assert ours.max() == pytest.approx(signed.max(), rel=2e-2)
+
+
+def test_crystals_and_another_order(tmp_path: Path) -> None:
+    data = labeled(Morse(), [crystal(2)], hessian=True, probes=0)
+    write_dataset(tmp_path / "c.json", data)
+    back = read_dataset(tmp_path / "c.json")
+    assert back.structures[0].periodic
+    np.testing.assert_array_equal(back.structures[0].cell, data.structures[0].cell)
+    atoms = molecule("H2O")
+    h = np.random.default_rng(0).normal(size=(3, 3, 3, 3))
+    turned = VibrationsData(atoms, h, indices=[2, 0, 1])
+    order = [1, 2, 0]  # of the atoms 0, 1, 2 in the turned Hessian
+    np.testing.assert_array_equal(from_vibrations_data(turned).labels.hessian_of(0), h[order][:, :, order])
+
+
+def test_what_cannot_be(tmp_path: Path) -> None:
+    atoms = molecule("H2O")
+    frozen = VibrationsData(atoms, np.zeros((2, 3, 2, 3)), indices=[1, 2])
+    with pytest.raises(RequestError, match="2 of 3 atoms, the others were frozen"):
+        from_vibrations_data(frozen)
+    frozen.write(tmp_path / "f.json")
+    with pytest.raises(RequestError, match=r"f\.json.*frozen"):
+        read_dataset(tmp_path / "f.json")
+    (tmp_path / "x.json").write_text('{"rows": []}')
+    with pytest.raises(FileFormatError, match="VibrationsData"):
+        read_dataset(tmp_path / "x.json")
+    bare = Dataset.from_pairs([(Structure([1], [[0, 0, 0]], id="a"), Properties.single(1))])
+    with pytest.raises(LabelShapeError, match="no Hessian"):
+        write_dataset(tmp_path / "n.json", bare)
+    two = labeled(Morse(), [crystal(1), crystal(2)], hessian=True)
+    with pytest.raises(RequestError, match="of one structure, got 2"):
+        write_dataset(tmp_path / "n.json", two)
+    assert not (tmp_path / "n.json").exists()
+    # An object that asks to be made by name is not made.
+    VibrationsData(atoms, np.zeros((3, 3, 3, 3))).write(tmp_path / "g.json")
+    content = json.loads((tmp_path / "g.json").read_text())
+    content["atoms"]["positions"] = {"__ase_objtype__": "os.system", "command": "touch here"}
+    (tmp_path / "g.json").write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match="not as VibrationsData"):
+        read_dataset(tmp_path / "g.json")

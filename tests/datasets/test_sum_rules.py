@@ -1,0 +1,110 @@
+"""Identities of symmetry: exact labels obey them, and white noise shows with its own variance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hesse.datasets import Dataset, principal_rigid_body_modes, sum_rule_errors
+from hesse.structures import Properties, Structure
+from oracles import LennardJones, Morse, Polynomial, atom, crystal, labeled, linear, molecule, molecules, rotation
+
+STRUCTURES = [*molecules([4, 9, 2, 6]), linear(), atom(), crystal(1)]
+NAMES = ("forces", "hvp", "hessian")
+
+
+@pytest.fixture(scope="module")
+def exact() -> Dataset:
+    return labeled(Morse(), STRUCTURES, probes=2, hessian=True)
+
+
+def test_motions_are_orthonormal_and_counted() -> None:
+    basis = principal_rigid_body_modes(STRUCTURES)
+    assert basis.present.sum(0).tolist() == [6, 6, 5, 6, 5, 3, 3]
+    labels = Properties.concatenate([Properties.single(len(s)) for s in STRUCTURES])
+    for i in range(len(STRUCTURES)):
+        motions = basis.motions[:, labels.atom_slice(i)].reshape(6, -1)
+        torch.testing.assert_close(motions @ motions.T, torch.diag(basis.present[:, i].double()))
+
+
+def test_exact_labels_have_no_defect(exact: Dataset) -> None:
+    defects = sum_rule_errors(exact.structures, exact.labels)
+    for name in NAMES:
+        assert float(defects.noise(name).nan_to_num(0.0).max()) < 1e-11
+    # An atom cannot turn, a crystal must not.
+    assert defects.hessian_rotation.isnan().tolist() == [False] * 5 + [True] * 2
+    assert float(defects.hessian_asymmetry.max()) < 1e-12
+
+
+def test_an_energy_that_depends_on_place_and_attitude_shows() -> None:
+    defects = sum_rule_errors(STRUCTURES, labeled(Polynomial(), STRUCTURES, hessian=True).labels)
+    for name in NAMES:
+        assert float(defects.noise(name).min()) > 1e-3
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.2])
+@pytest.mark.parametrize("name", NAMES)
+def test_white_noise_is_measured_in_every_identity(name: str, sigma: float) -> None:
+    clean = labeled(Morse(), molecules([7] * 150), probes=2, hessian=True)
+    value = getattr(clean.labels, name)
+    noise = sigma * torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(1))
+    defects = sum_rule_errors(clean.structures, replace(clean.labels, **{name: value + noise}))
+    kinds = ["translation", "rotation"] + (["asymmetry"] if name == "hessian" else [])
+    for kind in kinds:
+        measured = float(getattr(defects, f"{name}_{kind}").square().mean().sqrt())
+        # At least 450 independent numbers: four standard deviations.
+        assert measured == pytest.approx(sigma, rel=4 / np.sqrt(2 * 450))
+    assert defects.noise_floor(name) == pytest.approx(sigma, rel=4 / np.sqrt(2 * 900))
+
+
+def test_noise_of_other_structures_and_missing_labels_do_not_mix(exact: Dataset) -> None:
+    parts = [exact.labels.select(torch.tensor([i])) for i in range(len(exact))]
+    parts[1] = replace(parts[1], forces=None)
+    parts[3] = replace(parts[3], hessian=None)
+    parts[4] = replace(parts[4], hvp=None, probes=None)
+    mixed = sum_rule_errors(STRUCTURES, Properties.concatenate(parts))
+    for i, (structure, part) in enumerate(zip(STRUCTURES, parts, strict=True)):
+        alone = sum_rule_errors([structure], part)
+        for name in ("forces_translation", "forces_rotation", "hessian_translation", "hessian_rotation"):
+            torch.testing.assert_close(getattr(mixed, name)[i], getattr(alone, name)[0], equal_nan=True)
+        for name in NAMES:
+            torch.testing.assert_close(mixed.noise(name)[i], alone.noise(name)[0], equal_nan=True)
+    # Without forces the rotation is unknown, the translation is not.
+    assert mixed.hessian_rotation[1].isnan()
+    assert not mixed.hessian_translation[1].isnan()
+
+
+def test_defects_do_not_depend_on_place_and_attitude() -> None:
+    s, turn = molecule(6, 4), rotation(3)
+    data = labeled(LennardJones(), [s], probes=1, hessian=True)
+    labels = data.labels.map_tensors(lambda x: x)
+    assert labels.hessian is not None
+    assert labels.forces is not None
+    noisy = labels.hessian + 0.1 * torch.randn(labels.hessian.shape, dtype=torch.float64)
+    r = torch.from_numpy(turn)
+    hessian = torch.einsum("xy,aybz,wz->axbw", r, noisy.reshape(6, 3, 6, 3), r).reshape(-1)
+    here = sum_rule_errors([s], replace(labels, hessian=noisy))
+    there = sum_rule_errors(
+        [Structure(s.numbers, s.positions @ turn.T + 50.0)],
+        replace(labels, hessian=hessian, forces=labels.forces @ r.T, hvp=None, probes=None),
+    )
+    for name in ("hessian_translation", "hessian_rotation", "hessian_asymmetry"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-9, atol=1e-11)
+
+
+def test_published_dft_hessians(shared_data: object) -> None:
+    """wB97X Hessians: the floor lies where independent measurements put it (sum rule 0.07 to 0.45 eV/Å² unscaled)."""
+    from pathlib import Path
+
+    from hesse.datasets import read_dataset
+
+    file = Path(str(shared_data)) / "horm_sample" / "horm_sample_dev.npz"
+    if not file.is_file():
+        pytest.skip("no HORM sample")
+    data = read_dataset(file, energy_unit="eV", length_unit="angstrom")
+    defects = sum_rule_errors(data.structures, data.labels)
+    assert 0.002 < defects.noise_floor("hessian") < 0.01
+    assert defects.noise_floor("forces") < 1e-3

@@ -1,0 +1,168 @@
+"""An engine made from forces: its labels against closed forms, its errors against the truth, its replies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from closed_form_engines import ClosedForm
+from hesse.datasets import sum_rule_errors
+from hesse.engines import FiniteDifferences, ForceEngine, SinglePoint
+from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
+from hesse.structures import Request, Structure
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+@pytest.mark.parametrize(
+    "structure", [oracles.molecule(6, 1), oracles.linear(3), oracles.crystal(2)], ids=lambda s: s.id
+)
+def test_labels_equal_closed_forms(structure):
+    oracle = oracles.Morse()
+    exact, n = oracle.exact(structure), len(structure)
+    probes = torch.from_numpy(np.random.default_rng(0).normal(size=(3, n, 3)))
+    labels = ClosedForm(oracle).compute(structure, Request(forces=True, probes=probes, hessian=True))
+    assert labels.energy.item() == pytest.approx(exact.energy, rel=1e-12)
+    assert labels.forces.numpy() == pytest.approx(-exact.gradient, abs=1e-12)
+    assert labels.probes is not None
+    torch.testing.assert_close(labels.probes, probes)
+    assert labels.hvp.numpy() == pytest.approx(np.einsum("iajb,kjb->kia", exact.hessian, probes), abs=1e-5)
+    hessian = labels.hessian_of(0).numpy()
+    assert hessian == pytest.approx(exact.hessian, abs=5e-3)
+    assert np.array_equal(hessian, hessian.transpose(2, 3, 0, 1))
+
+
+def test_only_what_was_asked_is_answered():
+    labels = ClosedForm(oracles.Morse()).compute(oracles.molecule(3, 1), Request(energy=False, hessian=True))
+    assert labels.energy is None
+    assert labels.forces is None
+    assert labels.forces_error is None
+    assert labels.hvp is None
+    assert labels.hessian is not None
+
+
+def test_gradients_are_counted():
+    """Three points for an HVP with its forces, five with Richardson, 6n + 1 for a Hessian."""
+    structure = oracles.molecule(4, 1)
+    probes = torch.ones(1, 4, 3, dtype=torch.float64)
+    for differences, request, points in (
+        (FiniteDifferences(), Request(forces=True, probes=probes), 3),
+        (FiniteDifferences(richardson=True), Request(forces=True, probes=probes), 5),
+        (FiniteDifferences(), Request(hessian=True), 25),
+        (FiniteDifferences(hessian_richardson=True), Request(hessian=True), 49),
+    ):
+        engine = ClosedForm(oracles.Morse(), differences)
+        engine.compute(structure, request)
+        assert engine.calls == points
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+@pytest.mark.parametrize("fourth_order", [False, True])
+def test_hessian_errors_are_estimated_within_a_factor_of_four(noise, fourth_order):
+    oracle = oracles.Morse(cutoff=50.0)
+    ratios = []
+    for seed in range(12):
+        structure = oracles.molecule(3 + seed % 4, seed)
+        engine = ClosedForm(oracle, FiniteDifferences(step=4e-3, hessian_richardson=fourth_order), noise)
+        labels = engine.compute(structure, Request(hessian=True))
+        true = rms(labels.hessian_of(0).numpy() - oracle.exact(structure).hessian)
+        ratios.append(float(labels.hessian_error[0]) / true)
+    assert min(ratios) > 0.25, ratios
+    assert max(ratios) < 4.0, ratios
+
+
+def test_the_identities_bound_the_estimates_from_below():
+    structure = oracles.molecule(5, 4)
+    probes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 3)))
+    labels = ClosedForm(oracles.Morse(), noise=1e-4).compute(
+        structure, Request(forces=True, probes=probes, hessian=True)
+    )
+    defects = sum_rule_errors([structure], labels)
+    assert bool((labels.hvp_error >= torch.fmax(defects.hvp_translation, defects.hvp_rotation)).all())
+    assert float(labels.hessian_error[0]) >= float(defects.hessian_rotation[0])
+    assert float(labels.forces_error[0]) == pytest.approx(
+        max(float(defects.forces_translation[0]), float(defects.forces_rotation[0]))
+    )
+
+
+def test_the_step_is_the_largest_displacement():
+    reached = []
+
+    class Watched(ForceEngine):
+        name, level, settings, differences = "watched", "watched", {}, FiniteDifferences(step=2e-3, richardson=True)
+
+        def energy_function(self, structure):
+            def point(positions):
+                reached.append(np.abs(positions - structure.positions).max())
+                return SinglePoint(0.0, np.zeros_like(positions))
+
+            return point
+
+    structure = oracles.molecule(3, 1)
+    Watched().compute(structure, Request(probes=7.0 * torch.randn(1, 3, 3, dtype=torch.float64)))
+    assert np.array(reached) == pytest.approx([0.0, 2e-3, 2e-3, 4e-3, 4e-3], abs=1e-12)
+
+
+def test_bad_requests_are_answered():
+    engine = ClosedForm(oracles.Morse())
+    structure = oracles.molecule(3, 1, name="three")
+    zeros = torch.zeros(1, 3, 3, dtype=torch.float64)
+    with pytest.raises(LabelShapeError, match=r'"three".*\(1, 4, 3\).*\[k, 3, 3\]'):
+        engine.compute(structure, Request(probes=torch.ones(1, 4, 3)))
+    with pytest.raises(RequestError, match="zero or not finite"):
+        engine.compute(structure, Request(probes=zeros))
+    with pytest.raises(RequestError, match="no atomic energies"):
+        engine.compute(structure, Request(atomic_energies=True))
+    with pytest.raises(GeometryError, match="periodic"):
+        engine.compute(structure, Request(stress=True))
+    with pytest.raises(RequestError, match="no stress"):
+        engine.compute(oracles.crystal(1), Request(stress=True))
+    with pytest.raises(GeometryError, match="apart"):
+        engine.compute(Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]]), Request())
+    for step in (0.0, -1e-3, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="step"):
+            FiniteDifferences(step=step)
+
+
+def test_numbers_that_are_not_finite_are_an_error_naming_the_structure():
+    with pytest.raises(EngineError, match=r'"three".*not finite'):
+        ClosedForm(oracles.Morse(), noise=float("nan")).compute(
+            oracles.molecule(3, 1, name="three"), Request(forces=True)
+        )
+
+
+@pytest.mark.parametrize("is_richardson", [False, True], ids=["two", "four"])
+def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson):
+    """Forces of a perfect surface and a grid part linear in one coordinate: its slope, averaged with what symmetry
+    shows, which here is nothing."""
+
+    class Gridded(ClosedForm):
+        def energy_function(self, structure):
+            inner = super().energy_function(structure)
+
+            def point(positions):
+                found = inner(positions)
+                grid = np.zeros_like(positions)
+                grid[0, 0] = 0.3 * (positions[0, 0] - structure.positions[0, 0])
+                return SinglePoint(found.energy, found.forces, grid_forces=grid)
+
+            return point
+
+    structure = oracles.molecule(4, 2)
+    probe = torch.ones(1, 4, 3, dtype=torch.float64)
+    engine = Gridded(oracles.Morse(), FiniteDifferences(step=1e-3, richardson=is_richardson))
+    labels = engine.compute(structure, Request(probes=probe, hessian=True))
+    assert float(labels.hvp_error[0, 0]) == pytest.approx(0.3 / np.sqrt(12) / np.sqrt(2), rel=1e-3)
+    assert float(labels.hessian_error[0]) == pytest.approx(0.3 / 12 / np.sqrt(2), rel=0.05)
+
+
+def test_noise_that_rotations_would_show_is_added_for_crystals():
+    crystal = oracles.crystal(2)
+    probe = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], size=(1, len(crystal), 3)))
+    engine = ClosedForm(oracles.Morse(), FiniteDifferences(step=1e-3), noise=1e-4)
+    labels = engine.compute(crystal, Request(forces=True, probes=probe))
+    assert float(labels.hvp_error[0, 0]) > 0.9 * 1e-4 / np.sqrt(2) / 1e-3

@@ -1,0 +1,96 @@
+"""The demonstration in small, and its parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from hesse.errors import ConfigError, ExecutionError, FileFormatError
+from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_in_parallel
+from hesse.recipes.parallel_runs import _steps_done
+
+
+def test_molecules_are_closed_shell_with_hydrogen() -> None:
+    molecules = g2_molecules()
+    names = [m.id for m in molecules]
+    assert len(names) == 53
+    assert names == sorted(names)
+    assert all(m.numbers.sum() % 2 == 0 and 1 in m.numbers and len(m) >= 3 for m in molecules)
+    assert not {"O2", "NO2", "CH3", "H2", "CO2", "CH2_s1A1d"} & set(names)
+    hydrocarbons = g2_molecules(("H", "C"))
+    assert {"CH4", "C6H6"} < {m.id for m in hydrocarbons}
+    assert all(set(m.numbers) == {1, 6} for m in hydrocarbons)
+
+
+def test_a_small_demonstration(tmp_path: Path) -> None:
+    pytest.importorskip("tblite", reason="the demonstration labels with tblite")
+    plan = DemoPlan(
+        molecules=("H2O", "CH4", "C2H6", "C3H8"), steps=3, near=3, far=1, unseen=1, unseen_samples=1, workers=1,
+        validation=0.25, model={"features": 4, "sensitivities": 4, "blocks": 1}, training={"validate_every": 1},
+    )  # fmt: skip
+    result = run_demo(tmp_path, plan, quiet=True)
+    assert list(result.evaluations) == ["E-F", "E-F-HVP"]
+    for judged in result.evaluations.values():
+        far, unseen = judged
+        assert {s.group for s in unseen.dataset.structures} == {"C2H6"}  # the only one made of the others' parts
+        assert {s.tag for s in far.dataset.structures} == {"nms-2000K"}
+        assert {s.tag for s in unseen.dataset.structures} == {"relaxed", "nms-300K"}
+        assert not {s.group for s in far.dataset.structures} & {s.group for s in unseen.dataset.structures}
+        assert all(e.row("hessian") is not None for e in judged)
+    settings = [json.loads((tmp_path / "runs" / n / "resolved.json").read_text()) for n in ("E-F", "E-F-HVP")]
+    assert settings[0]["weights"].pop("hvp") == 0
+    assert settings[1]["weights"].pop("hvp") > 0
+    for run in settings:
+        run.pop("output")
+    assert settings[0] == settings[1], "the runs differ in more than the weight of the products"
+    for name in ("ef", "ef_hvp"):
+        assert (tmp_path / "models" / f"{name}.hesse").is_file()
+    # Labels and runs are found again, not made again.
+    before = (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes()
+    again = run_demo(tmp_path, plan, quiet=True)
+    assert (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes() == before
+    assert [e.rows for e in again.evaluations["E-F-HVP"]] == [e.rows for e in result.evaluations["E-F-HVP"]]
+
+
+def test_another_plan_leaves_a_folder_as_it_is(tmp_path: Path) -> None:
+    """Before anything is written: data of one plan beside models of another would be worse than no answer."""
+    (tmp_path / "plan.json").write_text(json.dumps(asdict(DemoPlan(seed=0, steps=7))))
+    with pytest.raises(ConfigError, match=r"another plan \(seed 0, not 1\).*another folder"):
+        run_demo(tmp_path, DemoPlan(seed=1, steps=7), quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"plan\.json"):
+        run_demo(tmp_path, DemoPlan(), quiet=True)
+
+
+def test_molecules_held_out_are_made_of_familiar_parts() -> None:
+    molecules = g2_molecules()
+    for seed in range(5):
+        chosen = hold_out(molecules, 10, seed=seed)
+        assert len(set(chosen)) == 10
+        # Hydrogen peroxide has the only O-O bond between hydrogen-bearing oxygens, hydrazine the only such N-N bond.
+        assert not {"H2O2", "N2H4", "H2O", "NH3", "CH4"} & set(chosen)
+    assert hold_out(molecules, 10, seed=1) == hold_out(molecules, 10, seed=1) != hold_out(molecules, 10, seed=2)
+    with pytest.raises(ConfigError, match="at most"):
+        hold_out(molecules, 50, seed=0)
+
+
+def test_a_plan_must_make_sense() -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        DemoPlan(far=0)
+
+
+def test_a_failing_run_reports_its_last_words(tmp_path: Path) -> None:
+    config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
+    with pytest.raises(ExecutionError, match=r"absent\.h5"):
+        train_in_parallel({"one": config}, tmp_path, quiet=True)
+
+
+def test_progress_is_read_from_the_end_of_the_record(tmp_path: Path) -> None:
+    record = tmp_path / "metrics.jsonl"
+    assert _steps_done(record) == 0
+    record.write_text('{"kind": "train", "step": 7, "loss": 1.0}\n{"kind": "train", "st')
+    assert _steps_done(record) == 7

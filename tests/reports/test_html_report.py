@@ -1,0 +1,235 @@
+"""The report is one honest file: whole, self-contained, the same for the same input."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from hesse.datasets import Dataset
+from hesse.errors import RequestError, WriteError
+from hesse.evaluation import Evaluation, error_metrics
+from hesse.reports import (
+    ComparedModel,
+    Comparison,
+    comparison_table,
+    draw_summary,
+    error_tables,
+    print_tables,
+    render_report,
+    write_report,
+)
+from hesse.reports.figure_style import log_axis, new_figure
+from oracles import Morse, labeled, molecules
+
+VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use", "rect", "image"}
+HOSTILE = '<script>alert("x")</script> & $x_1$'
+
+
+class Page(HTMLParser):
+    """Checks nesting, collects identifiers, references, texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in {"meta"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = dict(attrs)
+        if names.get("id"):
+            self.ids.append(str(names["id"]))
+        self.references += [str(v) for k, v in attrs if k in {"src", "href", "xlink:href", "srcset", "action", "data"}]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def judged(data: Dataset, name: str, scale: float, seed: int) -> Evaluation:
+    generator = torch.Generator().manual_seed(seed)
+    predicted = data.labels.map_tensors(lambda t: t + scale * torch.randn(t.shape, generator=generator, dtype=t.dtype))
+    return Evaluation(name, data, predicted, tuple(error_metrics(data, predicted, name=name)))
+
+
+@cache
+def comparison(**changes: Any) -> Comparison:
+    groups = [molecules([4, 5, 6] * 3, seed, name="") for seed in (0, 1)]
+    tagged = [[replace(s, tag="hot" if k % 2 else HOSTILE) for k, s in enumerate(group)] for group in groups]
+    sets = [labeled(Morse(), group, hessian=True) for group in tagged]
+    sides = []
+    for name, scale in (("E-F", 0.2), ("E-F-HVP", 0.1)):
+        evaluations = tuple(judged(d, n, scale, 7) for d, n in zip(sets, ("far", HOSTILE), strict=True))
+        log = [
+            {"kind": kind, "step": step, "loss": scale, "forces_rmse": scale / (1 + step), "hvp_rmse": float("nan")}
+            for step in range(0, 50, 10)
+            for kind in ("train", "validation")
+        ]
+        sides.append(ComparedModel(name, evaluations, log))
+    settings: dict[str, Any] = {"title": f"Report {HOSTILE}", "facts": {"machine": HOSTILE, "seed": "0"}}
+    return Comparison(baseline=sides[0], other=sides[1], **{**settings, **changes})
+
+
+@cache
+def rendered() -> str:
+    return render_report(comparison())
+
+
+def test_the_report_is_one_whole_file_that_needs_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    write_report(target, comparison())
+    text = target.read_text(encoding="utf-8")
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>")
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text))
+    assert "@import" not in text
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert page.references
+    assert all(r.startswith(("#", "data:image/png;base64,")) for r in page.references)
+    # Two histograms, two times three properties of both models, one learning curve (two were never finite or present).
+    assert page.tags.count("svg") == 2 + 12 + 1
+
+
+def test_identifiers_are_unique_and_references_find_theirs() -> None:
+    text = rendered()
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    wanted = {r[1:] for r in page.references if r.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert wanted <= set(page.ids)
+
+
+def test_text_is_shown_not_run() -> None:
+    page = Page(rendered())
+    assert "script" not in page.tags
+    assert sum(HOSTILE in data for data in page.text) >= 4
+
+
+def test_equal_comparisons_give_equal_reports() -> None:
+    first = rendered()
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": True}):  # whatever the user has set up
+        assert render_report(comparison()) == first
+
+
+def test_the_page_follows_the_theme_of_the_reader() -> None:
+    text = rendered()
+    assert "prefers-color-scheme: dark" in text
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
+    assert "var(--ink)" in drawings
+    assert "var(--baseline)" in drawings
+    assert not re.search(r"#(1c2126|d55e00|0072b2)", drawings)
+
+
+def test_the_numbers_are_those_of_the_evaluations() -> None:
+    c = comparison()
+    for old, new in c.evaluation_pairs:
+        before, after = old.row("hessian"), new.row("hessian")
+        line = c.row(old.name, "hessian")
+        assert before is not None
+        assert after is not None
+        assert line is not None
+        assert (line.baseline, line.other, line.n) == (before.value, after.value, before.n)
+        assert line.percent == pytest.approx(-50.0)  # the same noise, half as large
+        assert line.low == pytest.approx(-50.0)
+    page = Page(rendered())
+    assert any("−50 %" in text for text in page.text)
+    assert any("−74.5 %" in text for text in page.text)
+
+
+def test_a_report_of_little_is_a_report() -> None:
+    """No record of training, no Hessians, nothing published, no facts."""
+    data = labeled(Morse(), molecules([3, 4]), probes=0)
+    sides = [ComparedModel(name, (judged(data, "set", 0.1, 0),)) for name in ("a", "b")]
+    c = Comparison("Little", {}, *sides, published=())
+    page = Page(render_report(c))
+    assert page.tags.count("svg") == 4  # energies and forces
+    assert comparison_table(c).row_count == 3
+
+
+def test_different_test_sets_are_refused() -> None:
+    c = comparison()
+    with pytest.raises(RequestError, match="same test sets"):
+        replace(c, other=replace(c.other, evaluations=c.other.evaluations[:1]))
+    with pytest.raises(RequestError, match="same test sets"):
+        replace(c, baseline=ComparedModel("a", ()), other=ComparedModel("b", ()))
+
+
+def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="no folder"):
+        write_report(tmp_path / "nowhere" / "report.html", comparison())
+
+
+def test_the_summary_survives_json_and_draws_the_same_picture(tmp_path: Path) -> None:
+    summary = comparison().summary()
+    again = json.loads(json.dumps(summary, allow_nan=False))
+    assert again == summary
+    for name, values in (("a.png", summary), ("b.png", again)):
+        draw_summary(values, tmp_path / name)
+    first = (tmp_path / "a.png").read_bytes()
+    assert first[:8] == b"\x89PNG\r\n\x1a\n"
+    assert first == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(RequestError, match="no Hessian errors"):
+        draw_summary({**summary, "lines": []}, tmp_path / "c.png")
+    assert not (tmp_path / "c.png").exists()
+
+
+def test_tables_hold_both_units_and_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = judged(labeled(Morse(), molecules([3, 4]), hessian=True), "a-rather-long-name-of-a-data-set", 0.1, 0)
+    print_tables(error_tables(evaluation.rows))
+    out = capsys.readouterr().out
+    for expected in (
+        "a-rather-long-name-of-a-data-set",
+        "kcal/mol/Å²",
+        "eV/Å²",
+        "Hessian-vector products",
+        "noise floor",
+    ):
+        assert expected in out
+    row = evaluation.row("energy")
+    assert row is not None
+    assert f"{row.value / 0.04336:.2f}" in out  # one kcal/mol is 0.04336 eV
+    assert "…" not in out
+    assert "\x1b" not in out
+    print_tables([comparison_table(comparison())])
+    out = capsys.readouterr().out
+    assert "−88.3 % Test, −87.0 % IRC, −74.5 % NMS" in out
+    assert np.array([line.metric == "rmse" for line in comparison().rows]).sum() == 10
+
+
+def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables(error_tables(judged(labeled(Morse(), molecules([3, 4]), hessian=True), "far", 0.1, 0).rows))
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_narrow_logarithmic_axes_have_labels_enough() -> None:
+    for low, high in ((0.94, 1.02), (0.11, 0.3), (23.0, 46.0), (1e-3, 0.02)):
+        figure, axes = new_figure()
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        log_axis(axes.yaxis, low, high)
+        shown = [t for t in axes.yaxis.get_major_locator()() if low <= t <= high]
+        assert len(shown) >= 3
+        assert not {f"{t:g}" for t in axes.yaxis.get_minorticklocs()} & {f"{t:g}" for t in shown}
+        figure.clear()

@@ -1,0 +1,38 @@
+"""Memory that tensors free stays with the process, where the C library can be asked for that."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# glibc (2.36) keeps up to seven freed chunks of each small size to itself, the cut-off ends of aligned tensors among
+# them: these keep the first few freed tensors apart, whatever the layout of the heap. Only then is room used again.
+FAULTS = """
+import resource, sys
+import torch
+from hesse.runtime.devices import disable_malloc_trim
+if sys.argv[1] == "keep":
+    assert disable_malloc_trim()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(2**24)  # 64 MiB: 16384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+for _ in range(16):
+    faults()
+print(sum(faults() for _ in range(10)))
+"""
+
+
+def _faults(how: str) -> int:
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept():
+    if _faults("give back") < 10 * 16000:
+        pytest.skip("tensors take few page faults here (huge pages)")
+    assert _faults("keep") < 1000

@@ -1,0 +1,162 @@
+"""Writing aside: the target is whole, before or after, whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hesse.errors import FileFormatError, RequestError, WriteError
+from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_input_file, check_output_path, lock_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def half_write(target: Path, failure: BaseException) -> None:
+    with atomic_write(target) as aside:
+        aside.write_text("half")
+        raise failure
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic_write_text(target, "one")
+    atomic_write_text(str(target), "zwei ×")
+    assert target.read_text(encoding="utf-8") == "zwei ×"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_the_target_stands_until_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "a.h5"
+    target.write_text("old")
+    with atomic_write(target) as aside:
+        assert aside.parent == target.parent
+        assert aside.suffix == ".h5"  # writers that look at the suffix must find it
+        aside.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt(), MemoryError()], ids=repr)
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path, failure: BaseException) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(failure)):
+        half_write(target, failure)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_a_write_error(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(WriteError, match=r"a\.txt: No space left on device.*unharmed.*free some space"):
+        half_write(target, OSError(28, "No space left on device"))
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def write_to_full_device(target: Path) -> None:
+    with atomic_write(target) as aside, open("/dev/full", "w") as full:
+        aside.write_text("new")
+        full.write("x" * 10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_really_full_device_is_a_write_error(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(WriteError, match="No space left"):
+        write_to_full_device(target)
+    assert target.read_text() == "old"
+
+
+def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"there is no folder .*nowhere\. Create it first"):
+        atomic_write_text(tmp_path / "nowhere" / "a.txt", "x")
+    with pytest.raises(WriteError):
+        atomic_write_text(tmp_path, "x")  # a folder cannot be replaced by a file
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_without_permission_is_a_write_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(WriteError, match="Permission denied"):
+            atomic_write_text(tmp_path / "a.txt", "x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    """A process that rewrites one file for ever is killed -9: the file is one of its whole versions."""
+    target = tmp_path / "a.txt"
+    code = (
+        "import sys, itertools; from hesse.runtime.filesystem import atomic_write_text\n"
+        "for k in itertools.count(): atomic_write_text(sys.argv[1], str(k % 10) * 300_000)"
+    )
+    for delay in (0.05, 0.083, 0.021):
+        target.unlink(missing_ok=True)
+        with subprocess.Popen([sys.executable, "-c", code, str(target)]) as process:
+            while not target.exists():
+                time.sleep(0.005)
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+        text = target.read_text()
+        assert len(text) == 300_000
+        assert len(set(text)) == 1
+
+
+def test_a_folder_is_worked_in_by_one_process(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from hesse.errors import RequestError
+from hesse.runtime.filesystem import lock_folder
+try:
+    with lock_folder(Path({str(tmp_path)!r})):
+        sys.exit(0)
+except RequestError as error:
+    print(error)
+    sys.exit(2)
+"""
+    with lock_folder(tmp_path):
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert held.returncode == 2
+    assert str(tmp_path) in held.stdout
+    free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert free.returncode == 0, free.stderr
+
+
+def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
+    source = tmp_path / "in.h5"
+    source.write_text("precious")
+    check_output_path(tmp_path / "out.h5", source)
+    link = tmp_path / "link.h5"
+    link.symlink_to(source)
+    for target, reply in (
+        (source, "would be overwritten"),
+        (link, "would be overwritten"),
+        (tmp_path / "sub" / ".." / "in.h5", "no folder"),
+        (tmp_path, "this is a folder"),
+        (tmp_path / "nowhere" / "out.h5", "no folder .*nowhere"),
+    ):
+        with pytest.raises(RequestError, match=reply):
+            check_output_path(target, tmp_path / "absent.h5", source)
+
+
+def test_what_is_no_file_is_called_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"this is a folder, expected a model file"):
+        check_input_file(tmp_path, "model file")
+    with pytest.raises(FileFormatError, match=r"there is no such file"):
+        check_input_file(tmp_path / "absent")
+    with pytest.raises(WriteError, match="it is a folder"), atomic_write(tmp_path):
+        pass

@@ -1,0 +1,190 @@
+"""Normal-mode samples: what they are called, that they are reproducible, how hot they are, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import closed_form_engines
+import oracles
+from hesse.errors import ConfigError, RequestError, UnknownOptionError
+from hesse.harmonic.normal_modes import normal_modes
+from hesse.pes import minimize
+from hesse.sampling import NormalModeSampling, has_collision, sample_normal_modes
+from hesse.structures import Structure
+from hesse.units import BOLTZMANN
+
+MORSE = "ase:closed_form_engines:own_engine"
+
+
+def sample(structures, **options):
+    workers = options.pop("workers", 0)
+    engine = options.pop("engine", closed_form_engines.own_engine())
+    return sample_normal_modes(structures, engine, NormalModeSampling(**options), workers=workers, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def trimers():
+    return [
+        Structure([6, 1, 1], [[0, 0, 0], [1.3, 0.1, 0], [0.5, 1.0, 0.2]], id="a"),
+        Structure(
+            [8, 1, 1], [[0, 0, 0], [1.2, 0, 0.1], [0.4, 1.1, 0]], id="b", group="family", charge=1, multiplicity=2
+        ),
+    ]
+
+
+def test_names_tags_and_groups(trimers):
+    found = sample(trimers, temperatures=(300.0, 1500.5), count=3).structures
+    assert [s.id for s in found[:5]] == [
+        "a/relaxed",
+        "a/nms-300K/0000",
+        "a/nms-300K/0001",
+        "a/nms-300K/0002",
+        "a/nms-1500.5K/0000",
+    ]
+    assert [s.tag for s in found[:5]] == ["relaxed", *["nms-300K"] * 3, "nms-1500.5K"]
+    assert {s.group for s in found[:7]} == {"a"}
+    assert {s.group for s in found[7:]} == {"family"}
+    assert {(s.charge, s.multiplicity) for s in found[7:]} == {(1, 2)}
+
+
+def test_a_sample_belongs_to_its_name(trimers):
+    """Fewer samples, other molecules beside it, other temperatures, or worker processes change nothing; a seed does."""
+    options = {"temperatures": (300.0, 800.0), "count": 4}
+    full = {s.id: s.positions for s in sample(trimers, **options).structures}
+    others = {
+        "fewer": sample(trimers[1:], **{**options, "count": 2, "temperatures": (800.0,)}),
+        "another process": sample(trimers, **options, engine=MORSE, workers=1),
+    }
+    for case, result in others.items():
+        for s in result.structures:
+            assert np.array_equal(s.positions, full[s.id]), (case, s.id)
+    reseeded = sample(trimers, **options, seed=1).structures
+    assert np.array_equal(reseeded[0].positions, full["a/relaxed"])
+    assert not np.allclose(reseeded[1].positions, full["a/nms-300K/0000"])
+
+
+def test_samples_are_as_hot_as_asked(trimers):
+    """Three modes, 400 samples: the mean energy has a standard error of √(2/1200) = 4 %; the surface's own
+    anharmonicity adds to it, so it is kept cold."""
+    temperature = 20.0
+    found = sample(trimers[:1], temperatures=(temperature,), count=400, min_frequency=1.0).structures
+    energies = [oracles.Morse().exact(s).energy for s in found if s.tag != "relaxed"]
+    assert np.mean(energies) == pytest.approx(1.5 * BOLTZMANN * temperature, rel=0.16)
+
+
+def test_without_relaxation_the_given_geometry_is_the_center(trimers):
+    found = sample(trimers[:1], relax=False, temperatures=(1.0,), count=2).structures
+    assert [s.tag for s in found] == ["nms-1K", "nms-1K"]
+    assert np.abs(found[0].positions - trimers[0].positions).max() < 0.05
+
+
+def test_collisions_are_drawn_again_or_recorded(trimers):
+    hot = sample(trimers[:1], temperatures=(30_000.0,), count=30)
+    assert hot.structures
+    assert not any(has_collision(s) for s in hot.structures)
+    hopeless = sample(trimers[:1], temperatures=(1e9,), count=2)
+    names = {f.id for f in hopeless.failures}
+    assert len(hopeless.structures) + len(names) == 3
+    assert all("collide in each of 100 draws" in f.reason for f in hopeless.failures)
+
+
+def test_collisions_are_judged_by_radii():
+    def pair(z, distance, **options):
+        return Structure([z, z], [[0, 0, 0], [0, 0, distance]], **options)
+
+    assert not has_collision(pair(1, 0.5))
+    assert has_collision(pair(1, 0.3))
+    assert has_collision(pair(6, 0.85))
+    assert not has_collision(pair(6, 1.0))
+    assert has_collision(pair(6, 2.0, cell=2.8 * np.eye(3), pbc=(True, True, True)))
+
+
+def test_failures_are_records(trimers):
+    neon = Structure([10, 1], [[0, 0, 0], [0, 0, 1.3]], id="neon")
+    sodium = Structure([11, 1], [[0, 0, 0], [0, 0, 1.3]], id="sodium")
+    lone = oracles.atom(6)
+    result = sample([trimers[0], neon, sodium, lone], engine="ase:closed_form_engines:killer", workers=1, count=2)
+    assert [s.id for s in result.structures] == ["a/relaxed", "a/nms-300K/0000", "a/nms-300K/0001", "atom-6/relaxed"]
+    reasons = {f.id: f.reason for f in result.failures}
+    assert "exit code 3" in reasons["neon"]
+    assert "no convergence" in reasons["sodium"]
+    assert "lone atom" in reasons["atom-6"]
+
+
+def test_unfinished_relaxation_is_a_failure(trimers):
+    result = sample(trimers[:1], steps=1)
+    assert not result.structures
+    assert "not relaxed after 1 steps" in result.failures[0].reason
+
+
+def test_saddles_are_named():
+    """Three Morse atoms in a row: symmetric, forceless across the line, and no minimum."""
+    line = Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]], id="row")
+    result = sample([line], count=1)
+    assert result.saddles == ("row",)
+
+
+def test_known_hessians_are_used_where_nothing_moves(trimers):
+    engine = closed_form_engines.own_engine()
+    fresh = sample(trimers, relax=False, count=3)
+    assert fresh.n_reused == 0
+    labeled = oracles.labeled(oracles.Morse(), trimers, hessian=True)
+    named = replace(labeled, metadata={"level": "Closed Form"})
+    engine.calls = 0
+    options = NormalModeSampling(relax=False, count=3)
+    reused = sample_normal_modes(named, engine, options, workers=0, quiet=True)
+    assert reused.n_reused == 2
+    assert engine.calls == 0
+    for one, other in zip(fresh.structures, reused.structures, strict=True):
+        assert one.positions == pytest.approx(other.positions, abs=1e-4)
+    moved = sample_normal_modes(named, engine, NormalModeSampling(count=1), workers=0, quiet=True)
+    assert moved.n_reused == 0
+    assert sample_normal_modes(named, engine, options, reuse=False, workers=0, quiet=True).n_reused == 0
+    doubtful = replace(named, labels=replace(named.labels, suspect=torch.tensor([True, False])))
+    assert sample_normal_modes(doubtful, engine, options, workers=0, quiet=True).n_reused == 1
+    for held, words in (("GFN2-xTB", "holds Hessians of GFN2-xTB"), ("", "does not name")):
+        with pytest.raises(RequestError, match=words):
+            sample_normal_modes(replace(named, metadata={"level": held}), engine, options, workers=0)
+
+
+def test_the_reaction_is_left_out_on_the_slope_and_at_the_saddle(trimers):
+    """On a slope no sample moves along the mass-weighted gradient; at a saddle none along the imaginary mode."""
+    start, surface = trimers[0], oracles.Morse()
+    roots = np.sqrt(normal_modes(start, np.zeros((3, 3, 3, 3))).masses)[:, None]
+    along = surface.exact(start).gradient / roots
+    options = {"relax": False, "temperatures": (300.0,), "count": 5}
+    for exclude in (True, False):
+        found = sample([start], project_out_path=exclude, **options).structures
+        shares = [abs(np.sum(along / np.linalg.norm(along) * (s.positions - start.positions) * roots)) for s in found]
+        assert (max(shares) < 1e-8) == exclude
+
+    relaxed = minimize(Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]]), closed_form_engines.own_engine())
+    center = Structure(relaxed.structure.numbers, relaxed.structure.positions, id="row")  # two degenerate bends
+    modes = normal_modes(center, surface.exact(center).hessian)
+    assert modes.n_imaginary == 2
+    found = sample([center], project_out_path=True, imaginary="freeze", **options).structures
+    for s in found:
+        amounts = modes.vectors.reshape(4, 9) @ ((s.positions - center.positions) * np.sqrt(12.011)).ravel()
+        assert amounts[:2] == pytest.approx(0.0, abs=1e-3)
+        assert np.abs(amounts[2:]).max() > 1e-2
+    with pytest.raises(ConfigError, match="no-relax"):
+        NormalModeSampling(project_out_path=True)
+
+
+def test_bad_requests(trimers):
+    with pytest.raises(ConfigError, match="temperatures"):
+        NormalModeSampling(temperatures=(-3.0,))
+    with pytest.raises(ConfigError, match="differ"):
+        NormalModeSampling(temperatures=(300.0, 300.0))
+    with pytest.raises(ConfigError, match="at least one"):
+        NormalModeSampling(count=0)
+    with pytest.raises(UnknownOptionError, match="gfn2"):
+        sample(trimers, engine="gfm2")
+    with pytest.raises(RequestError, match="same id"):
+        sample([trimers[0], trimers[0]])
+    with pytest.raises(RequestError, match="as text"):
+        sample(trimers, workers=1)

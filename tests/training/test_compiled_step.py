@@ -1,0 +1,425 @@
+"""Compiled steps: the numbers of eager ones, for all batches from one compilation, and never silently anything else."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import config, record, training_data, validation_data
+from torch import Tensor, nn
+
+from hesse.curvature import evaluate
+from hesse.datasets import Dataset
+from hesse.errors import CompilationError
+from hesse.losses import count_labeled, masked_targets, residual_weights, weighted_loss
+from hesse.models import (
+    Ani,
+    AniConfig,
+    HesseNet,
+    HesseNetConfig,
+    Hipnn,
+    HipnnConfig,
+    SumPotential,
+    Zbl,
+    ZblConfig,
+)
+from hesse.potential import Potential
+from hesse.structures import Batch, Properties, Request, collate
+from hesse.training import compile_policy, train
+from hesse.training.checkpoint import TrainState
+from hesse.training.compile_policy import CompilePolicy, choose_mode, max_relative_difference, tolerance
+from hesse.training.compiled_step import CompiledLossAndGradient, append_zeros, min_dimension, pad_with_dummy
+from hesse.training.distributed import Communicator
+from hesse.training.step import LossAndGradient, MicroBatch, count_labeled_structures
+from hesse.training.trainer import Trainer
+from oracles import Morse, crystal, labeled, molecules
+
+ELEMENTS = (1, 6, 8)
+WEIGHTS = {
+    "energy": 1.0,
+    "forces": 0.3,
+    "hvp": 0.1,
+    "hessian": 0.0,
+    "stress": 0.0,
+    "atomic_energies": 0.0,
+    "regularizer": 0.0,
+}
+SMALL: dict[str, Any] = {"features": 6, "sensitivities": 5, "onsite_layers": 0}
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Any:
+    """What one test compiled is not there for the next."""
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def network(kind: str) -> Potential:
+    torch.manual_seed(0)
+    made: dict[str, Any] = {
+        "hipnn, blocks": lambda: Hipnn(HipnnConfig(l_max=1, **(SMALL | {"features": 20})), ELEMENTS),
+        "hipnn, matrix": lambda: Hipnn(HipnnConfig(l_max=0, **SMALL, blocks=1), ELEMENTS),
+        "ani": lambda: Ani(AniConfig(hidden=(8,)), ELEMENTS),
+        "hessenet": lambda: HesseNet(HesseNetConfig(features=6, channels=3, radial=4), ELEMENTS),
+        "sum": lambda: SumPotential(
+            [Zbl(ZblConfig(), ELEMENTS), Hipnn(HipnnConfig(l_max=1, **SMALL, blocks=1), ELEMENTS)]
+        ),
+    }
+    return made[kind]().to(torch.float64)
+
+
+def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int = 1) -> MicroBatch:
+    """Structures, and labels of which some are absent."""
+    data = labeled(Morse(), molecules(sizes, seed=seed, elements=ELEMENTS), probes=probes)
+    batch, labels = data.batch(range(len(data)), potential.cutoff)
+    lacking = torch.arange(len(sizes)) % 3 != 1
+    changes: dict[str, Any] = {"forces_mask": lacking, "forces": labels.forces.clone()}  # type: ignore[union-attr]
+    changes["forces"][~lacking[batch.structure_index]] = torch.nan
+    return batch, Properties(**{**vars(labels), **changes})
+
+
+def gradient(
+    step: LossAndGradient, given: MicroBatch, weights: dict[str, float] = WEIGHTS
+) -> tuple[float, dict[str, Tensor]]:
+    step.potential.zero_grad(set_to_none=True)
+    loss, _ = step([given], weights)
+    slopes = {name: p.grad for name, p in step.potential.named_parameters()}
+    return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("hipnn, blocks", "hessenet")]
+
+
+@pytest.mark.parametrize("kind", ["ani", "sum", *SLOW])
+def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
+    """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace. Sizes of 0 and 1
+    (structures, neighbors, triples) would be constants: a companion keeps them out."""
+    potential = network(kind)
+    eager = LossAndGradient(potential)
+    traced = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
+    weights = {**WEIGHTS, "regularizer": 0.2, "atomic_energies": 0.3}
+    batches = [[5, 4, 6, 3], [7, 3, 4], [9], [4, 4, 5, 3, 6, 2], [2, 2], [1], [1, 1, 1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for seed, sizes in enumerate(batches):
+            batch, labels = part(potential, sizes, seed)
+            atomic = torch.linspace(-1, 1, sum(sizes), dtype=torch.float64)
+            given = batch, Properties(**{**vars(labels), "atomic_energies": atomic})
+            loss, slopes = gradient(traced, given, weights)
+            wanted_loss, wanted = gradient(eager, given, weights)
+            assert loss == pytest.approx(wanted_loss, rel=1e-12), sizes
+            for name, slope in wanted.items():
+                torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+    if kind in ("ani", "sum"):  # the others lay small and large molecules out in two ways
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
+    """Through the compiler proper; sizes 2 to 7 by one compilation."""
+    potential = network("hipnn, matrix")
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
+    for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
+        given = part(potential, sizes, seed)
+        loss, slopes = gradient(step, given)
+        wanted_loss, wanted = gradient(eager, given)
+        assert loss == pytest.approx(wanted_loss, rel=1e-11)
+        for name, slope in wanted.items():
+            torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-9 * float(slope.abs().max() + 1))
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 2, 4)])
+def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
+    """Of cells among molecules, some without the label, one at a time and several."""
+    potential = network("hipnn, matrix")
+    cells = [crystal(seed, atoms=atoms) for seed, atoms in enumerate(sizes)]
+    data = labeled(Morse(), [*cells, *(molecules([4]) if len(sizes) > 1 else [])])
+    batch, labels = data.batch(range(len(data)), potential.cutoff)
+    stress = torch.full((len(data), 3, 3), torch.nan, dtype=torch.float64)
+    stress[: len(cells)] = 0.1 * torch.randn(len(cells), 3, 3, dtype=torch.float64)
+    held = torch.arange(len(data)) < max(1, len(cells) - 1)
+    labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
+    weights = {**WEIGHTS, "stress": 2.0}
+    loss, slopes = gradient(
+        LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
+    )
+    wanted_loss, wanted = gradient(LossAndGradient(potential), (batch, labels), weights)
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    without, _ = gradient(LossAndGradient(potential), (batch, labels))
+    assert abs(loss - without) > 1e-3  # the stress is in it
+    for name, slope in wanted.items():
+        torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+
+
+def test_batches_in_which_nobody_holds_a_weighted_label() -> None:
+    """Products and stress are weighted, and in mixed data a batch may have neither: no reason to give compiling up."""
+    potential = network("hipnn, matrix")
+    batch, labels = part(potential, [4, 3, 5])
+    absent: dict[str, Any] = {
+        "probes": torch.full_like(labels.probes, torch.nan),  # type: ignore[arg-type]
+        "hvp": torch.full_like(labels.hvp, torch.nan),  # type: ignore[arg-type]
+        "hvp_mask": torch.zeros(1, 3, dtype=torch.bool),
+        "stress": torch.full((3, 3, 3), torch.nan, dtype=torch.float64),
+        "stress_mask": torch.zeros(3, dtype=torch.bool),
+    }
+    given, weights = (batch, Properties(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
+    compiled = CompiledLossAndGradient(potential, backend="aot_eager")
+    loss, slopes = gradient(LossAndGradient(potential, compiled), given, weights)
+    wanted_loss, wanted = gradient(LossAndGradient(potential), given, weights)
+    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    for name, slope in wanted.items():
+        torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
+
+
+def test_a_companion_changes_nothing_for_the_others() -> None:
+    potential = network("hessenet")
+    cell = crystal(1)
+    for structures in ([molecules([1])[0]], [cell], [cell, *molecules([5, 2])]):
+        batch = collate(structures, potential.cutoff)
+        more = pad_with_dummy(batch)
+        assert min_dimension(more) >= 2
+        assert min_dimension(potential.precompute(more)) >= 2
+        request = Request(forces=True, probes=torch.randn(2, len(batch.numbers), 3, dtype=torch.float64))
+        wanted = evaluate(potential, batch, request)
+        found = evaluate(potential, more, replace(request, probes=append_zeros(request.probes, 3, dim=1)))
+        torch.testing.assert_close(found.energy[:-1], wanted.energy)  # type: ignore[index]
+        torch.testing.assert_close(found.forces[:-3], wanted.forces)  # type: ignore[index]
+        torch.testing.assert_close(found.hvp[:, :-3], wanted.hvp)  # type: ignore[index]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hipnn, blocks", "ani", "hessenet", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
+    potential = network(kind).to(dtype)
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
+    limit = 1e-8 if dtype == torch.float64 else 2e-3
+    for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [9], [2, 2], [3, 4], [9, 8, 9, 7, 8, 9]]):
+        batch, labels = part(potential, sizes, seed)
+        given = batch.to(dtype=dtype), labels.to(dtype=dtype)
+        loss, slopes = gradient(step, given)
+        wanted_loss, wanted = gradient(eager, given)
+        assert loss == pytest.approx(wanted_loss, rel=limit)
+        for name, slope in wanted.items():
+            assert float((slopes[name] - slope).norm()) <= limit * float(slope.norm()) + 1e-3 * limit, name
+
+
+def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
+    potential = network("hipnn, matrix")
+    _, labels = part(potential, [4, 3, 5, 2], probes=2)
+    stress = torch.randn(4, 3, 3, dtype=torch.float64)
+    labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
+    weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
+    guess = labels.map_tensors(lambda x: torch.nan_to_num(x) + 0.3)
+    counts = count_labeled(labels, weights)
+    wanted, _ = weighted_loss(guess, labels, weights, counts)
+    by = residual_weights(labels, weights, counts)
+    total = sum(
+        (by[name] * (getattr(guess, name) - target).square()).sum()
+        for name, target in masked_targets(labels, weights).items()
+    )
+    assert float(total) == pytest.approx(float(wanted), rel=1e-12)
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+class Detached(Potential):
+    """Compiles to something else than it is: its slope depends on whether it is being compiled."""
+
+    cutoff = 4.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, batch: Batch) -> Tensor:
+        wrong = 1.5 if torch.compiler.is_compiling() else 1.0
+        return (wrong * self.scale * batch.neighbor_vectors().square().sum(-1) * batch.neighbor_mask).sum(-1)
+
+
+class Traced(CompiledLossAndGradient):
+    """Without code being made."""
+
+    def __init__(self, potential: Potential) -> None:
+        super().__init__(potential, backend="aot_eager")
+
+
+def test_a_short_run_stays_eager_and_says_why() -> None:
+    potential = network("hipnn, matrix")
+    step = LossAndGradient(potential)
+    choice = choose_mode("auto", step, [part(potential, [3, 4, 5])], WEIGHTS, steps=20, native=True)
+    assert (choice.mode, step.compiled) == ("eager", None)
+    assert "too short a run" in choice.reason
+    assert choose_mode("never", step, [], WEIGHTS, steps=10**9, native=True).mode == "eager"
+    assert "hesse check" in choose_mode("auto", step, [], WEIGHTS, steps=10**9, native=False).reason
+
+
+def test_trying_leaves_everything_as_it_was() -> None:
+    potential = network("hipnn, matrix")
+    step, given = LossAndGradient(potential), part(potential, [3, 4, 5])
+    gradient(step, given)
+    before = {name: p.grad.clone() for name, p in potential.named_parameters() if p.grad is not None}
+    state = torch.random.get_rng_state()
+    choose_mode("auto", step, [given], WEIGHTS, steps=20, native=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, p in potential.named_parameters():
+        assert (p.grad is None) == (name not in before)
+        if p.grad is not None:
+            assert torch.equal(p.grad, before[name])
+
+
+def test_what_compiles_to_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
+    potential = Detached()
+    given = part(potential, [3, 4, 5])
+    step = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert max_relative_difference(step, [given], WEIGHTS) > 0.3 > tolerance(torch.float64)
+        with pytest.raises(
+            CompilationError, match=r"compile: always, but compiled gradients differ .* Use compile: auto"
+        ):
+            choose_mode("always", LossAndGradient(potential), [given], WEIGHTS, steps=10, native=False)
+
+
+def test_full_hessians_and_random_numbers_are_refused() -> None:
+    potential = network("hipnn, matrix")
+    with pytest.raises(CompilationError, match="full Hessians are not compiled"):
+        choose_mode("always", LossAndGradient(potential), [], {**WEIGHTS, "hessian": 1.0}, steps=10, native=True)
+    potential.noise = nn.Dropout(0.1)
+    with pytest.raises(CompilationError, match=r"it draws random numbers \(Dropout\)"):
+        CompiledLossAndGradient(potential)
+
+
+def test_nothing_compiled_is_not_called_compiled() -> None:
+    """Eager agrees with eager, and that is no reason."""
+    potential = network("hipnn, matrix")
+    with pytest.raises(CompilationError, match=r"^compile: always, but there is nothing to try it on"):
+        choose_mode("always", LossAndGradient(potential), [], WEIGHTS, steps=10, native=True)
+
+
+def test_labels_that_are_there_and_no_numbers_are_no_numbers_in_compiled_losses_too() -> None:
+    potential = network("hipnn, matrix")
+    _, labels = part(potential, [4, 3, 5])
+    assert all(bool(torch.isfinite(value).all()) for value in masked_targets(labels, WEIGHTS).values())  # absent: zero
+    for name in ("energy", "forces", "hvp"):
+        spoilt = getattr(labels, name).clone()
+        spoilt[..., 0] = torch.nan
+        found = masked_targets(Properties(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
+        assert bool(torch.isnan(found).any()), name
+
+
+def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
+    potential = network("hipnn, matrix")
+    compiled = CompiledLossAndGradient(potential, backend="aot_eager")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no compiler here\nand more")
+
+    compiled._function = broken  # type: ignore[assignment]
+    given, told = part(potential, [3, 4, 5]), []
+    step = LossAndGradient(potential, compiled, on_compile_failure=told.append)
+    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
+    assert told == ["RuntimeError: no compiler here"]
+    assert step.compiled is None
+    with pytest.raises(CompilationError, match="no compiler here"):
+        gradient(LossAndGradient(potential, compiled), given)
+
+
+# --- in a run --------------------------------------------------------------------------------------------------------
+
+
+def notes(folder: Path) -> list[str]:
+    return [row["text"] for row in record(folder) if row["kind"] == "note"]
+
+
+@pytest.mark.filterwarnings("ignore::Warning:torch")
+def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
+    data: Dataset = training_data()
+    settings = config(compile="always", steps=8, checkpoint_every=4)
+    whole = train(data, validation_data(), settings, output=tmp_path / "whole", quiet=True)
+    assert notes(tmp_path / "whole")[0].startswith("compiled: ")
+    plain = train(data, validation_data(), config(steps=8), output=tmp_path / "plain", quiet=True)
+    assert whole.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
+
+    original = Trainer._step
+
+    def stopped(self: Trainer) -> Any:
+        if self.state.step == 4:
+            raise KeyboardInterrupt
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, validation_data(), settings, output=tmp_path / "halves", quiet=True)
+    real, count = compile_policy.max_relative_difference, [0]
+
+    def counted(*arguments: Any) -> float:
+        count[0] += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(compile_policy, "max_relative_difference", counted)
+    other = config(compile="auto", steps=8, checkpoint_every=4)  # what was settled stays so
+    again = train(data, validation_data(), other, output=tmp_path / "halves", quiet=True)
+    assert again.scores == whole.scores
+    assert count[0] == 1  # it was compiled anew, and compared at once
+
+
+@pytest.mark.filterwarnings("ignore::Warning:torch")
+def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
+    monkeypatch.setattr(compile_policy, "CHECK_EVERY", 2)
+    real, count = compile_policy.max_relative_difference, [0]
+
+    def apart(*arguments: Any) -> float:
+        count[0] += 1
+        return 0.5 if count[0] == 3 else real(*arguments)
+
+    monkeypatch.setattr(compile_policy, "max_relative_difference", apart)
+    settings = config(compile="always", steps=6)
+    with pytest.warns(RuntimeWarning, match="step 3: from here on eager: compiled gradients differ"):
+        done = train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
+    assert count[0] == 3  # before the first step, at it, and two steps on
+    assert "from here on eager" in notes(tmp_path / "a")[1]
+    plain = train(training_data(), validation_data(), config(steps=6), output=tmp_path / "b", quiet=True)
+    assert done.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
+
+
+@pytest.mark.parametrize("trouble", ["no compiler here", 0.5, float("nan")])
+def test_a_comparison_that_fails_ends_compiling_and_not_the_run(
+    trouble: str | float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = network("hipnn, matrix")
+    given = part(potential, [3, 4, 5])
+
+    def compared(*_: object) -> float:
+        if isinstance(trouble, str):
+            raise CompilationError(trouble)
+        return trouble
+
+    monkeypatch.setattr(compile_policy, "max_relative_difference", compared)
+    step = LossAndGradient(potential, Traced(potential))
+    mode = CompilePolicy(step, TrainState(step=6, compiled=True), Communicator())
+    reason = trouble if isinstance(trouble, str) else "compiled gradients differ from eager ones by"
+    with pytest.warns(RuntimeWarning, match=f"step 7: from here on eager: {reason}"):
+        mode.verify([given], WEIGHTS)
+    assert step.compiled is None
+    assert mode.state.compiled is False
+    assert len(mode.pop_messages()) == 1
+    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
+
+
+def test_counts_are_summed_over_parts() -> None:
+    potential = network("hipnn, matrix")
+    parts = [part(potential, [3, 4, 5]), part(potential, [4, 3], 1)]
+    counts = count_labeled_structures(parts, WEIGHTS)
+    assert {name: int(count) for name, count in counts.items()} == {"energy": 5, "forces": 3, "hvp": 5}
