@@ -21,7 +21,7 @@ def finish(
     """Answers of all tasks by name: those in the journal at `path`, and those done now, which are added to it.
 
     Args:
-        set_up, spec: as for `hesse.runtime.parallel.run_tasks`; answers must be what JSON can hold.
+        set_up, spec: as for `hesse.runtime.parallel.map_tasks`; answers must be what JSON can hold.
         tasks: names and tasks. A task that fails has the answer `{"failure": reason}`.
     """
     asked = dict(tasks)

@@ -1,7 +1,7 @@
 """Every error Hesse raises on purpose. Each says what was expected, what came, and what to do.
 
 Two branches, told apart by the exit code of the command line: the request was wrong (`RequestError`, 2), or the
-request was fine and the work failed (`WorkError`, 1).
+request was fine and the work failed (`ExecutionError`, 1).
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def measure_inference_costs(
     *,
     quiet: bool = False,
 ) -> tuple[list[InferenceCost], list[str]]:
-    """Time the questions to all potentials in turns, through `hesse.curvature.evaluate_many`. Neighbor lists are known
+    """Time the questions to all potentials in turns, through `hesse.curvature.evaluate_structures`. Neighbor lists are known
     when the clock starts.
 
     Returns:

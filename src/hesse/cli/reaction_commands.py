@@ -217,7 +217,7 @@ def _write_results(
     """Write what was found. Raises WorkError when that is nothing."""
     import json
 
-    from hesse import __version__
+    from hesse._version import __version__
     from hesse.datasets import Dataset, write_dataset
     from hesse.engines import make_engine
     from hesse.errors import ExecutionError

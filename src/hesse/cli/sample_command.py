@@ -221,7 +221,7 @@ _REJECTION_WORDS = {
 
 
 def _write_samples(output: Path, molecules: Dataset, result: SamplingResult, method: str, seed: int | None) -> None:
-    from hesse import __version__
+    from hesse._version import __version__
     from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
 

@@ -1,6 +1,7 @@
 """Data sets: in memory, on disk, and the checks at the door."""
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
+from hesse.datasets.coercion import DatasetSource, StructuresLike, as_dataset, as_structure, as_structures
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     FileUnits,
@@ -53,6 +54,7 @@ __all__ = [
     "ConsistencyReport",
     "Dataset",
     "DatasetLike",
+    "DatasetSource",
     "FileUnits",
     "LabelIssue",
     "PackedDataset",
@@ -61,8 +63,12 @@ __all__ = [
     "RigidBodyModes",
     "Split",
     "StreamingDataset",
+    "StructuresLike",
     "Subset",
     "SumRuleErrors",
+    "as_dataset",
+    "as_structure",
+    "as_structures",
     "check_consistency",
     "check_dataset",
     "check_writable_suffix",

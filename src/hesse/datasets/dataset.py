@@ -128,7 +128,7 @@ class Dataset:
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
-        """The numbers that random draws of each structure start from (`hesse.structures.structure_key`)."""
+        """The numbers that random draws of each structure start from (`hesse.structures.rng_key`)."""
         return self._geometry.rng_keys
 
     @property

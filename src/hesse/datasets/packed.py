@@ -31,7 +31,7 @@ class PackedStructures:
         positions: Å.
         cell: lattice vectors as rows, Å; zeros where there is none.
         pbc: which directions repeat.
-        keys: a number per structure, from its id (`hesse.structures.structure_key`).
+        keys: a number per structure, from its id (`hesse.structures.rng_key`).
         ids: the ids, `[structures]`, Python strings.
         n_atoms: size of each structure, on the host.
     """
@@ -213,7 +213,7 @@ class PackedDataset:
 
 
 def geometry_tensors(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str, Tensor]:
-    """Arrays of geometry as tensors of the types of `FlatStructures`."""
+    """Arrays of geometry as tensors of the types of `PackedStructures`."""
     return {
         "numbers": torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64)),
         "positions": torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)),

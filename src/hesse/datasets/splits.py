@@ -25,7 +25,7 @@ class Split:
 
     Attributes:
         parts: ids of each part; no id stands in two.
-        data_hash: `Dataset.data_hash()` of the data that were split; empty when unknown.
+        data_hash: `Dataset.content_hash()` of the data that were split; empty when unknown.
 
     Raises:
         RequestError: an id stands twice.

@@ -175,7 +175,7 @@ class StreamingDataset:
         return self._index.energies.select(torch.from_numpy(self._rows))
 
     def content_hash(self) -> str:
-        """`Dataset.data_hash` of the same structures; the first time, the file is passed over array by array."""
+        """`Dataset.content_hash` of the same structures; the first time, the file is passed over array by array."""
         if self._hash is None:
             self._hash = self._compute_hash()
         return self._hash

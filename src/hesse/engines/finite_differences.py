@@ -132,7 +132,7 @@ def central_difference(
     """The second-order difference from `gradient(±epsilon)`; `origin` is `gradient(0)`.
 
     Args:
-        rates: how fast the surroundings of each atom change along the direction (`rates_of_change`, Å per unit of it).
+        rates: how fast the surroundings of each atom change along the direction (`relative_motion`, Å per unit of it).
 
     The error is `e² g‴/6`. Two gradients and the origin give g″; forces between atoms fall off so that each further
     derivative is larger by about the same factor per Å (in a Morse potential of width a, `g‴/g″ = −7a/3`, and a is near

@@ -171,7 +171,7 @@ class ForceEngine(Engine):
 
     Attributes:
         gradient_noise: eV/Å per component; by how much gradients at neighboring points differ without reason
-            (`noise_of_gradients` measures it). It picks the step.
+            (`estimate_gradient_noise` measures it). It picks the step.
     """
 
     differences: FiniteDifferences

@@ -27,15 +27,21 @@ class PotentialEngine(Engine):
 
     Args:
         potential: any `hesse.potential.Potential`; evaluated on its own device and in its own floating-point type.
-        level: what its labels are called ("model:ef_hvp").
+        level: name of its level of theory in labels ("model:ef_hvp"); the class of the potential by default.
+        name: short name for messages.
         settings: what identifies the model further (a digest of its file).
     """
 
     def __init__(
-        self, potential: Potential, level: str, *, name: str = "model", settings: Mapping[str, str] | None = None
+        self,
+        potential: Potential,
+        level: str | None = None,
+        *,
+        name: str = "model",
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.potential = potential
-        self.level = level
+        self.level = level or f"model:{type(potential).__name__}"
         self.name = name
         tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
         first = next(tensors, torch.zeros(0, dtype=torch.float64))

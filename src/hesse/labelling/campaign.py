@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hesse import __version__
+from hesse._version import __version__
 from hesse.datasets import Dataset, check_writable_suffix, flag_suspect, write_dataset
 from hesse.engines import Engine, FiniteDifferences, make_engine
 from hesse.errors import ExecutionError, InterruptedRunError, RequestError
@@ -59,7 +59,7 @@ def label(
         request: what to compute; energies and forces always are.
         differences: how curvature is taken from forces, when `engine` is text.
         workers: processes of one thread each; one by default.
-        scheduler: instead, a dask.distributed cluster, see `hesse.runtime.parallel.run_tasks`.
+        scheduler: instead, a dask.distributed cluster, see `hesse.runtime.parallel.map_tasks`.
         timeout: seconds for one structure, after which it counts as failed.
         retry_failed: ask again for what failed before.
         quiet: no progress.

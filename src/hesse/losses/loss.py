@@ -38,7 +38,7 @@ LOSS_TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 class LossWeights(BaseModel):
     """How much each term counts. The defaults are the outcome of the study in docs/choosing-weights.md.
 
-    The length in `of_length` is the displacement at which an error in forces (times ℓ) and one in curvature (times ℓ²)
+    The length in `from_length_scale` is the displacement at which an error in forces (times ℓ) and one in curvature (times ℓ²)
     matter as much as one in energy; published weights 1 : 0.3 : 0.09 are ℓ = 0.55 Å.
     """
 

@@ -1,17 +1,17 @@
-"""A compact equivariant network: atoms send scalars and vectors, and products of what arrives carry the angles.
+"""HesseNet: a compact equivariant network. Atoms send scalars and vectors; products of their sums carry the angles.
 
 Scalar and vector channels after PaiNN (Schütt, Unke, Gastegger, ICML 2021, arXiv 2102.03150); sums over neighbors up
 to l = 2 multiplied with each other as in moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153 (2016))
 and the atomic cluster expansion (Drautz, Phys. Rev. B 99, 014104 (2019)); radial functions of DimeNet (Gasteiger, Groß,
 Günnemann, ICLR 2020, arXiv 2003.03123).
 
-It is made for training on curvature, which differentiates three times. One fixed basis of radial functions times
-spherical components serves all layers, so that geometry is differentiated once and no tensor of all pairs times all
-features is ever made: a layer is a matrix product of that basis with the few channels that atoms send, and small dense
-weights after it. Nothing has a kink: the cutoff is smooth to third order and tensors are never divided by their length.
+It is designed for training on curvature, which differentiates three times. All layers share one fixed basis of radial
+functions times spherical components. Geometry is therefore differentiated once, and no tensor of all pairs times all
+features is created: a layer is a matrix product of the basis with the few channels that atoms send, followed by small
+dense weights. All functions are smooth: the cutoff to third order, and tensors are never divided by their length.
 
-Axes: atoms; k = neighbors of an atom; c = spherical components (1 of a scalar, 3 of a vector, 5 of l = 2); s = radial
-functions; channels = what is sent; features.
+Axes: atoms; k = neighbors of an atom; c = spherical components (1 for a scalar, 3 for a vector, 5 for l = 2);
+s = radial functions; channels = features that an atom sends to its neighbors; f = features.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = ["HesseNet", "HesseNetConfig"]
 
 
 class HesseNetConfig(BaseModel):
-    """What an equivariant network is made of. Lengths in Å."""
+    """Hyperparameters of `HesseNet`. Lengths in Å."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hessenet"] = "hessenet"
-    l_max: Literal[1, 2] = Field(2, description="highest tensor order in what an atom sees of its neighbors' elements")
+    l_max: Literal[1, 2] = Field(2, description="highest tensor order of the first layer, which sees the neighbors' elements")
     features: int = Field(64, ge=1, description="features per atom")
     channels: int = Field(16, ge=1, description="scalars, and as many vectors, that an atom sends to its neighbors")
     radial: int = Field(8, ge=1, le=64, description="radial functions")
@@ -50,8 +50,8 @@ class HesseNetConfig(BaseModel):
 class PairBasis(nn.Module):
     """`Y_c(r̂) √(8/R) 2/(1 + s) sin(π s r/R)/r f(r)`: spherical components times waves that vanish at the cutoff R.
 
-    Every derivative multiplies a wave by its number s. Counting short waves less keeps the curvature between the
-    training data calm: Hessian errors fell by 7 to 13 % (one seed, docs/models.md).
+    Every derivative multiplies a wave by its number s. The factor 2/(1 + s) damps short waves, which keeps the
+    curvature between the training data small: Hessian errors fell by 7 to 13 % (one seed, docs/models.md).
     """
 
     def __init__(self, config: HesseNetConfig) -> None:
@@ -59,12 +59,12 @@ class PairBasis(nn.Module):
         self.cutoff, self.l_max, self.radial = config.cutoff, config.l_max, config.radial
 
     def forward(self, batch: Batch) -> Basis:
-        """The basis for every pair; zero in unused places and beyond the cutoff."""
+        """Basis functions of every pair; zero for unused neighbor slots and beyond the cutoff."""
         vectors, mask = batch.neighbor_vectors(), batch.neighbor_mask
         distance = masked_norm(vectors, mask, fill=self.cutoff)
         inverse = 1.0 / distance
         envelope = smooth_cutoff(distance, self.cutoff) * mask * inverse * math.sqrt(8.0 / self.cutoff)
-        # Made here and not kept: a kept copy would lose digits on the way through float32.
+        # Not stored as a buffer: a buffer would lose digits when the model is converted to float32 and back.
         number = torch.arange(1, self.radial + 1, dtype=distance.dtype, device=distance.device)[:, None]
         waves = torch.sin(math.pi / self.cutoff * number * distance[:, None])
         radial = waves * (2.0 / (1.0 + number)) * envelope[:, None]
@@ -104,7 +104,7 @@ class Basis(NamedTuple):
 def traceless_matvec(
     matrix: Float[Tensor, "atoms 5 f"], vector: Float[Tensor, "atoms 3 f"]
 ) -> Float[Tensor, "atoms 3 f"]:
-    """The symmetric traceless matrix that five components stand for, times a vector."""
+    """Product of a symmetric traceless matrix, given by its five components, and a vector."""
     xy, xz, yz, difference, axial = matrix.unbind(1)
     x, y, z = vector.unbind(1)
     third = axial * (1.0 / math.sqrt(3.0))
@@ -119,8 +119,8 @@ def traceless_matvec(
 
 
 def compress_norm(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m f"]:
-    """`t/(1 + |t|²)^¼`: the same direction, and a length that grows like a square root. Smooth everywhere, at zero too;
-    products of several tensors then stay tame where atoms come close."""
+    """`t/(1 + |t|²)^¼`: same direction, and a length that grows like a square root. Smooth everywhere, also at zero. It
+    keeps products of several tensors moderate where atoms come close."""
     return tensor * (1.0 + tensor.square().sum(1, keepdim=True)).sqrt().rsqrt()
 
 
@@ -145,8 +145,11 @@ class MessageAggregation(nn.Module):
         scalars: Float[Tensor, "atoms channels"],
         vectors: Float[Tensor, "atoms 3 channels"] | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Features of every atom: scalars `[atoms, f]`, vectors `[atoms, 3, f]`, matrices `[atoms, 5, f]`, from the
-        scalars and vectors that its neighbors send."""
+        """Features of every atom from the scalars and vectors that its neighbors send.
+
+        Returns:
+            Scalars `[atoms, f]`, vectors `[atoms, 3, f]`, and matrices `[atoms, 5, f]` or None.
+        """
         (atoms, k), s, g = neighbors.shape, self.radial, scalars.shape[1]
         senders = neighbors.reshape(-1)
         received = scalars.index_select(0, senders).reshape(atoms, k, g)
@@ -167,14 +170,14 @@ class MessageAggregation(nn.Module):
 
 
 def linear_no_bias(inputs: int, outputs: int) -> nn.Linear:
-    """Dense weights without bias that keep values of order one."""
+    """Dense layer without bias, initialized so that outputs are of order one for inputs of order one."""
     linear = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(linear.weight, std=inputs**-0.5)
     return linear
 
 
 class InteractionLayer(nn.Module):
-    """What arrives becomes invariants, these new scalar features, and gates for new vector features."""
+    """Aggregated messages are contracted to invariants; these give new scalar features and gates for new vectors."""
 
     def __init__(self, config: HesseNetConfig, elements: int, index: int) -> None:
         super().__init__()
@@ -228,12 +231,16 @@ class InteractionLayer(nn.Module):
 
 
 class HesseNet(Potential):
-    """The compact equivariant network.
+    """Compact equivariant network with scalar and vector messages.
 
-    The first layer sees the elements around every atom up to l = 2, every further one the scalars and vectors that
-    neighbors made of theirs. The energy of an atom is its element's reference plus a linear function of its last
-    features. References are float64 and are no parameters of the optimizer: fit them with
-    `hesse.models.fit_reference_energies`.
+    The first layer sees the elements around every atom up to l = 2; further layers see the scalars and vectors that the
+    neighbors send. The energy of an atom is the reference energy of its element plus a linear function of its last
+    features. Reference energies are float64 and are not trained: fit them with `hesse.models.fit_reference_energies`.
+
+    Args:
+        config: hyperparameters.
+        elements: atomic numbers the network supports.
+        reference_energies: eV per element, in the order of `elements`; zero if None.
     """
 
     def __init__(
@@ -242,7 +249,6 @@ class HesseNet(Potential):
         elements: tuple[int, ...],
         reference_energies: Float[Tensor, "elements"] | None = None,
     ) -> None:
-        """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
         super().__init__()
         self.config, self.cutoff = config, config.cutoff
         self.references = ReferenceEnergies(elements, reference_energies)
@@ -257,7 +263,14 @@ class HesseNet(Potential):
             self.readout.bias.zero_()
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Atomic energies, eV, float64 (computed in the network's own type)."""
+        """Atomic energies.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            eV, float64; the network computes in the dtype of its weights.
+        """
         basis = self.basis(batch)
         scalars, vectors = self.references.one_hot(batch.numbers, batch.positions.dtype), None
         for layer in self.layers:

@@ -3,9 +3,14 @@
 Lubbers, Smith, Barros, J. Chem. Phys. 148, 241715 (2018) for l = 0; Chigaev et al., J. Chem. Phys. 158, 184108 (2023),
 arXiv 2212.03195, for l = 1, 2. It differs from the published network in three defaults, all because training on
 curvature differentiates three times: a cutoff that is smooth to third order (the published cosine is an option), a
-larger ε under the square roots of the tensor invariants, and sensitivities that start out fewer and wider.
+larger ε under the square roots of the tensor invariants, and initial sensitivities that are fewer and wider.
 
-Axes: atoms; k = neighbors of an atom; s = sensitivities; c = tensor components (1, 4 or 9); features.
+Small molecules are computed as padded blocks, every atom of a molecule with every other one. Few of their pairs are
+longer than the cutoff, no neighbors need to be gathered, and an atom's features are multiplied with the weights once
+per atom instead of once per neighbor.
+
+Axes: atoms (in padded blocks: slots); k = neighbors of an atom; s = sensitivities; c = tensor components (1, 4 or 9);
+features.
 """
 
 from __future__ import annotations
@@ -28,13 +33,22 @@ from hesse.structures import Batch
 __all__ = ["Hipnn", "HipnnConfig", "PaddedMolecules", "pad_molecules"]
 
 
+MAX_FEATURES_AGGREGATE_FIRST = 16
+"""With at most this many input features (as in a first layer, which sees elements), summing over neighbors first is
+cheaper."""
+MAX_PADDED_ATOMS = 64
+"""Largest molecule, in atoms, that is padded: the memory of a block grows with the square of its size."""
+COMPONENTS = {0: 1, 1: 4, 2: 9}
+"""Number of tensor components up to order l: 1 (scalar) + 3 (vector) + 5 (traceless symmetric matrix)."""
+
+
 class PaddedMolecules(NamedTuple):
-    """Open structures of a batch, padded to the longest.
+    """Non-periodic structures of a batch, padded to the size of the largest.
 
     Attributes:
-        atoms: the atom at each place; padding repeats the first atom of its structure.
-        pairs: which two places hold two different atoms.
-        places: where each atom of the batch stands in the flattened `atoms`.
+        atoms: index of the atom in each slot; empty slots repeat the first atom of their structure.
+        pair_mask: True where two slots hold two different atoms.
+        slots: index of each atom of the batch in the flattened `atoms`.
     """
 
     atoms: Int[Tensor, "structures longest"]
@@ -42,14 +56,29 @@ class PaddedMolecules(NamedTuple):
     slots: Int[Tensor, "atoms"]
 
     def vectors(self, positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "structures longest longest 3"]:
-        """From each place to each other of its structure, Å."""
+        """Vectors from each slot to each other slot of its structure.
+
+        Args:
+            positions: of all atoms of the batch, Å.
+
+        Returns:
+            Vectors in Å; those of empty slots point to the first atom of the structure.
+        """
         padded_positions = positions.index_select(0, self.atoms.reshape(-1)).reshape(*self.atoms.shape, 3)
         return padded_positions[:, None] - padded_positions[:, :, None]
 
 
 @torch.no_grad()
 def pad_molecules(batch: Batch, max_atoms: int) -> PaddedMolecules:
-    """Blocks of a batch of open structures, the longest of which has `longest` atoms."""
+    """Padded blocks of a batch of non-periodic structures.
+
+    Args:
+        batch: without periodic structures.
+        max_atoms: number of atoms of its largest structure.
+
+    Returns:
+        Index tables; they hold no positions.
+    """
     slot = torch.arange(max_atoms, device=batch.numbers.device)
     is_atom = slot < batch.n_atoms[:, None]
     first = batch.n_atoms.cumsum(0) - batch.n_atoms
@@ -61,16 +90,8 @@ def pad_molecules(batch: Batch, max_atoms: int) -> PaddedMolecules:
     )
 
 
-MAX_FEATURES_AGGREGATE_FIRST = 16
-"""So many at most in a first layer, which sees elements: summing them over neighbors first is then shorter."""
-MAX_PADDED_ATOMS = 64
-"""Atoms; a block takes memory by the square of its size."""
-COMPONENTS = {0: 1, 1: 4, 2: 9}
-"""Tensor components up to order l: 1 scalar, 3 of a vector, 5 of a traceless symmetric matrix."""
-
-
 class HipnnConfig(BaseModel):
-    """What a HIP-NN-TS is made of. Lengths in Å."""
+    """Hyperparameters of HIP-NN-TS. Lengths in Å."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -97,14 +118,14 @@ class HipnnConfig(BaseModel):
 
 
 class PairGeometry(NamedTuple):
-    """What all layers need of the geometry: of an atom and its neighbors (`[atoms, k]`) or, in blocks, of every two
+    """Geometry that all layers share: of atoms and their neighbors (`[atoms, k]`) or, in padded blocks, of all pairs of
     atoms of a molecule (`[structures, longest, longest]`).
 
     Attributes:
         inverse_distance: 1/r, finite everywhere.
         envelope: cutoff function times mask.
         angular: components of the unit vector to the neighbor, without the scalar one; None for l = 0.
-        neighbors: of each atom; None in blocks.
+        neighbors: indices of the neighbors of each atom; None in padded blocks.
     """
 
     inverse_distance: Float[Tensor, "*atoms k"]
@@ -118,7 +139,8 @@ TensorsByOrder = tuple[Tensor, ...]
 
 
 class Sensitivity(nn.Module):
-    """`s(r) = exp(−½ σ² (1/r − 1/μ)²) f_cut(r)`: bells in inverse distance, learnable in place and width."""
+    """`s(r) = exp(−½ σ² (1/r − 1/μ)²) f_cut(r)`: Gaussians in inverse distance with learnable
+    centers and widths."""
 
     def __init__(self, config: HipnnConfig) -> None:
         super().__init__()
@@ -127,7 +149,7 @@ class Sensitivity(nn.Module):
         self.sigma = nn.Parameter(torch.full((n,), config.sharpness * 2.0 * n * config.shortest))
 
     def forward(self, pairs: PairGeometry, *, last: Literal["neighbor", "sensitivity"]) -> Tensor:
-        """Sensitivities of every pair, `[*atoms, s, k]` or, where sensitivities come last, `[*atoms, k, s]`."""
+        """Sensitivities of every pair: `[*atoms, s, k]`, or `[*atoms, k, s]` if `last` is "sensitivity"."""
         inverse, envelope = pairs.inverse_distance, pairs.envelope
         if last == "neighbor":
             bell = self.sigma[:, None] * (inverse[..., None, :] - self.inverse_mu[:, None])
@@ -145,16 +167,16 @@ class Interaction(nn.Module):
         self.components = COMPONENTS[config.l_max]
         self.sensitivity = Sensitivity(config)
         self.weight = nn.Parameter(torch.empty(config.sensitivities, features_in, config.features))
-        # Neighbors overlap about a third of the sensitivities each; this keeps features of order one at the start.
+        # Each neighbor overlaps with about a third of the sensitivities; this scale keeps initial features of order one.
         nn.init.normal_(self.weight, std=(2.0 / (config.sensitivities * features_in + config.features)) ** 0.5)
         self.scales = nn.Parameter(torch.randn(config.l_max, config.features))
         self.self_term = nn.Linear(features_in, config.features)
         nn.init.xavier_normal_(self.self_term.weight)
 
     def forward(self, features: Float[Tensor, "atoms in"], pairs: PairGeometry) -> Float[Tensor, "atoms features"]:
-        """New features of every atom (in blocks, of every place)."""
-        # Both orders of the sums over neighbors and over what they send give the same; which is shorter depends on
-        # how much a neighbor sends.
+        """New features of every atom (in padded blocks, of every slot)."""
+        # Summing over neighbors and multiplying with the weights commute; which order is cheaper depends on the number
+        # of input features.
         mix_first = pairs.neighbors is None and features.shape[1] > MAX_FEATURES_AGGREGATE_FIRST
         aggregate = self._mix_then_aggregate if mix_first else self._aggregate_then_mix
         scalar, *tensors = aggregate(features, pairs)
@@ -170,7 +192,7 @@ class Interaction(nn.Module):
         return result
 
     def _aggregate_then_mix(self, features: Tensor, pairs: PairGeometry) -> TensorsByOrder:
-        """Sum what neighbors send for every sensitivity and component, then mix with the weights."""
+        """Sum the neighbors' features per sensitivity and component, then multiply with the weights."""
         sensitivities = self.sensitivity(pairs, last="neighbor")
         if pairs.neighbors is None:
             sent = features.reshape(*sensitivities.shape[:1], -1, features.shape[1])
@@ -186,16 +208,16 @@ class Interaction(nn.Module):
             return (aggregated(sensitivities, 1)[:, 0],)
         tensor = (pairs.angular[..., None, :] * sensitivities[..., None, :, :]).flatten(-3, -2)
         if pairs.neighbors is None:
-            # Apart, so that no derivative has to be put together from slices.
+            # In separate products: otherwise autograd reassembles slices in every derivative.
             tensors = aggregated(tensor, self.components - 1)
             return (aggregated(sensitivities, 1)[:, 0], *tensors.split([3, 5][: self.l_max], dim=1))
-        # With long lists of neighbors it is better to read only once what they send.
+        # With many neighbors it is faster to read their features only once.
         combined = aggregated(torch.cat([sensitivities, tensor], dim=-2), self.components)
         return (combined[:, 0], *(combined[:, part] for part in (slice(1, 4), slice(4, 9))[: self.l_max]))
 
     def _mix_then_aggregate(self, features: Tensor, pairs: PairGeometry) -> TensorsByOrder:
-        """Mix what every atom sends with the weights, once; then sum over sensitivities, and over the senders with each
-        component of the angular part. Distances are the same both ways: the first of two places is the sender here."""
+        """Multiply the features of every atom with the weights; then sum over sensitivities, and over the senders with
+        each angular component. Distances are symmetric, so the first slot of a pair is the sender here."""
         sensitivities = self.sensitivity(pairs, last="sensitivity")
         structures, max_atoms = sensitivities.shape[:2]
         weight = self.weight.transpose(0, 1).reshape(features.shape[1], -1)
@@ -219,7 +241,7 @@ class Residual(nn.Module):
         self.adjust = nn.Identity() if features_in == features else nn.Linear(features_in, features, bias=False)
 
     def forward(self, features: Float[Tensor, "atoms in"], *pairs: PairGeometry) -> Float[Tensor, "atoms features"]:
-        """Features after the layer, added to what came in."""
+        """Output of the layer plus the (projected) input."""
         inner = nn.functional.softplus(self.layer(features, *pairs))
         return self.after(inner) + self.adjust(features)
 
@@ -227,8 +249,14 @@ class Residual(nn.Module):
 class Hipnn(Potential):
     """HIP-NN-TS with l = 0, 1 or 2.
 
-    The energy of an atom is its element's reference plus one contribution per block. References are float64 (total
-    energies need it) and are no parameters of the optimizer: fit them with `hesse.models.fit_reference_energies`.
+    The energy of an atom is the reference energy of its element plus one contribution per interaction block. Reference
+    energies are float64 (total energies need the digits) and are not trained: fit them with
+    `hesse.models.fit_reference_energies`.
+
+    Args:
+        config: hyperparameters.
+        elements: atomic numbers the network supports.
+        reference_energies: eV per element, in the order of `elements`; zero if None.
     """
 
     def __init__(
@@ -237,7 +265,6 @@ class Hipnn(Potential):
         elements: tuple[int, ...],
         reference_energies: Float[Tensor, "elements"] | None = None,
     ) -> None:
-        """Args: config; `elements`, atomic numbers the network is for; `references`, eV per element (default zero)."""
         super().__init__()
         self.config, self.cutoff = config, config.cutoff
         self.references = ReferenceEnergies(elements, reference_energies)
@@ -258,14 +285,29 @@ class Hipnn(Potential):
             self.readouts.append(readout)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Atomic energies, eV, float64 (computed in the network's own type)."""
+        """Atomic energies.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            eV, float64; the network computes in the dtype of its weights.
+        """
         return self.forward_with_regularizer(batch)[0]
 
     def forward_with_regularizer(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Atomic energies, and the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`: how little of the energy the early
-        blocks explain (between 0 and the number of blocks)."""
+        """Atomic energies and the hierarchicality regularizer.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            Atomic energies in eV, float64; and, per structure, the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`
+            with the contribution ε_n of block n. It is between 0 and the number of blocks, and small where the early
+            blocks explain most of the energy.
+        """
         padded: PaddedMolecules | None = self.precompute(batch).precomputed or None
         pairs = self._pair_geometry(batch, padded)
         numbers = batch.numbers if padded is None else batch.numbers.index_select(0, padded.atoms.reshape(-1))
@@ -281,7 +323,8 @@ class Hipnn(Potential):
         return energies, self._hierarchicality(batch, [reference.to(features.dtype), *terms])
 
     def precompute(self, batch: Batch) -> Batch:
-        """With `tables` that hold small molecules as blocks, where these are quicker; else empty."""
+        """See `Potential.precompute`. Small molecules are padded where that is faster; otherwise `precomputed` is
+        empty."""
         if batch.precomputed is not None:
             return batch
         worthwhile = (
@@ -290,7 +333,7 @@ class Hipnn(Potential):
         if batch.cell_shifts is not None or not worthwhile or not len(batch):
             return replace(batch, precomputed=())
         max_atoms = int(batch.n_atoms.max())
-        # Products in both orders (a sum over neighbors is differentiated more often than one of weights).
+        # Number of products either way. A sum over neighbors is differentiated more often than one over weights: 2.25.
         components, width = COMPONENTS[self.config.l_max], self.config.features
         cost_per_pair = 1.0 + components / self.config.sensitivities
         padded_cost = len(batch) * max_atoms * (2.25 * max_atoms * cost_per_pair + width)
@@ -303,7 +346,7 @@ class Hipnn(Potential):
         self.references.shift_reference_energies(shifts)
 
     def _pair_geometry(self, batch: Batch, padded: PaddedMolecules | None) -> PairGeometry:
-        """1/r, cutoff times mask, and the angular part of the sensitivities, all finite everywhere."""
+        """Inverse distances, cutoff function times mask, and angular components; all finite everywhere."""
         cutoff = self.config.cutoff
         vectors = batch.neighbor_vectors() if padded is None else padded.vectors(batch.positions)
         mask = batch.neighbor_mask if padded is None else padded.pair_mask
@@ -326,6 +369,3 @@ class Hipnn(Potential):
         tiny = 1e-12
         ratios = [(b + tiny) / (a + b + 2 * tiny) for a, b in itertools.pairwise(squares)]
         return batch.sum_over_atoms(torch.stack(ratios).sum(0)) / batch.n_atoms
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Molecules as padded blocks: every atom of a molecule with every other. Small molecules have few pairs beyond a cutoff, and a block needs no gathering of neighbors: what a sender sends can be contracted with weights once per atom, not once per neighbor. """

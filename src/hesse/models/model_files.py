@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesse import __version__
+from hesse._version import __version__
 from hesse.errors import ConfigError, FileFormatError, HesseError, RequestError
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.models.registry import from_description, to_description

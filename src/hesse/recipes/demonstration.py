@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from hesse import __version__
+from hesse._version import __version__
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, WriteError
 from hesse.evaluation import Evaluation, evaluate_model

@@ -1,7 +1,7 @@
 """Normal-mode sampling: geometries around a minimum, as the harmonic well would have them at a temperature.
 
 Each molecule is relaxed, its Hessian taken, and displaced along its normal modes with the classical Boltzmann
-distribution (`hesse.harmonic.normal_modes.sample_displacements`). A geometry is a function of (seed, id of the molecule,
+distribution (`hesse.harmonic.normal_modes.thermal_displacements`). A geometry is a function of (seed, id of the molecule,
 temperature, index) alone: asking for more samples, or with other molecules, does not change the ones before.
 """
 
@@ -58,7 +58,7 @@ class NormalModeSampling:
         fmax: eV/Å; relaxation ends below it.
         steps: relaxation gives up after so many.
         floor: cm⁻¹; softer modes are displaced as if they had this frequency.
-        imaginary: treatment of imaginary modes, see `hesse.harmonic.normal_modes.sample_displacements`.
+        imaginary: treatment of imaginary modes, see `hesse.harmonic.normal_modes.thermal_displacements`.
         exclude_reaction: leave the motion along the reaction path out, so that samples lie around the path rather than
             further along it: on a slope the direction of the gradient, at a stationary point (forces below 0.02 eV/Å)
             the lowest mode if it is imaginary. For geometries as they are (`relax=False`).
@@ -121,7 +121,7 @@ def sample_normal_modes(
         reuse: False computes every Hessian anew.
         workers: processes of one thread each, one by default. A molecule that kills its worker is a failure, nothing
             more.
-        scheduler: instead, a cluster; see `hesse.runtime.parallel.run_tasks`.
+        scheduler: instead, a cluster; see `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
 
     Raises:

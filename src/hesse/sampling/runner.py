@@ -113,7 +113,7 @@ def run_sampling(
     """Sample every start; one that fails or kills its worker is a failure, nothing more.
 
     Args:
-        set_up, spec, workers, scheduler: as of `hesse.runtime.parallel.run_tasks`.
+        set_up, spec, workers, scheduler: as of `hesse.runtime.parallel.map_tasks`.
         saddle_below: cm⁻¹; starts whose lowest frequency is below are named in `saddles`.
     """
     samples: dict[int, StructureSamples] = {}

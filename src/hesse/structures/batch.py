@@ -35,7 +35,7 @@ def segment_ids(lengths: Int[Tensor, "blocks"], total: int | None = None) -> Int
 def segment_indices(
     starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"], total: int | None = None
 ) -> Int[Tensor, "items"]:
-    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end. `total`: see `owners_of`."""
+    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end. `total`: see `segment_ids`."""
     before = lengths.cumsum(0) - lengths
     shift = torch.repeat_interleave(starts - before, lengths, output_size=total)
     return shift + torch.arange(len(shift), device=lengths.device)

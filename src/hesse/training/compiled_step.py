@@ -158,7 +158,7 @@ class CompiledLossAndGradient:
             weights, counts: see `hesse.losses.weighted_loss`.
 
         Raises:
-            CompilationError: the compiler fails, or this cannot be compiled (`why_not`).
+            CompilationError: the compiler fails, or this cannot be compiled (`unsupported_reason`).
             RequestError, LabelShapeError, GeometryError: see `hesse.evaluate`.
         """
         reason = self.unsupported_reason(request)

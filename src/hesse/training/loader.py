@@ -122,7 +122,7 @@ class BatchSource(Protocol):
 
 
 def make_source(data: DatasetLike, config: TrainConfig, cutoff: float) -> BatchSource:
-    """What fits the data: `InMemory` or `Pools`."""
+    """What fits the data: `InMemorySource` or `Pools`."""
     return (
         InMemorySource(data, config, cutoff) if isinstance(data, Dataset) else ShuffleBufferSource(data, config, cutoff)
     )

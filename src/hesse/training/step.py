@@ -40,7 +40,7 @@ class LossAndGradient:
     Args:
         potential: differentiated in those of its parameters that have `requires_grad`.
         compiled: the same in one compiled function; None for eager steps. What cannot be compiled (full Hessians:
-            `CompiledGradient.why_not`) is differentiated eagerly all the same.
+            `CompiledLossAndGradient.unsupported_reason`) is differentiated eagerly all the same.
         given_up: called with the reason where the compiler, or what it made, fails. That step and all later ones are
             eager then; None to raise the error instead.
     """
@@ -137,7 +137,7 @@ _TERM_NAMES = (*LOSS_TERMS, "regularizer")
 
 
 class DistributedGradient:
-    """`GradientStep` over the structures of all processes. With one process it is that step and nothing else.
+    """`LossAndGradient` over the structures of all processes. With one process it is that step and nothing else.
 
     Terms are means over the structures that hold a label, wherever they are: the numbers of holders are summed first,
     with them the losses of the processes add up (`hesse.losses.weighted_loss`), and so do their gradients.

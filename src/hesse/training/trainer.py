@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse import __version__
+from hesse._version import __version__
 from hesse.datasets import DatasetLike
 from hesse.errors import (
     InterruptedRunError,

@@ -1,8 +1,8 @@
 """Which structures hold labels that cannot be right, and why. They are flagged `suspect`, not thrown away: kept in the
 file, but out of training and evaluation until somebody asks for them.
 
-`find_doubts` judges each structure on its own, by the identities of `hesse.datasets.quality.sum_rules` and by the error
-estimates that come with the labels: that is how an engine's answers are judged. `flag_suspects` judges a file, where a
+`find_issues` judges each structure on its own, by the identities of `hesse.datasets.quality.sum_rules` and by the error
+estimates that come with the labels: that is how an engine's answers are judged. `flag_suspect` judges a file, where a
 few structures may contradict what all the others agree on.
 """
 

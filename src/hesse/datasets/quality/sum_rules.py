@@ -126,7 +126,7 @@ def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Fl
 def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumRuleErrors:
     """The violation of every identity that applies, for structures and their labels in the same order.
 
-    For a `Dataset`: `identity_defects(data.structures, data.labels)`. A structure may lack any label.
+    For a `Dataset`: `sum_rule_errors(data.structures, data.labels)`. A structure may lack any label.
     """
     basis = principal_rigid_body_modes(structures)
     count, probes = len(structures), 0 if labels.probes is None else labels.probes.shape[0]

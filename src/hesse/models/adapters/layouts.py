@@ -34,7 +34,7 @@ class PaddedStructures:
 
 
 def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
-    """A batch as padded arrays; the lattice, if there is one, is left out (see `require_open`)."""
+    """A batch as padded arrays; the lattice, if there is one, is left out (see `check_not_periodic`)."""
     longest = int(batch.n_atoms.max())
     slot = (
         torch.arange(len(batch.numbers), device=batch.structure_index.device)

@@ -119,7 +119,7 @@ class MacePotential(Adapter):
         return outputs["node_energy"].to(torch.float64) + self.references(batch)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_elements`: the model's E0 of the head in use are shifted."""
+        """See `Potential.shift_reference_energies`: the model's E0 of the head in use are shifted."""
         self.references.shift_reference_energies(shifts)
         self._restore_atomic_energies()
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hesse import __version__
+from hesse._version import __version__
 from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
 from hesse.runtime.parallel.pool import TaskResult, WorkerProcess, serialize
@@ -52,7 +52,7 @@ _CLOSE_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class _Job:
-    """What all tasks of one call of `run_tasks` share."""
+    """What all tasks of one call of `map_tasks` share."""
 
     token: str
     init_message: bytes
@@ -79,7 +79,7 @@ def iter_dask(
     timeout: float | None,
     on_message: Callable[[str], None],
 ) -> Generator[TaskResult[Any], None, None]:
-    """See `hesse.runtime.parallel.run_tasks`."""
+    """See `hesse.runtime.parallel.map_tasks`."""
     distributed = import_optional("distributed", extra="cluster", purpose="work on a cluster")
     address, remaining = scheduler_address(scheduler), iter(tasks)
     first = list(itertools.islice(remaining, 1))

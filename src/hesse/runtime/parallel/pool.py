@@ -159,7 +159,7 @@ _MAX_PENDING = 8
 def iter_local(
     make_worker: Callable[[Any], Any], spec: Any, tasks: Iterable[Any], *, workers: int, timeout: float | None
 ) -> Generator[TaskResult[Any], None, None]:
-    """See `hesse.runtime.parallel.run_tasks`."""
+    """See `hesse.runtime.parallel.map_tasks`."""
     queue = deque(enumerate(tasks))
     if not queue:
         return

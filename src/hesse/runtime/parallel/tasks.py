@@ -41,7 +41,7 @@ def map_tasks(
         notify: told in words when the work cannot go on by itself (a cluster without workers).
 
     Raises:
-        HesseError: whatever `set_up` raised; the request is wrong for all tasks.
+        HesseError: whatever `make_worker` raised; the request is wrong for all tasks.
         WorkError: workers cannot start, or die before their first task; the cluster cannot be reached, is lost on the
             way, or runs another version of Hesse.
         ConfigError: numbers out of range, or both `workers` and `scheduler`.

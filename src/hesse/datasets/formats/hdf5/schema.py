@@ -88,7 +88,7 @@ def content_checksum(content: Content, units: Mapping[str, str], attributes: Map
 
 
 def stream_checksum(content: Mapping[str, ArrayStream], units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
-    """`checksum_of` arrays that are read piece by piece."""
+    """`content_checksum` arrays that are read piece by piece."""
     digest = hashlib.blake2b(digest_size=16)
     for title, table in (("units", units), ("attributes", attributes)):
         digest.update(f"{title}{sorted((str(k), str(v)) for k, v in table.items())}".encode())

@@ -203,7 +203,7 @@ class HippynnPotential(Adapter):
         return values
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_elements`: the term of the energy that looks at no neighbors is shifted.
+        """See `Potential.shift_reference_energies`: the term of the energy that looks at no neighbors is shifted.
 
         Raises:
             RequestError: the graph has no such term, or several.

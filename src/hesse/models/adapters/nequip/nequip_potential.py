@@ -128,7 +128,7 @@ class NequipPotential(Adapter):
         return self._energy_unit * shares.index_select(0, batch.structure_index)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_elements`: the model's `per_type_energy_shifts` are shifted.
+        """See `Potential.shift_reference_energies`: the model's `per_type_energy_shifts` are shifted.
 
         Raises:
             RequestError: the model was built without them, or with one for all types.

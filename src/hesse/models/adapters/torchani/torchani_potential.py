@@ -115,7 +115,7 @@ class TorchAniPotential(Adapter):
         return energies + self.references(batch) if was_enabled else energies
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_elements`: the model's `self_energies` are shifted too."""
+        """See `Potential.shift_reference_energies`: the model's `self_energies` are shifted too."""
         self.references.shift_reference_energies(shifts)
         self._restore_self_energies()
 

@@ -1,0 +1,105 @@
+"""Energies, forces, Hessian-vector products and Hessians of any structures with any engine or potential."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hesse.curvature import evaluate_structures
+from hesse.datasets.coercion import StructuresLike, as_structures
+from hesse.engines.coercion import EngineLike, as_engine
+from hesse.engines.potential_engine import PotentialEngine
+from hesse.errors import LabelShapeError, RequestError
+from hesse.probes import Probe, ProbeSeed, Rademacher
+from hesse.structures import Properties, Request, Structure, collate
+
+__all__ = ["ProbesLike", "compute"]
+
+ProbesLike: TypeAlias = "int | Probe | ArrayLike | Tensor | None"
+"""Directions of Hessian-vector products: their number, a Probe, or the directions themselves."""
+
+
+def compute(
+    structures: StructuresLike,
+    engine: EngineLike,
+    *,
+    energy: bool = True,
+    forces: bool = False,
+    hessian: bool = False,
+    probes: ProbesLike = None,
+    seed: int = 0,
+    stress: bool = False,
+    atomic_energies: bool = False,
+) -> Properties:
+    """Compute properties of structures with any engine or potential.
+
+    Args:
+        structures: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        energy: energies, eV.
+        forces: forces, eV/Å.
+        hessian: full Hessians, eV/Å²; `result.hessian_of(i)` is the one of structure i, `(n, 3, n, 3)`.
+        probes: directions `v` of Hessian-vector products `H v`: how many random ones to draw per structure (Rademacher,
+            independent signs), a Probe such as `hesse.Gaussian(2)`, or the directions themselves, `[probes, atoms, 3]`
+            or `[atoms, 3]`, where atoms are those of all structures end to end.
+        seed: seed of the random directions, which are a function of it and of each structure's id.
+        stress: stress of periodic structures, eV/Å³.
+        atomic_energies: energies of single atoms, eV (potentials only).
+
+    Returns:
+        The properties of all structures, float64, on the CPU, in the order of `structures`.
+
+    Raises:
+        RequestError: not structures, not an engine, or a property that the engine does not have.
+        LabelShapeError: directions that do not fit the atoms.
+        HesseError: all that the engine raises; the message names the structure.
+    """
+    chosen = as_structures(structures)
+    source = as_engine(engine)
+    directions = _directions(chosen, probes, seed)
+    request = Request(
+        energy=energy, forces=forces, probes=directions, hessian=hessian, stress=stress, atomic_energies=atomic_energies
+    )
+    if isinstance(source, PotentialEngine):
+        return evaluate_structures(source.potential, chosen, request)
+    if atomic_energies:
+        raise RequestError(f"{source.level} gives energies of whole structures only: leave out atomic_energies")
+    results, start = [], 0
+    for structure in chosen:
+        stop = start + len(structure)
+        own = None if directions is None else directions[:, start:stop]
+        wants_stress = stress and all(structure.pbc)
+        results.append(source.compute(structure, replace(request, probes=own, stress=wants_stress)))
+        start = stop
+    return Properties.concatenate(results)
+
+
+def _directions(
+    structures: tuple[Structure, ...], probes: ProbesLike, seed: int
+) -> Float[Tensor, "probes atoms 3"] | None:
+    if probes is None or (isinstance(probes, int) and not isinstance(probes, bool) and probes == 0):
+        return None
+    if isinstance(probes, bool) or (isinstance(probes, int) and probes < 0):
+        raise RequestError(f"probes: expected a number of directions, a Probe or an array, got {probes}")
+    if isinstance(probes, int):
+        probes = Rademacher(probes)
+    if isinstance(probes, Probe):
+        return probes.draw(collate(list(structures), 0.1), ProbeSeed(seed))
+    try:
+        array = torch.as_tensor(probes, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"probes: expected a number of directions, a Probe or an array ({error})") from error
+    atoms = sum(len(s) for s in structures)
+    if array.dim() == 2:
+        array = array[None]
+    if array.dim() != 3 or array.shape[1:] != (atoms, 3):
+        raise LabelShapeError(
+            f"probes of shape {tuple(array.shape)}, expected [probes, {atoms}, 3] for the atoms of all "
+            f"{len(structures)} structures, end to end"
+        )
+    return array
