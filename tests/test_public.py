@@ -14,7 +14,7 @@ def test_every_promised_name_exists() -> None:
 
 
 def test_promises_are_sorted_and_complete() -> None:
-    assert set(hesse._MODULE_OF) | {"__version__"} == set(hesse.__all__)
+    assert set(hesse._SOURCES) | {"__version__"} == set(hesse.__all__)
     assert dir(hesse) == sorted(hesse.__all__)
 
 

@@ -1,6 +1,7 @@
 """Hesse trains machine-learning interatomic potentials with the right curvature, from Hessian-vector products.
 
-Everything public is named in `__all__` and loaded on first use, so that `import hesse` (and `hesse --help`) is quick.
+Everything public is listed in `__all__` and loaded on first use, so that `import hesse` (and `hesse --help`) is quick.
+Functions are named like the verbs of the command line: `hesse.label`, `hesse.train`, `hesse.evaluate`, ...
 """
 
 from __future__ import annotations
@@ -8,16 +9,32 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hesse._version import __version__
 
 if TYPE_CHECKING:
-    from hesse.curvature import evaluate, evaluate_ensemble
-    from hesse.datasets import Dataset, read_dataset, write_dataset
+    from hesse.checks import check_potential
+    from hesse.checks import check_potential as check
+    from hesse.curvature import HessianOperator, evaluate_ensemble, evaluate_structures
+    from hesse.curvature.davidson import lowest_modes
+    from hesse.datasets import Dataset, as_dataset, as_structure, as_structures, read_dataset, write_dataset
     from hesse.deploy import HesseCalculator
-    from hesse.engines import AseEngine, Engine, PotentialEngine, XtbEngine, make_engine, make_potential
+    from hesse.engine import Engine
+    from hesse.engines import (
+        AseEngine,
+        PotentialEngine,
+        PyscfEngine,
+        XtbEngine,
+        as_engine,
+        as_potential,
+        compute,
+        make_engine,
+        make_potential,
+    )
     from hesse.errors import HesseError
-    from hesse.evaluation import evaluate_model, predict
-    from hesse.labelling import label
+    from hesse.evaluation import evaluate_model as evaluate
+    from hesse.evaluation import predict
+    from hesse.harmonic.normal_modes import NormalModes, normal_modes
+    from hesse.labelling import LabelSpec, label
     from hesse.losses import LossWeights, weighted_loss
     from hesse.models import (
         Ani,
@@ -31,56 +48,105 @@ if TYPE_CHECKING:
         SumPotential,
         Zbl,
         ZblConfig,
+        fit_reference_energies,
         load_model,
         save_model,
     )
-    from hesse.pes import minimize
+    from hesse.models.adapters import CallablePotential
+    from hesse.models.adapters.hippynn import HippynnPotential
+    from hesse.models.adapters.mace import MacePotential
+    from hesse.models.adapters.nequip import NequipPotential
+    from hesse.models.adapters.torchani import TorchAniPotential
+    from hesse.pes import MDSettings, irc, minimize, run_md, saddle
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
-    from hesse.sampling import sample_normal_modes
+    from hesse.sampling import sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import Batch, Properties, Request, Structure, collate, from_ase, to_ase
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
-    "curvature": ("evaluate_ensemble", "evaluate"),
-    "datasets": ("Dataset", "read_dataset", "write_dataset"),
+    "checks": ("check_potential",),
+    "curvature": ("HessianOperator", "evaluate_ensemble", "evaluate_structures"),
+    "datasets": ("Dataset", "as_dataset", "as_structure", "as_structures", "read_dataset", "write_dataset"),
     "deploy": ("HesseCalculator",),
-    "engines": ("AseEngine", "Engine", "PotentialEngine", "XtbEngine", "make_engine", "make_potential"),
+    "engine": ("Engine",),
+    "engines": (
+        "AseEngine",
+        "PotentialEngine",
+        "PyscfEngine",
+        "XtbEngine",
+        "as_engine",
+        "as_potential",
+        "compute",
+        "make_engine",
+        "make_potential",
+    ),
     "errors": ("HesseError",),
-    "evaluation": ("evaluate_model", "predict"),
-    "labelling": ("label",),
+    "evaluation": ("predict",),
+    "harmonic.normal_modes": ("NormalModes", "normal_modes"),
+    "labelling": ("LabelSpec", "label"),
     "losses": ("LossWeights", "weighted_loss"),
     "models": (
         "Ani",
         "AniConfig",
-        "ReferenceEnergies",
         "Ensemble",
         "HesseNet",
         "HesseNetConfig",
         "Hipnn",
         "HipnnConfig",
+        "ReferenceEnergies",
         "SumPotential",
         "Zbl",
         "ZblConfig",
+        "fit_reference_energies",
         "load_model",
         "save_model",
     ),
-    "pes": ("minimize",),
+    "models.adapters": ("CallablePotential",),
+    "models.adapters.hippynn": ("HippynnPotential",),
+    "models.adapters.mace": ("MacePotential",),
+    "models.adapters.nequip": ("NequipPotential",),
+    "models.adapters.torchani": ("TorchAniPotential",),
+    "pes": ("MDSettings", "irc", "minimize", "run_md", "saddle"),
     "potential": ("Potential",),
-    "probes": ("Gaussian", "RigidBodyFree", "OneHot", "ProbeSeed", "Rademacher", "Sphere", "make_probe"),
+    "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
-    "sampling": ("sample_normal_modes",),
+    "sampling": ("sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": ("Batch", "Properties", "Request", "Structure", "collate", "from_ase", "to_ase"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
-_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+"""Names that are defined under the same name in a package of Hesse."""
+
+_VERBS = {
+    "check": ("checks", "check_potential"),
+    "evaluate": ("evaluation", "evaluate_model"),
+    "lowest_modes": ("curvature.davidson", "lowest_modes"),
+}
+"""Functions that are named like the verbs of the command line and have a longer name where they are defined."""
+
+_SOURCES = {name: (module, name) for module, names in _EXPORTS.items() for name in names} | _VERBS
+
+_RENAMED = {
+    "Labels": "Properties",
+    "Weights": "LossWeights",
+    "ProbeStream": "ProbeSeed",
+    "Internal": "RigidBodyFree",
+    "ElementReferences": "ReferenceEnergies",
+    "Equivariant": "HesseNet",
+    "EquivariantConfig": "HesseNetConfig",
+    "assess": "evaluate",
+    "committee": "evaluate_ensemble",
+    "minimise": "minimize",
+}
+"""Names of earlier versions, for the error message."""
 
 __all__ = [
     "Ani",
     "AniConfig",
     "AseEngine",
     "Batch",
+    "CallablePotential",
     "Dataset",
     "Engine",
     "Ensemble",
@@ -89,15 +155,23 @@ __all__ = [
     "HesseError",
     "HesseNet",
     "HesseNetConfig",
+    "HessianOperator",
     "Hipnn",
     "HipnnConfig",
+    "HippynnPotential",
+    "LabelSpec",
     "LossWeights",
+    "MDSettings",
+    "MacePotential",
+    "NequipPotential",
+    "NormalModes",
     "OneHot",
     "Potential",
     "PotentialEngine",
     "ProbeSeed",
     "ProjectedHessianLoss",
     "Properties",
+    "PyscfEngine",
     "Rademacher",
     "ReferenceEnergies",
     "Request",
@@ -105,28 +179,46 @@ __all__ = [
     "Sphere",
     "Structure",
     "SumPotential",
+    "TorchAniPotential",
     "TrainConfig",
     "TrainResult",
     "XtbEngine",
     "Zbl",
     "ZblConfig",
     "__version__",
+    "as_dataset",
+    "as_engine",
+    "as_potential",
+    "as_structure",
+    "as_structures",
+    "check",
+    "check_potential",
     "collate",
+    "compute",
     "evaluate",
     "evaluate_ensemble",
-    "evaluate_model",
+    "evaluate_structures",
+    "fit_reference_energies",
     "from_ase",
     "g2_molecules",
+    "irc",
     "label",
     "load_config",
     "load_model",
+    "lowest_modes",
     "make_engine",
     "make_potential",
     "make_probe",
     "minimize",
+    "normal_modes",
     "predict",
     "read_dataset",
+    "run_md",
+    "saddle",
+    "sample_md",
     "sample_normal_modes",
+    "sample_paths",
+    "sample_rattled",
     "save_model",
     "to_ase",
     "train",
@@ -136,9 +228,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name in _RENAMED:
+        raise AttributeError(f"hesse.{name} was renamed to hesse.{_RENAMED[name]}")
+    if name not in _SOURCES:
         raise AttributeError(f"module 'hesse' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hesse.{_MODULE_OF[name]}"), name)
+    module, attribute = _SOURCES[name]
+    value = getattr(importlib.import_module(f"hesse.{module}"), attribute)
     globals()[name] = value
     return value
 
