@@ -246,7 +246,7 @@ def _dense_hessian(
     for start in range(0, rows, step):
         selected = torch.arange(start, min(start + step, rows), device=atom.device)
         one_hot = (coordinate[None] == selected[:, None, None]).to(gradient.dtype)
-        chunks.append(hvp_function(gradient, positions, one_hot, create_graph, keep=start + step < rows))
+        chunks.append(hvp_function(gradient, positions, one_hot, create_graph, retain_graph=start + step < rows))
     hessian_rows = torch.cat(chunks).reshape(rows, -1)
     structure_index = segment_ids(9 * batch.n_atoms**2)
     size = 3 * batch.n_atoms[structure_index]
