@@ -38,10 +38,11 @@ from hesse.models import (
     save_weights,
     to_description,
 )
-from hesse.models.model_files import FORMAT_VERSION, MIGRATIONS, tensor_digest
+from hesse.models.model_files import FORMAT_VERSION, MIGRATIONS
 from hesse.models.registry import COMPOSITES, NETWORKS, PARAMETER_FREE
 from hesse.potential import Potential
 from hesse.runtime import filesystem
+from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Request, Structure, collate
 from oracles import Morse, molecules
 

@@ -1,4 +1,4 @@
-"""Potentials of Hesse's own, what they can be composed of, and their files. Adapters: `hesse.models.adapters`."""
+"""Hesse's own potentials, sums and ensembles of potentials, and model files. Adapters: `hesse.models.adapters`."""
 
 from hesse.models.ani import Ani, AniConfig
 from hesse.models.compose import Ensemble, SumPotential, with_reference_energies

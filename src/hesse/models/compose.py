@@ -1,4 +1,4 @@
-"""Potentials made of potentials: a sum (prior and learned part), a mean (committee)."""
+"""Potentials composed of potentials: a sum (repulsion plus network), a mean (ensemble)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Ensemble", "SumPotential", "with_reference_energies"]
 
 
 class _CompositePotential(Potential):
-    """What sums and means share: a batch that serves every part, and the elements that all of them know."""
+    """Common base of sums and means: the largest cutoff, and the elements that all parts support."""
 
     def __init__(self, parts: Sequence[Potential]) -> None:
         super().__init__()
@@ -41,19 +41,26 @@ class _CompositePotential(Potential):
 
     @property
     def parts(self) -> tuple[Potential, ...]:
-        """The potentials that this one is made of."""
+        """The potentials it is composed of."""
         return tuple(self._parts)  # type: ignore[arg-type]
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Atomic energies, eV."""
+        """Atomic energies.
+
+        Args:
+            batch: neighbors up to the largest cutoff of the parts.
+
+        Returns:
+            eV, float64.
+        """
         return self.forward_with_regularizer(batch)[0]
 
     def precompute(self, batch: Batch) -> Batch:
-        """With the tables of every part."""
+        """See `Potential.precompute`: a tuple with the tables of every part."""
         return replace(batch, precomputed=tuple(part.precompute(batch).precomputed for part in self.parts))
 
     def _evaluate_parts(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
-        """Energies of every part, and the sum of those penalties that there are."""
+        """Atomic energies of every part, and the sum of the parts' regularizers (None if no part has one)."""
         precomputed = batch.precomputed or [None] * len(self.parts)
         results = [
             part.forward_with_regularizer(replace(batch, precomputed=t))
@@ -65,24 +72,32 @@ class _CompositePotential(Potential):
 
 
 class SumPotential(_CompositePotential):
-    """`E = Σ_p E_p`: a prior plus a learned part, references plus a network, short range plus long range.
+    """`E = Σ_p E_p`: repulsion plus network, reference energies plus network, short range plus long range.
 
     Args:
-        parts: potentials; every element must be known to all of them (those that know any do not count).
+        parts: potentials. The sum supports the elements that all of them support.
 
     Raises:
-        ConfigError: no parts, or no common element.
+        ConfigError: no parts, a part that is not a potential, or no common element.
     """
 
     def forward_with_regularizer(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Sums of the parts' atomic energies, eV, float64, and of their penalties."""
+        """Sums of the parts' atomic energies and regularizers.
+
+        Args:
+            batch: neighbors up to the largest cutoff of the parts.
+
+        Returns:
+            Atomic energies in eV, float64, and the regularizer per structure (None if no part has one).
+        """
         energies, regularizer = self._evaluate_parts(batch)
         return energies.sum(0), regularizer
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """Goes to the first part that holds references. Raises RequestError where none does."""
+        """See `Potential.shift_reference_energies`. Shifts the first part that has reference energies; raises
+        RequestError if none has."""
         owners = _reference_owners(self)
         if not owners:
             super().shift_reference_energies(shifts)
@@ -91,25 +106,32 @@ class SumPotential(_CompositePotential):
 
 
 class Ensemble(_CompositePotential):
-    """`E = (1/M) Σ_m E_m`. How far the members lie apart, in any observable, tells `hesse.curvature.ensemble`.
+    """`E = (1/M) Σ_m E_m`. The standard deviation over the members comes from `hesse.curvature.evaluate_ensemble`.
 
     Args:
-        members: potentials of any kinds.
+        parts: the members, potentials of any kind. The ensemble supports the elements that all of them support.
 
     Raises:
-        ConfigError: no members, or no common element.
+        ConfigError: no members, a member that is not a potential, or no common element.
     """
 
     def forward_with_regularizer(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Means of the members' atomic energies, eV, float64, and of their penalties."""
+        """Means of the members' atomic energies and regularizers.
+
+        Args:
+            batch: neighbors up to the largest cutoff of the members.
+
+        Returns:
+            Atomic energies in eV, float64, and the regularizer per structure (None if no member has one).
+        """
         energies, regularizer = self._evaluate_parts(batch)
         return energies.mean(0), None if regularizer is None else regularizer / len(self.parts)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """Goes to every member; references that members share are shifted once. Raises RequestError, before anything
-        is changed, where a member holds none."""
+        """See `Potential.shift_reference_energies`. Shifts every member; reference energies that members share are
+        shifted once. Raises RequestError, before anything is changed, if a member has none."""
         for member in self.parts:
             if not _reference_owners(member):
                 member.shift_reference_energies(shifts)  # raises
@@ -118,20 +140,28 @@ class Ensemble(_CompositePotential):
 
 
 def _reference_owners(potential: Potential) -> list[Potential]:
-    """The potentials, each once, whose references a shift of `potential` moves."""
+    """The potentials, each once, whose reference energies change when those of `potential` are shifted."""
     if isinstance(potential, Ensemble):
         return list({id(owner): owner for member in potential.parts for owner in _reference_owners(member)}.values())
     if isinstance(potential, SumPotential):
         return next((owners for part in potential.parts if (owners := _reference_owners(part))), [])
     try:
-        potential.shift_reference_energies({})  # moves nothing
+        potential.shift_reference_energies({})  # changes nothing
     except RequestError:
         return []
     return [potential]
 
 
 def with_reference_energies(potential: Potential, energies: Mapping[int, float]) -> SumPotential:
-    """`potential` plus an energy per element, `{atomic number: eV}`; it knows those elements only."""
+    """A potential plus a constant energy per element.
+
+    Args:
+        potential: any.
+        energies: eV by atomic number.
+
+    Returns:
+        The sum; it supports the elements in `energies` only.
+    """
     elements = tuple(sorted(energies))
     values = torch.tensor([energies[z] for z in elements], dtype=torch.float64)
     return SumPotential([ReferenceEnergies(elements, values), potential])

@@ -39,7 +39,9 @@ class HesseNetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hessenet"] = "hessenet"
-    l_max: Literal[1, 2] = Field(2, description="highest tensor order of the first layer, which sees the neighbors' elements")
+    l_max: Literal[1, 2] = Field(
+        2, description="highest tensor order of the first layer, which sees the neighbors' elements"
+    )
     features: int = Field(64, ge=1, description="features per atom")
     channels: int = Field(16, ge=1, description="scalars, and as many vectors, that an atom sends to its neighbors")
     radial: int = Field(8, ge=1, le=64, description="radial functions")
@@ -85,14 +87,15 @@ class PairBasis(nn.Module):
 
 
 class Basis(NamedTuple):
-    """Radial functions times 1; x, y, z; xy, xz, yz, x² − y², 3z² − 1: real spherical harmonics whose squares sum to
-    2l + 1. Apart by l, so that no derivative has to be put together from slices.
+    """Radial functions times real spherical harmonics (1; x, y, z; xy, xz, yz, x² − y², 3z² − 1) whose squares sum to
+    2l + 1. One tensor per l: with a single tensor autograd would reassemble slices in every derivative.
 
     Attributes:
-        scalar: of l = 0.
-        vector: of l = 1.
-        matrix: of l = 2; None where the network has none.
-        toward: l = 1 again, with components beside neighbors: a sum over both makes a scalar of sent vectors.
+        scalar: l = 0.
+        vector: l = 1.
+        matrix: l = 2; None for `l_max` = 1.
+        projection: l = 1 again, with the components next to the neighbors: contracting both projects the vectors that
+            neighbors send onto the direction to the receiver.
     """
 
     scalar: Float[Tensor, "atoms s k"]
@@ -125,9 +128,10 @@ def compress_norm(tensor: Float[Tensor, "atoms m f"]) -> Float[Tensor, "atoms m 
 
 
 class MessageAggregation(nn.Module):
-    """Sums over neighbors of basis times what they send, mixed to features: scalars, vectors, and for l = 2 matrices.
+    """Sums over neighbors of basis times sent channels, followed by dense weights: scalar, vector and, for l = 2,
+    matrix features.
 
-    A sent vector contributes along itself, and by its part toward the receiver as a scalar.
+    A sent vector contributes to vectors by itself, and to scalars by its component along the pair.
     """
 
     def __init__(self, config: HesseNetConfig, scalars: int, vectors: int, l_max: int) -> None:
@@ -158,7 +162,7 @@ class MessageAggregation(nn.Module):
         if vectors is not None:
             sent_vectors = vectors.index_select(0, senders).reshape(atoms, k, -1)
             transported = torch.bmm(basis.scalar, sent_vectors).reshape(atoms, s, 3, -1).transpose(1, 2)
-            # Of a vector, only the part toward the receiver makes a scalar: sum over neighbors and axes at once.
+            # Component along the pair, summed over neighbors and axes at once.
             sent_vectors = sent_vectors.reshape(atoms, k, 3, -1).transpose(1, 2).reshape(atoms, 3 * k, -1)
             scalar = torch.cat([scalar, torch.bmm(basis.projection, sent_vectors)], dim=-1)
             vector = torch.cat([vector, transported], dim=-1)

@@ -167,7 +167,7 @@ class Interaction(nn.Module):
         self.components = COMPONENTS[config.l_max]
         self.sensitivity = Sensitivity(config)
         self.weight = nn.Parameter(torch.empty(config.sensitivities, features_in, config.features))
-        # Each neighbor overlaps with about a third of the sensitivities; this scale keeps initial features of order one.
+        # Each neighbor overlaps with about a third of the sensitivities; with this scale, features start of order one.
         nn.init.normal_(self.weight, std=(2.0 / (config.sensitivities * features_in + config.features)) ** 0.5)
         self.scales = nn.Parameter(torch.randn(config.l_max, config.features))
         self.self_term = nn.Linear(features_in, config.features)

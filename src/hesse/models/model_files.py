@@ -1,7 +1,11 @@
 """Model files: `.hesse` is one safetensors file whose header holds JSON (format, configuration, provenance).
 
 Loading reads numbers and text; it never runs code from the file. A digest over tensors, configuration and provenance
-tells a damaged file from a model that was trained. Files of earlier formats are upgraded as they are read.
+reveals damaged files. Files of earlier formats are migrated while they are read: one function per step, from each
+version to the next. A released step is never changed, so that files of any age go through all steps since; the tests
+keep files of all formats.
+
+The weights of any other module (one that only its own code can build) are stored in the same way, as `.safetensors`.
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from hesse._version import __version__
-from hesse.errors import ConfigError, FileFormatError, HesseError, RequestError
+from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.models.registry import from_description, to_description
 from hesse.potential import Potential
-from hesse.runtime.tensor_files import read_header, read_tensors, tensor_digest, write_tensors
+from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
 
 __all__ = [
     "FORMAT_VERSION",
@@ -30,62 +34,14 @@ __all__ = [
     "read_weights_header",
     "save_model",
     "save_weights",
-    "tensor_digest",
 ]
-
-WEIGHTS_KIND = "weights"
-
-
-def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write the `state_dict` of a module with where it came from. Raises WriteError."""
-    header = {
-        "format": "hesse-weights",
-        "version": "1",
-        "module": f"{type(module).__module__}.{type(module).__qualname__}",
-        "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
-    }
-    write_tensors(path, header, module.state_dict())
-
-
-def read_weights_header(path: str | Path) -> dict[str, Any]:
-    """What a weights file says of itself: `{"module", "provenance"}`. Raises FileFormatError."""
-    path = Path(path)
-    meta = read_header(path, WEIGHTS_KIND)
-    if meta.get("format") != "hesse-weights":
-        raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
-    try:
-        return {"module": meta["module"], "provenance": dict(json.loads(meta["provenance"]))}
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
-
-
-def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
-    """Put the weights in a file into `module`, which its own code has built; returns their provenance.
-
-    Raises:
-        FileFormatError: the file is missing, damaged, or its tensors are not those of the module.
-    """
-    path = Path(path)
-    header = read_weights_header(path)
-    tensors = read_tensors(path, WEIGHTS_KIND)
-    expected = module.state_dict()
-    for name in sorted({*expected, *tensors}):
-        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape:
-            raise FileFormatError(
-                f"{path}: its tensors are those of a {header['module']} and do not fit this "
-                f"{type(module).__name__}: the first that differs is {name}"
-            )
-    module.load_state_dict(tensors)
-    provenance: dict[str, Any] = header["provenance"]
-    return provenance
-
 
 Description = dict[str, Any]
 Tensors = dict[str, Tensor]
 
 
 def _migrate_1_to_2(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """Only HIP-NN existed, with its element references as a tensor of its own."""
+    """Format 1: only HIP-NN, with its reference energies as a tensor of its own."""
     renamed = {("references.energies" if name == "references" else name): value for name, value in tensors.items()}
     return description, renamed
 
@@ -95,19 +51,33 @@ FORMAT_VERSION = max(MIGRATIONS) + 1
 
 
 def migrate(version: int, description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """A description and tensors of format `version` in the present format."""
+    """Convert description and tensors to the current format.
+
+    Args:
+        version: format of the file.
+        description: of the model, see `hesse.models.registry`.
+        tensors: state dict of the model.
+
+    Returns:
+        Description and tensors in format `FORMAT_VERSION`.
+    """
     for step in range(version, FORMAT_VERSION):
         description, tensors = MIGRATIONS[step](description, tensors)
     return description, tensors
 
 
 def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a potential with where it came from (data hash, configuration, metrics, level of theory, ...).
+    """Write a potential to a `.hesse` file.
+
+    Args:
+        path: file to write; replaced in one step if it exists.
+        potential: one of Hesse's own kinds, or a sum or ensemble of them.
+        provenance: where it comes from (data hash, configuration, metrics, level of theory, ...), stored as JSON.
 
     Raises:
         UnknownOptionError: the potential is not made of Hesse's own models.
-        RequestError: its floating-point tensors are of several types.
-        WriteError: the file cannot be written; what stood there is unharmed.
+        RequestError: its floating-point tensors have several dtypes.
+        WriteError: the file cannot be written; an existing file is unharmed.
     """
     header = {
         "format": "hesse-model",
@@ -124,43 +94,65 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
 
 
 def read_model_header(path: str | Path) -> dict[str, Any]:
-    """What a model file says of itself, without loading it: `{"version", "model", "elements", "provenance"}`.
+    """Header of a model file, without loading the model.
+
+    Args:
+        path: a `.hesse` file.
+
+    Returns:
+        `{"version", "model", "elements", "provenance"}`: format version, options of the model, atomic numbers, and the
+        provenance given to `save_model`.
 
     Raises:
-        FileFormatError: no model file, damaged, or of a newer version.
+        FileFormatError: not a model file, damaged, or of a newer version.
     """
     path = Path(path)
     meta = read_header(path, "model")
     if meta.get("format") == "hesse-weights":
         raise FileFormatError(
-            f"{path}: weights alone, of a {meta.get('module')}, not a Hesse model. Let your own code build it and put "
-            "them in (hesse.models.load_weights), in a function that is named python:package.module:factory."
+            f"{path}: only the weights of a {meta.get('module')}, not a Hesse model. Build the module in a function of "
+            "your own, load the weights there (hesse.models.load_weights), and name it python:package.module:factory."
         )
     if meta.get("format") != "hesse-model":
         raise FileFormatError(f"{path}: a safetensors file, but not a Hesse model (no format mark in its header)")
     try:
-        version = int(meta["version"])
-        if version > FORMAT_VERSION:
-            raise FileFormatError(
-                f"{path}: model format {version} is newer than this Hesse reads ({FORMAT_VERSION}); upgrade Hesse"
-            )
-        if version < 1:
-            raise ValueError(f"no format {version} exists")
-        config, provenance = json.loads(meta["config"]), json.loads(meta["provenance"])
-        elements = tuple(config["elements"])
-        if not all(type(z) is int for z in elements):
-            raise ValueError(f"elements must be atomic numbers, got {str(elements)[:60]}")
-        model = dict(config["model"])
+        header = _parsed_header(meta)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
-    return {"version": version, "model": model, "elements": elements, "provenance": provenance}
+    if header["version"] > FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path}: model format {header['version']} is newer than this Hesse reads ({FORMAT_VERSION}); upgrade Hesse"
+        )
+    return header
+
+
+def _parsed_header(meta: Mapping[str, str]) -> dict[str, Any]:
+    """Raises KeyError, TypeError, ValueError, OverflowError or RecursionError if a value is missing or invalid."""
+    version = int(meta["version"])
+    if version > FORMAT_VERSION:
+        return {"version": version}
+    if version < 1:
+        raise ValueError(f"no format {version} exists")
+    config, provenance = json.loads(meta["config"]), json.loads(meta["provenance"])
+    elements = tuple(config["elements"])
+    if not all(type(z) is int for z in elements):
+        raise ValueError(f"elements must be atomic numbers, got {str(elements)[:60]}")
+    return {"version": version, "model": dict(config["model"]), "elements": elements, "provenance": provenance}
 
 
 def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
-    """The potential in a `.hesse` file, ready for evaluation, in the type it was trained in unless `dtype` says else.
+    """Read a potential from a `.hesse` file.
+
+    Args:
+        path: the file.
+        dtype: of the weights; default: as stored.
+        device: of the weights.
+
+    Returns:
+        The potential, in evaluation mode.
 
     Raises:
-        FileFormatError: the file is missing, damaged, newer, or its tensors do not fit its configuration.
+        FileFormatError: the file is missing, damaged, of a newer version, or its tensors do not fit its configuration.
     """
     path = Path(path)
     header = read_model_header(path)
@@ -168,11 +160,13 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
     description = {"model": header["model"], "elements": list(header["elements"])}
     try:
         description, tensors = migrate(header["version"], description, tensors)
-        # Built without memory first: a wrong header cannot ask for more than the file itself holds.
+        # Built on the meta device first: a wrong header cannot allocate more memory than the file itself has.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             skeleton = from_description(description, max_tensors=len(tensors))
         if list(skeleton.elements) != description["elements"]:
-            raise ConfigError(f"elements {description['elements']}, but its parts know {list(skeleton.elements)}")
+            raise FileFormatError(
+                f"elements {description['elements']}, but its parts support {list(skeleton.elements)}"
+            )
     except (HesseError, ValueError, RuntimeError, OverflowError, TypeError, KeyError, MemoryError) as error:
         raise FileFormatError(f"{path}: {error}") from error
     float64_names = _reference_energy_names(skeleton)
@@ -185,26 +179,26 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
     if actual != expected:
         mismatch = next((n for n in sorted({*actual, *expected}) if actual.get(n) != expected.get(n)), "*")
         raise FileFormatError(
-            f"{path}: tensor {mismatch} is {_format_tensor(actual.get(mismatch))}, its configuration asks for "
+            f"{path}: tensor {mismatch} is {_format_tensor(actual.get(mismatch))}, its configuration needs "
             f"{_format_tensor(expected.get(mismatch))}"
         )
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise FileFormatError(f"{path}: holds numbers that are not finite")
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+    with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
         potential = from_description(description).to(dtype=stored_dtype)
     potential.load_state_dict(tensors)
     return potential.to(device=device, dtype=dtype or stored_dtype).eval()
 
 
 def _reference_energy_names(potential: Potential) -> set[str]:
-    """Names of the element references among its tensors: float64 always."""
-    modules = potential.named_modules(remove_duplicate=False)  # one member may stand in several places
+    """Names of the tensors that hold reference energies: they are always float64."""
+    modules = potential.named_modules(remove_duplicate=False)  # one member may occur several times
     owners = [name for name, module in modules if isinstance(module, ReferenceEnergies)]
     return {f"{name}.energies" if name else "energies" for name in owners}
 
 
 def _float_dtypes(tensors: Mapping[str, torch.Tensor], float64_names: set[str]) -> list[torch.dtype]:
-    """The types of all floating-point tensors but those named in `fixed`, in the order in which they come."""
+    """The dtypes of all floating-point tensors, except those in `float64_names`, in order of occurrence."""
     return list(
         dict.fromkeys(v.dtype for name, v in tensors.items() if v.is_floating_point() and name not in float64_names)
     )
@@ -214,6 +208,76 @@ def _format_tensor(tensor: tuple[torch.Size, torch.dtype] | None) -> str:
     return "absent" if tensor is None else f"{tuple(tensor[0])} {str(tensor[1]).removeprefix('torch.')}"
 
 
-# MERGED DOCSTRING (fold into the module docstring): """Weights of any module as numbers in a file (`.safetensors`): for potentials that only their own code can build."""
+# --- weights of any module ------------------------------------------------------------------------------------------
 
-# MERGED DOCSTRING (fold into the module docstring): """Model files of earlier formats: one function per step, from a version to the next. Each takes the description of the model and its tensors and returns those of the next version. They are never changed once released, so that a file of any age is read through all steps since. What earlier releases wrote is kept in the tests. """
+WEIGHTS_KIND = "weights"
+
+
+def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write the `state_dict` of any module to a `.safetensors` file.
+
+    Args:
+        path: file to write; replaced in one step if it exists.
+        module: any module.
+        provenance: where the weights come from, stored as JSON.
+
+    Raises:
+        WriteError: the file cannot be written; an existing file is unharmed.
+    """
+    header = {
+        "format": "hesse-weights",
+        "version": "1",
+        "module": f"{type(module).__module__}.{type(module).__qualname__}",
+        "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
+    }
+    write_tensors(path, header, module.state_dict())
+
+
+def read_weights_header(path: str | Path) -> dict[str, Any]:
+    """Header of a weights file.
+
+    Args:
+        path: a file written by `save_weights`.
+
+    Returns:
+        `{"module", "provenance"}`: the name of the module's class, and the provenance given to `save_weights`.
+
+    Raises:
+        FileFormatError: not a weights file of Hesse, or damaged.
+    """
+    path = Path(path)
+    meta = read_header(path, WEIGHTS_KIND)
+    if meta.get("format") != "hesse-weights":
+        raise FileFormatError(f'{path}: not a weights file of Hesse (its format is "{meta.get("format")}")')
+    try:
+        return {"module": meta["module"], "provenance": dict(json.loads(meta["provenance"]))}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
+
+
+def load_weights(path: str | Path, module: nn.Module) -> dict[str, Any]:
+    """Load the weights of a file into a module.
+
+    Args:
+        path: a file written by `save_weights`.
+        module: a module of the same architecture; changed in place.
+
+    Returns:
+        The provenance given to `save_weights`.
+
+    Raises:
+        FileFormatError: the file is missing, damaged, or its tensors do not fit the module.
+    """
+    path = Path(path)
+    header = read_weights_header(path)
+    tensors = read_tensors(path, WEIGHTS_KIND)
+    expected = module.state_dict()
+    for name in sorted({*expected, *tensors}):
+        if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape:
+            raise FileFormatError(
+                f"{path}: its tensors are those of a {header['module']} and do not fit this "
+                f"{type(module).__name__}: the first that differs is {name}"
+            )
+    module.load_state_dict(tensors)
+    provenance: dict[str, Any] = header["provenance"]
+    return provenance

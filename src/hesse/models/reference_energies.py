@@ -1,4 +1,4 @@
-"""Energies per element: the part of a total energy that composition alone explains."""
+"""Reference energies of the elements: the part of a total energy that depends on the composition only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ __all__ = ["ReferenceEnergies", "fit_reference_energies"]
 
 
 class ReferenceEnergies(Potential):
-    """`E = Σ_i E0[element of i]`: the constant that a network need not learn.
+    """`E = Σ_i E0[element of i]`: a constant per composition that a network need not learn.
 
-    Stays float64 whatever type the network around it takes (a total energy of 10⁴ eV has no digits left for chemistry
-    in float32), and is not trained: fit it with `fit_reference_energies`. Own networks hold one, and use its index of elements.
+    It stays float64 in any network (a total energy of 10⁴ eV in float32 has no digits left for chemistry) and is not
+    trained: fit it with `fit_reference_energies`. Hesse's own networks contain one, and use its index of elements.
 
     Args:
-        elements: the atomic numbers there can be.
-        energies: eV per element, in that order; zero where None.
+        elements: atomic numbers, in any order, each once.
+        energies: eV per element, in the order of `elements`; zero if None.
+
+    Raises:
+        ConfigError: an atomic number that is repeated or not between 1 and 118; another number of energies.
     """
 
     cutoff = 0.0
@@ -40,7 +43,7 @@ class ReferenceEnergies(Potential):
         order = sorted(range(len(elements)), key=lambda k: elements[k])
         self.elements = tuple(int(elements[k]) for k in order)
         self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
-        # An element that is not there gets an index that cannot be: an error, not another element's energy.
+        # Unknown elements get an index out of range: an error instead of another element's energy.
         index_of_number = torch.full((119,), len(elements))
         index_of_number[self._numbers] = torch.arange(len(elements))
         self.register_buffer("_index_of_number", index_of_number, persistent=False)
@@ -57,19 +60,41 @@ class ReferenceEnergies(Potential):
         return self
 
     def element_index(self, numbers: Int[Tensor, "atoms"]) -> Int[Tensor, "atoms"]:
-        """The place of each atom's element among `elements`; one past the last for an element that is not there."""
+        """Index of each atom's element.
+
+        Args:
+            numbers: atomic numbers.
+
+        Returns:
+            Indices into `elements`; `len(elements)` for an unknown element.
+        """
         return self._index_of_number.index_select(0, numbers)
 
     def one_hot(self, numbers: Int[Tensor, "atoms"], dtype: torch.dtype) -> Float[Tensor, "atoms elements"]:
-        """Which element each atom is."""
+        """One-hot encoding of the elements.
+
+        Args:
+            numbers: atomic numbers.
+            dtype: of the result.
+
+        Returns:
+            1 where an atom is of an element, 0 elsewhere.
+        """
         return (numbers[:, None] == self._numbers).to(dtype)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """The reference energy of every atom, eV, float64."""
+        """Reference energies of the atoms.
+
+        Args:
+            batch: structures; positions and neighbors are not used.
+
+        Returns:
+            eV, float64.
+        """
         return self.energies.index_select(0, self.element_index(batch.numbers))
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_reference_energies`. Raises UnknownElementError for an element that is not there."""
+        """See `Potential.shift_reference_energies`. Raises UnknownElementError for an unknown element."""
         unknown = sorted(set(shifts) - set(self.elements))
         if unknown:
             raise UnknownElementError(f"no reference for element Z = {unknown[0]}; there are {list(self.elements)}")
@@ -80,9 +105,17 @@ class ReferenceEnergies(Potential):
 def fit_reference_energies(
     numbers: Int[Tensor, "atoms"], labels: Properties, elements: tuple[int, ...]
 ) -> Float[Tensor, "elements"]:
-    """Energies E0 (eV) that minimize `Σ (E − Σ_z n_z E0_z)²` over the labeled structures.
+    """Energies E0 that minimize `Σ (E − Σ_z n_z E0_z)²` over the structures that have an energy.
 
-    Where compositions leave a combination of elements undetermined, the smallest solution is taken.
+    If the compositions do not determine all of them, the solution of smallest norm is taken.
+
+    Args:
+        numbers: atomic numbers of all atoms.
+        labels: energies (eV) and sizes of the structures.
+        elements: atomic numbers to fit.
+
+    Returns:
+        eV per element, float64, in the order of `elements`.
 
     Raises:
         MissingLabelError: no structure has an energy.
@@ -103,7 +136,7 @@ def fit_reference_energies(
 
 
 def _in_chunks(n_atoms: Int[Tensor, "structures"], numbers: Int[Tensor, "atoms"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Sizes and atomic numbers of some thousand structures at a time: there may be millions."""
+    """Sizes and atomic numbers of 4096 structures at a time: there may be millions."""
     start = 0
     for sizes in n_atoms.split(1 << 12):
         stop = start + int(sizes.sum())

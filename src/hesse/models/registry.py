@@ -1,6 +1,6 @@
-"""Where descriptions (text, configurations) become potentials, and potentials descriptions.
+"""Conversion between potentials and their descriptions, as stored in model files.
 
-A description is JSON: `{"model": {"kind": ..., options}, "elements": [...]}`; a sum or an ensemble holds the
+A description is JSON: `{"model": {"kind": ..., options}, "elements": [...]}`. A sum or an ensemble contains the
 descriptions of its parts: `{"model": {"kind": "sum", "parts": [...]}, "elements": [...]}`.
 """
 
@@ -24,22 +24,25 @@ from hesse.potential import Potential
 
 __all__ = ["ModelConfig", "build_model", "from_description", "to_description"]
 
-DEFAULT_KIND = "hipnn"
+DEFAULT_KIND = "hessenet"
 NETWORKS: dict[str, tuple[type, type[Potential]]] = {
+    "hessenet": (HesseNetConfig, HesseNet),
     "hipnn": (HipnnConfig, Hipnn),
     "ani": (AniConfig, Ani),
-    "hessenet": (HesseNetConfig, HesseNet),
 }
 """Kinds of network that can be trained: configuration and class."""
+RENAMED_KINDS = {"equivariant": "hessenet"}
+"""Kinds in files written before they got their present name."""
 COMPOSITES: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
 PARAMETER_FREE = ("zbl", "references")
+"""Kinds without trainable parameters."""
 MAX_DEPTH = 5
-"""Sums within sums within ...: more levels than this is a damaged file, not a model."""
+"""Nesting depth of sums and ensembles; a file with more levels is damaged."""
 MAX_PARTS = 256
 
 
 def model_kind(config: Any) -> str:
-    """The kind that a configuration (or a mapping that is to become one) names."""
+    """The kind of a configuration, or of a mapping of its options."""
     if isinstance(config, Mapping):
         return str(config.get("kind", DEFAULT_KIND))
     return str(getattr(config, "kind", ""))
@@ -51,28 +54,37 @@ ModelConfig = Annotated[
     | Annotated[HesseNetConfig, Tag("hessenet")],
     Discriminator(model_kind),
 ]
-"""The configuration of any network that can be trained, told apart by `kind` (without it: HIP-NN)."""
+"""Configuration of any network that can be trained, distinguished by `kind` (default: HesseNet)."""
 
 
 def build_model(
     config: Any, elements: tuple[int, ...], reference_energies: Float[Tensor, "elements"] | None = None
 ) -> Potential:
-    """The network that a configuration describes, freshly initialized from torch's global generator.
+    """A network with random weights, drawn from torch's global generator.
 
     Args:
-        config: a `HipnnConfig`, `AniConfig`, `HesseNetConfig`, ...
-        elements: atomic numbers it is for.
-        references: eV per element, in that order; zero where None.
+        config: a `HesseNetConfig`, `HipnnConfig` or `AniConfig`.
+        elements: atomic numbers it supports.
+        reference_energies: eV per element, in the order of `elements`; zero if None.
+
+    Returns:
+        The network, in torch's default dtype, on the CPU.
     """
     build: Callable[..., Potential] = NETWORKS[config.kind][1]
     return build(config, elements, reference_energies)
 
 
 def to_description(potential: Potential) -> dict[str, Any]:
-    """What must be known to build such a potential again, apart from its tensors.
+    """Everything needed to build a potential of this kind again, except its tensors.
+
+    Args:
+        potential: one of Hesse's own kinds, or a sum or ensemble of them.
+
+    Returns:
+        `{"model": {"kind": ..., options}, "elements": [...]}`, plain values that can be stored as JSON.
 
     Raises:
-        UnknownOptionError: it is not one of Hesse's own kinds, or is made of such a one.
+        UnknownOptionError: the potential, or a part of it, is not one of Hesse's own kinds.
     """
     elements = list(potential.elements)
     for kind, composite in COMPOSITES.items():
@@ -91,27 +103,31 @@ def to_description(potential: Potential) -> dict[str, Any]:
 
 
 def from_description(description: Mapping[str, Any], *, max_tensors: int | None = None) -> Potential:
-    """The potential of a description, freshly initialized.
+    """A potential with random weights from its description.
 
     Args:
-        description: as `to_description` gives it.
-        most_tensors: give up as soon as more are needed: those of the file that the description comes from.
+        description: as returned by `to_description`. Former names of kinds are accepted.
+        max_tensors: raise as soon as the potential needs more tensors: the number of tensors in the file that the
+            description comes from.
+
+    Returns:
+        The potential; its tensors are still to be loaded.
 
     Raises:
         UnknownOptionError: a kind that does not exist.
-        ConfigError: options that cannot be, or more tensors than allowed.
+        ConfigError: invalid options, or more tensors than allowed.
     """
     return _build(description, _TensorBudget(max_tensors), depth=0)
 
 
 class _TensorBudget:
-    """How many more tensors may be made."""
+    """Number of tensors that a description may still create."""
 
     def __init__(self, tensors: int | None) -> None:
         self.limit, self.remaining = tensors, tensors
 
     def charge(self, potential: Potential) -> Potential:
-        """Pay for a part. Raises ConfigError where it costs too much."""
+        """Subtract the tensors of a part. Raises ConfigError if none are left."""
         if self.remaining is not None:
             self.remaining -= len(potential.state_dict())
             if self.remaining < 0:
@@ -129,6 +145,8 @@ def _build(description: Mapping[str, Any], budget: _TensorBudget, *, depth: int)
         raise ConfigError(f"expected a list of atomic numbers, got {str(numbers)[:60]}")
     elements = tuple(numbers)
     kind = model_kind(options)
+    if kind in RENAMED_KINDS:
+        kind = options["kind"] = RENAMED_KINDS[kind]
     if kind in COMPOSITES:
         parts = options.get("parts")
         if not isinstance(parts, list) or len(parts) > MAX_PARTS:

@@ -1,7 +1,7 @@
-"""Repulsion of atoms that come too close: the screened nuclear repulsion of Ziegler, Biersack and Littmark.
+"""Short-range repulsion: the screened nuclear repulsion of Ziegler, Biersack and Littmark (ZBL).
 
-No data tell a network what happens at half a bond length, and curvature labels pull it both ways there. A physical
-prior that vanishes before bonds begin keeps dynamics and searches away from holes.
+Training data rarely contain atoms at half a bond length, so a network extrapolates there and may become attractive. A
+physical repulsion that vanishes before bond lengths keeps dynamics and searches out of such regions.
 """
 
 from __future__ import annotations
@@ -29,20 +29,24 @@ COULOMB = Hartree * Bohr
 
 
 class ZblConfig(BaseModel):
-    """How far the repulsion reaches."""
+    """Range of the repulsion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["zbl"] = "zbl"
-    reach: float = Field(1.0, gt=0, le=3, description="where it ends, in units of the sum of two covalent radii")
+    reach: float = Field(1.0, gt=0, le=3, description="cutoff, in units of the sum of two covalent radii")
 
 
 class Zbl(Potential):
     """`V(r) = ½ Σ_ij (Z_i Z_j e²/4πε0 r) φ(r/a) f(r/R_ij)` with `a = 0.8854 a0/(Z_i^0.23 + Z_j^0.23)`.
 
-    f is the cutoff of `hesse.smooth.smooth_cutoff`, R_ij is `reach` times the sum of the covalent radii (Cordero et al.
-    2008, from ASE), so that the energy and its first three derivatives are zero from there on. Nothing is trained.
+    f is `hesse.smooth.smooth_cutoff`, R_ij is `reach` times the sum of the covalent radii (Cordero et al. 2008, from
+    ASE): the energy and its first three derivatives are zero from there on. It has no trainable parameters.
     Source: J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Solids (1985).
+
+    Args:
+        config: range; default `ZblConfig()`.
+        elements: atomic numbers it is limited to; empty for all.
     """
 
     _radii: Float[Tensor, "numbers"]
@@ -57,7 +61,14 @@ class Zbl(Potential):
         self.cutoff = float(2 * self.config.reach * used.max())
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Half of the repulsion of every pair goes to each of its atoms; eV, in the type of the positions."""
+        """Atomic energies: each atom gets half of the repulsion of its pairs.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            eV, in the dtype of the positions.
+        """
         positions = batch.positions
         radii = self._radii.to(positions.dtype).index_select(0, batch.numbers)
         charges = batch.numbers.to(positions.dtype)

@@ -1,10 +1,10 @@
-"""Atomic environment vectors (AEVs): what an atom sees around it, unchanged by rotation and by the order of atoms.
+"""Atomic environment vectors (AEVs): descriptors of an atom's surroundings, invariant to rotation and atom order.
 
 Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017), eqs. 3 and 4, with the factors of the published networks: 1/4 before
-the radial terms, and 0.95 cos θ in place of cos θ, so that arccos keeps a finite slope when three atoms stand in line.
+the radial terms, and 0.95 cos θ in place of cos θ, so that arccos keeps a finite slope for three atoms on a line.
 
-Axes: atoms; rows = atoms in order of their elements; k = neighbors of an atom; triples = an atom with two of its near
-neighbors.
+Axes: atoms; rows = atoms sorted by element; k = neighbors of an atom; triplets = an atom with two of its neighbors
+within the angular cutoff.
 """
 
 from __future__ import annotations
@@ -29,22 +29,30 @@ CUTOFFS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 CUTOFF_EPSILON = 1e-5
-"""Added to the cutoff function of angular terms, in units of the rounding error of 1: its end has a logarithm then."""
+"""Added to the cutoff function of angular terms, in units of the machine epsilon, so that its logarithm is finite."""
 
 
 def aev_length(config: AniConfig, elements: int) -> int:
-    """Length of an AEV when there are so many elements."""
+    """Length of an AEV.
+
+    Args:
+        config: constants of the AEV.
+        elements: number of elements.
+
+    Returns:
+        Number of radial and angular terms.
+    """
     pairs = elements * (elements + 1) // 2
     return elements * len(config.radial_shifts) + pairs * len(config.angular_shifts) * len(config.sections)
 
 
 def atomic_environment_vectors(config: AniConfig, batch: Batch, triplets: TripletIndex) -> Float[Tensor, "rows width"]:
-    """AEVs of the atoms `triples.order`.
+    """AEVs of the atoms `triplets.order`.
 
     Args:
-        config: the constants.
+        config: constants of the AEV.
         batch: all atoms; neighbors up to `config.radial_cutoff`.
-        triples: of this batch, within `config.angular_cutoff`.
+        triplets: of this batch, within `config.angular_cutoff`.
 
     Returns:
         First the radial terms by (element of the neighbor, shift), then the angular terms by (pair of elements, shift
@@ -77,20 +85,20 @@ def _angular(
     """`2^{1−ζ} Σ_{j<k} (1 + cos(θ_jk − θ_s))^ζ exp(−η ((r_j + r_k)/2 − r_s)²) f_cut(r_j) f_cut(r_k)` over the pairs of
     neighbors of each pair of elements.
 
-    A term is one exponential of a sum of logarithms. As a product of tables it would be twice the memory to write and
-    to read in every derivative, which is what decides the time here."""
+    A term is computed as one exponential of a sum of logarithms. A product of factors would write and read twice the
+    memory in every derivative, and memory traffic determines the time here."""
     cutoff = config.angular_cutoff
     vectors = vectors.reshape(-1, 3).index_select(0, triplets.inside)
     distances = vectors.square().sum(-1).sqrt()
     envelope = CUTOFFS[config.cutoff_function](distances, cutoff)
     log_envelope = (envelope.clamp(min=0.0) + CUTOFF_EPSILON * torch.finfo(envelope.dtype).eps).log()
     unit = vectors / distances[:, None]
-    # One table, so that each neighbor of a triple is read once.
+    # One table, so that each neighbor of a triplet is read once.
     table = torch.cat([unit, distances[:, None], log_envelope[:, None]], dim=1)
     to_j, to_k = table.index_select(0, triplets.neighbor_j), table.index_select(0, triplets.neighbor_k)
     x, y, z, distance, log_weight = (to_j + to_k).unbind(1)
     cosine = 0.95 * (0.5 * (x * x + y * y + z * z) - 1.0)  # |a + b|² = 2 + 2 cos θ
-    # cos(θ − θ_s) = cos θ cos θ_s + sin θ sin θ_s needs no arccos, and sin θ >= √(1 − 0.95²) no care.
+    # cos(θ − θ_s) = cos θ cos θ_s + sin θ sin θ_s avoids arccos; sin θ >= √(1 − 0.95²) is never close to zero.
     sine = (1.0 - cosine.square()).sqrt()
     sections = vectors.new_tensor(config.sections)
     projections = torch.stack([cosine, sine], dim=1) @ torch.stack([sections.cos(), sections.sin()])
@@ -104,8 +112,8 @@ def _angular(
 
 
 def _outer_sum_matrix(a: int, b: int, like: Tensor) -> Float[Tensor, "a+b a*b"]:
-    """Zeros and ones that turn rows of a and b numbers into all sums of one of the a and one of the b (much faster here
-    than broadcasting over axes so short)."""
+    """Matrix of zeros and ones that maps a + b numbers to all sums of one of the first a and one of the last b. It is
+    much faster than broadcasting over such short axes."""
     eye_a, eye_b = (
         torch.eye(a, dtype=like.dtype, device=like.device),
         torch.eye(b, dtype=like.dtype, device=like.device),

@@ -1,4 +1,4 @@
-"""What an ANI network is made of."""
+"""Hyperparameters of ANI."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Angle = Annotated[float, Field(ge=0, le=math.pi)]
 
 
 class AniConfig(BaseModel):
-    """What an ANI network is made of. Lengths in Å, angles in radians.
+    """Hyperparameters of ANI. Lengths in Å, angles in radians.
 
     The defaults are the constants of ANI-1x (Smith et al., J. Chem. Phys. 148, 241733, 2018) and the widths of
     Projected Hessian Learning (arXiv 2603.04523), with two differences, because training on curvature differentiates
-    three times: a cutoff that is smooth to third order, and a smooth activation. What was published is
+    three times: a cutoff that is smooth to third order, and a smooth activation. The published choices are
     `cutoff_function="cosine"`, `activation="celu"` and, in ANI-1x,
     `hidden_of={"H": (160, 128, 96), "C": (144, 112, 96), "N": (128, 112, 96), "O": (128, 112, 96)}`.
     """
@@ -31,7 +31,7 @@ class AniConfig(BaseModel):
 
     kind: Literal["ani"] = "ani"
     radial_cutoff: float = Field(5.2, gt=0, description="no interaction beyond")
-    angular_cutoff: float = Field(3.5, gt=0, description="angles between neighbors closer than this only")
+    angular_cutoff: float = Field(3.5, gt=0, description="only angles between neighbors closer than this")
     cutoff_function: Literal["smooth", "cosine", "exponential"] = Field(
         "smooth", description="smooth polynomial; cos² as in ANI-1x and 2x; exp(1 − 1/(1 − x²)) as in ANI-2xr"
     )
@@ -52,7 +52,7 @@ class AniConfig(BaseModel):
         default_factory=dict, description="widths of single elements where they differ, by symbol"
     )
     activation: Literal["celu", "gelu"] = Field(
-        "gelu", description="gelu is smooth; celu(x, 0.1) is that of ANI-1x and 2x: its curvature jumps at zero"
+        "gelu", description="gelu is smooth; celu(x, 0.1) is that of ANI-1x and 2x, its second derivative jumps at zero"
     )
 
     @model_validator(mode="after")

@@ -28,16 +28,20 @@ CELU_ALPHA = 0.1
 
 
 class Ani(Potential):
-    """The energy of an atom is its element's reference plus the output of its element's network on its AEV.
+    """ANI: the energy of an atom is the reference energy of its element plus the output of the element's network.
 
-    References are float64 (total energies need it) and are no parameters of the optimizer.
+    Reference energies are float64 (total energies need the digits) and are not trained: fit them with
+    `hesse.models.fit_reference_energies`.
+
+    Args:
+        config: hyperparameters.
+        elements: atomic numbers the networks support.
+        reference_energies: eV per element, in the order of `elements`; zero if None.
     """
 
     def __init__(
         self, config: AniConfig, elements: tuple[int, ...], reference_energies: Float[Tensor, "elements"] | None = None
     ) -> None:
-        """Args: config; `elements`, atomic numbers the networks are for; `references`, eV per element, in that order
-        (default zero)."""
         super().__init__()
         self.references = ReferenceEnergies(elements, reference_energies)
         self.config, self.cutoff, self.elements = config, config.radial_cutoff, self.references.elements
@@ -46,13 +50,20 @@ class Ani(Potential):
         self.networks = nn.ModuleDict({symbol: _network(config, symbol, width) for symbol in symbols})
 
     def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
-        """The atomic environment vectors, in the order that `hesse.models.ani.atomic_environment_vectors` tells."""
+        """Atomic environment vectors.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            AEVs in the order of the atoms; columns as in `hesse.models.ani.atomic_environment_vectors`.
+        """
         triplets = self._triplets(batch)
         vectors = atomic_environment_vectors(self.config, batch, triplets)[triplets.is_real]
         return vectors[triplets.order[triplets.is_real].argsort()]
 
     def precompute(self, batch: Batch) -> Batch:
-        """With the triples of every atom, the atoms in order of their elements."""
+        """See `Potential.precompute`: the triplets of every atom."""
         return replace(batch, precomputed=self._triplets(batch))
 
     def _triplets(self, batch: Batch) -> TripletIndex:
@@ -65,7 +76,17 @@ class Ani(Potential):
         return triplets
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Atomic energies, eV, float64 (computed in the networks' own type)."""
+        """Atomic energies.
+
+        Args:
+            batch: neighbors up to the cutoff.
+
+        Returns:
+            eV, float64; the networks compute in the dtype of their weights.
+
+        Raises:
+            UnknownElementError: an element without a network.
+        """
         triplets = self._triplets(batch)
         aevs_by_element = atomic_environment_vectors(self.config, batch, triplets).split(
             [len(atoms) for atoms in triplets.atoms_by_element]
@@ -84,7 +105,7 @@ def _network(config: AniConfig, symbol: str, width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in itertools.pairwise((width, *config.hidden_of.get(symbol, config.hidden), 1)):
         layer = nn.Linear(n_in, n_out)
-        # Inputs and activations are small and mostly positive: weights of variance 1/width let them through.
+        # Inputs and activations are small and mostly positive: variance 1/width keeps their size.
         nn.init.kaiming_normal_(layer.weight, a=1.0)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.CELU(CELU_ALPHA) if config.activation == "celu" else nn.GELU()]

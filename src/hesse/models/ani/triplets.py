@@ -1,5 +1,6 @@
-"""Which atoms an environment is made of: the atoms of each element, their near neighbors, and pairs of these. Found
-with a shorter cutoff than the neighbor matrix has; no derivative passes through."""
+"""Index tables of ANI: atoms sorted by element, their neighbors within the angular cutoff, and pairs of these.
+
+The tables are integers; no derivative passes through them."""
 
 from __future__ import annotations
 
@@ -15,43 +16,47 @@ __all__ = ["TripletIndex", "find_triplets"]
 
 
 class TripletIndex(NamedTuple):
-    """Rows of environments, and every row's atom with every two of its near neighbors, once.
+    """Atoms sorted by element (rows), and all triplets of an atom and two of its neighbors.
 
     Attributes:
-        rows: for each element, the atoms that are of it; two at least, of which the first atom of the batch may stand
-            in for those that are not there (so that every network always has a block of rows).
-        kept: which rows are no stand-ins.
-        near: for each row, in the order of `rows`, which element each of its neighbors is.
-        close: places in the flattened `near` of the neighbors within the shorter cutoff.
-        one, two: the two neighbors of each triple, as places in `close`.
-        group: what a triple adds to: its row and the two elements, `row * pairs of elements + pair`; ascending.
+        atoms_by_element: for each element, the indices of its atoms, at least two: missing ones are filled with atom 0
+            of the batch, so that every network always gets rows.
+        is_real: False for rows that only fill up.
+        neighbor_element: for each row, the element index of each of its neighbors.
+        inside: indices, in the flattened `neighbor_element`, of the neighbors within the angular cutoff.
+        neighbor_j: first neighbor of each triplet, as an index into `inside`.
+        neighbor_k: second neighbor of each triplet, likewise.
+        segment: index of the sum that a triplet contributes to, `row * (pairs of elements) + pair`; ascending.
     """
 
     atoms_by_element: tuple[Int[Tensor, "some_atoms"], ...]
-    is_real: Bool[Tensor, "atoms_by_element"]
+    is_real: Bool[Tensor, "rows"]
     neighbor_element: Int[Tensor, "rows k"]
     inside: Int[Tensor, "inside"]
-    neighbor_j: Int[Tensor, "triples"]
-    neighbor_k: Int[Tensor, "triples"]
-    segment: Int[Tensor, "triples"]
+    neighbor_j: Int[Tensor, "triplets"]
+    neighbor_k: Int[Tensor, "triplets"]
+    segment: Int[Tensor, "triplets"]
 
     @property
-    def order(self) -> Int[Tensor, "atoms_by_element"]:
-        """The atom of every row."""
+    def order(self) -> Int[Tensor, "rows"]:
+        """Atom index of every row."""
         return torch.cat(self.atoms_by_element)
 
 
 @torch.no_grad()
 def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cutoff: float) -> TripletIndex:
-    """The triples whose two neighbors are closer to the atom than `cutoff`.
+    """Triplets whose two neighbors are closer to the central atom than `cutoff`.
 
     Args:
-        batch: with neighbors up to `cutoff`, at least.
-        element: which of the elements each atom is, counted from 0.
-        elements: how many there are.
+        batch: neighbors at least up to `cutoff`.
+        element: element index of each atom, from 0.
+        elements: number of elements.
         cutoff: Å.
+
+    Returns:
+        Index tables for the whole batch.
     """
-    # Atoms of one element side by side: each network then works on one block of rows.
+    # Atoms of one element are contiguous, so that each network works on one block of rows.
     real_atoms = [(element == number).nonzero()[:, 0] for number in range(elements)]
     n_missing = [max(0, 2 - len(atoms)) for atoms in real_atoms]
     atoms_by_element = tuple(
@@ -64,10 +69,10 @@ def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cu
     n_rows, k = neighbor_element.shape
     within_cutoff = (batch.neighbor_vectors().square().sum(-1) < cutoff**2) & batch.neighbor_mask
     within_cutoff = within_cutoff.index_select(0, order) & is_real[:, None]
-    row, slot = within_cutoff.nonzero(as_tuple=True)  # by row, and within it by place
+    row, slot = within_cutoff.nonzero(as_tuple=True)  # sorted by row, then by slot
     counts = torch.bincount(row, minlength=n_rows)
     row_start = counts.cumsum(0) - counts
-    # A close neighbor meets those of its row that come after it.
+    # Each neighbor is paired with the later ones of its row.
     n_later = (row_start + counts)[row] - torch.arange(len(row), device=row.device) - 1
     neighbor_j = torch.repeat_interleave(torch.arange(len(row), device=row.device), n_later)
     neighbor_k = (
@@ -76,9 +81,9 @@ def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cu
     element_inside = neighbor_element[row, slot]
     low = torch.minimum(element_inside[neighbor_j], element_inside[neighbor_k])
     high = torch.maximum(element_inside[neighbor_j], element_inside[neighbor_k])
-    pair = low * (2 * elements - low - 1) // 2 + high  # row `low` of an upper triangle begins there
+    pair = low * (2 * elements - low - 1) // 2 + high  # index in the upper triangle of element pairs
     segment = row[neighbor_j] * (elements * (elements + 1) // 2) + pair
-    # In order of what they add to: sums then touch memory in order.
+    # Sorted by segment: the sums then access memory in order.
     segment, sorting = segment.sort(stable=True)
     return TripletIndex(
         atoms_by_element, is_real, neighbor_element, row * k + slot, neighbor_j[sorting], neighbor_k[sorting], segment
