@@ -1,4 +1,7 @@
-"""What an engine is, and the smaller thing most engines are made from: a surface that gives energies and forces."""
+"""The contract of engines: energies and derivatives of one structure.
+
+Also the smaller contract from which most engines are built: a function from positions to energy and forces.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ from jaxtyping import Float
 
 from hesse.structures import Properties, Request, Structure
 
-__all__ = ["EnergyFunction", "Engine", "SinglePoint"]
+__all__ = ["ENERGY_AND_FORCES", "EnergyFunction", "Engine", "SinglePoint"]
+
+ENERGY_AND_FORCES = Request(forces=True)
+"""The properties that an engine computes where none are requested."""
 
 
 class Engine(ABC):
-    """Anything that answers "energy, forces, Hessian-vector products, Hessian of this structure".
+    """Anything that computes energy, forces, Hessian-vector products and Hessians of one structure.
 
     Attributes:
         name: the program or method, as on the command line ("gfn2").
         level: level of theory ("GFN2-xTB"). Labels of different levels must not be mixed.
-        settings: everything else that changes the numbers (accuracy, step, ...), for provenance.
+        settings: everything else that changes the numbers (accuracy, step, ...). It is stored with the labels.
     """
 
     name: str
@@ -28,13 +34,20 @@ class Engine(ABC):
     settings: Mapping[str, str]
 
     @abstractmethod
-    def compute(self, structure: Structure, request: Request) -> Properties:
-        """Labels of one structure, float64, with an error estimate where the engine has one.
+    def compute(self, structure: Structure, request: Request = ENERGY_AND_FORCES) -> Properties:
+        """Compute the requested properties of one structure.
+
+        Args:
+            structure: geometry, charge and multiplicity.
+            request: which properties to compute; energy and forces by default.
+
+        Returns:
+            Properties of one structure in float64 (eV, eV/Å, eV/Å²), with error estimates where the engine has them.
 
         Raises:
-            EngineError: no convergence, or results that are not finite numbers; the message names the structure.
-            GeometryError: atoms on top of each other.
-            RequestError: a label that this engine cannot give, or probes of a wrong shape.
+            EngineError: no convergence, or results that are not finite numbers. The message names the structure.
+            GeometryError: overlapping atoms.
+            RequestError: a property that this engine cannot compute, or probes of a wrong shape.
         """
 
 
@@ -43,8 +56,8 @@ class SinglePoint:
     """One evaluation: energy in eV, forces in eV/Å, stress in eV/Å³ (None for open structures).
 
     Attributes:
-        grid_forces: the part of the forces that comes from an integration grid moving with the atoms, and that a
-            perfect grid would not have; None without a grid. Its slope measures what the grid does to curvature.
+        grid_forces: the part of the forces caused by the integration grid moving with the atoms (zero for a perfect
+            grid), eV/Å; None without a grid. Its derivative is the error that the grid makes in the curvature.
     """
 
     energy: float
@@ -54,5 +67,5 @@ class SinglePoint:
 
 
 EnergyFunction = Callable[[Float[np.ndarray, "n 3"]], SinglePoint]
-"""The potential-energy surface of one structure: positions (Å) to energy and forces. Each call stands for itself: no
-result may depend on the calls before it (no warm starts), because finite differences would see the difference."""
+"""The potential-energy surface of one structure: positions (Å) to energy and forces. Results must not
+depend on earlier calls (no warm starts): finite differences would amplify the difference."""

@@ -1,7 +1,7 @@
-"""Every error Hesse raises on purpose. Each says what was expected, what came, and what to do.
+"""All errors that Hesse raises deliberately. A message states what was expected, what was received, and what to do.
 
-Two branches, told apart by the exit code of the command line: the request was wrong (`RequestError`, 2), or the
-request was fine and the work failed (`ExecutionError`, 1).
+Two branches with different exit codes of the command line: the request was wrong (`RequestError`, 2), or the request
+was valid and its execution failed (`ExecutionError`, 1).
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ __all__ = [
 
 
 class HesseError(Exception):
-    """Root of all deliberate errors."""
+    """Base class of all deliberate errors.
+
+    Attributes:
+        exit_code: exit code of the command line.
+    """
 
     exit_code = 1
 
 
 class RequestError(HesseError):
-    """What was asked cannot be done as asked: change the request or the input."""
+    """The request cannot be fulfilled as it stands: change the request or the input."""
 
     exit_code = 2
 
@@ -73,60 +77,75 @@ class LabelValueError(RequestError):
 
 
 class MissingLabelError(RequestError):
-    """The work needs labels that the data do not hold."""
+    """Required labels are missing in the data."""
 
 
 class InconsistentLabelsError(RequestError):
-    """Labels that contradict each other: rotating a molecule must rotate its gradient."""
+    """Labels that contradict each other, for example a Hessian that violates its rotational sum rule."""
 
 
 class GeometryError(RequestError):
-    """A geometry no potential can answer for: atoms on top of each other, non-finite positions."""
+    """An unphysical geometry: overlapping atoms, non-finite positions."""
 
 
 class UnknownElementError(RequestError):
-    """An element that a potential was not made for."""
+    """An element that the potential does not support."""
 
 
 class MissingExtraError(RequestError):
-    """An optional package is needed and not installed."""
+    """A required optional package is not installed."""
 
 
 class ExecutionError(HesseError):
-    """The request was right; doing it failed."""
+    """The request was valid; its execution failed."""
 
 
 class EngineError(ExecutionError):
-    """An engine did not deliver (no convergence, non-finite numbers, an outside program that died)."""
+    """An engine failed (no convergence, non-finite numbers, an external program that crashed)."""
 
 
 class NonFiniteLossError(ExecutionError):
-    """Training met a loss that is not a finite number."""
+    """The loss became NaN or infinite during training."""
 
 
 class CompilationError(ExecutionError):
-    """A potential could not be compiled, or what was compiled does not agree with it."""
+    """A potential could not be compiled, or the compiled results differ from the eager ones."""
 
 
 class WriteError(ExecutionError):
-    """A file could not be written. What was there before is unharmed."""
+    """A file could not be written. An existing file is unchanged."""
 
 
 class ProcessLostError(ExecutionError):
-    """Another process of the same job ended, or cannot be reached."""
+    """Another process of the same job ended or cannot be reached."""
 
 
 class InterruptedRunError(ExecutionError):
-    """The user, or the queue, asked the run to stop. Its state is saved; the same command continues it."""
+    """The run was stopped by the user or the queueing system. Its state is saved; the same command resumes it."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of somebody else's code says, or its kind where it says nothing."""
+    """First line of the message of a third-party error.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        The first line of its message, or the name of its class if the message is empty.
+    """
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A sentence that helps somebody who mistyped `name`: the nearest valid name, or all of them."""
+    """Suggestion for a mistyped name.
+
+    Args:
+        name: the name as typed.
+        valid: all valid names.
+
+    Returns:
+        A sentence with the nearest valid name, or with all valid names if none is similar.
+    """
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
@@ -135,7 +154,19 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def check_choice(value: str, valid: Iterable[str], what: str) -> str:
-    """`value` if it is one of `valid`. Raises UnknownOptionError with the nearest valid name otherwise."""
+    """Check that a value is one of the valid choices.
+
+    Args:
+        value: the value as given by the user.
+        valid: all valid values.
+        what: the kind of value, for the message ("probe").
+
+    Returns:
+        `value`, unchanged.
+
+    Raises:
+        UnknownOptionError: `value` is not valid; the message contains the nearest valid name.
+    """
     options = list(valid)
     if value not in options:
         raise UnknownOptionError(f'no {what} "{value}". {did_you_mean(value, options)}')

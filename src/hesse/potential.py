@@ -1,4 +1,7 @@
-"""What every potential is: a PyTorch module that turns a batch into atomic energies. It never sees a derivative."""
+"""The contract of potentials: a PyTorch module from a batch of structures to atomic energies.
+
+Potentials compute no derivatives: forces, Hessian-vector products and Hessians come from `hesse.curvature`.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,14 @@ __all__ = ["Potential", "dtype_and_device", "evaluation_mode"]
 
 
 class Potential(nn.Module, ABC):
-    """A differentiable energy.
+    """Base class of all potentials: a differentiable energy.
 
     Attributes:
-        cutoff: Å; the neighbor matrix of a batch must hold all pairs below it (it may hold others, which the
-            potential leaves alone).
-        elements: atomic numbers the potential knows; empty for any.
-        splits_energy: whether the energy of one atom means something; False where only the sum over a structure does.
-        batched_gradients: whether its gradient can be differentiated along several directions in one vectorized pass;
-            False where operations inside cannot be vectorized: derivatives are then taken one direction at a time.
+        cutoff: Å; the neighbor matrix of a batch must contain all pairs below it. Additional pairs are ignored.
+        elements: supported atomic numbers; empty if all are supported.
+        has_atomic_energies: whether atomic energies are meaningful; False if only their sum over a structure is.
+        supports_vmap: whether the gradient can be differentiated along several directions in one vectorized pass
+            (`is_grads_batched` of `torch.autograd.grad`). If False, Hessian-vector products are computed one by one.
     """
 
     cutoff: float
@@ -35,25 +37,52 @@ class Potential(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Atomic energies, eV; differentiable in `batch.positions` (and `batch.cell`)."""
+        """Compute atomic energies.
+
+        Args:
+            batch: structures with neighbors up to at least `cutoff`.
+
+        Returns:
+            Energy of each atom in eV, `[atoms]`, differentiable in `batch.positions` and `batch.cell`.
+        """
 
     def precompute(self, batch: Batch) -> Batch:
-        """The same batch, with `tables` where the potential needs any: which atoms, pairs or triples belong together.
-        No derivative passes through them, and finding them is not compiled. `forward` finds what it is not given."""
+        """Store index tables (of pairs, triples, ...) that `forward` needs in `batch.precomputed`.
+
+        The tables are not differentiated and not part of the compiled computation. If they are missing, `forward`
+        computes them itself.
+
+        Args:
+            batch: any batch of structures.
+
+        Returns:
+            The batch with `precomputed`; the batch unchanged if the potential needs no tables.
+        """
         return batch
 
     def forward_with_regularizer(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Atomic energies and, where the potential has one, its own regularizer per structure (for training)."""
+        """Compute atomic energies and the regularizer of the potential, for training.
+
+        Args:
+            batch: structures with neighbors up to at least `cutoff`.
+
+        Returns:
+            Atomic energies in eV, `[atoms]`, and the dimensionless regularizer, `[structures]` (None if there is none).
+        """
         return self(batch), None
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """Add energies per atom to the references of elements, in place: `{atomic number: eV}`. What another level of
-        theory calls zero is carried over so.
+        """Add energies per atom to the reference energies of the elements, in place.
+
+        Used when training continues on data of another level of theory, which has another zero of energy.
+
+        Args:
+            shifts: energy to add in eV, by atomic number.
 
         Raises:
-            RequestError: the potential holds no references.
+            RequestError: the potential has no reference energies.
         """
         raise RequestError(
             f"{type(self).__name__} holds no energies per element that could be shifted. Keep its references as they "
@@ -63,7 +92,11 @@ class Potential(nn.Module, ABC):
 
 @contextmanager
 def evaluation_mode(potential: Potential) -> Iterator[None]:
-    """The potential in evaluation mode for a while."""
+    """Context in which the potential is in evaluation mode; its former mode is restored at the end.
+
+    Args:
+        potential: any potential.
+    """
     training = potential.training
     potential.eval()
     try:
@@ -73,11 +106,15 @@ def evaluation_mode(potential: Potential) -> Iterator[None]:
 
 
 def dtype_and_device(potential: Potential) -> tuple[torch.dtype, torch.device]:
-    """The floating-point type and the device of a potential's first parameter, or of its first buffer where it has
-    none; float64 on the CPU for a potential without tensors."""
+    """Floating-point type and device of a potential.
+
+    Args:
+        potential: any potential.
+
+    Returns:
+        Type and device of its first floating-point parameter, or of its first buffer if it has no parameters;
+        float64 on the CPU if it has no tensors at all.
+    """
     tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
     first = next(tensors, torch.zeros(0, dtype=torch.float64))
     return first.dtype, first.device
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Where a potential computes."""

@@ -1,5 +1,8 @@
-"""Units. Inside Hesse everything is eV, Å, u (ASE's system); other units exist only at the doors: readers, writers,
-reports. The values are ASE's (CODATA 2014), so that energies agree with every ASE-based tool."""
+"""Units and physical constants.
+
+Internally all quantities are in eV, Å and u (ASE's system). Other units occur only in readers, writers and reports. The
+values are those of ASE (CODATA 2014), so that energies agree with ASE-based tools.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ KCAL_PER_MOL: Final[float] = float(_ase.kcal / _ase.mol)
 """One kcal/mol in eV."""
 
 HBAR: Final[float] = float(_ase._hbar * _ase.J * _ase.s)
-"""eV times the inside unit of time, Å √(u/eV) = 10.18 fs: ħ√(eigenvalue of a mass-weighted Hessian) is in eV."""
+"""eV times the internal unit of time, Å √(u/eV) = 10.18 fs: ħ√(eigenvalue of a mass-weighted Hessian) is in eV."""
 
 FEMTOSECOND: Final[float] = float(_ase.fs)
-"""One fs in the inside unit of time, Å √(u/eV)."""
+"""One fs in the internal unit of time, Å √(u/eV)."""
 
 INVERSE_CM: Final[float] = float(_ase.invcm)
 """The energy of one cm⁻¹ in eV; ħω in eV divided by it is a wavenumber."""
@@ -59,10 +62,30 @@ def _look_up(name: str, table: Mapping[str, float], what: str) -> float:
 
 
 def energy_unit(name: str) -> float:
-    """One `name` in eV (case does not matter). Raises UnitError for an unknown unit."""
+    """Conversion factor of an energy unit.
+
+    Args:
+        name: name of the unit, in upper or lower case ("Hartree", "kcal/mol").
+
+    Returns:
+        The unit in eV.
+
+    Raises:
+        UnitError: unknown unit.
+    """
     return _look_up(name, ENERGY_UNITS, "energy")
 
 
 def length_unit(name: str) -> float:
-    """One `name` in Å (case does not matter). Raises UnitError for an unknown unit."""
+    """Conversion factor of a length unit.
+
+    Args:
+        name: name of the unit, in upper or lower case ("bohr", "nm").
+
+    Returns:
+        The unit in Å.
+
+    Raises:
+        UnitError: unknown unit.
+    """
     return _look_up(name, LENGTH_UNITS, "length")

@@ -1,4 +1,4 @@
-"""Where tensors live: the one place where text becomes a device that is known to work, and how its memory is kept."""
+"""Devices by name, and memory settings of the C library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ _MAX_THRESHOLD = 2**30
 
 
 def device_from_name(name: str) -> torch.device:
-    """The device `name` (`cpu`, `cuda`, `cuda:1`, ...), tried out. Raises ConfigError where it cannot be used."""
+    """The torch device of a name, after a test allocation on it.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, ...
+
+    Returns:
+        The device.
+
+    Raises:
+        ConfigError: unknown device, or one that cannot be used here.
+    """
     try:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
@@ -25,13 +35,16 @@ def device_from_name(name: str) -> torch.device:
 
 
 def disable_malloc_trim() -> bool:
-    """Ask the C library to keep what tensors free for the next ones, and say whether it does (glibc on Linux).
+    """Let the C library reuse freed memory instead of returning it to the operating system (glibc on Linux only).
 
-    By default it hands tensors above 32 MiB, and the end of its heap, back to the operating system, which gives them
-    out again page by page, filled with zeros: a third of the time of a training step on 2,000 atoms went there (mallopt
-    in the manual of the GNU C Library, "Malloc Tunable Parameters"). Memory then stays with the process until it ends.
-    glibc 2.36 uses the room of a tensor again only after it has set aside seven chunks cut off from tensors like it, so
-    that the first few of the largest sizes may lie beside each other.
+    By default glibc returns blocks above 32 MiB, and the top of its heap, to the operating system, which hands them out
+    again page by page, filled with zeros. This took a third of the time of a training step on 2,000 atoms (see mallopt
+    in the manual of the GNU C Library, "Malloc Tunable Parameters"). With this setting, memory stays with the process
+    until it ends. glibc 2.36 reuses the memory of a tensor only after seven freed chunks of the same size class are
+    cached, so a few tensors of the largest sizes may coexist.
+
+    Returns:
+        True if the setting was accepted, False with other C libraries.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,5 +1,7 @@
-"""Files: asked for before the work, and written so that nothing is ever half written (beside the target, flushed to
-disk, then renamed over it)."""
+"""Checks of input and output paths, atomic writing, and a folder lock.
+
+Atomic writing means: write to a temporary file in the same folder, flush it to disk, rename it to the target.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ __all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_outpu
 
 
 def check_input_file(path: str | Path, what: str = "file") -> None:
-    """Raise FileFormatError unless `path` is a file. `what`: the kind of file expected, for the message."""
+    """Check that an input file exists.
+
+    Args:
+        path: path of the file.
+        what: kind of file expected, for the message.
+
+    Raises:
+        FileFormatError: there is no such file, or it is a folder.
+    """
     path = Path(path)
     if path.is_dir():
         raise FileFormatError(f"{path}: this is a folder, expected a {what}")
@@ -25,10 +35,14 @@ def check_input_file(path: str | Path, what: str = "file") -> None:
 
 
 def check_output_path(target: str | Path, *inputs: str | Path) -> None:
-    """Say before the work, not after it, that its result could not be written.
+    """Check before a computation that its result can be written.
+
+    Args:
+        target: path of the file to write.
+        inputs: files that must not be overwritten.
 
     Raises:
-        RequestError: `target` is a folder, its folder is missing, or it is one of `inputs`, which would be lost.
+        RequestError: `target` is a folder, its folder is missing, or it is one of `inputs`.
     """
     target = Path(target)
     if target.is_dir():
@@ -42,9 +56,15 @@ def check_output_path(target: str | Path, *inputs: str | Path) -> None:
 
 @contextmanager
 def atomic_write(target: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; when the block ends well, it replaces `target` in one step.
+    """Context for writing a file completely or not at all.
 
-    When the block fails the temporary file is removed and whatever stood at `target` is unharmed.
+    If the block raises, the temporary file is removed and an existing file at `target` is unchanged.
+
+    Args:
+        target: path of the file to write.
+
+    Yields:
+        A temporary path in the same folder; it replaces `target` when the block ends.
 
     Raises:
         WriteError: the disk is full, the folder is missing or not writable.
@@ -71,17 +91,28 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
 
 
 def atomic_write_text(target: str | Path, text: str) -> None:
-    """Write a text file whole or not at all. Raises WriteError."""
+    """Write a text file (UTF-8) completely or not at all.
+
+    Args:
+        target: path of the file.
+        text: its content.
+
+    Raises:
+        WriteError: see `atomic_write`.
+    """
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder that this one works in. The lock dies with the process, however it ends.
+    """Context in which other processes cannot lock the same folder. The lock ends with the process in any case.
+
+    Args:
+        folder: existing folder; a file `.lock` is created in it.
 
     Raises:
-        RequestError: another process is at work there.
+        RequestError: another process holds the lock.
         WriteError: the folder is not writable.
     """
     try:
@@ -96,7 +127,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
                 f"another process is at work in {folder}: wait for it, stop it, or use another folder"
             ) from None
         except OSError:
-            pass  # a file system without locks (some clusters): no guard there, but no obstacle either
+            pass  # a file system without locks (some clusters): continue without protection
         yield
     finally:
         handle.close()

@@ -1,4 +1,4 @@
-"""Import of packages that only some users need, with a reply instead of a traceback when one is missing."""
+"""Import of optional packages, with an installation hint if one is missing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ __all__ = ["import_optional"]
 
 
 def import_optional(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import `module` and return it.
+    """Import an optional module.
+
+    Args:
+        module: dotted name of the module.
+        extra: extra of the package hesse that installs it ("pyscf").
+        purpose: feature that needs it, for the message.
+
+    Returns:
+        The module.
 
     Raises:
-        MissingExtraError: the package is not installed; the message names the pip command for the extra.
+        MissingExtraError: the package is not installed; the message contains the pip command.
     """
     try:
         return importlib.import_module(module)

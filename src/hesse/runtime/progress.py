@@ -1,5 +1,8 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing when quiet. Both tell how much is done,
-how fast it goes, how long the rest takes at that speed, and a note of the caller (failures so far)."""
+"""Progress of long computations: a bar on a terminal, plain lines elsewhere, nothing if quiet.
+
+Both show the number of finished steps, the rate, the estimated remaining time and a note of the caller (such as the
+number of failures).
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 __all__ = ["AdvanceCallback", "format_duration", "track"]
 
 AdvanceCallback = Callable[..., None]
-"""`advance(steps=1, note="")`: so much more is done; `note` is shown beside the bar."""
+"""`advance(steps=1, note="")`: `steps` more are finished; `note` is shown next to the bar."""
 
 PLAIN_INTERVAL = 10.0
 """Seconds between plain lines when the output is not a terminal."""
 RATE_WINDOW = 120.0
-"""Seconds over which speed is measured: long enough for steps of unequal length, short enough to see a change."""
+"""Seconds over which the rate is averaged: long enough for steps of unequal duration, short enough to follow
+changes."""
 
 
 @contextmanager
 def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iterator[AdvanceCallback]:
-    """Show the progress of `total` steps, `done` of which were done before; yields the function that advances it.
+    """Show progress on standard error (standard output is for results).
 
-    Everything goes to standard error: standard output belongs to results.
+    Args:
+        title: text in front of the bar.
+        total: number of steps.
+        quiet: show nothing.
+        done: steps finished before, by an earlier run.
+
+    Yields:
+        The function to call after each finished step, see `AdvanceCallback`.
     """
     if quiet:
         yield lambda steps=1, note="": None
@@ -62,11 +73,11 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
         nonlocal last_time, last_note
         speed.update(steps)
         now = time.monotonic()
-        # News without a step (a cluster that has no worker) are told at once.
+        # A new note without a finished step (a cluster has no workers) is printed immediately.
         if now - last_time >= PLAIN_INTERVAL or (steps and speed.count >= total) or (not steps and note != last_note):
             last_time, last_note = now, note
             texts = [f"{title}: {speed.count}/{total}, {format_duration(now - speed.start)}", speed.format(), note]
-            print(", ".join(part for part in texts if part), file=sys.stderr)
+            print(", ".join(text for text in texts if text), file=sys.stderr)
             sys.stderr.flush()
 
     yield report
@@ -83,14 +94,14 @@ class _RateEstimator:
     def update(self, steps: int) -> None:
         self.count += steps
         now = time.monotonic()
-        # A thousand looks at the recent past are enough, however short the steps.
+        # A thousand samples in the window are enough, however short the steps.
         if now - self.samples[-1][0] >= RATE_WINDOW / 1000.0 or len(self.samples) == 1:
             self.samples.append((now, self.count))
         while len(self.samples) > 2 and now - self.samples[1][0] > RATE_WINDOW:
             self.samples.popleft()
 
     def format(self) -> str:
-        """ "12 a second, 3 min left"; empty while nothing is known."""
+        """ "12 a second, 3 min left"; empty before the first step."""
         (start, before), now = self.samples[0], time.monotonic()
         if self.count == before or now <= start:
             return ""
@@ -107,7 +118,14 @@ def _format_rate(per_second: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A time for people: "40 s", "12 min", "3.4 h", "5.1 days"."""
+    """Readable duration: "40 s", "12 min", "3.4 h", "5.1 days".
+
+    Args:
+        seconds: duration in seconds.
+
+    Returns:
+        The duration with a suitable unit.
+    """
     if seconds < 10.0:
         return f"{seconds:.2g} s"
     if seconds < 90.0:

@@ -1,4 +1,8 @@
-"""Being asked to stop: finish the step, save the state, then leave."""
+"""SIGINT (Ctrl-C) and SIGTERM (queueing systems) without loss of work.
+
+Training defers the signal until the step is finished and the state saved (`deferred_signals`). A labelling campaign is
+interrupted between two records (`stop_signals`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,11 @@ __all__ = ["StoppedError", "deferred_signals", "stop_signals"]
 
 @contextmanager
 def deferred_signals() -> Iterator[list[signal.Signals]]:
-    """Collects SIGINT and SIGTERM instead of dying of them, so that a step is finished and the state saved."""
+    """Context in which SIGINT and SIGTERM are collected instead of ending the process (main thread only).
+
+    Yields:
+        The signals received so far; the caller checks this list after each step.
+    """
     caught: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # only the main thread may set handlers
@@ -28,12 +36,21 @@ def deferred_signals() -> Iterator[list[signal.Signals]]:
 
 
 class StoppedError(BaseException):
-    """SIGINT or SIGTERM came. No `Exception`: nobody on the way may take it for a failure of one structure."""
+    """SIGINT or SIGTERM was received.
+
+    Not a subclass of `Exception`: code that records the failure of a single structure must not catch it.
+    """
 
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM raise StoppedError, once; a second one acts as usual. Signals reach only the main thread."""
+    """Context in which the first SIGINT or SIGTERM raises `StoppedError` (main thread only).
+
+    A second signal has its usual effect.
+
+    Raises:
+        StoppedError: a signal was received; raised by the signal handler at any point of the block.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -53,6 +70,3 @@ def stop_signals() -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Ctrl-C and the queue's SIGTERM end a campaign between two records."""

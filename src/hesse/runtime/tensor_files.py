@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors files with a header of text and a digest over both. Used by model files and weights."""
+"""Safetensors files with a text header and a digest of header and tensors: model files, checkpoints, weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ __all__ = ["read_header", "read_tensors", "tensor_digest", "write_tensors"]
 
 
 def write_tensors(path: str | Path, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and header, with their digest. Raises WriteError; what stood there is unharmed."""
+    """Write tensors and a text header, with their digest.
+
+    Args:
+        path: file to write.
+        header: texts by key; the key "digest" is added.
+        tensors: tensors by name.
+
+    Raises:
+        WriteError: the file could not be written; an existing file is unchanged.
+    """
     # Cloned: safetensors refuses tensors that share memory.
     flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     full_header = {**header, "digest": tensor_digest(header, flat)}
@@ -27,7 +36,18 @@ def write_tensors(path: str | Path, header: Mapping[str, str], tensors: Mapping[
 
 
 def read_header(path: Path, kind: str) -> dict[str, str]:
-    """The text in a file's header. Raises FileFormatError."""
+    """Read the text header of a file.
+
+    Args:
+        path: a safetensors file.
+        kind: kind of file expected, for the message ("model").
+
+    Returns:
+        Texts by key.
+
+    Raises:
+        FileFormatError: the file is missing or damaged.
+    """
     check_input_file(path, f"{kind} file")
     try:
         with safe_open(path, "pt") as handle:
@@ -37,7 +57,18 @@ def read_header(path: Path, kind: str) -> dict[str, str]:
 
 
 def read_tensors(path: Path, kind: str) -> dict[str, Tensor]:
-    """All tensors of a file whose digest is right. Raises FileFormatError."""
+    """Read all tensors of a file and check their digest.
+
+    Args:
+        path: a safetensors file written by `write_tensors`.
+        kind: kind of file expected, for the message ("model").
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        FileFormatError: the file is missing or damaged, or its digest does not match.
+    """
     meta = read_header(path, kind)
     try:
         with safe_open(path, "pt") as handle:
@@ -54,7 +85,15 @@ def _damaged_file_error(path: Path, error: Exception, kind: str) -> FileFormatEr
 
 
 def tensor_digest(meta: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """A digest of a safetensors file's header (but for its entry "digest") and of all its tensors."""
+    """Digest of a header (without its key "digest") and of tensors.
+
+    Args:
+        meta: texts by key.
+        tensors: tensors by name, on the CPU.
+
+    Returns:
+        32 hexadecimal digits (BLAKE2b).
+    """
     digest = hashlib.blake2b(digest_size=16)
     for key in sorted(meta):
         if key != "digest":

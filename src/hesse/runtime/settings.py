@@ -1,0 +1,189 @@
+"""Typed settings, and replies to wrong ones.
+
+`Settings` is the base of every configuration. In Python (`TrainConfig(stepps=5)`) and in files (`validate_config`) a
+mistake gets the same reply: the section, the name, the nearest valid name, or the new name of an option that was
+renamed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hesse.errors import ConfigError, UnknownOptionError, did_you_mean
+
+__all__ = ["Settings", "validate_config"]
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """Base of configurations: frozen, finite numbers, unknown names are refused.
+
+    Attributes:
+        renamed: old names of options and their new names, for the reply to an old one. A key `"NAME.kind: OLD"` stands
+            for a kind of the section NAME.
+        synonyms: names that other programs use for an option, as dotted paths from this section.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    synonyms: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, /, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            reply = _reply(type(self), error, type(self).__name__)
+        else:
+            return
+        raise reply
+
+    # Sections inside other sections are validated without this constructor, as for any class of pydantic: the reply is
+    # written once, by the outermost one.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def validate_config(config_type: type[T], content: Any, *, source: str) -> T:
+    """Turn a mapping of options, for example from a file, into a configuration.
+
+    Args:
+        config_type: class of the configuration.
+        content: the options; sections are mappings too.
+        source: what to call the mapping in an error message, for example the path of the file.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UnknownOptionError: an option, kind or choice that does not exist. The message gives the section and the nearest
+            valid name, or the new name of a renamed option.
+        ConfigError: a value of the wrong type or out of range, a missing option, or options that exclude each other.
+    """
+    try:
+        return config_type.model_validate(content)
+    except ValidationError as error:
+        reply = _reply(config_type, error, source)
+    raise reply
+
+
+def _reply(config_type: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
+    """The error to raise in place of pydantic's."""
+    if renames := list(_renames(config_type, error)):
+        if len(renames) == 1:
+            old, new = renames[0]
+            return UnknownOptionError(f'{source}: the option "{old}" was renamed to "{new}"')
+        listed = ", ".join(f'"{old}" is now "{new}"' for old, new in renames)
+        return UnknownOptionError(f"{source}: options were renamed: {listed}")
+    first = error.errors()[0]
+    if not first["loc"]:  # options that are valid one by one and exclude each other
+        return ConfigError(f"{source}: {first['msg'].removeprefix('Value error, ')}")
+    sections, path = _sections_at(config_type, first["loc"])
+    *section, name = path
+    where = f"{source}, [{'.'.join(section)}]" if section else source
+    if first["type"] == "extra_forbidden":
+        return UnknownOptionError(f'{where}: no option "{name}". {_nearest(sections, section, name)}')
+    if first["type"] == "missing":
+        return ConfigError(f'{where}: the option "{name}" is required and was not given')
+    if first["type"] == "literal_error":
+        return UnknownOptionError(_wrong_choice(first, source))
+    if first["type"] == "union_tag_invalid" and isinstance(first["input"], dict):
+        wrong, choices = first["ctx"]["tag"], _quoted_names(first["ctx"]["expected_tags"])
+        return UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {did_you_mean(wrong, choices)}')
+    message = "expected a mapping of options" if first["type"].startswith("union_tag") else first["msg"]
+    return ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message.removeprefix("Value error, ")}')
+
+
+def _renames(config_type: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Old and new dotted names of all options in `error` that were renamed."""
+    for item in error.errors():
+        if not item["loc"]:
+            continue
+        sections, path = _sections_at(config_type, item["loc"])
+        table = {old: new for section in sections for old, new in getattr(section, "renamed", {}).items()}
+        prefix, name = "".join(f"{part}." for part in path[:-1]), path[-1]
+        if item["type"] == "union_tag_invalid" and (old := f"{name}.kind: {item['ctx']['tag']}") in table:
+            yield f"{prefix}{old}", f"{prefix}{table[old]}"
+        if item["type"] != "extra_forbidden" or name not in table:
+            continue
+        new = table[name]
+        yield f"{prefix}{name}", f"{prefix}{new}"
+        if not isinstance(item["input"], Mapping):
+            continue
+        for section in sections:  # a whole section was renamed: its options may have new names too
+            field = section.model_fields.get(new)
+            for inner in _sections(field.annotation) if field is not None else ():
+                table_inside = getattr(inner, "renamed", {})
+                for key in item["input"]:
+                    if key in table_inside:
+                        yield f"{prefix}{name}.{key}", f"{prefix}{new}.{table_inside[key]}"
+
+
+def _nearest(sections: Sequence[type[BaseModel]], path: Sequence[str], name: str) -> str:
+    """A sentence that names the option that was probably meant."""
+    prefix = "".join(f"{part}." for part in path)
+    for section in sections:
+        if name in (known := getattr(section, "synonyms", {})):
+            return f'It is called "{prefix}{known[name]}".'
+        for inner_name, field in section.model_fields.items():
+            if any(name in inner.model_fields for inner in _sections(field.annotation)):
+                return f'Did you mean "{prefix}{inner_name}.{name}"?'
+    return did_you_mean(name, [field for section in sections[:1] for field in section.model_fields])
+
+
+def _wrong_choice(error: Any, source: str) -> str:
+    """The reply to a value, or to the name of a section, that is not one of the allowed ones."""
+    *section, name = (str(part) for part in error["loc"])
+    wrong = str(error.get("input"))
+    if name == "[key]":  # the key of a dictionary; pydantic's location ends with the key and this mark
+        wrong, name = section.pop(), "option"
+    where = f"{source}, [{'.'.join(section)}]" if section else source
+    choices = _quoted_names(error.get("ctx", {}).get("expected", ""))
+    return f'{where}: no {name} "{wrong}". ' + (did_you_mean(wrong, choices) if choices else error["msg"])
+
+
+def _quoted_names(text: object) -> list[str]:
+    """The names in a list such as "'a', 'b' or 'c'", which is how pydantic writes choices."""
+    return re.findall(r"'([^']*)'", str(text))
+
+
+def _sections_at(
+    config_type: type[BaseModel], location: Sequence[str | int]
+) -> tuple[list[type[BaseModel]], list[str]]:
+    """The classes of the section that contains the option at `location`, and its path as users write it.
+
+    Where one of several kinds of configuration was chosen (model: {kind: ...}), pydantic inserts the kind into the
+    location; users do not write it.
+    """
+    current: Any = config_type
+    user_path = []
+    *parts, last = (str(part) for part in location)
+    for part in parts:
+        kinds = {str(c.model_fields["kind"].default): c for c in _sections(current) if "kind" in c.model_fields}
+        if part in kinds:
+            current = kinds[part]
+            continue
+        user_path.append(part)
+        if get_origin(current) is dict:  # every key is a section of the same class
+            current = get_args(current)[1]
+            continue
+        fields = next((c.model_fields for c in _sections(current) if part in c.model_fields), None)
+        current = fields[part].annotation if fields else None
+    sections = _sections(current)
+    if user_path and any("kind" in c.model_fields and c.model_fields["kind"].default == last for c in sections):
+        return sections, user_path  # the error is of the whole section
+    return sections, [*user_path, last]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The classes of section that an annotation allows: one, several for a union, none for a plain value."""
+    if get_origin(annotation) is Annotated:
+        return _sections(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [section for choice in get_args(annotation) for section in _sections(choice)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
