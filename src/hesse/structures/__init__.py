@@ -1,4 +1,4 @@
-"""Structures, batches of them, and the values that belong to them."""
+"""Structures, batches of structures, neighbor lists, and properties (energies, forces, Hessians, ...)."""
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision

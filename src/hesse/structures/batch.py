@@ -1,8 +1,10 @@
-"""A batch: structures laid end to end without padding of atoms, with a neighbor matrix.
+"""A batch: concatenated structures without padding of atoms, with a neighbor matrix; index arithmetic for segments.
 
-The neighbor matrix lists, for each atom, up to K neighbors and a mask for the unused places. Messages are then a
-gather and a batched matrix product, which runs 7 to 8 times faster than an edge list with scattered sums on small
-molecules.
+The neighbor matrix contains up to K neighbors of each atom, and a mask of its used entries. Messages are then a gather
+and a batched matrix product, which is 7 to 8 times faster on small molecules than an edge list with scattered sums.
+
+Segments are the consecutive ranges of atoms (or Hessian elements) that belong to one structure. The functions on
+segments avoid loops over structures.
 """
 
 from __future__ import annotations
@@ -22,20 +24,43 @@ __all__ = ["Batch", "batch_from_pairs", "collate", "segment_ids", "segment_indic
 
 
 def segment_offsets(lengths: Int[Tensor, "blocks"]) -> Int[Tensor, "blocks+1"]:
-    """Where each block starts, and where the last one ends."""
+    """Start of each segment, and the end of the last one.
+
+    Args:
+        lengths: number of items in each segment.
+
+    Returns:
+        Cumulative sums of `lengths`, beginning with 0.
+    """
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
 def segment_ids(lengths: Int[Tensor, "blocks"], total: int | None = None) -> Int[Tensor, "items"]:
-    """For each item, the block it belongs to. `total`: the sum of `lengths`, where it is known: an accelerator need not
-    be waited for then."""
+    """Segment index of each item.
+
+    Args:
+        lengths: number of items in each segment.
+        total: sum of `lengths`, if known: avoids a synchronization with an accelerator.
+
+    Returns:
+        0 for the items of the first segment, 1 for those of the second, ...
+    """
     return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
 
 
 def segment_indices(
     starts: Int[Tensor, "blocks"], lengths: Int[Tensor, "blocks"], total: int | None = None
 ) -> Int[Tensor, "items"]:
-    """The indices `starts[b] .. starts[b] + lengths[b]` of all blocks b, end to end. `total`: see `segment_ids`."""
+    """Item indices of selected segments.
+
+    Args:
+        starts: index of the first item of each segment.
+        lengths: number of items in each segment.
+        total: sum of `lengths`, if known: avoids a synchronization with an accelerator.
+
+    Returns:
+        The indices `starts[s], ..., starts[s] + lengths[s] - 1` of all segments s, concatenated.
+    """
     before = lengths.cumsum(0) - lengths
     shift = torch.repeat_interleave(starts - before, lengths, output_size=total)
     return shift + torch.arange(len(shift), device=lengths.device)
@@ -43,21 +68,22 @@ def segment_indices(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """Structures, end to end.
+    """Concatenated structures with neighbors: the input of a potential.
 
     Attributes:
         numbers: atomic numbers.
-        positions: Å; what energies are differentiated by.
-        n_atoms: size of each structure.
-        owner: the structure that each atom belongs to.
-        cell: lattice vectors as rows, Å; zeros where there is none.
-        neighbors: for each atom, the indices of its neighbors in this batch; unused places point to the atom itself.
-        neighbor_mask: which places are used.
-        shifts: lattice translations of each neighbor (whole numbers), or None when no structure is periodic.
-        keys: a 63-bit number per structure, from its id: random probes are drawn from it.
-        ids: the ids, for messages.
-        cutoff: Å; the neighbor matrix holds all pairs below it.
-        tables: what a potential found ahead in this batch for itself (`Potential.prepare`); None for nothing.
+        positions: Å.
+        n_atoms: number of atoms of each structure.
+        structure_index: index of the structure to which each atom belongs.
+        cell: lattice vectors as rows, Å; zeros without a lattice vector.
+        pbc: periodic directions.
+        neighbors: indices (in this batch) of the neighbors of each atom; unused entries contain the atom itself.
+        neighbor_mask: True for used entries of `neighbors`.
+        cell_shifts: lattice translations of each neighbor (integers), or None if no structure is periodic.
+        rng_keys: key of the random numbers of each structure, see `rng_key`.
+        ids: ids of the structures, for messages.
+        cutoff: Å; the neighbor matrix contains all pairs below it.
+        precomputed: index tables of a potential, see `Potential.precompute`; None without tables.
     """
 
     numbers: Int[Tensor, "atoms"]
@@ -80,12 +106,29 @@ class Batch:
     def with_positions(
         self, *, positions: Float[Tensor, "atoms 3"], cell: Float[Tensor, "structures 3 3"] | None = None
     ) -> Batch:
-        """The same structures with other positions (and cells); neighbor matrix and tables are kept as they are: where
-        atoms move far, make a new batch."""
+        """Copy with other positions (and cells), but the same neighbor matrix and tables.
+
+        For small displacements and differentiation. If neighbors change, create a new batch.
+
+        Args:
+            positions: Å, `[atoms, 3]`.
+            cell: Å, `[structures, 3, 3]`; None for unchanged cells.
+
+        Returns:
+            The new batch.
+        """
         return replace(self, positions=positions, cell=self.cell if cell is None else cell)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """On another device, and floating-point values in another type."""
+        """Copy on another device or in another floating-point type.
+
+        Args:
+            device: target device; None for unchanged.
+            dtype: floating-point type of positions and cells; None for unchanged.
+
+        Returns:
+            The new batch.
+        """
         return replace(
             self,
             numbers=self.numbers.to(device),
@@ -101,7 +144,11 @@ class Batch:
         )
 
     def neighbor_vectors(self) -> Float[Tensor, "atoms k 3"]:
-        """From each atom to each of its neighbors (the right image), Å; zero in unused places."""
+        """Vectors from each atom to its neighbors, periodic images included.
+
+        Returns:
+            Å, `[atoms, k, 3]`, differentiable in positions and cell; zero for unused entries.
+        """
         k = self.neighbors.shape[1]
         neighbor_positions = self.positions.index_select(0, self.neighbors.reshape(-1)).reshape(-1, k, 3)
         vectors = neighbor_positions - self.positions[:, None]
@@ -110,7 +157,14 @@ class Batch:
         return vectors
 
     def sum_over_atoms(self, values: Float[Tensor, "atoms *rest"]) -> Float[Tensor, "structures *rest"]:
-        """Sum of per-atom values over each structure."""
+        """Sum over the atoms of each structure.
+
+        Args:
+            values: `[atoms, ...]`.
+
+        Returns:
+            Sums, `[structures, ...]`.
+        """
         zeros = values.new_zeros(len(self.n_atoms), *values.shape[1:])
         return zeros.index_add(0, self.structure_index, values)
 
@@ -122,7 +176,17 @@ def collate(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """A batch from structures, with all pairs below `cutoff` Å. Neighbor lists stay with the structures."""
+    """Create a batch from structures. Their neighbor lists are cached in the structures.
+
+    Args:
+        structures: at least one.
+        cutoff: Å; the batch contains all pairs below it.
+        dtype: floating-point type of positions and cells.
+        device: device of all tensors.
+
+    Returns:
+        The batch.
+    """
     n_atoms = torch.tensor([len(s) for s in structures])
     neighbor_lists = [s.neighbors(cutoff) for s in structures]
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
@@ -163,10 +227,27 @@ def batch_from_pairs(
     ids: tuple[str, ...],
     cutoff: float,
 ) -> Batch:
-    """A batch from flat arrays; the one place where pair lists become a neighbor matrix.
+    """Create a batch from concatenated arrays and a pair list, which is converted to a neighbor matrix.
 
-    The neighbors of atom `a` are `pair_second[pair_starts[a] : pair_starts[a] + pair_counts[a]]`, as indices into this
-    batch.
+    (A packed data set converts its pair lists itself, on the device: `datasets/packed`.)
+
+    Args:
+        numbers: atomic numbers.
+        positions: Å.
+        n_atoms: number of atoms of each structure.
+        cell: lattice vectors as rows, Å.
+        pbc: periodic directions.
+        pair_counts: number of neighbors of each atom.
+        pair_starts: index of the first neighbor of each atom in `pair_neighbors`.
+        pair_neighbors: indices of the neighbors in this batch; those of atom `a` are
+            `pair_neighbors[pair_starts[a] : pair_starts[a] + pair_counts[a]]`.
+        pair_shifts: lattice translations of the neighbors (integers), or None if no structure is periodic.
+        rng_keys: see `rng_key`.
+        ids: ids of the structures.
+        cutoff: Å; the pair list contains all pairs below it.
+
+    Returns:
+        The batch.
     """
     total_atoms = len(numbers)
     max_neighbors = max(int(pair_counts.max()), 1) if total_atoms else 1
@@ -197,6 +278,3 @@ def batch_from_pairs(
         ids=ids,
         cutoff=cutoff,
     )
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Index arithmetic for structures of different sizes laid end to end, without loops over structures."""

@@ -1,4 +1,4 @@
-"""Which atoms touch: distances judged by covalent radii (Cordero et al., Dalton Trans. 2832 (2008), as in ASE)."""
+"""Bonds and collisions from covalent radii (Cordero et al., Dalton Trans. 2832 (2008), as in ASE)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from hesse.structures.structure import Structure
 __all__ = ["BOND_FACTOR", "COLLISION_FACTOR", "bonded_pairs", "closest_collision"]
 
 COLLISION_FACTOR = 0.6
-"""Atoms closer than this fraction of the sum of their covalent radii have collided."""
+"""Atoms closer than this fraction of the sum of their covalent radii are considered to collide."""
 
 BOND_FACTOR = 1.3
-"""Atoms closer than this multiple of the sum of their covalent radii are bonded."""
+"""Atoms closer than this multiple of the sum of their covalent radii are considered bonded."""
 
 
 def closest_collision(structure: Structure, fraction: float = COLLISION_FACTOR) -> tuple[float, int, int] | None:
-    """Distance (Å) and indices of two atoms closer than `fraction` of the sum of their covalent radii, images
-    included: the pair for which it is the smallest fraction. None when there is none."""
+    """The worst collision of a structure, periodic images included.
+
+    Args:
+        structure: any structure.
+        fraction: two atoms collide if they are closer than this fraction of the sum of their covalent radii.
+
+    Returns:
+        Distance (Å) and indices of the pair with the smallest ratio of distance to sum of radii; None without a
+        collision.
+    """
     radii = covalent_radii[structure.numbers]
-    # Found afresh: a list kept by the structure would outlive this one question.
+    # Not structure.neighbors(): it would cache a list with a cutoff that is used only here.
     pairs = find_neighbors(
         structure.positions, structure.cell, structure.pbc, float(2.0 * fraction * radii.max()) + 1e-9
     )
@@ -35,8 +43,15 @@ def closest_collision(structure: Structure, fraction: float = COLLISION_FACTOR) 
 
 
 def bonded_pairs(structure: Structure, factor: float = BOND_FACTOR) -> Int[Array, "bonds 2"]:
-    """Pairs of atoms closer than `factor` times the sum of their covalent radii, in order. Bonds across the border of
-    a cell are left out: their length is not that of the two atoms' positions."""
+    """Bonded pairs of atoms. Bonds across a cell boundary are not included.
+
+    Args:
+        structure: any structure.
+        factor: two atoms are bonded if they are closer than this multiple of the sum of their covalent radii.
+
+    Returns:
+        Indices of the atoms, `[bonds, 2]`, the smaller one first, in ascending order.
+    """
     first, second = np.triu_indices(len(structure), 1)
     radii = covalent_radii[structure.numbers]
     distances = np.linalg.norm(structure.positions[first] - structure.positions[second], axis=1)

@@ -1,4 +1,4 @@
-"""Neighbor lists: all pairs closer than a cutoff, periodic images included. Found by vesin, once per structure."""
+"""Neighbor list of one structure: all pairs closer than a cutoff, periodic images included (by vesin)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["Neighbors", "find_neighbors"]
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """Directed pairs (both directions are listed) in order of the first atom.
+    """Directed pairs of atoms (each pair in both directions), sorted by the central atom.
 
     Attributes:
-        first: index of the central atom, `[pairs]`.
-        second: index of its neighbor, `[pairs]`.
-        shifts: lattice translations of the neighbor, integers, `[pairs, 3]`; its image stands at
-            `positions[second] + shifts @ cell`.
+        centers: index of the central atom, `[pairs]`.
+        neighbors: index of its neighbor, `[pairs]`.
+        cell_shifts: lattice translations of the neighbor, integers, `[pairs, 3]`; the image is at
+            `positions[neighbors] + cell_shifts @ cell`.
         distances: Å, `[pairs]`.
-        counts: neighbors of each atom, `[atoms]`.
+        counts: number of neighbors of each atom, `[atoms]`.
     """
 
     centers: NDArray[np.int64]
@@ -39,7 +39,16 @@ def find_neighbors(
     pbc: tuple[bool, bool, bool],
     cutoff: float,
 ) -> Neighbors:
-    """All pairs of atoms (and images) with distance below `cutoff` Å.
+    """Find all pairs of atoms, including periodic images, with a distance below the cutoff.
+
+    Args:
+        positions: Å, `[atoms, 3]`.
+        cell: lattice vectors as rows, Å, `[3, 3]`.
+        pbc: which of the three directions are periodic.
+        cutoff: Å.
+
+    Returns:
+        The pairs in a fixed order, so that sums over them are reproducible.
 
     Raises:
         GeometryError: the cutoff is negative or not finite.
@@ -51,12 +60,12 @@ def find_neighbors(
         centers = neighbors = np.zeros(0, dtype=np.int64)
         distances, cell_shifts = np.zeros(0), np.zeros((0, 3), dtype=np.int64)
     elif any(pbc):
-        # Directions without a lattice vector still need one that spans space; being open, it is never repeated.
+        # vesin needs three lattice vectors; those of open directions are never repeated.
         box = _complete_cell(positions, cell, pbc, cutoff)
         search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
         centers, neighbors, cell_shifts, distances = search.compute(positions, box, list(pbc), "ijSd")
     elif n <= 64:
-        # All pairs at once: for molecules this is faster than any cell list.
+        # The full distance matrix: for molecules this is faster than any cell list.
         distance_matrix = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
         within = distance_matrix < cutoff
         np.fill_diagonal(within, False)
@@ -82,7 +91,7 @@ def find_neighbors(
 def _complete_cell(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: tuple[bool, bool, bool], cutoff: float
 ) -> NDArray[np.float64]:
-    """The cell with every open direction replaced by one long enough to hold all atoms, normal to the periodic ones."""
+    """The cell with a vector longer than the structure in every open direction, normal to the periodic vectors."""
     box = np.zeros((3, 3))
     periodic = [k for k in range(3) if pbc[k]]
     open_directions = [k for k in range(3) if not pbc[k]]

@@ -1,4 +1,4 @@
-"""Neighbor pairs of all structures of a data set at once."""
+"""Neighbor pairs of many structures at once (a data set)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from hesse.structures import find_neighbors
 __all__ = ["PairList", "neighbor_pairs"]
 
 _MAX_DENSE_ATOMS: Final = 64
-"""Atoms up to which all distances of an open structure are taken at once; larger ones have cell lists of their own."""
+"""Open structures with up to this number of atoms use distance matrices; larger ones are searched one by one."""
 _CHUNK_DISTANCES: Final = 2_000_000
-"""Distances held at once."""
+"""Number of distances in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairList:
-    """Neighbor pairs of every atom of a data set below one cutoff, in order of the atoms; `second` counts from the
-    first atom of the pair's own structure, so that structures can be moved about."""
+    """Neighbor pairs of all atoms of many structures, sorted by the central atom.
+
+    Attributes:
+        counts: number of neighbors of each atom.
+        starts: position of the first neighbor of each atom in `neighbors`.
+        neighbors: index of the neighbor within its own structure (0 is the first atom of the structure), so that
+            structures can be reordered.
+        cell_shifts: lattice translations of the neighbors; None if no structure is periodic.
+    """
 
     counts: Int[Tensor, "atoms"]
     starts: Int[Tensor, "atoms"]
@@ -33,14 +40,21 @@ class PairList:
     cell_shifts: Int[Tensor, "pairs 3"] | None
 
     def to(self, device: torch.device | str) -> PairList:
-        """On another device."""
+        """Copy on another device.
+
+        Args:
+            device: target device.
+
+        Returns:
+            The same pairs on `device`.
+        """
         cell_shifts = None if self.cell_shifts is None else self.cell_shifts.to(device)
         return PairList(self.counts.to(device), self.starts.to(device), self.neighbors.to(device), cell_shifts)
 
 
 @dataclass(frozen=True)
 class _PairBlock:
-    """Pairs of some atoms: the neighbors of `atoms[0]`, then those of `atoms[1]`, ..."""
+    """Pairs of a subset of the atoms: neighbors of `atoms[0]`, then of `atoms[1]`, ..."""
 
     atoms: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -55,21 +69,27 @@ def neighbor_pairs(
     pbc: NDArray[np.bool_],
     cutoff: float,
 ) -> PairList:
-    """All pairs closer than `cutoff` Å of structures laid end to end: those that `find_neighbors` finds for each one,
-    in the same order. Molecules of one size are treated together, some thirty times faster than one by one.
+    """Find the neighbor pairs of many concatenated structures.
+
+    The result equals `find_neighbors` for each structure, in the same order. Molecules of equal size are processed
+    together, about thirty times faster than one by one.
 
     Args:
-        positions: Å, `[atoms, 3]`.
-        n_atoms: `[structures]`.
+        positions: Å, `[atoms, 3]`, of all structures.
+        n_atoms: number of atoms of each structure, `[structures]`.
         cell: lattice vectors as rows, Å, `[structures, 3, 3]`.
-        pbc: `[structures, 3]`.
+        pbc: periodic directions, `[structures, 3]`.
+        cutoff: Å.
+
+    Returns:
+        The pairs of all structures.
 
     Raises:
         GeometryError: the cutoff is negative or not finite.
     """
     first_atom = np.cumsum(n_atoms) - n_atoms
     periodic: NDArray[np.bool_] = np.any(pbc, axis=-1)
-    # A cutoff that is none is left to the search for one structure, which says so.
+    # Invalid cutoffs (negative, infinite, NaN) go to `find_neighbors`, which raises the error.
     one_by_one = periodic | (n_atoms > _MAX_DENSE_ATOMS) | ~(np.isfinite(cutoff) & (cutoff > 0))
     blocks = list(_small_molecules(positions, n_atoms, first_atom, np.flatnonzero(~one_by_one), cutoff))
     for s in np.flatnonzero(one_by_one).tolist():
@@ -104,7 +124,7 @@ def _small_molecules(
     structures: NDArray[np.int64],
     cutoff: float,
 ) -> Iterator[_PairBlock]:
-    """Pairs of small open structures, size by size."""
+    """Pairs of small open structures, grouped by size."""
     for n in np.unique(n_atoms[structures]):
         same_size = structures[n_atoms[structures] == n]
         chunk = max(1, _CHUNK_DISTANCES // int(n * n))

@@ -1,7 +1,8 @@
-"""The one record for values that belong to structures: references, predictions, teacher outputs, engine results.
+"""Properties of structures: energies, forces, Hessian-vector products, Hessians, stress.
 
-Axes: structures; atoms of all structures, end to end; probes = directions per structure. An absent label is marked in
-its mask and holds NaN, never zero, so that a forgotten mask shows itself. Units: eV, Å.
+Reference values (labels), predictions, results of engines and outputs of teacher models are the same record. Axes:
+structures; atoms of all structures, concatenated; probes (directions per structure). A missing value is False in the
+mask and NaN in the array, never zero, so that a forgotten mask is noticed. Units: eV and Å.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ _MASKED = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Properties:
-    """Values for a batch of structures; every field but `n_atoms` may be absent (None).
+    """Properties of a batch of structures. Every field except `n_atoms` may be None.
 
     Attributes:
-        n_atoms: size of each structure.
+        n_atoms: number of atoms of each structure.
         energy: eV.
         forces: eV/Å, minus the gradient.
         probes: directions of the Hessian-vector products, dimensionless.
-        hvp: `H v` along each probe, eV/Å² (times the unit of the probe).
-        hessian: the `(n, 3, n, 3)` blocks of the structures that have one (`hessian_mask`), flat, end to end, eV/Å².
-        atomic_energies: eV; sum to the energy.
-        stress: eV/Å³, derivative of the energy by strain over volume.
-        *_mask: which structures hold the label; None means all of them.
-        *_error: estimated root-mean-square error per component of the label, in the label's unit.
-        penalty: a potential's own regularizer, dimensionless (predictions only).
-        suspect: which structures hold labels that failed a check of their own (symmetry, their error estimate): kept,
-            but neither trained on nor judged by unless asked for. None means no structure.
+        hvp: Hessian-vector products `H v` along the probes, eV/Å² (times the unit of the probe).
+        hessian: eV/Å²; the `(n, 3, n, 3)` blocks of the structures that have one (`hessian_mask`), flattened and
+            concatenated. See `hessian_of`.
+        atomic_energies: eV; their sum is the energy.
+        stress: eV/Å³, derivative of the energy with respect to strain, divided by the volume.
+        *_mask: which structures have the property; None means all.
+        *_error: estimated root-mean-square error per component, in the unit of the property.
+        regularizer: regularizer of a potential, dimensionless (predictions only).
+        suspect: structures whose labels failed a check (symmetry, error estimate). They stay in the data, but are not
+            used for training and evaluation by default. None means no structure.
     """
 
     n_atoms: Int[Tensor, "structures"]
@@ -88,8 +90,8 @@ class Properties:
             self._check_shape("hessian", (int(self.hessian_lengths().sum()),))
 
     def _total_atoms(self) -> int:
-        """The number of atoms. Asking an accelerator for a sum would wait for all that it has to do: there, arrays over
-        atoms are compared with each other."""
+        """Total number of atoms. On an accelerator the sum over `n_atoms` would force a synchronization, so the length
+        of an array over atoms is used instead."""
         if self.n_atoms.device.type == "cpu":
             return int(self.n_atoms.sum())
         per_atom = [v.shape[0] for name in _PER_ATOM if (v := getattr(self, name)) is not None]
@@ -105,7 +107,8 @@ class Properties:
         names = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
         counts = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
         flagged = f", {int(self.suspect_mask().sum())} suspect" if bool(self.suspect_mask().any()) else ""
-        return f"Properties({len(self)} structures, {int(self.n_atoms.sum())} atoms: {', '.join(counts) or 'none'}{flagged})"
+        content = f"{', '.join(counts) or 'none'}{flagged}"
+        return f"Properties({len(self)} structures, {int(self.n_atoms.sum())} atoms: {content})"
 
     # --- one structure -------------------------------------------------------------------------------------------
 
@@ -128,9 +131,26 @@ class Properties:
         suspect: bool = False,
         structure_id: str = "?",
     ) -> Properties:
-        """Labels of one structure from arrays (float64).
+        """Properties of one structure from arrays or numbers, in float64.
 
-        Shapes: forces `[n, 3]`, probes and hvp `[k, n, 3]`, hessian `(n, 3, n, 3)`, hvp_error `[k]`, stress `[3, 3]`.
+        Args:
+            n_atoms: number of atoms n.
+            energy: eV.
+            forces: eV/Å, `[n, 3]`.
+            probes: directions, `[k, n, 3]`.
+            hvp: Hessian-vector products along the probes, eV/Å², `[k, n, 3]`.
+            hessian: eV/Å², `(n, 3, n, 3)`.
+            atomic_energies: eV, `[n]`.
+            stress: eV/Å³, `[3, 3]`.
+            energy_error: estimated error, eV.
+            forces_error: estimated error per component, eV/Å.
+            hvp_error: estimated error per component, eV/Å², `[k]`.
+            hessian_error: estimated error per element, eV/Å².
+            suspect: whether the labels failed a check.
+            structure_id: id for error messages.
+
+        Returns:
+            A record with one structure.
 
         Raises:
             LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
@@ -179,13 +199,20 @@ class Properties:
             **scalars,
         )
 
-    # --- questions -----------------------------------------------------------------------------------------------
+    # --- masks and positions -------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.n_atoms)
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
-        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        """Which structures have a property.
+
+        Args:
+            name: "energy", "forces", "hvp", "hessian", "atomic_energies" or "stress".
+
+        Returns:
+            `[structures]`; for "hvp" `[probes, structures]`.
+        """
         value, mask = getattr(self, name), getattr(self, f"{name}_mask")
         if name == "hvp":
             shape: tuple[int, ...] = (0 if self.probes is None else self.probes.shape[0], len(self))
@@ -198,18 +225,36 @@ class Properties:
         return mask
 
     def suspect_mask(self) -> Bool[Tensor, "structures"]:
-        """Which structures are suspect (all False where `suspect` is None)."""
+        """Which structures are suspect.
+
+        Returns:
+            `suspect`, or all False if it is None.
+        """
         if self.suspect is None:
             return torch.zeros(len(self), dtype=torch.bool, device=self.n_atoms.device)
         return self.suspect
 
     def hessian_lengths(self) -> Int[Tensor, "structures"]:
-        """Elements of each structure's block in the flat `hessian`: 9n², or 0 where there is none."""
+        """Number of elements of each structure in the flat `hessian`.
+
+        Returns:
+            9n², or 0 for structures without a Hessian.
+        """
         full = 9 * self.n_atoms**2
         return full if self.hessian_mask is None else full * self.hessian_mask
 
     def hessian_of(self, index: int) -> Float[Tensor, "n 3 n 3"]:
-        """The Hessian of structure `index`. Raises LabelShapeError when it has none."""
+        """The Hessian of one structure.
+
+        Args:
+            index: index of the structure.
+
+        Returns:
+            eV/Å², `(n, 3, n, 3)`.
+
+        Raises:
+            LabelShapeError: this structure has no Hessian.
+        """
         if self.hessian is None or not bool(self.mask("hessian")[index]):
             raise LabelShapeError(f"structure {index} of these labels has no Hessian")
         n = int(self.n_atoms[index])
@@ -217,14 +262,28 @@ class Properties:
         return self.hessian[start : start + 9 * n * n].reshape(n, 3, n, 3)
 
     def atom_slice(self, index: int) -> slice:
-        """Where the atoms of structure `index` stand in the flat arrays."""
+        """Range of the atoms of one structure in arrays over atoms.
+
+        Args:
+            index: index of the structure.
+
+        Returns:
+            A slice; `forces[atom_slice(i)]` are the forces of structure i.
+        """
         start = int(self.n_atoms[:index].sum())
         return slice(start, start + int(self.n_atoms[index]))
 
     # --- whole records -------------------------------------------------------------------------------------------
 
     def map_tensors(self, function: Any) -> Properties:
-        """Apply `function` to every floating-point tensor."""
+        """Apply a function to every floating-point tensor.
+
+        Args:
+            function: from tensor to tensor of the same shape.
+
+        Returns:
+            The new record.
+        """
         changed = {
             f.name: function(value)
             for f in fields(self)
@@ -233,12 +292,25 @@ class Properties:
         return replace(self, **changed)
 
     def detach(self) -> Properties:
-        """The same values without a graph."""
+        """Copy detached from the autograd graph.
+
+        Returns:
+            The same values.
+        """
         return self.map_tensors(lambda t: t.detach())
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Properties:
-        """On another device, and floating-point values in another type. Energies stay in float64: a total energy of
-        10⁴ eV has no digits left for chemistry in float32."""
+        """Copy on another device or in another floating-point type.
+
+        Energies keep their type: a total energy of 10⁴ eV in float32 has an error of 0.5 meV.
+
+        Args:
+            device: target device; None for unchanged.
+            dtype: floating-point type of all values except energies; None for unchanged.
+
+        Returns:
+            The new record.
+        """
         converted: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -248,7 +320,14 @@ class Properties:
         return replace(self, **converted)
 
     def select(self, indices: Int[Tensor, "chosen"]) -> Properties:
-        """The labels of the structures `indices`, in that order (one may come twice). No loop over structures."""
+        """Properties of selected structures.
+
+        Args:
+            indices: structures in the order of the result; an index may occur repeatedly.
+
+        Returns:
+            The new record.
+        """
         n = self.n_atoms[indices]
         elements = None
         if self.hessian is not None:
@@ -266,7 +345,17 @@ class Properties:
         *,
         n_atoms: Int[Tensor, "chosen"],
     ) -> Properties:
-        """`select` where the places are known: of structures, of their atoms, and of the elements of their Hessians."""
+        """Like `select`, with precomputed indices of structures, atoms and Hessian elements.
+
+        Args:
+            structure_indices: indices of the structures.
+            atom_indices: indices of their atoms in arrays over atoms.
+            element_indices: indices of their elements in the flat Hessian; None without Hessians.
+            n_atoms: numbers of atoms of the selected structures.
+
+        Returns:
+            The new record.
+        """
         selected: dict[str, Any] = {"n_atoms": n_atoms}
         for f in fields(self):
             value = getattr(self, f.name)
@@ -286,14 +375,27 @@ class Properties:
         return Properties(**selected)
 
     def pick(self, names: Collection[str]) -> Properties:
-        """The labels `names` ("energy", "hvp", ...) with their masks; "hvp" brings its probes along. What else there is
-        (error estimates, flags) is left out."""
+        """Record with selected properties only, without error estimates and flags.
+
+        Args:
+            names: properties to keep ("energy", "hvp", ...). Masks are kept too, and the probes of "hvp".
+
+        Returns:
+            The new record.
+        """
         field_names = {"n_atoms", *names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
         return Properties(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in field_names})
 
     @classmethod
     def concatenate(cls, records: Sequence[Properties]) -> Properties:
-        """Labels of all parts, end to end. What some parts lack is masked and NaN in their places."""
+        """Concatenate records. Values missing in some of them are masked and NaN.
+
+        Args:
+            records: at least one.
+
+        Returns:
+            One record with the structures of all records.
+        """
         n_atoms = torch.cat([part.n_atoms for part in records])
         merged: dict[str, Any] = {"n_atoms": n_atoms}
         n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in records), default=0)
@@ -324,7 +426,17 @@ class Properties:
         return cls(**merged)
 
     def hessian_matvec(self, vectors: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
-        """`H v` from the stored Hessians; NaN for structures that have none. No loop over structures."""
+        """Hessian-vector products from the stored Hessians.
+
+        Args:
+            vectors: directions, `[probes, atoms, 3]`.
+
+        Returns:
+            eV/Å² times the unit of the vectors, `[probes, atoms, 3]`; NaN for structures without a Hessian.
+
+        Raises:
+            LabelShapeError: no structure has a Hessian.
+        """
         if self.hessian is None:
             raise LabelShapeError("these labels hold no Hessians to multiply with")
         mask = self.mask("hessian")
@@ -335,7 +447,11 @@ class Properties:
         return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
 
     def hessian_coordinates(self) -> tuple[Int[Tensor, "elements"], Int[Tensor, "elements"]]:
-        """For each element of the flat `hessian`, its row and column among the 3 x atoms coordinates of the batch."""
+        """Row and column of each element of the flat `hessian`.
+
+        Returns:
+            Row and column indices among the 3 x atoms coordinates of the batch.
+        """
         lengths = self.hessian_lengths()
         structure_index = segment_ids(lengths, None if self.hessian is None else len(self.hessian))
         size = 3 * self.n_atoms[structure_index]
@@ -348,7 +464,7 @@ class Properties:
 
 
 def _pad_probes(name: str, value: Tensor | None, record: Properties, n_probes: int, template: Tensor) -> Tensor:
-    """`value`, or NaN in its place, with the probe axis lengthened to `n_probes`."""
+    """`value` (NaN if missing) with its probe axis padded by NaN to `n_probes`."""
     s, a = len(record), int(record.n_atoms.sum())
     if name in _PER_PROBE_AND_ATOM or name == "hvp_error":
         tail = (a, 3) if name in _PER_PROBE_AND_ATOM else (s,)

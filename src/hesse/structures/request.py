@@ -1,4 +1,4 @@
-"""What to compute: the question half of the pair whose answer is `Labels`."""
+"""Selection of the properties to compute; the results are `Properties`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 __all__ = ["Request"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
-    """Which labels are wanted.
+    """The properties to compute.
 
     Attributes:
-        energy: energies of the structures.
-        forces: minus the gradient.
-        probes: directions `[probes, atoms, 3]` along which to take Hessian-vector products; None for none.
-        hessian: full Hessians.
-        atomic_energies: the energy of each atom (potentials only; engines do not have it).
-        stress: stress of periodic structures, eV/Å³.
+        energy: energies of the structures, eV.
+        forces: minus the gradient, eV/Å.
+        probes: directions of the Hessian-vector products, `[probes, atoms, 3]`; None for no products.
+        hessian: full Hessians, eV/Å².
+        atomic_energies: energy of each atom, eV (potentials only).
+        stress: stress of structures periodic in three directions, eV/Å³.
     """
 
     energy: bool = True

@@ -1,4 +1,7 @@
-"""One structure: which atoms, where, in which cell. Frozen; it carries no labels."""
+"""One structure (elements, positions, cell) and its conversion from and to ASE `Atoms`.
+
+Structures are immutable and contain no energies or forces; these are `Properties`.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,36 @@ from hesse.structures.neighbors import Neighbors, find_neighbors
 
 __all__ = ["Structure", "from_ase", "rng_key", "to_ase"]
 
+_HINT = "several structures, files and other objects are converted by hesse.datasets.as_structures"
+
 
 def rng_key(structure_id: str) -> int:
-    """A 63-bit number that belongs to an id for ever: what random probes are drawn from."""
+    """Key of the random numbers (probes) of a structure: the same id gives the same key in all versions of Hesse.
+
+    Args:
+        structure_id: id of the structure.
+
+    Returns:
+        A 63-bit integer.
+    """
     digest = hashlib.blake2b(structure_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """Species, positions and an optional cell, with a stable id.
+    """Elements, positions and an optional cell, with a stable id.
 
     Attributes:
         numbers: atomic numbers, `[atoms]`.
         positions: Å, `[atoms, 3]`.
-        id: stable name; by default the formula and a digest of the content.
-        cell: lattice vectors as rows, Å, `[3, 3]`; zeros where there is none.
-        pbc: which of the three directions repeat.
+        id: unique name in a data set; by default the chemical formula and a digest of the content.
+        cell: lattice vectors as rows, Å, `[3, 3]`; zeros without a lattice vector.
+        pbc: which of the three directions are periodic.
         charge: total charge in e.
         multiplicity: spin multiplicity 2S+1.
-        tag: what kind of geometry this is ("relaxed", "nms-300K"); evaluation reports errors per tag.
-        group: what must stay together when data are split (a molecule, a reaction).
+        tag: kind of geometry ("relaxed", "nms-300K"); errors are reported per tag.
+        group: structures of one group (a molecule, a reaction) are kept together when data are split.
 
     Raises:
         GeometryError: shapes that do not fit, non-finite positions, a periodic direction without a lattice vector.
@@ -101,11 +113,20 @@ class Structure:
 
     @property
     def periodic(self) -> bool:
-        """Whether any direction repeats."""
+        """Whether any direction is periodic."""
         return any(self.pbc)
 
     def with_positions(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
-        """The same atoms elsewhere. Without `id`, the new structure is named after its content."""
+        """Copy with other positions.
+
+        Args:
+            positions: Å, `[atoms, 3]`.
+            id: id of the new structure; by default formula and digest of the new content.
+            tag: tag of the new structure; by default unchanged.
+
+        Returns:
+            The new structure, with cell, charge, multiplicity and group of this one.
+        """
         return Structure(
             self.numbers,
             np.asarray(positions, dtype=np.float64),
@@ -118,14 +139,35 @@ class Structure:
             group=self.group,
         )
 
+    @classmethod
+    def from_ase(cls, atoms: Atoms, *, id: str | None = None) -> Structure:
+        """See `from_ase`."""
+        return from_ase(atoms, id=id)
+
+    def to_ase(self) -> Atoms:
+        """See `to_ase`."""
+        return to_ase(self)
+
     def neighbors(self, cutoff: float) -> Neighbors:
-        """All pairs closer than `cutoff` (Å), found once and kept."""
+        """Neighbor pairs below a cutoff. The result is cached.
+
+        Args:
+            cutoff: Å.
+
+        Returns:
+            The pairs, periodic images included.
+        """
         if cutoff not in self._neighbors:
             self._neighbors[cutoff] = find_neighbors(self.positions, self.cell, self.pbc, cutoff)
         return self._neighbors[cutoff]
 
     def closest_pair(self) -> tuple[float, int, int]:
-        """Shortest distance between two atoms (Å, images included) and the two indices; inf for a lone atom."""
+        """The shortest distance between two atoms, periodic images included.
+
+        Returns:
+            Distance (Å) and the two indices; infinity and (0, 0) for a single atom, or if all distances in a periodic
+            structure exceed 3 Å.
+        """
         if len(self) == 1 and not self.periodic:
             return np.inf, 0, 0
         if self.periodic:
@@ -140,7 +182,14 @@ class Structure:
         return float(distances[i, j]), int(i), int(j)
 
     def check_no_overlap(self, minimum: float = 0.3) -> None:
-        """Raise GeometryError when two atoms are closer than `minimum` Å: nothing can be computed there."""
+        """Check that no atoms overlap.
+
+        Args:
+            minimum: smallest allowed distance, Å.
+
+        Raises:
+            GeometryError: two atoms are closer than `minimum`.
+        """
         distance, i, j = self.closest_pair()
         if distance < minimum:
             raise GeometryError(
@@ -159,13 +208,23 @@ def _readonly_array(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) 
 
 
 def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
-    """A `Structure` with the atoms' geometry.
+    """Convert ASE `Atoms` to a structure: geometry only, without calculator results.
 
-    `atoms.info` may hold `structure_id`, `tag`, `group`, `charge`, and `multiplicity`; an argument wins over it.
+    Id, tag, group, charge and multiplicity are read from `atoms.info` (keys `structure_id`, `tag`, `group`, `charge`,
+    `multiplicity`).
+
+    Args:
+        atoms: ASE atoms.
+        id: id of the structure; takes precedence over `atoms.info["structure_id"]`.
+
+    Returns:
+        The structure.
 
     Raises:
-        GeometryError: the atoms make no structure, or charge and multiplicity are not whole numbers.
+        GeometryError: not ASE atoms, an invalid geometry, or a charge or multiplicity that is not an integer.
     """
+    if not isinstance(atoms, Atoms):
+        raise GeometryError(f"expected ase.Atoms, got {type(atoms).__name__}: {_HINT}")
     info = atoms.info
     try:
         charge, multiplicity = int(info.get("charge", 0)), int(info.get("multiplicity", 1))
@@ -185,7 +244,14 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
 
 
 def to_ase(structure: Structure) -> Atoms:
-    """ASE `Atoms` with the structure's geometry; id, tag, group, charge and multiplicity go to `atoms.info`."""
+    """Convert a structure to ASE `Atoms`.
+
+    Args:
+        structure: any structure.
+
+    Returns:
+        Atoms with the same geometry; id, tag, group, charge and multiplicity are in `atoms.info`.
+    """
     atoms = Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
     atoms.info["structure_id"] = structure.id
     if structure.tag:
@@ -197,6 +263,3 @@ def to_ase(structure: Structure) -> Atoms:
     if structure.multiplicity != 1:
         atoms.info["multiplicity"] = structure.multiplicity
     return atoms
-
-
-# MERGED DOCSTRING (fold into the module docstring): """To and from ASE's `Atoms`: geometry only. Labels travel through the readers in `hesse.datasets`."""
