@@ -32,13 +32,12 @@ from pydantic import TypeAdapter
 import hesse
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, select_probes
-from hesse.evaluation import evaluate_model
 from hesse.losses import LossWeights, weighted_loss
 from hesse.models import ModelConfig, build_model
 from hesse.reports.figure_style import figure_style, log_axis, new_figure, to_png
 from hesse.runtime.filesystem import atomic_write
 from hesse.training import BatchConfig, OptimizerConfig, TrainConfig
-from hesse.training.run_setup import request_for_loss
+from hesse.training.step import request_for_loss
 
 TINY = Path(__file__).parents[1] / "reactions" / "tiny"
 OWN = ('hipnn={"kind": "hipnn"}', 'ani={"kind": "ani"}', 'hessenet={"kind": "hessenet"}')
@@ -103,7 +102,7 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
                 continue
             rows = []
             for name, dataset in data.tests.items():
-                judged = evaluate_model(result.potential, dataset, name=name, by_tag=False)
+                judged = hesse.evaluate(result.potential, dataset, name=name, by_tag=False)
                 rows += [row.to_json() for row in judged.rows]
             write_json(
                 folder / "errors.json",

@@ -59,7 +59,7 @@ def test_the_verb(tmp_path, monkeypatch):
     words = ["bench", "inference", "--kind", TINY, "--quick", "--quiet", "--repeats", "1"]
     done = CliRunner().invoke(app, [*words, "--structures", "2", "--atoms", "3-4", "--json", "rows.json"])
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "structures a second" in done.stdout
+    assert "structures per second" in done.stdout
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 4
     done = CliRunner().invoke(app, [*words, "--periodic", "8,16", "--scheme", "hvp"])
     assert done.exit_code == 0, (done.output, done.exception)

@@ -56,7 +56,7 @@ def test_errors_equal_those_worked_out_by_hand() -> None:
     assert value(rows, "hessian", "mae") == (pytest.approx((9 + 72) / 45), 45)
 
 
-def test_tags_are_judged_apart_and_together() -> None:
+def test_rows_of_tags_and_of_the_whole_set() -> None:
     rows = error_metrics(*two_structures(), name="set")
     assert {r.tag for r in rows} == {"", "small", "large"}
     assert {r.dataset for r in rows} == {"set"}
@@ -66,7 +66,7 @@ def test_tags_are_judged_apart_and_together() -> None:
     assert {r.tag for r in error_metrics(*two_structures(), by_tag=False)} == {""}
 
 
-def test_only_labels_that_exist_count() -> None:
+def test_missing_labels_do_not_count() -> None:
     rows = error_metrics(*two_structures(energy=None, hessian=None))
     assert value(rows, "energy") == (3.0, 1)
     assert value(rows, "hessian") == (1.0, 9)
@@ -132,7 +132,7 @@ def test_predictions_of_other_structures_are_refused() -> None:
         error_metrics(data, data.select([0]).labels)
 
 
-def test_a_label_that_is_no_number_is_named() -> None:
+def test_a_label_that_is_not_finite_is_reported_by_name() -> None:
     data = labeled(Morse(), [*molecules([3]), linear()])
     forces = data.labels.forces
     assert forces is not None
@@ -141,7 +141,7 @@ def test_a_label_that_is_no_number_is_named() -> None:
         error_metrics(broken, data.labels)
 
 
-def test_an_unknown_property_is_refused_with_the_nearest() -> None:
+def test_an_unknown_property_is_refused_with_the_nearest_name() -> None:
     data = labeled(Morse(), molecules([3]))
     with pytest.raises(RequestError, match='Did you mean "forces"'):
         matched_values(data, data.labels, "force")

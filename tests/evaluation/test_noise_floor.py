@@ -31,7 +31,7 @@ def noisy(sigma: float, *names: str, seed: int = 0, **changes: object) -> Datase
 
 
 def rows_of(data: Dataset) -> list[MetricRow]:
-    """A potential without any error, judged by noisy labels."""
+    """Errors of a perfect potential against noisy labels."""
     return error_metrics(data, clean().labels)
 
 
@@ -58,7 +58,7 @@ def test_exact_labels_have_no_noise() -> None:
     assert all(r.value < 1e-12 for r in rows if r.metric == "noise_floor")
 
 
-def test_a_stored_estimate_counts_where_it_is_larger() -> None:
+def test_a_stored_estimate_is_used_where_it_is_larger() -> None:
     structures, probes = len(clean()), 2
     error = torch.full((structures,), 0.3, dtype=torch.float64)
     per_probe = torch.tensor([[0.3], [0.4]], dtype=torch.float64).expand(probes, structures)
@@ -67,12 +67,12 @@ def test_a_stored_estimate_counts_where_it_is_larger() -> None:
     )
     assert value(rows, "forces", "noise_floor") == pytest.approx(0.3)
     assert value(rows, "hvp", "noise_floor") == pytest.approx(np.sqrt((0.09 + 0.16) / 2))
-    # Too modest: symmetry contradicts it.
+    # The stored estimate is too small: the sum rules show more noise.
     assert value(rows, "hessian", "noise_floor") > 0.033
 
 
-def test_an_asymmetric_hessian_betrays_noise_that_keeps_every_sum() -> None:
-    """Errors that no rigid motion sees: only (H − Hᵀ)/2 shows them."""
+def test_noise_that_obeys_all_sum_rules_is_seen_in_the_antisymmetric_part() -> None:
+    """Errors orthogonal to all rigid-body motions: only (H − Hᵀ)/2 contains them."""
     data = labeled(Morse(), [*molecules([5])], hessian=True)
     hessian = data.labels.hessian_of(0).reshape(15, 15).numpy()
     rng = np.random.default_rng(0)
@@ -112,28 +112,28 @@ def test_energies_in_double_precision_have_no_known_floor() -> None:
     assert not [r for r in rows_of(clean()) if r.property == "energy" and r.metric == "noise_floor"]
 
 
-def test_a_stored_energy_error_wins_over_the_resolution() -> None:
+def test_a_stored_energy_error_replaces_the_resolution() -> None:
     error = torch.full((len(clean()),), 0.002, dtype=torch.float64)
     rows = rows_of(noisy(0.0, energy_error=error))
     assert value(rows, "energy", "noise_floor") == pytest.approx(0.002)
 
 
-def test_the_floor_is_of_the_structures_judged() -> None:
-    """Noise in structures that a tag does not hold, or that the predictions leave out, is not its noise."""
+def test_the_floor_is_of_the_structures_compared() -> None:
+    """Noise in structures without the tag, or without predictions, does not count."""
     data = noisy(0.05, "forces")
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[:4] = True
-    some = replace(clean().labels, forces_mask=mask)
-    (row,) = [r for r in error_metrics(data, some) if (r.property, r.metric) == ("forces", "noise_floor")]
+    subset = replace(clean().labels, forces_mask=mask)
+    (row,) = [r for r in error_metrics(data, subset) if (r.property, r.metric) == ("forces", "noise_floor")]
     assert row.n == 3 * int(data.labels.n_atoms[:4].sum())
 
 
-def test_atoms_and_crystals_are_no_obstacle() -> None:
+def test_atoms_and_crystals() -> None:
     data = labeled(Morse(), [atom(), crystal()], hessian=True)
-    found = {r.property: r for r in error_metrics(data, data.labels) if r.metric == "noise_floor"}
-    assert found["forces"].value < 1e-10
-    assert found["hessian"].value < 1e-10
-    assert np.isfinite([r.value for r in found.values()]).all()
+    result = {r.property: r for r in error_metrics(data, data.labels) if r.metric == "noise_floor"}
+    assert result["forces"].value < 1e-10
+    assert result["hessian"].value < 1e-10
+    assert np.isfinite([r.value for r in result.values()]).all()
 
 
 def test_labels_without_noise_estimates_have_no_row() -> None:

@@ -1,16 +1,19 @@
-"""Predictions in batches equal predictions one by one, and what cannot be predicted is refused by name."""
+"""Predictions in batches equal predictions one by one; unknown elements and invalid values are reported by name."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hesse.datasets import Dataset
+import hesse
+from hesse.datasets import Dataset, write_dataset
 from hesse.errors import EngineError, MissingLabelError, RequestError, UnknownElementError
 from hesse.evaluation import evaluate_model, predict
+from hesse.models import HesseNet, HesseNetConfig, save_model
 from hesse.potential import Potential
 from hesse.structures import Batch, Properties
 from oracles import LennardJones, Morse, atom, crystal, labeled, linear, molecules
@@ -37,22 +40,22 @@ class Scaled(Potential):
 def mixed() -> Dataset:
     """Every third structure lacks its Hessian, every second one its second probe; one is periodic, one an atom."""
     structures = [*molecules([5, 2, 7, 3, 4]), linear(), atom(), crystal()]
-    parts = []
+    pairs = []
     for k, s in enumerate(structures):
         data = labeled(LennardJones(), [s], probes=1 + k % 2 if k != 3 else 0, hessian=k % 3 != 0)
-        parts.append((s, data.labels))
-    return Dataset.from_pairs(parts)
+        pairs.append((s, data.labels))
+    return Dataset.from_pairs(pairs)
 
 
 @pytest.mark.parametrize("max_atoms", [1, 7, 1000])
-def test_batches_change_nothing(max_atoms: int) -> None:
+def test_batch_size_does_not_change_predictions(max_atoms: int) -> None:
     data = mixed()
-    found = predict(LennardJones(), data, max_atoms=max_atoms)
+    result = predict(LennardJones(), data, max_atoms=max_atoms)
     for name in ("energy", "forces", "hvp", "hessian"):
-        assert found.mask(name).tolist() == (data.labels if name in ("hvp", "hessian") else found).mask(name).tolist()
+        assert result.mask(name).tolist() == (data.labels if name in ("hvp", "hessian") else result).mask(name).tolist()
         # The labels are closed forms of the same potential.
         torch.testing.assert_close(
-            getattr(found, name), getattr(data.labels, name), rtol=1e-9, atol=1e-9, equal_nan=True
+            getattr(result, name), getattr(data.labels, name), rtol=1e-9, atol=1e-9, equal_nan=True
         )
 
 
@@ -60,7 +63,7 @@ def test_hessians_can_be_left_out() -> None:
     assert predict(LennardJones(), mixed(), hessian=False).hessian is None
 
 
-def test_the_precision_is_the_models_own_unless_asked() -> None:
+def test_the_default_precision_is_that_of_the_model() -> None:
     data = labeled(Morse(), molecules([3, 4]), hessian=True)
     model = Scaled().train()
     single = predict(model, data)
@@ -76,7 +79,7 @@ def test_the_precision_is_the_models_own_unless_asked() -> None:
     assert not torch.equal(single.forces, double.forces)  # type: ignore[arg-type]
 
 
-def test_an_unknown_element_is_named_with_its_structure() -> None:
+def test_an_unknown_element_is_reported_with_its_structure() -> None:
     data = labeled(Morse(), [*molecules([3]), *molecules([2], 1, elements=(9,), name="fluorine")])
     with pytest.raises(
         UnknownElementError, match=r'"fluorine" contains F, but the potential knows only H, C, O \(1 of 2'
@@ -84,7 +87,7 @@ def test_an_unknown_element_is_named_with_its_structure() -> None:
         predict(Scaled(), data)
 
 
-def test_a_prediction_that_is_no_number_is_named() -> None:
+def test_a_prediction_that_is_not_finite_is_reported_by_name() -> None:
     data = labeled(Morse(), molecules([3, 4]))
 
     class Broken(Morse):
@@ -96,7 +99,36 @@ def test_a_prediction_that_is_no_number_is_named() -> None:
         predict(Broken(), data)
 
 
-def test_data_without_labels_cannot_judge() -> None:
+def test_names_paths_and_results_are_accepted(tmp_path: Path) -> None:
+    data = labeled(Morse(), molecules([3, 4]), hessian=True)
+    write_dataset(tmp_path / "data.h5", data)
+    network = HesseNet(HesseNetConfig(features=4, channels=2, radial=3), (1, 6, 7, 8)).double()
+    save_model(tmp_path / "model.hesse", network, {})
+    expected = hesse.evaluate(network, data)
+    stored = hesse.evaluate(str(tmp_path / "model.hesse"), tmp_path / "data.h5", dtype=torch.float64)
+    assert [r.value for r in stored.rows] == pytest.approx([r.value for r in expected.rows])
+    lines = expected.table().splitlines()
+    assert lines[0].split() == ["property", "RMSE", "MAE", "noise", "floor", "unit", "values"]
+    assert [line.split()[0] for line in lines[1:]] == ["energy", "energy_per_atom", "forces", "hvp", "hessian"]
+    row = expected.row("forces")
+    assert row is not None
+    assert f"{row.value:.3g}" in lines[3]
+
+
+def test_wrong_arguments_get_a_reply() -> None:
+    data = labeled(Morse(), molecules([3]))
+    for model, content, words in (
+        (nn.Linear(1, 1), data, "adapters"),
+        (None, data, "expected a potential"),
+        (Morse(), 3, "Dataset"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            hesse.evaluate(model, content)
+    with pytest.raises(RequestError, match="metrics are"):
+        hesse.evaluate(Morse(), data).row("forces", "rms")
+
+
+def test_data_without_labels_are_refused() -> None:
     data = labeled(Morse(), molecules([3]))
     bare = Dataset(data.structures, Properties(n_atoms=data.labels.n_atoms))
     with pytest.raises(MissingLabelError, match="hesse label"):
@@ -105,12 +137,12 @@ def test_data_without_labels_cannot_judge() -> None:
         predict(Morse(), data, max_atoms=0)
 
 
-def test_a_perfect_potential_makes_no_error() -> None:
+def test_a_perfect_potential_has_no_error() -> None:
     data = labeled(Morse(), molecules([3, 5, 8]), hessian=True, probes=2)
-    found = evaluate_model(Morse(), data, name="here")
-    assert found.name == "here"
-    assert {r.property for r in found.rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}
-    assert all(r.value < 1e-9 for r in found.rows)
+    result = evaluate_model(Morse(), data, name="here")
+    assert result.name == "here"
+    assert {r.property for r in result.rows} == {"energy", "energy_per_atom", "forces", "hvp", "hessian"}
+    assert all(r.value < 1e-9 for r in result.rows)
     worse = evaluate_model(Morse(depth=4.4), data)  # all derivatives are proportional to the depth
     hessian = data.labels.hessian
     assert hessian is not None
@@ -125,10 +157,10 @@ def test_a_perfect_potential_makes_no_error() -> None:
     assert worse.row("forces", tag="nowhere") is None
 
 
-def test_masked_predictions_hold_no_number() -> None:
+def test_masked_predictions_are_nan() -> None:
     data = mixed()
-    found = predict(LennardJones(), data)
-    assert found.hvp is not None
-    used = found.mask("hvp").repeat_interleave(data.labels.n_atoms, dim=1)
-    assert torch.isfinite(found.hvp).all(-1).eq(used).all()
-    assert replace(found).regularizer is None
+    result = predict(LennardJones(), data)
+    assert result.hvp is not None
+    used = result.mask("hvp").repeat_interleave(data.labels.n_atoms, dim=1)
+    assert torch.isfinite(result.hvp).all(-1).eq(used).all()
+    assert replace(result).regularizer is None

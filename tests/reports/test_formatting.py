@@ -1,4 +1,4 @@
-"""Numbers as people write them."""
+"""Text of numbers in tables and figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_three_digits(value: float | None, text: str) -> None:
     assert format_number(value) == text
 
 
-def test_percentages_carry_their_sign() -> None:
+def test_percentages_have_a_sign() -> None:
     assert (format_percent(-66.4), format_percent(3.21, 1), format_percent(-0.2), format_percent(None)) == (
         "−66 %",
         "+3.2 %",
@@ -51,7 +51,7 @@ def test_kcal_per_mol_is_the_thermochemical_one() -> None:
     assert kcal_unit("eV/Å²") == "kcal/mol/Å²"
 
 
-def test_rounding_is_not_called_noise() -> None:
+def test_rounding_errors_are_not_shown_as_noise() -> None:
     assert (format_noise_floor(3e-16), format_noise_floor(0.02), format_noise_floor(None)) == (
         "< 1.0e-6",
         "0.0200",

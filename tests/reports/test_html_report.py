@@ -1,4 +1,4 @@
-"""The report is one honest file: whole, self-contained, the same for the same input."""
+"""The HTML report: one self-contained file, the same for the same input; tables and the summary figure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTILE = '<script>alert("x")</script> & $x_1$'
 
 
 class Page(HTMLParser):
-    """Checks nesting, collects identifiers, references, texts."""
+    """Checks the nesting of elements, collects identifiers, references and texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -98,7 +98,7 @@ def rendered() -> str:
     return render_report(comparison())
 
 
-def test_the_report_is_one_whole_file_that_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_report_is_one_self_contained_file(tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     write_report(target, comparison())
     text = target.read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def test_the_report_is_one_whole_file_that_needs_nothing_else(tmp_path: Path) ->
     assert page.tags.count("svg") == 2 + 12 + 1
 
 
-def test_identifiers_are_unique_and_references_find_theirs() -> None:
+def test_identifiers_are_unique_and_references_exist() -> None:
     text = rendered()
     page = Page(text)
     assert len(set(page.ids)) == len(page.ids)
@@ -121,7 +121,7 @@ def test_identifiers_are_unique_and_references_find_theirs() -> None:
     assert wanted <= set(page.ids)
 
 
-def test_text_is_shown_not_run() -> None:
+def test_text_is_escaped() -> None:
     page = Page(rendered())
     assert "script" not in page.tags
     assert sum(HOSTILE in data for data in page.text) >= 4
@@ -133,7 +133,7 @@ def test_equal_comparisons_give_equal_reports() -> None:
         assert render_report(comparison()) == first
 
 
-def test_the_page_follows_the_theme_of_the_reader() -> None:
+def test_the_page_has_a_light_and_a_dark_theme() -> None:
     text = rendered()
     assert "prefers-color-scheme: dark" in text
     drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
@@ -158,8 +158,8 @@ def test_the_numbers_are_those_of_the_evaluations() -> None:
     assert any("−74.5 %" in text for text in page.text)
 
 
-def test_a_report_of_little_is_a_report() -> None:
-    """No record of training, no Hessians, nothing published, no facts."""
+def test_a_report_without_hessians_log_and_published_changes() -> None:
+    """Empty training log, no Hessians, no published changes, no facts."""
     data = labeled(Morse(), molecules([3, 4]), probes=0)
     sides = [ComparedModel(name, (judged(data, "set", 0.1, 0),)) for name in ("a", "b")]
     c = Comparison("Little", {}, *sides, published=())
@@ -181,7 +181,7 @@ def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
         write_report(tmp_path / "nowhere" / "report.html", comparison())
 
 
-def test_the_summary_survives_json_and_draws_the_same_picture(tmp_path: Path) -> None:
+def test_the_summary_read_from_json_gives_the_same_figure(tmp_path: Path) -> None:
     summary = comparison().summary()
     again = json.loads(json.dumps(summary, allow_nan=False))
     assert again == summary
@@ -195,7 +195,7 @@ def test_the_summary_survives_json_and_draws_the_same_picture(tmp_path: Path) ->
     assert not (tmp_path / "c.png").exists()
 
 
-def test_tables_hold_both_units_and_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_have_both_units_and_all_digits(capsys: pytest.CaptureFixture[str]) -> None:
     evaluation = judged(labeled(Morse(), molecules([3, 4]), hessian=True), "a-rather-long-name-of-a-data-set", 0.1, 0)
     print_tables(error_tables(evaluation.rows))
     out = capsys.readouterr().out
@@ -223,7 +223,7 @@ def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
 
 
-def test_narrow_logarithmic_axes_have_labels_enough() -> None:
+def test_narrow_logarithmic_axes_have_enough_labels() -> None:
     for low, high in ((0.94, 1.02), (0.11, 0.3), (23.0, 46.0), (1e-3, 0.02)):
         figure, axes = new_figure()
         axes.set_yscale("log")

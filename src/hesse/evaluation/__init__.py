@@ -1,4 +1,4 @@
-"""Judging potentials: predictions, errors in the units of the field, and the noise floor of the labels beside them."""
+"""Evaluation of potentials: predictions, errors in eV and Å, and the noise floor of the labels."""
 
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_model, relative_rmse_change

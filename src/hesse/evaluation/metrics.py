@@ -1,4 +1,4 @@
-"""Errors of predictions against labels: pooled over a data set, and over each tag."""
+"""Errors of predictions against labels: root mean square, mean absolute and noise floor, per data set and per tag."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class MetricRow:
 
     Attributes:
         dataset: name of the data set.
-        tag: which structures: those with this tag, or "" for the whole data set.
+        tag: the tag of the structures counted, or "" for the whole data set.
         property: energy, energy_per_atom, forces, hvp or hessian.
         metric: rmse, mae or noise_floor.
         value: in `unit`.
         unit: eV, eV/atom, eV/Å or eV/Å².
-        n: how many label values the number is a mean over: structures for energies, components for forces and
-            Hessian-vector products, elements for Hessians. For a noise floor, how many of them it was estimated for.
+        n: number of label values averaged: structures for energies, components for forces and Hessian-vector products,
+            elements for Hessians. For a noise floor, the number of values that have an estimate.
     """
 
     dataset: str
@@ -42,28 +42,36 @@ class MetricRow:
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary of plain values."""
+        """The row as a dictionary of plain values.
+
+        Returns:
+            The fields by name, as in `--json` files.
+        """
         return asdict(self)
 
 
 def error_metrics(
     dataset: Dataset, predictions: Properties, *, by_tag: bool = True, name: str | None = None
 ) -> list[MetricRow]:
-    """RMSE, MAE and noise floor of every property that both the data set and the predictions hold.
+    """RMSE, MAE and noise floor of every property that both the data set and the predictions contain.
 
-    Energies: over structures, as total energies and divided by the number of atoms. Forces: over the 3n components of
-    all structures. Hessian-vector products: over the 3n components of all stored probes of all structures. Hessians:
-    over all 9n² elements of all structures pooled, against the symmetrized reference (H + Hᵀ)/2; large molecules
-    therefore weigh more. Noise floors: see `hesse.evaluation.noise_floor`; there is no row where nothing is known.
+    Energy errors are averaged over structures, as total energies and divided by the number of atoms; force errors over
+    the 3n components of all structures; errors of Hessian-vector products over the 3n components of all stored probes
+    of all structures; Hessian errors over the 9n² elements of all structures pooled, against the symmetrized reference
+    (H + Hᵀ)/2, so that large molecules have more weight. Noise floors are described in `hesse.evaluation.noise_floor`;
+    a property without an estimate of its label noise has no such row.
 
     Args:
         dataset: structures and reference labels.
-        predictions: of the same structures in the same order (`predict`).
-        by_tag: also give the rows of each tag that occurs; structures without a tag count only in the whole.
-        name: of the data set, for the rows; by default the stem of the file it came from.
+        predictions: predictions for the same structures in the same order, as `predict` returns them.
+        by_tag: also give the rows of each tag; structures without a tag count in the whole data set only.
+        name: name of the data set in the rows; by default the stem of the file it came from.
+
+    Returns:
+        One row per tag (the whole data set first), property and metric, in eV, eV/atom, eV/Å and eV/Å².
 
     Raises:
-        LabelShapeError: predictions of other structures.
+        LabelShapeError: the predictions are of other structures.
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
     title = Path(dataset.source).stem if name is None else name
@@ -92,6 +100,20 @@ def error_metrics(
 
 
 def error_sums(dataset: Dataset, predictions: Properties, property: str) -> ErrorSums:
-    """Squared and absolute errors of one property, added up per structure. Raises as `error_metrics`."""
+    """Squared and absolute errors of one property, summed per structure.
+
+    Args:
+        dataset: structures and reference labels.
+        predictions: predictions for the same structures in the same order.
+        property: one of `PROPERTIES`.
+
+    Returns:
+        The sums, in the unit of the property (`UNITS`) and its square.
+
+    Raises:
+        RequestError: unknown property.
+        LabelShapeError: the predictions are of other structures.
+        LabelValueError: a value that is not a finite number; the message names the structure.
+    """
     reference, predicted, structure_index = matched_values(dataset, predictions, property)
     return ErrorSums.from_values(predicted - reference, structure_index, len(dataset))

@@ -1,4 +1,4 @@
-"""A judged potential: predictions beside labels, their errors, and how sure the comparison of two of them is."""
+"""Errors of a potential on a data set, and the comparison of two potentials with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, DatasetSource, as_dataset
+from hesse.engines import PotentialLike
 from hesse.errors import MissingLabelError, RequestError
-from hesse.evaluation.metrics import MetricRow, error_metrics, error_sums
-from hesse.evaluation.parity import matched_values
+from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
+from hesse.evaluation.parity import PROPERTIES, matched_values
 from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, predict
-from hesse.potential import Potential
 from hesse.structures import Properties
 
 __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_change"]
@@ -23,13 +23,13 @@ __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_chan
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One potential on one data set.
+    """Errors of one potential on one data set.
 
     Attributes:
-        name: of the data set.
-        dataset: structures and reference labels, without those left out as suspect.
-        predictions: in the order of the data set.
-        rows: errors of the whole set and of each tag.
+        name: name of the data set.
+        dataset: structures and reference labels, without the structures left out as suspect.
+        predictions: predictions in the order of the data set.
+        rows: errors of the whole data set and of each tag.
     """
 
     name: str
@@ -38,23 +38,80 @@ class Evaluation:
     rows: tuple[MetricRow, ...]
 
     def row(self, property: str, metric: str = "rmse", tag: str = "") -> MetricRow | None:
-        """The number asked for, or None where the data do not give it."""
+        """One number of the evaluation.
+
+        Args:
+            property: energy, energy_per_atom, forces, hvp or hessian.
+            metric: rmse, mae or noise_floor.
+            tag: tag of the structures, or "" for the whole data set.
+
+        Returns:
+            The row, or None if the data set does not give it.
+
+        Raises:
+            RequestError: unknown property or metric.
+        """
+        if property not in PROPERTIES or metric not in METRICS:
+            raise RequestError(
+                f'no row for property "{property}" and metric "{metric}": properties are {", ".join(PROPERTIES)}, '
+                f"metrics are {', '.join(METRICS)}"
+            )
         key = (property, metric, tag)
         return next((row for row in self.rows if (row.property, row.metric, row.tag) == key), None)
 
+    def table(self, *, by_tag: bool = False) -> str:
+        """The errors as a table of text, to print.
+
+        Args:
+            by_tag: also list the errors of each tag.
+
+        Returns:
+            One line per property (and tag): RMSE, MAE, noise floor, unit and number of values.
+        """
+        lines = [("property", "RMSE", "MAE", "noise floor", "unit", "values")]
+        for first in self.rows:
+            if first.metric != "rmse" or (first.tag and not by_tag):
+                continue
+            values = [self.row(first.property, metric, first.tag) for metric in METRICS]
+            numbers = ["-" if row is None else f"{row.value:.3g}" for row in values]
+            name = f"{first.tag}: {first.property}" if first.tag else first.property
+            lines.append((name, *numbers, first.unit, str(first.n)))
+        widths = [max(len(line[k]) for line in lines) for k in range(6)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if k in (0, 4) else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+
     def per_structure(self, property: str) -> Float[ndarray, "structures"]:
-        """Root-mean-square error of each structure, in the unit of the property; NaN where it has no label."""
+        """Root-mean-square error of each structure.
+
+        Args:
+            property: one of `PROPERTIES`.
+
+        Returns:
+            The errors in the unit of the property; NaN for structures without a label.
+        """
         return error_sums(self.dataset, self.predictions, property).rms_per_structure()
 
     def parity(self, property: str) -> tuple[Float[ndarray, "values"], Float[ndarray, "values"]]:
-        """Reference and predicted values."""
+        """Reference and predicted values, for a parity plot.
+
+        Args:
+            property: one of `PROPERTIES`.
+
+        Returns:
+            Reference values and predicted values, in the unit of the property.
+        """
         reference, predicted, _ = matched_values(self.dataset, self.predictions, property)
         return reference.numpy(), predicted.numpy()
 
 
 def evaluate_model(
-    potential: Potential,
-    dataset: Dataset,
+    model: PotentialLike,
+    data: DatasetSource,
     *,
     name: str | None = None,
     hessian: bool = True,
@@ -64,37 +121,53 @@ def evaluate_model(
     include_suspect: bool = False,
     quiet: bool = True,
 ) -> Evaluation:
-    """Predict and judge. Arguments as in `predict` and `error_metrics`, and so are the errors raised.
+    """Compare the predictions of a potential with the labels of a data set.
 
     Args:
-        include_suspect: judge by labels that are flagged suspect too; otherwise their structures are left out.
+        model: a potential, the path or name of one (`mace:FILE`), or the result of training.
+        data: a data set or the path of its file; every label in it is compared.
+        name: name of the data set in tables; by default the stem of the file it came from.
+        hessian: whether to predict Hessians.
+        by_tag: also compute the errors of each tag.
+        max_atoms: atoms per batch; a larger structure runs alone.
+        dtype: floating-point type of the calculation; by default that of the potential.
+        include_suspect: use labels that are flagged suspect too; otherwise their structures are left out.
+        quiet: show no progress.
+
+    Returns:
+        The evaluation: `rows` with the numbers (eV, eV/atom, eV/Å, eV/Å²), the predictions, and `table()` to print.
 
     Raises:
-        MissingLabelError: the data set holds nothing to judge by.
+        RequestError: `model` is not a potential, or `data` is not a data set.
+        MissingLabelError: the data set has no labels to compare with.
+        UnknownElementError: the potential does not know an element; the message names the first structure.
+        EngineError: a prediction that is not a finite number; the message names the structure.
+        LabelValueError: a label that is not a finite number; the message names the structure.
     """
+    dataset = as_dataset(data)
     if not include_suspect:
         dataset = dataset.without_suspects()
     available = [label for label in ("energy", "forces", "hvp", "hessian") if bool(dataset.labels.mask(label).any())]
     if not available or (available == ["hessian"] and not hessian):
         raise MissingLabelError(
-            f"{dataset.source}: no structure holds an energy, forces, a Hessian-vector product or a Hessian"
-            f"{'' if hessian else ' that was asked for'}: nothing to judge by. Make labels with `hesse label`."
+            f"{dataset.source}: no structure has an energy, forces, a Hessian-vector product or a Hessian"
+            f"{'' if hessian else ' (Hessians were left out by hessian=False)'}: there is nothing to compare with. "
+            "Make labels with `hesse label`."
         )
-    predictions = predict(potential, dataset, max_atoms=max_atoms, hessian=hessian, dtype=dtype, quiet=quiet)
+    predictions = predict(model, dataset, max_atoms=max_atoms, hessian=hessian, dtype=dtype, quiet=quiet)
     title = Path(dataset.source).stem if name is None else name
-    return Evaluation(
-        title, dataset, predictions, tuple(error_metrics(dataset, predictions, by_tag=by_tag, name=title))
-    )
+    rows = error_metrics(dataset, predictions, by_tag=by_tag, name=title)
+    return Evaluation(title, dataset, predictions, tuple(rows))
 
 
 @dataclass(frozen=True)
 class RelativeChange:
-    """RMSE of one potential against another's on the same data.
+    """Change of the RMSE from one potential to another on the same data.
 
     Attributes:
-        percent: 100 (new/old − 1): negative is better.
-        ci_low, ci_high: interval that holds the change with the confidence asked, under resampling of the molecules.
-        n_groups: how many independent groups were resampled; the interval is NaN for fewer than two.
+        percent: 100 (new/old − 1); negative is better.
+        ci_low, ci_high: confidence interval of `percent` under resampling of the molecules.
+        n_groups: number of independent groups that were resampled; the interval is NaN for fewer than two.
     """
 
     percent: float
@@ -115,14 +188,27 @@ def relative_rmse_change(
     """Change of the RMSE of `property` from `baseline` to `other`, with a paired bootstrap interval (percentiles).
 
     Whole groups (molecules, reactions; single structures where there is no `group`) are drawn with replacement, the
-    same for both potentials. The interval tells how much the choice of test molecules matters; it knows nothing of the
-    scatter between training seeds, which needs several runs. None where either lacks the property.
+    same for both potentials. The interval describes the choice of test molecules. It does not contain the scatter
+    between training seeds, which takes several runs to measure.
+
+    Args:
+        baseline: evaluation of the first potential.
+        other: evaluation of the second potential, on the same structures.
+        property: one of `PROPERTIES`.
+        confidence: probability of the interval.
+        n_resamples: number of bootstrap samples.
+        seed: seed of the resampling.
+
+    Returns:
+        The change in percent with its interval; None if either evaluation lacks the property.
 
     Raises:
-        RequestError: the two were judged on different structures.
+        RequestError: the two evaluations are of different structures.
     """
     if [s.id for s in baseline.dataset.structures] != [s.id for s in other.dataset.structures]:
-        raise RequestError(f'"{baseline.name}" and "{other.name}" are not the same structures: nothing to compare')
+        raise RequestError(
+            f'"{baseline.name}" and "{other.name}" are evaluations of different structures: they cannot be compared'
+        )
     old, new = (error_sums(e.dataset, e.predictions, property) for e in (baseline, other))
     if not old.n_values() or not new.n_values() or old.rms() == 0.0:
         return None
@@ -130,7 +216,7 @@ def relative_rmse_change(
     _, group_index = np.unique(names, return_inverse=True)
     n_groups = int(group_index.max()) + 1
     mask = old.counts > 0
-    totals = np.stack([np.bincount(group_index, side.squared[mask], n_groups) for side in (old, new)], axis=1)
+    totals = np.stack([np.bincount(group_index, sums.squared[mask], n_groups) for sums in (old, new)], axis=1)
     percent = 100.0 * (new.rms() / old.rms() - 1.0)
     if n_groups < 2:
         return RelativeChange(percent, float("nan"), float("nan"), n_groups)
@@ -144,7 +230,7 @@ def relative_rmse_change(
 def _bootstrap_sums(
     totals: Float[ndarray, "groups sides"], n_resamples: int, generator: np.random.Generator
 ) -> Float[ndarray, "resamples sides"]:
-    """Sums over groups drawn with replacement, many times, with bounded memory."""
+    """Sums over groups drawn with replacement, once per resample; in chunks to bound the memory."""
     n_groups = len(totals)
     chunk = max(1, 2_000_000 // n_groups)
     chunks = [

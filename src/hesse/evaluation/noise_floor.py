@@ -1,21 +1,20 @@
-"""The noise floor of labels: below it an error says nothing about the model.
+"""The noise floor of labels: errors below it contain no information about the model.
 
 Forces, Hessian-vector products, Hessians. Symmetry fixes the exact value of some combinations of a structure's labels
-(no net force, no torque, `H t = 0`, `H (e x r) = e x g`; see `hesse.datasets.quality.sum_rules`). What the stored labels
-show there instead is noise, measured without a second calculation. A Hessian is judged after symmetrization, so its
-noise is too: by the identities of (H + Hᵀ)/2, and by the antisymmetric part (H − Hᵀ)/2, which under independent
-errors of the elements is as large as the error that stays.
+(no net force, no torque, `H t = 0`, `H (e x r) = e x g`; see `hesse.datasets.quality.sum_rules`). The deviation of the
+stored labels from these values is noise, measured without a second calculation. Hessians are compared after
+symmetrization, so their noise is measured there as well: by the sum rules of (H + Hᵀ)/2, and by the antisymmetric part
+(H − Hᵀ)/2, which for independent errors of the elements is as large as the error that remains.
 
-Where the labels carry error estimates of their own (`forces_error`, `hvp_error`, `hessian_error`, `energy_error`),
-their root mean square is a further estimate. The largest estimate is reported: each of them sees only some of the
-errors (a reader that removed the net force has also removed the trace of its noise), so the truth lies above rather
-than below.
+Labels with error estimates (`forces_error`, `hvp_error`, `hessian_error`, `energy_error`) give one more estimate, the
+root mean square of these. The largest estimate is reported. Each of them sees only a part of the errors (a reader that
+removed the net force has also removed the trace of its noise), so the noise floor is a lower bound.
 
-Energies have no identity. Without `energy_error`, the floor is the resolution at which they were stored, if that can
-be seen: when every energy is a single-precision number (in eV, Hartree or kcal/mol), rounding left an error of one unit
-in the last place over √12. Otherwise no floor is given.
+Energies have no sum rule. Without `energy_error`, the floor is the resolution at which they were stored, if that can be
+recognized: when every energy is a single-precision number (in eV, Hartree or kcal/mol), rounding left an error of one
+unit in the last place over √12. Otherwise no floor is given.
 
-Errors that are the same for all labels, such as those of the level of theory, show in none of these.
+Errors that all labels have in common, such as those of the level of theory, are not seen by any of these.
 """
 
 from __future__ import annotations
@@ -42,8 +41,16 @@ STORED_UNITS = ("ev", "hartree", "kcal/mol")
 
 
 def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
-    """For each property, independent estimates of its label noise, per structure; a noise floor is the largest of
-    their root mean squares. The counts are of the label values (components, elements) that an estimate stands for."""
+    """Independent estimates of the label noise of each property; the noise floor is the largest of their root mean
+    squares.
+
+    Args:
+        dataset: structures and labels.
+
+    Returns:
+        By property (one of `PROPERTIES`), the estimates as sums per structure, in the unit of the property. The counts
+        are the numbers of label values (components, elements) with an estimate.
+    """
     labels, n = dataset.labels, dataset.labels.n_atoms.numpy()
     counts = {
         "energy": np.ones_like(n),
@@ -67,8 +74,15 @@ def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
 
 
 def float32_resolution(dataset: Dataset) -> Float[ndarray, "structures"]:
-    """Error left by rounding the energies to single precision, eV: one unit in the last place over √12; NaN for
-    structures without an energy, and everywhere when the energies were not rounded."""
+    """Error left by rounding energies to single precision: one unit in the last place over √12.
+
+    Args:
+        dataset: structures and labels.
+
+    Returns:
+        The error of each structure's energy, eV; NaN for structures without an energy, and for all structures if the
+        energies were not rounded to single precision.
+    """
     labels = dataset.labels
     unknown = np.full(len(dataset), np.nan)
     has_energy = labels.mask("energy").numpy()
@@ -79,7 +93,7 @@ def float32_resolution(dataset: Dataset) -> Float[ndarray, "structures"]:
         stored = energies / ENERGY_UNITS[unit]
         with np.errstate(over="ignore"):
             rounded = stored.astype(np.float32)
-        # Converting the unit costs a few roundings in double precision, a millionth of what is looked for.
+        # The conversion of units rounds a few times in double precision: far below single precision.
         if (np.abs(stored - rounded.astype(np.float64)) <= 8 * np.finfo(np.float64).eps * np.abs(stored)).all():
             step = np.spacing(np.abs(rounded)).astype(np.float64) * ENERGY_UNITS[unit]
             return np.where(has_energy, step / np.sqrt(12.0), np.nan)
@@ -94,9 +108,9 @@ def _antisymmetric_part(labels: Properties, antisymmetric: Float[Tensor, "elemen
 
 
 def _stored_error(labels: Properties, name: str) -> Float[ndarray, "structures"]:
-    """The label's own estimate (root mean square over probes), NaN where there is none."""
+    """The stored error estimate of each structure's label (root mean square over probes), NaN where there is none."""
     stored: Tensor | None = getattr(labels, f"{name}_error")
     if stored is None:
         return np.full(len(labels), np.nan)
-    known = torch.where(labels.mask(name), stored.double(), torch.nan)
-    return (known.square().nanmean(0).sqrt() if known.ndim == 2 else known).numpy()
+    errors = torch.where(labels.mask(name), stored.double(), torch.nan)
+    return (errors.square().nanmean(0).sqrt() if errors.ndim == 2 else errors).numpy()

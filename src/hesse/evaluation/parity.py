@@ -1,4 +1,8 @@
-"""Reference beside prediction, value by value, where both exist."""
+"""Reference and predicted values matched one to one, and their errors summed per structure.
+
+The sums are kept per structure because a data set, a tag and a bootstrap sample differ only in the structures that are
+added up.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,12 @@ __all__ = ["PROPERTIES", "UNITS", "ErrorSums", "matched_values", "symmetrized_he
 
 @dataclass(frozen=True, eq=False)
 class ErrorSums:
-    """Squared and absolute values added up for each structure, and how many there were.
+    """Sums of squared and absolute values of each structure, and the number of values.
 
     Attributes:
-        squared: in the unit of the values, squared.
-        absolute: in the unit of the values.
-        counts: how many values each structure contributed; 0 where it has none.
+        squared: sums of squares, in the squared unit of the values.
+        absolute: sums of absolute values, in the unit of the values.
+        counts: number of values of each structure, 0 where it has none.
     """
 
     squared: Float[ndarray, "structures"]
@@ -37,7 +41,16 @@ class ErrorSums:
     def from_values(
         cls, values: Float[Tensor, "values"], structure_index: Int[Tensor, "values"], n_structures: int
     ) -> ErrorSums:
-        """Sums of `values`, of which each belongs to the structure `owner`."""
+        """Sums of values that belong to structures.
+
+        Args:
+            values: the values, in any order.
+            structure_index: index of the structure that each value belongs to.
+            n_structures: number of structures.
+
+        Returns:
+            The sums of all structures, in float64.
+        """
         array, index = values.detach().double().cpu().numpy(), structure_index.cpu().numpy()
         return cls(
             np.bincount(index, array * array, n_structures),
@@ -47,29 +60,60 @@ class ErrorSums:
 
     @classmethod
     def from_repeated(cls, values: Float[ndarray, "structures"], counts: Int[ndarray, "structures"]) -> ErrorSums:
-        """One value per structure, standing for `counts` of them; NaN stands for none."""
+        """Sums of a constant value per structure.
+
+        Args:
+            values: the value of each structure; NaN for a structure without values.
+            counts: how often each value is counted.
+
+        Returns:
+            The sums of all structures; counts are zero where the value is NaN.
+        """
         finite = np.isfinite(values) & (counts > 0)
         counts, magnitudes = np.where(finite, counts, 0), np.where(finite, np.abs(values), 0.0)
         return cls(magnitudes * magnitudes * counts, magnitudes * counts, counts)
 
     def select(self, selection: Bool[ndarray, "structures"] | Int[ndarray, "chosen"]) -> ErrorSums:
-        """The sums of the structures chosen, by mask or by index (one may come twice)."""
+        """Sums of a subset of the structures.
+
+        Args:
+            selection: a mask, or indices (which may repeat).
+
+        Returns:
+            The sums of the selected structures.
+        """
         return ErrorSums(self.squared[selection], self.absolute[selection], self.counts[selection])
 
     def n_values(self) -> int:
-        """How many values there are."""
+        """Number of values.
+
+        Returns:
+            The number of values of all structures.
+        """
         return int(self.counts.sum())
 
     def rms(self) -> float:
-        """Root mean square over all values; NaN of nothing."""
+        """Root mean square.
+
+        Returns:
+            The root mean square over all values, NaN if there is none.
+        """
         return float(np.sqrt(self.squared.sum() / n)) if (n := self.n_values()) else float("nan")
 
     def mean_absolute(self) -> float:
-        """Mean absolute value over all values; NaN of nothing."""
+        """Mean absolute value.
+
+        Returns:
+            The mean absolute value over all values, NaN if there is none.
+        """
         return float(self.absolute.sum() / n) if (n := self.n_values()) else float("nan")
 
     def rms_per_structure(self) -> Float[ndarray, "structures"]:
-        """Root mean square of each structure's values; NaN where it has none."""
+        """Root mean square of each structure's values.
+
+        Returns:
+            One number per structure, NaN where it has no values.
+        """
         return np.sqrt(self.squared / np.where(self.counts, self.counts, np.nan))
 
 
@@ -80,7 +124,7 @@ UNITS: Final[Mapping[str, str]] = {
     "hvp": "eV/Å²",
     "hessian": "eV/Å²",
 }
-"""The properties that are judged, and the units of their errors."""
+"""Properties with an error, and the units of these errors."""
 
 PROPERTIES: Final[tuple[str, ...]] = tuple(UNITS)
 
@@ -88,24 +132,30 @@ PROPERTIES: Final[tuple[str, ...]] = tuple(UNITS)
 def matched_values(
     dataset: Dataset, predictions: Properties, property: str
 ) -> tuple[Float[Tensor, "values"], Float[Tensor, "values"], Int[Tensor, "values"]]:
-    """Reference values, predicted values, and the structure each pair belongs to: what a parity plot shows.
+    """Reference values and predicted values that exist on both sides: the points of a parity plot.
 
-    Energies per atom are total energies over the number of atoms. Hessian elements are those of the symmetrized
-    reference (H + Hᵀ)/2. Probes are counted from the first; an unused place is skipped. Empty where either side lacks
-    the property.
+    Args:
+        dataset: structures and reference labels.
+        predictions: predictions for the same structures in the same order.
+        property: one of `PROPERTIES`. Energies per atom are total energies divided by the number of atoms; Hessian
+            elements are compared with the symmetrized reference (H + Hᵀ)/2; unused probe slots are skipped.
+
+    Returns:
+        Reference values, predicted values (both float64, in the unit of `UNITS`) and the index of the structure that
+        each value belongs to; empty where either side lacks the property.
 
     Raises:
-        RequestError: no such property.
-        LabelShapeError: predictions of other structures.
+        RequestError: unknown property.
+        LabelShapeError: the predictions are of other structures.
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
     if property not in PROPERTIES:
-        raise RequestError(f'no property "{property}" is judged. {did_you_mean(property, PROPERTIES)}')
+        raise RequestError(f'unknown property "{property}". {did_you_mean(property, PROPERTIES)}')
     labels = dataset.labels
     if predictions.n_atoms.tolist() != labels.n_atoms.tolist():
         raise LabelShapeError(
             f"{dataset.source}: predictions for {len(predictions)} structures do not fit the {len(dataset)} of the "
-            "data set; judge what predict() returned for this very data set"
+            "data set; pass the result of predict() for this data set"
         )
     getters = {"energy": _energies, "energy_per_atom": _energies, "forces": _forces, "hvp": _hvp, "hessian": _hessian}
     reference, predicted, structure_index = getters[property](labels, predictions)
@@ -175,8 +225,14 @@ def _hessian_elements(
 
 
 def symmetrized_hessian(labels: Properties) -> Float[Tensor, "elements"] | None:
-    """(H + Hᵀ)/2 of every stored Hessian, flat as `labels.hessian`: an exact Hessian is symmetric, so the part that is
-    not is noise. None where there is no Hessian."""
+    """(H + Hᵀ)/2 of every stored Hessian. An exact Hessian is symmetric, so the antisymmetric part is noise.
+
+    Args:
+        labels: properties with or without Hessians.
+
+    Returns:
+        The elements in the flat layout of `labels.hessian`, eV/Å²; None if there is no Hessian.
+    """
     if labels.hessian is None:
         return None
     lengths = labels.hessian_lengths()
@@ -185,6 +241,3 @@ def symmetrized_hessian(labels: Properties) -> Float[Tensor, "elements"] | None:
     element = torch.arange(len(structure_index)) - start
     transposed = start + element % size * size + element // size
     return 0.5 * (labels.hessian + labels.hessian[transposed])
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Sums per structure. A data set, a tag and a bootstrap sample differ only in which structures are added up."""

@@ -10,10 +10,12 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor
 
-from hesse.curvature import check_finite, evaluate
-from hesse.datasets import Dataset
+from hesse.curvature import check_finite
+from hesse.curvature import evaluate as evaluate_batch
+from hesse.datasets import Dataset, DatasetSource, as_dataset
+from hesse.engines import PotentialLike, as_potential
 from hesse.errors import RequestError, UnknownElementError
-from hesse.potential import Potential, evaluation_mode
+from hesse.potential import Potential, dtype_and_device, evaluation_mode
 from hesse.runtime.progress import track
 from hesse.structures import Batch, Properties, Request, segment_ids
 
@@ -24,40 +26,42 @@ DEFAULT_MAX_ATOMS = 1024
 
 
 def predict(
-    potential: Potential,
-    dataset: Dataset,
+    model: PotentialLike,
+    data: DatasetSource,
     *,
     max_atoms: int = DEFAULT_MAX_ATOMS,
     hessian: bool = True,
     dtype: torch.dtype | None = None,
     quiet: bool = True,
 ) -> Properties:
-    """What `potential` says about every label that the data set holds: energies and forces of all structures,
-    Hessian-vector products along the stored probes, Hessians of the structures that have one.
+    """Predict every label that a data set holds: energies and forces of all structures, Hessian-vector products along
+    the stored probes, Hessians of the structures that have one.
 
     Args:
-        potential: any differentiable energy, on any device; it is left as it was.
-        dataset: structures, and labels that say what to predict.
+        model: a potential, the path or name of one (`mace:FILE`), or the result of training. It is not modified.
+        data: a data set or the path of its file. Its labels determine the predictions that are made.
         max_atoms: atoms per batch; a larger structure runs alone.
         hessian: whether to predict Hessians.
-        dtype: precision of the calculation; by default the potential's own. Another one works on a copy.
+        dtype: floating-point type of the calculation; by default that of the potential. Another one works on a copy.
         quiet: show no progress.
 
     Returns:
-        Predictions in the order of the data set, float64, on the CPU; masked where the data set has no HVP or Hessian.
+        Predictions in the order of the data set, float64, on the CPU, in eV, eV/Å and eV/Å²; masked where the data set
+        has no Hessian-vector product or Hessian.
 
     Raises:
-        UnknownElementError: the potential was not made for an element; the message names the first structure.
+        RequestError: `model` is not a potential, `data` is not a data set, or `max_atoms` is below one.
+        UnknownElementError: the potential does not know an element; the message names the first structure.
         EngineError: a prediction that is not a finite number; the message names the structure.
     """
+    potential, dataset = as_potential(model), as_dataset(data)
     if max_atoms < 1:
         raise RequestError(f"max_atoms must be at least 1, got {max_atoms}")
     check_known_elements(potential, dataset)
-    first_tensor = next((t for t in [*potential.parameters(), *potential.buffers()] if t.is_floating_point()), None)
-    device = torch.device("cpu") if first_tensor is None else first_tensor.device
+    own_dtype, device = dtype_and_device(potential)
     if dtype is None:
-        dtype = torch.float64 if first_tensor is None else first_tensor.dtype
-    elif first_tensor is not None and first_tensor.dtype != dtype:
+        dtype = own_dtype
+    elif dtype != own_dtype:
         potential = copy.deepcopy(potential).to(dtype)
 
     predictions: list[Properties] = []
@@ -72,7 +76,15 @@ def predict(
 
 
 def check_known_elements(potential: Potential, dataset: Dataset) -> None:
-    """Raise UnknownElementError when the data hold an element that the potential was not made for."""
+    """Check that a potential knows all elements of a data set.
+
+    Args:
+        potential: its `elements` are the ones it knows; empty means all.
+        dataset: the structures.
+
+    Raises:
+        UnknownElementError: a structure contains another element; the message names the first such structure.
+    """
     unknown = set(dataset.elements) - set(potential.elements)
     if not potential.elements or not unknown:
         return
@@ -82,14 +94,14 @@ def check_known_elements(potential: Potential, dataset: Dataset) -> None:
     n_unknown = sum(1 for s in dataset.structures if unknown.intersection(s.numbers.tolist()))
     raise UnknownElementError(
         f'{dataset.source}: structure "{first.id}" contains {symbol}, but the potential knows only {known} '
-        f"({n_unknown} of {len(dataset)} structures hold an element it does not know). "
-        "Leave them out, or train a model on data that hold the element."
+        f"({n_unknown} of {len(dataset)} structures contain an element it does not know). "
+        "Leave them out, or train a model on data that contain the element."
     )
 
 
 def _batches(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[list[int], bool]]:
-    """Batches of structures, each with or without Hessians; small structures first, so that the columns of a batch's
-    Hessians are about equally many."""
+    """Indices of the structures of each batch, and whether it is predicted with Hessians. Small structures come first,
+    so that the Hessians of a batch have similar numbers of columns."""
     has_hessian = dataset.labels.mask("hessian") & hessian
     sizes = dataset.labels.n_atoms
     for with_hessian in (False, True):
@@ -102,9 +114,9 @@ def _batches(dataset: Dataset, max_atoms: int, hessian: bool) -> Iterator[tuple[
 def _predict_batch(potential: Potential, batch: Batch, labels: Properties, hessian: bool) -> Properties:
     probes, probe_mask = None, labels.mask("hvp")
     if labels.probes is not None and bool(probe_mask.any()):
-        # Unused places hold NaN; a zero direction costs a little and says nothing.
+        # Unused slots hold NaN. A zero direction costs little, and its product is masked below.
         probes = torch.where(probe_mask[:, segment_ids(labels.n_atoms), None], labels.probes, 0.0)
-    predictions = evaluate(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
+    predictions = evaluate_batch(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
     check_finite(batch, predictions)
     predictions = replace(predictions, regularizer=None).map_tensors(Tensor.double).to("cpu")
     if predictions.hvp is None:

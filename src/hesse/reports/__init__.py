@@ -1,4 +1,4 @@
-"""Reports: tables for the terminal, a self-contained HTML page, and a picture for a README."""
+"""Reports: tables for the terminal, a self-contained HTML page, and figures."""
 
 from hesse.reports.comparison import ComparedMetric, ComparedModel, Comparison
 from hesse.reports.cost_tables import (

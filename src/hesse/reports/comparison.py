@@ -1,4 +1,4 @@
-"""Two potentials, judged on the same test sets: what a report is made from."""
+"""Comparison of two potentials on the same test sets: the input of a report."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ComparedModel:
     """One of the potentials compared.
 
     Attributes:
-        name: how it is called in the report, such as "E-F".
+        name: name in the report, such as "E-F".
         evaluations: one per test set.
-        log: rows of its training record (`metrics.jsonl`); may be empty.
+        log: rows of its training log (`metrics.jsonl`); may be empty.
     """
 
     name: str
@@ -39,12 +39,12 @@ class ComparedMetric:
         property: as in the rows of an evaluation.
         metric: rmse or mae.
         unit: of the values.
-        n: how many label values the errors are means over.
+        n: number of label values averaged.
         baseline: error of the first potential.
-        other: error of the second.
-        percent: 100 (other/baseline − 1); negative is better. None where the baseline makes no error.
+        other: error of the second potential.
+        percent: 100 (other/baseline − 1); negative is better. None if the error of the baseline is zero.
         low, high: 95 % interval of `percent` under resampling of the test molecules (RMSE only).
-        noise_floor: of the labels, where it is known.
+        noise_floor: noise floor of the labels, if known.
     """
 
     dataset: str
@@ -62,18 +62,18 @@ class ComparedMetric:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A baseline and the potential that should be better.
+    """A baseline, and the potential that is compared with it.
 
     Attributes:
-        title: of the report.
-        facts: what else a reader must know (date, machine, versions, seeds, data hash, sizes, weights), shown in order.
-        baseline: judged first, usually trained on energies and forces.
+        title: title of the report.
+        facts: further facts (date, machine, versions, seeds, data hash, sizes, weights), shown in this order.
+        baseline: usually trained on energies and forces.
         other: usually trained on Hessian-vector products too.
-        published: changes from the literature, to stand beside.
-        published_source: where those come from.
+        published: changes from the literature, quoted beside the own ones.
+        published_source: their source.
 
     Raises:
-        RequestError: the two were not judged on the same test sets in the same order.
+        RequestError: the two were not evaluated on the same test sets in the same order.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Comparison:
         if names[0] != names[1] or not names[0] or len(set(names[0])) != len(names[0]):
             raise RequestError(
                 f"a comparison needs the same test sets, each once, for both potentials; {self.baseline.name} was "
-                f"judged on {names[0]}, {self.other.name} on {names[1]}"
+                f"evaluated on {names[0]}, {self.other.name} on {names[1]}"
             )
 
     @property
@@ -98,28 +98,41 @@ class Comparison:
 
     @cached_property
     def rows(self) -> tuple[ComparedMetric, ...]:
-        """Errors side by side, for every test set, property and metric that both have."""
+        """Errors of both potentials, for every test set, property and metric that both have."""
         return tuple(
-            line
+            row
             for old, new in self.evaluation_pairs
             for prop in PROPERTIES
             for metric in ("rmse", "mae")
-            if (line := _compare_metric(old, new, prop, metric)) is not None
+            if (row := _compare_metric(old, new, prop, metric)) is not None
         )
 
     def row(self, dataset: str, property: str, metric: str = "rmse") -> ComparedMetric | None:
-        """The line asked for, or None where there is none."""
+        """One row of the comparison.
+
+        Args:
+            dataset: name of the test set.
+            property: energy, energy_per_atom, forces, hvp or hessian.
+            metric: rmse or mae.
+
+        Returns:
+            The row, or None if either potential lacks it.
+        """
         key = (dataset, property, metric)
-        return next((line for line in self.rows if (line.dataset, line.property, line.metric) == key), None)
+        return next((row for row in self.rows if (row.dataset, row.property, row.metric) == key), None)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the pictures, in plain values for a JSON file; `draw_summary` takes it back."""
+        """Everything but the figures, as plain values for a JSON file.
+
+        Returns:
+            A dictionary; `draw_summary` draws it.
+        """
         return {
             "title": self.title,
             "facts": dict(self.facts),
             "baseline": self.baseline.name,
             "other": self.other.name,
-            "lines": [asdict(line) for line in self.rows],
+            "lines": [asdict(row) for row in self.rows],
             "rows": {
                 side.name: [row.to_json() for e in side.evaluations for row in e.rows]
                 for side in (self.baseline, self.other)

@@ -1,4 +1,4 @@
-"""The cost of training steps: tables, and pictures against the number of atoms in a periodic cell."""
+"""Tables and figures of what labels, training steps and inference cost: time and memory against the number of atoms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from rich import box
 from rich.table import Table
 
 from hesse.errors import RequestError
@@ -24,6 +23,7 @@ from hesse.reports.figure_style import (
     to_png,
 )
 from hesse.reports.formatting import format_number
+from hesse.reports.tables import new_table
 
 __all__ = [
     "cell_cost_tables",
@@ -41,20 +41,29 @@ _LABEL_SERIES: Final[Mapping[str, tuple[str, str, str]]] = {
     "hessian": ("Hessian", BASELINE_COLOR, "D"),
 }
 
-LabelCostRows = Sequence[Mapping[str, Any]]
+SCHEME_NAMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
+INFERENCE_NAMES: Final[Mapping[str, str]] = {"e": "E", "ef": "E, F", "hvp": "E, F, H v", "hessian": "E, F, Hessian"}
+_SCHEME_SERIES: Final[Mapping[str, tuple[str, str]]] = {
+    "ef": (TEXT_COLOR, "o"),
+    "ef_hvp": (OTHER_COLOR, "^"),
+    "ef_h": (BASELINE_COLOR, "D"),
+}
+
+CostRows = Sequence[Mapping[str, Any]]
 
 
-def label_cost_tables(rows: LabelCostRows) -> Iterator[Table]:
-    """One table per engine: seconds of each label, and products and Hessians in units of a gradient."""
+def label_cost_tables(rows: CostRows) -> Iterator[Table]:
+    """One table per engine: seconds of each label, and the ratios H v to gradient and Hessian to H v.
+
+    Args:
+        rows: rows of `LabelCost.to_json`.
+
+    Yields:
+        Tables to print.
+    """
     for engine, group in groupby(rows, key=lambda row: row["engine"]):
         engine_rows = list(group)
-        table = Table(
-            title=f"{engine_rows[0]['level']} ({engine}): seconds on one thread",
-            title_style="bold",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
+        table = newnew_table(f"{engine_rows[0]['level']} ({engine}): seconds on one thread")
         for heading in ("atoms", "energy", "gradient", "H v", "Hessian", "H v / gradient", "Hessian / H v"):
             table.add_column(heading, justify="right", no_wrap=True)
         for atoms, cells in groupby(engine_rows, key=lambda row: row["atoms"]):
@@ -70,16 +79,17 @@ def label_cost_tables(rows: LabelCostRows) -> Iterator[Table]:
         yield table
 
 
-def draw_label_costs(rows: LabelCostRows, exponents: Mapping[tuple[str, str], float], path: str | Path) -> None:
-    """A PNG: seconds of every label against the number of atoms, both on logarithmic axes, one panel per engine.
+def draw_label_costs(rows: CostRows, exponents: Mapping[tuple[str, str], float], path: str | Path) -> None:
+    """Draw seconds of every label against the number of atoms, on logarithmic axes, one panel per engine.
 
     Args:
-        rows: `engine, level, label, atoms, seconds`, as `LabelCost.to_json` has them.
+        rows: rows of `LabelCost.to_json`; the columns engine, level, label, atoms and seconds are used.
         exponents: fitted powers of the number of atoms by (engine, label), for the legend.
+        path: the PNG file.
 
     Raises:
-        RequestError: nothing to draw.
-        WriteError: the picture cannot be written.
+        RequestError: there are no rows.
+        WriteError: the figure cannot be written.
     """
     engines = list(dict.fromkeys(row["engine"] for row in rows))
     if not engines:
@@ -92,7 +102,7 @@ def draw_label_costs(rows: LabelCostRows, exponents: Mapping[tuple[str, str], fl
         to_png(figure, path)
 
 
-def _plot_label_costs(axes: Axes, rows: LabelCostRows, exponents: Mapping[tuple[str, str], float]) -> None:
+def _plot_label_costs(axes: Axes, rows: CostRows, exponents: Mapping[tuple[str, str], float]) -> None:
     for label, (name, color, marker) in _LABEL_SERIES.items():
         points = [(row["atoms"], row["seconds"]) for row in rows if row["label"] == label and row["seconds"] > 0]
         if not points:
@@ -110,21 +120,17 @@ def _plot_label_costs(axes: Axes, rows: LabelCostRows, exponents: Mapping[tuple[
     axes.margins(y=0.18)
 
 
-SCHEME_NAMES: Final[Mapping[str, str]] = {"ef": "E-F", "ef_hvp": "E-F-HVP", "ef_h": "E-F-H"}
-INFERENCE_NAMES: Final[Mapping[str, str]] = {"e": "E", "ef": "E, F", "hvp": "E, F, H v", "hessian": "E, F, Hessian"}
-_SCHEME_SERIES: Final[Mapping[str, tuple[str, str]]] = {
-    "ef": (TEXT_COLOR, "o"),
-    "ef_hvp": (OTHER_COLOR, "^"),
-    "ef_h": (BASELINE_COLOR, "D"),
-}
-
-CostRows = Sequence[Mapping[str, Any]]
-
-
 def step_cost_tables(rows: CostRows) -> Iterator[Table]:
-    """One table per batch and type: milliseconds and memory of a step of each subject."""
+    """One table per batch and floating-point type: milliseconds and memory of a step of each subject.
+
+    Args:
+        rows: rows of `StepCost.to_json`.
+
+    Yields:
+        Tables to print.
+    """
     for (structures, atoms, dtype, device), group in groupby(rows, key=_batch_key):
-        table = _table(f"a step on {structures} structures, {atoms:,} atoms; {dtype}, {device}")
+        table = new_table(f"a step on {structures} structures, {atoms:,} atoms; {dtype}, {device}")
         for heading in ("subject", "mode", "loss of"):
             table.add_column(heading, no_wrap=True)
         for heading in ("wall, ms", "process, ms", "÷ E-F", "peak, MiB", "repeats"):
@@ -146,12 +152,19 @@ def step_cost_tables(rows: CostRows) -> Iterator[Table]:
 
 
 def inference_cost_tables(rows: CostRows) -> Iterator[Table]:
-    """One table per set of structures and type: milliseconds, memory and structures a second of each answer."""
+    """One table per set of structures and floating-point type: milliseconds, memory and structures per second.
+
+    Args:
+        rows: rows of `InferenceCost.to_json`.
+
+    Yields:
+        Tables to print.
+    """
     for (structures, atoms, dtype, device), group in groupby(rows, key=_batch_key):
-        table = _table(f"answers for {structures} structures, {atoms:,} atoms; {dtype}, {device}")
-        for heading in ("subject", "asked for"):
+        table = new_table(f"inference for {structures} structures, {atoms:,} atoms; {dtype}, {device}")
+        for heading in ("subject", "computed"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("wall, ms", "process, ms", "÷ E, F", "peak, MiB", "structures a second", "repeats"):
+        for heading in ("wall, ms", "process, ms", "÷ E, F", "peak, MiB", "structures per second", "repeats"):
             table.add_column(heading, justify="right", no_wrap=True)
         last = ""
         for row in group:
@@ -170,10 +183,17 @@ def inference_cost_tables(rows: CostRows) -> Iterator[Table]:
 
 
 def cell_cost_tables(rows: CostRows) -> Iterator[Table]:
-    """One table per subject, mode and type: the step on one periodic cell against its number of atoms."""
+    """One table per subject, mode and floating-point type: a step on one periodic cell against its number of atoms.
+
+    Args:
+        rows: rows of `StepCost.to_json`.
+
+    Yields:
+        Tables to print.
+    """
     rows = sorted(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"], r["atoms"]))
     for (subject, mode, dtype), group in groupby(rows, key=lambda r: (r["subject"], r["mode"], r["dtype"])):
-        table = _table(f"{subject}, {mode}, {dtype}: a step on one periodic cell")
+        table = new_table(f"{subject}, {mode}, {dtype}: a step on one periodic cell")
         table.add_column("atoms", justify="right", no_wrap=True)
         for scheme in SCHEME_NAMES.values():
             table.add_column(f"{scheme}, ms", justify="right", no_wrap=True)
@@ -197,16 +217,20 @@ def cell_cost_tables(rows: CostRows) -> Iterator[Table]:
 
 
 def busy_seconds(row: Mapping[str, Any]) -> float:
-    """Process time on a CPU, which other work on the machine disturbs little; elsewhere time by the clock."""
+    """Process time on a CPU, which depends little on other work on the machine; wall time on other devices."""
     return float(row["process_seconds"] if row["device"] == "cpu" else row["seconds"])
 
 
 def draw_cell_costs(rows: CostRows, path: str | Path) -> None:
-    """A PNG: seconds and memory of a step against the number of atoms in the cell, one row of panels per subject.
+    """Draw seconds and memory of a step against the number of atoms in the cell, one row of panels per subject.
+
+    Args:
+        rows: rows of `StepCost.to_json`.
+        path: the PNG file.
 
     Raises:
-        RequestError: nothing to draw.
-        WriteError: the picture cannot be written.
+        RequestError: there are no rows.
+        WriteError: the figure cannot be written.
     """
     subjects = list(dict.fromkeys((row["subject"], row["mode"]) for row in rows))
     if not subjects:
@@ -217,9 +241,8 @@ def draw_cell_costs(rows: CostRows, path: str | Path) -> None:
         panels = figure.subplots(len(subjects), 2, squeeze=False)
         for (subject, mode), (left, right) in zip(subjects, panels, strict=True):
             subject_rows = [row for row in rows if (row["subject"], row["mode"]) == (subject, mode)]
-            _plot_cell_costs(
-                left, subject_rows, [busy_seconds(row) for row in subject_rows], f"{subject}, {mode}", "seconds a step"
-            )
+            seconds = [busy_seconds(row) for row in subject_rows]
+            _plot_cell_costs(left, subject_rows, seconds, f"{subject}, {mode}", "seconds per step")
             _plot_cell_costs(right, subject_rows, [row["peak_mib"] for row in subject_rows], "", "peak memory, MiB")
         to_png(figure, path)
 
@@ -243,10 +266,3 @@ def _plot_cell_costs(axes: Axes, rows: CostRows, values: Sequence[float], title:
 
 def _batch_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["structures"], row["atoms"], row["dtype"], row["device"]
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-
-
-# MERGED DOCSTRING (fold into the module docstring): """The cost of labels: a table, and the log-log picture against the number of atoms."""

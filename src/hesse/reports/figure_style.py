@@ -1,7 +1,7 @@
-"""Drawing without global state: SVG for a page that may be light or dark, PNG for elsewhere.
+"""Style and output of figures, independent of the user's matplotlib settings: SVG for HTML pages, PNG for elsewhere.
 
-Every figure is drawn in stand-in colors. In SVG they become CSS variables of the page, so that axes and text follow
-its theme. The output is the same, byte for byte, for the same input and the same matplotlib.
+In SVG the colors of the style are replaced by CSS variables of the page, so that axes and text follow its light or dark
+theme. The output is the same, byte for byte, for the same input and the same version of matplotlib.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "to_svg",
 ]
 
-# Blue and vermilion of Okabe and Ito, told apart with any color vision.
+# Blue and vermilion of Okabe and Ito: distinguishable with any color vision.
 BASELINE_COLOR: Final[str] = "#d55e00"
 OTHER_COLOR: Final[str] = "#0072b2"
 TEXT_COLOR: Final[str] = "#1c2126"
@@ -86,7 +86,7 @@ _RC_PARAMS: Final[Any] = {
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """The look of all figures, whatever the user's own settings of matplotlib are."""
+    """Context in which figures have the style of Hesse, whatever the user's matplotlib settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC_PARAMS)
@@ -94,16 +94,31 @@ def figure_style() -> Iterator[None]:
 
 
 def new_figure(width: float = 3.7, height: float = 3.2) -> tuple[Figure, Axes]:
-    """One figure of one panel, inches. Small panels stack on a phone, where one wide figure would shrink."""
+    """A figure with one panel. Reports use several small figures, which stack on a phone, where one wide figure would
+    shrink.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
+
+    Returns:
+        The figure and its axes.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as plain numbers; more of them where it spans few decades."""
+    """Set the ticks of a logarithmic axis: plain numbers, more of them on an axis of few decades.
+
+    Args:
+        axis: `axes.xaxis` or `axes.yaxis`.
+        low: smallest value on the axis.
+        high: largest value on the axis.
+    """
     decades = high / low if low > 0 else 1.0
     steps = (1.0, 2.0, 5.0) if decades < 30 else ((1.0, 3.0) if decades < 1e3 else (1.0,))
-    # Within half a decade, round numbers at even distances; else 1, 2, 5 might leave a single label.
+    # Within half a decade ticks at 1, 2, 5 might leave one label only: use round numbers at equal distances.
     axis.set_major_locator(MaxNLocator(nbins=5) if decades < 3 else LogLocator(subs=steps))
     axis.set_minor_locator(NullLocator() if decades < 3 else LogLocator(subs="auto"))
     axis.set_major_formatter(
@@ -113,13 +128,28 @@ def log_axis(axis: Any, low: float, high: float) -> None:
 
 
 def density_colormap(color: str) -> LinearSegmentedColormap:
-    """From a faint to a full `color`: readable on light and on dark paper."""
+    """Color map for densities, from faint to full color; readable on light and dark pages.
+
+    Args:
+        color: the full color.
+
+    Returns:
+        The color map.
+    """
     rgb = to_rgb(color)
     return LinearSegmentedColormap.from_list("density", [(*rgb, 0.22), (*rgb, 1.0)])
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element to stand in a page; `name` keeps its identifiers apart from those of others."""
+    """The figure as an `<svg>` element for an HTML page.
+
+    Args:
+        figure: the figure.
+        name: prefix of the element's identifiers, unique on the page.
+
+    Returns:
+        The element as text.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(
@@ -142,7 +172,16 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def to_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
-    """The figure on white paper. Raises WriteError."""
+    """Write the figure as a PNG file with white background.
+
+    Args:
+        figure: the figure.
+        path: the file.
+        dpi: dots per inch.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     with atomic_write(path) as aside, open(aside, "wb") as handle:
         FigureCanvasAgg(figure)
         figure.savefig(handle, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})

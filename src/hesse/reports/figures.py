@@ -1,4 +1,4 @@
-"""The pictures of a report. Each function draws one small panel and returns it as an `<svg>` element."""
+"""Figures of a report. Each function draws one small panel and returns it as an `<svg>` element."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hesse.reports.formatting import format_number, format_percent
 __all__ = ["MAX_SCATTER_POINTS", "draw_summary", "hessian_histogram", "learning_curve", "parity_plot"]
 
 MAX_SCATTER_POINTS: Final[int] = 400
-"""Up to so many points are drawn one by one; more of them as a density."""
+"""Up to this number, points are drawn one by one; more of them as a density."""
 
 _SHORT_NAMES: Final[Mapping[str, str]] = {"energy": "energy", "forces": "forces", "hvp": "H v", "hessian": "Hessian"}
 
@@ -51,8 +51,21 @@ def parity_plot(
     color: str,
     name: str,
 ) -> str:
-    """Predicted against reference values, with the line of agreement. Both axes span `limits`; values beyond are
-    counted in a corner."""
+    """Predicted against reference values, with the line of perfect agreement.
+
+    Args:
+        reference: reference values.
+        predicted: predicted values.
+        title: title of the panel.
+        quantity: name of the quantity on the axis.
+        unit: unit of the values.
+        limits: range of both axes; values outside are counted in a corner.
+        color: color of the points.
+        name: prefix of the identifiers in the SVG, unique on a page.
+
+    Returns:
+        An `<svg>` element.
+    """
     with figure_style():
         figure, axes = new_figure()
         axes.plot(limits, limits, color=MUTED_COLOR, linewidth=0.9, zorder=1)
@@ -89,7 +102,19 @@ def parity_plot(
 def learning_curve(
     models: Sequence[ComparedModel], key: str, *, title: str, unit: str, kind: str = "validation", name: str
 ) -> str | None:
-    """One recorded quantity against the training step, for all contenders; None when none recorded it."""
+    """One quantity of the training log against the training step.
+
+    Args:
+        models: the potentials with their logs.
+        key: column of the log.
+        title: title of the panel.
+        unit: unit of the quantity, "" for the loss.
+        kind: kind of the rows, "validation" or "train".
+        name: prefix of the identifiers in the SVG, unique on a page.
+
+    Returns:
+        An `<svg>` element; None if no log has the quantity.
+    """
     curves = [(c.name, *_finite_values(c.log, kind, key)) for c in models]
     values = np.concatenate([y for _, _, y in curves])
     if not len(values):
@@ -129,7 +154,18 @@ def hessian_histogram(
     title: str,
     name: str,
 ) -> str | None:
-    """How many structures have which Hessian RMSE, for both potentials; None when no structure has a Hessian."""
+    """Histogram of the Hessian RMSE of the structures, for both potentials.
+
+    Args:
+        baseline: RMSE of each structure by the first potential, eV/Å²; NaN for structures without a Hessian.
+        other: the same by the second potential.
+        names: names of the potentials.
+        title: title of the panel.
+        name: prefix of the identifiers in the SVG, unique on a page.
+
+    Returns:
+        An `<svg>` element; None if no structure has a Hessian.
+    """
     old, new = (v[np.isfinite(v) & (v > 0)] for v in (baseline, other))
     values = np.concatenate([old, new])
     if not len(values):
@@ -153,17 +189,21 @@ def hessian_histogram(
 
 
 def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
-    """One compact PNG for a README from `Comparison.summary()`: Hessian errors of both potentials on every test set,
-    and the changes of all errors beside the published ones.
+    """Draw a compact figure for a README: Hessian errors of both potentials on every test set, and the changes of all
+    errors beside the published ones.
+
+    Args:
+        summary: result of `Comparison.summary()`.
+        path: the PNG file.
 
     Raises:
-        RequestError: the summary holds no Hessian errors.
-        WriteError: the picture cannot be written.
+        RequestError: the summary has no Hessian errors.
+        WriteError: the figure cannot be written.
     """
     lines = [line for line in summary["lines"] if line["metric"] == "rmse"]
     hessians = [line for line in lines if line["property"] == "hessian"]
     if not hessians:
-        raise RequestError("the summary holds no Hessian errors: judge both models on data with Hessians")
+        raise RequestError("the summary has no Hessian errors: evaluate both models on data with Hessians")
     with figure_style():
         figure = Figure(figsize=(8.4, 3.1), layout=ConstrainedLayoutEngine(wspace=0.06))
         left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.25))

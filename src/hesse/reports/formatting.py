@@ -1,4 +1,4 @@
-"""How numbers and properties are written in tables and pictures."""
+"""Text of numbers and property names in tables and figures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,22 @@ PROPERTY_NAMES: Final[Mapping[str, str]] = {
     "hvp": "Hessian-vector products",
     "hessian": "Hessian",
 }
-"""Properties, as a reader calls them."""
+"""Names of properties in tables and figures."""
 
 NEGLIGIBLE_NOISE: Final[float] = 1e-6
-"""Noise below this, in any unit, is rounding."""
+"""A noise floor below this, in any unit, is rounding error."""
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, without exponents for ordinary sizes; a dash for nothing."""
+    """A number with three significant digits, with an exponent only below 1e-4 and from 1e6 on.
+
+    Args:
+        value: the number, or None.
+        digits: significant digits.
+
+    Returns:
+        The text; a dash for None.
+    """
     if value is None:
         return "–"
     if value == 0.0:
@@ -44,7 +52,15 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_noise_floor(value: float | None) -> str:
-    """A noise floor. Labels that obey every symmetry to rounding show none, which is no claim that they have none."""
+    """A noise floor. Values at rounding level are written as "< 1e-6": labels that obey all sum rules exactly, for
+    example because a program symmetrized them, may still have errors.
+
+    Args:
+        value: the noise floor, or None.
+
+    Returns:
+        The text; a dash for None.
+    """
     return (
         f"< {format_number(NEGLIGIBLE_NOISE)}"
         if value is not None and value < NEGLIGIBLE_NOISE
@@ -53,21 +69,51 @@ def format_noise_floor(value: float | None) -> str:
 
 
 def format_signed(value: float, digits: int = 0) -> str:
-    """With its sign; the minus is a minus."""
+    """A number with its sign, written with a true minus sign (−).
+
+    Args:
+        value: the number.
+        digits: digits after the point.
+
+    Returns:
+        The text; "0" without a sign for zero.
+    """
     text = f"{value:+.{digits}f}"
     return "0" if float(text) == 0 else text.replace("-", "−")
 
 
 def format_percent(value: float | None, digits: int = 0) -> str:
-    """A signed percentage; a dash for nothing."""
+    """A percentage with its sign.
+
+    Args:
+        value: the percentage, or None.
+        digits: digits after the point.
+
+    Returns:
+        The text; a dash for None.
+    """
     return "–" if value is None else f"{format_signed(value, digits)} %"
 
 
 def ev_to_kcal(value: float | None) -> float | None:
-    """An energy-like value in kcal/mol instead of eV."""
+    """Convert an energy, or an energy over a length to some power, from eV to kcal/mol.
+
+    Args:
+        value: in eV (per Å, per Å²), or None.
+
+    Returns:
+        The value in kcal/mol (per Å, per Å²); None for None.
+    """
     return None if value is None else value / KCAL_PER_MOL
 
 
 def kcal_unit(unit: str) -> str:
-    """The unit with kcal/mol for eV: "eV/Å²" becomes "kcal/mol/Å²"."""
+    """The unit with kcal/mol instead of eV.
+
+    Args:
+        unit: for example "eV/Å²".
+
+    Returns:
+        For example "kcal/mol/Å²".
+    """
     return unit.replace("eV", "kcal/mol", 1)

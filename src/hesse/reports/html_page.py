@@ -1,4 +1,4 @@
-"""The page around the pictures: one HTML file that needs nothing else."""
+"""HTML elements of a report: the page, sections, figures and tables. The page refers to no other file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,15 @@ details { margin: 1rem 0; } summary { cursor: pointer; color: var(--soft); }
 
 
 def page(title: str, body: str) -> str:
-    """The whole document. `body` is HTML; `title` is text."""
+    """The complete HTML document.
+
+    Args:
+        title: title of the window, as text.
+        body: content, as HTML.
+
+    Returns:
+        The document, with its style sheet.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -69,23 +77,56 @@ def page(title: str, body: str) -> str:
 
 
 def section(heading: str, *parts: str) -> str:
-    """A section with a heading (text) and its contents (HTML)."""
+    """A section of the page.
+
+    Args:
+        heading: heading, as text.
+        parts: contents, as HTML.
+
+    Returns:
+        HTML.
+    """
     return f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(parts) + "\n</section>"
 
 
 def figure(svg: str, description: str) -> str:
-    """One picture; `description` (text) is what a screen reader says."""
+    """One figure.
+
+    Args:
+        svg: the drawing, an `<svg>` element.
+        description: text for screen readers.
+
+    Returns:
+        HTML.
+    """
     labeled = svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
     return f"<figure>{labeled}</figure>"
 
 
 def grid(figures: list[str], caption: str) -> str:
-    """Pictures side by side, below each other on a phone, with a caption (text)."""
+    """Figures in a grid: side by side on a wide screen, below each other on a phone.
+
+    Args:
+        figures: the figures, as HTML.
+        caption: text below the grid.
+
+    Returns:
+        HTML.
+    """
     return f'<div class="grid">\n{"".join(figures)}\n</div>\n<p class="note">{escape(caption)}</p>'
 
 
 def table(head: str, rows: list[str], caption: str) -> str:
-    """A table from rows of HTML that scrolls sideways where the screen is narrow; the caption is text."""
+    """A table, which scrolls sideways on a narrow screen.
+
+    Args:
+        head: the head row, as HTML.
+        rows: the other rows, as HTML.
+        caption: text above the table.
+
+    Returns:
+        HTML.
+    """
     body = "\n".join(rows)
     return (
         f'<p class="note">{escape(caption)}</p>\n<div class="scroll"><table>\n<thead>{head}</thead>\n'

@@ -1,4 +1,4 @@
-"""The report: what curvature labels changed, in one HTML file that can be mailed."""
+"""Report on the comparison of two potentials: one HTML file that refers to no other file."""
 
 from __future__ import annotations
 
@@ -38,12 +38,27 @@ _AXIS_NAMES = {"energy": "energy", "forces": "force component", "hessian": "Hess
 
 
 def write_report(path: str | Path, comparison: Comparison) -> None:
-    """Write the report of a comparison as one HTML file, whole or not at all. Raises WriteError."""
+    """Write the report of a comparison as one HTML file. An interrupted call leaves no partial file.
+
+    Args:
+        path: the file.
+        comparison: the two potentials and their evaluations.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     atomic_write_text(path, render_report(comparison))
 
 
 def render_report(comparison: Comparison) -> str:
-    """The report as text. It refers to nothing outside itself, and equal comparisons give equal text."""
+    """The report of a comparison as HTML. Equal comparisons give equal text.
+
+    Args:
+        comparison: the two potentials and their evaluations.
+
+    Returns:
+        The HTML document.
+    """
     sections = [
         _opening(comparison),
         _errors(comparison),
@@ -56,7 +71,7 @@ def render_report(comparison: Comparison) -> str:
     return page(comparison.title, "\n".join(part for part in sections if part))
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 
 
 def _opening(comparison: Comparison) -> str:
@@ -64,9 +79,9 @@ def _opening(comparison: Comparison) -> str:
     items = []
     for evaluation in comparison.baseline.evaluations:
         changes = [
-            f"{PROPERTY_NAMES[p]} {format_percent(line.percent)}"
+            f"{PROPERTY_NAMES[p]} {format_percent(row.percent)}"
             for p in ("hessian", "forces", "energy")
-            if (line := comparison.row(evaluation.name, p)) is not None and line.percent is not None
+            if (row := comparison.row(evaluation.name, p)) is not None and row.percent is not None
         ]
         if changes:
             items.append(f"<li>{escape(evaluation.name)}: {escape(', '.join(changes))}</li>")
@@ -90,9 +105,9 @@ def _errors(comparison: Comparison) -> str:
         about = f"{escape(evaluation.name)} <small>{len(evaluation.dataset):,} structures</small>"
         rows.append(f'<tr class="group"><th class="text" colspan="6">{about}</th></tr>')
         rows += [
-            _error_row(comparison, line)
-            for line in comparison.rows
-            if line.metric == "rmse" and line.dataset == evaluation.name
+            _error_row(comparison, row)
+            for row in comparison.rows
+            if row.metric == "rmse" and row.dataset == evaluation.name
         ]
     caption = (
         "Root-mean-square errors: energies over structures, forces and Hessian-vector products over components, "
@@ -100,7 +115,7 @@ def _errors(comparison: Comparison) -> str:
         "95 % interval under resampling of the test molecules (not of training seeds)."
     )
     note = (
-        "Noise floor: what is known of the labels' own errors, as a lower bound; an error near it says nothing about "
+        "Noise floor: lower bound of the errors of the labels themselves; errors near it contain no information about "
         "the model."
     )
     if comparison.published:
@@ -132,7 +147,7 @@ def _error_row(comparison: Comparison, row: ComparedMetric) -> str:
 
 
 def _verdict(row: ComparedMetric) -> str:
-    """Better or worse, where the interval leaves no doubt."""
+    """CSS class of a change: "good" or "bad" if the interval excludes zero, else ""."""
     if row.percent is None:
         return ""
     low, high = (row.percent, row.percent) if row.low is None or row.high is None else (row.low, row.high)
@@ -154,7 +169,8 @@ def _by_tag(comparison: Comparison) -> str:
             percent_change = None if row.value == 0.0 else 100.0 * (new_row.value / row.value - 1.0)
             rows.append(
                 f'<tr><td class="text">{escape(old.name)}</td><td class="text">{escape(row.tag)}</td>'
-                f'<td class="text">{PROPERTY_NAMES[row.property]}</td><td>{format_number(row.value)}</td><td>{format_number(new_row.value)}</td>'
+                f'<td class="text">{PROPERTY_NAMES[row.property]}</td><td>{format_number(row.value)}</td>'
+                f"<td>{format_number(new_row.value)}</td>"
                 f'<td class="text">{row.unit}</td><td>{format_percent(percent_change)}</td></tr>'
             )
     if not rows:
@@ -168,7 +184,7 @@ def _facts(comparison: Comparison) -> str:
     return section("This run", f"<dl>{items}</dl>") if items else ""
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- figures ---------------------------------------------------------------------------------------------------------
 
 
 def _histograms(comparison: Comparison) -> str:
@@ -182,8 +198,8 @@ def _histograms(comparison: Comparison) -> str:
     if not figures:
         return ""
     caption = (
-        "Each structure's Hessian RMSE over its elements, on a logarithmic axis; dashed lines are medians. A shift to "
-        "the left is a better curvature, and the right edge shows the structures that remain wrong."
+        "Hessian RMSE of each structure, on a logarithmic axis; dashed lines are medians. A shift to the left means "
+        "better curvature; structures at the right edge have the largest errors."
     )
     return section("Hessian errors, structure by structure", grid(figures, caption))
 
@@ -215,9 +231,9 @@ def _parities(comparison: Comparison) -> str:
     if not blocks:
         return ""
     caption = (
-        "Every label against its prediction; on the gray line they agree. Where there are many points, color is their "
-        "density on a logarithmic scale. From energies, a sum over elements, fitted to the reference energies of the "
-        "test set, is taken off on both axes. Frames leave out the outermost thousandths of the reference values."
+        "Predictions against labels; on the gray line they agree. For many points, color is their density on a "
+        "logarithmic scale. Energies are shown relative to a sum of element energies fitted to the reference energies "
+        "of the test set. Frames leave out the outermost thousandths of the reference values."
     )
     return section("Predictions against labels", *blocks, f'<p class="note">{escape(caption)}</p>')
 
@@ -231,8 +247,8 @@ def _parity_data(evaluation: Evaluation, prop: str) -> tuple[ndarray, ndarray]:
 
 
 def _composition_energies(evaluation: Evaluation) -> Float[ndarray, "labeled"]:
-    """Energies of the composition alone: total energies of different molecules lie hundreds of eV apart, and on such a
-    scale every potential looks perfect."""
+    """Energies of a fit to the composition. Total energies of different molecules are hundreds of eV apart; on that
+    scale the errors of a potential would be invisible."""
     dataset = evaluation.dataset
     mask = (dataset.labels.mask("energy") & evaluation.predictions.mask("energy")).numpy()
     numbers = torch.from_numpy(np.concatenate([s.numbers for s in dataset.structures]))
@@ -247,7 +263,7 @@ def _composition_energies(evaluation: Evaluation) -> Float[ndarray, "labeled"]:
 
 
 def _limits(reference: Float[ndarray, "values"]) -> tuple[float, float]:
-    """The range of the reference values; where there are many, without the outermost thousandth on either side."""
+    """Range of the reference values; if there are many, without the outermost thousandth at either end."""
     outer = 0.0 if len(reference) <= MAX_SCATTER_POINTS else 1e-3
     low, high = (float(v) for v in np.quantile(reference, [outer, 1.0 - outer]))
     margin = 0.05 * (high - low) or 1.0

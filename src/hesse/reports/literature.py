@@ -1,4 +1,4 @@
-"""Numbers from the literature, to stand beside one's own."""
+"""Published numbers that reports quote for comparison."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ class PublishedChange:
     percent: float
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary of plain values."""
+        """The numbers as a dictionary of plain values.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
 
@@ -36,5 +40,6 @@ PUBLISHED_CHANGES: Final[tuple[PublishedChange, ...]] = (
     PublishedChange("hessian", "IRC", -87.0),
     PublishedChange("hessian", "NMS", -74.5),
 )
-"""One stored product along a Gaussian probe per structure, mean of five seeds, wB97X-D/6-31G(d) labels of reactants,
-transition states and products (Test), of reaction paths (IRC) and of normal-mode samples (NMS)."""
+"""Changes with one stored Hessian-vector product along a Gaussian probe per structure, mean of five seeds; labels at
+wB97X-D/6-31G(d) of reactants, transition states and products (Test), of reaction paths (IRC) and of normal-mode samples
+(NMS)."""

@@ -20,13 +20,20 @@ from hesse.reports.formatting import (
     kcal_unit,
 )
 
-__all__ = ["comparison_table", "error_tables", "print_tables"]
+__all__ = ["comparison_table", "error_tables", "new_table", "print_tables"]
 
 
 def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
-    """One table per data set and tag: RMSE, MAE and noise floor, in eV and below in kcal/mol; 80 columns hold it."""
+    """One table per data set and tag: RMSE, MAE and noise floor in eV, and below in kcal/mol; at most 80 columns wide.
+
+    Args:
+        rows: rows of evaluations.
+
+    Yields:
+        Tables to print.
+    """
     for (dataset, tag), group in groupby(rows, key=lambda row: (row.dataset, row.tag)):
-        table = _table(f"{dataset} · {tag}" if tag else dataset)
+        table = new_table(f"{dataset} · {tag}" if tag else dataset)
         for heading in ("property", "values"):
             table.add_column(heading, justify="left" if heading == "property" else "right", no_wrap=True)
         for heading in ("RMSE", "MAE", "noise floor"):
@@ -55,9 +62,16 @@ def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """RMSE of both potentials on every test set, the change between them, and the published changes."""
+    """RMSE of both potentials on every test set, the change between them, and published changes.
+
+    Args:
+        comparison: the two potentials and their evaluations.
+
+    Returns:
+        The table to print.
+    """
     old, new = comparison.baseline.name, comparison.other.name
-    table = _table(comparison.title)
+    table = new_table(comparison.title)
     for heading in ("test set", "property"):
         table.add_column(heading, no_wrap=True)
     for heading in (old, new):
@@ -88,8 +102,13 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def print_tables(tables: Iterable[Table]) -> None:
-    """To standard output: ruled on a terminal, plain columns elsewhere. Never narrower than its numbers: a terminal too
-    small for a table wraps its lines, and no digit is cut off."""
+    """Print tables to standard output: with rules on a terminal, as plain columns elsewhere.
+
+    A table is never narrower than its numbers: on a small terminal lines wrap, and no digit is cut off.
+
+    Args:
+        tables: the tables.
+    """
     console = Console()
     for table in tables:
         if not console.is_terminal:
@@ -99,5 +118,13 @@ def print_tables(tables: Iterable[Table]) -> None:
         console.print()
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
+    """An empty table in the style of all tables.
+
+    Args:
+        title: its title.
+
+    Returns:
+        The table, without columns.
+    """
     return Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
