@@ -1,4 +1,4 @@
-"""The calculator against `evaluate`, and in the hands of ASE and phonopy."""
+"""The calculator compared with `evaluate`, and used by ASE and phonopy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ase.vibrations import Vibrations, VibrationsData
 
 import hesse
 import oracles
-from hesse import Hipnn, HipnnConfig, Properties, Request, collate, evaluate, from_ase, save_model, to_ase
+from hesse import Hipnn, HipnnConfig, Properties, Request, collate, from_ase, save_model, to_ase
+from hesse.curvature import evaluate
 from hesse.deploy import HesseCalculator
 from hesse.errors import (
     ConfigError,
@@ -48,25 +49,25 @@ def morse() -> oracles.Morse:
     return oracles.Morse(depth=2.0, width=1.6, r0=1.3, cutoff=5.0)
 
 
-def expected(potential: hesse.Potential, atoms: Atoms, **asked: bool) -> Properties:
-    return evaluate(potential, collate([from_ase(atoms)], potential.cutoff), Request(**asked))
+def expected(potential: hesse.Potential, atoms: Atoms, **requested: bool) -> Properties:
+    return evaluate(potential, collate([from_ase(atoms)], potential.cutoff), Request(**requested))
 
 
 def voigt(stress: torch.Tensor) -> np.ndarray:
     return stress.numpy()[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
-def test_a_crystal_gets_what_evaluate_says(potential: Hipnn) -> None:
+def test_results_of_a_crystal_equal_evaluate(potential: Hipnn) -> None:
     atoms = to_ase(oracles.crystal(0))
     atoms.calc = HesseCalculator(potential)
-    wanted = expected(potential, atoms, forces=True, stress=True, hessian=True, atomic_energies=True)
-    assert atoms.get_potential_energy() == pytest.approx(float(wanted.energy[0]), abs=1e-12)
+    reference = expected(potential, atoms, forces=True, stress=True, hessian=True, atomic_energies=True)
+    assert atoms.get_potential_energy() == pytest.approx(float(reference.energy[0]), abs=1e-12)
     assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
-    np.testing.assert_allclose(atoms.get_potential_energies(), wanted.atomic_energies.numpy(), atol=1e-12)
-    np.testing.assert_allclose(atoms.get_forces(), wanted.forces.numpy(), atol=1e-12)
-    np.testing.assert_allclose(atoms.get_stress(), voigt(wanted.stress[0]), atol=1e-13)
-    np.testing.assert_allclose(atoms.get_stress(voigt=False), wanted.stress[0].numpy(), atol=1e-13)
-    np.testing.assert_allclose(atoms.calc.get_hessian(atoms), wanted.hessian_of(0).numpy(), atol=1e-11)
+    np.testing.assert_allclose(atoms.get_potential_energies(), reference.atomic_energies.numpy(), atol=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), reference.forces.numpy(), atol=1e-12)
+    np.testing.assert_allclose(atoms.get_stress(), voigt(reference.stress[0]), atol=1e-13)
+    np.testing.assert_allclose(atoms.get_stress(voigt=False), reference.stress[0].numpy(), atol=1e-13)
+    np.testing.assert_allclose(atoms.calc.get_hessian(atoms), reference.hessian_of(0).numpy(), atol=1e-11)
 
 
 def test_products_of_one_and_of_several_directions(potential: Hipnn) -> None:
@@ -75,14 +76,14 @@ def test_products_of_one_and_of_several_directions(potential: Hipnn) -> None:
     hessian = calculator.get_hessian(atoms)
     assert hessian.shape == (7, 3, 7, 3)
     directions = np.random.default_rng(0).normal(size=(4, 7, 3))
-    products = calculator.hvp(atoms, directions)
+    products = calculator.hvp(directions, atoms)
     np.testing.assert_allclose(products, np.einsum("iajb,kjb->kia", hessian, directions), atol=1e-11)
-    np.testing.assert_allclose(calculator.hvp(atoms, directions[2]), products[2], atol=1e-12)
-    np.testing.assert_allclose(calculator.hvp(None, directions[2].tolist()), products[2], atol=1e-12)
+    np.testing.assert_allclose(calculator.hvp(directions[2], atoms), products[2], atol=1e-12)
+    np.testing.assert_allclose(calculator.hvp(directions[2].tolist()), products[2], atol=1e-12)
 
 
 def test_curvature_follows_the_atoms(potential: Hipnn) -> None:
-    """The graph that products reuse is that of the present geometry, whoever moved the atoms."""
+    """Products use the current geometry, however the atoms were moved."""
     atoms = to_ase(oracles.molecule(6, 0))
     atoms.calc = HesseCalculator(potential)
     direction = np.random.default_rng(0).normal(size=(6, 3))
@@ -92,14 +93,14 @@ def test_curvature_follows_the_atoms(potential: Hipnn) -> None:
             atoms.get_forces()
         elif step:
             atoms.calc.get_property("energy", atoms, allow_calculation=False)
-        wanted = expected(potential, atoms, forces=True, hessian=True)
-        product = np.einsum("iajb,jb->ia", wanted.hessian_of(0).numpy(), direction)
-        np.testing.assert_allclose(atoms.calc.hvp(atoms, direction), product, atol=1e-11)
-        np.testing.assert_allclose(atoms.calc.hvp(None, direction), product, atol=1e-11)
-        np.testing.assert_allclose(atoms.get_forces(), wanted.forces.numpy(), atol=1e-12)
+        reference = expected(potential, atoms, forces=True, hessian=True)
+        product = np.einsum("iajb,jb->ia", reference.hessian_of(0).numpy(), direction)
+        np.testing.assert_allclose(atoms.calc.hvp(direction, atoms), product, atol=1e-11)
+        np.testing.assert_allclose(atoms.calc.hvp(direction), product, atol=1e-11)
+        np.testing.assert_allclose(atoms.get_forces(), reference.forces.numpy(), atol=1e-12)
 
 
-def test_dynamics_with_a_skin_is_dynamics_without(potential: Hipnn) -> None:
+def test_the_skin_does_not_change_dynamics(potential: Hipnn) -> None:
     ends = []
     for skin in (0.0, 0.6):
         atoms = to_ase(oracles.crystal(3, size=5.0, atoms=4))
@@ -118,7 +119,7 @@ def test_dynamics_with_a_skin_is_dynamics_without(potential: Hipnn) -> None:
     assert ends[1].calc.neighbor_list.n_builds < 20
 
 
-def test_a_stress_that_was_asked_once_comes_with_the_forces(potential: Hipnn) -> None:
+def test_after_one_request_the_stress_is_computed_with_the_forces(potential: Hipnn) -> None:
     atoms = to_ase(oracles.crystal(0))
     atoms.calc = HesseCalculator(potential)
     atoms.get_forces()
@@ -135,7 +136,7 @@ def test_a_stress_that_was_asked_once_comes_with_the_forces(potential: Hipnn) ->
 
 
 @pytest.mark.parametrize("pbc", [False, (True, True, False)])
-def test_stress_without_a_volume_is_refused_in_both_languages(potential: Hipnn, pbc: bool) -> None:
+def test_stress_without_a_volume_is_an_error_of_hesse_and_of_ase(potential: Hipnn, pbc: bool) -> None:
     atoms = to_ase(oracles.crystal(0))
     atoms.pbc = pbc
     atoms.calc = HesseCalculator(potential)
@@ -145,7 +146,7 @@ def test_stress_without_a_volume_is_refused_in_both_languages(potential: Hipnn, 
         atoms.get_stress()
 
 
-def test_from_a_file_in_either_type(potential: Hipnn, tmp_path: Path) -> None:
+def test_from_a_file_in_both_dtypes(potential: Hipnn, tmp_path: Path) -> None:
     save_model(tmp_path / "model.hesse", potential)
     atoms = to_ase(oracles.molecule(6, 1))
     exact = expected(potential, atoms, forces=True).forces.numpy()
@@ -154,21 +155,23 @@ def test_from_a_file_in_either_type(potential: Hipnn, tmp_path: Path) -> None:
         (str(tmp_path / "model.hesse"), "float32", 1e-4),
     ):
         atoms.calc = HesseCalculator.from_file(path, dtype=dtype)
+        assert HesseCalculator(path, dtype=dtype).dtype == atoms.calc.dtype
         assert atoms.calc.dtype == (torch.float64 if dtype is None else torch.float32)
         forces = atoms.get_forces()
         assert forces.dtype == np.float64
         np.testing.assert_allclose(forces, exact, atol=tolerance)
-        assert atoms.calc.hvp(atoms, np.ones((6, 3))).dtype == np.float64
+        assert atoms.calc.hvp(np.ones((6, 3)), atoms).dtype == np.float64
 
 
-def test_another_type_works_on_a_copy(potential: Hipnn) -> None:
+def test_another_dtype_uses_a_copy(potential: Hipnn) -> None:
     calculator = HesseCalculator(potential, dtype=torch.float32)
     assert next(potential.parameters()).dtype == torch.float64
     assert next(calculator.potential.parameters()).dtype == torch.float32
     assert HesseCalculator(potential).potential is potential
+    assert HesseCalculator(HesseCalculator(potential)).potential is potential
 
 
-def test_energies_of_atoms_only_where_they_mean_something(morse: oracles.Morse) -> None:
+def test_atomic_energies_only_if_the_potential_has_them(morse: oracles.Morse) -> None:
     morse.has_atomic_energies = False
     atoms = to_ase(oracles.molecule(4, 0))
     atoms.calc = HesseCalculator(morse)
@@ -218,7 +221,7 @@ def test_langevin_dynamics_runs(potential: Hipnn) -> None:
     assert np.isfinite(atoms.get_potential_energy())
 
 
-def test_bands_find_their_way(morse: oracles.Morse) -> None:
+def test_neb_finds_the_saddle(morse: oracles.Morse) -> None:
     """Four equal atoms: from one tetrahedron to its mirror image, over the flat rhombus."""
     start = Atoms("C4", positions=[[0.6, 0, 0.4], [-0.6, 0, 0.4], [0, 0.6, -0.4], [0, -0.6, -0.4]])
     start.calc = HesseCalculator(morse)
@@ -281,9 +284,11 @@ def test_copies_work(potential: Hipnn) -> None:
 # --- wrong input -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_potential(potential: Hipnn, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="from_file"):
-        HesseCalculator("model.hesse")  # type: ignore[arg-type]
+def test_invalid_arguments(potential: Hipnn, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="expected a potential"):
+        HesseCalculator(torch.nn.Linear(2, 2))
+    with pytest.raises(RequestError, match="directions first"):
+        HesseCalculator(potential).hvp(molecule("H2O"), np.ones((3, 3)))
     with pytest.raises(FileFormatError):
         HesseCalculator.from_file(tmp_path / "model.hesse")
     with pytest.raises(RequestError, match="float64"):
@@ -296,13 +301,13 @@ def test_what_is_no_potential(potential: Hipnn, tmp_path: Path) -> None:
         HesseCalculator(potential, skin=-1.0)
 
 
-def test_what_no_potential_can_answer(potential: Hipnn) -> None:
+def test_invalid_requests(potential: Hipnn) -> None:
     calculator = HesseCalculator(potential)
     with pytest.raises(UnknownElementError, match="knows"):
         calculator.get_property("energy", Atoms("Fe2", positions=[[0, 0, 0], [0, 0, 2]]))
     with pytest.raises(GeometryError, match="apart"):
         calculator.get_property("forces", Atoms("H2", positions=[[0, 0, 0], [0, 0, 0]]))
-    with pytest.raises(RequestError, match="no atoms"):
+    with pytest.raises(RequestError, match="no atoms yet"):
         HesseCalculator(potential).get_hessian()
     atoms = to_ase(oracles.molecule(5, 0))
     for wrong in (
@@ -314,18 +319,18 @@ def test_what_no_potential_can_answer(potential: Hipnn) -> None:
         "x",
     ):
         with pytest.raises(LabelShapeError, match="directions"):
-            calculator.hvp(atoms, wrong)
+            calculator.hvp(wrong, atoms)
 
 
-def test_an_answer_that_is_no_number_is_no_answer(potential: Hipnn) -> None:
+def test_results_that_are_not_finite_are_errors(potential: Hipnn) -> None:
     with torch.no_grad():
         potential.readouts[0].weight.fill_(torch.nan)
     atoms = to_ase(oracles.molecule(5, 0))
     calculator = HesseCalculator(potential)
-    for _ in range(2):  # nor is it kept
+    for _ in range(2):  # the result is not cached
         with pytest.raises(EngineError, match="finite"):
             calculator.get_property("energy", atoms)
     with pytest.raises(EngineError, match="finite"):
         calculator.get_hessian(atoms)
     with pytest.raises(EngineError, match="finite"):
-        calculator.hvp(atoms, np.ones((5, 3)))
+        calculator.hvp(np.ones((5, 3)), atoms)

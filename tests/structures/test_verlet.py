@@ -1,4 +1,4 @@
-"""Lists with a skin against lists found afresh, on walks that try to break them."""
+"""Neighbor lists with a skin compared with new searches, along trajectories chosen to break them."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from hesse.errors import ConfigError, GeometryError
 from hesse.structures import Batch, Structure, collate
 
 CUTOFF = 4.0
-Walk = Callable[[Structure, np.random.Generator], Iterator[Structure]]
+Trajectory = Callable[[Structure, np.random.Generator], Iterator[Structure]]
 
 
 def pairs_of(batch: Batch) -> list[tuple[int, int, float]]:
     """Every pair with its length: what a potential sees, whatever cell the atoms stand in."""
     lengths = batch.neighbor_vectors().norm(dim=-1)
     atoms = torch.arange(len(batch.numbers))[:, None].expand_as(lengths)
-    kept = zip(
+    tracked = zip(
         atoms[batch.neighbor_mask].tolist(),
         batch.neighbors[batch.neighbor_mask].tolist(),
         lengths[batch.neighbor_mask].tolist(),
         strict=True,
     )
-    return sorted((i, j, round(r, 9)) for i, j, r in kept)
+    return sorted((i, j, round(r, 9)) for i, j, r in tracked)
 
 
 def closest(batch: Batch) -> float:
     return min((r for _, _, r in pairs_of(batch)), default=np.inf)
 
 
-def stood(s: Structure, positions: np.ndarray, cell: np.ndarray | None = None) -> Structure:
+def moved_to(s: Structure, positions: np.ndarray, cell: np.ndarray | None = None) -> Structure:
     return Structure(s.numbers, positions, id=s.id, cell=s.cell if cell is None else cell, pbc=s.pbc)
 
 
 def slab(directions: tuple[bool, bool, bool]) -> Structure:
-    whole = oracles.crystal(3, size=4.5, atoms=4)
-    return Structure(whole.numbers, whole.positions, id="slab", cell=whole.cell, pbc=directions)
+    full = oracles.crystal(3, size=4.5, atoms=4)
+    return Structure(full.numbers, full.positions, id="slab", cell=full.cell, pbc=directions)
 
 
 def diffusion(s: Structure, rng: np.random.Generator) -> Iterator[Structure]:
     positions = s.positions
     for _ in range(30):
         positions = positions + 0.05 * rng.normal(size=positions.shape)
-        yield stood(s, positions)
+        yield moved_to(s, positions)
 
 
 def wrapped_diffusion(s: Structure, rng: np.random.Generator) -> Iterator[Structure]:
     """Atoms are put back into other cells at every step."""
     periodic = np.array(s.pbc)
-    for here in diffusion(s, rng):
+    for current in diffusion(s, rng):
         jumps = rng.integers(-2, 3, size=(len(s), 3)) * periodic
-        yield stood(s, here.positions + jumps @ s.cell)
+        yield moved_to(s, current.positions + jumps @ s.cell)
 
 
 def breathing(s: Structure, rng: np.random.Generator) -> Iterator[Structure]:
@@ -68,13 +68,13 @@ def breathing(s: Structure, rng: np.random.Generator) -> Iterator[Structure]:
         positions, cell = positions @ strain + 0.02 * rng.normal(size=positions.shape), cell @ strain
         if s.periodic and abs(np.linalg.det(cell)) < 30:  # not smaller than a few atoms need
             positions, cell = 1.3 * positions, 1.3 * cell
-        yield stood(s, positions, cell)
+        yield moved_to(s, positions, cell)
 
 
 def cell_alone(s: Structure, rng: np.random.Generator) -> Iterator[Structure]:
     """The cell changes under atoms that stay where they are."""
     for _ in range(30):
-        yield stood(s, s.positions, s.cell @ (np.eye(3) + 0.01 * rng.normal(size=(3, 3))))
+        yield moved_to(s, s.positions, s.cell @ (np.eye(3) + 0.01 * rng.normal(size=(3, 3))))
 
 
 STARTS = {
@@ -88,40 +88,42 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
-@pytest.mark.parametrize("walk", [diffusion, wrapped_diffusion, breathing, cell_alone])
-def test_a_walk_sees_the_pairs_of_fresh_searches(start: Structure, walk: Walk) -> None:
+@pytest.mark.parametrize("trajectory", [diffusion, wrapped_diffusion, breathing, cell_alone])
+def test_pairs_along_a_trajectory_are_those_of_new_searches(start: Structure, trajectory: Trajectory) -> None:
     neighbors, checked = VerletNeighborList(CUTOFF, 0.8), 0
-    for here in walk(start, np.random.default_rng(7)):
-        fresh = collate([here], CUTOFF)
+    for current in trajectory(start, np.random.default_rng(7)):
+        fresh = collate([current], CUTOFF)
         if closest(fresh) < 0.31:
             continue  # random walks run into each other
-        kept = neighbors.batch(here, dtype=torch.float64)
-        assert pairs_of(kept) == pairs_of(fresh)
+        tracked = neighbors.batch(current, dtype=torch.float64)
+        assert pairs_of(tracked) == pairs_of(fresh)
         checked += 1
     assert checked > 10
-    assert neighbors.n_builds < checked, "a skin that saves no search is none"
+    assert neighbors.n_builds < checked, "the skin saved no search"
 
 
 @given(seed=st.integers(0, 10**6), skin=st.floats(0.01, 2.0), size=st.floats(2.5, 8.0), stretch=st.floats(0.0, 0.3))
-def test_any_jump_sees_the_pairs_of_a_fresh_search(seed: int, skin: float, size: float, stretch: float) -> None:
+def test_pairs_after_any_displacement_are_those_of_a_new_search(
+    seed: int, skin: float, size: float, stretch: float
+) -> None:
     rng = np.random.default_rng(seed)
     start = oracles.crystal(seed, size=size)
     neighbors = VerletNeighborList(CUTOFF, skin)
     neighbors.batch(start, dtype=torch.float64)
     strain = np.eye(3) + stretch * rng.normal(size=(3, 3))
     positions = (start.positions + 0.2 * skin * rng.normal(size=(3, 3))) @ strain
-    there = stood(start, positions, start.cell @ strain)
-    fresh = collate([there], CUTOFF)
-    if abs(np.linalg.det(there.cell)) < 5 or closest(fresh) < 0.31:
+    moved = moved_to(start, positions, start.cell @ strain)
+    fresh = collate([moved], CUTOFF)
+    if abs(np.linalg.det(moved.cell)) < 5 or closest(fresh) < 0.31:
         return
-    assert pairs_of(neighbors.batch(there, dtype=torch.float64)) == pairs_of(fresh)
+    assert pairs_of(neighbors.batch(moved, dtype=torch.float64)) == pairs_of(fresh)
 
 
-def test_without_moves_positions_and_order_of_pairs_are_those_of_a_fresh_search() -> None:
-    here = oracles.molecule(12, 4)
-    kept, fresh = VerletNeighborList(CUTOFF, 1.0).batch(here, dtype=torch.float64), collate([here], CUTOFF)
+def test_without_displacement_the_batch_equals_a_collated_one() -> None:
+    current = oracles.molecule(12, 4)
+    tracked, fresh = VerletNeighborList(CUTOFF, 1.0).batch(current, dtype=torch.float64), collate([current], CUTOFF)
     for name in ("numbers", "positions", "neighbors", "neighbor_mask", "structure_index", "rng_keys"):
-        assert torch.equal(getattr(kept, name), getattr(fresh, name))
+        assert torch.equal(getattr(tracked, name), getattr(fresh, name))
 
 
 def test_the_rule_of_half_the_skin() -> None:
@@ -130,25 +132,25 @@ def test_the_rule_of_half_the_skin() -> None:
     for shift, builds in ((0.0, 1), (0.49, 1), (0.51, 2), (0.51, 2), (0.98, 2), (1.02, 3)):
         positions = start.positions.copy()
         positions[2] += [0, 0, shift]
-        neighbors.batch(stood(start, positions), dtype=torch.float64)
+        neighbors.batch(moved_to(start, positions), dtype=torch.float64)
         assert neighbors.n_builds == builds, shift
 
 
-def test_swept_along_by_the_cell_atoms_need_no_new_list() -> None:
+def test_deforming_the_cell_with_its_atoms_needs_no_new_list() -> None:
     start = oracles.crystal(2, size=9.0)
     neighbors = VerletNeighborList(CUTOFF, 1.0)
     neighbors.batch(start, dtype=torch.float64)
     # Stretching moves atoms by more than half the skin, but no pair comes closer.
-    neighbors.batch(stood(start, 1.2 * start.positions, 1.2 * start.cell), dtype=torch.float64)
+    neighbors.batch(moved_to(start, 1.2 * start.positions, 1.2 * start.cell), dtype=torch.float64)
     assert neighbors.n_builds == 1
     # cutoff/(cutoff + skin) = 0.8 is as far as shrinking may go.
-    neighbors.batch(stood(start, 0.81 * start.positions, 0.81 * start.cell), dtype=torch.float64)
+    neighbors.batch(moved_to(start, 0.81 * start.positions, 0.81 * start.cell), dtype=torch.float64)
     assert neighbors.n_builds == 1
-    neighbors.batch(stood(start, 0.79 * start.positions, 0.79 * start.cell), dtype=torch.float64)
+    neighbors.batch(moved_to(start, 0.79 * start.positions, 0.79 * start.cell), dtype=torch.float64)
     assert neighbors.n_builds == 2
 
 
-def test_other_atoms_or_another_periodicity_make_a_new_list() -> None:
+def test_other_atoms_or_periodicity_trigger_a_new_list() -> None:
     start = oracles.crystal(0)
     neighbors = VerletNeighborList(CUTOFF, 1.0)
     others = [
@@ -163,16 +165,16 @@ def test_other_atoms_or_another_periodicity_make_a_new_list() -> None:
         assert pairs_of(batch) == pairs_of(collate([other], CUTOFF))
 
 
-def test_atoms_that_wandered_far_keep_their_digits_in_float32() -> None:
+def test_atoms_far_outside_of_the_cell_keep_their_digits_in_float32() -> None:
     start = oracles.crystal(5)
-    away = stood(start, start.positions + np.array([4000, -7000, 1000]) @ start.cell)
+    away = moved_to(start, start.positions + np.array([4000, -7000, 1000]) @ start.cell)
     near = collate([start], CUTOFF)
     batch = VerletNeighborList(CUTOFF, 1.0).batch(away, dtype=torch.float32)
     assert [p[:2] for p in pairs_of(batch)] == [p[:2] for p in pairs_of(near)]
     assert np.allclose([p[2] for p in pairs_of(batch)], [p[2] for p in pairs_of(near)], atol=1e-5)
 
 
-def test_no_skin_searches_every_time() -> None:
+def test_without_skin_every_step_searches() -> None:
     neighbors = VerletNeighborList(CUTOFF, 0.0)
     for _ in range(3):
         neighbors.batch(oracles.molecule(5, 0), dtype=torch.float64)
@@ -180,12 +182,12 @@ def test_no_skin_searches_every_time() -> None:
 
 
 @pytest.mark.parametrize("skin", [-0.1, np.nan, np.inf])
-def test_skins_that_are_none(skin: float) -> None:
+def test_invalid_skins(skin: float) -> None:
     with pytest.raises(ConfigError, match="skin"):
         VerletNeighborList(CUTOFF, skin)
 
 
-def test_atoms_on_top_of_each_other_are_named() -> None:
+def test_the_error_names_atoms_that_are_too_close() -> None:
     with pytest.raises(GeometryError, match=r"atoms [01] and [01] are 0\.100 Å apart"):
         VerletNeighborList(CUTOFF, 1.0).batch(
             Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]], id="pair"), dtype=torch.float64

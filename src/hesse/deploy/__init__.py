@@ -1,4 +1,4 @@
-"""Trained potentials at work: an ASE calculator with exact curvature."""
+"""Use of trained potentials: an ASE calculator with exact curvature."""
 
 from hesse.deploy.calculator import HesseCalculator
 from hesse.structures.verlet import VerletNeighborList

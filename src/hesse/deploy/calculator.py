@@ -1,8 +1,7 @@
-"""A trained potential as an ASE calculator, with what ASE has no word for: the exact Hessian and its products."""
+"""A trained potential as an ASE calculator, with exact Hessians and Hessian-vector products."""
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.curvature import HessianOperator, dtype_and_device, evaluate
-from hesse.engines import make_potential
+from hesse.engines import PotentialLike, as_potential
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
-from hesse.potential import Potential
 from hesse.runtime.devices import device_from_name
 from hesse.structures import Batch, Request, Structure
 from hesse.structures.verlet import VerletNeighborList
@@ -25,57 +23,59 @@ from hesse.structures.verlet import VerletNeighborList
 __all__ = ["HesseCalculator"]
 
 DEFAULT_SKIN = 1.0
-"""Å."""
+"""Skin of the neighbor list, Å."""
 
 VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
-"""xx, yy, zz, yz, xz, xy: ASE's order."""
+"""Order of stress components in ASE: xx, yy, zz, yz, xz, xy."""
 
 
 class _StressUndefinedError(GeometryError, PropertyNotImplementedError):
-    """A stress that cannot be, as Hesse and as ASE say it: programs that try for a stress go on without one."""
+    """Stress of a structure that is not periodic in all directions: an error of Hesse and of ASE, whose programs that
+    try to get a stress then continue without it."""
 
 
 class HesseCalculator(Calculator):
-    """Energy (eV), forces (eV/Å), stress (eV/Å³), energies of atoms, and exact curvature (eV/Å²).
+    """ASE calculator: energy (eV), forces (eV/Å), stress (eV/Å³), atomic energies, and exact curvature (eV/Å²).
+
+    A potential does not depend on charge, multiplicity, spins and constraints of the atoms: forces and Hessians are
+    those of all atoms.
 
     Args:
-        potential: any `hesse.Potential`. It is switched to evaluation mode; several calculators may share one.
-        dtype: "float64" (or `torch.float64`) for curvature, phonons, tight relaxations; "float32" is faster and enough
-            for dynamics. By default the potential's own. For another type or device the calculator works on a copy.
-        device: "cpu", "cuda", ...; by default the potential's own.
-        skin: Å. Neighbors are searched this far beyond the cutoff, and again when an atom may have crossed half of it;
-            results do not depend on it. 0 searches at every step.
-
-    Charge, multiplicity, spins and constraints of the atoms are not seen by a potential: forces and Hessians are those
-    of all atoms.
+        potential: a path (`run/model.hesse`), a name as on the command line (`mace:FILE`, `torchani:FILE`, ...), a
+            `hesse.Potential`, or the result of `hesse.train`. A potential is switched to evaluation mode; several
+            calculators may share one.
+        dtype: "float64" (or `torch.float64`) for curvature, phonons and tight relaxations; "float32" is faster and
+            enough for dynamics. Default: that of the potential. For another dtype or device, the calculator works on a
+            copy.
+        device: "cpu", "cuda", ...; default: that of the potential, the CPU for files.
+        skin: Å. Neighbors are searched this far beyond the cutoff, and again when an atom may have moved by half of it;
+            results do not depend on it. With 0, they are searched at every step.
 
     Raises:
-        RequestError: not a potential; another type than float32 and float64.
-        ConfigError: a device that cannot be used, a skin below zero.
+        RequestError: not a potential; a dtype other than float32 and float64.
+        ConfigError: an unavailable device, a negative skin.
+        HesseError: as `hesse.make_potential`, for paths and names.
     """
 
     def __init__(
         self,
-        potential: Potential,
+        potential: PotentialLike,
         *,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
     ) -> None:
         super().__init__()
-        if not isinstance(potential, Potential):
-            raise RequestError(
-                f"expected a hesse.Potential, got a {type(potential).__name__}. Files are read by "
-                'HesseCalculator.from_file("model.hesse").'
-            )
-        current = dtype_and_device(potential)
-        target = (_parse_dtype(dtype) or current[0], current[1] if device is None else device_from_name(str(device)))
-        if target != current:
-            potential = copy.deepcopy(potential).to(dtype=target[0], device=target[1])
-        self.potential = potential.eval()
-        self.dtype, self.device = target
-        self.neighbor_list = VerletNeighborList(potential.cutoff, skin)
-        per_atom = ["energies"] if potential.has_atomic_energies else []
+        target_dtype = _parse_dtype(dtype)
+        target_device = None if device is None else device_from_name(str(device))
+        model = as_potential(potential)
+        current = dtype_and_device(model)
+        self.dtype, self.device = target_dtype or current[0], target_device or current[1]
+        if (self.dtype, self.device) != current:
+            model = as_potential(model, dtype=self.dtype, device=self.device)  # a copy
+        self.potential = model.eval()
+        self.neighbor_list = VerletNeighborList(model.cutoff, skin)
+        per_atom = ["energies"] if model.has_atomic_energies else []
         self.implemented_properties = ["energy", "free_energy", "forces", "stress", *per_atom]
         self._include_stress = False
         self._hessian_operator: HessianOperator | None = None
@@ -89,14 +89,22 @@ class HesseCalculator(Calculator):
         device: torch.device | str = "cpu",
         skin: float = DEFAULT_SKIN,
     ) -> HesseCalculator:
-        """The calculator of a model file: `run/model.hesse`, or whatever `hesse.make_potential` understands
-        (`mace:FILE`, `torchani:FILE`, ...).
+        """The calculator of a model file; `HesseCalculator(path)` does the same.
+
+        Args:
+            path: `run/model.hesse`, or a name as on the command line (`mace:FILE`, `torchani:FILE`, ...).
+            dtype: as for `HesseCalculator`; default: as stored.
+            device: "cpu", "cuda", ...
+            skin: Å.
+
+        Returns:
+            The calculator.
 
         Raises:
-            FileFormatError: no model file; and all that `make_potential` raises.
+            FileFormatError: not a model file.
+            HesseError: as `hesse.make_potential`.
         """
-        target_dtype = _parse_dtype(dtype)
-        return cls(make_potential(str(path), dtype=target_dtype, device=device_from_name(str(device))), skin=skin)
+        return cls(path, dtype=dtype, device=device, skin=skin)
 
     def calculate(
         self,
@@ -104,13 +112,20 @@ class HesseCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """ASE calls this when something is asked that is not known yet. The energy alone is computed alone. A stress
-        that was asked once comes along with all later forces of crystals: dynamics at constant pressure needs both.
+        """Compute properties; ASE calls this when it needs one that is not yet known.
+
+        An energy alone is computed without forces. Once a stress was requested, it is computed together with all later
+        forces of crystals, because dynamics at constant pressure needs both.
+
+        Args:
+            atoms: default: those of the last calculation.
+            properties: names in ASE's sense; default: the energy.
+            system_changes: names of what changed since the last calculation.
 
         Raises:
-            GeometryError: atoms on top of each other; stress of a structure that is not periodic in all directions.
-            UnknownElementError: an element that the potential was not made for.
-            EngineError: an answer that is not a finite number.
+            GeometryError: two atoms are closer than 0.3 Å; stress without three periodic directions.
+            UnknownElementError: an element that the potential does not support.
+            EngineError: a result that is not finite.
         """
         super().calculate(atoms, properties, system_changes)
         if system_changes:
@@ -142,32 +157,41 @@ class HesseCalculator(Calculator):
         self.results.update(results)
 
     def get_hessian(self, atoms: Atoms | None = None) -> Float[Array, "n 3 n 3"]:
-        """Second derivatives of the energy, eV/Å², `(N, 3, N, 3)`: `H[i, a, j, b]` belongs to direction a of atom i and
-        b of atom j, like `ase.vibrations.VibrationsData.get_hessian`. `.reshape(3 * N, 3 * N)` makes it a matrix, as
-        `VibrationsData.from_2d` takes it; `.reshape(3 * N, N, 3)` gives the shape that MACE's calculator has.
+        """Exact second derivatives of the energy.
+
+        `H[i, a, j, b]` is `∂²E/∂x_ia ∂x_jb`, as in `ase.vibrations.VibrationsData.get_hessian`.
+        `.reshape(3 * N, 3 * N)` gives the matrix that `VibrationsData.from_2d` takes, and `.reshape(3 * N, N, 3)` the
+        shape that MACE's calculator returns.
 
         Args:
-            atoms: by default those of the last calculation.
+            atoms: default: those of the last calculation.
+
+        Returns:
+            eV/Å², shape `(N, 3, N, 3)`.
         """
         current = self._update_atoms(atoms)
         labels = evaluate(self.potential, self._batch(current), Request(energy=False, hessian=True))
         return self._to_numpy(labels.hessian_of(0))
 
-    def hvp(self, atoms: Atoms | None, directions: ArrayLike) -> Float[Array, "*k n 3"]:
-        """Hessian-vector products, eV/Å² times the unit of the directions, at the cost of a few evaluations of forces
-        each, whatever the size of the system. Further products at the same geometry are cheaper: the graph of the
-        gradient is kept until the atoms move.
+    def hvp(self, directions: ArrayLike, atoms: Atoms | None = None) -> Float[Array, "*k n 3"]:
+        """Exact Hessian-vector products.
+
+        Each costs about as much as a few evaluations of forces, for any number of atoms. Further products at the same
+        geometry are cheaper: the graph of the gradient is kept until the atoms move.
 
         Args:
-            atoms: None for those of the last calculation.
-            directions: `(N, 3)`, or several, `(K, N, 3)`.
+            directions: one direction `(N, 3)` or several `(K, N, 3)`.
+            atoms: default: those of the last calculation.
 
         Returns:
-            The same shape.
+            eV/Å² times the unit of the directions, in the shape of `directions`.
 
         Raises:
+            RequestError: atoms in place of the directions; no atoms at all.
             LabelShapeError: directions of another shape, or not finite.
         """
+        if isinstance(directions, Atoms):
+            raise RequestError("hvp takes the directions first: calculator.hvp(directions, atoms)")
         current = self._update_atoms(atoms)
         try:
             array = np.asarray(directions, dtype=np.float64)
@@ -183,13 +207,13 @@ class HesseCalculator(Calculator):
         return self._to_numpy(self._hessian_operator(probes)).reshape(array.shape)
 
     def _update_atoms(self, atoms: Atoms | None) -> Atoms:
-        """The atoms whose curvature is asked; what was computed at another geometry is forgotten."""
+        """The atoms to compute; results of another geometry are dropped."""
         if atoms is not None and (self.atoms is None or self.check_state(atoms)):
             self.reset()
             self._hessian_operator = None
             self.atoms = atoms.copy()
         if self.atoms is None:
-            raise RequestError("no atoms were given, and none were computed before")
+            raise RequestError("there are no atoms yet: pass them, or compute their energy or forces first")
         return self.atoms
 
     def _batch(self, atoms: Atoms) -> Batch:
@@ -205,12 +229,12 @@ class HesseCalculator(Calculator):
     def _check_fully_periodic(self, atoms: Atoms) -> None:
         if not atoms.pbc.all():
             raise _StressUndefinedError(
-                f"stress was asked of {atoms.get_chemical_formula()}, which is periodic along {atoms.pbc.tolist()}: "
-                "stress needs a volume, and so three periodic directions"
+                f"stress was requested for {atoms.get_chemical_formula()} with pbc = {atoms.pbc.tolist()}: it needs a "
+                "volume, that is, three periodic directions"
             )
 
     def _to_numpy(self, tensor: torch.Tensor) -> Array:
-        """The values in float64 on the CPU. Raises EngineError for those that are no numbers."""
+        """The values in float64 on the CPU. Raises EngineError if one is not finite."""
         values = tensor.detach().to("cpu", torch.float64).numpy()
         self._check_finite(values)
         return values
@@ -219,13 +243,13 @@ class HesseCalculator(Calculator):
         if not np.isfinite(values).all():
             assert self.atoms is not None
             raise EngineError(
-                f"the potential's answer is not a finite number for {self.atoms.get_chemical_formula()}. Check the "
-                "geometry, and the potential (`hesse check`)."
+                f"the potential gives a result that is not finite for {self.atoms.get_chemical_formula()}. Check the "
+                "geometry and the potential (`hesse check`)."
             )
 
 
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Raises RequestError for what is neither float32 nor float64, nor None."""
+    """Raises RequestError for anything but float32, float64 and None."""
     known = {"float32": torch.float32, "float64": torch.float64, None: None}
     name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
     if name not in known:

@@ -1,7 +1,8 @@
-"""Neighbor lists that live for many steps (Verlet, Phys. Rev. 159, 98 (1967)): found with a skin beyond the cutoff,
-kept while no pair from outside can have come within the cutoff, and cut down to the cutoff at every step.
+"""Verlet neighbor lists (Verlet, Phys. Rev. 159, 98 (1967)) for structures that move in many small steps.
 
-The model therefore sees the very pairs that a fresh search finds, and pays nothing for the skin.
+Pairs are searched up to cutoff + skin, reused as long as no other pair can have come within the cutoff, and reduced to
+those within the cutoff at every step. The model therefore sees the same pairs as after a new search, and its cost does
+not depend on the skin.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from hesse.structures import Batch, Structure, batch_from_pairs, find_neighbors,
 __all__ = ["VerletNeighborList"]
 
 MIN_DISTANCE = 0.3
-"""Å; nothing can be computed for atoms closer than this."""
+"""Å. Atoms closer than this are an error."""
 
 
 class VerletNeighborList:
-    """Batches of one structure that moves.
+    """Batches of one moving structure.
 
-    The list stands for positions r₀ in a cell C₀. Positions in a cell C are `r = r₀ F + u`: swept along with the cell,
-    `C₀ F = C`, and moved by u beyond that. A pair that was further apart than cutoff + skin is now at least
-    `s (cutoff + skin) − 2 max|u|` apart, where s is the smallest singular value of F. While that is not below the
-    cutoff, the list holds. Atoms that were put back into the cell have not moved.
+    The list is built at positions r₀ in a cell C₀. Later positions in a cell C are `r = r₀ F + u`, with the deformation
+    `C₀ F = C` of the cell and displacements u relative to it. A pair that was further apart than cutoff + skin is now
+    at least `s (cutoff + skin) − 2 max|u|` apart, where s is the smallest singular value of F. The list is valid as
+    long as that is not below the cutoff. Wrapping atoms into the cell does not count as a displacement.
 
     Args:
         cutoff: Å.
-        skin: Å; 0 finds all pairs afresh at every step.
+        skin: Å; with 0, pairs are searched at every step.
 
     Attributes:
-        builds: how many searches there were.
-        batches: how many batches were made.
+        n_builds: number of neighbor searches so far.
+        n_batches: number of batches so far.
 
     Raises:
-        ConfigError: a skin below zero, or not finite.
+        ConfigError: the skin is negative or not finite.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -48,11 +49,18 @@ class VerletNeighborList:
         self._reference: _Reference | None = None
 
     def batch(self, structure: Structure, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Batch:
-        """The structure as a batch that holds all pairs below the cutoff and no others. Where it is periodic, its atoms
-        may stand in other cells than the given ones.
+        """The structure as a batch with exactly the pairs within the cutoff.
+
+        Args:
+            structure: usually the one of the last call, moved; any other one triggers a new search.
+            dtype: of positions and cell.
+            device: of the batch.
+
+        Returns:
+            A batch of one structure. Its atoms may be shifted by lattice vectors.
 
         Raises:
-            GeometryError: two atoms on top of each other.
+            GeometryError: two atoms are closer than 0.3 Å.
         """
         self.n_batches += 1
         positions = (
@@ -66,12 +74,12 @@ class VerletNeighborList:
 
 
 class _Reference:
-    """Where a list was made, and its pairs."""
+    """Geometry at which the list was built, and its pairs."""
 
     def __init__(self, structure: Structure, list_cutoff: float, device: torch.device | str) -> None:
         self.structure = structure
         self.lattice = structure.cell[list(structure.pbc)]
-        # Atoms that have wandered far are taken back: large coordinates cost digits in float32.
+        # Atoms far outside of the cell are wrapped: large coordinates lose digits in float32.
         n_cells = np.floor(structure.positions @ np.linalg.pinv(self.lattice))
         self.positions = structure.positions - n_cells @ self.lattice
         pairs = find_neighbors(self.positions, structure.cell, structure.pbc, list_cutoff)
@@ -82,13 +90,13 @@ class _Reference:
         self.cell_shifts = torch.from_numpy(pairs.cell_shifts).to(device) if structure.periodic else None
 
     def tracked_positions(self, structure: Structure, cutoff: float, skin: float) -> Float[Array, "n 3"] | None:
-        """The structure's positions, atoms put back into the cells that the list has them in; None where the list
-        does not hold."""
+        """Positions of the structure, with each atom in the cell in which the list has it; None if the list is no
+        longer valid."""
         reference = self.structure
         if skin == 0 or structure.pbc != reference.pbc or not np.array_equal(structure.numbers, reference.numbers):
             return None
         lattice = structure.cell[list(structure.pbc)]
-        # Directions normal to all lattice vectors stay as they are.
+        # Directions normal to all lattice vectors are not deformed.
         deformation = np.eye(3) + np.linalg.pinv(self.lattice) @ (lattice - self.lattice)
         displacements = structure.positions - self.positions @ deformation
         translations = np.round(displacements @ np.linalg.pinv(lattice)) @ lattice
@@ -99,7 +107,7 @@ class _Reference:
         return structure.positions - translations
 
     def batch(self, structure: Structure, positions: Float[Array, "n 3"], cutoff: float, dtype: torch.dtype) -> Batch:
-        """The pairs that are below the cutoff at `positions`."""
+        """Batch with the pairs within the cutoff at `positions`."""
         device = self.numbers.device
         coordinates, cell = torch.tensor(positions, device=device), torch.tensor(structure.cell, device=device)
         vectors = coordinates[self.neighbors] - coordinates[self.centers]
