@@ -126,15 +126,15 @@ def test_model_files_become_engines(tmp_path, probes):
     potential = build_model(HipnnConfig(), (1, 6, 8)).double()
     save_model(path, potential)
     structure = oracles.molecule(5, 1)
-    engine = make_engine(f"model:{path}")
+    engine = make_engine(str(path))
     assert engine.level == "model:small"
     request = Request(forces=True, probes=probes)
     here, there = engine.compute(structure, request), PotentialEngine(potential, "same").compute(structure, request)
     torch.testing.assert_close(here.hvp, there.hvp)
     save_model(path, build_model(HipnnConfig(), (1, 6, 8)).double())
-    assert make_engine(f"model:{path}").settings["file_digest"] != engine.settings["file_digest"]
+    assert make_engine(str(path)).settings["file_digest"] != engine.settings["file_digest"]
     with pytest.raises(FileFormatError, match="no such model file"):
-        make_engine("model:nowhere.hesse")
+        make_engine("nowhere.hesse")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,9 @@ def test_model_files_become_engines(tmp_path, probes):
     [
         ("gnf2", UnknownOptionError, "gfn2"),
         ("ase:", UnknownOptionError, "ase"),
-        ("model:", UnknownOptionError, "model:PATH"),
+        ("model:", RequestError, "named by its path alone: write PATH"),
+        ("model:run/model.hesse", RequestError, "write run/model.hesse"),
+        ("nothing-here", UnknownOptionError, "no engine"),
         ("pyscf:", UnknownOptionError, "pyscf:METHOD/BASIS"),
         ("gfn2?acuracy=0.1", UnknownOptionError, 'Did you mean "accuracy"'),
         ("gfn2?accuracy", RequestError, "expected name=value"),

@@ -56,7 +56,7 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
     with pytest.raises(RequestError, match="returned a Endless without a cutoff"):
         make_potential("python:my_endless:Endless")
     save_weights("own.safetensors", made)
-    with pytest.raises(FileFormatError, match=r"weights alone, of a .*Zbl.*python:package\.module:factory\.$"):
+    with pytest.raises(FileFormatError, match=r"only the weights of a .*Zbl.*python:package\.module:factory\.$"):
         make_potential("own.safetensors")
     # The same texts are engines.
     engine = make_engine("python:my_potentials:repulsion")

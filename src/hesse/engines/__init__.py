@@ -1,4 +1,4 @@
-"""Engines: whatever answers "energy, forces, HVP, Hessian of this structure"."""
+"""Engines: sources of energies, forces, Hessian-vector products and Hessians (xTB, DFT, ASE calculators, models)."""
 
 from hesse.engine import EnergyFunction, Engine, SinglePoint
 from hesse.engines.ase_engine import AseEngine, EngineCalculator

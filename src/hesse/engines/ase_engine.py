@@ -25,19 +25,20 @@ class AseEngine(ForceEngine):
     """An ASE calculator; curvature by differences of its forces.
 
     Args:
-        calculator: any ASE calculator. It is reset before every point, so that those which keep a wave function start
-            afresh: finite differences see warm starts as noise.
+        calculator: any ASE calculator. It is reset before every point, so that a calculator that keeps its wave
+            function starts afresh: in finite differences warm starts are noise.
         level: level of theory; the calculator's class name by default.
         reads_charge: whether the calculator reads `charge` and `multiplicity` from `atoms.info`. Without it, charged
             and open-shell structures are refused rather than computed as neutral singlets.
         differences: how curvature is taken from forces.
-        gradient_noise: eV/Å; see `ForceEngine`. It picks the step: about 1e-14 suits force fields in double precision,
-            1e-5 networks in single precision, 1e-6 (the default) a tightly converged self-consistent program.
-        settings: what identifies the calculator further, for provenance (a digest of a file that it reads). Numbers,
-            texts and switches among its `parameters` are taken by themselves.
+        gradient_noise: eV/Å; see `ForceEngine`. It determines the step: about 1e-14 suits force fields in double
+            precision, 1e-5 networks in single precision, 1e-6 (the default) a tightly converged self-consistent
+            program.
+        settings: further settings that identify the calculator (a digest of a file that it reads). Numbers, texts and
+            switches among its `parameters` are included automatically.
 
     Raises:
-        ConfigError: a gradient noise that is not positive.
+        ConfigError: the gradient noise is not positive.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class AseEngine(ForceEngine):
         )
 
     def energy_function(self, structure: Structure) -> EnergyFunction:
-        """See `ForceEngine.surface`. Raises RequestError for a charge that the calculator would not see."""
+        """See `ForceEngine.energy_function`. Raises RequestError for a charge that the calculator would ignore."""
         if (structure.charge or structure.multiplicity != 1) and not self.reads_charge:
             raise RequestError(
                 f'structure "{structure.id}": charge {structure.charge}, multiplicity {structure.multiplicity}, but '
-                f"{self.level} is not known to read them. Use AseEngine(calculator, reads_charge=True) if it does."
+                f"{self.level} may ignore them. Use AseEngine(calculator, reads_charge=True) if it does."
             )
         atoms = to_ase(structure)
         atoms.calc = self.calculator
@@ -88,7 +89,7 @@ class AseEngine(ForceEngine):
                 energy = float(atoms.get_potential_energy())
             except HesseError:
                 raise
-            except Exception as error:  # calculators raise whatever they like
+            except Exception as error:  # calculators raise errors of any class
                 raise EngineError(
                     f'structure "{structure.id}": {self.level} failed: {type(error).__name__}: {error}'
                 ) from error
@@ -98,8 +99,8 @@ class AseEngine(ForceEngine):
 
 
 def _plain_parameters(calculator: Any) -> dict[str, str]:
-    """The plain ones of ASE's `parameters` as JSON: labels made with others are other labels. Objects have no text that
-    two processes agree on."""
+    """Those of ASE's `parameters` that JSON can represent: they identify the level of theory. Other objects have no
+    text that is the same in every process."""
     parameters = getattr(calculator, "parameters", None)
     if not isinstance(parameters, Mapping):
         return {}
@@ -115,7 +116,7 @@ def _plain_parameters(calculator: Any) -> dict[str, str]:
 
 
 def _stress(atoms: Atoms) -> Float[np.ndarray, "3 3"] | None:
-    """Stress, or None from a calculator that has none."""
+    """The stress, or None where the calculator has none."""
     try:
         return np.array(atoms.get_stress(voigt=False), dtype=np.float64)
     except (PropertyNotImplementedError, NotImplementedError):
@@ -139,11 +140,17 @@ class EngineCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """ASE calls this when positions or cell have changed.
+        """Compute energy, forces and, where requested, stress. ASE calls this when positions or cell changed.
+
+        Args:
+            atoms: the atoms.
+            properties: names of the properties to compute.
+            system_changes: what changed since the last call, as ASE lists it.
 
         Raises:
-            GeometryError: atoms on top of each other, or stress of a structure that is open.
-            EngineError: from the engine; RequestError: an engine without stress is asked for it.
+            GeometryError: atoms on top of each other, or stress of a structure that is not periodic.
+            EngineError: the engine failed.
+            RequestError: stress of an engine that has none.
         """
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
@@ -158,7 +165,7 @@ class EngineCalculator(Calculator):
         )
         stress = "stress" in (properties or [])
         if isinstance(self.engine, ForceEngine) and not stress:
-            # A step of a walk needs none of the checks that labels get.
+            # The points of an optimization or a trajectory need no error estimates.
             structure.check_no_overlap()
             point = checked_point(self._energy_function_for(structure, self.engine), structure.positions, structure)
             self.results = {"energy": point.energy, "free_energy": point.energy, "forces": point.forces}
@@ -173,7 +180,7 @@ class EngineCalculator(Calculator):
             self.results["stress"] = matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
     def _energy_function_for(self, structure: Structure, engine: ForceEngine) -> EnergyFunction:
-        """The surface of the structure in its present cell."""
+        """The energy function in the present cell."""
         cell = structure.cell.tobytes()
         if self._energy_function is None or self._energy_function[0] != cell:
             self._energy_function = cell, engine.energy_function(structure)

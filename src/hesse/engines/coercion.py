@@ -1,5 +1,4 @@
-"""Conversion of what people have (names, files, calculators, models) to engines and potentials, for every public
-function."""
+"""Conversion of names, files, calculators and models to engines and potentials, for every public function."""
 
 from __future__ import annotations
 
@@ -55,7 +54,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         return AseEngine(engine, differences=differences)
     raise RequestError(
         'expected an engine: a name such as "gfn2", the path of a model, a hesse.Engine, a hesse.Potential or an ASE '
-        f"calculator; got {_described(engine)}"
+        f"calculator; got {_describe(engine)}"
     )
 
 
@@ -89,7 +88,7 @@ def as_potential(
             )
         raise RequestError(
             "expected a potential: the path of a model, a name such as mace:FILE, or a hesse.Potential; got "
-            f"{_described(potential)}{hint}"
+            f"{_describe(potential)}{hint}"
         )
     if dtype is None and device is None:
         return result
@@ -103,5 +102,5 @@ def _potential_in(thing: object) -> Potential | None:
     return inner if isinstance(inner, Potential) else None
 
 
-def _described(thing: object) -> str:
+def _describe(thing: object) -> str:
     return "None" if thing is None else f"an object of type {type(thing).__name__}"

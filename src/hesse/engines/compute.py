@@ -59,22 +59,22 @@ def compute(
         LabelShapeError: directions that do not fit the atoms.
         HesseError: all that the engine raises; the message names the structure.
     """
-    chosen = as_structures(structures)
+    inputs = as_structures(structures)
     source = as_engine(engine)
-    directions = _directions(chosen, probes, seed)
+    directions = _directions(inputs, probes, seed)
     request = Request(
         energy=energy, forces=forces, probes=directions, hessian=hessian, stress=stress, atomic_energies=atomic_energies
     )
     if isinstance(source, PotentialEngine):
-        return evaluate_structures(source.potential, chosen, request)
+        return evaluate_structures(source.potential, inputs, request)
     if atomic_energies:
         raise RequestError(f"{source.level} gives energies of whole structures only: leave out atomic_energies")
     results, start = [], 0
-    for structure in chosen:
+    for structure in inputs:
         stop = start + len(structure)
-        own = None if directions is None else directions[:, start:stop]
+        local = None if directions is None else directions[:, start:stop]
         wants_stress = stress and all(structure.pbc)
-        results.append(source.compute(structure, replace(request, probes=own, stress=wants_stress)))
+        results.append(source.compute(structure, replace(request, probes=local, stress=wants_stress)))
         start = stop
     return Properties.concatenate(results)
 

@@ -1,4 +1,4 @@
-"""The error estimate beside every label: what its own numbers say, and at least what symmetry shows."""
+"""Error estimates of labels, from the numbers of the method itself and from the violation of sum rules."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = ["CurvatureErrors", "attach_error_estimates"]
 
 @dataclass(frozen=True, eq=False)
 class CurvatureErrors:
-    """What a method says of the errors of its curvature, eV/Å² per component; one number, or one per probe.
+    """Errors of curvature as the method that computed it estimates them, eV/Å² per component; one number, or one per
+    probe.
 
     Attributes:
-        inner: truncation, noise, asymmetry, thresholds: independent of all that symmetry shows.
-        grid: what an integration grid does; zero without one.
-        hidden: noise that the method cannot see but rotations would show; counts where there are none.
+        method: truncation, noise, asymmetry and thresholds: independent of what the sum rules reveal.
+        grid: error caused by an integration grid; zero without one.
+        invisible_noise: noise that the method itself cannot measure. It is added where no rotational sum rule exists
+            (crystals), since that rule would have revealed it.
     """
 
     method: float | Float[np.ndarray, "k"] = 0.0
@@ -37,14 +39,22 @@ def attach_error_estimates(
     hvp_errors: CurvatureErrors | None = None,
     hessian_errors: CurvatureErrors | None = None,
 ) -> Properties:
-    """The labels with `*_error`, root mean square per component; forces that were not asked are dropped.
+    """Add error estimates to properties.
 
-    Rotations show every kind of error (noise, a bias of the gradient, a grid that does not turn with the molecule), but
-    are no symmetry of crystals. Translations show less: many programs remove the net force.
+    The rotational sum rule reveals every kind of error (noise, a bias of the gradient, a grid that does not rotate with
+    the molecule), but rotations are no symmetry of crystals. The translational one reveals less, because many programs
+    remove the net force.
 
     Args:
-        labels: of this one structure, with forces (the rotational identity needs them).
-        hvp, hessian: what the method that made them says itself.
+        structure: the structure.
+        labels: its properties, with forces (the rotational sum rule needs them).
+        request: the requested properties; forces that were not requested are removed.
+        hvp_errors: errors of the Hessian-vector products as their method estimates them.
+        hessian_errors: the same for the Hessian.
+
+    Returns:
+        The properties with `forces_error` (eV/Å), `hvp_error` and `hessian_error` (eV/Å²), root mean square per
+        component.
     """
     violations = sum_rule_errors([structure], labels)
     changes: dict[str, torch.Tensor | None] = {}
@@ -66,16 +76,16 @@ def attach_error_estimates(
         errors = hessian_errors or CurvatureErrors()
         visible = _larger_violation(violations.hessian_translation, violations.hessian_rotation)
         visible = _combine_with_grid(visible, torch.as_tensor(errors.grid))
-        # Asymmetry has counted already what the identities show.
+        # The asymmetry contains already what the sum rules reveal.
         changes["hessian_error"] = visible.clamp(min=float(errors.method))
     return replace(labels, **changes)  # type: ignore[arg-type]
 
 
 def _combine_with_grid(visible: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """Symmetry and the grid's own forces measure one and the same error: their mean square."""
+    """Sum rules and grid forces estimate the same error: root of their mean square."""
     return torch.where(grid > 0, torch.sqrt((visible**2 + grid**2) / 2.0), visible)
 
 
 def _larger_violation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The larger of two defects; an identity that does not apply (NaN) shows nothing."""
+    """The larger of two violations; NaN (a sum rule that does not apply) counts as zero."""
     return torch.fmax(first, second).nan_to_num(0.0)

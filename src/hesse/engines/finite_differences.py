@@ -1,22 +1,23 @@
-"""Directional derivatives of a gradient by central differences: the step, and an estimate of the error.
+"""Directional derivatives of a gradient by central differences: choice of the step, and an estimate of the error.
 
-With `g(s)` the gradient at `x + s v` and the step e, the plain difference `D(e) = [g(e) − g(−e)]/2e` is off by
-`e² g‴/6`; Richardson's combination of the steps e and 2e, `[4 D(e) − D(2e)]/3`, by `−e⁴ g⁗′/30`.
+With `g(s)` the gradient at `x + s v` and the step e, the error of the plain difference `D(e) = [g(e) − g(−e)]/2e` is
+`e² g‴/6`; that of Richardson's combination of the steps e and 2e, `[4 D(e) − D(2e)]/3`, is `−e⁴ g⁗′/30`.
 
-Three things limit a label, and each shows itself somewhere else:
+Three errors limit a label, and each is estimated in its own way:
 
 * truncation. Derivatives grow from order to order by a common factor, which predicts the first neglected one.
-  `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's.
-* noise (an iteration stopped, rounding). Two gradients cannot show it. The fourth difference of the five gradients
+  `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's combination. The growth
+  depends on how fast the direction moves neighboring atoms against each other (`relative_motion`).
+* noise (unfinished iterations, rounding). Two gradients cannot show it. The fourth difference of the five gradients
   that Richardson's combination uses anyway, `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to
   the cubic: noise of standard deviation δ leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci.
   Comput. 33, 1292 (2011)). In the plain difference that noise is δ/(√2 e), in Richardson's 0.95 δ/e.
-* a smooth bias of the gradient (a coarse grid, self-consistency not fully reached). No choice of step shows it. It
-  breaks the rotational identity, which the caller checks; and what a grid does shows in the part of the gradient that
-  a perfect grid would not have (`Point.grid_forces`): its slope is about as large as the error of the whole.
+* a smooth bias of the gradient (a coarse grid, incomplete self-consistency). No choice of step shows it. It violates
+  the rotational sum rule, which the caller checks. The error of a grid is also visible in the part of the gradient that
+  a perfect grid would not have (`SinglePoint.grid_forces`): the derivative of that part is about as large as the error.
 
-Steps are picked so that noise stays a fifth of the truncation expected: about twice the error of the best step, and
-an error that the label's own gradients show instead of one that they hide.
+Steps are chosen so that noise stays a fifth of the expected truncation error. The total error is then about twice that
+of the best step, but it is one that the gradients of the label itself reveal.
 """
 
 from __future__ import annotations
@@ -40,13 +41,21 @@ __all__ = [
 ]
 
 _DECAY_LENGTH = 0.5
-"""Å; neighbors farther than an atom's nearest by this much count 1/e."""
+"""Å; a neighbor that is farther away than the nearest one by this much has the weight 1/e."""
 
 
 def relative_motion(structure: Structure, direction: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-    """Root mean square, over the neighbors of each atom, of the change of their relative position along `direction`:
-    of the distance, and of the angle times 1 Å. Å per unit of the direction. Zero where nothing moves against
-    anything, as in a shift of the whole, and for an atom alone. Crystals: nearest images.
+    """How fast the neighbors of each atom move relative to it along a direction.
+
+    It sets the scale on which forces stop being linear. In crystals the nearest image of each neighbor counts.
+
+    Args:
+        structure: the structure.
+        direction: the direction, `[n, 3]`.
+
+    Returns:
+        For each atom the weighted root mean square over its neighbors of the change of distance, and of the angle times
+        1 Å; Å per unit of the direction, `[n]`. Zero for translations of the whole structure and for a single atom.
     """
     n = len(structure)
     vectors = structure.positions[:, None] - structure.positions[None]
@@ -72,11 +81,12 @@ _SMOOTH_MARGIN = 4.0
 """A fourth difference up to this multiple of its prediction counts as smooth: ratios differ from order to order."""
 
 _MAX_RATIO = 0.5
-"""Differences that fall by less than this from order to order are no smooth series: noise, or a kink."""
+"""Differences that fall by less than this factor from order to order are not those of a smooth function: they are noise
+or come from a kink."""
 
 _DERIVATIVE_RATIO = 5.0
-"""1/Å; growth of the derivatives of a gradient, per Å that neighbors move: `g‴/(g″ × rate)`, root mean square over a
-molecule. These constants are medians over jittered molecules of the G2 set at GFN2-xTB, and
+"""1/Å; growth of the derivatives of a gradient, per Å that neighbors move relative to each other: `g‴/(g″ × rate)`,
+root mean square over a molecule. These constants are medians over jittered molecules of the G2 set at GFN2-xTB, and
 benchmarks/truncation_constants.py measures them: 5.0 for Rademacher, 5.3 for Gaussian, 5.4 for one-hot directions; 100,
 99 and 97 % lie within a factor of 3 of 5."""
 
@@ -91,23 +101,24 @@ _FOURTH_ORDER_ERROR = 4e4
 """eV/Å⁶; error of Richardson's combination over the fourth power of its step (5 % below 600, 5 % above 1.5e5)."""
 
 _NOISE_FRACTION = 0.2
-"""Noise that a picked step allows, as a share of the truncation expected there."""
+"""Noise at the chosen step, as a fraction of the truncation error expected there."""
 
 _MAX_STEP = 0.02
-"""Å; a step is never picked larger: outer points lie at twice that."""
+"""Å; largest step that is chosen: outer points lie at twice that."""
 
 _MIN_STEP = 1e-5
-"""Å; a step is never picked smaller, however exact the gradients: second differences must not drown in rounding."""
+"""Å; smallest step that is chosen, however exact the gradients: second differences must stay above rounding errors."""
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionalDerivative:
-    """`H v`, with root-mean-square estimates per component of its errors (eV/Å² per unit of v).
+    """`H v` with estimates of its errors, root mean square per component (eV/Å² per unit of v).
 
     Attributes:
-        noise: None where the gradients used cannot show it.
-        truncation: of the series that differences cut off.
-        grid: of an integration grid; zero without one.
+        value: `H v`, `[n, 3]`.
+        noise: error from the noise of the gradients; None where the gradients used cannot reveal it.
+        truncation: error from the neglected terms of the Taylor series.
+        grid: error caused by an integration grid; zero without one.
     """
 
     value: Float[np.ndarray, "n 3"]
@@ -117,26 +128,40 @@ class DirectionalDerivative:
 
 
 def choose_step(noise: float, fourth_order: bool) -> float:
-    """The step (Å, largest displacement of a coordinate) for gradients of this `noise` (eV/Å per component)."""
+    """Choose the step of finite differences.
+
+    Args:
+        noise: noise of the gradients, eV/Å per component.
+        fourth_order: whether the step is for Richardson's combination.
+
+    Returns:
+        Largest displacement of a coordinate, Å, rounded to two digits.
+    """
     if fourth_order:
         step = (0.95 * noise / (_NOISE_FRACTION * _FOURTH_ORDER_ERROR)) ** (1 / 5)
     else:
         step = (noise / (np.sqrt(2.0) * _NOISE_FRACTION * _SECOND_ORDER_ERROR)) ** (1 / 3)
-    # Two digits: a number that people can repeat.
+    # Two digits, so that people can reproduce a label with the same step.
     return float(f"{min(max(step, _MIN_STEP), _MAX_STEP):.1e}")
 
 
 def central_difference(
     gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
 ) -> DirectionalDerivative:
-    """The second-order difference from `gradient(±epsilon)`; `origin` is `gradient(0)`.
+    """The second-order difference, from `gradient(±epsilon)`.
+
+    The error is `e² g‴/6`. The two gradients and the one at the origin give g″. Forces between atoms decay so that each
+    further derivative is larger by about the same factor per Å (in a Morse potential of width a, `g‴/g″ = −7a/3`, and a
+    is near 2/Å for most bonds), times the rate at which the atoms approach each other.
 
     Args:
-        rates: how fast the surroundings of each atom change along the direction (`relative_motion`, Å per unit of it).
+        gradient: the gradient (eV/Å, `[n, 3]`) as a function of the displacement along the direction.
+        origin: `gradient(0)`.
+        epsilon: the displacement.
+        relative_rates: how fast the neighbors of each atom move relative to it along the direction (`relative_motion`).
 
-    The error is `e² g‴/6`. Two gradients and the origin give g″; forces between atoms fall off so that each further
-    derivative is larger by about the same factor per Å (in a Morse potential of width a, `g‴/g″ = −7a/3`, and a is near
-    2/Å for most bonds), times the rate at which the atoms approach each other.
+    Returns:
+        The derivative with its estimated truncation error; its noise is unknown.
     """
     plus, minus = gradient(epsilon), gradient(-epsilon)
     second = (plus + minus - 2.0 * origin) / epsilon**2
@@ -147,12 +172,23 @@ def central_difference(
 def richardson(
     gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
 ) -> DirectionalDerivative:
-    """The fourth-order difference from `gradient(±epsilon)` and `gradient(±2 epsilon)`; the rest as for
-    `central_difference`. The error is `e⁴ g⁗′/30`, with the fifth derivative from the fourth."""
+    """The fourth-order difference, from `gradient(±epsilon)` and `gradient(±2 epsilon)`.
+
+    The error is `e⁴ g⁗′/30`; the fifth derivative is estimated from the fourth.
+
+    Args:
+        gradient: the gradient (eV/Å, `[n, 3]`) as a function of the displacement along the direction.
+        origin: `gradient(0)`.
+        epsilon: the displacement.
+        relative_rates: how fast the neighbors of each atom move relative to it along the direction (`relative_motion`).
+
+    Returns:
+        The derivative with its estimated truncation error and noise.
+    """
     plus, minus = gradient(epsilon), gradient(-epsilon)
     plus2, minus2 = gradient(2.0 * epsilon), gradient(-2.0 * epsilon)
     value = (8.0 * (plus - minus) - (plus2 - minus2)) / (12.0 * epsilon)
-    # The k-th difference of step e stands for e^k times the k-th derivative along v.
+    # The k-th difference of step e approximates e^k times the k-th derivative along v.
     first = _rms(0.5 * (plus - minus))
     second = _rms(plus + minus - 2.0 * origin)
     third = _rms(0.5 * (plus2 - minus2) - (plus - minus))
@@ -168,10 +204,16 @@ def richardson(
 
 
 def estimate_gradient_noise(gradients: Float[np.ndarray, "points n 3"]) -> float:
-    """Noise (eV/Å per component) of gradients at equally spaced points of a line, from their fourth differences.
+    """Noise of gradients at equally spaced points on a line, from their fourth differences.
 
-    Choose the points close enough (0.0001 Å and less) that the smooth part vanishes; five are the least, nine serve
-    well. Moré and Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
+    Moré and Wild, SIAM J. Sci. Comput. 33, 1292 (2011).
+
+    Args:
+        gradients: eV/Å, `[points, n, 3]`: at least five points, better nine, close enough (0.0001 Å or less) that the
+            smooth part vanishes.
+
+    Returns:
+        The noise, eV/Å per component.
 
     Raises:
         ValueError: fewer than five points.
@@ -186,8 +228,5 @@ def _rms(values: Float[np.ndarray, "..."]) -> float:
 
 
 def _ratio(later: float, earlier: float) -> float:
-    """By how much a difference falls from one order to a later one; never more than one on a step that makes sense."""
+    """Ratio of a difference to that of an earlier order, at most 1."""
     return min(later / earlier, 1.0) if earlier > 0.0 else 0.0
-
-
-# MERGED DOCSTRING (fold into the module docstring): """How fast the surroundings of each atom change along a direction: the scale on which forces stop being linear."""

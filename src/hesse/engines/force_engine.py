@@ -1,4 +1,4 @@
-"""Curvature from any source of forces, by finite differences, with an error estimate on every label."""
+"""Hessian-vector products and Hessians of any source of forces, by finite differences, with an error estimate each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hesse.engine import EnergyFunction, Engine, SinglePoint
+from hesse.datasets.coercion import StructuresLike, as_structure
+from hesse.engine import ENERGY_AND_FORCES, EnergyFunction, Engine, SinglePoint
 from hesse.engines.error_estimates import CurvatureErrors, attach_error_estimates
 from hesse.engines.finite_differences import (
     DirectionalDerivative,
@@ -35,7 +36,19 @@ __all__ = [
 def checked_point(
     energy_function: EnergyFunction, positions: Float[np.ndarray, "n 3"], structure: Structure
 ) -> SinglePoint:
-    """`surface(positions)`. Raises EngineError when anything in it is not a finite number."""
+    """Evaluate the energy function and check that its results are finite.
+
+    Args:
+        energy_function: energy and forces as a function of positions.
+        positions: Å, `[n, 3]`.
+        structure: the structure, for messages.
+
+    Returns:
+        Energy (eV) and forces (eV/Å) at `positions`.
+
+    Raises:
+        EngineError: the energy or a force is NaN or infinite.
+    """
     point = energy_function(positions)
     if not (np.isfinite(point.energy) and np.isfinite(point.forces).all()):
         raise EngineError(f'structure "{structure.id}": the engine returned numbers that are not finite')
@@ -43,7 +56,14 @@ def checked_point(
 
 
 class FiniteDifferenceCurvature:
-    """Slopes of the gradient (eV/Å) about the structure, where it is `gradient`; `noise` is that of gradients."""
+    """Curvature at one structure from differences of gradients.
+
+    Args:
+        energy_function: energy and forces as a function of positions.
+        structure: the structure at which the curvature is taken.
+        gradient: the gradient there, eV/Å, `[n, 3]`.
+        noise: noise of the gradients, eV/Å per component.
+    """
 
     def __init__(
         self, energy_function: EnergyFunction, structure: Structure, gradient: Float[np.ndarray, "n 3"], noise: float
@@ -53,19 +73,36 @@ class FiniteDifferenceCurvature:
     def hvp(
         self, probes: Float[np.ndarray, "k n 3"], step: float, fourth_order: bool
     ) -> tuple[Float[np.ndarray, "k n 3"], CurvatureErrors]:
-        """`H v` for each probe, with a `step` (Å) for the coordinate that moves most."""
+        """Hessian-vector products by finite differences.
+
+        Args:
+            probes: directions, `[k, n, 3]`.
+            step: displacement of the coordinate that moves most, Å.
+            fourth_order: Richardson's combination of two steps, with twice as many gradients.
+
+        Returns:
+            `H v` for each probe, eV/Å² times the unit of the probe, `[k, n, 3]`; and the estimated errors of each.
+        """
         derivatives = [self._directional_derivative(probe, step, fourth_order) for probe in probes]
-        noise_unknown = np.array([one.noise is None for one in derivatives])
-        return np.stack([one.value for one in derivatives]), CurvatureErrors(
-            np.array([np.hypot(one.noise or 0.0, one.truncation) for one in derivatives]),
-            grid=np.array([one.grid for one in derivatives]),
+        noise_unknown = np.array([d.noise is None for d in derivatives])
+        return np.stack([d.value for d in derivatives]), CurvatureErrors(
+            np.array([np.hypot(d.noise or 0.0, d.truncation) for d in derivatives]),
+            grid=np.array([d.grid for d in derivatives]),
             invisible_noise=np.where(
                 noise_unknown, self.noise / (np.sqrt(2.0) * step) * np.abs(probes).max((1, 2)), 0.0
             ),
         )
 
     def hessian(self, step: float, fourth_order: bool) -> tuple[Float[np.ndarray, "n 3 n 3"], CurvatureErrors]:
-        """The symmetrized Hessian from the slopes along every coordinate."""
+        """The Hessian by finite differences along every coordinate, symmetrized.
+
+        Args:
+            step: displacement of each coordinate, Å.
+            fourth_order: Richardson's combination of two steps, with twice as many gradients.
+
+        Returns:
+            The Hessian, eV/Å², `[n, 3, n, 3]`, and its estimated errors.
+        """
         n = len(self.structure)
         rows, squares, grid = np.empty((3 * n, 3 * n)), np.empty(3 * n), np.empty(3 * n)
         for c in range(3 * n):
@@ -74,8 +111,8 @@ class FiniteDifferenceCurvature:
             derivative = self._directional_derivative(direction.reshape(n, 3), step, fourth_order)
             rows[c] = derivative.value.reshape(-1)
             squares[c], grid[c] = (derivative.noise or 0.0) ** 2 + derivative.truncation**2, derivative.grid
-        # Element (i, j) and element (j, i) are measured independently: their difference has twice the variance of
-        # either, their mean half of it.
+        # Elements (i, j) and (j, i) come from independent differences: their difference has twice the variance of
+        # each, their mean half of it.
         skew = rows - rows.T
         pairs = max(3 * n * (3 * n - 1), 1)
         asymmetry = np.sqrt(np.sum(skew**2) / pairs) / 2.0
@@ -103,16 +140,16 @@ class FiniteDifferenceCurvature:
 
 
 DEFAULT_GRADIENT_NOISE = 1e-6
-"""eV/Å; of engines that do not say: a self-consistent program, tightly converged."""
+"""eV/Å; noise of gradients where an engine does not state it: that of a tightly converged self-consistent program."""
 
 
 @dataclass(frozen=True)
 class FiniteDifferences:
-    """How finite differences are taken.
+    """Settings of finite differences.
 
     Attributes:
         step: Å; the largest Cartesian displacement of an atom at the inner points (twice that at the outer ones). None
-            picks it by the noise of the engine's gradients, see `engines.differences`.
+            chooses it from the noise of the engine's gradients, see `hesse.engines.finite_differences`.
         richardson: fourth-order Hessian-vector products, from four gradients each instead of two.
         hessian_richardson: fourth-order Hessians, from four gradients per coordinate instead of two.
 
@@ -129,13 +166,30 @@ class FiniteDifferences:
             raise ConfigError(f"the step of finite differences must lie between 0 and 0.1 Å, got {self.step}")
 
     def step_for(self, noise: float, fourth_order: bool) -> float:
-        """Å; the step given, or the one picked for gradients of this noise (eV/Å)."""
+        """The step of differences.
+
+        Args:
+            noise: noise of the gradients, eV/Å.
+            fourth_order: whether the step is for Richardson's combination.
+
+        Returns:
+            `step` where it is set, otherwise the one chosen for this noise, Å.
+        """
         return choose_step(noise, fourth_order) if self.step is None else self.step
 
     def settings(
         self, noise: float = DEFAULT_GRADIENT_NOISE, *, hvp: bool = True, hessian: bool = True
     ) -> dict[str, str]:
-        """As provenance, the steps in numbers. `hvp`, `hessian`: whether differences make these at all."""
+        """Steps and orders as text, to be stored with labels.
+
+        Args:
+            noise: noise of the gradients, eV/Å.
+            hvp: whether Hessian-vector products come from differences.
+            hessian: whether Hessians come from differences.
+
+        Returns:
+            The entries `step`, `differences`, `hessian_step` and `hessian_differences`, where they apply.
+        """
         settings = {}
         if hvp:
             settings["step"] = f"{self.step_for(noise, self.richardson):g}"
@@ -148,10 +202,12 @@ class FiniteDifferences:
 
 @dataclass(frozen=True, eq=False)
 class AnalyticDerivatives:
-    """Second derivatives that a program gives itself, eV/Å²; None leaves them to differences.
+    """Second derivatives that a program computes itself; those that are None come from finite differences.
 
     Attributes:
-        error: eV/Å²; what the program's own thresholds leave, besides all that the identities show.
+        hvp: Hessian-vector products, eV/Å² times the unit of the probes, `[k, n, 3]`.
+        hessian: eV/Å², `[n, 3, n, 3]`.
+        error: eV/Å²; error left by the program's convergence thresholds, in addition to what the sum rules reveal.
     """
 
     hvp: Float[np.ndarray, "k n 3"] | None = None
@@ -160,18 +216,19 @@ class AnalyticDerivatives:
 
 
 class ForceEngine(Engine):
-    """An engine whose program gives energies and forces; curvature comes from differences of forces.
+    """An engine whose program computes energies and forces; curvature comes from differences of forces.
 
     A Hessian-vector product takes two gradients (four with Richardson) besides the one at the structure itself; a
-    Hessian takes two per coordinate and is symmetrized. Errors are estimated from those same gradients and from the
-    identities of `hesse.datasets.quality.sum_rules`; see `engines.differences`.
+    Hessian takes two per coordinate and is symmetrized. Errors are estimated from the same gradients and from the sum
+    rules of `hesse.datasets.quality.sum_rules`; see `hesse.engines.finite_differences`.
 
-    To add a program, write `surface` and set `name`, `level`, `settings`, `differences` and, better than the default,
-    `gradient_noise`.
+    To add a program, implement `energy_function` and set `name`, `level`, `settings`, `differences` and, where it is
+    known, `gradient_noise`.
 
     Attributes:
-        gradient_noise: eV/Å per component; by how much gradients at neighboring points differ without reason
-            (`estimate_gradient_noise` measures it). It picks the step.
+        differences: how curvature is taken from forces.
+        gradient_noise: eV/Å per component; noise of the gradients (`estimate_gradient_noise` measures it). It
+            determines the step.
     """
 
     differences: FiniteDifferences
@@ -179,18 +236,35 @@ class ForceEngine(Engine):
 
     @abstractmethod
     def energy_function(self, structure: Structure) -> EnergyFunction:
-        """The surface for this structure's species, cell, charge and multiplicity. Calling it raises EngineError when
-        the program does not deliver."""
+        """Energy and forces as a function of positions, for species, cell, charge and multiplicity of a structure.
+
+        Args:
+            structure: the structure.
+
+        Returns:
+            A function of positions (Å, `[n, 3]`) that returns a `SinglePoint` and raises EngineError where the program
+            fails.
+        """
 
     def analytic_derivatives(
         self, structure: Structure, energy_function: EnergyFunction, request: Request
     ) -> AnalyticDerivatives:
-        """Whatever of `request` the program differentiates itself; nothing, unless an engine says otherwise."""
+        """Second derivatives that the program computes itself. The default is none; engines may override it.
+
+        Args:
+            structure: the structure.
+            energy_function: that of `energy_function(structure)`.
+            request: the requested properties.
+
+        Returns:
+            The analytic derivatives; those that are None are taken by finite differences.
+        """
         return AnalyticDerivatives()
 
     @final
-    def compute(self, structure: Structure, request: Request) -> Properties:
-        """See `Engine.compute`. Atomic energies are not available."""
+    def compute(self, structure: StructuresLike, request: Request = ENERGY_AND_FORCES) -> Properties:
+        """See `Engine.compute`. Atomic energies are not available. ASE Atoms are accepted too."""
+        structure = as_structure(structure)
         if request.atomic_energies:
             raise RequestError(f"{self.level} has no atomic energies; only potentials do")
         if request.stress and not all(structure.pbc):
@@ -200,7 +274,7 @@ class ForceEngine(Engine):
         energy_function = self.energy_function(structure)
         point = checked_point(energy_function, structure.positions, structure)
         if request.stress and point.stress is None:
-            raise RequestError(f"{self.level} ({self.name}) gives no stress")
+            raise RequestError(f"{self.level} ({self.name}) has no stress")
         analytic = self.analytic_derivatives(structure, energy_function, request)
         hvp, hessian = analytic.hvp, analytic.hessian
         hvp_errors = hessian_errors = CurvatureErrors(analytic.error)
@@ -214,7 +288,7 @@ class ForceEngine(Engine):
         for name, value in (("product", hvp), ("Hessian", hessian)):
             if value is not None and not np.isfinite(value).all():
                 raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
-        labels = Properties.single(
+        properties = Properties.single(
             len(structure),
             energy=point.energy if request.energy else None,
             forces=point.forces,
@@ -224,7 +298,9 @@ class ForceEngine(Engine):
             stress=point.stress if request.stress else None,
             structure_id=structure.id,
         )
-        return attach_error_estimates(structure, labels, request, hvp_errors=hvp_errors, hessian_errors=hessian_errors)
+        return attach_error_estimates(
+            structure, properties, request, hvp_errors=hvp_errors, hessian_errors=hessian_errors
+        )
 
 
 def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray, "k n 3"]:
@@ -237,6 +313,3 @@ def _checked_probes(structure: Structure, request: Request) -> Float[np.ndarray,
     if not np.isfinite(probes).all() or (len(probes) and not np.abs(probes).max((1, 2)).min() > 0):
         raise RequestError(f'structure "{structure.id}": a probe is zero or not finite; it has no direction')
     return probes
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Curvature of one structure by differences of its gradients."""

@@ -1,4 +1,11 @@
-"""Settings of an engine or potential behind its name: `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`."""
+"""Names of engines and potentials, as written on the command line and in configurations.
+
+One grammar for both: the path of a model file; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE` for files of
+those frameworks; `python:package.module:factory` and `ase:package.module:factory` for objects that your own modules
+create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
+`gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`, `mace:my.model?trust=pickle`. Only here does text become an
+engine or a potential.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +29,6 @@ from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_
 from hesse.models import load_model
 from hesse.potential import Potential
 from hesse.runtime.filesystem import check_input_file
-from hesse.runtime.tensor_files import tensor_digest
 
 __all__ = [
     "ADAPTERS",
@@ -40,14 +46,17 @@ __all__ = [
 
 
 def import_and_call(text: str, full_name: str) -> Any:
-    """What `factory()` of `package.module` returns; modules are also found in the current folder.
+    """Import a function by its name and call it without arguments. Modules are also found in the current folder.
 
     Args:
         text: "package.module:factory".
-        asked: what the user wrote, for messages.
+        full_name: the complete name as the user wrote it, for messages.
+
+    Returns:
+        The object that the function returns.
 
     Raises:
-        RequestError: it cannot be imported or called.
+        RequestError: the function cannot be imported, or importing or calling it raises an error.
     """
     module_name, _, factory_name = text.partition(":")
     if not factory_name:
@@ -88,21 +97,30 @@ PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "gradient_threshold": float,
     "max_cycles": int,
 }
-"""Arguments of `PyscfEngine`, and how their text is read."""
+"""Arguments of `PyscfEngine` that a name may set, and the functions that parse their text."""
 
 XTB_OPTIONS: Mapping[str, Callable[[str], Any]] = {"accuracy": float, "max_iterations": int}
-"""Arguments of `XtbEngine`."""
+"""Arguments of `XtbEngine` that a name may set."""
+
+_MODEL_SUFFIXES = (".hesse", ".safetensors")
 
 _EXPECTED_BY_NAME = {"trust": "pickle"}
 _EXPECTED_BY_TYPE = {int: "a whole number", float: "a number", _parse_yes_no: "yes or no"}
 
 
 def parse_settings(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
-    """What stands before the question mark, and the settings after it, `name=value` with commas between.
+    """Split a name at the question mark and parse the settings after it (`name=value`, separated by commas).
+
+    Args:
+        text: the name with its settings.
+        known: the settings that are allowed, each with the function that parses its text.
+
+    Returns:
+        The part before the question mark, and the values of the settings.
 
     Raises:
         UnknownOptionError: a setting that is not in `known`; the message has the nearest name.
-        RequestError: no `=`, a setting given twice, or a value that cannot be read.
+        RequestError: no `=`, a setting that occurs twice, or a value that cannot be parsed.
     """
     head, _, tail = text.partition("?")
     settings: dict[str, Any] = {}
@@ -134,36 +152,40 @@ ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
     "mace": ("MacePotential", {"head": str}),
     "nequip": ("NequipPotential", {"energy_unit": str, "length_unit": str}),
 }
-"""Frameworks whose files can be read: the adapter's class in `hesse.models.adapters.<name>`, and the settings that
-`Class.from_file` takes beside the trust in pickles."""
+"""Frameworks whose files can be read: the class of the adapter in `hesse.models.adapters.<name>`, and the arguments of
+its `from_file` that a name may set, besides `trust=pickle`."""
 
 POTENTIAL_NAMES: tuple[str, ...] = (
     "MODEL.hesse",
     *(f"{name}:FILE" for name in ADAPTERS),
     "python:package.module:factory",
 )
-"""What `make_potential` understands."""
+"""Names that `make_potential` understands."""
 
 
 def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
-    """The potential that `text` names, ready for evaluation.
-
-    `MODEL.hesse`; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE` for the files of those frameworks, with
-    settings behind the name (`mace:my.model?trust=pickle`); `python:package.module:factory` for a function without
-    arguments that returns a `Potential` (modules are also found in the current folder).
+    """Create the potential of a name, in evaluation mode.
 
     Args:
-        text: the name.
-        dtype: type of its parameters; None leaves them as they are.
-        device: where it shall live.
+        text: the path of a model (`run/model.hesse`); `mace:FILE`, `torchani:FILE`, `hippynn:FILE` or `nequip:FILE` for
+            files of those frameworks, with settings after a question mark (`mace:my.model?trust=pickle`); or
+            `python:package.module:factory` for a function without arguments that returns a `Potential` (modules are
+            also found in the current folder).
+        dtype: floating-point type of its parameters; None leaves them as they are.
+        device: device of its parameters.
+
+    Returns:
+        The potential.
 
     Raises:
-        UnknownOptionError: no such kind or setting.
-        FileFormatError: the file is missing or no model.
-        RequestError: a pickle that was not declared trusted; a factory that fails or returns something else.
+        UnknownOptionError: an unknown kind or setting.
+        FileFormatError: the file does not exist or is not a model.
+        RequestError: a pickle without `trust=pickle`; a factory that fails or returns something else; the name of an
+            engine that is not a potential.
         MissingExtraError: the framework is not installed.
     """
-    kind, colon, rest = text.partition(":")
+    kind, _, rest = text.partition(":")
+    _refuse_model_prefix(text)
     if kind in ADAPTERS and rest:
         class_name, known = ADAPTERS[kind]
         path, settings = parse_settings(rest, {"trust": _parse_trust, **known})
@@ -181,21 +203,33 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
         if not hasattr(result, "cutoff"):
             raise RequestError(f'"{text}" returned a {type(result).__name__} without a cutoff: set it, in Å')
         potential = result
-    elif not colon or text.endswith(".hesse") or Path(text).exists():
+    elif text.partition("?")[0] in XTB_METHODS or (kind in ("pyscf", "ase") and rest):
+        raise RequestError(
+            f'"{text}" is an engine, not a potential that PyTorch can differentiate. Expected one of '
+            f"{', '.join(POTENTIAL_NAMES)}"
+        )
+    elif ":" not in text or _is_model_path(text):
         try:
             return load_model(text, dtype=dtype, device=device)
         except FileFormatError as error:
-            if text.endswith((".hesse", ".safetensors")) or not Path(text).is_file():
+            if text.endswith(_MODEL_SUFFIXES) or not Path(text).is_file():
                 raise
             forms = ", ".join(f"{name}:{text}" for name in ADAPTERS)
-            raise FileFormatError(f"{error} Is it a file of another framework? Then say which: {forms}") from None
+            raise FileFormatError(f"{error} If it is a file of another framework, write which: {forms}") from None
     else:
         raise UnknownOptionError(f'no potential "{text}". {did_you_mean(text, POTENTIAL_NAMES)}')
     return potential.to(device=device, dtype=dtype).eval()
 
 
 def path_in_name(text: str) -> str | None:
-    """The file that a text names; None for a factory."""
+    """The file in the name of a potential.
+
+    Args:
+        text: a name as for `make_potential`.
+
+    Returns:
+        The path of the file; None for a `python:` factory.
+    """
     kind, _, rest = text.partition(":")
     if kind == "python":
         return None
@@ -203,7 +237,15 @@ def path_in_name(text: str) -> str | None:
 
 
 def with_base_folder(text: str, folder: Path) -> str:
-    """The same potential with a file path that counts from `folder`."""
+    """Make the path in the name of a potential relative to a folder.
+
+    Args:
+        text: a name as for `make_potential`.
+        folder: the folder from which relative paths count.
+
+    Returns:
+        The name with the path joined to `folder`; absolute paths and `python:` factories are unchanged.
+    """
     kind, _, rest = text.partition(":")
     if kind == "python":
         return text
@@ -216,29 +258,34 @@ ENGINE_NAMES: tuple[str, ...] = (
     *XTB_METHODS,
     "pyscf:METHOD/BASIS",
     "ase:package.module:factory",
-    "model:PATH",
-    *POTENTIAL_NAMES[1:],
+    *POTENTIAL_NAMES,
 )
-"""What `make_engine` understands."""
+"""Names that `make_engine` understands."""
 
 
 def make_engine(text: str, *, differences: FiniteDifferences | None = None) -> Engine:
-    """The engine that `text` names: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, `model:PATH`,
-    or one of the forms of `make_potential` (`mace:FILE`, ...).
+    """Create the engine of a name.
 
-    Settings may follow the first three: `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`. They are the
-    arguments of `XtbEngine` and `PyscfEngine`. An ASE factory is called without arguments and returns a calculator, or
-    an `Engine` of your own (which brings its own `differences`: others are refused); modules are also found in the
-    current folder. Potentials need no differences.
+    Args:
+        text: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, or any name of a potential as for
+            `make_potential` (the path of a model, `mace:FILE`, ...). Settings may follow the first three:
+            `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`; they are arguments of `XtbEngine` and
+            `PyscfEngine`. An ASE factory is a function without arguments that returns a calculator, or an `Engine` with
+            its own `differences`; modules are also found in the current folder.
+        differences: how curvature is taken from forces. Potentials, which are differentiated exactly, ignore it.
+
+    Returns:
+        The engine.
 
     Raises:
-        UnknownOptionError: no such engine or setting; the message has the nearest name.
-        RequestError: a method or setting that cannot be; a factory that cannot be imported or called.
+        UnknownOptionError: an unknown engine or setting; the message has the nearest name.
+        RequestError: an invalid method or setting; a factory that cannot be imported or called.
         ConfigError: a setting out of its range.
-        MissingExtraError: the engine's package is not installed.
+        MissingExtraError: the package of the engine is not installed.
         FileFormatError: the model file cannot be read.
     """
     kind, _, rest = text.partition(":")
+    _refuse_model_prefix(text)
     if text.partition("?")[0] in XTB_METHODS:
         name, settings = parse_settings(text, XTB_OPTIONS)
         return XtbEngine(name, differences=differences, **settings)
@@ -247,25 +294,34 @@ def make_engine(text: str, *, differences: FiniteDifferences | None = None) -> E
         return PyscfEngine(head.removeprefix("pyscf:"), differences=differences, **settings)
     if kind == "ase" and rest:
         return _ase_engine(rest, differences)
-    if kind == "model" and rest:
-        return _model_engine(Path(rest))
     if kind in (*ADAPTERS, "python") and rest:
         return _potential_engine(text)
+    if _is_model_path(text):
+        return _model_engine(text)
     raise UnknownOptionError(f'no engine "{text}". {did_you_mean(text, ENGINE_NAMES)}')
 
 
-def _model_engine(path: Path) -> Engine:
-    potential = load_model(path)
+def _is_model_path(text: str) -> bool:
+    return text.endswith(_MODEL_SUFFIXES) or Path(text).is_file()
+
+
+def _refuse_model_prefix(text: str) -> None:
+    kind, _, path = text.partition(":")
+    if kind == "model" and not Path(text).exists():
+        raise RequestError(f'"{text}": a model is named by its path alone: write {path or "PATH"}')
+
+
+def _model_engine(text: str) -> Engine:
+    potential = make_potential(text)
+    path = Path(text)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     return PotentialEngine(potential, f"model:{path.stem}", settings={"file_digest": digest})
 
 
 def _potential_engine(text: str) -> Engine:
-    potential = make_potential(text)
+    # The content of a file can change while its name stays: a digest identifies the weights.
     name = text.partition("?")[0]
-    # Files change under their names; weights do not.
-    digest = tensor_digest({}, {n: value.detach().cpu() for n, value in potential.state_dict().items()})
-    return PotentialEngine(potential, name, name=name.partition(":")[0], settings={"weights_digest": digest})
+    return PotentialEngine(make_potential(text), name, name=name.partition(":")[0])
 
 
 def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
@@ -283,10 +339,3 @@ def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
             "expected an ASE calculator or a hesse.engines.Engine"
         )
     return AseEngine(result, differences=differences, settings={"factory": text})
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Objects that the user's own modules make: `package.module:factory`."""
-
-# MERGED DOCSTRING (fold into the module docstring): """The one place where text becomes a potential."""
-
-# MERGED DOCSTRING (fold into the module docstring): """The one place where text becomes an engine."""

@@ -1,10 +1,14 @@
-"""A trained potential as an engine: exact derivatives, no finite differences. Errors estimated are those of rounding
-(and of a model that breaks a symmetry), never of the model against its reference."""
+"""A potential as an engine: exact derivatives, no finite differences.
+
+The estimated errors are those of rounding, and of a model that violates a symmetry, not those of the model against its
+reference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import final
 
@@ -12,24 +16,26 @@ import numpy as np
 import torch
 
 from hesse.curvature import evaluate
-from hesse.engine import Engine
+from hesse.datasets.coercion import StructuresLike, as_structure
+from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Properties, Request, Structure, collate
+from hesse.runtime.tensor_files import tensor_digest
+from hesse.structures import Properties, Request, collate
 
 __all__ = ["PotentialEngine"]
 
 
 @final
 class PotentialEngine(Engine):
-    """A potential that answers like any other engine: a teacher, or a model under test.
+    """A potential as an engine: a teacher, or a model under test.
 
     Args:
         potential: any `hesse.potential.Potential`; evaluated on its own device and in its own floating-point type.
         level: name of its level of theory in labels ("model:ef_hvp"); the class of the potential by default.
         name: short name for messages.
-        settings: what identifies the model further (a digest of its file).
+        settings: further settings that identify the model (a digest of its file); by default a digest of its weights.
     """
 
     def __init__(
@@ -47,20 +53,35 @@ class PotentialEngine(Engine):
         first = next(tensors, torch.zeros(0, dtype=torch.float64))
         self._dtype = first.dtype
         self._device = first.device
-        self.settings = MappingProxyType({**(settings or {}), "dtype": str(self._dtype).removeprefix("torch.")})
+        self._settings = settings
 
-    def compute(self, structure: Structure, request: Request) -> Properties:
-        """See `Engine.compute`. Raises UnknownElementError for an element that the potential was not made for."""
+    @cached_property
+    def settings(self) -> Mapping[str, str]:  # type: ignore[override]
+        """The given settings, or a digest of the weights; and the floating-point type."""
+        settings = self._settings
+        if settings is None:
+            states = {name: value.detach().cpu() for name, value in self.potential.state_dict().items()}
+            settings = {"weights_digest": tensor_digest({}, states)}
+        return MappingProxyType({**settings, "dtype": str(self._dtype).removeprefix("torch.")})
+
+    def compute(self, structure: StructuresLike, request: Request = ENERGY_AND_FORCES) -> Properties:
+        """See `Engine.compute`. ASE Atoms are accepted too.
+
+        Raises:
+            UnknownElementError: an element that the potential does not have.
+            EngineError: a result that is not finite.
+        """
+        structure = as_structure(structure)
         known = self.potential.elements
         unknown = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
         if unknown:
             raise UnknownElementError(
                 f'structure "{structure.id}": element Z = {unknown[0]} is unknown to {self.level}, '
-                f"which knows {sorted(known)}"
+                f"which has {sorted(known)}"
             )
         structure.check_no_overlap()
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
-        # The forces come along with any second derivative, and the rotational identity needs them.
+        # Second derivatives need the forces anyway, and so does the rotational sum rule.
         curvature = request.probes is not None or request.hessian
         full_request = replace(request, forces=request.forces or curvature)
         labels = evaluate(self.potential, batch, full_request).to("cpu", torch.float64)

@@ -1,7 +1,7 @@
-"""GFN-xTB energies and forces by tblite's native interface.
+"""GFN-xTB energies and forces through tblite's native interface.
 
-One calculator per structure is moved from geometry to geometry, and every point starts from the same initial guess:
-the numbers of a point do not depend on the points before it. Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019) (GFN2);
+One calculator per structure is moved from geometry to geometry, and every point starts from the same initial guess, so
+that the result of a point does not depend on earlier points. Bannwarth, Ehlert, Grimme, JCTC 15, 1652 (2019) (GFN2);
 Grimme, Bannwarth, Shushkov, JCTC 13, 1989 (2017) (GFN1).
 """
 
@@ -24,7 +24,7 @@ from hesse.structures import Structure
 __all__ = ["XTB_METHODS", "XtbEngine"]
 
 XTB_METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
-"""Names on the command line, and what they stand for."""
+"""Names on the command line, and the levels of theory they mean."""
 
 _MAX_ATOMIC_NUMBER = 86
 
@@ -44,15 +44,16 @@ class XtbEngine(ForceEngine):
 
     Args:
         method: "gfn2" or "gfn1".
-        accuracy: tblite's threshold multiplier. What the self-consistent cycle leaves undone is a smooth bias of the
-            curvature that no step size reveals. Measured on 42 geometries of 14 molecules, error of an HVP (median,
+        accuracy: tblite's multiplier of convergence thresholds. Incomplete self-consistency is a smooth bias of the
+            curvature that no choice of the step reveals. Errors of an HVP on 42 geometries of 14 molecules (median,
             worst), eV/Å²: accuracy 0.1: 6e-5, 5e-3; 0.01: 1e-5, 5e-4; 1e-5: 7e-8, 3e-7, for 20 % more time.
         differences: how curvature is taken from forces.
-        max_iterations: of the self-consistent cycle.
+        max_iterations: limit of the self-consistent cycle.
 
     Raises:
         MissingExtraError: tblite is not installed.
-        UnknownOptionError, ConfigError: an unknown method, an accuracy that is not positive.
+        UnknownOptionError: an unknown method.
+        ConfigError: the accuracy or the number of iterations is not positive.
     """
 
     def __init__(
@@ -82,15 +83,13 @@ class XtbEngine(ForceEngine):
         )
 
     def energy_function(self, structure: Structure) -> EnergyFunction:
-        """See `ForceEngine.surface`.
+        """See `ForceEngine.energy_function`.
 
         Raises:
             RequestError: an element beyond radon, or a multiplicity that the number of electrons does not allow.
         """
         if structure.numbers.max() > _MAX_ATOMIC_NUMBER:
-            raise RequestError(
-                f'structure "{structure.id}": {self.level} knows elements up to Z = {_MAX_ATOMIC_NUMBER}'
-            )
+            raise RequestError(f'structure "{structure.id}": {self.level} has elements up to Z = {_MAX_ATOMIC_NUMBER}')
         electrons = int(structure.numbers.sum()) - structure.charge
         if (electrons + structure.multiplicity) % 2 == 0:
             raise RequestError(

@@ -1,4 +1,4 @@
-"""Hartree-Fock and density functionals by PySCF."""
+"""Hartree-Fock and density-functional theory with PySCF."""
 
 from hesse.engines.pyscf.method import Method, parse_method
 from hesse.engines.pyscf.pyscf_engine import PyscfEngine

@@ -1,7 +1,7 @@
-"""METHOD/BASIS as text: what it means to PySCF, and the names that would silently mean something else.
+"""Names of levels of theory (METHOD/BASIS) for PySCF, and refusal of names that would silently mean something else.
 
-A functional is refused where the program would compute without complaint something other than what chemists call by
-that name: names that include a dispersion term (libxc has the functional part alone), composite methods, exchange
+A functional is refused where PySCF would compute, without a warning, something other than the method that chemists know
+by that name: names that include a dispersion term (libxc has the functional part alone), composite methods, exchange
 without correlation.
 """
 
@@ -32,12 +32,12 @@ _COMBINED_FUNCTIONALS = {
     "b97m-d4": ("b97m_v", "d4", "b97m"),
     "cf22d": ("cf22d", "d3zero", "cf22d"),
 }
-"""Functionals whose dispersion replaces the nonlocal correlation they were fitted with (Najibi, Goerigk, JCTC 14, 5725
-(2018); J. Comput. Chem. 41, 2562 (2020)), or belongs to them. Spelled out here, because what PySCF makes of some of
-these names depends on its version."""
+"""Functionals in which a dispersion correction replaces the nonlocal correlation they were fitted with (Najibi,
+Goerigk, JCTC 14, 5725 (2018); J. Comput. Chem. 41, 2562 (2020)), or is part of the functional. They are listed here
+because the meaning of some of these names depends on the version of PySCF."""
 
 _MISMATCHED_DISPERSION = {("b97", "d3bj"), ("b97", "d3zero"), ("b97", "d4"), ("wb97x", "d3zero")}
-"""Parameters that were fitted with another functional of nearly the same name (B97-D, wB97X-D3)."""
+"""Parameters that were fitted for another functional with a similar name (B97-D, wB97X-D3)."""
 
 _WAVE_FUNCTIONS = re.compile(r"(r|u|ro)?(mp[234]|ci|cc|casscf|casci|nevpt|fci|dmrg|eom|adc|rpa|gw)", re.IGNORECASE)
 _DOUBLE_HYBRIDS = re.compile(r"(b2|dsd|dod|pwpb|xyg|wb2|wb97x?-?2|pbe-?(qidh|0-?dh)|mpw2)", re.IGNORECASE)
@@ -47,7 +47,7 @@ _COMMON_FUNCTIONALS = (
     *(f"{name}-{damping}" for name in ("pbe", "pbe0", "b3lyp", "r2scan") for damping in ("d3bj", "d4")),
     *_COMBINED_FUNCTIONALS,
 )
-"""Names offered when one is not known."""
+"""Names that are suggested for an unknown one."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Method:
     """A level of theory.
 
     Attributes:
-        xc: functional as libxc knows it; None for Hartree-Fock.
+        xc: libxc's name of the functional; None for Hartree-Fock.
         basis: name of the basis set.
-        dispersion: damping and parameters as PySCF takes them ("d3bj:pbe"); None for no dispersion.
+        dispersion: damping and parameters in PySCF's form ("d3bj:pbe"); None for no dispersion.
         level: canonical text ("wb97x/6-31g*").
     """
 
@@ -68,11 +68,17 @@ class Method:
 
 
 def parse_method(text: str) -> Method:
-    """The level of theory that `text` ("wb97x/6-31g*", "hf/def2-svp", "b3lyp-d3bj/def2-tzvp") names.
+    """Parse the name of a level of theory.
+
+    Args:
+        text: METHOD/BASIS: "wb97x/6-31g*", "hf/def2-svp", "b3lyp-d3bj/def2-tzvp".
+
+    Returns:
+        The functional, basis set and dispersion correction in PySCF's terms.
 
     Raises:
-        UnknownOptionError: no such functional or basis set.
-        RequestError: a name that PySCF would take for something else, and what to write instead.
+        UnknownOptionError: an unknown functional or basis set.
+        RequestError: a name that means something else to PySCF. The message names an alternative.
         MissingExtraError: PySCF, or for a dispersion term pyscf-dispersion, is not installed.
     """
     import_optional("pyscf", extra=_EXTRA, purpose=f"pyscf:{text}")
@@ -100,19 +106,19 @@ def parse_method(text: str) -> Method:
 
 
 def _canonical_basis(basis: str) -> str:
-    """One spelling for Pople's polarization functions."""
+    """Pople's polarization functions in one spelling: (d,p) becomes **."""
     return basis.replace("(d,p)", "**").replace("(d)", "*") if basis.startswith(("3-21", "6-31")) else basis
 
 
 def _check_basis(text: str, basis: str) -> None:
-    """A basis set is known when any of a few common elements has it."""
+    """Check that PySCF has the basis set for at least one of a few common elements."""
     gto = import_optional("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for symbol in ("H", "C", "I"):
             try:
                 gto.basis.load(basis, symbol)
-            except Exception:  # PySCF raises KeyError, RuntimeError or its own, as the version has it
+            except Exception:  # KeyError, RuntimeError or PySCF's own, depending on the version
                 continue
             return
     known = ("sto-3g", "3-21g", "6-31g", "6-31g*", "6-31g**", "6-311g**", "def2-svp", "def2-tzvp", "cc-pvdz", "cc-pvtz")
@@ -120,7 +126,7 @@ def _check_basis(text: str, basis: str) -> None:
 
 
 def _check_dispersion_parameters(text: str, damping: str, parameters: str) -> None:
-    """Whether the dispersion package is there and has parameters for this functional, tried on a hydrogen molecule."""
+    """Check on a hydrogen molecule that the dispersion package has parameters for this functional."""
     gto = import_optional("pyscf.gto", extra=_EXTRA, purpose=f"pyscf:{text}")
     kind = "dftd4" if damping == "d4" else "dftd3"
     module = import_optional(f"pyscf.dispersion.{kind}", extra=_EXTRA, purpose=f"the dispersion term of pyscf:{text}")
@@ -137,7 +143,7 @@ def _check_dispersion_parameters(text: str, damping: str, parameters: str) -> No
 
 
 def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
-    """Raises RequestError or UnknownOptionError for what is not the functional that its name promises."""
+    """Raise RequestError or UnknownOptionError for names whose calculation would not be what the name promises."""
     prefix = f'engine "pyscf:{text}": '
     if functional.endswith("3c"):
         raise RequestError(
@@ -147,8 +153,8 @@ def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
     if re.search(r"-d[23]?$", functional) or (functional, damping) in _MISMATCHED_DISPERSION:
         alternative = "wb97x" if "b97" in functional else re.sub(r"-d[23]?$", "", functional)
         raise RequestError(
-            f"{prefix}PySCF does not have the dispersion term that this name stands for. It has -d3bj, -d3zero and -d4; "
-            f"a near relative: {alternative}-d3bj."
+            f"{prefix}PySCF does not have the dispersion term that this name stands for. It has -d3bj, -d3zero and "
+            f"-d4; a near relative: {alternative}-d3bj."
         )
     if _DOUBLE_HYBRIDS.match(functional):
         raise RequestError(f"{prefix}double hybrids need a perturbation term that is not computed here")
@@ -180,7 +186,7 @@ def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
 
 
 def _libxc_names(functional: str) -> list[str]:
-    """The libxc names of a functional's parts. Raises whatever PySCF raises for names that it does not know."""
+    """libxc's names of the parts of a functional. For unknown names it raises PySCF's errors."""
     libxc: Any = import_optional("pyscf.dft.libxc", extra=_EXTRA, purpose=functional)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,8 +1,8 @@
-"""Hartree-Fock and density functionals by PySCF: energies, forces, Hessian-vector products, Hessians.
+"""Hartree-Fock and density-functional theory with PySCF: energies, forces, Hessian-vector products, Hessians.
 
 Curvature comes from differences of gradients, or from the coupled-perturbed equations (analytic). For Hartree-Fock both
-are exact to their thresholds. For a functional the differences contain the response of the integration grid and the
-analytic derivatives do not: they are off by as much as the grid is coarse. Sun et al., J. Chem. Phys. 153, 024109
+are exact within their thresholds. For a functional the differences contain the response of the integration grid and the
+analytic derivatives do not: their error grows with the coarseness of the grid. Sun et al., J. Chem. Phys. 153, 024109
 (2020) (PySCF).
 """
 
@@ -30,42 +30,44 @@ _HVP_METHODS = ("differences", "analytic", "auto")
 _HESSIAN_METHODS = ("differences", "analytic")
 
 _ANALYTIC_BREAK_EVEN = 4
-"""Probes per structure from which analytic Hartree-Fock products are the cheaper ones: their set-up costs 6 to 8
-gradients (formaldehyde to ethanol, 6-31G*), a product after it next to nothing, a difference two gradients."""
+"""Number of probes per structure from which analytic Hartree-Fock products are cheaper: their preparation costs 6 to 8
+gradients (formaldehyde to ethanol, 6-31G*), each product after it almost nothing, a difference two gradients."""
 
 _RESPONSE_ERROR = 5e-7
-"""eV/Å²; what the threshold of the coupled-perturbed equations leaves in Hartree-Fock products (28 jittered molecules:
-median 4e-7, worst 6e-6)."""
+"""eV/Å²; error that the threshold of the coupled-perturbed equations leaves in Hartree-Fock products (28 jittered
+molecules: median 4e-7, worst 6e-6)."""
 
 _DIRECTION_SCALE = 1e4
-"""Bohr; largest component of a direction given to the coupled-perturbed equations. Error of an open-shell product at
+"""Bohr; largest component of a direction in the coupled-perturbed equations. Error of an open-shell product at
 1 Bohr: 4e-3 eV/Å², at 1e4: 7e-5 (formaldehyde cation, STO-3G)."""
 
 _NOISE_PER_THRESHOLD = 0.5
-"""eV/Å; error of a gradient over the threshold of the orbital gradient (1e-7: 2e-8 to 5e-8 for water, formaldehyde)."""
+"""eV/Å; error of a gradient divided by the threshold of the orbital gradient (1e-7: 2e-8 to 5e-8 for water,
+formaldehyde)."""
 
 
 @final
 class PyscfEngine(ForceEngine):
     """Restricted (multiplicity 1) or unrestricted Hartree-Fock and Kohn-Sham theory of molecules.
 
-    Charge and multiplicity are the structure's. Fields are not tested for stability, and an open-shell singlet is
-    computed as a closed shell.
+    Charge and multiplicity are those of the structure. The wave function is not tested for stability, and an open-shell
+    singlet is computed as a closed shell.
 
     Args:
         method: METHOD/BASIS, see `parse_method`: "wb97x/6-31g*", "hf/def2-svp", "b3lyp-d3bj/6-31g**".
-        grid: 0 to 9, PySCF's level of the integration grid (functionals only). Error of an HVP by it: see
-            docs/label-errors.md.
+        grid: 0 to 9, PySCF's level of the integration grid (functionals only). For the error that it causes in a
+            Hessian-vector product see docs/label-errors.md.
         hvp: "differences", "analytic", or "auto": analytic for Hartree-Fock when `probes` reaches 4, differences
-            otherwise (always for functionals, whose analytic products lack the response of the grid). What it came to
-            is decided here, not structure by structure, and recorded in `settings`.
-        probes: how many products each structure will be asked, for "auto".
+            otherwise (always for functionals, whose analytic products lack the response of the grid). The choice is
+            made here, not structure by structure, and recorded in `settings`.
+        probes: planned number of products per structure, for "auto".
         hessian: "differences" or "analytic"; None: analytic for Hartree-Fock, differences for functionals.
         cartesian: six d functions instead of five, as in Gaussian's 6-31G*.
-        energy_threshold: Hartree; of the self-consistent cycle.
-        gradient_threshold: of the norm of its orbital gradient. PySCF's own (the square root of the energy threshold)
-            leaves 1e-5 eV/Å in gradients, this one 5e-8, for two cycles more.
-        max_cycles: of the cycle; where it does not converge, as many by the second-order method and as many again.
+        energy_threshold: Hartree; convergence of the self-consistent cycle.
+        gradient_threshold: convergence of the norm of its orbital gradient. PySCF's default (the square root of the
+            energy threshold) leaves errors of 1e-5 eV/Å in gradients, this one 5e-8, for two more cycles.
+        max_cycles: limit of the cycle. Where it does not converge, the second-order method gets as many cycles, and
+            then the first one again.
         differences: how curvature is taken from forces.
 
     Raises:
@@ -96,8 +98,8 @@ class PyscfEngine(ForceEngine):
                 "PySCF needs thresholds between 0 and 1 and at least one cycle, got "
                 f"{energy_threshold:g}, {gradient_threshold:g} and {max_cycles}"
             )
-        check_choice(hvp, _HVP_METHODS, "way to make products")
-        check_choice(hessian or "analytic", _HESSIAN_METHODS, "way to make Hessians")
+        check_choice(hvp, _HVP_METHODS, "method for Hessian-vector products")
+        check_choice(hessian or "analytic", _HESSIAN_METHODS, "method for Hessians")
         if (hvp == "auto") != (probes is not None) or (probes is not None and probes < 0):
             raise ConfigError(
                 f'hvp "auto" goes with the number of probes planned per structure (probes=...), and only it; got '
@@ -146,10 +148,11 @@ class PyscfEngine(ForceEngine):
         return settings
 
     def energy_function(self, structure: Structure) -> ScfEnergyFunction:
-        """See `ForceEngine.surface`.
+        """See `ForceEngine.energy_function`.
 
         Raises:
-            RequestError: a cell; electrons that the multiplicity does not allow; an element that the basis set lacks.
+            RequestError: a periodic structure; a number of electrons that the multiplicity does not allow; an element
+                that the basis set does not have.
         """
         return ScfEnergyFunction(
             structure,
@@ -164,7 +167,11 @@ class PyscfEngine(ForceEngine):
     def analytic_derivatives(
         self, structure: Structure, energy_function: EnergyFunction, request: Request
     ) -> AnalyticDerivatives:
-        """Products and Hessians where the settings say so."""
+        """See `ForceEngine.analytic_derivatives`: products and Hessians, each where the settings choose "analytic".
+
+        Raises:
+            EngineError: PySCF failed or ran out of memory.
+        """
         assert isinstance(energy_function, ScfEnergyFunction)
         wants_hvp = request.probes is not None and self.hvp == "analytic"
         wants_hessian = request.hessian and self.hessian == "analytic"
@@ -187,9 +194,9 @@ class PyscfEngine(ForceEngine):
 
 
 def _analytic_hvp(pyscf_hessian: Any, probes: Float[np.ndarray, "k n 3"]) -> Float[np.ndarray, "k n 3"]:
-    """`H v` from one set-up of the coupled-perturbed equations and one solution per probe; Hartree/Bohr²."""
+    """`H v` in Hartree/Bohr²: the coupled-perturbed equations are prepared once and solved for each probe."""
     operator, _ = pyscf_hessian.gen_hop()
-    # The equations are linear and their threshold is absolute: long directions are solved to more digits.
+    # The equations are linear and their threshold is absolute: for long directions it is relatively tighter.
     scales = _DIRECTION_SCALE / np.abs(probes).max((1, 2))
     products = np.stack(
         [np.asarray(operator(s * probe)).reshape(probe.shape) / s for s, probe in zip(scales, probes, strict=True)]

@@ -1,4 +1,4 @@
-"""Self-consistent fields of one structure, from the same start at every geometry."""
+"""Self-consistent field calculations of one structure, with the same initial guess at every geometry."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ from hesse.structures import Structure
 __all__ = ["ScfEnergyFunction"]
 
 _GRADIENT_TO_FORCES = -Hartree / Bohr
-"""eV/Å; of one atomic unit of gradient."""
+"""eV/Å per atomic unit of gradient, with the sign that turns gradients into forces."""
 
 
 class ScfEnergyFunction:
-    """The surface of one structure (`Surface`): positions to energy and forces.
+    """The energy function of one structure (`EnergyFunction`): positions to energy and forces.
 
-    Every field starts from the same guess, made of free atoms, whatever was computed before. The field at the
-    structure's own positions is kept, for analytic second derivatives.
+    Every calculation starts from the same guess, a superposition of free atoms, whatever was computed before. The
+    result at the positions of the structure itself is kept for analytic second derivatives.
+
+    Args:
+        structure: the molecule, with charge and multiplicity.
+        method: functional, basis set and dispersion correction.
+        grid: PySCF's level of the integration grid.
+        cartesian: six d functions instead of five.
+        energy_threshold: Hartree.
+        gradient_threshold: limit of the norm of the orbital gradient.
+        max_cycles: limit of the self-consistent cycle.
 
     Raises:
-        RequestError: charge and multiplicity do not fit the electrons; no basis functions for an element; a cell.
+        RequestError: charge and multiplicity do not fit the number of electrons; the basis set lacks an element; the
+            structure is periodic.
     """
 
     def __init__(
@@ -66,13 +76,13 @@ class ScfEnergyFunction:
         self._molecule(structure.positions)
 
     def __call__(self, positions: Float[np.ndarray, "n 3"]) -> SinglePoint:
-        """See `Surface`. Raises EngineError where the field does not converge."""
+        """See `EnergyFunction`. Raises EngineError where the calculation does not converge."""
         mean_field = self.scf_at(positions)
         with self.translate_errors():
             gradient = mean_field.nuc_grad_method()
             grid_gradient = np.zeros_like(positions)
             if self.method.xc is not None:
-                # Without it the gradient is not the slope of the energy on this grid, and curvature is worse still.
+                # Otherwise the gradient is not the derivative of the energy on this grid, and curvature is even worse.
                 gradient.grid_response = True
                 extra_force = gradient.extra_force
 
@@ -89,7 +99,14 @@ class ScfEnergyFunction:
             )
 
     def scf_at(self, positions: Float[np.ndarray, "n 3"]) -> Any:
-        """The converged field; the one at the structure itself is computed once."""
+        """The converged calculation at `positions`; the one at the structure itself is computed once.
+
+        Args:
+            positions: Å, `[n, 3]`.
+
+        Returns:
+            PySCF's mean-field object.
+        """
         if not np.array_equal(positions, self.structure.positions):
             return self._converged_scf(positions)
         if self._reference_scf is None:
@@ -101,8 +118,8 @@ class ScfEnergyFunction:
             mean_field = self._mean_field(self._molecule(positions))
             mean_field.kernel()
             if not mean_field.converged:
-                # Slower per cycle and harder to lead astray, it continues where the first method gave up; its last
-                # digits are the first method's again.
+                # The second-order method is slower per cycle and more robust. It continues where the first one stopped;
+                # the first one then converges the last digits.
                 newton = mean_field.newton()
                 newton.kernel(mean_field.mo_coeff, mean_field.mo_occ)
                 mean_field.kernel(newton.make_rdm1())
@@ -110,7 +127,7 @@ class ScfEnergyFunction:
             raise EngineError(
                 f'structure "{self.structure.id}": {self.method.level} did not converge in {self.max_cycles} cycles, '
                 f"nor with the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
-                "close together here."
+                "close together at this geometry."
             )
         return mean_field
 
@@ -135,7 +152,7 @@ class ScfEnergyFunction:
             ) from error
 
     def _effective_core_potentials(self) -> dict[str, Any]:
-        """Effective core potentials where the basis set was made for them. PySCF leaves them out unless told."""
+        """Effective core potentials where the basis set was made for them. PySCF omits them by default."""
         potentials = {}
         for z in sorted({int(z) for z in self.structure.numbers if z > 10}):
             symbol = chemical_symbols[z]
@@ -156,20 +173,24 @@ class ScfEnergyFunction:
             mean_field.xc = self.method.xc
             mean_field.nlc = False
             mean_field.grids.level = self.grid
-            # Points of small density may not come and go from geometry to geometry.
+            # Grid points of small density must not appear and disappear from geometry to geometry.
             mean_field.small_rho_cutoff = 0
         mean_field.disp = self.method.dispersion or False
         mean_field.conv_tol = self.energy_threshold
         mean_field.conv_tol_grad = self.gradient_threshold
         mean_field.max_cycle = self.max_cycles
-        if mean_field.chkfile:  # a temporary file, made and opened by PySCF
+        if mean_field.chkfile:  # a temporary file, created and opened by PySCF
             mean_field.chkfile = None
             mean_field._chkfile.close()
         return mean_field
 
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """PySCF raises whatever it likes; its warnings concern its developers."""
+        """Turn all exceptions of PySCF into EngineError, and suppress its warnings, which address its developers.
+
+        Raises:
+            EngineError: PySCF failed.
+        """
         try:
             with _no_warnings():
                 yield
