@@ -40,7 +40,7 @@ from hesse import (
     from_ase,
     make_engine,
 )
-from hesse.curvature import evaluate_structures, lowest_modes
+from hesse.curvature import evaluate_structures, lowest_eigenpairs
 from hesse.engines import EngineCalculator
 from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.smooth import masked_norm
@@ -177,12 +177,12 @@ def _row(
     name: str, subject: object, structure: Structure, matrix: Float[np.ndarray, "d d"] | None, tolerance: float
 ) -> None:
     start = time.process_time()
-    found = lowest_modes(subject, structure, tolerance=tolerance)  # type: ignore[arg-type]
+    found = lowest_eigenpairs(subject, structure, tolerance=tolerance)  # type: ignore[arg-type]
     seconds = time.process_time() - start
     plain, outside, exact = "", "", ""
     if matrix is not None:
         n = len(structure)
-        again = lowest_modes(
+        again = lowest_eigenpairs(
             lambda v: np.einsum("ij,kj->ki", matrix, v.reshape(len(v), -1)).reshape(v.shape),
             structure,
             tolerance=tolerance,

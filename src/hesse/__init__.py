@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hesse.checks import check_potential
     from hesse.checks import check_potential as check
     from hesse.curvature import HessianOperator, evaluate_ensemble, evaluate_structures
-    from hesse.curvature.davidson import lowest_modes
     from hesse.datasets import Dataset, as_dataset, as_structure, as_structures, read_dataset, write_dataset
     from hesse.deploy import HesseCalculator
     from hesse.engine import Engine
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from hesse.models.adapters.mace import MacePotential
     from hesse.models.adapters.nequip import NequipPotential
     from hesse.models.adapters.torchani import TorchAniPotential
-    from hesse.pes import MDSettings, irc, minimize, run_md, saddle
+    from hesse.pes import MDSettings, irc, lowest_modes, minimize, run_md, saddle
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
@@ -108,7 +107,7 @@ _EXPORTS = {
     "models.adapters.mace": ("MacePotential",),
     "models.adapters.nequip": ("NequipPotential",),
     "models.adapters.torchani": ("TorchAniPotential",),
-    "pes": ("MDSettings", "irc", "minimize", "run_md", "saddle"),
+    "pes": ("MDSettings", "irc", "lowest_modes", "minimize", "run_md", "saddle"),
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
@@ -121,7 +120,6 @@ _EXPORTS = {
 _VERBS = {
     "check": ("checks", "check_potential"),
     "evaluate": ("evaluation", "evaluate_model"),
-    "lowest_modes": ("curvature.davidson", "lowest_modes"),
 }
 """Functions that are named like the verbs of the command line and have a longer name where they are defined."""
 

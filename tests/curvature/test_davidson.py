@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracles
 from closed_form_engines import ClosedForm
-from hesse.curvature import HessianOperator, lowest_modes
+from hesse.curvature import HessianOperator, lowest_eigenpairs
 from hesse.errors import EngineError, LabelShapeError, RequestError
 from hesse.harmonic.normal_modes import internal_basis, normal_modes
 from hesse.models import Hipnn, HipnnConfig
@@ -42,7 +42,7 @@ def test_lowest_pairs_are_those_of_the_dense_hessian(structure: Structure, preco
     hessian = MORSE.exact(structure).hessian
     values, vectors = dense(structure, hessian)
     count = min(3, len(values))
-    found = lowest_modes(
+    found = lowest_eigenpairs(
         MORSE, structure, count, tolerance=1e-6, preconditioned=preconditioned, max_products=3 * len(values) + 30
     )
     assert found.converged.all()
@@ -60,7 +60,7 @@ def test_lowest_pairs_are_those_of_the_dense_hessian(structure: Structure, preco
 def test_residuals_are_what_they_say(preconditioned: bool) -> None:
     structure = oracles.molecule(20, 3)
     hessian = MORSE.exact(structure).hessian
-    found = lowest_modes(by_matrix(hessian), structure, 2, tolerance=1e-2, preconditioned=preconditioned)
+    found = lowest_eigenpairs(by_matrix(hessian), structure, 2, tolerance=1e-2, preconditioned=preconditioned)
     basis = internal_basis(structure, np.ones(20))
     inside = basis.T @ basis
     for value, vector, residual in zip(found.eigenvalues, found.vectors, found.residuals, strict=True):
@@ -81,7 +81,9 @@ def test_degenerate_eigenvalues_come_as_often_as_they_are(seed: int, atoms: int,
     values[:copies] = -0.3
     rotation = np.linalg.qr(rng.normal(size=(len(basis), len(basis))))[0]
     matrix = basis.T @ rotation @ np.diag(values) @ rotation.T @ basis
-    found = lowest_modes(lambda v: (v.reshape(len(v), -1) @ matrix).reshape(v.shape), structure, count, tolerance=1e-7)
+    found = lowest_eigenpairs(
+        lambda v: (v.reshape(len(v), -1) @ matrix).reshape(v.shape), structure, count, tolerance=1e-7
+    )
     np.testing.assert_allclose(found.eigenvalues, np.sort(values)[:count], atol=1e-9)
 
 
@@ -89,7 +91,7 @@ def test_a_symmetric_molecule_keeps_its_degenerate_pairs() -> None:
     """Four equal atoms in a tetrahedron: modes of symmetry E (twice) below T (three times)."""
     guess = Structure([6] * 4, 0.5 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), id="tetrahedron")
     there = minimize(guess, ClosedForm(MORSE), fmax=1e-6).structure
-    found = lowest_modes(MORSE, there, 5, tolerance=1e-7)
+    found = lowest_eigenpairs(MORSE, there, 5, tolerance=1e-7)
     values = found.eigenvalues
     assert values[1] == pytest.approx(values[0], abs=1e-6)
     assert values[2:] == pytest.approx(values[2], abs=1e-6)
@@ -102,7 +104,7 @@ def test_the_reaction_mode_of_a_saddle_point() -> None:
     assert top.converged
     assert top.modes is not None
     for subject in (oracles.Morse(), engine):  # a potential, and an engine by differences of forces
-        found = lowest_modes(subject, top.structure, 2, masses=True, tolerance=1e-4)
+        found = lowest_eigenpairs(subject, top.structure, 2, masses=True, tolerance=1e-4)
         assert found.eigenvalues[0] < 0 < found.eigenvalues[1]
         np.testing.assert_allclose(found.frequencies, top.modes.frequencies[:2], atol=0.05)
         overlap = abs(np.sum(found.vectors[0] * top.modes.vectors[0]))
@@ -120,7 +122,7 @@ def test_frequencies_of_a_network_are_those_of_its_hessian() -> None:
     products = HessianOperator(network, structure)
     hessian = products(torch.eye(72, dtype=torch.float64).reshape(72, 24, 3)).reshape(24, 3, 24, 3).numpy()
     wanted = normal_modes(structure, hessian, masses=masses)
-    found = lowest_modes(network, structure, 3, masses=masses, tolerance=1e-6)
+    found = lowest_eigenpairs(network, structure, 3, masses=masses, tolerance=1e-6)
     np.testing.assert_allclose(found.frequencies, wanted.frequencies[:3], atol=1e-2)
 
 
@@ -133,7 +135,7 @@ def test_springs_save_products_at_a_minimum() -> None:
     structure = chain(30)
     hessian = MORSE.exact(structure).hessian
     products = {
-        preconditioned: lowest_modes(by_matrix(hessian), structure, preconditioned=preconditioned).n_products
+        preconditioned: lowest_eigenpairs(by_matrix(hessian), structure, preconditioned=preconditioned).n_products
         for preconditioned in (True, False)
     }
     assert products[True] < products[False]
@@ -141,10 +143,10 @@ def test_springs_save_products_at_a_minimum() -> None:
 
 def test_a_good_start_saves_products() -> None:
     structure = oracles.molecule(30, 2)
-    first = lowest_modes(MORSE, structure, tolerance=1e-4)
+    first = lowest_eigenpairs(MORSE, structure, tolerance=1e-4)
     near = structure.with_positions(structure.positions + 1e-3 * np.random.default_rng(0).normal(size=(30, 3)))
-    again = lowest_modes(MORSE, near, tolerance=1e-4, start=first.cartesian)
-    afresh = lowest_modes(MORSE, near, tolerance=1e-4)
+    again = lowest_eigenpairs(MORSE, near, tolerance=1e-4, start=first.cartesian)
+    afresh = lowest_eigenpairs(MORSE, near, tolerance=1e-4)
     assert again.n_products < afresh.n_products
     assert again.eigenvalues[0] == pytest.approx(afresh.eigenvalues[0], abs=1e-6)
 
@@ -154,7 +156,7 @@ def test_a_symmetric_start_does_not_hide_the_lowest_mode() -> None:
     structure = oracles.molecule(8, 4)
     hessian = MORSE.exact(structure).hessian
     values, vectors = dense(structure, hessian)
-    found = lowest_modes(by_matrix(hessian), structure, start=vectors[6].reshape(8, 3), tolerance=1e-6)
+    found = lowest_eigenpairs(by_matrix(hessian), structure, start=vectors[6].reshape(8, 3), tolerance=1e-6)
     assert found.eigenvalues[0] == pytest.approx(values[0], abs=1e-8)
 
 
@@ -162,7 +164,7 @@ def test_restarts_forget_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hesse.curvature.davidson.MAX_SUBSPACE", 24)
     structure = oracles.molecule(30, 6)
     hessian = MORSE.exact(structure).hessian
-    found = lowest_modes(by_matrix(hessian), structure, 2, tolerance=1e-5, preconditioned=False, max_products=2000)
+    found = lowest_eigenpairs(by_matrix(hessian), structure, 2, tolerance=1e-5, preconditioned=False, max_products=2000)
     np.testing.assert_allclose(found.eigenvalues, dense(structure, hessian)[0][:2], atol=1e-7)
     assert found.n_products > 30
 
@@ -170,8 +172,8 @@ def test_restarts_forget_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_convergence_is_told() -> None:
     structure = oracles.molecule(30, 0)
     with pytest.raises(EngineError, match=r"0 of 1 eigenpairs converged to 1e-06 in 5 products.*strict=False"):
-        lowest_modes(MORSE, structure, tolerance=1e-6, max_products=5)
-    found = lowest_modes(MORSE, structure, tolerance=1e-6, max_products=5, strict=False)
+        lowest_eigenpairs(MORSE, structure, tolerance=1e-6, max_products=5)
+    found = lowest_eigenpairs(MORSE, structure, tolerance=1e-6, max_products=5, strict=False)
     assert found.n_products == 5
     assert not found.converged.any()
     assert found.residuals[0] > 1e-6
@@ -182,7 +184,7 @@ def test_noise_of_the_products_is_not_called_convergence() -> None:
     rng = np.random.default_rng(0)
     hessian = MORSE.exact(structure).hessian
     with pytest.raises(EngineError, match="converged"):
-        lowest_modes(lambda v: by_matrix(hessian)(v) + 1e-2 * rng.normal(size=v.shape), structure, tolerance=1e-6)
+        lowest_eigenpairs(lambda v: by_matrix(hessian)(v) + 1e-2 * rng.normal(size=v.shape), structure, tolerance=1e-6)
 
 
 def test_products_at_a_geometry_are_those_of_a_batch() -> None:
@@ -216,18 +218,18 @@ def test_products_at_a_geometry_are_those_of_a_batch() -> None:
 )
 def test_wrong_questions(options: dict, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        lowest_modes(MORSE, oracles.molecule(5, 0), **options)
+        lowest_eigenpairs(MORSE, oracles.molecule(5, 0), **options)
 
 
 def test_wrong_subjects() -> None:
     five = oracles.molecule(5, 0)
     with pytest.raises(RequestError, match="a potential, an engine, or a function"):
-        lowest_modes("gfn2", five)  # type: ignore[arg-type]
+        lowest_eigenpairs("gfn2", five)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="from_ase"):
-        lowest_modes(MORSE, to_ase(five))  # type: ignore[arg-type]
+        lowest_eigenpairs(MORSE, to_ase(five))  # type: ignore[arg-type]
     with pytest.raises(LabelShapeError, match="products of shape"):
-        lowest_modes(lambda v: v[0], five)
+        lowest_eigenpairs(lambda v: v[0], five)
     with pytest.raises(EngineError, match="finite"):
-        lowest_modes(lambda v: v * np.nan, five)
+        lowest_eigenpairs(lambda v: v * np.nan, five)
     with pytest.raises(RequestError, match="masses"):
-        _ = lowest_modes(MORSE, five).frequencies
+        _ = lowest_eigenpairs(MORSE, five).frequencies

@@ -1,7 +1,7 @@
-"""Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large systems."""
+"""Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large structures."""
 
 from hesse.curvature.batched import evaluate_structures
-from hesse.curvature.davidson import LowestModes, lowest_modes
+from hesse.curvature.davidson import LowestModes, lowest_eigenpairs
 from hesse.curvature.energy_derivatives import check_finite, evaluate
 from hesse.curvature.ensemble import EnsemblePrediction, evaluate_ensemble
 from hesse.curvature.operator import HessianOperator
@@ -16,5 +16,5 @@ __all__ = [
     "evaluate",
     "evaluate_ensemble",
     "evaluate_structures",
-    "lowest_modes",
+    "lowest_eigenpairs",
 ]

@@ -1,4 +1,4 @@
-"""Many structures at once: in batches of like sizes that fit in memory, given back in the order in which they came."""
+"""Properties of many structures: evaluated in batches of similar sizes that fit into memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hesse.structures import Properties, Request, Structure, collate, segment_in
 __all__ = ["evaluate_structures"]
 
 GRAPH_FRACTION = {"hessian": 0.25, "other": 0.5}
-"""Part of the memory that the graph of a batch may take; the rest is for what derivatives make of it. With Hessians
-that is several columns at once."""
+"""Fraction of the memory limit available for the autograd graph; the rest is for the derivatives. It is smaller with
+Hessians, where several columns are computed at once."""
 HESSIAN_BATCH_MIB = {"cpu": 32.0, "other": 2048.0}
-"""Memory of a batch with Hessians, by device. Columns are many already: on a CPU more of them at once are slower."""
+"""Default memory limit of a batch with Hessians, by device. On a CPU larger batches of columns are slower."""
 REMEASURE_FACTOR = 1.5
-"""Memory is measured again when structures have become larger by this factor."""
+"""The memory per neighbor is measured again when structures become larger by this factor."""
 
 
 def evaluate_structures(
@@ -35,28 +35,29 @@ def evaluate_structures(
     memory_mib: float | None = None,
     quiet: bool = True,
 ) -> Properties:
-    """What `request` asks, for any number of structures of any sizes, periodic or not.
+    """Compute the requested properties of any number of structures.
 
-    Structures are sorted by size, so that the columns of their Hessians end together and neighbor matrices hold
-    little padding. How many go through together follows from the memory that the graph of one takes, measured.
+    Structures are sorted by size, so that their Hessians have similar numbers of columns and neighbor matrices need
+    little padding. The size of the batches follows from the measured memory of the autograd graph.
 
     Args:
         potential: any differentiable energy, on any device, in its own floating-point type.
-        structures: at least one.
-        request: what to compute. Probes have shape `[probes, atoms, 3]`, the atoms of all structures end to end:
-            `torch.cat(directions, dim=1)` of one `[probes, n, 3]` for each structure. Stress is given for structures
-            that are periodic in all directions, the others are masked.
-        memory_mib: bound on the memory of one batch; None for a default by device (64 on a CPU, 32 with Hessians, since
-            larger batches are slower there; 2048 elsewhere). A structure that needs more runs alone.
+        structures: at least one, of any sizes, periodic or not.
+        request: properties to compute. Probes have the shape `[probes, atoms, 3]`, with the atoms of all structures
+            concatenated: `torch.cat(directions, dim=1)` of one `[probes, n, 3]` per structure. Stress is computed for
+            structures that are periodic in three directions, and masked for the others.
+        memory_mib: memory limit of one batch; None for a default by device (64 on a CPU, 32 with Hessians, since larger
+            batches are slower there; 2048 elsewhere). A structure that exceeds it is evaluated alone.
         quiet: show no progress.
 
     Returns:
-        Labels in the order of `structures`, in float64, on the CPU.
+        Properties in the order of `structures`, in float64, on the CPU.
 
     Raises:
-        RequestError: no structures; and all that `evaluate` raises.
-        LabelShapeError: probes of another shape.
-        EngineError: an answer that is not a finite number; the message names the structures.
+        RequestError: no structures, or objects that are not structures; see also `evaluate`.
+        ConfigError: a memory limit that is not positive.
+        LabelShapeError: probes of a wrong shape.
+        EngineError: predictions that are not finite; the message names the structures.
     """
     if isinstance(structures, Structure) or not all(isinstance(s, Structure) for s in structures):
         raise RequestError("expected a list of hesse.Structure; hesse.from_ase makes them of ASE atoms")
@@ -90,7 +91,7 @@ def evaluate_structures(
 
 
 def _check_inputs(potential: Potential, structures: Sequence[Structure], request: Request, n_atoms: int) -> None:
-    """What would stop the work half-way."""
+    """Raise errors before the first batch instead of in the middle."""
     if request.probes is not None and (request.probes.dim() != 3 or request.probes.shape[1:] != (n_atoms, 3)):
         raise LabelShapeError(
             f"probes of shape {tuple(request.probes.shape)}, expected [probes, {n_atoms}, 3] for the atoms of all "
@@ -102,11 +103,11 @@ def _check_inputs(potential: Potential, structures: Sequence[Structure], request
     if supported:
         for structure in structures:
             if not supported.issuperset(structure.numbers.tolist()):
-                evaluate(potential, collate([structure], potential.cutoff), Request())  # says what is wrong
+                evaluate(potential, collate([structure], potential.cutoff), Request())  # raises UnknownElementError
 
 
 def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: float) -> Iterator[list[int]]:
-    """Indices of structures that go through together, small structures first."""
+    """Indices of the structures of each batch, small structures first."""
     memory = _MemoryModel(potential)
     indices: list[int] = []
     max_neighbors = n_atoms = 0
@@ -122,14 +123,14 @@ def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: f
 
 
 class _MemoryModel:
-    """Bytes that the graph keeps per place of the neighbor matrix (and per atom, counted as one more place)."""
+    """Bytes saved for the backward pass per slot: per entry of the neighbor matrix, and per atom."""
 
     def __init__(self, potential: Potential) -> None:
         self.potential = potential
         self.measured_size, self.bytes_per_slot = 0, 0.0
 
     def bytes_for(self, structure: Structure, n_slots: int) -> float:
-        """What so many places take, when the structures are like this one."""
+        """Bytes for `n_slots` slots of structures that resemble this one."""
         if len(structure) > REMEASURE_FACTOR * self.measured_size:
             self.measured_size = len(structure)
             dtype, device = dtype_and_device(self.potential)

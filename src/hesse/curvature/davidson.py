@@ -1,18 +1,17 @@
-"""The lowest eigenpairs of a Hessian from its products with vectors alone: soft modes of a minimum, the reaction mode
-of a saddle point, for systems whose Hessian nobody wants to compute.
+"""The lowest eigenpairs of a Hessian from Hessian-vector products, by the block Davidson method.
 
-The method is Davidson's (J. Comput. Phys. 17, 87 (1975)) with blocks, thick restarts (Stathopoulos, Saad, Wu, SIAM J.
-Sci. Comput. 19, 227 (1998)) and full reorthogonalization: the space spanned so far grows by the residuals of its best
-eigenvectors, divided by a crude model of the Hessian (springs between near atoms). Without the model it is Lanczos'
-method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs up to three times as many products for a minimum:
-the soft end of a spectrum is its crowded end.
+For soft modes of minima and the reaction mode of saddle points in systems that are too large for full Hessians. The
+method is that of Davidson (J. Comput. Phys. 17, 87 (1975)) with blocks, thick restarts (Stathopoulos, Saad, Wu, SIAM J.
+Sci. Comput. 19, 227 (1998)) and full reorthogonalization: the subspace is expanded by the residuals of its lowest Ritz
+vectors, multiplied by the inverse of a model Hessian (springs between neighboring atoms). Without the model Hessian it
+is equivalent to a block Lanczos method (J. Res. Natl. Bur. Stand. 45, 255 (1950)), which needs up to three times as
+many products at a minimum, because eigenvalues are dense at the soft end of the spectrum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,45 +22,39 @@ from numpy.typing import ArrayLike
 
 from hesse.curvature.operator import HessianOperator
 from hesse.curvature.preconditioner import model_hessian_preconditioner
+from hesse.engine import Engine
 from hesse.errors import EngineError, LabelShapeError, RequestError
 from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.potential import Potential, dtype_and_device
 from hesse.runtime.progress import track
-from hesse.structures import Properties, Request, Structure
+from hesse.structures import Request, Structure
 from hesse.units import HBAR, INVERSE_CM
 
-__all__ = ["HessianMatvec", "LowestModes", "SupportsCompute", "lowest_modes"]
+__all__ = ["HessianMatvec", "LowestModes", "lowest_eigenpairs"]
 
 HessianMatvec = Callable[[Float[Array, "k n 3"]], Float[Array, "k n 3"]]
-"""`v ↦ H v` in eV/Å², for several directions at once."""
+"""A function from several directions `v` to their products `H v` in eV/Å²."""
 
 DIAGONAL_SHIFT = 0.05
-"""eV/Å² (or eV/(Å² u)): added to the springs. Anything from 0.02 to 0.5 does; below, floppy motions get too far."""
+"""eV/Å² (or eV/(Å² u)): added to the diagonal of the model Hessian. Values from 0.02 to 0.5 work equally well; smaller
+ones overestimate the softest motions."""
 EXTRA_ITERATIONS = 4
-"""Products spent on the next eigenpair once all that were asked have converged: it may turn out to be a lower one."""
+"""Iterations on the next eigenpair after all requested ones have converged: it may turn out to be lower than those."""
 MAX_SUBSPACE = 240
-"""Vectors kept before the space is cut down to the best third."""
-
-
-@runtime_checkable
-class SupportsCompute(Protocol):
-    """What every `hesse.engines.Engine` does."""
-
-    def compute(self, structure: Structure, request: Request) -> Properties:
-        """Labels of one structure."""
+"""Number of vectors above which the subspace is restarted with the lowest third."""
 
 
 @dataclass(frozen=True, eq=False)
 class LowestModes:
-    """The lowest eigenpairs of a Hessian in the space without rigid motions.
+    """The lowest eigenpairs of a Hessian, rigid-body motions excluded.
 
     Attributes:
-        eigenvalues: in rising order, eV/Å²; with masses ω², eV/(Å² u).
-        vectors: orthonormal; with masses in mass-weighted coordinates.
-        residuals: `|H v − λ v|`, in the unit of the eigenvalues. An exact eigenvalue lies within this of λ; the
-            distance itself is smaller, about the residual squared over the gap to the next eigenvalue.
-        products: Hessian-vector products that were taken.
-        converged: which residuals are within the tolerance.
+        eigenvalues: in ascending order, eV/Å²; with masses ω², eV/(Å² u).
+        vectors: orthonormal eigenvectors; with masses in mass-weighted coordinates.
+        residuals: `|H v − λ v|`, in the unit of the eigenvalues. An exact eigenvalue lies within this distance of λ.
+            The actual error is smaller, about the squared residual divided by the gap to the next eigenvalue.
+        n_products: number of Hessian-vector products computed.
+        converged: which residuals are below the tolerance.
         masses: u; None without mass-weighting.
     """
 
@@ -77,20 +70,23 @@ class LowestModes:
 
     @property
     def cartesian(self) -> Float[Array, "modes n 3"]:
-        """How the atoms move: the vectors themselves, or with masses displacements per unit of the normal coordinate,
-        u^-1/2."""
+        """Cartesian displacements: the vectors; with masses, per unit of the normal coordinate, u^-1/2."""
         return self.vectors if self.masses is None else self.vectors / np.sqrt(self.masses)[None, :, None]
 
     @property
     def frequencies(self) -> Float[Array, "modes"]:
-        """Wavenumbers in cm⁻¹, imaginary ones negative. Raises RequestError without masses."""
+        """Wavenumbers in cm⁻¹, negative for imaginary modes.
+
+        Raises:
+            RequestError: the eigenpairs were computed without masses.
+        """
         if self.masses is None:
-            raise RequestError("frequencies need masses: lowest_modes(..., masses=True)")
+            raise RequestError("frequencies need masses: pass masses=True")
         return np.sign(self.eigenvalues) * np.sqrt(np.abs(self.eigenvalues)) * HBAR / INVERSE_CM
 
 
-def lowest_modes(
-    operator: Potential | SupportsCompute | HessianMatvec,
+def lowest_eigenpairs(
+    operator: Potential | Engine | HessianMatvec,
     structure: Structure,
     count: int = 1,
     *,
@@ -103,32 +99,38 @@ def lowest_modes(
     strict: bool = True,
     quiet: bool = True,
 ) -> LowestModes:
-    """The `count` lowest eigenpairs of the Hessian at `structure`, rigid motions projected out (translations; rotations
-    too where nothing is periodic). No Hessian is formed, and the number of products grows slowly with that of atoms.
+    """Compute the lowest eigenpairs of the Hessian of a structure without forming the Hessian.
 
-    Which eigenvalues are the lowest is found from a random start, as in all such methods: a residual proves that there
-    is an eigenvalue, not that none lies below. Ask for one or two more than you need where that matters.
+    Rigid-body motions are projected out (translations; for molecules also rotations). The number of products grows
+    slowly with the number of atoms.
+
+    As in all iterative methods with a random start, a small residual proves that there is an eigenvalue, but not that
+    no lower one exists. Compute one or two more pairs than needed if this matters.
 
     Args:
-        subject: a potential; an engine; or a function from directions `[k, n, 3]` to products of the same shape.
-            Potentials in float32 have products good to about 1e-6 of the largest eigenvalue: convert them
-            (`potential.double()`) where that is not below the tolerance.
-        structure: where.
-        count: how many eigenpairs. They may be degenerate.
-        masses: True for ASE's standard atomic weights, or u, `[n]`: the mass-weighted Hessian, frequencies.
-        tolerance: of the residuals, in the unit of the eigenvalues.
-        max_products: give up after so many; by default what the full Hessian would take (3n), at least 300.
-        start: directions to start from, `[n, 3]` or `[k, n, 3]`: the mode of a geometry near by, a guess of the
-            reaction. Random ones fill up.
-        preconditioned: whether the springs are used.
-        seed: of the random start.
-        strict: raise where eigenpairs did not converge; otherwise they are returned as they are.
+        operator: a potential, an engine, or a function from directions `[k, n, 3]` to products of the same shape.
+            Products of a potential in float32 have errors of about 1e-6 of the largest eigenvalue; if this exceeds the
+            tolerance, convert it (`potential.double()`).
+        structure: the geometry.
+        count: number of eigenpairs. They may be degenerate.
+        masses: True for ASE's standard atomic weights, or masses in u, `[n]`, for the mass-weighted Hessian and
+            frequencies. False for the Hessian itself.
+        tolerance: limit of the residuals, in the unit of the eigenvalues.
+        max_products: limit of the number of products; by default that of the full Hessian (3n), at least 300.
+        start: start directions, `[n, 3]` or `[k, n, 3]`, such as the mode of a similar geometry or a guess of the
+            reaction coordinate. Random directions are added.
+        preconditioned: whether the model Hessian is used.
+        seed: seed of the random directions.
+        strict: whether eigenpairs that did not converge are an error; otherwise they are returned as they are.
         quiet: show no progress.
 
+    Returns:
+        The eigenpairs in ascending order.
+
     Raises:
-        RequestError: a count, tolerance, or masses that cannot be; more eigenpairs than the structure has.
+        RequestError: an invalid count, tolerance or mass; more eigenpairs than the structure has.
         LabelShapeError: directions or products of a wrong shape.
-        EngineError: no convergence, or products that are not finite numbers.
+        EngineError: no convergence, or products that are not finite.
     """
     if not isinstance(structure, Structure):
         raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}; of ASE atoms: hesse.from_ase")
@@ -144,9 +146,9 @@ def lowest_modes(
             f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, {count} were asked'
         )
     subspace = _Subspace(_weighted_matvec(operator, structure, weights), rigid)
-    solve = model_hessian_preconditioner(structure, weights, DIAGONAL_SHIFT) if preconditioned else None
+    precondition = model_hessian_preconditioner(structure, weights, DIAGONAL_SHIFT) if preconditioned else None
     limit = max(3 * n, 300) if max_products is None else max_products
-    block = _initial_block(structure, start, count, weights, subspace, solve, seed)
+    block = _initial_block(structure, start, count, weights, subspace, precondition, seed)
     extra = 0
     with track("lowest modes", limit, quiet=quiet) as advance:
         while True:
@@ -157,12 +159,12 @@ def lowest_modes(
             unconverged = np.flatnonzero(lengths[:count] > tolerance)
             converged = len(unconverged) == 0
             extra = extra + 1 if converged else 0
-            # A space that cannot grow is the whole space: its eigenpairs are those of the Hessian.
+            # A subspace that cannot be expanded is the full space: its eigenpairs are exact.
             exhausted = n_added == 0 or (converged and len(values) == count)
             if extra > EXTRA_ITERATIONS or exhausted or subspace.n_products >= limit:
                 break
             correction = residuals[:, [count] if converged else unconverged]
-            block = correction if solve is None else solve(correction)
+            block = correction if precondition is None else precondition(correction)
             subspace.thick_restart(MAX_SUBSPACE, 2 * count + MAX_SUBSPACE // 3)
     values, vectors, lengths = values[:count], vectors[:, :count], lengths[:count]
     result = LowestModes(
@@ -180,7 +182,7 @@ def lowest_modes(
 
 
 class _Subspace:
-    """Orthonormal vectors free of rigid motions, what the operator makes of them, and its eigenpairs among them."""
+    """Orthonormal vectors without rigid-body motions, and their products with the operator."""
 
     def __init__(self, operator: Callable[[Float[Array, "d m"]], Float[Array, "d m"]], rigid: Float[Array, "d r"]):
         self.operator, self.rigid = operator, rigid
@@ -188,7 +190,7 @@ class _Subspace:
         self.n_products = 0
 
     def expand(self, block: Float[Array, "d m"]) -> int:
-        """Add directions; those that the space holds already are left out. Returns how many were new."""
+        """Add the components of `block` that are linearly independent of the subspace. Returns their number."""
         new = self._orthonormalize(block)
         if new.shape[1]:
             hessian_products = self._project(self.operator(new))
@@ -198,13 +200,13 @@ class _Subspace:
         return new.shape[1]
 
     def ritz_pairs(self, count: int) -> tuple[Float[Array, "m"], Float[Array, "d m"], Float[Array, "d m"]]:
-        """The lowest eigenvalues within the space, their vectors, and what is missing to eigenvectors of the whole."""
+        """The lowest Ritz values, Ritz vectors and residuals."""
         values, rotation = self._rayleigh_ritz(count)
         vectors = self.vectors @ rotation
         return values, vectors, self.hessian_products @ rotation - vectors * values
 
     def thick_restart(self, max_vectors: int, n_kept: int) -> None:
-        """Once there are more than `most` vectors, keep the space of the `kept` lowest eigenvectors."""
+        """If there are more than `max_vectors` vectors, keep the `n_kept` lowest Ritz vectors."""
         if self.vectors.shape[1] > max_vectors:
             rotation = self._rayleigh_ritz(n_kept)[1]
             self.vectors, self.hessian_products = self.vectors @ rotation, self.hessian_products @ rotation
@@ -218,9 +220,9 @@ class _Subspace:
         return vectors - self.rigid @ (self.rigid.T @ vectors)
 
     def _orthonormalize(self, block: Float[Array, "d m"]) -> Float[Array, "d m"]:
-        """What of `wanted` is orthogonal to the rigid motions and to the space, as orthonormal vectors."""
+        """Orthonormal basis of the components of `block` orthogonal to rigid-body motions and to the subspace."""
         new = block / np.linalg.norm(block, axis=0).clip(min=np.finfo(float).tiny)
-        for _ in range(3):  # once is not enough where little is left
+        for _ in range(3):  # repeated, because cancellation leaves errors in small components
             new = self._project(new - self.vectors @ (self.vectors.T @ new))
             left, sizes, _ = np.linalg.svd(new, full_matrices=False)
             new = left[:, sizes > 1e-8]
@@ -233,28 +235,28 @@ def _initial_block(
     count: int,
     weights: Float[Array, "3n"],
     subspace: _Subspace,
-    solve: Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]] | None,
+    precondition: Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]] | None,
     seed: int,
 ) -> Float[Array, "3n m"]:
-    """The given directions and random ones; the latter are soft motions of the springs where there are springs."""
+    """The start directions and random ones; with a preconditioner the latter are soft modes of the model Hessian."""
     n = len(structure)
     directions = np.zeros((0, n, 3)) if start is None else np.asarray(start, dtype=np.float64)
     if directions.shape[-2:] != (n, 3) or directions.ndim not in (2, 3) or not np.isfinite(directions).all():
         raise LabelShapeError(f"expected finite directions of shape {(n, 3)} or (k, {n}, 3), got {directions.shape}")
     directions = directions.reshape(-1, 3 * n).T / weights[:, None]
     rng = np.random.default_rng(seed)
-    # One random direction always: a symmetric start would never leave its symmetry.
+    # At least one random direction: a symmetric start would only find modes of the same symmetry.
     random = rng.normal(size=(3 * n, max(count + 1 - directions.shape[1], 1)))
-    if solve is not None:
+    if precondition is not None:
         for _ in range(3):
-            random = np.linalg.qr(subspace._project(solve(random)))[0]
+            random = np.linalg.qr(subspace._project(precondition(random)))[0]
     return np.concatenate([directions, random], axis=1)
 
 
 def _mass_weights(
     structure: Structure, masses: ArrayLike | bool
 ) -> tuple[Float[Array, "3n"], Float[Array, "n"] | None]:
-    """1/√mass of every coordinate (ones without masses), and the masses."""
+    """1/√mass of each coordinate (ones without masses), and the masses."""
     n = len(structure)
     if masses is False:
         return np.ones(3 * n), None
@@ -265,9 +267,9 @@ def _mass_weights(
 
 
 def _weighted_matvec(
-    source: Potential | SupportsCompute | HessianMatvec, structure: Structure, weights: Float[Array, "3n"]
+    source: Potential | Engine | HessianMatvec, structure: Structure, weights: Float[Array, "3n"]
 ) -> Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]]:
-    """Columns of (weighted) directions to columns of (weighted) products."""
+    """Function from columns of (mass-weighted) directions to columns of (mass-weighted) products."""
     matvec = _matvec(source, structure)
     n = len(structure)
 
@@ -283,7 +285,7 @@ def _weighted_matvec(
     return apply
 
 
-def _matvec(source: Potential | SupportsCompute | HessianMatvec, structure: Structure) -> HessianMatvec:
+def _matvec(source: Potential | Engine | HessianMatvec, structure: Structure) -> HessianMatvec:
     if isinstance(source, Potential):
         dtype, device = dtype_and_device(source)
         hessian_operator = HessianOperator(source, structure)
@@ -293,7 +295,7 @@ def _matvec(source: Potential | SupportsCompute | HessianMatvec, structure: Stru
             return products.to("cpu", torch.float64).numpy()
 
         return by_potential
-    if isinstance(source, SupportsCompute):
+    if isinstance(source, Engine):
         engine = source
 
         def by_engine(directions: Float[Array, "k n 3"]) -> Float[Array, "k n 3"]:

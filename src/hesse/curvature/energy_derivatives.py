@@ -1,10 +1,16 @@
-"""The one door to derivatives: energies, forces, Hessian-vector products, Hessians and stress of any potential.
+"""Energies, forces, Hessian-vector products, Hessians and stress of any potential, by automatic differentiation.
 
-Every observable is *energy x directions x derivative*. The order is reverse over reverse: the gradient is taken with a
-graph, and `H v` is the gradient of `g · v`. Structures of a batch do not interact, so one pass serves them all: the
-product of the whole batch's block-diagonal Hessian with all directions at once. No class of model is known here.
+Hessian-vector products are computed in reverse over reverse mode: the gradient g is computed with its graph, and `H v`
+is the gradient of `g · v`. Structures of a batch do not interact, so the Hessian of the batch is block-diagonal, and
+one pass computes the products of all structures.
 
-Axes: structures of a batch; atoms of all structures, end to end; probes = directions per structure.
+`evaluate` is the eager implementation, used almost everywhere. Derivatives are also taken in `HessianOperator` (many
+products at one geometry), in compiled training steps, which are compared with `evaluate` at regular intervals, and in
+some checks of potentials.
+
+Stress is the derivative of the energy with respect to a strain of the cell, divided by the volume.
+
+Axes: structures of a batch; atoms of all structures, concatenated; probes = directions per structure.
 """
 
 from __future__ import annotations
@@ -33,43 +39,6 @@ __all__ = [
 ]
 
 
-def check_finite(batch: Batch, predictions: Properties) -> None:
-    """Raise EngineError, naming the structures, where energies, forces, products or Hessians are not finite."""
-    checks = []
-    if predictions.energy is not None:
-        checks.append((predictions.energy, torch.arange(len(batch), device=batch.structure_index.device)))
-    if predictions.forces is not None:
-        checks.append((predictions.forces, batch.structure_index))
-    if predictions.hvp is not None:
-        checks.append((predictions.hvp.transpose(0, 1), batch.structure_index))
-    if predictions.hessian is not None:
-        checks.append((predictions.hessian, segment_ids(9 * batch.n_atoms**2)))
-    for values, structure_index in checks:
-        non_finite = ~torch.isfinite(values).reshape(len(values), -1).all(-1)
-        if bool(non_finite.any()):
-            names = [batch.ids[i] for i in structure_index[non_finite].unique()[:3].tolist()]
-            raise EngineError(
-                f"the potential's answer is not a finite number for structure {', '.join(map(repr, names))}. "
-                "Check the geometry (atoms on top of each other?) and the potential (`hesse check`)."
-            )
-
-
-def apply_strain(batch: Batch, positions: Float[Tensor, "atoms 3"], strain: Float[Tensor, "structures 3 3"]) -> Batch:
-    """The batch on other positions, each structure with its cell under the symmetric part of its strain."""
-    symmetric = 0.5 * (strain + strain.transpose(1, 2))
-    strained_positions = positions + (positions[:, None] @ symmetric.index_select(0, batch.structure_index))[:, 0]
-    return batch.with_positions(positions=strained_positions, cell=batch.cell + batch.cell @ symmetric)
-
-
-def stress_from_strain_gradient(
-    batch: Batch, strain_gradient: Float[Tensor, "structures 3 3"]
-) -> Float[Tensor, "structures 3 3"]:
-    """Stress, eV/Å³, from the derivative by strain; NaN for cells that are not periodic in all directions."""
-    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
-    periodic = batch.pbc.all(-1)[:, None, None]
-    return torch.where(periodic, strain_gradient / torch.where(periodic, volume, 1.0), torch.nan)
-
-
 def evaluate(
     potential: Potential,
     batch: Batch,
@@ -78,27 +47,26 @@ def evaluate(
     create_graph: bool = False,
     memory_mib: float | None = None,
 ) -> Properties:
-    """What `request` asks, for every structure of the batch.
+    """Compute the requested properties of all structures of a batch.
 
     Args:
-        potential: any differentiable energy; its `cutoff` must not exceed the one the batch was built for.
-        batch: structures; derivatives are taken in its positions, in the type and on the device of the potential's
-            parameters (a batch of another type is converted).
-        request: which labels to compute. Probes have shape `[probes, atoms, 3]`.
-        create_graph: keep the graph, so that a loss of the result can be differentiated in parameters (training).
-        memory_mib: bound on the memory of one chunk of Hessian columns (without `create_graph`; with it the graph of
-            all columns is kept and there is no bound). None for a default by device.
+        potential: any differentiable energy; its `cutoff` must not exceed the cutoff of the batch.
+        batch: structures with neighbors. It is converted to the floating-point type and device of the parameters of the
+            potential.
+        request: properties to compute. Probes have the shape `[probes, atoms, 3]`.
+        create_graph: keep the graph, so that a loss of the result can be differentiated with respect to the parameters.
+        memory_mib: memory limit for one chunk of Hessian columns; None for a default by device. Not used with
+            `create_graph`, where the graph of all columns is kept.
 
     Returns:
         Energies in eV, forces in eV/Å, `H v` and Hessians in eV/Å², stress in eV/Å³.
 
     Raises:
-        RequestError: the batch's neighbor matrix is shorter than the potential's cutoff, the potential is
-            detached from autograd, or atomic energies are asked of one that has none.
-        LabelShapeError: probes of the wrong shape.
-        UnknownElementError: an element the potential was not made for (not looked for with `create_graph`: training
-            checks its data once).
-        GeometryError: stress was asked of a batch without a periodic structure.
+        RequestError: the cutoff of the batch is smaller than that of the potential, the energy is detached from
+            autograd, or the potential has no atomic energies.
+        LabelShapeError: probes or atomic energies of a wrong shape.
+        UnknownElementError: an unsupported element (not checked with `create_graph`: training checks its data once).
+        GeometryError: stress of a batch without a structure periodic in three directions.
     """
     batch = prepare_batch(potential, batch, request, check_elements=not create_graph)
     second_order = request.probes is not None or request.hessian
@@ -151,7 +119,20 @@ def evaluate(
 
 
 def prepare_batch(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
-    """The batch as the potential wants it: in its type, on its device, with its tables. Raises what `evaluate` does."""
+    """Check a batch and prepare it for a potential.
+
+    Args:
+        potential: any potential.
+        batch: structures with neighbors.
+        request: properties to compute.
+        check_elements: whether to check that all elements are supported.
+
+    Returns:
+        The batch in the floating-point type and on the device of the potential, with its precomputed tables.
+
+    Raises:
+        HesseError: see `evaluate`.
+    """
     _check_request(potential, batch, request)
     parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
     if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
@@ -182,10 +163,21 @@ def _check_request(potential: Potential, batch: Batch, request: Request) -> None
 
 
 def check_energy_shape(potential: Potential, atomic: object, n_atoms: int) -> None:
+    """Check the shape of atomic energies.
+
+    Args:
+        potential: the potential, for the message.
+        atomic: result of its `forward`.
+        n_atoms: number of atoms of the batch.
+
+    Raises:
+        LabelShapeError: not a tensor `[atoms]`.
+    """
     received = f"shape {tuple(atomic.shape)}" if isinstance(atomic, Tensor) else f"type {type(atomic).__name__}"
     if not isinstance(atomic, Tensor) or atomic.shape != (n_atoms,):
         raise LabelShapeError(
-            f"{type(potential).__name__} returned energies of {received}, expected a tensor with one per atom: {(n_atoms,)}"
+            f"{type(potential).__name__} returned energies of {received}, expected a tensor with one per atom: "
+            f"{(n_atoms,)}"
         )
 
 
@@ -195,14 +187,15 @@ def _check_elements(potential: Potential, batch: Batch) -> None:
     if len(unsupported):
         symbol = chemical_symbols[int(batch.numbers[unsupported[0]])]
         raise UnknownElementError(
-            f'structure "{batch.ids[int(batch.structure_index[unsupported[0]])]}" holds {symbol}; {type(potential).__name__} knows '
+            f'structure "{batch.ids[int(batch.structure_index[unsupported[0]])]}" holds {symbol}; '
+            f"{type(potential).__name__} knows "
             f"{', '.join(chemical_symbols[z] for z in potential.elements)} only. Remove the structure, or train a "
             "potential on data with that element."
         )
 
 
 def _differentiable_inputs(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
-    """The batch on fresh differentiable positions; where stress is asked, under a zero strain of every cell."""
+    """The batch with differentiable positions; for stress also with a differentiable strain, of value zero."""
     positions = batch.positions.detach().requires_grad_(True)
     if not request.stress:
         return batch.with_positions(positions=positions), positions, None
@@ -217,7 +210,7 @@ def _grad_enabled(enabled: bool) -> Iterator[None]:
 
 
 def _check_gradient(potential: Potential, energy: Tensor) -> None:
-    """A trainable potential whose energy depends on nothing has cut itself off from autograd."""
+    """Check that the energy of a trainable potential is connected to autograd."""
     if not energy.requires_grad and any(p.requires_grad for p in potential.parameters()):
         raise RequestError(
             f"the energies of {type(potential).__name__} depend neither on positions nor on its parameters: its "
@@ -234,7 +227,7 @@ def _dense_hessian(
     create_graph: bool,
     chunk: int | None,
 ) -> Float[Tensor, "elements"]:
-    """Hessians of all structures, flat. Row c of every structure is computed in the same pass."""
+    """Flat Hessians of all structures. Row c of all structures is computed in the same pass."""
     rows = 3 * int(batch.n_atoms.max())
     atom = (
         torch.arange(len(batch.structure_index), device=batch.structure_index.device)
@@ -259,6 +252,63 @@ def _dense_hessian(
     ]
 
 
-# MERGED DOCSTRING (fold into the module docstring): """Answers that are no numbers are no answers."""
+def check_finite(batch: Batch, predictions: Properties) -> None:
+    """Check that predictions are finite.
 
-# MERGED DOCSTRING (fold into the module docstring): """Stress: the derivative of the energy by a strain of the cell, over its volume."""
+    Args:
+        batch: the structures, for the message.
+        predictions: their predicted properties.
+
+    Raises:
+        EngineError: energies, forces, products or Hessians contain NaN or infinity; the message names the structures.
+    """
+    checks = []
+    if predictions.energy is not None:
+        checks.append((predictions.energy, torch.arange(len(batch), device=batch.structure_index.device)))
+    if predictions.forces is not None:
+        checks.append((predictions.forces, batch.structure_index))
+    if predictions.hvp is not None:
+        checks.append((predictions.hvp.transpose(0, 1), batch.structure_index))
+    if predictions.hessian is not None:
+        checks.append((predictions.hessian, segment_ids(9 * batch.n_atoms**2)))
+    for values, structure_index in checks:
+        non_finite = ~torch.isfinite(values).reshape(len(values), -1).all(-1)
+        if bool(non_finite.any()):
+            names = [batch.ids[i] for i in structure_index[non_finite].unique()[:3].tolist()]
+            raise EngineError(
+                f"the potential's answer is not a finite number for structure {', '.join(map(repr, names))}. "
+                "Check the geometry (atoms on top of each other?) and the potential (`hesse check`)."
+            )
+
+
+def apply_strain(batch: Batch, positions: Float[Tensor, "atoms 3"], strain: Float[Tensor, "structures 3 3"]) -> Batch:
+    """Apply a strain to each structure of a batch.
+
+    Args:
+        batch: structures; their cells are strained.
+        positions: positions before the strain, Å (a differentiable copy of those of the batch).
+        strain: dimensionless, `[structures, 3, 3]`; only its symmetric part is used.
+
+    Returns:
+        The batch with strained positions and cells.
+    """
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    strained_positions = positions + (positions[:, None] @ symmetric.index_select(0, batch.structure_index))[:, 0]
+    return batch.with_positions(positions=strained_positions, cell=batch.cell + batch.cell @ symmetric)
+
+
+def stress_from_strain_gradient(
+    batch: Batch, strain_gradient: Float[Tensor, "structures 3 3"]
+) -> Float[Tensor, "structures 3 3"]:
+    """Stress from the derivative of the energy with respect to strain.
+
+    Args:
+        batch: structures, for their cells.
+        strain_gradient: eV, `[structures, 3, 3]`.
+
+    Returns:
+        Stress in eV/Å³, `[structures, 3, 3]`; NaN for structures that are not periodic in three directions.
+    """
+    volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+    periodic = batch.pbc.all(-1)[:, None, None]
+    return torch.where(periodic, strain_gradient / torch.where(periodic, volume, 1.0), torch.nan)

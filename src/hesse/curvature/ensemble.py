@@ -1,4 +1,4 @@
-"""Several potentials asked the same question: what they say on average, and how far they lie apart."""
+"""Mean and standard deviation of the predictions of several potentials."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["EnsemblePrediction", "evaluate_ensemble"]
 
 @dataclass(frozen=True)
 class EnsemblePrediction:
-    """Answers of several potentials to one request.
+    """Predictions of an ensemble of potentials.
 
     Attributes:
-        mean: of energy, forces, Hessian-vector products, Hessians, ... over the members.
-        spread: their standard deviation over the members (n − 1), element by element, in the same record. Probes are
-            the same in both.
+        mean: mean of energy, forces, Hessian-vector products, Hessians, ... over the members.
+        std: their standard deviation over the members (divisor n − 1), element by element. The probes are those of the
+            request.
     """
 
     mean: Properties
@@ -33,23 +33,27 @@ class EnsemblePrediction:
 def evaluate_ensemble(
     potentials: Sequence[Potential], batch: Batch, request: Request, *, memory_mib: float | None = None
 ) -> EnsemblePrediction:
-    """Mean and spread of what `potentials` (the parts of an `Ensemble`, say) answer.
+    """Mean and standard deviation of the predictions of several potentials.
 
     Args:
-        potentials: two or more.
-        batch: structures, with neighbors up to the longest cutoff.
-        request: what to compute.
+        potentials: two or more, such as the parts of an `Ensemble`.
+        batch: structures, with neighbors up to the largest cutoff of all potentials.
+        request: properties to compute.
         memory_mib: see `evaluate`.
 
+    Returns:
+        Mean and standard deviation in float64 (eV, Å).
+
     Raises:
-        RequestError: fewer than two potentials; and all that `evaluate` raises.
+        RequestError: fewer than two potentials.
+        HesseError: see `evaluate`.
     """
     if len(potentials) < 2:
-        raise RequestError(f"a spread needs two potentials or more, got {len(potentials)}")
+        raise RequestError(f"a standard deviation needs two potentials or more, got {len(potentials)}")
     predictions = [evaluate(p, batch, request, memory_mib=memory_mib).map_tensors(Tensor.double) for p in potentials]
     mean, std = {}, {}
     for field in fields(Properties):
-        values = [getattr(answer, field.name) for answer in predictions]
+        values = [getattr(prediction, field.name) for prediction in predictions]
         if field.name in ("probes", "regularizer") or any(v is None or not v.is_floating_point() for v in values):
             continue
         stacked = torch.stack(values)

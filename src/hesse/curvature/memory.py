@@ -1,4 +1,4 @@
-"""What derivatives cost in memory: measured on the graph itself, never guessed from the size of a model."""
+"""Memory needed by derivatives, measured on the autograd graph."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from torch import Tensor
 __all__ = ["DEFAULT_MEMORY_MIB", "saved_tensor_bytes"]
 
 DEFAULT_MEMORY_MIB = {"cpu": 64.0, "other": 2048.0}
-"""What one chunk of Hessian columns may take. On a CPU large chunks are slower: 0.8 s at 64 MiB against 2.7 s at 1 GiB
-for 60 molecules, the difference being memory handed back and forth with the operating system."""
+"""Default memory limit of one chunk of Hessian columns, by device. On a CPU large chunks are slower (60 molecules: 0.8
+s at 64 MiB, 2.7 s at 1 GiB), because their memory is returned to the operating system and requested again."""
 
 
 @contextmanager
 def saved_tensor_bytes(enabled: bool = True) -> Iterator[list[int]]:
-    """Counts the bytes that the graph keeps for the next derivative: what one more direction costs in memory. The count
-    is the only entry of the list; it stays 0 where it is not `wanted`."""
+    """Context that counts the bytes of all tensors saved for the backward pass.
+
+    This is the memory that one more direction needs in a vectorized pass.
+
+    Args:
+        enabled: if False, nothing is counted.
+
+    Yields:
+        A list with the count as its only entry.
+    """
     total = [0]
     if not enabled:
         yield total

@@ -1,4 +1,4 @@
-"""The Hessian of one structure as something to multiply with, never as a matrix."""
+"""The Hessian of one structure as a linear operator, without forming the matrix."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ __all__ = ["HessianOperator"]
 
 
 class HessianOperator:
-    """`v ↦ H v` at a fixed geometry. The graph of the gradient is made once and kept, so that each product is one
-    backward pass: about half of what a product at a new geometry costs.
+    """The linear operator `v ↦ H v` at a fixed geometry.
+
+    The graph of the gradient is computed once and kept, so that each product is one backward pass. This costs about
+    half as much as a product at a new geometry.
 
     Args:
         potential: any differentiable energy.
         structure: one structure, or a batch (whose structures do not interact: H is block-diagonal).
-        memory_mib: how much memory directions that go through the graph together may take; None for a default by
-            device. The graph itself takes what it takes (`graph_mib`).
+        memory_mib: memory limit for the directions of one vectorized pass; None for a default by device. The graph
+            itself is not limited (`graph_mib`).
 
     Attributes:
-        energy: eV, of each structure.
-        gradient: eV/Å.
-        graph_mib: MiB that the graph keeps while this object lives.
+        energy: energies of the structures, eV.
+        gradient: derivative of the energy with respect to positions, eV/Å.
+        graph_mib: memory of the graph, MiB.
 
     Raises:
         UnknownElementError, LabelShapeError, RequestError: see `evaluate`.
@@ -39,7 +41,7 @@ class HessianOperator:
         dtype, device = dtype_and_device(potential)
         batch = collate([structure], potential.cutoff) if isinstance(structure, Structure) else structure
         batch = batch.to(device, dtype)
-        energy = evaluate(potential, batch, Request()).energy  # all checks of the potential and the batch are made here
+        energy = evaluate(potential, batch, Request()).energy  # includes all checks of potential and batch
         assert energy is not None
         self.energy: Float[Tensor, "structures"] = energy
         self._positions = batch.positions.detach().requires_grad_(True)
@@ -53,10 +55,16 @@ class HessianOperator:
         self._hvp_function = hvp_vmapped if potential.supports_vmap else hvp_sequential
 
     def __call__(self, directions: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
-        """`H v` for every direction, eV/Å² times the unit of v, in the type and on the device of the potential.
+        """Compute the products with several directions.
+
+        Args:
+            directions: `[probes, atoms, 3]`, in the floating-point type and on the device of the potential.
+
+        Returns:
+            `H v`, eV/Å² times the unit of v, `[probes, atoms, 3]`.
 
         Raises:
-            LabelShapeError: directions of another shape.
+            LabelShapeError: directions of a wrong shape.
         """
         if directions.dim() != 3 or directions.shape[1:] != self._positions.shape or len(directions) == 0:
             raise LabelShapeError(
@@ -65,7 +73,7 @@ class HessianOperator:
         chunks = directions.split(self._chunk)
         return torch.cat(
             [
-                self._hvp_function(self._differentiable_gradient, self._positions, part, False, retain_graph=True)
-                for part in chunks
+                self._hvp_function(self._differentiable_gradient, self._positions, chunk, False, retain_graph=True)
+                for chunk in chunks
             ]
         )

@@ -1,7 +1,7 @@
-"""A crude model of any Hessian, cheap to solve with: springs between atoms that are near each other.
+"""Preconditioner of Hessian eigensolvers: a model Hessian of springs between neighboring atoms.
 
-It has the stiff directions of bonds and angles about right, and nothing else. That is what an iterative eigensolver
-needs of a preconditioner; what it converges to does not depend on it.
+It approximates the stiff directions (bonds and angles) and nothing else. Its quality determines the number of
+iterations of an eigensolver, not the result.
 """
 
 from __future__ import annotations
@@ -21,20 +21,30 @@ __all__ = ["model_hessian_preconditioner"]
 
 STIFFNESS = 40.0
 """eV/Å², of a bond; the scale of the stretching constants of Lindh, Bernhardsson, Karlström, Malmqvist, Chem. Phys.
-Lett. 241, 423 (1995), whose model this is an even simpler one of."""
+Lett. 241, 423 (1995), of which this model is a simplification."""
 DECAY = 2.5
-"""How fast springs weaken with the distance in units of the bond length: `STIFFNESS exp(−DECAY (x² − 1))`."""
+"""Decay of the stiffness, `STIFFNESS exp(−DECAY (x² − 1))`; x is the distance in units of the sum of covalent radii."""
 TRANSVERSE_RATIO = 0.05
-"""Stiffness across a pair, in units of that along it."""
+"""Stiffness perpendicular to a pair, relative to that along it."""
 CUTOFF_FACTOR = 2.2
-"""Pairs further apart than this multiple of the sum of their covalent radii have no spring."""
+"""Pairs beyond this multiple of the sum of their covalent radii have no spring."""
 
 
 def model_hessian_preconditioner(
     structure: Structure, weights: Float[Array, "3n"], shift: float
 ) -> Callable[[Float[Array, "3n m"]], Float[Array, "3n m"]]:
-    """`r ↦ (W K W + shift)⁻¹ r`, K being the Hessian of the springs and W the diagonal matrix of `weights` (ones, or
-    1/√mass). Factorized once, sparse: a fraction of a second for thousands of atoms."""
+    """The preconditioner `r ↦ (W K W + shift)⁻¹ r` with the model Hessian K and the diagonal matrix W of `weights`.
+
+    The sparse matrix is factorized once, which takes a fraction of a second for thousands of atoms.
+
+    Args:
+        structure: any structure.
+        weights: weight of each coordinate, `[3n]`: ones, or 1/√mass for mass-weighted Hessians.
+        shift: positive, in the unit of W K W; makes the matrix invertible.
+
+    Returns:
+        A function of one or several columns `[3n, m]`.
+    """
     n = len(structure)
     radii = covalent_radii[structure.numbers]
     pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, float(2.0 * CUTOFF_FACTOR * radii.max()))

@@ -1,5 +1,6 @@
-"""The potential-energy surface of any engine: minima, transition states, reaction paths, motion."""
+"""The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
+from hesse.pes.lowest_modes import lowest_modes
 from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
 from hesse.pes.minimization import MinimizationResult, minimize
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
@@ -17,6 +18,7 @@ __all__ = [
     "SaddleResult",
     "Snapshot",
     "irc",
+    "lowest_modes",
     "minimize",
     "run_md",
     "saddle",
