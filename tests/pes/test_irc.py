@@ -36,7 +36,9 @@ def exact_descent(structure, hessian, lengths):
     mode = vectors[:, 0] * np.sign(vectors[np.abs(vectors[:, 0]).argmax(), 0])
 
     def downhill(s, q):
-        gradient = oracles.Morse().exact(structure.moved((q / root).reshape(-1, 3))).gradient.reshape(-1) / root
+        gradient = (
+            oracles.Morse().exact(structure.with_positions((q / root).reshape(-1, 3))).gradient.reshape(-1) / root
+        )
         return -gradient / np.linalg.norm(gradient)
 
     near = 1e-3  # there the mode is the path to second order
@@ -131,9 +133,9 @@ def test_bad_requests(top):
         irc(structure, engine, directions="foreward")
     with pytest.raises(LabelShapeError, match="expected"):
         irc(structure, engine, hessian=np.zeros((12, 12)))
-    pushed = structure.moved(structure.positions + 0.1 * LIFT)
+    pushed = structure.with_positions(structure.positions + 0.1 * LIFT)
     with pytest.raises(RequestError, match="not stationary"):
         irc(pushed, engine)
-    minimum = minimize(structure.moved(structure.positions + 0.4 * LIFT), engine)
+    minimum = minimize(structure.with_positions(structure.positions + 0.4 * LIFT), engine)
     with pytest.raises(RequestError, match="no imaginary mode"):
         irc(minimum.structure, engine)

@@ -1,11 +1,12 @@
-"""Molecular dynamics on any engine: Newton's equations (NVE) and Langevin's (NVT), by ASE's integrators.
+"""Molecular dynamics with any engine: Newton's equations (NVE) and Langevin's (NVT), with the integrators of ASE.
 
 NVE is velocity Verlet. Langevin is the scheme of Vanden-Eijnden and Ciccotti (Chem. Phys. Lett. 429, 310 (2006)),
-second order in the time step; every coordinate has the same friction, so that the center of mass moves independently of
-everything else and its motion can be taken out of the snapshots without touching the distribution of shapes.
+second order in the time step. Every coordinate has the same friction, so that the center of mass moves independently of
+all other motions and can be removed from the snapshots without changing the distribution of geometries.
 
-A run ends early, with a reason and everything so far, when the engine fails, atoms collide, a force or a bond leaves
-its bounds. It is a function of its settings and the structure alone: the seed draws the velocities and the noise.
+A run ends early, with a reason and all results so far, when the engine fails, atoms collide, or a force or a bond
+length exceeds its limit. It is a function of its settings and the structure alone: the seed determines velocities and
+noise.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from ase.md.verlet import VelocityVerlet
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.engines import Engine, EngineCalculator
-from hesse.errors import ConfigError, EngineError, GeometryError, check_choice
+from hesse.datasets import StructuresLike, as_structure
+from hesse.engines import EngineCalculator, EngineLike, as_engine
+from hesse.errors import ConfigError, EngineError, GeometryError, RequestError, check_choice
 from hesse.harmonic.normal_modes import internal_basis
+from hesse.pes.surface import atoms_with_results
 from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
@@ -35,26 +38,30 @@ ENSEMBLES = ("langevin", "nve")
 
 @dataclass(frozen=True, kw_only=True)
 class MDSettings:
-    """How to run.
+    """Settings of a molecular dynamics run.
 
     Attributes:
-        temperature: K. Velocities start from the Maxwell-Boltzmann distribution at it; Langevin holds it.
-        ensemble: "langevin" or "nve".
-        final_temperature: K; Langevin moves linearly toward it (a ramp). None: it stays.
+        temperature: K. Initial velocities have the Maxwell-Boltzmann distribution at this temperature; Langevin
+            dynamics keeps it.
+        ensemble: "langevin" (NVT) or "nve".
+        final_temperature: K; the target temperature of Langevin dynamics changes linearly to this one (a ramp). None:
+            it is constant.
         time_step: fs.
-        steps: how many.
-        friction: fs⁻¹, of Langevin. 0.01 forgets velocities in 0.1 ps; slow enough to leave vibrations alone.
-        stride: steps from one snapshot to the next.
+        steps: number of steps.
+        friction: fs⁻¹, of Langevin dynamics. 0.01 randomizes velocities within 0.1 ps, slowly enough to leave
+            vibrations undisturbed.
+        stride: steps between snapshots.
         equilibration: steps before the first snapshot.
         seed: of velocities and noise.
-        rotation: False starts without angular momentum (molecules in NVE, which keep it so).
-        closest: the run ends when two atoms come closer than this fraction of the sum of their covalent radii.
-        stretch: the run ends when a bond of the start is longer than this multiple of its length there ("the molecule
+        rotation: False starts without angular momentum (molecules in NVE, where it is conserved).
+        min_contact: the run ends when two atoms come closer than this fraction of the sum of their covalent radii.
+        max_bond_stretch: the run ends when an initial bond exceeds this multiple of its initial length ("the molecule
             dissociates"). None: bonds may break.
-        largest_force: eV/Å; the run ends beyond it.
+        max_force: the run ends when a force exceeds this, eV/Å.
 
     Raises:
         ConfigError: a value out of range, or options that contradict each other.
+        UnknownOptionError: an unknown ensemble.
     """
 
     temperature: float
@@ -103,11 +110,11 @@ class Snapshot:
     """One geometry of a run.
 
     Attributes:
-        structure: id `{start}/{step}`; the center of mass is that of the start.
-        velocities: Å/fs, of the center-of-mass frame.
-        step: which step.
+        structure: the geometry, with the center of mass of the start; its id is `{start}/{step}`.
+        velocities: Å/fs, relative to the center of mass, `[n, 3]`.
+        step: number of the step.
         energy: potential energy, eV.
-        forces: eV/Å.
+        forces: eV/Å, `[n, 3]`.
     """
 
     structure: Structure
@@ -116,21 +123,31 @@ class Snapshot:
     energy: float
     forces: Float[Array, "n 3"]
 
+    def to_ase(self) -> Atoms:
+        """Convert to ASE.
+
+        Returns:
+            The geometry with its velocities, whose calculator holds energy (eV) and forces (eV/Å).
+        """
+        atoms = atoms_with_results(self.structure, self.energy, self.forces)
+        atoms.set_velocities(self.velocities / FEMTOSECOND)
+        return atoms
+
 
 @dataclass(frozen=True, eq=False)
 class MDResult:
-    """What a run did, step by step; index 0 is the start.
+    """The result of a molecular dynamics run; index 0 of arrays over steps is the start.
 
     Attributes:
         times: fs.
-        potential: eV.
-        kinetic: eV, in the center-of-mass frame.
-        temperatures: K, `2 K / (k f)` with `f` the degrees of freedom.
-        degrees_of_freedom: 3n−3, less the rotations where they were left out.
-        snapshots: every `stride` steps from `equilibration` on.
-        steps: steps taken.
+        potential_energies: eV.
+        kinetic_energies: eV, relative to the center of mass.
+        temperatures: K, `2 K / (k f)` with kinetic energy `K` and `f` degrees of freedom.
+        degrees_of_freedom: 3n−3, less the rotations where there are none.
+        snapshots: geometries every `stride` steps from `equilibration` on.
+        steps: number of steps taken.
         completed: whether all steps were taken.
-        reason: why not; empty when completed.
+        reason: the reason of an early end; empty otherwise.
     """
 
     times: Float[Array, "steps"]
@@ -145,7 +162,7 @@ class MDResult:
 
     @property
     def total_energies(self) -> Float[Array, "steps"]:
-        """Potential and kinetic energy, eV. NVE conserves it up to the square of the time step."""
+        """Sum of potential and kinetic energy, eV. NVE conserves it up to the square of the time step."""
         return self.potential_energies + self.kinetic_energies
 
     @property
@@ -155,14 +172,34 @@ class MDResult:
             return 0.0
         return float(np.polyfit(self.times - self.times.mean(), self.total_energies, 1)[0] * 1000.0)
 
+    def to_ase(self) -> list[Atoms]:
+        """Convert the snapshots to ASE.
 
-def run_md(structure: Structure, engine: Engine, settings: MDSettings) -> MDResult:
-    """Run from `structure` with velocities drawn at the temperature.
+        Returns:
+            Geometries with velocities, whose calculators hold energies (eV) and forces (eV/Å).
+        """
+        return [snapshot.to_ase() for snapshot in self.snapshots]
+
+
+def run_md(structure: StructuresLike, engine: EngineLike, settings: MDSettings) -> MDResult:
+    """Run molecular dynamics.
+
+    Args:
+        structure: the start, one structure: ASE Atoms, a Structure, or the path of a file with one structure.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        settings: temperature, ensemble, length and limits of the run.
+
+    Returns:
+        Energies and temperatures of every step, and snapshots. A run that ended early has a `reason`.
 
     Raises:
-        GeometryError: atoms of the start collide already, or it has a single atom and no motion left.
-        EngineError, RequestError: the engine fails at the start. (Later failures end the run and are its `reason`.)
+        GeometryError: atoms of the start collide, or it is a single atom.
+        EngineError: the engine failed at the start (a later failure ends the run and is its `reason`).
+        RequestError: not one structure, not an engine, or not MDSettings.
     """
+    structure, engine = as_structure(structure), as_engine(engine)
+    if not isinstance(settings, MDSettings):
+        raise RequestError(f"expected hesse.MDSettings(temperature=..., steps=..., ...), got {type(settings).__name__}")
     contact = closest_collision(structure, settings.min_contact)
     if contact is not None:
         raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')
@@ -208,12 +245,12 @@ def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iter
 def _thermal_velocities(
     structure: Structure, masses: Float[Array, "n"], settings: MDSettings, rng: np.random.Generator
 ) -> tuple[Float[Array, "n 3"], int]:
-    """Maxwell-Boltzmann velocities (ASE's unit) without the motion of the center of mass, and without rotation where
-    asked; and how many directions they have. The projection of a Gaussian is the Gaussian of what is left: velocities
-    are not scaled to the temperature, which would narrow their distribution."""
+    """Maxwell-Boltzmann velocities (ASE's unit) without motion of the center of mass and, where requested, without
+    rotation; and their degrees of freedom. Projecting a Gaussian gives the Gaussian of the remaining directions, so
+    velocities are not rescaled to the temperature, which would narrow their distribution."""
     n = len(structure)
     if n == 1:
-        raise GeometryError(f'structure "{structure.id}": a lone atom has no motion to follow')
+        raise GeometryError(f'structure "{structure.id}": a lone atom has no internal motion')
     mass_weighted = np.sqrt(BOLTZMANN * settings.temperature) * rng.standard_normal((n, 3))
     sqrt_masses = np.sqrt(masses)[:, None]
     if settings.rotation or structure.periodic:
@@ -224,11 +261,11 @@ def _thermal_velocities(
 
 
 class _StoppedError(Exception):
-    """The run left its bounds."""
+    """A limit of the run was exceeded."""
 
 
 class _Recorder:
-    """What is written down on the way."""
+    """Collects the results of a run and checks its limits."""
 
     def __init__(
         self, start: Structure, settings: MDSettings, masses: Float[Array, "n"], degrees_of_freedom: int
@@ -244,7 +281,7 @@ class _Recorder:
         self.reason = ""
 
     def add(self, step: int, atoms: Atoms) -> None:
-        """Write down one step. Raises _StoppedError when it is out of bounds; it is not written down then."""
+        """Record one step. Raises _StoppedError, without recording it, when it exceeds a limit."""
         settings, masses = self.settings, self.masses
         positions = atoms.get_positions() - (masses @ atoms.positions / masses.sum() - self.center)
         structure = self.start.with_positions(positions, id=f"{self.start.id}/{step}")
@@ -288,8 +325,8 @@ class _Recorder:
                 i, j = self.bonds[k]
                 length = ratios[k] * self.initial_lengths[k]
                 raise _StoppedError(
-                    f"the bond of atoms {i} and {j} ({self.initial_lengths[k]:.2f} Å) has stretched to {length:.2f} Å: the "
-                    "molecule dissociates"
+                    f"the bond of atoms {i} and {j} ({self.initial_lengths[k]:.2f} Å) has stretched to {length:.2f} Å: "
+                    "the molecule dissociates"
                 )
 
     def _bond_lengths(self, positions: Float[Array, "n 3"]) -> Float[Array, "bonds"]:

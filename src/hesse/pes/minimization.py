@@ -1,4 +1,4 @@
-"""Relaxation to a minimum, by ASE's optimizers on any engine."""
+"""Relaxation to a minimum with any engine, by the optimizers of ASE."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ase import Atoms
 from ase.optimize import BFGS, FIRE, LBFGS
+from jaxtyping import Float
+from numpy import ndarray as Array
 
-from hesse.engines import Engine, EngineCalculator
+from hesse.datasets import StructuresLike, as_structure
+from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, check_choice
-from hesse.pes.surface import OptimizationHistory, max_force
+from hesse.pes.surface import OptimizationHistory, atoms_with_results, max_force
 from hesse.structures import Structure, to_ase
 
 __all__ = ["MinimizationResult", "minimize"]
@@ -20,42 +24,66 @@ _OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
 
 @dataclass(frozen=True, eq=False)
 class MinimizationResult:
-    """Where a relaxation ended.
+    """The result of a relaxation.
 
     Attributes:
         structure: the last geometry; id, tag and group are those of the start.
         energy: eV.
+        forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
-        steps: steps taken.
-        converged: whether `fmax` fell below what was asked.
-        record: the way there.
+        steps: number of steps taken.
+        converged: whether `fmax` fell below its limit.
+        history: energy and largest force of every geometry.
     """
 
     structure: Structure
     energy: float
+    forces: Float[Array, "n 3"]
     fmax: float
     steps: int
     converged: bool
     history: OptimizationHistory
 
+    def to_ase(self) -> Atoms:
+        """Convert to ASE.
+
+        Returns:
+            The last geometry, whose calculator holds energy (eV) and forces (eV/Å).
+        """
+        return atoms_with_results(self.structure, self.energy, self.forces)
+
 
 def minimize(
-    structure: Structure,
-    engine: Engine,
+    structure: StructuresLike,
+    engine: EngineLike,
     *,
     fmax: float = 0.005,
     steps: int = 500,
     optimizer: Literal["bfgs", "lbfgs", "fire"] = "bfgs",
 ) -> MinimizationResult:
-    """Move atoms (not the cell) downhill until no force exceeds `fmax` eV/Å, in at most `steps` steps.
+    """Relax the atoms of one structure; the cell stays as it is.
 
-    The result says whether it converged; not converging is no error. Symmetric starts can end on a saddle point: the
-    forces that would break a symmetry are zero. `hesse.harmonic.normal_modes.normal_modes` tells.
+    A symmetric start can end on a saddle point, because the forces that would break the symmetry are zero;
+    `hesse.vibrations` shows that by imaginary modes.
+
+    Args:
+        structure: one structure: ASE Atoms, a Structure, or the path of a file with one structure.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        fmax: relaxation ends when no force on an atom exceeds this, eV/Å.
+        steps: maximal number of steps.
+        optimizer: "bfgs", "lbfgs" or "fire", as in ASE.
+
+    Returns:
+        The last geometry, its energy and forces, and whether it converged; not converging is not an error.
 
     Raises:
-        ConfigError: `fmax` or `steps` not positive, an unknown optimizer.
-        EngineError, GeometryError: from the engine, on the way.
+        ConfigError: `fmax` or `steps` is not positive.
+        UnknownOptionError: an unknown optimizer.
+        RequestError: not one structure, or not an engine.
+        EngineError: the engine failed.
+        GeometryError: atoms collided.
     """
+    structure, engine = as_structure(structure), as_engine(engine)
     if not (np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"minimize needs a positive fmax (eV/Å) and at least one step, got {fmax} and {steps}")
     optimizer_class = _OPTIMIZERS[check_choice(optimizer, _OPTIMIZERS, "optimizer")]
@@ -67,5 +95,5 @@ def minimize(
     converged = bool(run.run(fmax=fmax, steps=steps))
     relaxed = structure.with_positions(atoms.positions, id=structure.id)
     history = OptimizationHistory.from_points(points)
-    energy, largest = float(atoms.get_potential_energy()), max_force(atoms.get_forces())
-    return MinimizationResult(relaxed, energy, largest, int(run.nsteps), converged, history)
+    energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+    return MinimizationResult(relaxed, energy, forces, max_force(forces), int(run.nsteps), converged, history)

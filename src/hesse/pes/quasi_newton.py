@@ -1,4 +1,4 @@
-"""Steps and Hessian updates of quasi-Newton walks, on flat coordinates."""
+"""Steps and Hessian updates of quasi-Newton methods, on flat coordinates."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ _TINY = 1e-12
 def bofill_update(
     hessian: Float[Array, "d d"], step: Float[Array, "d"], gradient_change: Float[Array, "d"]
 ) -> Float[Array, "d d"]:
-    """The Hessian made to satisfy `H step = change` (change of the gradient), without forcing a sign on any eigenvalue:
-    the mixture of the symmetric rank-one update (Murtagh and Sargent) and Powell's, weighted as by Bofill, J. Comput.
-    Chem. 15, 1 (1994)."""
+    """Update a Hessian so that `H step = gradient_change`, without imposing a sign on any eigenvalue.
+
+    A mixture of the symmetric rank-one update (Murtagh and Sargent) and Powell's, weighted as by Bofill, J. Comput.
+    Chem. 15, 1 (1994).
+
+    Args:
+        hessian: the Hessian before, `[d, d]`.
+        step: change of the coordinates, `[d]`.
+        gradient_change: change of the gradient, `[d]`.
+
+    Returns:
+        The updated Hessian.
+    """
     residual = gradient_change - hessian @ step
     length, size, overlap = step @ step, residual @ residual, residual @ step
     if length < _TINY or size < _TINY * length:
         return hessian
     powell = (np.outer(residual, step) + np.outer(step, residual)) / length - overlap * np.outer(step, step) / length**2
-    # One when what is missing lies along the step; there the rank-one update is safe, elsewhere it can explode.
+    # The weight is 1 where the residual is parallel to the step: there the rank-one update is stable.
     weight = overlap**2 / (length * size)
     rank_one = np.outer(residual, residual) / overlap if weight > _TINY else np.zeros_like(hessian)
     return hessian + weight * rank_one + (1.0 - weight) * powell
@@ -31,9 +41,19 @@ def bofill_update(
 def ts_bfgs_update(
     hessian: Float[Array, "d d"], step: Float[Array, "d"], gradient_change: Float[Array, "d"]
 ) -> Float[Array, "d d"]:
-    """The Hessian made to satisfy `H step = change` near a saddle point (TS-BFGS): like BFGS it changes most what is
-    stiff and known least, but it measures stiffness by the Hessian's absolute value, so that a negative mode stays one.
-    Bofill, Int. J. Quantum Chem. 94, 324 (2003)."""
+    """Update a Hessian near a saddle point so that `H step = gradient_change` (TS-BFGS).
+
+    Like BFGS, but with the absolute value of the Hessian, so that a negative mode stays negative. Bofill, Int. J.
+    Quantum Chem. 94, 324 (2003).
+
+    Args:
+        hessian: the Hessian before, `[d, d]`.
+        step: change of the coordinates, `[d]`.
+        gradient_change: change of the gradient, `[d]`.
+
+    Returns:
+        The updated Hessian.
+    """
     residual = gradient_change - hessian @ step
     values, vectors = np.linalg.eigh(hessian)
     stiff = vectors @ (np.abs(values) * (vectors.T @ step))
@@ -48,12 +68,18 @@ def ts_bfgs_update(
 def prfo_step(
     gradient: Float[Array, "d"], values: Float[Array, "d"], vectors: Float[Array, "d d"]
 ) -> Float[Array, "d"]:
-    """The step of partitioned rational-function optimization toward a first-order saddle point: uphill along the first
-    eigenvector, downhill along all others. Banerjee, Adams, Simons, Shepard, J. Phys. Chem. 89, 52 (1985).
+    """The step of partitioned rational-function optimization toward a first-order saddle point.
+
+    It goes uphill along the first eigenvector and downhill along all others. Banerjee, Adams, Simons, Shepard, J. Phys.
+    Chem. 89, 52 (1985).
 
     Args:
-        gradient: in the coordinates of `vectors`' rows.
-        values, vectors: eigenvalues of the Hessian and eigenvectors as columns; the first is followed uphill.
+        gradient: the gradient, `[d]`.
+        values: eigenvalues of the Hessian; the first mode is followed uphill.
+        vectors: eigenvectors as columns, `[d, modes]`.
+
+    Returns:
+        The step, `[d]`.
     """
     along = vectors.T @ gradient
     components = np.empty_like(along)
@@ -69,6 +95,14 @@ def prfo_step(
 
 
 def limit_length(step: Float[Array, "d"], radius: float) -> Float[Array, "d"]:
-    """`step`, shortened to the trust radius where it is longer."""
+    """Shorten a step to a maximal length.
+
+    Args:
+        step: the step, `[d]`.
+        radius: its maximal length.
+
+    Returns:
+        The step, shortened where it is longer than `radius`.
+    """
     length = float(np.linalg.norm(step))
     return step if length <= radius else step * (radius / length)

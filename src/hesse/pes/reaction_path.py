@@ -1,10 +1,11 @@
 """The intrinsic reaction coordinate: the path of steepest descent from a transition state, in mass-weighted coordinates
 (Fukui, Acc. Chem. Res. 14, 363 (1981)).
 
-Predictor and corrector, as by Hratchian and Schlegel (J. Chem. Phys. 120, 9918 (2004); JCTC 1, 61 (2005)): the
-predictor follows steepest descent on the local quadratic model for one step; with energy and gradient at its end, the
-corrector follows it again from the same start on the surface that interpolates between the two quadratic models. The
-Hessian is the engine's at the transition state and is updated on the way. Two gradients a step.
+The integrator is the predictor-corrector scheme of Hratchian and Schlegel (J. Chem. Phys. 120, 9918 (2004); JCTC 1, 61
+(2005)): the predictor follows steepest descent on the local quadratic model for one step; with energy and gradient at
+its end, the corrector follows it again from the same start on a surface that interpolates between the two quadratic
+models. The Hessian is that of the engine at the transition state and is updated along the path. Each step takes two
+gradients.
 """
 
 from __future__ import annotations
@@ -14,26 +15,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from hesse.engines import Engine
+from hesse.datasets import StructuresLike, as_structure
+from hesse.engines import EngineLike, as_engine
 from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.quasi_newton import bofill_update
-from hesse.pes.surface import CountedSurface, max_force
+from hesse.pes.surface import CountedSurface, atoms_with_results, max_force
 from hesse.structures import Structure
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
 
 _FIRST_STEP_FRACTION = 0.1
-"""The first step leaves the transition state along the reaction mode by this part of a step; the rest is descent."""
+"""Fraction of the first step that is taken along the reaction mode; the rest follows steepest descent."""
 _TOLERANCE = 1e-5
-"""Relative tolerance of the integration on model surfaces: far below the error of the models."""
+"""Relative tolerance of the integration on model surfaces, far below the error of the models."""
 _MAX_STATIONARY_FORCE = 0.1
-"""eV/Å; with larger forces a structure is no transition state, and its mode no beginning of a path."""
+"""eV/Å; a structure with larger forces is not accepted as a transition state."""
 _FLAT = 1e-6
 """√u eV/Å per √u; a model surface is flat where its mass-weighted gradient falls below this."""
 
@@ -43,11 +46,12 @@ class PathPoint:
     """One point of a path.
 
     Attributes:
-        structure: id `{start}/irc/+0012` (the number of steps), tag and group of the transition state.
+        structure: the geometry; its id is `{start}/irc/+0012` (the number of steps), tag and group are those of the
+            transition state.
         energy: eV.
         forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
-        arc: length of the path from the transition state, Å √u; negative on the backward side.
+        path_length: length of the path from the transition state, Å √u; negative on the backward side.
     """
 
     structure: Structure
@@ -56,6 +60,16 @@ class PathPoint:
     fmax: float
     path_length: float
 
+    def to_ase(self) -> Atoms:
+        """Convert to ASE.
+
+        Returns:
+            The geometry, whose calculator holds energy (eV) and forces (eV/Å); `atoms.info["path_length"]` is in Å √u.
+        """
+        atoms = atoms_with_results(self.structure, self.energy, self.forces)
+        atoms.info["path_length"] = self.path_length
+        return atoms
+
 
 @dataclass(frozen=True, eq=False)
 class IRCResult:
@@ -63,11 +77,13 @@ class IRCResult:
 
     Attributes:
         saddle: the transition state.
-        forward: points in order along the reaction mode; the mode's sign makes its largest component positive.
-        backward: points in order against it.
-        forward_end, backward_end: why each half ended: "minimum" (forces below what was asked), "energy rises" (the
-            path passed the floor of its valley within one step), "steps" (all asked were taken) or "not asked".
-        gradients: asked of the engine.
+        forward: points in the direction of the reaction mode, whose sign makes its largest component positive.
+        backward: points in the opposite direction.
+        forward_end: reason of the end of the forward half: "minimum" (forces below the limit), "energy rises" (the
+            minimum was passed within one step), "steps" (the limit of steps was reached) or "not asked" (the half was
+            not requested).
+        backward_end: the same for the backward half.
+        n_gradients: number of gradients computed.
     """
 
     saddle: PathPoint
@@ -84,14 +100,22 @@ class IRCResult:
 
     @property
     def converged(self) -> bool:
-        """Whether every half that was asked left the transition state and came down to a minimum."""
+        """Whether every requested half left the transition state and reached a minimum."""
         halves = ((self.forward, self.forward_end), (self.backward, self.backward_end))
         return all(end == "not asked" or (points and end != "steps") for points, end in halves)
 
+    def to_ase(self) -> list[Atoms]:
+        """Convert the whole path to ASE.
+
+        Returns:
+            The geometries from the backward to the forward end, with energies (eV) and forces (eV/Å).
+        """
+        return [point.to_ase() for point in self.points]
+
 
 def irc(
-    structure: Structure,
-    engine: Engine,
+    structure: StructuresLike,
+    engine: EngineLike,
     *,
     hessian: ArrayLike | None = None,
     step: float = 0.1,
@@ -102,19 +126,28 @@ def irc(
     """Follow the reaction path from a transition state down both sides.
 
     Args:
-        structure: a first-order saddle point, as from `saddle`.
-        hessian: at `structure`, `[n, 3, n, 3]` in eV/Å², where it is known; else the engine is asked.
-        step: Å √u, length of a step along the path. Errors fall with its square or faster.
-        steps: per direction, at most.
-        fmax: eV/Å; a half ends below it. The ends are near minima, not relaxed: see `minimize`.
-        directions: which halves to follow.
+        structure: a first-order saddle point, as from `saddle`: its result, ASE Atoms, a Structure, or the path of a
+            file with one structure.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it.
+        step: length of a step along the path, Å √u. Errors fall with its square or faster.
+        steps: maximal number of steps per direction.
+        fmax: a half ends when no force exceeds this, eV/Å. The ends are near minima but not relaxed: see `minimize`.
+        directions: the halves to follow: "both", "forward" or "backward".
+
+    Returns:
+        The points of both halves, and why each ended.
 
     Raises:
-        ConfigError: `step`, `steps` or `fmax` not positive, an unknown direction.
-        RequestError: the structure is no transition state: forces above 0.1 eV/Å, or no imaginary mode.
-        LabelShapeError: a Hessian of another shape.
-        EngineError, GeometryError: from the engine, on the way.
+        ConfigError: `step`, `steps` or `fmax` is not positive.
+        UnknownOptionError: an unknown direction.
+        RequestError: the structure is not a transition state (forces above 0.1 eV/Å, or no imaginary mode); not one
+            structure, or not an engine.
+        LabelShapeError: the Hessian has a wrong shape.
+        EngineError: the engine failed.
+        GeometryError: atoms collided.
     """
+    structure, engine = as_structure(structure), as_engine(engine)
     if not (np.isfinite(step) and step > 0 and np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"irc needs positive step, steps and fmax, got {step}, {steps} and {fmax}")
     check_choice(directions, ("both", "forward", "backward"), "directions of a path")
@@ -173,7 +206,7 @@ class _QuadraticModel:
 
 
 class _IRCFollower:
-    """Steps of steepest descent on one landscape."""
+    """Steps of steepest descent on one surface, in mass-weighted coordinates."""
 
     def __init__(self, surface: CountedSurface, masses: Float[Array, "n"], step: float, fmax: float) -> None:
         self.surface, self.step, self.fmax = surface, step, fmax
@@ -193,7 +226,7 @@ class _IRCFollower:
         )
 
     def next_model(self, previous: _QuadraticModel, q: Float[Array, "d"]) -> _QuadraticModel:
-        """The model about `q`, its Hessian updated from the one before."""
+        """The model about `q`, with a Hessian updated from the previous model."""
         energy, gradient = self.surface.gradient(self.to_cartesian(q))
         weighted_gradient = gradient.reshape(-1) / self.sqrt_masses
         return _QuadraticModel(
@@ -204,7 +237,7 @@ class _IRCFollower:
         )
 
     def path_point(self, model: _QuadraticModel, count: int) -> PathPoint:
-        """The point after `count` steps, which are negative backwards."""
+        """The point after `count` steps; backward steps are negative."""
         structure = self.surface.structure
         moved = structure.with_positions(self.to_cartesian(model.origin), id=f"{structure.id}/irc/{count:+05d}")
         forces = -(model.gradient * self.sqrt_masses).reshape(-1, 3)
@@ -213,7 +246,7 @@ class _IRCFollower:
     def follow(
         self, start: _QuadraticModel, direction: Float[Array, "d"], sign: int, steps: int
     ) -> tuple[tuple[PathPoint, ...], str]:
-        """One half of the path, and why it ended."""
+        """The points of one half of the path, and the reason of its end."""
         points: list[PathPoint] = []
         current, origin, length = (
             start,
@@ -227,7 +260,7 @@ class _IRCFollower:
             if following.energy >= current.energy:
                 return tuple(points), "energy rises"
             points.append(self.path_point(following, sign * k))
-            # Near the transition state forces are small too, but there they grow.
+            # Forces are small near the transition state too, but there they grow from step to step.
             if points[-1].fmax < self.fmax and np.linalg.norm(following.gradient) < np.linalg.norm(current.gradient):
                 return tuple(points), "minimum"
             current, origin, length = following, following.origin, self.step
@@ -237,8 +270,8 @@ class _IRCFollower:
 def _interpolated_gradient(
     first: _QuadraticModel, second: _QuadraticModel
 ) -> Callable[[Float[Array, "d"]], Float[Array, "d"]]:
-    """Slope of the surface that interpolates between two models, each weighted by the squared distance to the other's
-    origin."""
+    """Gradient of the surface that interpolates between two models, each weighted by the squared distance from the
+    origin of the other."""
 
     def gradient(q: Float[Array, "d"]) -> Float[Array, "d"]:
         to_first, to_second = q - first.origin, q - second.origin
@@ -255,7 +288,7 @@ def _interpolated_gradient(
 def _steepest_descent(
     gradient_at: Callable[[Float[Array, "d"]], Float[Array, "d"]], start: Float[Array, "d"], length: float
 ) -> Float[Array, "d"]:
-    """Where steepest descent on a model surface is after `length`, or at its floor if that comes first."""
+    """End point of steepest descent on a model surface after `length`, or at its minimum if that comes first."""
 
     def downhill(s: float, q: Float[Array, "d"]) -> Float[Array, "d"]:
         gradient = gradient_at(q)

@@ -1,10 +1,10 @@
 """First-order saddle points: transition states of reactions.
 
-Two ways. "prfo" is ours: partitioned rational-function optimization in Cartesian coordinates free of rigid motions,
-with the engine's full Hessian at the start, every few steps and whenever the quadratic model fails; in between the
-Hessian is updated. "sella" hands the search to the package Sella (Hermes, Sargsyan, Najm, Zádor, JCTC 18, 6974 (2022)),
-which walks in internal coordinates and starts from the engine's Hessian. What either finds is judged in the same way,
-by the engine's Hessian at the end.
+There are two methods. "prfo" is implemented here: partitioned rational-function optimization in Cartesian coordinates
+without rigid motions, with the full Hessian of the engine at the start, every few steps and whenever the quadratic
+model fails; in between the Hessian is updated. "sella" uses the package Sella (Hermes, Sargsyan, Najm, Zádor, JCTC 18,
+6974 (2022)), which works in internal coordinates and starts from the Hessian of the engine. The results of both are
+checked with the Hessian of the engine at the end.
 """
 
 from __future__ import annotations
@@ -14,50 +14,53 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 from scipy.sparse.csgraph import connected_components
 
-from hesse.engines import Engine, EngineCalculator
+from hesse.datasets import StructuresLike, as_structure
+from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
 from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
-from hesse.pes.surface import CountedSurface, OptimizationHistory, max_force
+from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, max_force
 from hesse.runtime.imports import import_optional
 from hesse.structures import Structure, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 
 SADDLE_METHODS = ("prfo", "sella")
-"""Ways to find a saddle point."""
+"""Methods of saddle search."""
 
 _HESSIAN_INTERVAL = 5
 """Steps between full Hessians."""
 _MIN_TRUST, _MAX_TRUST = 0.01, 0.25
 """Å; bounds of the trust radius."""
 _FRAGMENT_FACTOR = 3.0
-"""Atoms further apart than this multiple of the sum of their covalent radii do not hold a molecule together."""
+"""Atoms within this multiple of the sum of their covalent radii belong to one fragment."""
 _MAX_CHECKS = 5
-"""How often a walk may settle on a stationary point that is no first-order saddle, and walk on."""
+"""How often a search may reach a stationary point that is not a first-order saddle, and continue."""
 
 
 @dataclass(frozen=True, eq=False)
 class SaddleResult:
-    """Where a search ended.
+    """The result of a saddle search.
 
     Attributes:
         structure: the last geometry; id, tag and group are those of the start.
         energy: eV.
         forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
-        hessian: the engine's Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None where the forces did not settle.
-        steps: steps taken.
-        gradients, hessians: asked of the engine.
-        converged: forces below what was asked, and exactly one negative mode.
-        reason: why not, empty when converged.
-        record: the way there.
+        hessian: the Hessian of the engine at `structure`, eV/Å², `[n, 3, n, 3]`; None where forces did not converge.
+        steps: number of steps taken.
+        n_gradients: number of gradients computed.
+        n_hessians: number of Hessians computed.
+        converged: whether forces are below the limit and exactly one mode is negative.
+        reason: the reason of not converging; empty otherwise.
+        history: energy and largest force of every accepted geometry.
     """
 
     structure: Structure
@@ -74,13 +77,21 @@ class SaddleResult:
 
     @property
     def modes(self) -> NormalModes | None:
-        """Normal modes at `structure`, the reaction mode first; None where the Hessian is not known."""
+        """Normal modes at `structure`, the reaction mode first; None where there is no Hessian."""
         return None if self.hessian is None else normal_modes(self.structure, self.hessian)
+
+    def to_ase(self) -> Atoms:
+        """Convert to ASE.
+
+        Returns:
+            The last geometry, whose calculator holds energy (eV) and forces (eV/Å).
+        """
+        return atoms_with_results(self.structure, self.energy, self.forces)
 
 
 def saddle(
-    structure: Structure,
-    engine: Engine,
+    structure: StructuresLike,
+    engine: EngineLike,
     *,
     method: Literal["prfo", "sella"] = "prfo",
     hessian: ArrayLike | None = None,
@@ -88,26 +99,34 @@ def saddle(
     steps: int = 200,
     trust: float = 0.1,
 ) -> SaddleResult:
-    """Walk from a guess of a transition state to a first-order saddle point.
+    """Search for a transition state: a first-order saddle point near a guess.
 
-    The lowest mode at the start is followed uphill, and then the mode most like the one followed before. Not converging
-    is no error: the result says why. Open structures move free of translations and rotations, periodic ones (whose cell
-    stays as it is) free of translations.
+    The lowest mode at the start is followed uphill, then in every step the mode most similar to the one followed
+    before. Translations and, for structures that are not periodic, rotations are excluded; a cell stays as it is.
 
     Args:
-        method: see the module.
-        hessian: at `structure`, `[n, 3, n, 3]` in eV/Å², where it is known already.
-        fmax: eV/Å.
-        steps: at most.
-        trust: Å; the longest first step, over all coordinates.
+        structure: the guess, one structure: ASE Atoms, a Structure, or the path of a file with one structure.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        method: "prfo" or "sella", see the module.
+        hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it.
+        fmax: the search ends when no force on an atom exceeds this, eV/Å.
+        steps: maximal number of steps.
+        trust: maximal length of the first step over all coordinates, Å.
+
+    Returns:
+        The last geometry with its energy, forces and Hessian, and whether it is a first-order saddle point; not
+        converging is not an error, the result has the reason.
 
     Raises:
-        ConfigError: `fmax`, `steps` or `trust` not positive, an unknown method.
-        LabelShapeError: a Hessian of another shape.
-        RequestError: a structure whose only motions are rigid.
-        MissingExtraError: Sella is asked for and not installed.
-        EngineError, GeometryError: from the engine, on the way.
+        ConfigError: `fmax`, `steps` or `trust` is not positive.
+        UnknownOptionError: an unknown method.
+        LabelShapeError: the Hessian has a wrong shape.
+        RequestError: a structure that has rigid motions only; not one structure, or not an engine.
+        MissingExtraError: Sella is not installed.
+        EngineError: the engine failed.
+        GeometryError: atoms collided.
     """
+    structure, engine = as_structure(structure), as_engine(engine)
     if not (np.isfinite(fmax) and fmax > 0 and np.isfinite(trust) and trust > 0) or steps < 1:
         raise ConfigError(f"saddle needs positive fmax, trust and steps, got {fmax}, {trust} and {steps}")
     check_choice(method, SADDLE_METHODS, "method of saddle search")
@@ -118,7 +137,7 @@ def saddle(
             f'structure "{structure.id}": Hessian of shape {initial_hessian.shape}, expected {(n, 3, n, 3)}'
         )
     if len(_internal_basis(structure)) == 0:
-        raise RequestError(f'structure "{structure.id}" has no motion but rigid ones: there is no saddle to find')
+        raise RequestError(f'structure "{structure.id}" has rigid motions only: it has no saddle point')
     surface = CountedSurface(engine, structure)
     if method == "sella":
         return _by_sella(surface, initial_hessian, fmax, steps, trust)
@@ -209,7 +228,7 @@ def _result(
 
 
 class _PRFOSearch:
-    """One walk: where it is, its quadratic model there, and how far it trusts the model."""
+    """State of a search: current geometry, quadratic model and trust radius."""
 
     def __init__(self, surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, trust: float) -> None:
         self.surface, self.trust = surface, trust
@@ -238,7 +257,7 @@ class _PRFOSearch:
         self.hessian_age = 0
 
     def step(self) -> None:
-        """One step uphill along the followed mode and downhill along all others; not taken when it goes wrong."""
+        """One step uphill along the followed mode and downhill along the others; rejected where the model fails."""
         if self.hessian_age >= _HESSIAN_INTERVAL:
             self.recompute_hessian()
         values, vectors = self._eigenpairs()
@@ -256,7 +275,7 @@ class _PRFOSearch:
             self.history.append((self.energy, self.fmax))
 
     def _update_trust(self, predicted: float, actual: float, length: float) -> bool:
-        """Trust the model more or less by how well it foretold the energy; whether the step may stand."""
+        """Adapt the trust radius to the error of the predicted energy; return whether the step is accepted."""
         ratio = actual / predicted if abs(predicted) > 1e-6 else 1.0
         if 0.3 < ratio < 3.0:
             if 0.75 < ratio < 1.33 and length > 0.8 * self.trust:
@@ -269,8 +288,8 @@ class _PRFOSearch:
         return accepted
 
     def _eigenpairs(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
-        """Eigenpairs of the model in the internal space, the mode to follow first: the lowest one, but while the model
-        has no or several negative modes, the one most like the mode followed before."""
+        """Eigenpairs of the model in the internal space, the mode to follow first. That is the lowest one, or, while
+        the model has no or several negative modes, the one most similar to the mode followed before."""
         basis = _internal_basis(self.structure)
         values, rows = np.linalg.eigh(basis @ self.model @ basis.T)
         vectors = basis.T @ rows
@@ -286,7 +305,7 @@ def _internal_basis(structure: Structure) -> Float[Array, "d 3n"]:
 
 
 def _n_fragments(structure: Structure) -> int:
-    """How many pieces the structure is in."""
+    """Number of fragments of the structure."""
     radii = covalent_radii[structure.numbers]
     pairs = structure.neighbors(float(2.0 * _FRAGMENT_FACTOR * radii.max()))
     bonded = pairs.distances < _FRAGMENT_FACTOR * (radii[pairs.centers] + radii[pairs.neighbors])
