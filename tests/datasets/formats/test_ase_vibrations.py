@@ -88,7 +88,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(LabelShapeError, match="no Hessian"):
         write_dataset(tmp_path / "n.json", bare)
     two = labeled(Morse(), [crystal(1), crystal(2)], hessian=True)
-    with pytest.raises(RequestError, match="of one structure, got 2"):
+    with pytest.raises(RequestError, match="holds one structure, got 2"):
         write_dataset(tmp_path / "n.json", two)
     assert not (tmp_path / "n.json").exists()
     # An object that asks to be made by name is not made.
@@ -96,5 +96,5 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "g.json").read_text())
     content["atoms"]["positions"] = {"__ase_objtype__": "os.system", "command": "touch here"}
     (tmp_path / "g.json").write_text(json.dumps(content))
-    with pytest.raises(FileFormatError, match="not as VibrationsData"):
+    with pytest.raises(FileFormatError, match="not in the form that VibrationsData"):
         read_dataset(tmp_path / "g.json")

@@ -224,7 +224,7 @@ def test_published_crystals(shared_data: Path) -> None:
     assert float(dfpt.labels.hessian_of(0)[0, 0, 0, 0]) == pytest.approx(1.8433662478)
     random = read_dataset(root / "NaCl-rd")
     assert (len(random), random.labels.hessian) == (10, None)
-    with pytest.raises(FileFormatError, match="several files of phonopy"):
+    with pytest.raises(FileFormatError, match="several YAML files of phonopy"):
         read_dataset(root / "KCl-SSCHA")
 
 

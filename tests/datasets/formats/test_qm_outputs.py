@@ -161,7 +161,7 @@ def test_folders(tmp_path: Path, data: Dataset) -> None:
 def test_what_cannot_be_read(tmp_path: Path, data: Dataset) -> None:
     pytest.importorskip("cclib")
     for name, text, words in (
-        ("a.log", "nothing known\n", "no output of a program"),
+        ("a.log", "nothing known\n", "not an output of a known program"),
         ("b.log", gaussian_text(data)[:-120], "did not end normally"),
         ("c.log", gaussian_text(data).replace("-1,2", "-1;2"), "unusual job"),
         ("d.fchk", checkpoint_text(data)[:900], "damaged|missing"),

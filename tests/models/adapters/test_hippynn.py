@@ -443,7 +443,7 @@ def test_files_need_trust_and_a_unit_and_structures_their_parameters(tmp_path: P
     HippynnPotential(hippynn_graph(0).graph, energy_unit="ev").save(file)
     with pytest.raises(RequestError, match=r"run code .* trust_pickle=True"):
         HippynnPotential.from_file(file, energy_unit="ev")
-    with pytest.raises(RequestError, match=r"do not say what their energies are in"):
+    with pytest.raises(RequestError, match=r"do not state their unit of energy"):
         make_potential(f"hippynn:{file}?trust=pickle")
     with pytest.raises(UnitError, match="unknown energy unit"):
         make_potential(f"hippynn:{file}?trust=pickle,energy_unit=kcal")

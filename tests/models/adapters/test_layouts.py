@@ -72,5 +72,5 @@ def test_edges_follow_positions_and_cell() -> None:
 
 def test_open_layouts_refuse_lattices() -> None:
     check_not_periodic(collate(MIXED, 4.0), "this model")
-    with pytest.raises(RequestError, match='"crystal-0" is periodic, and this model sees no lattice'):
+    with pytest.raises(RequestError, match='"crystal-0" is periodic, but this model ignores lattices'):
         check_not_periodic(collate([*MIXED, crystal(0)], 4.0), "this model")

@@ -105,7 +105,7 @@ def test_every_head_is_itself() -> None:
         atoms = theirs(model, OPEN[0], head=head)
         close(found.energy[0], atoms.get_potential_energy())  # type: ignore[index]
         close(found.forces, atoms.get_forces())
-    with pytest.raises(RequestError, match=r'heads dft, xtb, cc: say which to use, head="dft".*\?head=dft'):
+    with pytest.raises(RequestError, match=r'heads dft, xtb, cc: name the one to use, head="dft".*\?head=dft'):
         MacePotential(model)
     with pytest.raises(UnknownOptionError, match='Did you mean "xtb"'):
         MacePotential(model, head="xtbb")
@@ -348,5 +348,5 @@ def test_models_that_cannot_be_used() -> None:
         MacePotential(fast)
     charged = mace_model()
     charged.embedding_specs = {"total_charge": {}}
-    with pytest.raises(RequestError, match="asks for total_charge"):
+    with pytest.raises(RequestError, match="needs total_charge"):
         MacePotential(charged)

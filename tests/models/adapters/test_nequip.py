@@ -198,12 +198,12 @@ def test_another_type_is_taken_whole(kind: str) -> None:
 
 def test_types_with_other_names() -> None:
     model = nequip_model(type_names=["Hx", "C1", "O2"], per_type_energy_shifts={"Hx": 1.0, "C1": 2.0, "O2": 3.0})
-    with pytest.raises(RequestError, match='type "Hx" is no chemical symbol'):
+    with pytest.raises(RequestError, match='type "Hx" is not a chemical symbol'):
         NequipPotential(model)
     potential = NequipPotential(model, types={"H": "Hx", "C": "C1", "O": "O2"})
     found = evaluate(potential, collate([atom(8), atom(1)], potential.cutoff), Request())
     close(found.energy, [3.0, 1.0])
-    with pytest.raises(RequestError, match='type "O2" is no chemical symbol'):
+    with pytest.raises(RequestError, match='type "O2" is not a chemical symbol'):
         NequipPotential(model, types={"H": "Hx", "C": "C1"})
 
 
@@ -345,7 +345,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="neither a checkpoint"):
         NequipPotential.from_file(tmp_path / "x.ckpt", trust_pickle=True)
     potential = NequipPotential(nequip_model())
-    with pytest.raises(WriteError, match=r"by the ending \.nequip\.zip"):
+    with pytest.raises(WriteError, match=r"with the suffix \.nequip\.zip"):
         potential.save(tmp_path / "a.pt")
     with pytest.raises(WriteError, match="there is no folder"):
         potential.save(tmp_path / "nowhere" / "a.nequip.zip")

@@ -1,4 +1,7 @@
-"""Readers of files that other programs write, each with its units and its sign, and what they share."""
+"""Readers of the formats of other programs, and the pieces they share: units, subsets, refusal of unsafe files.
+
+Every reader converts the units and the sign of its format and returns a `Dataset` in eV and Å.
+"""
 
 from hesse.datasets.formats.ani_hdf5 import is_grouped, iterate_grouped, read_grouped
 from hesse.datasets.formats.ase_vibrations import (

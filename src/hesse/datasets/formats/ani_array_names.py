@@ -1,4 +1,4 @@
-"""Which array of a group is which label, by the names that grouped HDF5 files use."""
+"""Array names of grouped HDF5 files (OpenREACT, ANI-1, ANI-1x, Transition1x) and the labels they stand for."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _GRADIENT_NAMES: Final = ("gradient", "gradients", "grad")
 _LEVELS: Final[Mapping[str, str]] = MappingProxyType(
     {"wb97x_dz": "wB97X/6-31G(d)", "wB97x_6-31G(d)": "wB97X/6-31G(d)", "wb97x_tz": "wB97X/def2-TZVPP"}
 )
-"""Prefixes of ANI-1x and Transition1x; where several levels are there, the first of these is taken."""
+"""Prefixes of ANI-1x and Transition1x, and their level of theory. If a file has several, the first of these is read."""
 _REACTION_TAGS: Final = ("reactant", "transition_state", "product")
 
 
 @dataclass(frozen=True)
 class ArrayNames:
-    """What the arrays of one group are.
+    """Meaning of the arrays of one HDF5 group.
 
     Attributes:
-        coordinates: name of that array.
-        labels: from label (energy, forces, hessian) to the name of its array.
-        negated: names of arrays that hold gradients, by their own word.
+        coordinates: name of the array of coordinates.
+        labels: name of the array of each label (energy, forces, hessian).
+        negated: names of arrays that hold gradients, which are minus the forces.
         used: all names that are understood.
-        style: "transition1x", or "ani" for all others.
-        level: of theory, where the names state it.
+        layout: "transition1x", or "ani" for all others.
+        level: level of theory, if the names state it; otherwise empty.
     """
 
     coordinates: str
@@ -49,14 +49,28 @@ class ArrayNames:
     level: str
 
     def group_of(self, path: str) -> str:
-        """What must stay together when data are split: the molecule, or the reaction."""
+        """Name what must stay together when data are split: the molecule, or the reaction.
+
+        Args:
+            path: path of the HDF5 group in the file.
+
+        Returns:
+            The path without the parts that name a split or the end of a reaction.
+        """
         parts = path.split("/")
         if self.layout == "transition1x":
             parts = [p for p in parts if p not in (*_REACTION_TAGS, "data", "train", "val", "test")]
         return "/".join(parts)
 
     def tag_of(self, path: str) -> str:
-        """The end of a reaction that a group holds; empty elsewhere."""
+        """Name the end of the reaction that a group holds.
+
+        Args:
+            path: path of the HDF5 group in the file.
+
+        Returns:
+            "reactant", "transition_state", "product", or empty.
+        """
         last = path.rpartition("/")[2]
         return last if last in _REACTION_TAGS else ""
 
@@ -64,15 +78,20 @@ class ArrayNames:
 def recognize_arrays(
     names: Iterable[str], rename: Mapping[str, str], source: str, *, choose_level: bool = True
 ) -> ArrayNames | None:
-    """What the arrays `names` of one group are; None where no geometries are among them.
+    """Recognize the arrays of one HDF5 group by their names.
 
     Args:
-        rename: from names to labels, as the user says; wins over the conventions.
-        choose: off where it only matters whether there are geometries: several levels are no error then.
+        names: names of the arrays in the group.
+        rename: labels by array name, as requested by the user; they win over the conventions.
+        source: file, named in error messages.
+        choose_level: False if only the presence of geometries matters; several levels are then not an error.
+
+    Returns:
+        The meaning of the arrays, or None if there are no coordinates among them.
 
     Raises:
-        FileFormatError: several levels of theory, none of which is the usual one.
-        UnknownOptionError: renamed to something that is no label.
+        FileFormatError: several levels of theory, and none of them is in the list of usual ones.
+        UnknownOptionError: an array is renamed to something that is not a label.
     """
     present = list(names)
     coordinates = next((n for n in _COORDINATES if n in present), None)
@@ -81,7 +100,7 @@ def recognize_arrays(
     labels = {}
     for old, new in rename.items():
         if new not in _LABEL_NAMES:
-            raise UnknownOptionError(f'--rename {old}={new}: no label "{new}" here. {did_you_mean(new, _LABEL_NAMES)}')
+            raise UnknownOptionError(f'--rename {old}={new}: unknown label "{new}". {did_you_mean(new, _LABEL_NAMES)}')
         if old in present:
             labels[new] = old
     prefix = ""
@@ -111,7 +130,11 @@ def recognize_arrays(
 
 
 def _level_prefix(present: list[str], source: str) -> str:
-    """The level of theory whose energies are meant (`wb97x_dz` of `wb97x_dz.energy`); empty where names have none."""
+    """Prefix of the level of theory to read (`wb97x_dz` of `wb97x_dz.energy`); empty if names have no prefix.
+
+    Raises:
+        FileFormatError: several levels, and none of them is in the list of usual ones.
+    """
     if any(n in present for n in _LABEL_NAMES["energy"]):
         return ""
     prefixes = [n.removesuffix(".energy") for n in present if n.endswith(".energy")]

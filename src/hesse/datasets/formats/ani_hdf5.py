@@ -1,13 +1,13 @@
-"""Grouped HDF5: one group per molecule or reaction, arrays over its geometries. Four layouts that are in use:
+"""Grouped HDF5 files: one group per molecule or reaction, and in it arrays over its geometries. Four layouts are read:
 
 - OpenREACT and TorchANI: `species`, `coordinates`, `energies`, `forces`, `hessian`;
 - ANI-1 (pyanitools): the same without forces, `species` as symbols, groups within groups;
-- ANI-1x: `atomic_numbers`, `coordinates`, `wb97x_dz.energy`, `wb97x_dz.forces`, …; NaN where there is no label;
+- ANI-1x: `atomic_numbers`, `coordinates`, `wb97x_dz.energy`, `wb97x_dz.forces`, …; NaN where a label is missing;
 - Transition1x: `positions`, `wB97x_6-31G(d).energy`, …; groups `data/formula/reaction`, within them `reactant`,
   `transition_state`, `product`.
 
 None of them states its units. By convention the first three are in Hartree, Hartree/Å and Hartree/Å², Transition1x in
-eV and eV/Å; forces are minus the gradient. Such files hold millions of geometries: only the chosen rows are read, one
+eV and eV/Å; forces are minus the gradient. Such files hold millions of geometries: only the selected rows are read, one
 group after the other.
 """
 
@@ -37,23 +37,23 @@ from hesse.structures import Properties, Structure
 __all__ = ["is_grouped", "iterate_grouped", "read_grouped"]
 
 _MAX_DEPTH: Final = 6
-"""Groups within groups; deeper ones are a damaged file or none of these layouts."""
+"""Largest depth of nested groups; deeper files are damaged or have another layout."""
 _ROWS_PER_CHUNK: Final = 5000
 _MAX_ROW_GAP: Final = 64
-"""Rows that are read and thrown away rather than start another read."""
+"""Unwanted rows between two wanted ones up to which both are read in one go."""
 _HARTREE_ANGSTROM: Final = FileUnits(energy="hartree", length="angstrom")
 _EV_ANGSTROM: Final = FileUnits(energy="eV", length="angstrom")
 
 
 @dataclass(frozen=True)
 class _LeafGroup:
-    """A group that holds geometries of the same atoms."""
+    """A group that holds geometries of one molecule."""
 
     path: str
     n_rows: int
     names: ArrayNames
     numbers: Int[Array, "*rows atoms"]
-    """Atomic numbers, of all rows or of each; 0 or less is padding."""
+    """Atomic numbers, common to all rows or one row per geometry; 0 or less is padding."""
 
     def id(self, row: int) -> str:
         return f"{self.path}/{row:06d}"
@@ -61,15 +61,24 @@ class _LeafGroup:
 
 @dataclass
 class _Scan:
+    """Result of walking through the file."""
+
     leaves: list[_LeafGroup] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
-    """Keys that were skipped, with the number of groups that hold them."""
+    """Names of arrays and links that were skipped, with the number of groups that hold them."""
     visited: set[int] = field(default_factory=set)
-    """Addresses of groups: the same group under another name is read once."""
+    """Addresses of groups, so that a group with two names is read once."""
 
 
 def is_grouped(file: h5py.File) -> bool:
-    """Whether some group holds coordinates under a name of these layouts (the first few groups are looked at)."""
+    """Recognize a grouped HDF5 file by the names of its arrays. The first few groups of each level are inspected.
+
+    Args:
+        file: the open file.
+
+    Returns:
+        True if a group holds coordinates under a name of these layouts.
+    """
 
     def search(group: h5py.Group, depth: int) -> bool:
         names = list(group)[:50]
@@ -88,26 +97,30 @@ def read_grouped(
     rename: Mapping[str, str] | None = None,
     subset: Subset = ALL,
 ) -> Dataset:
-    """Read the chosen structures of a grouped HDF5 file. Ids are `group/row`, groups the path of the group.
+    """Read a grouped HDF5 file, or a part of it. Structure ids are `group/row`.
 
     Args:
-        units: of the file; by default those of its layout (see above).
-        rename: which key is which label where several are there: `{"ccsd(t)_cbs.energy": "energy"}`.
-        selection: the part of the file that is wanted.
+        path: the file.
+        units: units of the file; by default those of its layout (see the module).
+        rename: label by array name, needed if there are several: `{"ccsd(t)_cbs.energy": "energy"}`.
+        subset: the part of the file to read.
+
+    Returns:
+        Structures in Å and labels in eV, eV/Å and eV/Å². `group` of a structure is its molecule or reaction.
 
     Raises:
-        FileFormatError: not such a file, damaged, or with several energies of which none was named.
-        UnitError: total energies that are plainly in another unit than the convention says.
+        FileFormatError: another kind of file, damaged, or with several energies and no choice among them.
+        UnitError: total energies that are clearly in another unit than the convention.
         LabelShapeError: a label that does not fit its structures.
-        RequestError: nothing matches the selection.
+        RequestError: no structure matches the subset.
     """
     chunks = list(iterate_grouped(path, units=units, rename=rename, subset=subset))
     first = chunks[0]
     if len(chunks) == 1:
         return first
     return Dataset(
-        tuple(s for part in chunks for s in part.structures),
-        Properties.concatenate([part.labels for part in chunks]),
+        tuple(s for chunk in chunks for s in chunk.structures),
+        Properties.concatenate([chunk.labels for chunk in chunks]),
         metadata=first.metadata,
         source=first.source,
         unknown_keys=first.unknown_keys,
@@ -122,7 +135,24 @@ def iterate_grouped(
     subset: Subset = ALL,
     chunk: int = _ROWS_PER_CHUNK,
 ) -> Iterator[Dataset]:
-    """The same in parts of at most `chunk` structures, for files that do not fit into memory."""
+    """Read a grouped HDF5 file in parts, for files that do not fit into memory. Otherwise like `read_grouped`.
+
+    Args:
+        path: the file.
+        units: units of the file; by default those of its layout.
+        rename: label by array name.
+        subset: the part of the file to read.
+        chunk: largest number of structures in one part.
+
+    Yields:
+        Parts of the file; each part holds structures of one group.
+
+    Raises:
+        FileFormatError: another kind of file, damaged, or with several energies and no choice among them.
+        UnitError: total energies that are clearly in another unit than the convention.
+        LabelShapeError: a label that does not fit its structures.
+        RequestError: no structure matches the subset.
+    """
     path = Path(path)
     check_input_file(path)
     try:
@@ -142,8 +172,8 @@ class _Reader:
         self.path, self.file, self.rename = path, file, rename
         self.bytes = path.stat().st_size
 
-    def error(self, what: str) -> FileFormatError:
-        return FileFormatError(f"{self.path}: {what}")
+    def error(self, message: str) -> FileFormatError:
+        return FileFormatError(f"{self.path}: {message}")
 
     def iter_chunks(self, units: FileUnits | None, subset: Subset, chunk: int) -> Iterator[Dataset]:
         scan = _Scan()
@@ -158,21 +188,22 @@ class _Reader:
         names = scan.leaves[0].names
         assumed = units is None
         units = units or (_EV_ANGSTROM if names.layout == "transition1x" else _HARTREE_ANGSTROM)
-        attributes = {"source_units": f"{units}{', by convention of such files' if assumed else ''}"}
+        metadata = {"source_units": f"{units}{', by convention of such files' if assumed else ''}"}
         if names.level:
-            attributes["level"] = names.level
-        unread = tuple(f"{name} (in {count} groups)" for name, count in sorted(scan.ignored.items()))
+            metadata["level"] = names.level
+        unknown_keys = tuple(f"{name} (in {count} groups)" for name, count in sorted(scan.ignored.items()))
         for leaf, rows in self.selected_rows(scan.leaves, subset):
             for start in range(0, len(rows), chunk):
                 structures, labels = self.read_block(leaf, rows[start : start + chunk])
                 if assumed and labels.energy is not None:
                     check_total_energies(self.path, structures, labels.energy, units.energy)
                 converted, labels = units.to_internal(structures, labels)
-                yield Dataset(converted, labels, metadata=attributes, source=str(self.path), unknown_keys=unread)
+                yield Dataset(converted, labels, metadata=metadata, source=str(self.path), unknown_keys=unknown_keys)
 
     def selected_rows(
         self, leaves: list[_LeafGroup], subset: Subset
     ) -> Iterator[tuple[_LeafGroup, Int[Array, "rows"]]]:
+        """Groups that hold selected structures, with the rows of these in the group."""
         matching = [
             np.arange(leaf.n_rows)
             if subset.match is None
@@ -190,7 +221,7 @@ class _Reader:
             if len(local):
                 yield leaf, rows[local]
 
-    # --- finding ---------------------------------------------------------------------------------------------------
+    # --- finding groups --------------------------------------------------------------------------------------------
 
     def collect(
         self,
@@ -215,7 +246,7 @@ class _Reader:
         names = recognize_arrays(arrays, self.rename, str(self.path))
         numbers = parent_numbers
         if names is not None:
-            # A group below may be of the atoms of the group above it.
+            # A group without species has the atoms of the group above it.
             species = next((n for n in ("species", "atomic_numbers") if n in arrays), None)
             if species is not None:
                 numbers = self.read_species(group[species], f"{path}/{species}")
@@ -233,7 +264,7 @@ class _Reader:
         address = h5py.h5o.get_info(group.id).addr
         if leaf.n_rows == 0 or address in scan.visited:
             return
-        # The pattern is asked first: the same group may be wanted under its other name.
+        # The pattern comes before `visited`: the same group may match under its other name.
         if subset.match is not None and not any(subset.matches(leaf.id(r)) for r in range(leaf.n_rows)):
             return
         scan.visited.add(address)
@@ -319,7 +350,7 @@ class _Reader:
         return structures, labels
 
     def read_rows(self, data: h5py.Dataset, name: str, rows: Int[Array, "rows"], total: int) -> Array:
-        """The rows as float64, read in runs: HDF5 is slow at picking rows one by one."""
+        """Rows of an array as float64, read in contiguous runs: HDF5 is slow at picking single rows."""
         self.checked_array(data, name)
         if data.dtype.kind not in "fiu":
             raise self.error(f"{name} holds {data.dtype}, expected numbers")
@@ -335,7 +366,7 @@ class _Reader:
 
 
 def _node_kind(group: h5py.Group, name: str) -> str:
-    """What stands under a name: "group", "array", or where a link leads that is not followed."""
+    """Kind of the object with this name: "group", "array", or the target of a link that is not followed."""
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
         return "another file"
     try:
@@ -355,7 +386,7 @@ def _reshape_label(label: str, raw: Array, rows: int, n: int) -> Array:
 
 
 def _build_labels(n: int, rows: int, values: Mapping[str, Array]) -> Properties:
-    """Labels of `rows` structures of `n` atoms; a label that holds a NaN is absent."""
+    """Labels of `rows` structures of `n` atoms each; a label that holds a NaN counts as missing."""
     fields: dict[str, Any] = {"n_atoms": torch.full((rows,), n)}
     for label, value in values.items():
         present = ~np.isnan(value.reshape(rows, -1)).any(1)

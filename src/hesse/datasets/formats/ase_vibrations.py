@@ -1,5 +1,5 @@
-"""ASE's `VibrationsData`: one geometry and its Hessian (eV/Å², not mass-weighted), in memory and as the JSON that
-`VibrationsData.write` makes. The JSON is read here by its keys; no object is made by a name that the file gives."""
+"""ASE's `VibrationsData`: one geometry and its Hessian (eV/Å², not mass-weighted), in memory and as the JSON file that
+`VibrationsData.write` makes. The JSON is read by its keys; class names in the file are ignored."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ __all__ = ["from_vibrations_data", "read_vibrations", "to_vibrations_data", "wri
 
 
 def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Dataset:
-    """A data set of one structure with its Hessian.
+    """Convert ASE's `VibrationsData` to a data set.
+
+    Args:
+        data: geometry and Hessian.
+        id: id of the structure; by default the one in the atoms' `info`, or one made from the formula.
+
+    Returns:
+        One structure with its Hessian in eV/Å².
 
     Raises:
-        RequestError: a Hessian of some atoms only (the others were frozen).
+        RequestError: a Hessian of a part of the atoms (the others were frozen).
     """
     atoms = data.get_atoms()
     structure = from_ase(atoms, id=id)
@@ -38,7 +45,14 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
 
 
 def to_vibrations_data(dataset: Dataset, index: int = 0) -> VibrationsData:
-    """The Hessian of one structure as ASE's object.
+    """Convert one structure of a data set to ASE's `VibrationsData`.
+
+    Args:
+        dataset: structures with Hessians.
+        index: which structure.
+
+    Returns:
+        Geometry and Hessian, from which ASE computes modes and frequencies.
 
     Raises:
         LabelShapeError: the structure has no Hessian.
@@ -48,9 +62,13 @@ def to_vibrations_data(dataset: Dataset, index: int = 0) -> VibrationsData:
 
 
 def write_vibrations(path: str | Path, dataset: Dataset) -> None:
-    """Write the one structure of `dataset`, with its Hessian, as the JSON of ASE; whole or not at all, all digits.
+    """Write one structure and its Hessian as ASE's JSON, with all digits. The file is replaced atomically.
 
-    Energy, forces and other labels have no place in it.
+    Energy, forces and other labels are not part of this format and are left out.
+
+    Args:
+        path: the file.
+        dataset: one structure with a Hessian.
 
     Raises:
         RequestError: more than one structure.
@@ -59,7 +77,7 @@ def write_vibrations(path: str | Path, dataset: Dataset) -> None:
     """
     if len(dataset) != 1:
         raise RequestError(
-            f"{path}: VibrationsData is of one structure, got {len(dataset)}. Choose one: `hesse convert --match ID`."
+            f"{path}: VibrationsData holds one structure, got {len(dataset)}. Choose one: `hesse convert --match ID`."
         )
     structure, hessian = dataset.structures[0], dataset.labels.hessian_of(0).double().numpy()
     content = {
@@ -79,12 +97,18 @@ def write_vibrations(path: str | Path, dataset: Dataset) -> None:
 
 
 def read_vibrations(path: str | Path) -> Dataset:
-    """Read what `VibrationsData.write` wrote.
+    """Read a JSON file that `VibrationsData.write` or `write_vibrations` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One structure with its Hessian in eV/Å². Its id is the stored one, or the name of the file.
 
     Raises:
         FileFormatError: damaged, or JSON of another kind.
-        RequestError: a Hessian of some atoms only.
-        GeometryError: atoms that are no structure.
+        RequestError: a Hessian of a part of the atoms.
+        GeometryError: invalid atoms or cell.
     """
     path = Path(path)
     check_input_file(path)
@@ -101,7 +125,9 @@ def read_vibrations(path: str | Path) -> Dataset:
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
     except (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, AttributeError) as error:
-        raise FileFormatError(f"{path}: not as VibrationsData is written ({type(error).__name__}: {error})") from error
+        raise FileFormatError(
+            f"{path}: not in the form that VibrationsData.write makes ({type(error).__name__}: {error})"
+        ) from error
     return Dataset((structure,), labels, source=str(path))
 
 
@@ -138,18 +164,18 @@ def _parse_json(content: Mapping[str, Any], stem: str) -> tuple[Structure, Prope
 def _check_all_atoms(indices: Array, n: int, source: str) -> None:
     if sorted(set((np.asarray(indices) % n).tolist())) != list(range(n)) or len(indices) != n:
         raise RequestError(
-            f"{source} holds the Hessian of {len(indices)} of {n} atoms, the others were frozen: what the missing rows "
-            "are is not known. Calculate the Hessian of all atoms, or remove the frozen ones from the structure."
+            f"{source} holds the Hessian of {len(indices)} of {n} atoms, the others were frozen: the missing rows "
+            "are unknown. Calculate the Hessian of all atoms, or remove the frozen ones from the structure."
         )
 
 
 def _encode_array(values: Array) -> dict[str, Any]:
-    """An array as ASE's JSON has it."""
+    """Encode an array as in ASE's JSON."""
     return {"__ndarray__": [list(values.shape), values.dtype.name, values.ravel().tolist()]}
 
 
 def _decode_array(value: Any) -> Array:
-    """The array that ASE's JSON, or a plain list, stands for."""
+    """Decode an array of ASE's JSON, or a plain list."""
     if isinstance(value, dict):
         shape, kind, flat = value["__ndarray__"]
         if kind not in ("float64", "float32", "int64", "int32", "bool"):

@@ -1,6 +1,6 @@
 """DeePMD folders: `type.raw`, `type_map.raw`, and in each `set.*` the arrays `coord`, `box`, `energy`, `force`,
-`hessian`, `virial` (`.npy`, a row per frame); several systems may lie anywhere below one folder. Units are eV and Å by
-definition of the format; forces should be minus the gradient, virials are minus the derivative by strain.
+`hessian`, `virial` (`.npy`, a row per frame). Several systems may lie anywhere below one folder. Units are eV and Å by
+definition of the format; forces should be minus the gradient, virials are minus the derivative with respect to strain.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["find_deepmd_systems", "read_deepmd"]
 
 _KNOWN_ARRAYS: Final = ("coord", "box", "energy", "force", "hessian", "virial", "real_atom_types")
 _MIN_VACUUM: Final = 20.0
-"""Å between a molecule and its images on every side, from which the box is only a container."""
+"""Å between a molecule and its periodic images on every side; with more, the box counts as a container."""
 _MAX_TEXT_BYTES: Final = 1 << 20
-"""Bytes of a text file that lists types, at most."""
+"""Largest size of a text file that lists types."""
 
 
 @dataclass(frozen=True)
 class _DeepmdSet:
-    """One `set.*` of a system: arrays on disk, of which rows are read as they are wanted."""
+    """One `set.*` of a system: memory-mapped arrays, of which only the needed rows are read."""
 
     folder: Path
     system: str
@@ -49,30 +49,45 @@ class _DeepmdSet:
 
 
 def find_deepmd_systems(folder: Path) -> list[Path]:
-    """Folders at or below `folder` that are DeePMD systems."""
+    """Find all DeePMD systems at or below a folder.
+
+    Args:
+        folder: where the search begins.
+
+    Returns:
+        Folders with `type.raw` and at least one `set.*/coord.npy`, sorted.
+    """
     folders = sorted(p.parent for p in folder.rglob("type.raw"))
     return [p for p in folders if any(p.glob("set.*/coord.npy"))]
 
 
 def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: Subset = ALL) -> Dataset:
-    """Read the chosen frames of all systems at or below `folder`. Ids are `system/set/frame`, groups the system.
+    """Read the frames of all DeePMD systems at or below a folder. Structure ids are `system/set/frame`.
 
-    A system without the file `nopbc` is periodic, except where its box leaves 20 Å of vacuum around it on every side:
-    such boxes are containers of molecules (the format long knew no other way), and are read as molecules.
+    A system without the file `nopbc` is periodic, unless its box leaves 20 Å of vacuum on every side: such a box holds
+    a molecule (older versions of the format had no other way to store one), which is read without the box.
+
+    Args:
+        folder: folder of one system, or of several.
+        units: units of the arrays; by default eV and Å.
+        subset: the part of the frames to read.
+
+    Returns:
+        Structures in Å and labels in eV, eV/Å and eV/Å². `group` of a structure is its system.
 
     Raises:
-        FileFormatError: no system there, files missing or damaged.
+        FileFormatError: the folder holds no system, or files are missing or damaged.
         LabelShapeError: arrays that do not fit each other.
-        RequestError: nothing matches the selection.
+        RequestError: no frame matches the subset.
     """
     folder = Path(folder)
     systems = find_deepmd_systems(folder)
     if not systems:
-        raise FileFormatError(f"{folder}: no DeePMD system there (a folder with type.raw and set.*/coord.npy)")
+        raise FileFormatError(f"{folder}: no DeePMD system in it (a folder with type.raw and set.*/coord.npy)")
     sets: list[_DeepmdSet] = []
-    unread: set[str] = set()
+    unknown_files: set[str] = set()
     for system in systems:
-        sets += _iter_sets(folder, system, unread)
+        sets += _iter_sets(folder, system, unknown_files)
     matching = [(s, f) for s in sets for f in range(s.n_frames) if subset.matches(s.id(f))]
     if not matching:
         raise subset.no_match_error(folder, [s.id(0) for s in sets[:3]])
@@ -83,20 +98,22 @@ def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: S
         pairs.append((structure, labels))
     units = units or FileUnits()
     structures, labels = units.to_internal([s for s, _ in pairs], Properties.concatenate([label for _, label in pairs]))
-    attributes = {"source_units": str(units)}
+    metadata = {"source_units": str(units)}
     if n_vacuum_boxes:
-        attributes["source_note"] = (
-            f"{n_vacuum_boxes} of {len(pairs)} frames in boxes with at least {_MIN_VACUUM:g} Å of vacuum on every side were "
-            "read as molecules, not as crystals"
+        metadata["source_note"] = (
+            f"{n_vacuum_boxes} of {len(pairs)} frames in boxes with at least {_MIN_VACUUM:g} Å of vacuum on every side "
+            "were read as molecules, not as crystals"
         )
-    return Dataset(structures, labels, metadata=attributes, source=str(folder), unknown_keys=tuple(sorted(unread)))
+    unknown_keys = tuple(sorted(unknown_files))
+    return Dataset(structures, labels, metadata=metadata, source=str(folder), unknown_keys=unknown_keys)
 
 
-def _iter_sets(root: Path, system: Path, unread: set[str]) -> Iterator[_DeepmdSet]:
+def _iter_sets(root: Path, system: Path, unknown_files: set[str]) -> Iterator[_DeepmdSet]:
+    """Sets of one system; names of files that are not read are added to `unknown_files`."""
     types = [_integer(word, system / "type.raw") for word in _read_words(system / "type.raw")]
     if not (system / "type_map.raw").is_file():
         raise FileFormatError(
-            f"{system}: type_map.raw is missing, so that the elements are not known. Write one symbol for each type."
+            f"{system}: type_map.raw is missing, so that the elements are unknown. Write one symbol for each type."
         )
     symbols = _read_words(system / "type_map.raw")
     unknown = [s for s in symbols if s not in atomic_numbers]
@@ -108,7 +125,7 @@ def _iter_sets(root: Path, system: Path, unread: set[str]) -> Iterator[_DeepmdSe
     name = system.name if system == root else system.relative_to(root).as_posix()
     for folder in sorted(system.glob("set.*")):
         arrays = {f.stem: _memmap(f) for f in sorted(folder.glob("*.npy")) if f.stem in _KNOWN_ARRAYS}
-        unread |= {f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS}
+        unknown_files |= {f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS}
         if "coord" not in arrays:
             raise FileFormatError(f"{folder}: coord.npy is missing")
         deepmd_set = _DeepmdSet(
@@ -130,12 +147,12 @@ def _check_shapes(deepmd_set: _DeepmdSet) -> None:
     for name, array in deepmd_set.arrays.items():
         if array.ndim == 0 or len(array) != n_frames or array.size != n_frames * sizes[name]:
             raise LabelShapeError(
-                f"{deepmd_set.folder / name}.npy has shape {array.shape}, expected ({n_frames}, {sizes[name]}) for {n_frames} "
-                f"frames of {n} atoms"
+                f"{deepmd_set.folder / name}.npy has shape {array.shape}, expected ({n_frames}, {sizes[name]}) for "
+                f"{n_frames} frames of {n} atoms"
             )
     if deepmd_set.periodic and "box" not in deepmd_set.arrays:
         raise FileFormatError(
-            f"{deepmd_set.folder}: box.npy is missing. For molecules put an empty file nopbc beside type.raw."
+            f"{deepmd_set.folder}: box.npy is missing. If these are molecules, put an empty file nopbc beside type.raw."
         )
 
 
@@ -153,7 +170,7 @@ def _read_frame(deepmd_set: _DeepmdSet, frame: int) -> tuple[Structure, Properti
         if types.max() >= len(deepmd_set.type_map):
             raise FileFormatError(f"{deepmd_set.folder}/real_atom_types.npy: type {types.max()} has no symbol")
         numbers = np.where(types >= 0, np.array(deepmd_set.type_map)[types], 0)
-    is_real = numbers > 0  # a system of mixed sizes is filled up with atoms of type -1
+    is_real = numbers > 0  # systems of mixed sizes are padded with atoms of type -1
     positions, cell, virial = row("coord", n, 3), row("box", 3, 3), row("virial", 3, 3)
     forces, hessian = row("force", n, 3), row("hessian", n, 3, n, 3)
     assert positions is not None
@@ -183,7 +200,7 @@ def _read_frame(deepmd_set: _DeepmdSet, frame: int) -> tuple[Structure, Properti
 
 
 def _is_vacuum_box(cell: Array, positions: Array) -> bool:
-    """Whether the atoms are further than the vacuum from all their images."""
+    """True if all atoms are farther than `_MIN_VACUUM` from all periodic images."""
     volume = abs(np.linalg.det(cell))
     if not (np.isfinite(cell).all() and np.isfinite(positions).all() and volume > 0):
         return False
@@ -195,11 +212,11 @@ def _is_vacuum_box(cell: Array, positions: Array) -> bool:
 
 
 def _memmap(file: Path) -> Array:
-    """The array on disk; an array of objects is a pickle, and is refused."""
+    """Memory-map an array of numbers. Arrays of objects are pickles and raise FileFormatError."""
     try:
-        # A damaged header cannot ask for more memory than the file has bytes.
+        # With mmap a damaged header cannot allocate more memory than the file has bytes.
         array: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a header is parsed as Python text: any damage may show as any error
+    except Exception as error:  # the header is parsed as Python: damage can raise any error
         raise FileFormatError(f"{file}: truncated, damaged, or not an array of numbers ({error})") from error
     if array.dtype.kind not in "fiu":
         raise FileFormatError(f"{file}: holds {array.dtype}, expected numbers")

@@ -25,12 +25,13 @@ class FileUnits:
     """Units of a file.
 
     Attributes:
-        energy, length: names as in `hesse.units`.
-        forces: `ENERGY/LENGTH`; by default that of the two units above.
-        curvature: of Hessians and their products, `ENERGY/LENGTH^2`; likewise.
+        energy: name of the energy unit, one of `hesse.units.ENERGY_UNITS`.
+        length: name of the length unit, one of `hesse.units.LENGTH_UNITS`.
+        forces: unit of forces as `ENERGY/LENGTH`; by default made of the two units above.
+        curvature: unit of Hessians and Hessian-vector products as `ENERGY/LENGTH^2`; by default likewise.
 
     Raises:
-        UnitError: an unknown unit, or not of that form.
+        UnitError: an unknown unit, or one that is not written in this form.
     """
 
     energy: str = "eV"
@@ -51,12 +52,29 @@ class FileUnits:
     def to_internal(
         self, structures: Sequence[Structure], labels: Properties
     ) -> tuple[tuple[Structure, ...], Properties]:
-        """Structures and labels in eV and Å."""
+        """Convert what was read from the file to the units used inside Hesse.
+
+        Args:
+            structures: positions and cells in the units of the file.
+            labels: their labels in the units of the file.
+
+        Returns:
+            Structures in Å, and labels in eV, eV/Å and eV/Å².
+        """
         converted, labels = convert_units(structures, labels, energy=self.energy, length=self.length)
         return converted, self.rescale(labels)
 
     def rescale(self, labels: Properties) -> Properties:
-        """Labels that were converted by the units of energy and length alone, with forces and curvature as they are."""
+        """Correct labels that were converted with the energy and length units only.
+
+        Needed if forces or curvature have units of their own; otherwise the labels come back unchanged.
+
+        Args:
+            labels: labels after conversion with `energy` and `length`.
+
+        Returns:
+            The same labels with forces in eV/Å and curvature in eV/Å².
+        """
         forces, curvature = self._factors()
         changed: dict[str, Tensor] = {}
         for names, factor in ((_FORCES, forces), (_CURVATURE, curvature)):
@@ -74,7 +92,7 @@ class FileUnits:
 
 
 def _derivative_unit(text: str, power: int) -> float:
-    """`"hartree/bohr^2"` in eV/Å²."""
+    """Value of a unit such as `"hartree/bohr^2"` (`power` 2) in eV/Å²."""
     energy, slash, length = text.strip().rpartition("/")
     exponents = ("",) if power == 1 else ("^2", "**2", "²")
     exponent = next((t for t in exponents if length.endswith(t)), None)
@@ -85,13 +103,20 @@ def _derivative_unit(text: str, power: int) -> float:
 
 
 def check_total_energies(source: object, structures: Sequence[Structure], energies: Tensor, unit: str) -> None:
-    """Raise UnitError when total energies of all electrons are plainly in another unit than the assumed `unit`.
+    """Recognize total energies that are in another unit than the convention of the format.
 
-    A neutral atom has about -½ Z^2.41 Hartree (within 1 % up to krypton; bonds add less than that), so that the unit
-    of a total energy shows in the number. Energies relative to anything else match no unit, and nothing is said.
+    An all-electron calculation of a neutral atom gives about -½ Z^2.41 Hartree (within 1 % up to krypton; bonds change
+    it by less), so that the unit of a total energy shows in its size. Energies relative to another zero (atomization
+    energies, for example) match no unit and pass.
 
     Args:
-        energies: as read from the file, `[structures]`; NaN where there is none.
+        source: file, named in the message.
+        structures: the structures, for their atomic numbers.
+        energies: energies as read from the file, `[structures]`; NaN where there is none.
+        unit: energy unit that the format implies.
+
+    Raises:
+        UnitError: the energies are within 3 % of what is expected in another unit.
     """
     expected = np.array([-0.5 * (s.numbers.astype(float) ** 2.41).sum() for s in structures])
     ratios = energies.numpy() / expected

@@ -1,8 +1,8 @@
-"""Gaussian: the archive blocks at the end of the jobs of an output, and formatted checkpoint files.
+"""Gaussian: the archive block at the end of each job of an output, and formatted checkpoint files.
 
-Both hold geometry, gradient and Hessian in one frame with all digits; the tables in the text above are in the standard
-orientation, which is another frame. Atomic units, except for the Å of the archive's coordinates; what the archive and
-the checkpoint call gradient is plus dE/dx.
+Both hold geometry, gradient and Hessian in the same orientation with all digits; the tables in the output itself are in
+the standard orientation, which differs. Units are atomic, except for the archive's coordinates in Å; "gradient" is
+dE/dx in both.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hesse.units import LENGTH_UNITS
 __all__ = ["read_archives", "read_fchk"]
 
 _ENERGY_NAMES: Final = ("CCSD(T)", "QCISD(T)", "CCSD", "QCISD", "MP4SDTQ", "MP4SDQ", "MP4DQ", "MP3", "MP2", "HF")
-"""Names of energies in an archive. A job lists those below its method too, so that the first one found is its own;
-double hybrids put theirs under MP2."""
+"""Names of energies in an archive, highest method first. A job also lists the lower methods, so that the first name
+present is the energy of the job; double hybrids use MP2."""
 _EXCITED_STATE: Final = re.compile(r"\b(td|tda|cis|eomccsd)\b", re.IGNORECASE)
 _SOLVENT: Final = re.compile(r"^\s*Solvent\s*:\s*([^,]+),", re.MULTILINE)
 _FREQUENCIES: Final = re.compile(r"^\s*Frequencies --\s+(.*)$", re.MULTILINE)
@@ -35,10 +35,17 @@ _FCHK_ENTRY = re.compile(r"^(.{40})\s{3}([IRCLH])(?:\s{3}N=)?\s+(\S+)")
 
 
 def read_archives(text: str, source: str) -> list[QMResult]:
-    """All frequency jobs of an output; where there is none, its last job.
+    """Read the jobs of a Gaussian output from their archive blocks.
+
+    Args:
+        text: text of the output.
+        source: file, named in error messages.
+
+    Returns:
+        All frequency jobs of the output; without one, its last job.
 
     Raises:
-        FileFormatError: no complete archive block (the job did not end well), or a damaged one.
+        FileFormatError: no complete archive block (the job did not end normally), or a damaged one.
     """
     results = [_parse_archive(block, before, source) for block, before in _archive_blocks(text)]
     if not results:
@@ -46,11 +53,11 @@ def read_archives(text: str, source: str) -> list[QMResult]:
             f"{source}: a Gaussian output without a complete archive block (1\\1\\…\\@): the job did not end normally. "
             "Run it to its end, or read the formatted checkpoint file (.fchk)."
         )
-    return [job for job in results if job.hessian is not None] or results[-1:]
+    return [result for result in results if result.hessian is not None] or results[-1:]
 
 
 def _archive_blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Archive blocks, unwrapped, each with the text between it and the one before."""
+    """Archive blocks with their lines joined, each with the text between it and the block before."""
     start = 0
     for match in re.finditer(r"^ 1([\\|])1\1", text, re.MULTILINE):
         if match.start() < start:
@@ -61,7 +68,7 @@ def _archive_blocks(text: str) -> Iterator[tuple[str, str]]:
             end += len(line)
             if not line.strip():
                 break
-            # Lines are cut at a width and begin with one space; a space at a cut is kept.
+            # Lines are wrapped at a fixed width and begin with one space; other spaces belong to the text.
             lines.append(line.rstrip("\r\n").removeprefix(" "))
             if "".join(lines[-2:]).endswith(f"{separator}@"):
                 yield "".join(lines).replace("|", "\\") if separator == "|" else "".join(lines), text[start:end]
@@ -110,7 +117,7 @@ def _parse_atoms(items: list[str]) -> tuple[Array, Array]:
         symbol, *values = item.split(",")
         symbol = re.sub(r"\(.*\)$", "", symbol).strip()
         if symbol not in atomic_numbers or atomic_numbers[symbol] == 0:
-            raise ValueError(f'"{symbol}" is no element; ghosts, dummies and lattice vectors are not read')
+            raise ValueError(f'"{symbol}" is not an element; ghost atoms, dummy atoms and lattice vectors are not read')
         numbers.append(atomic_numbers[symbol])
         positions.append([float(v) for v in values[-3:]])
     return np.array(numbers), np.array(positions)
@@ -121,7 +128,7 @@ def _parse_floats(text: str) -> Float[Array, "elements"]:
 
 
 def _parse_frequencies(text: str, n: int) -> Float[Array, "modes"] | None:
-    """The printed ones; None where there are more or fewer than one table of all modes."""
+    """Printed frequencies in cm⁻¹; None unless there is exactly one table of all modes."""
     values = [float(x) for line in _FREQUENCIES.findall(text) for x in line.split()]
     return np.array(values) if len(values) in (3 * n - 6, 3 * n - 5) else None
 
@@ -129,7 +136,7 @@ def _parse_frequencies(text: str, n: int) -> Float[Array, "modes"] | None:
 def _level(method: str, basis: str, text: str) -> str:
     if method in ("RO", "R", "U"):
         return ""
-    for spin in ("RO", "R", "U"):  # how spin was treated is no part of the level
+    for spin in ("RO", "R", "U"):  # restricted or unrestricted is not part of the level
         if method.startswith(spin) and len(method) > len(spin):
             method = method.removeprefix(spin)
             break
@@ -138,10 +145,17 @@ def _level(method: str, basis: str, text: str) -> str:
 
 
 def read_fchk(path: Path, text: str) -> QMResult:
-    """A formatted checkpoint file (`.fchk`), of Gaussian or of programs that write the same.
+    """Read a formatted checkpoint file (`.fchk`) of Gaussian or of another program that writes this format.
+
+    Args:
+        path: file, named in error messages.
+        text: its text.
+
+    Returns:
+        Its geometry, and energy, gradient and Hessian if present.
 
     Raises:
-        FileFormatError: damaged, or without a geometry.
+        FileFormatError: damaged, without a geometry, or of a frequency job but without its Hessian.
     """
     lines = text.splitlines()
     header = lines[1].split() if len(lines) > 1 else []
@@ -151,9 +165,7 @@ def read_fchk(path: Path, text: str) -> QMResult:
         n = len(numbers)
         positions = np.array(values["Current cartesian coordinates"]).reshape(n, 3) * LENGTH_UNITS["bohr"]
         gradient = values.get("Cartesian Gradient")
-        hessian = values.get("Cartesian Force Constants")
-        if hessian is None and header[:1] == ["Freq"]:
-            raise ValueError("of a frequency job, but without its Cartesian Force Constants")
+        hessian = _fchk_hessian(values, header)
         energy = values.get("Total Energy")
         charge, multiplicity = (int(values[name][0]) for name in ("Charge", "Multiplicity"))
         return QMResult(
@@ -167,13 +179,22 @@ def read_fchk(path: Path, text: str) -> QMResult:
             level=_level(header[1], header[2], "") if len(header) == 3 else "",
         )
     except KeyError as error:
-        raise FileFormatError(f"{path}: no formatted checkpoint file, or a damaged one: {error} is missing") from error
+        raise FileFormatError(
+            f"{path}: not a formatted checkpoint file, or a damaged one: {error} is missing"
+        ) from error
     except (ValueError, IndexError) as error:
         raise FileFormatError(f"{path}: a damaged formatted checkpoint file ({error})") from error
 
 
+def _fchk_hessian(values: dict[str, list[float]], header: list[str]) -> list[float] | None:
+    hessian = values.get("Cartesian Force Constants")
+    if hessian is None and header[:1] == ["Freq"]:
+        raise ValueError("of a frequency job, but without its Cartesian Force Constants")
+    return hessian
+
+
 def _parse_fchk(lines: list[str]) -> dict[str, list[float]]:
-    """Numbers by name. An array has its length on the line of its name, and its values below."""
+    """Numbers by name. The length of an array is on the line of its name, its values on the lines below."""
     known_names = {
         "Atomic numbers",
         "Current cartesian coordinates",

@@ -1,8 +1,8 @@
-"""ORCA: the Hessian file (`.hess`), and beside it the gradient file (`.engrad`) and the output (`.out`) of the job.
+"""ORCA: the Hessian file (`.hess`), and from the same folder the gradient file (`.engrad`) and the output (`.out`).
 
-All in one frame, in atomic units, but for the Å of the output's coordinates; gradients are plus dE/dx. The Hessian file
-has no charge, no multiplicity and often no energy: these come from the files beside it, where they show the same
-geometry.
+All are in the same orientation and in atomic units, except for the output's coordinates in Å; gradients are dE/dx. The
+Hessian file holds no charge, no multiplicity and often no energy: these are read from the other two files, if they show
+the same geometry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["is_orca", "read_orca_hess", "read_orca_output"]
 _CHARGE: Final = re.compile(r"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)", re.MULTILINE)
 _MULTIPLICITY: Final = re.compile(r"^\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.MULTILINE)
 _ENERGY: Final = re.compile(r"^FINAL SINGLE POINT ENERGY\s+(-?\d+\.\d+)", re.MULTILINE)
-# Blanks within a line only, so that no text can be matched in many ways.
+# Blanks within a line only: otherwise some texts match in very many ways, which takes long.
 _COORDINATES: Final = re.compile(
     r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*\S+(?:[ \t]+-?\d+\.\d+){3}[ \t]*\n)+)",
     re.MULTILINE,
@@ -38,24 +38,40 @@ _GRADIENT: Final = re.compile(
 )
 _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
 _GEOMETRY_TOLERANCE: Final = 2e-4
-"""Å; the largest distance of an atom in two files that show the same geometry (ORCA prints 6 digits)."""
-_CHARGE_NOT_STATED: Final = "charge and multiplicity are stated nowhere: taken as 0 and 1"
+"""Largest difference in Å between coordinates of the same geometry in two files (ORCA prints 6 digits)."""
+_CHARGE_NOT_STATED: Final = "charge and multiplicity are not stated: taken as 0 and 1"
 
 
 def is_orca(text: str) -> bool:
-    """Whether the text is an output of ORCA."""
+    """Recognize an output of ORCA.
+
+    Args:
+        text: text of the file.
+
+    Returns:
+        True if ORCA's title is near the beginning.
+    """
     return "O   R   C   A" in text[:20000]
 
 
 def read_orca_output(text: str, source: str) -> QMResult:
-    """The last geometry of an output, with the energy and the gradient that are printed for it. It has no Hessian.
+    """Read the last geometry of an ORCA output. Outputs hold no Hessian.
+
+    Args:
+        text: text of the output.
+        source: file, named in error messages.
+
+    Returns:
+        The geometry, and the energy and gradient printed after it, if any.
 
     Raises:
-        FileFormatError: no geometry.
+        FileFormatError: no geometry, or damaged.
     """
     geometries = list(_COORDINATES.finditer(text))
     if not geometries:
-        raise FileFormatError(f"{source}: an ORCA output without a geometry: it was cut off, or the job failed at once")
+        raise FileFormatError(
+            f"{source}: an ORCA output without a geometry: it is truncated, or the job failed at the start"
+        )
     atoms = [line.split() for line in geometries[-1].group(1).splitlines() if line.strip()]
     after = geometries[-1].end()
     energy, gradient = _ENERGY.search(text, after), _GRADIENT.search(text, after)
@@ -77,19 +93,23 @@ def read_orca_output(text: str, source: str) -> QMResult:
 
 
 def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | None]) -> QMResult:
-    """A Hessian file.
+    """Read a Hessian file, completed by the gradient file and the output of the same job.
 
     Args:
-        beside: the text of the file of the same name with another suffix, None where there is none.
+        path: file, named in error messages.
+        text: its text.
+        sibling_text: function from a suffix to the text of the file of the same name with that suffix, or None if
+            there is no such file.
+
+    Returns:
+        Geometry and Hessian, and energy, gradient, charge and multiplicity as far as the files hold them.
 
     Raises:
         FileFormatError: damaged, or a partial Hessian.
     """
     try:
         sections = _split_sections(text)
-        atoms = [line.split() for line in sections["$atoms"][1:] if line.strip()]
-        if len(atoms) != int(sections["$atoms"][0]):
-            raise ValueError(f"{len(atoms)} atoms, {sections['$atoms'][0].strip()} announced")
+        atoms = _atom_lines(sections["$atoms"])
         numbers = np.array([atomic_numbers[a[0].capitalize()] for a in atoms])
         positions = np.array([[float(x) for x in a[2:5]] for a in atoms]) * LENGTH_UNITS["bohr"]
         hessian = _parse_matrix(sections["$hessian"], 3 * len(atoms))
@@ -102,7 +122,7 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
             if same_geometry:
                 gradient, energy = engrad_gradient, engrad_energy
     except (KeyError, ValueError, IndexError) as error:
-        raise FileFormatError(f"{path}: no ORCA Hessian file, or a damaged one ({error})") from error
+        raise FileFormatError(f"{path}: not an ORCA Hessian file, or a damaged one ({error})") from error
     charge, multiplicity, level = 0, 1, ""
     unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
     output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
@@ -138,6 +158,7 @@ def _is_same_geometry(other: Float[Array, "m 3"], positions: Float[Array, "n 3"]
 
 
 def _split_sections(text: str) -> dict[str, list[str]]:
+    """Lines of each section by its name (`$hessian`), without comments and leading blank lines."""
     sections: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
@@ -149,8 +170,16 @@ def _split_sections(text: str) -> dict[str, list[str]]:
     return sections
 
 
+def _atom_lines(lines: list[str]) -> list[list[str]]:
+    """Words of each line of an atom; the first line of the section is their number."""
+    atoms = [line.split() for line in lines[1:] if line.strip()]
+    if len(atoms) != int(lines[0]):
+        raise ValueError(f"{len(atoms)} atoms, {lines[0].strip()} announced")
+    return atoms
+
+
 def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
-    """Columns in blocks: a line of column numbers, then a line for each row."""
+    """Symmetric matrix printed in blocks of columns: a line of column numbers, then a line for each row."""
     if int(lines[0].split()[0]) != size:
         raise ValueError(f"a Hessian of {lines[0].strip()} rows for {size // 3} atoms; partial ones are not read")
     matrix = np.full((size, size), np.nan)
@@ -170,7 +199,7 @@ def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
 
 def _float_or_none(lines: list[str] | None) -> float | None:
     value = float(lines[0]) if lines and lines[0].strip() else 0.0
-    return value or None  # zero stands for "not known"
+    return value or None  # zero means unknown
 
 
 def _parse_frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
@@ -181,7 +210,7 @@ def _parse_frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
 
 
 def _parse_engrad(text: str, positions: Float[Array, "n 3"]) -> tuple[bool, Float[Array, "n 3"], float]:
-    """Whether the file is of this geometry; its gradient (Hartree/Bohr) and energy (Hartree)."""
+    """Whether the file has this geometry, its gradient (Hartree/Bohr), and its energy (Hartree)."""
     words = [w for line in text.splitlines() if not line.lstrip().startswith("#") for w in line.split()]
     n = int(words[0])
     gradient = np.array([float(w) for w in words[2 : 2 + 3 * n]]).reshape(n, 3)

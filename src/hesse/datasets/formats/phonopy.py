@@ -1,8 +1,9 @@
 """phonopy: force constants as Hessians of the supercell, and displaced supercells with their forces.
 
-Read are `phonopy*.yaml` (also `.xz`, `.gz`, `.bz2`), with `FORCE_CONSTANTS`, `force_constants.hdf5` and `FORCE_SETS` in
-the same folder; or `FORCE_CONSTANTS` with the `SPOSCAR` it belongs to. Force constants are plus d²E/dx², not
-mass-weighted, `[atom, atom, 3, 3]`; units are those of the calculator that the yaml names, eV and Å by default.
+Two combinations of files are read: `phonopy*.yaml` (also `.xz`, `.gz`, `.bz2`) with `FORCE_CONSTANTS`,
+`force_constants.hdf5` and `FORCE_SETS` in the same folder, or `FORCE_CONSTANTS` with its `SPOSCAR`. Force constants are
+d²E/dx², not mass-weighted, `[atom, atom, 3, 3]`, in the units of the calculator that the YAML file names (eV and Å by
+default).
 
 phonopy's own YAML loader builds any Python object that a tag names, which can run programs. Files are therefore parsed
 with PyYAML's safe loader first, and phonopy receives only what that returned: mappings, lists, texts and numbers.
@@ -43,29 +44,50 @@ __all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
 _YAML_NAME: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
 _FORCE_CONSTANTS_FILES: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
 _MAX_TEXT_BYTES: Final = 1 << 30
-"""Bytes of text after decompression; a small archive can otherwise fill the memory."""
+"""Largest size of the decompressed text; a small archive could otherwise fill the memory."""
 _DECOMPRESSORS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 )
 _MIN_CORRELATION: Final = 0.5
-"""Correlation between forces and what the force constants say of them, below which they do not belong together;
-measured ones are above 0.99."""
+"""Smallest accepted correlation between forces and those predicted from the force constants; consistent files give more
+than 0.99."""
 
-ForceConstants = Float[Array, "some atoms 3 3"]
+ForceConstants = Float[Array, "rows atoms 3 3"]
 
 
 def from_phonopy(constants: Float[Array, "n n 3 3"]) -> Float[Array, "n 3 n 3"]:
-    """phonopy's layout of force constants as a Hessian; units are left alone."""
+    """Convert force constants from phonopy's layout to that of a Hessian. Units are not changed.
+
+    Args:
+        constants: force constants `[n, n, 3, 3]`.
+
+    Returns:
+        The Hessian `[n, 3, n, 3]`.
+    """
     return np.ascontiguousarray(np.asarray(constants).transpose(0, 2, 1, 3))
 
 
 def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
-    """A Hessian in phonopy's layout of force constants; units are left alone."""
+    """Convert a Hessian to phonopy's layout of force constants. Units are not changed.
+
+    Args:
+        hessian: the Hessian `[n, 3, n, 3]`.
+
+    Returns:
+        Force constants `[n, n, 3, 3]`.
+    """
     return np.ascontiguousarray(np.asarray(hessian).transpose(0, 2, 1, 3))
 
 
 def is_phonopy(path: Path) -> bool:
-    """Whether a file is of phonopy by its name, or a folder holds such files."""
+    """Recognize phonopy's files by their names.
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        True for a file of phonopy, or a folder that holds one.
+    """
     if path.is_dir():
         return any(
             _YAML_NAME.fullmatch(p.name) or p.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir()
@@ -75,27 +97,31 @@ def is_phonopy(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _PhonopyData:
-    """What was found, in eV and Å."""
+    """Content of the files, in eV and Å."""
 
     supercell: Structure
     force_constants: Float[Array, "n n 3 3"] | None
     displaced: list[tuple[Float[Array, "n 3"], Float[Array, "n 3"], float | None]]
-    """Displacement of all atoms, forces, energy."""
+    """Displacements of all atoms, forces, and energy of each displaced supercell."""
     origin: str
-    """Where the force constants came from."""
+    """Source of the force constants, for the metadata."""
 
 
 def read_phonopy(path: str | Path) -> Dataset:
-    """Read a folder of phonopy, or one of its files with those beside it.
+    """Read a folder of phonopy, or one of its files together with the others in its folder.
 
-    The first structure is the supercell with its Hessian (`NAME/supercell`), where there are force constants or where
-    they follow from one displacement after the other; then come the displaced supercells with their forces
-    (`NAME/displaced-0001`, …). Forces of the undisplaced supercell are not known, and absent.
+    Args:
+        path: the folder or the file.
+
+    Returns:
+        First the supercell with its Hessian (`NAME/supercell`), if there are force constants or displacements of one
+        atom at a time from which phonopy computes them; then the displaced supercells with their forces
+        (`NAME/displaced-0001`, …). The undisplaced supercell has no forces, because the files do not hold them.
 
     Raises:
-        FileFormatError: no such files, damaged, or a yaml with tags.
+        FileFormatError: no such files, damaged, or a YAML file with tags.
         MissingExtraError: phonopy is needed and not installed.
-        IdentityError: force constants and forces contradict each other: a wrong sign, or of different cells.
+        InconsistentLabelsError: force constants and forces contradict each other: wrong sign, or different cells.
         GeometryError, LabelShapeError: cells and arrays that do not fit each other.
     """
     path = Path(path)
@@ -103,23 +129,23 @@ def read_phonopy(path: str | Path) -> Dataset:
     if not path.is_dir():
         check_input_file(path)
     name = folder.resolve().name if path.is_dir() or not _YAML_NAME.fullmatch(path.name) else path.name.split(".")[0]
-    yaml = path if _YAML_NAME.fullmatch(path.name) and path.is_file() else _find_yaml(folder)
+    yaml_file = path if _YAML_NAME.fullmatch(path.name) and path.is_file() else _find_yaml(folder)
     try:
-        content = _with_phonopy(yaml, folder, name) if yaml else _read_with_poscar(folder, name)
+        content = _read_with_phonopy(yaml_file, folder, name) if yaml_file else _read_with_poscar(folder, name)
         _check_agreement(content)
         pairs = _labeled_structures(content, name)
     except HesseError as error:
         raise type(error)(str(error) if str(folder) in str(error) else f"{path}: {error}") from None
     if not pairs:
         raise FileFormatError(
-            f"{path}: neither force constants nor forces there (FORCE_CONSTANTS, force_constants.hdf5, FORCE_SETS, or "
-            "inside the yaml)"
+            f"{path}: neither force constants nor forces (FORCE_CONSTANTS, force_constants.hdf5, FORCE_SETS, or "
+            "inside the YAML file)"
         )
-    attributes = {"source_units": "of phonopy's calculator, read as eV, angstrom"}
+    metadata = {"source_units": "of phonopy's calculator, read as eV, angstrom"}
     if content.force_constants is not None:
-        attributes["hessian_from"] = content.origin
+        metadata["hessian_from"] = content.origin
     return Dataset(
-        tuple(s for s, _ in pairs), Properties.concatenate([label for _, label in pairs]), attributes, source=str(path)
+        tuple(s for s, _ in pairs), Properties.concatenate([label for _, label in pairs]), metadata, source=str(path)
     )
 
 
@@ -137,7 +163,10 @@ def _labeled_structures(content: _PhonopyData, name: str) -> list[tuple[Structur
 
 
 def _check_agreement(content: _PhonopyData) -> None:
-    """Forces are minus the force constants times the displacement: the check of signs that a crystal allows."""
+    """Compare the forces with minus the force constants times the displacements.
+
+    This shows wrong signs in crystals, which have no rotational sum rule.
+    """
     if content.force_constants is None or not content.displaced:
         return
     hessian = from_phonopy(content.force_constants)
@@ -155,24 +184,25 @@ def _check_agreement(content: _PhonopyData) -> None:
         )
 
 
-# --- force constants without a yaml --------------------------------------------------------------------------------
+# --- force constants without a YAML file ------------------------------------------------------------------------------
 
 
 def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
     file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
     if file is None:
         raise FileFormatError(
-            f"{folder}: no phonopy_disp.yaml (or phonopy.yaml), so that the cell of FORCE_SETS is not known"
+            f"{folder}: no phonopy_disp.yaml (or phonopy.yaml), so that the cell of FORCE_SETS is unknown"
         )
     constants = _read_force_constants(file)
     cell = next((folder / n for n in ("SPOSCAR", "POSCAR") if (folder / n).is_file()), None)
     if cell is None:
         raise FileFormatError(
-            f"{file}: the supercell is not known. Put its SPOSCAR beside it, or the phonopy.yaml of the calculation."
+            f"{file}: the supercell is unknown. Put its SPOSCAR or the phonopy.yaml of the calculation into the same "
+            "folder."
         )
     try:
         atoms = read_with_ase(cell, format="vasp")
-    except Exception as error:  # the reader raises what it likes
+    except Exception as error:  # the reader raises errors of any type
         raise FileFormatError(f"{cell}: cannot be read as a VASP cell ({type(error).__name__}: {error})") from error
     if not isinstance(atoms, Atoms):
         raise FileFormatError(f"{cell}: expected one cell")
@@ -192,7 +222,7 @@ def _read_force_constants(file: Path) -> ForceConstants:
 
 
 def _read_force_constants_text(file: Path) -> ForceConstants:
-    """`atoms atoms`, then for each pair its two numbers and nine values."""
+    """Read the text format: `rows columns`, then for each pair of atoms their two numbers and nine values."""
     try:
         with open(file, encoding="ascii") as handle:
             sizes = [int(w) for w in handle.readline().split()]
@@ -205,7 +235,9 @@ def _read_force_constants_text(file: Path) -> ForceConstants:
             raise ValueError("the pairs of atoms are not in order")
         return np.ascontiguousarray(table[..., 2:]).reshape(rows, columns, 3, 3)
     except (ValueError, IndexError, OSError, UnicodeDecodeError, MemoryError) as error:
-        raise FileFormatError(f"{file}: truncated, damaged, or no FORCE_CONSTANTS of phonopy ({error})") from error
+        raise FileFormatError(
+            f"{file}: truncated, damaged, or not a FORCE_CONSTANTS file of phonopy ({error})"
+        ) from error
 
 
 def _read_force_constants_hdf5(file: Path) -> ForceConstants:
@@ -229,7 +261,7 @@ def _read_force_constants_hdf5(file: Path) -> ForceConstants:
 
 
 def _find_yaml(folder: Path) -> Path | None:
-    """The one that says most; with several of equal rank, none can be chosen for the user."""
+    """The YAML file with the most content; None if there is none."""
     candidates = sorted(p for p in folder.iterdir() if _YAML_NAME.fullmatch(p.name))
     for prefix in ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml"):
         matches = [p for p in candidates if p.name.startswith(prefix)]
@@ -237,12 +269,12 @@ def _find_yaml(folder: Path) -> Path | None:
             return matches[0]
     if len(candidates) > 1:
         raise FileFormatError(
-            f"{folder}: several files of phonopy ({', '.join(p.name for p in candidates)}): name one of them"
+            f"{folder}: several YAML files of phonopy ({', '.join(p.name for p in candidates)}): name one of them"
         )
     return candidates[0] if candidates else None
 
 
-def _yaml_text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     check_input_file(file)
     opener = _DECOMPRESSORS.get(file.suffix.lower(), open)
     try:
@@ -256,20 +288,20 @@ def _yaml_text(file: Path) -> str:
 
 
 def _plain_yaml(file: Path) -> str:
-    """The file's content as YAML text without tags, written anew from what the safe loader makes of it.
+    """The file's content as YAML text without tags: read with the safe loader and written anew.
 
     Raises:
-        FileFormatError: damaged, not YAML, or with values that are no mappings, lists, texts or numbers (tags such as
+        FileFormatError: damaged, not YAML, or with values other than mappings, lists, texts and numbers (tags such as
             `!!python/object/apply`).
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     try:
-        content = yaml.load(_yaml_text(file), Loader=loader)
-        _require_plain(content)
+        content = yaml.load(_read_text(file), Loader=loader)
+        _check_plain(content)
     except yaml.constructor.ConstructorError as error:
         raise FileFormatError(
-            f"{file}: holds YAML tags or keys that are no plain data ({error.problem}); loading such a file can run "
+            f"{file}: holds YAML tags or keys that are not plain data ({error.problem}); loading such a file can run "
             "programs, and phonopy writes none. Nothing was run. Remove the tags if you trust the rest."
         ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -277,42 +309,42 @@ def _plain_yaml(file: Path) -> str:
     return yaml.dump(content, Dumper=dumper, sort_keys=False)
 
 
-def _require_plain(content: Any) -> None:
-    """Raise ConstructorError unless `content` holds mappings, lists, texts, numbers, dates, booleans and None only."""
-    pending, seen = [content], set()
+def _check_plain(content: Any) -> None:
+    """Raise ConstructorError unless `content` holds only mappings, lists, texts, numbers, dates, booleans and None."""
+    pending, visited = [content], set()
     while pending:
         value = pending.pop()
         if isinstance(value, dict | list):
-            if id(value) not in seen:  # an alias: several places hold one object
-                seen.add(id(value))
+            if id(value) not in visited:  # an object can occur several times, through aliases
+                visited.add(id(value))
                 pending.extend([*value, *value.values()] if isinstance(value, dict) else value)
         elif not isinstance(value, str | int | float | datetime.date | None):
             raise yaml.constructor.ConstructorError(problem=f"a value of type {type(value).__name__}")
 
 
-def _with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
+def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
     phonopy = import_optional("phonopy", extra="formats", purpose=f"reading {file.name}")
     text = _plain_yaml(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _content_of(phonopy, text, folder, name)
+            return _content_from_phonopy(phonopy, text, folder, name)
     except HesseError:
         raise
-    except (Exception, SystemExit) as error:  # phonopy raises what it likes, and leaves the program in places
+    except (Exception, SystemExit) as error:  # phonopy raises errors of any type and sometimes exits
         raise FileFormatError(
-            f"{file}: phonopy {phonopy.__version__} cannot read it or the files beside it: damaged, incomplete, or of "
-            f"different cells ({type(error).__name__}: {error})"
+            f"{file}: phonopy {phonopy.__version__} cannot read it or other files in its folder: damaged, incomplete, "
+            f"or of different cells ({type(error).__name__}: {error})"
         ) from error
 
 
-def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
+def _content_from_phonopy(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
     options = {"produce_fc": False, "is_nac": False, "symmetrize_fc": False, "is_compact_fc": False, "log_level": 0}
     record = phonopy.load(io.StringIO(text), force_constants_filename=None, **options)
     has_forces = record.dataset is not None and "forces" in str(_dataset_keys(record.dataset))
-    sets = folder / "FORCE_SETS"
-    if not has_forces and record.force_constants is None and sets.is_file():
-        record = phonopy.load(io.StringIO(text), force_sets_filename=str(sets), **options)
+    force_sets = folder / "FORCE_SETS"
+    if not has_forces and record.force_constants is None and force_sets.is_file():
+        record = phonopy.load(io.StringIO(text), force_sets_filename=str(force_sets), **options)
         has_forces = True
     units = phonopy.physical_units.get_calculator_physical_units(record.calculator)
     length, force, energy = units.distance_to_A, units.force_to_eVperA, units.energy_to_eV
@@ -322,9 +354,9 @@ def _content_of(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyDat
     )
     displaced = _displaced_supercells(record.dataset, len(supercell)) if has_forces else []
     constants, origin = record.force_constants, "the yaml"
-    beside = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
-    if constants is None and beside is not None:
-        constants, origin = _read_force_constants(beside), beside.name
+    constants_file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
+    if constants is None and constants_file is not None:
+        constants, origin = _read_force_constants(constants_file), constants_file.name
     elif constants is None and displaced and "first_atoms" in record.dataset:
         record.produce_force_constants(calculate_full_force_constants=True)
         constants, origin = record.force_constants, f"differences of forces, by phonopy {phonopy.__version__}"
@@ -362,7 +394,7 @@ def _displaced_supercells(dataset: Mapping[str, Any], n: int) -> list[tuple[Arra
 
 
 def _full_force_constants(constants: ForceConstants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
-    """All rows, where phonopy kept only those of the primitive cell."""
+    """Force constants with all rows, expanded if phonopy stored only those of the primitive cell."""
     if constants.shape[:2] == (n, n):
         return constants
     if constants.shape[:2] == (len(record.primitive), n):
@@ -375,4 +407,5 @@ def _full_force_constants(constants: ForceConstants, record: Any, n: int) -> Flo
 
 
 def _tag_supercell(structure: Structure, group: str) -> Structure:
+    """The structure with the tag and the group of a supercell."""
     return replace(structure, tag="supercell", group=group)

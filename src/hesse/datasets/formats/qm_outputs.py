@@ -1,8 +1,9 @@
 """Outputs of quantum-chemistry programs: energy, forces and Hessian of frequency calculations.
 
-Gaussian outputs and formatted checkpoints, and ORCA's Hessian files, are read here, because everything in them is in
-one frame with all digits. Outputs of other programs (Psi4, GAMESS, Q-Chem, NWChem, …) go through cclib, and what they
-give is taken only where its frame and sign are known. A Hessian must give the frequencies that its program printed.
+Gaussian outputs, formatted checkpoint files and ORCA's Hessian files have readers of their own, because they hold
+geometry, gradient and Hessian in one orientation with all digits. Other outputs (Psi4, GAMESS, Q-Chem, NWChem, …) are
+read with cclib, and quantities whose orientation or sign is uncertain are left out. Every Hessian must reproduce the
+frequencies that its program printed.
 """
 
 from __future__ import annotations
@@ -27,23 +28,30 @@ from hesse.structures import Properties, Structure
 __all__ = ["QM_SUFFIXES", "read_qm_folder", "read_qm_output"]
 
 QM_SUFFIXES: Final = frozenset({".log", ".out", ".fchk", ".fch", ".hess"})
-"""Suffixes of files that are taken for outputs."""
+"""Suffixes of files that are read as outputs."""
 _MAX_BYTES: Final = 1 << 30
-"""Bytes; an output beyond it is no frequency calculation, and would not fit into memory several times."""
+"""Largest size of an output; the text is held in memory several times."""
 _KNOWN_GRADIENT_SIGN: Final = frozenset({"Psi4"})
-"""Programs whose `grads` of cclib are plus the derivative of the energy, in the frame of the coordinates."""
+"""Programs for which cclib's `grads` are dE/dx in the orientation of the coordinates."""
 _KNOWN_TOTAL_ENERGY: Final = frozenset({"Psi4"})
-"""Programs whose total energies of cclib hold the dispersion correction, where there is one."""
+"""Programs for which cclib's energies include the dispersion correction, if there is one."""
 
 
 def read_qm_output(path: str | Path) -> Dataset:
-    """Read one output: Gaussian `.log`/`.out`, `.fchk`, ORCA `.hess` (with `.engrad` and `.out` beside it), and through
-    cclib what else it knows. Ids are the name of the file, `-0`, `-1` where it holds several frequency jobs.
+    """Read one output: Gaussian `.log`, `.out` and `.fchk`, ORCA `.hess` (with `.engrad` and `.out` in its folder), and
+    other programs through cclib.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A structure for every frequency job (without one, for the last job), with labels in eV, eV/Å and eV/Å². Its id
+        is the name of the file, with `-0`, `-1`, … appended if there are several.
 
     Raises:
-        FileFormatError: no output of a known program, one that did not end, or damaged.
+        FileFormatError: unknown program, incomplete output, or a damaged file.
         MissingExtraError: cclib is needed and not installed.
-        IdentityError: a Hessian whose frequencies are not those printed.
+        InconsistentLabelsError: the Hessian gives other frequencies than those printed.
     """
     path = Path(path)
     results = _read_results(path)
@@ -55,14 +63,21 @@ def read_qm_output(path: str | Path) -> Dataset:
 
 
 def read_qm_folder(folder: str | Path, *, subset: Subset = ALL) -> Dataset:
-    """Read all outputs at or below `folder`; ids are their paths. A file that cannot be read is named in `unread`, with
-    the reason, and the others are read.
+    """Read all outputs at or below a folder. Files that cannot be read are listed with the reason in `unknown_keys`.
 
-    An ORCA output is not read twice where its Hessian file is beside it.
+    An ORCA output is skipped if its Hessian file is in the same folder, since that reads both.
+
+    Args:
+        folder: where the search begins.
+        subset: the part of the files to read; ids are paths below `folder` without suffix.
+
+    Returns:
+        A structure for every frequency job, as for `read_qm_output`.
 
     Raises:
-        FileFormatError: no output there, or none that can be read.
+        FileFormatError: the folder holds no output, or none that can be read.
         MissingExtraError: cclib is needed and not installed.
+        RequestError: no file matches the subset.
     """
     folder = Path(folder)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in QM_SUFFIXES and p.is_file())
@@ -97,7 +112,7 @@ def _id_of_file(folder: Path, file: Path) -> str:
 
 def _to_structures(name: str, results: list[QMResult]) -> list[tuple[Structure, Properties]]:
     names = [name] if len(results) == 1 else [f"{name}-{i}" for i in range(len(results))]
-    return [job.to_labeled_structure(id) for id, job in zip(names, results, strict=True)]
+    return [result.to_labeled_structure(id) for id, result in zip(names, results, strict=True)]
 
 
 def _dataset(
@@ -106,18 +121,19 @@ def _dataset(
     pairs: list[tuple[Structure, Properties]],
     failed: list[str],
 ) -> Dataset:
-    results = [job for _, jobs in parsed for job in jobs]
-    levels = sorted({job.level for job in results if job.level})
-    unread = sorted({f"{file.name}: {word}" for file, jobs in parsed for job in jobs for word in job.unused})
-    attributes = {"source_units": "hartree, bohr (Gaussian archives: angstrom)"}
+    levels = sorted({result.level for _, results in parsed for result in results if result.level})
+    unused = sorted(
+        {f"{file.name}: {text}" for file, results in parsed for result in results for text in result.unused}
+    )
+    metadata = {"source_units": "hartree, bohr (Gaussian archives: angstrom)"}
     if levels:
-        attributes["level"] = "; ".join(levels)
+        metadata["level"] = "; ".join(levels)
     return Dataset(
         tuple(s for s, _ in pairs),
         Properties.concatenate([label for _, label in pairs]),
-        metadata=attributes,
+        metadata=metadata,
         source=str(source),
-        unknown_keys=(*unread, *failed),
+        unknown_keys=(*unused, *failed),
     )
 
 
@@ -144,8 +160,8 @@ def _read_results(path: Path) -> list[QMResult]:
 
 def _read_text(path: Path) -> str:
     if path.stat().st_size > _MAX_BYTES:
-        raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB, larger than any frequency output that is read")
-    # Outputs hold names and paths in any encoding; numbers are ASCII.
+        raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB, larger than any frequency calculation")
+    # Names and paths may be in any encoding; numbers are ASCII.
     text = path.read_text(encoding="utf-8", errors="replace")
     if "\0" in text[:4096]:
         raise FileFormatError(f"{path}: a binary file, expected the text output of a program")
@@ -167,32 +183,30 @@ def _read_with_cclib(path: Path) -> QMResult:
             warnings.simplefilter("ignore")
             parser = cclib.io.ccopen(str(path), loglevel=logging.CRITICAL + 1)
             data = None if parser is None else parser.parse()
-    except Exception as error:  # each parser raises what it likes
+    except Exception as error:  # parsers raise errors of any type
         raise FileFormatError(
             f"{path}: cclib {cclib.__version__} cannot read it: damaged, incomplete, or of a version it does not know "
             f"({type(error).__name__}: {error})"
         ) from error
     if data is None or not hasattr(data, "atomcoords") or not hasattr(data, "atomnos"):
-        raise FileFormatError(f"{path}: no output of a program that is known here (Gaussian, ORCA, and those of cclib)")
+        raise FileFormatError(f"{path}: not an output of a known program (Gaussian, ORCA, and those of cclib)")
     result = _result_from_cclib(data, cclib)
     if result.energy is None and result.gradient is None and result.hessian is None:
-        raise FileFormatError(
-            f"{path}: nothing that can be used; not read: {', '.join(result.unused) or 'nothing there'}"
-        )
+        raise FileFormatError(f"{path}: nothing in it can be used; left out: {', '.join(result.unused) or 'nothing'}")
     return result
 
 
 def _result_from_cclib(data: Any, cclib: Any) -> QMResult:
-    """What of cclib's record can be believed, for the last geometry of the output."""
+    """Reliable part of cclib's record, for the last geometry of the output."""
     program = str(data.metadata.get("package", ""))
     n, unused = len(data.atomnos), []
     energy = None
     if hasattr(data, "ccenergies") or hasattr(data, "mpenergies"):
-        unused.append("the energy (several, of correlated methods; which one is meant is not known)")
+        unused.append("the energy (several, of correlated methods; it is not known which one belongs to the Hessian)")
     elif hasattr(data, "dispersionenergies") and program not in _KNOWN_TOTAL_ENERGY:
         unused.append("the energy (it may lack the dispersion correction)")
     elif hasattr(data, "scfenergies"):
-        # By cclib's own factor, so that its digits come back.
+        # Divided by cclib's own factor, which restores the printed digits.
         energy = float(np.ravel(data.scfenergies)[-1]) / cclib.parser.utils.convertor(1.0, "hartree", "eV")
     level = "/".join(str(data.metadata[k]) for k in ("functional", "basis_set") if data.metadata.get(k))
     gradient = None

@@ -1,4 +1,4 @@
-"""What an output of a quantum-chemistry program says of one geometry, in atomic units, and its way inside."""
+"""Result of a quantum-chemistry program for one geometry, in atomic units, and its conversion to eV and Å."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 __all__ = ["QMResult", "symmetric_from_lower"]
 
 _FREQUENCY_TOLERANCE: Final = 0.03
-"""Between printed frequencies and those of the Hessian with average masses: isotopes make less than this."""
+"""Relative difference allowed between printed frequencies and those of the Hessian with average masses."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QMResult:
-    """One geometry of one output.
+    """One geometry of one output file, with what was computed for it.
 
     Attributes:
         numbers: atomic numbers.
-        positions: Å, in the frame of gradient and Hessian.
+        positions: Å, in the orientation of gradient and Hessian.
+        charge: total charge in units of e.
+        multiplicity: spin multiplicity 2S + 1.
         energy: Hartree.
-        gradient: Hartree/Bohr; plus the derivative of the energy.
+        gradient: dE/dx in Hartree/Bohr (minus the forces).
         hessian: Hartree/Bohr², not mass-weighted.
-        frequencies: as printed, cm⁻¹, imaginary ones negative; zeros may stand for rigid motions.
-        level: of theory, as far as the output says.
-        unread: what was there and is not known well enough to be used.
+        frequencies: as printed, cm⁻¹, imaginary ones negative; rigid-body motions may be included as zeros.
+        level: level of theory, as far as the output states it.
+        unused: quantities in the file whose meaning is not certain enough to use them.
     """
 
     numbers: Int[Array, "n"]
@@ -47,11 +49,18 @@ class QMResult:
     unused: tuple[str, ...] = ()
 
     def to_labeled_structure(self, id: str) -> tuple[Structure, Properties]:
-        """The structure and its labels in eV and Å.
+        """Convert to a structure and its labels in the units used inside Hesse.
+
+        Args:
+            id: id of the structure, also its group.
+
+        Returns:
+            The structure in Å, and its labels in eV, eV/Å and eV/Å².
 
         Raises:
-            GeometryError, LabelShapeError: numbers that do not fit each other.
-            IdentityError: a Hessian whose frequencies are not those the program printed.
+            FileFormatError: the Hessian has another size than the molecule.
+            GeometryError, LabelShapeError: arrays that do not fit each other.
+            InconsistentLabelsError: the Hessian gives other frequencies than the program printed.
         """
         structure = Structure(
             self.numbers, self.positions, id=id, charge=self.charge, multiplicity=self.multiplicity, group=id
@@ -74,7 +83,8 @@ class QMResult:
         return structure, labels
 
     def _check_frequencies(self, structure: Structure, hessian: Float[Array, "n 3 n 3"]) -> None:
-        """The stiffer half only: soft modes depend on what was projected out, at geometries that are not relaxed."""
+        """Compare printed and computed frequencies, the higher half only: away from stationary points, low frequencies
+        depend on how rotations were projected out."""
         if self.frequencies is None or len(structure) < 2 or not np.isfinite(hessian).all():
             return
         printed = np.sort(self.frequencies)[::-1]
@@ -94,10 +104,17 @@ class QMResult:
 
 
 def symmetric_from_lower(values: Float[Array, "elements"], n: int) -> Float[Array, "3n 3n"]:
-    """The symmetric matrix of `3n` rows whose lower triangle is given row by row.
+    """Fill a symmetric matrix from its lower triangle.
+
+    Args:
+        values: the triangle row by row, diagonal included.
+        n: number of atoms.
+
+    Returns:
+        The full matrix `[3n, 3n]`.
 
     Raises:
-        FileFormatError: another number of elements.
+        FileFormatError: the number of elements does not fit.
     """
     size = 3 * n
     if len(values) != size * (size + 1) // 2:

@@ -1,4 +1,4 @@
-"""Which structures of a large file are wanted: known to the readers, so that the others are never read."""
+"""The part of a file to read. Readers of large files get it too, so that the rest of the file is never read."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["ALL", "Subset"]
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """A part of a file: those whose id matches, of these a random sample, of that the first ones.
+    """A part of a file. The three conditions are applied in this order: `match`, `sample`, `limit`.
 
     Attributes:
-        match: a shell pattern for ids, `"C2H6O/*"`.
-        sample: how many to draw at random (all, where there are fewer); they stay in the order of the file.
-        seed: of that draw.
-        limit: how many at most, from the first on.
+        match: shell pattern for structure ids, `"C2H6O/*"`; None for all.
+        sample: number of structures to draw at random (all, if there are fewer); they stay in the order of the file.
+        seed: random seed of that draw.
+        limit: largest number of structures, counted from the first.
 
     Raises:
-        RequestError: a sample or a limit below one.
+        RequestError: `sample` or `limit` is below one.
     """
 
     match: str | None = None
@@ -43,15 +43,29 @@ class Subset:
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left out."""
+        """True if the subset is the complete file."""
         return self.match is None and self.sample is None and self.limit is None
 
     def matches(self, id: str) -> bool:
-        """Whether a structure of that id may be among the chosen."""
+        """Compare one id with the pattern.
+
+        Args:
+            id: id of a structure.
+
+        Returns:
+            True if the id matches the pattern, or if there is no pattern.
+        """
         return self.match is None or fnmatchcase(id, self.match)
 
-    def indices(self, count: int) -> Int[Array, "chosen"]:
-        """Which of `count` structures that match are taken: indices, ascending."""
+    def indices(self, count: int) -> Int[Array, "selected"]:
+        """Apply `sample` and `limit` to the structures that match.
+
+        Args:
+            count: number of structures whose id matches.
+
+        Returns:
+            Ascending indices into these structures.
+        """
         if self.sample is not None and self.sample < count:
             selected = np.sort(np.random.default_rng(self.seed).choice(count, self.sample, replace=False))
         else:
@@ -59,14 +73,28 @@ class Subset:
         return selected[: self.limit]
 
     def no_match_error(self, source: object, example_ids: Sequence[str]) -> RequestError:
-        """The reply to a pattern that matches no structure of `source`, whose first ids are `example`."""
+        """Make the error for a pattern that matches no structure.
+
+        Args:
+            source: file or folder, named in the message.
+            example_ids: some ids that the source holds.
+
+        Returns:
+            The error, to be raised by the caller.
+        """
         return RequestError(f'{source}: no structure matches "{self.match}"; ids here: {", ".join(example_ids)}, …')
 
     def apply(self, dataset: Dataset) -> Dataset:
-        """The chosen part of a data set that was read as a whole.
+        """Select from a data set that was read completely.
+
+        Args:
+            dataset: all structures of the file.
+
+        Returns:
+            The selected structures, in the order of the file.
 
         Raises:
-            RequestError: nothing matches.
+            RequestError: no id matches.
         """
         if self.is_all:
             return dataset
@@ -77,3 +105,4 @@ class Subset:
 
 
 ALL = Subset()
+"""The complete file."""

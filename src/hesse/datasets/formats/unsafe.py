@@ -1,4 +1,4 @@
-"""Files that are not read, because reading them means running what is in them; and what to do instead."""
+"""Formats that are never read because loading them can run code, and the message that names the alternative."""
 
 from __future__ import annotations
 
@@ -25,20 +25,26 @@ UNSAFE_SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
         ".mdb": "an LMDB, whose records are pickles (HORM, OCP) or compressed text of a layout of their own",
         ".aselmdb": "an ASE LMDB data base, which needs the package that wrote it",
         ".joblib": "a joblib archive, which is a pickle",
-        ".npy": "a single array, and no set of structures; one with objects is a pickle",
+        ".npy": "a single array, not a set of structures; one with objects is a pickle",
     }
 )
-"""What the files of a suffix are, in words."""
+"""Description of the format by file suffix, for error messages."""
 
 _PICKLE_PREFIXES: Final = frozenset(bytes([0x80, protocol]) for protocol in range(2, 6))
-"""How pickles of the protocols in use begin."""
+"""First two bytes of pickles of protocols 2 to 5."""
 _RUNS_NO_CODE: Final = frozenset({".npy"})
 
 
 def refuse_unsafe(path: Path) -> None:
-    """Raise FileFormatError for kinds of files that are never read, by suffix or by how they begin.
+    """Raise FileFormatError for files that could run code when loaded.
 
-    A folder is looked into for an LMDB (`data.mdb`).
+    They are recognized by their suffix or by the first bytes of a pickle, a folder by an LMDB inside (`data.mdb`).
+
+    Args:
+        path: file or folder; it need not exist.
+
+    Raises:
+        FileFormatError: the file is of such a format. The message shows how to export plain arrays instead.
     """
     if path.is_dir():
         if (path / "data.mdb").is_file():

@@ -1,4 +1,4 @@
-"""Potentials of other frameworks, and any energy function, as potentials of Hesse."""
+"""Adapters: models of other frameworks, and any energy function, as potentials of Hesse."""
 
 from hesse.models.adapters.adapter import Adapter
 from hesse.models.adapters.callable import CallablePotential

@@ -1,4 +1,4 @@
-"""What every adapter is: somebody else's network, seen as a `Potential` and kept whole in its own form."""
+"""Base class of all adapters: a network of another framework as a `Potential`, saved in the format of its framework."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Adapter", "check_trusted"]
 class Adapter(Potential):
     """A network of another framework as a potential.
 
-    The user's own module is trained in place of a copy: its parameters are those of the adapter, and `save` writes it
-    as its framework writes it, so that whatever runs that framework's files (LAMMPS, ASE, servers) runs the result.
+    The user's own module is trained, not a copy: its parameters are those of the adapter. `save` writes it in the
+    format of its framework, so that every program that runs such files (LAMMPS, ASE, servers) can run the result.
 
     Attributes:
         original: the user's module.
-        suffix: of the framework's own model files, with the dot.
+        suffix: suffix of the framework's model files, with the dot.
     """
 
     original: nn.Module
@@ -30,14 +30,30 @@ class Adapter(Potential):
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
-        """Write the original in its framework's own format. Raises WriteError; what stood there is unharmed."""
+        """Write `original` in the format of its framework. An existing file is replaced only after success.
+
+        Args:
+            path: the file.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
 
 
 def check_trusted(path: str | Path, trust_pickle: bool, framework: str) -> None:
-    """Raise RequestError unless the user said that a pickle file may run its code: loading one does."""
+    """Raise RequestError unless the user allows code in a pickle file to run; loading a pickle can run any code.
+
+    Args:
+        path: the file, named in the message.
+        trust_pickle: True if the user trusts the author of the file.
+        framework: name of the framework, for the message.
+
+    Raises:
+        RequestError: `trust_pickle` is False.
+    """
     if not trust_pickle:
         raise RequestError(
             f"{path}: model files of {framework} are pickles, which run code of the file's author when they are "
-            "loaded. If you trust the author, say so: trust_pickle=True (on the command line ?trust=pickle behind the "
+            "loaded. If you trust the author, pass trust_pickle=True (on the command line ?trust=pickle behind the "
             "file's name)."
         )

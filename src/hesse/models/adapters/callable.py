@@ -20,26 +20,26 @@ EnergyFunction = Callable[..., Tensor]
 
 
 class CallablePotential(Potential):
-    """`energy(positions, numbers, cell, pbc)` of one structure, as a potential.
+    """A function `energy(positions, numbers, cell, pbc)` of one structure as a potential.
 
-    The function gets `positions` `[n, 3]`, atomic `numbers` `[n]`, `cell` `[3, 3]` (rows; zeros for none) and `pbc`
-    `[3]`, and returns a scalar; with `atomic`, energies `[n]`. It must be made of torch operations that can be
-    differentiated three times (`hesse check` tells), and is called once per structure: a potential that can do many at
-    once is better written as a `Potential` of its own.
+    The function receives `positions` `[n, 3]`, atomic `numbers` `[n]`, `cell` `[3, 3]` (lattice vectors as rows; zeros
+    without a lattice) and `pbc` `[3]`. It returns a scalar, or with `atomic` one energy per atom `[n]`. It must consist
+    of torch operations that can be differentiated three times (`hesse check` tests this). It is called once per
+    structure; a model that handles many structures at once is faster as a `Potential` of its own.
 
     Args:
-        energy: the function; where it is a `torch.nn.Module`, its parameters are those of the potential.
-        elements: atomic numbers it is for; empty for any.
-        length_unit: unit of the positions and cell it gets.
-        energy_unit: unit of what it returns.
-        atomic: whether it returns energies of atoms.
+        energy: the function. If it is a `torch.nn.Module`, its parameters are those of the potential.
+        elements: supported atomic numbers; empty for all.
+        length_unit: unit of the positions and the cell that the function expects.
+        energy_unit: unit of the energies that it returns.
+        atomic: True if it returns one energy per atom.
 
     Raises:
         UnitError: an unknown unit.
         RequestError: elements that are not atomic numbers.
     """
 
-    cutoff = 0.0  # it finds its own pairs
+    cutoff = 0.0  # the function finds its own pairs
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class CallablePotential(Potential):
         self._length_unit, self._energy_unit = units.length_unit(length_unit), units.energy_unit(energy_unit)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Energies of the atoms, eV; without `atomic`, equal shares of their structure's energy.
+        """See `Potential.forward`. Without `atomic`, every atom gets an equal share of the energy of its structure.
 
         Raises:
-            LabelShapeError: the function returned another shape, or no tensor.
+            LabelShapeError: the function returned another shape, or something other than a tensor.
         """
         sizes = batch.n_atoms.tolist()
         inputs = zip(batch.positions.split(sizes), batch.numbers.split(sizes), batch.cell, batch.pbc, strict=True)
@@ -79,7 +79,7 @@ class CallablePotential(Potential):
                 if energy.numel() != 1:
                     raise LabelShapeError(
                         f"the function returned shape {tuple(energy.shape)}, expected a scalar: the energy of one "
-                        "structure (energies of atoms are announced by atomic=True)"
+                        "structure (for one energy per atom pass atomic=True)"
                     )
                 energy = (energy.reshape(1) / size).expand(size)
             energies.append(energy * self._energy_unit)

@@ -1,4 +1,4 @@
-"""A batch in the layouts of other frameworks: padded arrays, edge lists. Differentiable in positions and cell."""
+"""A batch in the layouts of other frameworks: padded arrays and edge lists, differentiable in positions and cell."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["EdgeList", "PaddedStructures", "check_not_periodic", "edge_list", "p
 
 @dataclass(frozen=True, eq=False)
 class PaddedStructures:
-    """Structures as rows of one length.
+    """Structures as rows of equal length, padded after the last atom.
 
     Attributes:
-        numbers: atomic numbers, `pad_number` in unused places.
-        positions: Å, zeros in unused places.
-        mask: which places are used.
+        numbers: atomic numbers; `pad_number` in the padding.
+        positions: Å; zeros in the padding.
+        mask: True for atoms, False for padding.
     """
 
     numbers: Int[Tensor, "structures longest"]
@@ -29,12 +29,27 @@ class PaddedStructures:
     mask: Bool[Tensor, "structures longest"]
 
     def unpad(self, values: Float[Tensor, "structures longest *rest"]) -> Float[Tensor, "atoms *rest"]:
-        """Values of the atoms, end to end again, without the unused places."""
+        """Remove the padding and put the atoms of all structures end to end.
+
+        Args:
+            values: one value (or array) per row and slot.
+
+        Returns:
+            The values of the atoms, in the order of the batch.
+        """
         return values[self.mask]
 
 
 def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
-    """A batch as padded arrays; the lattice, if there is one, is left out (see `check_not_periodic`)."""
+    """Convert a batch to padded arrays. A lattice is left out (see `check_not_periodic`).
+
+    Args:
+        batch: the structures.
+        pad_number: atomic number that marks padding.
+
+    Returns:
+        One row per structure, as long as the largest one.
+    """
     longest = int(batch.n_atoms.max())
     slot = (
         torch.arange(len(batch.numbers), device=batch.structure_index.device)
@@ -50,25 +65,33 @@ def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
 
 @dataclass(frozen=True, eq=False)
 class EdgeList:
-    """Directed pairs, both directions.
+    """Directed pairs of atoms; every pair occurs in both directions.
 
     Attributes:
-        first: the atom that receives, index into the batch.
-        second: its neighbor.
-        shifts: lattice translations of the neighbor's image, whole numbers.
-        translations: the same in Å: the image stands at `positions[second] + translations`.
-        vectors: from `first` to the image of `second`, Å.
+        centers: index of the atom that receives, in the batch.
+        neighbors: index of its neighbor.
+        cell_shifts: lattice translation of the neighbor's image, in whole cells.
+        translations: the same in Å: the image is at `positions[neighbors] + translations`.
+        vectors: from the center to the image of the neighbor, Å.
     """
 
-    centers: Int[Tensor, "edge_list"]
-    neighbors: Int[Tensor, "edge_list"]
+    centers: Int[Tensor, "edges"]
+    neighbors: Int[Tensor, "edges"]
     cell_shifts: Float[Tensor, "edges 3"]
     translations: Float[Tensor, "edges 3"]
     vectors: Float[Tensor, "edges 3"]
 
 
 def edge_list(batch: Batch, cutoff: float) -> EdgeList:
-    """The pairs of a batch closer than `cutoff` Å, from its neighbor matrix, sorted by the receiving atom."""
+    """List the pairs of a batch below a cutoff, taken from its neighbor matrix.
+
+    Args:
+        batch: the structures; their neighbor matrix must reach as far as the cutoff.
+        cutoff: Å.
+
+    Returns:
+        The pairs, sorted by center.
+    """
     with torch.no_grad():
         within_cutoff = batch.neighbor_mask & (batch.neighbor_vectors().square().sum(-1) < cutoff * cutoff)
         centers, slot = within_cutoff.nonzero(as_tuple=True)
@@ -84,9 +107,17 @@ def edge_list(batch: Batch, cutoff: float) -> EdgeList:
 
 
 def check_not_periodic(batch: Batch, name: str) -> None:
-    """Raise RequestError when a structure of the batch is periodic and `name` cannot see lattices."""
+    """Raise RequestError if a structure is periodic, for models that ignore the lattice.
+
+    Args:
+        batch: the structures.
+        name: name of the model, for the message.
+
+    Raises:
+        RequestError: a structure is periodic.
+    """
     if bool(batch.pbc.any()):
         structure_id = batch.ids[int(batch.pbc.any(-1).nonzero()[0])]
         raise RequestError(
-            f'structure "{structure_id}" is periodic, and {name} sees no lattice: use open structures only'
+            f'structure "{structure_id}" is periodic, but {name} ignores lattices: use non-periodic structures only'
         )

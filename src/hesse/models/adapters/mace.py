@@ -32,27 +32,27 @@ from hesse.structures import Batch
 __all__ = ["MacePotential"]
 
 ACCELERATORS = {"cuequivariance_torch": "cueq", "openequivariance": "oeq"}
-"""Packages of fast kernels that a MACE model can be built on, and what MACE's converters call them."""
+"""Packages of fast kernels that a MACE model can be built on, and their names in MACE's converters."""
 
 
 class MacePotential(Adapter):
     """A MACE model (`MACE` or `ScaleShiftMACE`) on e3nn's operations.
 
-    Pairs come from the batch's neighbor matrix; open and periodic structures go together, each with its own cell. The
-    atomic energies E0 of the chosen head are kept in float64, whatever type the network has.
+    Pairs come from the neighbor matrix of the batch, so that molecules and crystals can share a batch. The atomic
+    energies E0 of the selected head are kept in float64, whatever the dtype of the network.
 
     Args:
-        original: the model, as `torch.load` of MACE's `.model` file gives it.
-        head: which of the model's heads to use; None for the only one, or the one named "default".
+        original: the model, as loaded from MACE's `.model` file by `torch.load`.
+        head: name of the head to use; None for the only one, or the one named "default".
 
     Attributes:
-        head: the name of the head in use.
+        head: name of the head in use.
 
     Raises:
         MissingExtraError: mace-torch is not installed.
-        RequestError: not a MACE model of energies, one built on kernels without third derivatives, or one that was
-            compiled.
-        UnknownOptionError: no such head.
+        RequestError: not a MACE model of energies, a model built on kernels without third derivatives, or a compiled
+            model.
+        UnknownOptionError: the model has no head of that name.
     """
 
     suffix = ".model"
@@ -70,16 +70,19 @@ class MacePotential(Adapter):
 
     @classmethod
     def from_file(cls, path: str | Path, *, head: str | None = None, trust_pickle: bool = False) -> MacePotential:
-        """The model in a `.model` file.
+        """Load a `.model` file onto the CPU.
 
         Args:
-            path: the file; one written on another device is brought to the CPU.
-            head: see the class.
-            trust_pickle: whether the file may run code: MACE's files are pickles.
+            path: the file.
+            head: name of the head to use, as for the class.
+            trust_pickle: True if the file may run code; MACE's files are pickles.
+
+        Returns:
+            The potential, with trainable parameters.
 
         Raises:
-            FileFormatError: missing, or no file of MACE.
-            RequestError: not trusted, and what the class raises.
+            FileFormatError: the file is missing, or not a MACE file.
+            RequestError: `trust_pickle` is False, or the class refuses the model.
             MissingExtraError: mace-torch is not installed.
         """
         path = Path(path)
@@ -93,13 +96,13 @@ class MacePotential(Adapter):
             raise FileFormatError(f"{path}: not a readable MACE file ({type(error).__name__}: {error})") from error
         potential = cls(original, head=head)
         if not any(parameter.requires_grad for parameter in potential.parameters()):
-            potential.requires_grad_(True)  # written by something that only evaluates
+            potential.requires_grad_(True)  # saved with frozen parameters, for evaluation only
         return potential
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Energies of the atoms, eV, float64."""
+        """See `Potential.forward`. Energies are in float64."""
         pairs = edge_list(batch, self.cutoff)
-        # MACE asks for gradients of the positions it gets, in place: not of the caller's, where they are not wanted.
+        # MACE calls requires_grad_ on its positions, in place: this must not reach positions of the caller.
         positions = batch.positions if batch.positions.requires_grad else batch.positions.detach()
         one_hot = batch.numbers[:, None] == self.original.atomic_numbers
         ends = batch.n_atoms.cumsum(0)
@@ -119,7 +122,7 @@ class MacePotential(Adapter):
         return outputs["node_energy"].to(torch.float64) + self.references(batch)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_reference_energies`: the model's E0 of the head in use are shifted."""
+        """See `Potential.shift_reference_energies`. Changes E0 of the head in use, in the MACE model too."""
         self.references.shift_reference_energies(shifts)
         self._restore_atomic_energies()
 
@@ -129,30 +132,26 @@ class MacePotential(Adapter):
         return self
 
     def _restore_atomic_energies(self) -> None:
-        """Put the float64 references into the model, whose own have perhaps been through another type."""
+        """Copy the float64 reference energies into the model, whose own may have been converted to another dtype."""
         order = [self.elements.index(int(z)) for z in self.original.atomic_numbers]
         self._atomic_energies()[self._head_index].copy_(self.references.energies[order])
 
     def save(self, path: str | Path) -> None:
-        """Write the whole model as MACE writes it, for its calculator, its converters and its fine-tuning.
-
-        Raises:
-            WriteError: the file cannot be written; what stood there is unharmed.
-        """
+        """See `Adapter.save`. MACE's calculator, converters and fine-tuning read the file."""
         original = copy.deepcopy(self.original).cpu()
         original.zero_grad(set_to_none=True)
-        with atomic_write(path) as aside:
-            torch.save(original, aside)
+        with atomic_write(path) as temporary:
+            torch.save(original, temporary)
 
     def _atomic_energies(self) -> Float[Tensor, "heads elements"]:
-        """The model's own E0, one row per head; a view of its buffer."""
+        """E0 of the MACE model, one row per head; a view of its buffer."""
         table: Tensor = self.original.atomic_energies_fn.atomic_energies
         return table.reshape(-1, table.shape[-1])
 
 
 @contextmanager
 def _zero_atomic_energies(original: Any) -> Iterator[None]:
-    """The model with E0 = 0 while it is evaluated: in float32 they would leave no digits for chemistry."""
+    """Set E0 = 0 during an evaluation: added in float32, they would cost the digits that matter in chemistry."""
     block = original.atomic_energies_fn
     saved = block.atomic_energies
     block.atomic_energies = torch.zeros_like(saved)
@@ -164,7 +163,7 @@ def _zero_atomic_energies(original: Any) -> Iterator[None]:
 
 @contextmanager
 def _suppress_warnings() -> Iterator[None]:
-    """What e3nn and TorchScript say while MACE is loaded is nothing a user could act on."""
+    """Suppress warnings of e3nn and TorchScript while MACE is loaded; users cannot act on them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
         warnings.filterwarnings("ignore", message="The TorchScript type system")
@@ -174,14 +173,14 @@ def _suppress_warnings() -> Iterator[None]:
 
 
 def _import_mace(name: str) -> ModuleType:
-    """A module of MACE. The package comes first: it sets what e3nn needs to be imported with a recent PyTorch."""
+    """Import a module of MACE. The package is imported first: it prepares e3nn for recent PyTorch."""
     with _suppress_warnings():
         import_optional("mace", extra="mace", purpose="a MACE model")
         return import_optional(name, extra="mace", purpose="a MACE model")
 
 
 def _head_names(original: Any) -> list[str]:
-    """Names of a model's heads; models of older releases have one without a name."""
+    """Names of the heads; models of older releases have one unnamed head."""
     return list(getattr(original, "heads", None) or ["Default"])
 
 
@@ -192,7 +191,7 @@ def _choose_head(original: Any, requested: str | None) -> str:
     default = names if len(names) == 1 else [name for name in names if name.lower() == "default"]
     if len(default) != 1:
         raise RequestError(
-            f'this MACE model has the heads {", ".join(names)}: say which to use, head="{names[0]}" (on the command '
+            f'this MACE model has the heads {", ".join(names)}: name the one to use, head="{names[0]}" (on the command '
             f"line ?head={names[0]} behind the file's name)"
         )
     return default[0]
@@ -201,8 +200,8 @@ def _choose_head(original: Any, requested: str | None) -> str:
 def _checked_model(original: Any) -> Any:
     if isinstance(original, torch.jit.ScriptModule):
         raise RequestError(
-            "this MACE model was compiled to TorchScript (for LAMMPS?), which holds no trainable network: give the "
-            ".model file it was made from"
+            "this MACE model was compiled to TorchScript (for LAMMPS?) and cannot be trained: give the .model file it "
+            "was made from"
         )
     models = _import_mace("mace.modules.models")
     if not isinstance(original, nn.Module) or type(original).forward not in (
@@ -217,14 +216,14 @@ def _checked_model(original: Any) -> Any:
         accelerator = ACCELERATORS.get(type(module).__module__.partition(".")[0])
         if accelerator is not None:
             raise RequestError(
-                f"this MACE model runs on the kernels of {accelerator}, which are not assured to have third derivatives. "
-                f"Convert it with MACE's own tool (python -m mace.cli.convert_{accelerator}_e3nn old.model --output_model "
-                "new.model) and give the new file; the trained one can be converted back."
+                f"this MACE model runs on the kernels of {accelerator}, which may lack third derivatives. Convert it "
+                f"with MACE's tool (python -m mace.cli.convert_{accelerator}_e3nn old.model --output_model new.model) "
+                "and give the new file; the trained one can be converted back."
             )
     extra_inputs: Mapping[str, Any] = getattr(original, "embedding_specs", None) or {}
     if extra_inputs:
         raise RequestError(
-            f"this MACE model asks for {', '.join(extra_inputs)} beside positions and elements, which batches do not hold: "
-            "use it through CallablePotential, with these fixed in the function"
+            f"this MACE model needs {', '.join(extra_inputs)} in addition to positions and elements, which batches do "
+            "not hold: use it through CallablePotential, with these fixed in the function"
         )
     return original

@@ -1,11 +1,10 @@
-"""HIP-NN models trained with hippynn as Hesse's own HIP-NN: the same numbers, in Hesse's layout and file format."""
+"""Conversion of HIP-NN models trained with hippynn to Hesse's own HIP-NN, with the same numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from hesse import units
@@ -19,22 +18,25 @@ __all__ = ["hipnn_from_hippynn"]
 def hipnn_from_hippynn(
     model: Any, *, energy_unit: str, length_unit: str = "angstrom", energy: str | None = None
 ) -> Hipnn:
-    """A copy of a trained hippynn model as a `Hipnn` in eV and Å, with the published cutoff and hippynn's ε.
+    """Copy a trained hippynn model to a `Hipnn` in eV and Å, with the published cutoff and hippynn's ε.
 
-    Weights are rescaled so that energies, forces and all higher derivatives are those of the original in the new
-    units. The copy has the type of the original's parameters. Training goes on with the centers of sensitivities as
-    inverse distances, and with element energies that are fitted, not trained. Where the original has no energies per
-    element (`first_is_interacting`) they are zero, and the hierarchy penalty of the copy is larger by 1.
+    Weights are rescaled so that energies, forces and all higher derivatives equal those of the original in the new
+    units. Two things differ if training continues: the centers of the sensitivity functions are parametrized as inverse
+    distances, and reference energies of elements are fitted, not trained. If the original has no energies per element
+    (`first_is_interacting`) they are zero, and the hierarchicality of the copy is larger by 1.
 
     Args:
         model: a `GraphModule`, a `Predictor`, or an energy node (`HEnergyNode`).
-        energy_unit: what its energies are in.
-        length_unit: what its coordinates are in.
-        energy: name of the energy's node, where the graph has several.
+        energy_unit: unit of its energies.
+        length_unit: unit of its coordinates.
+        energy: name of the energy node, needed if the graph has several energies.
+
+    Returns:
+        The copy, with the dtype and device of the original's parameters.
 
     Raises:
-        RequestError: the energy is not one HIP-NN-TS (l = 0, 1, 2) with a hierarchical energy, or a part of it has no
-            counterpart; the message names it. `HippynnPotential` takes those as they are.
+        RequestError: the energy is not that of one HIP-NN-TS (l = 0, 1, 2) with a hierarchical energy, or a part of it
+            has no counterpart, which the message names. `HippynnPotential` supports such models.
         UnitError: an unknown unit.
         MissingExtraError: hippynn is not installed.
     """
@@ -46,7 +48,8 @@ def hipnn_from_hippynn(
     if config.features == len(elements) and order != list(range(len(elements))):
         raise RequestError(
             f"the network has as many features as elements, and its elements are not sorted ({elements}): its first "
-            "layer then adds them to features in an order that Hesse's HIP-NN does not have. Use HippynnPotential"
+            "layer then adds element codes to features in an order that Hesse's HIP-NN cannot represent. Use "
+            "HippynnPotential"
         )
     weight = next(network.parameters())
     copied = Hipnn(config, tuple(elements[k] for k in order)).to(device=weight.device, dtype=weight.dtype)
@@ -68,7 +71,7 @@ def hipnn_from_hippynn(
 
 
 def _find_network(model: Any, energy: str | None) -> tuple[Any, Any, Any]:
-    """Network, hierarchical energy and species of a graph whose energy is nothing else."""
+    """Network, hierarchical energy and species of a graph whose energy consists of these only."""
     hippynn = import_hippynn()
     graph, target = find_energy_node(model, energy)
     execution_plan = make_plan(graph, target)
@@ -78,14 +81,14 @@ def _find_network(model: Any, energy: str | None) -> tuple[Any, Any, Any]:
     is_hierarchical_energy = isinstance(readout, hippynn.nodes.targets.HEnergyNode) and readout.parents[0] in networks
     if not is_hierarchical_energy or len(networks) != 1 or len(encoders) != 1:
         raise RequestError(
-            f'"{target.name}" is more than the hierarchical energy (HEnergyNode) of one network: copy it as it is with '
-            "HippynnPotential"
+            f'"{target.name}" is more than the hierarchical energy (HEnergyNode) of one network: use HippynnPotential, '
+            "which supports it"
         )
     return networks[0].torch_module, readout.torch_module, encoders[0].species_set
 
 
 def _hipnn_config(network: Any, angstrom: float) -> HipnnConfig:
-    """Of the same architecture. What only describes a start (places and widths of sensitivities) is taken along too."""
+    """Configuration of the same architecture, including initial centers and widths of the sensitivity functions."""
     layers = import_hippynn().layers.hiplayers
     orders: Any = {layers.InteractLayer: 0, layers.InteractLayerVec: 1, layers.InteractLayerQuad: 2}
     interactions = list(network.interaction_layers)
@@ -132,15 +135,12 @@ def _hipnn_config(network: Any, angstrom: float) -> HipnnConfig:
             cutoff_function="cosine",
             epsilon=cusp_regularizations.pop() if cusp_regularizations else HipnnConfig().epsilon,
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"this network has no counterpart: {first['loc']} = {first['input']!r}: {first['msg']}"
-        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"this network has no counterpart: {error}") from None
 
 
 def _copy_interaction(target: Any, source: Any, angstrom: float, species_order: list[int] | None) -> None:
-    """One interaction with what surrounds it; `species`: the order of the elements, where its input is their code."""
+    """Copy one interaction block. `species_order` sorts the elements, if the input is the code of the element."""
     target_layer, source_layer = target.layer, source.base_layer
     columns = slice(None) if species_order is None else torch.tensor(species_order)
     # exp(-σ²(1/r - 1/μ)²/2) does not change when r and μ are divided by a length and σ is multiplied by it.

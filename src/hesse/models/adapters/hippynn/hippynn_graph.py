@@ -1,4 +1,4 @@
-"""What adapters of hippynn read in its graphs: where the energy is, what it is computed from, and the files."""
+"""Graphs of hippynn: finding the energy node, planning its evaluation, and reading files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from hesse.runtime.imports import import_optional
 __all__ = ["PAIR_OUTPUTS", "ExecutionPlan", "find_energy_node", "import_hippynn", "load_graph", "make_plan"]
 
 STRUCTURE_FILE, STATE_FILE = "experiment_structure.pt", "best_model.pt"
-"""What hippynn's training leaves in a folder: the model as it was at the start, and its best parameters."""
+"""Files that hippynn's training writes: the model with its initial parameters, and the best parameters."""
 
 PAIR_OUTPUTS = ("pair_dist", "pair_first", "pair_second", "pair_coord")
-"""What pair finders give that Hesse's neighbors can give as well."""
+"""Outputs of pair finders that can also be computed from Hesse's neighbor matrix."""
 
 
 def import_hippynn() -> ModuleType:
-    """The package. What it warns of while it is imported (old torch functions, missing compiled kernels) is known, and
-    of no consequence here.
+    """Import hippynn without its warnings (old torch functions, missing compiled kernels), which do not matter here.
+
+    Returns:
+        The package.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -38,14 +40,17 @@ def import_hippynn() -> ModuleType:
 
 
 def find_energy_node(model: Any, name: str | None = None) -> tuple[nn.Module, Any]:
-    """The graph that a user means, and the node in it that holds the energy, of single atoms where it has those.
+    """Find the node of the energy in a model: of the atomic energies, if the graph has them.
 
     Args:
-        model: a `GraphModule`, a `Predictor` of one, or a node (a graph of its own is made for it).
-        name: of the energy's node, in the graph or in the database; None for the node given, or the only energy.
+        model: a `GraphModule`, a `Predictor` of one, or a node (for which a graph is made).
+        name: name of the energy node, in the graph or in the database; None for `model` itself, or the only energy.
+
+    Returns:
+        The graph, and the node in it.
 
     Raises:
-        RequestError: something else, no energy, or several.
+        RequestError: another kind of model, no energy, or several without a name.
     """
     hippynn = import_hippynn()
     if isinstance(model, hippynn.Predictor):
@@ -66,7 +71,7 @@ def find_energy_node(model: Any, name: str | None = None) -> tuple[nn.Module, An
 
 
 def _find_energy(graph: Any, name: str | None) -> Any:
-    """The node called `name`, or the only energy that is no part of another one."""
+    """The node with this name, or the only energy that is not a term of another one."""
     nodes = graph.forward_output_list
     if name is not None:
         matches = [node for node in nodes if name in (node.name, node.db_name)]
@@ -80,17 +85,17 @@ def _find_energy(graph: Any, name: str | None) -> Any:
     if len(totals) != 1:
         names = ", ".join(f'"{node.name}"' for node in totals) or "none"
         raise RequestError(
-            f"expected one energy in the graph, found {names}. Name the node that is the whole energy: energy=..."
+            f"expected one energy in the graph, found {names}. Name the node of the total energy: energy=..."
         )
     return totals[0]
 
 
 def _atomic_energy_node(node: Any) -> Any:
-    """Where the energies of single atoms are, for an energy that is made of them; otherwise the energy itself."""
+    """The node of the atomic energies, if an energy is their sum; otherwise the node of the energy."""
     hippynn = import_hippynn()
     parent = node.parents[0] if len(node.parents) == 1 else None
     if isinstance(parent, hippynn.graphs.nodes.tags.Energies) and node is parent.main_output:
-        node = parent  # the energy of a molecule was named
+        node = parent  # the name was that of the sum over a molecule
     if isinstance(node, hippynn.nodes.targets.AtomizationEnergyNode):
         raise RequestError(
             f'the energy "{node.name}" subtracts atoms in vacuum, which are evaluated outside of the batch. Convert it '
@@ -101,13 +106,14 @@ def _atomic_energy_node(node: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class ExecutionPlan:
-    """How a graph computes its energy from a batch.
+    """Order in which the nodes of a graph are evaluated to get its energy.
 
     Attributes:
-        target: the node that holds the energy.
-        steps: nodes with their parents, in the order of their evaluation.
-        inputs: nodes that stand for "species", "positions" or "cell".
-        pairs: nodes that stand for what a pair finder gives, with its cutoff in the graph's own unit of length.
+        target: node of the energy.
+        steps: nodes with their parents, in the order of evaluation.
+        inputs: nodes that are inputs: "species", "positions" or "cell".
+        pairs: nodes that are outputs of a pair finder: one of `PAIR_OUTPUTS`, and the cutoff in the graph's unit of
+            length.
     """
 
     target: Any
@@ -116,15 +122,29 @@ class ExecutionPlan:
     pairs: dict[Any, tuple[str, float]]
 
     def nodes(self, kind: type) -> list[Any]:
-        """The nodes of one kind among the steps."""
+        """Select nodes by their class.
+
+        Args:
+            kind: class of nodes.
+
+        Returns:
+            The nodes of this class among the steps.
+        """
         return [node for node, _ in self.steps if isinstance(node, kind)]
 
 
 def make_plan(graph: Any, target: Any) -> ExecutionPlan:
-    """The plan of `target`. Pair finders, and what only they need, are left out: their results are given.
+    """Plan the evaluation of an energy. Pair finders and nodes used only by them are left out.
+
+    Args:
+        graph: a `GraphModule`.
+        target: node of the energy in it.
+
+    Returns:
+        The plan.
 
     Raises:
-        RequestError: the energy needs something else than species, positions, cell and pairs below a cutoff.
+        RequestError: the energy needs inputs other than species, positions, cell and pairs below a cutoff.
     """
     hippynn = import_hippynn()
     input_types = hippynn.nodes.inputs
@@ -142,7 +162,9 @@ def make_plan(graph: Any, target: Any) -> ExecutionPlan:
             continue
         if isinstance(node, input_types.InputNode):
             if type(node) not in input_names:
-                raise RequestError(f'the energy needs the input "{node.name}": none of species, positions and cell')
+                raise RequestError(
+                    f'the energy needs the input "{node.name}", which is none of species, positions and cell'
+                )
             inputs[node] = input_names[type(node)]
         elif len(node.parents) == 1 and isinstance(node.parents[0], hippynn.graphs.nodes.tags.PairIndexer):
             pairs[node] = _pair_output(node)
@@ -156,11 +178,11 @@ def make_plan(graph: Any, target: Any) -> ExecutionPlan:
 
 
 def _pair_output(node: Any) -> tuple[str, float]:
-    """Which of `PAIR_OUTPUTS` a node is, and the cutoff of the pair finder above it."""
+    """Name of a pair finder's output (one of `PAIR_OUTPUTS`), and the cutoff of the pair finder."""
     finder = node.parents[0]
     name = _output_names(finder)[node.index].removeprefix("out_")
     if name not in PAIR_OUTPUTS:
-        raise RequestError(f'the energy needs "{node.name}" of a pair finder, which only hippynn itself can give')
+        raise RequestError(f'the energy needs "{node.name}" of a pair finder, which only hippynn itself can compute')
     cutoff = getattr(finder, "dist_hard_max", None) or getattr(finder.torch_module, "hard_dist_cutoff", None)
     if cutoff is None:
         raise RequestError(
@@ -171,12 +193,20 @@ def _pair_output(node: Any) -> tuple[str, float]:
 
 
 def load_graph(path: str | Path, *, trust_pickle: bool) -> Any:
-    """What a file holds, on the CPU: a graph saved whole (`torch.save(graph, path)`), or the parameters that hippynn's
-    training left (`best_model.pt`, or a checkpoint), beside which `experiment_structure.pt` must lie.
+    """Load a graph onto the CPU.
+
+    Args:
+        path: a complete graph (`torch.save(graph, path)`), or the parameters that hippynn's training wrote
+            (`best_model.pt`, or a checkpoint), with `experiment_structure.pt` in the same folder.
+        trust_pickle: True if the file may run code; hippynn's files are pickles.
+
+    Returns:
+        The graph.
 
     Raises:
-        RequestError: the file was not declared trusted, or is the structure of an experiment without its parameters.
-        FileFormatError: missing, damaged, or something else.
+        RequestError: `trust_pickle` is False, or the file is `experiment_structure.pt`, which lacks the trained
+            parameters.
+        FileFormatError: missing, damaged, or another kind of file.
         MissingExtraError: hippynn is not installed.
     """
     path = Path(path)
@@ -186,8 +216,8 @@ def load_graph(path: str | Path, *, trust_pickle: bool) -> Any:
     content = _load_pickle(path)
     if isinstance(content, dict) and "training_modules" in content:
         raise RequestError(
-            f"{path}: this file holds the model as it was before training. Name the file with its parameters instead, "
-            f"which lies beside it: {STATE_FILE}"
+            f"{path}: this file holds the model before training. Give the file with the trained parameters in the same "
+            f"folder instead: {STATE_FILE}"
         )
     if not isinstance(content, dict):
         return content
@@ -206,7 +236,7 @@ def load_graph(path: str | Path, *, trust_pickle: bool) -> Any:
 def _load_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise any error
         raise FileFormatError(f"{path}: not a file that hippynn can read ({type(error).__name__}: {error})") from error
 
 

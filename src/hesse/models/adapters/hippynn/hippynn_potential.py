@@ -1,4 +1,7 @@
-"""Models of hippynn (Los Alamos) as potentials: HIP-NN, HIP-NN-TS, HIP-HOP-NN and what its graphs add to them."""
+"""Models of hippynn (Los Alamos) as potentials: HIP-NN, HIP-NN-TS, HIP-HOP-NN and terms that its graphs add to them.
+
+Messages are summed by batched matrix products on a neighbor matrix instead of hippynn's own kernels.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from hesse.runtime.filesystem import atomic_write
 from hesse.smooth import norm
 from hesse.structures import Batch
 
-__all__ = ["HippynnPotential", "sum_messages", "use_matmul_kernels"]
+__all__ = ["HippynnPotential"]
 
 
 def sum_messages(
@@ -38,10 +41,10 @@ def sum_messages(
     first: Int[Tensor, "pairs"],
     second: Int[Tensor, "pairs"],
 ) -> Float[Tensor, "atoms s f"]:
-    """`Σ_j s_ij z_j` for every atom i: what hippynn calls `envsum`, for pairs sorted by their first atom.
+    """`Σ_j s_ij z_j` for every atom i (hippynn's `envsum`), for pairs sorted by their first atom.
 
-    Pairs are spread over places of a matrix `[atoms, k]` first, so that the sum is a matrix product per atom. hippynn's
-    own operations in plain torch hold an array `[pairs, s, f]`, and its compiled ones cannot be differentiated along
+    Pairs are first scattered into a matrix `[atoms, max_neighbors]`, so that the sum is one matrix product per atom.
+    hippynn's kernels in plain torch need an array `[pairs, s, f]`, and its compiled ones cannot be differentiated along
     several directions at once.
     """
     n_atoms, n_pairs = len(features), len(first)
@@ -59,7 +62,7 @@ def sum_messages(
 
 @contextmanager
 def use_matmul_kernels() -> Iterator[None]:
-    """hippynn's networks use `environments` while a graph is evaluated; afterwards what the user chose."""
+    """Replace hippynn's `envsum` by `sum_messages` while a graph is evaluated, then restore the user's choice."""
     import_hippynn()
     kernels: Any = sys.modules["hippynn.custom_kernels"]
     saved = kernels.envsum
@@ -71,22 +74,22 @@ def use_matmul_kernels() -> Iterator[None]:
 
 
 class HippynnPotential(Adapter):
-    """A hippynn graph as a potential. Its pair finder is replaced by Hesse's neighbors, so that molecules and crystals
-    go through the same batch whichever of hippynn's finders the graph was built with.
+    """A hippynn graph as a potential. Its pair finder is replaced by Hesse's neighbor matrix, so that molecules and
+    crystals can share a batch, whichever pair finder the graph was built with.
 
-    hippynn's compiled kernels cannot be differentiated along several directions at once, and compile for tens of
-    seconds first. Its messages are therefore summed by matrix products here, which give the same numbers, unless
-    `kernels="own"`; derivatives along several directions are then taken one at a time.
+    hippynn's compiled kernels cannot be differentiated along several directions at once, and their compilation takes
+    tens of seconds. By default messages are therefore summed by matrix products, which give the same numbers. With
+    `kernels="own"` hippynn's kernels are used, and derivatives along several directions are computed one at a time.
 
     Args:
         model: a `GraphModule`, a `Predictor`, or an energy node; it is trained in place.
-        energy_unit: what its energies are in (hippynn does not record it; its examples use kcal/mol).
-        length_unit: what its coordinates are in.
-        energy: name of the node that is the energy, where the graph has several.
-        kernels: "matrix", or "own" for those that `hippynn.set_custom_kernels` has chosen (it has fused ones for GPUs).
+        energy_unit: unit of its energies (hippynn does not store it; its examples use kcal/mol).
+        length_unit: unit of its coordinates.
+        energy: name of the energy node, needed if the graph has several energies.
+        kernels: "matrix", or "own" for the kernels set by `hippynn.set_custom_kernels` (fused ones exist for GPUs).
 
     Raises:
-        RequestError: no graph, no energy, or one that needs inputs other than species, positions and cell.
+        RequestError: not a graph, no energy, or an energy that needs inputs other than species, positions and cell.
         UnitError: an unknown unit.
         MissingExtraError: hippynn is not installed.
     """
@@ -115,13 +118,13 @@ class HippynnPotential(Adapter):
         self.has_atomic_energies = target._index_state is states.Atoms
         encoders = self._plan.nodes(hippynn.graphs.nodes.tags.Encoder)
         if len(encoders) != 1 or not self._plan.pairs:
-            raise RequestError(f'"{target.name}" is no energy of atoms of known elements and their neighbors')
+            raise RequestError(f'"{target.name}" is not an energy that depends on elements and pairs of neighbors')
         self._species = [int(z) for z in encoders[0].species_set]
         self.elements = tuple(sorted(z for z in self._species if z != 0))
-        # torch cannot vectorize the second derivative of group norms, which HIP-HOP-NN has.
-        modules = [part for node, _ in self._plan.steps for part in self.original.get_module(node).modules()]
-        self.supports_vmap = not (self._native_kernels or any(isinstance(part, nn.GroupNorm) for part in modules))
-        self.cutoff = max(reach for _, reach in self._plan.pairs.values()) * self._length_unit
+        # torch cannot vectorize second derivatives of group norms, which HIP-HOP-NN uses.
+        modules = [module for node, _ in self._plan.steps for module in self.original.get_module(node).modules()]
+        self.supports_vmap = not (self._native_kernels or any(isinstance(m, nn.GroupNorm) for m in modules))
+        self.cutoff = max(cutoff for _, cutoff in self._plan.pairs.values()) * self._length_unit
         self.register_state_dict_post_hook(_drop_settings)
         self.register_load_state_dict_pre_hook(_restore_settings)
 
@@ -135,39 +138,52 @@ class HippynnPotential(Adapter):
         length_unit: str = "angstrom",
         energy: str | None = None,
     ) -> HippynnPotential:
-        """From a file that `save` or hippynn wrote: a whole graph, or `best_model.pt` of an experiment's folder.
+        """Load a file that `save` or hippynn wrote.
+
+        Args:
+            path: a complete graph, or `best_model.pt` in the folder of an experiment.
+            trust_pickle: True if the file may run code; hippynn's files are pickles.
+            energy_unit: unit of its energies; required, since the files do not state it.
+            length_unit: unit of its coordinates.
+            energy: name of the energy node, needed if the graph has several energies.
+
+        Returns:
+            The potential.
 
         Raises:
-            RequestError: no unit, or the file was not declared trusted; see the class for others.
+            RequestError: no unit of energy, `trust_pickle` is False, or the class refuses the graph.
             FileFormatError: missing or damaged.
+            MissingExtraError: hippynn is not installed.
         """
         graph = load_graph(path, trust_pickle=trust_pickle)
         if energy_unit is None:
             raise RequestError(
-                f'{path}: files of hippynn do not say what their energies are in. Say it: energy_unit="kcal/mol" (on '
+                f'{path}: files of hippynn do not state their unit of energy: pass it, energy_unit="kcal/mol" (on '
                 f"the command line hippynn:{Path(path).name}?trust=pickle,energy_unit=kcal/mol)"
             )
         return cls(graph, energy_unit=energy_unit, length_unit=length_unit, energy=energy)
 
     def save(self, path: str | Path) -> None:
-        """Write the graph whole, on the CPU: `torch.load(path, weights_only=False)` gives the `GraphModule` that
-        hippynn's `Predictor`, ASE and LAMMPS interfaces take. (A run of hippynn's own continues from the parameters:
-        `torch.save(potential.original.state_dict(), "best_model.pt")`.)"""
+        """See `Adapter.save`. `torch.load(path, weights_only=False)` gives the `GraphModule`, on the CPU, for hippynn's
+        `Predictor`, ASE and LAMMPS interfaces. To continue one of hippynn's own runs, save the parameters only:
+        `torch.save(potential.original.state_dict(), "best_model.pt")`."""
         graph = copy.deepcopy(self.original).cpu()
-        with atomic_write(path) as aside:
-            torch.save(graph, aside)
+        with atomic_write(path) as temporary:
+            torch.save(graph, temporary)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Energies of the atoms, eV; equal shares of their structure's energy where the graph does not split it."""
+        """See `Potential.forward`. If the graph has no atomic energies, every atom gets an equal share of the energy of
+        its structure."""
         return self.forward_with_regularizer(batch)[0]
 
     def forward_with_regularizer(
         self, batch: Batch
     ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Energies of the atoms, and hippynn's hierarchicality per atom, where the graph has one.
+        """See `Potential.forward_with_regularizer`. The regularizer is hippynn's hierarchicality, divided by the number
+        of atoms; None if the graph has none.
 
         Raises:
-            LabelShapeError: the graph gives several energies at once.
+            LabelShapeError: the graph computes several energies at once.
         """
         values = self._graph_inputs(batch)
         with nullcontext() if self._native_kernels else use_matmul_kernels():
@@ -178,7 +194,7 @@ class HippynnPotential(Adapter):
         expected = (len(batch.numbers) if self.has_atomic_energies else len(batch), 1)
         if tuple(output.shape) != expected:
             raise LabelShapeError(f'"{target.name}" has shape {tuple(output.shape)}, expected {expected}')
-        # In double precision from here on: sums of total energies need the digits.
+        # float64 from here on: sums of total energies need the digits.
         energies = output[:, 0].to(torch.float64) * self._energy_unit
         if not self.has_atomic_energies:
             energies = (energies / batch.n_atoms).index_select(0, batch.structure_index)
@@ -188,26 +204,24 @@ class HippynnPotential(Adapter):
         return energies, values[energy_nodes[0]][3][:, 0] / batch.n_atoms
 
     def _graph_inputs(self, batch: Batch) -> dict[Any, Tensor]:
-        """What the graph would read and find, from the batch: lengths in its own unit, pairs below each cutoff."""
+        """Inputs and pairs of the graph, from the batch: lengths in its own unit, pairs below each cutoff."""
         padded_batch = pad_structures(batch, pad_number=0)
         sources = {"species": padded_batch.numbers, "positions": padded_batch.positions / self._length_unit}
         sources["cell"] = batch.cell / self._length_unit
         values = {node: sources[name] for node, name in self._plan.inputs.items()}
-        for reach in {reach for _, reach in self._plan.pairs.values()}:
-            pairs = edge_list(batch, reach * self._length_unit)
+        for cutoff in {cutoff for _, cutoff in self._plan.pairs.values()}:
+            pairs = edge_list(batch, cutoff * self._length_unit)
             vectors = pairs.vectors / self._length_unit
             pair_values = dict(zip(PAIR_OUTPUTS, (norm(vectors), pairs.centers, pairs.neighbors, vectors), strict=True))
-            values.update(
-                {node: pair_values[name] for node, (name, cutoff) in self._plan.pairs.items() if cutoff == reach}
-            )
+            values.update({node: pair_values[name] for node, (name, c) in self._plan.pairs.items() if c == cutoff})
         return values
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_reference_energies`: the term of the energy that looks at no neighbors is shifted.
+        """See `Potential.shift_reference_energies`. Changes the term of the energy that depends on elements only.
 
         Raises:
             RequestError: the graph has no such term, or several.
-            UnknownElementError: an element the graph does not know.
+            UnknownElementError: an element that the graph does not support.
         """
         energy_nodes = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
         if len(energy_nodes) != 1 or energy_nodes[0].torch_module.first_is_interacting:
@@ -222,17 +236,14 @@ class HippynnPotential(Adapter):
 
 
 def _drop_settings(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """hippynn puts ε among the state of its layers, as a dictionary. Weights are tensors only: settings stay with the
-    graph (and its own `state_dict` has them)."""
+    """Remove settings from a state dict. hippynn puts ε (`cusp_reg`) into it, as a dictionary, but weight files hold
+    tensors only."""
     for name in [name for name, value in state.items() if name.startswith(prefix) and not torch.is_tensor(value)]:
         del state[name]
 
 
 def _restore_settings(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Weights without settings are loaded with those that the graph has."""
+    """Add the settings of the graph to a state dict that is loaded without them."""
     for name, value in module.original.state_dict(prefix=f"{prefix}original.").items():  # type: ignore[union-attr]
         if not torch.is_tensor(value):
             state.setdefault(name, value)
-
-
-# MERGED DOCSTRING (fold into the module docstring): """hippynn's message passing as batched matrix products on a neighbor matrix."""

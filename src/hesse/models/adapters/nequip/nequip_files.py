@@ -1,5 +1,5 @@
-"""Files of NequIP: checkpoints and packages are read by NequIP itself; packages are written as its own tool writes
-them (`nequip-package`), but from a model in memory."""
+"""Files of NequIP. Checkpoints and packages are read by NequIP itself; packages are written as by its own tool
+(`nequip-package`), but from a model in memory."""
 
 from __future__ import annotations
 
@@ -25,26 +25,42 @@ from hesse.runtime.imports import import_optional
 __all__ = ["SUFFIX", "import_nequip", "load_eager_model", "write_package"]
 
 SUFFIX = ".nequip.zip"
-"""NequIP takes no other name for a package."""
+"""Suffix of packages; NequIP accepts no other."""
 
 PACKAGE_VERSION = 2
-"""The layout of packages that is written here, in NequIP's count."""
+"""Version of the package layout, as numbered by NequIP."""
 
 MODEL_KEY = "sole_model"
-"""The key under which NequIP keeps a model that is the only one."""
+"""Key of the model in files that hold a single one."""
 
 
 def import_nequip(name: str = "nequip") -> ModuleType:
-    """A module of NequIP. Raises MissingExtraError."""
+    """Import the package or a module of it, without its warnings.
+
+    Args:
+        name: full name of the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: nequip is not installed.
+    """
     with _suppress_warnings():
         return import_optional(name, extra="nequip", purpose="a NequIP model")
 
 
 def load_eager_model(path: Path) -> nn.Module:
-    """The eager model of a checkpoint or package; a checkpoint's averaged weights, where it has some.
+    """Load the model of a checkpoint or package in eager mode.
+
+    Args:
+        path: `.ckpt` or `.nequip.zip`.
+
+    Returns:
+        The model with trainable parameters; for a checkpoint with averaged weights (EMA), these.
 
     Raises:
-        FileFormatError: missing, damaged, or of another program.
+        FileFormatError: missing, damaged, or a file of another program.
     """
     check_input_file(path, "model file of NequIP (.ckpt or .nequip.zip)")
     loaders = import_nequip("nequip.model.saved_models.load_utils")
@@ -60,22 +76,22 @@ def load_eager_model(path: Path) -> nn.Module:
 
 
 def write_package(path: Path, original: Any, symbols: Sequence[str], length_unit: float) -> None:
-    """Write `original` (on the CPU) as a package.
+    """Write a model as a package. An existing file is replaced only after success.
 
     Args:
-        path: ends in `.nequip.zip`.
-        original: the eager model. One that came from a package keeps the programs of that package.
+        path: file with the suffix `.nequip.zip`.
+        original: the eager model, on the CPU. If it came from a package, the code in that package is kept.
         symbols: chemical symbol of each of its types.
-        length: Å per unit of length of the model.
+        length_unit: unit of length of the model in Å.
 
     Raises:
         WriteError: another suffix, no permission, no space.
     """
     if not path.name.endswith(SUFFIX):
-        raise WriteError(f"cannot write {path}: NequIP reads packages by the ending {SUFFIX} only")
+        raise WriteError(f"cannot write {path}: NequIP reads packages with the suffix {SUFFIX} only")
     package_utils = import_nequip("nequip.scripts._package_utils")
     system = torch.package.importer.sys_importer
-    # Where the model's own class came from: a package that was read, or the installed nequip.
+    # Origin of the model's class: a package that was read, or the installed nequip.
     source = type(original).forward.__globals__.get("__loader__")
     packaged = isinstance(source, torch.package.PackageImporter)
     with _nequip_defaults(), _suppress_warnings():
@@ -87,12 +103,9 @@ def write_package(path: Path, original: Any, symbols: Sequence[str], length_unit
             importers: tuple[Any, ...] = (source, system)
         else:
             example = _example_data(original, symbols, length_unit)
-            config, metadata, importers = (
-                yaml.safe_dump({"made_by": "hesse"}),
-                _package_metadata(original, package_utils),
-                (system,),
-            )
-        with atomic_write(path) as aside, torch.package.PackageExporter(aside, importer=importers) as package:
+            config, metadata = yaml.safe_dump({"made_by": "hesse"}), _package_metadata(original, package_utils)
+            importers = (system,)
+        with atomic_write(path) as temporary, torch.package.PackageExporter(temporary, importer=importers) as package:
             package.mock([f"{name}.**" for name in package_utils._MOCK_MODULES])
             package.extern([f"{name}.**" for name in package_utils._EXTERNAL_MODULES])
             package.intern([f"{name}.**" for name in package_utils._INTERNAL_MODULES])
@@ -103,7 +116,7 @@ def write_package(path: Path, original: Any, symbols: Sequence[str], length_unit
 
 
 def _package_metadata(original: Any, package_utils: Any) -> str:
-    """What NequIP asks of a package before it loads it."""
+    """Metadata that NequIP checks before it loads a package."""
     versions = import_nequip("nequip.utils.versions")
     get_version = import_nequip("nequip.utils.versions.version_utils").get_version_safe
     return yaml.safe_dump(
@@ -118,7 +131,7 @@ def _package_metadata(original: Any, package_utils: Any) -> str:
 
 
 def _example_data(original: Any, symbols: Sequence[str], length_unit: float) -> dict[str, torch.Tensor]:
-    """A structure of all types with some neighbors each, on which `nequip-compile` traces the model."""
+    """A structure with atoms of all types, for tracing the model with `nequip-compile`."""
     data, integrations = import_nequip("nequip.data"), import_nequip("nequip.integrations.utils")
     r_max = float(original.metadata["r_max"])
     corners = torch.cartesian_prod(*[torch.arange(2.0)] * 3).numpy()
@@ -134,7 +147,7 @@ def _example_data(original: Any, symbols: Sequence[str], length_unit: float) -> 
 
 @contextmanager
 def _nequip_defaults() -> Iterator[None]:
-    """NequIP's global state while it loads and writes: it sets a default type and a seed, which are put back."""
+    """Set NequIP's global state while it loads and writes, then restore the default dtype and the random states."""
     state = import_nequip("nequip.utils.global_state")
     before, random_states = torch.get_default_dtype(), (random.getstate(), np.random.get_state())  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
@@ -151,7 +164,7 @@ def _nequip_defaults() -> Iterator[None]:
 
 @contextmanager
 def _suppress_warnings() -> Iterator[None]:
-    """What NequIP, e3nn, Lightning and torch.package say while they work is nothing a user could act on."""
+    """Suppress warnings of NequIP, e3nn, Lightning and torch.package; users cannot act on them."""
     logger = logging.getLogger("nequip")
     before = logger.level
     logger.setLevel(logging.WARNING)

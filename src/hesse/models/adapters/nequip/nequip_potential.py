@@ -30,27 +30,27 @@ from hesse.structures import Batch
 __all__ = ["NequipPotential"]
 
 DTYPE_ATTRIBUTES = ("_output_dtype", "model_dtype")
-"""Where modules of NequIP remember the type they compute in."""
+"""Attributes of NequIP's modules that hold the dtype of their computations."""
 
 CONSTANTS = ("_rmax_recip", "bessel_weights", "scales", "shifts")
-"""Constants that NequIP keeps in float64 whatever type the network has."""
+"""Constants that NequIP keeps in float64, whatever the dtype of the network."""
 
 
 class NequipPotential(Adapter):
-    """A model of the NequIP framework (NequIP, Allegro, and what else its model builders make).
+    """A model of the NequIP framework (NequIP, Allegro, and all other models that its builders make).
 
-    Only its energies are asked for: the derivatives that NequIP would take itself have no graph outside its own
-    training. Pairs come from the batch's neighbor matrix, so that open and periodic structures go together.
+    Only its energies are used: outside its own training, NequIP's forces cannot be differentiated further. Pairs come
+    from the neighbor matrix of the batch, so that molecules and crystals can share a batch.
 
     Args:
-        original: a `GraphModel` in eager mode, as NequIP's builders and loaders give it.
-        energy_unit: what its energies are in (NequIP does not record it).
-        length_unit: what its lengths are in.
-        types: type name of each chemical symbol, where the names of the model's types are not symbols themselves.
+        original: a `GraphModel` in eager mode, from NequIP's builders or loaders.
+        energy_unit: unit of its energies (NequIP does not store it).
+        length_unit: unit of its lengths.
+        types: type name by chemical symbol, needed if the model's type names are not symbols themselves.
 
     Raises:
         MissingExtraError: nequip is not installed.
-        RequestError: not such a model, one that was compiled, or type names that are no elements.
+        RequestError: another kind of model, a compiled model, or type names that are not elements.
         UnitError: an unknown unit.
     """
 
@@ -74,7 +74,7 @@ class NequipPotential(Adapter):
         self._symbols = _symbols(self._type_names, types)
         type_of_element = {atomic_numbers[symbol]: k for k, symbol in enumerate(self._symbols)}
         self.elements = tuple(sorted(type_of_element))
-        # An element that is not there gets a type that cannot be: an error, not another element's energy.
+        # Unknown elements get an out-of-range type, so that they raise instead of taking another element's energy.
         type_index = torch.full((119,), len(self._type_names))
         for number, index in type_of_element.items():
             type_index[number] = index
@@ -91,26 +91,29 @@ class NequipPotential(Adapter):
         types: Mapping[str, str] | None = None,
         trust_pickle: bool = False,
     ) -> NequipPotential:
-        """The model in a checkpoint of NequIP's training (`.ckpt`) or in a package (`.nequip.zip`).
+        """Load a checkpoint of NequIP's training (`.ckpt`) or a package (`.nequip.zip`).
 
         Args:
-            path: the file. A checkpoint of a run that began at a package needs that package at its old place.
-            energy_unit: see the class, as for the other settings.
-            length_unit: see the class.
-            types: see the class.
-            trust_pickle: whether the file may run code: both kinds hold pickles, and packages also programs.
+            path: the file. A checkpoint of a run that started from a package needs that package at the same path.
+            energy_unit: unit of its energies.
+            length_unit: unit of its lengths.
+            types: type name by chemical symbol, as for the class.
+            trust_pickle: True if the file may run code: both formats hold pickles, packages also Python modules.
+
+        Returns:
+            The potential, with trainable parameters.
 
         Raises:
-            FileFormatError: missing, or no file of NequIP.
-            RequestError: not trusted, and what the class raises.
+            FileFormatError: the file is missing, or not a file of NequIP.
+            RequestError: `trust_pickle` is False, or the class refuses the model.
             MissingExtraError: nequip is not installed.
         """
         check_trusted(path, trust_pickle, "NequIP")
         return cls(load_eager_model(Path(path)), energy_unit=energy_unit, length_unit=length_unit, types=types)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Energies of the atoms, eV, float64; equal shares of their structure's energy where the model gives no
-        energies of atoms whose sum it is."""
+        """See `Potential.forward`. Energies are in float64. If the total energy is not the sum of atomic energies,
+        every atom gets an equal share of the energy of its structure."""
         pairs = edge_list(batch, self.cutoff)
         inputs = {
             "pos": batch.positions.to(torch.float64) / self._length_unit,
@@ -128,11 +131,11 @@ class NequipPotential(Adapter):
         return self._energy_unit * shares.index_select(0, batch.structure_index)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_reference_energies`: the model's `per_type_energy_shifts` are shifted.
+        """See `Potential.shift_reference_energies`. Changes the model's `per_type_energy_shifts`.
 
         Raises:
-            RequestError: the model was built without them, or with one for all types.
-            UnknownElementError: an element that the model does not know.
+            RequestError: the model was built without them, or with one value for all types.
+            UnknownElementError: an element that the model does not support.
         """
         unknown = sorted(set(shifts) - set(self.elements))
         if unknown:
@@ -150,18 +153,18 @@ class NequipPotential(Adapter):
                 shift_tables[0][int(self._type_index[number])] += shift / self._energy_unit
 
     def save(self, path: str | Path) -> None:
-        """Write a package (`.nequip.zip`) that NequIP's calculator, `nequip-compile` (LAMMPS, ASE) and a training
-        with `ModelFromPackage` read. It holds the eager model, not the one for compiled training.
+        """See `Adapter.save`. Writes a package (`.nequip.zip`) with the eager model, which is read by NequIP's
+        calculator, `nequip-compile` (LAMMPS, ASE) and a training with `ModelFromPackage`.
 
         Raises:
-            WriteError: another suffix, or the file cannot be written; what stood there is unharmed.
+            WriteError: another suffix, or the file cannot be written.
         """
         original = copy.deepcopy(self.original).cpu()
         original.zero_grad(set_to_none=True)
         write_package(Path(path), original, self._symbols, self._length_unit)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NequipPotential:
-        """Of another type become the weights, not NequIP's tables; its modules are told which type they have."""
+        """Convert the weights, but keep NequIP's constants in float64, and set the dtype attributes of its modules."""
         constants = {
             name: tensor.detach().clone() for name, tensor in self._named_tensors() if _is_constant(name, tensor)
         }
@@ -181,7 +184,7 @@ class NequipPotential(Adapter):
         yield from self.original.named_buffers()
 
     def _weight_dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """Dtype of the weights."""
         weights = (
             p for name, p in self.original.named_parameters() if not name.endswith(CONSTANTS) and p.is_floating_point()
         )
@@ -194,7 +197,7 @@ def _is_constant(name: str, tensor: Tensor) -> bool:
 
 @contextmanager
 def _without_derivatives(original: nn.Module) -> Iterator[None]:
-    """The model while it gives energies only; then as it was."""
+    """Switch the model's force modules off during an evaluation."""
     modules = [module for module in original.modules() if getattr(module, "do_derivatives", False)]
     for module in modules:
         module.do_derivatives = False  # type: ignore[assignment]
@@ -206,24 +209,24 @@ def _without_derivatives(original: nn.Module) -> Iterator[None]:
 
 
 def _is_sum_of_atoms(original: Any) -> bool:
-    """Whether the total energy is the sum of the atomic ones, and nothing (such as charges) comes on top."""
+    """True if the total energy is the sum of the atomic energies, without additional terms (charges, for example)."""
     energy_model = getattr(original.model, "func", original.model)
     last = list(energy_model.children())[-1]
     return getattr(last, "field", "") == "atomic_energy" and getattr(last, "out_field", "") == "total_energy"
 
 
 def _checked_model(original: Any) -> Any:
-    # Models from packages are of classes that came with them: NequIP itself knows them by these marks.
+    # The class of a model from a package comes with the package: NequIP also recognizes models by these attributes.
     if isinstance(original, nn.ModuleDict) and len(original) == 1:
         original = next(iter(original.values()))
     if not isinstance(original, nn.Module) or not getattr(original, "is_graph_model", False):
         raise RequestError(
             f"expected a model of NequIP (GraphModel, in eager mode), got a {type(original).__name__}. A compiled file "
-            "(.nequip.pt2, .nequip.pth) holds no trainable network: give the checkpoint or package it was made from."
+            "(.nequip.pt2, .nequip.pth) cannot be trained: give the checkpoint or package it was made from."
         )
     if getattr(original, "is_compile_graph_model", False):
         raise RequestError(
-            'this NequIP model was built with compile_mode="compile", and compiled modules refuse second derivatives: '
+            'this NequIP model was built with compile_mode="compile"; compiled modules have no second derivatives: '
             'build or load it with compile_mode="eager"'
         )
     outputs: Mapping[str, Any] = original.irreps_out  # type: ignore[assignment]
@@ -235,12 +238,12 @@ def _checked_model(original: Any) -> Any:
 
 
 def _symbols(names: list[str], types: Mapping[str, str] | None) -> list[str]:
-    """The chemical symbol of each type."""
+    """Chemical symbol of each type."""
     symbols = dict(zip(names, names, strict=True)) if types is None else {name: s for s, name in types.items()}
     for name in names:
         if symbols.get(name) not in atomic_numbers:
             raise RequestError(
-                f'the model\'s type "{name}" is no chemical symbol: say what each type stands for, types={{"O": '
+                f'the model\'s type "{name}" is not a chemical symbol: pass the type of each element, types={{"O": '
                 f'"{name}", ...}}. One element can have one type only.'
             )
     return [symbols[name] for name in names]

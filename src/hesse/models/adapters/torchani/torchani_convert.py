@@ -1,4 +1,4 @@
-"""Copies of TorchANI's networks in Hesse's own ANI: the same energies, faster to train on curvature."""
+"""Conversion of TorchANI models to Hesse's own ANI: the same energies, faster training on curvature."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ HARTREE = energy_unit("hartree")
 
 
 def ani_from_torchani(original: nn.Module) -> Ani | Ensemble:
-    """A TorchANI model as Hesse's own: an `Ani`, or an `Ensemble` of one for each of its active members.
+    """Copy a TorchANI model to an `Ani`, or an `Ensemble` with an `Ani` for each active member.
 
-    Energies turn from Hartree to eV; self energies become references; constants, widths and the type of the weights
-    are kept. TorchANI orders elements its own way, Hesse by atomic number: columns are put in order.
+    Energies are converted from Hartree to eV; self energies become reference energies; constants, widths and the dtype
+    of the weights are kept. The columns of the weights are reordered, because Hesse sorts elements by atomic number.
+
+    Args:
+        original: a `torchani.arch.ANI`.
+
+    Returns:
+        The copy, on the device of the original.
 
     Raises:
         MissingExtraError: torchani is not installed.
         RequestError: the model has parts that `Ani` lacks (pair potentials, shared layers, other activations or
-            cutoffs): use `TorchAniPotential`, which takes it as it is.
+            cutoffs). `TorchAniPotential` supports such models.
     """
     torchani_nn = import_torchani("torchani.nn")
     _check_supported(original)
@@ -43,7 +49,7 @@ def ani_from_torchani(original: nn.Module) -> Ani | Ensemble:
 
 def _unsupported(feature: str) -> RequestError:
     return RequestError(
-        f"hesse.models.Ani has no {feature}: use TorchAniPotential(model), which takes the TorchANI model as it is"
+        f"hesse.models.Ani has no {feature}: use TorchAniPotential(model), which supports all TorchANI models"
     )
 
 
@@ -121,7 +127,7 @@ def _ani_config(computer: Any, networks: dict[str, Any]) -> AniConfig:
 
 
 def _aev_columns(config: AniConfig, numbers: tuple[int, ...]) -> Tensor:
-    """Where each entry of Hesse's AEV stands in TorchANI's, whose elements are `numbers` in that order."""
+    """Position of each entry of Hesse's AEV in TorchANI's, which orders elements as in `numbers`."""
     order = sorted(range(len(numbers)), key=lambda k: numbers[k])
     n, radial = len(numbers), len(config.radial_shifts)
     angular = len(config.angular_shifts) * len(config.sections)

@@ -1,7 +1,7 @@
-"""State dicts of TorchANI models, with what is needed to build the model again.
+"""State dicts of TorchANI models, with the information needed to rebuild the model. TorchANI is imported on demand.
 
-A state dict holds the numbers but neither cutoffs nor activations. `save` writes these into the version notes that
-PyTorch keeps beside every state dict (`_metadata`), where TorchANI does not look: the file stays a plain state dict.
+A state dict holds the weights but neither cutoffs nor activations. `embed_architecture` adds these to the version
+metadata that PyTorch attaches to every state dict (`_metadata`) and TorchANI ignores; it stays a plain state dict.
 """
 
 from __future__ import annotations
@@ -27,20 +27,31 @@ __all__ = ["embed_architecture", "import_torchani", "model_from_state_dict", "re
 
 
 def import_torchani(name: str) -> ModuleType:
-    """A module of TorchANI. Raises MissingExtraError where the package is not installed."""
+    """Import a module of TorchANI.
+
+    Args:
+        name: full name of the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: torchani is not installed.
+    """
     with warnings.catch_warnings():
-        # It tells that its CUDA extensions are not built; they lack second derivatives and are not used here.
+        # It warns that its CUDA extensions are not built; they lack second derivatives and are not used here.
         warnings.filterwarnings("ignore", message="The extensions")
         return import_optional(name, extra="torchani", purpose="a TorchANI model")
 
 
 METADATA_KEY = "hesse"
+"""Key of the architecture in the metadata of a state dict."""
 PUBLISHED = {"ani1x": ("1x", "HCNO"), "ani1ccx": ("1x", "HCNO"), "ani2x": ("2x", ("H", "C", "N", "O", "S", "F", "Cl"))}
-"""Published models whose state dicts can be read: family of constants, and elements in the order of their tensors."""
+"""Published models whose state dicts can be read: family of constants, and elements in the order of the tensors."""
 
 
 class Architecture(BaseModel):
-    """What a state dict of a usual TorchANI model does not say."""
+    """Settings of a standard TorchANI model that its state dict does not contain."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -53,7 +64,14 @@ class Architecture(BaseModel):
 
 
 def embed_architecture(state_dict: dict[str, Tensor], original: Any) -> None:
-    """Note in a state dict how its model is built, where that is of a usual make; otherwise leave it as it is."""
+    """Add the architecture of a model to its state dict, for `model_from_state_dict`.
+
+    Models with non-standard parts cannot be described; their state dict is not changed.
+
+    Args:
+        state_dict: state dict of the model, changed in place.
+        original: the TorchANI model.
+    """
     architecture = _describe_architecture(original)
     if architecture is not None:
         state_dict._metadata[""][METADATA_KEY] = architecture.model_dump_json()  # type: ignore[attr-defined]
@@ -93,13 +111,19 @@ def _describe_architecture(original: Any) -> Architecture | None:
 
 
 def read_state_dict(path: Path) -> Mapping[str, Tensor] | None:
-    """The state dict in a file, read without running code; None where the file holds something else (a pickle).
+    """Read a state dict without running code.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The state dict; None if the file is a pickle of something else.
 
     Raises:
-        FileFormatError: not a file of PyTorch, or damaged.
+        FileFormatError: not a PyTorch file, damaged, or neither a state dict nor a model.
     """
     with path.open("rb") as handle:
-        if not handle.read(4).startswith((b"PK", b"\x80")):  # a zip archive, or the older form
+        if not handle.read(4).startswith((b"PK", b"\x80")):  # zip archive, or the older format
             raise FileFormatError(f"{path}: not a TorchANI model file (PyTorch did not write it)")
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
@@ -119,15 +143,29 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor] | None:
 
 
 def model_from_state_dict(path: Path, state_dict: Mapping[str, Tensor], architecture: str | None) -> Any:
-    """The TorchANI model whose state dict this is. Raises FileFormatError, RequestError, UnknownOptionError."""
+    """Build a TorchANI model and load its state dict.
+
+    Args:
+        path: file of the state dict, named in error messages.
+        state_dict: its tensors.
+        architecture: name of a published model, a key of `PUBLISHED`; None if the file describes its architecture.
+
+    Returns:
+        The model on the CPU, with the dtype of the weights.
+
+    Raises:
+        RequestError: `architecture` is None, and the file does not describe its architecture.
+        UnknownOptionError: no published model of that name.
+        FileFormatError: the tensors do not fit the architecture, or its description is damaged.
+    """
     description = getattr(state_dict, "_metadata", {}).get("", {}).get(METADATA_KEY)
     if architecture is not None:
         check_choice(architecture, PUBLISHED, "architecture of TorchANI")
         model = _published_model(architecture, state_dict)
     elif description is None:
         raise RequestError(
-            f"{path}: a state dict, which tells neither cutoffs nor activations. If it is that of a published model, "
-            f'say which: architecture="ani2x" (known: {", ".join(PUBLISHED)}; on the command line ?architecture=ani2x '
+            f"{path}: a state dict, which holds neither cutoffs nor activations. If it is that of a published model, "
+            f'name it: architecture="ani2x" (known: {", ".join(PUBLISHED)}; on the command line ?architecture=ani2x '
             "behind the file's name). Otherwise build the model with torchani, load the state dict, and give "
             "TorchAniPotential(model)."
         )
@@ -141,13 +179,13 @@ def model_from_state_dict(path: Path, state_dict: Mapping[str, Tensor], architec
     except (RuntimeError, KeyError, IndexError, ValueError) as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise FileFormatError(f"{path}: its tensors do not fit its architecture: {reason}") from error
-    # Copied into a float32 model they would have lost digits.
+    # In float64: load_state_dict rounds them to float32 if the model is in float32.
     model.energy_shifter.self_energies = state_dict["energy_shifter.self_energies"].clone()
     return model
 
 
 def _count_members(state_dict: Mapping[str, Tensor]) -> int:
-    """How many networks the ensemble of a state dict has, in today's names or those of TorchANI 1."""
+    """Number of networks in the ensemble of a state dict, with tensor names of TorchANI 2 or 1."""
     matches = (re.search(r"neural_networks\.(?:members\.)?(\d+)\.", name) for name in state_dict)
     return 1 + max((int(match.group(1)) for match in matches if match), default=0)
 
@@ -160,12 +198,12 @@ def _published_model(architecture: str, state_dict: Mapping[str, Tensor]) -> Any
     assembler.set_global_cutoff_fn("cosine")
     assembler.set_aev_computer(radial=f"ani{family}", angular=f"ani{family}", strategy="pyaev")
     assembler.set_atomic_networks(ctor=f"ani{family}")
-    assembler.set_zeros_as_self_energies()  # the state dict brings them
+    assembler.set_zeros_as_self_energies()  # they come with the state dict
     return assembler.assemble(_count_members(state_dict))
 
 
 def _described_model(path: Path, description: Any, state_dict: Mapping[str, Tensor]) -> Any:
-    """The model that `save` described, with widths and constants read off the tensors."""
+    """Build a model from the description in its file, with widths and constants taken from the tensors."""
     arch, aev = import_torchani("torchani.arch"), import_torchani("torchani.aev")
     torchani_nn, potentials = import_torchani("torchani.nn"), import_torchani("torchani.potentials")
     sae = import_torchani("torchani.sae")
@@ -184,9 +222,13 @@ def _described_model(path: Path, description: Any, state_dict: Mapping[str, Tens
             cutoff_fn=architecture.cutoff_function,
         )
         angular = aev.ANIAngular(
-            constants["angular.eta"][0], constants["angular.zeta"][0], constants["angular.shifts"], constants["angular.sections"],
-            architecture.angular_cutoff, cutoff_fn=architecture.cutoff_function,
-        )  # fmt: skip
+            constants["angular.eta"][0],
+            constants["angular.zeta"][0],
+            constants["angular.shifts"],
+            constants["angular.sections"],
+            architecture.angular_cutoff,
+            cutoff_fn=architecture.cutoff_function,
+        )
         members = _count_members(state_dict)
         names = [f"members.{k}." for k in range(members)] if _is_ensemble(state_dict) else [""]
         containers = [
@@ -219,7 +261,7 @@ def _is_ensemble(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def _atomic_network(torchani_nn: Any, state_dict: Mapping[str, Tensor], name: str, architecture: Architecture) -> Any:
-    """The network of one element, as wide as its tensors."""
+    """Network of one element, with the widths of its tensors."""
     prefix = f"potentials.nnp.neural_networks.{name}"
     weights = {
         n.removeprefix(prefix): v for n, v in state_dict.items() if n.startswith(prefix) and n.endswith(".weight")
@@ -230,6 +272,3 @@ def _atomic_network(torchani_nn: Any, state_dict: Mapping[str, Tensor], name: st
     return torchani_nn.AtomicNetwork(
         sizes, activation=architecture.activation, bias=f"{prefix}final_layer.bias" in state_dict
     )
-
-
-# MERGED DOCSTRING (fold into the module docstring): """The package torchani, imported when it is needed."""

@@ -38,19 +38,19 @@ HARTREE = energy_unit("hartree")
 
 
 class TorchAniPotential(Adapter):
-    """A TorchANI 2 model: single networks, ensembles, models with pair potentials beside the networks.
+    """A TorchANI 2 model: single networks, ensembles, and models with additional pair potentials.
 
-    Pairs come from the batch's neighbor matrix, so that open and periodic structures go together, each with its own
-    cell. The pure PyTorch environment vectors are switched on: the CUDA ones (cuAEV) leave out terms of the second
-    derivative. Energies per element (`self_energies`) are kept in float64, whatever type the networks have.
+    Pairs come from the neighbor matrix of the batch, so that molecules and crystals can share a batch. The model is
+    switched to its PyTorch environment vectors, because the CUDA ones (cuAEV) omit terms of the second derivative.
+    Energies per element (`self_energies`) are kept in float64, whatever the dtype of the networks.
 
     Args:
-        original: a `torchani.arch.ANI` (or ANIq, whose charges are not used). Published models come with frozen
-            parameters: call `requires_grad_(True)` to train them.
+        original: a `torchani.arch.ANI` (or ANIq, whose charges are not used). Published models have frozen parameters:
+            call `requires_grad_(True)` to train them.
 
     Raises:
         MissingExtraError: torchani is not installed.
-        RequestError: not a model of TorchANI 2, one converted for inference, or one without a finite cutoff.
+        RequestError: not a model of TorchANI 2, a model converted for inference, or one without a finite cutoff.
     """
 
     suffix = ".pt"
@@ -69,17 +69,20 @@ class TorchAniPotential(Adapter):
     def from_file(
         cls, path: str | Path, *, architecture: str | None = None, trust_pickle: bool = False
     ) -> TorchAniPotential:
-        """The model in a file: one that `save` wrote, a state dict of a published model, or a pickled model.
+        """Load a model from a file.
 
         Args:
-            path: the file.
-            architecture: which published model the tensors of a state dict belong to ("ani1x", "ani1ccx", "ani2x");
-                files that `save` wrote know it themselves.
-            trust_pickle: whether the file may run code (a whole model written by `torch.save`).
+            path: a file that `save` wrote, the state dict of a published model, or a pickled model.
+            architecture: name of the published model whose state dict this is ("ani1x", "ani1ccx", "ani2x"); not needed
+                for files that `save` wrote.
+            trust_pickle: True if the file may run code; needed for a complete model written by `torch.save`.
+
+        Returns:
+            The potential.
 
         Raises:
             FileFormatError: missing, damaged, or tensors that do not fit the architecture.
-            RequestError: a pickled model without `trust_pickle`, a state dict of an unknown architecture.
+            RequestError: a pickled model without `trust_pickle`, or a state dict of an unknown architecture.
             MissingExtraError: torchani is not installed.
         """
         import_torchani("torchani")
@@ -96,14 +99,14 @@ class TorchAniPotential(Adapter):
         return cls(original)
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
-        """Energies of the atoms, eV, float64."""
+        """See `Potential.forward`. Energies are in float64."""
         neighbors = import_torchani("torchani.neighbors")
         pairs = edge_list(batch, self.cutoff)
         unique = _unique_pair_mask(pairs.centers, pairs.neighbors, pairs.cell_shifts)
         indices = torch.stack([pairs.centers[unique], pairs.neighbors[unique]])
-        vectors = -pairs.vectors[unique]  # TorchANI's point from the second atom to the first
+        vectors = -pairs.vectors[unique]  # TorchANI's vectors point from the second atom to the first
         neighbor_list = neighbors.Neighbors(indices, norm(vectors), vectors)
-        # All atoms as one molecule: who interacts with whom is said by the pairs alone.
+        # All atoms of the batch as one molecule: only the listed pairs interact.
         species = self.original.species_converter(batch.numbers[None])
         shifter = self.original.energy_shifter
         was_enabled, shifter._enabled = shifter._enabled, False
@@ -115,21 +118,18 @@ class TorchAniPotential(Adapter):
         return energies + self.references(batch) if was_enabled else energies
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
-        """See `Potential.shift_reference_energies`: the model's `self_energies` are shifted too."""
+        """See `Potential.shift_reference_energies`. Changes the model's `self_energies` too."""
         self.references.shift_reference_energies(shifts)
         self._restore_self_energies()
 
     def save(self, path: str | Path) -> None:
-        """Write the model's state dict: `model.load_state_dict(torch.load(path, weights_only=True))` reads it in
-        TorchANI. Where the model is of a usual make, the file also tells how to build it, for `from_file`.
-
-        Raises:
-            WriteError: the file cannot be written; what stood there is unharmed.
-        """
+        """See `Adapter.save`. Writes a state dict, which TorchANI reads by
+        `model.load_state_dict(torch.load(path, weights_only=True))`. For a model of standard parts it also holds the
+        architecture, so that `from_file` can rebuild it."""
         state_dict = self.original.state_dict()
         embed_architecture(state_dict, self.original)
-        with atomic_write(path) as aside:
-            torch.save(state_dict, aside)
+        with atomic_write(path) as temporary:
+            torch.save(state_dict, temporary)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchAniPotential:
         super()._apply(fn, recurse)
@@ -137,7 +137,7 @@ class TorchAniPotential(Adapter):
         return self
 
     def _restore_self_energies(self) -> None:
-        """Put the float64 references into the model, whose own have perhaps been through another type."""
+        """Copy the float64 reference energies into the model, whose own may have been converted to another dtype."""
         order = [self.elements.index(int(z)) for z in self.original.atomic_numbers]
         self.original.energy_shifter.self_energies = self.references.energies[order] / HARTREE
 
@@ -150,7 +150,9 @@ def _checked_model(original: Any) -> Any:
             "TorchScript or one of TorchANI 1 must be built again with TorchANI 2, from its weights."
         )
     if type(original.potentials["nnp"].neural_networks).__name__ in ("BmmEnsemble", "MNPNetworks"):
-        raise RequestError("this model was converted for inference (to_infer_model): give the model as it was before")
+        raise RequestError(
+            "this model was converted for inference (to_infer_model): give the model before the conversion"
+        )
     if not math.isfinite(original.cutoff):
         raise RequestError(
             "this model holds a pair potential without a cutoff; build it with finite ones (simple_ani(..., "
@@ -160,7 +162,7 @@ def _checked_model(original: Any) -> Any:
 
 
 def _unique_pair_mask(centers: Tensor, neighbors: Tensor, cell_shifts: Tensor) -> Tensor:
-    """Which of the directed pairs to keep so that each pair is there once; an atom meets its own images too."""
+    """Mask of directed pairs that keeps one of the two directions, also for pairs of an atom and its own image."""
     x, y, z = cell_shifts.unbind(-1)
     is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
     return (centers < neighbors) | ((centers == neighbors) & is_positive)
