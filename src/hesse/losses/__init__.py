@@ -1,4 +1,4 @@
-"""Losses of labels and predictions."""
+"""The loss: weighted squared errors of predictions against labels."""
 
 from hesse.losses.loss import (
     LOSS_TERMS,

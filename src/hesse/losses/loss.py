@@ -4,21 +4,23 @@ Per structure of N atoms (arXiv 2603.04523):
 
     λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)
 
-With `E[v vᵀ] = I` the HVP term estimates the Hessian term without bias, whatever the family of probes, so λ_H and
-λ_full mean the same. Each term is averaged over those structures of the batch that hold the label; a batch in which
-none does contributes nothing. Losses see labels and predictions only, never a model.
+With `E[v vᵀ] = I` the HVP term is an unbiased estimate of the Hessian term for all distributions of probes, so λ_H and
+λ_full have the same meaning. Each term is the mean over those structures of the batch that have the label; it is zero
+if none has it. Losses depend on labels and predictions only, not on models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from hesse.errors import MissingLabelError
+from hesse.runtime.settings import Settings
 from hesse.structures import Properties, segment_ids
 
 __all__ = [
@@ -32,17 +34,13 @@ __all__ = [
 ]
 
 LOSS_TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-"""Labels that can supervise, in the order in which they are reported."""
+"""Properties that a loss can contain, in the order of reports."""
 
 
-class LossWeights(BaseModel):
-    """How much each term counts. The defaults are the outcome of the study in docs/choosing-weights.md.
+class LossWeights(Settings):
+    """Weight of each term of the loss. The defaults result from the study in docs/choosing-weights.md."""
 
-    The length in `from_length_scale` is the displacement at which an error in forces (times ℓ) and one in curvature (times ℓ²)
-    matter as much as one in energy; published weights 1 : 0.3 : 0.09 are ℓ = 0.55 Å.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {"penalty": "regularizer"}
 
     energy: float = Field(4.0, ge=0)
     forces: float = Field(0.3, ge=0)
@@ -54,19 +52,42 @@ class LossWeights(BaseModel):
 
     @classmethod
     def from_length_scale(cls, length: float, *, energy: float = 1.0) -> LossWeights:
-        """Weights `energy : energy ℓ² : energy ℓ⁴` from one length scale ℓ in Å."""
+        """Weights `energy : energy ℓ² : energy ℓ⁴` of energy, forces and HVP from one length scale ℓ.
+
+        ℓ is the displacement at which errors in forces (times ℓ) and in curvature (times ℓ²) contribute as much as
+        errors in the energy. The published weights 1 : 0.3 : 0.09 correspond to ℓ = 0.55 Å.
+
+        Args:
+            length: ℓ, Å.
+            energy: weight of the energy.
+
+        Returns:
+            The weights; all other terms are zero.
+        """
         return cls(energy=energy, forces=energy * length**2, hvp=energy * length**4)
 
     def active(self) -> tuple[str, ...]:
-        """Names of the labels with a weight above zero."""
+        """Names of the terms with a weight above zero.
+
+        Returns:
+            Names in the order of `LOSS_TERMS`.
+        """
         return tuple(name for name in LOSS_TERMS if getattr(self, name) > 0)
 
 
 def per_structure_loss(predictions: Properties, references: Properties, name: str) -> Float[Tensor, "structures"]:
-    """The normalized squared error of one label for every structure; zero where it is absent.
+    """Normalized squared error of one property for each structure.
+
+    Args:
+        predictions: predicted properties.
+        references: labels of the same structures.
+        name: one of `LOSS_TERMS`.
+
+    Returns:
+        Errors, `[structures]`; zero for structures without the label.
 
     Raises:
-        MissingLabelError: predictions lack a label that the references hold.
+        MissingLabelError: the property is missing in the predictions or the references.
     """
     value, target = getattr(predictions, name), getattr(references, name)
     if value is None or target is None:
@@ -78,7 +99,7 @@ def per_structure_loss(predictions: Properties, references: Properties, name: st
     if name == "stress":
         return _masked_difference(value - target, mask).square().mean((-2, -1))
     if name == "hessian":
-        # Only present blocks are stored in the references; predictions hold all of them.
+        # References contain only the Hessians of labeled structures, predictions those of all structures.
         if predictions.hessian_mask is not None or references.hessian_mask is not None:
             value = predictions.select(torch.nonzero(mask)[:, 0]).hessian
         assert value is not None
@@ -94,15 +115,22 @@ def per_structure_loss(predictions: Properties, references: Properties, name: st
         return _segment_sum(
             _masked_difference(value - target, mask[structure_index]).square().sum(-1), structure_index, len(n)
         ) / (3 * n)
-    # hvp: [probes, atoms, 3]; every structure averages over the pairs that it holds.
+    # hvp: [probes, atoms, 3]; the mean over the labeled probes of each structure.
     squares = _masked_difference(value - target, mask[:, structure_index]).square().sum(-1)
     return _segment_sum(squares.sum(0), structure_index, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
 
 
 def count_labeled(references: Properties, weights: LossWeights | Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
-    """How many structures hold each weighted label, and, as "regularizer", how many there are.
+    """Number of structures with each weighted label; for "regularizer" the number of all structures.
 
-    Sums of these over the parts of a step make the loss of a part additive: see `weighted_loss`.
+    If a step consists of several micro-batches, the sums of these numbers make their losses additive (`weighted_loss`).
+
+    Args:
+        references: the labels.
+        weights: weight of each term.
+
+    Returns:
+        Numbers by name of the term.
     """
     weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
     n_labeled: dict[str, Tensor] = {}
@@ -121,16 +149,20 @@ def weighted_loss(
     weights: LossWeights | Mapping[str, float],
     n_labeled: Mapping[str, Int[Tensor, ""]] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The total loss and its unweighted terms (means over the structures that hold the label).
+    """The loss of a batch and its unweighted terms.
 
-    Terms with weight zero, and labels that no structure of the batch holds, are left out.
+    Terms of weight zero, and properties without labels in the batch, are not computed.
 
     Args:
-        predictions: of the same structures as `references`.
+        predictions: predicted properties of the same structures.
         references: the labels.
-        weights: of the terms.
-        counts: structures that hold each label in all parts of a step (`holders`, summed over parts and processes);
-            None where these are the only one. The losses of the parts then add up to that of the whole.
+        weights: weight of each term.
+        n_labeled: number of structures with each label in all micro-batches of a step (`count_labeled`, summed over
+            micro-batches and processes), so that the losses of the micro-batches add up to the loss of the step. None
+            if this batch is the whole step.
+
+    Returns:
+        The weighted sum, and its unweighted terms by name (means over the structures with the label).
     """
     weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
     n_labeled = count_labeled(references, weights) if n_labeled is None else n_labeled
@@ -140,7 +172,7 @@ def weighted_loss(
         if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
             continue
         if getattr(predictions, name) is None and not bool(references.mask(name).any()):
-            continue  # nobody predicts what no structure of this batch can be compared with
+            continue  # not predicted, because no structure of this batch has the label
         losses = per_structure_loss(predictions, references, name).to(torch.float64)
         terms[name] = losses.sum() / n_labeled[name].clamp(min=1)
         total = total + weights[name] * terms[name]
@@ -151,8 +183,17 @@ def weighted_loss(
 
 
 def masked_targets(references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """The labels that are weighted, with zeros in place of absent ones (their factors are zero). A label that is there
-    and no number stays none."""
+    """Labels of the weighted terms with zeros for missing values (whose residual weights are zero).
+
+    NaN or infinity in an existing label is kept, so that it is noticed.
+
+    Args:
+        references: the labels.
+        weights: weight of each term.
+
+    Returns:
+        Labels by name of the term, Hessians excluded.
+    """
     targets = {name: getattr(references, name) for name in _RESIDUAL_TERMS if weights.get(name, 0.0) > 0}
     return {
         name: _masked_difference(v, _broadcast_mask(references, name, v))
@@ -162,7 +203,7 @@ def masked_targets(references: Properties, weights: Mapping[str, float]) -> dict
 
 
 def _broadcast_mask(references: Properties, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
-    """Who holds a label: per structure for energies and stress, per atom (and probe) otherwise."""
+    """Mask of a label: per structure for energies and stress, otherwise per atom (and probe)."""
     mask = references.mask(name)
     if name in _PER_STRUCTURE:
         return mask
@@ -172,16 +213,18 @@ def _broadcast_mask(references: Properties, name: str, value: Tensor) -> Bool[Te
 def residual_weights(
     references: Properties, weights: Mapping[str, float], n_labeled: Mapping[str, Int[Tensor, ""]]
 ) -> dict[str, Tensor]:
-    """The loss as a sum of squares: what each squared difference of a label is multiplied with in `weighted_loss`.
+    """Factors of the squared residuals in `weighted_loss`, for terms other than Hessians.
 
-    For energies, forces, products, atomic energies and stress (Hessians are not among them), broadcastable to the
-    label; "regularizer" per structure. All that masks, sizes and weights decide is in these numbers, none of what a
-    potential predicts.
+    The loss is the sum of factor times squared difference. The factors contain all effects of masks, sizes and weights,
+    and do not depend on predictions.
 
     Args:
         references: the labels.
-        weights: of the terms.
-        counts: see `weighted_loss`.
+        weights: weight of each term.
+        n_labeled: see `weighted_loss`.
+
+    Returns:
+        Factors by name of the term, broadcastable to the label; for "regularizer" one per structure.
     """
     n = references.n_atoms
     result: dict[str, Tensor] = {}
@@ -213,7 +256,7 @@ _PER_STRUCTURE = ("energy", "stress")
 
 
 def _masked_difference(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:
-    """Zero, with zero gradient, where the label is absent (and its place holds NaN)."""
+    """The difference; zero, with zero gradient, where the label is missing (NaN)."""
     return torch.where(mask.reshape(*mask.shape, *([1] * (difference.dim() - mask.dim()))), difference, 0.0)
 
 

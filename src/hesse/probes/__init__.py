@@ -1,4 +1,4 @@
-"""Random directions for curvature, reproducible per structure."""
+"""Random directions (probes) for Hessian-vector products, reproducible for each structure."""
 
 from hesse.probes.distributions import (
     PROBE_KINDS,

@@ -1,8 +1,9 @@
-"""Directions along which curvature is probed.
+"""Distributions of probes: the random directions of Hessian-vector products.
 
-All families have `E[v vᵀ] = I` (internal ones: the projector on the internal space), so that `|ΔH v|²/(9N²)` estimates
-the mean squared Hessian element error without bias whatever the family. They differ in variance; for
-`A = ΔHᵀΔH`: Gaussian `2‖A‖²`, Rademacher `2(‖A‖² − Σ A_ii²)`, one-hot `3N Σ A_jj² − (tr A)²`.
+All distributions have `E[v vᵀ] = I` (without rigid-body motions: the projector on the internal space). `|ΔH v|²/(9N²)`
+is therefore an unbiased estimate of the mean squared error of Hessian elements. The distributions differ in the
+variance of this estimate; for `A = ΔHᵀΔH`: Gaussian `2‖A‖²`, Rademacher `2(‖A‖² − Σ A_ii²)`, one-hot `3N Σ A_jj² − (tr
+A)²`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,38 @@ __all__ = ["Gaussian", "OneHot", "Probe", "ProbeSeed", "Rademacher", "RigidBodyF
 
 @dataclass(frozen=True)
 class ProbeSeed:
-    """Where randomness comes from: the same seed and epoch give the same directions for ever. A new epoch (or step)
-    number gives fresh ones."""
+    """Seed of probes: equal seeds and epochs give equal directions in all versions of Hesse.
+
+    Attributes:
+        seed: seed of the run.
+        epoch: number of the epoch or step; another number gives independent directions.
+    """
 
     seed: int
     epoch: int = 0
 
 
 class Probe(ABC):
-    """A family of random directions. `per_structure` (K >= 1) directions are drawn for every structure."""
+    """Base class of all distributions of random directions.
+
+    Attributes:
+        n_probes: number of directions per structure, at least 1.
+    """
 
     n_probes: int
 
     @abstractmethod
     def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """Directions for every structure of the batch, in the type of its positions."""
+        """Draw directions for all structures of a batch.
+
+        Args:
+            batch: structures.
+            seed: seed and epoch.
+
+        Returns:
+            Dimensionless directions, `[probes, atoms, 3]`, in the floating-point type and on the device of the
+            positions.
+        """
 
 
 def _check_n_probes(n_probes: int) -> None:
@@ -50,7 +68,7 @@ def _check_n_probes(n_probes: int) -> None:
 def _states_and_counters(
     batch: Batch, seed: ProbeSeed, n_probes: int
 ) -> tuple[Int[Tensor, "probes atoms"], Int[Tensor, "atoms 3"]]:
-    """The random state of each atom's structure, and the number of each coordinate within its structure."""
+    """Random state of the structure of each atom, and the index of each coordinate within its structure."""
     states = probe_states(batch.rng_keys, seed=seed.seed, epoch=seed.epoch, n_probes=n_probes)
     atom = (
         torch.arange(len(batch.structure_index), device=batch.structure_index.device)
@@ -63,42 +81,10 @@ def _states_and_counters(
 @final
 @dataclass(frozen=True)
 class Rademacher(Probe):
-    """Independent signs ±1. Never more variance than Gaussian."""
+    """Independent random signs ±1. The variance never exceeds that of `Gaussian`.
 
-    n_probes: int = 1
-
-    def __post_init__(self) -> None:
-        _check_n_probes(self.n_probes)
-
-    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """Signs for every coordinate."""
-        bits = random_bits(*_states_and_counters(batch, seed, self.n_probes))
-        return torch.where(bits < 0, -1.0, 1.0).to(batch.positions.dtype)
-
-
-@final
-@dataclass(frozen=True)
-class Gaussian(Probe):
-    """Independent standard normal numbers."""
-
-    n_probes: int = 1
-
-    def __post_init__(self) -> None:
-        _check_n_probes(self.n_probes)
-
-    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """Normal numbers for every coordinate."""
-        states, counters = _states_and_counters(batch, seed, self.n_probes)
-        first, second = random_bits(states, 2 * counters), random_bits(states, 2 * counters + 1)
-        return to_normal(first, second).to(batch.positions.dtype)
-
-
-@final
-@dataclass(frozen=True)
-class Sphere(Probe):
-    """Uniform on the sphere of radius √(3N): a unit vector times √(3N), so that `E[v vᵀ] = I` like the others.
-
-    Codes that use unit vectors divide their loss by 3N instead; rescale both v and H v by √(3N) to read their data.
+    Args:
+        n_probes: number of directions per structure.
     """
 
     n_probes: int = 1
@@ -107,7 +93,50 @@ class Sphere(Probe):
         _check_n_probes(self.n_probes)
 
     def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """Normal numbers, rescaled to length √(3N) over each structure."""
+        """See `Probe.draw`."""
+        bits = random_bits(*_states_and_counters(batch, seed, self.n_probes))
+        return torch.where(bits < 0, -1.0, 1.0).to(batch.positions.dtype)
+
+
+@final
+@dataclass(frozen=True)
+class Gaussian(Probe):
+    """Independent standard normal numbers.
+
+    Args:
+        n_probes: number of directions per structure.
+    """
+
+    n_probes: int = 1
+
+    def __post_init__(self) -> None:
+        _check_n_probes(self.n_probes)
+
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
+        """See `Probe.draw`."""
+        states, counters = _states_and_counters(batch, seed, self.n_probes)
+        first, second = random_bits(states, 2 * counters), random_bits(states, 2 * counters + 1)
+        return to_normal(first, second).to(batch.positions.dtype)
+
+
+@final
+@dataclass(frozen=True)
+class Sphere(Probe):
+    """Uniform on the sphere of radius √(3N), so that `E[v vᵀ] = I`.
+
+    Data of codes that use unit vectors are converted by multiplying both v and H v by √(3N).
+
+    Args:
+        n_probes: number of directions per structure.
+    """
+
+    n_probes: int = 1
+
+    def __post_init__(self) -> None:
+        _check_n_probes(self.n_probes)
+
+    def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
+        """See `Probe.draw`."""
         float64_batch = batch.to(dtype=torch.float64)
         gauss = Gaussian(self.n_probes).draw(float64_batch, seed)
         squares = batch.sum_over_atoms(gauss.square().sum(-1).T)
@@ -118,7 +147,11 @@ class Sphere(Probe):
 @final
 @dataclass(frozen=True)
 class OneHot(Probe):
-    """One coordinate, chosen uniformly, times √(3N): a scaled column of the Hessian."""
+    """√(3N) at one random coordinate, zero elsewhere: the products are scaled columns of the Hessian.
+
+    Args:
+        n_probes: number of directions per structure.
+    """
 
     n_probes: int = 1
 
@@ -126,7 +159,7 @@ class OneHot(Probe):
         _check_n_probes(self.n_probes)
 
     def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """√(3N) at one coordinate of each structure, zero elsewhere."""
+        """See `Probe.draw`."""
         states, counters = _states_and_counters(batch, seed, self.n_probes)
         size = (3 * batch.n_atoms)[batch.structure_index]
         fraction = to_uniform(random_bits(states, torch.zeros_like(batch.structure_index)))
@@ -138,24 +171,26 @@ class OneHot(Probe):
 @final
 @dataclass(frozen=True)
 class RigidBodyFree(Probe):
-    """Another family with rigid-body motions projected out (three translations, and three rotations, two of a linear
-    molecule, none of a crystal).
+    """Another distribution with rigid-body motions projected out.
 
-    With `E[v vᵀ] = I` before, the projection P has `E[(Pv)(Pv)ᵀ] = P`: the identity on the internal space. The
-    estimator of an error that lives there, `ΔH = P ΔH P`, is therefore unbiased as it stands: an orthogonal projector
-    needs no rescaling, and none is made. Rigid motions carry no information at a stationary point; away from one the
-    rotational block holds only the gradient.
+    These are three translations, and three rotations (two for linear molecules, none for crystals). With
+    `E[v vᵀ] = I` before the projection P, `E[(Pv)(Pv)ᵀ] = P`: the identity on the internal space. The estimate of the
+    error of internal Hessian elements, `ΔH = P ΔH P`, is therefore unbiased without rescaling. Rigid-body motions carry
+    no information at a stationary point; elsewhere the rotational block contains only the gradient.
+
+    Args:
+        base: the distribution before the projection.
     """
 
     base: Rademacher | Gaussian
 
     @property
     def n_probes(self) -> int:  # type: ignore[override]
-        """Directions per structure."""
+        """Number of directions per structure."""
         return self.base.n_probes
 
     def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
-        """The base family's directions, projected."""
+        """See `Probe.draw`."""
         return project_out_rigid_body(batch, self.base.draw(batch, seed))
 
 
@@ -169,9 +204,20 @@ _KINDS = {
 }
 
 PROBE_KINDS: tuple[str, ...] = tuple(_KINDS)
-"""Names that the command line and configuration files understand."""
+"""Names of the distributions on the command line and in configuration files."""
 
 
 def make_probe(kind: str, n_probes: int = 1) -> Probe:
-    """The probe family of that name. Raises UnknownOptionError for an unknown one."""
+    """Create a probe from its name.
+
+    Args:
+        kind: one of `PROBE_KINDS`.
+        n_probes: number of directions per structure.
+
+    Returns:
+        The probe.
+
+    Raises:
+        UnknownOptionError: unknown name.
+    """
     return _KINDS[check_choice(kind, _KINDS, "probe")](n_probes)  # type: ignore[operator]
