@@ -20,12 +20,12 @@ FAILS: dict[str, set[str]] = {
     "Absolute": {"smooth"},
     "Celu": {"smooth"},
     "BareNorm": {"second-derivatives", "traps"},
-    # What is cut out of the graph is missing from every derivative.
+    # A term that is cut out of the graph is missing in every derivative.
     "Detached": {"energy-slope", "force-slope", "closed-loop", "parameter-gradient", "stress"},
     "WrongBackward": {"energy-slope", "stress"},
     "DroppedSecond": {"force-slope", "parameter-gradient"},
     "LopsidedSecond": {"force-slope", "hessian-symmetry", "parameter-gradient"},
-    # PyTorch's own guard does not speak: torch.autograd.grad never reaches it on the way to the positions.
+    # PyTorch raises no error: torch.autograd.grad never reaches its guard on the way to the positions.
     "OnceDifferentiable": {"force-slope", "parameter-gradient"},
     "NoDoubleBackward": {"second-derivatives", "traps"},
     "DroppedParameter": {"parameter-gradient"},
@@ -62,7 +62,7 @@ def failures(results: list[CheckResult]) -> set[str]:
 
 
 def test_every_check_catches_a_fault() -> None:
-    """But those of the compiler and of forward mode, where only PyTorch itself can be wrong."""
+    """Except those of the compiler and of forward mode, where only PyTorch itself can be wrong."""
     assert {c.name for c in CHECKS} - set.union(*FAILS.values()) == {"compile", "forward-mode"}
 
 
@@ -84,7 +84,7 @@ def test_a_fault_fails_its_checks_and_no_others_of_all(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "status", "told"),
+    ("name", "check", "status", "text"),
     [
         ("Healthy", "cutoff", "pass", "continuous"),
         ("HardCutoff", "cutoff", "fail", "C⁻¹: the energy jumps"),
@@ -95,8 +95,8 @@ def test_a_fault_fails_its_checks_and_no_others_of_all(name: str) -> None:
         ("Relu", "smooth", "fail", "C⁰: the forces jump"),
         ("Celu", "smooth", "fail", "C¹: the curvature jumps"),
         ("HardCutoff", "closed-loop", "info", "jump"),
-        ("BareNorm", "traps", "fail", "unused places of the neighbor matrix"),
-        ("Dropout", "training-mode", "fail", "differently each time"),
+        ("BareNorm", "traps", "fail", "unused slots of the neighbor matrix"),
+        ("Dropout", "training-mode", "fail", "results differ each time"),
         ("OldStyle", "forward-mode", "info", "no forward mode"),
         ("OldStyle", "several-probes", "fail", "supports_vmap"),
         ("OldStyleDeclared", "several-probes", "info", "one direction at a time"),
@@ -104,23 +104,23 @@ def test_a_fault_fails_its_checks_and_no_others_of_all(name: str) -> None:
         ("NoDoubleBackward", "second-derivatives", "fail", "NotImplementedError: the derivative of this kernel"),
     ],
 )
-def test_what_is_told(name: str, check: str, status: str, told: str) -> None:
-    """Of a cutoff, the class Cᵏ of its smoothness, in words and as a number."""
+def test_messages(name: str, check: str, status: str, text: str) -> None:
+    """For a cutoff also the smoothness class Cᵏ, in words and as a number."""
     results = {r.name: r for r in results_of(name, only=[check])}
     assert results[check].status == status
-    assert told in results[check].message
+    assert text in results[check].message
     if check in ("cutoff", "smooth") and name in CLASSES:
         assert results[check].value == CLASSES[name]
 
 
-def test_a_compiler_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_is_stopped_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hesse.checks.autodiff.MAX_COMPILE_SECONDS", 0.05)
     (result,) = results_of("Healthy", only=["compile"])
     assert result.status == "info"
     assert "not compiled within 0.05 s" in result.message
 
 
-def test_what_cannot_be_compiled_in_one_piece_is_told_and_not_run_eagerly() -> None:
+def test_a_graph_break_is_reported_and_not_run_eagerly() -> None:
     (result,) = results_of("Branching", only=["compile"])
     assert result.status == "info"
     assert "cannot be compiled" in result.message
@@ -134,7 +134,7 @@ def test_compiled_derivatives_equal_eager_ones() -> None:
     assert 0 < result.value < 1e-12  # not the same function run twice
 
 
-def test_what_cannot_be_measured_is_not_called_wrong() -> None:
+def test_checks_whose_requirements_failed_are_skipped() -> None:
     results = {r.name: r for r in results_of("NoDoubleBackward", skip=["compile"])}
     assert results["rotation"].status == "skip"
     assert results["rotation"].message == "not measured: second-derivatives failed"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import ClassVar
 
 import faulty
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 
+import hesse
 import hesse.testing
 from hesse.checks import check_potential, sample_structures
 from hesse.checks.builtin_structures import choose_elements, grow_molecule
-from hesse.errors import RequestError, UnknownOptionError
-from hesse.models import ReferenceEnergies, Zbl
+from hesse.errors import ConfigError, RequestError, UnknownOptionError
+from hesse.models import Hipnn, HipnnConfig, ReferenceEnergies, Zbl, save_model
 from hesse.models.adapters import CallablePotential
 from hesse.structures import Batch, Structure, bonded_pairs, closest_collision
 from oracles import LennardJones, Morse, crystal, molecules
@@ -29,7 +32,7 @@ def test_a_healthy_potential_passes() -> None:
     assert len(results) == len(hesse.testing.CHECKS) - 3
 
 
-def test_all_failures_are_told_at_once() -> None:
+def test_the_error_lists_all_failures() -> None:
     with pytest.raises(AssertionError) as failed:
         hesse.testing.assert_potential(faulty.Field(), skip=("compile", "smooth", "cutoff"))
     text = str(failed.value)
@@ -43,21 +46,21 @@ def test_all_failures_are_told_at_once() -> None:
 def test_checks_are_parameters(check: hesse.testing.Check) -> None:
     assert hesse.testing.assert_check(check, faulty.Healthy()).status == "pass"
     if check.name == "rotation":
-        with pytest.raises(AssertionError, match="rotation: forces of turned molecules"):
+        with pytest.raises(AssertionError, match="rotation: forces of rotated molecules"):
             hesse.testing.assert_check("rotation", faulty.Field())
 
 
-def test_a_failed_need_fails_the_assertion() -> None:
+def test_a_failed_requirement_fails_the_assertion() -> None:
     with pytest.raises(AssertionError, match="determinism"):
         hesse.testing.assert_check("rotation", faulty.Random())
 
 
-def test_no_test_framework_is_needed() -> None:
+def test_pytest_is_not_imported() -> None:
     code = "import sys, hesse.testing; assert 'pytest' not in sys.modules; hesse.testing.FAST_CHECKS"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_potential_and_the_random_numbers_of_its_owner_are_left_alone() -> None:
+def test_the_potential_and_the_random_state_of_the_caller_are_unchanged() -> None:
     potential = faulty.Dropout().float().train()
     before = {name: value.clone() for name, value in potential.state_dict().items()}
     torch.manual_seed(5)
@@ -78,7 +81,7 @@ def test_the_same_numbers_every_time() -> None:
 
 
 class Seeing(faulty.Healthy):
-    """Remembers the sizes of what it was asked for."""
+    """Records the sizes of the structures it computes."""
 
     sizes: ClassVar[set[int]] = set()
 
@@ -96,7 +99,7 @@ def test_own_structures_are_taken() -> None:
     check_potential(Seeing(), molecules([4, 6]), only=["rotation"])
     assert Seeing.sizes == {4, 6}
     Seeing.sizes.clear()
-    # What is missing is built in: molecules beside a crystal.
+    # Built-in molecules are added to a crystal.
     check_potential(Seeing(), [crystal(0, atoms=4)], only=["stress"])
     assert {3, 4, 5, 8} <= Seeing.sizes
 
@@ -110,7 +113,7 @@ def test_closed_forms(potential: torch.nn.Module) -> None:
     assert bad == (set() if isinstance(potential, Zbl) else {"cutoff"})
 
 
-def test_an_energy_of_whole_structures_that_sees_no_lattice() -> None:
+def test_a_potential_without_atomic_energies_and_periodicity() -> None:
     def energy(positions: torch.Tensor, numbers: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
         if bool(pbc.any()):
             raise RequestError("open structures only")
@@ -134,20 +137,41 @@ def test_float32() -> None:
     assert all("float" in r.message for r in results if r.status == "skip")
 
 
-def test_references_alone_are_no_potential_to_train() -> None:
+def test_reference_energies_alone_fail() -> None:
     results = {r.name: r for r in check_potential(ReferenceEnergies((1, 8)), only=["energy", "rotation"])}
     assert results["energy"].status == "fail"
     assert results["rotation"].message == "not measured: energy failed"
 
 
-def test_mistyped_names() -> None:
+def test_files_names_and_atoms_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Hipnn(HipnnConfig(features=4, sensitivities=4, blocks=1, onsite_layers=1), (1, 8)).double()
+    save_model(tmp_path / "model.hesse", network)
+    results = hesse.check(tmp_path / "model.hesse", molecule("H2O"), only="rotation")
+    assert [r.status for r in results] == ["pass"]
+    assert not results.failed
+    assert results == hesse.check(network, [molecule("H2O")], only=["rotation"])
+    assert results.table().startswith(f"{tmp_path / 'model.hesse'}\ncheck ")
+    text = check_potential(faulty.Field(), only="rotation").table()
+    assert "FAILED rotation: forces of rotated molecules" in text
+    assert "  fail  " in text
+    for wrong in (torch.nn.Linear(2, 2), None, 3):
+        with pytest.raises(RequestError, match="expected a potential"):
+            hesse.check(wrong)
+    with pytest.raises(RequestError, match="dtype"):
+        hesse.check(network, dtype="float64")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="device"):
+        hesse.check(network, device="gpu")
+
+
+def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(UnknownOptionError, match="rotation"):
         check_potential(faulty.Healthy(), only=["rotatoin"])
     with pytest.raises(UnknownOptionError, match="smooth"):
         check_potential(faulty.Healthy(), skip=["smoth"])
 
 
-def test_what_cannot_be_copied() -> None:
+def test_a_potential_that_cannot_be_copied() -> None:
     potential = faulty.Healthy()
     potential.kept = (x for x in ())  # type: ignore[assignment]
     with pytest.raises(RequestError, match="cannot be copied"):

@@ -1,4 +1,7 @@
-"""Ways to take derivatives beside the plain one: several directions at once, forward mode, compiled."""
+"""Other ways to differentiate than plain reverse mode: several directions at once, forward mode, compiled.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +23,29 @@ from hesse.curvature import evaluate
 from hesse.errors import first_line
 from hesse.structures import Batch, Request
 
-__all__ = ["MAX_COMPILE_SECONDS", "check_compile", "check_forward_mode", "check_vmap"]
-
 MAX_COMPILE_SECONDS = 300
-"""Longer than compiling a usual network takes on an idle machine (about a minute); some never end."""
+"""Time limit. A usual network takes about a minute on an idle machine; some compilations never end."""
 
 
 def check_vmap(context: CheckContext) -> Outcome:
-    """`H v` for three directions in one vectorized pass (vmap over the backward pass), against one after another."""
+    """`H v` for three directions in one vectorized pass (vmap over the backward pass), compared with one by one."""
     structures = context.molecules
     batch = context.batch(structures)
     probes = torch.stack([_random_probe(context, seed) for seed in (71, 72, 73)])
     sequential = torch.cat([_hvp(context, batch, p[None]) for p in probes])
     if not context.potential.supports_vmap:
-        return info("takes one direction at a time (supports_vmap is False): full Hessians cost more for it")
+        return info("takes one direction at a time (supports_vmap is False), which makes full Hessians slower")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         vectorized = _hvp(context, batch, probes)
     error = relative_error(vectorized.numpy(), sequential.numpy())
     slow = next((str(w.message).split(".")[0] for w in caught if "batching rule" in str(w.message)), "")
-    detail = "three directions at once against one after another, relative" + (f" (slow: {slow})" if slow else "")
+    detail = "three directions at once, compared with one by one, relative" + (f" (slow: {slow})" if slow else "")
     return compare_to_limit(error, context.tolerance(1e-8, 1e-3), detail)
 
 
 def check_forward_mode(context: CheckContext) -> Outcome:
-    """Forward mode through the gradient, against reverse mode. Hesse does without; searches and others may want it."""
+    """Forward mode over the gradient, compared with reverse mode. Hesse does not use it; other programs may."""
     batch, probe = context.batch(context.molecules), _random_probe(context, 74)
     expected = _hvp(context, batch, probe[None])[0].numpy()
 
@@ -53,31 +54,32 @@ def check_forward_mode(context: CheckContext) -> Outcome:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch warns of itself when it first takes a forward derivative
+            warnings.simplefilter("ignore")  # PyTorch's own warning about its forward mode
             actual = torch.func.jvp(torch.func.grad(energy), (batch.positions,), (probe.to(batch.positions),))[1]
-    except Exception as error:  # whatever the operations inside say
+    except Exception as error:  # third-party code
         return info(f"no forward mode ({type(error).__name__}: {first_line(error)[:120]})")
     return compare_to_limit(
         relative_error(actual.detach().cpu().double().numpy(), expected),
         context.tolerance(1e-8, 1e-3),
-        "H v by forward over reverse mode, against reverse over reverse, relative",
+        "H v by forward over reverse mode, compared with reverse over reverse, relative",
     )
 
 
 def check_compile(context: CheckContext) -> Outcome:
-    """Energy, forces and `H v` traced in one function and compiled (reverse over reverse; forward over reverse is
-    miscompiled by some versions of PyTorch), against the same function run eagerly; two batches of different shape."""
-    # As many structures in both, and no ids: the compiler takes these for constants, and would begin anew.
+    """Energy, forces and `H v` as one compiled function, compared with the same function run eagerly, for two different
+    batch shapes. Reverse over reverse: some versions of PyTorch miscompile forward over reverse."""
+    # The same number of structures and no ids in both: they are constants to the compiler, and would trigger a second
+    # compilation.
     count = max(1, len(context.molecules) - 1)
     groups = (context.molecules[:count], context.molecules[-count:])
-    # Its tables are found before, as in training.
+    # Index tables are precomputed, as in training.
     batches = [replace(context.potential.precompute(context.batch(structures)), ids=()) for structures in groups]
     torch._dynamo.reset()
-    compiled = torch.compile(_curvature, dynamic=True, fullgraph=True)  # nothing may fall back to eager unseen
+    compiled = torch.compile(_curvature, dynamic=True, fullgraph=True)  # raise instead of falling back to eager
     errors, started = [], time.monotonic()
     try:
         with warnings.catch_warnings(), _time_limit(MAX_COMPILE_SECONDS):
-            warnings.simplefilter("ignore")  # of the compiler, about itself
+            warnings.simplefilter("ignore")  # of the compiler
             for batch in batches:
                 along = torch.from_numpy(np.random.default_rng(75).normal(size=batch.positions.shape))
                 along = along.to(batch.positions)
@@ -88,25 +90,25 @@ def check_compile(context: CheckContext) -> Outcome:
                     for a, b in zip(actual, expected, strict=True)
                 ]
     except _TimeLimitExceeded:
-        return info(f"not compiled within {MAX_COMPILE_SECONDS} s: stopped; eager derivatives are unharmed")
-    except Exception as error:  # the compiler, or what it was given
+        return info(f"not compiled within {MAX_COMPILE_SECONDS} s: stopped; eager derivatives are not affected")
+    except Exception as error:  # of the compiler, or third-party code
         cause = f"{type(error).__name__}: {first_line(error)[:120]}"
-        return info(f"cannot be compiled ({cause}); eager derivatives are unharmed")
+        return info(f"cannot be compiled ({cause}); eager derivatives are not affected")
     finally:
         torch._dynamo.reset()
     seconds = time.monotonic() - started
-    detail = f"compiled against eager energy, forces and H v, relative (compiled in {seconds:.0f} s)"
+    detail = f"compiled energy, forces and H v, compared with eager ones, relative (compiled in {seconds:.0f} s)"
     return compare_to_limit(max(errors), context.tolerance(1e-8, 1e-3), detail)
 
 
 class _TimeLimitExceeded(BaseException):
-    """Not an Exception: the compiler would take it for a failure of its own, and go on otherwise."""
+    """Not an Exception: the compiler would catch it, treat it as its own failure, and continue."""
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Ends the block with _TimeLimitExceeded after so much time; in the main thread, where signals arrive, and without limit
-    elsewhere."""
+    """Raise _TimeLimitExceeded in the block after so many seconds. In the main thread only, which receives signals; no
+    limit in others."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -124,7 +126,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _curvature(potential: torch.nn.Module, batch: Batch, positions: Tensor, along: Tensor) -> tuple[Tensor, ...]:
-    """Energies, gradient and H v in one traceable function."""
+    """Energies, gradient and H v as one function that can be traced."""
 
     def energy(x: Tensor) -> tuple[Tensor, Tensor]:
         atomic = potential(batch.with_positions(positions=x))

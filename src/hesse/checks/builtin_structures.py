@@ -1,4 +1,4 @@
-"""Structures to try a potential on, made of the elements it knows: the same ones every time."""
+"""Built-in structures to check a potential on, made of its elements; the same ones every time."""
 
 from __future__ import annotations
 
@@ -22,19 +22,25 @@ __all__ = [
 ]
 
 COMMON_ELEMENTS = (1, 6, 7, 8)
-"""Elements of the samples where a potential knows any: most of chemistry's data hold them."""
+"""Elements used for a potential of any elements: most data sets in chemistry contain them."""
 MAX_ELEMENTS = 8
-"""So many elements are tried at most."""
+"""Largest number of elements used."""
 MOLECULE_SIZES = (3, 5, 8)
 MIN_BOND, MAX_BOND = 0.95, 1.15
-"""Bonds, in units of the sum of covalent radii."""
+"""Bond lengths, in units of the sum of covalent radii."""
 MIN_NONBONDED = 1.2
-"""Atoms that are not bonded stay at least so far apart, in the same units."""
+"""Smallest distance of nonbonded atoms, in the same units."""
 
 
 def choose_elements(known: Sequence[int]) -> tuple[int, ...]:
-    """Up to eight of the elements that a potential knows (all, if `known` is empty): common ones first, the rest spread
-    over the periodic table."""
+    """Choose up to eight elements: common ones first, the others spread over the periodic table.
+
+    Args:
+        known: atomic numbers that a potential supports; empty for all.
+
+    Returns:
+        Atomic numbers.
+    """
     if not known:
         return COMMON_ELEMENTS
     common = [z for z in COMMON_ELEMENTS if z in known]
@@ -44,7 +50,14 @@ def choose_elements(known: Sequence[int]) -> tuple[int, ...]:
 
 
 def sample_structures(elements: Sequence[int]) -> tuple[Structure, ...]:
-    """Molecules of 3, 5 and 8 atoms and a crystal; every element occurs."""
+    """Molecules of 3, 5 and 8 atoms and a crystal, which together contain every element.
+
+    Args:
+        elements: at most eight atomic numbers.
+
+    Returns:
+        Three molecules and one crystal.
+    """
     ordered = list(elements)
     molecules = [grow_molecule(ordered, size, seed=size) for size in MOLECULE_SIZES]
     return (*molecules, distorted_crystal(ordered))
@@ -53,14 +66,33 @@ def sample_structures(elements: Sequence[int]) -> tuple[Structure, ...]:
 def make_structure(
     numbers: Sequence[int], positions: ArrayLike, name: str, *, cell: ArrayLike | None = None
 ) -> Structure:
-    """A structure; periodic in all directions where a cell is given."""
+    """A structure from plain lists.
+
+    Args:
+        numbers: atomic numbers.
+        positions: Å.
+        name: id of the structure.
+        cell: lattice vectors as rows, Å; the structure is then periodic in three directions.
+
+    Returns:
+        The structure.
+    """
     lattice = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
     pbc = (False, False, False) if cell is None else (True, True, True)
     return Structure(np.asarray(numbers), np.asarray(positions, dtype=np.float64), id=name, cell=lattice, pbc=pbc)
 
 
 def grow_molecule(elements: Sequence[int], size: int, *, seed: int) -> Structure:
-    """Atoms bonded to one another at random with sensible distances; elements in turn, in random order."""
+    """A random molecule with realistic bond lengths, grown atom by atom.
+
+    Args:
+        elements: atomic numbers, used in turn and shuffled.
+        size: number of atoms.
+        seed: of the random numbers.
+
+    Returns:
+        The molecule.
+    """
     rng = np.random.default_rng(seed)
     numbers = [int(elements[k % len(elements)]) for k in range(size)]
     rng.shuffle(numbers)
@@ -77,7 +109,15 @@ def grow_molecule(elements: Sequence[int], size: int, *, seed: int) -> Structure
 
 
 def distorted_crystal(elements: Sequence[int], *, seed: int = 4) -> Structure:
-    """Four atoms in a skewed cell, smaller than the usual cutoffs; some stand outside of it."""
+    """Four atoms in a skewed cell that is smaller than usual cutoffs; some are outside of the cell.
+
+    Args:
+        elements: atomic numbers, used in turn.
+        seed: of the random numbers.
+
+    Returns:
+        The crystal.
+    """
     rng = np.random.default_rng(seed)
     numbers = [int(elements[k % len(elements)]) for k in range(4)]
     size = 2.6 * 2.0 * float(covalent_radii[numbers].mean())
@@ -88,7 +128,16 @@ def distorted_crystal(elements: Sequence[int], *, seed: int = 4) -> Structure:
 
 
 def linear_molecule(elements: Sequence[int], size: int, axis: Sequence[float]) -> Structure:
-    """Atoms on a straight line."""
+    """Atoms on a straight line.
+
+    Args:
+        elements: atomic numbers, used in turn.
+        size: number of atoms.
+        axis: direction of the line.
+
+    Returns:
+        The molecule; neighbors are at the sum of their covalent radii.
+    """
     numbers = [int(elements[k % len(elements)]) for k in range(size)]
     radii = covalent_radii[numbers]
     along = np.concatenate([[0.0], np.cumsum(radii[1:] + radii[:-1])])
@@ -97,7 +146,14 @@ def linear_molecule(elements: Sequence[int], size: int, axis: Sequence[float]) -
 
 
 def single_atom(number: int) -> Structure:
-    """One atom."""
+    """One atom.
+
+    Args:
+        number: atomic number.
+
+    Returns:
+        The atom.
+    """
     return make_structure([number], [[0.3, -0.2, 0.7]], f"atom with Z = {number}")
 
 

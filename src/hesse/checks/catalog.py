@@ -1,12 +1,11 @@
-"""All checks: what each asks, what it needs to have been answered before, and what its failure means."""
+"""All checks: the question of each, the checks it requires, and the meaning of its failure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hesse.checks import autodiff, numerics, periodic, singular_geometries, smoothness, symmetries
-from hesse.checks import derivatives as orders
+from hesse.checks import autodiff, derivatives, numerics, periodic, singular_geometries, smoothness, symmetries
 from hesse.checks.check_result import CheckResult, Outcome
 from hesse.checks.context import CheckContext
 
@@ -15,14 +14,14 @@ __all__ = ["CHECKS", "Check"]
 
 @dataclass(frozen=True)
 class Check:
-    """A question to a potential.
+    """A check of a potential.
 
     Attributes:
-        name: what it is called on the command line.
-        asks: what it asks, in a line.
-        function: the look at the potential.
-        needs: checks that must not have failed, for the answer to mean something.
-        means: what a failure means for training on curvature, and what to do.
+        name: on the command line and in results.
+        question: what is checked, in one line.
+        function: measures the potential in a `CheckContext` and returns an `Outcome`.
+        requires: names of checks that must not have failed, otherwise the result would be meaningless.
+        consequence: what a failure means for training on curvature, and what to do.
     """
 
     name: str
@@ -32,24 +31,38 @@ class Check:
     consequence: str
 
     def run(self, context: CheckContext) -> CheckResult:
-        """Look at the potential. What it raises is a failure, not an error."""
+        """Run the check. An exception raised by the potential is a failure of the check.
+
+        Args:
+            context: the potential and structures.
+
+        Returns:
+            The result, in words.
+        """
         try:
             outcome = self.function(context)
-        except Exception as error:  # the potential is somebody else's code
+        except Exception as error:  # the potential is third-party code
             lines = [line for line in str(error).splitlines() if line.strip()]
             outcome = Outcome("fail", detail=f"{type(error).__name__}: {lines[0] if lines else ''}".strip())
         message = f"{outcome.detail.rstrip('.')}. {self.consequence}" if outcome.status == "fail" else outcome.detail
         return CheckResult(self.name, outcome.status, outcome.value, outcome.limit, outcome.bound, message)
 
     def skip(self, failed: str) -> CheckResult:
-        """The answer where a check that this one needs has failed."""
+        """Result of a check that is not run because one that it requires has failed.
+
+        Args:
+            failed: name of the failed check.
+
+        Returns:
+            A result with status skip.
+        """
         return CheckResult(self.name, "skip", None, None, "<=", f"not measured: {failed} failed")
 
 
 NEEDS_SINGLE = ("energy", "determinism", "second-derivatives", "double")
-"""What every question about the curvature of one structure needs."""
+"""Required by every check of the curvature of single structures."""
 NEEDS_BATCH = (*NEEDS_SINGLE, "traps")
-"""What questions about batches need: there, structures of other sizes fill places with zeros."""
+"""Required by checks of batches, in which unused neighbor slots are filled."""
 
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -62,7 +75,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "determinism",
-        "the same answer twice, and after other work",
+        "the same result twice, and after other structures",
         numerics.check_determinism,
         ("energy",),
         "Noise in the energy is amplified by each derivative, and H v is its second: there is nothing to fit. Remove "
@@ -71,7 +84,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "second-derivatives",
         "H v exists and is finite for ordinary molecules (2x)",
-        orders.check_second_derivatives,
+        derivatives.check_second_derivatives,
         ("energy", "determinism"),
         "There is no curvature to train or use. Every operation between positions and energy needs a backward that "
         "can itself be differentiated (no once_differentiable, no fused kernels, no ReLU on distances alone), and "
@@ -82,13 +95,13 @@ CHECKS: tuple[Check, ...] = (
         "float64 is float64 throughout",
         numerics.check_float64,
         ("energy", "determinism", "second-derivatives"),
-        "Something inside works in float32 (.float(), a float32 constant, a kernel): derivatives carry its noise, and "
-        "finite differences cannot judge them. Take the type from batch.positions. With --dtype float32 the other "
+        "Something inside uses float32 (.float(), a float32 constant, a kernel): derivatives carry its noise, and "
+        "finite differences cannot judge them. Take the dtype from batch.positions. With --dtype float32 the other "
         "checks run with wider limits.",
     ),
     Check(
         "training-mode",
-        "train() answers as eval() does",
+        "the same results in train() and in eval() mode",
         numerics.check_training_mode,
         NEEDS_SINGLE,
         "Training would fit another function than the one that is used afterwards, or fit noise. Remove dropout and "
@@ -96,7 +109,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "traps",
-        "finite for lone atoms, lines, unused neighbor places, own images",
+        "finite for isolated atoms, lines, unused neighbor slots, own images",
         singular_geometries.check_singular_geometries,
         ("energy", "determinism"),
         "One such structure in a batch makes the loss and all gradients NaN. Mask before the root and not after it "
@@ -104,7 +117,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "batch",
-        "a batch answers as single structures do",
+        "a batch gives the results of single structures",
         symmetries.check_batch,
         NEEDS_BATCH,
         "Structures of a batch influence each other: training fits noise that depends on the order of the data. Use "
@@ -113,41 +126,41 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "energy-slope",
         "forces are −∂E (finite differences)",
-        orders.check_forces_finite_difference,
+        derivatives.check_forces_finite_difference,
         NEEDS_SINGLE,
-        "The forces are not the slope of the energy: dynamics does not conserve it, and energy and force labels pull "
-        "against each other. Look for detach(), no_grad(), a custom backward, or forces from a head of their own.",
+        "The forces are not the gradient of the energy: dynamics does not conserve it, and energy and force labels "
+        "contradict each other. Look for detach(), no_grad(), a custom backward, or forces from a separate head.",
     ),
     Check(
         "force-slope",
         "H v is −∂F (finite differences)",
-        orders.check_hvp_finite_difference,
+        derivatives.check_hvp_finite_difference,
         NEEDS_SINGLE,
-        "H v as autograd gives it is not the curvature of this potential: training on it would fit a wrong quantity, "
+        "H v from autograd is not the curvature of this potential: training on it would fit a wrong quantity, "
         "silently. Look for a detach() or a custom backward, and for kernels whose double backward drops terms.",
     ),
     Check(
         "hessian-symmetry",
         "u·Hv = v·Hu",
-        orders.check_hessian_symmetry,
+        derivatives.check_hessian_symmetry,
         NEEDS_SINGLE,
         "The forces are no gradient, or a double backward is wrong: H v and its transpose differ, and a symmetric "
         "label cannot be fitted. Look for custom autograd functions and kernels.",
     ),
     Check(
         "closed-loop",
-        "no work around a closed loop",
-        orders.check_closed_loop,
+        "no work along a closed loop",
+        derivatives.check_closed_loop,
         (*NEEDS_BATCH, "batch"),
-        "The forces are those of no energy surface at all: a molecule gains energy by going round in a circle. Look "
+        "The forces are not the gradient of any energy: a molecule gains energy by moving in a circle. Look "
         "for detach() in forward(), or for forces predicted directly.",
     ),
     Check(
         "parameter-gradient",
         "∂|Hv − y|²/∂θ is right (3x, finite differences in θ)",
-        orders.check_parameter_gradient,
+        derivatives.check_parameter_gradient,
         NEEDS_SINGLE,
-        "A step of training on H v would go the wrong way, or cannot be taken. Every operation needs three backward "
+        "A training step on H v would go in a wrong direction, or is impossible. Every operation needs three backward "
         "passes: look for custom functions, fused attention, TorchScript, and inner gradients without create_graph.",
     ),
     Check(
@@ -172,15 +185,15 @@ CHECKS: tuple[Check, ...] = (
         "E, F, H v of shifted structures",
         symmetries.check_translation,
         NEEDS_SINGLE,
-        "The potential sees absolute positions: build it on differences of positions (batch.neighbor_vectors()).",
+        "The potential uses absolute positions: build it on differences of positions (batch.neighbor_vectors()).",
     ),
     Check(
         "rotation",
-        "E, F, H v of turned structures",
+        "E, F, H v of rotated structures",
         symmetries.check_rotation,
         NEEDS_SINGLE,
-        "Energies depend on how a molecule is turned, so part of the curvature is an artifact. Build features from "
-        "distances, angles or contracted tensors.",
+        "Energies depend on the orientation of a molecule, so part of the curvature is an artifact. Build features "
+        "from distances, angles or contracted tensors.",
     ),
     Check(
         "mirror",
@@ -202,8 +215,8 @@ CHECKS: tuple[Check, ...] = (
         "H t = 0 for translations",
         symmetries.check_translational_sum_rule,
         NEEDS_SINGLE,
-        "Shifting a molecule meets a restoring force: acoustic modes and thermochemistry come out wrong. The potential "
-        "sees absolute positions, or a double backward drops terms.",
+        "Shifting a molecule meets a restoring force: acoustic modes and thermochemistry are wrong. The potential "
+        "uses absolute positions, or a double backward drops terms.",
     ),
     Check(
         "rotation-rule",
@@ -218,32 +231,32 @@ CHECKS: tuple[Check, ...] = (
         "neighbors listed beyond the cutoff change nothing",
         symmetries.check_neighbor_list,
         NEEDS_BATCH,
-        "The potential trusts the list instead of its cutoff, and would change inside a sum with a longer-ranged one. "
-        "Let the cutoff function be zero beyond the cutoff.",
+        "The potential uses all listed neighbors, also those beyond its cutoff, and would change inside a sum with a "
+        "longer-ranged one. Let the cutoff function be zero beyond the cutoff.",
     ),
     Check(
         "extensive",
         "two far copies have twice the energy",
         symmetries.check_extensive,
         NEEDS_BATCH,
-        "Energies do not add up: what is learned on small molecules does not carry over. (Expected where charges "
+        "Energies do not add up: a model of small molecules does not transfer to large ones. (Expected where charges "
         "interact over any distance.) Sum over atoms; do not average.",
     ),
     Check(
         "periodic",
-        "supercell, images, empty box",
+        "supercell, lattice translations, molecule in a large cell",
         periodic.check_periodic,
         NEEDS_BATCH,
-        "Crystals are not treated as crystals. Use batch.neighbor_vectors(), which adds batch.cell_shifts @ batch.cell, or "
-        "refuse periodic structures with a RequestError.",
+        "Periodic structures are not treated as periodic. Use batch.neighbor_vectors(), which adds batch.cell_shifts @ "
+        "batch.cell, or refuse periodic structures with a RequestError.",
     ),
     Check(
         "stress",
         "stress is the slope under strain (finite differences)",
         periodic.check_stress,
         (*NEEDS_BATCH, "periodic"),
-        "Cells relax to wrong volumes. The energy must be differentiable in batch.cell: no detach(), and shifts times "
-        "the cell taken inside forward().",
+        "Cells relax to wrong volumes. The energy must be differentiable in batch.cell: no detach(), and cell_shifts "
+        "times the cell computed inside forward().",
     ),
     Check(
         "several-probes",
@@ -259,11 +272,11 @@ CHECKS: tuple[Check, ...] = (
         "H v by forward over reverse mode",
         autodiff.check_forward_mode,
         NEEDS_BATCH,
-        "Forward mode gives wrong numbers without a word: never use it on this potential (Hesse does not).",
+        "Forward mode silently gives wrong numbers: never use it on this potential (Hesse does not).",
     ),
     Check(
         "float32",
-        "H v in float32 against float64",
+        "H v in float32 equals that in float64",
         numerics.check_float32,
         NEEDS_SINGLE,
         "Rounding in float32 is larger than the noise of good curvature labels. Train with dtype: float64, or look for "
@@ -274,6 +287,6 @@ CHECKS: tuple[Check, ...] = (
         "compiled E, F, H v equal eager ones",
         autodiff.check_compile,
         NEEDS_BATCH,
-        "The compiler gives wrong derivatives without a word: use this potential uncompiled.",
+        "The compiler silently gives wrong derivatives: use this potential uncompiled.",
     ),
 )

@@ -1,4 +1,4 @@
-"""What a check answers."""
+"""Results of checks."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Literal
 __all__ = ["CheckResult", "Outcome", "Status", "compare_to_limit", "info", "skipped"]
 
 Status = Literal["pass", "fail", "skip", "info"]
-"""`info`: measured or tried, and worth knowing, but nothing is wrong."""
+"""`info`: a measurement worth knowing, not a fault."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one look at a potential found.
+    """Outcome of one check, before it is put into words.
 
     Attributes:
         status: pass, fail, skip or info.
-        value: what was measured; None where the answer is no number (or not a finite one).
-        limit: what it was judged by.
-        detail: where and what, in words.
-        bound: whether the value must stay below the limit, or reach it.
+        value: the measured number; None if there is none, or if it is not finite.
+        limit: the limit it was compared with.
+        detail: description of the measurement.
+        bound: `<=` if the value must not exceed the limit, `>=` if it must reach it.
     """
 
     status: Status
@@ -32,33 +32,58 @@ class Outcome:
 
 
 def compare_to_limit(value: float, limit: float, detail: str) -> Outcome:
-    """Pass where `value` is at most `limit`; what is not a number does not pass."""
+    """Compare a measured value with a limit.
+
+    Args:
+        value: the measured number.
+        limit: the largest value that passes.
+        detail: description of the measurement.
+
+    Returns:
+        A pass if `value <= limit`, otherwise a failure; NaN and infinity fail.
+    """
     finite = math.isfinite(value)
     status: Status = "pass" if finite and value <= limit else "fail"
     return Outcome(status, value if finite else None, limit, detail)
 
 
 def skipped(reason: str) -> Outcome:
-    """The question does not arise."""
+    """Outcome of a check that does not apply.
+
+    Args:
+        reason: why.
+
+    Returns:
+        An outcome with status skip.
+    """
     return Outcome("skip", detail=reason)
 
 
 def info(detail: str, value: float | None = None, limit: float | None = None) -> Outcome:
-    """Worth knowing."""
+    """Outcome worth knowing that is not a fault.
+
+    Args:
+        detail: description.
+        value: the measured number, if any.
+        limit: the limit it was compared with, if any.
+
+    Returns:
+        An outcome with status info.
+    """
     return Outcome("info", value, limit, detail)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The answer of one check; the fields are the stable contract of `hesse check --json`.
+    """Result of one check; the fields are the stable contract of `hesse check --json`.
 
     Attributes:
         name: of the check.
         status: pass, fail, skip or info.
-        value: what was measured, without unit (mostly errors relative to the size of what they are errors of).
-        limit: what it was judged by.
-        bound: `<=` or `>=`: how the value must stand to the limit.
-        message: what was found; after a failure also what it means for training on curvature, and what to do.
+        value: the measured number, without unit (mostly a relative error); None if there is none.
+        limit: the limit it was compared with.
+        bound: `<=` if the value must not exceed the limit, `>=` if it must reach it.
+        message: description; after a failure also what it means for training on curvature, and what to do.
     """
 
     name: str
@@ -69,5 +94,9 @@ class CheckResult:
     message: str
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary of plain values."""
+        """Convert to plain values.
+
+        Returns:
+            A dictionary of the fields.
+        """
         return asdict(self)

@@ -1,4 +1,4 @@
-"""A potential prepared for checks, and the questions that most checks ask it."""
+"""A potential prepared for checks, with test structures, and the predictions and comparisons that checks share."""
 
 from __future__ import annotations
 
@@ -23,26 +23,38 @@ __all__ = ["CheckContext", "Predictions", "largest_error", "make_context", "rand
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Energies (eV), forces (eV/Å) and Hessian-vector products (eV/Å²) of structures, float64 arrays."""
+    """Predictions of a potential, as float64 arrays.
+
+    Attributes:
+        energy: eV, one per structure.
+        forces: eV/Å, one array per structure.
+        hvp: Hessian-vector products, eV/Å², one array per structure; empty if none were requested.
+    """
 
     energy: Float[Array, "structures"]
     forces: list[Float[Array, "n 3"]]
     hvp: list[Float[Array, "n 3"]]
 
     def all_finite(self) -> bool:
-        """Whether all numbers are."""
+        """Check for NaN and infinity.
+
+        Returns:
+            True if all numbers are finite.
+        """
         return all(np.isfinite(part).all() for part in (self.energy, *self.forces, *self.hvp))
 
 
 @dataclass(frozen=True, eq=False)
 class CheckContext:
-    """What is checked, and on what.
+    """The potential to check, and the structures to check it on.
 
     Attributes:
-        potential: a copy in the type and on the device of the checks, in evaluation mode.
-        molecules: open structures to try it on.
-        crystals: structures periodic in all directions.
-        elements: of these; further structures are made of them.
+        potential: a copy with the dtype and on the device of the checks, in evaluation mode.
+        molecules: non-periodic structures.
+        crystals: structures that are periodic in three directions.
+        elements: atomic numbers in these structures; checks build further structures of them.
+        dtype: float64 or float32.
+        device: where the potential is.
     """
 
     potential: Potential
@@ -53,11 +65,27 @@ class CheckContext:
     device: torch.device
 
     def tolerance(self, double: float, single: float) -> float:
-        """The limit that belongs to the type of the checks."""
+        """Limit for the dtype of the checks.
+
+        Args:
+            double: limit in float64.
+            single: limit in float32.
+
+        Returns:
+            One of the two.
+        """
         return double if self.dtype == torch.float64 else single
 
     def batch(self, structures: Sequence[Structure], cutoff: float | None = None) -> Batch:
-        """The structures with neighbors up to the potential's cutoff (or a longer one)."""
+        """Collate structures.
+
+        Args:
+            structures: any.
+            cutoff: of the neighbor lists, Å; default: that of the potential.
+
+        Returns:
+            A batch with the dtype and on the device of the checks.
+        """
         list_cutoff = self.potential.cutoff if cutoff is None else cutoff
         return collate(structures, list_cutoff, dtype=self.dtype, device=self.device)
 
@@ -69,8 +97,18 @@ class CheckContext:
         batched: bool = False,
         cutoff: float | None = None,
     ) -> Predictions:
-        """Energies, forces and, with directions `along`, Hessian-vector products: one structure at a time, so that no
-        other one can interfere, or all in one batch."""
+        """Energies, forces and Hessian-vector products.
+
+        Args:
+            structures: any.
+            along: one direction per structure; None for no products.
+            batched: True for one batch of all structures; by default each structure is computed alone, so that others
+                cannot interfere.
+            cutoff: of the neighbor lists, Å; default: that of the potential.
+
+        Returns:
+            Predictions in the order of the structures.
+        """
         if not batched and len(structures) > 1:
             separate = [
                 self.predict([s], None if along is None else [along[k]], cutoff=cutoff)
@@ -99,19 +137,30 @@ def make_context(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CheckContext:
-    """A subject: the potential itself is left alone. Where `structures` hold no molecule (or no crystal), built-in ones
-    of the same elements are taken.
+    """Copy a potential and choose the structures to check it on.
+
+    Args:
+        potential: any; it is not changed.
+        structures: to check it on. If they contain no molecule (or no crystal), built-in ones of the same elements are
+            added; None for built-in structures only.
+        dtype: float64 or float32.
+        device: where to compute.
+
+    Returns:
+        The context of all checks.
 
     Raises:
-        RequestError: the potential cannot be copied, or does not know an element of the structures; or these are all
-            periodic in one or two directions only.
+        RequestError: the potential cannot be copied, or does not support an element of the structures; or all
+            structures are periodic in one or two directions only; or another dtype.
     """
+    if dtype not in (torch.float64, torch.float32):
+        raise RequestError(f"expected dtype torch.float64 or torch.float32, got {dtype!r}")
     try:
         model = copy.deepcopy(potential).to(dtype=dtype, device=device).eval()
-    except Exception as error:  # somebody else's module
+    except Exception as error:  # third-party code
         raise RequestError(
             f"this {type(potential).__name__} cannot be copied in {dtype} ({type(error).__name__}: {error}). Training "
-            "copies a potential too: keep nothing but parameters, buffers and plain values in it."
+            "copies a potential too, so it may hold only parameters, buffers and plain values."
         ) from error
     supplied = tuple(structures or ())
     supplied_elements = tuple(sorted({int(z) for s in supplied for z in s.numbers}))
@@ -123,7 +172,7 @@ def make_context(
         )
     if supplied and not any(not s.periodic or all(s.pbc) for s in supplied):
         raise RequestError(
-            "all structures are periodic in one or two directions only; checks take open structures and crystals"
+            "all structures are periodic in one or two directions only; checks need molecules or crystals"
         )
     elements = choose_elements(supplied_elements or potential.elements)
     built_in = sample_structures(elements)
@@ -138,35 +187,62 @@ def make_context(
 
 
 def random_directions(structures: Sequence[Structure], seed: int) -> list[Float[Array, "n 3"]]:
-    """Random directions, one per structure, with components of order one."""
+    """Random directions with components of order one.
+
+    Args:
+        structures: any.
+        seed: of the random numbers.
+
+    Returns:
+        One direction per structure.
+    """
     rng = np.random.default_rng(seed)
     return [rng.normal(size=(len(s), 3)) for s in structures]
 
 
 def relative_error(actual: Float[Array, "*any"], expected: Float[Array, "*any"], size: float | None = None) -> float:
-    """Largest difference over `size` (by default the largest value wanted): 0 where both are zero, NaN where a number
-    is not finite."""
+    """Largest absolute difference, relative to a size.
+
+    Args:
+        actual: values to judge.
+        expected: values they should have.
+        size: to divide by; default: the largest absolute value in `expected`.
+
+    Returns:
+        0 if both are zero everywhere; NaN if a number is not finite.
+    """
     scale = float(np.abs(expected).max(initial=0.0)) if size is None else size
     difference = float(np.abs(actual - expected).max(initial=0.0))
     return difference / scale if scale != 0 else (np.inf if difference > 0 else difference)
 
 
 def largest_error(context: CheckContext, actual: Predictions, expected: Predictions) -> tuple[float, str]:
-    """The largest relative error of two sets of answers, and which it is, on the scale of the largest value of all
-    structures. A relaxed structure has no forces to measure by: a hundredth of the curvature counts as one; energies
-    have no zero of their own, and are measured by forces times 1 Å."""
+    """Largest relative error among energies, forces and Hessian-vector products.
+
+    Errors are relative to the largest value among all structures. As relaxed structures have no forces, a hundredth of
+    the curvature (times 1 Å) counts as a force; and as energies have no natural zero, they are compared with forces
+    times 1 Å.
+
+    Args:
+        context: gives the dtype.
+        actual: predictions to judge.
+        expected: predictions they should equal.
+
+    Returns:
+        The error, and the name of the quantity.
+    """
     curvature = max((float(np.abs(p).max(initial=0.0)) for p in expected.hvp), default=0.0)
     force = max(0.01 * curvature, *(float(np.abs(f).max(initial=0.0)) for f in expected.forces))
-    # Energies of 10⁴ eV are rounded more coarsely than forces of 1 eV/Å are wrong.
+    # Subtract rounding: that of an energy of 10⁴ eV is larger than an acceptable error of forces of 1 eV/Å.
     rounding = 10.0 * float(np.abs(expected.energy).max()) * torch.finfo(context.dtype).eps
     energy = np.maximum(np.abs(actual.energy - expected.energy) - rounding, 0.0)
     errors = {"energy": relative_error(energy, np.zeros_like(energy), force)}
-    for name, ours, theirs, size in (
+    for name, values, references, size in (
         ("forces", actual.forces, expected.forces, force),
         ("H v", actual.hvp, expected.hvp, curvature),
     ):
-        if theirs:
-            errors[name] = relative_error(np.concatenate(ours), np.concatenate(theirs), size)
+        if references:
+            errors[name] = relative_error(np.concatenate(values), np.concatenate(references), size)
     name = max(errors, key=lambda k: np.inf if np.isnan(errors[k]) else errors[k])
     return errors[name], name
 

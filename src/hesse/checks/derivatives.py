@@ -1,4 +1,7 @@
-"""How often a potential can be differentiated, and whether its derivatives are those of its energy."""
+"""Existence and correctness of first, second and third derivatives.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,6 @@ from hesse.checks.context import CheckContext, random_directions, relative_error
 from hesse.checks.romberg import derivative_error
 from hesse.curvature import evaluate
 from hesse.structures import Request, Structure
-
-__all__ = [
-    "check_closed_loop",
-    "check_forces_finite_difference",
-    "check_hessian_symmetry",
-    "check_hvp_finite_difference",
-    "check_parameter_gradient",
-    "check_second_derivatives",
-]
 
 LOOP_RADIUS = 0.02
 LOOP_POINTS = (24, 48)
@@ -43,7 +37,7 @@ def check_second_derivatives(context: CheckContext) -> Outcome:
 
 
 def check_forces_finite_difference(context: CheckContext) -> Outcome:
-    """Forces against differences of the energy along a random line through each molecule."""
+    """Forces compared with finite differences of the energy along a random direction for each molecule."""
     if context.dtype != torch.float64:
         return skipped(NEEDS_FLOAT64)
     results = []
@@ -55,14 +49,14 @@ def check_forces_finite_difference(context: CheckContext) -> Outcome:
             plus, minus = context.predict(_displaced_both_ways(structure, h * along)).energy
             return np.array((plus - minus) / (2 * h))
 
-        # A slope can vanish by accident; the size of the forces cannot.
+        # Relative to the size of the forces: the slope in one direction may be zero by accident.
         size = float(np.linalg.norm(force) * np.linalg.norm(along) / np.sqrt(along.size))
         results.append(derivative_error(difference, np.array(-np.sum(force * along)), size=size, fine_step=1e-5))
-    return _convergence_outcome(results, "forces against −∂E")
+    return _convergence_outcome(results, "forces compared with −∂E")
 
 
 def check_hvp_finite_difference(context: CheckContext) -> Outcome:
-    """`H v` against differences of the forces along v."""
+    """`H v` compared with finite differences of the forces along v."""
     if context.dtype != torch.float64:
         return skipped(NEEDS_FLOAT64)
     results = []
@@ -76,11 +70,11 @@ def check_hvp_finite_difference(context: CheckContext) -> Outcome:
 
         size = float(np.abs(product).max())
         results.append(derivative_error(difference, product, size=size, fine_step=1e-5))
-    return _convergence_outcome(results, "H v against −∂F")
+    return _convergence_outcome(results, "H v compared with −∂F")
 
 
 def check_hessian_symmetry(context: CheckContext) -> Outcome:
-    """`u · H v = v · H u`: a second derivative has no preferred order."""
+    """`u · H v = v · H u`: second derivatives are symmetric."""
     molecules = (*context.molecules,)
     u, v = random_directions(molecules, seed=4), random_directions(molecules, seed=5)
     hu, hv = context.predict(molecules, u).hvp, context.predict(molecules, v).hvp
@@ -88,11 +82,13 @@ def check_hessian_symmetry(context: CheckContext) -> Outcome:
     for a, b, ha, hb in zip(u, v, hu, hv, strict=True):
         size = float(np.linalg.norm(a) * np.linalg.norm(hb))
         errors.append(relative_error(np.array(np.sum(a * hb)), np.array(np.sum(b * ha)), size))
-    return compare_to_limit(_largest(errors), context.tolerance(1e-8, 1e-3), "u·Hv against v·Hu, relative to |u||Hv|")
+    return compare_to_limit(
+        _largest(errors), context.tolerance(1e-8, 1e-3), "u·Hv compared with v·Hu, relative to |u||Hv|"
+    )
 
 
 def check_closed_loop(context: CheckContext) -> Outcome:
-    """The work of the forces around a small circle in configuration space, which is zero for every energy surface."""
+    """Work of the forces along a small circle in configuration space; it is zero if the forces have an energy."""
     if context.dtype != torch.float64:
         return skipped(NEEDS_FLOAT64)
     first, second = random_directions(context.molecules, seed=6), random_directions(context.molecules, seed=7)
@@ -100,13 +96,13 @@ def check_closed_loop(context: CheckContext) -> Outcome:
     for structure, a, b in zip(context.molecules, first, second, strict=True):
         a, b = a / np.abs(a).max(), b / np.abs(b).max()
         coarse, fine = (_work(context, structure, a, b, points) for points in LOOP_POINTS)
-        # On smooth forces the rule converges exponentially; where they jump, what it gives is its own error.
+        # For smooth forces the trapezoid rule converges exponentially; where they jump, its own error dominates.
         if fine > LOOP_LIMIT and abs(fine - coarse) > 0.01 * fine:
             inconclusive = True
         else:
             values.append(fine)
     if inconclusive and _largest(values) <= LOOP_LIMIT:
-        return info("the forces jump or bend on the loop, which hides its work")
+        return info("the forces jump or have a kink on the loop, so that its work cannot be measured")
     return compare_to_limit(
         _largest(values), LOOP_LIMIT, "work around a closed circle, relative to |F| times its length"
     )
@@ -115,8 +111,7 @@ def check_closed_loop(context: CheckContext) -> Outcome:
 def _work(
     context: CheckContext, structure: Structure, a: Float[Array, "n 3"], b: Float[Array, "n 3"], points: int
 ) -> float:
-    """Work around the circle spanned by a and b, by the trapezoid rule, over |F| times its length (both root mean
-    squares)."""
+    """Work along the circle spanned by a and b (trapezoid rule), divided by |F| and its length (root mean squares)."""
     angles = (2 * np.pi * np.arange(points) / points)[:, None, None]
     positions = structure.positions + LOOP_RADIUS * (np.cos(angles) * a + np.sin(angles) * b)
     tangents = np.cos(angles) * b - np.sin(angles) * a
@@ -126,8 +121,8 @@ def _work(
 
 
 def check_parameter_gradient(context: CheckContext) -> Outcome:
-    """The gradient of `Σ |H v − y|²` in the parameters, against differences of that loss along a random line through
-    parameter space: what a step of training on curvature takes, without autograd's word for it."""
+    """Gradient of `Σ |H v − y|²` in the parameters, as in a training step, compared with finite differences of the loss
+    along a random direction in parameter space."""
     if context.dtype != torch.float64:
         return skipped(NEEDS_FLOAT64)
     parameters = [p for p in context.potential.parameters() if p.requires_grad and p.is_floating_point()]
@@ -147,7 +142,7 @@ def check_parameter_gradient(context: CheckContext) -> Outcome:
 
     value = loss(True)
     if not value.requires_grad:
-        return Outcome("fail", detail="H v does not depend on the parameters as autograd sees it")
+        return Outcome("fail", detail="autograd finds no dependence of H v on the parameters")
     gradients = torch.autograd.grad(value, parameters, allow_unused=True)
     if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
         return Outcome("fail", detail="the gradient is not finite")
@@ -160,7 +155,7 @@ def check_parameter_gradient(context: CheckContext) -> Outcome:
         return np.array((plus - minus) / (2 * h))
 
     if size == 0 and difference(0.1) == 0:
-        return info("H v does not depend on any parameter: curvature labels teach this potential nothing")
+        return info("H v does not depend on any parameter: curvature labels have no effect on this potential")
     result = derivative_error(difference, np.array(sum(contributions)), size=size, fine_step=1e-6)
     return _convergence_outcome([result], "gradient of an H v loss")
 
@@ -178,7 +173,7 @@ def _random_parameter_direction(parameters: Sequence[nn.Parameter]) -> list[Tens
 def _loss_at(
     parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], step: float, loss: Callable[[], Tensor]
 ) -> float:
-    """The loss a step along the line; the parameters are what they were afterwards."""
+    """Loss after a step along `direction`; the parameters are restored."""
     initial = [p.detach().clone() for p in parameters]
     try:
         with torch.no_grad():

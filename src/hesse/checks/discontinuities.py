@@ -1,7 +1,7 @@
-"""Jumps of the energy and its derivatives along a path, found by halving intervals.
+"""Search for discontinuities of the energy and its derivatives along a path, by bisection.
 
-Across an interval of width w a continuous function changes by an amount that falls with w; a jump stays. Intervals
-where one may hide are those where the change departs most from that of their neighbors.
+The change of a continuous function across an interval shrinks with the interval; that across a jump does not. Intervals
+to search are those whose change differs most from that of their neighbors.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ __all__ = ["Discontinuity", "ScanPath", "find_discontinuities"]
 
 BISECTIONS = 16
 COMPARED_BISECTIONS = 5
-"""The change across the last interval is compared with that this many halvings earlier: a continuous function falls by
-2⁵, a jump stays."""
+"""The change across the last interval is compared with that this many bisections earlier: for a continuous function it
+is smaller by 2⁵, for a jump it is the same."""
 JUMP_RATIO = 0.5
 ROUNDING = 1e-9
-"""Changes below this, relative to the quantity's size along the path, are rounding."""
+"""Changes below this, relative to the size of the quantity along the path, are rounding errors."""
 CANDIDATES = 3
 
 
 @dataclass(frozen=True)
 class ScanPath:
-    """A family of structures.
+    """Structures along a path.
 
     Attributes:
-        at: the structure at a place.
-        start: Å.
-        end: Å.
+        structure_at: the structure as a function of the path coordinate (Å).
+        start: first coordinate, Å.
+        end: last coordinate, Å.
         along: direction `[atoms, 3]` of the second and third derivatives.
-        points: how finely it is searched.
+        points: number of grid points of the search.
     """
 
     structure_at: Callable[[float], Structure]
@@ -51,13 +51,13 @@ class ScanPath:
 
 @dataclass(frozen=True)
 class Discontinuity:
-    """A jump.
+    """A discontinuity.
 
     Attributes:
-        order: 0 of the energy, 1 of the forces, 2 of `H v`, 3 of the third derivative.
-        place: on the path, Å.
-        size: largest component, eV/Å^order.
-        relative: to how far the quantity varies along the path.
+        order: 0 for the energy, 1 for the forces, 2 for `H v`, 3 for the third derivative.
+        coordinate: on the path, Å.
+        size: largest component of the jump, eV/Å^order.
+        relative: the jump divided by the range of the quantity along the path.
     """
 
     order: int
@@ -69,10 +69,16 @@ class Discontinuity:
 def find_discontinuities(
     context: CheckContext, path: ScanPath, brackets: Sequence[tuple[float, float]] = ()
 ) -> list[Discontinuity]:
-    """The jumps of a path, lowest order first; of those at one place the lowest order only (the others follow from it).
+    """Discontinuities along a path.
 
     Args:
-        brackets: intervals to look into whatever the search says.
+        context: the potential.
+        path: structures to search.
+        brackets: intervals of the coordinate (Å) that are searched in any case.
+
+    Returns:
+        Discontinuities, lowest order first; at each coordinate only the one of lowest order, from which the others
+        follow.
     """
     grid = np.linspace(path.start, path.end, path.points)
     values = _profile(context, path, grid)
@@ -90,7 +96,7 @@ def find_discontinuities(
 
 
 def _candidate_intervals(values: Float[Array, "points components"]) -> list[int]:
-    """Intervals whose change departs most from the mean of their neighbors', against the usual departure nearby."""
+    """Intervals whose change differs most from the mean of their neighbors, relative to the local median difference."""
     change = np.diff(values, axis=0)
     departure = np.abs(change[1:-1] - 0.5 * (change[2:] + change[:-2])).max(1)
     usual = np.array([np.median(departure[max(0, k - 6) : k + 7]) for k in range(len(departure))])
@@ -101,8 +107,8 @@ def _candidate_intervals(values: Float[Array, "points components"]) -> list[int]
 def _bisect(
     context: CheckContext, path: ScanPath, searches: Sequence[tuple[int, float, float]]
 ) -> list[tuple[float, float, bool]]:
-    """For each search (order, low, high): where it ended, the change across the last interval, and whether the change
-    stayed although the interval shrank. All searches advance together, in one batch per halving."""
+    """For each search (order, low, high): final coordinate, change across the last interval, and whether it is a jump.
+    All searches advance together, with one batch per bisection."""
     low, high = np.array([s[1] for s in searches]), np.array([s[2] for s in searches])
     orders = [s[0] for s in searches]
     below, above = (
@@ -145,8 +151,8 @@ def _lowest_order_at_each_coordinate(jumps: Sequence[Discontinuity]) -> list[Dis
 def _profile(
     context: CheckContext, path: ScanPath, coordinates: Float[Array, "points"]
 ) -> list[Float[Array, "points components"]]:
-    """Energy, forces, H v and the third derivative along v at places of the path (as far as the potential gives
-    them)."""
+    """Energy, forces, H v and the third derivative along v at coordinates of the path; fewer if the potential cannot be
+    differentiated further."""
     batch = context.batch([path.structure_at(float(s)) for s in coordinates])
     along = torch.from_numpy(np.tile(path.along, (len(coordinates), 1))).to(batch.positions)
     derivatives = _derivatives(context.potential, batch, along)
@@ -154,7 +160,7 @@ def _profile(
 
 
 def _derivatives(potential: Potential, batch: Batch, along: torch.Tensor) -> list[torch.Tensor]:
-    """Plain reverse mode, one order after the other; fewer where the potential's graph ends."""
+    """Reverse mode, one order after the other, as far as the graph of the potential goes."""
     positions = batch.positions.detach().requires_grad_(True)
     with torch.enable_grad():
         energy = batch.sum_over_atoms(potential(batch.with_positions(positions=positions)))

@@ -1,4 +1,7 @@
-"""Precision, repeatability, modes."""
+"""Precision and repeatability.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,12 @@ from hesse.checks.context import CheckContext, Predictions, largest_error, rando
 from hesse.curvature import evaluate
 from hesse.structures import Request
 
-__all__ = ["check_determinism", "check_energy", "check_float32", "check_float64", "check_training_mode"]
-
 SHORT_STEP, LONG_STEP = 1e-8, 1e-5
-"""Å. In float32 the forces do not even change over the short one."""
+"""Å. In float32 the forces do not change over the short step."""
 
 
 def check_energy(context: CheckContext) -> Outcome:
-    """One finite energy per atom, and forces that are not zero everywhere."""
+    """Energies are finite, and forces are not zero everywhere."""
     any_force = False
     for structure in context.molecules:
         labels = evaluate(context.potential, context.batch([structure]), Request(forces=True))
@@ -34,20 +35,20 @@ def check_energy(context: CheckContext) -> Outcome:
 
 
 def check_determinism(context: CheckContext) -> Outcome:
-    """Energies and forces of the same structures: twice, and after other work."""
+    """Energies and forces of the same structures, computed again, and again after other structures."""
     structures = context.molecules
     first = context.predict(structures)
     again = context.predict(structures)
     context.predict(structures[:1])
     context.predict([s.with_positions(1.02 * s.positions) for s in structures[::-1]], batched=True)
     after = context.predict(structures)
-    # What is not a number is told by other checks; here it counts as the same when it comes again.
+    # NaN is reported by other checks; here NaN equals NaN.
     baseline = _nan_to_num(first)
     (error, name), when = max(
-        (largest_error(context, _nan_to_num(again), baseline), "asked twice"),
-        (largest_error(context, _nan_to_num(after), baseline), "asked again after other work"),
+        (largest_error(context, _nan_to_num(again), baseline), "computed twice"),
+        (largest_error(context, _nan_to_num(after), baseline), "computed again after other structures"),
     )
-    detail = "the same to the last bit" if error == 0 else f"{name}, {when}, relative"
+    detail = "identical to the last bit" if error == 0 else f"{name}, {when}, relative"
     return compare_to_limit(error, context.tolerance(1e-10, 1e-4), detail)
 
 
@@ -56,7 +57,7 @@ def _nan_to_num(predictions: Predictions) -> Predictions:
 
 
 def check_training_mode(context: CheckContext) -> Outcome:
-    """`train()` gives the energies, forces and `H v` of `eval()`, and gives them again."""
+    """Energies, forces and `H v` in training mode equal those in evaluation mode, twice."""
     structures = context.molecules
     along = random_directions(structures, seed=61)
     expected = context.predict(structures, along)
@@ -69,20 +70,20 @@ def check_training_mode(context: CheckContext) -> Outcome:
     error, name = largest_error(context, actual[0], expected)
     if not repeated <= context.tolerance(1e-10, 1e-4):
         return compare_to_limit(
-            repeated, context.tolerance(1e-10, 1e-4), "in training mode it answers differently each time (dropout?)"
+            repeated, context.tolerance(1e-10, 1e-4), "in training mode results differ each time (dropout?)"
         )
     return compare_to_limit(
-        error, context.tolerance(1e-8, 1e-3), f"{name} in training mode against evaluation mode, relative"
+        error, context.tolerance(1e-8, 1e-3), f"{name} in training mode, compared with evaluation mode, relative"
     )
 
 
 def check_float64(context: CheckContext) -> Outcome:
-    """Whether float64 is calculated throughout: the forces must follow a displacement of 10⁻⁸ Å."""
+    """Everything is computed in float64: the forces must respond to a displacement of 10⁻⁸ Å."""
     if context.dtype != torch.float64:
         return skipped("the checks run in float32")
     energy = evaluate(context.potential, context.batch(context.molecules[:1]), Request()).energy
     if energy is not None and energy.dtype != torch.float64:
-        return Outcome("fail", detail=f"energies come in {energy.dtype}")
+        return Outcome("fail", detail=f"energies are {energy.dtype}")
     errors = []
     for structure, along in zip(context.molecules, random_directions(context.molecules, seed=62), strict=True):
         slopes = []
@@ -92,22 +93,22 @@ def check_float64(context: CheckContext) -> Outcome:
                 for s in (1, -1)
             ]
             slopes.append((ends[1] - ends[0]) / (2 * h))
-        # Against a longer step and not against H v, which may be wrong for reasons of its own.
+        # Compared with a longer step and not with H v, which may be wrong for other reasons.
         errors.append(relative_error(*slopes))
     return compare_to_limit(
-        float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å against that over 10⁻⁵ Å, relative"
+        float(np.median(errors)), 1e-2, "change of the forces over 10⁻⁸ Å, compared with that over 10⁻⁵ Å, relative"
     )
 
 
 def check_float32(context: CheckContext) -> Outcome:
-    """How far the curvature of a float32 copy is from that in float64."""
+    """Curvature of a float32 copy, compared with float64."""
     if context.dtype != torch.float64:
         return skipped("the checks run in float32")
     try:
         single = copy.deepcopy(context.potential).float()
-    except Exception as reason:  # somebody else's module
+    except Exception as reason:  # third-party code
         return info(f"has no float32 form ({type(reason).__name__}: {reason})")
-    # Positions are rounded first, so that both see the same structure.
+    # Positions are rounded first, so that both get the same structure.
     rounded = [s.with_positions(s.positions.astype(np.float32).astype(np.float64)) for s in context.molecules]
     along = [v.astype(np.float32).astype(np.float64) for v in random_directions(rounded, seed=63)]
     float32_context = CheckContext(
@@ -116,4 +117,4 @@ def check_float32(context: CheckContext) -> Outcome:
     actual = np.concatenate(float32_context.predict(rounded, along).hvp)
     expected = np.concatenate(context.predict(rounded, along).hvp)
     error = float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
-    return compare_to_limit(error, 1e-3, "H v in float32 against float64, root mean square, relative")
+    return compare_to_limit(error, 1e-3, "H v in float32, compared with float64, root mean square, relative")

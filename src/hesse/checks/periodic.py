@@ -1,4 +1,7 @@
-"""Crystals: supercells, images, strain."""
+"""Periodic structures: supercells, lattice translations, strain.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,11 @@ from hesse.curvature import evaluate
 from hesse.errors import GeometryError, RequestError
 from hesse.structures import Request, Structure
 
-__all__ = ["check_periodic", "check_stress", "supports_periodic"]
-
 REFUSES_PERIODIC = "it refuses periodic structures"
 
 
 def supports_periodic(context: CheckContext) -> bool:
-    """Whether the potential takes a periodic structure; one that does not says so with a RequestError."""
+    """Whether the potential accepts periodic structures; if it does not, it should raise a RequestError."""
     try:
         evaluate(context.potential, context.batch(context.crystals[:1]), Request())
     except (RequestError, GeometryError, NotImplementedError):
@@ -29,7 +30,7 @@ def supports_periodic(context: CheckContext) -> bool:
 
 def check_periodic(context: CheckContext) -> Outcome:
     """A doubled cell, a shifted crystal with atoms moved by lattice vectors, `H t = 0`, and a molecule in a large empty
-    box."""
+    cell."""
     if not supports_periodic(context):
         return skipped(REFUSES_PERIODIC)
     crystals = context.crystals
@@ -61,7 +62,7 @@ def check_periodic(context: CheckContext) -> Outcome:
             *largest_error(
                 context, context.predict(boxed, molecule_directions), context.predict(molecules, molecule_directions)
             ),
-            "a molecule in an empty box",
+            "a molecule in a large empty cell",
         ),
     ]
     error, name, where = max(results, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
@@ -69,7 +70,7 @@ def check_periodic(context: CheckContext) -> Outcome:
 
 
 def check_stress(context: CheckContext) -> Outcome:
-    """Stress against differences of the energy of strained crystals."""
+    """Stress compared with finite differences of the energy of strained crystals."""
     if not supports_periodic(context):
         return skipped(REFUSES_PERIODIC)
     if context.dtype != torch.float64:
@@ -91,7 +92,7 @@ def check_stress(context: CheckContext) -> Outcome:
         size = float(np.linalg.norm(tensor) * np.linalg.norm(strain))
         errors.append(derivative_error(difference, np.array(np.sum(tensor * strain)), size=size, fine_step=1e-4)[0])
     return compare_to_limit(
-        float(np.max(errors)), 1e-5, "stress against differences of the energy under strain, relative"
+        float(np.max(errors)), 1e-5, "stress compared with differences of the energy under strain, relative"
     )
 
 

@@ -1,4 +1,4 @@
-"""Central differences, extrapolated to step zero."""
+"""Romberg extrapolation of central differences to step zero."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from hesse.checks.context import relative_error
 __all__ = ["STEPS", "derivative_error"]
 
 STEPS = (0.004, 0.002, 0.001)
-"""Å (strains, and fractions of the size of parameters): each half of the one before, for Romberg's extrapolation."""
+"""Steps in Å (or strain, or fractions of the size of parameters), each half of the previous one."""
 
 
 def derivative_error(
     difference: Callable[[float], Float[Array, "*any"]], exact: Float[Array, "*any"], *, size: float, fine_step: float
 ) -> tuple[float, float]:
-    """How far `exact` is from the limit of central differences, over `size`; and the order with which the differences
-    approach it: 2 for a smooth function, NaN where they agree to the last bit.
+    """Error of a derivative compared with finite differences.
 
-    The limit is Romberg's, or the difference over the short step `fine`, whichever is nearer: a kink within a long step
-    spoils the first, rounding the second, and a wrong derivative is far from both.
+    The reference is Romberg's extrapolation or the difference over the short step, whichever is nearer: a kink within a
+    long step spoils the first, rounding the second, and a wrong derivative is far from both.
 
     Args:
-        difference: `(f(h) − f(−h)) / 2h` of a step h.
-        exact: what the derivative is said to be.
-        size: of the derivative.
-        fine: the short step.
+        difference: the central difference `(f(h) − f(−h)) / 2h` as a function of the step h.
+        exact: the derivative to judge.
+        size: magnitude of the derivative, to divide by.
+        fine_step: the short step.
+
+    Returns:
+        The relative error, and the order with which central differences approach `exact`: 2 for a smooth function, NaN
+        if they agree to the last bit.
     """
     central = [difference(h) for h in STEPS]
     extrapolated = [(4 * finer - coarser) / 3 for coarser, finer in itertools.pairwise(central)]

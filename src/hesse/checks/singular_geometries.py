@@ -1,4 +1,7 @@
-"""Geometries where careless formulas divide by zero."""
+"""Geometries in which careless formulas divide by zero.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,9 @@ from hesse.checks.periodic import supports_periodic
 from hesse.curvature import evaluate
 from hesse.structures import Request, Structure
 
-__all__ = ["check_singular_geometries", "singular_structures"]
-
 
 def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
-    """Batches that make careless formulas fail, by what is awkward about them."""
+    """Batches in which careless formulas fail, by description."""
     elements, cutoff = context.elements, context.potential.cutoff
     large_molecule = grow_molecule(elements, 12, seed=51)
     pair = linear_molecule(elements, 2, (0.4, 0.7, -0.2))
@@ -28,16 +29,16 @@ def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
     bond = float(covalent_radii[first] + covalent_radii[second])
     cross = bond * np.array([[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     batches = {
-        "a pair beside a crowd (unused places of the neighbor matrix)": [pair, large_molecule],
-        "a lone atom": [single_atom(elements[0])],
-        "a lone atom beside a crowd": [single_atom(elements[0]), large_molecule],
-        "a lone atom of each element": [single_atom(z) for z in elements],
-        "two atoms out of each other's reach": [make_structure([first, second], far, "two far apart")],
+        "a pair beside a large molecule (unused slots of the neighbor matrix)": [pair, large_molecule],
+        "an isolated atom": [single_atom(elements[0])],
+        "an isolated atom beside a large molecule": [single_atom(elements[0]), large_molecule],
+        "an isolated atom of each element": [single_atom(z) for z in elements],
+        "two atoms beyond each other's cutoff": [make_structure([first, second], far, "two far apart")],
         "a line along an axis": [
             linear_molecule(elements, 3, (0.0, 0.0, 1.0)),
             linear_molecule(elements, 4, (1.0, 0.0, 0.0)),
         ],
-        "a line askew": [linear_molecule(elements, 3, (1.0, 2.0, -0.5))],
+        "a line in a general direction": [linear_molecule(elements, 3, (1.0, 2.0, -0.5))],
         "a planar cross (angles of 90° and 180°)": [make_structure([first] + [second] * 4, cross, "planar cross")],
     }
     if cutoff > 0:
@@ -55,7 +56,7 @@ def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
 
 
 def check_singular_geometries(context: CheckContext) -> Outcome:
-    """Energies, forces, `H v` and the gradient of an `H v` loss are finite for awkward geometries."""
+    """Energies, forces, `H v` and the gradient of an `H v` loss are finite for singular geometries."""
     failures = []
     batches = singular_structures(context)
     for name, structures in batches.items():
@@ -67,7 +68,7 @@ def check_singular_geometries(context: CheckContext) -> Outcome:
 
 
 def _non_finite_quantities(context: CheckContext, structures: Sequence[Structure]) -> Iterator[str]:
-    """What is not finite, lowest derivative first."""
+    """Quantities that are not finite, lowest derivative first."""
     batch = context.batch(structures)
     predictions = evaluate(context.potential, batch, Request(forces=True))
     for name, value in (("energy", predictions.energy), ("forces", predictions.forces)):

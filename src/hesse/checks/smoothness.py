@@ -1,4 +1,7 @@
-"""Whether energy, forces, curvature and its slope are continuous: where an atom crosses the cutoff, and everywhere."""
+"""Continuity of energy, forces, curvature and third derivative, at the cutoff and elsewhere.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,26 @@ from hesse.checks.context import CheckContext, random_directions
 from hesse.checks.discontinuities import Discontinuity, ScanPath, find_discontinuities
 from hesse.structures import Structure
 
-__all__ = ["check_cutoff", "check_smooth"]
-
 SPACING = 0.04
-"""Å between the points of a search."""
+"""Spacing of the grid points of a search, Å."""
 DRAG_MARGIN = 0.5
 CUTOFF_TOLERANCE = 1e-3
-"""A jump this close (Å) to a distance equal to the cutoff is the cutoff's."""
+"""A discontinuity within this distance (Å) of the cutoff is attributed to the cutoff."""
 SMOOTHNESS_CLASSES = ("C⁻¹", "C⁰", "C¹", "C²")
 JUMPS = ("energy jumps", "forces jump", "curvature jumps", "third derivative jumps")
 UNITS = ("eV", "eV/Å", "eV/Å²", "eV/Å³")
 DEFAULT_DRAG_CUTOFF = 6.0
-"""Å; how far an atom is dragged where the potential states no cutoff."""
+"""Å; how far an atom is moved away if the potential has no finite cutoff."""
 
 
 def check_cutoff(context: CheckContext) -> Outcome:
-    """An atom is dragged out of the reach of its neighbors. The value is the smoothness class k of Cᵏ: −1 where the
-    energy jumps, 0 the forces, 1 the curvature, 2 the third derivative, 3 where none does."""
+    """An atom is moved beyond the cutoff of its neighbors. The value is k of the smoothness class Cᵏ: −1 if the energy
+    jumps, 0 if the forces do, 1 the curvature, 2 the third derivative, 3 if none does."""
     if context.dtype != torch.float64:
-        return skipped("jumps are told from slopes in float64 only")
+        return skipped("discontinuities can be found in float64 only")
     cutoff = context.potential.cutoff
     if not 0 < cutoff < math.inf:
-        return skipped("the potential states no cutoff")
+        return skipped("the potential has no finite cutoff")
     path, crossings = _drag_path(context)
     brackets = [(s - 0.01, s + 0.01) for s in crossings]
     discontinuities = [j for j in find_discontinuities(context, path, brackets) if _is_near(j, crossings)]
@@ -44,12 +45,12 @@ def check_cutoff(context: CheckContext) -> Outcome:
 
 
 def check_smooth(context: CheckContext) -> Outcome:
-    """The same along the rest of that path, and along random lines through the molecules."""
+    """The same along the rest of that path, and along random directions from the molecules."""
     if context.dtype != torch.float64:
-        return skipped("jumps are told from slopes in float64 only")
+        return skipped("discontinuities can be found in float64 only")
     path, crossings = _drag_path(context)
     discontinuities = [
-        (j, "an atom is dragged away") for j in find_discontinuities(context, path) if not _is_near(j, crossings)
+        (j, "an atom is moved away") for j in find_discontinuities(context, path) if not _is_near(j, crossings)
     ]
     cutoff = context.potential.cutoff
     for structure, along in zip(context.molecules, random_directions(context.molecules, seed=41), strict=True):
@@ -61,14 +62,14 @@ def check_smooth(context: CheckContext) -> Outcome:
     if not discontinuities:
         return _smoothness_outcome([], "")
     first, where = min(discontinuities, key=lambda f: f[0].order)
-    if where == "an atom is dragged away":
+    if where == "an atom is moved away":
         nearest = np.sort(_distances(path.structure_at(first.coordinate))[:, -1])[1:]
-        where = f"an atom is dragged away, with neighbors at {', '.join(f'{d:.3f}' for d in nearest)} Å"
+        where = f"an atom is moved away, with neighbors at {', '.join(f'{d:.3f}' for d in nearest)} Å"
     return _smoothness_outcome([first], f"away from the cutoff ({where})")
 
 
 def _smoothness_outcome(jumps: Sequence[Discontinuity], where: str) -> Outcome:
-    """Fails when energy, forces or curvature jump."""
+    """A failure if energy, forces or curvature jump."""
     if not jumps:
         return Outcome("pass", 3.0, 2.0, "energy, forces, curvature and third derivative are continuous", ">=")
     jump = min(jumps, key=lambda j: j.order)
@@ -80,7 +81,7 @@ def _smoothness_outcome(jumps: Sequence[Discontinuity], where: str) -> Outcome:
 
 
 def _drag_path(context: CheckContext) -> tuple[ScanPath, list[float]]:
-    """An atom moves away from three others; and the places where it leaves the cutoff of one of them."""
+    """Path on which an atom moves away from three others; and the coordinates where it crosses the cutoff of each."""
     elements, cutoff = context.elements, context.potential.cutoff
     drag_cutoff = cutoff if 0 < cutoff < math.inf else DEFAULT_DRAG_CUTOFF
     numbers = [elements[k % len(elements)] for k in (0, 1, 2, 3)]

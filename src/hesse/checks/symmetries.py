@@ -1,4 +1,7 @@
-"""What physics demands of energies, forces and curvature, whatever the potential."""
+"""Symmetries and sum rules that energies, forces and curvature of every potential must obey.
+
+Signature of all checks: see `hesse.checks.catalog.Check`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,6 @@ from numpy import ndarray as Array
 from hesse.checks.check_result import Outcome, compare_to_limit
 from hesse.checks.context import CheckContext, Predictions, largest_error, random_directions, relative_error
 from hesse.structures import Structure
-
-__all__ = [
-    "check_batch",
-    "check_extensive",
-    "check_mirror",
-    "check_neighbor_list",
-    "check_permutation",
-    "check_rotation",
-    "check_rotational_sum_rule",
-    "check_translation",
-    "check_translational_sum_rule",
-]
 
 
 def check_translation(context: CheckContext) -> Outcome:
@@ -39,17 +30,17 @@ def check_translation(context: CheckContext) -> Outcome:
 
 
 def check_rotation(context: CheckContext) -> Outcome:
-    """Energies, forces and `H v` of molecules turned about a random axis, turned back."""
-    return _compare_transformed(context, _rotation(seed=12), "of turned molecules")
+    """Energies, forces and `H v` of rotated molecules, rotated back."""
+    return _compare_transformed(context, _rotation(seed=12), "of rotated molecules")
 
 
 def check_mirror(context: CheckContext) -> Outcome:
-    """The same of mirror images."""
+    """Energies, forces and `H v` of mirror images, mirrored back."""
     return _compare_transformed(context, _rotation(seed=13) @ np.diag([1.0, 1.0, -1.0]), "of mirror images")
 
 
 def check_permutation(context: CheckContext) -> Outcome:
-    """The same with the atoms in another order."""
+    """Energies, forces and `H v` with the atoms in another order, put back in order."""
     rng = np.random.default_rng(14)
     structures = context.molecules
     along = random_directions(structures, seed=15)
@@ -66,7 +57,7 @@ def check_permutation(context: CheckContext) -> Outcome:
 
 
 def check_translational_sum_rule(context: CheckContext) -> Outcome:
-    """`H t = 0` for a shift of all atoms."""
+    """`H t = 0` for a translation t of all atoms."""
     structures = context.molecules
     shifts = [np.tile([0.5, -1.0, 0.7], (len(s), 1)) for s in structures]
     products = context.predict(structures, shifts).hvp
@@ -74,7 +65,7 @@ def check_translational_sum_rule(context: CheckContext) -> Outcome:
 
 
 def check_rotational_sum_rule(context: CheckContext) -> Outcome:
-    """`H (e × r) = e × ∇E` for a turn about e."""
+    """`H (e × r) = e × ∇E` for a rotation about e."""
     structures, axis = context.molecules, np.array([0.6, -0.3, 0.8])
     rotations = [np.cross(axis, s.positions) for s in structures]
     predictions = context.predict(structures, rotations)
@@ -83,19 +74,21 @@ def check_rotational_sum_rule(context: CheckContext) -> Outcome:
 
 
 def check_batch(context: CheckContext) -> Outcome:
-    """Structures in one batch, in two orders, against each alone."""
+    """Structures in one batch, in two orders, compared with each one alone."""
     structures = context.molecules
     along = random_directions(structures, seed=16)
     alone = context.predict(structures, along)
-    outcome = _compare(context, context.predict(structures, along, batched=True), alone, "in a batch against alone")
+    outcome = _compare(
+        context, context.predict(structures, along, batched=True), alone, "in a batch, compared with alone"
+    )
     reversed_batch = context.predict(structures[::-1], along[::-1], batched=True)
     reordered = Predictions(reversed_batch.energy[::-1], reversed_batch.forces[::-1], reversed_batch.hvp[::-1])
-    other = _compare(context, reordered, alone, "in a batch of another order against alone")
+    other = _compare(context, reordered, alone, "in a batch of another order, compared with alone")
     return other if outcome.status == "pass" else outcome
 
 
 def check_neighbor_list(context: CheckContext) -> Outcome:
-    """A neighbor list that reaches further than the cutoff changes nothing."""
+    """Neighbors beyond the cutoff in the list change nothing."""
     along = random_directions(context.molecules, seed=17)
     actual = context.predict(context.molecules, along, cutoff=context.potential.cutoff + 2.5)
     expected = context.predict(context.molecules, along)
@@ -103,7 +96,7 @@ def check_neighbor_list(context: CheckContext) -> Outcome:
 
 
 def check_extensive(context: CheckContext) -> Outcome:
-    """Two copies far apart have twice the energy, and each the forces and curvature it had alone."""
+    """Two copies far apart have twice the energy, and the same forces and curvature as one."""
     shift = np.array([10.0 * context.potential.cutoff + 30.0, 0.0, 0.0])
     structures = context.molecules
     along = random_directions(structures, seed=18)
@@ -116,7 +109,7 @@ def check_extensive(context: CheckContext) -> Outcome:
     expected = Predictions(
         2 * alone.energy, [np.tile(f, (2, 1)) for f in alone.forces], [np.tile(p, (2, 1)) for p in alone.hvp]
     )
-    return _compare(context, actual, expected, f"of two copies {shift[0]:.0f} Å apart against twice one")
+    return _compare(context, actual, expected, f"of two copies {shift[0]:.0f} Å apart, compared with twice one")
 
 
 def _compare_transformed(context: CheckContext, matrix: Float[Array, "3 3"], description: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""The checks of `hesse check` for the test suites of others. Needs no test framework.
+"""The checks of `hesse check` as assertions, for test suites of other projects. They need no test framework.
 
 With pytest:
 
