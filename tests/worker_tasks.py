@@ -1,4 +1,4 @@
-"""Tasks for `hesse.runtime.parallel`. Worker processes import this module, so it imports little."""
+"""Worker functions for tests of `hesse.runtime.parallel`. Worker processes import this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doubling(spec: int) -> Callable[[int], int]:
 
 
 def parent(spec: float) -> Callable[[int], int]:
-    """After `spec` seconds, the process that this worker process works for; task 99 kills it."""
+    """After `spec` seconds, the id of the parent process; task 99 kills the parent."""
 
     def work(task: int) -> int:
         time.sleep(spec)

@@ -72,7 +72,7 @@ def test_structures_of_a_file(run: Run, model: Path, tmp_path: Path) -> None:
     write_dataset(file, labeled(Morse(), [*molecules([3, 4] * 10), crystal(0)]))
     code, out, err = run("check", model, "--structures", file, "--only", "periodic", "--only", "stress")
     assert code == 0
-    assert "note: 16 of 21 structures are tried" in err
+    assert "note: 16 of 21 structures are used" in err
     assert "2 passed" in out
 
 

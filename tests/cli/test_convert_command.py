@@ -13,7 +13,6 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import hesse.cli.convert_command  # noqa: F401  (adds the verbs)
 from hesse.cli.app import app
 from hesse.datasets import Dataset, dataset_summary, read_dataset, write_dataset
 from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelValueError, RequestError, UnitError

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-import hesse.cli.convert_command  # noqa: F401  (adds the verbs)
 from foreign_files import BOHR, checkpoint_text, hess_text, known, of, write_deepmd, write_openreact
 from hesse.cli.app import app
 from hesse.datasets import Dataset, read_dataset

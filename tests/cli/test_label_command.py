@@ -13,9 +13,6 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner
 
-import hesse.cli.convert_command
-import hesse.cli.label_command
-import hesse.cli.sample_command
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
@@ -83,7 +80,7 @@ def test_keys_that_mean_nothing_are_told_and_parameters_survive_the_file(tmp_pat
     arguments = ("in.extxyz", "out.extxyz", "--engine", "ase:lj_with_parameters:make", "--quiet")
     done = hesse("label", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "not read of 1 unknown keys: total_charge\n" in done.stderr
+    assert "1 unknown keys were not read: total_charge\n" in done.stderr
     assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).metadata["parameters"]
 
 
@@ -116,7 +113,7 @@ def test_suspects_are_told_and_nothing_but_suspects_is_an_exit_code(tmp_path):
     assert "suspect: 1 structures, kept out of training and evaluation" in shown.stdout
     bad = hesse("label", "bad.extxyz", "b.h5", *options, folder=tmp_path)
     assert bad.returncode == 1
-    assert "none of the labels can be believed" in bad.stderr
+    assert "no label can be used" in bad.stderr
     assert (tmp_path / "b.h5").exists()
 
 
@@ -124,17 +121,17 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(molecules, tmp_path)
     command = ("label", "molecules.extxyz", "l.h5", "--engine", "ase:closed_form_engines:morse", "--quiet")
     fresh = hesse(*command, "--dry-run", folder=tmp_path)
     assert fresh.returncode == 0, fresh.stderr
-    assert "to be asked    2: 2 forces, 2 Hessian-vector products" in fresh.stdout
+    assert "to compute     2: 2 forces, 2 Hessian-vector products" in fresh.stdout
     assert "time           unknown" in fresh.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.extxyz"]
     assert hesse(*command, "--limit", 1, folder=tmp_path).returncode == 0
     more = hesse(*command, "--probes", 3, "--dry-run", folder=tmp_path)
-    assert "to be asked    2: 1 forces, 5 Hessian-vector products" in more.stdout
-    assert "of which       1 are added to" in more.stdout
+    assert "to compute     2: 1 forces, 5 Hessian-vector products" in more.stdout
+    assert "of which       1 have some labels" in more.stdout
     assert "time           about" in more.stdout
     done = hesse(*command, "--probes", 3, folder=tmp_path)
-    assert "1 were there in part and were added to" in done.stdout
-    assert "finished       2" in hesse(*command, "--probes", 3, "--dry-run", folder=tmp_path).stdout
+    assert "1 had some labels before" in done.stdout
+    assert "complete       2" in hesse(*command, "--probes", 3, "--dry-run", folder=tmp_path).stdout
 
 
 @pytest.mark.parametrize(

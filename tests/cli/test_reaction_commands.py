@@ -10,7 +10,6 @@ import pytest
 from ase.io import write
 from typer.testing import CliRunner
 
-import hesse.cli.reaction_commands
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset

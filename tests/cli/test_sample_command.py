@@ -10,8 +10,6 @@ import pytest
 from ase.io import read, write
 from typer.testing import CliRunner
 
-import hesse.cli.label_command
-import hesse.cli.sample_command
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset, write_dataset

@@ -87,7 +87,7 @@ def test_only_what_is_missing_is_computed(structures, tmp_path):
     assert run(structures) == (4, 6, 6)
     assert run(structures[2:3]) == (1, 0, 1)
     # Another geometry under the same id, other settings: other questions.
-    moved = structures[0].moved(structures[0].positions * 1.01, id=structures[0].id)
+    moved = structures[0].with_positions(structures[0].positions * 1.01, id=structures[0].id)
     assert run([moved])[:2] == (0, 3)
     coarse = closed_form_engines.ClosedForm(oracles.Morse(), FiniteDifferences(step=2e-3))
     assert run(structures[:1], coarse)[:2] == (0, 3)
@@ -220,7 +220,7 @@ def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path
     assert [s.id for s in report.suspects] == ["noisy"]
     (summary,) = report.suspects_by_reason()
     assert summary[0] == 1
-    assert "identity" in summary[1] or "error" in summary[1]
+    assert "sum rule" in summary[1] or "error" in summary[1]
     data = read_dataset(output)
     assert [s.id for s in data.structures] == [s.id for s in mixed]
     assert data.labels.suspect_mask().tolist() == [s.id == "noisy" for s in mixed]
@@ -260,9 +260,9 @@ def test_bad_requests(structures, tmp_path):
     engine = closed_form_engines.own_engine()
     for arguments, options, error, reply in (
         ((structures, "gfm2"), {}, UnknownOptionError, "gfn2"),
-        ((structures, engine), {}, RequestError, "as text"),
-        (([], engine), {"workers": 0}, RequestError, "no structure"),
-        (([structures[0]] * 2, engine), {"workers": 0}, RequestError, "stands 2 times"),
+        ((structures, engine), {"workers": 2}, RequestError, "by its name"),
+        (([], engine), {"workers": 0}, RequestError, "empty list"),
+        (([structures[0]] * 2, engine), {"workers": 0}, RequestError, "occurs 2 times"),
         ((structures, MORSE, tmp_path / "x.csv"), {}, RequestError, "h5 or .extxyz"),
         ((structures, MORSE, tmp_path / "no" / "x.h5"), {}, RequestError, "no folder"),
         ((structures, "ase:closed_form_engines:fails"), {}, RequestError, "no license"),

@@ -39,7 +39,7 @@ def test_an_answer_replaces_the_one_before_it(tmp_path):
     path = tmp_path / "x.sqlite"
     with Ledger(path, engine=E) as ledger:
         ledger.write([DONE, FAILED])
-        better = replace(DONE, asked=("forces",), records={"forces": Record(b"new", "too noisy: 3")})
+        better = replace(DONE, quantities=("forces",), records={"forces": Record(b"new", "too noisy: 3")})
         ledger.write([better, replace(FAILED, reason="", records={"hessian": Record(b"x")})])
         assert ledger.completed()[("a", "g")] == {"forces": "too noisy: 3", "hvp/x/0/0": ""}
         assert ledger.read(("a", "g"), ["forces"]) == {"forces": Record(b"new", "too noisy: 3")}
@@ -89,7 +89,7 @@ def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE things (x)")
     connection.close()
-    with pytest.raises(FileFormatError, match="no ledger of labels"):
+    with pytest.raises(FileFormatError, match="not a ledger of labels"):
         Ledger(foreign, engine=E)
     for version, reply in ((99, "upgrade"), (1, "by an older Hesse")):
         other = tmp_path / f"version-{version}.sqlite"

@@ -1,5 +1,8 @@
-"""The command line. Each verb lives in a module of its own and imports what it needs only when it runs, so that
-`hesse --help` answers at once."""
+"""The command line: all verbs of `hesse`, and what happens to their errors.
+
+The verb `X` is a function in `X_command.py`, which imports the rest of Hesse only when it runs, so that `hesse --help`
+is quick.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,21 @@ from typing import NoReturn
 
 import typer
 
+from hesse.cli.bench_command import bench
+from hesse.cli.check_command import check
+from hesse.cli.convert_command import convert
+from hesse.cli.demo_command import demo
+from hesse.cli.evaluate_command import evaluate
+from hesse.cli.info_command import info
+from hesse.cli.label_command import label
+from hesse.cli.reaction_commands import irc, saddle
+from hesse.cli.sample_command import sample
+from hesse.cli.train_command import train
 from hesse.errors import HesseError, InterruptedRunError, WriteError
 
 app = typer.Typer(
     name="hesse",
-    help="Train interatomic potentials with the right curvature: make labels, train, judge.",
+    help="Train interatomic potentials with accurate curvature: make labels, train, evaluate.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,40 +38,26 @@ app = typer.Typer(
 )
 
 
-def _register() -> None:
-    """Import the modules of all verbs; importing one adds its verbs."""
-    from hesse.cli import (  # noqa: F401
-        bench_command,
-        check_command,
-        convert_command,
-        demo_command,
-        evaluate_command,
-        label_command,
-        reaction_commands,
-        sample_command,
-        train_command,
-    )
-
-
-def _run() -> None:
-    try:
-        app(standalone_mode=True)
-    except SystemExit as end:
-        if end.code == _TYPER_INTERRUPTED:
-            raise KeyboardInterrupt from None
-        sys.stdout.flush()  # a full disk behind standard output is met here, not at the end of the interpreter
-        raise
-
+app.add_typer(sample)
+app.add_typer(bench)
+app.command("demo")(demo)
+app.command("label")(label)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("check")(check)
+app.command("saddle")(saddle)
+app.command("irc")(irc)
+app.command("convert")(convert)
+app.command("info")(info)
 
 _TYPER_INTERRUPTED = 130
-"""Typer's own exit code after Ctrl-C, which it does not speak of."""
+"""Exit code of Typer after Ctrl-C; it prints no message."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done; 1 the work failed; 2 the request was wrong."""
     try:
-        _register()
         _run()
     except HesseError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -66,7 +65,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(InterruptedRunError.exit_code)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the program that reads our output has ended
         _mute_stdout()
         sys.exit(WriteError.exit_code)
     except OSError as error:
@@ -77,6 +76,16 @@ def main() -> None:
         sys.exit(WriteError.exit_code)
     except Exception:
         _report_bug()
+
+
+def _run() -> None:
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        if end.code == _TYPER_INTERRUPTED:
+            raise KeyboardInterrupt from None
+        sys.stdout.flush()  # reports a full disk behind standard output here, not at the end of the interpreter
+        raise
 
 
 def _report_bug() -> NoReturn:
@@ -90,7 +99,7 @@ def _report_bug() -> NoReturn:
 
 
 def _user_frame() -> str | None:
-    """Where the user's own code (a potential or engine that he wrote) stands in the traceback; None for nowhere."""
+    """File and line of the user's own code (a potential or engine) in the traceback; None without any."""
     install_paths = {key: Path(folder) for key, folder in sysconfig.get_paths().items()}
     installed = [
         Path(__file__).parents[1],
@@ -104,6 +113,6 @@ def _user_frame() -> str | None:
 
 
 def _mute_stdout() -> None:
-    """What is left for standard output has nowhere to go; the interpreter must not try again at its end."""
+    """Discard the rest of standard output, so that the interpreter does not try to write it again at its end."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`hesse bench`: what things cost."""
+"""`hesse bench`: measure costs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.app import app
 from hesse.cli.common_options import QUIET
 
 if TYPE_CHECKING:
     from hesse.bench import BenchmarkCase
     from hesse.structures import Structure
 
-bench = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
-app.add_typer(bench)
-
-
-@bench.callback()
-def _bench() -> None:
-    """Measure what things cost."""
+bench = typer.Typer(name="bench", help="Measure costs of labels, training steps and inference.", no_args_is_help=True)
 
 
 @bench.command()
@@ -32,15 +25,17 @@ def labels(
     carbons: Annotated[
         list[int] | None, typer.Option(min=1, help="Sizes of the alkanes; may be given several times.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="For everything: sizes that would not fit are left out.")] = 55.0,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each label is timed (Hessians once).")] = 3,
+    seconds: Annotated[
+        float, typer.Option(help="Time limit of the whole command: sizes that would not fit are left out.")
+    ] = 55.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of timings of each label (Hessians: one).")] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Small molecules, ten seconds.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw the log-log picture (.png).")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw a log-log plot (.png).")] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Cost of energy, gradient, Hessian-vector product and Hessian against the number of atoms, for straight alkanes
-    up to 98 atoms, on one thread."""
+    """Cost of energy, gradient, Hessian-vector product and Hessian as a function of the number of atoms, for straight
+    alkanes of up to 98 atoms, on one thread."""
     from dataclasses import replace
 
     from hesse.bench import LabelCostPlan, fitted_exponents, measure_label_costs
@@ -56,7 +51,7 @@ def labels(
     if engine:
         plan = replace(plan, engines=tuple(engine))
     if picture is not None and picture.suffix.lower() != ".png":
-        raise RequestError(f"{picture}: the picture is a .png")
+        raise RequestError(f"{picture}: a picture is written as .png")
     for target in (json, picture):
         if target is not None:
             check_output_path(target)
@@ -85,34 +80,36 @@ def step(
     config: Annotated[
         Path | None, typer.Option(help="A training configuration: its network, on structures of its data.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Take structures of this file (made-up molecules otherwise).")
-    ] = None,
-    structures: Annotated[int, typer.Option(min=1, help="Structures in the step.")] = 64,
-    atoms: Annotated[str, typer.Option(help="Sizes of made-up molecules.")] = "8-14",
+    data: Annotated[Path | None, typer.Option(help="Structures of this file. [default: random molecules]")] = None,
+    structures: Annotated[int, typer.Option(min=1, help="Number of structures in the step.")] = 64,
+    atoms: Annotated[str, typer.Option(help="Sizes of the random molecules.")] = "8-14",
     periodic: Annotated[
-        str, typer.Option(help="One cell of MgO instead, with about so many atoms: 100,500,1000,2000,4000.")
+        str, typer.Option(help="Instead, one cell of MgO with about this number of atoms: 100,500,1000,2000,4000.")
     ] = "",
     probes: Annotated[int, typer.Option(min=1, help="Hessian-vector products per structure.")] = 1,
     scheme: Annotated[list[str] | None, typer.Option(help="ef, ef_hvp, ef_h; several times. [default: all]")] = None,
-    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Compiled steps too (minutes).")] = True,
+    compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also measure compiled steps (minutes).")
+    ] = True,
     dtype: Annotated[list[str] | None, typer.Option(help="float32, float64; several times. [default: float32]")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each step is timed, in turns with the others.")] = 7,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of timings of each step, alternating with the others.")
+    ] = 7,
     patience: Annotated[
-        float, typer.Option(help="Seconds for the repeats of one step: slow ones are repeated less often.")
+        float, typer.Option(help="Seconds for the timings of one step: slow steps are timed less often.")
     ] = 30.0,
-    memory: Annotated[float, typer.Option(help="MiB; E-F-H steps that need more are taken in parts.")] = 4096.0,
+    memory: Annotated[float, typer.Option(help="MiB; E-F-H steps that need more are computed in parts.")] = 4096.0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A minute for one model: five repeats, nothing compiled.")
+        bool, typer.Option("--quick", help="A minute for one model: five timings, no compilation.")
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="With --periodic: draw time and memory (.png).")] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Cost of one training step: loss of energies and forces (E-F), of Hessian-vector products (E-F-HVP), of Hessians
-    (E-F-H), and its gradient in the parameters. Without a model: Hesse's three networks."""
+    """Cost of one training step: the loss of energies and forces (E-F), with Hessian-vector products (E-F-HVP) or
+    Hessians (E-F-H), and its gradient in the parameters. Without a model: the three networks of Hesse."""
     from hesse.bench import StepPlan, measure_step_costs
     from hesse.bench.cases import SCHEMES
     from hesse.errors import ConfigError
@@ -120,7 +117,9 @@ def step(
     from hesse.runtime.filesystem import check_output_path
 
     if picture is not None and (not periodic or picture.suffix.lower() != ".png"):
-        raise ConfigError("the picture is a .png, and shows cells: give --periodic and a name that ends in .png")
+        raise ConfigError(
+            "the picture shows cells and is written as .png: give --periodic and a name that ends in .png"
+        )
     for target in (json, picture):
         if target is not None:
             check_output_path(target, *(file for file in (data, config) if file is not None), *(models or []))
@@ -158,31 +157,27 @@ def inference(
     kind: Annotated[
         list[str] | None, typer.Option(help="A new network: hipnn, ani, hessenet, hipnn?l_max=0; several times.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Take structures of this file (made-up molecules otherwise).")
-    ] = None,
-    structures: Annotated[int, typer.Option(min=1, help="How many are asked about.")] = 64,
-    atoms: Annotated[str, typer.Option(help="Sizes of made-up molecules.")] = "8-14",
+    data: Annotated[Path | None, typer.Option(help="Structures of this file. [default: random molecules]")] = None,
+    structures: Annotated[int, typer.Option(min=1, help="Number of structures.")] = 64,
+    atoms: Annotated[str, typer.Option(help="Sizes of the random molecules.")] = "8-14",
     periodic: Annotated[
-        str, typer.Option(help="One cell of MgO instead, with about so many atoms: 100,500,1000.")
+        str, typer.Option(help="Instead, one cell of MgO with about this number of atoms: 100,500,1000.")
     ] = "",
     scheme: Annotated[list[str] | None, typer.Option(help="e, ef, hvp, hessian; several times. [default: all]")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="float32, float64; several times. [default: float32]")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed, in turns with the others.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of timings of each, alternating with the others.")] = 7,
     patience: Annotated[
-        float, typer.Option(help="Seconds for the repeats of one answer; Hessians that would take longer are left out.")
+        float, typer.Option(help="Seconds for the timings of one scheme; Hessians that would take longer are left out.")
     ] = 30.0,
-    memory: Annotated[
-        float | None, typer.Option(help="MiB for what is computed together. [default: by device]")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Five repeats, and five seconds for each answer.")] = False,
+    memory: Annotated[float | None, typer.Option(help="MiB for one batch. [default: by device]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Five timings, and five seconds for each scheme.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Cost of answers: energies, forces, Hessian-vector products and Hessians of many structures together, or of one
-    large cell. Without a model: Hesse's three networks."""
+    """Cost of inference: energies, forces, Hessian-vector products and Hessians of many structures together, or of one
+    large cell. Without a model: the three networks of Hesse."""
     from hesse.bench import InferencePlan, measure_inference_costs, named_potentials
     from hesse.bench.inference_costs import INFERENCE_SCHEMES
     from hesse.bench.named_potentials import NATIVE_KINDS
@@ -219,7 +214,7 @@ def inference(
 
 
 def _write_rows(file: Path | None, rows: Sequence[dict[str, object]]) -> None:
-    """To a file, where one is wanted."""
+    """Write the rows as JSON, if a file is given."""
     from json import dumps
 
     from hesse.runtime.filesystem import atomic_write_text
@@ -238,7 +233,7 @@ def _step_workload(
     atoms: str,
     periodic: str,
 ) -> tuple[list[list[Structure]], list[BenchmarkCase]]:
-    """The batches to measure on, and what is measured."""
+    """The batches to measure with, and the cases to measure."""
     from hesse.bench.cases import HesseCase
     from hesse.bench.named_potentials import NATIVE_KINDS, named_potentials, potential_from_config
     from hesse.errors import ConfigError
@@ -265,7 +260,7 @@ def _step_workload(
 def _batches(
     data: Path | None, structures: Sequence[Structure] | None, count: int, atoms: str, periodic: str
 ) -> list[list[Structure]]:
-    """One batch of a file's structures or of made-up molecules, or one for every size of cell."""
+    """One batch of structures of a file or of random molecules; or one batch per size of cell."""
     from hesse.bench.workloads import random_molecules_in_range, random_subset, rocksalt_cell
 
     if periodic:

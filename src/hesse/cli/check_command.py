@@ -1,4 +1,4 @@
-"""`hesse check`: what a potential can do, and what is wrong with it."""
+"""`hesse check`: numerical checks of a potential."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.app import app
 from hesse.cli.common_options import QUIET
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 MAX_STRUCTURES = 16
 MAX_ATOMS = 64
-"""A check asks hundreds of questions: larger structures would take minutes and tell no more."""
-COMPILE_NOTE = "note: the compiler takes minutes; --no-compile leaves it out"
+"""A check needs hundreds of evaluations: larger structures would take minutes and show nothing more."""
+COMPILE_NOTE = "note: compilation takes minutes; --no-compile skips it"
 
 
 class _DType(StrEnum):
@@ -27,7 +26,6 @@ class _DType(StrEnum):
     float64 = "float64"
 
 
-@app.command()
 def check(
     model: Annotated[
         str,
@@ -36,25 +34,26 @@ def check(
         ),
     ],
     structures: Annotated[
-        Path | None, typer.Option(help="Try it on the structures of this file (built-in ones otherwise).")
+        Path | None, typer.Option(help="Check it on the structures of this file. [default: built-in ones]")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file, as a list of rows.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this check; may be given several times.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Leave this check out; may be given several times.")] = None,
-    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Try the compiler (minutes).")] = True,
+    skip: Annotated[list[str] | None, typer.Option(help="Without this check; may be given several times.")] = None,
+    compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Also check compilation (minutes).")] = True,
     dtype: Annotated[_DType, typer.Option(help="Precision of the checks.")] = _DType.float64,
-    device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = "cpu",
     list_: Annotated[
-        bool, typer.Option("--list", help="Say what each check asks and means; MODEL is not opened.")
+        bool, typer.Option("--list", help="List the checks and what their failures mean; MODEL is not opened.")
     ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """What a potential can do: orders of differentiation, smoothness, symmetries, traps, precision, modes. Exit code 1
-    when a check fails; each failure says what it means for training on curvature."""
+    """Check derivatives, smoothness and symmetries of a potential. Also its precision, singular geometries and
+    compilation. The exit code is 1 if a check fails; each failure explains what it means for training on curvature."""
     import torch
 
     from hesse.checks import CHECKS, check_potential, select_checks
     from hesse.engines import make_potential
+    from hesse.engines.names import path_in_name
     from hesse.errors import ConfigError
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path
@@ -63,27 +62,27 @@ def check(
     skipped = [*(skip or []), *([] if compile else ["compile"])]
     selected_checks = select_checks(only or None, skipped)
     if list_:
-        for one in CHECKS:
-            typer.echo(f"{one.name}: {one.question}\n    A failure means: {one.consequence}")
+        for item in CHECKS:
+            typer.echo(f"{item.name}: {item.question}\n    A failure means: {item.consequence}")
         return
     if not selected_checks:
-        raise ConfigError("no check is left: --skip and --no-compile take away all that --only names")
+        raise ConfigError("no check is left: --skip and --no-compile exclude everything that --only names")
     if json is not None:
-        inputs = [structures] if structures else []
-        check_output_path(json, *inputs, model.partition(":")[2].partition("?")[0] or model)
+        inputs = [file for file in (structures, path_in_name(model)) if file is not None]
+        check_output_path(json, *inputs)
     torch_device = device_from_name(device)
     potential = make_potential(model, device=torch_device)
     test_structures = None if structures is None else _spread_sample(structures, quiet=quiet)
-    if not quiet and any(one.name == "compile" for one in selected_checks):
+    if not quiet and any(item.name == "compile" for item in selected_checks):
         typer.echo(COMPILE_NOTE, err=True)
     with track("checking", len(selected_checks), quiet=quiet) as advance:
         results = check_potential(
             potential,
             test_structures,
-            only=[one.name for one in selected_checks],
+            only=[item.name for item in selected_checks],
             dtype=getattr(torch, dtype),
             device=torch_device,
-            on_start=lambda one: advance(1 if one in selected_checks else 0, one.name),
+            on_start=lambda item: advance(1 if item in selected_checks else 0, item.name),
         )
     if json is not None:
         _write_rows(json, results)
@@ -93,7 +92,7 @@ def check(
 
 
 def _spread_sample(file: Path, *, quiet: bool) -> list[Structure]:
-    """Structures of a file, spread over it."""
+    """At most `MAX_STRUCTURES` small structures, evenly spread over a file."""
     import numpy as np
 
     from hesse.datasets import read_dataset
@@ -108,7 +107,7 @@ def _spread_sample(file: Path, *, quiet: bool) -> list[Structure]:
     indices = np.unique(np.linspace(0, len(small) - 1, min(len(small), MAX_STRUCTURES)).round().astype(int))
     if not quiet and len(indices) < len(structures):
         typer.echo(
-            f"note: {len(indices)} of {len(structures)} structures are tried, none over {MAX_ATOMS} atoms", err=True
+            f"note: {len(indices)} of {len(structures)} structures are used, none over {MAX_ATOMS} atoms", err=True
         )
     return [small[k] for k in indices]
 
@@ -123,7 +122,7 @@ def _write_rows(target: Path, results: Sequence[CheckResult]) -> None:
 
 
 def _print_results(model: str, results: Sequence[CheckResult]) -> None:
-    """The table; below it failures with what they mean, then notes."""
+    """A table of all checks; below it the failures with what they mean, then notes."""
     from collections import Counter
 
     from rich import box
@@ -132,7 +131,7 @@ def _print_results(model: str, results: Sequence[CheckResult]) -> None:
     from hesse.checks import CHECKS
     from hesse.reports import print_tables
 
-    questions = {one.name: one.question for one in CHECKS}
+    questions = {item.name: item.question for item in CHECKS}
     table = Table(title=model, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("check", "asks", "result"):
         table.add_column(heading, no_wrap=True)

@@ -1,4 +1,4 @@
-"""Options and small replies that several verbs share."""
+"""Options and messages that several verbs share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "print_remaining",
 ]
 
-ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory or model:PATH.")
+ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory, MODEL.hesse, ...")
 WORKERS = typer.Option("--workers", min=1, help="Processes, one thread each.")
 SCHEDULER = typer.Option(
     "--scheduler", metavar="ADDRESS", help="A dask cluster instead: tcp://host:8786, or its scheduler file."
@@ -32,27 +32,27 @@ OVERWRITE = typer.Option("--overwrite", help="Replace OUT if it exists.")
 QUIET = typer.Option("--quiet", help="No progress.")
 
 MAX_SHOWN = 10
-"""Failures told one by one."""
+"""Number of failures that are printed one by one."""
 
 
 def print_remaining(count: int) -> None:
-    """Tell how many of `count` failures were not told one by one."""
+    """Print how many of `count` failures were not printed one by one."""
     if count > MAX_SHOWN:
         typer.echo(f"  ... and {count - MAX_SHOWN} more", err=True)
 
 
 def print_failures(lines: Sequence[str]) -> None:
-    """The first of them on standard error, and how many more there are."""
+    """Print the first lines to standard error, and the number of the others."""
     for line in lines[:MAX_SHOWN]:
         typer.echo(line, err=True)
     print_remaining(len(lines))
 
 
 def open_input(output: Path, source: Path, *, overwrite: bool) -> Dataset:
-    """What to work on, after everything that could keep the result from being written has been asked.
+    """Read the input of a verb, after checks that the output can be written.
 
     Raises:
-        RequestError: OUT exists and may not be replaced, is IN, or has an ending that cannot be written.
+        RequestError: OUT exists and may not be replaced, is the same file as IN, or has an unknown ending.
         FileFormatError: IN cannot be read.
     """
     from hesse.datasets import check_writable_suffix, read_dataset

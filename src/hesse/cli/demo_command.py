@@ -1,4 +1,4 @@
-"""`hesse demo`: the whole way on molecules that ship with ASE."""
+"""`hesse demo`: from molecules to a trained and evaluated potential, with molecules that ship with ASE."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import Annotated
 
 import typer
 
-from hesse.cli.app import app
 
-
-@app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling, probes, splits and training.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("demo-out"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, probes, splits and training.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each potential.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that sample and label.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processes that sample and label.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Sample, label with GFN2-xTB, train E-F and E-F-HVP, judge both, write a report (about five minutes)."""
+    """Sample, label, train E-F and E-F-HVP, compare (five minutes). Labels are from GFN2-xTB; writes a report."""
     from hesse.recipes import DemoPlan, run_demo
     from hesse.reports import ComparedModel, Comparison, comparison_table, print_tables, write_report
     from hesse.runtime.filesystem import atomic_write_text

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.app import app
-
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
     from hesse.evaluation import MetricRow
 
 MIN_NOISE_RATIO = 1.5
-"""An error below so many times the noise floor says more about the labels than about the model."""
+"""Errors below this multiple of the noise floor depend more on the labels than on the model."""
 
 
 class _Precision(StrEnum):
@@ -26,28 +24,28 @@ class _Precision(StrEnum):
     float64 = "float64"
 
 
-@app.command()
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A .hesse file, mace:FILE, torchani:FILE, python:module:factory, ...")
     ],
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Labeled data sets (.h5, .extxyz).")],
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
-    hessian: Annotated[bool, typer.Option(help="Judge Hessians, where the data hold them.")] = True,
-    by_tag: Annotated[bool, typer.Option(help="Also give the errors of each tag.")] = True,
+    hessian: Annotated[bool, typer.Option(help="Errors of Hessians, if the data have them.")] = True,
+    by_tag: Annotated[bool, typer.Option(help="Also the errors of each tag.")] = True,
     max_atoms: Annotated[int, typer.Option(min=1, help="Atoms per batch: less takes less memory.")] = 1024,
     dtype: Annotated[_Precision, typer.Option(help="Precision of the calculation.")] = _Precision.model,
-    device: Annotated[str, typer.Option(help="Where to calculate: cpu, cuda, cuda:1, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = "cpu",
     include_suspect: Annotated[
-        bool, typer.Option("--include-suspect", help="Judge by labels that are flagged suspect too.")
+        bool, typer.Option("--include-suspect", help="Also use labels that are flagged suspect.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
-    """Errors of a potential on data sets: RMSE and MAE of every label they hold, beside the labels' noise floor."""
+    """Errors of a potential on data sets. RMSE and MAE of every kind of label, beside the noise floor of the labels."""
     import torch
 
     from hesse.datasets import read_dataset
     from hesse.engines import make_potential
+    from hesse.engines.names import path_in_name
     from hesse.evaluation import check_known_elements, evaluate_model
     from hesse.models import read_model_header
     from hesse.reports import error_tables, print_tables
@@ -55,13 +53,14 @@ def evaluate(
     from hesse.runtime.filesystem import check_output_path
 
     if json is not None:
-        check_output_path(json, model, *data)
+        check_output_path(json, *([file] if (file := path_in_name(model)) else []), *data)
     potential = make_potential(model, device=device_from_name(device))
     provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
     datasets = [read_dataset(path) for path in data]
     for dataset in datasets:  # before any long work
         check_known_elements(potential, dataset)
     rows: list[MetricRow] = []
+    shown: list[MetricRow] = []
     for name, dataset in zip(_dataset_names(data), datasets, strict=True):
         evaluation = evaluate_model(
             potential,
@@ -75,6 +74,8 @@ def evaluate(
             quiet=quiet,
         )
         rows += evaluation.rows
+        one_tag = len({structure.tag for structure in evaluation.dataset.structures}) == 1
+        shown += [row for row in evaluation.rows if not (one_tag and row.tag)]  # its numbers are those of the data set
         if not quiet:
             if len(evaluation.dataset) < len(dataset):
                 n_left_out = len(dataset) - len(evaluation.dataset)
@@ -83,11 +84,11 @@ def evaluate(
                 typer.echo(f"note: {note}", err=True)
     if json is not None:
         _write_rows(json, rows)
-    print_tables(error_tables(rows))
+    print_tables(error_tables(shown))
 
 
 def _dataset_names(paths: Sequence[Path]) -> list[str]:
-    """The stems, or whole paths for those whose stem is not theirs alone."""
+    """The stem of each path; the full path if several have the same stem."""
     stems = Counter(path.stem for path in paths)
     return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
 
@@ -104,8 +105,8 @@ def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Ite
     model_level, data_level = str(provenance.get("level") or ""), str(dataset.metadata.get("level") or "")
     if model_level and data_level and model_level.strip().lower() != data_level.strip().lower():
         yield (
-            f"{name} holds labels of {data_level}, but the model was trained on {model_level}: the errors below contain the "
-            "difference between the two (total energies above all)."
+            f"{name} has labels of {data_level}, but the model was trained on {model_level}: the errors below contain "
+            "the difference between the two (total energies above all)."
         )
 
 

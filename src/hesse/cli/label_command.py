@@ -1,4 +1,4 @@
-"""`hesse label`: from structures to labeled structures."""
+"""`hesse label`: compute energies, forces and curvature of structures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.app import app
 from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, print_remaining
 from hesse.runtime.progress import format_duration
 
@@ -18,18 +17,17 @@ if TYPE_CHECKING:
     from hesse.labelling import LabelPlan, LabelReport
 
 
-@app.command()
 def label(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .extxyz, .xyz, .h5, ...")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; the ledger lies beside it.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; the ledger is beside it.")],
     engine: Annotated[str, ENGINE],
     probes: Annotated[int, typer.Option(min=0, help="Hessian-vector products per structure.")] = 1,
-    probe: Annotated[str, typer.Option(help="Family of random directions.")] = "rademacher",
-    hessian: Annotated[bool, typer.Option("--hessian", help="Full Hessians too.")] = False,
-    stress: Annotated[bool, typer.Option("--stress", help="Stress too (crystals).")] = False,
-    seed: Annotated[int, typer.Option(help="Of the probes.")] = 0,
+    probe: Annotated[str, typer.Option(help="Distribution of the random directions.")] = "rademacher",
+    hessian: Annotated[bool, typer.Option("--hessian", help="Also full Hessians.")] = False,
+    stress: Annotated[bool, typer.Option("--stress", help="Also the stress (crystals).")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random directions.")] = 0,
     step: Annotated[
-        float | None, typer.Option(help="Å; step of finite differences. By default, what suits the engine's noise.")
+        float | None, typer.Option(help="Å; step of finite differences. [default: from the noise of the engine]")
     ] = None,
     richardson: Annotated[
         bool, typer.Option("--richardson/--no-richardson", help="Four gradients per product instead of two.")
@@ -37,18 +35,22 @@ def label(
     hessian_richardson: Annotated[
         bool, typer.Option("--hessian-richardson", help="Four gradients per Hessian column instead of two.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes here, one thread each. [default: 1]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine, one thread each. [default: 1]")
+    ] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds for one structure, then it counts as failed.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again for what failed before.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again structures that failed before.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N structures.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be asked, and how long that may take; compute nothing.")
+        bool, typer.Option("--dry-run", help="Print the missing labels and an estimate of the time; compute nothing.")
     ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Energies, forces and curvature from an engine. The same command continues after an interruption and adds what
-    is missing; failures are records; labels that fail their own checks are flagged suspect."""
+    """Compute energies, forces and curvature with an engine. The same command continues after an interruption and adds
+    missing labels. Failures are recorded, and labels that fail a check are flagged suspect."""
     from hesse.datasets import read_dataset
     from hesse.engines import FiniteDifferences
     from hesse.errors import ConfigError, ExecutionError
@@ -58,7 +60,7 @@ def label(
 
     check_output_path(output, source)
     if workers is not None and scheduler is not None:
-        raise ConfigError("give either --workers (processes here) or --scheduler (a cluster), not both")
+        raise ConfigError("give either --workers (processes on this machine) or --scheduler (a cluster), not both")
     spec = LabelSpec(n_probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
     differences = FiniteDifferences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
     dataset = read_dataset(source, check=False)
@@ -83,35 +85,35 @@ def label(
     _print_report(output, report)
     if len(report.suspects) == len(report.dataset):
         raise ExecutionError(
-            f"none of the labels can be believed: all {len(report.dataset)} structures in {output} are flagged suspect "
-            "(reasons above). Look at the engine's settings, or at the geometries."
+            f"no label can be used: all {len(report.dataset)} structures in {output} are flagged suspect, for the "
+            "reasons above. Check the settings of the engine and the geometries."
         )
 
 
 def _print_unknown_keys(names: Sequence[str]) -> None:
-    """A misspelled charge or multiplicity would make labels of another molecule."""
+    """Print unknown keys of the input: with a misspelled charge, the labels would belong to another molecule."""
     if names:
         more = ", ..." if len(names) > MAX_SHOWN else ""
-        typer.echo(f"not read of {len(names)} unknown keys: {', '.join(names[:MAX_SHOWN])}{more}", err=True)
+        typer.echo(f"{len(names)} unknown keys were not read: {', '.join(names[:MAX_SHOWN])}{more}", err=True)
 
 
 def _print_plan(source: Path, plan: LabelPlan, workers: int) -> None:
     counts = plan.count_missing()
     names = {"forces": "forces", "hvp": "Hessian-vector products", "hessian": "Hessians", "stress": "stresses"}
     typer.echo(f"{source}: {len(plan.keys)} structures; nothing was computed")
-    typer.echo(f"  finished       {plan.n_complete}")
-    typer.echo(f"  failed before  {len(plan.failed)}{' (--retry-failed asks again)' if plan.failed else ''}")
+    typer.echo(f"  complete       {plan.n_complete}")
+    typer.echo(f"  failed before  {len(plan.failed)}{' (--retry-failed tries again)' if plan.failed else ''}")
     requested = ", ".join(f"{counts[kind]} {name}" for kind, name in names.items() if counts[kind])
-    typer.echo(f"  to be asked    {len(plan.pending)}{': ' + requested if requested else ''}")
+    typer.echo(f"  to compute     {len(plan.pending)}{': ' + requested if requested else ''}")
     if plan.n_partial:
-        typer.echo(f"  of which       {plan.n_partial} are added to")
+        typer.echo(f"  of which       {plan.n_partial} have some labels")
     if not plan.pending:
         return
     if plan.seconds is None:
-        typer.echo("  time           unknown: label a few with --limit, then ask again")
+        typer.echo("  time           unknown: label a few with --limit first")
         return
     typer.echo(
-        f"  time           about {format_duration(plan.seconds)} of the engine ({plan.n_timings} answers were timed), "
+        f"  time           about {format_duration(plan.seconds)} of the engine (from {plan.n_timings} timings), "
         f"{format_duration(plan.seconds / workers)} with {workers} worker{'s' if workers > 1 else ''}"
     )
 
@@ -124,25 +126,23 @@ def _print_report(output: Path, report: LabelReport) -> None:
     if report.n_reused:
         typer.echo(f"  {report.n_reused} were in {ledger_path(output)} before")
     if report.n_partial:
-        typer.echo(f"  {report.n_partial} were there in part and were added to")
+        typer.echo(f"  {report.n_partial} had some labels before")
     trusted = ~labels.suspect_mask()
     for name, error in (("hvp", labels.hvp_error), ("hessian", labels.hessian_error)):
         if error is not None and bool(trusted.any()):
             trusted_errors = error[..., trusted]
-            typer.echo(
-                f"  {name} error: median {trusted_errors.nanmedian():.1e}, largest {_largest_error(trusted_errors):.1e} eV/Å²"
-            )
-    typer.echo(f"  {format_duration(report.seconds)}; {format_duration(report.engine_seconds)} of the engine in all")
+            median, largest = trusted_errors.nanmedian(), _largest_error(trusted_errors)
+            typer.echo(f"  {name} error: median {median:.1e}, largest {largest:.1e} eV/Å²")
+    typer.echo(f"  {format_duration(report.seconds)}; {format_duration(report.engine_seconds)} of engine time in total")
     if report.suspects:
         typer.echo(
-            f"{len(report.suspects)} structures are suspect (flagged in {output}; training and evaluation leave them "
-            "out):",
+            f"{len(report.suspects)} structures are suspect (flagged in {output}; training and evaluation skip them):",
             err=True,
         )
         _print_reasons(report.suspects_by_reason())
     if report.failures:
         typer.echo(
-            f"{len(report.failures)} structures failed (kept in the ledger; --retry-failed asks again):", err=True
+            f"{len(report.failures)} structures failed (recorded in the ledger; --retry-failed tries again):", err=True
         )
         _print_reasons(report.failures_by_reason())
 

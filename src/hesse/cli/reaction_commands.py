@@ -1,4 +1,4 @@
-"""`hesse saddle` and `hesse irc`: transition states, and the paths that lead down from them."""
+"""`hesse saddle` and `hesse irc`: transition states, and the reaction paths through them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.app import app
 from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from hesse.structures import Properties, Structure
 
 Overwrite = Annotated[bool, OVERWRITE]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON too.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
 
 
@@ -33,21 +32,20 @@ class _Directions(StrEnum):
     backward = "backward"
 
 
-@app.command()
 def saddle(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states: .extxyz, .xyz, .h5, ...")],
     output: Output,
     engine: Annotated[str, ENGINE] = "gfn2",
-    method: Annotated[_Method, typer.Option(help="Ours, or the package Sella.")] = _Method.prfo,
-    fmax: Annotated[float, typer.Option(help="eV/Å; the search ends below it.")] = 0.005,
-    steps: Annotated[int, typer.Option(min=1, help="At most.")] = 200,
-    trust: Annotated[float, typer.Option(help="Å; the longest first step.")] = 0.1,
+    method: Annotated[_Method, typer.Option(help="P-RFO, or the package Sella.")] = _Method.prfo,
+    fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end.")] = 0.005,
+    steps: Annotated[int, typer.Option(min=1, help="Largest number of steps.")] = 200,
+    trust: Annotated[float, typer.Option(help="Å; largest length of the first step.")] = 0.1,
     workers: Annotated[int, WORKERS] = 1,
     overwrite: Overwrite = False,
     json: Json = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Transition states: stationary points with exactly one imaginary mode, with their energies and Hessians."""
+    """Search transition states. The results have exactly one imaginary mode, and their energies and Hessians."""
     from hesse.structures import Properties
 
     guesses = _open_starts(source, output, json, overwrite)
@@ -82,23 +80,22 @@ def saddle(
     typer.echo(f"{output}: {len(results)} of {len(guesses)} transition states")
 
 
-@app.command()
 def irc(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Transition states, as from hesse saddle.")],
     output: Output,
     engine: Annotated[str, ENGINE] = "gfn2",
     step: Annotated[float, typer.Option(help="Å √u; length of a step along the path.")] = 0.1,
-    steps: Annotated[int, typer.Option(min=1, help="Per direction, at most.")] = 200,
-    fmax: Annotated[float, typer.Option(help="eV/Å; a half of the path ends below it.")] = 0.02,
-    directions: Annotated[_Directions, typer.Option(help="Which halves.")] = _Directions.both,
-    reuse: Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")] = True,
-    relax_ends: Annotated[bool, typer.Option("--relax-ends", help="Relax both ends too, to 0.005 eV/Å.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Largest number of steps per direction.")] = 200,
+    fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the ends.")] = 0.02,
+    directions: Annotated[_Directions, typer.Option(help="Halves of the path.")] = _Directions.both,
+    reuse: Annotated[bool, typer.Option(help="Use Hessians in IN, if they are of the engine's level.")] = True,
+    relax_ends: Annotated[bool, typer.Option("--relax-ends", help="Also relax both ends, to 0.005 eV/Å.")] = False,
     workers: Annotated[int, WORKERS] = 1,
     overwrite: Overwrite = False,
     json: Json = None,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Reaction paths: mass-weighted steepest descent from transition states, down both sides."""
+    """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions."""
     from dataclasses import replace
 
     from hesse.sampling.runner import KnownLabels, stored_hessians
@@ -143,7 +140,7 @@ def _path_row(ts: Structure, path: IRCResult, ends: Sequence[Any]) -> dict[str, 
         last = half[-1].energy if half else path.saddle.energy
         row |= {f"{name}_points": len(half), f"{name}_end": end, f"{name}_drop": path.saddle.energy - last}
     if not path.converged:
-        row["reason"] = "a half of the path did not come down to a minimum: more --steps"
+        row["reason"] = "a half of the path did not reach a minimum: give more --steps"
     if ends:
         row["relaxed_ends"] = [run.energy - path.saddle.energy for run in ends]
     return row
@@ -189,12 +186,12 @@ def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: 
     if json_file is not None:
         check_output_path(json_file, source)
         if json_file.absolute() == output.absolute():
-            raise RequestError(f"OUT and --json are both {output}; give the rows a file of their own")
+            raise RequestError(f"OUT and --json are both {output}; choose another file for --json")
     return open_input(output, source, overwrite=overwrite)
 
 
 def _run_all(make_worker: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
-    """Task, answer (None where there is none) and reason, in the order of the tasks."""
+    """Task, value (None if it failed) and error of each task, in order."""
     from hesse.runtime.parallel import map_tasks
     from hesse.runtime.progress import track
 
@@ -214,7 +211,7 @@ def _write_results(
     rows: Sequence[dict[str, Any]],
     made_by: str,
 ) -> None:
-    """Write what was found. Raises WorkError when that is nothing."""
+    """Write structures and rows. Raises ExecutionError if there is no structure."""
     import json
 
     from hesse._version import __version__

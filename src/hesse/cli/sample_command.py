@@ -1,4 +1,4 @@
-"""`hesse sample`: geometries worth labeling, and the choice among them."""
+"""`hesse sample`: make geometries for labeling, and select among them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.app import app
 from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
     from hesse.sampling import SamplingResult
 
-sample = typer.Typer(name="sample", help="Make geometries worth labelling.", no_args_is_help=True)
-app.add_typer(sample)
+sample = typer.Typer(name="sample", help="Make geometries for labeling, and select among them.", no_args_is_help=True)
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="Molecules: .extxyz, .xyz, .h5, ...")]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
 Overwrite = Annotated[bool, OVERWRITE]
-Reuse = Annotated[bool, typer.Option(help="Use Hessians of the engine's level that IN holds.")]
+Reuse = Annotated[bool, typer.Option(help="Use Hessians in IN, if they are of the engine's level.")]
 
 
 class _Imaginary(StrEnum):
@@ -42,15 +40,17 @@ def nms(
     temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per molecule and temperature.")] = 20,
     engine: Annotated[str, ENGINE] = "gfn2",
-    seed: Annotated[int, typer.Option(help="Of the random displacements.")] = 0,
-    relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
-    fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
-    floor: Annotated[float, typer.Option(help="cm⁻¹; softer modes are displaced as if they had this.")] = 150.0,
-    imaginary: Annotated[_Imaginary, typer.Option(help="Imaginary modes: like real ones, or not at all.")] = (
-        _Imaginary.floor
-    ),
+    seed: Annotated[int, typer.Option(help="Seed of the random displacements.")] = 0,
+    relax: Annotated[bool, typer.Option(help="Relax first; the relaxed structure is included.")] = True,
+    fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
+    floor: Annotated[
+        float, typer.Option(help="cm⁻¹; softer modes are displaced as if they had this frequency.")
+    ] = 150.0,
+    imaginary: Annotated[
+        _Imaginary, typer.Option(help="Imaginary modes: displaced like real ones, or not displaced.")
+    ] = (_Imaginary.floor),
     exclude_reaction: Annotated[
-        bool, typer.Option("--exclude-reaction", help="Not along the reaction path (with --no-relax).")
+        bool, typer.Option("--exclude-reaction", help="No displacement along the reaction path (with --no-relax).")
     ] = False,
     reuse: Reuse = True,
     workers: Annotated[int | None, WORKERS] = None,
@@ -58,7 +58,7 @@ def nms(
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Normal-mode samples: displacements of each molecule as its harmonic well has them at a temperature."""
+    """Normal-mode samples: thermal displacements of each molecule in the harmonic approximation."""
     from hesse.sampling import NormalModeSampling, sample_normal_modes
 
     sampling = NormalModeSampling(
@@ -86,27 +86,27 @@ def md(
     output: Output,
     temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per run.")] = 20,
-    stride: Annotated[int, typer.Option(min=1, help="Steps from one geometry to the next.")] = 100,
+    stride: Annotated[int, typer.Option(min=1, help="Steps between two geometries.")] = 100,
     equilibration: Annotated[int, typer.Option(min=0, help="Steps before the first stride.")] = 1000,
     runs: Annotated[int, typer.Option(min=1, help="Independent runs per molecule and temperature.")] = 1,
     step: Annotated[float, typer.Option(help="fs; time step.")] = 0.5,
-    ensemble: Annotated[_Ensemble, typer.Option(help="Hold the temperature, or conserve the energy.")] = (
+    ensemble: Annotated[_Ensemble, typer.Option(help="Constant temperature, or constant energy.")] = (
         _Ensemble.langevin
     ),
-    friction: Annotated[float, typer.Option(help="1/fs, of langevin.")] = 0.01,
+    friction: Annotated[float, typer.Option(help="1/fs; friction of langevin.")] = 0.01,
     stretch: Annotated[
         float | None, typer.Option(help="End a run when a bond exceeds this multiple of its length.")
     ] = None,
     engine: Annotated[str, ENGINE] = "gfn2",
-    seed: Annotated[int, typer.Option(help="Of velocities and noise.")] = 0,
-    relax: Annotated[bool, typer.Option(help="Relax first, and keep the relaxed structure.")] = True,
-    fmax: Annotated[float, typer.Option(help="eV/Å; relaxation ends below it.")] = 0.005,
+    seed: Annotated[int, typer.Option(help="Seed of velocities and noise.")] = 0,
+    relax: Annotated[bool, typer.Option(help="Relax first; the relaxed structure is included.")] = True,
+    fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Molecular dynamics: geometries along runs, with the energies and forces that moved them."""
+    """Molecular dynamics: geometries along trajectories, with their energies and forces."""
     from hesse.sampling import MDSampling, sample_md
 
     sampling = MDSampling(
@@ -134,9 +134,9 @@ def rattle(
     output: Output,
     size: Annotated[list[float] | None, typer.Option(help="Å; standard deviation; may be given several times.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per structure and size.")] = 20,
-    strain: Annotated[float, typer.Option(help="Standard deviation of the strain of a crystal's cell.")] = 0.0,
+    strain: Annotated[float, typer.Option(help="Standard deviation of the strain of the cell (crystals).")] = 0.0,
     closest: Annotated[float, typer.Option(help="No atoms closer than this fraction of their covalent radii.")] = 0.6,
-    seed: Annotated[int, typer.Option(help="Of the random displacements.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random displacements.")] = 0,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -155,18 +155,20 @@ def irc(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states.")],
     output: Output,
     engine: Annotated[str, ENGINE] = "gfn2",
-    search: Annotated[bool, typer.Option(help="Walk to the engine's own transition state first.")] = True,
-    step: Annotated[float, typer.Option(help="Å √u, along the path.")] = 0.1,
-    steps: Annotated[int, typer.Option(min=1, help="Of each half, at most.")] = 200,
-    fmax: Annotated[float, typer.Option(help="eV/Å; a half ends below it.")] = 0.02,
-    count: Annotated[int | None, typer.Option(min=1, help="Points kept of each half, evenly spread.")] = None,
+    search: Annotated[bool, typer.Option(help="Search the transition state of the engine first.")] = True,
+    step: Annotated[float, typer.Option(help="Å √u; length of a step along the path.")] = 0.1,
+    steps: Annotated[int, typer.Option(min=1, help="Largest number of steps of each half.")] = 200,
+    fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the ends.")] = 0.02,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of points per half, evenly spread. [default: all]")
+    ] = None,
     reuse: Reuse = True,
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Reaction paths: from transition states down both sides, with energies and forces."""
+    """Reaction paths from transition states in both directions, with energies and forces."""
     from hesse.sampling import PathSampling, sample_paths
 
     sampling = PathSampling(search=search, step=step, steps=steps, fmax=fmax, count=count)
@@ -180,15 +182,19 @@ def select(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Structures, labeled or not.")],
     output: Output,
     tolerance: Annotated[float, typer.Option(help="Å; closer structures are duplicates. 0 keeps them.")] = 0.05,
-    window: Annotated[float | None, typer.Option(help="eV above the lowest of a group; needs energies.")] = None,
-    per_group: Annotated[int | None, typer.Option(min=1, help="At most so many of a group, the most different.")] = (
-        None
-    ),
-    count: Annotated[int | None, typer.Option(min=1, help="At most so many in all, the most different.")] = None,
+    window: Annotated[
+        float | None, typer.Option(help="eV above the lowest energy of the group; needs energies.")
+    ] = None,
+    per_group: Annotated[
+        int | None, typer.Option(min=1, help="At most this number per group, the most different ones.")
+    ] = (None),
+    count: Annotated[
+        int | None, typer.Option(min=1, help="At most this number in total, the most different ones.")
+    ] = None,
     overwrite: Overwrite = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No counts of what was left out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not print the numbers of rejected structures.")] = False,
 ) -> None:
-    """Choose structures: no duplicates, energies within a window, the most different ones. Labels are kept."""
+    """Select structures: no duplicates, energies within a window, the most different ones. Labels are kept."""
     from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
     from hesse.sampling import SelectionCriteria, select_structures
@@ -207,7 +213,7 @@ def select(
             if counts[name]:
                 typer.echo(f"left out: {counts[name]} {words}", err=True)
     if not result.selected:
-        raise ExecutionError(f"none of {len(dataset)} structures is kept; the reasons are above")
+        raise ExecutionError(f"none of {len(dataset)} structures is left; the reasons are above")
     write_dataset(output, dataset.select(result.selected))
     typer.echo(f"{output}: {len(result.selected)} of {len(dataset)} structures kept")
 

@@ -1,4 +1,4 @@
-"""`hesse train`: one run from a configuration file."""
+"""`hesse train`: train one potential from a configuration file."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.app import app
 from hesse.errors import ConfigError, HesseError
 
 if TYPE_CHECKING:
     from hesse.training import RunConfig, TrainResult
 
 
-@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of options; docs/training.md lists them all.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that win over the file.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that override the file.")
     ] = None,
     devices: Annotated[
-        int, typer.Option(min=1, help="Processes on this machine that share every step: one GPU each, or the cores.")
+        int, typer.Option(min=1, help="Processes that share every step: one GPU each, or the cores of the machine.")
     ] = 1,
-    restart: Annotated[bool, typer.Option(help="Begin again although the output folder holds a run.")] = False,
+    restart: Annotated[bool, typer.Option(help="Start again, even if the output folder contains a run.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train one potential. Interrupted, the same command continues it, with any number of processes."""
+    """Train one potential. After an interruption the same command continues, with any number of processes."""
     from hesse.training import load_config
-    from hesse.training.distributed import rank_from_environment
+    from hesse.training.rank_info import rank_from_environment
     from hesse.training.launcher import launch
 
     settings = load_config(config, overrides or [])
@@ -45,7 +43,7 @@ def train(
 
 
 def _run_training(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
-    """The work of this process, on its own or with others."""
+    """Train in this process, alone or together with others."""
     from hesse.training.config_file import run_from_config
     from hesse.training.distributed import init_distributed
 
@@ -64,7 +62,8 @@ def _print_result(result: TrainResult) -> None:
     typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
     if result.n_suspect_skipped:
         typer.echo(
-            f"  {result.n_suspect_skipped} structures with suspect labels were left out (include_flagged=true uses them)"
+            f"  {result.n_suspect_skipped} structures with suspect labels were left out "
+            "(include_flagged=true uses them)"
         )
     units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
     for name, value in result.scores.items():

@@ -1,4 +1,7 @@
-"""Label campaigns: many structures, one engine, several processes or a cluster; resumable, and no failure is fatal."""
+"""Label campaigns: compute labels of many structures with one engine, in several processes or on a cluster.
+
+A campaign can be stopped and continued, and the failure of one structure does not stop it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hesse._version import __version__
-from hesse.datasets import Dataset, check_writable_suffix, flag_suspect, write_dataset
-from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.datasets import (
+    Dataset,
+    StructuresLike,
+    as_structures,
+    check_writable_suffix,
+    flag_suspect,
+    write_dataset,
+)
+from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine, as_engine
 from hesse.errors import ExecutionError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
@@ -22,21 +32,34 @@ from hesse.runtime.filesystem import check_output_path
 from hesse.runtime.parallel import map_tasks, scheduler_address
 from hesse.runtime.progress import track
 from hesse.runtime.signals import StoppedError, stop_signals
+from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Structure
 
 __all__ = ["label", "ledger_path", "plan_labels"]
 
 
 def ledger_path(output: str | Path) -> Path:
-    """Where the ledger of a campaign lies: beside its output."""
+    """Path of the ledger of a campaign, beside its output.
+
+    Args:
+        output: output file of the campaign.
+
+    Returns:
+        `output` with the ending `.ledger.sqlite` added.
+    """
     return Path(f"{output}.ledger.sqlite")
 
 
 def label(
-    structures: Sequence[Structure] | Dataset,
-    engine: str | Engine,
+    structures: StructuresLike,
+    engine: EngineLike,
     output: str | Path | None = None,
     *,
+    probes: int = 1,
+    probe: str = "rademacher",
+    seed: int = 0,
+    hessian: bool = False,
+    stress: bool = False,
     spec: LabelSpec | None = None,
     differences: FiniteDifferences | None = None,
     workers: int | None = None,
@@ -45,41 +68,56 @@ def label(
     retry_failed: bool = False,
     quiet: bool = False,
 ) -> LabelReport:
-    """Label `structures` with `engine` and write them to `output`.
+    """Label structures: compute energies, forces and curvature with an engine.
 
-    Every answer goes into a ledger beside `output` at once; the same call continues where the last one stopped, and
-    asks only for what is missing: more probes, or Hessians, are added to what is there. A structure whose labeling
-    fails or kills its process is a record with its reason. Labels that contradict symmetry, or whose own error estimate
-    is large, are kept and flagged suspect.
+    Every result goes at once into a ledger beside `output`. The same call continues where the last one stopped and
+    computes only what is missing; more probes or Hessians are added to the labels in the ledger. If the computation of
+    a structure fails or kills its process, the ledger records the reason and the campaign goes on. Labels that violate
+    a sum rule or a symmetry, or whose own error estimate is large, are kept and flagged suspect.
 
     Args:
-        structures: labels that a `Dataset` already holds are not looked at.
-        engine: text as for `hesse.engines.make_engine`, or an engine (then with `workers=0`, in this process).
-        output: `.h5` or `.extxyz`; None keeps everything in memory (no ledger, nothing to resume).
-        request: what to compute; energies and forces always are.
-        differences: how curvature is taken from forces, when `engine` is text.
-        workers: processes of one thread each; one by default.
-        scheduler: instead, a dask.distributed cluster, see `hesse.runtime.parallel.map_tasks`.
-        timeout: seconds for one structure, after which it counts as failed.
-        retry_failed: ask again for what failed before.
-        quiet: no progress.
+        structures: ASE Atoms, a Structure, a list of them, a Dataset (its labels are not used), or the path of a file.
+        engine: a name as on the command line (`gfn2`, `pyscf:hf/6-31g*`, the path of a model), from which each process
+            makes its own engine; or an Engine, Potential or ASE calculator, which works in this process. Two ASE
+            calculators of the same class and parameters count as the same engine in the ledger.
+        output: `.h5` or `.extxyz`; None keeps everything in memory, without a ledger.
+        probes: number of Hessian-vector products per structure.
+        probe: distribution of their directions, see `hesse.probes.PROBE_KINDS`.
+        seed: seed of their directions, which are a function of it and of each structure's id.
+        hessian: also compute full Hessians.
+        stress: also compute stresses (structures that are periodic in three directions).
+        spec: instead of the five arguments before, all of them in one object.
+        differences: how curvature is taken from forces, if `engine` is a name or an ASE calculator.
+        workers: number of processes, one thread each; 0 works in this process. By default 1 for a name, and 0 for an
+            engine object.
+        scheduler: instead of `workers`, a dask.distributed cluster, see `hesse.runtime.parallel.map_tasks`.
+        timeout: seconds for one structure, after which it counts as failed; has no effect in this process.
+        retry_failed: try again structures that failed before.
+        quiet: show no progress.
+
+    Returns:
+        The labeled structures, the failures and the suspect labels. Energies are in eV, forces in eV/Å, products and
+        Hessians in eV/Å².
 
     Raises:
-        WorkError: no structure at all could be labeled, or the cluster was lost; the message has the reasons.
-        InterruptedRunError: SIGINT or SIGTERM came; everything finished is in the ledger.
-        RequestError, FileFormatError, WriteError: the request, the ledger or the output is at fault.
+        ExecutionError: no structure could be labeled, or the cluster was lost; the message has the reasons.
+        InterruptedRunError: SIGINT or SIGTERM arrived; everything that was finished is in the ledger.
+        RequestError: arguments that do not fit together, such as an engine object with several processes.
+        HesseError: the structures, the engine, the ledger or the output cannot be used.
     """
     start = time.monotonic()
-    label_spec = spec or LabelSpec()
-    inputs = _structure_tuple(structures)
+    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
+    inputs = as_structures(structures)
+    if workers is None and scheduler is None and not isinstance(engine, str | Path):
+        workers = 0
     _check_inputs(inputs, engine, output, workers, scheduler)
-    engine_object = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
+    engine_object = as_engine(engine, differences=differences)
     ledger_file = ":memory:" if output is None else ledger_path(output)
     campaign = _Campaign(inputs, engine_object, label_spec, output)
     with Ledger(ledger_file, engine=_engine_description(engine_object)) as ledger:
         plan = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
-        worker_spec = (engine, differences, label_spec)
-        tasks = ((inputs[one.index], one.missing) for one in plan.pending)
+        worker_spec = (str(engine) if isinstance(engine, str | Path) else engine_object, differences, label_spec)
+        tasks = ((inputs[pending.index], pending.missing) for pending in plan.pending)
         n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0
         with track(f"labeling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
             results = map_tasks(
@@ -89,19 +127,19 @@ def label(
                 workers=workers,
                 scheduler=scheduler,
                 timeout=timeout,
-                on_message=lambda news: advance(0, news),
+                on_message=lambda message: advance(0, message),
             )
             try:
                 with stop_signals():
                     for result in results:
-                        one = plan.pending[result.index]
+                        pending = plan.pending[result.index]
                         records = {
-                            name: Record(answer.payload, answer.suspect_reason)
-                            for name, answer in (result.value or {}).items()
+                            name: Record(quantity.payload, quantity.suspect_reason)
+                            for name, quantity in (result.value or {}).items()
                         }
-                        n_atoms = len(inputs[one.index])
+                        key, n_atoms = plan.keys[pending.index], len(inputs[pending.index])
                         ledger.write(
-                            [Attempt(plan.keys[one.index], one.missing, n_atoms, result.seconds, result.error, records)]
+                            [Attempt(key, pending.missing, n_atoms, result.seconds, result.error, records)],
                         )
                         n_done, n_failed = n_done + 1, n_failed + result.failed
                         n_suspect += any(record.suspect_reason for record in records.values())
@@ -117,52 +155,85 @@ def label(
 
 
 def plan_labels(
-    structures: Sequence[Structure] | Dataset,
-    engine: str | Engine,
+    structures: StructuresLike,
+    engine: EngineLike,
     output: str | Path,
     *,
+    probes: int = 1,
+    probe: str = "rademacher",
+    seed: int = 0,
+    hessian: bool = False,
+    stress: bool = False,
     spec: LabelSpec | None = None,
     differences: FiniteDifferences | None = None,
     retry_failed: bool = False,
 ) -> LabelPlan:
-    """What `label` would ask with the same arguments. Nothing is computed or written.
+    """Plan a campaign: the work that `label` would do with the same arguments. Nothing is computed or written.
+
+    Args:
+        structures: as in `label`.
+        engine: as in `label`.
+        output: output file of the campaign; its ledger is read if it exists.
+        probes: as in `label`.
+        probe: as in `label`.
+        seed: as in `label`.
+        hessian: as in `label`.
+        stress: as in `label`.
+        spec: as in `label`.
+        differences: as in `label`.
+        retry_failed: as in `label`.
+
+    Returns:
+        The missing quantities, and an estimate of the time that they take.
 
     Raises:
-        RequestError, FileFormatError: as `label`.
+        HesseError: as in `label`.
     """
-    inputs = _structure_tuple(structures)
+    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
+    inputs = as_structures(structures)
     _check_inputs(inputs, engine, output, workers=0, scheduler=None)
-    engine_object = make_engine(engine, differences=differences) if isinstance(engine, str) else engine
-    label_spec, path = spec or LabelSpec(), ledger_path(output)
+    engine_object, path = as_engine(engine, differences=differences), ledger_path(output)
     if not path.exists():
         return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)
     with Ledger(path, engine=_engine_description(engine_object), read_only=True) as ledger:
         return make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
 
 
-def _structure_tuple(structures: Sequence[Structure] | Dataset) -> tuple[Structure, ...]:
-    return tuple(structures.structures if isinstance(structures, Dataset) else structures)
+def _label_spec(spec: LabelSpec | None, probes: int, probe: str, seed: int, hessian: bool, stress: bool) -> LabelSpec:
+    """The arguments as one object. Raises RequestError if both are given."""
+    arguments = LabelSpec(probes, probe, seed, hessian, stress)
+    if spec is None:
+        return arguments
+    if arguments != LabelSpec():
+        raise RequestError("give either spec, or probes, probe, seed, hessian and stress, not both")
+    return spec
 
 
 def _engine_description(engine: Engine) -> dict[str, object]:
-    return {"name": engine.name, "level": engine.level, "settings": dict(engine.settings)}
+    """Everything that tells this engine from others in the ledger."""
+    settings = dict(engine.settings)
+    if isinstance(engine, PotentialEngine) and not settings.keys() & {"file_digest", "weights_digest"}:
+        tensors = {name: value.detach().cpu() for name, value in engine.potential.state_dict().items()}
+        settings["weights_digest"] = tensor_digest({}, tensors)
+    return {"name": engine.name, "level": engine.level, "settings": settings}
 
 
 def _check_inputs(
     structures: Sequence[Structure],
-    engine: str | Engine,
+    engine: EngineLike,
     output: str | Path | None,
     workers: int | None,
     scheduler: str | None,
 ) -> None:
-    if not structures:
-        raise RequestError("there is no structure to label")
     ids = Counter(s.id for s in structures)
     repeated_id, count = ids.most_common(1)[0]
     if count > 1:
-        raise RequestError(f'the id "{repeated_id}" stands {count} times; ids name structures and must differ')
-    if not isinstance(engine, str) and (workers != 0 or scheduler is not None):
-        raise RequestError("processes make their own engines: give the engine as text, or workers=0")
+        raise RequestError(f'the id "{repeated_id}" occurs {count} times; ids name structures and must differ')
+    if not isinstance(engine, str | Path) and (workers != 0 or scheduler is not None):
+        raise RequestError(
+            f"an engine object ({type(engine).__name__}) works in this process only: leave out workers and scheduler, "
+            'or give the engine by its name, such as "gfn2", from which each process makes its own'
+        )
     if scheduler is not None:
         scheduler_address(scheduler)
     if output is not None:
@@ -171,12 +242,12 @@ def _check_inputs(
 
 
 def _progress_note(failed: int, suspect: int) -> str:
-    return ", ".join(f"{count} {what}" for count, what in ((failed, "failed"), (suspect, "suspect")) if count)
+    return ", ".join(f"{count} {word}" for count, word in ((failed, "failed"), (suspect, "suspect")) if count)
 
 
 @dataclass(frozen=True)
 class _Campaign:
-    """What was asked of whom, for whoever sums it up."""
+    """Inputs of one campaign, kept for its final report."""
 
     structures: tuple[Structure, ...]
     engine: Engine
@@ -207,14 +278,13 @@ class _Campaign:
             )
         structures = tuple(self.structures[i] for i in complete)
         records = (ledger.read(plan.keys[i], requested) for i in complete)
-        dataset = Dataset(structures, assemble_labels(structures, self.spec, records), metadata=self._attributes())
-        # What one structure cannot know of itself, the others may: curvature that all of them contradict.
+        dataset = Dataset(structures, assemble_labels(structures, self.spec, records), metadata=self._metadata())
+        # A second check needs all structures: it finds curvature that contradicts the forces of the whole data set.
         dataset, reasons_by_consensus = flag_suspect(dataset)
         suspects = []
         for i in dataset.labels.suspect_mask().nonzero()[:, 0].tolist():
-            quantity_reasons = dict.fromkeys(
-                reason for name in requested if (reason := completed[plan.keys[complete[i]]][name])
-            )
+            own_reasons = completed[plan.keys[complete[i]]]
+            quantity_reasons = dict.fromkeys(own_reasons[name] for name in requested if own_reasons[name])
             name = structures[i].id
             suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
         if self.output is not None:
@@ -233,9 +303,9 @@ class _Campaign:
             sum(seconds.values()),
         )
 
-    def _attributes(self) -> dict[str, str]:
+    def _metadata(self) -> dict[str, str]:
         engine, spec = self.engine, self.spec
-        attributes = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
+        metadata = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
         if spec.n_probes:
-            attributes |= {"probe": spec.probe, "probes": str(spec.n_probes), "probe_seed": str(spec.seed)}
-        return attributes
+            metadata |= {"probe": spec.probe, "probes": str(spec.n_probes), "probe_seed": str(spec.seed)}
+        return metadata

@@ -1,4 +1,4 @@
-"""What a campaign made, and what it did not."""
+"""Report of a campaign: the labeled structures, the failures and the suspect labels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from hesse.datasets import Dataset
 __all__ = ["Failure", "LabelReport", "Suspect", "group_by_reason"]
 
 _MAX_IDS = 3
-"""Structures named for each reason."""
+"""Number of ids listed for each reason."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A structure without labels, and why."""
+    """A structure without labels.
+
+    Attributes:
+        id: id of the structure.
+        reason: why it has none.
+    """
 
     id: str
     reason: str
@@ -23,7 +28,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A structure whose labels failed a check: what is wrong, a colon, and by how much."""
+    """A structure whose labels failed a check.
+
+    Attributes:
+        id: id of the structure.
+        reason: the failed check, a colon, and the size of the violation.
+    """
 
     id: str
     reason: str
@@ -31,16 +41,16 @@ class Suspect:
 
 @dataclass(frozen=True, eq=False)
 class LabelReport:
-    """What a campaign made.
+    """The result of a campaign.
 
     Attributes:
-        dataset: the labeled structures, in the order asked; suspect ones are flagged.
-        failures: the others.
-        suspects: those of the labeled structures that are not to be believed.
-        reused: structures for which nothing had to be asked.
-        topped_up: structures of which a part was there.
-        seconds: wall time of this run.
-        engine_seconds: summed over the structures: of the last attempt at each, in whatever run.
+        dataset: the labeled structures, in the order given; suspect ones are flagged.
+        failures: the structures without labels.
+        suspects: the labeled structures whose labels failed a check.
+        n_reused: number of structures that needed no computation.
+        n_partial: number of structures that had some of their quantities before.
+        seconds: wall time of this run, s.
+        engine_seconds: engine time, s, summed over the structures: that of the last attempt at each, in any run.
     """
 
     dataset: Dataset
@@ -52,16 +62,31 @@ class LabelReport:
     engine_seconds: float
 
     def failures_by_reason(self) -> list[tuple[int, str]]:
-        """How often each reason occurs and the first ids it befell, most frequent first."""
+        """Group the failures by their reason.
+
+        Returns:
+            Pairs of a count and a text with the reason and the first ids, the most frequent first.
+        """
         return group_by_reason(self.failures)
 
     def suspects_by_reason(self) -> list[tuple[int, str]]:
-        """The same for suspects, whatever the numbers in their reasons."""
+        """Group the suspect structures by the check that failed, whatever the size of the violation.
+
+        Returns:
+            Pairs of a count and a text with the check and the first ids, the most frequent first.
+        """
         return group_by_reason([Suspect(s.id, s.reason.partition(":")[0]) for s in self.suspects])
 
 
 def group_by_reason(entries: Sequence[Failure | Suspect]) -> list[tuple[int, str]]:
-    """How often each reason occurs and the first ids it befell, most frequent first."""
+    """Group failures or suspects by their reason.
+
+    Args:
+        entries: failures or suspects.
+
+    Returns:
+        Pairs of a count and a text with the reason and the first ids, the most frequent first.
+    """
     ids_by_reason: dict[str, list[str]] = {}
     for entry in entries:
         ids_by_reason.setdefault(entry.reason.replace(f'structure "{entry.id}": ', ""), []).append(entry.id)

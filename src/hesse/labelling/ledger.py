@@ -1,9 +1,9 @@
-"""The ledger of a label campaign: one SQLite file, one writer, safe against being killed at any moment.
+"""The ledger of a label campaign: one SQLite file with one writer, which stays sound when the process is killed.
 
-A label belongs to (structure id, digest of its geometry, digest of the engine, quantity), where the quantity is the
-forces, the Hessian, the stress, or the product with one probe. Whatever changes the numbers changes a digest or the
-quantity, so that a label is never taken for the answer to another question, and is found again by every campaign that
-asks the same. What failed is kept as an attempt: which quantities were asked together, and why there is no answer.
+The key of a label is (structure id, digest of its geometry, digest of the engine, quantity), where the quantity is the
+forces, the Hessian, the stress, or the product with one probe. Everything that changes the numbers changes a digest or
+the quantity. A label is therefore reused by every campaign that requests the same quantity, and by no other. A failure
+is kept as an attempt: the quantities that were requested together, and the reason why there is no result.
 
 The file must lie on a local disk: SQLite's write-ahead log does not work over network file systems.
 """
@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS labels (
     suspect TEXT NOT NULL,
     payload BLOB NOT NULL
 );
--- With the reason for suspicion, what is known of all structures is read from the index alone.
+-- The index includes the reason for suspicion, so that `completed` reads the index alone.
 CREATE UNIQUE INDEX IF NOT EXISTS label_keys ON labels (engine, structure, geometry, quantity, suspect);
 CREATE TABLE IF NOT EXISTS attempts (
     engine TEXT NOT NULL,
@@ -59,7 +59,12 @@ StructureKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class Record:
-    """One quantity of one structure: its bytes, and why it is suspect (empty when it is not)."""
+    """One quantity of one structure.
+
+    Attributes:
+        payload: its labels as bytes.
+        suspect_reason: why they are suspect; empty if they are not.
+    """
 
     payload: bytes
     suspect_reason: str = ""
@@ -67,15 +72,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One question to the engine.
+    """One computation of one structure.
 
     Attributes:
-        key: of the structure.
-        asked: the quantities asked together.
-        atoms: size of the structure.
-        seconds: how long it took.
-        reason: why there is no answer; empty when there is.
-        records: the answers, by quantity; none are given back when attempts are read.
+        key: key of the structure.
+        quantities: the quantities that were requested together.
+        atoms: number of atoms.
+        seconds: time of the engine, s.
+        reason: why there is no result; empty if there is one.
+        records: the results by quantity; empty in attempts that are read from a ledger.
     """
 
     key: StructureKey
@@ -87,7 +92,14 @@ class Attempt:
 
 
 def geometry_digest(structure: Structure) -> str:
-    """A digest of everything an engine sees of a structure."""
+    """Digest of everything in a structure that an engine uses.
+
+    Args:
+        structure: the structure.
+
+    Returns:
+        32 hexadecimal digits that depend on elements, positions, cell, periodicity, charge and multiplicity.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for array in (structure.numbers, structure.positions, structure.cell):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -96,24 +108,31 @@ def geometry_digest(structure: Structure) -> str:
 
 
 def description_digest(description: Mapping[str, object]) -> str:
-    """A digest of a description, whatever the order of its keys."""
+    """Digest of a description.
+
+    Args:
+        description: values that JSON can hold, by name.
+
+    Returns:
+        32 hexadecimal digits that do not depend on the order of the keys.
+    """
     return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Ledger:
-    """Labels of one engine, in a file that may hold those of others too. Use it as a context.
+    """The labels of one engine, in a file that may also hold those of other engines. A context manager.
 
     Args:
-        path: the file, made if missing; ":memory:" for none.
-        engine: what describes the engine: name, level, settings.
-        read_only: look at what another campaign may be writing.
+        path: the file, created if missing; ":memory:" for no file.
+        engine: description of the engine: name, level, settings.
+        read_only: only read; another campaign may be writing to the file.
     """
 
     def __init__(self, path: str | Path, *, engine: Mapping[str, object], read_only: bool = False) -> None:
-        """Open or create.
+        """Open or create the file.
 
         Raises:
-            FileFormatError: the file is no ledger, damaged, or of another version.
+            FileFormatError: the file is not a ledger, damaged, or of another version.
             RequestError: another campaign is writing to it.
             WriteError: it cannot be created.
         """
@@ -136,8 +155,8 @@ class Ledger:
                 self._connection.executescript(_SCHEMA)
             return
         self._connection = sqlite3.connect(self.path, isolation_level=None)
-        # One line per commit in a log; readers and a killed writer leave the file sound. Without a power cut,
-        # nothing committed is lost.
+        # Commits go to a write-ahead log: the file stays sound with readers and when the writer is killed. Only a power
+        # cut can lose commits, the last ones.
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._check_format()
@@ -148,7 +167,7 @@ class Ledger:
         )
 
     def _check_format(self) -> int:
-        """The version of the format; 0 for an empty file. Raises FileFormatError for what cannot be read."""
+        """Version of the format; 0 for an empty file. Raises FileFormatError for a file that cannot be read."""
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         (tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if version > FORMAT_VERSION:
@@ -157,12 +176,12 @@ class Ledger:
             )
         if version == 0 and tables:
             raise FileFormatError(
-                f"{self.path}: an SQLite file, but no ledger of labels. Move it, or choose another OUT."
+                f"{self.path}: an SQLite file, but not a ledger of labels. Move it, or choose another OUT."
             )
         if 0 < version < FORMAT_VERSION:
             raise FileFormatError(
-                f"{self.path}: a ledger of format {version}, by an older Hesse, which does not tell what was asked. "
-                "The labeled file beside it stays good; move the ledger away to label anew, or choose another OUT."
+                f"{self.path}: a ledger of format {version}, by an older Hesse, which does not record the requests. "
+                "The labeled file beside it stays valid; move the ledger away to label again, or choose another OUT."
             )
         return int(version)
 
@@ -173,7 +192,7 @@ class Ledger:
         self._close()
 
     def _close(self) -> None:
-        # SQLite's own locks die with any handle on the file, so ours is closed last.
+        # Closing any handle on the file releases SQLite's own locks, so the handle of our lock is closed last.
         if hasattr(self, "_connection"):
             self._connection.close()
         if self._lock is not None:
@@ -189,14 +208,19 @@ class Ledger:
                 "full, or the folder missing; what is in the ledger is safe."
             ) from error
         except sqlite3.ProgrammingError:
-            raise  # ours, not the file's
+            raise  # an error of this program, not of the file
         except sqlite3.DatabaseError as error:
             raise FileFormatError(
                 f"{self.path}: not a sound ledger ({error}). Remove it to label from the beginning."
             ) from error
 
     def completed(self) -> dict[StructureKey, dict[str, str]]:
-        """Of every structure, the quantities that are there, and why each is suspect (empty when it is not)."""
+        """Read which quantities are there.
+
+        Returns:
+            For every structure, the names of its quantities, each with the reason why it is suspect (empty if it is
+            not).
+        """
         result: dict[StructureKey, dict[str, str]] = {}
         with self._translate_errors():
             rows = self._connection.execute(
@@ -207,7 +231,11 @@ class Ledger:
         return result
 
     def attempts(self) -> list[Attempt]:
-        """Everything that was asked, without the answers."""
+        """Read the attempts.
+
+        Returns:
+            All attempts, without their records.
+        """
         with self._translate_errors():
             rows = self._connection.execute(
                 "SELECT structure, geometry, asked, atoms, seconds, reason FROM attempts WHERE engine = ?",
@@ -216,7 +244,15 @@ class Ledger:
         return [Attempt((row[0], row[1]), tuple(json.loads(row[2])), *row[3:]) for row in rows]
 
     def read(self, key: StructureKey, quantities: Sequence[str]) -> dict[str, Record]:
-        """The records of one structure, of those `quantities` that are there."""
+        """Read the records of one structure.
+
+        Args:
+            key: key of the structure.
+            quantities: names of the quantities.
+
+        Returns:
+            The records of those that are there, by name.
+        """
         placeholders = ", ".join("?" * len(quantities))
         with self._translate_errors():
             rows = self._connection.execute(
@@ -227,7 +263,11 @@ class Ledger:
         return {quantity: Record(payload, suspect) for quantity, payload, suspect in rows}
 
     def write(self, attempts: Iterable[Attempt]) -> None:
-        """Add or replace attempts and their answers, all or none."""
+        """Add or replace attempts and their records, in one transaction.
+
+        Args:
+            attempts: the attempts.
+        """
         attempt_rows, label_rows = [], []
         for attempt in attempts:
             attempt_rows.append(
@@ -262,9 +302,9 @@ class Ledger:
 
 
 def _acquire_lock(path: Path) -> IO[bytes]:
-    """A handle on the file that keeps other campaigns out. The lock dies with the process, however it ends."""
+    """An open file with an exclusive lock. The system releases the lock when the process ends, however it ends."""
     try:
-        handle = open(path, "ab")  # noqa: SIM115 (closed with the ledger; the lock lives as long as it)
+        handle = open(path, "ab")  # noqa: SIM115 (closed with the ledger, which releases the lock)
     except OSError as error:
         raise WriteError(
             f"cannot use the ledger {path}: {error.strerror}. The folder may be missing or not writable."
@@ -277,5 +317,5 @@ def _acquire_lock(path: Path) -> IO[bytes]:
             f"another campaign is writing to {path}: wait for it, stop it, or choose another OUT"
         ) from None
     except OSError:
-        pass  # a file system without locks: no guard there, but no obstacle either
+        pass  # a file system without locks: nothing protects against a second campaign, but this one works
     return handle

@@ -1,4 +1,4 @@
-"""What a campaign still has to ask, and about how long that takes."""
+"""The work that is left in a campaign, and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ __all__ = ["LabelPlan", "PendingStructure", "make_plan"]
 
 @dataclass(frozen=True)
 class PendingStructure:
-    """A structure that is asked for something: its place among the structures, and the quantities missing."""
+    """A structure with missing quantities.
+
+    Attributes:
+        index: index among the structures of the campaign.
+        missing: names of the quantities to compute.
+    """
 
     index: int
     missing: tuple[str, ...]
@@ -25,16 +30,16 @@ class PendingStructure:
 
 @dataclass(frozen=True, eq=False)
 class LabelPlan:
-    """What is there and what is not.
+    """The work that is done and the work that is left.
 
     Attributes:
-        keys: of all structures.
-        open: the structures to be asked, in order.
-        finished: structures of which everything is there.
-        topped_up: open structures of which a part is there.
-        failed: structures that failed before, with the reason, and are not asked again; by index.
-        seconds: estimated time of the engine for all that is missing, in one process; None where nothing is known.
-        timed: how many answers the estimate rests on.
+        keys: keys of all structures in the ledger.
+        pending: structures to compute, in order.
+        n_complete: number of structures that need nothing.
+        n_partial: number of pending structures that have some of their quantities.
+        failed: reasons of earlier failures, by index, of structures that are not tried again.
+        seconds: estimated engine time for everything that is missing, s, in one process; None without any timing.
+        n_timings: number of timings behind the estimate.
     """
 
     keys: tuple[StructureKey, ...]
@@ -46,8 +51,12 @@ class LabelPlan:
     n_timings: int
 
     def count_missing(self) -> Counter[str]:
-        """How many "forces", "hvp", "hessian" and "stress" are missing."""
-        return Counter(quantity_kind(quantity) for one in self.pending for quantity in one.missing)
+        """Count the missing quantities.
+
+        Returns:
+            Their number by kind: "forces", "hvp", "hessian", "stress".
+        """
+        return Counter(quantity_kind(quantity) for structure in self.pending for quantity in structure.missing)
 
 
 def make_plan(
@@ -58,7 +67,18 @@ def make_plan(
     *,
     retry_failed: bool,
 ) -> LabelPlan:
-    """Compare what is wanted with what a ledger holds."""
+    """Compare the requested quantities with those in the ledger.
+
+    Args:
+        structures: structures of the campaign.
+        spec: properties to compute for each of them.
+        completed: quantities in the ledger, as `Ledger.completed` gives them.
+        attempts: earlier attempts, as `Ledger.attempts` gives them.
+        retry_failed: try again structures that failed before.
+
+    Returns:
+        The plan.
+    """
     requested = spec.quantities()
     failures: dict[StructureKey, list[Attempt]] = {}
     for attempt in attempts:
@@ -80,7 +100,7 @@ def make_plan(
         keys=keys,
         pending=tuple(pending),
         n_complete=len(keys) - len(pending) - len(failed),
-        n_partial=sum(len(one.missing) < len(requested) for one in pending),
+        n_partial=sum(len(structure.missing) < len(requested) for structure in pending),
         failed=failed,
         seconds=seconds,
         n_timings=n_timings,
@@ -88,8 +108,8 @@ def make_plan(
 
 
 def _recurring_failure(failures: Sequence[Attempt], present: Mapping[str, str], missing: Sequence[str]) -> str:
-    """The reason of a failure that asking now would meet again: all that it left open is asked now. Empty for none: a
-    structure that failed with its Hessian may well do without."""
+    """Reason of an earlier failure that would occur again, because all the quantities that it left without a result are
+    requested again. Empty if there is none: a structure that failed with its Hessian may succeed without it."""
     for failure in failures:
         unanswered = set(failure.quantities) - set(present)
         if unanswered and unanswered <= set(missing):
@@ -100,10 +120,11 @@ def _recurring_failure(failures: Sequence[Attempt], present: Mapping[str, str], 
 def _estimate_seconds(
     structures: Sequence[Structure], pending: Sequence[PendingStructure], attempts: Sequence[Attempt]
 ) -> tuple[float | None, int]:
-    """Seconds for all that is open: time per gradient as a power of the number of atoms, fitted to what was timed."""
+    """Seconds for everything pending, and the number of timings behind them. The time per gradient is a power of the
+    number of atoms, fitted to the timings in the ledger."""
     timings = [a for a in attempts if not a.reason and a.seconds > 0]
-    similar = [a for a in timings if any((HESSIAN in a.quantities) == (HESSIAN in one.missing) for one in pending[:1])]
-    timings = similar or timings
+    with_hessian = bool(pending) and HESSIAN in pending[0].missing
+    timings = [a for a in timings if pending and (HESSIAN in a.quantities) == with_hessian] or timings
     if not timings or not pending:
         return (0.0 if not pending else None), len(timings)
     atoms = np.log([a.atoms for a in timings])
@@ -111,14 +132,14 @@ def _estimate_seconds(
     power = 0.0
     if np.ptp(atoms) > 0.0:
         power = float(np.clip(np.polyfit(atoms, cost, 1)[0], 0.0, 4.0))
-    # The mean of seconds, not of their logarithm: a few slow ones count.
+    # The mean of the seconds, not of their logarithms, so that a few slow structures count.
     scale = float(np.mean(np.exp(cost - power * atoms)))
-    sizes = np.array([len(structures[one.index]) for one in pending], dtype=float)
-    gradients = np.array([_count_gradients(one.missing, len(structures[one.index])) for one in pending])
+    sizes = np.array([len(structures[p.index]) for p in pending], dtype=float)
+    gradients = np.array([_count_gradients(p.missing, len(structures[p.index])) for p in pending])
     return float(np.sum(scale * gradients * sizes**power)), len(timings)
 
 
 def _count_gradients(quantities: Sequence[str], atoms: int) -> int:
-    """Gradients that central differences would take: a scale for comparing questions, whatever the engine does."""
+    """Number of gradients that central differences would need: a scale of the cost, whatever the engine does."""
     counts = Counter(map(quantity_kind, quantities))
     return 1 + 2 * counts["hvp"] + 6 * atoms * counts["hessian"]

@@ -1,5 +1,9 @@
-"""Labels of one structure as bytes and back, a quantity at a time: safetensors, which holds numbers and nothing that
-runs."""
+"""Labels as bytes for the ledger, and from the ledger to the labels of a data set.
+
+Each quantity of a structure is stored on its own, in the safetensors format, which holds numbers and cannot run code.
+`assemble_labels` allocates the arrays of the data set once, in their final size, and fills them structure by structure,
+so that a campaign of many Hessians is held in memory only once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,16 @@ __all__ = ["assemble_labels", "labels_from_bytes", "labels_to_bytes", "split_by_
 
 
 def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str, Properties]:
-    """The labels of one structure taken apart into the quantities `asked`, in whose order its products stand."""
+    """Split the labels of one structure into quantities.
+
+    Args:
+        labels: labels of one structure.
+        quantities: names of the quantities to take. Their Hessian-vector products are in the order of the probes in
+            `labels`.
+
+    Returns:
+        The labels of each quantity, by name.
+    """
     n_atoms = labels.n_atoms
     by_quantity = {
         FORCES: Properties(
@@ -45,13 +58,30 @@ def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str
 
 
 def labels_to_bytes(labels: Properties) -> bytes:
-    """All tensors of the record."""
+    """Serialize labels.
+
+    Args:
+        labels: any labels.
+
+    Returns:
+        All their tensors in the safetensors format.
+    """
     tensors = {f.name: getattr(labels, f.name) for f in fields(labels)}
     return save({name: value.contiguous() for name, value in tensors.items() if value is not None})
 
 
 def labels_from_bytes(payload: bytes) -> Properties:
-    """The record that `labels_to_bytes` stored. Raises FileFormatError when it is damaged."""
+    """Read labels that `labels_to_bytes` wrote.
+
+    Args:
+        payload: the bytes.
+
+    Returns:
+        The labels.
+
+    Raises:
+        FileFormatError: the bytes are damaged.
+    """
     try:
         tensors: dict[str, torch.Tensor] = load(payload)
         return Properties(**tensors)
@@ -62,10 +92,18 @@ def labels_from_bytes(payload: bytes) -> Properties:
 def assemble_labels(
     structures: Sequence[Structure], spec: LabelSpec, records: Iterable[Mapping[str, Record]]
 ) -> Properties:
-    """The labels of `structures`, each of which has a record of every quantity of `request`.
+    """Join the records of many structures to the labels of a data set.
+
+    Args:
+        structures: the structures.
+        spec: the properties that were computed.
+        records: for each structure, a record of every quantity of `spec`, by name.
+
+    Returns:
+        The labels of all structures, in eV and Å. Errors that no structure has are left out.
 
     Raises:
-        FileFormatError: a damaged record.
+        FileFormatError: a record is damaged.
     """
     sizes = torch.tensor([len(s) for s in structures])
     n_structures, n_atoms = len(structures), int(sizes.sum())
@@ -106,6 +144,3 @@ def assemble_labels(
 
 def _nan_tensor(*shape: int) -> Tensor:
     return torch.full(shape, torch.nan, dtype=torch.float64)
-
-
-# MERGED DOCSTRING (fold into the module docstring): """From the ledger to a data set. Arrays are made once, in their final size, and filled structure by structure: a campaign of many Hessians is held in memory once."""

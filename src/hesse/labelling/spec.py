@@ -1,4 +1,7 @@
-"""What every structure of a campaign is asked, piece by piece: what one campaign has answered, another need not ask."""
+"""The properties that a campaign computes for every structure.
+
+They are split into quantities (forces, one Hessian-vector product, the Hessian, the stress), which are stored one by
+one: a later campaign reuses every quantity that an earlier one has computed."""
 
 from __future__ import annotations
 
@@ -11,24 +14,25 @@ from hesse.probes import make_probe
 __all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "hvp_quantities", "probe_index", "quantity_kind"]
 
 FORCES, HESSIAN, STRESS = "forces", "hessian", "stress"
-"""Quantities. Energies come with the forces. A Hessian-vector product is `hvp/FAMILY/SEED/INDEX`: its probe is a
-function of these and of the structure's id."""
+"""Names of quantities. `forces` includes the energy. A Hessian-vector product is named `hvp/FAMILY/SEED/INDEX`; its
+probe is a function of these three and of the structure's id."""
 
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """What every structure is asked.
+    """The properties to compute for every structure. Energy and forces are always computed.
 
     Attributes:
-        probes: Hessian-vector products per structure; 0 for none.
-        probe: family of the probes, see `hesse.probes.PROBE_KINDS`.
-        seed: of the probes. A structure's probes depend on the seed and its id alone, and more of them begin with the
-            same ones.
-        hessian: full Hessians too.
-        stress: stress too (structures periodic in three directions).
+        n_probes: number of Hessian-vector products per structure; 0 for none.
+        probe: distribution of the probes, see `hesse.probes.PROBE_KINDS`.
+        seed: seed of the probes. The probes of a structure depend only on the seed and on its id; a larger `n_probes`
+            starts with the same probes.
+        hessian: also compute the full Hessian.
+        stress: also compute the stress (of structures that are periodic in three directions).
 
     Raises:
-        ConfigError: a negative number of probes; UnknownOptionError: an unknown family.
+        ConfigError: `n_probes` is negative.
+        UnknownOptionError: `probe` is not a known distribution.
     """
 
     n_probes: int = 1
@@ -43,21 +47,46 @@ class LabelSpec:
         make_probe(self.probe, max(self.n_probes, 1))
 
     def quantities(self) -> tuple[str, ...]:
-        """What makes a structure complete, forces first, then the products in order of their probes."""
+        """Name the quantities that make a structure complete.
+
+        Returns:
+            The forces first, then the products in the order of their probes, then Hessian and stress.
+        """
         products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.n_probes))
         return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress))
 
 
 def quantity_kind(quantity: str) -> str:
-    """ "forces", "hvp", "hessian" or "stress"."""
+    """Kind of a quantity.
+
+    Args:
+        quantity: its name, such as "hvp/rademacher/0/3".
+
+    Returns:
+        "forces", "hvp", "hessian" or "stress".
+    """
     return quantity.partition("/")[0]
 
 
 def probe_index(quantity: str) -> int:
-    """Which probe of its stream a Hessian-vector product belongs to."""
+    """Index of the probe of a Hessian-vector product.
+
+    Args:
+        quantity: name of the product, such as "hvp/rademacher/0/3".
+
+    Returns:
+        The last part of the name, here 3.
+    """
     return int(quantity.rpartition("/")[2])
 
 
 def hvp_quantities(quantities: Iterable[str]) -> list[str]:
-    """The Hessian-vector products among `quantities`."""
+    """Select the Hessian-vector products.
+
+    Args:
+        quantities: names of quantities.
+
+    Returns:
+        Those of kind "hvp", in the same order.
+    """
     return [quantity for quantity in quantities if quantity_kind(quantity) == "hvp"]

@@ -1,4 +1,4 @@
-"""What a worker of a campaign does: one structure, asked for the quantities that are missing."""
+"""The work of one process of a campaign: compute the missing quantities of a structure and check them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,33 @@ from hesse.structures import Properties, Request, Structure, collate
 __all__ = ["LabelResult", "LabelTask", "WorkerSpec", "check_labels", "make_worker"]
 
 WorkerSpec = tuple[str | Engine, FiniteDifferences | None, LabelSpec]
+"""An engine or its name, how its curvature is taken from forces, and the properties to compute."""
 LabelTask = tuple[Structure, tuple[str, ...]]
+"""A structure and the names of the quantities to compute."""
 
 
 @dataclass(frozen=True)
 class LabelResult:
-    """One quantity of one structure: its labels as bytes, and why they are suspect (empty when they are not)."""
+    """One quantity of one structure.
+
+    Attributes:
+        payload: its labels as bytes.
+        suspect_reason: why they are suspect; empty if they are not.
+    """
 
     payload: bytes
     suspect_reason: str
 
 
 def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult]]:
-    """An engine, and a function from a structure and the quantities it is asked for to their answers."""
+    """Make the engine, and a function that labels one structure with it.
+
+    Args:
+        spec: engine, differences and properties. A name makes its own engine, on one thread.
+
+    Returns:
+        A function from a structure and names of quantities to the results by quantity.
+    """
     engine_or_name, differences, label_spec = spec
     if isinstance(engine_or_name, str):
         torch.set_num_threads(1)
@@ -39,8 +53,8 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
 
     def label_structure(task: LabelTask) -> dict[str, LabelResult]:
         structure, quantities = task
-        # Energy and forces are the point that every derivative is taken about, and the identities need them: they are
-        # asked for even when they are known.
+        # Finite differences need energy and forces at the structure itself, and so do the sum rules: they are computed
+        # even if the ledger has them.
         labels = engine.compute(
             structure,
             Request(
@@ -61,23 +75,32 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
 
 
 def _draw_probes(structure: Structure, quantities: tuple[str, ...], label_spec: LabelSpec) -> torch.Tensor | None:
-    """The probes of the products among `quantities`: of each the one that its place in the stream says."""
+    """The probes of the products among `quantities`, `[products, atoms, 3]`; None without products."""
     indices = [probe_index(quantity) for quantity in hvp_quantities(quantities)]
     if not indices:
         return None
     probe = make_probe(label_spec.probe, max(indices) + 1)
-    # Probes need no neighbors: the shortest list will do.
+    # Probes need no neighbors: any cutoff will do, and a short one is cheap.
     return probe.draw(collate([structure], 0.1), ProbeSeed(label_spec.seed))[indices]
 
 
 def check_labels(structure: Structure, labels: Properties, quantities: tuple[str, ...]) -> dict[str, str]:
-    """Why each quantity that is suspect is so."""
+    """Check the labels of one structure against sum rules, symmetry and their own error estimates.
+
+    Args:
+        structure: the structure.
+        labels: its labels; its products are those among `quantities`, in the same order.
+        quantities: names of the requested quantities.
+
+    Returns:
+        For each suspect quantity, the reason.
+    """
     products = hvp_quantities(quantities)
     reasons: dict[str, str] = {}
     for issue in find_issues([structure], labels).get(0, ()):
         quantity = products[issue.probe] if issue.label == "hvp" else issue.label
         reasons.setdefault(quantity, issue.reason)
-    # Forces that are only the company of what was asked testify too: curvature was taken from them.
+    # Forces that were computed but not requested count as well, because the curvature was taken from them.
     if FORCES in reasons and FORCES not in quantities:
         reasons = {
             quantity: reasons[FORCES] for quantity in quantities if quantity_kind(quantity) in ("hvp", "hessian")

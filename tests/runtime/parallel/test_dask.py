@@ -1,4 +1,4 @@
-"""The cluster keeps the contract of local parallel, with parallel, schedulers and drivers that are really killed."""
+"""Tasks on a dask cluster behave like tasks in local processes; workers, schedulers and drivers are really killed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 
 import worker_tasks as tools
 from hesse.errors import ConfigError, EngineError, ExecutionError, FileFormatError, RequestError
-from hesse.runtime import parallel
-from hesse.runtime.parallel import map_tasks
+from hesse.runtime.parallel import dask, map_tasks
 from loopback_cluster import Cluster, alive, children_of, cluster, wait_for
 
 pytest.importorskip("distributed")
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 @pytest.fixture(scope="module")
 def loopback(tmp_path_factory):
-    """One scheduler that forgives a task one lost worker, and a worker of two threads."""
+    """A scheduler that gives up a task after two lost workers, and a worker of two threads."""
     folder = tmp_path_factory.mktemp("cluster")
     with cluster(folder, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1") as made:
         made.start_worker()
@@ -30,25 +29,25 @@ def loopback(tmp_path_factory):
 
 
 def outcomes(tasks, loopback: Cluster, work=tools.doubling, spec=1, **options):
-    found = list(map_tasks(work, spec, tasks, scheduler=loopback.address, **options))
-    assert sorted(o.index for o in found) == list(range(len(tasks)))
-    return sorted(found, key=lambda o: o.index)
+    results = list(map_tasks(work, spec, tasks, scheduler=loopback.address, **options))
+    assert sorted(o.index for o in results) == list(range(len(tasks)))
+    return sorted(results, key=lambda o: o.index)
 
 
-def test_crashes_errors_and_slow_tasks_cost_themselves_only(loopback, capfd):
+def test_crashes_errors_and_timeouts_fail_only_their_own_task(loopback, capfd):
     tasks = [*range(8), 66, *range(20, 26), 77, 13, 14, 88, 30, 66]
-    found = outcomes(tasks, loopback, timeout=2.0)
-    assert [tasks[o.index] for o in found if o.failed] == [66, 77, 13, 14, 88, 66]
-    assert "SIGKILL" in found[8].error
-    assert "exit code 5" in found[15].error
-    assert found[16].error == "EngineError: unlucky"
-    assert found[17].error == "unexpected KeyError: 'odd'"
-    assert "timeout" in found[18].error
-    assert all(o.value == 2 * tasks[o.index] + 1 for o in found if not o.failed)
+    results = outcomes(tasks, loopback, timeout=2.0)
+    assert [tasks[o.index] for o in results if o.failed] == [66, 77, 13, 14, 88, 66]
+    assert "SIGKILL" in results[8].error
+    assert "exit code 5" in results[15].error
+    assert results[16].error == "EngineError: unlucky"
+    assert results[17].error == "unexpected KeyError: 'odd'"
+    assert "timeout" in results[18].error
+    assert all(o.value == 2 * tasks[o.index] + 1 for o in results if not o.failed)
     assert capfd.readouterr().out == ""
 
 
-def test_worker_processes_are_set_up_once_run_one_thread_and_work_where_the_driver_does(loopback, tmp_path):
+def test_worker_processes_run_one_thread_in_the_folder_of_the_driver(loopback, tmp_path):
     assert {o.value for o in outcomes([0] * 4, loopback, tools.threads, None)} == {"1"}
     with contextlib.chdir(tmp_path):
         assert {o.value for o in outcomes([0] * 4, loopback, tools.folder, None)} == {str(tmp_path)}
@@ -56,14 +55,14 @@ def test_worker_processes_are_set_up_once_run_one_thread_and_work_where_the_driv
     assert "cannot leave the worker process" in code.error
 
 
-def test_what_is_wrong_for_all_tasks_is_raised(loopback):
+def test_an_error_in_make_worker_is_raised(loopback):
     with pytest.raises(EngineError, match="no such engine"):
         outcomes([1, 2], loopback, tools.refuses, 0)
     with pytest.raises(ExecutionError, match=r"could not start.*exit code 9"):
         outcomes([1, 2], loopback, tools.dies, 0)
 
 
-def test_tasks_wait_with_the_driver_and_closing_ends_what_was_begun(loopback):
+def test_tasks_wait_in_the_driver_and_closing_ends_running_tasks(loopback):
     drawn = []
 
     def tasks():
@@ -82,7 +81,7 @@ def test_tasks_wait_with_the_driver_and_closing_ends_what_was_begun(loopback):
     assert time.monotonic() - start < 5.0
 
 
-def test_a_lost_worker_is_replaced_and_its_tasks_are_done_by_others(loopback):
+def test_tasks_of_a_lost_worker_are_done_by_others(loopback):
     running = map_tasks(tools.parent, 0.05, range(30), scheduler=loopback.address)
     first = next(running)
     processes = children_of(first.value)
@@ -94,27 +93,27 @@ def test_a_lost_worker_is_replaced_and_its_tasks_are_done_by_others(loopback):
     wait_for(lambda: not any(map(alive, processes)), 10.0)
 
 
-def test_a_task_that_takes_workers_with_it_is_given_up(loopback):
-    """Those beside it are lost with it, more than once, and are done in the end."""
-    found = outcomes([99, 1, 2], loopback, tools.parent, 0.1)
-    assert found[0].error == "4 workers of the cluster were lost while they held it"
-    assert not found[1].failed
-    assert not found[2].failed
+def test_a_task_that_kills_its_dask_worker_fails(loopback):
+    """Tasks beside it are lost with it, more than once, and are done in the end."""
+    results = outcomes([99, 1, 2], loopback, tools.parent, 0.1)
+    assert results[0].error == "4 workers of the cluster were lost while they held it"
+    assert not results[1].failed
+    assert not results[2].failed
 
 
-def test_workers_without_this_version_say_so(tmp_path):
+def test_workers_with_another_version_are_refused(tmp_path):
     foreign = tmp_path / "hesse"
     foreign.mkdir()
     (foreign / "__init__.py").write_text('__version__ = "9.9"\n')
     with cluster(tmp_path) as made:
         made.start_worker(PYTHONPATH=str(tmp_path))
-        news = []
+        messages = []
         with pytest.raises(RequestError, match=r"worker of the cluster runs Hesse 9\.9.*this program Hesse"):
-            list(map_tasks(tools.doubling, 1, [1], scheduler=made.address, on_message=news.append))
-        assert all("has no worker" in item for item in news)
+            list(map_tasks(tools.doubling, 1, [1], scheduler=made.address, on_message=messages.append))
+        assert all("has no worker" in item for item in messages)
 
 
-def test_a_lost_scheduler_ends_the_work_with_a_word(tmp_path, monkeypatch, capfd):
+def test_a_lost_scheduler_is_reported(tmp_path, monkeypatch, capfd):
     with cluster(tmp_path) as made:
         made.start_worker()
         running = map_tasks(tools.doubling, 1, [1, 88, 88, 88], scheduler=str(made.file))
@@ -122,7 +121,7 @@ def test_a_lost_scheduler_ends_the_work_with_a_word(tmp_path, monkeypatch, capfd
         made.scheduler.kill()
         with pytest.raises(ExecutionError, match="lost the scheduler at tcp"):
             list(running)
-        monkeypatch.setattr(parallel.cluster, "_CONNECT_TIMEOUT", 0.5)
+        monkeypatch.setattr(dask, "_CONNECT_TIMEOUT", 0.5)
         with pytest.raises(ExecutionError, match="no scheduler answers at tcp"):
             list(map_tasks(tools.doubling, 1, [1], scheduler=str(made.file)))
     assert capfd.readouterr().err == ""

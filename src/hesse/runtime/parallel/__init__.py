@@ -1,5 +1,4 @@
-"""Work spread over processes that may die, on this machine or on a cluster: a crash costs the task that caused it and
-nothing else. Nothing here knows what the work is."""
+"""Independent tasks in several processes, here or on a cluster. A crash costs only the task that caused it."""
 
 from hesse.runtime.parallel.dask import scheduler_address
 from hesse.runtime.parallel.pool import TaskResult, exit_with_parent

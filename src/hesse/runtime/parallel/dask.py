@@ -1,12 +1,13 @@
 """Tasks on a dask.distributed cluster.
 
-A dask worker does not work itself: each of its threads keeps a worker process of `hesse.runtime.parallel.pool`, which is set
-up once and does the tasks. A crash or a slow task therefore costs that process and leaves the dask worker alone. Tasks
-and answers pass through the cluster as bytes that only the driver and those processes open.
+Each thread of a dask worker keeps a worker process of `hesse.runtime.parallel.pool`, which is set up once and does the
+tasks. A crash or a slow task therefore costs that process, and the dask worker lives on. Tasks and results pass through
+the cluster as bytes; only this program and the worker processes unpickle them.
 
-Dask gives the tasks of a dask worker that is lost to others, and gives up a task whose worker was lost several times
-(the scheduler's `distributed.scheduler.allowed-failures`, 3 unless configured). It may have been in bad company: such a
-task gets a second chance at the end, with no other beside it, and is a failure when that ends in the same way.
+Dask gives the tasks of a lost dask worker to other workers, and gives up a task whose worker was lost several times
+(the scheduler's `distributed.scheduler.allowed-failures`, 3 unless configured). The cause may have been another task on
+the same worker. Such a task therefore runs once more at the end, alone, and counts as failed if that ends in the same
+way.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ from hesse.runtime.parallel.pool import TaskResult, WorkerProcess, serialize
 __all__ = ["iter_dask", "run_on_worker", "scheduler_address"]
 
 _CONNECT_TIMEOUT = 10.0
-"""Seconds to wait for the scheduler's answer."""
+"""Seconds to wait for a connection to the scheduler."""
 _IDLE_TIMEOUT = 300.0
-"""Seconds after which a worker process without a task ends: its driver may have been killed."""
+"""Seconds after which a worker process without a task exits: the driver may have been killed."""
 _POLL_INTERVAL = 2.0
-"""Seconds between looks at how many workers there are."""
+"""Seconds between two counts of the workers."""
 _QUEUE_PER_THREAD = 2
-"""Tasks the scheduler holds for each thread of its workers; the rest waits with the driver."""
+"""Number of tasks that the scheduler holds for each thread of its workers; the rest waits in the driver."""
 _MIN_QUEUE = 8
-"""Tasks the scheduler holds at least."""
+"""Smallest number of tasks that the scheduler holds."""
 _CLOSE_TIMEOUT = 5.0
-"""Seconds given to the cluster to stop what it is at."""
+"""Seconds that the cluster has to stop running tasks."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What all tasks of one call of `map_tasks` share."""
+    """Data that all tasks of one call of `map_tasks` share."""
 
     token: str
     init_message: bytes
@@ -62,7 +63,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _SetupFailure:
-    """No task of this job can be done here, because of `error`."""
+    """The worker function could not be made, because of `error`: no task of the job can run."""
 
     error: HesseError
 
@@ -97,7 +98,7 @@ def iter_dask(
 
 @contextlib.contextmanager
 def _dask_log_disabled() -> Iterator[None]:
-    """Dask logs tracebacks of a lost connection; here it is told in one sentence."""
+    """Dask logs tracebacks of a lost connection; Hesse reports it in one sentence instead."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -110,11 +111,17 @@ def _dask_log_disabled() -> Iterator[None]:
 
 
 def scheduler_address(scheduler: str) -> str:
-    """The address that `scheduler` is, or that the scheduler file of that name holds. Nobody is called.
+    """Address of a scheduler. No connection is made.
+
+    Args:
+        scheduler: the address itself, or the path of a scheduler file of dask.
+
+    Returns:
+        The address, such as "tcp://10.0.0.1:8786".
 
     Raises:
-        ConfigError: neither of the two.
-        FileFormatError: a file that is no scheduler file.
+        ConfigError: `scheduler` is neither an address nor a file.
+        FileFormatError: the file is not a scheduler file.
     """
     if Path(scheduler).is_file():
         try:
@@ -145,7 +152,7 @@ def _connect(distributed: Any, address: str) -> Any:
 
 
 class _DaskClient:
-    """Keeps the scheduler supplied, and no more than that."""
+    """Submits tasks to the scheduler, few at a time, and collects their results."""
 
     def __init__(
         self, distributed: Any, client: Any, address: str, job: _Job, on_message: Callable[[str], None]
@@ -184,18 +191,18 @@ class _DaskClient:
                 yield self._to_result(index, response)
 
     def close(self) -> None:
-        """Stop what is not finished. A cluster that no longer listens is left to itself."""
+        """Cancel unfinished tasks. A scheduler that no longer replies is left alone."""
         with contextlib.suppress(Exception):
             if not self.scheduler_lost and self.client.status == "running":
                 futures = [future for future, _ in self.submitted.values()]
                 self.client.sync(_cancel, self.client, futures, self.job.token, callback_timeout=_CLOSE_TIMEOUT)
         self.submitted.clear()
-        for _ in range(2):  # a client in the middle of looking for a lost scheduler closes at the second attempt
+        for _ in range(2):  # a client that is searching for a lost scheduler closes at the second attempt
             with contextlib.suppress(Exception, asyncio.CancelledError, concurrent.futures.CancelledError):
                 self.client.close(timeout=_CLOSE_TIMEOUT)
 
     def _refresh_workers(self) -> None:
-        """See how many workers there are now: they come and go."""
+        """Count the workers, which come and go."""
         now = time.monotonic()
         if now - self.last_refresh < _POLL_INTERVAL:
             return
@@ -220,7 +227,7 @@ class _DaskClient:
         self.client.loop.add_callback(self._collect, index, future)
 
     async def _collect(self, index: int, future: Any) -> None:
-        """Runs in the client's thread: wait for an answer and hand it over."""
+        """Wait for a response and put it into the queue. Runs in the thread of the client."""
         try:
             response = await self.client.gather(future, asynchronous=True)
         except (Exception, asyncio.CancelledError) as error:
@@ -237,7 +244,7 @@ class _DaskClient:
             raise response.error
         if isinstance(response, str):
             raise RequestError(
-                f"{self.address}: a worker of the cluster {response}. Workers need what this program has."
+                f"{self.address}: a worker of the cluster {response}. Workers need the same versions as this program."
             )
         if isinstance(response, self.killed_worker_error):
             count = 2 * (response.allowed_failures + 1)
@@ -246,8 +253,8 @@ class _DaskClient:
         if isinstance(response, asyncio.CancelledError | concurrent.futures.CancelledError | self.comm_closed_error):
             raise self._lost_scheduler_error(response)
         raise ExecutionError(
-            f"the cluster at {self.address} cannot run tasks of Hesse: {type(response).__name__}: {response}. Its workers "
-            f"must run in an environment like this one ({_version()})."
+            f"the cluster at {self.address} cannot run tasks of Hesse: {type(response).__name__}: {response}. Its "
+            f"workers must run in an environment like this one ({_version()})."
         )
 
     def _lost_scheduler_error(self, error: BaseException) -> ExecutionError:
@@ -266,9 +273,9 @@ async def _cancel(client: Any, futures: list[Any], token: str) -> None:
 # --- the dask worker -------------------------------------------------------------------------------------------------
 
 _PROCESSES: dict[str, set[WorkerProcess]] = {}
-"""All worker processes of this dask worker, by the job they were set up for."""
+"""All worker processes of this dask worker, by the token of their job."""
 _IDLE_PROCESSES: dict[str, list[WorkerProcess]] = {}
-"""Those that have no task."""
+"""Those without a task."""
 _LOCK = threading.Lock()
 
 
@@ -277,8 +284,8 @@ def _version() -> str:
 
 
 def _make_remote_entry() -> Callable[[str, bytes, int, bytes], Any]:
-    """What dask carries to a worker. A function within a function goes there whole, not by name: a worker without Hesse
-    can still say so (a name that it cannot import would end it)."""
+    """The function that dask runs on a worker. Dask pickles a nested function as code, not by its name, so that it can
+    report that a worker has no Hesse (the import of an unknown name would end the worker)."""
 
     def entry(version: str, job: bytes, index: int, task: bytes) -> Any:
         import sys
@@ -298,7 +305,17 @@ def _make_remote_entry() -> Callable[[str, bytes, int, bytes], Any]:
 
 
 def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResult[Any] | _SetupFailure:
-    """What a dask worker does with a task: the pickle of its outcome, or an outcome when its process was lost."""
+    """Run one task on a dask worker, in one of its worker processes.
+
+    Args:
+        job_bytes: pickle of the data that all tasks of the job share.
+        index: index of the task.
+        task: pickle of [(index, task)].
+
+    Returns:
+        The pickle of the result; or a result, if the process was lost or too slow; or the error that occurred when the
+        worker function was made.
+    """
     job: _Job = pickle.loads(job_bytes)
     start = time.monotonic()
     for _ in range(2):
@@ -313,7 +330,7 @@ def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResu
             response = process.pipe.recv_bytes()
         except (EOFError, OSError):
             reason = process.exit_description()
-            exited_idle = process.popen.poll() == 0  # idle for too long just when the task came: not the task's fault
+            exited_idle = process.popen.poll() == 0  # it was idle for too long just when the task came: try again
             _discard(job.token, process)
             if exited_idle:
                 continue
@@ -325,7 +342,7 @@ def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResu
 
 
 def _acquire_process(job: _Job) -> WorkerProcess | _SetupFailure:
-    """A worker process without a task, new if need be."""
+    """A worker process without a task; a new one if there is none."""
     with _LOCK:
         idle_processes = _IDLE_PROCESSES.get(job.token, [])
         while idle_processes:
@@ -353,11 +370,11 @@ def _discard(token: str, process: WorkerProcess) -> None:
 
 
 def _kill_job(token: str) -> None:
-    """End all worker processes of a job, whatever they are at."""
+    """Kill all worker processes of a job, even in the middle of a task."""
     with _LOCK:
         processes = _PROCESSES.pop(token, set())
         _IDLE_PROCESSES.pop(token, None)
     for process in processes:
-        # The thread that waits for the process closes its side.
+        # The thread that waits for the process closes the pipe.
         process.popen.kill()
         process.popen.wait()

@@ -1,4 +1,16 @@
-"""What becomes of a task."""
+"""Worker processes, and a pool of them on this machine.
+
+A worker process is a fresh interpreter (no fork, and the script of the caller is not imported again) that runs one
+thread. It is set up once, then it takes tasks through a pipe and sends the result of each before it starts the next. It
+exits when its parent process goes away. POSIX only: the pipe is inherited.
+
+Messages to a worker are pickles: first (make_worker, spec), then lists of (index, task). A worker sends None once it is
+set up (or the exception that was raised), then one `TaskResult` per task. Pickles pass only between processes of one
+program; none is read from disk.
+
+When a worker of the pool dies, the first of its tasks without a result gets the error; its other tasks return to the
+queue.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +39,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class TaskResult(Generic[Value]):
-    """What became of task `index`: an answer, or the reason why there is none, and the seconds it took."""
+    """Result of one task.
+
+    Attributes:
+        index: index of the task.
+        value: its value; None if it failed.
+        error: why it failed; empty if it did not.
+        seconds: time it took, s.
+    """
 
     index: int
     value: Value | None
@@ -36,12 +55,21 @@ class TaskResult(Generic[Value]):
 
     @property
     def failed(self) -> bool:
-        """Whether there is no answer."""
+        """Whether there is no value."""
         return bool(self.error)
 
 
 def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[Any]:
-    """`work(task)`, whatever comes of it."""
+    """Call `worker(task)`, and turn exceptions into results.
+
+    Args:
+        worker: the function.
+        index: index of the task.
+        task: its argument.
+
+    Returns:
+        The value, or the type and message of the exception.
+    """
     start = time.perf_counter()
     try:
         value, message = worker(task), ""
@@ -55,25 +83,33 @@ def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[
 _THREADED_LIBRARIES = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 _ONE_THREAD_ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in _THREADED_LIBRARIES}
 _PARENT_CHECK_INTERVAL = 1.0
-"""Seconds between a worker's looks at whether its parent lives."""
+"""Seconds between two checks of a worker whether its parent is alive."""
 _BOOTSTRAP = (
     "import sys; sys.path[:] = __import__('ast').literal_eval(sys.argv[1]); "
-    "from hesse.runtime.parallel.pool import worker_main; worker_main(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
+    "from hesse.runtime.parallel.pool import worker_main; "
+    "worker_main(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
 )
 
 
 def serialize(message: Any) -> bytes:
-    """A message to a worker process."""
+    """Serialize a message to a worker process.
+
+    Args:
+        message: any picklable object.
+
+    Returns:
+        Its pickle.
+    """
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class WorkerProcess:
-    """A worker process seen from its parent.
+    """A worker process, seen from its parent.
 
     Args:
-        opening: the pickle of (set_up, spec).
-        folder: where it works, if there is such a folder here; otherwise where its parent does.
-        idle: seconds without a task after which it ends by itself (exit code 0); 0 for never.
+        init_message: pickle of (make_worker, spec).
+        folder: working directory of the process, if it exists on this machine; otherwise that of its parent.
+        idle_timeout: seconds without a task after which it exits with code 0; 0 for never.
     """
 
     def __init__(self, init_message: bytes, *, folder: str | None = None, idle_timeout: float = 0.0) -> None:
@@ -83,7 +119,7 @@ class WorkerProcess:
             [sys.executable, "-c", _BOOTSTRAP, *arguments],
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # results are the parent's; engines like to talk
+            stdout=subprocess.DEVNULL,  # standard output is for results of the parent; engines print
             env={**os.environ, **_ONE_THREAD_ENVIRONMENT},
             cwd=folder if folder is not None and Path(folder).is_dir() else None,
             process_group=0,  # a Ctrl-C in the terminal reaches the parent only
@@ -93,12 +129,20 @@ class WorkerProcess:
         self.send(init_message)
 
     def send(self, message: bytes) -> None:
-        """Hand over a message. It may have died already; the end of the pipe tells."""
+        """Send a message. No error if the process has died: reading from the pipe shows that.
+
+        Args:
+            message: pickle of a list of (index, task).
+        """
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(message)
 
     def exit_description(self) -> str:
-        """Why the pipe has ended, in words."""
+        """Describe how the process ended.
+
+        Returns:
+            A text with the signal or the exit code.
+        """
         try:
             code = self.popen.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
@@ -108,7 +152,7 @@ class WorkerProcess:
         return f"the worker process ended with exit code {code}"
 
     def kill(self) -> None:
-        """Kill it, whatever it is at."""
+        """Kill the process, even in the middle of a task."""
         self.pipe.close()
         if self.popen.poll() is None:
             self.popen.kill()
@@ -116,8 +160,14 @@ class WorkerProcess:
 
 
 def worker_main(descriptor: int, parent_pid: int, idle_timeout: float) -> None:
-    """What a worker process runs: set up once, then answer tasks until the parent goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's business
+    """Main function of a worker process: set up once, then work on tasks until the parent goes away.
+
+    Args:
+        descriptor: file descriptor of the pipe.
+        parent_pid: process id of the parent.
+        idle_timeout: seconds without a task after which the process exits; 0 for never.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=exit_with_parent, args=(parent_pid,), daemon=True).start()
     pipe: connection.Connection = connection.Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -137,7 +187,7 @@ def worker_main(descriptor: int, parent_pid: int, idle_timeout: float) -> None:
 
 
 def _serialize_result(result: TaskResult[Any]) -> bytes:
-    """The pickle of an outcome; of a failure when its answer cannot be pickled."""
+    """Pickle of a result; of a failure if its value cannot be pickled."""
     try:
         return serialize(result)
     except Exception as error:
@@ -146,14 +196,18 @@ def _serialize_result(result: TaskResult[Any]) -> bytes:
 
 
 def exit_with_parent(parent_pid: int) -> None:
-    """End this process in the middle of a long task when the parent was killed."""
+    """Exit from this process, even in the middle of a task, when its parent has gone. Runs in a thread.
+
+    Args:
+        parent_pid: process id of the parent.
+    """
     while os.getppid() == parent_pid:
         time.sleep(_PARENT_CHECK_INTERVAL)
     os._exit(1)
 
 
 _MAX_PENDING = 8
-"""Tasks a worker holds at most: enough to hide the latency of the pipe behind tasks of a millisecond."""
+"""Largest number of tasks that a worker holds: enough to hide the latency of the pipe behind tasks of a millisecond."""
 
 
 def iter_local(
@@ -171,7 +225,7 @@ def iter_local(
 
 
 class _Worker:
-    """One process, what it was given and has not answered."""
+    """One process, and the tasks that it has received and not finished."""
 
     def __init__(self, init_message: bytes) -> None:
         self.process = WorkerProcess(init_message)
@@ -210,7 +264,7 @@ class _Pool:
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _receive(self, worker: _Worker) -> Iterator[TaskResult[Any]]:
-        """All that the worker has sent; its last words when it is dead."""
+        """Results that the worker has sent; an error for its current task if it has died."""
         try:
             while worker.pipe.poll():
                 message = worker.pipe.recv()
@@ -226,7 +280,7 @@ class _Pool:
             yield from self._handle_exit(worker, worker.process.exit_description())
             return
         if worker.ready and not worker.pending and self.queue:
-            # The last tasks are dealt out thinly, so that no worker holds many while others are idle.
+            # Near the end each worker gets few tasks at a time, so that none holds many while others are idle.
             n_tasks = max(1, min(_MAX_PENDING, len(self.queue) // (2 * len(self.workers))))
             worker.submit([self.queue.popleft() for _ in range(n_tasks)])
 
@@ -248,8 +302,3 @@ class _Pool:
             if worker.pending and time.monotonic() - worker.busy_since > timeout:
                 worker.process.popen.kill()
                 yield from self._handle_exit(worker, f"stopped after {timeout:g} s (timeout)")
-
-
-# MERGED DOCSTRING (fold into the module docstring): """One worker process: a fresh interpreter (no fork, no re-import of the caller's script) that runs one thread, is set up once, takes tasks through a pipe and answers each before the next. When its parent goes away, it ends. Messages to it are pickles: first (set_up, spec), then lists of (index, task). Its answers are None once it is set up (or the exception that came of that), then one `Outcome` for each task. They travel between processes of one program; nothing is read from disk that way. POSIX only: the pipe is inherited. """
-
-# MERGED DOCSTRING (fold into the module docstring): """Worker processes on this machine. When one dies, the first task it has not answered is the guilty one; the others it held go back to the queue."""

@@ -1,4 +1,4 @@
-"""The one door to workers: in this process, in others on this machine, or on a cluster."""
+"""Map a function over tasks: in this process, in processes of this machine, or on a cluster."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ def map_tasks(
     workers: int | None = None,
     scheduler: str | None = None,
     timeout: float | None = None,
-    on_message: Callable[[str], None] = lambda news: None,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> Generator[TaskResult[Value], None, None]:
-    """Outcomes of all tasks, as they come.
+    """Run tasks in workers, and yield their results in the order in which they finish.
 
-    A task that kills its process (or is too slow) is an outcome with a reason; the others go on. Closing the generator
-    stops the work.
+    The result of a task that raises, kills its process or exceeds the timeout is an error text; the other tasks go on.
+    Closing the generator stops the work.
 
     Args:
-        set_up: a function of a module; called once per worker with `spec`, it returns what answers tasks.
-        workers: processes on this machine, one by default; 0 works in this one (no protection against crashes, no
-            timeout).
-        scheduler: instead, a dask.distributed cluster: the address of its scheduler (`tcp://host:8786`) or its
-            scheduler file. Tasks wait here, and few of them there, until there is a worker for them.
-        timeout: seconds one task may take before its process is killed.
-        notify: told in words when the work cannot go on by itself (a cluster without workers).
+        make_worker: function at the top level of a module. It is called once in each worker process with `spec`, and
+            returns the function that is applied to the tasks.
+        spec: argument of `make_worker`; it must be picklable.
+        tasks: arguments of the function that `make_worker` returns; they must be picklable.
+        workers: number of processes on this machine, 1 by default; 0 works in this process, without protection against
+            crashes and without timeout.
+        scheduler: instead, a dask.distributed cluster: the address of its scheduler (`tcp://host:8786`) or the path of
+            its scheduler file. The scheduler holds few tasks at a time; the rest waits in this process.
+        timeout: seconds after which the process of a task is killed.
+        on_message: called with a text when the work cannot go on by itself (a cluster without workers).
+
+    Returns:
+        A generator of one result per task.
 
     Raises:
-        HesseError: whatever `make_worker` raised; the request is wrong for all tasks.
-        WorkError: workers cannot start, or die before their first task; the cluster cannot be reached, is lost on the
-            way, or runs another version of Hesse.
+        HesseError: the error of `make_worker`; the request is wrong for all tasks.
+        ExecutionError: workers cannot start, or die before their first task; the cluster cannot be reached, is lost
+            during the work, or cannot run the tasks.
+        RequestError: the cluster runs another version of Hesse.
         ConfigError: numbers out of range, or both `workers` and `scheduler`.
     """
     if scheduler is not None and workers is not None:

@@ -1,0 +1,239 @@
+"""`hesse info`: the content of a data file or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hesse.cli.input_options import (
+    CurvatureUnit,
+    EnergyUnit,
+    ForcesUnit,
+    LengthUnit,
+    Limit,
+    Match,
+    Rename,
+    Sample,
+    SampleSeed,
+    parse_renames,
+)
+
+FRAMEWORKS = ("mace", "torchani", "hippynn", "nequip")
+"""Frameworks whose model files are named FRAMEWORK:FILE."""
+
+
+def info(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A data file or folder, a model (MODEL.hesse, mace:FILE, torchani:FILE, ..., "
+            "python:package.module:factory), weights (.safetensors).",
+        ),
+    ],
+    energy_unit: EnergyUnit = None,
+    length_unit: LengthUnit = None,
+    forces_unit: ForcesUnit = None,
+    curvature_unit: CurvatureUnit = None,
+    rename: Rename = None,
+    match: Match = None,
+    sample: Sample = None,
+    seed: SampleSeed = 0,
+    limit: Limit = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the content as JSON.")
+    ] = None,
+) -> None:
+    """Show the content of a data set or a model. Labels, units, noise, consistency and curvature of data; options and
+    provenance of models."""
+    import json
+
+    from hesse.runtime.filesystem import atomic_write_text, check_output_path
+
+    file, kind = Path(name), name.partition(":")[0]
+    is_potential = not file.exists() and ":" in name and kind in (*FRAMEWORKS, "python")
+    if json_file is not None:
+        check_output_path(json_file, *([] if kind == "python" else [name.partition(":")[2] if is_potential else name]))
+    if is_potential:
+        card: dict[str, Any] = {"source": name, **_describe_potential(name)}
+        sections = {"model": _flatten({key: value for key, value in card.items() if key not in ("source", "elements")})}
+        sections["model"].insert(1, ("elements", _symbols(card["elements"]) or "all"))
+    elif file.suffix.lower() == ".hesse":
+        from hesse.models import read_model_header
+
+        card = {"source": str(file), **read_model_header(file)}
+        sections = _model_sections(card)
+    elif file.suffix.lower() == ".safetensors":
+        from hesse.models import read_weights_header
+
+        card = {"source": str(file), **read_weights_header(file)}
+        sections = {"weights": [("of module", card["module"])], **_provenance_sections(card["provenance"])}
+    else:
+        from hesse.datasets import Subset, dataset_summary, read_dataset
+
+        # Unchecked, because the content of broken files is of most interest; it includes the result of the check.
+        dataset = read_dataset(
+            file,
+            check=False,
+            energy_unit=energy_unit,
+            length_unit=length_unit,
+            forces_unit=forces_unit,
+            curvature_unit=curvature_unit,
+            rename=parse_renames(rename or []),
+            subset=Subset(match=match, sample=sample, seed=seed, limit=limit),
+        )
+        card = dataset_summary(dataset)
+        sections = _data_sections(card)
+    _print_sections(name, sections)
+    if json_file is not None:
+        atomic_write_text(json_file, json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _describe_potential(name: str) -> dict[str, Any]:
+    """Properties of a potential that is not a file of Hesse. It must be loaded for that."""
+    from hesse.engines import make_potential
+    from hesse.potential import dtype_and_device
+
+    potential = make_potential(name)
+    dtype, _ = dtype_and_device(potential)
+    return {
+        "class": type(potential).__name__,
+        "elements": list(potential.elements),
+        "cutoff": float(potential.cutoff),
+        "parameters": sum(p.numel() for p in potential.parameters()),
+        "dtype": str(dtype).removeprefix("torch."),
+        "has_atomic_energies": potential.has_atomic_energies,
+    }
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+Rows = list[tuple[str, str]]
+
+
+def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
+    sizes, curvature = card["atoms_per_structure"], card["curvature"]
+    structures: Rows = [
+        ("structures", f"{card['structures']}"),
+        ("atoms", f"{card['atoms']} ({sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g})"),
+        ("elements", "  ".join(f"{symbol} {count}" for symbol, count in card["elements"].items())),
+        ("periodic, charged", f"{card['periodic']}, {card['charged']}"),
+        ("groups", f"{card['groups']}"),
+        ("units", "eV, Å"),
+        *((key, str(value)) for key, value in card["attributes"].items()),
+        *([("not read", ", ".join(card["unread"]))] if card["unread"] else []),
+        ("data hash", card["data_hash"]),
+    ]
+    labels: Rows = []
+    for row in card["tags"]:
+        label_counts = [f"{name} {count}" for name, count in row.items() if name not in ("tag", "structures") and count]
+        labels.append((row["tag"] or "(no tag)", f"{row['structures']}: {', '.join(label_counts) or 'no labels'}"))
+    units = {"forces": "eV/Å", "hvp": "eV/Å²", "hessian": "eV/Å²"}
+    quality: Rows = []
+    for name, unit in units.items():
+        if card["label_rms"][name] is not None:
+            values = [
+                f"rms {_format_number(card['label_rms'][name])}",
+                f"noise by symmetry {_format_number(card['noise'][name])}",
+            ]
+            if card["stated_error"][name] is not None:
+                values.append(f"stated error {_format_number(card['stated_error'][name])}")
+            quality.append((name, f"{', '.join(values)} {unit}"))
+    quality += [(entry["label"], f"{entry['verdict']}: {entry['message']}") for entry in card["consistency"]]
+    suspect = card["suspect"]
+    suspect_rows: Rows = [(entry["id"], entry["reason"]) for entry in suspect["first"]]
+    if suspect["structures"] > len(suspect_rows):
+        suspect_rows.append(("...", f"and {suspect['structures'] - len(suspect_rows)} more"))
+    sections = {"structures": structures, "labels by tag": labels, "quality of labels": quality}
+    sections[f"suspect: {suspect['structures']} structures, kept out of training and evaluation"] = suspect_rows
+    if curvature is not None:
+        sections[f"curvature of {curvature['hessians_diagonalized']} Hessians"] = [
+            (
+                "eigenvalues",
+                f"{curvature['lowest_eigenvalue']:.3g} to {curvature['highest_eigenvalue']:.3g} eV/Å²",
+            ),
+            (
+                f"below {curvature['negative_below']} eV/Å²",
+                f"{curvature['structures_with_negative_curvature']} structures, of which "
+                f"{curvature['structures_with_one_negative_eigenvalue']} have one such eigenvalue",
+            ),
+        ]
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
+    """The options of the model, then one section for each nested table of its provenance."""
+    sections: dict[str, Rows] = {
+        "file": [("format version", str(card["version"])), ("elements", _symbols(card["elements"]))],
+        **_kind_sections(card["model"]),
+        **_provenance_sections(card["provenance"]),
+    }
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _kind_sections(model: Mapping[str, Any], title: str = "model") -> dict[str, Rows]:
+    """The options of a model; for a sum or an ensemble, those of every part."""
+    parts = model.get("parts")
+    if not isinstance(parts, list):
+        return {title: _flatten(model)}
+    sections: dict[str, Rows] = {title: [("kind", f"{model['kind']} of {len(parts)}")]}
+    for number, part in enumerate(parts, start=1):
+        sections |= _kind_sections(part["model"], f"{title}, part {number}")
+    return sections
+
+
+def _provenance_sections(provenance: Mapping[str, Any]) -> dict[str, Rows]:
+    sections: dict[str, Rows] = {"provenance": []}
+    for key, value in provenance.items():
+        if isinstance(value, Mapping):
+            sections[key.replace("_", " ")] = _flatten(value)
+        else:
+            sections["provenance"].append((key.replace("_", " "), str(value)))
+    return {title: rows for title, rows in sections.items() if rows}
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Rows:
+    """A nested table as rows: `data.train`, `data.test`, …"""
+    rows: Rows = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{key}.")
+        else:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            rows.append((f"{prefix}{key}", text))
+    return rows
+
+
+def _symbols(elements: Sequence[int]) -> str:
+    from ase.data import chemical_symbols
+
+    return " ".join(chemical_symbols[z] for z in elements)
+
+
+def _format_number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _print_sections(title: str, sections: Mapping[str, Rows]) -> None:
+    """Tables on a terminal, aligned plain lines elsewhere."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        print(title)
+        for heading, rows in sections.items():
+            print(f"{heading}:")
+            for name, value in rows:
+                print(f"  {name:<{width}}  {value}")
+        return
+    for heading, rows in sections.items():
+        table = Table(title=escape(heading), title_justify="left", show_header=False)
+        for name, value in rows:
+            table.add_row(escape(name), escape(value))
+        console.print(table)
