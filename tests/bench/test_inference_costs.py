@@ -1,4 +1,4 @@
-"""The cost of answers: what is asked, how often, and what is left out."""
+"""Cost of inference: the function that is timed, the rows, and calculations that are left out."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ TINY = "hipnn?features=4,sensitivities=4,blocks=1,onsite_layers=1"
 KEYS = {"subject", "scheme", "mode", "dtype", "device", "structures", "atoms", "seconds", "peak_mib", "ratio_to_ef"}
 
 
-def test_what_is_timed_is_the_answer():
+def test_the_timed_function_computes_the_properties():
     structures = random_molecules_in_range(3, 5, 4)
     potential = untrained_network(TINY, (1, 6, 7, 8)).double()
     batch = collate(structures, potential.cutoff)
     expected = evaluate(potential, batch, Request(forces=True, hessian=True))
-    answers = {scheme: _make_call(potential, structures, scheme, None)() for scheme in ("e", "ef", "hvp", "hessian")}
-    for labels in answers.values():
+    results = {scheme: _make_call(potential, structures, scheme, None)() for scheme in ("e", "ef", "hvp", "hessian")}
+    for labels in results.values():
         torch.testing.assert_close(labels.energy, expected.energy)
-    assert answers["e"].forces is None
-    torch.testing.assert_close(answers["ef"].forces, expected.forces)
-    torch.testing.assert_close(answers["hessian"].hessian, expected.hessian)
-    probes = answers["hvp"].probes
-    torch.testing.assert_close(answers["hvp"].hvp, expected.hessian_matvec(probes))
+    assert results["e"].forces is None
+    torch.testing.assert_close(results["ef"].forces, expected.forces)
+    torch.testing.assert_close(results["hessian"].hessian, expected.hessian)
+    probes = results["hvp"].probes
+    torch.testing.assert_close(results["hvp"].hvp, expected.hessian_matvec(probes))
 
 
-def test_rows_and_what_takes_too_long():
+def test_rows_and_calculations_that_take_too_long():
     structures = random_molecules_in_range(3, 4, 3)
     potentials = {"tiny": untrained_network(TINY, (1, 6, 7, 8))}
     rows, left_out = measure_inference_costs(potentials, structures, InferencePlan(repeats=2), quiet=True)
@@ -54,7 +54,7 @@ def test_rows_and_what_takes_too_long():
     assert next(potentials["tiny"].parameters()).dtype == torch.float32
 
 
-def test_the_verb(tmp_path, monkeypatch):
+def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["bench", "inference", "--kind", TINY, "--quick", "--quiet", "--repeats", "1"]
     done = CliRunner().invoke(app, [*words, "--structures", "2", "--atoms", "3-4", "--json", "rows.json"])
@@ -63,7 +63,7 @@ def test_the_verb(tmp_path, monkeypatch):
     assert len(json.loads((tmp_path / "rows.json").read_text())) == 4
     done = CliRunner().invoke(app, [*words, "--periodic", "8,16", "--scheme", "hvp"])
     assert done.exit_code == 0, (done.output, done.exception)
-    for wrong, said in (
+    for wrong, message in (
         (["--atoms", "few"], "--atoms"),
         (["--scheme", "everything"], "no scheme"),
         (["--periodic", "8", "--data", "a.h5"], "leave out"),
@@ -74,12 +74,12 @@ def test_the_verb(tmp_path, monkeypatch):
         refused = CliRunner().invoke(app, [*words, *wrong])
         assert isinstance(refused.exception, HesseError), (wrong, refused.output, refused.exception)
         assert refused.exception.exit_code == 2
-        assert said in str(refused.exception)
+        assert message in str(refused.exception)
 
 
 def test_bad_plans():
     for options in ({"schemes": ()}, {"repeats": 0}, {"time_budget": -1.0}, {"threads": 0}):
         with pytest.raises(ConfigError):
             InferencePlan(**options)
-    with pytest.raises(ConfigError, match="at least one structure"):
+    with pytest.raises(ConfigError, match="needs a potential"):
         measure_inference_costs({}, [])

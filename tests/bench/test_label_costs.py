@@ -1,4 +1,4 @@
-"""The cost of labels: alkanes as chemistry has them, gradients counted, exponents fitted, time kept."""
+"""Cost of labels: geometries of alkanes, counted gradients, fitted exponents, the time limit."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_alkanes_have_the_bonds_of_alkanes(carbons):
     assert closest_collision(structure, 1.0) is None or closest_collision(structure, 0.95) is None
 
 
-def test_an_alkane_stands_near_its_minimum():
+def test_an_alkane_is_near_its_minimum():
     pytest.importorskip("tblite.interface", reason="tblite is not installed")
     start = alkane(4)
-    found = minimize(start, XtbEngine(), fmax=0.02)
-    assert np.linalg.norm(found.structure.positions - start.positions, axis=1).max() < 0.15
+    result = minimize(start, XtbEngine(), fmax=0.02)
+    assert np.linalg.norm(result.structure.positions - start.positions, axis=1).max() < 0.15
 
 
-def test_gradients_are_counted_and_ratios_are_of_their_times():
+def test_gradients_are_counted_and_ratios_are_those_of_times():
     rows = measure_label_costs(
         LabelCostPlan(engines=(ENGINE,), carbons=(2, 1), repeats=2, seconds=60.0), workers=0, quiet=True
     )
@@ -59,7 +59,7 @@ def test_gradients_are_counted_and_ratios_are_of_their_times():
     assert rows[7].ratio > 4 * rows[6].ratio
 
 
-def test_the_time_asked_is_kept():
+def test_the_time_limit_is_kept():
     plan = LabelCostPlan(engines=(ENGINE,), carbons=(1, 2, 16, 32), repeats=1, seconds=0.5)
     start = time.monotonic()
     rows = measure_label_costs(plan, workers=0, quiet=True)
@@ -68,15 +68,15 @@ def test_the_time_asked_is_kept():
     assert "gradient" in {r.label for r in rows}
 
 
-def test_exponents_are_those_of_the_numbers():
+def test_exponents_are_fitted():
     def row(label, atoms, seconds):
         return LabelCost("e", "E", label, atoms, seconds, seconds, 1, None, 1.0)
 
     rows = [row("hvp", n, 3e-4 * n**2.5 + (0.5 if n < 20 else 0.0)) for n in (5, 8, 20, 40, 80)]
     rows += [row("hessian", n, 1e-3 * n**3.5) for n in (5, 8, 11)]
     rows += [row("gradient", n, 1.0) for n in (5, 8)]
-    found = fitted_exponents(rows)
-    assert found == {("e", "hvp"): pytest.approx(2.5), ("e", "hessian"): pytest.approx(3.5)}
+    result = fitted_exponents(rows)
+    assert result == {("e", "hvp"): pytest.approx(2.5), ("e", "hessian"): pytest.approx(3.5)}
 
 
 def test_bad_requests(tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_bad_requests(tmp_path, monkeypatch):
         measure_label_costs(LabelCostPlan(engines=("ase:unwilling:make",)), workers=0, quiet=True)
 
 
-def test_the_verb_writes_rows_and_a_picture(tmp_path, monkeypatch):
+def test_the_command_writes_rows_and_a_figure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["bench", "labels", "--engine", ENGINE, "--carbons", "1", "--carbons", "2", "--repeats", "1"]
     done = CliRunner().invoke(app, [*command, "--json", "rows.json", "--picture", "costs.png", "--quiet"])

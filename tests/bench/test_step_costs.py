@@ -1,4 +1,4 @@
-"""The cost of steps: what is timed is a training step, the same for all; rows say how it was timed."""
+"""Cost of training steps: the timed function is a training step, the same for all cases; contents of the rows."""
 
 from __future__ import annotations
 
@@ -38,43 +38,43 @@ def tiny(structures):
     return untrained_network(TINY, sorted({int(z) for s in structures for z in s.numbers}))
 
 
-def test_made_up_molecules_are_molecules():
-    found = random_molecules([1, 5, 14, 14, 30])
-    assert [len(m) for m in found] == [1, 5, 14, 14, 30]
-    for molecule in found[1:]:
+def test_random_molecules_do_not_overlap_and_are_reproducible():
+    molecules = random_molecules([1, 5, 14, 14, 30])
+    assert [len(m) for m in molecules] == [1, 5, 14, 14, 30]
+    for molecule in molecules[1:]:
         assert 0.7 < molecule.closest_pair()[0] < 1.3
         assert set(molecule.numbers) <= {1, 6, 7, 8}
     again = random_molecules([1, 5, 14, 14, 30])
-    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(found, again, strict=True))
-    assert not np.allclose(found[2].positions, found[3].positions)
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(molecules, again, strict=True))
+    assert not np.allclose(molecules[2].positions, molecules[3].positions)
     sizes = [len(m) for m in random_molecules_in_range(3, 6, 40)]
     assert (min(sizes), max(sizes), len(sizes)) == (3, 6, 40)
-    assert [m.id for m in random_subset(found, 2)] == [m.id for m in random_subset(found, 2)]
-    assert len(random_subset(found, 9)) == 5
+    assert [m.id for m in random_subset(molecules, 2)] == [m.id for m in random_subset(molecules, 2)]
+    assert len(random_subset(molecules, 9)) == 5
 
 
-@pytest.mark.parametrize(("asked", "made"), [(8, 8), (100, 96), (1000, 1000), (4000, 4032)])
-def test_crystals_have_one_density_and_are_nearly_cubes(asked, made):
-    cell = rocksalt_cell(asked)
-    assert len(cell) == made
-    assert np.linalg.det(cell.cell) / made == pytest.approx(4.21**3 / 8)
+@pytest.mark.parametrize(("atoms", "actual"), [(8, 8), (100, 96), (1000, 1000), (4000, 4032)])
+def test_crystals_have_one_density_and_are_nearly_cubes(atoms, actual):
+    cell = rocksalt_cell(atoms)
+    assert len(cell) == actual
+    assert np.linalg.det(cell.cell) / actual == pytest.approx(4.21**3 / 8)
     assert cell.pbc == (True, True, True)
     edges = cell.cell.diagonal()
     assert edges.max() / edges.min() <= 1.5
-    assert (cell.numbers == 12).sum() == made // 2
+    assert (cell.numbers == 12).sum() == actual // 2
 
 
-def test_memory_is_that_of_tensors_alive_at_once():
+def test_peak_memory_is_that_of_tensors_alive_at_the_same_time():
     def work():
         for _ in range(3):
             torch.ones(2**18)  # 1 MiB each, one after the other
-        kept = torch.ones(2**19)
-        return kept + 1.0
+        tensor = torch.ones(2**19)
+        return tensor + 1.0
 
     assert peak_memory_mib(work, CPU) == pytest.approx(4.0, rel=0.01)
 
 
-def test_turns_are_taken():
+def test_repetitions_are_interleaved():
     order = []
     works = {name: lambda name=name: order.append(name) for name in "ab"}
     timings = time_interleaved(works, CPU, {"a": 3, "b": 2})
@@ -85,8 +85,8 @@ def test_turns_are_taken():
 
 
 @pytest.mark.parametrize("scheme", ["ef", "ef_hvp", "ef_h"])
-def test_what_is_timed_is_the_loss_and_its_gradient(scheme, monkeypatch):
-    """Against one evaluation and one backward pass of everything at once."""
+def test_the_timed_function_computes_the_loss_and_its_gradient(scheme, monkeypatch):
+    """Compared with one evaluation and one backward pass of the whole batch."""
     structures = random_molecules_in_range(3, 5, 5)
     potential = tiny(structures).double()
     data = with_random_labels(structures, probes=2, hessian=True)
@@ -97,8 +97,8 @@ def test_what_is_timed_is_the_loss_and_its_gradient(scheme, monkeypatch):
     )
     loss = subject.make_step(StepSpec(data, scheme, "eager", torch.float64, CPU, n_microbatches=2))()
     batch, labels = data.batch(range(5), potential.cutoff)
-    asked = Request(forces=True, probes=labels.probes if scheme == "ef_hvp" else None, hessian=scheme == "ef_h")
-    expected, _ = weighted_loss(evaluate(potential, batch, asked, create_graph=True), labels, SCHEME_WEIGHTS[scheme])
+    request = Request(forces=True, probes=labels.probes if scheme == "ef_hvp" else None, hessian=scheme == "ef_h")
+    expected, _ = weighted_loss(evaluate(potential, batch, request, create_graph=True), labels, SCHEME_WEIGHTS[scheme])
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-12)
     expected.backward()
     for name, parameter in potential.named_parameters():
@@ -122,13 +122,13 @@ def test_rows():
         assert min(row.seconds, row.process_seconds, row.peak_mib) > 0
         assert (row.repeats, row.probes, row.threads, row.parts) == (2, 2, 1, 1)
     assert [r.ratio_to_ef for r in rows if r.scheme == "ef"] == [1.0] * 4
-    for first, second in ((0, 3), (1, 4), (2, 5)):  # two subjects that are the same
+    for first, second in ((0, 3), (1, 4), (2, 5)):  # two identical cases
         assert rows[first].loss == rows[second].loss
     for single, double in zip(rows[:3], rows[6:9], strict=True):
         assert single.loss == pytest.approx(double.loss, rel=1e-3)
 
 
-def test_hessians_beyond_the_memory_are_taken_in_parts_or_left_out():
+def test_hessians_beyond_the_memory_are_split_or_left_out():
     structures = random_molecules_in_range(6, 6, 4)
     subjects = [HesseCase("tiny", tiny(structures))]
 
@@ -136,26 +136,26 @@ def test_hessians_beyond_the_memory_are_taken_in_parts_or_left_out():
         plan = StepPlan(schemes=("ef_h",), repeats=1, memory_mib=memory)
         return measure_step_costs(subjects, structures, plan, quiet=True)
 
-    whole = within(4096.0)
-    tight = within(0.4 * whole.rows[0].peak_mib)
-    assert whole.rows[0].parts == 1
+    full = within(4096.0)
+    tight = within(0.4 * full.rows[0].peak_mib)
+    assert full.rows[0].parts == 1
     assert 1 < tight.rows[0].parts <= 4
-    assert tight.rows[0].loss == pytest.approx(whole.rows[0].loss, rel=1e-5)
-    assert tight.rows[0].peak_mib < whole.rows[0].peak_mib
-    assert whole.rows[0].ratio_to_ef is None
+    assert tight.rows[0].loss == pytest.approx(full.rows[0].loss, rel=1e-5)
+    assert tight.rows[0].peak_mib < full.rows[0].peak_mib
+    assert full.rows[0].ratio_to_ef is None
     none = measure_step_costs(subjects, structures, StepPlan(repeats=1, memory_mib=0.01), quiet=True)
     assert [r.scheme for r in none.rows] == ["ef", "ef_hvp"]
     assert "E-F-H step on 6 atoms would need about" in none.left_out[0]
 
 
-def test_a_step_that_cannot_be_compiled_is_told():
+def test_a_step_that_cannot_be_compiled_is_left_out():
     structures = random_molecules_in_range(3, 3, 1)
     potential = tiny(structures)
     potential.noise = torch.nn.Dropout(0.1)
     plan = StepPlan(schemes=("ef", "ef_hvp"), modes=("eager", "compiled"), repeats=1)
-    found = measure_step_costs([HesseCase("tiny", potential)], structures, plan, quiet=True)
-    assert {r.mode for r in found.rows} == {"eager"}
-    assert found.left_out[0].startswith("tiny, compiled, float32: it draws random numbers")
+    result = measure_step_costs([HesseCase("tiny", potential)], structures, plan, quiet=True)
+    assert {r.mode for r in result.rows} == {"eager"}
+    assert result.left_out[0].startswith("tiny, compiled, float32: it draws random numbers")
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_bad_requests():
 
 @pytest.mark.filterwarnings("ignore:Using non-standard custom kernel implementation")
 @pytest.mark.parametrize("peer", ["torchani", "hippynn"])
-def test_a_peer_takes_the_same_step(peer):
+def test_other_programs_compute_the_same_step(peer):
     pytest.importorskip(peer, reason=f"{peer} is not installed")
     from hesse.bench.baselines import baseline_cases
 
@@ -227,7 +227,7 @@ def run(*words):
     return CliRunner().invoke(app, ["bench", "step", *(str(word) for word in words)])
 
 
-def test_the_verb(tmp_path, monkeypatch):
+def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     save_model("model.hesse", untrained_network(TINY, (1, 6, 7, 8)), {})
@@ -249,12 +249,12 @@ def test_the_verb(tmp_path, monkeypatch):
     assert (tmp_path / "cells.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_verb_on_the_users_own_data(tmp_path, monkeypatch):
+def test_the_command_with_a_data_file_and_a_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_dataset("data.h5", with_random_labels(random_molecules_in_range(3, 5, 6), probes=0))
     (tmp_path / "run.yaml").write_text(
         "data: {train: data.h5}\noutput: run\nweights: {hvp: 0}\n"
-        "model: {features: 4, sensitivities: 4, blocks: 1, onsite_layers: 1}\n"
+        "model: {kind: hipnn, features: 4, sensitivities: 4, blocks: 1, onsite_layers: 1}\n"
     )
     options = ["--structures", 4, "--scheme", "ef", "--quick", "--repeats", 1, "--quiet", "--json", "rows.json"]
     for words, subject in ((["--data", "data.h5", "--kind", TINY], TINY), (["--config", "run.yaml"], "run.yaml")):
@@ -265,10 +265,10 @@ def test_the_verb_on_the_users_own_data(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_verb_refuses(tmp_path, monkeypatch):
+def test_the_command_refuses_bad_requests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model("model.hesse", untrained_network(TINY, (1, 14)), {})
-    for words, kind, said in (
+    for words, kind, message in (
         (["--atoms", "few"], ConfigError, "--atoms"),
         (["--periodic", "8;16"], ConfigError, "--periodic"),
         (["--periodic", "8", "--peers", "torchani"], ConfigError, "leave out"),
@@ -281,5 +281,5 @@ def test_the_verb_refuses(tmp_path, monkeypatch):
     ):
         refused = run(*words, "--quick", "--quiet")
         assert isinstance(refused.exception, kind), (words, refused.output, refused.exception)
-        assert said in str(refused.exception)
+        assert message in str(refused.exception)
         assert refused.exception.exit_code == 2

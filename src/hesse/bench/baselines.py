@@ -1,8 +1,8 @@
-"""Other programs, as their users run them, beside Hesse's own networks with the same weights.
+"""Other programs (TorchANI, hippynn) in the training-step benchmark, beside Hesse's networks with the same weights.
 
-Each peer takes the step in its own way: its padded arrays, its pairs, its kernels, `loss.backward()` with nothing
-added. None of them trains on Hessian-vector products by itself; the product here is what a user would write, one more
-`torch.autograd.grad` of its forces.
+Each program computes the step in its own way, as its users run it: its padded arrays, its pair lists, its kernels,
+`loss.backward()`. None of them trains on Hessian-vector products; the product here is what a user would write, one more
+`torch.autograd.grad` of the forces.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ __all__ = ["BASELINES", "baseline_cases", "hippynn_graph", "torchani_model"]
 
 HARTREE = energy_unit("hartree")
 HIPPYNN_CUTOFF = 6.5
-"""Å."""
+"""Cutoff of the hippynn networks, Å."""
 
 
 def torchani_model(elements: Sequence[int]) -> Any:
     """A TorchANI model with random weights: environment vectors of ANI-1x, networks 256-64-256 with CELU.
+
+    Args:
+        elements: atomic numbers.
+
+    Returns:
+        The model, a torch module of TorchANI.
 
     Raises:
         MissingExtraError: torchani is not installed.
@@ -51,14 +57,21 @@ def torchani_model(elements: Sequence[int]) -> Any:
 
 
 def hippynn_graph(elements: Sequence[int], l_max: int) -> Any:
-    """A hippynn graph with random weights that gives energies of molecules: 64 features, 20 sensitivities, 2 blocks of
-    1 + 3 layers.
+    """A hippynn graph with random weights that predicts energies of molecules: 64 features, 20 sensitivities, 2 blocks
+    of 1 + 3 layers.
+
+    Args:
+        elements: atomic numbers.
+        l_max: tensor order: 0 for HIP-NN, 1 and 2 for HIP-NN-TS.
+
+    Returns:
+        The graph, a torch module of hippynn.
 
     Raises:
         MissingExtraError: hippynn is not installed.
     """
     hippynn = import_hippynn()
-    hippynn.settings.WARN_LOW_DISTANCES = False  # it would look for the shortest pair in every layer
+    hippynn.settings.WARN_LOW_DISTANCES = False  # the check would search the shortest distance in every layer
     inputs = (hippynn.inputs.SpeciesNode(db_name="Z"), hippynn.inputs.PositionsNode(db_name="R"))
     options: dict[str, Any] = {
         "possible_species": [0, *(int(z) for z in elements)],
@@ -76,13 +89,15 @@ def hippynn_graph(elements: Sequence[int], l_max: int) -> Any:
 
 
 class BaselineCase(BenchmarkCase):
-    """A module of another program that gives energies from padded arrays.
+    """A module of another program that computes energies from padded arrays.
 
     Args:
-        name: in tables.
-        module: trained (a copy of it).
-        energies: energies in eV, `[structures]`, from the module, numbers and positions, `[structures, longest, ...]`.
-        pad_number: what stands for "no atom".
+        name: name in tables.
+        module: the module; a copy of it is trained.
+        energies: function of the module, the atomic numbers `[structures, max_atoms]` and the positions
+            `[structures, max_atoms, 3]`, Å, that returns energies `[structures]`, eV.
+        cutoff: cutoff of the module, Å.
+        pad_number: atomic number that marks unused slots.
     """
 
     schemes = ("ef", "ef_hvp")
@@ -100,7 +115,7 @@ class BaselineCase(BenchmarkCase):
         self._cutoff, self._pad_number = cutoff, pad_number
 
     def make_step(self, spec: StepSpec) -> Work:
-        """See `BenchmarkCase`."""
+        """See `BenchmarkCase.make_step`."""
         module = copy.deepcopy(self._module).to(dtype=spec.dtype, device=spec.device)
         batch, labels = spec.data.batch(range(len(spec.data)), self._cutoff, dtype=spec.dtype, device=spec.device)
         arrays = pad_structures(batch, pad_number=self._pad_number)
@@ -108,15 +123,15 @@ class BaselineCase(BenchmarkCase):
 
         def take_step() -> Tensor:
             positions = arrays.positions.clone().requires_grad_()
-            # hippynn compiles its kernels anew for every kind of input, up to a limit: one kind of each may come here.
+            # hippynn recompiles its kernels for every kind of input, up to a limit; here it gets one of each kind.
             with torch._dynamo.config.patch(recompile_limit=64):
                 energies = self._energies(module, arrays.numbers, positions)
             forces = -torch.autograd.grad(energies.sum(), positions, create_graph=True)[0]
             loss = targets.energy_loss(energies) + targets.force_loss(forces)
             if spec.scheme == "ef_hvp":
                 for probe, product in targets.probe_hvp_pairs:
-                    found = -torch.autograd.grad(forces, positions, probe, create_graph=True)[0]
-                    loss = loss + targets.hvp_loss(found, product) / len(targets.probe_hvp_pairs)
+                    predicted = -torch.autograd.grad(forces, positions, probe, create_graph=True)[0]
+                    loss = loss + targets.hvp_loss(predicted, product) / len(targets.probe_hvp_pairs)
             loss.backward()
             module.zero_grad(set_to_none=True)
             return loss.detach()
@@ -125,7 +140,7 @@ class BaselineCase(BenchmarkCase):
 
 
 class _PaddedTargets:
-    """Labels as padded arrays, and the terms of the loss: those of TorchANI's training examples, and of `H v`."""
+    """Labels as padded arrays, and the loss: the terms of TorchANI's training examples, and one of `H v`."""
 
     def __init__(self, arrays: PaddedStructures, labels: Properties) -> None:
         def to_padded(values: Tensor) -> Tensor:
@@ -190,18 +205,27 @@ BASELINES: dict[str, Callable[[Sequence[int]], list[BenchmarkCase]]] = {
     "torchani": _torchani_cases,
     "hippynn": _hippynn_cases,
 }
-"""Programs that can be compared with, and what is then timed."""
+"""Programs for comparison, and the cases that are timed for each."""
 
 
 def baseline_cases(name: str, elements: Sequence[int], *, seed: int = 0) -> list[BenchmarkCase]:
-    """A peer, its adapter, and Hesse's own network with the weights of the peer's.
+    """The cases of one program: the program itself, its model in Hesse's adapter, and Hesse's network with the weights
+    of that model.
+
+    Args:
+        name: one of `BASELINES`.
+        elements: atomic numbers.
+        seed: seed of the random weights.
+
+    Returns:
+        The cases.
 
     Raises:
-        UnknownOptionError: no such peer.
-        MissingExtraError: it is not installed.
+        UnknownOptionError: unknown program.
+        MissingExtraError: the program is not installed.
     """
     if name not in BASELINES:
-        raise UnknownOptionError(f'no peer "{name}". {did_you_mean(name, BASELINES)}')
+        raise UnknownOptionError(f'unknown program "{name}" to compare with. {did_you_mean(name, BASELINES)}')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BASELINES[name](elements)

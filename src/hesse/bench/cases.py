@@ -1,4 +1,4 @@
-"""What takes a training step: a potential through Hesse, and (in `hesse.bench.baselines`) other programs on their own."""
+"""Cases of the training-step benchmark: a potential trained by Hesse. Other programs are in `hesse.bench.baselines`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from hesse.bench.timing import Work
 from hesse.datasets import Dataset
+from hesse.engines import PotentialLike, as_potential
 from hesse.errors import CompilationError
-from hesse.potential import Potential
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.step import LossAndGradient
 
 __all__ = ["SCHEMES", "SCHEME_WEIGHTS", "BenchmarkCase", "HesseCase", "StepSpec"]
 
 SCHEMES = ("ef", "ef_hvp", "ef_h")
-"""Loss of energies and forces; with Hessian-vector products; with full Hessians."""
+"""Labels in the loss: energies and forces; with Hessian-vector products; with full Hessians."""
 
 _ZERO_WEIGHTS = dict.fromkeys(("energy", "forces", "hvp", "hessian", "atomic_energies", "stress", "regularizer"), 0.0)
 SCHEME_WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
@@ -31,19 +31,19 @@ SCHEME_WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "ef_h": {**_ZERO_WEIGHTS, "energy": 1.0, "forces": 1.0, "hessian": 1.0},
     }
 )
-"""Weights of the loss by scheme."""
+"""Loss weights of each scheme."""
 
 
 @dataclass(frozen=True, eq=False)
 class StepSpec:
-    """A step to take.
+    """Specification of a training step.
 
     Attributes:
         data: the structures of the step, with labels.
         scheme: one of `SCHEMES`.
         mode: "eager" or "compiled".
-        dtype, device: of the calculation.
-        n_microbatches: how many graphs of their own the structures are spread over (memory is that of the largest).
+        dtype, device: floating-point type and device of the calculation.
+        n_microbatches: number of microbatches whose gradients are accumulated; the largest one determines the memory.
     """
 
     data: Dataset
@@ -54,22 +54,34 @@ class StepSpec:
     n_microbatches: int = 1
 
     def with_scheme(self, scheme: str) -> StepSpec:
-        """The same with another scheme."""
+        """The same step with another scheme.
+
+        Args:
+            scheme: one of `SCHEMES`.
+
+        Returns:
+            The new specification.
+        """
         return replace(self, scheme=scheme)
 
     def microbatch_indices(self) -> list[list[int]]:
-        """The structures of each part."""
+        """The structures of each microbatch.
+
+        Returns:
+            Indices into `data`, one list per microbatch.
+        """
         chunks = torch.arange(len(self.data)).chunk(self.n_microbatches)
         return [chunk.tolist() for chunk in chunks]
 
 
 class BenchmarkCase(ABC):
-    """Something that can be trained: it makes the work of one step (loss, and its gradient in the parameters).
+    """Something that can be trained. It makes functions that compute the loss of a step and its gradient with respect
+    to the parameters.
 
     Attributes:
-        name: in tables.
-        schemes: what it can train on.
-        modes: how it can be run.
+        name: name in tables.
+        schemes: the schemes it supports.
+        modes: the modes it supports.
     """
 
     name: str
@@ -78,7 +90,13 @@ class BenchmarkCase(ABC):
 
     @abstractmethod
     def make_step(self, spec: StepSpec) -> Work:
-        """A function that takes the step and returns its loss. Batches are made here, outside of it.
+        """Make the function that is timed. Batches are made here, not in that function.
+
+        Args:
+            spec: the step.
+
+        Returns:
+            A function that computes loss and gradient and returns the loss.
 
         Raises:
             CompilationError: this step cannot be compiled.
@@ -86,16 +104,21 @@ class BenchmarkCase(ABC):
 
 
 class HesseCase(BenchmarkCase):
-    """A potential, trained as `hesse train` does it. The potential itself stays as it is: copies are timed."""
+    """A potential, trained as `hesse train` does it. Copies of it are timed; the potential is not modified.
+
+    Args:
+        name: name in tables.
+        potential: a potential, or the path or name of one.
+    """
 
     modes = ("eager", "compiled")
 
-    def __init__(self, name: str, potential: Potential) -> None:
-        self.name, self._potential = name, potential
+    def __init__(self, name: str, potential: PotentialLike) -> None:
+        self.name, self._potential = name, as_potential(potential)
         self._cache: dict[tuple[str, torch.dtype, torch.device], LossAndGradient] = {}
 
     def make_step(self, spec: StepSpec) -> Work:
-        """See `BenchmarkCase`."""
+        """See `BenchmarkCase.make_step`."""
         loss_and_gradient = self._loss_and_gradient(spec)
         potential = loss_and_gradient.potential
         microbatches = [

@@ -1,5 +1,4 @@
-"""What it costs to ask a trained potential: energies, forces, Hessian-vector products and Hessians of many structures,
-or of a large one."""
+"""Cost of inference: energies, forces, Hessian-vector products and Hessians of many structures, or of a large one."""
 
 from __future__ import annotations
 
@@ -13,6 +12,8 @@ import torch
 from hesse.bench.step_costs import torch_threads
 from hesse.bench.timing import Timing, Work, peak_memory_mib, repeats_within, time_interleaved, time_once
 from hesse.curvature import evaluate_structures
+from hesse.datasets import StructuresLike, as_structures
+from hesse.engines import PotentialLike, as_potential
 from hesse.errors import ConfigError, check_choice
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, make_probe
@@ -23,26 +24,26 @@ from hesse.structures import Request, Structure, collate
 __all__ = ["INFERENCE_SCHEMES", "InferenceCost", "InferencePlan", "measure_inference_costs"]
 
 INFERENCE_SCHEMES = ("e", "ef", "hvp", "hessian")
-"""Energies; with forces; with one Hessian-vector product each; with full Hessians."""
+"""Computed properties: energies; with forces; with one Hessian-vector product per structure; with Hessians."""
 
 
 @dataclass(frozen=True)
 class InferencePlan:
-    """How to measure.
+    """Settings of the measurement.
 
     Attributes:
-        schemes: which of `INFERENCE_SCHEMES`.
+        schemes: computed properties, one or several of `INFERENCE_SCHEMES`.
         dtypes: "float32", "float64".
-        device: where.
-        threads: CPU threads of torch; None leaves them as they are.
-        repeats: of every question, in turns with the others.
-        time_budget: seconds for the repetitions of one question: slow ones are repeated less often. Hessians that would
-            take longer than this once (by what a product takes) are left out.
-        memory_mib: bound on the memory of what is computed together; None for a default by device.
+        device: device of the calculation.
+        threads: CPU threads of torch; None leaves them unchanged.
+        repeats: repetitions of every calculation, interleaved with the others.
+        time_budget: seconds for the repetitions of one calculation; slow ones are repeated less often. Hessians are
+            left out if one calculation would take longer, estimated from the time of a product.
+        memory_mib: maximum memory of a batch; None for the default of the device.
 
     Raises:
-        UnknownOptionError: a scheme or type that does not exist.
-        ConfigError: nothing to measure, or numbers that are not positive.
+        UnknownOptionError: unknown scheme or floating-point type.
+        ConfigError: an empty list, or a number that is not positive.
     """
 
     schemes: tuple[str, ...] = INFERENCE_SCHEMES
@@ -57,30 +58,30 @@ class InferencePlan:
         for name, valid in (("schemes", INFERENCE_SCHEMES), ("dtypes", ("float32", "float64"))):
             chosen = getattr(self, name)
             if not chosen:
-                raise ConfigError(f"a measurement of answers needs {name}: {', '.join(valid)}")
-            for one in chosen:
-                check_choice(one, valid, name.removesuffix("s"))
-            object.__setattr__(self, name, tuple(one for one in valid if one in chosen))
+                raise ConfigError(f"a measurement of inference needs {name}: {', '.join(valid)}")
+            for value in chosen:
+                check_choice(value, valid, name.removesuffix("s"))
+            object.__setattr__(self, name, tuple(value for value in valid if value in chosen))
         if self.repeats < 1 or (self.threads is not None and self.threads < 1) or not self.time_budget > 0:
             raise ConfigError("repeats, threads and time_budget (seconds) must be above zero")
 
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """The cost of one question, asked of all structures.
+    """Cost of one calculation for all structures.
 
     Attributes:
-        subject: who answers.
+        subject: name of the potential.
         scheme: "e", "ef", "hvp" or "hessian" (the latter two with energies and forces).
         mode: always "eager".
-        dtype, device: of the calculation.
-        structures, atoms: asked about, in all.
-        seconds: by the clock, median of the repeats, building the batches included.
-        peak_mib: tensors that exist at once, beyond what was there before, MiB.
-        ratio_to_ef: how many times as long as energies and forces, as in `StepCost`.
-        process_seconds: process time (all threads), median of the repeats.
-        repeats: how many.
-        threads: of torch on the CPU.
+        dtype, device: floating-point type and device of the calculation.
+        structures, atoms: number of structures and atoms.
+        seconds: wall time including the construction of batches, median of the repetitions.
+        peak_mib: peak memory of tensors in addition to those that existed before, MiB.
+        ratio_to_ef: ratio to the time of energies and forces, as in `StepCost`.
+        process_seconds: process time of all threads, median of the repetitions.
+        repeats: number of repetitions.
+        threads: CPU threads of torch.
     """
 
     subject: str
@@ -98,37 +99,50 @@ class InferenceCost:
     threads: int
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of a machine-readable result."""
+        """The cost as a row of a JSON file.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
 
 def measure_inference_costs(
-    potentials: Mapping[str, Potential],
-    structures: Sequence[Structure],
+    potentials: Mapping[str, PotentialLike],
+    structures: StructuresLike,
     plan: InferencePlan | None = None,
     *,
     quiet: bool = False,
 ) -> tuple[list[InferenceCost], list[str]]:
-    """Time the questions to all potentials in turns, through `hesse.curvature.evaluate_structures`. Neighbor lists are known
-    when the clock starts.
+    """Time `hesse.curvature.evaluate_structures` for all potentials, repetitions interleaved. Neighbor lists are
+    computed before.
+
+    Args:
+        potentials: the potentials (or their paths or names) by the names in the table.
+        structures: Structures, ASE Atoms, a data set or the path of a file.
+        plan: settings; None for the defaults.
+        quiet: show no progress.
 
     Returns:
-        The rows, and sentences about what was left out.
+        The costs, and sentences about the calculations that were left out.
 
     Raises:
-        ConfigError: no potential or structure, a device that cannot be used.
+        ConfigError: no potential, or a device that cannot be used.
+        RequestError: no structure.
         UnknownElementError: a potential does not know an element.
     """
     plan = plan or InferencePlan()
-    if not potentials or not structures:
-        raise ConfigError("a measurement of answers needs a potential, and at least one structure")
+    if not potentials:
+        raise ConfigError("a measurement of inference needs a potential")
+    loaded = {name: as_potential(potential) for name, potential in potentials.items()}
+    structures = as_structures(structures)
     device = device_from_name(plan.device)
     disable_malloc_trim()
     rows: list[InferenceCost] = []
     left_out: list[str] = []
     with torch_threads(plan.threads):
         for dtype in plan.dtypes:
-            dtype_rows, dtype_left_out = _measure_dtype(potentials, structures, plan, dtype, device, quiet)
+            dtype_rows, dtype_left_out = _measure_dtype(loaded, structures, plan, dtype, device, quiet)
             rows += dtype_rows
             left_out += dtype_left_out
     return rows, left_out
@@ -146,21 +160,21 @@ def _measure_dtype(
     peaks: dict[tuple[str, str], float] = {}
     seconds: dict[tuple[str, str], float] = {}
     left_out: list[str] = []
-    # What a product takes tells what a Hessian will.
+    # The time of a Hessian is estimated from the time of a product.
     needed = {*plan.schemes, *(("ef", "hvp") if "hessian" in plan.schemes else ())}
     columns = 3 * max(len(s) for s in structures)
     with track(f"{dtype}: measuring memory", len(potentials), quiet=quiet) as advance:
         for name, original in potentials.items():
             potential = copy.deepcopy(original).to(dtype=getattr(torch, dtype), device=device).eval()
-            for scheme in (question for question in INFERENCE_SCHEMES if question in needed):
+            for scheme in (scheme for scheme in INFERENCE_SCHEMES if scheme in needed):
                 expected = 0.0
-                if scheme == "hessian":  # one noisy timing of each may make a product seem free
+                if scheme == "hessian":  # the difference of two noisy timings may be too small
                     hvp_seconds = max(seconds[name, "hvp"] - seconds[name, "ef"], 0.25 * seconds[name, "hvp"])
                     expected = columns * hvp_seconds
                 if expected > plan.time_budget:
                     left_out.append(
                         f"{name}, {dtype}: Hessians of structures with up to {columns // 3} atoms would take about "
-                        f"{expected:.0f} s (by what a product takes); patience is {plan.time_budget:g} s"
+                        f"{expected:.0f} s (estimated from the time of a product); the limit is {plan.time_budget:g} s"
                     )
                     continue
                 call = _make_call(potential, structures, scheme, plan.memory_mib)
@@ -170,7 +184,7 @@ def _measure_dtype(
                     calls[name, scheme] = call
             advance(1, name)
     repeats = {key: repeats_within(plan.time_budget, seconds[key], plan.repeats) for key in calls}
-    with track(f"{dtype}: timing {len(calls)} questions in turns", plan.repeats, quiet=quiet) as advance:
+    with track(f"{dtype}: timing {len(calls)} calculations", plan.repeats, quiet=quiet) as advance:
         timings = time_interleaved(calls, device, repeats, advance=advance)
     wall_time = device.type != "cpu"
 
@@ -196,7 +210,7 @@ def _measure_dtype(
 
 
 def _make_call(potential: Potential, structures: Sequence[Structure], scheme: str, memory_mib: float | None) -> Work:
-    """Asks one question of all structures."""
+    """The function that is timed."""
     probes = None
     if scheme == "hvp":
         probes = make_probe("rademacher", 1).draw(collate(structures, 0.1), ProbeSeed(0))

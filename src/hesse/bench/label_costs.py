@@ -1,4 +1,4 @@
-"""What labels cost against the size of the molecule: energy, gradient, Hessian-vector product and Hessian of straight
+"""Cost of labels against the size of the molecule: energy, gradient, Hessian-vector product and Hessian of straight
 alkanes, by any engine, on one thread."""
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ __all__ = ["LabelCost", "LabelCostPlan", "alkane", "fitted_exponents", "measure_
 LABEL_NAMES = ("energy", "gradient", "hvp", "hessian")
 
 MIN_ATOMS_FOR_FIT = 20
-"""Atoms; exponents are fitted from here on where three sizes are, because small molecules cost their overhead."""
+"""Exponents are fitted to molecules of at least this many atoms if there are three sizes of them: the cost of small
+molecules is mostly overhead."""
 
 
 @dataclass(frozen=True)
 class LabelCostPlan:
-    """What to measure.
+    """Settings of the measurement.
 
     Attributes:
-        engines: text as for `hesse.engines.make_engine`.
+        engines: names as for `hesse.engines.make_engine`.
         carbons: sizes of the alkanes, C_n H_2n+2.
-        seconds: for everything. Each engine has its share; a size (first the cheap labels, then Hessians) is left out
-            when the sizes before it say that it would not fit.
-        repeats: how often each label is timed, alternating with the others.
+        seconds: time for everything, divided equally between the engines. Sizes (first of the cheap labels, then of
+            Hessians) that would not fit, estimated from the smaller ones, are left out.
+        repeats: repetitions of each label, interleaved with the other labels.
 
     Raises:
-        ConfigError: no engine or size, or numbers that are not positive.
+        ConfigError: no engine or size, an engine that occurs twice, or a number that is not positive.
     """
 
     engines: tuple[str, ...] = ("gfn2",)
@@ -70,18 +71,18 @@ class LabelCostPlan:
 
 @dataclass(frozen=True)
 class LabelCost:
-    """The cost of one label.
+    """Cost of one label.
 
     Attributes:
-        engine, level: who computed it.
+        engine, level: name of the engine and level of theory.
         label: "energy", "gradient" (with the energy), "hvp" (one product) or "hessian"; the latter two on top of the
             gradient at the structure itself.
-        atoms: of the molecule.
-        seconds: process time, median of the repeats.
-        wall_seconds: wall time likewise.
-        repeats: how many.
-        gradients: evaluations of the gradient that it took; None for labels not made of gradients.
-        ratio: `seconds` over those of the gradient, median of the repeats.
+        atoms: number of atoms of the molecule.
+        seconds: process time, median of the repetitions.
+        wall_seconds: wall time, median of the repetitions.
+        repeats: number of repetitions.
+        gradients: number of gradient evaluations; None for labels that are not computed from gradients.
+        ratio: ratio of `seconds` to those of the gradient, median of the repetitions.
     """
 
     engine: str
@@ -95,12 +96,22 @@ class LabelCost:
     ratio: float
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of a machine-readable result."""
+        """The cost as a row of a JSON file.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
 
 def alkane(n_carbons: int) -> Structure:
     """The straight, all-anti alkane C_n H_2n+2 with standard bonds (C-C 1.53 Å, C-H 1.09 Å, C-C-C 112°, H-C-H 107°).
+
+    Args:
+        n_carbons: number of carbon atoms n.
+
+    Returns:
+        The molecule, with its formula as id.
 
     Raises:
         ConfigError: no carbon atom.
@@ -111,12 +122,12 @@ def alkane(n_carbons: int) -> Structure:
     bond = 1.53 * np.array([np.sin(half_ccc), np.cos(half_ccc), 0.0])
     numbers, positions = [], []
     for k in range(n_carbons):
-        side = 1.0 if k % 2 else -1.0  # up and down along the chain
+        side = 1.0 if k % 2 else -1.0  # alternates along the chain
         carbon = np.array([k * bond[0], side * bond[1] / 2, 0.0])
         numbers.append(6)
         positions.append(carbon)
         hydrogens = [np.array([0.0, side * np.cos(half_hch), z * np.sin(half_hch)]) for z in (1.0, -1.0)]
-        if k == 0:  # where the chain would go on
+        if k == 0:  # end of the chain
             hydrogens.append(np.array([-np.sin(half_ccc), -side * np.cos(half_ccc), 0.0]))
         if k == n_carbons - 1:
             hydrogens.append(np.array([np.sin(half_ccc), -side * np.cos(half_ccc), 0.0]))
@@ -128,20 +139,25 @@ def alkane(n_carbons: int) -> Structure:
 def measure_label_costs(plan: LabelCostPlan | None = None, *, workers: int = 1, quiet: bool = False) -> list[LabelCost]:
     """Time the labels, one engine after another.
 
-    Products are central differences of two gradients where the engine makes them by differences.
+    Hessian-vector products by finite differences are central differences of two gradients.
 
     Args:
-        workers: 1, a process of its own with one thread; 0, this process, with the threads it has.
+        plan: settings; None for the defaults.
+        workers: 1 for a process of its own with one thread, 0 for this process with its present number of threads.
+        quiet: show no progress.
+
+    Returns:
+        The costs in the order of engines, atoms and labels.
 
     Raises:
-        WorkError: an engine failed.
-        ConfigError: another number of workers: they would disturb each other.
+        ExecutionError: an engine failed.
+        ConfigError: another number of workers: several would disturb each other's timings.
         RequestError, MissingExtraError: an engine cannot be made.
     """
     plan = plan or LabelCostPlan()
     if workers not in (0, 1):
         raise ConfigError(f"timings are taken by one worker, or 0 for this process, got {workers}")
-    for name in plan.engines:  # a wrong name is the request's fault, and known at once
+    for name in plan.engines:  # raises before anything is timed if a name is wrong
         make_engine(name)
     rows: list[LabelCost] = []
     with track("timing labels", len(plan.engines), quiet=quiet) as advance:
@@ -154,8 +170,15 @@ def measure_label_costs(plan: LabelCostPlan | None = None, *, workers: int = 1, 
 
 
 def fitted_exponents(rows: Iterable[LabelCost]) -> dict[tuple[str, str], float]:
-    """The power of the number of atoms with which each label of each engine grows, by (engine, label): the slope of a
-    line through the logarithms. Of at least three sizes; large ones where there are as many."""
+    """Fitted powers of the number of atoms with which the costs grow: slopes of lines through the logarithms.
+
+    Args:
+        rows: measured costs.
+
+    Returns:
+        The exponents by (engine, label), for labels with at least three sizes. Large molecules only
+        (`MIN_ATOMS_FOR_FIT`) if there are at least three of them.
+    """
     rows = list(rows)
     exponents = {}
     for engine, label in dict.fromkeys((r.engine, r.label) for r in rows):
@@ -168,7 +191,7 @@ def fitted_exponents(rows: Iterable[LabelCost]) -> dict[tuple[str, str], float]:
 
 
 class _GradientCounter(ForceEngine):
-    """An engine that counts how often it is asked for a gradient."""
+    """An engine that counts its gradient evaluations."""
 
     def __init__(self, inner: ForceEngine) -> None:
         self.inner, self.calls = inner, 0
@@ -198,11 +221,11 @@ def _make_worker(plan: LabelCostPlan) -> Callable[[str], list[LabelCost]]:
 
 
 def _measure(engine_name: str, plan: LabelCostPlan) -> list[LabelCost]:
-    """Cheap labels of all sizes that fit into the time, then Hessians of those that still do."""
+    """Time cheap labels of all sizes that fit into the time, then Hessians of all sizes that still fit."""
     engine = make_engine(engine_name, differences=FiniteDifferences(richardson=False))
     budget = _TimeBudget(plan.seconds / len(plan.engines))
     molecules = [alkane(n) for n in plan.carbons]
-    _time_once(_make_work(engine, molecules[0], "hvp"))  # what is set up once and for all
+    _time_once(_make_work(engine, molecules[0], "hvp"))  # setup is not timed
     rows: list[LabelCost] = []
     gradients: dict[int, float] = {}
     for molecule in molecules:
@@ -224,7 +247,7 @@ def _measure(engine_name: str, plan: LabelCostPlan) -> list[LabelCost]:
 def _time_cheap_labels(engine_name: str, engine: Engine, molecule: Structure, repeats: int) -> list[LabelCost]:
     timings: dict[str, list[tuple[float, float]]] = {"energy": [], "gradient": [], "hvp": []}
     gradient_counts: Mapping[str, int | None] = {}
-    for _ in range(repeats):  # alternating, so that a busy moment of the machine meets all labels alike
+    for _ in range(repeats):  # interleaved, so that other load on the machine affects all labels alike
         round_counts = {}
         for label, times in timings.items():
             *spent, round_counts[label] = _time_once(_make_work(engine, molecule, label))
@@ -236,7 +259,7 @@ def _time_cheap_labels(engine_name: str, engine: Engine, molecule: Structure, re
         durations = np.array(times) - (gradient if label == "hvp" else 0.0)
         count = gradient_counts[label]
         if label == "hvp" and count is not None:
-            count -= 1  # the one at the structure itself
+            count -= 1  # the gradient at the structure itself is not part of the product
         rows.append(_row(engine_name, engine, molecule, label, durations, gradient[:, 0], count or None))
     return rows
 
@@ -265,7 +288,7 @@ def _row(
 
 
 def _make_work(engine: Engine, molecule: Structure, label: str) -> Callable[[], int | None]:
-    """What to time; it returns how many gradients it took, where they can be counted."""
+    """The function that is timed. It returns the number of gradients if they can be counted, else None."""
     probes = None
     if label == "hvp":
         probes = make_probe("rademacher", 1).draw(collate([molecule], 0.1), ProbeSeed(0))
@@ -273,7 +296,7 @@ def _make_work(engine: Engine, molecule: Structure, label: str) -> Callable[[], 
     counted = _GradientCounter(engine) if isinstance(engine, ForceEngine) else None
 
     def work() -> int | None:
-        if label == "energy" and isinstance(engine, PyscfEngine):  # its program can leave the gradient out
+        if label == "energy" and isinstance(engine, PyscfEngine):  # PySCF can compute the energy without the gradient
             engine.energy_function(molecule).scf_at(molecule.positions)
             return None
         (counted or engine).compute(molecule, request)
@@ -283,28 +306,28 @@ def _make_work(engine: Engine, molecule: Structure, label: str) -> Callable[[], 
 
 
 def _time_once(work: Callable[[], int | None]) -> tuple[float, float, int | None]:
-    """Process and wall seconds, and what the work returned."""
+    """Process and wall seconds, and the result of the function."""
     process, wall = time.process_time(), time.perf_counter()
     count = work()
     return time.process_time() - process, time.perf_counter() - wall, count
 
 
 class _TimeBudget:
-    """Wall time left, and what a larger molecule would take by what smaller ones took."""
+    """Remaining wall time, and the expected time of larger molecules, extrapolated from smaller ones."""
 
     def __init__(self, seconds: float) -> None:
         self.start, self.seconds = time.perf_counter(), seconds
         self.spent: dict[str, list[tuple[int, float]]] = {}
 
     def allows(self, kind: str, atoms: int, fraction: float, first: float = 0.0) -> bool:
-        """Whether work of this kind and size is likely to end before this fraction of all the time is gone; `first`
-        seconds are expected while there is no experience of its kind."""
+        """Whether work of this kind and size is expected to end within this fraction of the whole time. `first` is the
+        expected time in seconds as long as nothing of this kind was measured."""
         expected = self._expected(kind, atoms) if kind in self.spent else first
         return time.perf_counter() - self.start + expected < fraction * self.seconds
 
     @contextmanager
     def spending(self, kind: str, atoms: int) -> Iterator[None]:
-        """Around work of a kind and size."""
+        """Context that records the time of work of a kind and size."""
         start = time.perf_counter()
         yield
         self.spent.setdefault(kind, []).append((atoms, time.perf_counter() - start))

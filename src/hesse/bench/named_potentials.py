@@ -1,4 +1,4 @@
-"""What is measured, by name: potentials in files, and Hesse's own networks fresh from their configuration."""
+"""Potentials for benchmarks by name: model files, and Hesse's networks with random weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,17 @@ NATIVE_KINDS = ("hipnn", "ani", "hessenet")
 
 
 def parse_network_config(text: str) -> Any:
-    """The configuration of one of Hesse's own networks: `hipnn`, or with options `hipnn?l_max=0,features=32`.
+    """Parse the configuration of one of Hesse's networks.
+
+    Args:
+        text: the kind, with options: `hipnn` or `hipnn?l_max=0,features=32`.
+
+    Returns:
+        The configuration of the network.
 
     Raises:
-        UnknownOptionError: a kind or option that does not exist.
-        ConfigError: a value that cannot be.
+        UnknownOptionError: unknown kind or option.
+        ConfigError: invalid value, or text that is not name=value.
     """
     kind, _, option_text = text.partition("?")
     options: dict[str, object] = {"kind": kind}
@@ -49,7 +55,20 @@ def parse_network_config(text: str) -> Any:
 
 
 def untrained_network(text: str, elements: Sequence[int], *, seed: int = 0) -> Potential:
-    """One of Hesse's own networks with random weights; raises as `parse_network_config` does, whose text it takes."""
+    """One of Hesse's networks with random weights.
+
+    Args:
+        text: kind and options, as for `parse_network_config`.
+        elements: atomic numbers.
+        seed: seed of the weights.
+
+    Returns:
+        The network.
+
+    Raises:
+        UnknownOptionError: unknown kind or option.
+        ConfigError: invalid value.
+    """
     config = parse_network_config(text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,10 +78,18 @@ def untrained_network(text: str, elements: Sequence[int], *, seed: int = 0) -> P
 def named_potentials(
     files: Sequence[str], kinds: Sequence[str], structures: Sequence[Structure]
 ) -> dict[str, Potential]:
-    """Potentials of files (`MODEL.hesse`, `mace:FILE`, ...) and fresh networks, by their names.
+    """Load and build the potentials of a benchmark.
+
+    Args:
+        files: paths and names as for `make_potential` (`MODEL.hesse`, `mace:FILE`, ...).
+        kinds: networks with random weights, as for `parse_network_config`.
+        structures: the structures of the benchmark, whose elements the potentials must know.
+
+    Returns:
+        The potentials by name, files first.
 
     Raises:
-        ConfigError: a name twice.
+        ConfigError: a name occurs twice.
         UnknownElementError: a potential does not know an element of the structures.
         HesseError: all that `make_potential` and `untrained_network` raise.
     """
@@ -78,7 +105,13 @@ def named_potentials(
 
 
 def potential_from_config(file: str | Path) -> tuple[Potential, tuple[Structure, ...]]:
-    """The potential that the training configuration in `file` starts from, and its training structures.
+    """The initial potential of a training configuration, and its training structures.
+
+    Args:
+        file: the configuration, as for `hesse train`.
+
+    Returns:
+        The potential and the structures.
 
     Raises:
         HesseError: all that `load_config`, `read_dataset` and `make_potential` raise.
@@ -90,11 +123,20 @@ def potential_from_config(file: str | Path) -> tuple[Potential, tuple[Structure,
 
 
 def check_elements(name: str, potential: Potential, elements: Collection[int]) -> None:
-    """Raise UnknownElementError where `potential` does not know one of `elements`."""
+    """Check that a potential knows all elements.
+
+    Args:
+        name: name of the potential, for the message.
+        potential: its `elements` are the ones it knows; empty means all.
+        elements: atomic numbers.
+
+    Raises:
+        UnknownElementError: it does not know one of them.
+    """
     unknown = sorted(set(elements) - set(potential.elements)) if potential.elements else []
     if unknown:
         known = ", ".join(chemical_symbols[z] for z in potential.elements)
         raise UnknownElementError(
-            f"{name} knows {known}, and the structures hold {chemical_symbols[unknown[0]]}: give structures of its "
+            f"{name} knows {known}, and the structures contain {chemical_symbols[unknown[0]]}: give structures of its "
             "elements with --data"
         )

@@ -1,5 +1,5 @@
-"""What a training step costs: loss of energies and forces, of Hessian-vector products, of Hessians, and its gradient in
-the parameters."""
+"""Cost of a training step: the loss with energies and forces, Hessian-vector products or Hessians, and its gradient
+with respect to the parameters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from hesse.bench.cases import SCHEMES, BenchmarkCase, StepSpec
 from hesse.bench.timing import Timing, Work, peak_memory_mib, repeats_within, time_interleaved, time_once
 from hesse.bench.workloads import with_random_labels
+from hesse.datasets import StructuresLike, as_structures
 from hesse.errors import CompilationError, ConfigError, check_choice
 from hesse.runtime.devices import device_from_name, disable_malloc_trim
 from hesse.runtime.progress import track
@@ -28,23 +29,23 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How to measure.
+    """Settings of the measurement.
 
     Attributes:
-        schemes: which losses: "ef", "ef_hvp", "ef_h".
+        schemes: labels in the loss: "ef", "ef_hvp", "ef_h".
         modes: "eager", "compiled".
         dtypes: "float32", "float64".
         probes: Hessian-vector products per structure.
-        device: where.
-        threads: CPU threads of torch; None leaves them as they are.
-        repeats: of every step, in turns with the others.
-        time_budget: seconds for the repetitions of one step; slow ones are repeated less often, but once at least.
-        memory_mib: an E-F-H step that would need more is taken in parts (whole structures each); where one structure
-            alone would need more, it is left out.
+        device: device of the calculation.
+        threads: CPU threads of torch; None leaves them unchanged.
+        repeats: repetitions of every step, interleaved with the other steps.
+        time_budget: seconds for the repetitions of one step; slow steps are repeated less often, but at least once.
+        memory_mib: an E-F-H step that would need more memory is split into microbatches of whole structures; it is left
+            out if one structure alone would need more.
 
     Raises:
-        UnknownOptionError: a scheme, mode or type that does not exist.
-        ConfigError: nothing to measure, or numbers that are not positive.
+        UnknownOptionError: unknown scheme, mode or floating-point type.
+        ConfigError: an empty list, or a number that is not positive.
     """
 
     schemes: tuple[str, ...] = SCHEMES
@@ -62,9 +63,9 @@ class StepPlan:
             chosen = tuple(dict.fromkeys(getattr(self, name)))
             if not chosen:
                 raise ConfigError(f"a measurement of steps needs {name}: {', '.join(valid)}")
-            for one in chosen:
-                check_choice(one, valid, name.removesuffix("s"))
-            object.__setattr__(self, name, tuple(one for one in valid if one in chosen))
+            for value in chosen:
+                check_choice(value, valid, name.removesuffix("s"))
+            object.__setattr__(self, name, tuple(value for value in valid if value in chosen))
         if min(self.probes, self.repeats) < 1 or (self.threads is not None and self.threads < 1):
             raise ConfigError("probes, repeats and threads must be at least one")
         if not (self.time_budget > 0 and self.memory_mib > 0):
@@ -73,24 +74,24 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class StepCost:
-    """The cost of one step.
+    """Cost of one step.
 
     Attributes:
-        subject: who takes it.
+        subject: name of the potential or program.
         scheme: "ef", "ef_hvp" or "ef_h".
         mode: "eager" or "compiled".
-        dtype, device: of the calculation.
-        structures, atoms: of the batch, in all.
-        seconds: by the clock, median of the repeats.
-        peak_mib: tensors that exist at once during the step, beyond model and batch, MiB.
-        ratio_to_ef: how many times as long as the E-F step, median over repetitions side by side: of process time on a
-            CPU, which other work on the machine disturbs little, and by the clock on other devices. None without "ef".
-        process_seconds: process time (all threads), median of the repeats.
-        repeats: how many.
-        threads: of torch on the CPU.
+        dtype, device: floating-point type and device of the calculation.
+        structures, atoms: number of structures and atoms in the batch.
+        seconds: wall time, median of the repetitions.
+        peak_mib: peak memory of tensors during the step in addition to model and batch, MiB.
+        ratio_to_ef: ratio to the time of the E-F step, median over the interleaved repetitions: process time on a CPU,
+            which depends little on other load, and wall time on other devices. None without "ef".
+        process_seconds: process time of all threads, median of the repetitions.
+        repeats: number of repetitions.
+        threads: CPU threads of torch.
         probes: Hessian-vector products per structure.
-        parts: graphs that the step was spread over.
-        loss: of the step; subjects with the same weights have the same.
+        parts: number of microbatches.
+        loss: loss of the step; the same for subjects with the same weights.
     """
 
     subject: str
@@ -111,13 +112,17 @@ class StepCost:
     loss: float
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of a machine-readable result."""
+        """The cost as a row of a JSON file.
+
+        Returns:
+            The fields by name.
+        """
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Rows, and sentences about what was left out."""
+    """Costs of all steps, and sentences about the steps that were left out."""
 
     rows: tuple[StepCost, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -125,23 +130,34 @@ class StepCosts:
 
 def measure_step_costs(
     cases: Sequence[BenchmarkCase],
-    structures: Sequence[Structure],
+    structures: StructuresLike,
     plan: StepPlan | None = None,
     *,
     quiet: bool = False,
 ) -> StepCosts:
-    """Time one training step on `structures` (with labels of random numbers) for all subjects in turns.
+    """Time one training step of every case on the same structures with random labels, repetitions interleaved.
+
+    Args:
+        cases: potentials and programs with different names.
+        structures: the structures of the step: Structures, ASE Atoms, a data set or the path of a file.
+        plan: settings; None for the defaults.
+        quiet: show no progress.
+
+    Returns:
+        The costs.
 
     Raises:
-        ConfigError: no subject or structure, two subjects of one name, a device that cannot be used.
-        UnknownElementError: a subject does not know an element of the structures.
+        ConfigError: no case, two cases with one name, or a device that cannot be used.
+        RequestError: no structure.
+        UnknownElementError: a case does not know an element of the structures.
     """
     plan = plan or StepPlan()
-    names = [subject.name for subject in cases]
-    if not names or not structures:
-        raise ConfigError("a measurement of steps needs something to train, and at least one structure")
+    structures = as_structures(structures)
+    names = [case.name for case in cases]
+    if not names:
+        raise ConfigError("a measurement of steps needs something to train")
     if len(set(names)) < len(names):
-        raise ConfigError(f"each subject is measured once, got {', '.join(names)}")
+        raise ConfigError(f"each case is measured once, got {', '.join(names)}")
     device_from_name(plan.device)
     disable_malloc_trim()  # as training does
     costs = StepCosts()
@@ -154,7 +170,11 @@ def measure_step_costs(
 
 @contextmanager
 def torch_threads(n_threads: int | None) -> Iterator[None]:
-    """So many threads of torch inside; what there were afterwards."""
+    """Context with a number of CPU threads of torch, which is restored afterwards.
+
+    Args:
+        n_threads: number of threads; None leaves it unchanged.
+    """
     before = torch.get_num_threads()
     if n_threads is not None:
         torch.set_num_threads(n_threads)
@@ -168,7 +188,7 @@ StepKey = tuple[str, str, str]
 
 @dataclass
 class _Measurement:
-    """All subjects, modes and schemes in one type."""
+    """Measurement of all cases, modes and schemes in one floating-point type."""
 
     cases: Sequence[BenchmarkCase]
     structures: Sequence[Structure]
@@ -188,18 +208,18 @@ class _Measurement:
             for case, mode in case_modes:
                 self._prepare(case, mode)
                 advance(1, f"{case.name}, {mode}")
-        with track(f"{self.dtype}: timing {len(self.steps)} steps in turns", plan.repeats, quiet=quiet) as advance:
+        with track(f"{self.dtype}: timing {len(self.steps)} steps", plan.repeats, quiet=quiet) as advance:
             repeats = {key: repeats_within(plan.time_budget, self.seconds[key], plan.repeats) for key in self.steps}
             timings = time_interleaved(self.steps, device, repeats, advance=advance)
         return StepCosts(tuple(self._row(key, timings) for key in self.steps), tuple(self.left_out))
 
     def _prepare(self, case: BenchmarkCase, mode: str) -> None:
-        """The work of every scheme, done once while its memory is counted."""
+        """Make the steps of all schemes, and run each once to measure its memory."""
         plan = self.plan
         hvp_data = with_random_labels(self.structures, probes=plan.probes)
         schemes = [scheme for scheme in plan.schemes if scheme in case.schemes]
         spec = StepSpec(hvp_data, "ef", mode, getattr(torch, self.dtype), torch.device(plan.device))
-        # How much one more direction takes tells how many Hessian columns fit into memory.
+        # The memory of one more direction is the memory of one more Hessian column.
         needed = [*schemes, *(("ef", "ef_hvp") if "ef_h" in schemes and mode == "eager" else ())]
         try:
             for scheme in ("ef", "ef_hvp"):
@@ -219,8 +239,8 @@ class _Measurement:
     def _measure_once(self, case: BenchmarkCase, spec: StepSpec, *, keep: bool) -> None:
         key = (case.name, spec.mode, spec.scheme)
         take_step = case.make_step(spec)
-        if spec.scheme != "ef_h":  # those are long
-            take_step()  # what is set up or compiled once and for all
+        if spec.scheme != "ef_h":  # long steps are not repeated
+            take_step()  # includes setup and compilation, which are not timed
         results: list[tuple[float, float, Tensor]] = []
         self.peaks[key] = peak_memory_mib(lambda: results.append(time_once(take_step, spec.device)), spec.device)
         self.seconds[key], _, loss = results[0]
@@ -229,7 +249,7 @@ class _Measurement:
             self.steps[key] = take_step
 
     def _n_microbatches_within_memory(self, case: BenchmarkCase, mode: str) -> int | None:
-        """How many parts an E-F-H step must have to stay within memory; None where that is not possible."""
+        """Number of microbatches for which an E-F-H step stays within the memory; None if that is not possible."""
         plan = self.plan
         ef_mib, hvp_mib = (self.peaks[case.name, mode, scheme] for scheme in ("ef", "ef_hvp"))
         columns = 3 * max(len(s) for s in self.structures)
@@ -239,7 +259,8 @@ class _Measurement:
             return n_microbatches
         self.left_out.append(
             f"{case.name}, {mode}, {self.dtype}: an E-F-H step on {columns // 3} atoms would need about "
-            f"{expected_mib / 1024:.0f} GiB (by what one product takes); the limit is {plan.memory_mib:.0f} MiB"
+            f"{expected_mib / 1024:.0f} GiB (estimated from the memory of one product); the limit is "
+            f"{plan.memory_mib:.0f} MiB"
         )
         return None
 

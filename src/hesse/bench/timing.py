@@ -1,4 +1,4 @@
-"""Taking turns with a stop-watch, and counting the memory of tensors."""
+"""Measurement of time, with repetitions of several functions interleaved, and of the peak memory of tensors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Work = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every repetition of one piece of work, in order.
+    """Seconds of all repetitions of one function, in order.
 
     Attributes:
-        wall: by the clock.
-        process: of all threads of this process; what other processes do to the machine disturbs it little.
+        wall: wall time.
+        process: processor time of all threads of this process; it depends little on other processes.
     """
 
     wall: tuple[float, ...]
@@ -33,7 +33,7 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Median by the clock."""
+        """Median of wall time."""
         return statistics.median(self.wall)
 
     @property
@@ -42,13 +42,29 @@ class Timing:
         return statistics.median(self.process)
 
     def ratio_to(self, other: Timing, *, wall_time: bool) -> float:
-        """How many times as long as `other`: the median over repetitions side by side."""
+        """Ratio of this time to another one: the median over the repetitions, each with the one beside it.
+
+        Args:
+            other: timing from the same `time_interleaved` call.
+            wall_time: compare wall time instead of process time.
+
+        Returns:
+            The ratio.
+        """
         times, other_times = (t.wall if wall_time else t.process for t in (self, other))
         return statistics.median(a / b for a, b in zip(times, other_times, strict=False))
 
 
 def time_once(work: Work, device: torch.device) -> tuple[float, float, Any]:
-    """Wall and process seconds until the device has done the work, and what the work returned."""
+    """Time one call, until the device has finished.
+
+    Args:
+        work: the function.
+        device: device on which it computes.
+
+    Returns:
+        Wall seconds, process seconds, and the result of the function.
+    """
     _synchronize(device)
     wall, process = time.perf_counter(), time.process_time()
     result = work()
@@ -57,8 +73,16 @@ def time_once(work: Work, device: torch.device) -> tuple[float, float, Any]:
 
 
 def repeats_within(time_budget: float, seconds: float, repeats: int) -> int:
-    """How often to repeat what takes `seconds` each time: `repeats` times, or as often as `time_budget` (seconds) allows,
-    and once at least."""
+    """Number of repetitions that fit into a time.
+
+    Args:
+        time_budget: seconds for all repetitions.
+        seconds: seconds of one repetition.
+        repeats: maximum number of repetitions.
+
+    Returns:
+        The number of repetitions, at least one.
+    """
     return max(1, min(repeats, int(time_budget / max(seconds, 1e-9))))
 
 
@@ -69,13 +93,16 @@ def time_interleaved(
     *,
     advance: AdvanceCallback = lambda steps=1, note="": None,
 ) -> dict[Key, Timing]:
-    """Time every work, in turns, so that a busy moment of the machine meets all alike.
+    """Time several functions with their repetitions interleaved, so that other load on the machine affects all alike.
 
     Args:
-        works: what to time, by name; each has been done before.
-        device: where the work is done.
-        repeats: how often each is timed.
-        advance: called once for every round.
+        works: the functions by name; each has been called before.
+        device: device on which they compute.
+        repeats: number of repetitions of each.
+        advance: called once per round.
+
+    Returns:
+        The timing of each function.
     """
     samples: dict[Key, list[tuple[float, float]]] = {name: [] for name in works}
     for repeat in range(max(repeats.values(), default=0)):
@@ -88,9 +115,17 @@ def time_interleaved(
 
 
 def peak_memory_mib(work: Work, device: torch.device) -> float:
-    """MiB of tensors that exist at once during the work, beyond those that were there before.
+    """Peak memory of the tensors that a function allocates, in addition to those that existed before.
 
-    On an accelerator from the statistics of its allocator, on a CPU from all allocations that PyTorch's profiler sees.
+    On an accelerator it is read from the statistics of the allocator, on a CPU from the allocations in PyTorch's
+    profile.
+
+    Args:
+        work: the function.
+        device: device on which it computes.
+
+    Returns:
+        Peak memory, MiB.
     """
     if device.type != "cpu":
         _synchronize(device)
@@ -111,7 +146,7 @@ def peak_memory_mib(work: Work, device: torch.device) -> float:
 
 
 def silence_profiler() -> None:
-    """Keep PyTorch's profiler from telling on standard error that it starts and stops. Before its first use."""
+    """Suppress the messages of PyTorch's profiler on standard error. To be called before its first use."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 

@@ -1,5 +1,7 @@
-"""What costs are measured on: made-up molecules and crystals of any size, with random labels. They take the time and
-memory of real ones; nothing can be learned from them."""
+"""Structures for benchmarks: random molecules and crystals of any size, with random labels.
+
+Time and memory of a step on them are those of real structures. The labels are random numbers.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,25 @@ __all__ = [
 ]
 
 HEAVY_ELEMENTS = (6, 7, 8)
-"""Carbon, nitrogen, oxygen: bonds of 1.3 to 1.5 Å, and at least 2 Å between two that are not bonded."""
+"""Carbon, nitrogen, oxygen: bonds of 1.3 to 1.5 Å, and at least 2 Å between atoms that are not bonded."""
 MAX_DISTINCT_MOLECULES = 256
-"""Different molecules in a large set; the others are these with other displacements."""
+"""Number of different molecules in a large set; the others are copies of these with other displacements."""
 DISPLACEMENT = 0.05
-"""Å; random displacement of every coordinate."""
+"""Standard deviation of the random displacement of every coordinate, Å."""
 
 
 def random_molecule(atoms: int, rng: np.random.Generator) -> Structure:
-    """A random tree of C, N and O with hydrogen on it, about as many, folded so that nothing overlaps.
+    """A random tree of C, N and O atoms with about as many hydrogen atoms, without overlapping atoms.
+
+    Args:
+        atoms: number of atoms.
+        rng: source of random numbers.
+
+    Returns:
+        The molecule.
 
     Raises:
-        ConfigError: no atom.
+        ConfigError: fewer than one atom.
     """
     if atoms < 1:
         raise ConfigError(f"a molecule has at least one atom, got {atoms}")
@@ -61,7 +70,15 @@ def random_molecule(atoms: int, rng: np.random.Generator) -> Structure:
 
 
 def random_molecules(sizes: Sequence[int], *, seed: int = 0) -> list[Structure]:
-    """Molecules with so many atoms each, H C N O, named `molecule-0`, `molecule-1`, ..."""
+    """Random molecules of H, C, N and O with given sizes.
+
+    Args:
+        sizes: number of atoms of each molecule.
+        seed: seed of the random numbers.
+
+    Returns:
+        The molecules, with ids `molecule-0`, `molecule-1`, ...
+    """
     rng = np.random.default_rng(seed)
     size_counts = Counter(int(size) for size in sizes)
     molecules_by_size: dict[int, list[Structure]] = {}
@@ -77,10 +94,19 @@ def random_molecules(sizes: Sequence[int], *, seed: int = 0) -> list[Structure]:
 
 
 def random_molecules_in_range(min_atoms: int, max_atoms: int, count: int, *, seed: int = 0) -> list[Structure]:
-    """So many made-up molecules of `min_atoms` to `max_atoms` atoms, every size equally likely.
+    """Random molecules with sizes in a range, every size equally likely.
+
+    Args:
+        min_atoms: smallest number of atoms.
+        max_atoms: largest number of atoms.
+        count: number of molecules.
+        seed: seed of the random numbers.
+
+    Returns:
+        The molecules.
 
     Raises:
-        ConfigError: sizes out of order, or below one atom; no molecule.
+        ConfigError: a range out of order or below one atom, or fewer than one molecule.
     """
     if not (1 <= min_atoms <= max_atoms and count >= 1):
         raise ConfigError(
@@ -91,7 +117,16 @@ def random_molecules_in_range(min_atoms: int, max_atoms: int, count: int, *, see
 
 
 def random_subset(structures: Sequence[Structure], count: int, *, seed: int = 0) -> list[Structure]:
-    """At most so many of the structures, drawn at random, in their order."""
+    """A random subset of structures, in their original order.
+
+    Args:
+        structures: the structures.
+        count: maximum number of structures in the subset.
+        seed: seed of the random numbers.
+
+    Returns:
+        The subset; all structures if there are at most `count`.
+    """
     if count >= len(structures):
         return list(structures)
     indices = np.random.default_rng(seed).choice(len(structures), size=count, replace=False)
@@ -99,11 +134,18 @@ def random_subset(structures: Sequence[Structure], count: int, *, seed: int = 0)
 
 
 def rocksalt_cell(atoms: int, *, seed: int = 0) -> Structure:
-    """A periodic cell of rock salt MgO (4.21 Å) with about so many atoms, as near to a cube as that allows, every
-    coordinate displaced by 0.05 Å. Always the same density.
+    """A periodic supercell of rock salt MgO (lattice constant 4.21 Å), nearly cubic, every coordinate displaced by
+    0.05 Å. The density is the same for all sizes.
+
+    Args:
+        atoms: approximate number of atoms.
+        seed: seed of the displacements.
+
+    Returns:
+        The supercell, with the id `MgO-` and its number of atoms.
 
     Raises:
-        ConfigError: fewer atoms than the 8 of the cubic cell.
+        ConfigError: fewer than the 8 atoms of the cubic unit cell.
     """
     if atoms < 8:
         raise ConfigError(f"a cell of MgO has at least 8 atoms, got {atoms}")
@@ -120,7 +162,18 @@ def rocksalt_cell(atoms: int, *, seed: int = 0) -> Structure:
 def with_random_labels(
     structures: Sequence[Structure], *, probes: int = 1, hessian: bool = False, seed: int = 0
 ) -> Dataset:
-    """The structures with energies, forces, `H v` along Rademacher probes, and Hessians: all of them random numbers."""
+    """A data set of the structures with random numbers as labels: energies, forces, Hessian-vector products along
+    Rademacher probes, and Hessians.
+
+    Args:
+        structures: the structures.
+        probes: probes per structure.
+        hessian: whether to add Hessians.
+        seed: seed of the random numbers.
+
+    Returns:
+        The data set.
+    """
     rng = np.random.default_rng(seed)
     sizes = torch.tensor([len(s) for s in structures])
     atoms = int(sizes.sum())

@@ -63,7 +63,7 @@ def label_cost_tables(rows: CostRows) -> Iterator[Table]:
     """
     for engine, group in groupby(rows, key=lambda row: row["engine"]):
         engine_rows = list(group)
-        table = newnew_table(f"{engine_rows[0]['level']} ({engine}): seconds on one thread")
+        table = new_table(f"{engine_rows[0]['level']} ({engine}): seconds on one thread")
         for heading in ("atoms", "energy", "gradient", "H v", "Hessian", "H v / gradient", "Hessian / H v"):
             table.add_column(heading, justify="right", no_wrap=True)
         for atoms, cells in groupby(engine_rows, key=lambda row: row["atoms"]):
