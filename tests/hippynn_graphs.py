@@ -77,5 +77,5 @@ def require_equal(labels: Properties, expected: dict[str, Tensor]) -> None:
     for name, value in expected.items():
         # The hierarchy's ratios are rounded by 1e-12 eV², so that they have a value where both terms are zero.
         atol = 1e-6 if name == "regularizer" else 1e-10
-        found = getattr(labels, name)
-        torch.testing.assert_close(found, value, rtol=1e-10, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+        actual = getattr(labels, name)
+        torch.testing.assert_close(actual, value, rtol=1e-10, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

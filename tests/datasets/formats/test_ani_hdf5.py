@@ -1,4 +1,4 @@
-"""Grouped HDF5: layouts in use, their units and signs, and only what is wanted is read."""
+"""Grouped HDF5: the four layouts, their units and signs, and reading a part of a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_openreact(tmp_path: Path, data: Dataset) -> None:
                 np.testing.assert_allclose(ours, theirs, rtol=1e-13)
 
 
-def test_wrong_signs_and_units_are_named(tmp_path: Path, data: Dataset) -> None:
+def test_wrong_signs_and_units_are_reported(tmp_path: Path, data: Dataset) -> None:
     write_openreact(tmp_path / "a.h5", data)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         for group in file.values():
@@ -80,7 +80,7 @@ X = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 
 
 def test_ani_1x(tmp_path: Path) -> None:
-    """A column for each level; NaN is an absent label; one level is usual, others are asked for by name."""
+    """One array per level of theory, of which one is the default; NaN means a missing label."""
     f = np.random.default_rng(0).normal(size=(3, 3, 3))
     f[1, 0, 0] = np.nan
     columns = {
@@ -113,7 +113,7 @@ def test_ani_1x(tmp_path: Path) -> None:
 
 
 def test_transition1x(tmp_path: Path) -> None:
-    """In eV; splits are other names of the same groups, and read once; ends of reactions are tagged."""
+    """Units are eV; splits are links to the same groups, which are read once; ends of reactions are tagged."""
     with h5py.File(tmp_path / "t.h5", "w") as file:
         reaction = file.create_group("data/H2O/rxn7")
         for group, count in ((reaction, 4), (reaction.create_group("transition_state"), 1)):
@@ -147,7 +147,7 @@ def test_energies_in_another_unit_than_the_convention(tmp_path: Path) -> None:
     back = read_dataset(path, energy_unit="eV")
     assert back.labels.energy is not None
     assert float(back.labels.energy[0]) == -76.4 * HARTREE
-    # Energies of valence electrons, or of formation, say nothing of their unit.
+    # Energies of valence electrons only, or of formation, do not show their unit.
     assert len(read_dataset(small(tmp_path / "b.h5", energies=np.array([-5.07]), **arrays))) == 1
 
 
@@ -167,7 +167,7 @@ def test_padding_is_left_out(tmp_path: Path, data: Dataset) -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_only_what_is_chosen_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_subset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 50_000
     path = tmp_path / "big.h5"
     with h5py.File(path, "w") as file:
@@ -179,26 +179,26 @@ def test_only_what_is_chosen_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     plain = h5py.Dataset.__getitem__
 
     def counted(self: h5py.Dataset, key: Any, **options: Any) -> Any:
-        found = plain(self, key, **options)
-        read.append(np.size(found))
-        return found
+        result = plain(self, key, **options)
+        read.append(np.size(result))
+        return result
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
     first = read_grouped(path, subset=Subset(limit=10))
     assert len(first) == 10
     assert sum(read) < 500
     read.clear()
-    some = read_grouped(path, subset=Subset(match="H2O/*", sample=20, seed=3))
-    assert {s.group for s in some.structures} == {"H2O"}
+    sampled = read_grouped(path, subset=Subset(match="H2O/*", sample=20, seed=3))
+    assert {s.group for s in sampled.structures} == {"H2O"}
     assert sum(read) < 20 * 64 * 10 + 100
     again = read_grouped(path, subset=Subset(match="H2O/*", sample=20, seed=3))
-    assert [s.id for s in again.structures] == [s.id for s in some.structures]
-    assert some.labels.energy is not None
-    for s, e in zip(some.structures, some.labels.energy.tolist(), strict=True):  # rows and labels belong together
+    assert [s.id for s in again.structures] == [s.id for s in sampled.structures]
+    assert sampled.labels.energy is not None
+    for s, e in zip(sampled.structures, sampled.labels.energy.tolist(), strict=True):  # rows and labels belong together
         assert e == pytest.approx((int(s.id[-6:]) * 1e-9 - 76.4) * HARTREE, abs=1e-12)
 
 
-def test_in_parts(tmp_path: Path, data: Dataset) -> None:
+def test_iterate_in_chunks(tmp_path: Path, data: Dataset) -> None:
     write_openreact(tmp_path / "a.h5", data)
     parts = list(iterate_grouped(tmp_path / "a.h5", chunk=1))
     whole = read_grouped(tmp_path / "a.h5")
@@ -208,7 +208,7 @@ def test_in_parts(tmp_path: Path, data: Dataset) -> None:
     check_dataset(whole)
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     good = {"species": WATER, "coordinates": X[None], "energies": np.array([-76.4])}
     for name, changes, kind, words in (
         ("a", {"species": None}, FileFormatError, "neither species nor atomic_numbers"),
@@ -228,7 +228,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         read_dataset(path, subset=Subset(match="nothing"))
     with pytest.raises(RequestError, match="from 1"):
         Subset(limit=0)
-    # 100 GB are announced; nothing is allocated.
+    # The header declares 100 GB; nothing is allocated.
     with h5py.File(path, "r+") as file:
         file.create_dataset("huge/coordinates", shape=(10**9, 4, 3), dtype="f8", chunks=(1000, 4, 3))
         file["huge/species"] = np.array([6, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""ASE's VibrationsData, through its own reader and writer, and refused where frozen atoms are missing."""
+"""ASE's VibrationsData: round trips through its own reader and writer; partial Hessians are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from oracles import Morse, crystal, labeled
 
 
 @given(st.integers(1, 6), st.integers(0, 2**31))
-def test_both_ways_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
+def test_round_trips_are_exact(tmp_path_factory: pytest.TempPathFactory, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     h = rng.normal(size=(n, 3, n, 3)) * 10.0 ** rng.integers(-8, 8)
     structure = Structure(rng.integers(1, 90, size=n), rng.normal(size=(n, 3)) * 9, id="x", charge=-1, multiplicity=2)
@@ -49,18 +49,18 @@ def test_both_ways_bit_by_bit(tmp_path_factory: pytest.TempPathFactory, n: int, 
 
 
 def test_frequencies_are_those_of_ase() -> None:
-    """The two analyzes share nothing but the Hessian."""
+    """ASE and Hesse compute frequencies independently from the same Hessian."""
     from hesse.harmonic.normal_modes import normal_modes
 
     data = labeled(Morse(), [Structure([8, 1, 1], molecule("H2O").positions, id="w")], hessian=True)
     energies = to_vibrations_data(data).get_frequencies()
     ours = normal_modes(data.structures[0], data.labels.hessian_of(0).numpy()).frequencies
     signed = np.sort(np.where(np.abs(energies.imag) > np.abs(energies.real), -energies.imag, energies.real))
-    # ASE keeps rigid motions, which mix with soft modes away from rest: the stiffest is compared.
+    # ASE does not project out rigid-body motions, which mix with soft modes: the stiffest mode is compared.
     assert ours.max() == pytest.approx(signed.max(), rel=2e-2)
 
 
-def test_crystals_and_another_order(tmp_path: Path) -> None:
+def test_crystals_and_permuted_atoms(tmp_path: Path) -> None:
     data = labeled(Morse(), [crystal(2)], hessian=True, probes=0)
     write_dataset(tmp_path / "c.json", data)
     back = read_dataset(tmp_path / "c.json")
@@ -68,12 +68,12 @@ def test_crystals_and_another_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.structures[0].cell, data.structures[0].cell)
     atoms = molecule("H2O")
     h = np.random.default_rng(0).normal(size=(3, 3, 3, 3))
-    turned = VibrationsData(atoms, h, indices=[2, 0, 1])
-    order = [1, 2, 0]  # of the atoms 0, 1, 2 in the turned Hessian
-    np.testing.assert_array_equal(from_vibrations_data(turned).labels.hessian_of(0), h[order][:, :, order])
+    permuted = VibrationsData(atoms, h, indices=[2, 0, 1])
+    order = [1, 2, 0]  # position of atoms 0, 1, 2 in the permuted Hessian
+    np.testing.assert_array_equal(from_vibrations_data(permuted).labels.hessian_of(0), h[order][:, :, order])
 
 
-def test_what_cannot_be(tmp_path: Path) -> None:
+def test_invalid_input(tmp_path: Path) -> None:
     atoms = molecule("H2O")
     frozen = VibrationsData(atoms, np.zeros((2, 3, 2, 3)), indices=[1, 2])
     with pytest.raises(RequestError, match="2 of 3 atoms, the others were frozen"):
@@ -91,7 +91,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds one structure, got 2"):
         write_dataset(tmp_path / "n.json", two)
     assert not (tmp_path / "n.json").exists()
-    # An object that asks to be made by name is not made.
+    # A class name in the file is ignored.
     VibrationsData(atoms, np.zeros((3, 3, 3, 3))).write(tmp_path / "g.json")
     content = json.loads((tmp_path / "g.json").read_text())
     content["atoms"]["positions"] = {"__ase_objtype__": "os.system", "command": "touch here"}

@@ -1,4 +1,4 @@
-"""Damaged files of every kind: an error that names the file, or data; never another exception, never much memory."""
+"""Damaged files of every format give data or an error that names the file; never another exception or much memory."""
 
 from __future__ import annotations
 
@@ -80,24 +80,24 @@ def data() -> Dataset:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_an_error_or_data(tmp_path: Path, data: Dataset, kind: str) -> None:
+def test_damaged_files_give_an_error_or_data(tmp_path: Path, data: Dataset, kind: str) -> None:
     file = KINDS[kind](tmp_path, data)
-    asked = file if kind != "engrad" else tmp_path / "a.hess"
-    whole = file.read_bytes()
-    assert len(read_dataset(asked, check=False)) >= 1
+    path = file if kind != "engrad" else tmp_path / "a.hess"
+    original = file.read_bytes()
+    assert len(read_dataset(path, check=False)) >= 1
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     failed = 0
-    for content in damaged(whole, seed=len(kind), count=12):
+    for content in damaged(original, seed=len(kind), count=12):
         file.write_bytes(content)
         try:
-            read_dataset(asked)
+            read_dataset(path)
         except HesseError as error:
             failed += 1
             assert str(tmp_path) in str(error)  # noqa: PT017
     assert failed > 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
-    file.write_bytes(whole)
-    assert len(read_dataset(asked, check=False)) >= 1
+    file.write_bytes(original)
+    assert len(read_dataset(path, check=False)) >= 1
 
 
 @pytest.mark.parametrize("name", ["coord", "hessian", "type.raw"])
@@ -111,7 +111,7 @@ def test_damaged_deepmd(tmp_path: Path, data: Dataset, name: str) -> None:
             read_dataset(tmp_path)
         except HesseError as error:
             assert str(tmp_path) in str(error)  # noqa: PT017
-    # A header that announces a terabyte.
+    # A header that declares a terabyte.
     huge = np.lib.format.header_data_from_array_1_0(np.zeros(1))
     huge["shape"] = (1, 10**11)
     with open(system / "set.000" / "coord.npy", "wb") as handle:

@@ -1,4 +1,4 @@
-"""DeePMD folders: several systems, gradients called forces, containers and crystals."""
+"""DeePMD folders: several systems, gradients stored as forces, vacuum boxes and crystals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_several_systems(tmp_path: Path, data: Dataset) -> None:
         read_dataset(tmp_path / "all", subset=Subset(match="nothing"))
 
 
-def test_gradients_called_forces(tmp_path: Path, data: Dataset) -> None:
+def test_gradients_stored_as_forces(tmp_path: Path, data: Dataset) -> None:
     write_deepmd(tmp_path, data, sign=-1.0, nopbc=False)
     with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         read_dataset(tmp_path)
@@ -44,7 +44,7 @@ def test_gradients_called_forces(tmp_path: Path, data: Dataset) -> None:
 
 
 def system(folder: Path, **arrays: np.ndarray) -> Path:
-    """Two frames of a pair of atoms; arrays may be replaced, or left out with None."""
+    """Write two frames of a diatomic; arrays can be replaced, or omitted with None."""
     content = {
         "coord": np.array([[0, 0, 0, 0, 0, 1.0], [0, 0, 0, 0, 0, 1.1]]),
         "box": np.tile(3.0 * np.eye(3).reshape(1, 9), (2, 1)),
@@ -80,7 +80,7 @@ def test_frames_of_mixed_sizes(tmp_path: Path) -> None:
     assert back.labels.forces[2].tolist() == [6.0, 7.0, 8.0]
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     for k, (arrays, kind, words) in enumerate(
         [
             ({"energy": np.zeros(3)}, LabelShapeError, r"energy.npy has shape \(3,\), expected \(2, 1\)"),
@@ -104,7 +104,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         read_dataset(tmp_path / "empty")
 
 
-def test_published_gradients_called_forces(shared_data: Path) -> None:
+def test_published_gradients_stored_as_forces(shared_data: Path) -> None:
     folder = shared_data / "deepmd_hessian"
     if not folder.is_dir():
         pytest.skip("no DeePMD Hessians")

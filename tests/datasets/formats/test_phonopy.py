@@ -1,4 +1,4 @@
-"""phonopy: layouts, signs, units, and the frequencies that phonopy itself finds."""
+"""phonopy: layouts, signs, units, and comparison with frequencies computed by phonopy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def springs(atoms: Atoms) -> NDArray[np.float64]:
 
 
 def calculation(folder: Path, *, calculator: str | None = None, sign: float = 1.0) -> NDArray[np.float64]:
-    """NaCl in a 2x2x2 cell with one displacement after the other; forces from springs, whose constants are returned."""
+    """Write a calculation of NaCl in a 2x2x2 cell, one displacement at a time, and return its force constants."""
     from phonopy.structure.atoms import PhonopyAtoms
 
     cell = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
@@ -64,18 +64,18 @@ def calculation(folder: Path, *, calculator: str | None = None, sign: float = 1.
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.float64]]:
-    """One such calculation, to be copied."""
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.float64]]:
+    """One such calculation, shared by the tests."""
     folder = tmp_path_factory.mktemp("phonopy")
     return folder, calculation(folder)
 
 
-Made = tuple[Path, NDArray[np.float64]]
+Example = tuple[Path, NDArray[np.float64]]
 
 
-def test_displaced_supercells_and_the_hessian_that_follows(tmp_path: Path, made: Made) -> None:
-    shutil.copytree(made[0], tmp_path / "run")
-    constants = made[1]
+def test_displaced_supercells_and_their_hessian(tmp_path: Path, example: Example) -> None:
+    shutil.copytree(example[0], tmp_path / "run")
+    constants = example[1]
     n = len(constants)
     for path in (tmp_path / "run", tmp_path / "run" / "phonopy_params.yaml"):
         back = read_dataset(path)
@@ -92,7 +92,7 @@ def test_displaced_supercells_and_the_hessian_that_follows(tmp_path: Path, made:
         assert not back.labels.mask("forces")[0]
 
 
-def test_packed_yaml_and_units_of_its_calculator(tmp_path: Path) -> None:
+def test_compressed_yaml_and_units_of_its_calculator(tmp_path: Path) -> None:
     constants = calculation(tmp_path / "qe", calculator="qe")
     text = (tmp_path / "qe" / "phonopy_params.yaml").read_bytes()
     packed = tmp_path / "phonopy_nacl.yaml.xz"
@@ -105,9 +105,9 @@ def test_packed_yaml_and_units_of_its_calculator(tmp_path: Path) -> None:
     )
 
 
-def test_force_constants_beside(tmp_path: Path, made: Made) -> None:
-    constants = made[1]
-    plain = read_dataset(made[0])
+def test_force_constants_in_the_same_folder(tmp_path: Path, example: Example) -> None:
+    constants = example[1]
+    plain = read_dataset(example[0])
     n = len(constants)
     atoms = to_ase(plain.structures[0])
     for name in ("FORCE_CONSTANTS", "force_constants.hdf5"):
@@ -139,10 +139,10 @@ def write_constants(file: Path, constants: NDArray[np.float64]) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
-def test_a_wrong_sign_shows_in_the_forces(tmp_path: Path, made: Made) -> None:
-    """Crystals have no rotational identity; forces of displaced cells say the same."""
-    shutil.copytree(made[0], tmp_path / "run")
-    constants = made[1]
+def test_a_wrong_sign_shows_in_the_forces(tmp_path: Path, example: Example) -> None:
+    """Crystals have no rotational sum rule; forces of displaced cells serve instead."""
+    shutil.copytree(example[0], tmp_path / "run")
+    constants = example[1]
     write_constants(tmp_path / "run" / "force_constants.hdf5", constants)
     assert read_dataset(tmp_path / "run").metadata["hessian_from"] == "force_constants.hdf5"
     write_constants(tmp_path / "run" / "force_constants.hdf5", -constants)
@@ -159,7 +159,7 @@ TAGGED = {
     "behind a quoted key of a block mapping": f'"a": {APPLY}\n',
     "a block sequence": f"x:\n- {APPLY}\n",
     "a flow sequence": f"x: [1,{APPLY}]\n",
-    "an anchor used again": f"x: &made {APPLY}\ny: *made\n",
+    "an anchor used again": f"x: &example {APPLY}\ny: *example\n",
     "a verbatim tag": 'x: !<tag:yaml.org,2002:python/object/apply:os.system> ["touch exploded"]\n',
     "a key": f"? {APPLY}\n: 1\n",
     "a merge": f"base: &base\n  a: {APPLY}\nx:\n  <<: *base\n",
@@ -171,12 +171,12 @@ TAGGED = {
 
 
 @pytest.mark.parametrize("place", TAGGED)
-def test_a_yaml_that_would_run_something(
-    place: str, tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+def test_yaml_tags_that_run_code_are_refused(
+    place: str, tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the tag stands alone or in front of a file that is good otherwise: refused, and nothing runs."""
+    """Alone, or in front of an otherwise valid file."""
     monkeypatch.chdir(tmp_path)
-    good = (made[0] / "phonopy_params.yaml").read_text()
+    good = (example[0] / "phonopy_params.yaml").read_text()
     alone = TAGGED[place]
     for text in (alone, alone + good) if place not in ("the root", "a key") else (alone,):
         Path("phonopy.yaml").write_text(text)
@@ -186,7 +186,7 @@ def test_a_yaml_that_would_run_something(
 
 
 def test_the_tag_would_run_without_the_safe_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above shows something only if phonopy itself obeys such a tag."""
+    """The test above is meaningful only if phonopy itself follows such tags."""
     monkeypatch.chdir(tmp_path)
     with contextlib.suppress(Exception):
         phonopy.load(io.StringIO(TAGGED["behind a quoted key of a flow mapping"]), log_level=0)
@@ -194,8 +194,8 @@ def test_the_tag_would_run_without_the_safe_loader(tmp_path: Path, monkeypatch: 
         pytest.skip("this release of phonopy reads YAML safely")
 
 
-def test_plain_yaml_keeps_every_digit(tmp_path: Path, made: Made) -> None:
-    """Parsing, writing anew and parsing again changes no number, and aliases stay what they are."""
+def test_plain_yaml_keeps_every_digit(tmp_path: Path, example: Example) -> None:
+    """Reading, writing and reading again changes no number, and aliases are preserved."""
     from hesse.datasets.formats.phonopy import _plain_yaml
 
     file = tmp_path / "phonopy.yaml"
@@ -203,12 +203,12 @@ def test_plain_yaml_keeps_every_digit(tmp_path: Path, made: Made) -> None:
         "a: &a [1.0e-05, 0.1, -3.0, 12345678901234567890, text]\nb: *a\nc: {yes: ~, 1: .inf, on: 2026-11-28}\n"
     )
     assert yaml.safe_load(_plain_yaml(file)) == yaml.safe_load(file.read_text())
-    file = made[0] / "phonopy_params.yaml"
+    file = example[0] / "phonopy_params.yaml"
     assert yaml.safe_load(_plain_yaml(file)) == yaml.safe_load(file.read_text())
 
 
 def test_published_crystals(shared_data: Path) -> None:
-    """Highest frequencies at Γ, in THz, as found with phonopy for the primitive cells: they are among those of the
+    """Highest frequencies at Γ, in THz, computed by phonopy for the primitive cells: they are among those of the
     supercell."""
     root = shared_data / "phonopy"
     if not root.is_dir():
@@ -218,7 +218,7 @@ def test_published_crystals(shared_data: Path) -> None:
         modes = normal_modes(data.structures[0], data.labels.hessian_of(0).numpy())
         assert (
             np.abs(modes.frequencies / TERAHERTZ - frequency).min() < 0.01
-        )  # those of the list are of symmetrized constants
+        )  # the listed ones are of symmetrized force constants
         assert modes.frequencies.min() > -0.05 * TERAHERTZ
     dfpt = read_dataset(root / "NaCl-VASPdfpt")
     assert float(dfpt.labels.hessian_of(0)[0, 0, 0, 0]) == pytest.approx(1.8433662478)
@@ -228,8 +228,8 @@ def test_published_crystals(shared_data: Path) -> None:
         read_dataset(root / "KCl-SSCHA")
 
 
-def test_nothing_there(tmp_path: Path, made: Made) -> None:
-    text = (made[0] / "phonopy_params.yaml").read_text()
+def test_files_without_data(tmp_path: Path, example: Example) -> None:
+    text = (example[0] / "phonopy_params.yaml").read_text()
     (tmp_path / "phonopy.yaml").write_text("phonopy:\n  version: 2\n")
     with pytest.raises(FileFormatError, match=r"cannot read it"):
         read_dataset(tmp_path / "phonopy.yaml")

@@ -1,4 +1,4 @@
-"""Outputs of Gaussian, ORCA and others: numbers, frames, units and signs, against what else the files say."""
+"""Outputs of Gaussian, ORCA and other programs: numbers, orientations, units and signs, checked within the files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_checkpoint(tmp_path: Path, data: Dataset) -> None:
 
 
 def test_orca(tmp_path: Path, data: Dataset) -> None:
-    """Charge, multiplicity, all digits of the energy and the gradient stand beside the Hessian file."""
+    """Charge, multiplicity, the exact energy and the gradient come from other files in the same folder."""
     (tmp_path / "a.hess").write_text(hess_text(data))
     alone = read_dataset(tmp_path / "a.hess")
     assert alone.labels.forces is None
@@ -96,7 +96,7 @@ def test_orca(tmp_path: Path, data: Dataset) -> None:
     assert read_dataset(tmp_path / "a.hess").labels.forces is None
     (tmp_path / "a.engrad").write_text(engrad_text(data))
     require_same(read_dataset(tmp_path / "a.hess"), data)
-    # Files of another geometry are not mixed in.
+    # Files of another geometry are ignored.
     (tmp_path / "a.engrad").write_text(engrad_text(data, 1))
     (tmp_path / "a.out").write_text(orca_output(data, 1))
     other = read_dataset(tmp_path / "a.hess")
@@ -158,7 +158,7 @@ def test_folders(tmp_path: Path, data: Dataset) -> None:
         read_dataset(tmp_path, subset=Subset(match="x*"))
 
 
-def test_what_cannot_be_read(tmp_path: Path, data: Dataset) -> None:
+def test_invalid_files(tmp_path: Path, data: Dataset) -> None:
     pytest.importorskip("cclib")
     for name, text, words in (
         ("a.log", "nothing known\n", "not an output of a known program"),
@@ -193,18 +193,18 @@ def jobs(shared_data: Path, tmp_path: Path) -> list[Path]:
 
 
 def printed_frequencies(file: Path) -> np.ndarray | None:
-    """The last table of modes, found without the reader."""
+    """The last table of modes, parsed independently of the reader."""
     text = file.read_text(errors="replace")
     if file.suffix == ".hess":
         lines = text.split("$vibrational_frequencies")[1].split("$")[0].split("\n")[2:]
         values = [float(line.split()[1]) for line in lines if line.strip()]
         return np.array([v for v in values if v != 0])
-    found = [float(w) for line in re.findall(r"^ Frequencies -- (.*)$", text, re.MULTILINE) for w in line.split()]
-    return np.array(found) if found else None
+    matches = [float(w) for line in re.findall(r"^ Frequencies -- (.*)$", text, re.MULTILINE) for w in line.split()]
+    return np.array(matches) if matches else None
 
 
 def test_published_hessians_give_their_frequencies(shared_data: Path, tmp_path: Path) -> None:
-    """Every Hessian that is read: sum rules, the printed frequencies, and (away from rest) the rotational identity."""
+    """Sum rules, printed frequencies, and (away from stationary points) the rotational sum rule of every Hessian."""
     compared, read, turned = 0, 0, 0
     for file in jobs(shared_data, tmp_path):
         try:
@@ -226,16 +226,16 @@ def test_published_hessians_give_their_frequencies(shared_data: Path, tmp_path: 
             continue
         masses = [ISOTOPES[z] for z in structure.numbers.tolist()]
         ours = normal_modes(structure, hessian, masses=masses).frequencies
-        if len(printed) > len(ours):  # the table stands twice
+        if len(printed) > len(ours):  # the table occurs twice
             printed = printed[-len(ours) :]
-        ours = ours[-len(printed) :]  # one linear molecule was taken for a bent one by its program
+        ours = ours[-len(printed) :]  # one program took a linear molecule for a bent one
         compared += 1
         np.testing.assert_allclose(ours, np.sort(printed), atol=3.0 if orca else 0.01, err_msg=str(file))
     assert (read, compared) >= (50, 45)
     assert turned >= 5
 
 
-def test_published_energies_are_those_of_the_text(shared_data: Path, tmp_path: Path) -> None:
+def test_published_energies_equal_those_in_the_text(shared_data: Path, tmp_path: Path) -> None:
     seen = 0
     for file in jobs(shared_data, tmp_path):
         if file.suffix not in (".log", ".out"):
@@ -258,7 +258,7 @@ def test_published_energies_are_those_of_the_text(shared_data: Path, tmp_path: P
 
 
 def test_gradients_of_orca_are_slopes_of_its_energies(shared_data: Path, tmp_path: Path) -> None:
-    """Outputs at displaced geometries: differences of energies and of gradients, without a word on signs."""
+    """Outputs at displaced geometries: finite differences of energies give the gradients, with their sign."""
     jobs(shared_data, tmp_path)
     folder = tmp_path / "num_hess" / "numerical_hessian"
 

@@ -1,4 +1,4 @@
-"""Files that run code when loaded: said so, not loaded."""
+"""Formats that can run code when loaded are refused, with an alternative."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_a_folder_of_lmdb_and_an_archive_of_objects(tmp_path: Path) -> None:
         read_dataset(tmp_path / "o.npz", energy_unit="eV", length_unit="angstrom")
 
 
-def test_what_to_do_instead_works(tmp_path: Path) -> None:
-    """The recipe of the message, with two structures of different sizes."""
+def test_the_suggested_export_works(tmp_path: Path) -> None:
+    """The export named in the message, with two structures of different sizes."""
     h = np.arange(36.0 + 81.0)
     np.savez(
         tmp_path / "data.npz",

@@ -1,4 +1,4 @@
-"""Any energy function as a potential: what it computes is what comes out, in eV and Å."""
+"""Any energy function as a potential: energies and derivatives in eV and Å, units, shapes, parameters."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ def lennard_jones(positions: Tensor, numbers: Tensor, cell: Tensor, pbc: Tensor)
 
 def test_derivatives_are_those_of_the_function() -> None:
     probes = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 10, 3)))
-    asked = Request(forces=True, probes=probes, hessian=True)
-    found = evaluate(CallablePotential(lennard_jones), collate(STRUCTURES, 1.0), asked)
-    wanted = evaluate(LennardJones(), collate(STRUCTURES, 6.0), asked)
+    request = Request(forces=True, probes=probes, hessian=True)
+    result = evaluate(CallablePotential(lennard_jones), collate(STRUCTURES, 1.0), request)
+    expected = evaluate(LennardJones(), collate(STRUCTURES, 6.0), request)
     for name in ("energy", "forces", "hvp", "hessian"):
-        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(getattr(result, name), getattr(expected, name), rtol=1e-10, atol=1e-10)
 
 
-def test_units_are_those_announced() -> None:
+def test_units_are_converted() -> None:
     """The same physics computed in bohr and hartree."""
 
     def atomic(positions: Tensor, numbers: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
         return lennard_jones(positions * units.Bohr, numbers, cell, pbc) / units.Hartree
 
-    asked = Request(forces=True, hessian=True)
+    request = Request(forces=True, hessian=True)
     batch = collate(STRUCTURES, 1.0)
-    found = evaluate(CallablePotential(atomic, length_unit="bohr", energy_unit="hartree"), batch, asked)
-    wanted = evaluate(CallablePotential(lennard_jones), batch, asked)
+    result = evaluate(CallablePotential(atomic, length_unit="bohr", energy_unit="hartree"), batch, request)
+    expected = evaluate(CallablePotential(lennard_jones), batch, request)
     for name in ("energy", "forces", "hessian"):
-        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(getattr(result, name), getattr(expected, name), rtol=1e-10, atol=1e-10)
     with pytest.raises(UnitError, match='unknown energy unit "hartre"'):
         CallablePotential(atomic, energy_unit="hartre")
 
 
 def test_the_lattice_reaches_the_function_and_gives_stress() -> None:
-    """½k·tr(C Cᵀ) by the cell alone: its slope by strain is k C Cᵀ up to symmetry."""
+    """An energy ½k·tr(C Cᵀ) of the cell alone has the strain derivative k C Cᵀ, up to symmetry."""
     structure = crystal(0)
 
     def of_cell(positions: Tensor, numbers: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
@@ -58,20 +58,20 @@ def test_the_lattice_reaches_the_function_and_gives_stress() -> None:
         assert positions.shape == (3, 3)
         return 0.5 * cell.square().sum() + 0.0 * positions.sum()
 
-    found = evaluate(CallablePotential(of_cell), collate([structure], 1.0), Request(stress=True))
-    assert found.stress is not None
-    wanted = structure.cell.T @ structure.cell / abs(np.linalg.det(structure.cell))
-    np.testing.assert_allclose(found.stress[0], wanted, rtol=1e-10)
+    result = evaluate(CallablePotential(of_cell), collate([structure], 1.0), Request(stress=True))
+    assert result.stress is not None
+    expected = structure.cell.T @ structure.cell / abs(np.linalg.det(structure.cell))
+    np.testing.assert_allclose(result.stress[0], expected, rtol=1e-10)
 
 
-def test_energies_of_atoms_where_they_are_announced() -> None:
+def test_atomic_energies() -> None:
     def springs(positions: Tensor, numbers: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
         return positions.square().sum(-1) * numbers
 
-    found = evaluate(CallablePotential(springs, atomic=True), collate(STRUCTURES, 1.0), Request(atomic_energies=True))
+    result = evaluate(CallablePotential(springs, atomic=True), collate(STRUCTURES, 1.0), Request(atomic_energies=True))
     flat = np.concatenate([(s.positions**2).sum(-1) * s.numbers for s in STRUCTURES])
-    assert found.atomic_energies is not None
-    np.testing.assert_allclose(found.atomic_energies, flat)
+    assert result.atomic_energies is not None
+    np.testing.assert_allclose(result.atomic_energies, flat)
     whole = CallablePotential(lambda *of: springs(*of).sum())
     with pytest.raises(RequestError, match="energies of its atoms mean nothing"):
         evaluate(whole, collate(STRUCTURES, 1.0), Request(atomic_energies=True))
@@ -97,7 +97,7 @@ def test_parameters_of_a_module_are_those_of_the_potential() -> None:
     model = CallablePotential(Spring())
     assert [name for name, _ in model.named_parameters()] == ["energy.k"]
     probes = torch.ones(1, 10, 3, dtype=torch.float64)
-    found = evaluate(model, collate(STRUCTURES, 1.0), Request(probes=probes), create_graph=True)
-    assert found.hvp is not None
-    found.hvp.sum().backward()
+    result = evaluate(model, collate(STRUCTURES, 1.0), Request(probes=probes), create_graph=True)
+    assert result.hvp is not None
+    result.hvp.sum().backward()
     assert model.energy.k.grad.item() == pytest.approx(30.0)  # d(k v)/dk summed over 10 atoms

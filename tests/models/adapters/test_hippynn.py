@@ -46,60 +46,60 @@ def _plain_kernels() -> Iterator[None]:
 
 @every_order
 def test_everything_equals_hippynn(l_max: int) -> None:
-    made = hippynn_graph(l_max)
-    potential = HippynnPotential(made.graph, energy_unit="ev")
+    example = hippynn_graph(l_max)
+    potential = HippynnPotential(example.graph, energy_unit="ev")
     assert potential.elements == (1, 6, 8)
     assert potential.cutoff == 3.6
     batch = collate(MOLECULES, 5.0)  # more neighbors than the graph needs
     probes = torch.randn(3, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, MOLECULES, probes)
+    expected = from_hippynn(example.graph, MOLECULES, probes)
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_molecules_and_crystals_share_a_batch_whatever_the_pair_finder(periodic: bool) -> None:
     """A graph made for molecules sees images, and one made for crystals takes molecules."""
-    made = hippynn_graph(1, periodic=periodic)
-    potential = HippynnPotential(made.graph, energy_unit="ev")
+    example = hippynn_graph(1, periodic=periodic)
+    potential = HippynnPotential(example.graph, energy_unit="ev")
     crystals = [crystal(0), crystal(1, size=3.1)]
     batch = collate([MOLECULES[0], *crystals], potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     labels = evaluate(potential, batch, Request(probes=probes, stress=True, **EVERYTHING))  # type: ignore[arg-type]
     structures: list[Structure] = crystals if periodic else [MOLECULES[0]]
     atoms = slice(9, None) if periodic else slice(0, 9)
-    expected = from_hippynn(made.graph, structures, probes[:, atoms])
+    expected = from_hippynn(example.graph, structures, probes[:, atoms])
     rows = slice(1, None) if periodic else slice(0, 1)
     for name, cut in (("energy", rows), ("forces", atoms), ("atomic_energies", atoms)):
         torch.testing.assert_close(getattr(labels, name)[cut], expected[name], rtol=0, atol=1e-10)
     assert labels.hvp is not None
     torch.testing.assert_close(labels.hvp[:, atoms], expected["hvp"], rtol=0, atol=1e-10)
     # The stress has no counterpart that takes batches; the copied network has none of hippynn's code.
-    copied = hipnn_from_hippynn(made.graph, energy_unit="ev")
+    copied = hipnn_from_hippynn(example.graph, energy_unit="ev")
     same = evaluate(copied, batch, Request(stress=True))
     torch.testing.assert_close(labels.stress, same.stress, rtol=0, atol=1e-10, equal_nan=True)
 
 
 def test_units_are_converted() -> None:
     reach = {"dist_soft_min": 1.4, "dist_soft_max": 6.0, "dist_hard_max": 6.8}
-    made = hippynn_graph(1, **reach)  # type: ignore[arg-type]
-    potential = HippynnPotential(made.graph, energy_unit="kcal/mol", length_unit="bohr")
+    example = hippynn_graph(1, **reach)  # type: ignore[arg-type]
+    potential = HippynnPotential(example.graph, energy_unit="kcal/mol", length_unit="bohr")
     energy, length = units.KCAL_PER_MOL, units.length_unit("bohr")
     assert potential.cutoff == pytest.approx(6.8 * length)
     batch = collate(MOLECULES, potential.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, MOLECULES, probes, length=length)
+    expected = from_hippynn(example.graph, MOLECULES, probes, length=length)
     factors = {"energy": energy, "atomic_energies": energy, "forces": energy / length, "hvp": energy / length**2}
     expected = {name: value * factors.get(name, 1.0) for name, value in expected.items()}
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
 
 
 def test_its_own_kernels_give_the_same_one_direction_at_a_time() -> None:
-    made = hippynn_graph(1)
+    example = hippynn_graph(1)
     batch = collate(MOLECULES[:2], 3.6)
     request = Request(probes=torch.randn(3, len(batch.numbers), 3, dtype=torch.float64), **EVERYTHING)  # type: ignore[arg-type]
-    plain = evaluate(HippynnPotential(made.graph, energy_unit="ev"), batch, request)
+    plain = evaluate(HippynnPotential(example.graph, energy_unit="ev"), batch, request)
     hippynn.set_custom_kernels("_pytorch_raw_wrapped")  # functions of hippynn's own, but not compiled
-    own = HippynnPotential(made.graph, energy_unit="ev", kernels="own")
+    own = HippynnPotential(example.graph, energy_unit="ev", kernels="own")
     assert not own.supports_vmap
     for graph in (False, True):
         labels = evaluate(own, batch, request, create_graph=graph)
@@ -121,12 +121,12 @@ def test_sums_over_neighbors_are_hippynns(counts: list[int]) -> None:
 
 
 def test_atoms_without_neighbors() -> None:
-    made = hippynn_graph(2)
-    potential = HippynnPotential(made.graph, energy_unit="ev")
+    example = hippynn_graph(2)
+    potential = HippynnPotential(example.graph, energy_unit="ev")
     structures = [atom(1), atom(8)]
     batch = collate(structures, potential.cutoff)
     labels = evaluate(potential, batch, Request(probes=torch.randn(2, 2, 3, dtype=torch.float64), **EVERYTHING))  # type: ignore[arg-type]
-    expected = made.graph(torch.tensor([[1], [8]]), torch.zeros(2, 1, 3, dtype=torch.float64))[0][:, 0]
+    expected = example.graph(torch.tensor([[1], [8]]), torch.zeros(2, 1, 3, dtype=torch.float64))[0][:, 0]
     torch.testing.assert_close(labels.energy, expected.detach(), rtol=0, atol=1e-12)
     for value in (labels.forces, labels.hvp, labels.hessian):
         assert value is not None
@@ -134,11 +134,11 @@ def test_atoms_without_neighbors() -> None:
 
 
 def test_an_energy_that_is_not_split_into_atoms() -> None:
-    made = hippynn_graph(1)
-    twice = made.energy.mol_energy + made.energy.mol_energy
+    example = hippynn_graph(1)
+    twice = example.energy.mol_energy + example.energy.mol_energy
     potential = HippynnPotential(twice, energy_unit="ev")
     assert not potential.has_atomic_energies
-    single = HippynnPotential(made.energy, energy_unit="ev")
+    single = HippynnPotential(example.energy, energy_unit="ev")
     batch = collate(MOLECULES, 3.6)
     request = Request(forces=True, hessian=True)
     double, once = evaluate(potential, batch, request), evaluate(single, batch, request)
@@ -148,9 +148,9 @@ def test_an_energy_that_is_not_split_into_atoms() -> None:
 
 def test_charges_and_screened_coulomb_energies() -> None:
     """More than a network: charges, pairs of another cutoff, and the sum of two energies of atoms."""
-    made = hippynn_graph(0, periodic=False)
-    charges = hippynn.targets.HChargeNode("charges", made.energy.parents[0])
-    far = hippynn.pairs.OpenPairIndexer("far", (made.inputs[1], made.inputs[0]), dist_hard_max=5.2)
+    example = hippynn_graph(0, periodic=False)
+    charges = hippynn.targets.HChargeNode("charges", example.energy.parents[0])
+    far = hippynn.pairs.OpenPairIndexer("far", (example.inputs[1], example.inputs[0]), dist_hard_max=5.2)
     coulomb = hippynn.physics.ScreenedCoulombEnergyNode(
         "coulomb",
         (charges, far),
@@ -158,9 +158,9 @@ def test_charges_and_screened_coulomb_energies() -> None:
         cutoff_distance=5.2,
         screening=hippynn.layers.physics.QScreening(p_value=4),
     )
-    total = hippynn.physics.CombineEnergyNode("total", (made.energy, coulomb))
-    outputs = [total.mol_energy, total.atom_energies, made.energy.hierarchicality]
-    graph = hippynn.GraphModule(made.inputs, outputs).double()
+    total = hippynn.physics.CombineEnergyNode("total", (example.energy, coulomb))
+    outputs = [total.mol_energy, total.atom_energies, example.energy.hierarchicality]
+    graph = hippynn.GraphModule(example.inputs, outputs).double()
     with torch.no_grad():
         for layer in charges.torch_module.layers:
             layer.weight.normal_()
@@ -169,7 +169,7 @@ def test_charges_and_screened_coulomb_energies() -> None:
     batch = collate(MOLECULES, potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     expected = from_hippynn(graph, MOLECULES, probes)
-    alone = evaluate(HippynnPotential(made.graph, energy_unit="ev"), batch, Request())
+    alone = evaluate(HippynnPotential(example.graph, energy_unit="ev"), batch, Request())
     assert alone.energy is not None
     assert float((expected["energy"] - alone.energy).abs().max()) > 0.1
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
@@ -179,14 +179,16 @@ def test_charges_and_screened_coulomb_energies() -> None:
 @pytest.mark.parametrize("group_norm", [False, True])
 def test_hip_hop_networks(group_norm: bool) -> None:
     """Higher invariants of tensors: no counterpart in Hesse, and none needed."""
-    made = hippynn_graph(0)
+    example = hippynn_graph(0)
     size = {"n_features": 5, "n_sensitivities": 6, "n_interaction_layers": 1, "n_atom_layers": 1}
     reach = {"dist_soft_min": 0.75, "dist_soft_max": 3.2, "dist_hard_max": 3.6}
     invariants = {"l_max": 2, "n_max": 3, "group_norm": group_norm}
     settings = {"possible_species": [0, 8, 1, 6], **invariants, **size, **reach}
-    network = hippynn.network_nodes.HipHopnn("hop", tuple(made.inputs), module_kwargs=settings)
+    network = hippynn.network_nodes.HipHopnn("hop", tuple(example.inputs), module_kwargs=settings)
     energy = hippynn.targets.HEnergyNode("energy", network, db_name="T")
-    graph = hippynn.GraphModule(made.inputs, [energy.mol_energy, energy.atom_energies, energy.hierarchicality]).double()
+    graph = hippynn.GraphModule(
+        example.inputs, [energy.mol_energy, energy.atom_energies, energy.hierarchicality]
+    ).double()
     potential = HippynnPotential(graph, energy_unit="ev")
     assert potential.supports_vmap is not group_norm
     batch = collate(MOLECULES, potential.cutoff)
@@ -208,9 +210,9 @@ def labels_of(potential: HippynnPotential, structures: list[Structure]) -> Prope
 
 def test_trained_on_curvature_saved_and_read_by_hippynn(tmp_path: Path) -> None:
     teacher = HippynnPotential(hippynn_graph(1, seed=1).graph, energy_unit="kcal/mol")
-    made = hippynn_graph(1, seed=2)
-    before = copy.deepcopy(made.graph.state_dict())
-    potential = HippynnPotential(made.graph, energy_unit="kcal/mol")
+    example = hippynn_graph(1, seed=2)
+    before = copy.deepcopy(example.graph.state_dict())
+    potential = HippynnPotential(example.graph, energy_unit="kcal/mol")
     batch, labels = collate(MOLECULES, 3.6), labels_of(teacher, MOLECULES)
     optimizer = torch.optim.Adam([p for p in potential.parameters() if p.requires_grad], lr=1e-3)
     losses = []
@@ -222,8 +224,8 @@ def test_trained_on_curvature_saved_and_read_by_hippynn(tmp_path: Path) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.95 * losses[0]
-    moved = {n for n, v in made.graph.state_dict().items() if torch.is_tensor(v) and not torch.equal(v, before[n])}
-    assert {n for n, p in made.graph.named_parameters() if p.requires_grad} == moved, "trained in place, all of it"
+    moved = {n for n, v in example.graph.state_dict().items() if torch.is_tensor(v) and not torch.equal(v, before[n])}
+    assert {n for n, p in example.graph.named_parameters() if p.requires_grad} == moved, "trained in place, all of it"
 
     potential.save(tmp_path / "trained.pt")
     graph = torch.load(tmp_path / "trained.pt", weights_only=False)
@@ -241,8 +243,8 @@ def test_trained_on_curvature_saved_and_read_by_hippynn(tmp_path: Path) -> None:
 
 def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> None:
     """With references fitted, a mean of weights, checkpoints that are continued, and files for both sides."""
-    made = hippynn_graph(1, seed=2, spread=0.05)
-    before = copy.deepcopy(made.graph.state_dict())
+    example = hippynn_graph(1, seed=2, spread=0.05)
+    before = copy.deepcopy(example.graph.state_dict())
     teacher = hippynn_graph(1, seed=1, spread=0.05)
     data = Dataset(tuple(MOLECULES), labels_of(HippynnPotential(teacher.graph, energy_unit="ev"), MOLECULES))
     config = TrainConfig.model_validate(
@@ -254,16 +256,16 @@ def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> No
             "optimizer": {"ema_decay": 0.9},
         }
     )
-    potential = HippynnPotential(made.graph, energy_unit="ev")
+    potential = HippynnPotential(example.graph, energy_unit="ev")
     result = train(data, None, config, output=tmp_path / "whole", potential=potential, quiet=True)
-    assert all(torch.equal(v, before[n]) for n, v in made.graph.state_dict().items() if torch.is_tensor(v))
+    assert all(torch.equal(v, before[n]) for n, v in example.graph.state_dict().items() if torch.is_tensor(v))
     assert isinstance(result.potential, HippynnPotential)
     assert result.model_file == tmp_path / "whole" / "model.pt"
     batch = collate(MOLECULES, potential.cutoff)
     trained = evaluate(result.potential, batch, Request()).energy
     read = HippynnPotential.from_file(result.model_file, trust_pickle=True, energy_unit="ev")
     torch.testing.assert_close(evaluate(read, batch, Request()).energy, trained, rtol=0, atol=0)
-    trainable = [n for n, p in made.graph.named_parameters() if p.requires_grad]
+    trainable = [n for n, p in example.graph.named_parameters() if p.requires_grad]
     assert [n for n, p in read.original.named_parameters() if p.requires_grad] == trainable, "hippynn can train it on"
     again = train(data, None, config, output=tmp_path / "whole", potential=potential, quiet=True)  # from its checkpoint
     torch.testing.assert_close(evaluate(again.potential, batch, Request()).energy, trained, rtol=0, atol=0)
@@ -311,8 +313,8 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as hippynn's own training leaves it: three epochs on random numbers."""
     folder = tmp_path_factory.mktemp("experiment")
     hippynn.set_custom_kernels("_pytorch_raw")
-    made = hippynn_graph(1, spread=0.0)
-    energy = made.energy.main_output
+    example = hippynn_graph(1, spread=0.0)
+    energy = example.energy.main_output
     loss = hippynn.graphs.loss.MSELoss.of_node(energy)
     rng = np.random.default_rng(0)
     arrays = {
@@ -386,8 +388,8 @@ def test_copies_do_not_share_weights_and_pickle() -> None:
 
 
 def test_single_precision_runs_in_single_precision() -> None:
-    made = hippynn_graph(1)
-    wide = HippynnPotential(made.graph, energy_unit="ev")
+    example = hippynn_graph(1)
+    wide = HippynnPotential(example.graph, energy_unit="ev")
     batch = collate(MOLECULES, wide.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
     expected = evaluate(wide, batch, Request(forces=True, probes=probes))
@@ -452,23 +454,23 @@ def test_files_need_trust_and_a_unit_and_structures_their_parameters(tmp_path: P
 
 
 def test_graphs_that_cannot_be_potentials() -> None:
-    made = hippynn_graph(1)
+    example = hippynn_graph(1)
     with pytest.raises(RequestError, match="expected a hippynn GraphModule"):
-        HippynnPotential(made.network, energy_unit="ev")
+        HippynnPotential(example.network, energy_unit="ev")
     with pytest.raises(UnknownOptionError, match="choice of kernels"):
-        HippynnPotential(made.graph, energy_unit="ev", kernels="cuda")  # type: ignore[arg-type]
-    second = hippynn.targets.HEnergyNode("another", made.energy.parents[0])
-    graph = hippynn.GraphModule(made.inputs, [made.energy.mol_energy, second.mol_energy])
+        HippynnPotential(example.graph, energy_unit="ev", kernels="cuda")  # type: ignore[arg-type]
+    second = hippynn.targets.HEnergyNode("another", example.energy.parents[0])
+    graph = hippynn.GraphModule(example.inputs, [example.energy.mol_energy, second.mol_energy])
     with pytest.raises(RequestError, match=r'"another".*energy=\.\.\.'):
         HippynnPotential(graph, energy_unit="ev")
     assert HippynnPotential(graph, energy_unit="ev", energy="another").has_atomic_energies
     assert HippynnPotential(graph, energy_unit="ev", energy="T").has_atomic_energies
-    charges = hippynn.targets.HChargeNode("charges", made.energy.parents[0])
-    every_pair = hippynn.pairs.OpenPairIndexer("all", (made.inputs[1], made.inputs[0]), dist_hard_max=None)
+    charges = hippynn.targets.HChargeNode("charges", example.energy.parents[0])
+    every_pair = hippynn.pairs.OpenPairIndexer("all", (example.inputs[1], example.inputs[0]), dist_hard_max=None)
     coulomb = hippynn.physics.CoulombEnergyNode("coulomb", (charges, every_pair), energy_conversion=14.4)
     with pytest.raises(RequestError, match="has no cutoff"):
         HippynnPotential(coulomb, energy_unit="ev")
-    several = hippynn.targets.HEnergyNode("two", made.energy.parents[0], module_kwargs={"n_target": 2})
+    several = hippynn.targets.HEnergyNode("two", example.energy.parents[0], module_kwargs={"n_target": 2})
     potential = HippynnPotential(several, energy_unit="ev").double()
     with pytest.raises(HesseError, match=r"shape \(9, 2\), expected \(9, 1\)"):
         evaluate(potential, collate(MOLECULES[:1], 3.6), Request())

@@ -39,11 +39,11 @@ def _plain_kernels() -> Iterator[None]:
 )
 def test_everything_equals_hippynn(l_max: int, options: dict[str, Any]) -> None:
     """Energies, atomic energies, hierarchy, forces and products of molecules of several elements."""
-    made = hippynn_graph(l_max, **options)
-    copied = hipnn_from_hippynn(made.graph, energy_unit="ev")
+    example = hippynn_graph(l_max, **options)
+    copied = hipnn_from_hippynn(example.graph, energy_unit="ev")
     batch = collate(MOLECULES, copied.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, MOLECULES, probes)
+    expected = from_hippynn(example.graph, MOLECULES, probes)
     labels = evaluate(copied, batch, Request(forces=True, probes=probes, atomic_energies=True))
     assert float(expected["hvp"].abs().max()) > 0.1
     require_equal(labels, expected)
@@ -52,12 +52,12 @@ def test_everything_equals_hippynn(l_max: int, options: dict[str, Any]) -> None:
 
 @every_order
 def test_crystals_equal_hippynn(l_max: int) -> None:
-    made = hippynn_graph(l_max, periodic=True)
-    copied = hipnn_from_hippynn(made.energy, energy_unit="ev")
+    example = hippynn_graph(l_max, periodic=True)
+    copied = hipnn_from_hippynn(example.energy, energy_unit="ev")
     structures = [crystal(0), crystal(1, size=3.1)]
     batch = collate(structures, copied.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, structures, probes)
+    expected = from_hippynn(example.graph, structures, probes)
     labels = evaluate(copied, batch, Request(forces=True, probes=probes, atomic_energies=True))
     require_equal(labels, expected)
 
@@ -66,13 +66,13 @@ def test_crystals_equal_hippynn(l_max: int) -> None:
 def test_other_units_are_converted_into_the_weights(l_max: int) -> None:
     """A network for kcal/mol and bohr."""
     reach = {"dist_soft_min": 1.4, "dist_soft_max": 6.0, "dist_hard_max": 6.8}
-    made = hippynn_graph(l_max, **reach)  # type: ignore[arg-type]
-    copied = hipnn_from_hippynn(made.graph, energy_unit="kcal/mol", length_unit="bohr")
+    example = hippynn_graph(l_max, **reach)  # type: ignore[arg-type]
+    copied = hipnn_from_hippynn(example.graph, energy_unit="kcal/mol", length_unit="bohr")
     energy, length = units.KCAL_PER_MOL, units.length_unit("bohr")
     assert copied.cutoff == pytest.approx(6.8 * length)
     batch = collate(MOLECULES, copied.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, MOLECULES, probes, length=length)
+    expected = from_hippynn(example.graph, MOLECULES, probes, length=length)
     factors = {"energy": energy, "atomic_energies": energy, "forces": energy / length, "hvp": energy / length**2}
     expected = {name: value * factors.get(name, 1.0) for name, value in expected.items()}
     labels = evaluate(copied, batch, Request(forces=True, probes=probes, atomic_energies=True))
@@ -80,11 +80,11 @@ def test_other_units_are_converted_into_the_weights(l_max: int) -> None:
 
 
 def test_without_energies_per_element_the_references_are_zero() -> None:
-    made = hippynn_graph(1, first_is_interacting=True)
-    copied = hipnn_from_hippynn(made.graph, energy_unit="ev")
+    example = hippynn_graph(1, first_is_interacting=True)
+    copied = hipnn_from_hippynn(example.graph, energy_unit="ev")
     batch = collate(MOLECULES, copied.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
-    expected = from_hippynn(made.graph, MOLECULES, probes)
+    expected = from_hippynn(example.graph, MOLECULES, probes)
     expected["regularizer"] = expected["regularizer"] + 1
     labels = evaluate(copied, batch, Request(forces=True, probes=probes, atomic_energies=True))
     assert copied.references.energies.tolist() == [0.0, 0.0, 0.0]
@@ -92,8 +92,8 @@ def test_without_energies_per_element_the_references_are_zero() -> None:
 
 
 def test_a_copy_keeps_the_type_of_the_original_and_becomes_a_model_file(tmp_path: Any) -> None:
-    made = hippynn_graph(1)
-    copied = hipnn_from_hippynn(made.graph.float(), energy_unit="ev")
+    example = hippynn_graph(1)
+    copied = hipnn_from_hippynn(example.graph.float(), energy_unit="ev")
     assert {p.dtype for p in copied.parameters()} == {torch.float32}
     save_model(tmp_path / "copied.hesse", copied)
     loaded = load_model(tmp_path / "copied.hesse")
@@ -104,11 +104,11 @@ def test_a_copy_keeps_the_type_of_the_original_and_becomes_a_model_file(tmp_path
 
 def test_the_order_of_elements_is_nothing_to_depend_on() -> None:
     """The same weights under two orders of species give the same numbers."""
-    made = hippynn_graph(0, species=(0, 1, 6, 8))
+    example = hippynn_graph(0, species=(0, 1, 6, 8))
     batch = collate(MOLECULES, 3.6)
-    sorted_ones = evaluate(hipnn_from_hippynn(made.graph, energy_unit="ev"), batch, Request())
+    sorted_ones = evaluate(hipnn_from_hippynn(example.graph, energy_unit="ev"), batch, Request())
     other = hippynn_graph(0, species=(0, 8, 1, 6))
-    state = made.graph.state_dict()
+    state = example.graph.state_dict()
     columns = torch.tensor([2, 0, 1])
     for name, value in state.items():
         per_species = ("layers.0.weight", "0.0.base_layer.selfint.weight", "0.0.adjust_layer.weight")
@@ -140,14 +140,14 @@ def test_what_has_no_counterpart_is_named(options: dict[str, Any], what: str) ->
 
 
 def test_other_refusals() -> None:
-    made = hippynn_graph(1)
+    example = hippynn_graph(1)
     with pytest.raises(UnitError, match="unknown energy unit"):
-        hipnn_from_hippynn(made.graph, energy_unit="kcal")
+        hipnn_from_hippynn(example.graph, energy_unit="kcal")
     with pytest.raises(RequestError, match="expected a hippynn GraphModule"):
-        hipnn_from_hippynn(made.network, energy_unit="ev")
+        hipnn_from_hippynn(example.network, energy_unit="ev")
     with pytest.raises(RequestError, match='no node called "energi"'):
-        hipnn_from_hippynn(made.graph, energy_unit="ev", energy="energi")
+        hipnn_from_hippynn(example.graph, energy_unit="ev", energy="energi")
     with pytest.raises(RequestError, match="more than the hierarchical energy"):
-        hipnn_from_hippynn(made.energy.mol_energy + made.energy.mol_energy, energy_unit="ev")
+        hipnn_from_hippynn(example.energy.mol_energy + example.energy.mol_energy, energy_unit="ev")
     with pytest.raises(ConfigError, match="epsilon"):
         hipnn_from_hippynn(hippynn_graph(1, cusp_reg=0.0).graph, energy_unit="ev")

@@ -16,16 +16,16 @@ MIXED = [*molecules([3, 5], seed=1), atom(8), *molecules([2], seed=2)]
 
 def test_padded_arrays_hold_every_atom_once() -> None:
     batch = collate(MIXED, 4.0)
-    found = pad_structures(batch)
-    assert found.numbers.shape == (4, 5)
+    result = pad_structures(batch)
+    assert result.numbers.shape == (4, 5)
     for row, structure in enumerate(MIXED):
         n = len(structure)
-        assert found.mask[row].tolist() == [True] * n + [False] * (5 - n)
-        assert found.numbers[row].tolist() == structure.numbers.tolist() + [-1] * (5 - n)
-        np.testing.assert_array_equal(found.positions[row, :n], structure.positions)
-        assert bool((found.positions[row, n:] == 0).all())
-    assert torch.equal(found.unpad(found.positions), batch.positions)
-    assert torch.equal(found.unpad(found.numbers), batch.numbers)
+        assert result.mask[row].tolist() == [True] * n + [False] * (5 - n)
+        assert result.numbers[row].tolist() == structure.numbers.tolist() + [-1] * (5 - n)
+        np.testing.assert_array_equal(result.positions[row, :n], structure.positions)
+        assert bool((result.positions[row, n:] == 0).all())
+    assert torch.equal(result.unpad(result.positions), batch.positions)
+    assert torch.equal(result.unpad(result.numbers), batch.numbers)
     assert int(pad_structures(batch, pad_number=0).numbers.min()) == 0
 
 
@@ -42,25 +42,25 @@ def test_padded_positions_carry_derivatives_back() -> None:
 def test_edges_are_the_pairs_that_brute_force_finds(cutoff: float) -> None:
     structures = [*molecules([4, 6], seed=3), crystal(0), atom(1), crystal(1, size=2.5)]
     batch = collate(structures, 4.0)  # the neighbor matrix may reach further
-    found = edge_list(batch, cutoff)
+    result = edge_list(batch, cutoff)
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])
-    wanted = sorted(
+    expected = sorted(
         (int(starts[k] + i), int(starts[k] + j), *np.round(gap, 9))
         for k, s in enumerate(structures)
         for i, j, gap in image_pairs(s, cutoff)
     )
-    rows = zip(found.centers.tolist(), found.neighbors.tolist(), np.round(found.vectors.numpy(), 9), strict=True)
-    assert sorted((i, j, *gap) for i, j, gap in rows) == [pytest.approx(w) for w in wanted]
-    assert bool((found.centers.diff() >= 0).all())
-    lattice = batch.cell[batch.structure_index[found.centers]]
-    torch.testing.assert_close(found.translations, torch.einsum("ea,eab->eb", found.cell_shifts, lattice))
+    rows = zip(result.centers.tolist(), result.neighbors.tolist(), np.round(result.vectors.numpy(), 9), strict=True)
+    assert sorted((i, j, *gap) for i, j, gap in rows) == [pytest.approx(w) for w in expected]
+    assert bool((result.centers.diff() >= 0).all())
+    lattice = batch.cell[batch.structure_index[result.centers]]
+    torch.testing.assert_close(result.translations, torch.einsum("ea,eab->eb", result.cell_shifts, lattice))
 
 
 def test_edges_follow_positions_and_cell() -> None:
     batch = collate([crystal(0)], 3.0)
     positions, cell = batch.positions.clone().requires_grad_(True), batch.cell.clone().requires_grad_(True)
-    found = edge_list(batch.with_positions(positions=positions, cell=cell), 3.0)
-    found.vectors.square().sum().backward()
+    result = edge_list(batch.with_positions(positions=positions, cell=cell), 3.0)
+    result.vectors.square().sum().backward()
     assert positions.grad is not None
     assert cell.grad is not None
     step, slope = 1e-6, []

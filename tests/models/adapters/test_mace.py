@@ -65,17 +65,17 @@ def test_open_structures_of_several_sizes_equal_mace(kind: str) -> None:
     potential = MacePotential(model)
     batch = collate([*OPEN, FAR], potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
-    found = evaluate(potential, batch, Request(forces=True, probes=probes, hessian=True, atomic_energies=True))
-    parts = zip(batch.n_atoms.tolist(), found.forces.split(batch.n_atoms.tolist()), [*OPEN, FAR], strict=True)  # type: ignore[union-attr]
+    result = evaluate(potential, batch, Request(forces=True, probes=probes, hessian=True, atomic_energies=True))
+    parts = zip(batch.n_atoms.tolist(), result.forces.split(batch.n_atoms.tolist()), [*OPEN, FAR], strict=True)  # type: ignore[union-attr]
     start, entry = 0, 0
     for k, (n, forces, structure) in enumerate(parts):
         atoms = theirs(model, structure)
-        close(found.energy[k], atoms.get_potential_energy())  # type: ignore[index]
+        close(result.energy[k], atoms.get_potential_energy())  # type: ignore[index]
         close(forces, atoms.get_forces())
         hessian = torch.as_tensor(np.array(atoms.calc.get_hessian(atoms))).reshape(3 * n, 3 * n)
-        close(found.hessian[entry : entry + 9 * n * n].reshape(3 * n, 3 * n), hessian)  # type: ignore[index]
+        close(result.hessian[entry : entry + 9 * n * n].reshape(3 * n, 3 * n), hessian)  # type: ignore[index]
         products = probes[:, start : start + n].reshape(2, -1) @ hessian
-        close(found.hvp[:, start : start + n].reshape(2, -1), products)  # type: ignore[index]
+        close(result.hvp[:, start : start + n].reshape(2, -1), products)  # type: ignore[index]
         start, entry = start + n, entry + 9 * n * n
 
 
@@ -86,25 +86,25 @@ def test_a_crystal_equals_mace_stress_and_all(kind: str) -> None:
     potential = MacePotential(model)
     structures = [crystal(0), crystal(3, size=3.2, atoms=1), OPEN[1]]
     request = Request(forces=True, stress=True)
-    found = evaluate(potential, collate(structures, potential.cutoff), request)
+    result = evaluate(potential, collate(structures, potential.cutoff), request)
     start = 0
     for k, structure in enumerate(structures[:2]):
         atoms = theirs(model, structure)
-        close(found.energy[k], atoms.get_potential_energy())  # type: ignore[index]
-        close(found.forces[start : start + len(structure)], atoms.get_forces())  # type: ignore[index]
-        close(found.stress[k], atoms.get_stress(voigt=False))  # type: ignore[index]
+        close(result.energy[k], atoms.get_potential_energy())  # type: ignore[index]
+        close(result.forces[start : start + len(structure)], atoms.get_forces())  # type: ignore[index]
+        close(result.stress[k], atoms.get_stress(voigt=False))  # type: ignore[index]
         start += len(structure)
-    assert bool(found.stress[2].isnan().all())  # type: ignore[index]
+    assert bool(result.stress[2].isnan().all())  # type: ignore[index]
 
 
 def test_every_head_is_itself() -> None:
     model = mace_model(heads=("dft", "xtb", "cc"))
     for head in model.heads:
         potential = MacePotential(model, head=head)
-        found = evaluate(potential, collate([OPEN[0]], potential.cutoff), Request(forces=True))
+        result = evaluate(potential, collate([OPEN[0]], potential.cutoff), Request(forces=True))
         atoms = theirs(model, OPEN[0], head=head)
-        close(found.energy[0], atoms.get_potential_energy())  # type: ignore[index]
-        close(found.forces, atoms.get_forces())
+        close(result.energy[0], atoms.get_potential_energy())  # type: ignore[index]
+        close(result.forces, atoms.get_forces())
     with pytest.raises(RequestError, match=r'heads dft, xtb, cc: name the one to use, head="dft".*\?head=dft'):
         MacePotential(model)
     with pytest.raises(UnknownOptionError, match='Did you mean "xtb"'):
@@ -121,8 +121,8 @@ def test_products_are_the_slope_of_forces() -> None:
     ends = [Structure(structure.numbers, structure.positions + s * step * probe[0].numpy()) for s in (1, -1)]
     ahead, behind = (evaluate(potential, collate([s], potential.cutoff), Request(forces=True)).forces for s in ends)
     for _ in range(4):
-        found = evaluate(potential, collate([structure], potential.cutoff), Request(probes=probe))
-        close(found.hvp[0], -(ahead - behind) / (2 * step), 1e-5)  # type: ignore[index, operator]
+        result = evaluate(potential, collate([structure], potential.cutoff), Request(probes=probe))
+        close(result.hvp[0], -(ahead - behind) / (2 * step), 1e-5)  # type: ignore[index, operator]
 
 
 def test_third_derivatives_reach_the_parameters() -> None:
@@ -160,10 +160,10 @@ def test_float32_keeps_the_digits_of_large_references() -> None:
     double = MacePotential(mace_model())
     single = copy.deepcopy(double).to(dtype=torch.float32)
     batch = collate([OPEN[0]], double.cutoff)
-    found, wanted = (evaluate(p, batch, Request(forces=True)) for p in (single, double))
+    result, expected = (evaluate(p, batch, Request(forces=True)) for p in (single, double))
     assert single.references.energies.dtype == torch.float64
-    assert abs(found.energy - wanted.energy).item() < 1e-5  # type: ignore[operator] # of 10⁴ eV
-    close(found.forces, wanted.forces, 1e-4)
+    assert abs(result.energy - expected.energy).item() < 1e-5  # type: ignore[operator] # of 10⁴ eV
+    close(result.forces, expected.forces, 1e-4)
 
 
 def test_a_model_that_went_through_float32_gets_its_references_back() -> None:
@@ -210,16 +210,16 @@ def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
     )  # fmt: skip
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=potential, quiet=True)
     assert result.model_file == tmp_path / "run" / "model.model"
-    found = evaluate(result.potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
+    labels = evaluate(result.potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
     atoms = to_ase(OPEN[0])
     atoms.calc = mace_calculator(result.model_file)
-    close(found.energy[0], atoms.get_potential_energy())  # type: ignore[index]
-    close(found.forces, atoms.get_forces())
+    close(labels.energy[0], atoms.get_potential_energy())  # type: ignore[index]
+    close(labels.forces, atoms.get_forces())
     moved = theirs(model, OPEN[0]).get_forces()
     assert np.abs(moved - atoms.get_forces()).max() > 1e-4  # it learned, and the caller's own stayed as it was
     again = MacePotential.from_file(result.model_file, trust_pickle=True)
     assert all(p.requires_grad for p in again.parameters())
-    close(evaluate(again, collate(OPEN[:1], again.cutoff), Request()).energy, found.energy)
+    close(evaluate(again, collate(OPEN[:1], again.cutoff), Request()).energy, labels.energy)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,9 +292,9 @@ def test_a_text_names_a_file(tmp_path: Path) -> None:
     potential = MacePotential(mace_model(heads=("a", "b")), head="b")
     file = tmp_path / "my.model"
     potential.save(file)
-    found = make_potential(f"mace:{file}?trust=pickle,head=b")
+    result = make_potential(f"mace:{file}?trust=pickle,head=b")
     batch = collate(OPEN, potential.cutoff)
-    close(found(batch), potential(batch), 1e-12)
+    close(result(batch), potential(batch), 1e-12)
     with pytest.raises(RequestError, match="trust=pickle"):
         make_potential(f"mace:{file}?head=b")
 

@@ -76,18 +76,18 @@ def test_open_structures_of_several_sizes_equal_nequip(kind: str) -> None:
     potential = NequipPotential(model)
     batch = collate(OPEN, potential.cutoff)
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
-    found = evaluate(potential, batch, Request(forces=True, probes=probes))
+    result = evaluate(potential, batch, Request(forces=True, probes=probes))
     start, step = 0, 1e-4
     for k, structure in enumerate(OPEN):
-        here = slice(start, start := start + len(structure))
+        rows = slice(start, start := start + len(structure))
         atoms = theirs(model, structure)
-        close(found.energy[k], atoms.get_potential_energy())  # type: ignore[index]
-        close(found.forces[here], atoms.get_forces())  # type: ignore[index]
+        close(result.energy[k], atoms.get_potential_energy())  # type: ignore[index]
+        close(result.forces[rows], atoms.get_forces())  # type: ignore[index]
         ends = [
-            theirs(model, Structure(structure.numbers, structure.positions + s * probes[0, here].numpy()))
+            theirs(model, Structure(structure.numbers, structure.positions + s * probes[0, rows].numpy()))
             for s in (step, -step)
         ]
-        close(found.hvp[0, here], -(ends[0].get_forces() - ends[1].get_forces()) / (2 * step), 1e-4)  # type: ignore[index]
+        close(result.hvp[0, rows], -(ends[0].get_forces() - ends[1].get_forces()) / (2 * step), 1e-4)  # type: ignore[index]
 
 
 @every_kind
@@ -98,7 +98,7 @@ def test_products_equal_those_through_nequips_own_forces(kind: str) -> None:
     structure = OPEN[0]
     batch = collate([structure], potential.cutoff)
     probes = torch.randn(1, len(structure), 3, dtype=torch.float64)
-    found = evaluate(potential, batch, Request(probes=probes)).hvp
+    result = evaluate(potential, batch, Request(probes=probes)).hvp
     with _nequip_defaults(), _suppress_warnings():
         calculator = nequip_calculator(model)
         data = calculator.atoms_to_data(to_ase(structure))
@@ -106,7 +106,7 @@ def test_products_equal_those_through_nequips_own_forces(kind: str) -> None:
         leaf = data["pos"]
         forces = model(data)["forces"]
     (product,) = torch.autograd.grad(-forces, leaf, probes[0])
-    close(found[0], product)  # type: ignore[index]
+    close(result[0], product)  # type: ignore[index]
 
 
 @every_kind
@@ -115,13 +115,13 @@ def test_a_crystal_equals_nequip_stress_and_all(kind: str) -> None:
     model = build(kind)
     potential = NequipPotential(model)
     structures = [crystal(0), crystal(3, size=3.2, atoms=1), OPEN[1]]
-    found = evaluate(potential, collate(structures, potential.cutoff), Request(forces=True, stress=True))
+    result = evaluate(potential, collate(structures, potential.cutoff), Request(forces=True, stress=True))
     start = 0
     for k, structure in enumerate(structures[:2]):
         atoms = theirs(model, structure)
-        close(found.energy[k], atoms.get_potential_energy())  # type: ignore[index]
-        close(found.forces[start : start + len(structure)], atoms.get_forces())  # type: ignore[index]
-        close(found.stress[k], atoms.get_stress(voigt=False))  # type: ignore[index]
+        close(result.energy[k], atoms.get_potential_energy())  # type: ignore[index]
+        close(result.forces[start : start + len(structure)], atoms.get_forces())  # type: ignore[index]
+        close(result.stress[k], atoms.get_stress(voigt=False))  # type: ignore[index]
         start += len(structure)
 
 
@@ -130,12 +130,12 @@ def test_atoms_alone_have_the_energy_of_their_type(kind: str) -> None:
     potential = NequipPotential(build(kind))
     for structures in (ALONE, [ALONE[0]], [*OPEN, *ALONE]):
         batch = collate(structures, potential.cutoff)
-        found = evaluate(potential, batch, Request(forces=True, hessian=True, atomic_energies=True))
+        result = evaluate(potential, batch, Request(forces=True, hessian=True, atomic_energies=True))
         alone = batch.neighbor_mask.sum(1) == 0
         close(
-            found.atomic_energies[alone], [COMMON["per_type_energy_shifts"][s] for s in symbols(batch.numbers[alone])]
+            result.atomic_energies[alone], [COMMON["per_type_energy_shifts"][s] for s in symbols(batch.numbers[alone])]
         )  # type: ignore[index]
-        assert all(bool(t.isfinite().all()) for t in (found.forces, found.hessian))  # type: ignore[union-attr]
+        assert all(bool(t.isfinite().all()) for t in (result.forces, result.hessian))  # type: ignore[union-attr]
 
 
 def symbols(numbers: torch.Tensor) -> list[str]:
@@ -174,9 +174,9 @@ def test_units_are_converted() -> None:
     structure = molecules([4], seed=3)[0]
     small = Structure(structure.numbers, structure.positions * bohr)
     ours = evaluate(other, collate([small], other.cutoff), Request(forces=True))
-    wanted = evaluate(plain, collate([structure], plain.cutoff), Request(forces=True))
-    close(ours.energy, hartree * wanted.energy, 1e-6)  # type: ignore[operator]
-    close(ours.forces, hartree / bohr * wanted.forces, 1e-6)  # type: ignore[operator]
+    expected = evaluate(plain, collate([structure], plain.cutoff), Request(forces=True))
+    close(ours.energy, hartree * expected.energy, 1e-6)  # type: ignore[operator]
+    close(ours.forces, hartree / bohr * expected.forces, 1e-6)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("kind", ["NequIP", "trainable tables", "Allegro"])
@@ -188,12 +188,12 @@ def test_another_type_is_taken_whole(kind: str) -> None:
     own.load_state_dict(double.state_dict())
     assert {n: t.dtype for n, t in single.state_dict().items()} == {n: t.dtype for n, t in own.state_dict().items()}
     batch = collate(OPEN, double.cutoff)
-    wanted = evaluate(double, batch, Request(forces=True))
+    expected = evaluate(double, batch, Request(forces=True))
     for potential in (single, own):
-        found = evaluate(potential, batch, Request(forces=True))
-        close(found.energy, wanted.energy, 1e-6)
-        close(found.forces, wanted.forces, 1e-4)
-    close(single.to(dtype=torch.float64)(batch).sum(), wanted.energy.sum(), 1e-6)  # type: ignore[union-attr]
+        result = evaluate(potential, batch, Request(forces=True))
+        close(result.energy, expected.energy, 1e-6)
+        close(result.forces, expected.forces, 1e-4)
+    close(single.to(dtype=torch.float64)(batch).sum(), expected.energy.sum(), 1e-6)  # type: ignore[union-attr]
 
 
 def test_types_with_other_names() -> None:
@@ -201,8 +201,8 @@ def test_types_with_other_names() -> None:
     with pytest.raises(RequestError, match='type "Hx" is not a chemical symbol'):
         NequipPotential(model)
     potential = NequipPotential(model, types={"H": "Hx", "C": "C1", "O": "O2"})
-    found = evaluate(potential, collate([atom(8), atom(1)], potential.cutoff), Request())
-    close(found.energy, [3.0, 1.0])
+    result = evaluate(potential, collate([atom(8), atom(1)], potential.cutoff), Request())
+    close(result.energy, [3.0, 1.0])
     with pytest.raises(RequestError, match='type "O2" is not a chemical symbol'):
         NequipPotential(model, types={"H": "Hx", "C": "C1"})
 
@@ -236,15 +236,15 @@ def test_a_trained_model_goes_back_to_nequip(kind: str, tmp_path: Path) -> None:
     given = NequipPotential(model)
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=given, quiet=True)
     assert result.model_file == tmp_path / "run" / "model.nequip.zip"
-    found = evaluate(result.potential, collate(OPEN[:1], given.cutoff), Request(forces=True))
+    labels = evaluate(result.potential, collate(OPEN[:1], given.cutoff), Request(forces=True))
     atoms = theirs(result.model_file, OPEN[0])
-    close(found.energy[0], atoms.get_potential_energy())  # type: ignore[index]
-    close(found.forces, atoms.get_forces())
+    close(labels.energy[0], atoms.get_potential_energy())  # type: ignore[index]
+    close(labels.forces, atoms.get_forces())
     assert np.abs(theirs(model, OPEN[0]).get_forces() - atoms.get_forces()).max() > 1e-4  # it learned
     again = NequipPotential.from_file(result.model_file, trust_pickle=True)
     twice = hesse.train(data, data, config, output=tmp_path / "again", potential=again, quiet=True)
-    found = evaluate(twice.potential, collate(OPEN[:1], given.cutoff), Request(forces=True))
-    close(found.forces, theirs(twice.model_file, OPEN[0]).get_forces())
+    labels = evaluate(twice.potential, collate(OPEN[:1], given.cutoff), Request(forces=True))
+    close(labels.forces, theirs(twice.model_file, OPEN[0]).get_forces())
 
 
 @pytest.fixture(scope="module")
@@ -262,10 +262,10 @@ def test_checkpoints_of_nequips_training_are_read_with_their_averages(trained: P
     with _nequip_defaults(), _suppress_warnings():
         model = import_nequip("nequip.model.saved_models.load_utils").load_saved_model(str(trained))
     close(weights(potential), weights(model), 1e-12)
-    found = evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
+    result = evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
     atoms = theirs(trained, OPEN[0])
-    close(found.energy[0], atoms.get_potential_energy(), 1e-6)  # type: ignore[index]
-    close(found.forces, atoms.get_forces(), 1e-4)
+    close(result.energy[0], atoms.get_potential_energy(), 1e-6)  # type: ignore[index]
+    close(result.forces, atoms.get_forces(), 1e-4)
     potential.save(tmp_path / "a.nequip.zip")  # type: ignore[operator]
     close(theirs(tmp_path / "a.nequip.zip", OPEN[0]).get_forces(), atoms.get_forces(), 1e-6)
 
@@ -277,10 +277,10 @@ def test_nequips_training_goes_on_from_a_saved_package(tmp_path: Path) -> None:
         tmp_path, {"_target_": "nequip.model.ModelFromPackage", "package_path": str(tmp_path / "a.nequip.zip")}
     )
     potential = NequipPotential.from_file(file, trust_pickle=True)
-    found = evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
+    result = evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True))
     potential.save(tmp_path / "b.nequip.zip")
     for source in (file, tmp_path / "b.nequip.zip"):
-        close(found.forces, theirs(source, OPEN[0]).get_forces())
+        close(result.forces, theirs(source, OPEN[0]).get_forces())
 
 
 @pytest.mark.slow
