@@ -88,4 +88,4 @@ def test_bad_requests(trimers):
     with pytest.raises(RequestError, match="same id"):
         sample([trimers[0], trimers[0]])
     with pytest.raises(RequestError, match="as text"):
-        sample(trimers, workers=None)
+        sample(trimers, workers=1)

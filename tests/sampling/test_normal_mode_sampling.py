@@ -112,7 +112,7 @@ def test_failures_are_records(trimers):
     reasons = {f.id: f.reason for f in result.failures}
     assert "exit code 3" in reasons["neon"]
     assert "no convergence" in reasons["sodium"]
-    assert "lone atom" in reasons["atom-6"]
+    assert "single atom" in reasons["atom-6"]
 
 
 def test_unfinished_relaxation_is_a_failure(trimers):

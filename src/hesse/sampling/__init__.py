@@ -1,4 +1,4 @@
-"""Geometries worth labeling: made around minima and along paths, and chosen among."""
+"""Creation and selection of geometries for labeling: around minima, along trajectories and along reaction paths."""
 
 from hesse.sampling.fingerprint import distance_fingerprint, fingerprint_distance
 from hesse.sampling.md_sampling import MDSampling, sample_md

@@ -1,13 +1,13 @@
-"""Sorted interatomic distances: a fingerprint of a geometry whose differences are in Å.
+"""Sorted interatomic distances: a fingerprint of a geometry, with differences in Å.
 
-For each pair of elements the distances between their atoms, in order of size. The fingerprint does not change when the
-molecule is moved, turned or mirrored, or when like atoms are renamed, and follows the atoms continuously. Its
-root-mean-square difference between two structures is the smallest "distance RMSD" that any matching of the distances
-can reach, so that two structures further apart than a tolerance are different beyond doubt. The reverse holds but for
-rare pairs of geometries that share all their distances.
+The fingerprint lists, for each pair of elements, the distances between their atoms in order of size. It is invariant
+under translation, rotation, reflection and permutation of atoms of one element, and a continuous function of the
+positions. The root-mean-square difference of two fingerprints is the smallest "distance RMSD" over all assignments of
+the distances, so that two structures whose fingerprints differ by more than a tolerance are certainly different. The
+reverse holds except for rare pairs of geometries that have the same distances.
 
-Mirror images are one: they have the same energy, and no potential that is built on distances could learn more from
-both than from one.
+Mirror images have the same fingerprint: they have the same energy, and a potential that depends on distances learns
+nothing more from both than from one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,35 @@ from hesse.structures import Structure, find_neighbors
 __all__ = ["composition_key", "distance_fingerprint", "fingerprint_distance"]
 
 NEIGHBORS_PER_ELEMENT = 16
-"""Neighbors of each kind that count for an atom of a crystal, on average: its first shells."""
+"""Average number of neighbors of each element per atom of a crystal that the fingerprint contains: the first shells."""
 
 CompositionKey = tuple[tuple[int, ...], tuple[bool, bool, bool], int, int]
 
 
 def composition_key(structure: Structure) -> CompositionKey:
-    """What two structures must share to be compared at all: elements, periodic directions, charge and multiplicity."""
+    """The key that two structures must share to be compared.
+
+    Args:
+        structure: the structure.
+
+    Returns:
+        Sorted atomic numbers, periodic directions, charge and multiplicity.
+    """
     return tuple(sorted(structure.numbers.tolist())), structure.pbc, structure.charge, structure.multiplicity
 
 
 def distance_fingerprint(structure: Structure) -> Float[Array, "distances"]:
-    """Interatomic distances, Å: sorted within each pair of elements, pairs of elements in order of atomic numbers.
+    """Sorted interatomic distances.
 
-    All structures of one `composition_key` have fingerprints of one length: n(n−1)/2 for molecules. In a crystal the
-    shortest distances of each kind count, images included, so many that an atom has 16 neighbors of each element on
-    average; supercells of different size are not comparable.
+    Structures with the same `composition_key` have fingerprints of the same length: n(n−1)/2 for molecules. For a
+    crystal the shortest distances of each pair of elements are used, including periodic images, so many that an atom
+    has 16 neighbors of each element on average. Supercells of different size cannot be compared.
+
+    Args:
+        structure: the structure.
+
+    Returns:
+        Distances, Å, sorted within each pair of elements; pairs of elements are in order of atomic numbers.
     """
     first, second, distances = _periodic_pairs(structure) if structure.periodic else _open_pairs(structure)
     z = structure.numbers
@@ -54,13 +67,20 @@ def distance_fingerprint(structure: Structure) -> Float[Array, "distances"]:
 
 
 def fingerprint_distance(one: Structure, other: Structure) -> float:
-    """Root-mean-square difference of two fingerprints, Å; 0 for the same geometry (or its mirror image).
+    """Root-mean-square difference of two fingerprints.
 
-    Random displacements of r Å per atom (root mean square) make it about √(2/3) r, less where like distances change
-    places.
+    Random displacements of r Å per atom (root mean square) change it by about √(2/3) r, less where distances of similar
+    length exchange their places in the order.
+
+    Args:
+        one: a structure.
+        other: another structure.
+
+    Returns:
+        The difference, Å; 0 for the same geometry or its mirror image.
 
     Raises:
-        RequestError: structures that cannot be compared (other elements, charge, multiplicity or periodicity).
+        RequestError: the structures differ in elements, charge, multiplicity or periodic directions.
     """
     if composition_key(one) != composition_key(other):
         raise RequestError(
@@ -81,7 +101,7 @@ def _open_pairs(structure: Structure) -> PairDistances:
 
 
 def _periodic_pairs(structure: Structure) -> PairDistances:
-    """Directed pairs, images included, out to where every pair of elements has enough of them."""
+    """Directed pairs, including images, up to a cutoff within which every pair of elements has enough of them."""
     elements, counts = np.unique(structure.numbers, return_counts=True)
     cutoff = 5.0
     while True:

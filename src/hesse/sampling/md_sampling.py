@@ -1,19 +1,19 @@
-"""Geometries from molecular dynamics: what the surface itself visits at a temperature, floppy motions included.
+"""Geometries from molecular dynamics: those visited at a temperature, including large-amplitude motions.
 
-Every run belongs to its name: its seed is drawn from (seed, id of the molecule, temperature, run), so that more runs,
-other molecules or worker processes do not change the ones before.
+The seed of a run is a function of seed, id of the molecule, temperature and index of the run: more runs, other
+molecules or worker processes do not change existing trajectories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from hesse.datasets import Dataset
-from hesse.engines import Engine, make_engine
+from hesse.datasets import StructuresLike
+from hesse.engines import Engine, EngineLike, as_engine
 from hesse.errors import ConfigError
 from hesse.pes import MDSettings, run_md
 from hesse.sampling.runner import (
@@ -22,10 +22,11 @@ from hesse.sampling.runner import (
     SamplingResult,
     StructureSamples,
     energy_labels,
+    engine_for_workers,
     relax_or_raise,
     rng_from_name,
     run_sampling,
-    validated_starts,
+    sampling_tasks,
     with_name,
 )
 from hesse.structures import Properties, Structure
@@ -35,22 +36,23 @@ __all__ = ["MDSampling", "sample_md"]
 
 @dataclass(frozen=True)
 class MDSampling:
-    """What to sample.
+    """Settings of sampling by molecular dynamics.
 
     Attributes:
         temperatures: K.
-        count: geometries per run.
-        stride: steps from one geometry to the next; 100 steps of 0.5 fs outlast a vibration, not a rotation of a group.
+        count: number of geometries per run.
+        stride: steps between geometries; 100 steps of 0.5 fs are longer than a vibration, but shorter than the rotation
+            of a group.
         equilibration: steps before the first stride.
-        runs: independent runs per molecule and temperature.
+        runs: number of independent runs per molecule and temperature.
         time_step: fs.
-        ensemble: "langevin" holds the temperature, "nve" conserves the energy drawn at the start.
-        friction: fs⁻¹, of Langevin.
-        stretch: a run ends when a bond is longer than this multiple of its length at the start; None: bonds may break.
-        seed: of all runs.
+        ensemble: "langevin" keeps the temperature, "nve" conserves the initial energy.
+        friction: fs⁻¹, of Langevin dynamics.
+        max_bond_stretch: a run ends when a bond exceeds this multiple of its initial length; None: bonds may break.
+        seed: seed of all runs.
         relax: relax first, and keep the relaxed structure (tag "relaxed").
-        fmax: eV/Å; relaxation ends below it.
-        steps: relaxation gives up after so many.
+        fmax: limit of the largest force after relaxation, eV/Å.
+        steps: maximal number of steps of the relaxation.
 
     Raises:
         ConfigError: a value out of range.
@@ -85,7 +87,15 @@ class MDSampling:
         self.md_settings(self.temperatures[0], 0)
 
     def md_settings(self, temperature: float, seed: int) -> MDSettings:
-        """The settings of one run."""
+        """Settings of one run.
+
+        Args:
+            temperature: K.
+            seed: seed of the run.
+
+        Returns:
+            The settings for `hesse.run_md`.
+        """
         first = self.equilibration + self.stride
         return MDSettings(
             temperature=temperature,
@@ -106,26 +116,43 @@ def md_tag(temperature: float) -> str:
 
 
 def sample_md(
-    structures: Sequence[Structure] | Dataset,
-    engine: str | Engine,
+    structures: StructuresLike,
+    engine: EngineLike,
     sampling: MDSampling | None = None,
     *,
     workers: int | None = None,
     scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Run each of `structures` and keep geometries on the way: ids `{molecule}/md-300K/{run}/{step}`, tags `md-300K`,
-    with the energies and forces that moved them. A run that ends early keeps what it has and is a failure as well.
+    """Sample geometries of molecules by molecular dynamics, with their energies and forces.
 
-    Arguments and errors are those of `hesse.sampling.sample_normal_modes`.
+    The samples have the ids `{molecule}/md-300K/{run}/{step}` and the tag `md-300K`. A run that ends early keeps its
+    samples and is listed as a failure too.
+
+    Args:
+        structures: the molecules: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator. Worker processes need
+            a name or a path; objects work in this process.
+        sampling: settings.
+        workers: number of processes of one thread each, 1 by default; 0 works in this process. A molecule that kills
+            its process becomes a failure.
+        scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
+        quiet: no progress.
+
+    Returns:
+        The samples, and the molecules and samples that failed.
+
+    Raises:
+        RequestError: two structures have the same id; an engine object together with workers.
+        HesseError: the input cannot be read, or there is no such engine.
     """
     settings = sampling or MDSampling()
-    starts = validated_starts(structures, engine, workers)
+    engine, workers = engine_for_workers(engine, workers, scheduler)
     return run_sampling(
         _make_sampler,
         (engine, settings),
-        [(start, KnownLabels()) for start in starts],
-        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        sampling_tasks(structures, engine, reuse=False),
+        level=as_engine(engine).level,
         title="dynamics",
         workers=workers,
         scheduler=scheduler,
@@ -135,7 +162,7 @@ def sample_md(
 
 def _make_sampler(spec: tuple[str | Engine, MDSampling]) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
     engine_or_name, sampling = spec
-    engine = make_engine(engine_or_name) if isinstance(engine_or_name, str) else engine_or_name
+    engine = as_engine(engine_or_name)
     return lambda task: _sample_one(task[0], engine, sampling)
 
 

@@ -1,13 +1,13 @@
-"""Normal-mode sampling: geometries around a minimum, as the harmonic well would have them at a temperature.
+"""Normal-mode sampling: geometries around a minimum with the distribution of the harmonic well at a temperature.
 
-Each molecule is relaxed, its Hessian taken, and displaced along its normal modes with the classical Boltzmann
-distribution (`hesse.harmonic.normal_modes.thermal_displacements`). A geometry is a function of (seed, id of the molecule,
-temperature, index) alone: asking for more samples, or with other molecules, does not change the ones before.
+Each molecule is relaxed, its Hessian is computed, and its atoms are displaced along the normal modes with the classical
+Boltzmann distribution (`hesse.harmonic.normal_modes.thermal_displacements`). A geometry is a function of seed, id of
+the molecule, temperature and index alone: more samples or other molecules do not change existing ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset
-from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.datasets import StructuresLike
+from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, check_choice
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
 from hesse.sampling.runner import (
@@ -25,12 +25,12 @@ from hesse.sampling.runner import (
     SamplingFailure,
     SamplingResult,
     StructureSamples,
+    engine_for_workers,
     has_collision,
     relax_or_raise,
     rng_from_name,
     run_sampling,
-    stored_hessians,
-    validated_starts,
+    sampling_tasks,
     with_name,
 )
 from hesse.structures import Properties, Request, Structure
@@ -38,33 +38,34 @@ from hesse.structures import Properties, Request, Structure
 __all__ = ["NormalModeSampling", "sample_normal_modes"]
 
 IMAGINARY_LIMIT = -50.0
-"""cm⁻¹; a relaxed structure with a mode below this is no minimum. Smaller imaginary modes are left by loose
-relaxation of soft modes."""
+"""cm⁻¹; a relaxed structure with a mode below this is a saddle point. Smaller imaginary frequencies are left by
+incomplete relaxation of soft modes."""
 
 MAX_STATIONARY_FORCE = 0.02
-"""eV/Å; with larger forces a structure lies on the slope of a path, whose direction is that of its gradient."""
+"""eV/Å; a structure with larger forces is a point of a path whose direction is that of the gradient."""
 
 
 @dataclass(frozen=True)
 class NormalModeSampling:
-    """What to sample.
+    """Settings of normal-mode sampling.
 
     Attributes:
         temperatures: K.
-        count: geometries per molecule and temperature.
-        seed: of all random displacements.
-        relax: relax first, and keep the relaxed structure (tag "relaxed"). Otherwise modes are those of the given
+        count: number of geometries per molecule and temperature.
+        seed: seed of all random displacements.
+        relax: relax first, and keep the relaxed structure (tag "relaxed"). Otherwise modes are those of the input
             geometry.
-        fmax: eV/Å; relaxation ends below it.
-        steps: relaxation gives up after so many.
-        floor: cm⁻¹; softer modes are displaced as if they had this frequency.
+        fmax: limit of the largest force after relaxation, eV/Å.
+        steps: maximal number of steps of the relaxation.
+        min_frequency: softer modes are displaced as if they had this frequency, cm⁻¹.
         imaginary: treatment of imaginary modes, see `hesse.harmonic.normal_modes.thermal_displacements`.
-        exclude_reaction: leave the motion along the reaction path out, so that samples lie around the path rather than
-            further along it: on a slope the direction of the gradient, at a stationary point (forces below 0.02 eV/Å)
-            the lowest mode if it is imaginary. For geometries as they are (`relax=False`).
+        project_out_path: exclude the motion along the reaction path, so that samples lie around the path instead of
+            further along it. The excluded direction is that of the gradient or, at a stationary point (forces below
+            0.02 eV/Å), the lowest mode if it is imaginary. Only without relaxation (`relax=False`).
 
     Raises:
         ConfigError: a value out of range, or options that contradict each other.
+        UnknownOptionError: an unknown treatment of imaginary modes.
     """
 
     temperatures: tuple[float, ...] = (300.0,)
@@ -90,7 +91,9 @@ class NormalModeSampling:
             raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
         check_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
         if self.project_out_path and self.relax:
-            raise ConfigError("relaxing leaves the reaction path: exclude the reaction only without (--no-relax)")
+            raise ConfigError(
+                "relaxation leaves the reaction path: exclude the reaction only without it (relax=False; --no-relax)"
+            )
 
 
 def nms_tag(temperature: float) -> str:
@@ -99,8 +102,8 @@ def nms_tag(temperature: float) -> str:
 
 
 def sample_normal_modes(
-    structures: Sequence[Structure] | Dataset,
-    engine: str | Engine,
+    structures: StructuresLike,
+    engine: EngineLike,
     sampling: NormalModeSampling | None = None,
     *,
     differences: FiniteDifferences | None = None,
@@ -109,32 +112,38 @@ def sample_normal_modes(
     scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Sample geometries around each of `structures`: ids `{molecule}/relaxed`, `{molecule}/nms-300K/0007`, tags
-    `relaxed`, `nms-300K`.
+    """Sample geometries around molecules along their normal modes.
+
+    The samples have the ids `{molecule}/relaxed` and `{molecule}/nms-300K/0007`, and the tags `relaxed` and `nms-300K`.
 
     Args:
-        structures: a data set that holds Hessians of the engine's level lends them, where relaxation does not move.
-        engine: for relaxation and Hessian; text as for `hesse.engines.make_engine`, or an engine (then with
-            `workers=0`, in this process).
-        sampling: what to sample.
-        differences: how Hessians are taken, when `engine` is text.
-        reuse: False computes every Hessian anew.
-        workers: processes of one thread each, one by default. A molecule that kills its worker is a failure, nothing
-            more.
-        scheduler: instead, a cluster; see `hesse.runtime.parallel.map_tasks`.
+        structures: the molecules: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator. Worker processes need
+            a name or a path; objects work in this process.
+        sampling: settings.
+        differences: how Hessians are taken from forces.
+        reuse: use Hessians of the data set, if they have the level of theory of the engine and relaxation does not move
+            the atoms; False computes all Hessians.
+        workers: number of processes of one thread each, 1 by default; 0 works in this process. A molecule that kills
+            its process becomes a failure.
+        scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
 
+    Returns:
+        The samples, and the molecules and samples that failed.
+
     Raises:
-        RequestError: two structures of one id; an engine object together with workers; Hessians of another level.
+        RequestError: two structures have the same id; an engine object together with workers;
+            Hessians of another level of theory.
+        HesseError: the input cannot be read, or there is no such engine.
     """
     settings = sampling or NormalModeSampling()
-    starts = validated_starts(structures, engine, workers)
-    known = stored_hessians(structures, engine) if reuse else [KnownLabels()] * len(starts)
+    engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     return run_sampling(
         _make_sampler,
         (engine, differences, settings),
-        list(zip(starts, known, strict=True)),
-        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        sampling_tasks(structures, engine, reuse=reuse),
+        level=as_engine(engine).level,
         title="sampling",
         saddle_below=IMAGINARY_LIMIT if settings.relax else None,
         workers=workers,
@@ -147,7 +156,7 @@ def _make_sampler(
     spec: tuple[str | Engine, FiniteDifferences | None, NormalModeSampling],
 ) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
     engine_or_name, differences, sampling = spec
-    engine = make_engine(engine_or_name, differences=differences) if isinstance(engine_or_name, str) else engine_or_name
+    engine = as_engine(engine_or_name, differences=differences)
     return lambda task: _sample_one(*task, engine, sampling)
 
 
@@ -160,7 +169,9 @@ def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: 
         known = known if run.steps == 0 else KnownLabels()
     modes = _modes(center, known, engine, sampling.project_out_path)
     if len(modes) == 0:
-        failures.append(SamplingFailure(start.id, "no normal modes to sample (a lone atom, or none but the reaction)"))
+        failures.append(
+            SamplingFailure(start.id, "no normal modes to sample (a single atom, or no mode besides the reaction)")
+        )
     for temperature in sampling.temperatures if len(modes) else ():
         tag = nms_tag(temperature)
         for index in range(sampling.count):
@@ -176,7 +187,7 @@ def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: 
 
 
 def _modes(center: Structure, known: KnownLabels, engine: Engine, project_out_path: bool) -> NormalModes:
-    """Normal modes, from what is known and what the engine must be asked for."""
+    """Normal modes from known labels and those that the engine must compute."""
     hessian, forces = known.hessian, known.forces
     if hessian is None or (forces is None and project_out_path):
         request = Request(energy=False, forces=project_out_path, hessian=hessian is None)

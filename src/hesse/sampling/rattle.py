@@ -1,15 +1,15 @@
-"""Rattled geometries: every atom displaced at random, and the cell of a crystal strained. No engine is needed."""
+"""Rattled geometries: random displacements of all atoms and random strain of cells. No engine is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset
+from hesse.datasets import StructuresLike
 from hesse.errors import ConfigError, RequestError
 from hesse.sampling.runner import (
     MAX_DRAWS,
@@ -30,16 +30,16 @@ __all__ = ["RattleSampling", "sample_rattled"]
 
 @dataclass(frozen=True)
 class RattleSampling:
-    """What to sample.
+    """Settings of rattling.
 
     Attributes:
-        sizes: Å; standard deviation of every coordinate's displacement.
-        count: geometries per structure and size.
-        strain: standard deviation of each of the six components of a symmetric strain of the cell; atoms follow it.
-            For crystals, periodic in three directions.
-        closest: a sample is drawn again when two atoms come closer than this fraction of the sum of their covalent
+        sizes: standard deviations of the displacement of every coordinate, Å.
+        count: number of geometries per structure and size.
+        strain: standard deviation of each of the six components of a symmetric strain of the cell, which moves the
+            atoms too; for crystals that are periodic in three directions.
+        min_contact: a sample is drawn again when two atoms are closer than this fraction of the sum of their covalent
             radii.
-        seed: of all displacements.
+        seed: seed of all displacements.
 
     Raises:
         ConfigError: a value out of range.
@@ -72,23 +72,32 @@ def rattle_tag(size: float) -> str:
 
 
 def sample_rattled(
-    structures: Sequence[Structure] | Dataset, sampling: RattleSampling | None = None, *, quiet: bool = False
+    structures: StructuresLike, sampling: RattleSampling | None = None, *, quiet: bool = False
 ) -> SamplingResult:
-    """Displace all atoms of each of `structures`: ids `{structure}/rattle-0.05/0007`, tags `rattle-0.05`.
+    """Displace all atoms of structures at random.
 
-    A geometry is a function of (seed, id, size, index) alone. Samples whose atoms collide are drawn again; one whose
-    atoms collide in each of 100 draws is a failure.
+    The samples have the ids `{structure}/rattle-0.05/0007` and the tag `rattle-0.05`. A geometry is a function of seed,
+    id, size and index alone. Samples whose atoms collide are drawn again; a sample that collides in each of 100 draws
+    is a failure.
+
+    Args:
+        structures: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
+        sampling: settings.
+        quiet: no progress.
+
+    Returns:
+        The samples, and those that failed.
 
     Raises:
-        RequestError: two structures of one id; strain asked of a structure without a cell in all three directions.
+        RequestError: two structures have the same id; strain of a structure that is not periodic in three directions.
     """
     settings = sampling or RattleSampling()
-    starts = validated_starts(structures, "", 0)
+    starts = validated_starts(structures)
     open_ids = [s.id for s in starts if not all(s.pbc)]
     if settings.strain > 0 and open_ids:
         raise RequestError(
             f'structure "{open_ids[0]}" has no cell in all three directions to strain ({len(open_ids)} of '
-            f"{len(starts)} structures): sample them apart, without strain"
+            f"{len(starts)} structures): sample them separately, without strain"
         )
     tasks = [(start, KnownLabels()) for start in starts]
     return run_sampling(_make_sampler, settings, tasks, level="", title="rattling", workers=0, quiet=quiet)
@@ -130,7 +139,7 @@ def _draw(start: Structure, size: float, sampling: RattleSampling, rng: np.rando
 
 
 def _random_strain(size: float, rng: np.random.Generator) -> Float[Array, "3 3"]:
-    """A symmetric matrix: strain without rotation."""
+    """A symmetric random matrix: strain without rotation."""
     if size == 0:
         return np.zeros((3, 3))
     components = size * rng.standard_normal((3, 3))

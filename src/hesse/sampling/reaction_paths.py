@@ -1,4 +1,4 @@
-"""Geometries along reaction paths: from guesses of transition states to saddle points, and down both sides."""
+"""Geometries along reaction paths: from guesses of transition states to saddle points and down both sides."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesse.datasets import Dataset
-from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.datasets import StructuresLike
+from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
 from hesse.sampling.runner import (
@@ -17,9 +17,9 @@ from hesse.sampling.runner import (
     SamplingResult,
     StructureSamples,
     energy_labels,
+    engine_for_workers,
     run_sampling,
-    stored_hessians,
-    validated_starts,
+    sampling_tasks,
     with_name,
 )
 from hesse.structures import Structure
@@ -29,16 +29,16 @@ __all__ = ["PathSampling", "sample_paths"]
 
 @dataclass(frozen=True)
 class PathSampling:
-    """What to sample.
+    """Settings of sampling along reaction paths.
 
     Attributes:
-        search: walk to the saddle point of the engine first; otherwise the given geometry must be one.
-        saddle_fmax: eV/Å; the search ends below it.
-        saddle_steps: the search gives up after so many.
-        step: Å √u, along the path.
-        steps: of each half of the path, at most.
-        fmax: eV/Å; a half of the path ends below it.
-        count: at most so many points of each half, evenly spread along it, its end among them; None: all.
+        search: search for the saddle point of the engine first; otherwise the input geometry must be one.
+        saddle_fmax: limit of the largest force at the saddle point, eV/Å.
+        saddle_steps: maximal number of steps of the search.
+        step: length of a step along the path, Å √u.
+        steps: maximal number of steps of each half of the path.
+        fmax: a half of the path ends when no force exceeds this, eV/Å.
+        count: number of points kept of each half, evenly spaced and including its end; None keeps all.
 
     Raises:
         ConfigError: a value out of range.
@@ -63,8 +63,8 @@ class PathSampling:
 
 
 def sample_paths(
-    structures: Sequence[Structure] | Dataset,
-    engine: str | Engine,
+    structures: StructuresLike,
+    engine: EngineLike,
     sampling: PathSampling | None = None,
     *,
     differences: FiniteDifferences | None = None,
@@ -73,20 +73,40 @@ def sample_paths(
     scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Follow the path through the transition state near each of `structures`: ids `{guess}/ts` and `{guess}/irc/+0012`
-    (the twelfth point of the forward half; `-` is the other), tags `ts` and `irc`, with energies and forces.
+    """Sample reaction paths through the transition states near guesses, with energies and forces.
 
-    A half that runs out of steps keeps its points and is a failure as well. Arguments and errors are those of
-    `hesse.sampling.sample_normal_modes`; a Hessian that the data set holds starts the search.
+    The samples have the ids `{guess}/ts` and `{guess}/irc/+0012` (point 12 of the forward half; `-` is the backward
+    half), and the tags `ts` and `irc`. A half that reaches its limit of steps keeps its points and is listed as a
+    failure too.
+
+    Args:
+        structures: the guesses: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator. Worker processes need
+            a name or a path; objects work in this process.
+        sampling: settings.
+        differences: how Hessians are taken from forces.
+        reuse: start with Hessians of the data set, if they have the level of theory of the engine; False computes all
+            Hessians.
+        workers: number of processes of one thread each, 1 by default; 0 works in this process. A molecule that kills
+            its process becomes a failure.
+        scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
+        quiet: no progress.
+
+    Returns:
+        The samples, and the molecules and samples that failed.
+
+    Raises:
+        RequestError: two structures have the same id; an engine object together with workers;
+            Hessians of another level of theory.
+        HesseError: the input cannot be read, or there is no such engine.
     """
     settings = sampling or PathSampling()
-    starts = validated_starts(structures, engine, workers)
-    known = stored_hessians(structures, engine) if reuse else [KnownLabels()] * len(starts)
+    engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     return run_sampling(
         _make_sampler,
         (engine, differences, settings),
-        list(zip(starts, known, strict=True)),
-        level=(make_engine(engine) if isinstance(engine, str) else engine).level,
+        sampling_tasks(structures, engine, reuse=reuse),
+        level=as_engine(engine).level,
         title="paths",
         workers=workers,
         scheduler=scheduler,
@@ -98,7 +118,7 @@ def _make_sampler(
     spec: tuple[str | Engine, FiniteDifferences | None, PathSampling],
 ) -> Callable[[tuple[Structure, KnownLabels]], StructureSamples]:
     engine_or_name, differences, sampling = spec
-    engine = make_engine(engine_or_name, differences=differences) if isinstance(engine_or_name, str) else engine_or_name
+    engine = as_engine(engine_or_name, differences=differences)
     return lambda task: _sample_one(*task, engine, sampling)
 
 
@@ -123,7 +143,7 @@ def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: 
 def _evenly_spaced(
     start: Structure, side: str, points: Sequence[PathPoint], count: int | None
 ) -> list[tuple[str, str, PathPoint]]:
-    """Names, tags and points of one half: all, or `count` of them, evenly spread from the saddle to the end."""
+    """Ids, tags and points of one half: all, or `count` of them, evenly spaced from the saddle point to the end."""
     indices = list(range(len(points)))
     if count is not None and count < len(points):
         indices = [round(k) - 1 for k in np.linspace(0, len(points), count + 1)[1:]]
@@ -133,7 +153,7 @@ def _evenly_spaced(
 def _failures(start: Structure, path: IRCResult) -> list[SamplingFailure]:
     halves = {"forward": (path.forward, path.forward_end), "backward": (path.backward, path.backward_end)}
     return [
-        SamplingFailure(f"{start.id}/{name}", f"the {name} half is not down after {len(points)} steps")
+        SamplingFailure(f"{start.id}/{name}", f"the {name} half has not reached a minimum after {len(points)} steps")
         for name, (points, end) in halves.items()
         if end == "steps" or not points
     ]

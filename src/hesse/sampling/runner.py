@@ -1,18 +1,21 @@
-"""What every kind of sampling shares: how work is spread, how samples are named, what comes back."""
+"""Common parts of all kinds of sampling: inputs, distribution of the work, names of samples, results."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset, check_consistency
-from hesse.engines import Engine, make_engine
+from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures, check_consistency
+from hesse.datasets.ase_atoms import atoms_with_labels
+from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import EngineError, RequestError
 from hesse.pes import MinimizationResult, minimize
 from hesse.runtime.parallel import map_tasks
@@ -35,12 +38,17 @@ __all__ = [
 ]
 
 MAX_DRAWS = 100
-"""How often a sample is drawn before it is given up."""
+"""Maximal number of attempts to draw a sample without collisions."""
 
 
 @dataclass(frozen=True)
 class SamplingFailure:
-    """A molecule, or one sample of it, that could not be made, and why."""
+    """A molecule or a sample that could not be created.
+
+    Attributes:
+        id: its id.
+        reason: the reason.
+    """
 
     id: str
     reason: str
@@ -48,16 +56,16 @@ class SamplingFailure:
 
 @dataclass(frozen=True, eq=False)
 class SamplingResult:
-    """Geometries in order of the molecules they came from.
+    """Sampled geometries, in the order of the molecules they belong to.
 
     Attributes:
-        structures: what was made; the group is the molecule's, or its id.
-        failures: what was not.
+        structures: the samples; their group is that of the molecule, or its id.
+        failures: molecules and samples that could not be created.
         saddles: ids of molecules whose relaxed structure has an imaginary mode (normal-mode sampling).
-        level: level of theory of the engine; empty where none was asked.
-        labels: energies and forces that came for free on the way (dynamics, paths); none elsewhere.
-        reused: how many Hessians were known before.
-        sampled: how many of the molecules gave anything.
+        level: level of theory of the engine; empty where no engine was used.
+        labels: energies and forces of the samples where sampling computes them (dynamics, paths).
+        n_reused: number of Hessians that were taken from the input.
+        n_sampled: number of molecules with at least one sample.
     """
 
     structures: tuple[Structure, ...]
@@ -69,16 +77,39 @@ class SamplingResult:
     n_sampled: int = 0
 
     def dataset(self, **attributes: str) -> Dataset:
-        """As a data set, for writing. Raises RequestError when nothing was made."""
+        """Convert to a data set.
+
+        Args:
+            **attributes: metadata of the data set.
+
+        Returns:
+            The samples with their labels; the level of theory is in the metadata where there are labels.
+
+        Raises:
+            RequestError: there are no samples.
+        """
         if not self.structures:
-            raise RequestError("nothing was sampled: there is no data set to make")
+            raise RequestError("nothing was sampled: there are no structures for a data set")
         level_attribute = {"level": self.level} if self.labels.energy is not None else {}
         return Dataset(self.structures, self.labels, metadata={**level_attribute, **attributes})
+
+    def to_ase(self) -> list[Atoms]:
+        """Convert to ASE.
+
+        Returns:
+            The samples; ids, tags and groups are in `atoms.info`, energies and forces in a calculator.
+        """
+        return [atoms_with_labels(s, self.labels, i, {}) for i, s in enumerate(self.structures)]
 
 
 @dataclass(frozen=True, eq=False)
 class KnownLabels:
-    """What is known of a start before any work: its Hessian (eV/Å²) and forces (eV/Å)."""
+    """Labels of a start that the input already has.
+
+    Attributes:
+        hessian: eV/Å², `[n, 3, n, 3]`.
+        forces: eV/Å, `[n, 3]`.
+    """
 
     hessian: Float[Array, "n 3 n 3"] | None = None
     forces: Float[Array, "n 3"] | None = None
@@ -86,7 +117,15 @@ class KnownLabels:
 
 @dataclass(frozen=True, eq=False)
 class StructureSamples:
-    """What came of one start. `labels` are those of `structures`; `lowest` is its lowest frequency, cm⁻¹."""
+    """Samples of one start.
+
+    Attributes:
+        structures: the samples.
+        labels: their labels.
+        failures: samples that could not be created.
+        lowest_frequency: lowest frequency of the start, cm⁻¹.
+        reused: whether its Hessian was taken from the input.
+    """
 
     structures: tuple[Structure, ...]
     labels: tuple[Properties, ...]
@@ -99,7 +138,7 @@ SamplingTask = tuple[Structure, KnownLabels]
 
 
 def run_sampling(
-    initializer: Callable[[Any], Callable[[SamplingTask], StructureSamples]],
+    make_worker: Callable[[Any], Callable[[SamplingTask], StructureSamples]],
     spec: Any,
     tasks: Sequence[SamplingTask],
     *,
@@ -110,16 +149,26 @@ def run_sampling(
     scheduler: str | None = None,
     quiet: bool = False,
 ) -> SamplingResult:
-    """Sample every start; one that fails or kills its worker is a failure, nothing more.
+    """Sample every start, in processes or in this one. A start that fails or kills its process becomes a failure.
 
     Args:
-        set_up, spec, workers, scheduler: as of `hesse.runtime.parallel.map_tasks`.
-        saddle_below: cm⁻¹; starts whose lowest frequency is below are named in `saddles`.
+        make_worker: returns, for `spec`, the function that samples one start; see `hesse.runtime.parallel.map_tasks`.
+        spec: argument of `make_worker`.
+        tasks: the starts and their known labels.
+        level: level of theory of the engine.
+        title: title of the progress line.
+        saddle_below: starts whose lowest frequency is below this are listed in `saddles`, cm⁻¹; None lists none.
+        workers: number of processes, 1 by default; 0 works in this process.
+        scheduler: instead, a dask cluster.
+        quiet: no progress.
+
+    Returns:
+        The samples of all starts.
     """
     samples: dict[int, StructureSamples] = {}
     failures: dict[int, tuple[SamplingFailure, ...]] = {}
     with track(title, len(tasks), quiet=quiet) as advance:
-        for outcome in map_tasks(initializer, spec, tasks, workers=workers, scheduler=scheduler):
+        for outcome in map_tasks(make_worker, spec, tasks, workers=workers, scheduler=scheduler):
             if outcome.value is None:
                 failures[outcome.index] = (SamplingFailure(tasks[outcome.index][0].id, outcome.error),)
             else:
@@ -139,35 +188,91 @@ def run_sampling(
     )
 
 
-def validated_starts(
-    structures: Sequence[Structure] | Dataset, engine: str | Engine, workers: int | None
-) -> list[Structure]:
-    """The structures to start from. Raises RequestError for ids that stand twice, and for an engine object together
-    with processes."""
-    starts = list(structures.structures if isinstance(structures, Dataset) else structures)
+def engine_for_workers(
+    engine: EngineLike, workers: int | None, scheduler: str | None, differences: FiniteDifferences | None = None
+) -> tuple[str | Engine, int | None]:
+    """Prepare an engine for worker processes, which create their own one from a name; objects stay in this process.
+
+    Args:
+        engine: a name, the path of a model, or an object, see `hesse.engines.as_engine`.
+        workers: the requested number of processes.
+        scheduler: the requested cluster.
+        differences: how curvature is taken from forces, for an ASE calculator.
+
+    Returns:
+        The name or the engine; and the number of processes, 0 for an engine that is an object.
+
+    Raises:
+        RequestError: an object together with processes.
+    """
+    if isinstance(engine, str | Path):
+        return str(engine), workers
+    if workers or scheduler is not None:
+        raise RequestError(
+            "worker processes create their own engines: give the engine as text, or leave out workers and scheduler"
+        )
+    return as_engine(engine, differences=differences), 0
+
+
+def validated_starts(structures: StructuresLike) -> tuple[Structure, ...]:
+    """The structures to start from.
+
+    Args:
+        structures: see `hesse.datasets.as_structures`.
+
+    Returns:
+        The structures, with different ids.
+
+    Raises:
+        RequestError: two structures have the same id, or there are none.
+    """
+    starts = as_structures(structures)
     ids = [structure.id for structure in starts]
     if len(set(ids)) < len(ids):
-        raise RequestError("two molecules to sample have the same id; ids name structures and must differ")
-    if not isinstance(engine, str) and workers != 0:
-        raise RequestError("processes make their own engines: give the engine as text, or workers=0")
+        raise RequestError("two molecules to sample have the same id; ids name samples and must differ")
     return starts
 
 
+def sampling_tasks(structures: StructuresLike, engine: str | Engine, *, reuse: bool) -> list[SamplingTask]:
+    """The starts with the Hessians that their data set has.
+
+    Args:
+        structures: see `hesse.datasets.as_structures`.
+        engine: the engine, whose level of theory must be that of the Hessians.
+        reuse: False ignores Hessians in the data set.
+
+    Returns:
+        One task per structure.
+    """
+    source = as_dataset(structures) if isinstance(structures, str | Path) else structures
+    starts = validated_starts(source)
+    if reuse and isinstance(source, Dataset):
+        return list(zip(starts, stored_hessians(source, engine), strict=True))
+    return [(start, KnownLabels()) for start in starts]
+
+
 def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engine) -> list[KnownLabels]:
-    """Hessians (and forces) that a data set holds, one entry per structure. Suspect labels count as unknown.
+    """Hessians (and forces) in a data set. Suspect labels are not used.
+
+    Args:
+        structures: a data set; a list of structures has no labels.
+        engine: name of the engine, or the engine.
+
+    Returns:
+        The known labels of each structure.
 
     Raises:
-        RequestError: they are of another level of theory than the engine, or of one that the data set does not name.
-        IdentityError: they contradict the forces beside them (a wrong sign or unit).
+        RequestError: the Hessians have another level of theory than the engine, or the data set does not name it.
+        InconsistentLabelsError: Hessians and forces contradict each other (a wrong sign or unit).
     """
     if not isinstance(structures, Dataset) or structures.labels.hessian is None:
         return [KnownLabels()] * len(structures)
-    level = (make_engine(engine) if isinstance(engine, str) else engine).level
+    level = as_engine(engine).level
     stored_level = structures.metadata.get("level", "")
     if stored_level.strip().lower() != level.strip().lower():
         raise RequestError(
-            f"{structures.source} holds Hessians of {stored_level or 'a level of theory it does not name'}, but the engine is "
-            f"{level}. Choose that engine, or ask for new Hessians (reuse=False; --no-reuse)."
+            f"{structures.source} holds Hessians of {stored_level or 'a level of theory it does not name'}, but the "
+            f"engine is {level}. Choose that engine, or compute new Hessians (reuse=False; --no-reuse)."
         )
     check_consistency(structures)
     labels = structures.labels
@@ -185,7 +290,20 @@ def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Eng
 
 
 def relax_or_raise(start: Structure, engine: Engine, fmax: float, steps: int) -> MinimizationResult:
-    """The minimum below `start`. Raises EngineError when it is not reached."""
+    """Relax a structure.
+
+    Args:
+        start: the structure.
+        engine: the engine.
+        fmax: limit of the largest force, eV/Å.
+        steps: maximal number of steps.
+
+    Returns:
+        The result of the relaxation, which has converged.
+
+    Raises:
+        EngineError: the relaxation did not converge.
+    """
     run = minimize(start, engine, fmax=fmax, steps=steps)
     if not run.converged:
         raise EngineError(
@@ -196,7 +314,17 @@ def relax_or_raise(start: Structure, engine: Engine, fmax: float, steps: int) ->
 
 
 def with_name(structure: Structure, parent: Structure, tag: str, name: str) -> Structure:
-    """`structure` with a name and a tag, in the group of the molecule it came from."""
+    """Give a sample its identity.
+
+    Args:
+        structure: the sample.
+        parent: the molecule it belongs to.
+        tag: tag of the sample.
+        name: id of the sample.
+
+    Returns:
+        The structure with this id and tag, in the group of the molecule (its id where it has no group).
+    """
     return Structure(
         structure.numbers,
         structure.positions,
@@ -211,16 +339,43 @@ def with_name(structure: Structure, parent: Structure, tag: str, name: str) -> S
 
 
 def energy_labels(structure: Structure, energy: float, forces: Float[Array, "n 3"] | None = None) -> Properties:
-    """Energy (eV) and forces (eV/Å) as labels of one structure."""
+    """Labels of one structure.
+
+    Args:
+        structure: the structure.
+        energy: eV.
+        forces: eV/Å, `[n, 3]`.
+
+    Returns:
+        Its energy and forces as labels.
+    """
     return Properties.single(len(structure), energy=energy, forces=forces, structure_id=structure.id)
 
 
 def rng_from_name(seed: int, name: str) -> np.random.Generator:
-    """Random numbers that belong to a name for ever: other samples, molecules or processes do not change them."""
+    """Create a random generator that is a function of a seed and a name.
+
+    Other samples, molecules or processes do not change its numbers.
+
+    Args:
+        seed: the seed.
+        name: the name, such as the id of a sample.
+
+    Returns:
+        The generator.
+    """
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def has_collision(structure: Structure, fraction: float = 0.6) -> bool:
-    """Whether two atoms (images included) are closer than `fraction` of the sum of their covalent radii."""
+    """Test whether two atoms (periodic images included) are too close.
+
+    Args:
+        structure: the structure.
+        fraction: the smallest allowed distance as a fraction of the sum of covalent radii.
+
+    Returns:
+        True if two atoms are closer.
+    """
     return closest_collision(structure, fraction) is not None

@@ -1,5 +1,4 @@
-"""Which geometries are worth their labels: duplicates out, energies within a window, and the most different of what is
-left.
+"""Selection of geometries for labeling: an energy window, removal of duplicates, and the most different structures.
 
 Every step is deterministic and prefers structures that come first. Distances are those of `hesse.sampling.fingerprint`.
 """
@@ -9,12 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
+from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.sampling.fingerprint import composition_key, distance_fingerprint
 from hesse.structures import Structure
@@ -29,21 +30,21 @@ __all__ = [
 ]
 
 CHUNK = 256
-"""Structures compared at once with all those kept: memory stays small, and the work is matrix products."""
+"""Number of structures that are compared at once with the selected ones: limits memory and allows matrix products."""
 
 
 @dataclass(frozen=True)
 class SelectionCriteria:
-    """What to keep; each step is left out when its value is None.
+    """Criteria of a selection; a criterion that is None does not apply.
 
     Attributes:
-        tolerance: Å; a structure closer than this to one kept before is a duplicate.
-        window: eV above the lowest energy among structures of the same group and composition.
-        per_group: at most so many structures of a group, the most different ones.
-        count: at most so many structures in all, the most different ones.
+        tolerance: a structure closer than this to one selected before is a duplicate, Å.
+        energy_window: largest energy above the lowest of the same group and composition, eV.
+        per_group: maximal number of structures of a group; the most different ones are selected.
+        count: maximal number of structures in total; the most different ones are selected.
 
     Raises:
-        ConfigError: a value out of range, or nothing to do.
+        ConfigError: a value out of range, or no criterion at all.
     """
 
     tolerance: float | None = 0.05
@@ -64,12 +65,12 @@ class SelectionCriteria:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A structure that was not kept.
+    """A structure that was not selected.
 
     Attributes:
-        id: its name.
-        step: which step dropped it: "window", "duplicate", "per group" or "count".
-        reason: why, in words.
+        id: its id.
+        step: the criterion that rejected it: "window", "duplicate", "per group" or "count".
+        reason: the reason as text.
     """
 
     id: str
@@ -79,9 +80,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """Attributes:
-    kept: indices of the structures kept, in their order.
-    dropped: the others, in the order of the steps.
+    """The result of a selection.
+
+    Attributes:
+        selected: indices of the selected structures, in their order.
+        rejected: the other structures, in the order of the criteria.
     """
 
     selected: tuple[int, ...]
@@ -89,18 +92,28 @@ class SelectionResult:
 
 
 def select_structures(
-    structures: Sequence[Structure], selection: SelectionCriteria | None = None, *, energies: ArrayLike | None = None
+    structures: StructuresLike, selection: SelectionCriteria | None = None, *, energies: ArrayLike | None = None
 ) -> SelectionResult:
-    """Keep the structures of `selection`: first the energy window, then duplicates, then numbers.
+    """Select structures: first by the energy window, then duplicates are removed, then numbers are limited.
 
     Args:
-        energies: eV, one per structure; needed for a window. A structure whose energy is not finite is not kept then.
+        structures: ASE Atoms, a list of them or of Structures, a Dataset, or the path of a file.
+        selection: the criteria; by default duplicates within 0.05 Å are removed.
+        energies: eV, one per structure, for an energy window; those of the Dataset by default. A structure whose energy
+            is not finite is rejected.
+
+    Returns:
+        Indices of the selected structures, and the rejected ones with reasons.
 
     Raises:
-        MissingLabelError: a window without energies.
-        ConfigError: another number of energies than of structures.
+        MissingLabelError: an energy window without energies.
+        ConfigError: the number of energies differs from that of the structures.
     """
     criteria = selection or SelectionCriteria()
+    source = as_dataset(structures) if isinstance(structures, str | Path) else structures
+    if energies is None and isinstance(source, Dataset) and source.labels.energy is not None:
+        energies = source.labels.energy.where(source.labels.mask("energy"), float("nan")).numpy()
+    structures = _structures(source)
     selected = np.arange(len(structures))
     rejected: list[Rejected] = []
     if criteria.energy_window is not None:
@@ -134,47 +147,68 @@ def select_structures(
     return SelectionResult(tuple(selected.tolist()), tuple(rejected))
 
 
+def _structures(structures: StructuresLike) -> Sequence[Structure]:
+    """The structures; an empty list is allowed."""
+    return () if isinstance(structures, list | tuple) and not structures else as_structures(structures)
+
+
 def _take(structures: Sequence[Structure], indices: Int[Array, "some"]) -> list[Structure]:
     return [structures[i] for i in indices.tolist()]
 
 
-def unique_structures(structures: Sequence[Structure], tolerance: float = 0.05) -> list[int]:
-    """Indices of the structures that are further than `tolerance` Å from every one kept before them.
+def unique_structures(structures: StructuresLike, tolerance: float = 0.05) -> list[int]:
+    """Find the structures that are not duplicates of earlier ones.
 
     Structures that differ in elements, charge, multiplicity or periodicity are never duplicates; mirror images always
-    are. The cost is that of comparing every structure with those kept: a minute for 10⁵ molecules of 17 atoms, of one
-    composition and all different.
+    are. Every structure is compared with all that were selected before it: a minute for 10⁵ molecules of 17 atoms, of
+    one composition and all different.
+
+    Args:
+        structures: ASE Atoms, a list of them or of Structures, a Dataset, or the path of a file.
+        tolerance: largest distance of duplicates, Å.
+
+    Returns:
+        Indices of the structures that are further than `tolerance` from every one selected before them.
 
     Raises:
-        ConfigError: a tolerance that is not positive.
+        ConfigError: the tolerance is not positive.
     """
+    structures = _structures(structures)
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise ConfigError(f"the tolerance must be a positive number of Å, got {tolerance}")
     return np.flatnonzero(_duplicates(structures, tolerance) < 0).tolist()
 
 
-def farthest_point_sampling(structures: Sequence[Structure], count: int) -> Int[Array, "chosen"]:
-    """Indices of `count` structures (fewer if there are not so many), each as far as possible from those before it.
+def farthest_point_sampling(structures: StructuresLike, count: int) -> Int[Array, "count"]:
+    """Select the most different structures, each as far as possible from those selected before it.
 
-    The first structure starts. Structures of different composition are infinitely far apart, so one of each comes
-    first. (Farthest-point traversal: Gonzalez, Theor. Comput. Sci. 38, 293 (1985).)
+    The first structure is selected first. Structures of different composition are infinitely far apart, so one of each
+    is selected before a second one. Farthest-point traversal: Gonzalez, Theor. Comput. Sci. 38, 293 (1985).
+
+    Args:
+        structures: ASE Atoms, a list of them or of Structures, a Dataset, or the path of a file.
+        count: number of structures to select.
+
+    Returns:
+        Indices of `count` structures in the order of selection, or of all where there are fewer.
     """
+    structures = _structures(structures)
     n = len(structures)
     composition, fingerprints = _fingerprints(structures)
     nearest = np.full(n, np.inf)
-    chosen: list[int] = []
-    while len(chosen) < min(count, n):
+    selected: list[int] = []
+    while len(selected) < min(count, n):
         new = int(nearest.argmax())
-        chosen.append(new)
+        selected.append(new)
         members, values = composition[new]
         difference = values - fingerprints[new]
         nearest[members] = np.minimum(nearest[members], np.einsum("ij,ij->i", difference, difference))
-        nearest[chosen] = -1.0  # not even a twin of itself is chosen twice
-    return np.array(chosen, dtype=np.int64)
+        nearest[selected] = -1.0  # never selected again, not even where all others are its duplicates
+    return np.array(selected, dtype=np.int64)
 
 
 def _duplicates(structures: Sequence[Structure], tolerance: float) -> Int[Array, "structures"]:
-    """For each structure the kept one it duplicates, or −1."""
+    """For each structure the index of the selected one that it duplicates, or −1."""
     duplicate_of = np.full(len(structures), -1)
     for members in _indices_by(composition_key(s) for s in structures).values():
         values = np.array([distance_fingerprint(structures[i]) for i in members.tolist()])
@@ -184,14 +218,14 @@ def _duplicates(structures: Sequence[Structure], tolerance: float) -> Int[Array,
 
 
 def _greedy_duplicates(values: Float[Array, "points dims"], radius: float) -> Int[Array, "points"]:
-    """For each point the first kept point within `radius`, or −1 for a point that is kept itself."""
-    centered = values - values.mean(0)  # so that squares lose no digits
+    """For each point the first selected point within `radius`, or −1 where the point itself is selected."""
+    centered = values - values.mean(0)  # keeps squares small, against loss of digits
     duplicate_of = np.full(len(values), -1)
-    kept = np.zeros(0, dtype=np.int64)
+    selected = np.zeros(0, dtype=np.int64)
     for start in range(0, len(values), CHUNK):
         block = np.arange(start, min(start + CHUNK, len(values)))
-        for others in range(0, len(kept), 16 * CHUNK):
-            earlier = kept[others : others + 16 * CHUNK]
+        for others in range(0, len(selected), 16 * CHUNK):
+            earlier = selected[others : others + 16 * CHUNK]
             free = block[duplicate_of[block] < 0]
             near = _squared_distances(centered[free], centered[earlier]) <= radius**2
             hit = near.any(1)
@@ -201,7 +235,7 @@ def _greedy_duplicates(values: Float[Array, "points dims"], radius: float) -> In
             if duplicate_of[i] < 0:
                 later = block[k + 1 :][within[k, k + 1 :]]
                 duplicate_of[later[duplicate_of[later] < 0]] = i
-        kept = np.concatenate([kept, block[duplicate_of[block] < 0]])
+        selected = np.concatenate([selected, block[duplicate_of[block] < 0]])
     return duplicate_of
 
 
