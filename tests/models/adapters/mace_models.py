@@ -15,14 +15,14 @@ import torch
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MACE, e3nn and TorchScript warn of themselves."""
+    """Suppress warnings of MACE, e3nn and TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def mace_model(**options: Any) -> Any:
-    """A model of float64 with two layers and every part that real ones have, small enough for tests."""
+    """A float64 model with two layers and all parts of a real model, small enough for tests."""
     return copy.deepcopy(_built(**options))
 
 

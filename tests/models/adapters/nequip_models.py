@@ -34,7 +34,7 @@ COMMON: dict[str, Any] = {
 
 
 def nequip_model(kind: str = "nequip", *, dtype: str = "float64", **options: Any) -> Any:
-    """A model that can tell atoms apart, with parameters that are not at their starting symmetry."""
+    """A small model with random parameters."""
     return copy.deepcopy(_built(kind, dtype, yaml.safe_dump(options)))
 
 
@@ -74,7 +74,7 @@ def nequip_calculator(model: Any) -> Any:
 
 
 def checkpoint(folder: Path, model: dict[str, Any]) -> Path:
-    """What `nequip-train` leaves after one epoch on a few molecules of zero energy and force.
+    """Run `nequip-train` for one epoch on a few molecules of zero energy and force, and return its checkpoint.
 
     Args:
         folder: where it runs.

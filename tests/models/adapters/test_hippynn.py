@@ -58,7 +58,7 @@ def test_everything_equals_hippynn(l_max: int) -> None:
 
 @pytest.mark.parametrize("periodic", [False, True])
 def test_molecules_and_crystals_share_a_batch_whatever_the_pair_finder(periodic: bool) -> None:
-    """A graph made for molecules sees images, and one made for crystals takes molecules."""
+    """A graph built for molecules also works for crystals, and the reverse."""
     example = hippynn_graph(1, periodic=periodic)
     potential = HippynnPotential(example.graph, energy_unit="ev")
     crystals = [crystal(0), crystal(1, size=3.1)]
@@ -73,7 +73,7 @@ def test_molecules_and_crystals_share_a_batch_whatever_the_pair_finder(periodic:
         torch.testing.assert_close(getattr(labels, name)[cut], expected[name], rtol=0, atol=1e-10)
     assert labels.hvp is not None
     torch.testing.assert_close(labels.hvp[:, atoms], expected["hvp"], rtol=0, atol=1e-10)
-    # The stress has no counterpart that takes batches; the copied network has none of hippynn's code.
+    # hippynn has no stress of batches to compare with; the copied network is independent of hippynn's code.
     copied = hipnn_from_hippynn(example.graph, energy_unit="ev")
     same = evaluate(copied, batch, Request(stress=True))
     torch.testing.assert_close(labels.stress, same.stress, rtol=0, atol=1e-10, equal_nan=True)
@@ -93,12 +93,12 @@ def test_units_are_converted() -> None:
     require_equal(evaluate(potential, batch, Request(probes=probes, **EVERYTHING)), expected)  # type: ignore[arg-type]
 
 
-def test_its_own_kernels_give_the_same_one_direction_at_a_time() -> None:
+def test_native_kernels_give_the_same_numbers() -> None:
     example = hippynn_graph(1)
     batch = collate(MOLECULES[:2], 3.6)
     request = Request(probes=torch.randn(3, len(batch.numbers), 3, dtype=torch.float64), **EVERYTHING)  # type: ignore[arg-type]
     plain = evaluate(HippynnPotential(example.graph, energy_unit="ev"), batch, request)
-    hippynn.set_custom_kernels("_pytorch_raw_wrapped")  # functions of hippynn's own, but not compiled
+    hippynn.set_custom_kernels("_pytorch_raw_wrapped")  # hippynn's kernels, but not compiled
     own = HippynnPotential(example.graph, energy_unit="ev", kernels="own")
     assert not own.supports_vmap
     for graph in (False, True):
@@ -106,12 +106,12 @@ def test_its_own_kernels_give_the_same_one_direction_at_a_time() -> None:
         for name in ("energy", "forces", "hvp", "hessian"):
             torch.testing.assert_close(getattr(labels, name), getattr(plain, name), rtol=0, atol=1e-11)
     own.supports_vmap = True
-    with pytest.raises(RuntimeError, match="vmap"):  # why the mark is there
+    with pytest.raises(RuntimeError, match="vmap"):  # the reason for `supports_vmap = False`
         evaluate(own, batch, request)
 
 
 @pytest.mark.parametrize("counts", [[3, 0, 2, 5], [0, 0, 1], [0, 0], [4]])
-def test_sums_over_neighbors_are_hippynns(counts: list[int]) -> None:
+def test_sums_of_messages_equal_hippynn(counts: list[int]) -> None:
     first = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     second = torch.randint(len(counts), first.shape)
     sensitivities = torch.randn(len(first), 4, dtype=torch.float64)
@@ -133,7 +133,7 @@ def test_atoms_without_neighbors() -> None:
         assert float(value.abs().max()) == 0.0
 
 
-def test_an_energy_that_is_not_split_into_atoms() -> None:
+def test_an_energy_without_atomic_energies() -> None:
     example = hippynn_graph(1)
     twice = example.energy.mol_energy + example.energy.mol_energy
     potential = HippynnPotential(twice, energy_unit="ev")
@@ -147,7 +147,7 @@ def test_an_energy_that_is_not_split_into_atoms() -> None:
 
 
 def test_charges_and_screened_coulomb_energies() -> None:
-    """More than a network: charges, pairs of another cutoff, and the sum of two energies of atoms."""
+    """A network plus charges, pairs with another cutoff, and the sum of two atomic energies."""
     example = hippynn_graph(0, periodic=False)
     charges = hippynn.targets.HChargeNode("charges", example.energy.parents[0])
     far = hippynn.pairs.OpenPairIndexer("far", (example.inputs[1], example.inputs[0]), dist_hard_max=5.2)
@@ -178,7 +178,7 @@ def test_charges_and_screened_coulomb_energies() -> None:
 @pytest.mark.filterwarnings("ignore:HIP-HOP-NN is still in a beta state")
 @pytest.mark.parametrize("group_norm", [False, True])
 def test_hip_hop_networks(group_norm: bool) -> None:
-    """Higher invariants of tensors: no counterpart in Hesse, and none needed."""
+    """Networks with higher tensor invariants, which Hesse's HIP-NN does not have."""
     example = hippynn_graph(0)
     size = {"n_features": 5, "n_sensitivities": 6, "n_interaction_layers": 1, "n_atom_layers": 1}
     reach = {"dist_soft_min": 0.75, "dist_soft_max": 3.2, "dist_hard_max": 3.6}
@@ -241,8 +241,8 @@ def test_trained_on_curvature_saved_and_read_by_hippynn(tmp_path: Path) -> None:
     torch.testing.assert_close(evaluate(make_potential(text), batch, Request()).energy, expected.energy)
 
 
-def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> None:
-    """With references fitted, a mean of weights, checkpoints that are continued, and files for both sides."""
+def test_training_a_graph_in_a_run(tmp_path: Path) -> None:
+    """With fitted references, averaged weights, resumed checkpoints, and files for hippynn and for Hesse."""
     example = hippynn_graph(1, seed=2, spread=0.05)
     before = copy.deepcopy(example.graph.state_dict())
     teacher = hippynn_graph(1, seed=1, spread=0.05)
@@ -273,8 +273,8 @@ def test_hesses_training_loop_takes_a_graph_and_leaves_one(tmp_path: Path) -> No
     torch.testing.assert_close(evaluate(potential, batch, Request()).energy, trained, rtol=0, atol=0)
 
 
-def test_weights_are_numbers_only_and_settings_stay_with_the_graph() -> None:
-    """hippynn keeps ε among the state of its modules; files of weights hold tensors."""
+def test_weight_files_hold_tensors_only() -> None:
+    """hippynn keeps ε in the state of its modules; it is left out of weight files and restored from the graph."""
     sharp = HippynnPotential(hippynn_graph(1, cusp_reg=1e-3).graph, energy_unit="ev")
     blunt = HippynnPotential(hippynn_graph(1, seed=5, cusp_reg=1e-1).graph, energy_unit="ev")
     state = SumPotential([sharp]).state_dict()
@@ -287,7 +287,7 @@ def test_weights_are_numbers_only_and_settings_stay_with_the_graph() -> None:
     assert "cusp_reg" in str(sharp.original.state_dict()), "the graph's own state is as hippynn writes it"
 
 
-def test_hippynns_own_calculator_runs_what_was_saved(tmp_path: Path) -> None:
+def test_hippynns_calculator_runs_the_saved_graph(tmp_path: Path) -> None:
     from hippynn.interfaces.ase_interface import calculator_from_model
 
     potential = HippynnPotential(hippynn_graph(2).graph, energy_unit="kcal/mol")
@@ -295,7 +295,7 @@ def test_hippynns_own_calculator_runs_what_was_saved(tmp_path: Path) -> None:
     graph = torch.load(tmp_path / "model.pt", weights_only=False)
     for structure in (MOLECULES[0], crystal(0)):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says that there are no charges
+            warnings.simplefilter("ignore")  # about missing charges
             calculator = calculator_from_model(graph)
             calculator.to(torch.float64)
             atoms = to_ase(structure)
@@ -310,7 +310,7 @@ def test_hippynns_own_calculator_runs_what_was_saved(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as hippynn's own training leaves it: three epochs on random numbers."""
+    """Folder of a training with hippynn: three epochs on random numbers."""
     folder = tmp_path_factory.mktemp("experiment")
     hippynn.set_custom_kernels("_pytorch_raw")
     example = hippynn_graph(1, spread=0.0)
@@ -335,7 +335,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["best_model.pt", "best_checkpoint.pt"])
-def test_what_hippynns_training_leaves_is_read(experiment: Path, name: str) -> None:
+def test_files_of_hippynns_training_are_read(experiment: Path, name: str) -> None:
     potential = HippynnPotential.from_file(experiment / name, trust_pickle=True, energy_unit="ev")
     with warnings.catch_warnings(), hippynn.active_directory(str(experiment)):
         warnings.simplefilter("ignore")
@@ -345,14 +345,14 @@ def test_what_hippynns_training_leaves_is_read(experiment: Path, name: str) -> N
     batch = collate(structures, potential.cutoff)
     request = Request(forces=True)
     torch.testing.assert_close(evaluate(potential, batch, request).forces, evaluate(expected, batch, request).forces)
-    # And what is trained on goes back to where hippynn looks for it.
+    # Parameters trained further can be written back for hippynn.
     potential.shift_reference_energies({1: 0.5})
     torch.save(potential.original.state_dict(), experiment / "again.pt")
     again = HippynnPotential.from_file(experiment / "again.pt", trust_pickle=True, energy_unit="ev")
     torch.testing.assert_close(evaluate(again, batch, request).energy, evaluate(potential, batch, request).energy)
 
 
-def test_shifting_elements() -> None:
+def test_shifting_reference_energies() -> None:
     potential = HippynnPotential(hippynn_graph(0).graph, energy_unit="kcal/mol")
     batch = collate(MOLECULES, potential.cutoff)
     before = evaluate(potential, batch, Request()).energy
@@ -404,7 +404,7 @@ def test_single_precision_runs_in_single_precision() -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_an_element_the_graph_does_not_know_is_named() -> None:
+def test_unknown_elements_are_reported() -> None:
     potential = HippynnPotential(hippynn_graph(0).graph, energy_unit="ev")
     structure = Structure([1, 9], [[0.0, 0, 0], [0.95, 0, 0]], id="fluoride")
     with pytest.raises(UnknownElementError, match='"fluoride" holds F'):
@@ -432,15 +432,13 @@ def a_state_without_its_experiment(path: Path) -> None:
         (lambda path: None, FileFormatError, "there is no such hippynn file"),
     ],
 )
-def test_files_that_are_no_models(
-    tmp_path: Path, write: Callable[[Path], None], error: type[HesseError], message: str
-) -> None:
+def test_invalid_files(tmp_path: Path, write: Callable[[Path], None], error: type[HesseError], message: str) -> None:
     write(tmp_path / "model.pt")
     with pytest.raises(error, match=message):
         HippynnPotential.from_file(tmp_path / "model.pt", trust_pickle=True, energy_unit="ev")
 
 
-def test_files_need_trust_and_a_unit_and_structures_their_parameters(tmp_path: Path, experiment: Path) -> None:
+def test_files_need_trust_and_a_unit(tmp_path: Path, experiment: Path) -> None:
     file = tmp_path / "model.pt"
     HippynnPotential(hippynn_graph(0).graph, energy_unit="ev").save(file)
     with pytest.raises(RequestError, match=r"run code .* trust_pickle=True"):
@@ -453,7 +451,7 @@ def test_files_need_trust_and_a_unit_and_structures_their_parameters(tmp_path: P
         HippynnPotential.from_file(experiment / "experiment_structure.pt", trust_pickle=True, energy_unit="ev")
 
 
-def test_graphs_that_cannot_be_potentials() -> None:
+def test_graphs_that_are_refused() -> None:
     example = hippynn_graph(1)
     with pytest.raises(RequestError, match="expected a hippynn GraphModule"):
         HippynnPotential(example.network, energy_unit="ev")

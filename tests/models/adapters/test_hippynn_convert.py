@@ -1,4 +1,4 @@
-"""Hesse's HIP-NN-TS against hippynn, the program of its authors, with copied weights."""
+"""Hesse's HIP-NN-TS against hippynn, the program of the authors of HIP-NN, with copied weights."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_crystals_equal_hippynn(l_max: int) -> None:
 
 @every_order
 def test_other_units_are_converted_into_the_weights(l_max: int) -> None:
-    """A network for kcal/mol and bohr."""
+    """A network in kcal/mol and bohr."""
     reach = {"dist_soft_min": 1.4, "dist_soft_max": 6.0, "dist_hard_max": 6.8}
     example = hippynn_graph(l_max, **reach)  # type: ignore[arg-type]
     copied = hipnn_from_hippynn(example.graph, energy_unit="kcal/mol", length_unit="bohr")
@@ -91,7 +91,7 @@ def test_without_energies_per_element_the_references_are_zero() -> None:
     require_equal(labels, expected)
 
 
-def test_a_copy_keeps_the_type_of_the_original_and_becomes_a_model_file(tmp_path: Any) -> None:
+def test_a_copy_keeps_the_dtype_and_can_be_saved(tmp_path: Any) -> None:
     example = hippynn_graph(1)
     copied = hipnn_from_hippynn(example.graph.float(), energy_unit="ev")
     assert {p.dtype for p in copied.parameters()} == {torch.float32}
@@ -102,7 +102,7 @@ def test_a_copy_keeps_the_type_of_the_original_and_becomes_a_model_file(tmp_path
     torch.testing.assert_close(after.energy, before.energy, rtol=0, atol=0)
 
 
-def test_the_order_of_elements_is_nothing_to_depend_on() -> None:
+def test_the_order_of_elements_does_not_matter() -> None:
     """The same weights under two orders of species give the same numbers."""
     example = hippynn_graph(0, species=(0, 1, 6, 8))
     batch = collate(MOLECULES, 3.6)
@@ -134,7 +134,7 @@ def test_the_order_of_elements_is_nothing_to_depend_on() -> None:
     ],
     ids=str,
 )
-def test_what_has_no_counterpart_is_named(options: dict[str, Any], what: str) -> None:
+def test_parts_without_counterpart_are_reported(options: dict[str, Any], what: str) -> None:
     with pytest.raises(RequestError, match=what):
         hipnn_from_hippynn(hippynn_graph(1, **options).graph, energy_unit="ev")
 

@@ -29,7 +29,7 @@ def test_padded_arrays_hold_every_atom_once() -> None:
     assert int(pad_structures(batch, pad_number=0).numbers.min()) == 0
 
 
-def test_padded_positions_carry_derivatives_back() -> None:
+def test_padded_positions_are_differentiable() -> None:
     batch = collate(MIXED, 4.0)
     leaf = batch.positions.clone().requires_grad_(True)
     rows = pad_structures(batch.with_positions(positions=leaf)).positions
@@ -39,7 +39,7 @@ def test_padded_positions_carry_derivatives_back() -> None:
 
 
 @pytest.mark.parametrize("cutoff", [1.5, 2.5, 4.0])
-def test_edges_are_the_pairs_that_brute_force_finds(cutoff: float) -> None:
+def test_edges_equal_a_brute_force_search(cutoff: float) -> None:
     structures = [*molecules([4, 6], seed=3), crystal(0), atom(1), crystal(1, size=2.5)]
     batch = collate(structures, 4.0)  # the neighbor matrix may reach further
     result = edge_list(batch, cutoff)
@@ -56,7 +56,7 @@ def test_edges_are_the_pairs_that_brute_force_finds(cutoff: float) -> None:
     torch.testing.assert_close(result.translations, torch.einsum("ea,eab->eb", result.cell_shifts, lattice))
 
 
-def test_edges_follow_positions_and_cell() -> None:
+def test_edges_are_differentiable_in_positions_and_cell() -> None:
     batch = collate([crystal(0)], 3.0)
     positions, cell = batch.positions.clone().requires_grad_(True), batch.cell.clone().requires_grad_(True)
     result = edge_list(batch.with_positions(positions=positions, cell=cell), 3.0)
@@ -70,7 +70,7 @@ def test_edges_follow_positions_and_cell() -> None:
     assert float((slope[0] - slope[1]) / (2 * step)) == pytest.approx(float(cell.grad[0].trace()), rel=1e-6)
 
 
-def test_open_layouts_refuse_lattices() -> None:
+def test_periodic_structures_are_refused() -> None:
     check_not_periodic(collate(MIXED, 4.0), "this model")
     with pytest.raises(RequestError, match='"crystal-0" is periodic, but this model ignores lattices'):
         check_not_periodic(collate([*MIXED, crystal(0)], 4.0), "this model")

@@ -1,4 +1,4 @@
-"""MACE models as potentials: MACE's own calculator says the same, before and after training; files; wrong input.
+"""MACE models as potentials: agreement with MACE's own calculator, before and after training; files; invalid input.
 
 MACE and NequIP need different releases of e3nn, so these tests run in an environment of their own (`make peers`).
 """
@@ -50,7 +50,7 @@ def close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:
 
 
 def theirs(model: Any, structure: Structure, **options: Any) -> Any:
-    """What MACE's calculator says, with its own neighbor lists and derivatives."""
+    """Atoms with MACE's calculator, which uses its own neighbor lists and derivatives."""
     atoms = to_ase(structure)
     atoms.calc = mace_calculator(copy.deepcopy(model), **options)
     return atoms
@@ -80,8 +80,8 @@ def test_open_structures_of_several_sizes_equal_mace(kind: str) -> None:
 
 
 @every_kind
-def test_a_crystal_equals_mace_stress_and_all(kind: str) -> None:
-    """Cells smaller than the cutoff, atoms that meet their own images, atoms outside the cell."""
+def test_crystals_equal_mace_including_stress(kind: str) -> None:
+    """Cells smaller than the cutoff, atoms that interact with their own images, atoms outside the cell."""
     model = mace_model(**KINDS[kind])
     potential = MacePotential(model)
     structures = [crystal(0), crystal(3, size=3.2, atoms=1), OPEN[1]]
@@ -97,7 +97,7 @@ def test_a_crystal_equals_mace_stress_and_all(kind: str) -> None:
     assert bool(result.stress[2].isnan().all())  # type: ignore[index]
 
 
-def test_every_head_is_itself() -> None:
+def test_every_head_equals_mace() -> None:
     model = mace_model(heads=("dft", "xtb", "cc"))
     for head in model.heads:
         potential = MacePotential(model, head=head)
@@ -113,7 +113,7 @@ def test_every_head_is_itself() -> None:
 
 
 def test_products_are_the_slope_of_forces() -> None:
-    """Several evaluations, since TorchScript rewrites its programs after the first ones."""
+    """Evaluated several times, because TorchScript recompiles after the first calls."""
     potential = MacePotential(mace_model())
     structure = OPEN[0]
     probe = torch.randn(1, len(structure), 3, dtype=torch.float64)
@@ -149,7 +149,7 @@ def test_third_derivatives_reach_the_parameters() -> None:
         assert said == pytest.approx(measured, rel=1e-4, abs=1e-5 * (1 + abs(values[0])))
 
 
-def test_callers_positions_are_left_alone() -> None:
+def test_positions_of_the_caller_are_unchanged() -> None:
     potential = MacePotential(mace_model())
     batch = collate([OPEN[0]], potential.cutoff)
     potential(batch)
@@ -166,8 +166,8 @@ def test_float32_keeps_the_digits_of_large_references() -> None:
     close(result.forces, expected.forces, 1e-4)
 
 
-def test_a_model_that_went_through_float32_gets_its_references_back() -> None:
-    """What is saved in float64 holds the E0 of before, not rounded ones."""
+def test_reference_energies_survive_float32() -> None:
+    """A model converted to float32 and back has its exact E0."""
     potential = MacePotential(mace_model())
     before = potential.original.atomic_energies_fn.atomic_energies.clone()
     assert not torch.equal(before, before.float().double())
@@ -216,13 +216,13 @@ def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
     close(labels.energy[0], atoms.get_potential_energy())  # type: ignore[index]
     close(labels.forces, atoms.get_forces())
     moved = theirs(model, OPEN[0]).get_forces()
-    assert np.abs(moved - atoms.get_forces()).max() > 1e-4  # it learned, and the caller's own stayed as it was
+    assert np.abs(moved - atoms.get_forces()).max() > 1e-4  # it was trained, and the model of the caller is unchanged
     again = MacePotential.from_file(result.model_file, trust_pickle=True)
     assert all(p.requires_grad for p in again.parameters())
     close(evaluate(again, collate(OPEN[:1], again.cutoff), Request()).energy, labels.energy)
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", weights={"forces": 1, "hvp": 1}, probe={"source": "fresh"},
@@ -250,7 +250,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tmp_path: Path, monk
         torch.testing.assert_close(whole[name], parts[name], rtol=0, atol=0)
 
 
-def test_copies_and_states_are_whole() -> None:
+def test_copies_and_state_dicts_are_complete() -> None:
     potential = MacePotential(mace_model())
     twin = copy.deepcopy(potential)
     with torch.no_grad():
@@ -263,7 +263,7 @@ def test_copies_and_states_are_whole() -> None:
 
 
 def test_frozen_parts_stay_frozen_unless_all_are(tmp_path: Path) -> None:
-    """Calculators freeze what they load."""
+    """Calculators freeze the models they load."""
     potential = MacePotential(mace_model())
     potential.original.node_embedding.requires_grad_(False)
     potential.save(tmp_path / "a.model")
@@ -288,7 +288,7 @@ def test_mace_compiles_the_saved_file_for_lammps(tmp_path: Path) -> None:
         MacePotential(torch.jit.load(str(tmp_path / "a.pt")))
 
 
-def test_a_text_names_a_file(tmp_path: Path) -> None:
+def test_a_model_by_name(tmp_path: Path) -> None:
     potential = MacePotential(mace_model(heads=("a", "b")), head="b")
     file = tmp_path / "my.model"
     potential.save(file)
@@ -320,7 +320,7 @@ def test_the_guides_example_runs(tmp_path: Path) -> None:
 # --- wrong input -----------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_no_models(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     file = tmp_path / "x.model"
     with pytest.raises(FileFormatError, match="there is no such MACE model file"):
         MacePotential.from_file(file, trust_pickle=True)
@@ -338,7 +338,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
         MacePotential(mace_model()).save(tmp_path / "nowhere" / "a.model")
 
 
-def test_models_that_cannot_be_used() -> None:
+def test_models_that_are_refused() -> None:
     with pytest.raises(RequestError, match="got a Linear"):
         MacePotential(torch.nn.Linear(2, 2))
     fast = mace_model()

@@ -32,7 +32,10 @@ from oracles import Morse, atom, crystal, labeled, linear, molecules
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 OPEN = [*molecules([6, 4], seed=1), linear(3)]
-ALONE = [atom(8), Structure([8, 1], [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], id="far")]  # NequIP's lists refuse some
+ALONE = [
+    atom(8),
+    Structure([8, 1], [[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], id="far"),
+]  # some are refused by NequIP's neighbor lists
 ZBL = {"_target_": "nequip.nn.pair_potential.ZBL", "units": "metal", "chemical_species": ["H", "C", "O"]}
 KINDS: dict[str, dict[str, Any]] = {
     "NequIP": {},
@@ -50,7 +53,7 @@ def close(got: Any, expected: Any, tolerance: float = 1e-8) -> None:
 
 
 def theirs(model: Any, structure: Structure) -> Any:
-    """What NequIP's calculator says, with its own neighbor lists and derivatives."""
+    """Atoms with NequIP's calculator, which uses its own neighbor lists and derivatives."""
     atoms = to_ase(structure)
     with (
         _nequip_defaults(),
@@ -92,7 +95,7 @@ def test_open_structures_of_several_sizes_equal_nequip(kind: str) -> None:
 
 @every_kind
 def test_products_equal_those_through_nequips_own_forces(kind: str) -> None:
-    """`H v` as the derivative of the forces that NequIP takes itself, in training mode."""
+    """`H v` as the derivative of the forces that NequIP computes itself, in training mode."""
     model = build(kind).train()
     potential = NequipPotential(model)
     structure = OPEN[0]
@@ -110,8 +113,8 @@ def test_products_equal_those_through_nequips_own_forces(kind: str) -> None:
 
 
 @every_kind
-def test_a_crystal_equals_nequip_stress_and_all(kind: str) -> None:
-    """Cells smaller than the cutoff, atoms that meet their own images, atoms outside the cell."""
+def test_crystals_equal_nequip_including_stress(kind: str) -> None:
+    """Cells smaller than the cutoff, atoms that interact with their own images, atoms outside the cell."""
     model = build(kind)
     potential = NequipPotential(model)
     structures = [crystal(0), crystal(3, size=3.2, atoms=1), OPEN[1]]
@@ -126,7 +129,7 @@ def test_a_crystal_equals_nequip_stress_and_all(kind: str) -> None:
 
 
 @every_kind
-def test_atoms_alone_have_the_energy_of_their_type(kind: str) -> None:
+def test_isolated_atoms_have_the_energy_of_their_type(kind: str) -> None:
     potential = NequipPotential(build(kind))
     for structures in (ALONE, [ALONE[0]], [*OPEN, *ALONE]):
         batch = collate(structures, potential.cutoff)
@@ -180,8 +183,8 @@ def test_units_are_converted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["NequIP", "trainable tables", "Allegro"])
-def test_another_type_is_taken_whole(kind: str) -> None:
-    """Weights in float32, NequIP's tables in float64 as NequIP keeps them; and back."""
+def test_conversion_to_another_dtype(kind: str) -> None:
+    """Weights in float32, NequIP's constants in float64; and back."""
     double = NequipPotential(build(kind))
     single = copy.deepcopy(double).to(dtype=torch.float32)
     own = NequipPotential(nequip_model(**{**KINDS[kind], "dtype": "float32"}))
@@ -240,7 +243,7 @@ def test_a_trained_model_goes_back_to_nequip(kind: str, tmp_path: Path) -> None:
     atoms = theirs(result.model_file, OPEN[0])
     close(labels.energy[0], atoms.get_potential_energy())  # type: ignore[index]
     close(labels.forces, atoms.get_forces())
-    assert np.abs(theirs(model, OPEN[0]).get_forces() - atoms.get_forces()).max() > 1e-4  # it learned
+    assert np.abs(theirs(model, OPEN[0]).get_forces() - atoms.get_forces()).max() > 1e-4  # it was trained
     again = NequipPotential.from_file(result.model_file, trust_pickle=True)
     twice = hesse.train(data, data, config, output=tmp_path / "again", potential=again, quiet=True)
     labels = evaluate(twice.potential, collate(OPEN[:1], given.cutoff), Request(forces=True))
@@ -257,7 +260,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_checkpoints_of_nequips_training_are_read_with_their_averages(trained: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_nequips_training_use_averaged_weights(trained: Path, tmp_path: Path) -> None:
     potential = make_potential(f"nequip:{trained}?trust=pickle")
     with _nequip_defaults(), _suppress_warnings():
         model = import_nequip("nequip.model.saved_models.load_utils").load_saved_model(str(trained))
@@ -270,8 +273,8 @@ def test_checkpoints_of_nequips_training_are_read_with_their_averages(trained: P
     close(theirs(tmp_path / "a.nequip.zip", OPEN[0]).get_forces(), atoms.get_forces(), 1e-6)
 
 
-def test_nequips_training_goes_on_from_a_saved_package(tmp_path: Path) -> None:
-    """And what it leaves is read: its classes are those of the package."""
+def test_nequips_training_continues_from_a_saved_package(tmp_path: Path) -> None:
+    """The checkpoint it writes can be read; its classes are those of the package."""
     NequipPotential(nequip_model()).save(tmp_path / "a.nequip.zip")
     file = checkpoint(
         tmp_path, {"_target_": "nequip.model.ModelFromPackage", "package_path": str(tmp_path / "a.nequip.zip")}
@@ -303,7 +306,7 @@ def test_nequip_compiles_a_saved_package(tmp_path: Path) -> None:
     close(evaluate(potential, collate(OPEN[:1], potential.cutoff), Request(forces=True)).forces, forces)
 
 
-def test_copies_and_states_are_whole() -> None:
+def test_copies_and_state_dicts_are_complete() -> None:
     potential = NequipPotential(nequip_model())
     twin = copy.deepcopy(potential)
     with torch.no_grad():
@@ -316,8 +319,8 @@ def test_copies_and_states_are_whole() -> None:
     assert all(m.do_derivatives for m in potential.modules() if hasattr(m, "do_derivatives"))
 
 
-def test_files_are_not_frozen_and_nothing_outside_changes(tmp_path: Path) -> None:
-    """NequIP sets a default type and seeds for the whole process; here they stay the user's."""
+def test_loading_leaves_parameters_trainable_and_global_state_unchanged(tmp_path: Path) -> None:
+    """NequIP sets the default dtype and seeds of the process; they are restored."""
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index, union-attr] # noqa: NPY002
     NequipPotential(nequip_model()).requires_grad_(False).save(tmp_path / "a.nequip.zip")
     again = NequipPotential.from_file(tmp_path / "a.nequip.zip", trust_pickle=True)
@@ -331,7 +334,7 @@ def test_files_are_not_frozen_and_nothing_outside_changes(tmp_path: Path) -> Non
 # --- wrong input -----------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_no_models(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     for name in ("x.ckpt", "x.nequip.zip"):
         file = tmp_path / name
         with pytest.raises(RequestError, match="trust_pickle=True"):
@@ -351,7 +354,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
         potential.save(tmp_path / "nowhere" / "a.nequip.zip")
 
 
-def test_models_that_cannot_be_used() -> None:
+def test_models_that_are_refused() -> None:
     with pytest.raises(RequestError, match="got a Linear"):
         NequipPotential(torch.nn.Linear(2, 2))
     with pytest.raises(RequestError, match='compile_mode="eager"'):

@@ -67,7 +67,7 @@ def test_open_structures_of_several_sizes_equal_torchani(kind: str) -> None:
 
 @every_kind
 def test_a_crystal_equals_torchani(kind: str) -> None:
-    """Cells smaller than the cutoff, atoms that meet their own images, atoms outside the cell."""
+    """Cells smaller than the cutoff, atoms that interact with their own images, atoms outside the cell."""
     compare(build(**KINDS[kind]), [crystal(0)])
     compare(build(**KINDS[kind]), [crystal(3, size=3.2, atoms=1)])
 
@@ -86,7 +86,7 @@ def test_open_and_periodic_structures_share_a_batch() -> None:
         close(together.hessian_of(i), alone.hessian_of(0))
 
 
-def test_stress_is_the_slope_in_strain() -> None:
+def test_stress_equals_finite_differences() -> None:
     potential, unit = TorchAniPotential(build()), crystal(0)
     labels = evaluate(potential, collate([unit], potential.cutoff), Request(stress=True))
     step, energies = 1e-4, []
@@ -120,7 +120,7 @@ def test_total_energies_keep_their_digits_in_single_precision() -> None:
     assert torch.equal(potential.original.energy_shifter.self_energies, energies)
 
 
-def test_energies_per_element_stay_off_where_the_user_switched_them_off() -> None:
+def test_disabled_self_energies_stay_disabled() -> None:
     model = build()
     with_them = TorchAniPotential(model)
     batch = collate([OPEN[0]], with_them.cutoff)
@@ -133,7 +133,7 @@ def test_energies_per_element_stay_off_where_the_user_switched_them_off() -> Non
     assert not model.energy_shifter._enabled
 
 
-def test_shifts_of_elements_reach_the_model_itself() -> None:
+def test_shifted_reference_energies_change_the_model() -> None:
     model = build()
     potential = TorchAniPotential(model)
     batch = collate([OPEN[0]], potential.cutoff)
@@ -151,7 +151,7 @@ def test_shifts_of_elements_reach_the_model_itself() -> None:
 
 
 @every_kind
-def test_parameter_gradients_of_a_curvature_loss_are_slopes(kind: str) -> None:
+def test_parameter_gradients_of_a_curvature_loss_equal_finite_differences(kind: str) -> None:
     """Differentiated three times: twice in positions, once in parameters."""
     potential = TorchAniPotential(build(**{**KINDS[kind], "activation": "gelu"}))
     batch = collate(OPEN[1:], potential.cutoff)
@@ -200,7 +200,7 @@ def test_the_users_own_model_is_trained_and_copies_are_independent() -> None:
 
 
 @pytest.mark.parametrize("kind", ["networks", "ensemble", "with repulsion"])
-def test_torchani_loads_what_was_saved_and_so_does_hesse(kind: str, tmp_path: Path) -> None:
+def test_saved_files_are_loaded_by_torchani_and_by_hesse(kind: str, tmp_path: Path) -> None:
     model = build(**KINDS[kind])
     potential = TorchAniPotential(model)
     potential.shift_reference_energies({1: 0.7})
@@ -220,7 +220,7 @@ def test_torchani_loads_what_was_saved_and_so_does_hesse(kind: str, tmp_path: Pa
 
 
 def test_state_dicts_of_published_models_are_read_by_name(tmp_path: Path) -> None:
-    """Today's names of tensors, and older ones that TorchANI still reads."""
+    """With tensor names of TorchANI 2, and the older ones that it still reads."""
     arch = import_torchani("torchani.arch")
     assembler = arch.Assembler()
     assembler.set_symbols(("H", "C", "N", "O"))
@@ -246,7 +246,7 @@ def test_state_dicts_of_published_models_are_read_by_name(tmp_path: Path) -> Non
     assert len(str(refused.value)) < 500
 
 
-def test_whole_models_are_pickles_and_need_trust(tmp_path: Path) -> None:
+def test_pickled_models_need_trust(tmp_path: Path) -> None:
     model, path = build(dispersion=True, lot="b973c-def2mtzvp", dispersion_cutoff=5.0), tmp_path / "whole.pt"
     torch.save(model, path)
     with pytest.raises(RequestError, match="trust_pickle=True"):
@@ -255,7 +255,7 @@ def test_whole_models_are_pickles_and_need_trust(tmp_path: Path) -> None:
     close(TorchAniPotential.from_file(path, trust_pickle=True)(batch), TorchAniPotential(model)(batch), 1e-13)
 
 
-def test_a_model_of_an_unusual_make_is_saved_for_torchani_only(tmp_path: Path) -> None:
+def test_non_standard_models_are_saved_for_torchani_only(tmp_path: Path) -> None:
     kind = KINDS["shared layers"]
     potential, path = TorchAniPotential(build(**kind)), tmp_path / "shared.pt"
     potential.save(path)
@@ -267,7 +267,7 @@ def test_a_model_of_an_unusual_make_is_saved_for_torchani_only(tmp_path: Path) -
         TorchAniPotential.from_file(path)
 
 
-def test_files_that_are_no_models(tmp_path: Path) -> None:
+def test_invalid_files(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     with pytest.raises(FileFormatError, match="no such TorchANI model file"):
         TorchAniPotential.from_file(path)
@@ -298,7 +298,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     ["", "[]", "{", '{"symbols": ["H"]}', '{"symbols": ["Zz"], "radial_cutoff": 4, "angular_cutoff": 3, '
      '"cutoff_function": "cosine", "activation": "celu"}', 7],
 )  # fmt: skip
-def test_damaged_descriptions_are_told(note: Any, tmp_path: Path) -> None:
+def test_damaged_descriptions_are_reported(note: Any, tmp_path: Path) -> None:
     states = build().state_dict()
     states._metadata[""]["hesse"] = note
     torch.save(states, tmp_path / "x.pt")
@@ -309,7 +309,7 @@ def test_damaged_descriptions_are_told(note: Any, tmp_path: Path) -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_a_model_of_torchani_2_is_refused() -> None:
+def test_other_objects_are_refused() -> None:
     with pytest.raises(RequestError, match=r"expected a model of TorchANI 2 .* got a Linear"):
         TorchAniPotential(torch.nn.Linear(2, 2))
 
@@ -324,7 +324,7 @@ def test_potentials_without_a_cutoff_are_refused() -> None:
         TorchAniPotential(build(repulsion=True, repulsion_cutoff=False))
 
 
-def test_foreign_elements_are_named() -> None:
+def test_unknown_elements_are_reported() -> None:
     potential = TorchAniPotential(build())
     structure = Structure([7, 1], [[0.0, 0, 0], [1.0, 0, 0]], id="imine-3")
     with pytest.raises(UnknownElementError, match='structure "imine-3" holds N'):

@@ -66,7 +66,7 @@ def test_a_crystal_equals_torchani() -> None:
 
 
 def test_environments_equal_torchani() -> None:
-    """Elements in TorchANI's order here are those of atomic numbers, so that the vectors agree entry by entry."""
+    """With elements sorted by atomic number, the vectors agree entry by entry."""
     model = torchani_model(**CASES["1x"], symbols=("H", "C", "N", "O", "F", "S", "Cl"))
     ours = ani_from_torchani(model)
     assert isinstance(ours, Ani)
@@ -88,7 +88,7 @@ def test_an_ensemble_becomes_an_ensemble_of_its_active_members() -> None:
     compare(model, OPEN[:2])
 
 
-def test_the_type_of_the_weights_is_kept_and_references_are_wide() -> None:
+def test_the_dtype_is_kept_and_references_are_float64() -> None:
     ours = ani_from_torchani(torchani_model().float())
     assert isinstance(ours, Ani)
     assert next(ours.parameters()).dtype == torch.float32
@@ -107,7 +107,7 @@ def test_the_type_of_the_weights_is_kept_and_references_are_wide() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_parts_that_have_no_copy_are_named(options: dict[str, Any], part: str) -> None:
+def test_parts_without_counterpart_are_reported(options: dict[str, Any], part: str) -> None:
     with pytest.raises(RequestError, match=f"{part}.*TorchAniPotential"):
         ani_from_torchani(torchani_model(**options))
 

@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def torchani_model(seed: int = 0, *, self_energies: bool = True, **options: Any) -> Any:
-    """A `torchani.arch.ANI` in float64; its read-outs are enlarged, so that every term counts."""
+    """A `torchani.arch.ANI` in float64; its weights are enlarged, so that every term contributes."""
     torch.manual_seed(seed)
     settings = {**DEFAULTS, "container_ctor": "like_1x", **options}
     if self_energies:
