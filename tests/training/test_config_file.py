@@ -1,12 +1,14 @@
-"""Configuration text: what is meant is taken, what is mistyped is answered."""
+"""Configuration files: valid options are read, wrong ones get a helpful reply."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+import hesse
 from hesse.errors import ConfigError, FileFormatError, RequestError, UnknownOptionError
 from hesse.probes import PROBE_KINDS
 from hesse.training import ProbeConfig, RunConfig, TrainConfig, load_config, validate_config
@@ -43,7 +45,7 @@ def test_every_option_survives_a_round_trip(path: Path) -> None:
     rich = RunConfig.model_validate(
         {
             **MINIMAL,
-            "model": {"l_max": 2, "features": 8, "cutoff_function": "cosine"},
+            "model": {"kind": "hipnn", "l_max": 2, "features": 8, "cutoff_function": "cosine"},
             "weights": {"energy": 4, "hessian": 0.09},
             "weight_ramps": {"hvp": {"start": 0.1, "shape": "linear"}},
             "probe": {"source": "fresh", "kind": "one-hot", "n_probes": 3},
@@ -101,7 +103,7 @@ def test_overrides_win(path: Path, words: list[str], reached: object) -> None:
     ],
     ids=str,
 )
-def test_mistyped_names_are_answered_with_the_nearest(
+def test_the_reply_to_a_mistyped_name_gives_the_nearest_one(
     path: Path, changes: dict[str, object], words: list[str], message: str
 ) -> None:
     with pytest.raises(UnknownOptionError, match=message):
@@ -118,7 +120,7 @@ def test_mistyped_names_are_answered_with_the_nearest(
         ({"optimizer": {"learning_rate": float("inf")}}, [], "finite"),
         ({"weights": {"energy": float("inf")}}, [], "finite"),
         ({"model": {"cutoff": float("nan")}}, [], "cutoff"),
-        ({"model": {"shortest": 3, "longest": 2}}, [], "shortest < longest"),
+        ({"model": {"kind": "hipnn", "shortest": 3, "longest": 2}}, [], "shortest < longest"),
         ({"model": 3}, [], 'option "model" = 3'),
         ({"data": "train.h5"}, [], 'option "data"'),
         ({"data": {}}, [], r'\[data\]: the option "train" is required'),
@@ -131,15 +133,13 @@ def test_mistyped_names_are_answered_with_the_nearest(
     ],
     ids=str,
 )
-def test_values_that_make_no_sense_are_named(
-    path: Path, changes: dict[str, object], words: list[str], message: str
-) -> None:
+def test_invalid_values_are_named(path: Path, changes: dict[str, object], words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(write(path, **changes), words)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just text", "a: [1", "a: \x00b", "42"])
-def test_files_that_hold_no_options_are_refused(path: Path, text: str) -> None:
+def test_files_without_options_are_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(FileFormatError, match=r"run\.yaml"):
         load_config(path)
@@ -163,7 +163,7 @@ def test_yaml_runs_no_code(path: Path, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_every_family_of_probes_can_be_asked_for() -> None:
+def test_every_kind_of_probes_is_an_option() -> None:
     for kind in PROBE_KINDS:
         assert ProbeConfig(kind=kind).kind == kind  # type: ignore[arg-type]
 
@@ -171,3 +171,72 @@ def test_every_family_of_probes_can_be_asked_for() -> None:
 def test_a_missing_section_is_named() -> None:
     with pytest.raises(ConfigError, match='here: the option "data" is required'):
         validate_config(RunConfig, {"output": "x"}, source="here")
+
+
+RENAMED = {
+    "start_from": "init_from",
+    "prior": "repulsion",
+    "references": "reference_energies",
+    "ramps": "weight_ramps",
+    "curvature.every": "curvature.every_n_steps",
+    "curvature.pairs": "curvature.probes",
+    "probe.per_structure": "probe.n_probes",
+    "optimiser": "optimizer",
+    "optimizer.clip": "optimizer.max_grad_norm",
+    "optimizer.ema": "optimizer.ema_decay",
+    "batch.bucketing": "batch.size_window",
+    "threads": "cpu_threads",
+    "include_suspect": "include_flagged",
+    "weights.penalty": "weights.regularizer",
+}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_the_reply_to_an_old_name_gives_the_new_one(path: Path, old: str) -> None:
+    with pytest.raises(UnknownOptionError, match=f'the option "{old}" was renamed to "{RENAMED[old]}"'):
+        load_config(write(path), [f"{old}=1"])
+
+
+def test_all_old_names_are_listed_at_once(path: Path) -> None:
+    old = {"optimiser": {"clip": 1.0, "learning_rate": 1e-3}, "threads": 1, "model": {"kind": "equivariant"}}
+    with pytest.raises(UnknownOptionError) as reply:
+        load_config(write(path, **old))
+    for words in (
+        '"optimiser" is now "optimizer"',
+        '"optimiser.clip" is now "optimizer.max_grad_norm"',
+        '"threads" is now "cpu_threads"',
+        '"model.kind: equivariant" is now "model.kind: hessenet"',
+    ):
+        assert words in str(reply.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 1e-3}, r'TrainConfig: no option "lr"\. It is called "optimizer\.learning_rate"'),
+        ({"learning_rate": 1e-3}, r'no option "learning_rate"\. Did you mean "optimizer\.learning_rate"\?'),
+        ({"stepps": 5}, r'no option "stepps"\. Did you mean "steps"\?'),
+        ({"steps": "many"}, r'option "steps" = \'many\''),
+        ({"optimiser": {}}, 'the option "optimiser" was renamed to "optimizer"'),
+        ({"probe": {"knd": "sphere"}}, r'TrainConfig, \[probe\]: no option "knd"\. Did you mean "kind"\?'),
+        ({"init_from": "a.hesse", "repulsion": {}}, "leave out model and repulsion"),
+    ],
+    ids=str,
+)
+def test_python_gets_the_same_replies(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**options)
+
+
+def test_sections_in_python_reply_too() -> None:
+    with pytest.raises(UnknownOptionError, match=r'LossWeights: no option "hpv"\. Did you mean "hvp"\?'):
+        hesse.LossWeights(hpv=1.0)  # type: ignore[call-arg]
+    with pytest.raises(UnknownOptionError, match='the option "penalty" was renamed to "regularizer"'):
+        hesse.LossWeights(penalty=1.0)  # type: ignore[call-arg]
+    with pytest.raises(UnknownOptionError, match=r'HesseNetConfig: no option "feature"\. Did you mean "features"\?'):
+        hesse.HesseNetConfig(feature=8)  # type: ignore[call-arg]
+
+
+def test_the_default_network_is_hessenet(path: Path) -> None:
+    assert load_config(write(path)).model == hesse.HesseNetConfig()
+    assert load_config(write(path, model={"features": 8})).model == hesse.HesseNetConfig(features=8)

@@ -23,8 +23,9 @@ from hesse.cli import app as command_line
 from hesse.datasets import write_dataset
 from hesse.errors import ConfigError, ProcessLostError
 from hesse.training.config_file import load_config, run_from_config
-from hesse.training.distributed import Communicator, RankInfo, init_distributed, rank_from_environment
+from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.launcher import launch
+from hesse.training.rank_info import RankInfo, rank_from_environment
 
 SCRIPT = Path(__file__).with_name("shared_runs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

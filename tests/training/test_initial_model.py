@@ -170,8 +170,8 @@ def test_references_are_fitted_to_what_the_potential_leaves(tmp_path: Path) -> N
     assert isinstance(kept.potential, Hipnn)
     assert torch.equal(kept.potential.references.energies, base.references.energies)
     fitted = train(
-        data, None, config(steps=1, weights={"hvp": 0.0}, reference_energies="fit"), output=tmp_path / "b", potential=base,
-        quiet=True,
+        data, None, config(steps=1, weights={"hvp": 0.0}, reference_energies="fit"), output=tmp_path / "b",
+        potential=base, quiet=True,
     )  # fmt: skip
     assert isinstance(fitted.potential, Hipnn)
     shift = fitted.potential.references.energies - base.references.energies
@@ -221,7 +221,7 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
     moved = load_model(result.model_file).state_dict()["readouts.0.weight"] - base.state_dict()["readouts.0.weight"]
     assert 0 < float(moved.abs().max()) < 0.1  # a few small steps from there
     with pytest.raises(ConfigError, match="leave out model"):
-        load_config(folder / "go.yaml", ["model.l_max=0"])
+        load_config(folder / "go.yaml", ["model.kind=ani"])
     with pytest.raises(ConfigError, match="leave one of them out"):
         train(data, config=TrainConfig(init_from=str(folder / "base.hesse")), output=tmp_path / "x", potential=base)
     with pytest.raises(FileFormatError, match="no such model file"):
@@ -233,7 +233,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path)
     with pytest.raises(UnknownElementError, match="element Z = 8"):
         go(tmp_path / "a", lonely)
 
-    with pytest.raises(RequestError, match=r"expected a hesse\.Potential to train, got a Linear"):
+    with pytest.raises(RequestError, match=r"expected a potential: .* got an object of type Linear"):
         go(tmp_path / "d", nn.Linear(2, 2))  # type: ignore[arg-type]
     save_model(tmp_path / "model.hesse", Hipnn(HipnnConfig(features=2, sensitivities=2), (1, 6, 8)))
     for folder in (tmp_path, tmp_path / "somewhere" / ".."):
@@ -320,3 +320,27 @@ def test_dropout_is_drawn_again_when_a_run_goes_on(tmp_path: Path) -> None:
     torch.rand(3)  # whatever was drawn meanwhile
     go(tmp_path / "broken", Dropping(), steps=14)
     assert record(tmp_path / "whole") == record(tmp_path / "broken")
+
+
+def test_data_by_path_potential_by_name_and_settings_as_a_mapping(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "train.h5", training_data())
+    write_dataset(tmp_path / "validation.h5", validation_data())
+    start = Hipnn(HipnnConfig.model_validate(config().model.model_dump()), (1, 6, 8)).double()
+    save_model(tmp_path / "start.hesse", start)
+    result = train(
+        tmp_path / "train.h5", str(tmp_path / "validation.h5"), {"steps": 2, "dtype": "float64", "compile": "never"},
+        output=tmp_path / "run", potential=tmp_path / "start.hesse", quiet=True,
+    )  # fmt: skip
+    assert isinstance(result.potential, Hipnn)
+    assert [line.split()[0] for line in result.table().splitlines()] == ["energy", "energy_per_atom", "forces", "hvp"]
+    assert f"{result.scores['forces_rmse']:.4g} eV/Å" in result.table()
+
+
+def test_wrong_arguments_get_a_reply(tmp_path: Path) -> None:
+    data = training_data()
+    with pytest.raises(RequestError, match="expected a data set"):
+        train(3, output=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"expected a hesse\.TrainConfig or a mapping of options, got str"):
+        train(data, config="run.yaml", output=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(UnknownOptionError, match=r'config: no option "stepps"\. Did you mean "steps"\?'):
+        train(data, config={"stepps": 3}, output=tmp_path)

@@ -498,7 +498,7 @@ def test_requests_that_make_no_run(tmp_path: Path) -> None:
         train(data, foreign, config(), output=tmp_path / "c", quiet=True)
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    with pytest.raises(WriteError, match="cannot make the run folder"):
+    with pytest.raises(WriteError, match="cannot create the run folder"):
         train(data, None, config(), output=blocked, quiet=True)
 
 

@@ -25,7 +25,10 @@ from oracles import Morse, labeled, molecules
 
 OPTIONS: dict[str, Any] = {
     "compile": "never",  # its choice is tested by itself
-    "model": {"features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0, "longest": 3.5},
+    "model": {
+        "kind": "hipnn", "features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0,
+        "longest": 3.5,
+    },
     "weights": {"energy": 1.0, "forces": 0.3, "hvp": 0.09},
     "optimizer": {"learning_rate": 5e-3, "weight_decay": 1e-4, "max_grad_norm": 10.0, "ema_decay": 0.995},
     "schedule": {"kind": "cosine", "warmup": 3, "final": 0.01},

@@ -91,7 +91,7 @@ def _reply(config_type: type[BaseModel], error: ValidationError, source: str) ->
     if first["type"] == "missing":
         return ConfigError(f'{where}: the option "{name}" is required and was not given')
     if first["type"] == "literal_error":
-        return UnknownOptionError(_wrong_choice(first, source))
+        return UnknownOptionError(_wrong_choice(first, path, source))
     if first["type"] == "union_tag_invalid" and isinstance(first["input"], dict):
         wrong, choices = first["ctx"]["tag"], _quoted_names(first["ctx"]["expected_tags"])
         return UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {did_you_mean(wrong, choices)}')
@@ -136,9 +136,9 @@ def _nearest(sections: Sequence[type[BaseModel]], path: Sequence[str], name: str
     return did_you_mean(name, [field for section in sections[:1] for field in section.model_fields])
 
 
-def _wrong_choice(error: Any, source: str) -> str:
+def _wrong_choice(error: Any, path: Sequence[str], source: str) -> str:
     """The reply to a value, or to the name of a section, that is not one of the allowed ones."""
-    *section, name = (str(part) for part in error["loc"])
+    *section, name = path
     wrong = str(error.get("input"))
     if name == "[key]":  # the key of a dictionary; pydantic's location ends with the key and this mark
         wrong, name = section.pop(), "option"

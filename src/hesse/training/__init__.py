@@ -1,5 +1,6 @@
-"""Training: the one loop, its configuration and its record."""
+"""Training: one loop, its settings, its record, and the loss for other training loops."""
 
+from hesse.runtime.settings import validate_config
 from hesse.training.config import (
     BatchConfig,
     CurvatureConfig,
@@ -11,10 +12,11 @@ from hesse.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from hesse.training.config_file import load_config, validate_config
+from hesse.training.config_file import load_config
 from hesse.training.run_log import read_log
 from hesse.training.standalone_loss import ProjectedHessianLoss
-from hesse.training.trainer import TrainResult, train
+from hesse.training.train_result import TrainResult
+from hesse.training.trainer import train
 
 __all__ = [
     "BatchConfig",

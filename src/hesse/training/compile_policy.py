@@ -1,7 +1,7 @@
-"""Eager or compiled: which of the two a run takes, why, and whether they still agree.
+"""Eager or compiled steps: the decision, its reason, and the comparison of both during the run.
 
-Compiling takes half a minute to minutes, and longer runs get them back. The choice is made once, before the first step,
-and kept with the state of the run, so that a continued run does what it did before.
+Compiling takes half a minute to minutes, which long runs save again. The decision is made once, before the first step,
+and stored with the state of the run, so that a continued run does the same.
 """
 
 from __future__ import annotations
@@ -29,43 +29,50 @@ from hesse.training.step import LossAndGradient, MicroBatch
 __all__ = ["CHECK_EVERY", "CompilePolicy", "Decision", "choose_mode", "max_relative_difference", "tolerance"]
 
 CHECK_EVERY = 1000
-"""Steps between comparisons of compiled with eager gradients: a cost of some tenths of a percent."""
+"""Steps between comparisons of compiled and eager gradients, which cost some tenths of a percent of the run."""
 EXPECTED_COMPILE_SECONDS = 120.0
-"""Seconds of processor time that compiling takes, with the comparison."""
+"""Expected processor time of compiling and of the first comparison, s."""
 EXPECTED_SAVING = 0.3
-"""The part of a step's time that compiling saves (docs/performance.md)."""
+"""Expected fraction of a step's time that compiling saves (docs/performance.md)."""
 REPEATS = 3
+"""Steps to time."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run does, and why, in words for its record."""
+    """Mode of the steps of a run, and the reason as text for its record."""
 
     mode: Literal["eager", "compiled"]
     reason: str
 
 
 class CompilePolicy:
-    """How the steps of one run are done.
+    """Decides between eager and compiled steps of one run, and falls back to eager ones after a failure.
 
     Args:
-        gradient: the step; eager so far.
-        progress: of the run, which keeps what was settled.
-        processes: who trains together; the first of them decides.
+        gradient: loss and gradient; eager at first.
+        state: state of the run, which stores the decision.
+        communicator: the processes that train together. Process 0 decides.
     """
 
     def __init__(self, gradient: LossAndGradient, state: TrainState, communicator: Communicator) -> None:
         self.gradient, self.state, self.communicator = gradient, state, communicator
         self._messages: list[str] = []
-        self._unchecked = True  # in this process: a run that goes on compiles anew
+        self._unchecked = True  # in this process: a continued run compiles again
         gradient.on_compile_failure = self._fall_back
 
     def decide(self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]) -> str:
-        """Decide, unless the run has decided before. `first_parts`: a step's structures, to try on. Returns what was
-        decided, and why, in words.
+        """Decide, unless that was done in an earlier session of the run.
+
+        Args:
+            config: settings of the run.
+            example_microbatches: returns structures of a step, to measure with.
+
+        Returns:
+            Decision and reason as text.
 
         Raises:
-            CompilationError: see `choose`.
+            CompilationError: see `choose_mode`.
         """
         if self.state.compiled is None:
             decision = self.communicator.run_on_rank_zero(lambda: self._first_decision(config, example_microbatches))
@@ -82,6 +89,7 @@ class CompilePolicy:
     def _first_decision(
         self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]
     ) -> Decision:
+        """The decision before the first step."""
         native = is_native(self.gradient.potential)
         try_compiling = config.compile == "always" or (config.compile == "auto" and native)
         return choose_mode(
@@ -94,7 +102,12 @@ class CompilePolicy:
         )
 
     def verify(self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> None:
-        """Every so often: does what is compiled still agree with what is not?"""
+        """Compare compiled with eager gradients every `CHECK_EVERY` steps; fall back to eager steps if they differ.
+
+        Args:
+            microbatches: structures of the step.
+            weights: weight of each loss term by name.
+        """
         due = self._unchecked or self.state.step % CHECK_EVERY == 0
         if self.gradient.compiled is None or not microbatches or not due:
             return
@@ -111,17 +124,21 @@ class CompilePolicy:
             self._fall_back(f"compiled gradients differ from eager ones by {difference:.1e}, more than {limit:.0e}")
 
     def synchronize(self) -> None:
-        """Where one process went on eagerly, all do from here on."""
+        """If one process has fallen back to eager steps, let all of them do so."""
         if self.communicator.all_reduce_max(int(not self.state.compiled)):
             self.state.compiled, self.gradient.compiled = False, None
 
     def pop_messages(self) -> list[str]:
-        """What there is to tell since the last time."""
+        """Messages for the record since the last call.
+
+        Returns:
+            The messages, which are removed here.
+        """
         messages, self._messages = self._messages, []
         return messages
 
     def _fall_back(self, reason: str) -> None:
-        """Say so where it cannot be missed."""
+        """Continue with eager steps; adds a message and warns."""
         self.state.compiled = False
         message = f"step {self.state.step + 1}: from here on eager: {reason}"
         self._messages.append(message)
@@ -129,7 +146,14 @@ class CompilePolicy:
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far compiled gradients may lie from eager ones, relative: sums in another order, no more."""
+    """Largest accepted relative difference of compiled and eager gradients, whose sums have different orders.
+
+    Args:
+        dtype: floating-point type of the run.
+
+    Returns:
+        The relative difference.
+    """
     return 1e-8 if dtype == torch.float64 else 1e-3
 
 
@@ -142,26 +166,28 @@ def choose_mode(
     steps: int,
     native: bool,
 ) -> Decision:
-    """Try on `parts` what compiling is worth, and leave `step` in the mode chosen. Parameters, their gradients, running
-    statistics and random numbers stay as they are.
+    """Measure eager and compiled steps, and set `step` to the faster mode.
+
+    Parameters, their gradients, running statistics and the state of random generators do not change.
 
     Args:
-        wanted: "auto" decides by time; "always" and "never" say.
-        step: eager.
-        parts: a batch of the run.
-        weights: of the loss, all that will ever be on.
-        steps: how many are to come.
-        own: whether this is one of Hesse's networks (others are compiled with "always" only).
+        requested: "auto" decides by time; "always" and "never" are requests.
+        step: loss and gradient, eager.
+        microbatches: structures of one step.
+        weights: weight of each loss term by name, without ramps.
+        steps: number of remaining steps.
+        native: whether the potential is made of Hesse's networks (others are compiled with "always" only).
+
+    Returns:
+        The decision.
 
     Raises:
-        CompilationError: "always", and the potential cannot be compiled, or what was compiled is wrong.
+        CompilationError: "always" is requested, and the potential cannot be compiled, or compiled gradients are wrong.
     """
     if requested == "never":
         return Decision("eager", "compile: never")
     if requested == "auto" and not native:
-        return Decision(
-            "eager", "not one of Hesse's networks; `hesse check` tells whether compile: always is worth a try"
-        )
+        return Decision("eager", "not one of Hesse's networks; `hesse check` shows whether compile: always is possible")
     if weights.get("hessian", 0.0) > 0:
         return _eager_or_raise(requested, "full Hessians are not compiled")
     with _state_restored(step):
@@ -169,13 +195,13 @@ def choose_mode(
         if requested == "auto" and eager_seconds * steps * EXPECTED_SAVING < EXPECTED_COMPILE_SECONDS:
             return Decision(
                 "eager",
-                f"{steps} steps of {1e3 * eager_seconds:.0f} ms are too short a run to win back the time of compiling",
+                f"{steps} steps of {1e3 * eager_seconds:.0f} ms are too short a run to save the time of compiling",
             )
         started = time.monotonic()
         try:
             step.compiled = CompiledLossAndGradient(step.potential)
             reasons = [step.eager_reason(labels, weights) for _, labels in microbatches]
-            # Where nothing would be compiled, eager agrees with eager.
+            # If all microbatches are evaluated eagerly, there is nothing to compare.
             difference = math.nan if all(reasons) else max_relative_difference(step, microbatches, weights)
         except CompilationError as error:
             step.compiled = None
@@ -199,11 +225,13 @@ def choose_mode(
     comparison = "" if requested == "always" else f" against {1e3 * eager_seconds:.0f} ms eager"
     return Decision(
         "compiled",
-        f"{1e3 * compiled_seconds:.0f} ms a step{comparison}, after {compile_seconds:.0f} s of compiling; gradients agree to {difference:.0e}",
+        f"{1e3 * compiled_seconds:.0f} ms a step{comparison}, after {compile_seconds:.0f} s of compiling; gradients "
+        f"agree to {difference:.0e}",
     )
 
 
 def _eager_or_raise(requested: str, reason: str) -> Decision:
+    """Eager steps for this reason, or an error if compiled ones are requested."""
     if requested == "always":
         raise CompilationError(f"compile: always, but {reason}. Use compile: auto, or never.")
     return Decision("eager", reason)
@@ -215,14 +243,24 @@ def max_relative_difference(
     weights: Mapping[str, float],
     counts: Mapping[str, Tensor] | None = None,
 ) -> float:
-    """The largest relative difference between compiled and eager: of the loss, and of the gradient in any parameter
-    (relative to the norm of that parameter's gradient, or to a thousandth of the whole, if that is more)."""
+    """Largest relative difference between compiled and eager evaluation.
+
+    Args:
+        step: loss and gradient, with a compiled function.
+        microbatches: structures to compare for.
+        weights: weight of each loss term by name.
+        counts: see `LossAndGradient`.
+
+    Returns:
+        The maximum over the loss and the gradients of all parameters. The difference of a gradient is relative to its
+        norm, or to a thousandth of the norm of the full gradient, whichever is larger.
+    """
     compiled, step.compiled = step.compiled, None
     with _state_restored(step):
         eager_loss, eager_gradients = _gradient(step, microbatches, weights, counts)
         step.compiled = compiled
         compiled_loss, compiled_gradients = _gradient(step, microbatches, weights, counts)
-    norms = torch.stack([slope.norm() for slope in eager_gradients])
+    norms = torch.stack([gradient.norm() for gradient in eager_gradients])
     floor = 1e-3 * norms.norm()
     differences = torch.stack([(a - b).norm() for a, b in zip(compiled_gradients, eager_gradients, strict=True)])
     largest = float((differences / torch.maximum(norms, floor).clamp(min=1e-30)).max())
@@ -236,6 +274,7 @@ def _gradient(
     weights: Mapping[str, float],
     counts: Mapping[str, Tensor] | None,
 ) -> tuple[Tensor, list[Tensor]]:
+    """The loss and its gradient in each parameter."""
     parameters = step.trainable_parameters()
     for parameter in parameters:
         parameter.grad = None
@@ -244,8 +283,8 @@ def _gradient(
 
 
 def _step_seconds(step: LossAndGradient, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> float:
-    """Time of a step, the median of some, after one that warms up. On a CPU it is processor time for each thread: what
-    else the machine does slows compiling as well."""
+    """Median time of a step, after one that is not counted. On a CPU it is processor time per thread, which does not
+    depend on other processes of the machine."""
     on_cpu = next(step.potential.parameters()).device.type == "cpu"
     clock, n_threads = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
     times = []
@@ -259,7 +298,7 @@ def _step_seconds(step: LossAndGradient, microbatches: Sequence[MicroBatch], wei
 
 @contextmanager
 def _state_restored(step: LossAndGradient) -> Iterator[None]:
-    """Gradients, buffers and random numbers are afterwards what they were before; failures are raised."""
+    """Restores gradients, buffers and random generators at the end; compile failures are raised inside."""
     potential = step.potential
     gradients = [parameter.grad for parameter in potential.parameters()]
     for parameter in potential.parameters():

@@ -1,11 +1,15 @@
-"""A gradient step as one compiled function: energies, forces, Hessian-vector products, stress, their loss, and its
-gradient in the trained parameters.
+"""Loss and gradient of a training step as one compiled function.
 
-Everything is traced in one piece by nested `torch.func.grad`, the gradient in parameters included, so that nothing is
-handed from a compiled forward to a compiled backward pass (where the compiler takes the strides of what it hands over
-for constants). The order is reverse over reverse, as in `hesse.evaluate`: forward over reverse is miscompiled by some
-versions of PyTorch, and reverse over forward crashed the compiler on one of Hesse's networks. One compilation serves
-batches of all sizes. What is found in a batch (neighbors, triples, blocks) is found before, by `Potential.prepare`.
+The function computes energies, forces, Hessian-vector products and stress, their loss, and its gradient in the trained
+parameters. It is traced in one piece by nested `torch.func.grad`, including the gradient in parameters: with separate
+compiled forward and backward passes, the compiler would treat the strides of the tensors between them as constants.
+Derivatives are reverse over reverse, as in `hesse.curvature.evaluate`: forward over reverse is miscompiled by some
+versions of PyTorch, and reverse over forward crashed the compiler on one of Hesse's networks. Index tables
+(neighbors, triplets, blocks) are computed before, by `Potential.precompute`.
+
+One compilation serves batches of all sizes except 0 and 1, which the compiler treats as constants: a batch of one
+structure, of diatomic molecules, or without triplets of atoms would each be compiled anew. Such batches are padded by a
+dummy molecule of zero loss weight (`pad_with_dummy`).
 """
 
 from __future__ import annotations
@@ -30,16 +34,25 @@ from hesse.structures import Batch, Properties, Request
 __all__ = ["DUMMY_ATOMS", "CompiledLossAndGradient", "append_zeros", "min_dimension", "pad_with_dummy"]
 
 DUMMY_ATOMS = 3
+"""Atoms of the dummy molecule, an equilateral triangle: each has two neighbors, which form a triplet."""
 DUMMY_EDGE = 1.5
-"""Å. Three atoms of an element that the batch has, in a triangle: each has two neighbors, which make a triple."""
+"""Their distances, Å."""
 
 
 def min_dimension(batch: Batch) -> int:
-    """The smallest of the sizes that differ between batches, those of its tables included."""
+    """The smallest of all tensor dimensions that differ between batches.
+
+    Args:
+        batch: the structures; its precomputed tables count too.
+
+    Returns:
+        The dimension.
+    """
     return min((size for tensor in _iter_tensors(batch) for size in tensor.shape), default=0)
 
 
 def _iter_tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors whose shapes differ between batches."""
     if isinstance(value, Batch):
         yield from (value.n_atoms, value.numbers, value.neighbors)
         yield from _iter_tensors(value.precomputed)
@@ -51,7 +64,14 @@ def _iter_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def pad_with_dummy(batch: Batch) -> Batch:
-    """The batch, without its tables, and after its structures a triangle of atoms of its first element."""
+    """Append a dummy molecule: a triangle of three atoms of the batch's first element.
+
+    Args:
+        batch: the structures.
+
+    Returns:
+        A batch with one structure more, without precomputed tables.
+    """
     atoms, old_width = batch.neighbors.shape
     width = max(old_width, DUMMY_ATOMS - 1)
     atom_index = torch.arange(atoms + DUMMY_ATOMS, device=batch.numbers.device)
@@ -87,7 +107,16 @@ def pad_with_dummy(batch: Batch) -> Batch:
 
 
 def append_zeros(values: Tensor, count: int, dim: int = 0) -> Tensor:
-    """Values of atoms or structures, and zeros for `more` of them."""
+    """Append zeros along one dimension.
+
+    Args:
+        values: per-atom or per-structure values.
+        count: number of entries to append.
+        dim: dimension along which to append.
+
+    Returns:
+        A new tensor.
+    """
     shape = list(values.shape)
     shape[dim] = count
     return torch.cat([values, values.new_zeros(shape)], dim=dim)
@@ -98,7 +127,7 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """What the compiled function is told of a batch: tensors only."""
+    """Arguments of the compiled function: tensors only."""
 
     batch: Batch
     probes: Float[Tensor, "probes atoms 3"] | None
@@ -107,17 +136,17 @@ class _Inputs:
 
 
 class CompiledLossAndGradient:
-    """Loss and gradient of a potential, compiled.
+    """Loss of a potential on labeled structures, and its gradient in the parameters, compiled.
 
-    The first call of a kind (with or without products, periodic or not, ...) compiles: half a minute to minutes, less
-    where PyTorch finds the result of an earlier run in its cache.
+    The first call of each kind (with or without products, periodic or not, ...) compiles. This takes half a minute to
+    minutes, less if PyTorch finds the result of an earlier run in its cache.
 
     Args:
-        potential: any of Hesse's own, or one that `hesse check` calls compilable.
-        backend: of `torch.compile`; "aot_eager" traces and makes no code (to see what is at fault).
+        potential: one of Hesse's own networks, or one that passes the check `compile` of `hesse check`.
+        backend: backend of `torch.compile`; "aot_eager" traces without generating code, for debugging.
 
     Raises:
-        CompilationError: the potential draws random numbers, which compiled code would draw in another order.
+        CompilationError: the potential draws random numbers (dropout), which compiled code would draw in another order.
     """
 
     def __init__(self, potential: Potential, *, backend: str = "inductor") -> None:
@@ -130,15 +159,22 @@ class CompiledLossAndGradient:
             )
         self.potential = potential
         self._energy_module = _EnergyModule(potential)
-        # Without a least size for parallel loops, which would make small batches another compilation.
+        # Without a minimum size of parallel loops, which would compile small batches separately.
         options: dict[str, str | int | bool | Any] | None = {"cpp.min_chunk_size": 1} if backend == "inductor" else None
-        # In one piece: nothing may fall back unseen.
+        # fullgraph: an operation that cannot be compiled is an error, and no silent fallback.
         self._function = torch.compile(
             _loss_and_gradients, dynamic=True, fullgraph=True, backend=backend, options=options
         )
 
     def unsupported_reason(self, request: Request) -> str:
-        """Why this request cannot be compiled; empty where it can."""
+        """The reason why a request cannot be compiled.
+
+        Args:
+            request: the derivatives that the loss needs.
+
+        Returns:
+            The reason; empty if it can be compiled.
+        """
         return "full Hessians are not compiled" if request.hessian else ""
 
     def __call__(
@@ -149,17 +185,20 @@ class CompiledLossAndGradient:
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Loss, unweighted terms, and gradient by name of the trained parameters.
+        """Compute loss and gradient.
 
         Args:
-            batch: structures, as for `hesse.evaluate`.
-            labels: of its structures.
-            request: what the loss needs.
+            batch: structures, as for `hesse.curvature.evaluate`.
+            labels: their labels.
+            request: the predictions that the loss needs.
             weights, counts: see `hesse.losses.weighted_loss`.
 
+        Returns:
+            The loss; its unweighted terms by name; the gradient by name of the parameter.
+
         Raises:
-            CompilationError: the compiler fails, or this cannot be compiled (`unsupported_reason`).
-            RequestError, LabelShapeError, GeometryError: see `hesse.evaluate`.
+            CompilationError: the compiler fails, or the request cannot be compiled (`unsupported_reason`).
+            RequestError, LabelShapeError, GeometryError: see `hesse.curvature.evaluate`.
         """
         reason = self.unsupported_reason(request)
         if reason:
@@ -169,11 +208,11 @@ class CompiledLossAndGradient:
         try:
             with _compiler_settings():
                 gradients, terms = self._function(self._energy_module, trainable, inputs)
-        except Exception as error:  # the compiler's, about anything
+        except Exception as error:  # compilers raise errors of many classes
             raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
         total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
         unweighted = {name: value / weights[name] for name, value in terms.items()}
-        return total, unweighted, {name.removeprefix("potential."): slope for name, slope in gradients.items()}
+        return total, unweighted, {name.removeprefix("potential."): value for name, value in gradients.items()}
 
     def _make_inputs(
         self,
@@ -183,8 +222,8 @@ class CompiledLossAndGradient:
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
     ) -> _Inputs:
-        """A batch, admitted, and what its loss needs; with a companion where some size would be below two."""
-        # A weighted label that nobody here holds is not asked for, and not computed.
+        """Arguments of the compiled function; padded by a dummy molecule if a dimension is below two."""
+        # A weighted label that no structure of this batch has is neither requested nor computed.
         absent = {"hvp": request.probes is None, "stress": not request.stress}
         weights = {name: 0.0 if absent.get(name, False) else weight for name, weight in weights.items()}
         targets, scales = masked_targets(labels, weights), residual_weights(labels, weights, counts)
@@ -202,7 +241,7 @@ class CompiledLossAndGradient:
         device = prepared.positions.device
         tensors = {name: _own_storage(value) for name, value in vars(prepared).items()}
         return _Inputs(
-            Batch(**{**tensors, "ids": ()}),  # the compiler would take ids for constants
+            Batch(**{**tensors, "ids": ()}),  # the compiler would treat ids as constants
             None if probes is None else _own_storage(probes.to(prepared.positions)),
             {name: _own_storage(value.to(device)) for name, value in targets.items()},
             {name: _own_storage(value.to(device)) for name, value in scales.items()},
@@ -210,38 +249,38 @@ class CompiledLossAndGradient:
 
 
 def _own_storage(value: Any) -> Any:
-    """Tensors of their own: what is a view in one batch and none in the next would be compiled for each."""
+    """Replace views by copies: a tensor that is a view in some batches only would be compiled twice."""
     if isinstance(value, Tensor):
         return value.clone() if value._is_view() else value
     if isinstance(value, tuple):
-        items = [_own_storage(part) for part in value]
+        items = [_own_storage(item) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
 
 
 def _pad_target(name: str, values: Tensor) -> Tensor:
-    """Labels, or what their errors are multiplied with, and zeros for the companion."""
+    """Labels or residual weights with zeros for the dummy molecule."""
     count = 1 if name in ("energy", "stress", "regularizer") else DUMMY_ATOMS
     return append_zeros(values, count, dim=1 if name == "hvp" else 0)
 
 
 class _EnergyModule(nn.Module):
-    """Energies of a potential as the forward of a module, whose parameters can be replaced."""
+    """A module whose `forward` returns energies, for `torch.func.functional_call` with other parameters."""
 
     def __init__(self, potential: Potential) -> None:
         super().__init__()
         self.potential = potential
 
     def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Atomic energies, and the penalty where there is one."""
-        atomic, penalty = self.potential.forward_with_regularizer(batch)
-        return (atomic,) if penalty is None else (atomic, penalty)
+        """Atomic energies, and the potential's regularizer if it has one."""
+        atomic, regularizer = self.potential.forward_with_regularizer(batch)
+        return (atomic,) if regularizer is None else (atomic, regularizer)
 
 
 def _loss_and_gradients(
     energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs
 ) -> tuple[Parameters, dict[str, Tensor]]:
-    """One traceable function: gradient in parameters of the loss, and its weighted terms."""
+    """The function to compile: gradient of the loss in the parameters, and its weighted terms."""
     batch, probes = inputs.batch, inputs.probes
     stress = "stress" in inputs.targets
     needs_gradient = probes is not None or stress or "forces" in inputs.targets
@@ -250,9 +289,9 @@ def _loss_and_gradients(
     def loss(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
         def total_energy(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             displaced = apply_strain(batch, x, strain) if stress else batch.with_positions(positions=x)
-            atomic, *penalty = torch.func.functional_call(energy_module, parameters, (displaced,))
+            atomic, *regularizer = torch.func.functional_call(energy_module, parameters, (displaced,))
             energy = batch.sum_over_atoms(atomic)
-            return energy.sum(), (energy, atomic, *penalty)
+            return energy.sum(), (energy, atomic, *regularizer)
 
         def energy_gradient(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             (gradient, *strain_gradients), aux = torch.func.grad(total_energy, argnums=argnums, has_aux=True)(
@@ -271,7 +310,7 @@ def _loss_and_gradients(
         else:
             aux = total_energy(batch.positions, zero_strain)[1]
         if stress:
-            # NaN where it means nothing; that is no error where nobody asks.
+            # The stress of molecules is NaN, which must not enter the loss of structures without this label.
             requested = inputs.residual_weights["stress"] > 0
             predictions["stress"] = torch.where(requested, aux[0], 0.0)
             aux = aux[1:]
@@ -290,16 +329,16 @@ def _loss_and_gradients(
 
 @contextmanager
 def _compiler_settings() -> Iterator[None]:
-    """Several networks and kinds of batches may be compiled in one process; sizes that happen to be equal in the first
-    batch are not so in the next; and the graph of parameters is inside the function."""
+    """Settings for calls of the compiled function.
+
+    Several networks and kinds of batches may be compiled in one process (recompile_limit). Dimensions that are equal in
+    the first batch differ in later ones (use_duck_shape). The gradient in parameters is taken inside (no_grad).
+    """
     with (
         warnings.catch_warnings(),
         torch._dynamo.config.patch(recompile_limit=64),
         shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         torch.no_grad(),
     ):
-        warnings.simplefilter("ignore")  # of the compiler, about itself
+        warnings.simplefilter("ignore")  # warnings of the compiler about itself
         yield
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Batches too small to be compiled for all sizes, made larger by a structure that no loss looks at. A compiler takes sizes of 0 and 1 for constants: a batch of a single structure, of diatomic molecules, or without triples of atoms would each be compiled anew, and differently. """

@@ -1,14 +1,16 @@
-"""What a training run is made of, as typed values. Every field has a default that works; unknown names are refused."""
+"""Settings of a training run. Every field has a default that works; unknown names are refused."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hesse.losses import LossWeights
-from hesse.models import HipnnConfig, ModelConfig, ZblConfig
+from hesse.models import HesseNetConfig, ModelConfig, ZblConfig
+from hesse.runtime.settings import Settings
 
 __all__ = [
     "BatchConfig",
@@ -23,42 +25,45 @@ __all__ = [
 ]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class BatchConfig(Settings):
+    """Size of a batch. It ends at whichever limit comes first."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"bucketing": "size_window"}
 
-class BatchConfig(_Config):
-    """How much goes into one step."""
-
-    structures: int = Field(16, ge=1, description="at most so many structures")
-    atoms: int = Field(2000, ge=1, description="and at most so many atoms")
+    structures: int = Field(16, ge=1, description="maximum number of structures in a step")
+    atoms: int = Field(2000, ge=1, description="maximum number of atoms in a step")
     size_window: int | None = Field(
-        None, ge=2, description="batches of structures of similar size, sorted among so many; null: of any size"
+        None, ge=2, description="batches of similar sizes, sorted within windows of so many batches; null: unsorted"
     )
 
 
-class OptimizerConfig(_Config):
+class OptimizerConfig(Settings):
     """AdamW. Weight decay acts on weight matrices only, not on biases, sensitivities or scales."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"clip": "max_grad_norm", "ema": "ema_decay"}
+    synonyms: ClassVar[Mapping[str, str]] = {"lr": "learning_rate"}
 
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    max_grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null for none")
-    ema_decay: float | None = Field(0.995, gt=0, lt=1, description="decay of the average of parameters; null for none")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="the gradient is clipped to this norm; null: never")
+    ema_decay: float | None = Field(
+        0.995, gt=0, lt=1, description="decay of the exponential moving average of the parameters; null: no average"
+    )
 
 
-class ScheduleConfig(_Config):
-    """Learning rate over the run."""
+class ScheduleConfig(Settings):
+    """Learning rate as a function of the step."""
 
     kind: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup: int = Field(50, ge=0, description="steps of linear rise at the start")
-    final: float = Field(0.01, gt=0, le=1, description="cosine: last rate, as a fraction of the first")
-    factor: float = Field(0.5, gt=0, lt=1, description="plateau: multiply the rate by this")
-    patience: int = Field(5, ge=0, description="plateau: after so many validations without a new best loss")
+    final: float = Field(0.01, gt=0, le=1, description="cosine: last learning rate as a fraction of the first")
+    factor: float = Field(0.5, gt=0, lt=1, description="plateau: the learning rate is multiplied by this")
+    patience: int = Field(5, ge=0, description="plateau: validations without a new best loss to wait for")
     stop_below: float = Field(1e-5, ge=0, description="plateau: end the run below this learning rate")
 
 
-class RampConfig(_Config):
-    """A loss weight that rises from zero to its value; times as fractions of the run."""
+class RampConfig(Settings):
+    """A loss weight that rises from zero to its value. `start` and `end` are fractions of the run."""
 
     start: float = Field(0.0, ge=0, le=1)
     end: float = Field(0.5, ge=0, le=1)
@@ -71,44 +76,64 @@ class RampConfig(_Config):
         return self
 
 
-class ProbeConfig(_Config):
-    """Where Hessian-vector products come from: the stored pairs (fixed), or new directions at every step through
-    stored Hessians (fresh)."""
+class ProbeConfig(Settings):
+    """Source of the Hessian-vector products: stored (probe, product) pairs, or new probes at every step, multiplied
+    with stored Hessians (fresh)."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"per_structure": "n_probes"}
 
     source: Literal["stored", "fresh"] = "stored"
     kind: Literal["rademacher", "gaussian", "one-hot", "sphere", "rademacher-internal", "gaussian-internal"] = Field(
-        "rademacher", description="family of fresh probes"
+        "rademacher", description="distribution of fresh probes"
     )
-    n_probes: int = Field(1, ge=1)
+    n_probes: int = Field(1, ge=1, description="fresh probes for each structure")
 
 
-class CurvatureConfig(_Config):
-    """How often curvature is looked at. The expected loss and gradient stay those of the defaults."""
+class CurvatureConfig(Settings):
+    """Curvature terms on a part of the data only. Expected loss and gradient are those of the defaults."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"every": "every_n_steps", "pairs": "probes"}
 
     fraction: float = Field(
-        1.0, gt=0, le=1, description="share of a step's structures, drawn anew at each step, with curvature terms"
+        1.0, gt=0, le=1, description="fraction of a step's structures with curvature terms, drawn anew at each step"
     )
     every_n_steps: int = Field(
-        1, ge=1, description="curvature terms in every so many steps, with so many times the weight"
+        1, ge=1, description="n: curvature terms in every n-th step only, with n times their weight"
     )
     probes: int | None = Field(
-        None, ge=1, description="at most so many of a structure's stored pairs, drawn at each step; null: all"
+        None, ge=1, description="maximum number of a structure's stored pairs, drawn at each step; null: all"
     )
 
 
-class TrainConfig(_Config):
-    """One run, apart from its data."""
+class TrainConfig(Settings):
+    """All settings of a run except its data."""
 
-    model: ModelConfig = HipnnConfig()
+    renamed: ClassVar[Mapping[str, str]] = {
+        "start_from": "init_from",
+        "prior": "repulsion",
+        "references": "reference_energies",
+        "ramps": "weight_ramps",
+        "optimiser": "optimizer",
+        "include_suspect": "include_flagged",
+        "threads": "cpu_threads",
+        "model.kind: equivariant": "model.kind: hessenet",
+    }
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "lr": "optimizer.learning_rate",
+        "batch_size": "batch.structures",
+        "epochs": "steps",
+    }
+
+    model: ModelConfig = HesseNetConfig()
     repulsion: ZblConfig | None = Field(None, description="a repulsion that is added to the network")
     init_from: str | None = Field(
         None,
-        description="a potential to go on from, in place of `model`: runs/a/model.hesse, mace:FILE?trust=pickle, ...",
+        description="a potential to start from, in place of `model`: runs/a/model.hesse, mace:FILE?trust=pickle, ...",
     )
     reference_energies: Literal["fit", "keep"] | None = Field(
         None,
-        description="energies per element: fit them to the training energies, or keep those there are; null: fit for a "
-        "new network, keep for a potential that is given",
+        description="energies per element: fit them to the training energies, or keep those of the potential; null: "
+        "fit for a new network, keep for an existing potential",
     )
     weights: LossWeights = LossWeights()
     weight_ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
@@ -120,38 +145,40 @@ class TrainConfig(_Config):
     steps: int = Field(2000, ge=1)
     validate_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
-    early_stopping: int | None = Field(None, ge=1, description="validations without a new best loss; null for never")
-    include_flagged: bool = Field(False, description="use structures whose labels are flagged suspect too")
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after so many validations without a new best loss; null: never"
+    )
+    include_flagged: bool = Field(False, description="also use structures whose labels are flagged as suspect")
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
     compile: Literal["auto", "always", "never"] = Field(
-        "auto", description="compile energies, forces and products; auto: where the run is long enough to win by it"
+        "auto", description="compile the training step; auto: if the run is long enough to save time by it"
     )
-    cpu_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null for its default")
+    cpu_threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch; null: its default")
     tensorboard: bool = False
 
     @model_validator(mode="after")
     def _check_init_from(self) -> TrainConfig:
-        if self.init_from is not None and (self.model != HipnnConfig() or self.repulsion is not None):
+        if self.init_from is not None and (self.model != HesseNetConfig() or self.repulsion is not None):
             raise ValueError("init_from names a whole potential: leave out model and repulsion")
         return self
 
 
-class DataConfig(_Config):
+class DataConfig(Settings):
     """Files of labeled structures."""
 
     train: Path
-    validation: Path | None = Field(None, description="a file; without it, a part of the training data is held out")
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="that part; structures of one group stay together")
-    by_group: bool = Field(True, description="keep the structures of a molecule or reaction on one side")
+    validation: Path | None = Field(None, description="a file; null: a part of the training data is held out")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="fraction of the training data to hold out")
+    by_group: bool = Field(True, description="keep structures of one group (molecule, reaction) together")
     memory_mib: float | None = Field(
-        None, gt=0, description="stream files whose structures take more memory than this; null: all in memory"
+        None, gt=0, description="stream files whose structures need more memory than this; null: all in memory"
     )
 
 
 class RunConfig(TrainConfig):
-    """A run with its data and the folder it writes to: what `hesse train` reads."""
+    """Settings of a run, its data, and the folder it writes to: the file that `hesse train` reads."""
 
     data: DataConfig
     output: Path

@@ -1,40 +1,47 @@
-"""Configuration files: the one place where YAML text becomes a `RunConfig`, with replies for every mistake."""
+"""Runs from configuration files: YAML text to a `RunConfig`, and a run as such a file describes it.
+
+`load_config` reads a file and `key=value` words. `run_from_config` reads and splits the data, writes a record of the
+settings and the split into the output folder, and trains.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from hesse.datasets import DatasetLike, Split, open_dataset
 from hesse.engines.names import with_base_folder
-from hesse.errors import ConfigError, FileFormatError, UnknownOptionError, WriteError, did_you_mean
+from hesse.errors import ConfigError, FileFormatError, WriteError
 from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.settings import validate_config
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
-from hesse.training.trainer import TrainResult, train
+from hesse.training.train_result import TrainResult
+from hesse.training.trainer import train
 
-__all__ = ["load_config", "run_from_config", "validate_config"]
-
-T = TypeVar("T", bound=BaseModel)
+__all__ = ["load_config", "run_from_config"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """A run configuration from a YAML file and `key=value` words (dotted keys; values are YAML).
+    """Read the configuration of a run from a YAML file.
 
-    Paths in the file count from the file's folder; paths in overrides from the working folder.
+    Args:
+        path: the file. Relative paths in it are relative to its folder.
+        overrides: `key=value` words that replace options of the file, for example `optimizer.learning_rate=1e-3`. Keys
+            are dotted, values are YAML; relative paths are relative to the working folder.
+
+    Returns:
+        The configuration, with defaults for all options that were not given.
 
     Raises:
-        FileFormatError: the file is missing or no YAML mapping.
-        UnknownOptionError: a key that does not exist; the message names the nearest valid one.
-        ConfigError: a value of the wrong type or out of range, or a malformed override.
+        FileFormatError: the file is missing or is not a YAML mapping.
+        UnknownOptionError: an option that does not exist; the message gives the nearest valid name.
+        ConfigError: a value of the wrong type or out of range, or an invalid override.
     """
     path = Path(path)
     try:
@@ -51,74 +58,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return validate_config(RunConfig, content, source=str(path))
 
 
-def validate_config(config_type: type[T], content: Any, *, source: str) -> T:
-    """`content` as a `kind`. Raises UnknownOptionError or ConfigError that name source, section and remedy."""
-    try:
-        return config_type.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # options that are fine one by one and do not go together
-            raise ConfigError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
-        path = [str(part) for part in first["loc"]]
-        valid, path = _fields_at(config_type, path)
-        *section, name = path
-        where = f"{source}, [{'.'.join(section)}]" if section else source
-        if first["type"] == "extra_forbidden":
-            raise UnknownOptionError(f'{where}: no option "{name}". {did_you_mean(name, valid)}') from None
-        if first["type"] == "missing":
-            raise ConfigError(f'{where}: the option "{name}" is required and was not given') from None
-        if first["type"] == "literal_error":
-            raise UnknownOptionError(_wrong_choice(first, source)) from None
-        if first["type"] == "union_tag_invalid" and isinstance(first["input"], dict):
-            wrong, choices = first["ctx"]["tag"], _quoted_names(first["ctx"]["expected_tags"])
-            raise UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {did_you_mean(wrong, choices)}') from None
-        message = "expected a mapping of options" if first["type"].startswith("union_tag") else first["msg"]
-        raise ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message}') from None
-
-
-def _wrong_choice(error: Any, source: str) -> str:
-    """The reply to a value, or to the name of a section, that is none of the few allowed ones."""
-    *section, name = (str(part) for part in error["loc"])
-    wrong = str(error.get("input"))
-    if name == "[key]":  # a section with names of its own; pydantic's location ends with the name and this mark
-        wrong, name = section.pop(), "option"
-    where = f"{source}, [{'.'.join(section)}]" if section else source
-    choices = _quoted_names(error.get("ctx", {}).get("expected", ""))
-    return f'{where}: no {name} "{wrong}". ' + (did_you_mean(wrong, choices) if choices else error["msg"])
-
-
-def _quoted_names(text: object) -> list[str]:
-    """Pydantic lists choices as text: 'a', 'b' or 'c'."""
-    return re.findall(r"'([^']*)'", str(text))
-
-
-def _fields_at(config_type: type[BaseModel], path: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of the options in the section where `path` ends, and the path as users write it: where one of several
-    kinds of configuration was chosen (model: {kind: ...}), pydantic puts the kind into the path."""
-    current: Any = config_type
-    user_path = []
-    for part in path[:-1]:
-        sections = {str(c.model_fields["kind"].default): c for c in _sections(current) if "kind" in c.model_fields}
-        if part in sections:
-            current = sections[part]
-            continue
-        user_path.append(part)
-        # A dictionary has sections with names of their own, all alike.
-        is_dict = get_origin(current) is dict
-        current = get_args(current)[1] if is_dict else _sections(current)[0].model_fields[part].annotation
-    return [name for section in _sections(current)[:1] for name in section.model_fields], [*user_path, path[-1]]
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The kinds of section that an annotation allows: one, several in a union, none where it is no section."""
-    if get_origin(annotation) is Annotated:
-        return _sections(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [section for choice in get_args(annotation) for section in _sections(choice)]
-    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
-
-
 def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
+    """Make relative paths in `content` relative to `folder`, in place."""
     data = content.get("data")
     for mapping, key in ((data, "train"), (data, "validation"), (content, "output")):
         if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
@@ -128,6 +69,7 @@ def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
 
 
 def _override(content: dict[str, Any], word: str) -> None:
+    """Set the option in `content` that the word `key=value` gives."""
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError(f'expected key=value, for example optimizer.learning_rate=1e-3, got "{word}"')
@@ -142,7 +84,7 @@ def _override(content: dict[str, Any], word: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f'override "{word}": the value is not valid YAML') from error
-    # YAML 1.1 reads 1e-3 (no dot) as text; everybody means a number.
+    # YAML 1.1 reads 1e-3 (without a dot) as text.
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -152,13 +94,23 @@ def _override(content: dict[str, Any], word: str) -> None:
 def run_from_config(
     config: RunConfig, *, restart: bool = False, quiet: bool = False, communicator: Communicator | None = None
 ) -> TrainResult:
-    """Do what a `RunConfig` says. The output folder also receives `config.yaml` and, where validation structures were
-    held out of the training file, `split.json` with their ids (a continued run uses it again).
+    """Train one model as a `RunConfig` describes it, which is what `hesse train` does.
 
-    `processes`: see `train`. All of them read the data; the first writes.
+    The output folder also receives `config.yaml` and, if validation structures are held out of the training file,
+    `split.json` with their ids, which a continued run uses again.
+
+    Args:
+        config: settings, data and output folder.
+        restart: begin again although the output folder contains a run.
+        quiet: no progress on standard error.
+        communicator: the processes that train together; None: see `hesse.train`. All of them read the data, the first
+            one writes.
+
+    Returns:
+        The best model and its validation errors.
 
     Raises:
-        RequestError: unreadable data, a split that does not fit; and all that `train` raises.
+        RequestError: data that cannot be read, a split that does not fit, and all errors of `hesse.train`.
     """
     with ExitStack() as stack:
         if communicator is None:
@@ -166,7 +118,7 @@ def run_from_config(
         communicator.device(config.device)
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
         training, validation = _load_data(config.data, config.output, config.seed, communicator, resuming=resuming)
-        if not resuming:  # what a continued run was started with stays on record
+        if not resuming:  # a continued run keeps the record of its start
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
             communicator.run_on_rank_zero(lambda: atomic_write_text(config.output / "config.yaml", text))
         train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
@@ -182,7 +134,7 @@ def run_from_config(
 
 
 def _is_resuming(config: RunConfig, *, restart: bool) -> bool:
-    """Make the folder of the run where it is missing; whether it holds a run to go on with."""
+    """Create the folder of the run if necessary. True if it contains a run to continue."""
     try:
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -198,14 +150,14 @@ def _is_resuming(config: RunConfig, *, restart: bool) -> bool:
 
 
 def _split_options(config: RunConfig) -> tuple[object, ...]:
-    """What decides which structures are held out."""
+    """The options that determine which structures are held out."""
     data = config.data
     held_out = data.validation is None
     return (held_out, *((data.validation_fraction, data.by_group, config.seed) if held_out else ()))
 
 
 def _absolute_paths(config: RunConfig) -> RunConfig:
-    """The same run with paths that mean the same in every folder."""
+    """The same configuration with absolute paths."""
     data = {"train": config.data.train.resolve()}
     if config.data.validation is not None:
         data["validation"] = config.data.validation.resolve()
@@ -218,6 +170,7 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
 def _load_data(
     data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
 ) -> tuple[DatasetLike, DatasetLike]:
+    """Training and validation data: two files, or one file that is split (again as recorded, for a continued run)."""
     dataset = open_dataset(data.train, memory_mib=data.memory_mib)
     if data.validation is not None:
         return dataset, open_dataset(data.validation, memory_mib=data.memory_mib)
@@ -232,6 +185,3 @@ def _load_data(
         lambda: Split.from_dataset(dataset, train=training, validation=validation).write(path)
     )
     return training, validation
-
-
-# MERGED DOCSTRING (fold into the module docstring): """A run from files: read and split the data, record what was done, hand over to the loop."""

@@ -1,15 +1,15 @@
-"""Curvature on part of a step: which structures get their curvature terms, and a step in parts with and without.
+"""Curvature terms for a random part of the structures of a step.
 
-A curvature term is a mean over the n structures of the step that hold the label. With `curvature.fraction` f below one,
-m = max(1, round(f n)) of them are drawn without replacement, each set of m being as likely as any other, and the term
-is the mean over these m. A mean of a simple random sample estimates the mean of the whole without bias, so loss and
-gradient have their expected values from f = 1, whatever f is; their variance is `(1/m − 1/n)` times the variance of the
-n gradients (Cochran, Sampling Techniques, 3rd ed. 1977, theorems 2.1 and 2.2). With `curvature.every_n_steps` = k the terms are
-there in every k-th step with k times the weight: their sum over the steps is the same at constant parameters. For an
-optimizer that rescales its steps (Adam) or clips them it is not the same thing as the full term at every step.
+A curvature term is a mean over the n structures of the step with the label. With `curvature.fraction` f below one,
+m = max(1, round(f n)) of them are drawn without replacement (all sets of m are equally probable), and the term is the
+mean over these m. The mean of a simple random sample is an unbiased estimate of the mean over all, so that loss and
+gradient have the same expected values for all f; their variance is `(1/m − 1/n)` times the variance of the n gradients
+(Cochran, Sampling Techniques, 3rd ed. 1977, theorems 2.1 and 2.2). With `curvature.every_n_steps` = k, every k-th step
+has these terms with k times their weight, so that their sum over the steps is the same at constant parameters. For an
+optimizer that rescales its steps (Adam) or clips gradients this is not equivalent to the full term at every step.
 
-Draws are functions of (seed, step, structure id). They must be made from all structures of a step, also where several
-processes share them: a process that drew from its own share would give structures of small shares more weight.
+Samples are functions of (seed, step, structure id). They are drawn from all structures of a step, also with several
+processes: sampling in each process separately would give structures of small parts more weight.
 """
 
 from __future__ import annotations
@@ -29,41 +29,62 @@ from hesse.training.config import TrainConfig
 __all__ = ["CurvatureSampler", "SubBatch", "sample_probes", "sample_structures", "without_curvature"]
 
 _STRUCTURE_STREAM, _PROBE_STREAM = 0x5374_7275, 0x5061_6972
-"""Streams of their own, so that who is drawn has nothing to do with the probes that are drawn."""
+"""Separate random streams for the two samples, independent of the random numbers of probes."""
 
 SPLIT_ABOVE_ATOMS = {"cpu": 64, "other": 2048}
-"""Atoms of structures without curvature from which these are evaluated on their own; fewer go with the others, masked.
-A second graph costs some 10 ms on one CPU thread, as much as the curvature of 50 (hipnn, hessenet) to 150 (ani)
-atoms. On a GPU it costs as many launches as a whole small batch; the number there is an estimate."""
+"""Structures without curvature terms are evaluated separately if they have at least so many atoms together, otherwise
+with the others and masked. A second graph costs about 10 ms on one CPU thread, as much as the curvature of 50 (hipnn,
+hessenet) to 150 (ani) atoms. On a GPU it costs as many kernel launches as a small batch; that number is an estimate."""
 
 
 def sample_structures(
     keys: Int[Tensor, "structures"], labeled: Bool[Tensor, "structures"], fraction: float, *, seed: int, step: int
 ) -> Bool[Tensor, "structures"]:
-    """A random `fraction` of the holders, at least one: those with the smallest of random numbers of their own.
+    """Draw a random sample of the structures with a label: those with the smallest random numbers.
 
-    A function of the set of structures, whatever their order.
+    The sample does not depend on the order of the structures.
+
+    Args:
+        keys: random keys of the structures (`Batch.rng_keys`).
+        labeled: which structures have the label.
+        fraction: fraction of these to draw; at least one is drawn.
+        seed: seed of the run.
+        step: number of the step, from 0.
+
+    Returns:
+        Mask of the sample.
     """
     count = int(labeled.sum())
     if count == 0 or fraction >= 1.0:
         return labeled
     random_numbers = _random_words(keys, seed ^ _STRUCTURE_STREAM, step, torch.zeros_like(keys))
     order = torch.where(labeled, random_numbers, torch.iinfo(torch.int64).max).argsort(stable=True)
-    chosen = torch.zeros_like(labeled)
-    chosen[order[: max(1, round(fraction * count))]] = True
-    return chosen & labeled
+    sampled = torch.zeros_like(labeled)
+    sampled[order[: max(1, round(fraction * count))]] = True
+    return sampled & labeled
 
 
 def sample_probes(
     labels: Properties, keys: Int[Tensor, "structures"], count: int | None, *, seed: int, step: int
 ) -> Properties:
-    """Labels with at most `count` of every structure's (probe, H v) pairs, drawn without replacement; None: all."""
+    """Draw some of every structure's (probe, product) pairs without replacement.
+
+    Args:
+        labels: labels of a batch.
+        keys: random keys of its structures (`Batch.rng_keys`).
+        count: maximum number of pairs of each structure; None: all.
+        seed: seed of the run.
+        step: number of the step, from 0.
+
+    Returns:
+        The labels with the sampled pairs only.
+    """
     if count is None or labels.probes is None or labels.hvp is None or len(labels.probes) <= count:
         return labels
     mask = labels.mask("hvp")
     probe_index = torch.arange(len(mask), device=keys.device).expand(len(keys), -1)
     random_numbers = _random_words(keys, seed ^ _PROBE_STREAM, step, probe_index).T
-    # Pairs that are not there come last: where a structure has fewer than `count`, its mask tells so.
+    # Absent pairs are sorted last; the mask remains False for them if a structure has fewer than `count`.
     order = torch.where(mask, random_numbers, torch.iinfo(torch.int64).max).argsort(dim=0, stable=True)[:count]
     atom_order = order[:, segment_ids(labels.n_atoms)][..., None].expand(-1, -1, 3)
     return replace(
@@ -76,7 +97,14 @@ def sample_probes(
 
 
 def without_curvature(labels: Properties) -> Properties:
-    """Energies, forces and the rest."""
+    """Remove curvature labels.
+
+    Args:
+        labels: labels of a batch.
+
+    Returns:
+        The labels without Hessians and (probe, product) pairs.
+    """
     return replace(
         labels, probes=None, hvp=None, hvp_mask=None, hvp_error=None,
         hessian=None, hessian_mask=None, hessian_error=None,
@@ -88,9 +116,9 @@ class SubBatch:
     """Structures of a step that are evaluated together.
 
     Attributes:
-        indices: which.
-        curved: whether any of them gets a curvature term.
-        kept: by label ("hvp", "hessian") who gets its term; a label that is not named is kept as it is.
+        indices: the structures.
+        with_curvature: whether any of them has a curvature term.
+        masks: by label ("hvp", "hessian"), the structures with this term; labels without a mask do not change.
     """
 
     indices: Sequence[int]
@@ -98,7 +126,14 @@ class SubBatch:
     masks: Mapping[str, Bool[Tensor, "structures"]]
 
     def mask_curvature(self, labels: Properties) -> Properties:
-        """The labels of these structures with the curvature of those alone that were drawn."""
+        """Mask the curvature labels of structures that were not sampled.
+
+        Args:
+            labels: labels of these structures.
+
+        Returns:
+            The labels with the sampled curvature only.
+        """
         if not self.with_curvature:
             return without_curvature(labels)
         if "hvp" in self.masks and labels.hvp is not None:
@@ -109,13 +144,14 @@ class SubBatch:
 
 
 class CurvatureSampler:
-    """Deals the structures of every step into those with and those without curvature terms.
+    """Divides the structures of every step into those with and those without curvature terms.
 
     Args:
-        keys: of all structures of the data set.
-        n_atoms: their sizes.
-        holders: by weighted curvature label ("hvp", "hessian"), who has it (for fresh probes: who has a Hessian).
-        config: the run.
+        keys: random keys of all structures of the data set (`Batch.rng_keys`).
+        n_atoms: their numbers of atoms.
+        labeled: by curvature label with a weight ("hvp", "hessian"), the structures with it (with a Hessian, for fresh
+            probes).
+        config: settings of the run.
     """
 
     def __init__(
@@ -129,12 +165,20 @@ class CurvatureSampler:
         self.split_above = SPLIT_ABOVE_ATOMS.get(torch.device(config.device).type, SPLIT_ABOVE_ATOMS["other"])
         self.options, self.seed = config.curvature, config.seed
         complete = all(bool(mask.all()) for mask in labeled.values())
-        # E-F runs have no curvature to deal with; here and there, nothing needs to be drawn or parted.
+        # Nothing to sample or to divide: no curvature terms, or all of them in every step.
         self.trivial = not labeled or (complete and self.options.fraction >= 1.0 and self.options.every_n_steps == 1)
 
     @classmethod
     def from_data(cls, data: DatasetLike, config: TrainConfig) -> CurvatureSampler:
-        """For the curvature labels of `data` that have a weight."""
+        """The sampler for the curvature labels with a weight.
+
+        Args:
+            data: training data.
+            config: settings of the run.
+
+        Returns:
+            The sampler.
+        """
         labeled = {}
         if config.weights.hvp > 0:
             fresh = config.probe.source == "fresh"
@@ -144,12 +188,15 @@ class CurvatureSampler:
         return cls(data.rng_keys, data.n_atoms, labeled, config)
 
     def split(self, indices: Sequence[int], step: int, step_indices: Sequence[int] | None = None) -> list[SubBatch]:
-        """`indices` in one or two shares.
+        """Divide the structures of a step into one or two microbatches.
 
         Args:
             indices: structures that this process evaluates.
-            step: its number, from 0.
-            whole: all structures of the step, where `indices` are a part of them.
+            step: number of the step, from 0.
+            step_indices: all structures of the step, if `indices` are a part of them.
+
+        Returns:
+            One microbatch, or one with and one without curvature terms.
         """
         if self.trivial:
             return [SubBatch(indices, True, {})]
@@ -160,11 +207,11 @@ class CurvatureSampler:
         if not bool(has_curvature.any()):
             return [SubBatch(indices, False, {})]
         if self.options.fraction >= 1.0:
-            masks = {}  # those who hold the label, as its mask says
-        flat = [index for index, has in zip(indices, has_curvature.tolist(), strict=True) if not has]
+            masks = {}  # all structures with the label
+        flat = [index for index, flag in zip(indices, has_curvature.tolist(), strict=True) if not flag]
         if not flat or int(self.n_atoms[flat].sum()) < self.split_above:
             return [SubBatch(indices, True, masks)]
-        curved = [index for index, has in zip(indices, has_curvature.tolist(), strict=True) if has]
+        curved = [index for index, flag in zip(indices, has_curvature.tolist(), strict=True) if flag]
         return [
             SubBatch(curved, True, {name: mask[has_curvature] for name, mask in masks.items()}),
             SubBatch(flat, False, {}),
@@ -173,7 +220,7 @@ class CurvatureSampler:
     def _sampled(
         self, indices: Sequence[int], step: int, step_indices: Sequence[int]
     ) -> dict[str, Bool[Tensor, "structures"]]:
-        """By label, who of `indices` gets its term."""
+        """By label, which of `indices` have its term."""
         members = torch.as_tensor(step_indices, dtype=torch.int64)
         position = {index: k for k, index in enumerate(step_indices)}
         local_positions = [position[index] for index in indices]
@@ -185,13 +232,13 @@ class CurvatureSampler:
 
 
 def _random_words(keys: Tensor, seed: int, step: int, counters: Int[Tensor, "structures *rest"]) -> Tensor:
-    """A random number per counter of each structure."""
+    """One random 63-bit number for each counter of each structure."""
     states = probe_states(keys, seed=seed, epoch=step, n_probes=1)
     return random_bits(states, counters)[0]
 
 
 def _select_hessians(labels: Properties, selected: Bool[Tensor, "structures"]) -> Properties:
-    """Labels without the Hessians of the others."""
+    """Labels with the Hessians of the selected structures only."""
     assert labels.hessian is not None
     element_mask = torch.repeat_interleave(selected, labels.hessian_lengths())
     return replace(labels, hessian=labels.hessian[element_mask], hessian_mask=labels.mask("hessian") & selected)

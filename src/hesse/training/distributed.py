@@ -1,8 +1,10 @@
-"""Several processes that train one model: what they say to each other, through torch.distributed.
+"""Several processes that train one model, through torch.distributed.
 
-All of them do the same steps in the same order, each on its share of a step's structures; what is decided is decided
-from numbers that all of them hold. The first process reads and writes the files of the run. Where there is one process
-only, every method returns at once what it was given, so that a loop reads the same.
+`init_distributed` connects the processes of a job; a `Communicator` is their connection.
+
+All processes do the same steps in the same order, each with its part of a step's structures. Decisions are functions of
+numbers that are the same in all processes. Process 0 reads and writes the files of the run. With one process, every
+method of `Communicator` returns its argument, so that the training loop needs no special case.
 """
 
 from __future__ import annotations
@@ -10,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,140 +25,34 @@ from torch import Tensor
 from hesse.errors import ConfigError, HesseError, ProcessLostError, RequestError, first_line
 from hesse.runtime.devices import device_from_name
 from hesse.runtime.parallel import exit_with_parent
+from hesse.training.rank_info import RankInfo, rank_from_environment
 
-__all__ = ["FAILURE_KEY", "LAUNCHER", "Communicator", "RankInfo", "init_distributed", "rank_from_environment"]
-
-LAUNCHER = "HESSE_LAUNCHER"
-"""Set by `hesse train --devices`: the launcher's process, which the others end with and which hosts their store."""
-_AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
-
-
-@dataclass(frozen=True)
-class RankInfo:
-    """One process among those of a job.
-
-    Attributes:
-        rank: its number, from 0.
-        size: how many there are.
-        local_rank: its number among those of its machine.
-        local_size: how many that machine has; None where nobody says.
-        address: the machine where they meet.
-        port: and its port.
-        hosted: whether the launcher keeps the store in which they meet (otherwise rank 0 does).
-        attempt: how often the launcher has started the job again.
-        launcher: the process to end with; None for none.
-    """
-
-    rank: int
-    size: int
-    local_rank: int = 0
-    local_size: int | None = None
-    address: str = "127.0.0.1"
-    port: int = 0
-    external_store: bool = False
-    restart_count: str = "0"
-    launcher: int | None = None
-
-
-def rank_from_environment(environment: Mapping[str, str]) -> RankInfo | None:
-    """This process's place in a job, None where it is on its own.
-
-    `RANK` and `WORLD_SIZE` (torchrun) come first, then the tasks of a step of SLURM (`srun`).
-
-    Raises:
-        ConfigError: the environment names a job and is not complete, or contradicts itself.
-    """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
-        info = _from_torchrun(environment)
-    elif "SLURM_PROCID" in environment and environment.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        info = _from_slurm(environment)
-    else:
-        return None
-    if not 0 <= info.rank < info.size:
-        raise ConfigError(f"the environment names process {info.rank} of {info.size}: expected one from 0")
-    return info if info.size > 1 else None
-
-
-def _from_torchrun(environment: Mapping[str, str]) -> RankInfo:
-    rank, size = _integer(environment, "RANK"), _integer(environment, "WORLD_SIZE")
-    if size == 1:
-        return RankInfo(rank, size)
-    launcher = LAUNCHER in environment
-    return RankInfo(
-        rank=rank,
-        size=size,
-        local_rank=_integer(environment, "LOCAL_RANK", rank),
-        local_size=_integer(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None,
-        address=_required(environment, "MASTER_ADDR"),
-        port=_integer(environment, "MASTER_PORT"),
-        external_store=launcher or environment.get(_AGENT_STORE) == "True",
-        restart_count=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
-        launcher=_integer(environment, LAUNCHER) if launcher else None,
-    )
-
-
-def _from_slurm(environment: Mapping[str, str]) -> RankInfo:
-    address = environment.get("MASTER_ADDR")
-    if address is None:
-        nodes = environment.get("SLURM_STEP_NODELIST") or _required(environment, "SLURM_JOB_NODELIST")
-        address = _first_node(nodes)
-    # Two jobs on one node must not meet: job numbers differ.
-    port = 20000 + _integer(environment, "SLURM_JOB_ID", 0) % 20000
-    return RankInfo(
-        rank=_integer(environment, "SLURM_PROCID"),
-        size=_integer(environment, "SLURM_STEP_NUM_TASKS"),
-        local_rank=_integer(environment, "SLURM_LOCALID", 0),
-        address=address,
-        port=_integer(environment, "MASTER_PORT", port),
-        restart_count=environment.get("SLURM_RESTART_COUNT", "0"),
-    )
-
-
-def _first_node(nodes: str) -> str:
-    """The first machine of a node list of SLURM: "gpu[03-07,12],big1" is gpu03 and others."""
-    first = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?", nodes)
-    if first is None:
-        raise ConfigError(f'"{nodes}" is no list of nodes: set MASTER_ADDR to the machine of the first process')
-    return "".join(group or "" for group in first.groups())
-
-
-def _required(environment: Mapping[str, str], name: str) -> str:
-    if name not in environment:
-        raise ConfigError(
-            f"this process is one of several (RANK and WORLD_SIZE, or those of SLURM, are set), and {name} is not set. "
-            "Start it by `hesse train --devices`, torchrun or srun, or unset RANK to train in one process."
-        )
-    return environment[name]
-
-
-def _integer(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    if name not in environment and default is not None:
-        return default
-    text = _required(environment, name)
-    if not text.isdecimal():
-        raise ConfigError(f'{name} is set to "{text}" in the environment: expected a whole number')
-    return int(text)
-
+__all__ = ["FAILURE_KEY", "Communicator", "init_distributed"]
 
 T = TypeVar("T")
 
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
-"""How long the processes of a job wait for the last of them to start."""
+"""How long the processes of a job wait until all of them have started."""
 _OPERATION_TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for what another one has to say. It may be compiling, or writing to a slow disk."""
+"""How long a process waits for another one, which may be compiling or writing to a slow disk."""
 _REPORT_TIMEOUT = 3.0
-"""Seconds in which the cause of a lost process is told by somebody who knows it: its launcher, or itself."""
+"""Seconds to wait until a lost process or its launcher, which knows the cause, has reported it."""
 
 FAILURE_KEY = "failure"
-"""Under this name the first process that fails, or the launcher, leaves who speaks of the failure."""
+"""Key of the store with the process (or launcher) that reports the failure of the job: the first one that fails."""
 
 
 class Communicator:
-    """The processes of a job, seen from one of them. `Processes()` is one process on its own.
+    """Connection of this process with the other processes of the job. `Communicator()` is a single process.
+
+    Args:
+        rank_info: rank and number of processes; None for a single process.
+        group: process group of torch.distributed; None for the default group.
+        store: key-value store of the job, for the report of failures; None without one.
 
     Attributes:
-        rank: the number of this one, from 0.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
     """
 
     def __init__(
@@ -173,14 +67,20 @@ class Communicator:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this is the process that reads and writes files, and speaks."""
+        """True for process 0, which reads and writes files and prints."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """The device of this process where the configuration names `name`: "cuda" means one GPU for each.
+        """The device of this process.
+
+        Args:
+            name: device in the configuration, for example "cpu", "cuda" (one GPU per process) or "cuda:1".
+
+        Returns:
+            The device with its index, for example "cuda:1" for the second process of a machine.
 
         Raises:
-            ConfigError: the device cannot be used here, or there are not enough of them.
+            ConfigError: the device cannot be used on this machine, or there are fewer than processes.
         """
         requested = device_from_name(name) if self.size == 1 or name == "cpu" else torch.device(name)
         if self.size == 1 or requested.type == "cpu":
@@ -194,23 +94,25 @@ class Communicator:
         too_many = self.rank_info.local_size is not None and self.rank_info.local_size > n_devices
         if too_many or (n_devices > 1 and self.rank_info.local_rank >= n_devices):
             raise ConfigError(f'device "{name}": there are {n_devices} on this machine, and more processes than that')
-        # A queue may show every process its own GPU only.
+        # A batch system may make only its own GPU visible to each process.
         local_device = f"{requested.type}:{self.rank_info.local_rank if n_devices > 1 else 0}"
         device_from_name(local_device)
         return local_device
 
-    # --- dealing out ---------------------------------------------------------------------------------------------
-
     def partition(self, indices: Sequence[int], sizes: Sequence[int]) -> list[int]:
-        """Which of `indices` are for this process: about as many atoms for each, in the order of `indices`.
+        """The structures for this process. All processes get about the same number of atoms.
 
         Args:
-            indices: structures.
-            sizes: atoms of every structure of the data set.
+            indices: structures of all processes.
+            sizes: number of atoms of every structure of the data set.
+
+        Returns:
+            Those of `indices` that are for this process, in the same order.
         """
         if self.size == 1:
             return list(indices)
-        # The largest first, each to whoever has least: at most 4/3 of the best possible load (Graham 1969).
+        # The largest first, each to the process with the fewest atoms: the largest load is at most 4/3 of the optimum
+        # (Graham 1969).
         loads = [(0, rank) for rank in range(self.size)]
         local = []
         for position in sorted(range(len(indices)), key=lambda k: (-sizes[indices[k]], k)):
@@ -220,17 +122,29 @@ class Communicator:
                 local.append(position)
         return [indices[position] for position in sorted(local)]
 
-    # --- talking -------------------------------------------------------------------------------------------------
-
     def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, the same bits on each of them; `values` is overwritten."""
+        """Sum a tensor over all processes.
+
+        Args:
+            values: the tensor of this process; overwritten.
+
+        Returns:
+            The sum, bitwise the same in all processes.
+        """
         if self.size > 1:
             with _translate_errors():
                 dist.all_reduce(values, group=self.group)
         return values
 
     def all_reduce_sum_dict(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Sums by name over processes, some of which may not know a name."""
+        """Sum numbers by name over all processes.
+
+        Args:
+            values: numbers of this process; processes may have different names.
+
+        Returns:
+            The sums, the same in all processes.
+        """
         if self.size == 1:
             return dict(values)
         total: dict[str, float] = {}
@@ -240,7 +154,14 @@ class Communicator:
         return total
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest of the processes' numbers."""
+        """The maximum over all processes.
+
+        Args:
+            number: number of this process.
+
+        Returns:
+            The maximum, the same in all processes.
+        """
         if self.size == 1:
             return number
         value = torch.tensor(number)
@@ -249,7 +170,17 @@ class Communicator:
         return int(value)
 
     def run_on_rank_zero(self, function: Callable[[], T]) -> T:
-        """What `function` returns in the first process, in all of them; what it raises, all of them raise."""
+        """Call a function in process 0 only.
+
+        Args:
+            function: the function. Its result must be picklable.
+
+        Returns:
+            Its result, in all processes.
+
+        Raises:
+            HesseError: an error of the function, in all processes.
+        """
         if self.size == 1:
             return function()
         outcome: list[Any] = [None, None]
@@ -266,7 +197,11 @@ class Communicator:
         return value
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite `tensors` with those of the first process, in one message for each type of number."""
+        """Overwrite tensors by those of process 0, in one message per dtype.
+
+        Args:
+            tensors: the tensors, the same shapes in the same order in all processes.
+        """
         all_tensors = list(tensors) if self.size > 1 else []
         for dtype in sorted({tensor.dtype for tensor in all_tensors}, key=str):
             group = [tensor.detach() for tensor in all_tensors if tensor.dtype == dtype]
@@ -277,7 +212,16 @@ class Communicator:
                 tensor.copy_(values.view_as(tensor))
 
     def check_equal(self, value: object, message: str, error_type: type[HesseError] = RequestError) -> None:
-        """Raise `kind` with `complaint` unless `value` is equal in all processes."""
+        """Check that a value is the same in all processes.
+
+        Args:
+            value: a picklable value of this process.
+            message: text of the error.
+            error_type: class of the error.
+
+        Raises:
+            HesseError: `error_type`, in all processes, if the values differ.
+        """
         if self.size > 1 and any(other != value for other in self._all_gather(value)):
             raise error_type(message)
 
@@ -287,11 +231,17 @@ class Communicator:
             dist.all_gather_object(gathered, value, group=self.group)
         return gathered
 
-    # --- failing -------------------------------------------------------------------------------------------------
-
     def should_report(self, error: BaseException) -> bool:
-        """Whether it is for this process to tell the user of `error`: one process speaks of a failure, the first to
-        meet it. One that merely lost the others lets those speak who know why, if they do so soon."""
+        """True if this process should print `error`. Only the first process that fails reports it.
+
+        A process that only lost its connection first waits 3 s for the process that knows the cause.
+
+        Args:
+            error: the error of this process.
+
+        Returns:
+            Whether to print it.
+        """
         if self.size == 1 or self.store is None:
             return True
         try:
@@ -302,21 +252,24 @@ class Communicator:
                 time.sleep(0.05)
             reporter = f"process {self.rank}"
             return self.store.compare_set(FAILURE_KEY, "", reporter) == reporter.encode()
-        except RuntimeError:  # the store went with the process that kept it
+        except RuntimeError:  # the process with the store has ended
             return True
 
 
 @contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[Communicator]:
-    """The processes of the job that this one was started in (by `hesse train --devices`, torchrun or srun); a process
-    on its own where it was started by itself. A group that the caller has made is used as it is.
+    """Connect the processes of the job in which this process was started, as a context manager.
 
     Args:
-        device: of the run: "cpu", or a kind of accelerator, which decides what gradients travel through.
+        device: device of the run: "cpu", or a kind of accelerator, which determines the backend for gradients.
+
+    Yields:
+        The connection of the processes started by `hesse train --devices`, torchrun or srun; of the process group that
+        the caller has initialized; or a single process if there is neither.
 
     Raises:
-        ConfigError: the environment contradicts itself; no way for processes to talk on this device.
-        LostProcessError: the others did not come.
+        ConfigError: the environment variables contradict each other, or torch.distributed does not support the device.
+        ProcessLostError: the other processes did not connect.
     """
     if dist.is_available() and dist.is_initialized():
         group_rank = RankInfo(
@@ -337,11 +290,12 @@ def init_distributed(device: str) -> Iterator[Communicator]:
     store = _rendezvous(rank_info, _backend(device))
     communicator = Communicator(rank_info, store=store)
     yield communicator
-    # Not after an error: a process that is not there cannot be taken leave of.
+    # Not after an error: this would wait for a process that may have ended.
     dist.destroy_process_group()
 
 
 def _rendezvous(rank_info: RankInfo, backend: str) -> dist.Store:
+    """Connect to the other processes; returns their key-value store."""
     try:
         base = dist.TCPStore(
             rank_info.address,
@@ -357,32 +311,32 @@ def _rendezvous(rank_info: RankInfo, backend: str) -> dist.Store:
         )
     except RuntimeError as error:
         raise ProcessLostError(
-            f"process {rank_info.rank} of {rank_info.size} did not meet the others at {rank_info.address}:{rank_info.port} "
-            f"({first_line(error)}). Were all of them started, and can this machine reach that one?"
+            f"process {rank_info.rank} of {rank_info.size} could not connect to the others at "
+            f"{rank_info.address}:{rank_info.port} ({first_line(error)}). Were all of them started, and can this "
+            "machine reach that one?"
         ) from error
     return store
 
 
 def _backend(device: str) -> str:
-    """What carries tensors: gloo on the host, and the accelerator's own way between accelerators."""
+    """Backend of torch.distributed: gloo on the host, the default of the accelerator between accelerators."""
     kind = device.partition(":")[0]
     if kind == "cpu":
         return "gloo"
     try:
         return f"cpu:gloo,{kind}:{dist.get_default_backend_for_device(kind)}"
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f'device "{device}": PyTorch has no way for several processes to talk on it') from error
+        raise ConfigError(
+            f'device "{device}": torch.distributed has no backend for it, so that it cannot train in several processes'
+        ) from error
 
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
-    """A word between processes, or LostProcessError."""
+    """Errors of torch.distributed as ProcessLostError."""
     try:
         yield
     except RuntimeError as error:
         raise ProcessLostError(
             f"lost another process of this job: it ended, or cannot be reached ({first_line(error)})"
         ) from error
-
-
-# MERGED DOCSTRING (fold into the module docstring): """Which process of which job this one is, as torchrun, srun and `hesse train --devices` tell it: by the environment."""

@@ -1,5 +1,7 @@
-"""What a run starts from: a network built from its configuration, or a potential that is given; and how the files of a
-run keep either."""
+"""Initial potential of a run, and the files of trained potentials.
+
+A run starts from a new network as its configuration describes it, or from an existing potential.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.datasets import DatasetLike
-from hesse.engines import make_potential
+from hesse.engines import PotentialLike, as_potential
 from hesse.engines.names import path_in_name
 from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models import (
@@ -47,32 +49,46 @@ __all__ = [
 ]
 
 
-def resolve_initial_potential(config: TrainConfig, potential: Potential | None, folder: Path) -> Potential | None:
-    """The potential that the caller, or `init_from`, names; None where the configuration describes a new network.
+def resolve_initial_potential(config: TrainConfig, potential: PotentialLike | None, folder: Path) -> Potential | None:
+    """The existing potential that a run starts from.
+
+    Args:
+        config: settings of the run.
+        potential: argument of `hesse.train`.
+        folder: folder of the run.
+
+    Returns:
+        The potential of the argument or of `config.init_from`; None if the run starts from a new network.
 
     Raises:
-        ConfigError: both are given, or `init_from` is a file that the run in `folder` would replace.
-        RequestError: what was given is no potential; and all that `make_potential` raises.
+        ConfigError: both are given, or it is a file that this run would replace.
+        RequestError: the argument is not a potential.
+        HesseError: all errors of `hesse.make_potential`.
     """
-    if config.init_from is None:
-        if potential is not None and not isinstance(potential, Potential):
-            raise RequestError(
-                f"expected a hesse.Potential to train, got a {type(potential).__name__}. Any energy function becomes "
-                "one through hesse.models.adapters.CallablePotential, models of other frameworks by their adapters."
-            )
-        return potential
-    if potential is not None:
-        raise ConfigError("a potential was given, and init_from names another: leave one of them out")
-    file = Path(path_in_name(config.init_from) or "")
-    if file.parent.resolve() == folder.resolve() and file.stem in ("model", "last"):
-        raise ConfigError(f"init_from: {file} would be replaced by this run. Use another output folder.")
-    with torch.random.fork_rng(devices=[]):  # a factory that draws weights draws the same ones when a run goes on
+    if config.init_from is not None:
+        if potential is not None:
+            raise ConfigError("a potential was given, and init_from names another: leave one of them out")
+        potential = config.init_from
+    if potential is None:
+        return None
+    if isinstance(potential, str | Path):
+        file = Path(path_in_name(str(potential)) or "")
+        if file.parent.resolve() == folder.resolve() and file.stem in ("model", "last"):
+            raise ConfigError(f"init_from: {file} would be replaced by this run. Use another output folder.")
+    with torch.random.fork_rng(devices=[]):  # a continued run gets the same parameters from a factory that draws them
         torch.manual_seed(config.seed)
-        return make_potential(config.init_from)
+        return as_potential(potential)
 
 
 def potential_digest(potential: Potential | None) -> str:
-    """What of a given potential decides the numbers of a run: its class, options (of own models) and weights."""
+    """Digest of everything in an initial potential that determines the numbers of a run.
+
+    Args:
+        potential: the potential, if any.
+
+    Returns:
+        Its class, options (of Hesse's networks) and a digest of its parameters; empty without a potential.
+    """
     if potential is None:
         return ""
     kind = f"{type(potential).__module__}.{type(potential).__qualname__}"
@@ -84,13 +100,20 @@ def potential_digest(potential: Potential | None) -> str:
 def build_initial_potential(
     config: TrainConfig, training: DatasetLike, initial_potential: Potential | None
 ) -> Potential:
-    """The potential of a run's first step, in the run's type and on its device. One that was given is copied, so that
-    the caller's own stays as it is.
+    """The potential before the first step, with the dtype and on the device of the run.
+
+    Args:
+        config: settings of the run.
+        training: training data.
+        initial_potential: the potential to start from, which is copied; None for a new network.
+
+    Returns:
+        The potential to train.
 
     Raises:
-        UnknownElementError: the data hold an element that a given potential does not know.
-        ConfigError: nothing in it can be trained.
-        RequestError: references are to be fitted, and it holds none; or it cannot be copied.
+        UnknownElementError: the data contain an element that the initial potential does not know.
+        ConfigError: it has no trainable parameter.
+        RequestError: reference energies are to be fitted and it has none, or it cannot be copied.
     """
     fit = config.reference_energies == "fit" or (config.reference_energies is None and initial_potential is None)
     fit = fit and config.weights.energy > 0
@@ -98,7 +121,7 @@ def build_initial_potential(
         return _build_network(config, training, fit=fit).to(dtype=getattr(torch, config.dtype), device=config.device)
     try:
         potential = copy.deepcopy(initial_potential)
-    except Exception as error:  # somebody else's module
+    except Exception as error:  # modules of other packages raise errors of any class
         raise RequestError(
             f"this {type(initial_potential).__name__} cannot be copied ({type(error).__name__}: {error})"
         ) from error
@@ -117,6 +140,7 @@ def build_initial_potential(
 
 
 def _build_network(config: TrainConfig, training: DatasetLike, *, fit: bool) -> Potential:
+    """A new network, with the repulsion and the fitted reference energies."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         elements = training.elements
@@ -130,7 +154,7 @@ def _build_network(config: TrainConfig, training: DatasetLike, *, fit: bool) -> 
 
 
 def _residual_reference_energies(potential: Potential | None, training: DatasetLike) -> dict[int, float]:
-    """Energies per element that explain most of what `potential` leaves of the training energies."""
+    """Energies per element, fitted to the training energies minus those of `potential`."""
     labels, elements, numbers = training.energies(), training.elements, training.numbers
     if potential is not None and labels.energy is not None:
         parameters = (p for p in potential.parameters() if p.is_floating_point())
@@ -149,12 +173,19 @@ def _residual_reference_energies(potential: Potential | None, training: DatasetL
     return dict(zip(elements, fitted.tolist(), strict=True))
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
 def save_potential(folder: Path, stem: str, potential: Potential, provenance: Mapping[str, Any]) -> None:
-    """Keep a potential: own models as `<stem>.hesse`; others as weights (`<stem>.safetensors`), adapted ones also in
-    their framework's own format. Raises WriteError."""
+    """Save a potential: one of Hesse's networks as `<stem>.hesse`; others as parameters (`<stem>.safetensors`), adapted
+    ones also in the format of their framework.
+
+    Args:
+        folder: folder of the file.
+        stem: file name without suffix.
+        potential: the potential.
+        provenance: how it was trained; JSON values by name.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
     if is_native(potential):
         save_model(folder / f"{stem}.hesse", potential, provenance)
         return
@@ -166,8 +197,18 @@ def save_potential(folder: Path, stem: str, potential: Potential, provenance: Ma
 def load_best(
     folder: Path, stem: str, template: Potential, communicator: Communicator
 ) -> tuple[Potential, Path, dict[str, Any]]:
-    """A kept potential, the file to use it from, and its provenance. `like`: one of the same make, copied where only
-    weights were kept. The first of several processes reads, and tells the others what it found."""
+    """Load a potential that `save_potential` has saved. Process 0 reads and sends it to the others.
+
+    Args:
+        folder: folder of the file.
+        stem: file name without suffix.
+        template: a potential of the same architecture, which is copied if only parameters were saved.
+        communicator: the processes of the run.
+
+    Returns:
+        The potential in evaluation mode, its file (of an adapted one, in the format of its framework), and its
+        provenance.
+    """
     loaded: list[Potential] = []
 
     def load() -> tuple[dict[str, Tensor], Path, dict[str, Any]]:
@@ -195,13 +236,21 @@ def _load_best(folder: Path, stem: str, template: Potential) -> tuple[Potential,
 
 
 def _eval_copy(template: Potential) -> Potential:
+    """A copy in evaluation mode, without gradients."""
     potential = copy.deepcopy(template).eval()
     potential.zero_grad(set_to_none=True)
     return potential
 
 
 def is_native(potential: Potential) -> bool:
-    """Whether it is one of Hesse's own: a `.hesse` file can hold it."""
+    """Whether a potential is made of Hesse's networks, so that it can be saved as a `.hesse` file.
+
+    Args:
+        potential: the potential.
+
+    Returns:
+        True if so.
+    """
     try:
         to_description(potential)
     except UnknownOptionError:

@@ -1,4 +1,4 @@
-"""`hesse train --devices N`: start N processes on this machine, and end them all when one fails."""
+"""`hesse train --devices N`: starts N processes on this machine, and stops all of them when one fails."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ import torch.distributed as dist
 
 from hesse.errors import ConfigError, InterruptedRunError, ProcessLostError
 from hesse.training.config import RunConfig
-from hesse.training.distributed import FAILURE_KEY, LAUNCHER
+from hesse.training.distributed import FAILURE_KEY
+from hesse.training.rank_info import LAUNCHER
 
 __all__ = ["launch"]
 
 _POLL = 0.1
-"""Seconds between looks at the processes."""
+"""Seconds between checks of the processes."""
 _GRACE_PERIOD, _GRACE_PERIOD_KILLED = 5.0, 1.0
-"""Seconds after the end of the first in which the others may end by themselves: they may have met the same error; but
-what killed it, they cannot know."""
+"""Seconds the other processes get after the first one ends: 5 after an error (they may meet the same one), 1 after a
+signal."""
 _LAUNCHER_REPORTS = "launcher"
+"""Value of `FAILURE_KEY` if the launcher reports the failure."""
 
 
 def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
-    """Run `python -m hesse ARGUMENTS` in `count` processes that train one model, as torchrun would.
+    """Run `python -m hesse ARGUMENTS` in several processes that train one model, as torchrun would.
 
-    SIGINT and SIGTERM are passed on to all of them.
+    SIGINT and SIGTERM are forwarded to all of them.
 
     Args:
-        arguments: of the command line, without `--devices`.
-        count: how many processes.
-        config: the run that they do.
+        arguments: arguments of the command line, without `--devices`.
+        count: number of processes.
+        config: settings of the run.
 
     Returns:
-        The exit code: 0, or that of the first process that failed, which has told why.
+        Exit code: 0, or that of the first process that failed and reported its error.
 
     Raises:
-        ConfigError: more processes than accelerators, or one accelerator named for all.
-        LostProcessError: a process was killed, or ended without a word.
-        InterruptedRunError: SIGINT or SIGTERM came before there was a state to save.
+        ConfigError: more processes than accelerators, or one accelerator for several processes.
+        ProcessLostError: a process was killed, or ended without reporting an error.
+        InterruptedRunError: SIGINT or SIGTERM before there was a state to save.
     """
     _check_devices(config.device, count)
     base = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
@@ -76,14 +78,17 @@ def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> int | None:
-    """Wait for all processes, or for what comes of the first that fails; its rank, None where all did their work."""
+    """Wait for all processes, or until shortly after the first failure.
+
+    Returns the rank of the first process that failed; None if all succeeded.
+    """
     failed: int | None = None
     deadline = float("inf")
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
         if failed is None:
             failed = next((rank for rank, child in enumerate(children) if child.poll()), None)
             if failed is not None:
-                # Those who merely notice that it is gone keep silent: here it is known why.
+                # The launcher knows the cause; processes that only lost the connection do not report.
                 store.compare_set(FAILURE_KEY, "", _LAUNCHER_REPORTS)
                 killed = children[failed].returncode < 0
                 deadline = time.monotonic() + (_GRACE_PERIOD_KILLED if killed else _GRACE_PERIOD)
@@ -92,6 +97,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], store: dist.Store) -> int
 
 
 def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: int | None) -> subprocess.Popen[bytes]:
+    """Start one process."""
     environment = {
         **os.environ,
         "RANK": str(rank),
@@ -105,20 +111,20 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
     if threads is None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() // count)))
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    if loopback is not None:  # whatever the machine's name resolves to
+    if loopback is not None:  # the host name may resolve to another interface
         environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
     return subprocess.Popen(
         [sys.executable, "-m", "hesse", *arguments],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=None if rank == 0 else subprocess.DEVNULL,
-        process_group=0,  # a Ctrl-C in the terminal reaches the launcher, which passes it on once
+        process_group=0,  # Ctrl-C in the terminal reaches only the launcher, which forwards it once
     )
 
 
 @contextmanager
 def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[signal.Signals]]:
-    """Pass SIGINT and SIGTERM on to the processes; yields those that came."""
+    """Forward SIGINT and SIGTERM to the processes; yields the list of received signals."""
     caught: list[signal.Signals] = []
 
     def forward(number: int, _: object) -> None:
@@ -136,6 +142,7 @@ def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[li
 
 
 def _check_devices(device: str, count: int) -> None:
+    """Raise ConfigError unless there is a device for each process."""
     kind, _, index = device.partition(":")
     if kind == "cpu":
         return
@@ -150,11 +157,12 @@ def _check_devices(device: str, count: int) -> None:
 
 
 def _n_cores() -> int:
-    """Those this process may use, where the system tells."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _exit_cause(child: subprocess.Popen[bytes]) -> str:
+    """How a process ended, as text."""
     code = child.returncode
     if code < 0:
         return f"(pid {child.pid}) was killed by signal {-code} ({signal.Signals(-code).name})"
@@ -162,6 +170,7 @@ def _exit_cause(child: subprocess.Popen[bytes]) -> str:
 
 
 def _checkpoint_hint(output: Path) -> str:
+    """Whether the run can be continued, as text."""
     checkpoint = output / "checkpoint.safetensors"
     if checkpoint.exists():
         return f"The last saved state is in {checkpoint}; the same command continues the run."

@@ -1,7 +1,8 @@
-"""Where the tensors of a run come from: from memory, or pool by pool from a file that is larger.
+"""Batches of a training run, from memory or from a file that is larger than memory.
 
-Both decide the batches of an epoch from seed and epoch alone, before anything is read, so that a run that goes on meets
-the batches it would have met.
+`TrainingLoader` combines a source of batches with the sampling of curvature terms and fresh probes. Both sources
+(`InMemorySource`, `ShuffleBufferSource`) determine the batches of an epoch from seed and epoch alone, before anything
+is read, so that a resumed run gets the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ T = TypeVar("T")
 
 
 class BackgroundTask(Generic[T]):
-    """Work that runs in a thread of its own from the moment this is made.
+    """A function that runs in its own thread from the moment this object is created.
 
     Args:
-        work: is given a question, "shall I stop?", to be asked from time to time; where the answer is yes it may
-            return None.
-        name: of the thread.
+        work: the function. Its argument is a function that returns True after `stop`; `work` should call it from time
+            to time and may then return None.
+        name: name of the thread.
     """
 
     def __init__(self, work: Callable[[Callable[[], bool]], T | None], name: str) -> None:
@@ -64,14 +65,18 @@ class BackgroundTask(Generic[T]):
             try:
                 self._result = work(self._stop.is_set)
             except BaseException as error:
-                self._error = error  # raised where the result is asked for
+                self._error = error  # raised by `result`
 
-        # A daemon: a process that ends otherwise than through `stop` does not wait for it.
+        # A daemon thread: a process that ends without calling `stop` does not wait for it.
         self._thread = threading.Thread(target=run_work, name=name, daemon=True)
         self._thread.start()
 
     def result(self) -> T:
-        """What the work returned, waited for; what it raised is raised here."""
+        """Wait for the function and return its result. Its errors are raised here.
+
+        Returns:
+            What the function returned.
+        """
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -79,7 +84,7 @@ class BackgroundTask(Generic[T]):
         return self._result
 
     def stop(self) -> None:
-        """End the work, and wait until it has ended; its result and its error are dropped."""
+        """Stop the function and wait for its end; result and errors are discarded."""
         self._stop.set()
         self._thread.join()
 
@@ -88,7 +93,11 @@ Indices = NDArray[np.int64]
 
 
 class BatchIndices(Sequence[list[int]]):
-    """Batches of an epoch as lists of indices, made when they are asked for: there may be millions."""
+    """Batches of an epoch as lists of structure indices, created on access: there may be millions.
+
+    Args:
+        batches: the indices of each batch.
+    """
 
     def __init__(self, batches: Sequence[Indices]) -> None:
         self._batches = batches
@@ -109,27 +118,57 @@ class BatchIndices(Sequence[list[int]]):
 
 
 class BatchSource(Protocol):
-    """Batches of a data set."""
+    """Source of the batches of a data set."""
 
     def epoch(self, epoch: int) -> BatchIndices:
-        """The batches of an epoch, in order, as indices of structures."""
+        """The batches of an epoch, in order.
+
+        Args:
+            epoch: its number, from 0.
+
+        Returns:
+            Indices of the structures of each batch.
+        """
 
     def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
-        """Structures of one batch of the epoch that was asked for last, in the run's type and on its device."""
+        """Tensors of one batch of the current epoch, which is the last one that `epoch` was called for.
+
+        Args:
+            indices: structures of one batch, or some of them.
+
+        Returns:
+            The structures and their labels, with the dtype and on the device of the run.
+        """
 
     def close(self) -> None:
-        """Let go of what is held; work in the background ends."""
+        """Free the tensors and stop background threads."""
 
 
 def make_source(data: DatasetLike, config: TrainConfig, cutoff: float) -> BatchSource:
-    """What fits the data: `InMemorySource` or `Pools`."""
+    """The source of batches that fits the data.
+
+    Args:
+        data: training data, in memory or streamed from a file.
+        config: settings of the run.
+        cutoff: cutoff of the potential, Å.
+
+    Returns:
+        An `InMemorySource` or a `ShuffleBufferSource`.
+    """
     return (
         InMemorySource(data, config, cutoff) if isinstance(data, Dataset) else ShuffleBufferSource(data, config, cutoff)
     )
 
 
 def required_labels(config: TrainConfig) -> tuple[str, ...]:
-    """The labels that the loss reads; others need not be moved about."""
+    """The labels that the loss uses; others need not be loaded.
+
+    Args:
+        config: settings of the run.
+
+    Returns:
+        Names of the labels.
+    """
     fresh = config.probe.source == "fresh"
     return tuple(dict.fromkeys("hessian" if name == "hvp" and fresh else name for name in config.weights.active()))
 
@@ -146,8 +185,15 @@ def _epoch_batches(sizes: Indices, members: Indices, generator: torch.Generator,
 
 
 class InMemorySource:
-    """All structures as flat tensors, converted once to the run's type and device. Where an accelerator has no room for
-    them, they stay on the host and batches are sent."""
+    """All structures as packed tensors, converted once to the dtype and device of the run.
+
+    If they need more than a quarter of the free memory of a GPU, they stay on the host, and batches are copied.
+
+    Args:
+        data: training data.
+        config: settings of the run.
+        cutoff: cutoff of the potential, Å.
+    """
 
     def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
         self.config = config
@@ -159,7 +205,7 @@ class InMemorySource:
         self._epoch: tuple[int, BatchIndices] | None = None
 
     def epoch(self, epoch: int) -> BatchIndices:
-        """A shuffle of all structures."""
+        """See `BatchSource.epoch`. All structures are shuffled."""
         if self._epoch is None or self._epoch[0] != epoch:
             all_indices = np.arange(len(self._sizes))
             batches = _epoch_batches(self._sizes, all_indices, _epoch_generator(self.config, epoch), self.config.batch)
@@ -167,27 +213,32 @@ class InMemorySource:
         return self._epoch[1]
 
     def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
-        """See `Supply.batch`."""
+        """See `BatchSource.batch`."""
         batch, labels = self._flat.batch(indices)
         if self._on_device:
             return batch, labels
         return batch.to(self.config.device), labels.to(self.config.device)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """See `BatchSource.close`."""
 
 
 def _fits_on_device(device: torch.device, size: int) -> bool:
-    """Whether `size` bytes leave an accelerator most of its free memory."""
+    """True if `size` bytes are less than a quarter of the free memory, or the device is not a GPU."""
     return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 4
 
 
 class ShuffleBufferSource:
-    """Structures of a file that is larger than memory.
+    """Structures of a file that is larger than memory, through a shuffle buffer.
 
-    The file is cut into blocks of neighboring structures. In every epoch the blocks are shuffled and dealt into pools
-    of eight; the structures of a pool are shuffled into batches. While one pool is in use, a thread reads the next one
-    and finds its neighbor lists.
+    The file is divided into blocks of consecutive structures. In every epoch the blocks are shuffled, and groups of
+    `BLOCKS_PER_BUFFER` of them form a buffer, whose structures are shuffled into batches. While one buffer is in use, a
+    thread reads the next one and computes its neighbor lists.
+
+    Args:
+        data: training data.
+        config: settings of the run.
+        cutoff: cutoff of the potential, Å.
     """
 
     def __init__(self, data: StreamingDataset, config: TrainConfig, cutoff: float) -> None:
@@ -203,7 +254,7 @@ class ShuffleBufferSource:
         self._next: tuple[tuple[int, int], BackgroundTask[PackedDataset]] | None = None
 
     def epoch(self, epoch: int) -> BatchIndices:
-        """Batches of the first pool, then those of the second, ...; no batch is of two pools."""
+        """See `BatchSource.epoch`. Batches of the first buffer, then those of the second, ..."""
         buffers, batches = self._plan(epoch)
         if epoch != self._current_epoch:
             self._current_epoch = epoch
@@ -213,7 +264,7 @@ class ShuffleBufferSource:
         return BatchIndices(batches)
 
     def _plan(self, epoch: int) -> tuple[list[Indices], list[Indices]]:
-        """The blocks of each pool, and all batches."""
+        """The blocks of each buffer, and all batches of an epoch."""
         if epoch not in self._plans:
             generator = _epoch_generator(self.config, epoch)
             order = torch.randperm(len(self._blocks), generator=generator).numpy()
@@ -227,17 +278,25 @@ class ShuffleBufferSource:
         return self._plans[epoch]
 
     def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
-        """See `Supply.batch`. Waits for the pool where it is not read yet; an error of the reading thread is raised
-        here.
+        """Tensors of one batch of the current epoch. Waits if its buffer is not read yet.
+
+        Args:
+            indices: structures of one batch, or some of them.
+
+        Returns:
+            The structures and their labels, with the dtype and on the device of the run.
 
         Raises:
+            RequestError: the structures are of several buffers, and therefore not of one batch.
             FileFormatError: the file is damaged, or was changed or removed.
         """
         index_array = np.asarray(indices, dtype=np.int64)
         buffer_numbers = np.unique(self._buffer_of[index_array])
         if len(buffer_numbers) > 1:
-            raise RequestError("these structures are of several pools of a streamed data set: ask for one batch")
-        if len(buffer_numbers) == 0 and self._current is not None:  # a process without a share: any pool will do
+            raise RequestError(
+                "these structures are of several buffers of a streamed data set: request one batch at a time"
+            )
+        if len(buffer_numbers) == 0 and self._current is not None:  # no structures: any buffer will do
             return self._current[1].batch(index_array)
         number = int(buffer_numbers[0]) if len(buffer_numbers) else 0
         return self._buffer(self._current_epoch, number).batch(self._slot[index_array])
@@ -248,7 +307,7 @@ class ShuffleBufferSource:
             if self._next is None or self._next[0] != key:
                 self._prefetch(key)
             assert self._next is not None
-            self._current = None  # the pool that was in use makes room first
+            self._current = None  # free its memory first
             loaded = self._next[1].result()
             self._next = None
             self._current = key, loaded.to(self.config.device, getattr(torch, self.config.dtype))
@@ -257,7 +316,7 @@ class ShuffleBufferSource:
         return self._current[1]
 
     def _prefetch(self, key: tuple[int, int]) -> None:
-        """Start to read a pool."""
+        """Start reading a buffer in the background."""
         if self._next is not None:
             self._next[1].stop()
         blocks = [self._blocks[k] for k in self._plan(key[0])[0][key[1]]]
@@ -271,22 +330,24 @@ class ShuffleBufferSource:
                 parts.append(self.data.packed(members, self.cutoff, self.labels, dtype=dtype))
             return PackedDataset.concatenate(parts)
 
-        self._next = key, BackgroundTask(read_blocks, "hesse: next pool of structures")
+        self._next = key, BackgroundTask(read_blocks, "hesse: next buffer of structures")
 
     def close(self) -> None:
-        """End the thread that reads ahead."""
+        """See `BatchSource.close`."""
         if self._next is not None:
             self._next[1].stop()
         self._next = self._current = None
 
 
 class TrainingLoader:
-    """Batches of a data set as a run needs them: a function of seed, epoch and step, whatever happened before.
+    """Batches with the labels of each step of a run: functions of (seed, epoch, step), independent of earlier calls.
+
+    Use as a context manager, or call `close`.
 
     Args:
-        data: the training structures, in memory or streamed from their file.
-        config: the run.
-        cutoff: Å, of the potential.
+        data: training data, in memory or streamed from a file.
+        config: settings of the run.
+        cutoff: cutoff of the potential, Å.
     """
 
     def __init__(self, data: DatasetLike, config: TrainConfig, cutoff: float) -> None:
@@ -296,12 +357,28 @@ class TrainingLoader:
         self.source = make_source(data, config, cutoff)
 
     def epoch(self, epoch: int) -> Sequence[list[int]]:
-        """The batches of an epoch, as indices of structures: a shuffle that depends on seed and epoch only."""
+        """The batches of an epoch: a shuffle that depends on seed and epoch only.
+
+        Args:
+            epoch: its number, from 0.
+
+        Returns:
+            Indices of the structures of each batch.
+        """
         return self.source.epoch(epoch)
 
     def load(self, indices: Sequence[int], step: int, step_indices: Sequence[int] | None = None) -> list[MicroBatch]:
-        """The structures `indices` with the labels of this step, in the run's type and on its device. `whole`: all
-        structures of the step, where `indices` are a part of them; curvature terms are drawn among all."""
+        """Load structures with the labels of a step.
+
+        Args:
+            indices: structures to load, of the current epoch.
+            step: number of the step, from 0.
+            step_indices: all structures of the step, if `indices` are a part of them; the structures with curvature
+                terms are sampled from all.
+
+        Returns:
+            One or two microbatches (structures, labels), with the dtype and on the device of the run.
+        """
         microbatches = []
         for sub_batch in self.curvature_sampler.split(indices, step, step_indices):
             batch, labels = self.source.batch(sub_batch.indices)
@@ -310,7 +387,7 @@ class TrainingLoader:
         return microbatches
 
     def close(self) -> None:
-        """End what reads ahead in the background. Entered as a context, this is done at its end."""
+        """Free the tensors and stop background threads."""
         self.source.close()
 
     def __enter__(self) -> TrainingLoader:
@@ -320,7 +397,7 @@ class TrainingLoader:
         self.close()
 
     def _with_probes(self, batch: Batch, labels: Properties, step: int) -> Properties:
-        """Labels whose HVP pairs are those of this step: the stored ones, or new ones through stored Hessians."""
+        """Labels with the (probe, product) pairs of this step: stored pairs, or fresh probes times stored Hessians."""
         if self.config.weights.hvp <= 0:
             return labels
         if self.config.probe.source == "stored":
@@ -329,8 +406,3 @@ class TrainingLoader:
         products = labels.hessian_matvec(directions)
         mask = labels.mask("hessian").expand(len(directions), -1)
         return replace(labels, probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
-
-
-# MERGED DOCSTRING (fold into the module docstring): """One piece of work beside the main thread, whose result or error reaches whoever asks for it."""
-
-# MERGED DOCSTRING (fold into the module docstring): """What a step is fed: which structures meet in which batch of which epoch, and their tensors."""

@@ -13,7 +13,14 @@ __all__ = ["NullLogger", "RunLogger", "read_log"]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a `metrics.jsonl`. A last line cut short by a kill is left out."""
+    """Read the record of a run.
+
+    Args:
+        path: a `metrics.jsonl`.
+
+    Returns:
+        Its rows. An incomplete last line, which a killed process leaves, is left out.
+    """
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
@@ -27,10 +34,10 @@ class RunLogger:
     """Rows `{"kind": "train" | "validation" | "note", "step": ..., ...}`, one JSON object a line."""
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
-        """Open the record in `folder`, dropping rows later than `from_step` (they will be made again).
+        """Open the record in `folder`, and remove rows after `from_step`: these steps are done again.
 
         Raises:
-            MissingExtraError: TensorBoard was asked for and is not installed.
+            MissingExtraError: TensorBoard is requested and not installed.
         """
         self._board: Any = None
         if tensorboard:
@@ -42,14 +49,25 @@ class RunLogger:
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed in close)
 
     def write(self, kind: str, step: int, **values: float) -> None:
-        """Add one row."""
+        """Add one row.
+
+        Args:
+            kind: "train" or "validation".
+            step: number of the step, from 1.
+            **values: the numbers of the row.
+        """
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def message(self, step: int, text: str) -> None:
-        """Add a row `{"kind": "note", "step": ..., "text": ...}`: what was decided or met on the way."""
+        """Add a row `{"kind": "note", "step": ..., "text": ...}` about a decision or an event.
+
+        Args:
+            step: number of the step, from 0.
+            text: the message.
+        """
         self._file.write(json.dumps({"kind": "note", "step": step, "text": text}) + "\n")
 
     def close(self) -> None:
@@ -60,13 +78,13 @@ class RunLogger:
 
 
 class NullLogger:
-    """What a process keeps that is not the one to keep the record."""
+    """Logger of the processes that do not write the record: ignores all rows."""
 
     def write(self, kind: str, step: int, **values: float) -> None:
-        """Nothing."""
+        """See `RunLogger.write`."""
 
     def message(self, step: int, text: str) -> None:
-        """Nothing."""
+        """See `RunLogger.message`."""
 
     def close(self) -> None:
-        """Nothing."""
+        """See `RunLogger.close`."""

@@ -1,40 +1,34 @@
-"""What is settled before a run's first step: is the data fit for it, what is predicted, which parameters decay."""
+"""Before the first step of a run: check the data, group the parameters for weight decay, derive seeds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from hesse.datasets import DatasetLike
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Properties, Request
 from hesse.training.config import TrainConfig
 
-__all__ = ["check_data", "derive_seed", "request_for_loss", "run_fingerprint", "weight_decay_groups"]
-
-
-def request_for_loss(labels: Properties, weights: Mapping[str, float]) -> Request:
-    """What must be predicted for this batch: only what is weighted and present."""
-    probes = None
-    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
-        assert labels.probes is not None
-        probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
-    return Request(
-        energy=True,
-        forces=weights["forces"] > 0 and labels.forces is not None,
-        probes=probes,
-        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
-        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
-        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
-    )
+__all__ = ["check_data", "derive_seed", "weight_decay_groups"]
 
 
 def check_data(training: DatasetLike, validation: DatasetLike | None, config: TrainConfig) -> None:
+    """Check that a run can be done on these data.
+
+    Args:
+        training: training data.
+        validation: validation data, if any.
+        config: settings of the run; its loss weights determine which labels are required.
+
+    Raises:
+        ConfigError: all loss weights are zero, or a weight that is zero has a ramp.
+        MissingLabelError: no training structure has a label whose weight is above zero, or no validation structure has
+            any of these labels.
+        UnknownElementError: validation data contain an element that training data lack.
+    """
     active = config.weights.active()
     if not active:
         raise ConfigError("all loss weights are zero: there is nothing to train on")
@@ -61,6 +55,15 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
 
 
 def weight_decay_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: weight matrices decay, other parameters (biases, scales, ...) do not.
+
+    Args:
+        model: the potential; parameters with `requires_grad` off are left out.
+        decay: weight decay of the matrices.
+
+    Returns:
+        Two groups, of matrices and of other parameters.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -72,15 +75,13 @@ def weight_decay_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
 
 
 def derive_seed(*numbers: int) -> int:
+    """A seed that is a function of several numbers, for example of (seed, epoch).
+
+    Args:
+        *numbers: the numbers; their order matters.
+
+    Returns:
+        A number below 2^56.
+    """
     digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
-
-
-def run_fingerprint(
-    config: TrainConfig, training: DatasetLike, validation: DatasetLike | None, initial_digest: str = ""
-) -> str:
-    """What must be the same for a run to be continued: everything that decides its numbers. `identity`: of the
-    potential it starts from."""
-    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "cpu_threads", "compile"})
-    text = f"{initial_digest}/{settings}/{training.fingerprint()}/{validation.fingerprint() if validation else ''}"
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Learning rates and loss weights as functions of the step: pure, so that a resumed run meets the same numbers."""
+"""Learning rates and loss weights as functions of the step: pure, so that a resumed run gets the same numbers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,25 @@ __all__ = ["Plateau", "learning_rate", "loss_weights_at"]
 
 @dataclass
 class Plateau:
-    """What the plateau schedule remembers between validations."""
+    """State of the plateau schedule between validations.
+
+    Attributes:
+        best: lowest validation loss so far.
+        n_without_improvement: validations since then, or since the last reduction of the rate.
+        factor: the learning rate is multiplied by it.
+    """
 
     best: float = math.inf
     n_without_improvement: int = 0
     factor: float = 1.0
 
     def update(self, loss: float, schedule: ScheduleConfig) -> None:
-        """Take note of a validation loss; lower the rate when it has not improved for long enough."""
+        """Add a validation loss; reduce the factor if the loss has not improved for more than `patience` validations.
+
+        Args:
+            loss: the new validation loss. NaN counts as no improvement.
+            schedule: gives `patience`, and the factor of a reduction.
+        """
         if loss < self.best:
             self.best, self.n_without_improvement = loss, 0
             return
@@ -32,7 +43,18 @@ class Plateau:
 
 
 def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, plateau: Plateau) -> float:
-    """The rate for step number `step` (from 0) of `steps`."""
+    """The learning rate of one step.
+
+    Args:
+        base: learning rate without any schedule.
+        step: number of the step, from 0.
+        steps: number of steps of the run.
+        schedule: warmup, and kind of decay.
+        plateau: state of the plateau schedule.
+
+    Returns:
+        The learning rate.
+    """
     warmup_factor = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.kind == "cosine":
         fraction_done = step / max(steps - 1, 1)
@@ -47,8 +69,18 @@ def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, 
 def loss_weights_at(
     weights: LossWeights, ramps: Mapping[Any, RampConfig], step: int, steps: int, every_n_steps: int = 1
 ) -> dict[str, float]:
-    """The loss weights for step number `step` (from 0) of `steps`; curvature in every `every`-th step, weighted so many
-    times."""
+    """The loss weights of one step.
+
+    Args:
+        weights: the weights without ramps.
+        ramps: by name of a loss term, the ramp of its weight.
+        step: number of the step, from 0.
+        steps: number of steps of the run.
+        every_n_steps: n. The weights of `hvp` and `hessian` are multiplied by n in every n-th step and zero otherwise.
+
+    Returns:
+        The weight of each term by name.
+    """
     values: dict[str, float] = weights.model_dump()
     for name, ramp in ramps.items():
         values[name] *= _ramp(ramp, step / max(steps - 1, 1))
@@ -58,6 +90,7 @@ def loss_weights_at(
 
 
 def _ramp(ramp: RampConfig, fraction_done: float) -> float:
+    """The factor of a ramp, from 0 to 1, after a fraction of the run."""
     if fraction_done >= ramp.end:
         return 1.0
     if fraction_done <= ramp.start:

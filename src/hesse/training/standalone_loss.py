@@ -1,4 +1,4 @@
-"""The loss as a plug: energy, force and curvature terms for somebody else's training loop."""
+"""Energy, force and curvature loss for training loops of other packages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ __all__ = ["ProjectedHessianLoss"]
 
 
 class ProjectedHessianLoss(nn.Module):
-    """Energies, forces and Hessian-vector products of any `positions -> energy` function against their labels.
+    """Loss of energies, forces and Hessian-vector products of any function `positions -> energy`.
 
-    Per structure of N atoms (arXiv 2603.04523): `λ_E ΔE²/√N + λ_F |ΔF|²/3N + λ_H (1/K) Σ_k |ΔH v_k|²/9N²`, each term a
-    mean over the structures that hold the label. Energies may be in any unit, the same for all labels; weights mean
-    what they say for lengths in Å.
+    Per structure of N atoms with K probes v_k (arXiv 2603.04523):
+
+        λ_E ΔE²/√N + λ_F |ΔF|²/3N + λ_H (1/K) Σ_k |ΔH v_k|²/9N²
+
+    Each term is a mean over the structures with the label. Energies may be in any unit, the same for all labels; the
+    default weights are for lengths in Å.
 
     The function must be differentiable three times (`hesse check`, `hesse.testing`), and its structures must not depend
-    on each other. Its gradient is taken here: let it compute no forces of its own. Call `backward(inputs=parameters)`
-    on the loss: a plain `backward()` also computes its slope in positions, up to half as long again for nothing.
+    on each other. Forces are computed here as its gradient; it should not compute forces itself. Call
+    `backward(inputs=parameters)` on the loss: `backward()` without `inputs` also computes its derivatives in positions,
+    which takes up to half as long again.
 
     Args:
-        weights: of the terms; `Weights()` where None. Those of other terms than energy, forces, hvp must be zero.
-        batched_gradients: whether several probes go through one vectorized pass (quicker); False for functions with
-            operations that cannot be vectorized.
+        weights: weights of the terms; None for `LossWeights()`. Terms other than energy, forces and hvp must be zero.
+        supports_vmap: whether products with several probes are computed in one vectorized pass, which is faster. Set it
+            to False for functions with operations that torch.vmap does not support.
+
+    Raises:
+        RequestError: another term has a weight.
     """
 
     def __init__(self, weights: LossWeights | None = None, *, supports_vmap: bool = True) -> None:
@@ -55,26 +62,29 @@ class ProjectedHessianLoss(nn.Module):
         probes: Float[Tensor, "*probes_atoms 3"] | None = None,
         hvp: Float[Tensor, "*probes_atoms 3"] | None = None,
     ) -> tuple[Float[Tensor, ""], Mapping[str, Float[Tensor, ""]]]:
-        """The loss, and its unweighted terms by name (for the record).
+        """Compute the loss.
 
-        Positions come in one of three layouts, and forces, probes and hvp in the same: one structure `[n, 3]`;
-        structures end to end `[atoms, 3]` with `n_atoms`; padded `[structures, longest, 3]` with `mask`. Probes and hvp
-        may have an axis in front for several pairs per structure. A label that a structure lacks is NaN.
+        Positions have one of three layouts: one structure `[n, 3]`; structures end to end `[atoms, 3]` with `n_atoms`;
+        or padded `[structures, longest, 3]` with `mask`. Forces, probes and products have the same layout; probes and
+        products may have another dimension in front for several pairs per structure. Absent labels are NaN.
 
         Args:
-            energy: function of positions in the layout given; returns energies `[structures]`, or a scalar for one.
-            positions: where to take derivatives.
-            n_atoms: size of each structure (end to end).
-            mask: which places are atoms (padded).
+            energy: function of positions in this layout; returns energies `[structures]`, or a scalar.
+            positions: positions at which to compute derivatives, Å.
+            n_atoms: number of atoms of each structure (end to end).
+            mask: True where there is an atom (padded).
             energies: reference energies.
             forces: reference forces.
             probes: directions v.
             hvp: reference products H v.
 
+        Returns:
+            The loss, differentiable in the parameters of the function, and its unweighted terms by name, detached.
+
         Raises:
-            LabelShapeError: shapes that do not fit each other, a mask that is not boolean.
+            LabelShapeError: shapes that do not match, or a mask that is not boolean.
             RequestError: the energies do not depend on the argument of the function.
-            MissingLabelError: no label at all, or only one of probes and hvp.
+            MissingLabelError: no label, or only one of probes and products.
         """
         if (probes is None) != (hvp is None):
             raise MissingLabelError("Hessian-vector products come in pairs: give both probes and hvp, or neither")
@@ -105,6 +115,7 @@ class ProjectedHessianLoss(nn.Module):
         references: Properties,
         probes: Tensor | None,
     ) -> Properties:
+        """Predictions of the function for all references with a weight."""
         with torch.enable_grad():
             leaf = positions.detach().requires_grad_(True)
             energies = energy(leaf)
@@ -145,6 +156,7 @@ class ProjectedHessianLoss(nn.Module):
 
     @staticmethod
     def _check(positions: Tensor, n_atoms: Tensor, mask: Tensor | None) -> None:
+        """Raise LabelShapeError unless positions have one of the three layouts."""
         if mask is not None and tuple(positions.shape) != (*mask.shape, 3):
             raise LabelShapeError(f"mask of shape {tuple(mask.shape)} for positions {tuple(positions.shape)}")
         if mask is None and (positions.dim() != 2 or int(n_atoms.sum()) != len(positions)):
@@ -155,7 +167,7 @@ class ProjectedHessianLoss(nn.Module):
 
 
 def _check_shapes(positions: Tensor, forces: Tensor | None, probes: Tensor | None, hvp: Tensor | None) -> None:
-    """Labels must have the layout of the positions; several pairs, one axis in front."""
+    """Raise LabelShapeError unless labels have the layout of the positions; pairs may have a dimension in front."""
     shape = tuple(positions.shape)
     for name, values in (("forces", forces), ("probes", probes), ("hvp", hvp)):
         is_stacked = name != "forces" and values is not None and values.dim() == len(shape) + 1
@@ -166,12 +178,12 @@ def _check_shapes(positions: Tensor, forces: Tensor | None, probes: Tensor | Non
 
 
 def _with_probe_axis(values: Tensor | None, positions: Tensor) -> Tensor | None:
-    """With an axis of probes in front."""
+    """Values with a dimension of probes in front."""
     return values[None] if values is not None and values.dim() == positions.dim() else values
 
 
 def _flatten(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Per-atom values end to end; leading axes stay."""
+    """Per-atom values end to end; leading dimensions do not change."""
     return values if mask is None else values[..., mask, :]
 
 
@@ -183,7 +195,7 @@ def _masked_labels(
     probes: Tensor | None,
     hvp: Tensor | None,
 ) -> Properties:
-    """The labels given, with masks for those that are NaN."""
+    """The labels, with masks for those that are NaN."""
     forces = None if forces is None else _flatten(forces, mask)
     probes = None if probes is None else _flatten(probes, mask)
     hvp = None if hvp is None else _flatten(hvp, mask)
@@ -193,7 +205,7 @@ def _masked_labels(
     structure_index = torch.repeat_interleave(torch.arange(len(n_atoms), device=n_atoms.device), n_atoms)
 
     def present(values: Tensor) -> Tensor:
-        """[..., atoms, 3] -> [..., structures]: no number of the structure is NaN."""
+        """[..., atoms, 3] -> [..., structures]: True if no number of the structure is NaN."""
         missing = torch.isnan(values).any(-1).to(torch.int64)
         n_missing = missing.new_zeros(*missing.shape[:-1], len(n_atoms)).index_add(-1, structure_index, missing)
         return n_missing == 0

@@ -1,4 +1,8 @@
-"""The heart of a step: the loss of some structures and its gradient in the trained parameters."""
+"""Loss of a step and its gradient in the trained parameters, in one process or in several.
+
+`LossAndGradient` is the step of one process. `DistributedGradient` adds losses and gradients of all processes, so that
+they are those of all structures of the step.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,49 @@ from hesse.potential import Potential
 from hesse.structures import Batch, Properties, Request
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.distributed import Communicator
-from hesse.training.run_setup import request_for_loss
 
-__all__ = ["DistributedGradient", "LossAndGradient", "MicroBatch", "count_labeled_structures"]
+__all__ = ["DistributedGradient", "LossAndGradient", "MicroBatch", "count_labeled_structures", "request_for_loss"]
 
 MicroBatch = tuple[Batch, Properties]
-"""Structures and their labels. A step may have several: their gradients add up."""
+"""Structures and their labels. A step has one or more of them, and adds up their gradients."""
+
+
+def request_for_loss(labels: Properties, weights: Mapping[str, float]) -> Request:
+    """The predictions that the loss of a batch needs: only those with a weight and a label.
+
+    Args:
+        labels: labels of the batch.
+        weights: weight of each loss term by name.
+
+    Returns:
+        The request for `hesse.curvature.evaluate`.
+    """
+    probes = None
+    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
+        assert labels.probes is not None
+        probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
+    return Request(
+        energy=True,
+        forces=weights["forces"] > 0 and labels.forces is not None,
+        probes=probes,
+        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
+        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
+        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
+    )
 
 
 def count_labeled_structures(
     microbatches: Sequence[MicroBatch], weights: Mapping[str, float]
 ) -> dict[str, Int[Tensor, ""]]:
-    """How many structures of all parts hold each weighted label (see `hesse.losses.holders`)."""
+    """Number of structures with each weighted label, over several microbatches.
+
+    Args:
+        microbatches: structures and labels.
+        weights: weight of each loss term by name.
+
+    Returns:
+        The numbers by name of the term; see `hesse.losses.count_labeled`.
+    """
     total: dict[str, Tensor] = {}
     for _, labels in microbatches:
         for name, count in count_labeled(labels, weights).items():
@@ -35,14 +70,14 @@ def count_labeled_structures(
 
 
 class LossAndGradient:
-    """Energies, forces and Hessian-vector products of a potential, their loss, and its gradient in parameters.
+    """Loss of a potential on labeled structures, and its gradient in the parameters.
 
     Args:
-        potential: differentiated in those of its parameters that have `requires_grad`.
-        compiled: the same in one compiled function; None for eager steps. What cannot be compiled (full Hessians:
-            `CompiledLossAndGradient.unsupported_reason`) is differentiated eagerly all the same.
-        given_up: called with the reason where the compiler, or what it made, fails. That step and all later ones are
-            eager then; None to raise the error instead.
+        potential: the potential; parameters with `requires_grad` are differentiated.
+        compiled: the same as one compiled function; None for eager steps. Requests that it does not support (full
+            Hessians: `CompiledLossAndGradient.unsupported_reason`) are evaluated eagerly.
+        on_compile_failure: called with the reason if compilation or compiled code fails; this step and all later ones
+            are then eager. None: the error is raised.
     """
 
     def __init__(
@@ -60,12 +95,16 @@ class LossAndGradient:
         weights: Mapping[str, float],
         counts: Mapping[str, Int[Tensor, ""]] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss and its unweighted terms, detached; the gradient is added to `.grad` of the parameters.
+        """Compute the loss, and add its gradient to `.grad` of the parameters.
 
         Args:
-            parts: what to sum over; each is a graph of its own, so that memory is that of the largest.
-            weights: of the terms.
-            counts: see `hesse.losses.weighted_loss`; None where the parts are all there is.
+            microbatches: structures to sum over. Each has a graph of its own, so that memory is that of the largest.
+            weights: weight of each loss term by name.
+            counts: numbers of labeled structures to divide by (`hesse.losses.weighted_loss`); None: those of
+                `microbatches`.
+
+        Returns:
+            The loss and its unweighted terms by name, detached.
         """
         counts = count_labeled_structures(microbatches, weights) if counts is None else counts
         totals: list[Tensor] = []
@@ -84,13 +123,21 @@ class LossAndGradient:
         if self.compiled is not None and not self.compiled.unsupported_reason(request):
             return self._compiled_backward(self.compiled, batch, labels, request, weights, counts)
         total, terms = self._loss(batch, labels, request, weights, counts)
-        if total.requires_grad:  # not where no structure holds a weighted label
-            # In parameters only: the third derivative in positions would be computed and thrown away.
+        if total.requires_grad:  # False if no structure has a weighted label
+            # In parameters only: without `inputs`, third derivatives in positions would be computed as well.
             total.backward(inputs=self.trainable_parameters())
         return total.detach(), {name: value.detach() for name, value in terms.items()}
 
     def eager_reason(self, labels: Properties, weights: Mapping[str, float]) -> str:
-        """Why these structures are differentiated eagerly; empty where they go through compiled code."""
+        """The reason why a microbatch is evaluated eagerly.
+
+        Args:
+            labels: its labels.
+            weights: weight of each loss term by name.
+
+        Returns:
+            The reason; empty if compiled code is used.
+        """
         if self.compiled is None:
             return "steps are eager"
         return self.compiled.unsupported_reason(request_for_loss(labels, weights))
@@ -129,7 +176,11 @@ class LossAndGradient:
         return weighted_loss(predictions, labels, weights, counts)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the gradient is taken in."""
+        """The parameters with `requires_grad`.
+
+        Returns:
+            The parameters, in the order of the potential.
+        """
         return [parameter for parameter in self.potential.parameters() if parameter.requires_grad]
 
 
@@ -137,14 +188,14 @@ _TERM_NAMES = (*LOSS_TERMS, "regularizer")
 
 
 class DistributedGradient:
-    """`LossAndGradient` over the structures of all processes. With one process it is that step and nothing else.
+    """`LossAndGradient` over the structures of all processes; with one process it is just that.
 
-    Terms are means over the structures that hold a label, wherever they are: the numbers of holders are summed first,
-    with them the losses of the processes add up (`hesse.losses.weighted_loss`), and so do their gradients.
+    A loss term is a mean over the structures with the label. The numbers of these structures are summed over all
+    processes first; with them, the losses and gradients of the processes add up (`hesse.losses.weighted_loss`).
 
     Args:
-        gradient: the step of one process.
-        processes: who shares it; each with parts of its own, which may be none.
+        gradient: loss and gradient of one process.
+        communicator: the processes. Each of them has its own microbatches, or none.
     """
 
     def __init__(self, gradient: LossAndGradient, communicator: Communicator) -> None:
@@ -153,7 +204,15 @@ class DistributedGradient:
     def __call__(
         self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss of all parts and its unweighted terms; the sum of gradients is in `.grad` of the parameters."""
+        """Compute the loss of all processes' structures; the summed gradient is in `.grad` of the parameters.
+
+        Args:
+            microbatches: structures of this process.
+            weights: weight of each loss term by name.
+
+        Returns:
+            The loss and its unweighted terms by name, detached, the same in all processes.
+        """
         if self.communicator.size == 1:
             return self.gradient(microbatches, weights)
         device = next(self.gradient.potential.parameters()).device
@@ -169,7 +228,7 @@ class DistributedGradient:
         local = torch.stack([total, *(terms.get(name, zero) for name in _TERM_NAMES)]).to(torch.float64)
         values, n_present = self.communicator.all_reduce_sum(torch.cat([local, flags])).split([len(local), len(flags)])
         present = [count > 0 for count in n_present.tolist()]
-        # What no process has is absent, as it is with one process, and not zero: the optimizer passes it over.
+        # A gradient that no process has stays None, as with one process: the optimizer skips such parameters.
         for parameter, is_present in zip(parameters, present[len(_TERM_NAMES) :], strict=True):
             if not is_present:
                 parameter.grad = None
@@ -180,19 +239,17 @@ class DistributedGradient:
     def _global_counts(
         self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float], device: torch.device
     ) -> dict[str, Int[Tensor, ""]]:
+        """Number of structures of all processes with each weighted label."""
         local = count_labeled_structures(microbatches, weights)
         zero = torch.zeros((), dtype=torch.int64, device=device)
         total = self.communicator.all_reduce_sum(torch.stack([local.get(name, zero) for name in _TERM_NAMES]))
         return dict(zip(_TERM_NAMES, total.unbind(), strict=True))
 
     def _all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """In one message for each type of number."""
+        """Sum gradients over processes, in one message per dtype."""
         for dtype in sorted({p.dtype for p in parameters}, key=str):
             group = [p for p in parameters if p.dtype == dtype]
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
             flat = self.communicator.all_reduce_sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
             for parameter, gradient in zip(group, flat.split([p.numel() for p in group]), strict=True):
                 parameter.grad = gradient.view_as(parameter)
-
-
-# MERGED DOCSTRING (fold into the module docstring): """A gradient step that several processes share: loss, terms and gradient are those of all their structures."""

@@ -1,7 +1,7 @@
-"""The one training loop.
+"""The training loop.
 
-Everything random is a function of (seed, epoch or step, structure id): no generator state is carried along, so a run
-that was interrupted anywhere and resumed meets the same batches, probes and rates as one that was not.
+All random numbers are functions of (seed, epoch or step, structure id). There is no generator state, so that a run that
+was interrupted anywhere and continued has the same batches, probes and learning rates as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,22 @@ import torch
 from torch import Tensor
 
 from hesse._version import __version__
-from hesse.datasets import DatasetLike
+from hesse.datasets import DatasetLike, StreamingDataset, as_dataset
+from hesse.engines import PotentialLike
 from hesse.errors import (
     InterruptedRunError,
     NonFiniteLossError,
     ProcessLostError,
+    RequestError,
     WriteError,
 )
 from hesse.potential import Potential
 from hesse.runtime.devices import disable_malloc_trim
 from hesse.runtime.filesystem import lock_folder
 from hesse.runtime.progress import track
+from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import deferred_signals
-from hesse.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from hesse.training.checkpoint import TrainState, load_checkpoint, run_fingerprint, save_checkpoint
 from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
@@ -45,80 +47,70 @@ from hesse.training.initial_model import (
 )
 from hesse.training.loader import TrainingLoader
 from hesse.training.run_log import NullLogger, RunLogger
-from hesse.training.run_setup import check_data, derive_seed, run_fingerprint, weight_decay_groups
+from hesse.training.run_setup import check_data, derive_seed, weight_decay_groups
 from hesse.training.schedules import learning_rate, loss_weights_at
 from hesse.training.step import DistributedGradient, LossAndGradient, MicroBatch
+from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, validate
 
-__all__ = ["TrainResult", "train"]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves.
-
-    Attributes:
-        potential: the best model by validation loss (the last one without validation data), averaged weights.
-        model_file: where it is stored.
-        steps: steps done in all.
-        best_step: the step of the best validation.
-        scores: validation errors of the best model, eV and Å.
-        seconds: wall time of all sessions of the run.
-        left_out: structures flagged suspect that were neither trained on nor validated by.
-    """
-
-    potential: Potential
-    model_file: Path
-    steps: int
-    best_step: int
-    scores: Mapping[str, float]
-    seconds: float
-    n_suspect_skipped: int = 0
+__all__ = ["train"]
 
 
 def train(
-    training: DatasetLike,
-    validation: DatasetLike | None = None,
-    config: TrainConfig | None = None,
+    training: DatasetLike | str | Path,
+    validation: DatasetLike | str | Path | None = None,
+    config: TrainConfig | Mapping[str, Any] | None = None,
     *,
     output: str | Path,
-    potential: Potential | None = None,
+    potential: PotentialLike | None = None,
     restart: bool = False,
     quiet: bool = False,
     communicator: Communicator | None = None,
 ) -> TrainResult:
-    """Train a potential. Called again with the same arguments, it continues where it was interrupted.
+    """Train a potential. The same call continues a run that was interrupted.
 
     `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`. A potential that
-    is not Hesse's own is kept as `model.safetensors` (weights), and an adapted one also in its framework's own format.
+    is not made of Hesse's networks is saved as `model.safetensors` (parameters), and an adapted one also in the format
+    of its framework.
 
     Args:
-        training: structures with the labels that the loss weights ask for; absent labels are masked. Structures whose
-            labels are flagged suspect are left out, unless `config.include_flagged`; so are those of `validation`.
-        validation: structures to choose the best model by; None to take the last.
-        config: the run; defaults where None.
-        output: folder of the run, made if missing.
-        potential: what to train in place of a network built from `config.model`: one of Hesse's own, an adapter, or any
-            `Potential`. It is copied, then takes `config.dtype` and `config.device`; parameters with `requires_grad`
-            off stay as they are; element references are kept unless `config.reference_energies` is "fit".
-        restart: begin again although the folder holds a run.
+        training: data set or its file, with labels for all loss weights above zero; absent labels are masked.
+            Structures whose labels are flagged as suspect are left out unless `config.include_flagged`.
+        validation: data set or its file, to select the best model; None: the last model is returned. Suspect labels are
+            treated as in `training`.
+        config: settings of the run, as a TrainConfig or a mapping as in a configuration file; None: the defaults.
+        output: folder of the run; created if necessary.
+        potential: potential to train instead of a new network as in `config.model`: one of Hesse's networks, an
+            adapter, any `Potential`, or its name or file. It is copied and converted to `config.dtype` and
+            `config.device`; parameters with `requires_grad` off do not change; its energies per element do not change
+            unless `config.reference_energies` is "fit".
+        restart: begin again although the folder contains a run.
         quiet: no progress on standard error.
-        processes: who trains together; None for those of the job that this process was started in (by torchrun, srun),
-            or this one alone. All call this function with the same arguments, and `output` is a folder that all see.
+        communicator: the processes that train together; None: those of the job in which this process was started
+            (torchrun, srun), or this process alone. All of them call this function with the same arguments, and
+            `output` is a folder that all of them can access.
+
+    Returns:
+        The best model, its file and its validation errors.
 
     Raises:
-        MissingLabelError: a loss weight is above zero and no training structure holds the label, or no validation
-            structure holds any of them.
-        UnknownElementError: validation data hold an element that training data lack, or training data one that the
+        MissingLabelError: no training structure has a label whose weight is above zero, or no validation structure has
+            any of these labels.
+        UnknownElementError: validation data contain an element that training data lack, or training data one that the
             given potential does not know.
-        FileFormatError: the folder holds a run with another configuration or other data.
-        RequestError: another process trains in this folder; the given potential cannot be trained or differentiated.
-        ConfigError: the device cannot be used here.
-        NonFiniteLossError: a loss or gradient is not finite; names the structures; the last checkpoint is whole.
-        InterruptedRunError: SIGINT or SIGTERM came; the state is saved.
-        LostProcessError: another process of the job ended.
+        FileFormatError: the folder contains a run with another configuration or other data, or a data set cannot be
+            read.
+        RequestError: another process trains in this folder; the given potential cannot be trained or differentiated; an
+            argument of the wrong type.
+        ConfigError: an invalid setting, or a device that cannot be used on this machine.
+        NonFiniteLossError: a loss or gradient is not finite; the message names the structures. The last checkpoint is
+            valid.
+        InterruptedRunError: SIGINT or SIGTERM; the state is saved.
+        ProcessLostError: another process of the job ended.
     """
-    config = config or TrainConfig()
+    config = _as_config(config)
+    training = _as_data(training)
+    validation = None if validation is None else _as_data(validation)
     folder = Path(output)
     with ExitStack() as stack:
         if communicator is None:
@@ -128,7 +120,7 @@ def train(
         if config.cpu_threads is not None:
             torch.set_num_threads(config.cpu_threads)
         disable_malloc_trim()
-        # Curvature differentiates three times: reduced precision in matrix products ruins it.
+        # The loss of curvature has third derivatives: TF32 matrix products are not precise enough for them.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         initial_potential = resolve_initial_potential(config, potential, folder)
@@ -138,22 +130,48 @@ def train(
         return trainer.fit(quiet=quiet)
 
 
+def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
+    if isinstance(config, TrainConfig):
+        return config
+    if config is None or isinstance(config, Mapping):
+        return validate_config(TrainConfig, config or {}, source="config")
+    raise RequestError(
+        f"expected a hesse.TrainConfig or a mapping of options, got {type(config).__name__}. To train from a "
+        "configuration file, use `hesse train FILE`."
+    )
+
+
+def _as_data(data: DatasetLike | str | Path) -> DatasetLike:
+    return data if isinstance(data, StreamingDataset) else as_dataset(data)
+
+
 def _open_folder(folder: Path, stack: ExitStack) -> None:
-    """Make the folder of a run where it is missing, and keep others out of it until the run ends."""
+    """Create the folder of a run if necessary, and lock it until the run ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"cannot make the run folder {folder}: {error.strerror}") from error
+        raise WriteError(f"cannot create the run folder {folder}: {error.strerror}") from error
     stack.enter_context(lock_folder(folder))
 
 
 def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
-    """Structures of all parts."""
-    return sum(0 if part is None else len(part) for part in datasets)
+    """Number of structures in several data sets."""
+    return sum(0 if dataset is None else len(dataset) for dataset in datasets)
 
 
 class Trainer:
-    """One run: its parts, and the state that moves."""
+    """One training run.
+
+    Args:
+        training: training data.
+        validation: validation data, if any.
+        config: settings of the run.
+        folder: its folder.
+        initial_potential: the potential to start from; None for a new network.
+        communicator: the processes that train together.
+        device: device of this process.
+        restart: begin again although the folder contains a run.
+    """
 
     def __init__(
         self,
@@ -200,9 +218,9 @@ class Trainer:
         self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
 
     def _find_checkpoint(self, *, restart: bool) -> bool:
-        """Clear away what is left over from before; whether there is a state to go on from."""
-        for half_written in self.folder.glob(".*.part*"):  # by a process that was killed
-            half_written.unlink(missing_ok=True)
+        """Remove temporary files of killed processes. True if there is a checkpoint to continue from."""
+        for temporary in self.folder.glob(".*.part*"):
+            temporary.unlink(missing_ok=True)
         if restart:
             self.checkpoint.unlink(missing_ok=True)
         return self.checkpoint.exists()
@@ -210,9 +228,18 @@ class Trainer:
     def _ema_state(self) -> dict[str, Tensor]:
         return dict(self.ema_model.state_dict())
 
-    # --- the loop ------------------------------------------------------------------------------------------------
-
     def fit(self, *, quiet: bool) -> TrainResult:
+        """Train to the end, or until SIGINT or SIGTERM.
+
+        Args:
+            quiet: no progress on standard error.
+
+        Returns:
+            The best model, its file and its validation errors.
+
+        Raises:
+            InterruptedRunError, ProcessLostError, NonFiniteLossError: see `train`.
+        """
         config, state = self.config, self.state
         is_rank_zero = self.communicator.is_rank_zero
         log = (
@@ -261,12 +288,12 @@ class Trainer:
         return self._result()
 
     def _example_microbatches(self) -> list[MicroBatch]:
-        """The next step's structures, to try on."""
+        """Structures of the next step."""
         batches = self.loader.epoch(self.state.epoch)
         return self.loader.load(batches[min(self.state.batch, len(batches) - 1)], self.state.step)
 
     def _step(self) -> dict[str, float]:
-        """One step of the optimizer; returns what goes into the record."""
+        """One step of the optimizer; returns the row for the record."""
         config, state = self.config, self.state
         batches = self.loader.epoch(state.epoch)
         if state.batch >= len(batches):
@@ -280,7 +307,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.random.fork_rng(devices=[]):  # dropout in somebody else's network
+        with torch.random.fork_rng(devices=[]):  # for networks with dropout
             rank = self.communicator.rank
             torch.manual_seed(derive_seed(config.seed, state.step, *([rank] if rank else [])))
             local_indices = self.communicator.partition(indices, self.sizes)
@@ -289,7 +316,7 @@ class Trainer:
             total, terms = self.distributed_gradient(microbatches, weights)
         max_norm = config.optimizer.max_grad_norm or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
-        # One look at the device for all numbers.
+        # One transfer from the device for all numbers.
         loss, norm, *values = torch.stack(
             [value.to(torch.float64) for value in (total, grad_norm, *terms.values())]
         ).tolist()
@@ -301,25 +328,25 @@ class Trainer:
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
     def _update_ema(self) -> None:
+        """Update the exponential moving average of the parameters."""
         decay = self.config.optimizer.ema_decay or 0.0
         step = self.state.step
-        decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, where weights move fast
+        decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, when parameters change fast
         with torch.no_grad():
             pairs = zip(self.ema_model.parameters(), self.model.parameters(), strict=True)
-            # Other frameworks keep tables of whole numbers as parameters.
+            # Some frameworks have integer tables as parameters.
             means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
             torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
             for buffer, statistic in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
-                buffer.copy_(statistic)  # running statistics, where a network has them
-
-    # --- judging and keeping -------------------------------------------------------------------------------------
+                buffer.copy_(statistic)  # running statistics, if the network has them
 
     def _compute_scores(self) -> ValidationMetrics:
+        """Validation errors of the averaged model."""
         assert self.validation is not None
-        self.communicator.broadcast(self.ema_model.buffers())  # running statistics are those of its structures
+        self.communicator.broadcast(self.ema_model.buffers())  # running statistics differ between processes
         config, weights = self.config, self.config.weights
         if config.probe.source == "fresh" and self.validation.has("hessian"):
-            # Fresh probes estimate the Hessian term; here it is taken itself.
+            # Fresh probes estimate the Hessian term, which is computed exactly here.
             weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
         return validate(
             self.ema_model, self.validation, weights, dtype=self.dtype, device=self.device,
@@ -327,6 +354,7 @@ class Trainer:
         )  # fmt: skip
 
     def _validate(self) -> ValidationMetrics:
+        """Validate, and save the model if it is the best one so far."""
         state, config = self.state, self.config
         scores = self._compute_scores()
         if not math.isfinite(scores.loss):
@@ -344,6 +372,7 @@ class Trainer:
         return scores
 
     def _should_stop(self) -> bool:
+        """True if early stopping or the plateau schedule ends the run."""
         config, state = self.config, self.state
         if config.early_stopping is not None and state.n_without_improvement >= config.early_stopping:
             return True
@@ -352,8 +381,9 @@ class Trainer:
         return is_plateau and rate < config.schedule.stop_below
 
     def _save(self) -> None:
+        """Write a checkpoint."""
         self.compile_policy.synchronize()
-        # Machines that are not alike round differently: this is where all are brought back to one state.
+        # Different machines round differently: this makes the parameters equal again.
         self.communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.communicator.run_on_rank_zero(
             lambda: save_checkpoint(
@@ -375,18 +405,19 @@ class Trainer:
             "torch": torch.__version__,
             "code_version": __version__,
         }
-        # Files of other frameworks record what can be trained: that of the model, not of its mean.
+        # Files of other frameworks record which parameters are trainable.
         for mean, value in zip(self.ema_model.parameters(), self.model.parameters(), strict=True):
             mean.requires_grad_(value.requires_grad)
         save_potential(self.folder, stem, self.ema_model, provenance)
         self.ema_model.requires_grad_(False)
 
     def _result(self) -> TrainResult:
-        if self.scores is None and self.validation is not None:  # continued after its last step
+        """Save the last model, and load the best one."""
+        if self.scores is None and self.validation is not None:  # continued after the last step
             self.scores = self._compute_scores()
         self._write_model("last", self.scores)
         state = self.state
-        if state.best_step < 0:  # never judged: the last model is the best known
+        if state.best_step < 0:  # no validation: the last model is the best one
             self._write_model("model", None)
         potential, model_file, provenance = load_best(self.folder, "model", self.model, self.communicator)
         return TrainResult(
@@ -400,7 +431,7 @@ class Trainer:
         )
 
     def _diagnose_non_finite(self, indices: list[int], weights: Mapping[str, float]) -> str:
-        """Which structures of the batch have a loss or gradient that is not finite, one by one."""
+        """Evaluate the structures of a step one by one; returns an error message that names those which fail."""
         non_finite = []
         for index in indices:
             self.optimizer.zero_grad(set_to_none=True)
@@ -412,15 +443,16 @@ class Trainer:
         hint = self._checkpoint_hint()
         if not non_finite:
             return (
-                f"step {self.state.step + 1}: the loss of the whole batch is not finite although that of each of "
-                f"its structures is: the run diverged. {hint}; lower optimizer.learning_rate or optimizer.max_grad_norm."
+                f"step {self.state.step + 1}: the loss of the whole batch is not finite although that of each of its "
+                f"structures is: the run diverged. {hint}; lower optimizer.learning_rate or optimizer.max_grad_norm."
             )
         shown = ", ".join(f'"{name}"' for name in non_finite[:5]) + (", ..." if len(non_finite) > 5 else "")
         return (
             f"step {self.state.step + 1}: loss or gradient is not a finite number for {len(non_finite)} of "
             f"{len(indices)} structures: {shown}. {hint}. Look at these structures (labels, overlapping atoms); if "
-            "they are sound, lower optimizer.learning_rate or use dtype float64."
+            "they are correct, lower optimizer.learning_rate or use dtype float64."
         )
 
     def _checkpoint_hint(self) -> str:
+        """Where the last valid state is, as text."""
         return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"

@@ -1,4 +1,4 @@
-"""Errors on held-out structures during training: the same loss, without its graph, and plain errors in eV and Å."""
+"""Validation during training: the loss on held-out structures, and root-mean-square errors in eV and Å."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ValidationMetrics:
     """Validation errors.
 
     Attributes:
-        loss: the weighted loss with the final weights.
+        loss: the loss with weights as at the end of all ramps.
         rmse: root-mean-square errors by label: energy (eV, per structure), energy_per_atom (eV), forces (eV/Å), hvp and
             hessian (eV/Å²), over components.
     """
@@ -33,11 +33,19 @@ class ValidationMetrics:
     rmse: dict[str, float]
 
     def as_row(self) -> dict[str, float]:
-        """For the record of the run."""
+        """The row for the record of the run.
+
+        Returns:
+            Loss and errors by name, for example `forces_rmse`.
+        """
         return {"loss": self.loss, **{f"{name}_rmse": value for name, value in self.rmse.items()}}
 
     def summary(self) -> str:
-        """A few words for the progress line."""
+        """Short text for the progress line.
+
+        Returns:
+            Errors per atom in energy (eV), forces (eV/Å) and products (eV/Å²).
+        """
         names = {"energy_per_atom": "E/atom", "forces": "F", "hvp": "Hv"}
         return "  ".join(f"{short} {self.rmse[name]:.3g}" for name, short in names.items() if name in self.rmse)
 
@@ -52,8 +60,20 @@ def validate(
     max_atoms: int,
     communicator: Communicator | None = None,
 ) -> ValidationMetrics:
-    """Errors of `potential` on `data`. Stored HVP pairs are judged whether or not they are weighted. Several
-    `processes` share the structures."""
+    """Compute the validation loss and errors of a potential.
+
+    Args:
+        potential: the potential.
+        data: validation data. Stored (probe, product) pairs are evaluated even if their weight is zero.
+        weights: loss weights.
+        dtype: floating-point type of the evaluation.
+        device: its device.
+        max_atoms: maximum number of atoms of a batch.
+        communicator: processes that share the structures; None for a single process.
+
+    Returns:
+        The loss and errors, the same in all processes.
+    """
     sums: dict[str, float] = defaultdict(float)
     n_values: dict[str, float] = defaultdict(float)
     losses: dict[str, float] = defaultdict(float)
@@ -83,7 +103,7 @@ def validate(
             losses[name] += float(errors.sum())
             n_labeled[name] += int(present.sum())
         _accumulate(predictions, labels, sums, n_values)
-    # Sums over all processes, the same on each: what follows from them is decided alike.
+    # Sums over all processes are the same in each of them, and so are decisions that depend on them.
     sums, n_values = communicator.all_reduce_sum_dict(sums), communicator.all_reduce_sum_dict(n_values)
     losses, n_labeled = communicator.all_reduce_sum_dict(losses), communicator.all_reduce_sum_dict(n_labeled)
     loss = sum(final_weights[name] * losses[name] / n_labeled[name] for name in losses if n_labeled[name])
@@ -94,10 +114,10 @@ def validate(
 def _local_batches(
     data: DatasetLike, max_atoms: int, communicator: Communicator
 ) -> Iterator[tuple[Dataset, list[int]]]:
-    """The structures of this process: a part of the data that is in memory, and which of it are looked at together."""
+    """Batches of the structures of this process: a part of the data in memory, and indices in it."""
     for _, part in data.iter_in_memory():
         local_indices = communicator.partition(range(len(part)), part.n_atoms.tolist())
-        yield from ((part, run) for run in part.batch_indices(max_atoms, order=local_indices))
+        yield from ((part, indices) for indices in part.batch_indices(max_atoms, order=local_indices))
 
 
 def _accumulate(

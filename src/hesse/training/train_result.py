@@ -1,0 +1,47 @@
+"""The result of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hesse.potential import Potential
+
+__all__ = ["TrainResult"]
+
+_UNITS = {"energy": "eV", "energy_per_atom": "eV", "forces": "eV/Å", "hvp": "eV/Å²", "hessian": "eV/Å²"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Result of a training run.
+
+    Attributes:
+        potential: the best model by validation loss (the last one without validation data), with averaged parameters.
+        model_file: its file.
+        steps: number of steps done in all sessions.
+        best_step: step of the lowest validation loss.
+        scores: validation loss and root-mean-square errors of the best model, eV and Å, for example `forces_rmse`.
+        seconds: wall time of all sessions.
+        n_suspect_skipped: structures of both data sets that were left out because their labels are flagged as suspect.
+    """
+
+    potential: Potential
+    model_file: Path
+    steps: int
+    best_step: int
+    scores: Mapping[str, float]
+    seconds: float
+    n_suspect_skipped: int = 0
+
+    def table(self) -> str:
+        """The validation errors of the best model as a text table.
+
+        Returns:
+            One line per quantity with its root-mean-square error and unit; one sentence without validation data.
+        """
+        rmse = {name: self.scores[f"{name}_rmse"] for name in _UNITS if f"{name}_rmse" in self.scores}
+        if not rmse:
+            return "no validation data"
+        return "\n".join(f"{name:<15} {value:>10.4g} {_UNITS[name]}" for name, value in rmse.items())
