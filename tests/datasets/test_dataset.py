@@ -107,7 +107,7 @@ def test_the_hash_is_of_the_content_only() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(RequestError, match='"atom-1" stands twice'):
+    with pytest.raises(RequestError, match='"atom-1" occurs twice'):
         Dataset((atom(), atom()), Properties.concatenate([Properties.single(1)] * 2))
     with pytest.raises(RequestError, match="not of the same sizes"):
         Dataset((atom(),), Properties.single(2))
@@ -118,5 +118,5 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_what_is_printed_is_short() -> None:
     data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
-    assert repr(data).startswith("Dataset('memory', Labels(2 structures, 7 atoms: energy 2, forces 2")
+    assert repr(data).startswith("Dataset('memory', Properties(2 structures, 7 atoms: energy 2, forces 2")
     assert "4 atoms)" in repr(data.structures[1])

@@ -199,7 +199,7 @@ def test_a_bad_frame_is_named(tmp_path: Path, old: str, new: str, kind: type[Hes
 
 def test_an_id_given_twice(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text(WATER + WATER.replace("w1", "w2") + WATER)
-    with pytest.raises(RequestError, match=r'frame 2 .*"w1" stands in frame 0 too'):
+    with pytest.raises(RequestError, match=r'frame 2 .*"w1" occurs in frame 0 too'):
         read_extxyz(tmp_path / "x.xyz")
 
 

@@ -75,10 +75,10 @@ def test_doubts_name_the_label_the_probe_and_the_reason():
     error = torch.zeros(2, 3, dtype=torch.float64)
     error[1, 1] = 9.0
     cases = {
-        ("forces", 0, "translational identity: "): replace(labels, forces=labels.forces + push),
-        ("hvp", 1, "translational identity: "): replace(labels, hvp=shifted),
+        ("forces", 0, "translational sum rule: "): replace(labels, forces=labels.forces + push),
+        ("hvp", 1, "translational sum rule: "): replace(labels, hvp=shifted),
         ("hvp", 1, "estimated error: 9"): replace(labels, hvp_error=error),
-        ("hessian", 0, "rotational identity: "): replace(labels, forces=-labels.forces, hvp=None, probes=None),
+        ("hessian", 0, "rotational sum rule: "): replace(labels, forces=-labels.forces, hvp=None, probes=None),
         ("hessian", 0, "not symmetric"): replace(labels, hessian=skew, forces=None, hvp=None, probes=None),
     }
     for (label, probe, words), changed in cases.items():

@@ -228,7 +228,7 @@ def test_what_the_disk_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
         (put("structures/offsets", [1, 2, 3]), FileFormatError, "start at 0"),
         (put("structures/offsets", np.array([[0, 2, 3]])), FileFormatError, "has shape"),
         (put("structures/offsets", [0, 0, 3]), GeometryError, '"h2".*at least one atom'),
-        (put("structures/id", ["h", "h"]), RequestError, '"h" stands twice'),
+        (put("structures/id", ["h", "h"]), RequestError, '"h" occurs twice'),
         (put("structures/numbers", [1, 200, 1]), GeometryError, '"h2".*1..118'),
         (put("structures/positions", np.full((3, 3), np.nan)), GeometryError, '"h2".*finite'),
         (put("labels/hessian_offsets", [0, 9, 36]), FileFormatError, 'structure "h2": a Hessian of 9 elements'),

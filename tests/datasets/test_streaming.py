@@ -184,7 +184,7 @@ def test_ids_that_stand_twice(tmp_path: Path, path: Path) -> None:
     with h5py.File(twice, "a") as file:
         file["structures/id"][1] = file["structures/id"][0]
         del file.attrs["checksum"]
-    with pytest.raises(RequestError, match="stands twice"):
+    with pytest.raises(RequestError, match="occurs twice"):
         open_dataset(twice, memory_mib=LIMIT)
 
 

@@ -1,7 +1,7 @@
-"""Data sets: in memory, on disk, and the checks at the door."""
+"""Data sets: in memory and in files, with checks of geometries and labels."""
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
-from hesse.datasets.coercion import DatasetSource, StructuresLike, as_dataset, as_structure, as_structures
+from hesse.datasets.coercion import StructuresLike, as_structure, as_structures
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     FileUnits,
@@ -22,7 +22,14 @@ from hesse.datasets.formats import (
 from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.formats.hdf5 import read_hdf5, write_hdf5
 from hesse.datasets.formats.npz import read_npz
-from hesse.datasets.io import check_dataset, check_writable_suffix, read_dataset, write_dataset
+from hesse.datasets.io import (
+    DatasetSource,
+    as_dataset,
+    check_dataset,
+    check_writable_suffix,
+    read_dataset,
+    write_dataset,
+)
 from hesse.datasets.packed import PackedDataset, PackedStructures
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency, diagnose_consistency
 from hesse.datasets.quality.flags import LabelIssue, find_issues, flag_suspect

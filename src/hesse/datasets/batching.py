@@ -1,4 +1,4 @@
-"""In which order the structures of a data set are met: which share a batch, and which batch comes when."""
+"""Distribution of structures over batches, and the order of the batches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ Indices = NDArray[np.int64]
 
 
 def pack_batches(sizes: Indices, order: Indices, max_size: int, max_count: int | None = None) -> list[Indices]:
-    """`order` cut into runs of at most `most` structures and of sizes that sum to at most `largest`; a structure
-    larger than that runs alone.
+    """Cut a sequence of structures into batches of limited size, without changing their order.
 
     Args:
-        sizes: of all structures (atoms, bytes, ...).
-        order: the structures in question.
+        sizes: size of every structure of the data set (atoms, bytes, ...).
+        order: indices of the structures to distribute.
+        max_size: largest sum of sizes of a batch; a structure larger than this is a batch of its own.
+        max_count: largest number of structures of a batch; None for no limit.
+
+    Returns:
+        The indices of the structures of each batch.
     """
     ends = np.concatenate([[0], np.cumsum(sizes[order])])
     batches = []
@@ -41,21 +45,24 @@ def shuffled_batches(
     max_structures: int,
     window: int | None = None,
 ) -> list[Indices]:
-    """`members` in random batches, each structure in one of them.
+    """Distribute structures over random batches, each structure once.
 
-    With a `window`, batches hold structures of similar size: the shuffled members are cut into windows of so many
-    batches, each window is sorted by size (equal sizes stay in random order) and cut, and the batches of all windows
-    are shuffled. Every structure is still as likely to stand in the first batch as in any other, and every batch that
-    is full gives each of its structures the same weight, so that the mean gradient over an epoch is that without
-    windows. What is left over makes one short batch, whose place among the sizes is random.
+    With a `window`, the structures of a batch are of similar size: the shuffled structures are cut into windows of
+    `window` batches, each window is sorted by size (equal sizes stay in random order) and cut into batches, and the
+    batches of all windows are shuffled. Every structure is still equally likely to be in the first batch or in any
+    other, and every full batch gives each of its structures the same weight, so that the mean gradient over an epoch is
+    the same as without windows. The remainder of a window makes one short batch at a random position among the sizes.
 
     Args:
-        sizes: atoms of all structures.
-        members: the structures in question.
-        generator: all randomness is drawn from it.
-        max_atoms: limit of a batch.
-        max_structures: limit of a batch.
-        window: batches sorted together; None for none.
+        sizes: number of atoms of every structure of the data set.
+        indices: the structures to distribute.
+        generator: source of all randomness.
+        max_atoms: largest number of atoms of a batch; a larger structure is a batch of its own.
+        max_structures: largest number of structures of a batch.
+        window: number of batches that are sorted by size together; None for purely random batches.
+
+    Returns:
+        The indices of the structures of each batch.
     """
     order = indices[_permutation(len(indices), generator)]
     if window is None:

@@ -1,4 +1,4 @@
-"""Conversion of what people have (ASE atoms, lists, files) to structures and data sets, for every public function."""
+"""Conversion of what people have (ASE atoms, lists, files, data sets) to structures, for every public function."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import TypeAlias
 from ase import Atoms
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.io import read_dataset
+from hesse.datasets.io import as_dataset
 from hesse.errors import RequestError
-from hesse.structures import Structure, from_ase
+from hesse.structures import Properties, Structure, from_ase
 
-__all__ = ["DatasetSource", "StructuresLike", "as_dataset", "as_structure", "as_structures"]
+__all__ = ["StructuresLike", "as_structure", "as_structures"]
 
-StructuresLike: TypeAlias = "Structure | Atoms | Dataset | str | Path | Iterable[Structure | Atoms]"
-"""One or several geometries: a Structure, ASE Atoms, a list of either, a Dataset, or the path of a file of them."""
-
-DatasetSource: TypeAlias = "Dataset | str | Path"
-"""A data set or the path of its file."""
+StructuresLike: TypeAlias = (
+    "Structure | Atoms | Dataset | str | Path | tuple[Structure, Properties] "
+    "| Iterable[Structure | Atoms | tuple[Structure, Properties]]"
+)
+"""Geometries: a Structure, ASE Atoms, a list of either, a Dataset or its items, or the path of a file."""
 
 _STRUCTURES = "structures: a hesse.Structure, ASE Atoms, a list of them, a Dataset, or the path of a file"
 
@@ -28,8 +28,8 @@ def as_structures(structures: StructuresLike) -> tuple[Structure, ...]:
     """The structures in `structures`, in order.
 
     Args:
-        structures: a Structure, ASE Atoms, an iterable of them, a Dataset, the path of a file in any format that
-            `read_dataset` knows, or a result that has a `structure` (of `minimize`, `saddle`, ...).
+        structures: a Structure, ASE Atoms, an iterable of them, a Dataset or items of it, the path of a file in any
+            format that `read_dataset` knows, or a result that has a `structure` (of `minimize`, `saddle`, ...).
 
     Returns:
         The structures. Atoms get the id in `atoms.info["structure_id"]`, or one made of formula and content; copies of
@@ -45,8 +45,8 @@ def as_structures(structures: StructuresLike) -> tuple[Structure, ...]:
         return (_structure(structures),)
     if isinstance(structures, Dataset):
         return structures.structures
-    if isinstance(getattr(structures, "structure", None), Structure):
-        return (structures.structure,)  # type: ignore[union-attr]
+    if isinstance(getattr(structures, "structure", None), Structure) or _is_pair(structures):
+        return (_structure(structures),)
     if not isinstance(structures, Iterable):
         raise RequestError(f"expected {_STRUCTURES}; got {type(structures).__name__}")
     result = _distinct([(_structure(item), isinstance(item, Atoms)) for item in structures])
@@ -73,26 +73,6 @@ def as_structure(structure: StructuresLike) -> Structure:
     return structures[0]
 
 
-def as_dataset(data: DatasetSource) -> Dataset:
-    """The data set in `data`.
-
-    Args:
-        data: a Dataset, or the path of a file in any format that `read_dataset` knows.
-
-    Returns:
-        Structures and their labels, in eV and Å.
-
-    Raises:
-        RequestError: something else.
-        HesseError: the file cannot be read.
-    """
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, str | Path):
-        return read_dataset(data)
-    raise RequestError(f"expected a Dataset or the path of a file, got {type(data).__name__}")
-
-
 def _structure(item: object) -> Structure:
     if isinstance(item, Structure):
         return item
@@ -100,7 +80,14 @@ def _structure(item: object) -> Structure:
         return from_ase(item)
     if isinstance(inner := getattr(item, "structure", None), Structure):
         return inner
+    if _is_pair(item):
+        return item[0]  # type: ignore[index,no-any-return]
     raise RequestError(f"expected {_STRUCTURES}; one item of the list is {type(item).__name__}")
+
+
+def _is_pair(item: object) -> bool:
+    """True for an item of a data set."""
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Properties)
 
 
 def _distinct(items: list[tuple[Structure, bool]]) -> tuple[Structure, ...]:

@@ -1,36 +1,56 @@
-"""A data set in memory: flat tensors, from which batches are made by indexing."""
+"""A data set in memory: structures and their labels, packed into tensors from which batches are made by indexing."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
+from ase import Atoms
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.datasets.ase_atoms import AtomsReader, atoms_with_labels
 from hesse.datasets.batching import pack_batches
-from hesse.datasets.indexing import check_has_labels, check_unique_ids, group_split, index_of_ids, unflagged
+from hesse.datasets.indexing import (
+    check_has_labels,
+    check_unique_ids,
+    group_split,
+    index_of_ids,
+    joined_metadata,
+    structure_indices,
+    unflagged,
+)
 from hesse.datasets.packed import PackedDataset, PackedStructures, geometry_tensors
 from hesse.errors import RequestError
 from hesse.structures import Batch, Properties, Structure, rng_key
 
 __all__ = ["Dataset"]
 
+Indices: TypeAlias = "slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor"
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Structures and their labels.
+    """Structures and their labels, in eV and Å.
+
+    A data set is a sequence of pairs: `structure, labels = data[0]`, `for structure, labels in data`. A slice, a list
+    of indices or a mask of booleans gives a data set: `data[:100]`, `data[[4, 2]]`, `data[data.mask("hessian")]`. Two
+    data sets of different structures can be added.
 
     Attributes:
-        structures: geometry, one by one (for writing, for engines).
-        labels: all labels, float64, in the same order.
-        attributes: what is known of the labels as a whole: `level` (of theory), `engine`, `step`, `code_version`, ...
-        source: the file it came from, for messages.
-        unread: columns and keys of that file that were not understood: labels under other names, perhaps.
+        structures: the geometries, one by one.
+        labels: all labels, float64, in the same order; absent ones are masked.
+        metadata: facts about all labels: `level` (of theory), `engine`, `step`, `code_version`, ...
+        source: the file that the data were read from; named in error messages.
+        unknown_keys: columns and keys of that file that were not read; they may be labels under other names.
+
+    Raises:
+        RequestError: an id occurs twice, or labels and structures differ in number or in numbers of atoms.
     """
 
     structures: tuple[Structure, ...]
@@ -64,18 +84,114 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({self.source!r}, {self.labels!r})"
 
-    # --- construction --------------------------------------------------------------------------------------------
+    # --- construction and conversion -----------------------------------------------------------------------------
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Structure, Properties]], **metadata: str) -> Dataset:
-        """A data set from structures and their labels, one by one."""
+        """Create a data set from structures and the labels of each.
+
+        Args:
+            pairs: each structure with its labels, for example from `Properties.single`.
+            **metadata: facts about all labels, such as `level="GFN2-xTB"`.
+
+        Returns:
+            The data set, in the order of `pairs`.
+
+        Raises:
+            RequestError: no pair at all, or an id that occurs twice.
+        """
         items = list(pairs)
         if not items:
             raise RequestError("a data set needs at least one structure")
         return cls(tuple(s for s, _ in items), Properties.concatenate([label for _, label in items]), metadata=metadata)
 
+    @classmethod
+    def from_ase(cls, atoms: Atoms | Iterable[Atoms], **metadata: str) -> Dataset:
+        """Create a data set from ASE atoms and the labels that they carry.
+
+        Labels are taken from the results of the calculator (energy, forces, stress), from `atoms.arrays` (forces,
+        atomic_energies, probe_0, hvp_0, ...) and from `atoms.info` (energy, hessian, ...), under the names that
+        extended XYZ files use (docs/formats.md). Nothing is calculated.
+
+        Args:
+            atoms: one or several `Atoms`; id, tag, group, charge and multiplicity are read from `atoms.info`.
+            **metadata: facts about all labels, such as `level="GFN2-xTB"`; they win over those in `atoms.info`.
+
+        Returns:
+            The data set, in the order of `atoms`. Atoms without an id get one made of formula and content.
+
+        Raises:
+            RequestError: no atoms, objects of another type, or an id that occurs twice.
+            GeometryError: atoms that are not a valid structure.
+            LabelShapeError, LabelValueError: a label of a wrong shape, not a number, or of another geometry.
+        """
+        reader = AtomsReader()
+        for frame in [atoms] if isinstance(atoms, Atoms) else atoms:
+            if not isinstance(frame, Atoms):
+                raise RequestError(
+                    f"Dataset.from_ase: expected ASE Atoms or a list of them, got {type(frame).__name__}"
+                )
+            reader.add(frame)
+        if not reader.structures:
+            raise RequestError("a data set needs at least one structure")
+        return cls(
+            tuple(reader.structures),
+            Properties.concatenate(reader.labels),
+            metadata={**reader.metadata(), **metadata},
+            unknown_keys=tuple(reader.unknown_keys),
+        )
+
+    def to_ase(self) -> list[Atoms]:
+        """Convert to ASE atoms that carry their labels.
+
+        Returns:
+            One `Atoms` for each structure. Energy, forces and stress (eV, eV/Å, eV/Å³) are results of a
+            `SinglePointCalculator`; probes, Hessian-vector products and atomic energies are in `atoms.arrays`, the
+            Hessian (`9 n²` numbers, eV/Å²), error estimates, id and metadata in `atoms.info`. `Dataset.from_ase` gives
+            the data set back (of the stress the six components of its symmetric part).
+        """
+        return [atoms_with_labels(s, self.labels, i, self.metadata) for i, s in enumerate(self.structures)]
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Structure, Properties]: ...
+
+    @overload
+    def __getitem__(self, index: Indices) -> Dataset: ...
+
+    def __getitem__(self, index: int | Indices) -> tuple[Structure, Properties] | Dataset:
+        indices = structure_indices(index, len(self))
+        if isinstance(indices, int):
+            return self.structures[indices], self.labels.select(torch.tensor([indices]))
+        return self.select(indices)
+
+    def __iter__(self) -> Iterator[tuple[Structure, Properties]]:
+        return (self[i] for i in range(len(self)))
+
+    def __add__(self, other: Dataset) -> Dataset:
+        if not isinstance(other, Dataset):
+            raise RequestError(f"only a Dataset can be added to a Dataset, got {type(other).__name__}")
+        return Dataset(
+            self.structures + other.structures,
+            Properties.concatenate([self.labels, other.labels]),
+            metadata=joined_metadata(self.metadata, other.metadata),
+            source=self.source if self.source == other.source else f"{self.source} + {other.source}",
+            unknown_keys=tuple(dict.fromkeys((*self.unknown_keys, *other.unknown_keys))),
+        )
+
     def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Dataset:
-        """The structures `indices`, in that order, as a data set of their own."""
+        """Select structures by their indices.
+
+        Args:
+            indices: which structures, in the order in which they are wanted.
+
+        Returns:
+            These structures with their labels.
+        """
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return Dataset(
             tuple(self.structures[i] for i in chosen.tolist()),
@@ -86,35 +202,61 @@ class Dataset:
         )
 
     def filter(self, predicate: Callable[[Structure], bool]) -> Dataset:
-        """The structures for which `keep` is true."""
+        """Select the structures that meet a condition.
+
+        Args:
+            predicate: called with each structure, for example `lambda s: s.tag == "relaxed"`.
+
+        Returns:
+            The structures for which `predicate` is true; there may be none.
+        """
         return self.select([i for i, s in enumerate(self.structures) if predicate(s)])
 
     def without_suspects(self) -> Dataset:
-        """The structures whose labels are not flagged `suspect`; itself when none is.
+        """Leave out the structures whose labels are flagged `suspect`.
+
+        Returns:
+            The other structures; the same object if none is flagged.
 
         Raises:
-            MissingLabelError: all are.
+            MissingLabelError: all structures are flagged.
         """
         indices = unflagged(self.labels.suspect_mask(), self.source)
         return self if indices is None else self.select(indices)
 
     def with_ids(self, ids: Iterable[str]) -> Dataset:
-        """The structures named, in that order. Raises RequestError for an id that is not here."""
+        """Select structures by their ids.
+
+        Args:
+            ids: ids of structures of this data set.
+
+        Returns:
+            These structures, in the order of `ids`.
+
+        Raises:
+            RequestError: an id that no structure has.
+        """
         return self.select(index_of_ids(ids, self.ids, self.source))
 
     def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset, ...]:
-        """Random parts of the given fractions (of the structures; they may sum to less than one).
+        """Split at random.
 
-        Structures of one `group` (a molecule, a reaction) stay together unless `by_group` is off; structures without
-        a group are groups of their own.
+        Args:
+            *fractions: of the structures, one for each part; they may sum to less than one.
+            seed: of the random choice.
+            by_group: keep structures of one `group` (a molecule, a reaction) in one part. Structures without a group
+                are groups of their own.
+
+        Returns:
+            One data set for each fraction.
+
+        Raises:
+            RequestError: fractions that are not positive or sum to more than one, or a part that would be empty.
         """
         groups = [s.group if by_group else "" for s in self.structures]
         return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
 
-    # --- questions -----------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.structures)
+    # --- content -------------------------------------------------------------------------------------------------
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -128,45 +270,82 @@ class Dataset:
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
-        """The numbers that random draws of each structure start from (`hesse.structures.rng_key`)."""
+        """Seeds of the random draws of each structure (`hesse.structures.rng_key`)."""
         return self._geometry.rng_keys
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
-        """Size of each structure."""
+        """Number of atoms of each structure."""
         return self.labels.n_atoms
 
     @property
     def numbers(self) -> Int[Tensor, "atoms"]:
-        """Atomic numbers, structures end to end."""
+        """Atomic numbers of all structures, end to end."""
         return self._geometry.numbers
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
-        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        """Find the structures that have a label.
+
+        Args:
+            name: "energy", "forces", "hvp", "hessian", "atomic_energies" or "stress".
+
+        Returns:
+            True where the label is present, `[structures]`; for "hvp" `[probes, structures]`.
+        """
         return self.labels.mask(name)
 
     def has(self, name: str) -> bool:
-        """Whether any structure holds the label `name`."""
+        """Check for a label.
+
+        Args:
+            name: as for `mask`.
+
+        Returns:
+            True if at least one structure has the label.
+        """
         return bool(self.mask(name).any())
 
     def energies(self) -> Properties:
-        """The energies alone."""
+        """Select the energies.
+
+        Returns:
+            Properties with the energies (eV) and their mask, without other labels.
+        """
         return self.labels.pick(("energy",))
 
     def fingerprint(self) -> str:
-        """What of the data decides the numbers of a run."""
+        """Compute a digest of everything in the data that decides the numbers of a training run.
+
+        Returns:
+            The same as `content_hash`.
+        """
         return self.content_hash()
 
     def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
-        """All structures in pieces that fit into memory, here one: their places, and themselves."""
+        """Iterate over parts that fit into memory; here there is one, the whole data set.
+
+        Yields:
+            The indices of the structures of a part, and the part.
+        """
         yield torch.arange(len(self)), self
 
     def check_has_labels(self, *names: str) -> None:
-        """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
+        """Check that each of several labels is present in at least one structure.
+
+        Args:
+            *names: as for `mask`.
+
+        Raises:
+            MissingLabelError: no structure has one of the labels.
+        """
         check_has_labels(self.labels.mask, names, self.source, self.unknown_keys)
 
     def content_hash(self) -> str:
-        """A digest of all geometry and labels: equal data, equal hash, whatever file they came from."""
+        """Compute a digest of all geometries and labels.
+
+        Returns:
+            32 hexadecimal digits; equal for equal data, whatever file they came from.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for name in ("numbers", "positions", "cell", "pbc", "rng_keys"):
             digest.update(getattr(self._geometry, name).numpy().tobytes())
@@ -181,7 +360,14 @@ class Dataset:
     # --- batches -------------------------------------------------------------------------------------------------
 
     def packed(self, cutoff: float) -> PackedDataset:
-        """Flat tensors (float64, on the host) with all neighbor pairs below `cutoff` Å, found once."""
+        """Pack all structures into tensors, with their neighbor pairs.
+
+        Args:
+            cutoff: largest distance of a neighbor pair, Å.
+
+        Returns:
+            Tensors in float64 on the CPU; computed once for each cutoff.
+        """
         if cutoff not in self._packed:
             self._packed[cutoff] = PackedDataset(self._geometry, self.labels, self._geometry.pairs(cutoff), cutoff)
         return self._packed[cutoff]
@@ -194,18 +380,37 @@ class Dataset:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> tuple[Batch, Properties]:
-        """Structures `indices` as a batch with their labels. For many batches in another type or on another device,
-        convert once: `data.flat(cutoff).to(device, dtype).batch(indices)`."""
+        """Make a batch of some structures. For many batches in another type or on another device convert once instead:
+        `packed = data.packed(cutoff).to(device, dtype)`, then `packed.batch(indices)`.
+
+        Args:
+            indices: which structures.
+            cutoff: largest distance of neighbors, Å.
+            dtype: floating-point type of positions and labels (energies stay in float64).
+            device: device of all tensors.
+
+        Returns:
+            The batch, and the labels of the same structures.
+        """
         batch, labels = self.packed(cutoff).batch(indices)
         return batch.to(device, dtype), labels.to(device, dtype)
 
     def batch_indices(
         self, max_atoms: int, *, order: Sequence[int] | None = None, max_structures: int | None = None
     ) -> list[list[int]]:
-        """Indices in runs of at most `max_atoms` atoms (and `max_structures`); a larger structure runs alone."""
+        """Distribute the structures over batches of limited size.
+
+        Args:
+            max_atoms: largest number of atoms of a batch; a larger structure is a batch of its own.
+            order: indices of the structures to distribute; all, ascending, by default.
+            max_structures: largest number of structures of a batch; unlimited by default.
+
+        Returns:
+            The indices of the structures of each batch.
+        """
         indices = np.arange(len(self)) if order is None else np.asarray(order, dtype=np.int64)
         batches = pack_batches(self.labels.n_atoms.numpy(), indices, max_atoms, max_structures)
-        return [run.tolist() for run in batches]
+        return [batch.tolist() for batch in batches]
 
 
 def _concatenate(arrays: list[Any], empty: tuple[int, ...]) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Which structures go where, and which there are: random parts that keep groups together, structures found by their
-ids, those that hold a label, those that are not suspect."""
+"""Indices of structures, for data sets in memory and in files: by position, id, flag, and random splits by group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -11,19 +11,97 @@ from torch import Tensor
 
 from hesse.errors import MissingLabelError, RequestError
 
-__all__ = ["check_has_labels", "check_unique_ids", "group_split", "index_of_ids", "unflagged"]
+__all__ = [
+    "check_has_labels",
+    "check_unique_ids",
+    "group_split",
+    "index_of_ids",
+    "joined_metadata",
+    "structure_indices",
+    "unflagged",
+]
 
 
 def check_unique_ids(ids: Sequence[str], source: str) -> None:
-    """Raise RequestError when an id stands twice."""
+    """Check that all ids are different.
+
+    Args:
+        ids: the ids of all structures.
+        source: the file that they came from, for the message.
+
+    Raises:
+        RequestError: an id occurs twice.
+    """
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         duplicate = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise RequestError(f'{source}: the id "{duplicate}" stands twice; ids name structures and must differ')
+        raise RequestError(f'{source}: the id "{duplicate}" occurs twice; every structure needs an id of its own')
+
+
+def structure_indices(index: Any, count: int) -> int | list[int]:
+    """Indices of structures from what stands between the brackets of `data[...]`.
+
+    Args:
+        index: an integer (negative ones count from the end), a slice, integers, or booleans, one for each structure.
+        count: number of structures.
+
+    Returns:
+        One index for an integer, else a list of indices, all from 0 to `count - 1`.
+
+    Raises:
+        RequestError: an index out of range, a mask of another length, or anything else.
+    """
+    if isinstance(index, slice):
+        return list(range(count))[index]
+    array = np.asarray(index)
+    if array.ndim == 1 and array.dtype == np.bool_:
+        if len(array) != count:
+            raise RequestError(f"a mask of {len(array)} booleans cannot select from {count} structures")
+        return [int(i) for i in np.flatnonzero(array)]
+    if array.ndim > 1 or (array.dtype.kind not in "iu" and array.size > 0):
+        raise RequestError(
+            "a data set is indexed by integers, slices, lists of integers or masks of booleans, got "
+            f"{type(index).__name__}; structures are found by their ids with data.with_ids([...])"
+        )
+    outside = array[(array < -count) | (array >= count)] if array.size else array
+    if outside.size:
+        raise RequestError(f"index {int(outside.reshape(-1)[0])} is out of range: there are {count} structures")
+    if array.ndim == 0:
+        return int(array) % count
+    return [int(i) % count for i in array]
+
+
+def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of two data sets that become one.
+
+    Args:
+        first: metadata of the one.
+        second: metadata of the other.
+
+    Returns:
+        The entries that both have; where the values differ, both, separated by a semicolon.
+    """
+    return {
+        key: value if value == second[key] else "; ".join(sorted({value, second[key]}))
+        for key, value in first.items()
+        if key in second
+    }
 
 
 def index_of_ids(requested: Iterable[str], ids: Sequence[str], source: str) -> list[int]:
-    """Where the ids `wanted` stand among `ids`. Raises RequestError for one that does not."""
+    """Find structures by their ids.
+
+    Args:
+        requested: the ids to find.
+        ids: the ids of all structures.
+        source: the file that they came from, for the message.
+
+    Returns:
+        The index in `ids` of each requested id.
+
+    Raises:
+        RequestError: an id that is not among `ids`.
+    """
     requested, index = list(requested), {name: i for i, name in enumerate(ids)}
     missing = [name for name in requested if name not in index]
     if missing:
@@ -34,12 +112,19 @@ def index_of_ids(requested: Iterable[str], ids: Sequence[str], source: str) -> l
 
 
 def group_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[float], seed: int) -> list[list[int]]:
-    """Places of structures in random parts of the given fractions (they may sum to less than one).
+    """Split structures at random; structures of one group stay together.
 
-    Structures of one group stay together; those without a group ("") are groups of their own.
+    Args:
+        ids: the ids of all structures.
+        groups: the group of each structure; those without a group ("") are groups of their own.
+        fractions: of the structures, one for each part; they may sum to less than one.
+        seed: of the random choice.
+
+    Returns:
+        The indices of the structures of each part, ascending.
 
     Raises:
-        RequestError: fractions that are none, or a part that stays empty.
+        RequestError: fractions that are not positive or sum to more than one, or a part that would be empty.
     """
     if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
         raise RequestError(f"split fractions must be positive and sum to at most 1, got {fractions}")
@@ -53,15 +138,15 @@ def group_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[f
     part_of: dict[str, int] = {}
     n_assigned = 0
     for k in order:
-        # A group goes where its middle falls.
+        # A group belongs to the part in which its middle lies.
         middle = n_assigned + sizes[unique_groups[k]] / 2
         part_of[unique_groups[k]] = int(np.searchsorted(ends, middle))
         n_assigned += sizes[unique_groups[k]]
     parts = [[i for i, name in enumerate(names) if part_of[name] == p] for p in range(len(fractions))]
     if not all(parts):
         raise RequestError(
-            f"splitting {len(names)} structures in {len(unique_groups)} groups by {tuple(fractions)} leaves a part empty; "
-            "use more data, other fractions, or by_group=False"
+            f"splitting {len(names)} structures in {len(unique_groups)} groups by {tuple(fractions)} leaves a part "
+            "empty; use more data, other fractions, or by_group=False"
         )
     return parts
 
@@ -72,11 +157,16 @@ def check_has_labels(
     source: str,
     unknown_keys: Sequence[str] = (),
 ) -> None:
-    """Raise MissingLabelError unless at least one structure holds each of the labels `names`.
+    """Check that each of several labels is present in at least one structure.
 
     Args:
-        mask: which structures hold a label.
-        unread: columns of the file that were not understood: one of them may be the label under another name.
+        mask: returns which structures have the label of a name.
+        names: the labels that are needed.
+        source: the file that the data came from, for the message.
+        unknown_keys: columns of that file that were not read; one of them may be the label under another name.
+
+    Raises:
+        MissingLabelError: no structure has one of the labels.
     """
     for name in names:
         if not bool(mask(name).any()):
@@ -85,7 +175,7 @@ def check_has_labels(
             hint = (
                 ""
                 if candidate is None
-                else f" If {candidate} is what you mean: `hesse convert --rename {candidate}={name}`."
+                else f" To read it from {candidate}: `hesse convert --rename {candidate}={name}`."
             )
             raise MissingLabelError(
                 f"{source}: no structure holds the label {name!r} (found: {', '.join(present) or 'none'}). "
@@ -94,10 +184,17 @@ def check_has_labels(
 
 
 def unflagged(suspect_mask: Bool[Tensor, "structures"], source: str) -> Int[Tensor, "some"] | None:
-    """Which structures are not flagged suspect; None when all are sound.
+    """Find the structures that are not flagged suspect.
+
+    Args:
+        suspect_mask: True for the flagged structures.
+        source: the file that the data came from, for the message.
+
+    Returns:
+        Their indices, or None if no structure is flagged.
 
     Raises:
-        MissingLabelError: none is.
+        MissingLabelError: all structures are flagged.
     """
     if not bool(suspect_mask.any()):
         return None

@@ -1,25 +1,20 @@
-"""What kind of data a file or a folder holds, by its suffix, its name or its content."""
+"""Reading of data sets of any supported format, checks of their content, and writing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
-import h5py
+from ase import Atoms
 from ase.io import read as read_with_ase
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     ALL,
-    QM_SUFFIXES,
     FileUnits,
     Subset,
-    find_deepmd_systems,
-    is_grouped,
-    is_phonopy,
     read_deepmd,
     read_grouped,
     read_phonopy,
@@ -29,103 +24,29 @@ from hesse.datasets.formats import (
     refuse_unsafe,
     write_vibrations,
 )
+from hesse.datasets.formats.detection import GEOMETRY_FORMATS, HDF5_SUFFIXES, XYZ_SUFFIXES, detect_format
 from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.formats.hdf5 import read_hdf5, write_hdf5
-from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS
 from hesse.datasets.formats.npz import read_npz
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency
 from hesse.datasets.quality.flags import find_non_finite
 from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError, UnitError
 from hesse.runtime.filesystem import check_input_file
-from hesse.structures import Properties, from_ase
+from hesse.structures import Properties, Structure, from_ase
 
 __all__ = [
-    "GEOMETRY_FORMATS",
-    "HDF5_SUFFIXES",
-    "XYZ_SUFFIXES",
+    "DatasetSource",
+    "as_dataset",
     "check_dataset",
     "check_writable_suffix",
-    "detect_format",
     "read_dataset",
     "write_dataset",
 ]
 
-HDF5_SUFFIXES: Final = frozenset({".h5", ".hdf5"})
-XYZ_SUFFIXES: Final = frozenset({".xyz", ".extxyz"})
-GEOMETRY_FORMATS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        ".poscar": "vasp",
-        ".vasp": "vasp",
-        ".cif": "cif",
-        ".pdb": "proteindatabank",
-        ".sdf": "sdf",
-        ".mol": "mol",
-        ".gen": "gen",
-        ".xsf": "xsf",
-    }
+DatasetSource: TypeAlias = (
+    "Dataset | str | Path | Structure | Atoms | Iterable[Structure | Atoms | tuple[Structure, Properties]]"
 )
-"""Formats of other owners, read by ASE for their geometry. None of these readers runs code from the file."""
-
-
-def detect_format(path: Path) -> str:
-    """One of: hdf5, grouped, xyz, npz, output, outputs, vibrations, phonopy, deepmd, geometry.
-
-    Raises:
-        FileFormatError: none of them.
-    """
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        return _detect_folder_format(path)
-    if suffix in HDF5_SUFFIXES:
-        return "phonopy" if is_phonopy(path) else _detect_hdf5_format(path)
-    formats = {
-        **dict.fromkeys(XYZ_SUFFIXES, "xyz"),
-        **dict.fromkeys(QM_SUFFIXES, "output"),
-        ".npz": "npz",
-        ".json": "vibrations",
-    }
-    if suffix in formats:
-        return formats[suffix]
-    if is_phonopy(path):
-        return "phonopy"
-    if suffix in GEOMETRY_FORMATS or path.name.upper().startswith(("POSCAR", "CONTCAR", "SPOSCAR")):
-        return "geometry"
-    raise FileFormatError(f"{path}: no reader for {suffix or 'a file without a suffix'}. {_supported_formats()}")
-
-
-def _detect_folder_format(folder: Path) -> str:
-    if find_deepmd_systems(folder):
-        return "deepmd"
-    if is_phonopy(folder):
-        return "phonopy"
-    if any(p.suffix.lower() in QM_SUFFIXES for p in folder.rglob("*")):
-        return "outputs"
-    raise FileFormatError(
-        f"{folder}: this is a folder. Folders are read that hold DeePMD systems (type.raw, set.*), files of phonopy or "
-        f"outputs ({', '.join(sorted(QM_SUFFIXES))}); none of these is there."
-    )
-
-
-def _detect_hdf5_format(path: Path) -> str:
-    """Own format unless the content says otherwise: then its reader tells what it expected."""
-    check_input_file(path)
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            if "format" in file.attrs:
-                return "hdf5"
-            if "force_constants" in file:
-                return "phonopy"
-            return "grouped" if is_grouped(file) else "hdf5"
-    except HDF5_ERRORS:
-        return "hdf5"
-
-
-def _supported_formats() -> str:
-    others = ", ".join(sorted(GEOMETRY_FORMATS))
-    return (
-        f"Known: .h5, .hdf5, .extxyz, .xyz, .npz, {', '.join(sorted(QM_SUFFIXES))}, .json (VibrationsData), phonopy*.yaml, "
-        f"FORCE_CONSTANTS, folders of DeePMD, and for geometries without labels POSCAR, {others}."
-    )
+"""A data set, the path of its file, ASE atoms with their labels, structures, or pairs of structures and labels."""
 
 
 def read_dataset(
@@ -139,29 +60,34 @@ def read_dataset(
     rename: Mapping[str, str] | None = None,
     subset: Subset = ALL,
 ) -> Dataset:
-    """Read a data set. By suffix, name or content this is one of:
+    """Read a data set. The format is detected by suffix, name and content:
 
     - `.h5`, `.hdf5`: Hesse's own, or grouped (OpenREACT, ANI, Transition1x), or force constants of phonopy;
-    - `.extxyz`, `.xyz`; `.npz` (units must be told);
+    - `.extxyz`, `.xyz`; `.npz` (units must be given);
     - `.log`, `.out`, `.fchk`, `.hess`: outputs of quantum-chemistry programs; `.json`: ASE's `VibrationsData`;
     - `phonopy*.yaml`, `FORCE_CONSTANTS`, `FORCE_SETS`;
     - a folder: of DeePMD systems, of phonopy, or of outputs;
     - a geometry without labels (`POSCAR`, `.cif`, `.pdb`, `.sdf`, …).
 
     Args:
-        check: judge what was read, see `check_dataset`.
-        energy_unit, length_unit: units of a file that does not state them; else those of the format are taken.
-        forces_unit, curvature_unit: of forces and Hessians, where they are not those of energy and length:
-            `"hartree/bohr"`, `"hartree/bohr^2"`.
-        rename: extended XYZ and grouped HDF5: labels under names of the file's own, `{"REF_energy": "energy"}`.
-        selection: the part of the file that is wanted; of grouped HDF5, DeePMD and folders of outputs nothing else is
-            read.
+        path: a file or a folder.
+        check: check geometries and labels, see `check_dataset`.
+        energy_unit, length_unit: units of a file that does not state them; by default those of the format.
+        forces_unit, curvature_unit: units of forces and Hessians that do not follow from the units of energy and
+            length, such as `"hartree/bohr"`, `"hartree/bohr^2"`.
+        rename: for extended XYZ and grouped HDF5: names of labels in the file and their usual names,
+            `{"REF_energy": "energy"}`.
+        subset: the part of the file to read. Grouped HDF5, DeePMD and folders of outputs are read only there, other
+            files completely.
+
+    Returns:
+        Structures and labels in eV and Å.
 
     Raises:
-        FileFormatError: an unknown kind of file, one that is truncated or damaged, or one whose reading would run code.
-        UnitError: the file states no units and none were given, or unknown ones, or it states them and they differ.
-        MissingExtraError: a package is needed to read this kind, and not installed.
-        LabelShapeError, LabelValueError, GeometryError, IdentityError, RequestError: see the readers and
+        FileFormatError: an unknown format, a truncated or damaged file, or one whose reading would run code.
+        UnitError: units that are missing, unknown, or different from those that the file states.
+        MissingExtraError: a package that this format needs is not installed.
+        LabelShapeError, LabelValueError, GeometryError, InconsistentLabelsError, RequestError: see the readers and
             `check_dataset`.
     """
     path = Path(path)
@@ -175,7 +101,7 @@ def read_dataset(
 
 @dataclass(frozen=True)
 class _RequestedUnits:
-    """What the user said of units; None where nothing was said."""
+    """Units that the caller requested; None where nothing was requested."""
 
     energy: str | None
     length: str | None
@@ -210,7 +136,7 @@ def _read_subset(path: Path, units: _RequestedUnits, rename: dict[str, str], sub
         raise RequestError(
             f"{path}: only keys and columns of extended XYZ and grouped HDF5 can be renamed, not those of {suffix}"
         )
-    # These read nothing but what is chosen.
+    # The readers of these formats read only the requested part.
     if format_name == "grouped":
         if units.energy is None and (units.length or units.forces or units.curvature):
             raise UnitError(f"{path}: with other units give that of the energy too: `--energy-unit hartree`")
@@ -242,16 +168,70 @@ def _read_complete(path: Path, format_name: str, units: _RequestedUnits, rename:
     return readers[format_name](path)
 
 
-def write_dataset(path: str | Path, dataset: Dataset) -> None:
+def as_dataset(data: DatasetSource) -> Dataset:
+    """Convert to a data set.
+
+    Args:
+        data: a Dataset, the path of a file in any format that `read_dataset` knows, ASE Atoms or a list of them (with
+            the labels that they carry, see `Dataset.from_ase`), a Structure or a list of them (without labels), pairs
+            of structures and labels, or a result that has a `dataset` (of `hesse.label`).
+
+    Returns:
+        Structures and their labels, in eV and Å.
+
+    Raises:
+        RequestError: something else, or no structure at all.
+        HesseError: the file cannot be read, or atoms carry invalid labels.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return read_dataset(data)
+    if isinstance(inner := getattr(data, "dataset", None), Dataset):
+        return inner
+    if isinstance(data, Atoms | Structure) or _is_pair(data):
+        data = [data]  # type: ignore[list-item]
+    items = list(data) if isinstance(data, Iterable) else []
+    if items and all(isinstance(item, Atoms) for item in items):
+        return Dataset.from_ase(items)  # type: ignore[arg-type]
+    pairs = [(item, Properties.single(len(item))) if isinstance(item, Structure) else item for item in items]
+    if pairs and all(_is_pair(pair) for pair in pairs):
+        return Dataset.from_pairs(pairs)  # type: ignore[arg-type]
+    got = f"{type(data).__name__} of {' and '.join(sorted({type(item).__name__ for item in items}))}" if items else ""
+    raise RequestError(
+        "expected a data set: a hesse.Dataset, the path of a file, a list of ASE Atoms, of structures or of pairs "
+        f"(structure, labels); got {got or _described(data)}"
+    )
+
+
+def _is_pair(item: object) -> bool:
+    return (
+        isinstance(item, tuple)
+        and len(item) == 2
+        and isinstance(item[0], Structure)
+        and isinstance(item[1], Properties)
+    )
+
+
+def _described(data: object) -> str:
+    return f"an empty {type(data).__name__}" if isinstance(data, Iterable) else type(data).__name__
+
+
+def write_dataset(path: str | Path, data: DatasetSource) -> None:
     """Write a data set as HDF5 (`.h5`, `.hdf5`) or extended XYZ (`.extxyz`, `.xyz`), or the Hessian of its one
-    structure as ASE's `VibrationsData` (`.json`), whole or not at all.
+    structure as ASE's `VibrationsData` (`.json`).
+
+    Args:
+        path: the new file; an existing one is replaced in one step, and stays unharmed if writing fails.
+        data: a data set, or anything that `as_dataset` takes.
 
     Raises:
         FileFormatError: another suffix.
         RequestError, LabelShapeError: several structures, or no Hessian, for `.json`.
-        WriteError: the disk is full, the folder is missing or not writable; what was there before is unharmed.
+        WriteError: the disk is full, or the folder is missing or not writable.
     """
     check_writable_suffix(path)
+    dataset = as_dataset(data)
     if Path(path).suffix.lower() in HDF5_SUFFIXES:
         write_hdf5(path, dataset)
     elif Path(path).suffix.lower() == ".json":
@@ -261,7 +241,14 @@ def write_dataset(path: str | Path, dataset: Dataset) -> None:
 
 
 def check_writable_suffix(path: str | Path) -> None:
-    """Raise FileFormatError unless `write_dataset` can write `path`: to be asked before long work."""
+    """Check that `write_dataset` can write a file of this name; useful before a long calculation.
+
+    Args:
+        path: the file to be written.
+
+    Raises:
+        FileFormatError: a suffix that is not supported for writing.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in HDF5_SUFFIXES | XYZ_SUFFIXES | {".json"}:
         raise FileFormatError(
@@ -271,13 +258,18 @@ def check_writable_suffix(path: str | Path) -> None:
 
 
 def check_dataset(dataset: Dataset) -> list[ConsistencyReport]:
-    """Judge geometry and labels: finite numbers, atoms apart, curvature that fits the forces. Returns what was found
-    out about each curvature label. Structures flagged suspect are not looked at: whoever uses them has asked for them.
+    """Check geometries and labels: finite numbers, no overlapping atoms, curvature that agrees with the forces.
+
+    Args:
+        dataset: the data; structures flagged suspect are not checked.
+
+    Returns:
+        A report for each curvature label that is present; none if all structures are flagged.
 
     Raises:
-        LabelValueError: a label that is not a finite number.
-        GeometryError: two atoms on top of each other.
-        IdentityError: Hessians or HVPs that contradict geometry and forces.
+        LabelValueError: a label that is NaN or infinite.
+        GeometryError: two atoms closer than 0.3 Å.
+        InconsistentLabelsError: Hessians or Hessian-vector products that contradict geometry and forces.
     """
     if bool(dataset.labels.suspect_mask().all()):
         return []
@@ -297,8 +289,8 @@ def _check_finite(dataset: Dataset) -> None:
         first, name = next(iter(sorted(non_finite.items())))
         raise LabelValueError(
             f'{dataset.source}: structure "{dataset.structures[first].id}": {name} holds NaN or infinity '
-            f"({len(non_finite)} of {len(dataset)} structures). Leave out a label that is not known, remove the structure, "
-            "or keep it out of use with `hesse convert --flag-suspect`."
+            f"({len(non_finite)} of {len(dataset)} structures). Leave out a label that is not known, remove the "
+            "structure, or keep it out of use with `hesse convert --flag-suspect`."
         )
 
 
@@ -306,7 +298,7 @@ def _read_geometries(path: Path, ase_format: str) -> Dataset:
     check_input_file(path)
     try:
         frames = read_with_ase(path, index=":", format=ase_format)
-    except Exception as error:  # each reader raises what it likes
+    except Exception as error:  # the readers raise errors of many types
         raise FileFormatError(f"{path}: cannot be read as {ase_format}: {type(error).__name__}: {error}") from error
     if not frames:
         raise FileFormatError(f"{path}: holds no structure")
@@ -318,6 +310,3 @@ def _read_geometries(path: Path, ase_format: str) -> Dataset:
     return Dataset(
         tuple(structures), Properties.concatenate([Properties.single(len(s)) for s in structures]), source=str(path)
     )
-
-
-# MERGED DOCSTRING (fold into the module docstring): """The doors: from a file to a data set that can be believed, and back."""

@@ -1,7 +1,7 @@
-"""Structures and labels as flat tensors in the type and on the device of their use; batches are made by indexing there.
+"""Structures, labels and neighbor pairs packed into tensors, from which batches are made by indexing.
 
-All sizes are known on the host. What a batch needs of indices is worked out there and sent in one piece, so that
-nothing waits for an accelerator.
+The tensors have the floating-point type and lie on the device on which they are used. All sizes are kept on the CPU:
+the indices of a batch are computed there and transferred in one piece, so that the CPU never waits for an accelerator.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["PackedDataset", "PackedStructures", "concatenate_labels", "geometry_
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PackedStructures:
-    """Geometry of structures laid end to end.
+    """Geometries of many structures, their atoms end to end.
 
     Attributes:
         numbers: atomic numbers.
         positions: Å.
-        cell: lattice vectors as rows, Å; zeros where there is none.
-        pbc: which directions repeat.
-        keys: a number per structure, from its id (`hesse.structures.rng_key`).
+        cell: lattice vectors as rows, Å; zeros for structures without a cell.
+        pbc: which directions are periodic.
+        rng_keys: seed of the random draws of each structure, from its id (`hesse.structures.rng_key`).
         ids: the ids, `[structures]`, Python strings.
-        n_atoms: size of each structure, on the host.
+        n_atoms: number of atoms of each structure, on the CPU.
     """
 
     numbers: Int[Tensor, "atoms"]
@@ -48,7 +48,15 @@ class PackedStructures:
         return len(self.n_atoms)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> PackedStructures:
-        """On another device, with positions and cells in another type."""
+        """Convert to another device and floating-point type.
+
+        Args:
+            device: device of all tensors.
+            dtype: type of positions and cells.
+
+        Returns:
+            The converted geometries.
+        """
         return replace(
             self,
             numbers=self.numbers.to(device),
@@ -59,7 +67,14 @@ class PackedStructures:
         )
 
     def select(self, indices: NDArray[np.int64]) -> PackedStructures:
-        """The structures `indices`, in that order. Tensors must be on the host."""
+        """Select structures by their indices. The tensors must be on the CPU.
+
+        Args:
+            indices: which structures, in the order in which they are wanted.
+
+        Returns:
+            These structures.
+        """
         chosen, n = torch.from_numpy(indices), self.n_atoms[indices]
         first_atoms = (np.cumsum(self.n_atoms) - self.n_atoms)[indices]
         atoms = segment_indices(torch.from_numpy(first_atoms), torch.from_numpy(n))
@@ -74,18 +89,25 @@ class PackedStructures:
         )
 
     def pairs(self, cutoff: float) -> PairList:
-        """All neighbor pairs below `cutoff` Å. Positions must be on the host and in float64."""
+        """Find all neighbor pairs. The tensors must be on the CPU and in float64.
+
+        Args:
+            cutoff: largest distance of a pair, Å.
+
+        Returns:
+            The pairs of all structures.
+        """
         return neighbor_pairs(self.positions.numpy(), self.n_atoms, self.cell.numpy(), self.pbc.numpy(), cutoff)
 
 
 class PackedDataset:
-    """Flat tensors of structures, their labels and neighbor pairs.
+    """Structures, their labels and their neighbor pairs as packed tensors.
 
     Args:
-        structures: geometry.
-        labels: of the same structures.
-        pairs: all neighbor pairs below `cutoff`.
-        cutoff: Å.
+        structures: the geometries.
+        labels: the labels of these structures.
+        pairs: all neighbor pairs closer than `cutoff`.
+        cutoff: largest distance of a neighbor pair, Å.
     """
 
     def __init__(self, structures: PackedStructures, labels: Properties, pairs: PairList, cutoff: float) -> None:
@@ -94,7 +116,7 @@ class PackedDataset:
         self._first_atom = np.cumsum(n) - n
         counts = pairs.counts.cpu().numpy()
         has_structures = len(n) > 0
-        # Every structure has an atom, so no block is empty.
+        # Every structure has at least one atom, so no segment is empty.
         self._max_neighbors = np.maximum.reduceat(counts, self._first_atom) if has_structures else counts
         hessian_lengths = labels.hessian_lengths().cpu().numpy() if labels.hessian is not None else np.zeros_like(n)
         self._hessian_lengths, self._hessian_starts = hessian_lengths, np.cumsum(hessian_lengths) - hessian_lengths
@@ -103,14 +125,29 @@ class PackedDataset:
         return len(self.structures)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> PackedDataset:
-        """On another device, and floating-point values in another type (energies stay in float64)."""
+        """Convert to another device and floating-point type.
+
+        Args:
+            device: device of all tensors.
+            dtype: type of positions, cells and labels (energies stay in float64).
+
+        Returns:
+            The converted data.
+        """
         return PackedDataset(
             self.structures.to(device, dtype), self.labels.to(device, dtype), self.pairs.to(device), self.cutoff
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence[PackedDataset]) -> PackedDataset:
-        """All structures of `parts`, end to end. The parts must hold the same labels, for one cutoff."""
+        """Join several packed data sets, end to end.
+
+        Args:
+            parts: data sets with the same labels and the same cutoff.
+
+        Returns:
+            All structures of `parts`.
+        """
         tensors = {
             name: torch.cat([getattr(part.structures, name) for part in parts])
             for name in ("numbers", "positions", "cell", "pbc", "rng_keys")
@@ -135,12 +172,23 @@ class PackedDataset:
         return cls(structures, concatenate_labels([part.labels for part in parts]), pairs, parts[0].cutoff)
 
     def n_bytes(self) -> int:
-        """What the tensors take."""
+        """Add up the sizes of all tensors.
+
+        Returns:
+            Memory in bytes.
+        """
         columns = [vars(record).values() for record in (self.structures, self.labels, self.pairs)]
         return sum(v.numel() * v.element_size() for values in columns for v in values if isinstance(v, Tensor))
 
     def batch(self, indices: Sequence[int] | Int[Tensor, "chosen"] | NDArray[np.int64]) -> tuple[Batch, Properties]:
-        """Structures `indices` as a batch with their labels. Indexing only: no loop over structures."""
+        """Make a batch of some structures, by indexing alone (no loop over structures).
+
+        Args:
+            indices: which structures.
+
+        Returns:
+            The batch, and the labels of the same structures.
+        """
         source = self.structures
         chosen = np.asarray(indices, dtype=np.int64)
         n = source.n_atoms[chosen]
@@ -180,7 +228,7 @@ class PackedDataset:
     def _neighbor_matrix(
         self, chosen: NDArray[np.int64], atoms: Int[Tensor, "some"], first_atom: Int[Tensor, "some"]
     ) -> tuple[Int[Tensor, "some k"], Bool[Tensor, "some k"], Float[Tensor, "some k 3"] | None]:
-        """The neighbor matrix of the atoms, straight from the pairs; unused places point to the atom itself."""
+        """Neighbors, mask and cell shifts of the atoms of a batch, as in `Batch`; unused slots hold the atom itself."""
         pairs, device = self.pairs, atoms.device
         max_neighbors = int(self._max_neighbors[chosen].max()) if len(chosen) else 0
         self_index = torch.arange(len(atoms), device=device)[:, None]
@@ -197,11 +245,11 @@ class PackedDataset:
         return torch.where(mask, neighbors, self_index), mask, cell_shifts
 
     def _to_device(self, *arrays: NDArray[np.int64]) -> list[Int[Tensor, "items"]]:
-        """Arrays of the host on the device of the tensors, in one piece."""
+        """Copies of arrays on the device of the tensors, transferred in one piece."""
         device = self.structures.positions.device
         if device.type == "cpu":
             return [torch.from_numpy(array) for array in arrays]
-        # Every array starts at a multiple of 16 bytes, as compiled code wants it.
+        # Every array starts at a multiple of 16 bytes, as compiled code requires.
         ends = np.cumsum([len(array) + len(array) % 2 for array in arrays]).tolist()
         packed = np.zeros(ends[-1], dtype=np.int64)
         starts = [0, *ends[:-1]]
@@ -213,7 +261,17 @@ class PackedDataset:
 
 
 def geometry_tensors(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[str, Tensor]:
-    """Arrays of geometry as tensors of the types of `PackedStructures`."""
+    """Convert arrays to the tensors that `PackedStructures` holds.
+
+    Args:
+        numbers: atomic numbers of all structures, `[atoms]`.
+        positions: Å, `[atoms, 3]`.
+        cell: lattice vectors as rows, Å, `[structures, 3, 3]`.
+        pbc: which directions are periodic, `[structures, 3]`.
+
+    Returns:
+        Tensors by the names of the arguments; real numbers in float64.
+    """
     return {
         "numbers": torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64)),
         "positions": torch.from_numpy(np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)),
@@ -223,7 +281,14 @@ def geometry_tensors(numbers: Any, positions: Any, cell: Any, pbc: Any) -> dict[
 
 
 def concatenate_labels(parts: Sequence[Properties]) -> Properties:
-    """Labels of parts that hold the same ones, end to end; masks stay where they are."""
+    """Join labels end to end. Unlike `Properties.concatenate`, this one keeps all masks, also those without gaps.
+
+    Args:
+        parts: records with the same fields.
+
+    Returns:
+        One record for all structures.
+    """
     columns: dict[str, Any] = {}
     for f in fields(Properties):
         values = [getattr(part, f.name) for part in parts]

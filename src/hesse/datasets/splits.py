@@ -1,4 +1,4 @@
-"""Splits, kept as the ids of the structures: they survive another order of the file, and name what belongs where."""
+"""Splits of data sets, stored as the ids of the structures, so that they stay valid when the file is reordered."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Split:
     """Named parts of one data set ("train", "validation", "test"), as ids.
 
     Attributes:
-        parts: ids of each part; no id stands in two.
-        data_hash: `Dataset.content_hash()` of the data that were split; empty when unknown.
+        parts: the ids of each part.
+        content_hash: `Dataset.content_hash()` of the data that were split; empty if unknown.
 
     Raises:
-        RequestError: an id stands twice.
+        RequestError: an id is in two parts, or twice in one.
     """
 
     parts: Mapping[str, tuple[str, ...]]
@@ -44,7 +44,19 @@ class Split:
 
     @classmethod
     def from_dataset(cls, dataset: DatasetLike, **fractions_or_sets: float | DatasetLike) -> Split:
-        """Parts by fractions (`train=0.8, test=0.2`, groups kept together), or the given subsets of `dataset`."""
+        """Split a data set at random, or record a split that was made otherwise.
+
+        Args:
+            dataset: the data.
+            **fractions_or_sets: names of the parts, with fractions of the structures (`train=0.8, test=0.2`; groups
+                stay together) or with data sets that are parts of `dataset`.
+
+        Returns:
+            The split.
+
+        Raises:
+            RequestError: fractions together with data sets, invalid fractions, or parts that overlap.
+        """
         names = list(fractions_or_sets)
         values = list(fractions_or_sets.values())
         fractions = [x for x in values if not isinstance(x, Dataset | StreamingDataset)]
@@ -56,13 +68,18 @@ class Split:
         return cls(ids, dataset.content_hash())
 
     def apply(self, dataset: DatasetLike, *, same_data: bool = True) -> dict[str, DatasetLike]:
-        """The parts of `dataset`.
+        """Split a data set as recorded.
 
         Args:
-            same_data: insist that these are the very data that were split; otherwise the ids only must be there.
+            dataset: the data that were split.
+            same_data: require that geometries and labels are the same as those that were split; otherwise it is enough
+                that all ids are present.
+
+        Returns:
+            The parts by name.
 
         Raises:
-            RequestError: other data, or ids that are not there.
+            RequestError: other data, or ids that are not present.
         """
         if same_data and self.content_hash and dataset.content_hash() != self.content_hash:
             raise RequestError(
@@ -72,7 +89,14 @@ class Split:
         return {name: dataset.with_ids(ids) for name, ids in self.parts.items()}
 
     def write(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all. Raises WriteError."""
+        """Write to a JSON file.
+
+        Args:
+            path: the new file; an existing one is replaced in one step.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
         record = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -83,11 +107,17 @@ class Split:
 
     @classmethod
     def read(cls, path: str | Path) -> Split:
-        """Read what `write` wrote.
+        """Read a split from a file.
+
+        Args:
+            path: a file that `write` wrote.
+
+        Returns:
+            The split.
 
         Raises:
             FileFormatError: not such a file, of a newer version, or damaged.
-            RequestError: an id stands twice.
+            RequestError: an id is in two parts, or twice in one.
         """
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""A data set that stays in its file: what a run asks of its data, answered without holding all of them.
+"""A data set that stays in its file, for data that exceed the memory.
 
-In memory are some numbers per structure (id, size, energy, which labels it has) and one byte per atom; the rest is read
-from Hesse's own HDF5 in blocks of neighboring structures.
+A few numbers per structure (id, size, energy, which labels it has) and one byte per atom are kept in memory. All else
+is read from Hesse's own HDF5 in blocks of structures that are adjacent in the file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,106 +21,52 @@ from torch import Tensor
 
 from hesse.datasets.batching import pack_batches
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.file_index import FileIndex
+from hesse.datasets.formats.detection import detect_format
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
 from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, Content
-from hesse.datasets.indexing import check_has_labels, check_unique_ids, group_split, index_of_ids, unflagged
-from hesse.datasets.io import check_dataset, detect_format, read_dataset
+from hesse.datasets.indexing import check_has_labels, group_split, index_of_ids, unflagged
+from hesse.datasets.io import check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.errors import FileFormatError, RequestError, UnitError
-from hesse.structures import Properties, rng_key, segment_indices
+from hesse.structures import Properties, segment_indices
 
 __all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "open_dataset"]
 
 Indices = NDArray[np.int64]
 _MIB: Final = 2**20
 BLOCKS_PER_BUFFER: Final = 8
-"""Blocks from different places of the file whose structures are mixed with each other."""
+"""Number of blocks, from different parts of the file, whose structures are shuffled together."""
 BUFFERS: Final = 4
-"""Pools of so many blocks that the limit must hold: one in use, one being read, and what reading takes on the way."""
+"""Number of such shuffle buffers that must fit into the memory limit: one in use, one being read, and the temporary
+memory of reading."""
 _PYTHON_OBJECT_BYTES: Final = 2048
-"""Bytes of a structure as a Python object."""
+"""Size of a structure as a Python object."""
 _GEOMETRY_ARRAYS: Final = tuple(f"structures/{name}" for name in ("offsets", "numbers", "positions", "cell", "pbc"))
-_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-
-
-@dataclass(frozen=True, eq=False)
-class _FileIndex:
-    """What is kept of every structure of a file."""
-
-    ids: NDArray[np.bytes_]
-    groups: NDArray[np.bytes_]
-    rng_keys: Int[Tensor, "structures"]
-    numbers: NDArray[np.uint8]
-    energies: Properties
-    masks: dict[str, Bool[Tensor, "*structures"]]
-    suspect: Bool[Tensor, "structures"]
-    bytes_per_structure: Indices
-    """Bytes in memory with all labels."""
-    incomplete_hessians: bool
-
-    @classmethod
-    def from_reader(cls, reader: ChunkedReader) -> _FileIndex:
-        count = len(reader)
-        ids = reader.read_array("structures/id")
-        check_unique_ids(ids.tolist(), str(reader.path))
-        n_atoms = torch.from_numpy(np.diff(reader.offsets))
-
-        def column(name: str) -> Tensor | None:
-            return torch.from_numpy(reader.read_array(f"labels/{name}")) if f"labels/{name}" in reader.names else None
-
-        masks: dict[str, Tensor] = {}
-        for name in _LABEL_NAMES:
-            if f"labels/{name}" in reader.names:
-                shape = (reader.shapes["labels/hvp"][0], count) if name == "hvp" else (count,)
-                mask = column(f"{name}_mask") if name != "hessian" else None
-                masks[name] = torch.ones(shape, dtype=torch.bool) if mask is None else mask
-        if reader.hessian_offsets is not None:
-            masks["hessian"] = torch.from_numpy(np.diff(reader.hessian_offsets) > 0)
-        energy = column("energy")
-        suspect = column("suspect")
-        has_groups = "structures/group" in reader.names
-        array_names = [name for name in reader.names if not name.endswith("_mask")]
-        neighbor_bytes = np.minimum(n_atoms.numpy() - 1, 64) * n_atoms.numpy() * 8
-        return cls(
-            ids=ids,
-            groups=reader.read_array("structures/group") if has_groups else np.zeros(count, dtype="S1"),
-            rng_keys=torch.tensor([rng_key(name.decode()) for name in ids.tolist()], dtype=torch.int64),
-            numbers=reader.read_array("structures/numbers").astype(np.uint8),
-            energies=Properties(
-                n_atoms=n_atoms,
-                energy=None if energy is None else energy.to(torch.float64),
-                energy_mask=column("energy_mask"),
-            ),
-            masks=masks,
-            suspect=torch.zeros(count, dtype=torch.bool) if suspect is None else suspect,
-            bytes_per_structure=reader.bytes_per_structure(array_names) + neighbor_bytes,
-            incomplete_hessians="hessian" in masks and not bool(masks["hessian"].all()),
-        )
 
 
 class StreamingDataset:
-    """Structures and labels of a file that is larger than the memory they may take.
+    """Structures and labels of a file that may not be read into memory as a whole; made by `open_dataset`.
 
-    It answers what a run asks (`hesse.datasets.Dataset` has the same questions) and gives parts of itself. The order is
-    that of the file. Parts made by `select`, `split`, `with_ids` or `without_suspects` that fit into the limit are read
-    into memory at once.
+    It has the methods of `hesse.datasets.Dataset` that training needs. The structures keep the order of the file. Parts
+    made by `select`, `split`, `with_ids` or `without_suspects` are read into memory if they fit into the limit.
 
     Attributes:
-        memory_mib: what loaded structures may take.
-        attributes: what is known of the labels as a whole.
+        memory_mib: limit of the memory of loaded structures, MiB.
+        metadata: facts about all labels.
         source: the file.
     """
 
-    def __init__(self, reader: ChunkedReader, index: _FileIndex, rows: Indices, memory_mib: float) -> None:
+    def __init__(self, reader: ChunkedReader, index: FileIndex, rows: Indices, memory_mib: float) -> None:
         self._reader, self._index, self._rows, self.memory_mib = reader, index, rows, memory_mib
         self.metadata, self.source = reader.attributes, str(reader.path)
         self._hash: str | None = None
 
     def __repr__(self) -> str:
-        return f"StreamedDataset({self.source!r}, {len(self)} structures, at most {self.memory_mib:g} MiB at once)"
+        return f"StreamingDataset({self.source!r}, {len(self)} structures, at most {self.memory_mib:g} MiB at once)"
 
-    # --- questions -----------------------------------------------------------------------------------------------
+    # --- content -------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -132,22 +78,22 @@ class StreamingDataset:
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
-        """See `Dataset.keys`."""
+        """See `Dataset.rng_keys`."""
         return self._index.rng_keys[torch.from_numpy(self._rows)]
 
     @property
     def numbers(self) -> Int[Tensor, "atoms"]:
-        """Atomic numbers, structures end to end, as bytes."""
+        """Atomic numbers of all structures, end to end, as bytes."""
         first_atom, n = self._reader.offsets[self._rows], np.diff(self._reader.offsets)[self._rows]
         pieces = []
-        for start in range(0, len(self), 1 << 12):  # indices take eight times what they point to
+        for start in range(0, len(self), 1 << 12):  # indices take eight times the memory of the numbers
             starts, lengths = (torch.from_numpy(x[start : start + (1 << 12)]) for x in (first_atom, n))
             pieces.append(self._index.numbers[segment_indices(starts, lengths).numpy()])
         return torch.from_numpy(np.concatenate(pieces))
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
-        """Size of each structure."""
+        """Number of atoms of each structure."""
         return self._index.energies.n_atoms[torch.from_numpy(self._rows)]
 
     @property
@@ -156,26 +102,26 @@ class StreamingDataset:
         return tuple(np.unique(self.numbers.numpy()).tolist())
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
-        """Which structures hold the label `name` (for "hvp": `[probes, structures]`)."""
+        """See `Dataset.mask`."""
         mask = self._index.masks.get(name)
         if mask is None:
             return torch.zeros((0, len(self)) if name == "hvp" else (len(self),), dtype=torch.bool)
         return mask[..., torch.from_numpy(self._rows)]
 
     def has(self, name: str) -> bool:
-        """Whether any structure holds the label `name`."""
+        """See `Dataset.has`."""
         return bool(self.mask(name).any())
 
     def check_has_labels(self, *names: str) -> None:
-        """Raise MissingLabelError unless at least one structure holds each of the labels `names`."""
+        """See `Dataset.check_has_labels`."""
         check_has_labels(self.mask, names, self.source)
 
     def energies(self) -> Properties:
-        """The energies alone."""
+        """See `Dataset.energies`."""
         return self._index.energies.select(torch.from_numpy(self._rows))
 
     def content_hash(self) -> str:
-        """`Dataset.content_hash` of the same structures; the first time, the file is passed over array by array."""
+        """See `Dataset.content_hash`: the same value for the same structures. The first call reads the whole file."""
         if self._hash is None:
             self._hash = self._compute_hash()
         return self._hash
@@ -196,19 +142,30 @@ class StreamingDataset:
             elif name in self._reader.names and (f.name != "suspect" or bool(self._index.suspect[rows].any())):
                 digest.update(f.name.encode())
                 probes = self._reader.shapes[name][0] if SCHEMA[name][1][0] == "K" else 1
-                for k in range(probes):  # the first probe of all structures comes before the second of any
+                for k in range(probes):  # all structures with their first probe, then all with the second, ...
                     for piece in self._iter_array(name):
                         digest.update((piece[k] if SCHEMA[name][1][0] == "K" else piece).tobytes())
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """What of the data decides the numbers of a run: also in which pieces they are read."""
+        """Compute a digest of everything in the data that decides the numbers of a training run.
+
+        Returns:
+            The content hash and the memory limit, which decides the order of the batches.
+        """
         return f"{self.content_hash()}, at most {self.memory_mib:g} MiB at once"
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Dataset | StreamingDataset:
-        """The structures `indices`, in the order of the file."""
+        """Select structures by their indices.
+
+        Args:
+            indices: which structures.
+
+        Returns:
+            These structures in the order of the file; in memory if they fit into the limit.
+        """
         rows = self._rows[np.unique(np.asarray(indices, dtype=np.int64))]
         subset = StreamingDataset(self._reader, self._index, rows, self.memory_mib)
         if _memory_bytes(self._index.bytes_per_structure[rows]) > self.memory_mib * _MIB:
@@ -227,16 +184,30 @@ class StreamingDataset:
         return self if indices is None else self.select(indices)
 
     def with_ids(self, ids: Iterable[str]) -> Dataset | StreamingDataset:
-        """The structures named, in the order of the file. Raises RequestError for an id that is not here."""
+        """Select structures by their ids.
+
+        Args:
+            ids: ids of structures of this data set.
+
+        Returns:
+            These structures in the order of the file; in memory if they fit into the limit.
+
+        Raises:
+            RequestError: an id that no structure has.
+        """
         return self.select(index_of_ids(ids, self.ids, self.source))
 
     def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset | StreamingDataset, ...]:
-        """See `Dataset.split`: the same structures go to the same parts."""
+        """See `Dataset.split`: each structure gets into the same part as there."""
         groups = [name.decode() if by_group else "" for name in self._index.groups[self._rows].tolist()]
         return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
 
     def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
-        """All structures in pieces that fit into memory: their places, and themselves."""
+        """Iterate over all structures in parts that fit into memory.
+
+        Yields:
+            The indices of the structures of a part, and the part.
+        """
         for block in self.block_indices(self.memory_mib * _MIB / 8):
             content, local = self._read_content(block, None)
             structures = structures_from_content(content)
@@ -251,11 +222,15 @@ class StreamingDataset:
     # --- blocks --------------------------------------------------------------------------------------------------
 
     def block_indices(self, max_bytes: float, labels: Collection[str] | None = None) -> list[Indices]:
-        """All structures, in runs of neighbors in the file that take at most `size` bytes each when they are read,
-        with what lies between them.
+        """Cut all structures into blocks of structures that are adjacent in the file.
 
         Args:
-            labels: those that are wanted; None for all.
+            max_bytes: largest memory of a block, with unselected structures that lie between its own in the file; a
+                larger structure is a block of its own.
+            labels: names of the labels that will be read; None for all.
+
+        Returns:
+            The indices of the structures of each block.
         """
         bytes_each = self._index.bytes_per_structure
         if labels is not None:
@@ -269,14 +244,24 @@ class StreamingDataset:
     def packed(
         self, block: Indices, cutoff: float, labels: Collection[str], *, dtype: torch.dtype = torch.float64
     ) -> PackedDataset:
-        """One of the `blocks` as flat tensors on the host, with all neighbor pairs below `cutoff` Å."""
+        """Read a block into packed tensors on the CPU, with its neighbor pairs.
+
+        Args:
+            block: indices of structures, from `block_indices`.
+            cutoff: largest distance of a neighbor pair, Å.
+            labels: names of the labels to read.
+            dtype: floating-point type of the tensors (energies stay in float64).
+
+        Returns:
+            Structures, labels and pairs of the block.
+        """
         content, local = self._read_content(block, _array_names(labels))
         geometry = self._packed_structures(content, block, local)
         selected = self._labels(content).pick(labels).select(torch.from_numpy(local))
         return PackedDataset(geometry, selected, geometry.pairs(cutoff), cutoff).to("cpu", dtype)
 
     def _read_content(self, block: Indices, arrays: Collection[str] | None) -> tuple[Content, Indices]:
-        """What the file holds from the first of `members` to the last, and where they stand in it."""
+        """Read the file from the first structure of `block` to the last; also their indices in what was read."""
         rows = self._rows[block]
         return self._reader.read(int(rows[0]), int(rows[-1]) + 1, arrays), rows - rows[0]
 
@@ -298,14 +283,14 @@ class StreamingDataset:
         return structures.select(local)
 
     def _labels(self, content: Content) -> Properties:
-        """The labels, with the same masks in every block."""
+        """The labels of a block, with the same masks in every block."""
         labels = labels_from_content(content)
         if labels.hessian is not None and labels.hessian_mask is None and self._index.incomplete_hessians:
             labels = replace(labels, hessian_mask=torch.ones(len(labels), dtype=torch.bool))
         return labels
 
     def _iter_array(self, name: str) -> Iterator[np.ndarray]:
-        """One array of these structures as it is in memory, block by block; zeros where the file leaves it out."""
+        """One array of these structures with the type that it has in memory, block by block; zeros if it is absent."""
         kind, axes = SCHEMA[name]
         axis = 1 if axes[0] == "K" else 0
         for block in self.block_indices(self.memory_mib * _MIB / 8):
@@ -322,17 +307,22 @@ class StreamingDataset:
 
 
 DatasetLike = Dataset | StreamingDataset
-"""What a run can learn from."""
+"""A data set that a model can be trained on: in memory or in its file."""
 
 
 def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bool = True) -> DatasetLike:
-    """A data set for training: in memory where it fits into `memory_mib`, else streamed from its file. The latter is
-    passed over once at the start: its checksum, and every check of `read_dataset`, block by block.
+    """Open a data set for training: in memory if it fits into `memory_mib`, else streamed from its file.
+
+    A file that is streamed is read once at the start, block by block, for its checksum and the checks of
+    `read_dataset`.
 
     Args:
-        path: a file of any format that `read_dataset` knows; larger ones than the limit must be Hesse's own HDF5.
-        memory_mib: what loaded structures may take; None for no limit.
-        check: judge what was read, see `check_dataset`.
+        path: a file of any format that `read_dataset` knows; with a limit it must be Hesse's own HDF5.
+        memory_mib: largest memory of loaded structures, MiB; None for no limit.
+        check: check geometries and labels, see `check_dataset`.
+
+    Returns:
+        A `Dataset` or a `StreamingDataset`.
 
     Raises:
         FileFormatError: with a limit, a file that is not Hesse's own HDF5; and all that `read_dataset` raises.
@@ -348,15 +338,16 @@ def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bo
             f"Convert the file first (`hesse convert {path.name} {path.stem}.h5`), or leave out the limit."
         )
     reader = ChunkedReader(path)
-    index = _FileIndex.from_reader(reader)
+    index = FileIndex.from_reader(reader)
     if _memory_bytes(index.bytes_per_structure) <= memory_mib * _MIB:
         return read_dataset(path, check=check)
     _check_native_units(reader)
-    if BUFFERS * BLOCKS_PER_BUFFER * int(index.bytes_per_structure.max()) > memory_mib * _MIB:
+    blocks_in_memory, largest = BUFFERS * BLOCKS_PER_BUFFER, int(index.bytes_per_structure.max())
+    if blocks_in_memory * largest > memory_mib * _MIB:
         raise RequestError(
             f"{path}: a memory limit of {memory_mib:g} MiB is too small: its largest structure takes "
-            f"{index.bytes_per_structure.max() / _MIB:.2g} MiB, and some {BUFFERS * BLOCKS_PER_BUFFER} blocks of structures must fit at once. "
-            f"Raise the limit to {math.ceil(BUFFERS * BLOCKS_PER_BUFFER * int(index.bytes_per_structure.max()) / _MIB)} MiB or more."
+            f"{largest / _MIB:.2g} MiB, and some {blocks_in_memory} blocks of structures must fit at once. "
+            f"Raise the limit to {math.ceil(blocks_in_memory * largest / _MIB)} MiB or more."
         )
     reader.verify_checksum()
     dataset = StreamingDataset(reader, index, np.arange(len(reader)), memory_mib)
@@ -377,12 +368,12 @@ def _check_native_units(reader: ChunkedReader) -> None:
 
 
 def _memory_bytes(sizes: Indices) -> int:
-    """Bytes that structures take in memory, as objects and as flat tensors."""
+    """Memory in bytes of structures, as Python objects and as packed tensors."""
     return int(sizes.sum()) + _PYTHON_OBJECT_BYTES * len(sizes)
 
 
 def _array_names(labels: Collection[str]) -> set[str]:
-    """The arrays in a file that hold geometry and the labels `labels`."""
+    """Names of the arrays in a file that hold the geometries and `labels`."""
     names = {*labels, *(f"{name}_mask" for name in labels)}
     names |= {"probes"} if "hvp" in labels else set()
     names |= {"hessian_offsets"} if "hessian" in labels else set()

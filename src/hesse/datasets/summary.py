@@ -1,4 +1,4 @@
-"""The data card: what a data set holds, how noisy its labels are, and how curved its structures."""
+"""Summary of a data set: its content, the noise of its labels, and the curvature of its structures."""
 
 from __future__ import annotations
 
@@ -19,16 +19,25 @@ __all__ = ["dataset_summary"]
 
 _LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 _NEGATIVE_EIGENVALUE: Final = -0.5
-"""eV/Å²; an eigenvalue below it is negative curvature, above it may be noise of rigid motions."""
+"""eV/Å²; eigenvalues below it count as negative curvature, those above may be noise of rigid-body motions."""
 _MAX_HESSIANS: Final = 1000
-"""Hessians that are diagonalized at most."""
+"""Largest number of Hessians that are diagonalized."""
 _MAX_LISTED: Final = 20
-"""Suspect structures that are named, with the reason."""
+"""Largest number of suspect structures that are listed with their reasons."""
+_STORED_NAMES: Final = {"status": "verdict", "outliers": "guilty"}
+"""Fields of `ConsistencyReport` with other names in the summary, which `--json` writes."""
 
 
 def dataset_summary(dataset: Dataset) -> dict[str, Any]:
-    """Everything `hesse info` shows, ready for JSON (None where nothing is known); eV and Å. The quality of labels and
-    the curvature are those of the structures that are not flagged suspect (of all, when every one is)."""
+    """Summarize a data set, as `hesse info` shows it.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        A dictionary for JSON, in eV and Å; None where nothing is known. Noise, consistency and curvature are those of
+        the structures that are not flagged suspect (of all, if every structure is flagged).
+    """
     labels = dataset.labels
     sizes = labels.n_atoms.double()
     numbers, counts = np.unique(np.concatenate([s.numbers for s in dataset.structures]), return_counts=True)
@@ -59,10 +68,7 @@ def dataset_summary(dataset: Dataset) -> dict[str, Any]:
         "noise": {name: _finite_or_none(violations.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
         "stated_error": errors,
         "consistency": [
-            {
-                {"status": "verdict", "outliers": "guilty"}.get(k, k): _finite_or_none(v) if isinstance(v, float) else v
-                for k, v in asdict(c).items()
-            }
+            {_STORED_NAMES.get(k, k): _finite_or_none(v) if isinstance(v, float) else v for k, v in asdict(c).items()}
             for c in diagnose_consistency(unflagged)
         ],
         "curvature": _curvature(unflagged),
@@ -85,18 +91,18 @@ def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _suspect_rows(dataset: Dataset) -> list[dict[str, str]]:
-    """Structures flagged suspect, and what their labels themselves say against them."""
+    """The structures flagged suspect, with the reasons that their labels show."""
     flagged = dataset.select(dataset.labels.suspect_mask().nonzero()[:_MAX_LISTED, 0])
     issues = find_issues(flagged.structures, flagged.labels) if len(flagged) else {}
     default_reason = "flagged where it was made"
     return [
-        {"id": s.id, "reason": "; ".join(doubt.reason for doubt in issues.get(i, ())) or default_reason}
+        {"id": s.id, "reason": "; ".join(issue.reason for issue in issues.get(i, ())) or default_reason}
         for i, s in enumerate(flagged.structures)
     ]
 
 
 def _curvature(dataset: Dataset) -> dict[str, Any] | None:
-    """Eigenvalues of the Hessians (the first ones, where there are many); None without Hessians."""
+    """Eigenvalues of the first Hessians; None without Hessians."""
     lowest: list[float] = []
     highest: list[float] = []
     negative: list[int] = []

@@ -1,4 +1,4 @@
-"""Whole data sets, changed: other units, other signs, symmetric Hessians. Each returns a new data set."""
+"""Changes of whole data sets: units, signs, symmetric Hessians, metadata. Each function returns a new data set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _UNIT_POWERS: Final = {
-    # Powers of the units of energy and of length in each label.
+    # Powers of the energy unit and of the length unit in the unit of each label.
     "energy": (1, 0),
     "atomic_energies": (1, 0),
     "energy_error": (1, 0),
@@ -45,9 +45,18 @@ _UNIT_POWERS: Final = {
 def convert_units(
     structures: Sequence[Structure], labels: Properties, *, energy: str, length: str
 ) -> tuple[tuple[Structure, ...], Properties]:
-    """Structures and labels given in other units, in eV and Å.
+    """Convert structures and labels to eV and Å.
 
-    Forces are `energy/length`, curvature `energy/length²`, stress `energy/length³`; probes have no unit.
+    Forces are in energy/length, curvature in energy/length², stress in energy/length³; probes have no unit.
+
+    Args:
+        structures: geometries in the unit `length`.
+        labels: labels of these structures.
+        energy: name of the energy unit, as in `hesse.units`.
+        length: name of the length unit, as in `hesse.units`.
+
+    Returns:
+        Structures and labels in eV and Å.
 
     Raises:
         UnitError: a unit that is not in `hesse.units`.
@@ -66,7 +75,13 @@ def convert_units(
 
 
 def negate_forces(dataset: Dataset) -> Dataset:
-    """The data set with its forces negated: for files whose force column holds gradients.
+    """Negate the forces, for files in which the column of forces holds gradients.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        The data with negated forces.
 
     Raises:
         MissingLabelError: there are no forces.
@@ -77,7 +92,13 @@ def negate_forces(dataset: Dataset) -> Dataset:
 
 
 def negate_curvature(dataset: Dataset) -> Dataset:
-    """The data set with Hessians and Hessian-vector products negated: for files that hold the derivative of the forces.
+    """Negate Hessians and Hessian-vector products, for files that hold the derivative of the forces.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        The data with negated curvature.
 
     Raises:
         MissingLabelError: there is no curvature.
@@ -90,12 +111,18 @@ def negate_curvature(dataset: Dataset) -> Dataset:
 
 
 def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
-    """The data set with only some of its (probe, product) pairs, in the order given; the first one is 0. The names of
-    the families, where the data set lists one for each pair (attribute `probe`), follow.
+    """Select some of the (probe, Hessian-vector product) pairs of every structure.
+
+    Args:
+        dataset: the data.
+        probes: indices of the pairs from 0, in the order in which they are wanted.
+
+    Returns:
+        The data with these pairs only; metadata about the probes (`probe`, `probes`) are adjusted.
 
     Raises:
-        MissingLabelError: there are no pairs, or not so many.
-        RequestError: no pair is asked for, or one twice.
+        MissingLabelError: there are no pairs, or fewer than requested.
+        RequestError: no index, or one twice.
     """
     labels, chosen = dataset.labels, list(probes)
     available = 0 if labels.hvp is None else len(labels.hvp)
@@ -118,7 +145,16 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
 
 
 def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
-    """The data set with the charge and the multiplicity of all structures set: for files that do not state them."""
+    """Set charge and multiplicity of all structures, for files that do not state them.
+
+    Args:
+        dataset: the data.
+        charge: total charge in e; None leaves it as it is.
+        multiplicity: spin multiplicity 2S+1; None leaves it as it is.
+
+    Returns:
+        The data with changed structures.
+    """
 
     def updated(structure: Structure) -> Structure:
         return replace(
@@ -131,7 +167,13 @@ def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, mult
 
 
 def symmetrize_hessians(dataset: Dataset) -> Dataset:
-    """The data set with every Hessian replaced by `(H + Hᵀ)/2`: half the noise of what is not symmetric.
+    """Replace every Hessian by `(H + Hᵀ)/2`, which halves the variance of its noise.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        The data with symmetric Hessians.
 
     Raises:
         MissingLabelError: there are no Hessians.
@@ -149,10 +191,26 @@ def symmetrize_hessians(dataset: Dataset) -> Dataset:
 
 
 def with_metadata(dataset: Dataset, **metadata: str) -> Dataset:
-    """The data set with further attributes (`level="wB97X/6-31G(d)"`)."""
+    """Add facts about all labels.
+
+    Args:
+        dataset: the data.
+        **metadata: names and values, such as `level="wB97X/6-31G(d)"`; existing ones are replaced.
+
+    Returns:
+        The data with these metadata.
+    """
     return replace(dataset, metadata={**dataset.metadata, **metadata})
 
 
 def with_tag(dataset: Dataset, tag: str) -> Dataset:
-    """The data set with all structures tagged `tag`."""
+    """Give all structures the same tag.
+
+    Args:
+        dataset: the data.
+        tag: the kind of geometry; evaluation reports errors for each tag.
+
+    Returns:
+        The data with tagged structures.
+    """
     return replace(dataset, structures=tuple(replace(s, tag=tag) for s in dataset.structures))

@@ -12,7 +12,6 @@ from hesse.datasets.formats.ase_vibrations import (
 )
 from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
 from hesse.datasets.formats.file_units import FileUnits
-from hesse.datasets.formats.npz import is_packed, read_packed
 from hesse.datasets.formats.phonopy import from_phonopy, is_phonopy, read_phonopy, to_phonopy
 from hesse.datasets.formats.qm_outputs import QM_SUFFIXES, read_qm_folder, read_qm_output
 from hesse.datasets.formats.subset import ALL, Subset
@@ -27,12 +26,10 @@ __all__ = [
     "from_phonopy",
     "from_vibrations_data",
     "is_grouped",
-    "is_packed",
     "is_phonopy",
     "iterate_grouped",
     "read_deepmd",
     "read_grouped",
-    "read_packed",
     "read_phonopy",
     "read_qm_folder",
     "read_qm_output",

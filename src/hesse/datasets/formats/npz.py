@@ -1,6 +1,11 @@
-"""A NumPy archive with the structures of all sizes end to end, the plainest thing another program can write: `natoms`
-`[S]`, `z` `[A]`, `pos` `[A, 3]`, and where known `energy` `[S]`, `forces` `[A, 3]`, `hessian` (9n² elements of each,
-end to end), `ids` and `group` `[S]`. It is what a collated batch of HORM's records holds.
+"""NumPy archives (`.npz`): a container without units and without a fixed layout. Three common layouts are read:
+
+- one set of arrays per structure (HORM): `ids`, and for each id iii `z_iii`, `pos_iii`, optionally `forces_iii`,
+  `hessian_iii`; `energy` and `formula` (which becomes the group) for all structures;
+- many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`;
+- all structures end to end, the simplest layout for another program to write: `natoms` `[S]`, `z` `[A]`, `pos`
+  `[A, 3]`, optionally `energy` `[S]`, `forces` `[A, 3]`, `hessian` (9n² elements of each structure), `ids` and `group`
+  `[S]`. A collated batch of HORM's records has this layout.
 """
 
 from __future__ import annotations
@@ -20,73 +25,10 @@ from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
 from hesse.runtime.filesystem import check_input_file
 from hesse.structures import Properties, Structure
 
-__all__ = ["is_packed", "read_npz", "read_packed"]
+__all__ = ["read_npz"]
 
 _NUMBERS: Final = ("z", "charges", "numbers", "atomic_numbers")
 _POSITIONS: Final = ("pos", "positions", "coordinates")
-
-
-def is_packed(names: Mapping[str, Array]) -> bool:
-    """Whether an archive has this layout."""
-    return "natoms" in names
-
-
-def read_packed(path: Path, archive: Mapping[str, Array], limit: int | None) -> list[tuple[Structure, Properties]]:
-    """Structures and labels, in the units of the file.
-
-    Raises:
-        FileFormatError: arrays are missing or do not fit each other.
-        LabelShapeError: a label of another size.
-    """
-    sizes = np.asarray(archive["natoms"])
-    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
-        raise FileFormatError(f"{path}: natoms must be a list of whole numbers from 1, got {sizes.dtype}{sizes.shape}")
-    sizes = sizes.astype(np.int64)
-    numbers, positions = (_first_present(path, archive, names) for names in (_NUMBERS, _POSITIONS))
-    atoms, elements, count = int(sizes.sum()), int((9 * sizes**2).sum()), len(sizes)
-    expected_sizes = {"energy": count, "forces": 3 * atoms, "hessian": elements, "ids": count, "group": count}
-    if numbers.size != atoms or positions.size != 3 * atoms:
-        raise FileFormatError(
-            f"{path}: natoms sums to {atoms}, but there are {numbers.size} atomic numbers and positions of shape "
-            f"{positions.shape}"
-        )
-    arrays = {name: archive[name] for name in expected_sizes if name in archive}
-    for name, values in arrays.items():
-        if values.size != expected_sizes[name]:
-            raise LabelShapeError(f"{path}: {name} holds {values.size} elements, expected {expected_sizes[name]}")
-    ends, blocks = np.cumsum(sizes), np.cumsum(9 * sizes**2)
-    flat = {name: values.reshape(-1) for name, values in arrays.items()}
-    items = []
-    for i in range(count)[:limit]:
-        n, end, block = int(sizes[i]), int(ends[i]), int(blocks[i])
-        name = str(flat["ids"][i]) if "ids" in flat else f"{path.stem}-{i:06d}"
-        try:
-            structure = Structure(
-                numbers.reshape(-1)[end - n : end],
-                positions.reshape(-1, 3)[end - n : end],
-                id=name,
-                group=str(flat["group"][i]) if "group" in flat else "",
-            )
-            labels = Properties.single(
-                n,
-                energy=float(flat["energy"][i]) if "energy" in flat else None,
-                forces=flat["forces"][3 * (end - n) : 3 * end].reshape(n, 3) if "forces" in flat else None,
-                hessian=flat["hessian"][block - 9 * n * n : block].reshape(n, 3, n, 3) if "hessian" in flat else None,
-                structure_id=name,
-            )
-        except HesseError as error:
-            raise type(error)(f"{path}: {error}") from None
-        items.append((structure, labels))
-    return items
-
-
-def _first_present(path: Path, archive: Mapping[str, Array], names: tuple[str, ...]) -> Array:
-    name = next((n for n in names if n in archive), None)
-    if name is None:
-        raise FileFormatError(f"{path}: natoms is there, but none of {', '.join(names)}")
-    return archive[name]
-
-
 _ARCHIVE_ERRORS = (
     OSError,
     ValueError,
@@ -102,11 +44,20 @@ _ARCHIVE_ERRORS = (
 def read_npz(
     path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None, limit: int | None = None
 ) -> Dataset:
-    """Read an archive; structures are named `FILE-iii`. `limit`: only so many structures, from the first on.
+    """Read an archive. The units are required, because such files never state them.
+
+    Args:
+        path: the file.
+        energy_unit: unit of energies.
+        length_unit: unit of lengths; forces are in energy/length, Hessians in energy/length².
+        limit: largest number of structures to read, from the first; None for all.
+
+    Returns:
+        Structures and labels in eV and Å; structures without ids are named `FILE-iii`.
 
     Raises:
-        UnitError: units were not given; such files never state them.
-        FileFormatError: not such an archive, damaged, or arrays that do not fit each other.
+        UnitError: a unit is missing or unknown.
+        FileFormatError: another layout, a damaged file, or arrays that do not fit each other.
         LabelShapeError: a label that does not fit its structure.
     """
     path = Path(path)
@@ -117,7 +68,7 @@ def read_npz(
         )
     check_input_file(path)
     try:
-        # numpy leaves a file open that it cannot read; this one is ours to close.
+        # numpy does not close a file that it cannot read.
         with open(path, "rb") as handle:
             archive = np.load(handle, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -141,12 +92,12 @@ def read_npz(
 
 
 def _read_layout(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Properties]]:
-    if "ids" in archive and not is_packed(archive):
+    if "ids" in archive and not _is_packed(archive):
         return _read_horm(path, archive, limit)
     if "nuclear_charges" in archive and "coords" in archive:
         return _read_rmd17(path, archive, limit)
-    if is_packed(archive):
-        return read_packed(path, archive, limit)
+    if _is_packed(archive):
+        return _read_packed(path, archive, limit)
     raise FileFormatError(
         f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, … or natoms, z, pos, …; found "
         f"{', '.join(archive.files[:6]) or 'none'}"
@@ -238,4 +189,57 @@ def _make_labels(
         raise type(error)(f"{path}: {error}") from None
 
 
-# MERGED DOCSTRING (fold into the module docstring): """NumPy archives (`.npz`): a container without units, names or a fixed layout. Three layouts that are in use are read: - one set of arrays per structure (HORM): `ids`, and for each id iii `z_iii`, `pos_iii`, optionally `forces_iii`, `hessian_iii`; `energy` and `formula` (which becomes the group) for all; - many geometries of one molecule (rMD17): `nuclear_charges`, `coords`, `energies`, `forces`; - all structures end to end (see `hesse.datasets.formats.npz`): `natoms`, `z`, `pos`, `energy`, `forces`, `hessian`. """
+def _is_packed(names: Mapping[str, Array]) -> bool:
+    """True for an archive with all structures end to end."""
+    return "natoms" in names
+
+
+def _read_packed(path: Path, archive: Mapping[str, Array], limit: int | None) -> list[tuple[Structure, Properties]]:
+    """Structures and labels of an archive with all structures end to end, in the units of the file."""
+    sizes = np.asarray(archive["natoms"])
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu" or (sizes < 1).any():
+        raise FileFormatError(f"{path}: natoms must be a list of whole numbers from 1, got {sizes.dtype}{sizes.shape}")
+    sizes = sizes.astype(np.int64)
+    numbers, positions = (_first_present(path, archive, names) for names in (_NUMBERS, _POSITIONS))
+    atoms, elements, count = int(sizes.sum()), int((9 * sizes**2).sum()), len(sizes)
+    expected_sizes = {"energy": count, "forces": 3 * atoms, "hessian": elements, "ids": count, "group": count}
+    if numbers.size != atoms or positions.size != 3 * atoms:
+        raise FileFormatError(
+            f"{path}: natoms sums to {atoms}, but there are {numbers.size} atomic numbers and positions of shape "
+            f"{positions.shape}"
+        )
+    arrays = {name: archive[name] for name in expected_sizes if name in archive}
+    for name, values in arrays.items():
+        if values.size != expected_sizes[name]:
+            raise LabelShapeError(f"{path}: {name} holds {values.size} elements, expected {expected_sizes[name]}")
+    ends, blocks = np.cumsum(sizes), np.cumsum(9 * sizes**2)
+    flat = {name: values.reshape(-1) for name, values in arrays.items()}
+    items = []
+    for i in range(count)[:limit]:
+        n, end, block = int(sizes[i]), int(ends[i]), int(blocks[i])
+        name = str(flat["ids"][i]) if "ids" in flat else f"{path.stem}-{i:06d}"
+        try:
+            structure = Structure(
+                numbers.reshape(-1)[end - n : end],
+                positions.reshape(-1, 3)[end - n : end],
+                id=name,
+                group=str(flat["group"][i]) if "group" in flat else "",
+            )
+            labels = Properties.single(
+                n,
+                energy=float(flat["energy"][i]) if "energy" in flat else None,
+                forces=flat["forces"][3 * (end - n) : 3 * end].reshape(n, 3) if "forces" in flat else None,
+                hessian=flat["hessian"][block - 9 * n * n : block].reshape(n, 3, n, 3) if "hessian" in flat else None,
+                structure_id=name,
+            )
+        except HesseError as error:
+            raise type(error)(f"{path}: {error}") from None
+        items.append((structure, labels))
+    return items
+
+
+def _first_present(path: Path, archive: Mapping[str, Array], names: tuple[str, ...]) -> Array:
+    name = next((n for n in names if n in archive), None)
+    if name is None:
+        raise FileFormatError(f"{path}: natoms is present, but none of {', '.join(names)}")
+    return archive[name]

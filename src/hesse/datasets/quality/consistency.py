@@ -1,6 +1,9 @@
-"""Do curvature labels and forces belong together? Turning a molecule turns its gradient, so the response of a Hessian
-(or of a Hessian-vector product) to a rotation is known from the forces alone. A wrong sign, a wrong unit, a foreign
-layout or another geometry breaks that, and the factor by which it is broken usually names the mistake.
+"""Check that curvature labels agree with forces.
+
+Rotating a molecule rotates its gradient, so the product of a Hessian with a rotation is known from the forces alone
+(see `hesse.datasets.quality.sum_rules`). A wrong sign, a wrong unit, another layout of the matrix or another geometry
+violate this rule. A regression of the actual on the expected products gives the factor between them, and the factor
+usually shows what is wrong.
 """
 
 from __future__ import annotations
@@ -30,37 +33,38 @@ from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
 __all__ = ["ConsistencyReport", "check_consistency", "diagnose_consistency"]
 
-# Real labels measured so far break the identities by at most 0.02 of the label's root mean square element.
+# All limits but the last two are fractions of the root mean square of the label's elements. Correct labels measured so
+# far violate the sum rules by at most 0.02.
 _MIN_RESPONSE: Final = 1e-3
-"""Response to rotation, in units of the label's own root mean square, from which a structure can testify."""
+"""Structures with a smaller response to rotation are not used in the regression."""
 _MAX_MEDIAN_TRANSLATION: Final = 0.1
-"""Median violation of the translational identity, in those units, from which labels are not of these structures."""
+"""A larger median violation of the translational rule shows that the labels do not belong to these structures."""
 _MAX_VIOLATION: Final = 0.3
-"""The same for one structure, and for its rotational identity."""
+"""A single structure with a larger violation of any rule is an outlier."""
 _MIN_ROTATION: Final = 2e-3
-"""Rotational violation, in those units, below which a single structure is not accused."""
+"""Smaller violations of the rotational rule are never reported for a single structure."""
 _MIN_LABEL_SIZE: Final = 1e-3
-"""eV/Å²; a label smaller than this (a probe can happen to be a translation) is all noise, and nobody's fault."""
+"""eV/Å²; a smaller label (the product with a probe that happens to be a translation) consists of noise only."""
 _FACTOR_TOLERANCE: Final = 0.2
-"""How far a well determined factor may be from one."""
+"""Largest deviation of a well determined factor from one."""
 _MILLIDYNE_PER_ANGSTROM: Final = 6.241509
 """eV/Å²."""
 
 
 @dataclass(frozen=True)
 class ConsistencyReport:
-    """What the rotational identity says about one curvature label of a data set.
+    """Agreement of one curvature label of a data set with the forces.
 
     Attributes:
         label: "hessian" or "hvp".
-        verdict: "consistent", "undetermined" (too little signal, as for relaxed or periodic structures) or "broken".
-        factor: what the label must be multiplied by to agree with the forces; NaN when undetermined.
-        factor_error: its standard error.
-        correlation: between the label's response to rotations and that expected from the forces.
-        structures: how many structures testified.
-        worst: id of the structure that violates its identities most, relative to its label's size.
-        message: one sentence for people; for "broken", what is probably wrong and what to do.
-        guilty: ids of the structures that are broken while the others are consistent; empty otherwise.
+        status: "consistent", "undetermined" (too little signal, as for relaxed or periodic structures) or "broken".
+        factor: the factor by which the label must be multiplied to agree with the forces; NaN if undetermined.
+        factor_error: standard error of `factor`.
+        correlation: correlation of the label's response to rotations with the response expected from the forces.
+        structures: number of structures in the regression.
+        worst: id of the structure with the largest violation relative to the size of its label.
+        message: one sentence for the user; for "broken" the probable cause and the remedy.
+        outliers: ids of the structures that are broken while all others are consistent; empty otherwise.
     """
 
     label: str
@@ -76,20 +80,20 @@ class ConsistencyReport:
 
 @dataclass(frozen=True, eq=False)
 class _RegressionSums:
-    """Sums per structure over all components of response `h` (from the label) and expectation `q` (from forces)."""
+    """Sums over all components of the response `h` (from the label) and its expected value `q` (from the forces)."""
 
     qq: Float[Tensor, "structures"]
     qh: Float[Tensor, "structures"]
     hh: Float[Tensor, "structures"]
     components: Float[Tensor, "structures"]
     scale: Float[Tensor, "structures"]
-    """Root mean square of `h` for a direction that is no symmetry."""
+    """Root mean square of `h` along an arbitrary direction."""
     translation: Float[Tensor, "structures"]
-    """Noise of `h` per component, from the translational identity; NaN where the label is absent."""
+    """Noise of `h` per component, from the translational rule; NaN where the label is absent."""
     force_noise: Float[Tensor, "structures"]
     """Noise of `q` per component."""
     trace: Float[Tensor, "structures"]
-    """Of the Hessian, or its estimate `v · Hv`."""
+    """Trace of the Hessian, or its estimate `v · Hv`."""
 
     def as_tuple(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.qq, self.qh, self.hh, self.components
@@ -99,7 +103,7 @@ class _RegressionSums:
         return (squared / self.components.clamp(min=1.0)).sqrt()
 
     def is_informative(self) -> Tensor:
-        """Structures whose response to rotation stands out of every known noise."""
+        """Structures whose response to rotation is larger than all known noise."""
         m = self.components.clamp(min=1.0)
         h, q = (self.hh / m).sqrt(), (self.qq / m).sqrt()
         responds = h > torch.maximum(_MIN_RESPONSE * self.scale, 3.0 * self.translation)
@@ -108,9 +112,13 @@ class _RegressionSums:
 
 
 def diagnose_consistency(dataset: Dataset) -> list[ConsistencyReport]:
-    """Judge the Hessians and the Hessian-vector products of `dataset` against its geometry and forces.
+    """Compare the Hessians and Hessian-vector products of a data set with its geometries and forces.
 
-    One entry per curvature label present. Without forces only the translational identity can be judged.
+    Args:
+        dataset: the data; without forces only the translational rule can be checked.
+
+    Returns:
+        One report for each curvature label that is present.
     """
     labels = dataset.labels
     present = [name for name in ("hessian", "hvp") if bool(labels.mask(name).any())]
@@ -123,8 +131,17 @@ def diagnose_consistency(dataset: Dataset) -> list[ConsistencyReport]:
 
 
 def check_consistency(dataset: Dataset) -> list[ConsistencyReport]:
-    """`diagnose_consistency`, and raise IdentityError when a label is broken; the message names file, structure and
-    remedy."""
+    """Check that Hessians and Hessian-vector products agree with geometries and forces.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        One report for each curvature label that is present.
+
+    Raises:
+        InconsistentLabelsError: a label contradicts the forces; the message names file, structure and remedy.
+    """
     reports = diagnose_consistency(dataset)
     for report in reports:
         if report.status == "broken":
@@ -132,7 +149,7 @@ def check_consistency(dataset: Dataset) -> list[ConsistencyReport]:
     return reports
 
 
-# --- evidence ------------------------------------------------------------------------------------------------------
+# --- regression sums -----------------------------------------------------------------------------------------------
 
 
 def _rotated_gradient(dataset: Dataset, modes: RigidBodyModes) -> Float[Tensor, "3 atoms 3"] | None:
@@ -144,7 +161,7 @@ def _rotated_gradient(dataset: Dataset, modes: RigidBodyModes) -> Float[Tensor, 
 
 
 def _force_noise(modes: RigidBodyModes, violations: SumRuleErrors) -> Float[Tensor, "structures"]:
-    # e × δg keeps two of three components of white noise δg; the shortest arm divides it least.
+    # e × δg keeps two of three components of white noise δg; it is divided by the lever arm, the shortest being worst.
     lever_arms = torch.where(modes.present[3:], modes.lever_arms, torch.inf).min(0).values
     noise: Tensor = violations.noise("forces") * math.sqrt(2.0 / 3.0) / lever_arms
     return noise.nan_to_num(0.0)
@@ -207,17 +224,17 @@ def _hvp_sums(dataset: Dataset, modes: RigidBodyModes, violations: SumRuleErrors
     return _RegressionSums(
         **sums,
         translation=violations.hvp_translation.square().nanmean(0).sqrt(),
-        # v · (e × δg) sums over all coordinates.
+        # v · (e × δg) is a sum over all coordinates.
         force_noise=_force_noise(modes, violations) * size.sqrt(),
     )
 
 
-# --- judgment -----------------------------------------------------------------------------------------------------
+# --- assessment ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Least squares h = slope · q. Noise of curvature labels exceeds that of forces, so q is the regressor."""
+    """Least squares h = slope · q. Curvature labels are noisier than forces, so q is the independent variable."""
 
     slope: float
     standard_error: float
@@ -225,7 +242,7 @@ class _Fit:
 
     @classmethod
     def from_sums(cls, qq: float, qh: float, hh: float, components: float) -> _Fit:
-        # Components of one structure are not independent: a third is counted.
+        # The components of one structure are not independent: a third of them is counted.
         freedom = max(components / 3.0 - 1.0, 0.0)
         if qq <= 0.0 or freedom == 0.0:
             return cls(math.nan, math.inf, math.nan)
@@ -235,7 +252,7 @@ class _Fit:
 
     @property
     def significant(self) -> bool:
-        """Whether the slope is known well enough to be compared with one."""
+        """True if the slope is known well enough to be compared with one."""
         return self.standard_error < 0.1 * max(1.0, abs(self.slope))
 
     @property
@@ -289,9 +306,9 @@ def _assess(dataset: Dataset, label: str, regression: _RegressionSums) -> Consis
         violation = torch.where(outliers, violation, -1.0)
         return report(
             "broken",
-            f"of {int(outliers.sum())} of {int(has_label.sum())} structures contradict their own geometry and forces, while "
-            "the others agree: these records are wrong, or were paired with another geometry. Remove them, label them "
-            "again, or keep them out of use with `hesse convert --flag-suspect`.",
+            f"of {int(outliers.sum())} of {int(has_label.sum())} structures contradict their own geometry and forces, "
+            "while the others agree: these records are wrong, or were paired with another geometry. Remove them, label "
+            "them again, or keep them out of use with `hesse convert --flag-suspect`.",
             tuple(dataset.structures[i].id for i in outliers.nonzero()[:, 0].tolist()),
         )
     if fit.deviates or bool(outliers.any()):
@@ -299,22 +316,22 @@ def _assess(dataset: Dataset, label: str, regression: _RegressionSums) -> Consis
     if not fit.significant:
         hint = ""
         if label == "hessian" and bool((regression.trace[has_label] < 0.0).all()):
-            # Nuclei repel and electrons screen: only far-stretched structures have a negative trace.
+            # The trace of a Hessian is positive except for far-stretched structures.
             hint = ". All have a negative trace: probably they are the derivative of the forces (`--negate-curvature`)"
         return report(
             "undetermined",
-            f"{name}: the rotational identity cannot be judged (no forces, periodic, or too near to stationary points)"
+            f"{name}: the rotational sum rule cannot be checked (no forces, periodic, or too near to stationary points)"
             f"{hint}",
         )
     return report(
         "consistent",
-        f"{name} agree with the forces: factor {1.0 / fit.slope:.3f} ± {fit.standard_error / fit.slope**2:.3f}, correlation "
-        f"{fit.correlation:.3f} over {int(informative.sum())} structures",
+        f"{name} agree with the forces: factor {1.0 / fit.slope:.3f} ± {fit.standard_error / fit.slope**2:.3f}, "
+        f"correlation {fit.correlation:.3f} over {int(informative.sum())} structures",
     )
 
 
 def _diagnosis(fit: _Fit, trace: float) -> str:
-    """What is probably wrong when most structures contradict their forces."""
+    """The probable cause when most structures contradict their forces."""
     if not fit.deviates or abs(fit.correlation) < 0.8:
         no_response = abs(fit.slope) < 0.05 and fit.significant
         guess = (
@@ -327,7 +344,7 @@ def _diagnosis(fit: _Fit, trace: float) -> str:
             "geometry or order of atoms. Give the labels of exactly these structures, unprojected, in eV/Å²."
         )
     lead = f"contradict the forces: they would agree if multiplied by {1.0 / fit.slope:.4g}"
-    # Nuclei repel and electrons screen: the trace of a Hessian is positive.
+    # The trace of a Hessian is positive except for far-stretched structures.
     sign = (
         "the forces hold gradients: read them with `hesse convert --negate-forces`"
         if trace > 0
@@ -345,7 +362,7 @@ def _diagnosis(fit: _Fit, trace: float) -> str:
 
 
 def _unit_mistakes() -> Mapping[str, float]:
-    """Ratio of stored to expected response for usual mistakes of units."""
+    """Ratio of stored to expected response for common mistakes of units."""
     ratios: dict[str, float] = {}
     energies = {"eV": "ev", "Hartree": "hartree", "kcal/mol": "kcal/mol", "kJ/mol": "kj/mol", "Rydberg": "rydberg"}
     lengths = {"Å": "angstrom", "Bohr": "bohr"}

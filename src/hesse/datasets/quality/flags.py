@@ -1,9 +1,9 @@
-"""Which structures hold labels that cannot be right, and why. They are flagged `suspect`, not thrown away: kept in the
-file, but out of training and evaluation until somebody asks for them.
+"""Detection of structures with wrong labels. They are flagged `suspect` and stay in the file, but training and
+evaluation leave them out unless they are requested.
 
-`find_issues` judges each structure on its own, by the identities of `hesse.datasets.quality.sum_rules` and by the error
-estimates that come with the labels: that is how an engine's answers are judged. `flag_suspect` judges a file, where a
-few structures may contradict what all the others agree on.
+`find_issues` checks each structure alone, by the sum rules of `hesse.datasets.quality.sum_rules` and by the error
+estimates of the labels; the results of engines are checked in this way. `flag_suspect` checks a whole data set, in
+which a few structures may contradict all others.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hesse.structures import Properties, Structure, segment_ids
 __all__ = ["LabelIssue", "find_issues", "find_non_finite", "flag_suspect"]
 
 RELATIVE_LIMIT: Final = 0.1
-"""Labels whose identities, or whose own error estimate, are off by more than this fraction of the label's root mean
-square are suspect. Sound engines stay below 0.02."""
+"""A label is suspect if its violation of a sum rule or its estimated error exceeds this fraction of its root mean
+square. Reliable engines stay below 0.02."""
 
 ABSOLUTE_LIMIT: Final = {"forces": 0.05, "hvp": 0.1, "hessian": 0.1}
-"""eV/Å and eV/Å²; defects below this are never held against a label, however small the label is. Density functionals on
-a grid leave 0.02 to 0.1 eV/Å²."""
+"""eV/Å and eV/Å²; smaller violations and errors are always accepted, however small the label is. Density functionals on
+a grid cause violations of 0.02 to 0.1 eV/Å²."""
 
 _PHRASES: Final = {
     "forces": ("forces violate", "forces have", "eV/Å"),
@@ -41,12 +41,12 @@ _PHRASES: Final = {
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """Why a label of a structure cannot be right.
+    """A wrong label of one structure.
 
     Attributes:
         label: "forces", "hvp" or "hessian".
-        probe: which Hessian-vector product; 0 for the other labels.
-        reason: what is wrong, a colon, and by how much.
+        probe: index of the Hessian-vector product; 0 for the other labels.
+        reason: the rule that is violated, a colon, the size of the violation and the limit.
     """
 
     label: str
@@ -55,10 +55,17 @@ class LabelIssue:
 
 
 def find_issues(structures: Sequence[Structure], labels: Properties) -> dict[int, tuple[LabelIssue, ...]]:
-    """Doubts about the labels of each structure that has any, by its index.
+    """Check the labels of each structure alone.
 
-    A label is doubted when it violates the translational or the rotational identity, or is estimated to be wrong, by
-    more than `GROSS` of its root mean square (and more than `NEGLIGIBLE`); a Hessian also when it is not symmetric.
+    A label is wrong if its violation of the translational or the rotational sum rule, or its estimated error, exceeds
+    both `RELATIVE_LIMIT` of its root mean square and `ABSOLUTE_LIMIT`; a Hessian also if its asymmetry does.
+
+    Args:
+        structures: the geometries.
+        labels: their labels, in the same order.
+
+    Returns:
+        The issues of each structure that has any, by its index.
     """
     violations = sum_rule_errors(structures, labels)
     issues: dict[int, list[LabelIssue]] = {}
@@ -66,7 +73,7 @@ def find_issues(structures: Sequence[Structure], labels: Properties) -> dict[int
         violates, has, unit = _PHRASES[name]
         limit = (RELATIVE_LIMIT * size).clamp(min=ABSOLUTE_LIMIT[name])
         checks = [
-            (getattr(violations, f"{name}_{kind}"), f"{violates} the {kind}al identity")
+            (getattr(violations, f"{name}_{kind}"), f"{violates} the {kind}al sum rule")
             for kind in ("translation", "rotation")
         ]
         if name == "hessian":
@@ -82,11 +89,11 @@ def find_issues(structures: Sequence[Structure], labels: Properties) -> dict[int
                 reason = f"{sentence}: {numbers}"
                 issues.setdefault(i, []).append(LabelIssue(name, probe, reason))
             reported |= value > limit
-    return {i: tuple(doubts) for i, doubts in sorted(issues.items())}
+    return {i: tuple(items) for i, items in sorted(issues.items())}
 
 
 def _label_rms(labels: Properties) -> dict[str, Float[Tensor, "probes structures"]]:
-    """Root mean square of each label of each structure (one row but for products); NaN where it is absent."""
+    """Root mean square of each label of each structure (one row per probe for products); NaN where it is absent."""
     structure_index, count = segment_ids(labels.n_atoms), len(labels)
 
     def rms_over_structures(values: Float[Tensor, "rows atoms 3"]) -> Float[Tensor, "rows structures"]:
@@ -106,11 +113,17 @@ def _label_rms(labels: Properties) -> dict[str, Float[Tensor, "probes structures
 
 
 def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
-    """The data set with the structures flagged that `check_dataset` would refuse it for, and the reason of each by id:
-    labels that are not finite, atoms on top of each other, curvature that contradicts forces while that of the other
-    structures agrees. Flags that stood before are kept.
+    """Flag the structures because of which `check_dataset` would refuse a data set.
 
-    What is wrong with all structures (units, signs, layouts) flags none: correct it instead.
+    These are structures with labels that are not finite, with overlapping atoms, or with curvature that contradicts
+    the forces while that of the other structures agrees. A mistake in all structures (units, signs, layout) flags none;
+    it should be corrected instead.
+
+    Args:
+        dataset: the data; flags that are set already are kept.
+
+    Returns:
+        The data set with flags, and the reason for each newly flagged structure, by id.
     """
     reasons: dict[str, str] = {}
     for i, label in find_non_finite(dataset).items():
@@ -135,7 +148,14 @@ def _with_flags(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
 
 
 def find_non_finite(dataset: Dataset) -> dict[int, str]:
-    """Index of each structure that holds a label with NaN or infinity, and the first such label."""
+    """Find labels that are NaN or infinite.
+
+    Args:
+        dataset: the data; masked labels are not checked.
+
+    Returns:
+        The first such label of each structure that has one, by the index of the structure.
+    """
     labels, count = dataset.labels, len(dataset)
     structure_index, structures = segment_ids(labels.n_atoms), torch.arange(count)
     structure_of_row = {

@@ -1,14 +1,17 @@
-"""What symmetry says about labels. Moving or turning an open molecule as a whole changes no energy, so that with
-gradient g = −forces, for every translation t and every rotation e × r about an axis e:
+"""Sum rules: exact relations between labels that follow from symmetry, and how far the labels violate them.
+
+Translating or rotating a molecule as a whole does not change its energy. With the gradient g = −forces, for every
+translation t and every rotation e × r about an axis e:
 
     t · g = 0        (e × r) · g = 0          forces
     t · Hv = 0       (e × r) · Hv = v · (e × g)   Hessian-vector products
     H t = 0          H (e × r) = e × g        Hessians, besides H = Hᵀ
 
-What is left over measures the noise of the labels along directions whose exact value is known. Rotations are taken
-about the principal axes through the centroid, and every motion is scaled to unit length over the 3n coordinates: then
-white noise of variance σ² per component of the label gives defects of variance σ², and defects of different labels,
-sizes and identities compare. Rotations are no symmetry of periodic structures and are left out there.
+The difference of the two sides measures the noise of the labels along directions whose exact value is known. Rotations
+are taken about the principal axes through the centroid, and every motion is scaled to unit length over the 3n
+coordinates: white noise of variance σ² per component of the label then gives violations of variance σ², so that those
+of different labels, sizes and rules can be compared. Rotation is not a symmetry of periodic structures: there only the
+translational rules apply.
 """
 
 from __future__ import annotations
@@ -26,21 +29,24 @@ from hesse.structures import Properties, Structure, segment_ids, segment_indices
 __all__ = ["RigidBodyModes", "SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum_rule_errors"]
 
 _MIN_INERTIA = 1e-3
-"""Rotations whose squared length is this small against the molecule's extent (about a line, nearly) are left out."""
+"""Rotations about the axis of a (nearly) linear molecule are left out: those with a squared displacement below this
+fraction of the sum of squared distances from the centroid."""
 
 _CHUNK_ELEMENTS = 4_000_000
-"""Hessian elements held at once."""
+"""Largest number of Hessian elements in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class RigidBodyModes:
-    """Orthonormal rigid motions of each structure: three translations, then rotations about three principal axes.
+    """Orthonormal rigid-body motions of each structure: three translations, then rotations about three principal axes.
 
     Attributes:
-        motions: displacements, zero where a motion is absent (rotations of atoms, of crystals, about a line).
+        motions: normalized displacements; zero for absent motions (rotations of single atoms, of periodic structures,
+            and about the axis of a linear molecule).
         present: which motions each structure has.
         axes: the rotation axes, one per row.
-        arms: Å; the length of the vector e × r that was divided out of each rotation.
+        lever_arms: Å; length of the vector e × r over all atoms, by which each rotation was divided.
+        structure_index: the structure of each atom.
     """
 
     motions: Float[Tensor, "6 atoms 3"]
@@ -50,7 +56,14 @@ class RigidBodyModes:
     structure_index: Int[Tensor, "atoms"]
 
     def rotated_gradient(self, gradient: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 atoms 3"]:
-        """`e × g` over the rotation's arm, for each axis: what the Hessian makes of that rotation."""
+        """Compute the change of the gradient under each rotation, which a Hessian must give for that motion.
+
+        Args:
+            gradient: of the energy, eV/Å.
+
+        Returns:
+            `e × g` divided by the lever arm, for each rotation axis e, eV/Å²; zero for absent rotations.
+        """
         axes = self.axes[self.structure_index].transpose(0, 1)
         products = torch.linalg.cross(axes, gradient.expand(3, -1, 3))
         return products * (self.present[3:] / self.lever_arms)[:, self.structure_index, None]
@@ -58,10 +71,10 @@ class RigidBodyModes:
 
 @dataclass(frozen=True, eq=False)
 class SumRuleErrors:
-    """Root-mean-square violation of each identity per structure; NaN where it does not apply or labels are absent.
+    """Root-mean-square violation of each sum rule by each structure; NaN where it does not apply or a label is absent.
 
-    Each is an estimate of the label's noise per component: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The
-    rotational ones of HVPs and Hessians contain the (usually smaller) noise of the forces too.
+    Each is an estimate of the noise per component of the label: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The
+    rotational ones of products and Hessians contain the (usually smaller) noise of the forces too.
     """
 
     forces_translation: Float[Tensor, "structures"]
@@ -73,20 +86,40 @@ class SumRuleErrors:
     hessian_asymmetry: Float[Tensor, "structures"]
 
     def noise(self, label: str) -> Float[Tensor, "structures"]:
-        """Noise per component of `label` ("forces", "hvp", "hessian") of each structure: root mean square over its
-        translational and rotational identities (and probes); NaN where nothing is known."""
+        """Estimate the noise of a label from all its sum rules.
+
+        Args:
+            label: "forces", "hvp" or "hessian".
+
+        Returns:
+            Root mean square over translation, rotation and probes, for each structure, per component of the label
+            (eV/Å or eV/Å²); NaN where no rule applies.
+        """
         errors = [getattr(self, f"{label}_translation"), getattr(self, f"{label}_rotation")]
         stacked = torch.cat([p if p.ndim == 2 else p[None] for p in errors])
         return stacked.square().nanmean(0).sqrt()
 
     def noise_floor(self, label: str) -> float:
-        """Root mean square of `noise(label)` over the structures: what no error measured against these labels can
-        show itself below. NaN when no structure has the label."""
+        """Estimate the noise of a label over all structures; errors of a model below it cannot be measured.
+
+        Args:
+            label: "forces", "hvp" or "hessian".
+
+        Returns:
+            Root mean square of `noise(label)` (eV/Å or eV/Å²); NaN if no structure has the label.
+        """
         return float(self.noise(label).square().nanmean().sqrt())
 
 
 def principal_rigid_body_modes(structures: Sequence[Structure]) -> RigidBodyModes:
-    """The rigid motions of each structure, structures laid end to end."""
+    """Construct the rigid-body motions of each structure, with rotations about the principal axes.
+
+    Args:
+        structures: the geometries.
+
+    Returns:
+        Motions over the atoms of all structures, end to end.
+    """
     n = torch.tensor([len(s) for s in structures])
     structure_index = segment_ids(n)
     positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
@@ -110,8 +143,15 @@ def principal_rigid_body_modes(structures: Sequence[Structure]) -> RigidBodyMode
 
 
 def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Float[Tensor, "some 3n 3n"]]]:
-    """Hessians in stacks of equal size, memory bounded: (which structures, their matrices). Structures without a
-    Hessian do not appear."""
+    """Iterate over the stored Hessians in stacks of equal size and bounded memory.
+
+    Args:
+        labels: labels of many structures.
+
+    Yields:
+        The indices of some structures of n atoms, and their Hessians `[structures, 3n, 3n]` in eV/Å². Structures
+        without a Hessian do not occur.
+    """
     if labels.hessian is None:
         return
     starts, has_hessian = segment_offsets(labels.hessian_lengths()), labels.mask("hessian")
@@ -124,9 +164,14 @@ def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Fl
 
 
 def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumRuleErrors:
-    """The violation of every identity that applies, for structures and their labels in the same order.
+    """Compute the violation of all sum rules that apply.
 
-    For a `Dataset`: `sum_rule_errors(data.structures, data.labels)`. A structure may lack any label.
+    Args:
+        structures: the geometries.
+        labels: their labels, in the same order; each may be absent.
+
+    Returns:
+        The violations, by label and rule.
     """
     basis = principal_rigid_body_modes(structures)
     count, probes = len(structures), 0 if labels.probes is None else labels.probes.shape[0]
@@ -161,7 +206,7 @@ def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumR
         present = basis.present[:, members]
         errors["hessian_translation"][members] = mean[:3].mean(0).sqrt()
         errors["hessian_rotation"][members] = _masked_mean(mean[3:], present[3:]).sqrt()
-        # Two independent elements differ with variance 2σ².
+        # The difference of two independent elements has the variance 2σ².
         asymmetry = (matrices - matrices.transpose(1, 2)).square().sum((1, 2)) / 2.0
         errors["hessian_asymmetry"][members] = (asymmetry / (3 * size * (3 * size - 1))).sqrt()
     return SumRuleErrors(**errors)
@@ -182,7 +227,7 @@ def _sum_over_structures(
 def _masked_mean(
     squared: Float[Tensor, "motions some"], present: Bool[Tensor, "motions some"]
 ) -> Float[Tensor, "some"]:
-    """Mean over the motions that are present; NaN when none is."""
+    """Mean over the motions that are present; NaN if there are none."""
     return torch.where(present, squared, 0.0).sum(0) / present.sum(0)
 
 

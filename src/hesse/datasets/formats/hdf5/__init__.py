@@ -1,7 +1,7 @@
 """Data sets in HDF5: the format `hesse-dataset`, versions 1 and 2, described in docs/formats.md.
 
-Everything is a flat array over structures, atoms, probes or Hessian elements; `offsets` say where each structure
-begins. A checksum over the whole content is stored and compared on reading.
+Everything is stored in flat arrays over structures, atoms, probes or Hessian elements; `offsets` give the start of each
+structure. A checksum of the whole content is stored and verified on reading.
 """
 
 from hesse.datasets.formats.hdf5.chunked import ChunkedReader

@@ -1,4 +1,4 @@
-"""A file of the format read in pieces, for data that exceed memory."""
+"""Reading of parts of a file, for data that exceed the memory."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from hesse.errors import FileFormatError
 __all__ = ["ChunkedReader"]
 
 _CHUNK_ELEMENTS: Final = 1 << 20
-"""Elements read at once where a whole array is passed over."""
+"""Number of elements that are read at once when a whole array is streamed."""
 
 
 class ChunkedReader:
-    """Structures `start .. stop` of a file, read when they are asked for. Offsets are kept; nothing else is.
+    """Reads any range of structures of a file. Only the offsets are kept in memory.
+
+    Args:
+        path: the file; it must not change while it is in use.
 
     Attributes:
-        path: the file; it must not change while it is in use.
-        units, attributes: what it states.
-        names: its arrays.
-        offsets: of the atoms of each structure.
-        hessian_offsets: of the elements of their Hessians, or None.
+        path: the file.
+        units: names of its units.
+        attributes: its metadata.
+        names: names of its arrays.
+        shapes: shapes of its arrays, by name.
+        offsets: start of the atoms of each structure, `[structures + 1]`.
+        hessian_offsets: start of the elements of each Hessian, `[structures + 1]`; None without Hessians.
 
     Raises:
-        FileFormatError: see `hesse.datasets.read_hdf5`.
+        FileFormatError: the file is not valid, see `hesse.datasets.read_hdf5`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,10 +71,15 @@ class ChunkedReader:
     # --- blocks --------------------------------------------------------------------------------------------------
 
     def read(self, start: int, stop: int, names: Collection[str] | None = None) -> Content:
-        """The content of structures `start .. stop`, as if the file held no others.
+        """Read a range of structures.
 
         Args:
-            names: the arrays to read; None for all.
+            start: first structure.
+            stop: end of the range, exclusive.
+            names: names of the arrays to read; None for all.
+
+        Returns:
+            Arrays by name, like those of a file with these structures only.
 
         Raises:
             FileFormatError: the file is damaged there, or changed since it was opened.
@@ -100,12 +110,26 @@ class ChunkedReader:
     # --- whole arrays --------------------------------------------------------------------------------------------
 
     def read_array(self, name: str) -> np.ndarray:
-        """One array; for those with a value per structure."""
+        """Read a whole array; meant for those with one value per structure.
+
+        Args:
+            name: of the array, such as "structures/id".
+
+        Returns:
+            The array; text as bytes, flags as booleans.
+        """
         with open_reader(self.path) as reader:
             return reader.read_values(name, self._open_array(reader, name))
 
     def iter_array(self, name: str) -> Iterator[np.ndarray]:
-        """The elements of an array in order: for those over probes, one probe after the other."""
+        """Iterate over the elements of an array, in order; arrays over probes one probe after the other.
+
+        Args:
+            name: of the array.
+
+        Yields:
+            Consecutive elements, about a million at once.
+        """
         shape = self.shapes[name]
         outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if SCHEMA[name][1][0] == "K" else [()]
         length = shape[len(outer[0])]
@@ -117,7 +141,11 @@ class ChunkedReader:
                     yield reader.read_values(name, data, (*first, slice(start, start + rows)))
 
     def verify_checksum(self) -> None:
-        """Raise FileFormatError unless the content has the checksum that the file states."""
+        """Compare the content with the checksum that is stored in the file.
+
+        Raises:
+            FileFormatError: they differ.
+        """
         if self._checksum is None:
             return
         streams = {}
@@ -132,7 +160,14 @@ class ChunkedReader:
                 raise reader.checksum_error()
 
     def bytes_per_structure(self, names: Collection[str]) -> np.ndarray:
-        """What the arrays `names` take in memory for each structure, in the types of `hesse.structures.Labels`."""
+        """Compute the memory of some arrays, with the types that they have in `hesse.structures.Properties`.
+
+        Args:
+            names: names of the arrays.
+
+        Returns:
+            Bytes for each structure, `[structures]`.
+        """
         n = np.diff(self.offsets)
         elements = np.zeros_like(n) if self.hessian_offsets is None else np.diff(self.hessian_offsets)
         total = np.zeros(len(self), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Reading: nothing is believed before it is checked, and nothing in the file is run or followed."""
+"""Reading: type, shape, size and location of every array are checked before it is used; links are not followed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ __all__ = ["HDF5Reader", "labels_from_content", "load_content", "open_reader", "
 
 
 def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
-    """Read a data set; other units than eV and Å are converted. Labels are not judged here (see `read_dataset`).
+    """Read a data set. Labels are not checked for plausibility here (see `check_dataset`).
 
     Args:
-        energy_unit: for files that do not state it; contradicting a stated unit is an error.
-        length_unit: likewise.
+        path: the file.
+        energy_unit: energy unit of a file that does not state it.
+        length_unit: length unit of a file that does not state it.
+
+    Returns:
+        Structures and labels in eV and Å.
 
     Raises:
-        FileFormatError: not such a file, of a newer version, truncated, damaged, or not consistent in itself.
-        UnitError: the file does not state its units, or states unknown ones.
-        GeometryError: a structure that is none.
+        FileFormatError: not such a file, a newer version, or a truncated, damaged or inconsistent file.
+        UnitError: units that are missing, unknown, or different from those that the file states.
+        GeometryError: an invalid structure.
     """
     path = Path(path)
     content, file_units, attributes = load_content(path)
@@ -64,17 +68,31 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
 
 
 def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
-    """Everything in the file, checked for shape and damage: arrays, units, attributes."""
+    """Read everything in a file, with checks of shapes and checksum.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Arrays by name, units and metadata.
+    """
     with open_reader(path) as reader:
         return reader.load()
 
 
 @contextmanager
 def open_reader(path: Path) -> Iterator[HDF5Reader]:
-    """The file for reading; what breaks meanwhile is reported as damage to it."""
+    """Open a file for reading, as a context; errors of HDF5 within it are reported as damage to the file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileFormatError: the file cannot be read.
+    """
     check_input_file(path)
     try:
-        # Locks are a nuisance on shared file systems, and a file in its place is never written to.
+        # No lock is needed: files are replaced, never changed in place. Shared file systems often cannot lock.
         with h5py.File(path, "r", locking="best-effort") as file:
             yield HDF5Reader(path, file)
     except HDF5_ERRORS as error:
@@ -84,17 +102,34 @@ def open_reader(path: Path) -> Iterator[HDF5Reader]:
 
 
 class HDF5Reader:
-    """A file of the format, believed in nothing."""
+    """Reader that checks type, shape, size and link of every array before it is used.
+
+    Args:
+        path: the file, for messages.
+        file: the same file, open.
+    """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file = path, file
         self.file_bytes = path.stat().st_size
 
     def error(self, what: str) -> FileFormatError:
+        """Make an error that names the file.
+
+        Args:
+            what: the problem.
+
+        Returns:
+            The error, to be raised.
+        """
         return FileFormatError(f"{self.path}: {what}")
 
     def load(self) -> tuple[Content, dict[str, str], dict[str, str]]:
-        """All of it."""
+        """Read the whole file and verify its checksum.
+
+        Returns:
+            Arrays by name, units and metadata.
+        """
         units, attributes = self.read_header()
         arrays, content = self.validated_arrays()
         content |= {name: self.read_values(name, data) for name, data in arrays.items() if name not in content}
@@ -104,7 +139,11 @@ class HDF5Reader:
         return content, units, attributes
 
     def read_header(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Units and attributes of a file of this format and of a version that is known."""
+        """Check format and version, and read units and metadata.
+
+        Returns:
+            Names of the units, and metadata of the data set.
+        """
         attrs = dict(self.file.attrs)
         kind = _to_str(attrs.get("format", ""))
         if kind != FORMAT:
@@ -122,19 +161,31 @@ class HDF5Reader:
         return units, {k: _to_str(v) for k, v in group.attrs.items()} if isinstance(group, h5py.Group) else {}
 
     def stored_checksum(self) -> str | None:
-        """The one that is written there."""
+        """Read the checksum that is stored in the file.
+
+        Returns:
+            32 hexadecimal digits, or None if there is none.
+        """
         stated = self.file.attrs.get("checksum")
         return None if stated is None else _to_str(stated)
 
     def checksum_error(self) -> FileFormatError:
-        """To be raised when the content has another checksum."""
+        """Make the error for a content that differs from the checksum.
+
+        Returns:
+            The error, to be raised.
+        """
         return self.error(
             "the content does not match its checksum: the file was damaged, or changed by a program that did not "
             "remove the attribute checksum"
         )
 
     def validated_arrays(self) -> tuple[dict[str, h5py.Dataset], Content]:
-        """All arrays, of possible types, shapes and sizes; and the offsets, read."""
+        """Check type, shape and size of all arrays.
+
+        Returns:
+            All arrays, not yet read, and the content of those with offsets.
+        """
         names = self.array_names()
         sizes: dict[str, int] = {}
         if "structures/offsets" not in names:
@@ -156,7 +207,11 @@ class HDF5Reader:
         return arrays | {name: self._validated(name, sizes) for name in names if name not in content}, content
 
     def array_names(self) -> list[str]:
-        """Names of all arrays, in the order of the layout; anything that leads elsewhere is refused."""
+        """List the names of all arrays; links to other places are refused.
+
+        Returns:
+            The names, in the order of `SCHEMA`.
+        """
         names = []
         for group_name in ("structures", "labels"):
             link = self.file.get(group_name, getlink=True)
@@ -180,14 +235,14 @@ class HDF5Reader:
             raise self.error(f"{name} is a {type(link).__name__}, which leads elsewhere; only plain arrays are read")
 
     def _read_offsets(self, name: str, data: h5py.Dataset) -> np.ndarray:
-        """Read where each structure begins."""
+        """Read the start of each structure."""
         values = self.read_values(name, data)
         if len(values) < 2 or values[0] != 0 or (np.diff(values) < 0).any():
             raise self.error(f"{name} must start at 0, never fall, and describe at least one structure")
         return values
 
     def _validated(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
-        """One array whose type, shape and size on disk are possible."""
+        """An array with a valid type, shape and size; `sizes` has the known dimensions and gets that of the probes."""
         kind, axes = SCHEMA[name]
         data = self.file[name]
         if not isinstance(data, h5py.Dataset):
@@ -200,7 +255,7 @@ class HDF5Reader:
             expected = ", ".join(str(a) if want is None else str(want) for a, want in zip(axes, shape, strict=True))
             raise self.error(f"{name} has shape {data.shape}, expected ({expected})")
         if axes[0] == "K":
-            # Known from the first array that has it.
+            # The first array over probes defines their number.
             sizes["K"] = data.shape[0]
         dtype = data.dtype
         is_valid: Mapping[str, Callable[[], bool]] = {
@@ -221,7 +276,16 @@ class HDF5Reader:
         return data
 
     def read_values(self, name: str, data: h5py.Dataset, selection: tuple[slice | int, ...] = ()) -> np.ndarray:
-        """Read an array, or a part of it: texts as bytes, flags as booleans."""
+        """Read an array or a part of it.
+
+        Args:
+            name: of the array.
+            data: the array.
+            selection: indices and slices; all by default.
+
+        Returns:
+            The values; text as bytes, flags as booleans.
+        """
         kind = SCHEMA[name][0]
         values = data[selection]
         if kind == "text":
@@ -230,7 +294,7 @@ class HDF5Reader:
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:
-    # Texts of variable length arrive as objects, those of fixed length as bytes.
+    # h5py returns text of variable length as objects, text of fixed length as bytes.
     items = [v if isinstance(v, bytes) else str(v).encode() for v in values.tolist()]
     for item in items:
         item.decode()
@@ -242,7 +306,14 @@ def _to_str(value: object) -> str:
 
 
 def structures_from_content(content: Content) -> list[Structure]:
-    """The structures in `content`, checked one by one."""
+    """Create the structures that arrays describe; each is checked.
+
+    Args:
+        content: arrays by name, see `SCHEMA`.
+
+    Returns:
+        The structures, in the units of the arrays.
+    """
     offsets = content["structures/offsets"].tolist()
     count = len(offsets) - 1
     defaults = {"tag": b"", "group": b"", "charge": 0, "multiplicity": 1}
@@ -272,7 +343,17 @@ def structures_from_content(content: Content) -> list[Structure]:
 
 
 def labels_from_content(content: Content) -> Properties:
-    """The labels in `content`."""
+    """Create the labels that arrays describe.
+
+    Args:
+        content: arrays by name, see `SCHEMA`.
+
+    Returns:
+        The labels, in the units of the arrays.
+
+    Raises:
+        FileFormatError: a Hessian that does not fit its structure.
+    """
     n_atoms = np.diff(content["structures/offsets"])
     fields: dict[str, Any] = {"n_atoms": torch.from_numpy(n_atoms.astype(np.int64))}
     for name, array in content.items():

@@ -1,4 +1,4 @@
-"""What a file of the format may hold, and the checksum over it."""
+"""Arrays of the format `hesse-dataset`, and the checksum of its content."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 FORMAT: Final = "hesse-dataset"
 VERSION: Final = 2
-"""The newest version that is read. Version 2 added `labels/suspect`; files that have none are written as version 1, so
-that an older Hesse reads them."""
+"""The newest version that can be read. Version 2 added `labels/suspect`; files without it are written as version 1, so
+that older releases can read them."""
 
 Content = dict[str, np.ndarray]
 
-# Kind and shape of everything a file may hold: S structures, A atoms, K probes, E elements of Hessians.
+# Kind and shape of every array: S structures, A atoms, K probes, E elements of Hessians.
 SCHEMA: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "structures/offsets": ("integer", ("S+1",)),
     "structures/id": ("text", ("S",)),
@@ -62,18 +62,18 @@ SCHEMA: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
 }
 REQUIRED: Final = ("structures/offsets", "structures/id", "structures/numbers", "structures/positions")
 ADDED_IN: Final[Mapping[str, int]] = {"labels/suspect": 2}
-"""The version that brought an array, where that is not the first."""
+"""The version of the format that introduced an array, if it is not the first."""
 DTYPES: Final[Mapping[str, Any]] = {"integer": np.int64, "real": np.float64, "flag": np.bool_}
 
 
 @dataclass(frozen=True)
 class ArrayStream:
-    """One array, as pieces that together are its elements in order.
+    """An array that is read in chunks.
 
     Attributes:
-        dtype: of the pieces; bytes for texts.
-        shape: of the whole.
-        pieces: as often as asked for, from the first element to the last.
+        dtype: type of the elements; bytes for text.
+        shape: shape of the whole array.
+        chunks: the elements, in order.
     """
 
     dtype: np.dtype[Any]
@@ -82,19 +82,37 @@ class ArrayStream:
 
 
 def content_checksum(content: Content, units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
-    """A digest of everything that a file says."""
+    """Compute the checksum of the content of a file.
+
+    Args:
+        content: all arrays by name.
+        units: names of the units.
+        attributes: metadata of the data set.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     streams = {name: ArrayStream(array.dtype, array.shape, [array]) for name, array in content.items()}
     return stream_checksum(streams, units, attributes)
 
 
 def stream_checksum(content: Mapping[str, ArrayStream], units: Mapping[str, str], attributes: Mapping[str, str]) -> str:
-    """`content_checksum` arrays that are read piece by piece."""
+    """Compute `content_checksum` of arrays that are read in chunks.
+
+    Args:
+        content: all arrays by name.
+        units: names of the units.
+        attributes: metadata of the data set.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for title, table in (("units", units), ("attributes", attributes)):
         digest.update(f"{title}{sorted((str(k), str(v)) for k, v in table.items())}".encode())
     for name in sorted(content):
         stream = content[name]
-        # The length of the longest text is not content.
+        # The type of a text array contains the length of its longest text, which is not part of the content.
         kind = "text" if stream.dtype.kind == "S" else stream.dtype.str
         digest.update(f"{name}{kind}{stream.shape}".encode())
         separator = b""

@@ -1,4 +1,4 @@
-"""Writing: composed in memory, flushed beside the target, read again, then renamed."""
+"""Writing: the file is composed in memory, written under a temporary name, read again and compared, then renamed."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from hesse.structures import segment_offsets
 __all__ = ["write_hdf5"]
 
 _CHUNK_ELEMENTS: Final = 1 << 17
-"""Elements compressed at once."""
+"""Number of elements that are compressed together."""
 
 
 def write_hdf5(path: str | Path, dataset: Dataset) -> None:
-    """Write `dataset` in eV and Å; the file is read again and compared before it takes its name.
+    """Write a data set in eV and Å.
 
-    The file is composed in memory and then written by plain system calls: HDF5's own writer brings the process down
-    when a disk fills. Whatever stood at `path` before is unharmed by any failure.
+    The file is composed in memory and then written by plain system calls, because HDF5's own writer crashes the process
+    when the disk is full. It is read again and compared before it replaces an existing file.
+
+    Args:
+        path: the new file; an existing one stays unharmed if writing fails.
+        dataset: the data.
 
     Raises:
         RequestError: an id, tag or group that ends with a zero byte.
-        WriteError: the disk is full, the folder is missing or not writable.
+        WriteError: the disk is full, the folder is missing or not writable, or the disk returned other data.
     """
     path = Path(path)
     content = _collect_content(dataset)
@@ -48,14 +52,14 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
             _write_array(file, name, array)
     with atomic_write(path) as temporary:
         temporary.write_bytes(image.getbuffer())
-        del image  # a large data set stands in memory once more than it must
+        del image  # frees the second copy of a large data set
         problem = _first_difference(temporary, content)
         if problem:
             raise WriteError(f"cannot write {path}: what came back from the disk differs ({problem})")
 
 
 def _first_difference(path: Path, content: Content) -> str:
-    """What a file holds otherwise than `content`, read piece by piece; empty when nothing."""
+    """The first array of a file that differs from `content`, or the error on reading; empty if all are equal."""
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             for name, array in content.items():
@@ -70,8 +74,8 @@ def _first_difference(path: Path, content: Content) -> str:
 
 
 def _write_attribute(target: h5py.Group, key: str, text: str) -> None:
-    """An attribute. Texts of fixed length stand where HDF5 keeps checksums; those of variable length stand on a heap
-    that has none, and a flipped bit there can make the library loop for ever."""
+    """Write text of fixed length, which HDF5 protects by checksums. Text of variable length is stored on a heap without
+    checksums, where a flipped bit can make the library loop forever."""
     encoded = str(text).encode()
     target.attrs.create(key, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
 
@@ -83,7 +87,7 @@ def _write_array(file: h5py.File, name: str, array: np.ndarray) -> None:
     options: dict[str, Any] = {}
     if array.size:
         rows = max(1, min(len(array), _CHUNK_ELEMENTS // max(1, array[0].size)))
-        # Long second axes (probes of many atoms) are cut too.
+        # Long second axes (probes of many atoms) are divided as well.
         chunk = (rows, *(min(n, _CHUNK_ELEMENTS) for n in array.shape[1:]))
         options = {
             "chunks": chunk,
@@ -103,7 +107,7 @@ def _collect_content(dataset: Dataset) -> Content:
         "structures/numbers": np.concatenate([s.numbers for s in structures]).astype(np.uint8),
         "structures/positions": np.concatenate([s.positions for s in structures]),
     }
-    # What says nothing is left out.
+    # Arrays of default values are left out.
     if any(s.cell.any() for s in structures):
         content["structures/cell"] = np.stack([s.cell for s in structures])
     if any(s.periodic for s in structures):

@@ -1,0 +1,97 @@
+"""Index of a file that is streamed: the few values per structure that are kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hesse.datasets.formats.hdf5 import ChunkedReader
+from hesse.datasets.indexing import check_unique_ids
+from hesse.structures import Properties, rng_key
+
+__all__ = ["FileIndex"]
+
+_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+
+
+@dataclass(frozen=True, eq=False)
+class FileIndex:
+    """Values of every structure of a file that are kept in memory.
+
+    Attributes:
+        ids: the ids, UTF-8.
+        groups: the groups, UTF-8.
+        rng_keys: seeds of the random draws of each structure.
+        numbers: atomic numbers of all structures, end to end.
+        energies: numbers of atoms, energies (eV) and their mask.
+        masks: which structures have a label, by its name.
+        suspect: which structures are flagged suspect.
+        bytes_per_structure: memory of each structure with all labels, when it is loaded.
+        incomplete_hessians: true if some but not all structures have a Hessian.
+    """
+
+    ids: NDArray[np.bytes_]
+    groups: NDArray[np.bytes_]
+    rng_keys: Int[Tensor, "structures"]
+    numbers: NDArray[np.uint8]
+    energies: Properties
+    masks: dict[str, Bool[Tensor, "*structures"]]
+    suspect: Bool[Tensor, "structures"]
+    bytes_per_structure: NDArray[np.int64]
+    incomplete_hessians: bool
+
+    @classmethod
+    def from_reader(cls, reader: ChunkedReader) -> FileIndex:
+        """Read the index of a file.
+
+        Args:
+            reader: the file.
+
+        Returns:
+            The index.
+
+        Raises:
+            RequestError: an id occurs twice.
+        """
+        count = len(reader)
+        ids = reader.read_array("structures/id")
+        check_unique_ids(ids.tolist(), str(reader.path))
+        n_atoms = torch.from_numpy(np.diff(reader.offsets))
+
+        def column(name: str) -> Tensor | None:
+            return torch.from_numpy(reader.read_array(f"labels/{name}")) if f"labels/{name}" in reader.names else None
+
+        masks: dict[str, Tensor] = {}
+        for name in _LABEL_NAMES:
+            if f"labels/{name}" in reader.names:
+                shape = (reader.shapes["labels/hvp"][0], count) if name == "hvp" else (count,)
+                mask = column(f"{name}_mask") if name != "hessian" else None
+                masks[name] = torch.ones(shape, dtype=torch.bool) if mask is None else mask
+        if reader.hessian_offsets is not None:
+            masks["hessian"] = torch.from_numpy(np.diff(reader.hessian_offsets) > 0)
+        energy = column("energy")
+        suspect = column("suspect")
+        has_groups = "structures/group" in reader.names
+        array_names = [name for name in reader.names if not name.endswith("_mask")]
+        neighbor_bytes = np.minimum(n_atoms.numpy() - 1, 64) * n_atoms.numpy() * 8
+        return cls(
+            ids=ids,
+            groups=reader.read_array("structures/group") if has_groups else np.zeros(count, dtype="S1"),
+            rng_keys=torch.tensor([rng_key(name.decode()) for name in ids.tolist()], dtype=torch.int64),
+            numbers=reader.read_array("structures/numbers").astype(np.uint8),
+            energies=Properties(
+                n_atoms=n_atoms,
+                energy=None if energy is None else energy.to(torch.float64),
+                energy_mask=column("energy_mask"),
+            ),
+            masks=masks,
+            suspect=torch.zeros(count, dtype=torch.bool) if suspect is None else suspect,
+            bytes_per_structure=reader.bytes_per_structure(array_names) + neighbor_bytes,
+            incomplete_hessians="hessian" in masks and not bool(masks["hessian"].all()),
+        )
