@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from ase.build import molecule as ase_molecule
 from ase.vibrations import VibrationsData
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +14,8 @@ from hypothesis import strategies as st
 import oracles
 from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, UnknownOptionError
 from hesse.harmonic.normal_modes import normal_modes, thermal_displacements
-from hesse.structures import Structure, to_ase
-from hesse.units import BOLTZMANN
+from hesse.structures import Structure, from_ase, to_ase
+from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
 # CODATA 2014, written out: sqrt(1 eV/Å²/u) as a wavenumber.
 WAVENUMBER = np.sqrt(1.6021766208e-19 * 1e20 / 1.660539040e-27) / (2 * np.pi * 299792458 * 100)
@@ -151,6 +154,54 @@ def test_each_mode_holds_half_kt():
     assert np.abs(off).max() < 5 / np.sqrt(count)
 
 
+@pytest.mark.parametrize("name", ["H2O", "CO2", "CH4", "C6H6", "cyclobutane"])
+@pytest.mark.parametrize("seed", range(3))
+def test_last_digits_of_a_hessian_choose_neither_modes_nor_samples(name, seed):
+    """Noise of 1e-9 in the Hessian (relative to its largest eigenvalue) changes eigenvectors, including those of
+    degenerate modes, and thermal displacements in proportion only."""
+    structure = from_ase(ase_molecule(name))
+    n = len(structure)
+    bonds = {(i, j): 60.0 / structure_distance(structure, i, j) ** 6 for i in range(n) for j in range(i)}
+    # The diagonal keeps bending modes away from zero, where "freeze" jumps.
+    hessian = springs(structure, bonds) + 0.5 * np.eye(3 * n).reshape(n, 3, n, 3)
+    noise = np.random.default_rng(seed).normal(size=(3 * n, 3 * n))
+    noise = (noise + noise.T).reshape(n, 3, n, 3)
+    size = np.linalg.norm(hessian.reshape(3 * n, 3 * n), 2) / np.linalg.norm(noise.reshape(3 * n, 3 * n), 2)
+    before, after = normal_modes(structure, hessian), normal_modes(structure, hessian + 1e-9 * size * noise)
+    weighted_norm = 1e-9 * np.linalg.norm(hessian.reshape(3 * n, 3 * n), 2) / before.masses.min()
+    gaps = np.diff(before.eigenvalues)
+    smallest_gap = gaps[gaps > 1e-6 * before.eigenvalues[-1]].min()
+    np.testing.assert_allclose(after.vectors, before.vectors, atol=20 * weighted_norm / smallest_gap)
+    for imaginary in ("floor", "freeze"):
+        samples = [
+            thermal_displacements(modes, 300.0, np.random.default_rng(7), count=50, imaginary=imaginary)
+            for modes in (before, after)
+        ]
+        smallest = (150.0 * INVERSE_CM / HBAR) ** 2
+        change, displacement = np.abs(samples[1] - samples[0]).max(), np.abs(samples[0]).max()
+        assert change < 20 * displacement * weighted_norm / smallest
+
+
+def structure_distance(structure: Structure, i: int, j: int) -> float:
+    return float(np.linalg.norm(structure.positions[i] - structure.positions[j]))
+
+
+def test_samples_depend_neither_on_signs_nor_on_the_basis_of_degenerate_modes():
+    structure = from_ase(ase_molecule("CH4"))
+    hessian = springs(
+        structure, {(0, j): 30.0 for j in range(1, 5)} | {(i, j): 3.0 for i in range(1, 5) for j in range(1, i)}
+    )
+    modes = normal_modes(structure, hessian)
+    degenerate = np.flatnonzero(np.abs(np.diff(modes.frequencies)) < 1e-3)
+    assert len(degenerate) == 5  # a pair and two triples
+    other = modes.vectors.copy()
+    for k in degenerate:
+        other[k], other[k + 1] = (other[k] - other[k + 1]) / np.sqrt(2), -(other[k] + other[k + 1]) / np.sqrt(2)
+    turned = replace(modes, vectors=other)
+    first, second = (thermal_displacements(m, 300.0, np.random.default_rng(1), count=5) for m in (modes, turned))
+    np.testing.assert_allclose(second, first, atol=1e-10)
+
+
 def test_soft_modes_are_sampled_as_if_at_the_floor():
     pair = Structure([6, 6], [[0, 0, 0], [1.5, 0, 0]])
     soft = normal_modes(pair, springs(pair, {(0, 1): 1e-4}))
@@ -221,7 +272,7 @@ def test_bad_input_is_answered():
     for temperature in (0.0, -1.0, np.nan):
         with pytest.raises(ConfigError, match="temperature"):
             thermal_displacements(modes, temperature, np.random.default_rng(0))
-    with pytest.raises(ConfigError, match="floor"):
+    with pytest.raises(ConfigError, match="minimum frequency"):
         thermal_displacements(modes, 300.0, np.random.default_rng(0), min_frequency=0.0)
     with pytest.raises(UnknownOptionError, match="freeze"):
         thermal_displacements(modes, 300.0, np.random.default_rng(0), imaginary="freez")

@@ -1,1 +1,1 @@
-"""Harmonic analysis: pure functions of a Hessian."""
+"""Harmonic analysis: normal modes and thermal displacements from a Hessian."""

@@ -1,8 +1,11 @@
-"""Harmonic analysis: normal modes of a Hessian, and classical thermal displacements along them.
+"""Normal modes of a Hessian, and classical thermal displacements along them.
 
-Everything is mass-weighted: with `q = √m x`, a mode is an eigenvector of `M^-1/2 H M^-1/2` in the space orthogonal to
-rigid motions, and its eigenvalue is ω². Rigid motions are removed before the diagonalization, so that a Hessian taken
-away from a stationary point (or with noise) has exactly 3n−6 modes, 3n−5 for a linear molecule, 3n−3 for a crystal.
+In mass-weighted coordinates `q = √m x`, a normal mode is an eigenvector of `M^-1/2 H M^-1/2` in the space orthogonal to
+rigid-body motions, and its eigenvalue is ω². Rigid-body motions are removed before the diagonalization: a Hessian away
+from a stationary point, or with noise, has exactly 3n−6 modes (3n−5 for linear molecules, 3n−3 for crystals).
+
+Signs of eigenvectors and bases of degenerate eigenspaces follow a fixed convention. Otherwise they would depend on
+rounding errors, and so would everything that starts along a mode.
 """
 
 from __future__ import annotations
@@ -23,19 +26,22 @@ from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 __all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_body_basis", "thermal_displacements"]
 
 LINEAR_TOLERANCE = 1e-2
-"""A molecule is linear when its extent across the axis is below this fraction of its extent along it (mass-weighted).
-Relaxed linear molecules stay near 1e-4; the flattest bent ones, with one light atom off a heavy chain, near 0.05."""
+"""A molecule is linear if its extent perpendicular to the axis is below this fraction of its extent along it
+(mass-weighted). Relaxed linear molecules are near 1e-4; the flattest bent ones, with one light atom beside a heavy
+chain, near 0.05."""
+DEGENERACY_TOLERANCE = 1e-8
+"""Eigenvalues that differ by less than this fraction of the largest one are treated as degenerate."""
 
 
 @dataclass(frozen=True, eq=False)
 class NormalModes:
-    """Normal modes in order of their eigenvalue, rigid motions excluded.
+    """Normal modes in ascending order of their eigenvalues, rigid-body motions excluded.
 
     Attributes:
-        frequencies: wavenumbers in cm⁻¹; imaginary ones are negative.
-        vectors: orthonormal in mass-weighted coordinates, dimensionless.
+        frequencies: wavenumbers in cm⁻¹, negative for imaginary modes.
+        vectors: eigenvectors, orthonormal in mass-weighted coordinates, dimensionless.
         masses: u.
-        n_rigid: how many rigid motions were removed (6, 5 linear, 3 atom or crystal).
+        n_rigid: number of rigid-body motions removed (6; 5 for linear molecules, 3 for atoms and crystals).
     """
 
     frequencies: Float[Array, "modes"]
@@ -54,7 +60,7 @@ class NormalModes:
 
     @property
     def cartesian(self) -> Float[Array, "modes n 3"]:
-        """Displacement of each atom per unit of the mass-weighted normal coordinate, u^-1/2."""
+        """Cartesian displacements per unit of the mass-weighted normal coordinate, u^-1/2."""
         return self.vectors / np.sqrt(self.masses)[None, :, None]
 
     @property
@@ -66,8 +72,19 @@ class NormalModes:
 def rigid_body_basis(
     structure: Structure, masses: Float[Array, "n"], *, linear_tolerance: float = LINEAR_TOLERANCE
 ) -> Float[Array, "motions n 3"]:
-    """Orthonormal basis of the rigid motions in mass-weighted coordinates: translations, and rotations about the center
-    of mass (none for periodic structures). Its rank is found, not assumed."""
+    """Orthonormal basis of the rigid-body motions in mass-weighted coordinates.
+
+    These are three translations, and rotations about the center of mass (three; two for linear molecules, none for
+    periodic structures). See also `hesse.probes.rigid_body`.
+
+    Args:
+        structure: any structure.
+        masses: u, `[n]`.
+        linear_tolerance: see `LINEAR_TOLERANCE`.
+
+    Returns:
+        The basis, `[motions, n, 3]`.
+    """
     weights = np.sqrt(masses)[:, None]
     n = len(structure)
     translations = np.eye(3)[:, None, :] * weights / np.sqrt(masses.sum())
@@ -75,7 +92,7 @@ def rigid_body_basis(
         return translations
     centered = structure.positions - masses @ structure.positions / masses.sum()
     rotations = np.cross(np.eye(3)[:, None, :], centered[None]) * weights
-    # Rotations about the center of mass are orthogonal to translations; among themselves the SVD sorts them out.
+    # Rotations about the center of mass are orthogonal to translations; the SVD orthonormalizes them.
     _, sizes, rows = np.linalg.svd(rotations.reshape(3, 3 * n), full_matrices=False)
     independent = sizes > linear_tolerance * max(sizes[0], np.finfo(float).tiny)
     return np.concatenate([translations, rows[independent].reshape(-1, n, 3)])
@@ -84,10 +101,20 @@ def rigid_body_basis(
 def internal_basis(
     structure: Structure, masses: Float[Array, "n"], *, linear_tolerance: float = LINEAR_TOLERANCE
 ) -> Float[Array, "modes 3n"]:
-    """Orthonormal rows that span everything orthogonal to the rigid motions, in coordinates weighted by the square
-    root of `masses` (ones: plain Cartesian coordinates)."""
+    """Orthonormal basis of the internal space: all displacements orthogonal to the rigid-body motions.
+
+    Only the space is well defined; the basis itself depends on rounding.
+
+    Args:
+        structure: any structure.
+        masses: u, `[n]`, for mass-weighted coordinates; ones for Cartesian coordinates.
+        linear_tolerance: see `LINEAR_TOLERANCE`.
+
+    Returns:
+        The basis as rows, `[modes, 3n]`.
+    """
     rigid = rigid_body_basis(structure, masses, linear_tolerance=linear_tolerance).reshape(-1, 3 * len(structure))
-    # The last right-singular vectors are what the first ones leave.
+    # The last right-singular vectors span the orthogonal complement.
     return np.linalg.svd(rigid)[2][len(rigid) :]
 
 
@@ -99,19 +126,25 @@ def normal_modes(
     gradient: ArrayLike | None = None,
     linear_tolerance: float = LINEAR_TOLERANCE,
 ) -> NormalModes:
-    """Normal modes of `structure` with the Hessian `(n, 3, n, 3)` in eV/Å², symmetrized here.
+    """Compute the normal modes of a structure from its Hessian.
 
     Args:
-        gradient: eV/Å, `[n, 3]` (its size does not matter). Given, the modes are those orthogonal to the reaction path
-            that runs along it, one fewer: the projected frequencies of a point that is not stationary (Miller, Handy,
-            Adams, J. Chem. Phys. 72, 99 (1980)).
-        masses: u, `[n]`; ASE's standard atomic weights by default. Programs that use the masses of the principal
-            isotopes differ by up to some cm⁻¹.
+        structure: the geometry.
+        hessian: eV/Å², `(n, 3, n, 3)`; it is symmetrized.
+        masses: u, `[n]`; ASE's standard atomic weights by default. Programs that use the masses of the most abundant
+            isotopes give frequencies that differ by up to some cm⁻¹.
+        gradient: eV/Å, `[n, 3]`, of a point on a reaction path, in any length. If given, the direction of the path is
+            projected out as well (one mode less): projected frequencies after Miller, Handy, Adams, J. Chem. Phys. 72,
+            99 (1980).
         linear_tolerance: see `LINEAR_TOLERANCE`.
 
+    Returns:
+        Frequencies and eigenvectors.
+
     Raises:
-        LabelShapeError, LabelValueError: a Hessian of another shape, or with numbers that are not finite.
-        RequestError: masses that do not fit or are not positive; a gradient of zero, which has no direction.
+        LabelShapeError: a Hessian or gradient of a wrong shape.
+        LabelValueError: a Hessian that is not finite.
+        RequestError: masses of a wrong number or not positive; a gradient of zero length.
     """
     n = len(structure)
     blocks = np.asarray(hessian, dtype=np.float64)
@@ -130,13 +163,34 @@ def normal_modes(
         internal = _project_out_gradient(structure, gradient, weights, internal)
     values, vectors = np.linalg.eigh(internal @ (0.5 * (matrix + matrix.T)) @ internal.T)
     frequencies = np.sign(values) * np.sqrt(np.abs(values)) * HBAR / INVERSE_CM
-    return NormalModes(frequencies, (vectors.T @ internal).reshape(-1, n, 3), m, n_rigid)
+    rows = _canonical_vectors(values, vectors.T @ internal)
+    return NormalModes(frequencies, rows.reshape(-1, n, 3), m, n_rigid)
+
+
+def _canonical_vectors(values: Float[Array, "modes"], rows: Float[Array, "modes 3n"]) -> Float[Array, "modes 3n"]:
+    """Eigenvectors with fixed signs, and fixed bases of degenerate eigenspaces.
+
+    Fixed generic reference vectors are projected on each eigenspace and orthonormalized in order. For a single
+    eigenvector this chooses the sign with a positive overlap.
+    """
+    if len(values) == 0:
+        return rows
+    tolerance = DEGENERACY_TOLERANCE * np.abs(values).max()
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > tolerance)
+    sizes = np.diff(np.append(starts, len(values)))
+    references = np.random.Generator(np.random.PCG64(0)).uniform(-1.0, 1.0, size=(int(sizes.max()), rows.shape[1]))
+    result = np.empty_like(rows)
+    for start, size in zip(starts, sizes, strict=True):
+        space = rows[start : start + size]
+        rotation, triangle = np.linalg.qr(space @ references[:size].T)
+        result[start : start + size] = (rotation * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)).T @ space
+    return result
 
 
 def _project_out_gradient(
     structure: Structure, gradient: ArrayLike, weights: Float[Array, "3n"], internal: Float[Array, "modes 3n"]
 ) -> Float[Array, "fewer 3n"]:
-    """What `internal` spans, less the direction of the gradient in mass-weighted coordinates."""
+    """Basis of the space spanned by `internal` without the direction of the gradient in mass-weighted coordinates."""
     flat = np.asarray(gradient, dtype=np.float64)
     if flat.shape != (len(structure), 3):
         raise LabelShapeError(
@@ -159,27 +213,38 @@ def thermal_displacements(
     min_frequency: float = 150.0,
     imaginary: Literal["floor", "freeze"] = "floor",
 ) -> Float[Array, "count n 3"]:
-    """Cartesian displacements (Å) from the classical Boltzmann distribution of the harmonic well: independent normal
-    coordinates with variance `kT/ω²`, hence `½ kT` of potential energy per mode.
+    """Draw Cartesian displacements from the classical Boltzmann distribution of the harmonic potential.
+
+    Normal coordinates are independent with variance `kT/ω²`, that is `½ kT` of potential energy per mode. Random
+    numbers are drawn for the 3n mass-weighted coordinates and projected on the modes. The result is therefore a
+    continuous function of the Hessian: it does not depend on signs of eigenvectors or on bases of degenerate modes.
 
     Args:
+        modes: normal modes of the structure.
         temperature: K.
-        floor: cm⁻¹. Softer modes are sampled as if they had this frequency: the harmonic well of a hindered rotation
-            would otherwise send atoms along straight lines much further than the real motion goes.
-        imaginary: "floor" samples an imaginary mode like a real one of the same magnitude (at least `floor`), so that
-            both sides of a saddle are visited; "freeze" leaves it out.
+        rng: random number generator.
+        count: number of displacements.
+        min_frequency: cm⁻¹. Softer modes are sampled as if they had this frequency: along the straight line of a normal
+            coordinate, the harmonic potential of a hindered rotation would allow much larger displacements than the
+            real one.
+        imaginary: "floor" samples an imaginary mode like a real one of the same magnitude (at least `min_frequency`),
+            so that both sides of a saddle point are visited; "freeze" leaves it out.
+
+    Returns:
+        Displacements in Å, `[count, n, 3]`.
 
     Raises:
-        ConfigError: a temperature or floor that is not positive, an unknown treatment of imaginary modes.
+        ConfigError: a temperature or minimum frequency that is not positive, an unknown treatment of imaginary modes.
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"the temperature must be a positive number of K, got {temperature}")
     if not (np.isfinite(min_frequency) and min_frequency > 0):
-        raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {min_frequency}")
+        raise ConfigError(f"the minimum frequency must be a positive number of cm⁻¹, got {min_frequency}")
     check_choice(imaginary, ("floor", "freeze"), "treatment of imaginary modes")
     omega = np.maximum(np.abs(modes.frequencies), min_frequency) * INVERSE_CM / HBAR
     sigma = np.sqrt(BOLTZMANN * temperature) / omega
     if imaginary == "freeze":
         sigma = np.where(modes.frequencies < 0, 0.0, sigma)
-    coordinates = rng.normal(size=(count, len(modes))) * sigma
+    mass_weighted = rng.normal(size=(count, 3 * len(modes.masses)))
+    coordinates = (mass_weighted @ modes.vectors.reshape(len(modes), -1).T) * sigma
     return np.einsum("ck,kax->cax", coordinates, modes.cartesian)
