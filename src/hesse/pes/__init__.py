@@ -6,6 +6,7 @@ from hesse.pes.minimization import MinimizationResult, minimize
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.surface import OptimizationHistory
 from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
+from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
 __all__ = [
     "SADDLE_METHODS",
@@ -17,9 +18,11 @@ __all__ = [
     "PathPoint",
     "SaddleResult",
     "Snapshot",
+    "Vibrations",
     "irc",
     "lowest_modes",
     "minimize",
     "run_md",
     "saddle",
+    "vibrations",
 ]
