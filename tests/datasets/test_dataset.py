@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from oracles import Morse, atom, crystal, labeled, molecule, molecules
 
 MIXED = [molecule(5, 1), crystal(2), atom(), molecule(7, 2), crystal(3, atoms=2)]
 DATA = labeled(Morse(), MIXED, probes=2, hessian=True)
+WRONG: Any = [1]
 
 
 def require_same(one: Batch, other: Batch) -> None:
@@ -120,3 +122,43 @@ def test_what_is_printed_is_short() -> None:
     data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     assert repr(data).startswith("Dataset('memory', Properties(2 structures, 7 atoms: energy 2, forces 2")
     assert "4 atoms)" in repr(data.structures[1])
+
+
+# --- a sequence ------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_pairs_and_parts_are_data_sets() -> None:
+    structure, labels = DATA[1]
+    assert structure is DATA.structures[1]
+    torch.testing.assert_close(labels.hessian_of(0), DATA.labels.hessian_of(1))
+    assert DATA[-1][0] is DATA.structures[-1]
+    assert DATA[np.int64(2)][0] is DATA[torch.tensor(2)][0] is DATA.structures[2]
+    assert [s.id for s, _ in DATA] == list(DATA.ids)
+    assert Dataset.from_pairs(DATA).content_hash() == DATA.content_hash()
+    assert DATA[1:4:2].ids == (DATA.ids[1], DATA.ids[3])
+    assert DATA[[3, 0, -1]].ids == (DATA.ids[3], DATA.ids[0], DATA.ids[4])
+    assert DATA[torch.tensor([2, 1])].ids == (DATA.ids[2], DATA.ids[1])
+    mask = torch.tensor([s.periodic for s in DATA.structures])
+    assert DATA[mask].ids == DATA[mask.numpy()].ids == DATA[mask.tolist()].ids == DATA.filter(lambda s: s.periodic).ids
+    assert len(DATA[[]]) == len(DATA[5:]) == len(DATA[np.zeros(5, dtype=bool)]) == 0
+
+
+@pytest.mark.parametrize("index", [5, -6, [0, 5], 1.0, "x", None, True, [True], [[0]], [0.5], (slice(2), 0)])
+def test_a_wrong_index_gets_a_reply(index: object) -> None:
+    with pytest.raises(RequestError, match=r"out of range: there are 5|cannot select from 5|is indexed by integers"):
+        DATA[index]  # type: ignore[call-overload]
+
+
+def test_data_sets_add_up() -> None:
+    one = replace(DATA[:2], metadata={"level": "a", "engine": "x", "step": "1"}, unknown_keys=("p",))
+    other = replace(labeled(Morse(), MIXED[2:], probes=0), metadata={"level": "b", "engine": "x"}, source="b.h5")
+    both = one + other
+    assert both.ids == DATA.ids
+    assert both.mask("hessian").tolist() == [True, True, False, False, False]
+    assert both.metadata == {"level": "a; b", "engine": "x"}
+    assert (both.source, both.unknown_keys) == ("memory + b.h5", ("p",))
+    assert (DATA[:2] + DATA[2:]).content_hash() == DATA.content_hash()
+    with pytest.raises(RequestError, match="occurs twice"):
+        one + DATA
+    with pytest.raises(RequestError, match="only a Dataset can be added to a Dataset, got list"):
+        one + WRONG

@@ -150,7 +150,7 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
     sections = {"structures": structures, "labels by tag": labels, "quality of labels": quality}
     sections[f"suspect: {suspect['structures']} structures, kept out of training and evaluation"] = suspect_rows
     if curvature is not None:
-        sections[f"curvature of {curvature['hessians_diagonalized']} Hessians"] = [
+        sections[f"curvature of {curvature['hessians_diagonalised']} Hessians"] = [
             (
                 "eigenvalues",
                 f"{curvature['lowest_eigenvalue']:.3g} to {curvature['highest_eigenvalue']:.3g} eV/Å²",

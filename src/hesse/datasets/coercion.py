@@ -81,7 +81,7 @@ def _structure(item: object) -> Structure:
     if isinstance(inner := getattr(item, "structure", None), Structure):
         return inner
     if _is_pair(item):
-        return item[0]  # type: ignore[index,no-any-return]
+        return item[0]  # type: ignore[index]
     raise RequestError(f"expected {_STRUCTURES}; one item of the list is {type(item).__name__}")
 
 

@@ -193,10 +193,10 @@ def as_dataset(data: DatasetSource) -> Dataset:
         data = [data]  # type: ignore[list-item]
     items = list(data) if isinstance(data, Iterable) else []
     if items and all(isinstance(item, Atoms) for item in items):
-        return Dataset.from_ase(items)  # type: ignore[arg-type]
+        return Dataset.from_ase(items)
     pairs = [(item, Properties.single(len(item))) if isinstance(item, Structure) else item for item in items]
     if pairs and all(_is_pair(pair) for pair in pairs):
-        return Dataset.from_pairs(pairs)  # type: ignore[arg-type]
+        return Dataset.from_pairs(pairs)
     got = f"{type(data).__name__} of {' and '.join(sorted({type(item).__name__ for item in items}))}" if items else ""
     raise RequestError(
         "expected a data set: a hesse.Dataset, the path of a file, a list of ASE Atoms, of structures or of pairs "

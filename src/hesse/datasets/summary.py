@@ -118,7 +118,7 @@ def _curvature(dataset: Dataset) -> dict[str, Any] | None:
     if not lowest:
         return None
     return {
-        "hessians_diagonalized": len(lowest),
+        "hessians_diagonalised": len(lowest),
         "lowest_eigenvalue": min(lowest),
         "highest_eigenvalue": max(highest),
         "structures_with_negative_curvature": sum(k > 0 for k in negative),
