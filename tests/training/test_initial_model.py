@@ -1,4 +1,4 @@
-"""Training of potentials that were not built from a configuration."""
+"""Training of existing potentials."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from oracles import molecules
 
 
 class Springs(Potential):
-    """A user's own potential: a learnable pair energy, and a running statistic beside it."""
+    """A potential of the user: a learnable pair energy, with a running statistic."""
 
     cutoff = 4.0
 
@@ -59,7 +59,7 @@ class Springs(Potential):
 
 
 class Foreign(Adapter):
-    """A framework whose files hold one line of text."""
+    """An adapter whose files contain one line of text."""
 
     suffix = ".line"
 
@@ -80,27 +80,27 @@ def go(folder: Path, potential: Potential | None, *, data: Dataset | None = None
     return train(data or training_data(), validation_data(), settings, output=folder, potential=potential, quiet=True)
 
 
-def test_a_potential_of_the_users_own_learns_and_is_left_alone(tmp_path: Path) -> None:
-    mine = Springs()
-    before = copy.deepcopy(mine.state_dict())
-    result = go(tmp_path / "run", mine, steps=60, optimizer={"learning_rate": 3e-2}, validate_every=10)
-    assert all(torch.equal(before[name], value) for name, value in mine.state_dict().items())
+def test_a_potential_of_the_user_is_copied_and_trained(tmp_path: Path) -> None:
+    springs = Springs()
+    before = copy.deepcopy(springs.state_dict())
+    result = go(tmp_path / "run", springs, steps=60, optimizer={"learning_rate": 3e-2}, validate_every=10)
+    assert all(torch.equal(before[name], value) for name, value in springs.state_dict().items())
     rows = [row for row in record(tmp_path / "run") if row["kind"] == "validation"]
     assert result.scores["forces_rmse"] < 0.7 * rows[0]["forces_rmse"]
     assert result.model_file.name == "model.safetensors"
-    # What is handed back is the best model: it scores what the record says of that step.
+    # The result is the best model: its error is that in the record of its step.
     data = validation_data()
     assert isinstance(result.potential, Springs)
     assert not result.potential.training
     assert result.potential.calls > 0  # statistics travel with the average
-    found = evaluate(result.potential, collate(data.structures, 4.0), Request(forces=True)).forces
-    assert found is not None
+    forces = evaluate(result.potential, collate(data.structures, 4.0), Request(forces=True)).forces
+    assert forces is not None
     assert data.labels.forces is not None
-    error = float((found - data.labels.forces).square().mean().sqrt())
+    error = float((forces - data.labels.forces).square().mean().sqrt())
     assert error == pytest.approx(result.scores["forces_rmse"], rel=1e-9)
 
 
-def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
+def test_an_interrupted_run_of_a_potential_of_the_user(tmp_path: Path) -> None:
     class Interrupt(Springs):
         left = 9
 
@@ -111,7 +111,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
             return super().forward(batch)
 
     whole = go(tmp_path / "whole", Springs(), steps=14)
-    # The identity of a run includes the class: the same one is interrupted and continued.
+    # The fingerprint of a run includes the class: the same one is interrupted and continued.
     Interrupt.left = 9
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path / "broken", Interrupt(), steps=14)
@@ -122,7 +122,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert continued.scores == whole.scores
-    # Asked once more, it is finished and answers the same.
+    # The finished run returns the same result.
     assert go(tmp_path / "broken", Interrupt(), steps=14).scores == whole.scores
 
 
@@ -134,41 +134,43 @@ def test_a_run_is_not_continued_from_other_weights(tmp_path: Path) -> None:
         go(tmp_path / "run", None, steps=4)
 
 
-def test_an_adapted_potential_is_kept_in_its_own_format_too(tmp_path: Path) -> None:
+def test_an_adapted_potential_is_also_saved_in_its_own_format(tmp_path: Path) -> None:
     result = go(tmp_path / "run", Foreign(), steps=8)
     assert result.model_file == tmp_path / "run" / "model.line"
     assert isinstance(result.potential, Foreign)
-    kept = [float(word) for word in result.model_file.read_text().split()]
-    assert kept == result.potential.original.layer.weight.flatten().tolist()
+    saved = [float(word) for word in result.model_file.read_text().split()]
+    assert saved == result.potential.original.layer.weight.flatten().tolist()
     names = {p.name for p in (tmp_path / "run").iterdir()}
     assert {"model.safetensors", "last.safetensors", "last.line"} <= names
 
 
-def test_frozen_parameters_stay(tmp_path: Path) -> None:
-    mine = Springs()
-    mine.layer.bias.requires_grad_(False)
-    result = go(tmp_path / "run", mine, steps=6)
+def test_frozen_parameters_do_not_change(tmp_path: Path) -> None:
+    springs = Springs()
+    springs.layer.bias.requires_grad_(False)
+    result = go(tmp_path / "run", springs, steps=6)
     trained = result.potential
     assert isinstance(trained, Springs)
-    assert torch.equal(trained.layer.bias, mine.layer.bias)
+    assert torch.equal(trained.layer.bias, springs.layer.bias)
     assert not trained.layer.bias.requires_grad
-    assert not torch.equal(trained.layer.weight, mine.layer.weight)
+    assert not torch.equal(trained.layer.weight, springs.layer.weight)
     with pytest.raises(ConfigError, match="no parameter"):
         go(tmp_path / "other", Springs().requires_grad_(False))
 
 
-def test_references_are_fitted_to_what_the_potential_leaves(tmp_path: Path) -> None:
-    """Another level of theory has another zero per element; the least-squares shift takes it away exactly."""
+def test_reference_energies_are_fitted_to_the_residual_energies(tmp_path: Path) -> None:
+    """Another level of theory has other energies per element; the least-squares shift removes them exactly."""
     base = Hipnn(HipnnConfig.model_validate(config().model.model_dump()), (1, 6, 8)).double()
     structures = molecules([3, 5, 4, 6, 2, 4, 5, 3], seed=3)
-    said = evaluate(base, collate(structures, base.cutoff), Request(forces=True))
+    predicted = evaluate(base, collate(structures, base.cutoff), Request(forces=True))
     zero = {1: -13.5, 6: -1030.25, 8: 4.0}
     offsets = torch.tensor([sum(zero[int(z)] for z in s.numbers) for s in structures], dtype=torch.float64)
-    assert said.energy is not None
-    data = Dataset(tuple(structures), replace(said, energy=said.energy + offsets, regularizer=None))
-    kept = train(data, None, config(steps=1, weights={"hvp": 0.0}), output=tmp_path / "a", potential=base, quiet=True)
-    assert isinstance(kept.potential, Hipnn)
-    assert torch.equal(kept.potential.references.energies, base.references.energies)
+    assert predicted.energy is not None
+    data = Dataset(tuple(structures), replace(predicted, energy=predicted.energy + offsets, regularizer=None))
+    unchanged = train(
+        data, None, config(steps=1, weights={"hvp": 0.0}), output=tmp_path / "a", potential=base, quiet=True
+    )
+    assert isinstance(unchanged.potential, Hipnn)
+    assert torch.equal(unchanged.potential.references.energies, base.references.energies)
     fitted = train(
         data, None, config(steps=1, weights={"hvp": 0.0}, reference_energies="fit"), output=tmp_path / "b",
         potential=base, quiet=True,
@@ -182,7 +184,7 @@ def test_references_are_fitted_to_what_the_potential_leaves(tmp_path: Path) -> N
         go(tmp_path / "c", Springs(), reference_energies="fit")
 
 
-def test_a_prior_is_part_of_the_model_and_references_are_fitted_beside_it(tmp_path: Path) -> None:
+def test_a_repulsion_is_part_of_the_model_when_reference_energies_are_fitted(tmp_path: Path) -> None:
     result = go(tmp_path / "run", None, steps=4, repulsion={"reach": 2.0})
     assert isinstance(result.potential, SumPotential)
     prior, network = result.potential.parts
@@ -197,8 +199,8 @@ def test_a_prior_is_part_of_the_model_and_references_are_fitted_beside_it(tmp_pa
     assert float(repulsion.max()) > 0.1
     composition = torch.stack([torch.bincount(torch.tensor(s.numbers.tolist()), minlength=9) for s in data.structures])
     composition = composition[:, [1, 6, 8]].double()
-    wanted = torch.linalg.lstsq(composition, (data.labels.energy - repulsion)[:, None], driver="gelsd").solution
-    assert network.references.energies.tolist() == pytest.approx(wanted[:, 0].tolist(), abs=1e-8)
+    expected = torch.linalg.lstsq(composition, (data.labels.energy - repulsion)[:, None], driver="gelsd").solution
+    assert network.references.energies.tolist() == pytest.approx(expected[:, 0].tolist(), abs=1e-8)
 
 
 def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
     assert isinstance(result.potential, Hipnn)
     assert result.potential.config == base.config
     moved = load_model(result.model_file).state_dict()["readouts.0.weight"] - base.state_dict()["readouts.0.weight"]
-    assert 0 < float(moved.abs().max()) < 0.1  # a few small steps from there
+    assert 0 < float(moved.abs().max()) < 0.1  # a few small steps
     with pytest.raises(ConfigError, match="leave out model"):
         load_config(folder / "go.yaml", ["model.kind=ani"])
     with pytest.raises(ConfigError, match="leave one of them out"):
@@ -228,10 +230,10 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
         run_files(load_config(folder / "go.yaml", ["init_from=none.hesse", f"output={tmp_path / 'y'}"]), quiet=True)
 
 
-def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path) -> None:
-    lonely = SumPotential([ReferenceEnergies((1, 6)), Springs()])
+def test_potentials_that_cannot_be_trained_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    without_oxygen = SumPotential([ReferenceEnergies((1, 6)), Springs()])
     with pytest.raises(UnknownElementError, match="element Z = 8"):
-        go(tmp_path / "a", lonely)
+        go(tmp_path / "a", without_oxygen)
 
     with pytest.raises(RequestError, match=r"expected a potential: .* got an object of type Linear"):
         go(tmp_path / "d", nn.Linear(2, 2))  # type: ignore[arg-type]
@@ -288,7 +290,9 @@ def test_a_run_is_not_continued_with_another_formula_on_the_same_weights(tmp_pat
         go(tmp_path / "run", cosine, steps=1)
 
 
-def test_a_factory_that_draws_weights_gives_the_same_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_from_a_factory_with_random_weights_is_reproducible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_factory_of_nets.py").write_text(
         "from hesse.models import AniConfig, build_model\n"
         "def make():\n    return build_model(AniConfig(hidden=(4,)), (1, 6, 8)).double()\n"
@@ -302,7 +306,7 @@ def test_a_factory_that_draws_weights_gives_the_same_run_again(tmp_path: Path, m
     assert again.scores == first.scores
 
 
-def test_dropout_is_drawn_again_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_dropout_is_the_same_in_a_continued_run(tmp_path: Path) -> None:
     class Dropping(Springs):
         left = 10**6
 
@@ -317,7 +321,7 @@ def test_dropout_is_drawn_again_when_a_run_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         go(tmp_path / "broken", Dropping(), steps=14)
     Dropping.left = 10**6
-    torch.rand(3)  # whatever was drawn meanwhile
+    torch.rand(3)  # other random numbers in between
     go(tmp_path / "broken", Dropping(), steps=14)
     assert record(tmp_path / "whole") == record(tmp_path / "broken")
 

@@ -1,4 +1,4 @@
-"""Where the tensors of a step come from: memory, or pools of a file that are read ahead."""
+"""Batches of a run: from memory, or through a shuffle buffer from a file."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def options(**changes: Any) -> TrainConfig:
     return config(**{"batch": {"structures": 4}, "steps": 14, **changes})
 
 
-@pytest.mark.parametrize("bucketing", [None, 3])
-def test_an_epoch_in_pools(streamed: StreamingDataset, bucketing: int | None) -> None:
-    choices = options(batch={"structures": 4, "size_window": bucketing})
+@pytest.mark.parametrize("size_window", [None, 3])
+def test_an_epoch_through_the_shuffle_buffer(streamed: StreamingDataset, size_window: int | None) -> None:
+    choices = options(batch={"structures": 4, "size_window": size_window})
     with TrainingLoader(streamed, choices, CUTOFF) as feed, TrainingLoader(streamed, choices, CUTOFF) as other:
         epochs = [list(feed.epoch(e)) for e in (0, 1)]
         assert epochs == [list(other.epoch(e)) for e in (0, 1)]
@@ -57,36 +57,36 @@ def test_an_epoch_in_pools(streamed: StreamingDataset, bucketing: int | None) ->
         for epoch in epochs:
             assert sorted(i for run in epoch for i in run) == list(range(90))
             assert max(map(len, epoch)) == 4
-    pools = ShuffleBufferSource(streamed, choices, CUTOFF)
-    far = [np.ptp(run) for e in range(5) for run in pools.epoch(e) if len(run) == 4]
-    assert np.mean(far) > 0.3 * 90  # batches mix places of the file: at random 4 of 90 span 54 on average
-    pools.close()
+    source = ShuffleBufferSource(streamed, choices, CUTOFF)
+    far = [np.ptp(run) for e in range(5) for run in source.epoch(e) if len(run) == 4]
+    assert np.mean(far) > 0.3 * 90  # batches mix parts of the file: 4 of 90 at random span 54 on average
+    source.close()
 
 
-def test_streamed_batches_are_those_of_the_memory(streamed: StreamingDataset, path: Path) -> None:
-    """In the order of the epoch, from the middle of one (as a run that goes on does), and through the next."""
+def test_streamed_batches_are_those_in_memory(streamed: StreamingDataset, path: Path) -> None:
+    """In the order of the epoch, from its start or its middle (as in a continued run), and through the next one."""
     choices = options(dtype="float32")
     plain = InMemorySource(read_dataset(path), choices, CUTOFF)
     for start in (0, 11):
-        pools = ShuffleBufferSource(streamed, choices, CUTOFF)
+        source = ShuffleBufferSource(streamed, choices, CUTOFF)
         for epoch in (0, 1):
-            for run in pools.epoch(epoch)[start if epoch == 0 else 0 :]:
-                for mine, theirs in zip(pools.batch(run), plain.batch(run), strict=True):
-                    require_same_tensors(mine, theirs)
-        pools.close()
+            for run in source.epoch(epoch)[start if epoch == 0 else 0 :]:
+                for streamed_item, item in zip(source.batch(run), plain.batch(run), strict=True):
+                    assert_same_tensors(streamed_item, item)
+        source.close()
 
 
-def test_a_share_of_nothing_moves_nothing(streamed: StreamingDataset) -> None:
-    pools = ShuffleBufferSource(streamed, options(), CUTOFF)
-    pools.batch(pools.epoch(0)[-1])
-    held = pools._current
-    batch, labels = pools.batch([])
+def test_an_empty_batch_keeps_the_current_buffer(streamed: StreamingDataset) -> None:
+    source = ShuffleBufferSource(streamed, options(), CUTOFF)
+    source.batch(source.epoch(0)[-1])
+    current = source._current
+    batch, labels = source.batch([])
     assert len(batch) == len(labels) == len(batch.numbers) == 0
-    assert pools._current is held
-    pools.close()
+    assert source._current is current
+    source.close()
 
 
-def require_same_tensors(one: Any, other: Any) -> None:
+def assert_same_tensors(one: Any, other: Any) -> None:
     for f in fields(one):
         a, b = getattr(one, f.name), getattr(other, f.name)
         same = torch.equal(a.nan_to_num(1e9), b.nan_to_num(1e9)) if isinstance(a, Tensor) else a == b
@@ -108,10 +108,10 @@ def test_the_same_losses_as_in_memory(
 
 
 class Stop(Exception):
-    """Something that nobody expects."""
+    """An unexpected error."""
 
 
-def test_a_streamed_run_goes_on_where_it_was(
+def test_a_streamed_run_is_continued(
     streamed: StreamingDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(streamed, tmp_path / "through", steps=30)
@@ -138,35 +138,35 @@ def test_another_limit_is_another_run(streamed: StreamingDataset, path: Path, tm
         trained(open_dataset(path, memory_mib=1.1 * LIMIT), tmp_path)
 
 
-def test_what_happens_to_the_file_reaches_the_user(path: Path, tmp_path: Path) -> None:
+def test_a_file_that_disappears_is_reported(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.h5"
     copy.write_bytes(path.read_bytes())
     data = open_dataset(copy, memory_mib=LIMIT)
     assert isinstance(data, StreamingDataset)
-    pools = ShuffleBufferSource(data, options(), CUTOFF)
-    pools.batch(pools.epoch(0)[0])
-    assert pools._next is not None
-    pools._next[1].result()  # the second pool is there; the third will not be
+    source = ShuffleBufferSource(data, options(), CUTOFF)
+    source.batch(source.epoch(0)[0])
+    assert source._next is not None
+    source._next[1].result()  # the second buffer is read, the third is not
     copy.unlink()
 
     def rest() -> None:
         for epoch in (0, 1):
-            for run in pools.epoch(epoch):
-                pools.batch(run)
+            for run in source.epoch(epoch):
+                source.batch(run)
 
     with pytest.raises(FileFormatError, match=r"copy\.h5: the file was changed or removed"):
         rest()
-    pools.close()
+    source.close()
 
 
-def test_bucketed_runs_differ_and_repeat(path: Path, tmp_path: Path) -> None:
+def test_runs_with_a_size_window_are_reproducible(path: Path, tmp_path: Path) -> None:
     data = read_dataset(path)
     for name in ("one", "two"):
         trained(data, tmp_path / name, batch={"structures": 4, "size_window": 2})
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
-def test_only_what_the_loss_reads_is_carried() -> None:
+def test_only_required_labels_are_loaded() -> None:
     assert required_labels(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp")
     fresh = options(weights={"hvp": 0.1, "hessian": 0.1}, probe={"source": "fresh"})
     assert required_labels(fresh) == ("energy", "forces", "hessian")
@@ -178,7 +178,7 @@ def test_only_what_the_loss_reads_is_carried() -> None:
     assert labels.hvp is not None
 
 
-def test_work_in_the_background() -> None:
+def test_background_tasks() -> None:
     assert BackgroundTask(lambda _: 3, "hesse: test").result() == 3
 
     def fails(stopped: object) -> int:

@@ -1,4 +1,4 @@
-"""A run from files, as `hesse train` does it."""
+"""Runs from configuration files, as with `hesse train`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from oracles import labeled, molecules
 
 
 def data(sizes: list[int], seed: int = 0) -> Dataset:
-    """Two structures of every molecule, so that groups mean something."""
+    """Two structures of every molecule, which form a group."""
     structures = [
         s for k, n in enumerate(sizes) for s in molecules([n, n], seed=seed + k, group=f"molecule-{k}", name="")
     ]
@@ -40,7 +40,7 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_a_part_is_held_out_by_group_and_remembered(path: Path) -> None:
+def test_validation_structures_are_held_out_by_group_and_recorded(path: Path) -> None:
     result = run_from_config(load_config(path), quiet=True)
     out = path.parent / "out"
     assert {p.name for p in out.iterdir()} >= {"model.hesse", "config.yaml", "split.json", "metrics.jsonl"}
@@ -56,7 +56,7 @@ def test_a_part_is_held_out_by_group_and_remembered(path: Path) -> None:
 
 
 def test_the_written_configuration_repeats_the_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever folder it was started from, and wherever it is read from."""
+    """Independent of the working folder, and of the folder of the file."""
     monkeypatch.chdir(path.parent)
     run_from_config(load_config("run.yaml"), quiet=True)
     written = load_config("out/config.yaml", ["output=again"])
@@ -64,7 +64,7 @@ def test_the_written_configuration_repeats_the_run(path: Path, monkeypatch: pyte
     assert_same_run(path.parent / "out", path.parent / "again")
 
 
-def test_a_refused_run_leaves_the_folder_as_it_was(path: Path) -> None:
+def test_a_refused_run_does_not_change_the_folder(path: Path) -> None:
     run_from_config(load_config(path), quiet=True)
     out = path.parent / "out"
     before = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -76,23 +76,23 @@ def test_a_refused_run_leaves_the_folder_as_it_was(path: Path) -> None:
     assert load_config(out / "config.yaml").seed == 3
 
 
-def test_a_run_that_never_began_does_not_stand_in_the_way(path: Path) -> None:
+def test_a_run_that_failed_before_its_first_step_can_be_replaced(path: Path) -> None:
     with pytest.raises(MissingLabelError, match="hessian"):
         run_from_config(load_config(path, ["weights.hessian=1"]), quiet=True)
     write_dataset(path.parent / "train.h5", data([3, 4, 5, 2, 4, 3], seed=9))  # other data under the same name
     assert run_from_config(load_config(path), quiet=True).steps == 6
 
 
-def test_a_device_that_is_not_there_is_a_wrong_request(path: Path) -> None:
+def test_an_absent_device_is_refused(path: Path) -> None:
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ConfigError, match=f'device "{device}" cannot be used here'):
             run_from_config(load_config(path, [f"device={device}"]), quiet=True)
     assert not (path.parent / "out").exists()
 
 
-def test_validation_data_of_their_own(path: Path) -> None:
-    write_dataset(path.parent / "judge.xyz", data([3, 4], seed=50))
-    files = {"train": "train.h5", "validation": "judge.xyz"}
+def test_separate_validation_data(path: Path) -> None:
+    write_dataset(path.parent / "validation.xyz", data([3, 4], seed=50))
+    files = {"train": "train.h5", "validation": "validation.xyz"}
     run_from_config(load_config(write_config(path, data=files)), quiet=True)
     assert not (path.parent / "out" / "split.json").exists()
     assert [row["step"] for row in record(path.parent / "out") if row["kind"] == "validation"] == [4, 6]
@@ -111,7 +111,7 @@ def hesse(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_command_line_trains_and_its_exit_codes_tell_apart(path: Path) -> None:
+def test_the_command_line_trains_and_returns_exit_codes(path: Path) -> None:
     done = hesse("train", path, "steps=3", "--quiet")
     assert done.returncode == 0, done.stderr
     assert "model.hesse: best of 3 steps at step 3" in done.stdout

@@ -1,4 +1,4 @@
-"""The loss in somebody else's loop: against closed forms, in every layout, and its gradient by finite differences."""
+"""The loss for other training loops: compared with formulas, in every layout; its gradient by finite differences."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def pad(values: Tensor, fill: float = 0.0) -> Tensor:
     return torch.stack([nn.functional.pad(p, (0, 0, 0, max(SIZES) - p.shape[-2]), value=fill) for p in parts], dim=-3)
 
 
-def test_the_value_is_that_of_the_equation() -> None:
-    """Predictions of one closed form, labels of another, both in numpy; the loss written out by hand."""
+def test_the_value_is_that_of_the_formula() -> None:
+    """Predictions of one formula, labels of another, both in numpy; the loss is computed term by term."""
     dataset = data()
     model = Harmonic(dataset.structures, seed=3)
     loss, terms = ProjectedHessianLoss(WEIGHTS)(
@@ -63,20 +63,20 @@ def test_the_value_is_that_of_the_equation() -> None:
     assert labels.hvp is not None
     for k, structure in enumerate(dataset.structures):
         exact, n = model.exact(structure), len(structure)
-        own = slice(start, start + n)
+        atoms = slice(start, start + n)
         start += n
         energy.append((exact.energy - float(labels.energy[k])) ** 2 / np.sqrt(n))
-        forces.append(((-exact.gradient - labels.forces[own].numpy()) ** 2).sum() / (3 * n))
-        products = np.einsum("iajb,kjb->kia", exact.hessian, labels.probes[:, own].numpy())
-        hvp.append(((products - labels.hvp[:, own].numpy()) ** 2).sum() / (9 * n * n) / len(products))
-    wanted = np.mean(energy) + 0.3 * np.mean(forces) + 0.09 * np.mean(hvp)
-    assert loss.item() == pytest.approx(wanted, rel=1e-12)
+        forces.append(((-exact.gradient - labels.forces[atoms].numpy()) ** 2).sum() / (3 * n))
+        products = np.einsum("iajb,kjb->kia", exact.hessian, labels.probes[:, atoms].numpy())
+        hvp.append(((products - labels.hvp[:, atoms].numpy()) ** 2).sum() / (9 * n * n) / len(products))
+    expected = np.mean(energy) + 0.3 * np.mean(forces) + 0.09 * np.mean(hvp)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
     assert {k: float(v) for k, v in terms.items()} == pytest.approx(
         {"energy": np.mean(energy), "forces": np.mean(forces), "hvp": np.mean(hvp)}, rel=1e-12
     )
 
 
-def test_all_layouts_say_the_same() -> None:
+def test_all_layouts_give_the_same_loss() -> None:
     dataset = data()
     model = Morse(depth=2.0, width=1.0)
     labels, positions = flat_labels(dataset), positions_of(dataset)
@@ -91,20 +91,20 @@ def test_all_layouts_say_the_same() -> None:
 
     singly = []
     for k, structure in enumerate(dataset.structures):
-        own = slice(sum(SIZES[:k]), sum(SIZES[: k + 1]))
+        atoms = slice(sum(SIZES[:k]), sum(SIZES[: k + 1]))
         one, _ = criterion(
-            flat_energy((structure,), model), positions[own],
-            energies=labels["energies"][k], forces=labels["forces"][own],
-            probes=labels["probes"][:, own], hvp=labels["hvp"][:, own],
+            flat_energy((structure,), model), positions[atoms],
+            energies=labels["energies"][k], forces=labels["forces"][atoms],
+            probes=labels["probes"][:, atoms], hvp=labels["hvp"][:, atoms],
         )  # fmt: skip
         singly.append(one.item())
     assert np.mean(singly) == pytest.approx(flat.item(), rel=1e-13)
 
-    in_turn, _ = ProjectedHessianLoss(WEIGHTS, supports_vmap=False)(energy, positions, **labels)
-    assert in_turn.item() == pytest.approx(flat.item(), rel=1e-13)
+    sequential, _ = ProjectedHessianLoss(WEIGHTS, supports_vmap=False)(energy, positions, **labels)
+    assert sequential.item() == pytest.approx(flat.item(), rel=1e-13)
 
 
-class Bells(nn.Module):
+class PairEnergy(nn.Module):
     """A learnable pair energy of positions end to end."""
 
     def __init__(self) -> None:
@@ -120,8 +120,8 @@ class Bells(nn.Module):
         return pairs.new_zeros(3).index_add(0, self.owner[i], pairs)
 
 
-def test_its_gradient_in_parameters_is_the_slope_of_its_value() -> None:
-    dataset, model = data(), Bells()
+def test_the_gradient_in_parameters_agrees_with_finite_differences() -> None:
+    dataset, model = data(), PairEnergy()
     criterion = ProjectedHessianLoss(WEIGHTS)
     positions, labels = positions_of(dataset), flat_labels(dataset)
     criterion(model, positions, **labels)[0].backward()
@@ -142,9 +142,9 @@ def test_its_gradient_in_parameters_is_the_slope_of_its_value() -> None:
     assert not positions.requires_grad
 
 
-def test_absent_labels_are_nan_and_leave_no_trace() -> None:
-    """As if the label were not there: values and gradients."""
-    dataset, model = data(), Bells()
+def test_nan_labels_are_masked() -> None:
+    """Values and gradients are those without the label."""
+    dataset, model = data(), PairEnergy()
     labels, positions = flat_labels(dataset), positions_of(dataset)
     holes = {name: value.clone() for name, value in labels.items()}
     holes["energies"][1] = torch.nan
@@ -155,24 +155,24 @@ def test_absent_labels_are_nan_and_leave_no_trace() -> None:
     loss, terms = criterion(model, positions, **holes)
     loss.backward()
     assert bool(torch.isfinite(model.weight.grad).all())  # type: ignore[arg-type]
-    _, whole = criterion(model, positions, **labels)
+    _, complete = criterion(model, positions, **labels)
     none, _ = criterion(model, positions, n_atoms=labels["n_atoms"], energies=labels["energies"] * torch.nan)
     assert none.item() == 0.0
-    assert float(terms["energy"]) != float(whole["energy"])
-    kept = torch.tensor([True, False, True])
-    found = model(positions)
+    assert float(terms["energy"]) != float(complete["energy"])
+    labeled_mask = torch.tensor([True, False, True])
+    predicted = model(positions)
     n = labels["n_atoms"].double()
-    wanted = ((found - labels["energies"]).square() / n.sqrt())[kept].mean()
-    assert float(terms["energy"]) == pytest.approx(wanted.item(), rel=1e-12)
+    expected = ((predicted - labels["energies"]).square() / n.sqrt())[labeled_mask].mean()
+    assert float(terms["energy"]) == pytest.approx(expected.item(), rel=1e-12)
     assert set(criterion(model, positions, n_atoms=n.long(), energies=labels["energies"])[1]) == {"energy"}
 
 
-def test_terms_without_weight_cost_nothing() -> None:
-    """No derivative is taken that nobody weighs."""
+def test_terms_without_weight_are_not_computed() -> None:
+    """Derivatives of terms without weight are not computed."""
     dataset = data()
 
     def rough(positions: Tensor) -> Tensor:
-        return Bells()(positions.detach())  # would be refused by autograd if differentiated
+        return PairEnergy()(positions.detach())  # would be refused by autograd if differentiated
 
     loss, terms = ProjectedHessianLoss(LossWeights(energy=1.0, forces=0.0, hvp=0.0))(
         rough, positions_of(dataset), **flat_labels(dataset)
@@ -181,8 +181,8 @@ def test_terms_without_weight_cost_nothing() -> None:
     assert bool(torch.isfinite(loss))
 
 
-def test_wrong_requests_are_answered() -> None:
-    dataset, model = data(), Bells()
+def test_wrong_requests_are_refused() -> None:
+    dataset, model = data(), PairEnergy()
     labels, positions = flat_labels(dataset), positions_of(dataset)
     criterion = ProjectedHessianLoss()
     with pytest.raises(MissingLabelError, match="both probes and hvp"):

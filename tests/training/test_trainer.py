@@ -1,4 +1,4 @@
-"""What one training run does, step by step, and what it refuses."""
+"""One training run: its steps, validation, records, and errors."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def rows(folder: Path, kind: str = "train") -> list[dict[str, Any]]:
 
 
 def parameters(folder: Path, kind: str = "model") -> dict[str, torch.Tensor]:
-    found = tensors(folder / "checkpoint.safetensors")
-    return {n.removeprefix(f"{kind}."): v for n, v in found.items() if n.startswith(f"{kind}.")}
+    stored = tensors(folder / "checkpoint.safetensors")
+    return {n.removeprefix(f"{kind}."): v for n, v in stored.items() if n.startswith(f"{kind}.")}
 
 
-# --- does it learn? --------------------------------------------------------------------------------------------------
+# --- training reduces errors -----------------------------------------------------------------------------------------
 
 
-def test_training_reduces_every_error_and_curvature_labels_that_of_curvature(tmp_path: Path) -> None:
+def test_training_reduces_all_errors_and_curvature_labels_the_hessian_error(tmp_path: Path) -> None:
     """The same network, seed, data and number of steps, with and without Hessian-vector products."""
     oracle = Morse(depth=1.0, width=1.2)
     data = labeled(oracle, [molecule(4, seed=k, elements=(6,)) for k in range(12)])
-    judge = labeled(oracle, [molecule(4, seed=70 + k, elements=(6,)) for k in range(6)], hessian=True)
+    test_data = labeled(oracle, [molecule(4, seed=70 + k, elements=(6,)) for k in range(6)], hessian=True)
     errors = {}
     for name, hvp in (("ef", 0.0), ("ef_hvp", 0.3)):
         settings = config(
@@ -57,11 +57,11 @@ def test_training_reduces_every_error_and_curvature_labels_that_of_curvature(tmp
         for label in ("loss", "energy_rmse", "forces_rmse", "hvp_rmse"):
             assert result.scores[label] < 0.6 * first[label], f"{name}: {label}"
 
-        batch = collate(judge.structures, result.potential.cutoff)
+        batch = collate(test_data.structures, result.potential.cutoff)
         hessian = evaluate(result.potential, batch, Request(hessian=True)).hessian
         assert hessian is not None
-        assert judge.labels.hessian is not None
-        errors[name] = float((hessian - judge.labels.hessian).square().mean().sqrt())
+        assert test_data.labels.hessian is not None
+        errors[name] = float((hessian - test_data.labels.hessian).square().mean().sqrt())
         forces = evaluate(
             result.potential, collate(data.structures, result.potential.cutoff), Request(forces=True)
         ).forces
@@ -72,7 +72,7 @@ def test_training_reduces_every_error_and_curvature_labels_that_of_curvature(tmp
     assert errors["ef_hvp"] < 0.75 * errors["ef"]
 
 
-# --- one step, by hand -----------------------------------------------------------------------------------------------
+# --- single steps ----------------------------------------------------------------------------------------------------
 
 
 def first_loss(folder: Path, **changes: Any) -> float:
@@ -81,7 +81,7 @@ def first_loss(folder: Path, **changes: Any) -> float:
 
 
 def initial_model(settings: Any, data: Dataset) -> Hipnn:
-    """The network before its first step, built here."""
+    """The network before its first step."""
     from hesse.models import fit_reference_energies
 
     torch.manual_seed(settings.seed)
@@ -131,7 +131,7 @@ def test_the_first_step_is_adamw_on_the_documented_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 2])
-def test_weight_decay_spares_everything_but_matrices(l_max: int) -> None:
+def test_weight_decay_acts_on_matrices_only(l_max: int) -> None:
     model = Hipnn(config(model={"l_max": l_max, "blocks": 2}).model, (1, 6, 8))
     matrices, others = run_setup.weight_decay_groups(model, 0.1)
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
@@ -142,7 +142,7 @@ def test_weight_decay_spares_everything_but_matrices(l_max: int) -> None:
     assert {"bias", "sigma", "inverse_mu", "scales"} <= spared
 
 
-def test_the_gradient_is_clipped_to_its_limit(tmp_path: Path) -> None:
+def test_the_gradient_is_clipped(tmp_path: Path) -> None:
     run(tmp_path, steps=1, optimizer={"max_grad_norm": 1e-3})
     state = tensors(tmp_path / "checkpoint.safetensors")
     first_moments = [v for n, v in state.items() if n.endswith("exp_avg")]
@@ -150,7 +150,7 @@ def test_the_gradient_is_clipped_to_its_limit(tmp_path: Path) -> None:
     assert size == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_average_is_that_of_the_steps(tmp_path: Path) -> None:
+def test_the_moving_average(tmp_path: Path) -> None:
     """With a decay d_k = min(0.5, (1 + k)/(10 + k)): m_k = d_k m_{k−1} + (1 − d_k) w_k, from the initial weights."""
     constant = {"schedule": {"kind": "constant", "warmup": 0}, "checkpoint_every": 1}
     settings = config(**constant)
@@ -164,18 +164,18 @@ def test_the_average_is_that_of_the_steps(tmp_path: Path) -> None:
     stored = parameters(tmp_path / "7", "average")
     for name, value in average.items():
         torch.testing.assert_close(stored[name], value, rtol=0, atol=1e-13)
-    # What is judged and kept is the average.
-    kept = tensors(tmp_path / "7" / "last.hesse")
-    assert all(torch.equal(kept[n], stored[n]) for n in average)
+    # The average is validated and saved.
+    saved = tensors(tmp_path / "7" / "last.hesse")
+    assert all(torch.equal(saved[n], stored[n]) for n in average)
 
 
-def test_without_an_average_the_last_weights_are_kept(tmp_path: Path) -> None:
+def test_without_an_average_the_last_weights_are_saved(tmp_path: Path) -> None:
     run(tmp_path, steps=3, optimizer={"ema_decay": None})
-    weights, kept = parameters(tmp_path), tensors(tmp_path / "last.hesse")
-    assert all(torch.equal(kept[n], weights[n]) for n in kept)
+    weights, saved = parameters(tmp_path), tensors(tmp_path / "last.hesse")
+    assert all(torch.equal(saved[n], weights[n]) for n in saved)
 
 
-def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_structure_occurs_once_per_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
     original = TrainingLoader.load
 
@@ -196,9 +196,7 @@ def test_steps_see_every_structure_once_an_epoch(tmp_path: Path, monkeypatch: py
     assert seen != before
 
 
-def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fresh_probes_are_functions_of_seed_and_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int, tuple[str, ...], Properties]] = []
     original = TrainingLoader.load
 
@@ -214,32 +212,31 @@ def test_fresh_probes_are_new_at_every_step_and_follow_the_seed(
     for step, ids, labels in drawn:
         chosen = [index[name] for name in ids]
         batch, stored = data.batch(chosen, 4.0)
-        if labels.probes is None:  # a part of the step without Hessians
+        if labels.probes is None:  # the microbatch without Hessians
             assert not bool(stored.mask("hessian").any())
             continue
-        wanted = make_probe("gaussian", 2).draw(batch, ProbeSeed(seed=7, epoch=step))
+        expected = make_probe("gaussian", 2).draw(batch, ProbeSeed(seed=7, epoch=step))
         assert labels.probes is not None
         assert labels.hvp is not None
-        assert torch.equal(labels.probes, wanted)
+        assert torch.equal(labels.probes, expected)
         for i, name in enumerate(ids):
             rows_of = labels.atom_slice(i)
             if bool(stored.mask("hessian")[i]):
                 exact = ORACLE.exact(data.structures[index[name]]).hessian
-                product = np.einsum("iajb,kjb->kia", exact, wanted[:, rows_of].numpy())
+                product = np.einsum("iajb,kjb->kia", exact, expected[:, rows_of].numpy())
                 np.testing.assert_allclose(labels.hvp[:, rows_of], product, atol=1e-10)
             assert labels.mask("hvp")[:, i].tolist() == [bool(stored.mask("hessian")[i])] * 2
 
 
-def test_fresh_probes_need_hessians(tmp_path: Path) -> None:
+def test_fresh_probes_require_hessians(tmp_path: Path) -> None:
     data = labeled(ORACLE, molecules([3, 4]), probes=2)
     with pytest.raises(MissingLabelError, match="'hessian'"):
         train(data, None, config(probe={"source": "fresh"}), output=tmp_path, quiet=True)
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
-def test_fresh_probes_are_validated_by_the_hessians_they_sample(tmp_path: Path) -> None:
-    """A run that learns curvature must choose its best model by curvature too: with full Hessians, whose loss the
-    probes estimate."""
+def test_validation_with_fresh_probes_uses_the_full_hessians(tmp_path: Path) -> None:
+    """The best model is selected by the curvature error too: that of the full Hessians, which the probes estimate."""
     data = validation_data()
     bare = Dataset(data.structures, replace(data.labels, probes=None, hvp=None, hvp_mask=None))
     settings = config(
@@ -253,7 +250,7 @@ def test_fresh_probes_are_validated_by_the_hessians_they_sample(tmp_path: Path) 
     assert score["loss"] == pytest.approx(0.5 * terms["hessian"].item(), rel=1e-9)
 
 
-def test_ramps_reach_the_loss(tmp_path: Path) -> None:
+def test_weight_ramps_change_the_loss(tmp_path: Path) -> None:
     run(
         tmp_path,
         steps=5,
@@ -261,8 +258,8 @@ def test_ramps_reach_the_loss(tmp_path: Path) -> None:
         weight_ramps={"energy": {"end": 1.0, "shape": "linear"}},
     )
     for k, row in enumerate(rows(tmp_path)):
-        wanted = k / 4 * row.get("energy", 0.0) + row.get("hvp", 0.0)
-        assert row["loss"] == pytest.approx(wanted, rel=1e-10)
+        expected = k / 4 * row.get("energy", 0.0) + row.get("hvp", 0.0)
+        assert row["loss"] == pytest.approx(expected, rel=1e-10)
 
 
 # --- stopping, scores, records ---------------------------------------------------------------------------------------
@@ -280,7 +277,7 @@ def test_early_stopping_counts_validations_without_a_new_best(tmp_path: Path) ->
     assert read_model_header(tmp_path / "last.hesse")["provenance"]["step"] == result.steps
 
 
-def test_the_best_model_is_kept_not_the_last(tmp_path: Path) -> None:
+def test_the_best_model_is_saved_not_the_last(tmp_path: Path) -> None:
     run(tmp_path, steps=30, validate_every=1, checkpoint_every=30, optimizer={"learning_rate": 0.1, "ema_decay": None})
     losses = [row["loss"] for row in rows(tmp_path, "validation")]
     bests = [k for k, loss in enumerate(losses) if loss == min(losses[: k + 1])]
@@ -300,7 +297,7 @@ def test_plateau_lowers_the_rate_and_ends_the_run(tmp_path: Path) -> None:
     assert sorted(rates, reverse=True) == rates
 
 
-def test_scores_are_those_of_the_whole_set_whatever_the_batches(tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_batches(tmp_path: Path) -> None:
     result = run(tmp_path, steps=4, weights={"hessian": 0.2})
     data = validation_data()
     weights = config(weights={"hessian": 0.2}).weights
@@ -325,8 +322,8 @@ def test_scores_are_those_of_the_whole_set_whatever_the_batches(tmp_path: Path) 
     )
 
 
-def test_scores_of_mixed_data_are_means_over_the_holders(tmp_path: Path) -> None:
-    """Half of these structures have no curvature: the loss is the one that training would have on them all at once."""
+def test_scores_of_mixed_data_are_means_over_labeled_structures(tmp_path: Path) -> None:
+    """Half of these structures have no curvature: the loss is that of training with all of them in one batch."""
     data, weights = training_data(), config(weights={"hessian": 0.2}).weights
     model = run(tmp_path, steps=2).potential
     batch = collate(data.structures, 4.0)
@@ -336,15 +333,15 @@ def test_scores_of_mixed_data_are_means_over_the_holders(tmp_path: Path) -> None
     total, _ = weighted_loss(predicted, data.labels, weights)
     assert predicted.hvp is not None
     assert data.labels.hvp is not None
-    held = ~torch.isnan(data.labels.hvp)
-    error = float((predicted.hvp - data.labels.hvp)[held].square().mean().sqrt())
+    present = ~torch.isnan(data.labels.hvp)
+    error = float((predicted.hvp - data.labels.hvp)[present].square().mean().sqrt())
     for limit in (5, 1000):
         score = validate(model, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
         assert score.loss == pytest.approx(total.item(), rel=1e-10)
         assert score.rmse["hvp"] == pytest.approx(error, rel=1e-10)
 
 
-def test_the_record_is_json_lines_and_the_models_know_their_origin(tmp_path: Path) -> None:
+def test_the_record_and_the_provenance_of_models(tmp_path: Path) -> None:
     run(tmp_path, steps=4)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["kind"], row["step"]) for row in lines] == [
@@ -372,15 +369,15 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -
     assert record(tmp_path / "c") != record(tmp_path / "a")
 
 
-def test_training_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
+def test_training_does_not_change_the_random_state_of_the_caller(tmp_path: Path) -> None:
     torch.manual_seed(4)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(4)
     run(tmp_path, steps=2)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
-def test_tensorboard_logs_what_the_record_holds(tmp_path: Path) -> None:
+def test_tensorboard_has_the_numbers_of_the_record(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -395,7 +392,7 @@ def test_tensorboard_logs_what_the_record_holds(tmp_path: Path) -> None:
 # --- refusals and failures -------------------------------------------------------------------------------------------
 
 
-def poisoned(name: str, victim: int = 3) -> Dataset:
+def with_invalid_label(name: str, victim: int = 3) -> Dataset:
     data = training_data()
     labels = data.labels
     value = getattr(labels, name).clone()
@@ -410,39 +407,39 @@ def poisoned(name: str, victim: int = 3) -> Dataset:
 
 
 @pytest.mark.parametrize(("name", "victim"), [("forces", 3), ("hvp", 7)])
-def test_a_loss_that_is_no_number_names_the_structure(tmp_path: Path, name: str, victim: int) -> None:
-    data = poisoned(name)
+def test_a_non_finite_loss_names_the_structure(tmp_path: Path, name: str, victim: int) -> None:
+    data = with_invalid_label(name)
     settings = config(batch={"structures": 5}, checkpoint_every=1)
-    guilty = data.structures[victim].id
-    with pytest.raises(NonFiniteLossError, match=rf'not a finite number for 1 of 5 structures: "{guilty}"') as caught:
+    culprit = data.structures[victim].id
+    with pytest.raises(NonFiniteLossError, match=rf'not a finite number for 1 of 5 structures: "{culprit}"') as caught:
         train(data, None, settings, output=tmp_path, quiet=True)
     done = [row for row in read_log(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
-    if done:  # the last good state is there, and whole
+    if done:  # the last valid state exists
         assert "The last good state is in" in str(caught.value)
         assert all(torch.isfinite(v).all() for v in parameters(tmp_path).values())
     else:
         assert "No state was saved yet" in str(caught.value)
-    with pytest.raises(NonFiniteLossError, match=guilty):  # and again when continued
+    with pytest.raises(NonFiniteLossError, match=culprit):  # and again when continued
         train(data, None, settings, output=tmp_path, quiet=True)
 
 
-def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_non_finite_validation_loss_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteLossError, match="step 1: the validation loss is not a finite number"):
-        train(training_data(), poisoned("energy"), config(validate_every=1), output=tmp_path, quiet=True)
+        train(training_data(), with_invalid_label("energy"), config(validate_every=1), output=tmp_path, quiet=True)
 
 
-def test_a_gradient_that_is_no_number_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The square root of zero has a value and no slope."""
-    original, guilty = LossAndGradient._loss, training_data().structures[4].id
+def test_a_non_finite_gradient_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The square root of zero has a value and no derivative."""
+    original, culprit = LossAndGradient._loss, training_data().structures[4].id
 
     def kinked(self: LossAndGradient, batch: Batch, *rest: Any) -> Any:
         total, terms = original(self, batch, *rest)
-        if guilty in batch.ids:
+        if culprit in batch.ids:
             total = total + (0.0 * next(self.potential.parameters()).sum()).sqrt()
         return total, terms
 
     monkeypatch.setattr(LossAndGradient, "_loss", kinked)
-    with pytest.raises(NonFiniteLossError, match=f'for 1 of 3 structures: "{guilty}"'):
+    with pytest.raises(NonFiniteLossError, match=f'for 1 of 3 structures: "{culprit}"'):
         run(tmp_path)
 
 
@@ -457,13 +454,13 @@ def test_the_last_good_checkpoint_survives_a_divergence(tmp_path: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(LossAndGradient, "__call__", diverging)
         with pytest.raises(NonFiniteLossError, match=r"step 8: the loss of the whole batch .* lower optimizer"):
-            run(tmp_path / "war")
-    run(tmp_path / "war")
-    run(tmp_path / "peace")
-    assert_same_run(tmp_path / "peace", tmp_path / "war")
+            run(tmp_path / "interrupted")
+    run(tmp_path / "interrupted")
+    run(tmp_path / "uninterrupted")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
-def test_batches_without_any_weighted_label_do_no_harm(tmp_path: Path) -> None:
+def test_batches_without_any_weighted_label(tmp_path: Path) -> None:
     """Half of the structures have no curvature, and nothing else is weighted."""
     result = run(tmp_path, steps=12, weights={"energy": 0, "forces": 0, "hvp": 1}, batch={"structures": 1})
     losses = [row["loss"] for row in rows(tmp_path)]
@@ -477,7 +474,7 @@ def test_batches_without_any_weighted_label_do_no_harm(tmp_path: Path) -> None:
     [({"hessian": 1.0}, "hessian"), ({"stress": 1.0}, "stress"), ({"hvp": 1.0}, "hvp")],
     ids=str,
 )
-def test_labels_that_nobody_has_are_asked_for(tmp_path: Path, weights: dict[str, float], missing: str) -> None:
+def test_missing_labels_are_reported(tmp_path: Path, weights: dict[str, float], missing: str) -> None:
     data = labeled(ORACLE, molecules([3, 4]), probes=0)
     with pytest.raises(MissingLabelError, match=rf"no structure holds the label '{missing}' \(found: energy, forces\)"):
         train(data, None, config(weights={"hvp": 0.0, **weights}), output=tmp_path, quiet=True)
@@ -486,7 +483,7 @@ def test_labels_that_nobody_has_are_asked_for(tmp_path: Path, weights: dict[str,
         train(training_data(), data, only, output=tmp_path, quiet=True)
 
 
-def test_requests_that_make_no_run(tmp_path: Path) -> None:
+def test_invalid_runs_are_refused(tmp_path: Path) -> None:
     data = training_data()
     zero = {"energy": 0, "forces": 0, "hvp": 0}
     with pytest.raises(ConfigError, match="all loss weights are zero"):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hesse._version import __version__
-from hesse.datasets import DatasetLike, StreamingDataset, as_dataset
+from hesse.datasets import DatasetLike, DatasetSource, StreamingDataset, as_dataset
 from hesse.engines import PotentialLike
 from hesse.errors import (
     InterruptedRunError,
@@ -57,8 +57,8 @@ __all__ = ["train"]
 
 
 def train(
-    training: DatasetLike | str | Path,
-    validation: DatasetLike | str | Path | None = None,
+    training: DatasetSource | DatasetLike,
+    validation: DatasetSource | DatasetLike | None = None,
     config: TrainConfig | Mapping[str, Any] | None = None,
     *,
     output: str | Path,
@@ -74,10 +74,9 @@ def train(
     of its framework.
 
     Args:
-        training: data set or its file, with labels for all loss weights above zero; absent labels are masked.
-            Structures whose labels are flagged as suspect are left out unless `config.include_flagged`.
-        validation: data set or its file, to select the best model; None: the last model is returned. Suspect labels are
-            treated as in `training`.
+        training: data set, its file, or ASE Atoms with labels, for all loss weights above zero; absent labels are
+            masked. Structures whose labels are flagged as suspect are left out unless `config.include_flagged`.
+        validation: the same, to select the best model; None: the last model is returned.
         config: settings of the run, as a TrainConfig or a mapping as in a configuration file; None: the defaults.
         output: folder of the run; created if necessary.
         potential: potential to train instead of a new network as in `config.model`: one of Hesse's networks, an
@@ -141,7 +140,7 @@ def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
     )
 
 
-def _as_data(data: DatasetLike | str | Path) -> DatasetLike:
+def _as_data(data: DatasetSource | DatasetLike) -> DatasetLike:
     return data if isinstance(data, StreamingDataset) else as_dataset(data)
 
 
