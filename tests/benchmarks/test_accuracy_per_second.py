@@ -18,7 +18,7 @@ import more_probes  # noqa: E402
 from hesse.datasets import read_dataset  # noqa: E402
 from hesse.models import HipnnConfig, build_model  # noqa: E402
 
-BASE = '{"model": {"features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}, "batch": {"structures": 4}}'
+BASE = '{"model": {"kind": "hipnn", "features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}, "batch": {"structures": 4}}'
 TRAIN = HERE / "reactions" / "tiny" / "rtp-train.h5"
 
 

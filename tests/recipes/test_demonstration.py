@@ -1,4 +1,4 @@
-"""The demonstration in small, and its parts."""
+"""A small demonstration, and its parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hesse.errors import ConfigError, ExecutionError, FileFormatError
+from hesse.evaluation import vibrational_errors
 from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_in_parallel
 from hesse.recipes.parallel_runs import _steps_done
 
@@ -29,17 +30,22 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
     pytest.importorskip("tblite", reason="the demonstration labels with tblite")
     plan = DemoPlan(
         molecules=("H2O", "CH4", "C2H6", "C3H8"), steps=3, near=3, far=1, unseen=1, unseen_samples=1, workers=1,
-        validation=0.25, model={"features": 4, "sensitivities": 4, "blocks": 1}, training={"validate_every": 1},
+        validation=0.25, model={"features": 4, "channels": 2, "radial": 3}, training={"validate_every": 1},
     )  # fmt: skip
     result = run_demo(tmp_path, plan, quiet=True)
     assert list(result.evaluations) == ["E-F", "E-F-HVP"]
-    for judged in result.evaluations.values():
-        far, unseen = judged
-        assert {s.group for s in unseen.dataset.structures} == {"C2H6"}  # the only one made of the others' parts
+    for evaluations in result.evaluations.values():
+        far, unseen = evaluations
+        assert {s.group for s in unseen.dataset.structures} == {
+            "C2H6"
+        }  # the only one whose environments all occur elsewhere
         assert {s.tag for s in far.dataset.structures} == {"nms-2000K"}
         assert {s.tag for s in unseen.dataset.structures} == {"relaxed", "nms-300K"}
         assert not {s.group for s in far.dataset.structures} & {s.group for s in unseen.dataset.structures}
-        assert all(e.row("hessian") is not None for e in judged)
+        assert all(e.row("hessian") is not None for e in evaluations)
+        vibrations = vibrational_errors(unseen)
+        assert vibrations is not None
+        assert (vibrations.n_structures, vibrations.n_modes) == (1, 18)
     settings = [json.loads((tmp_path / "runs" / n / "resolved.json").read_text()) for n in ("E-F", "E-F-HVP")]
     assert settings[0]["weights"].pop("hvp") == 0
     assert settings[1]["weights"].pop("hvp") > 0
@@ -48,15 +54,15 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
     assert settings[0] == settings[1], "the runs differ in more than the weight of the products"
     for name in ("ef", "ef_hvp"):
         assert (tmp_path / "models" / f"{name}.hesse").is_file()
-    # Labels and runs are found again, not made again.
+    # The same call reads labels and runs, and does not make them again.
     before = (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes()
     again = run_demo(tmp_path, plan, quiet=True)
     assert (tmp_path / "runs" / "E-F" / "metrics.jsonl").read_bytes() == before
     assert [e.rows for e in again.evaluations["E-F-HVP"]] == [e.rows for e in result.evaluations["E-F-HVP"]]
 
 
-def test_another_plan_leaves_a_folder_as_it_is(tmp_path: Path) -> None:
-    """Before anything is written: data of one plan beside models of another would be worse than no answer."""
+def test_a_folder_with_another_plan_is_not_changed(tmp_path: Path) -> None:
+    """Settings are compared before anything is written: data and models of different plans are never mixed."""
     (tmp_path / "plan.json").write_text(json.dumps(asdict(DemoPlan(seed=0, steps=7))))
     with pytest.raises(ConfigError, match=r"another plan \(seed 0, not 1\).*another folder"):
         run_demo(tmp_path, DemoPlan(seed=1, steps=7), quiet=True)
@@ -66,7 +72,7 @@ def test_another_plan_leaves_a_folder_as_it_is(tmp_path: Path) -> None:
         run_demo(tmp_path, DemoPlan(), quiet=True)
 
 
-def test_molecules_held_out_are_made_of_familiar_parts() -> None:
+def test_bonding_environments_of_held_out_molecules_occur_in_the_others() -> None:
     molecules = g2_molecules()
     for seed in range(5):
         chosen = hold_out(molecules, 10, seed=seed)
@@ -78,18 +84,18 @@ def test_molecules_held_out_are_made_of_familiar_parts() -> None:
         hold_out(molecules, 50, seed=0)
 
 
-def test_a_plan_must_make_sense() -> None:
+def test_numbers_of_a_plan_are_at_least_one() -> None:
     with pytest.raises(ConfigError, match="at least one"):
         DemoPlan(far=0)
 
 
-def test_a_failing_run_reports_its_last_words(tmp_path: Path) -> None:
+def test_a_failing_run_reports_its_last_line_on_standard_error(tmp_path: Path) -> None:
     config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
     with pytest.raises(ExecutionError, match=r"absent\.h5"):
         train_in_parallel({"one": config}, tmp_path, quiet=True)
 
 
-def test_progress_is_read_from_the_end_of_the_record(tmp_path: Path) -> None:
+def test_progress_is_read_from_the_end_of_the_log(tmp_path: Path) -> None:
     record = tmp_path / "metrics.jsonl"
     assert _steps_done(record) == 0
     record.write_text('{"kind": "train", "step": 7, "loss": 1.0}\n{"kind": "train", "st')

@@ -26,6 +26,7 @@ from hesse.reports import (
     error_tables,
     print_tables,
     render_report,
+    vibration_table,
     write_report,
 )
 from hesse.reports.figure_style import log_axis, new_figure
@@ -174,6 +175,26 @@ def test_different_test_sets_are_refused() -> None:
         replace(c, other=replace(c.other, evaluations=c.other.evaluations[:1]))
     with pytest.raises(RequestError, match="same test sets"):
         replace(c, baseline=ComparedModel("a", ()), other=ComparedModel("b", ()))
+
+
+def test_vibrations_are_tabled_where_relaxed_structures_have_hessians(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not comparison().vibrations
+    assert vibration_table(comparison()).row_count == 0
+    assert "Vibrations" not in rendered()
+    structures = [replace(s, tag="relaxed") for s in molecules([3, 4])]
+    data = labeled(Morse(), structures, hessian=True)
+    sides = []
+    for name, factor in (("a", 1.44), ("b", 1.21)):
+        assert data.labels.hessian is not None
+        scaled = replace(data.labels, hessian=factor * data.labels.hessian)
+        sides.append(ComparedModel(name, (Evaluation("set", data, scaled, tuple(error_metrics(data, scaled))),)))
+    c = Comparison("Vibrations of two molecules", {}, *sides)
+    old, new = c.vibrations["set"]
+    assert old.frequency_mae == pytest.approx(2 * new.frequency_mae)  # 20 % and 10 % of every frequency
+    assert "Vibrations" in "".join(Page(render_report(c)).text)
+    assert c.summary()["vibrations"]["set"]["a"]["n_structures"] == 2
+    print_tables([vibration_table(c)])
+    assert "zero-point energy" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:

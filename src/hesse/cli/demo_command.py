@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Sample, label, train E-F and E-F-HVP, compare (five minutes). Labels are from GFN2-xTB; writes a report."""
     from hesse.recipes import DemoPlan, run_demo
-    from hesse.reports import ComparedModel, Comparison, comparison_table, print_tables, write_report
+    from hesse.reports import ComparedModel, Comparison, comparison_table, print_tables, vibration_table, write_report
     from hesse.runtime.filesystem import atomic_write_text
 
     plan = DemoPlan(seed=seed)
@@ -30,5 +30,5 @@ def demo(
     summary = comparison.summary() | {"plan": asdict(plan), "seconds": result.seconds}
     atomic_write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(out / "report.html", comparison)
-    print_tables([comparison_table(comparison)])
+    print_tables([comparison_table(comparison), vibration_table(comparison)])
     typer.echo(f"report: {out / 'report.html'}   numbers: {out / 'summary.json'}   models: {out / 'models'}")

@@ -5,6 +5,7 @@ from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_m
 from hesse.evaluation.noise_floor import float32_resolution, noise_estimates
 from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values, symmetrized_hessian
 from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, check_known_elements, predict
+from hesse.evaluation.vibrational_errors import VibrationalErrors, vibrational_errors
 
 __all__ = [
     "DEFAULT_MAX_ATOMS",
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluation",
     "MetricRow",
     "RelativeChange",
+    "VibrationalErrors",
     "check_known_elements",
     "error_metrics",
     "error_sums",
@@ -25,4 +27,5 @@ __all__ = [
     "predict",
     "relative_rmse_change",
     "symmetrized_hessian",
+    "vibrational_errors",
 ]

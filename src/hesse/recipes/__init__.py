@@ -1,4 +1,4 @@
-"""Recipes: choices of parts for a whole job. They contain no loops of their own."""
+"""Recipes: complete protocols made of the parts of Hesse. They contain no training loop of their own."""
 
 from hesse.recipes.demonstration import DemoPlan, DemoResult, run_demo
 from hesse.recipes.molecules import g2_molecules, hold_out

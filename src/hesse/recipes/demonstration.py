@@ -1,7 +1,8 @@
-"""The whole way in one command: molecules, geometries, labels, two potentials, their judgment and a report.
+"""The demonstration: sample and label small molecules, train two potentials (E-F and E-F-HVP), and compare them.
 
-As in the published protocol, training sees geometries near equilibrium only, with one stored pair of a probe and its
-Hessian-vector product each. The tests are what a chemist fears: far from equilibrium, and molecules never seen.
+As in the published protocol, the training data contain geometries near equilibrium only, with one stored pair of a
+probe and its Hessian-vector product each. The test data are more difficult: geometries far from equilibrium, and
+molecules that are not in the training data.
 """
 
 from __future__ import annotations
@@ -34,32 +35,39 @@ from hesse.training import read_log
 __all__ = ["DemoPlan", "DemoResult", "run_demo"]
 
 TRAIN_KELVIN, TEST_KELVIN = 300.0, 2000.0
-"""K: temperatures of the samples to train on and of those to test on."""
+"""Temperatures of the training samples and of the test samples, K."""
 
 TEST_SETS = ("far", "unseen")
 
-MODEL_OPTIONS = {"l_max": 2, "features": 48, "sensitivities": 8, "cutoff": 4.0, "longest": 3.6}
-"""What did best in the study of docs/choosing-weights.md: small molecules need no long reach."""
+MODEL_OPTIONS = {"kind": "hessenet", "cutoff": 4.0}
+"""The network. Small molecules need no long cutoff (docs/choosing-weights.md)."""
+
+TRAINING_OPTIONS = {"curvature": {"every_n_steps": 2}, "validate_every": 200, "checkpoint_every": 200}
+"""Curvature in every second step costs less time and is as accurate (docs/performance.md)."""
 
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """How large a demonstration.
+    """Settings of a demonstration.
 
     Attributes:
-        seed: of sampling, probes, splits and training.
-        engine: what labels.
-        molecules: names in the G2 collection; empty for all that `g2_molecules` knows.
-        steps: of training, for each of the two potentials.
-        near: training geometries per molecule at 300 K (the relaxed one comes on top).
+        seed: seed of sampling, probes, splits and training.
+        engine: name of the engine that makes the labels.
+        molecules: names in the G2 collection; empty for all molecules of `g2_molecules`.
+        steps: training steps of each potential.
+        near: training geometries per molecule at 300 K, in addition to the relaxed one.
         far: test geometries per molecule at 2000 K.
-        unseen: molecules held out altogether (see `hold_out`); they are tested relaxed and at 300 K.
-        unseen_samples: geometries of each of these at 300 K.
-        validation: fraction of the training geometries held out to choose the best model by.
-        workers: processes for sampling and labelling.
-        model: options of the potential, as in a configuration file.
+        unseen: number of molecules without any training geometry (see `hold_out`); their relaxed geometries and samples
+            at 300 K are test data.
+        unseen_samples: geometries of each unseen molecule at 300 K.
+        validation: fraction of the training geometries that is held out to select the best model.
+        workers: number of processes that sample and label.
+        model: options of the network, as in a configuration file.
         training: further options of both runs.
-        weights: of the loss of E-F-HVP; E-F has the same without `hvp`.
+        weights: loss weights of E-F-HVP; E-F uses the same with `hvp` zero.
+
+    Raises:
+        ConfigError: a number below one.
     """
 
     seed: int = 0
@@ -73,7 +81,7 @@ class DemoPlan:
     validation: float = 0.06
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     model: dict[str, Any] = field(default_factory=lambda: dict(MODEL_OPTIONS))
-    training: dict[str, Any] = field(default_factory=lambda: {"validate_every": 200, "checkpoint_every": 200})
+    training: dict[str, Any] = field(default_factory=lambda: dict(TRAINING_OPTIONS))
     weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,13 +91,13 @@ class DemoPlan:
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """What a demonstration found.
+    """Result of a demonstration.
 
     Attributes:
-        plan: what was asked.
-        facts: data, machine, versions and settings in words, for a report.
-        evaluations: of E-F and of E-F-HVP, on each test set.
-        logs: the training records of both.
+        plan: the settings.
+        facts: data, machine, versions and settings as text, for a report.
+        evaluations: evaluations of E-F and E-F-HVP on each test set.
+        logs: training logs of both.
         seconds: wall time of each stage.
     """
 
@@ -101,14 +109,23 @@ class DemoResult:
 
 
 def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = False) -> DemoResult:
-    """Make the data, train both potentials and judge them in `folder`; interrupted, the same call continues.
+    """Make the data, train both potentials and evaluate them. If it was interrupted, the same call continues.
 
     Writes `data/*.h5`, `runs/`, `models/ef.hesse` and `models/ef_hvp.hesse`. (`hesse demo` also writes the report.)
 
+    Args:
+        folder: output folder.
+        plan: settings; None for the defaults.
+        quiet: show no progress.
+
+    Returns:
+        Evaluations, training logs and wall times.
+
     Raises:
         MissingExtraError: the engine's package is not installed (`pip install "hesse[xtb]"`).
-        ConfigError: the folder holds a demonstration of another plan; nothing in it is touched.
-        WorkError: a stage failed; the message says which and why.
+        ConfigError: the folder contains a demonstration with other settings; nothing in it is changed.
+        WriteError: the folder cannot be created.
+        ExecutionError: a stage failed; the message contains the reason.
     """
     plan = plan or DemoPlan()
     folder = Path(folder)
@@ -139,7 +156,7 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
 
 
 def _reproducible_settings(plan: DemoPlan) -> dict[str, Any]:
-    """What decides the numbers of a plan, as JSON has it."""
+    """The settings that determine the results, as values of JSON."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     del settings["workers"]
     return settings
@@ -158,8 +175,8 @@ def _check_same_plan(path: Path, plan: DemoPlan) -> None:
     ]
     if differences:
         raise ConfigError(
-            f"{path.parent} holds a demonstration of another plan ({'; '.join(differences)}). Give another folder with "
-            "--out, or delete this one."
+            f"{path.parent} contains a demonstration of another plan ({'; '.join(differences)}). Choose another folder "
+            "with --out, or delete this one."
         )
 
 
@@ -187,7 +204,7 @@ def _make_datasets(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Datas
             selected["near"].append(structure)
     near = _label_structures(selected["near"], folder / "near.h5", plan, hessian=False, quiet=quiet)
     training, validation = near.split(1 - plan.validation, plan.validation, seed=plan.seed, by_group=False)
-    # One campaign for both test sets: starting the worker processes takes longer than some of the labels.
+    # One campaign for both test sets, because starting worker processes takes time.
     tests = _label_structures(
         selected["far"] + selected["unseen"], folder / "tests.h5", plan, hessian=True, quiet=quiet
     )
@@ -205,12 +222,12 @@ def _make_datasets(folder: Path, plan: DemoPlan, quiet: bool) -> dict[str, Datas
 def _label_structures(
     structures: list[Structure], output: Path, plan: DemoPlan, *, hessian: bool, quiet: bool
 ) -> Dataset:
-    request = LabelSpec(n_probes=1, probe="rademacher", seed=plan.seed, hessian=hessian)
-    return label(structures, plan.engine, output, spec=request, workers=plan.workers, quiet=quiet).dataset
+    spec = LabelSpec(n_probes=1, probe="rademacher", seed=plan.seed, hessian=hessian)
+    return label(structures, plan.engine, output, spec=spec, workers=plan.workers, quiet=quiet).dataset
 
 
 def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:
-    """Configuration files of both runs: equal but for the weight of the products."""
+    """Configurations of both runs; they differ in the weight of the Hessian-vector products only."""
     base: dict[str, Any] = {
         "data": {
             "train": str((folder / "data" / "train.h5").resolve()),
@@ -232,7 +249,7 @@ def _configs(folder: Path, plan: DemoPlan) -> dict[str, dict[str, Any]]:
 
 
 class _StageTimer:
-    """Wall seconds of each stage."""
+    """Wall time of each stage, seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -249,18 +266,17 @@ def _facts(plan: DemoPlan, data: dict[str, Dataset], timer: _StageTimer, folder:
 
     config = json.loads((folder / "runs" / "E-F-HVP" / "resolved.json").read_text(encoding="utf-8"))
     weights = " : ".join(f"{config['weights'][k]:g}" for k in ("energy", "forces", "hvp"))
-    model = config["model"]
+    options = ", ".join(f"{name} {value}" for name, value in config["model"].items() if name != "kind")
     return {
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": f"Hesse {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}",
         "labels": f"{data['train'].metadata.get('level', plan.engine)}, one Rademacher probe per structure",
-        "data": ", ".join(f"{name} {len(part)}" for name, part in data.items())
-        + f" structures of {len({s.group for part in data.values() for s in part.structures})} molecules",
+        "data": ", ".join(f"{name} {len(dataset)}" for name, dataset in data.items())
+        + f" structures of {len({s.group for dataset in data.values() for s in dataset.structures})} molecules",
         "unseen molecules": ", ".join(sorted({s.group for s in data["unseen"].structures})),
         "data hash (training)": data["train"].content_hash(),
-        "potential": f"HIP-NN-TS, l = {model['l_max']}, {model['features']} features, "
-        f"{model['sensitivities']} sensitivities, cutoff {model['cutoff']} Å",
+        "potential": f"{config['model']['kind']}: {options} (lengths in Å)",
         "weights E : F : HVP": weights,
         "steps and seed": f"{plan.steps} steps of {config['batch']['structures']} structures, seed {plan.seed}",
         "seconds": ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in timer.seconds.items()),

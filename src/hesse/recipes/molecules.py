@@ -1,4 +1,4 @@
-"""Molecules that ship with ASE, as starting structures: nothing to download."""
+"""Starting structures: molecules of the G2 collection, which is part of ASE."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from hesse.structures import Structure, from_ase, to_ase
 __all__ = ["EXCLUDED_NAMES", "g2_molecules", "hold_out"]
 
 EXCLUDED_NAMES = frozenset({"CH2_s1A1d"})
-"""Singlet methylene: closed-shell in the table, but an excited state."""
+"""Molecules left out: singlet methylene is closed-shell in the collection, but it is an excited state."""
 
 
 def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: int = 3) -> tuple[Structure, ...]:
-    """Closed-shell molecules of the G2 collection with hydrogen and no other elements than `symbols`, at least
-    `min_atoms` atoms, ordered by name (53 for H, C, N, O). Geometries are MP2's (Curtiss et al., J. Chem. Phys. 106,
-    1063 (1997)); ids and groups are the names."""
+    """Closed-shell molecules of the G2 collection that contain hydrogen. Geometries are from MP2 (Curtiss et al., J.
+    Chem. Phys. 106, 1063 (1997)).
+
+    Args:
+        symbols: symbols of the allowed elements.
+        min_atoms: smallest number of atoms.
+
+    Returns:
+        The molecules, ordered by name (53 for H, C, N, O); ids and groups are the names.
+    """
     molecules = []
     for name in sorted(g2.names):
         atoms = g2[name]
@@ -39,16 +46,25 @@ def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: 
 
 
 def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[str, ...]:
-    """Ids of `count` molecules, drawn at random among those made of familiar parts: every bonding environment (an
-    element with the elements bonded to it) of a molecule held out occurs in one that is kept.
+    """Draw molecules at random to hold out from training, so that every bonding environment in them (an element with
+    the elements bonded to it) also occurs in a molecule that remains.
 
-    They are new molecules, not new chemistry: what the only peroxide does cannot be learned from the others.
+    They are new molecules, but not new chemistry: the only peroxide, for example, is never held out, since a model
+    cannot learn its O-O bond from the others.
+
+    Args:
+        molecules: the molecules.
+        count: number of molecules to hold out.
+        seed: seed of the drawing.
+
+    Returns:
+        The ids of the molecules held out, sorted.
 
     Raises:
         ConfigError: fewer than `count` can be held out.
     """
     environments = {m.id: _bonding_environments(m) for m in molecules}
-    remaining = Counter(environment for found in environments.values() for environment in found)
+    remaining = Counter(environment for group in environments.values() for environment in group)
     chosen: list[str] = []
     for index in np.random.default_rng(seed).permutation(len(molecules)):
         name = molecules[index].id

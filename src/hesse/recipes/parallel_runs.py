@@ -1,4 +1,4 @@
-"""Several training runs at once, one process and one thread each, through the product's own `hesse train`."""
+"""Several training runs in parallel: one `hesse train` process with one thread each."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ from hesse.training import RunConfig, validate_config
 __all__ = ["train_in_parallel"]
 
 POLL_SECONDS = 0.5
-"""Seconds between looks at the runs' records."""
+"""Seconds between two readings of the training logs."""
 
 
 def train_in_parallel(
     configs: Mapping[str, Mapping[str, Any]], folder: Path, *, quiet: bool = False
 ) -> dict[str, Path]:
-    """Train every configuration in a folder of its name below `folder`; returns these folders by name.
+    """Train several configurations in parallel. Interrupted runs continue; on SIGINT all runs are stopped and saved.
 
-    Runs that were interrupted continue. On SIGINT all are stopped and saved.
+    Args:
+        configs: configurations by name, as in files for `hesse train` but without `output`.
+        folder: parent of the output folders, which have the names of the configurations.
+        quiet: show no progress.
+
+    Returns:
+        The output folder of each run by name.
 
     Raises:
-        WorkError: a run failed; the message holds its last words.
-        InterruptedRunError: SIGINT came.
+        ExecutionError: a run failed; the message contains its last line on standard error.
+        InterruptedRunError: interrupted by SIGINT.
     """
     runs: dict[str, tuple[Path, subprocess.Popen[bytes], int]] = {}
     try:
@@ -59,7 +65,7 @@ def _start_process(file: Path, run: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hesse", "train", str(file), "--quiet"]
     with open(run / "stderr.txt", "wb") as errors:
-        # A session of its own: a Ctrl-C reaches the parent only, which then stops its children in order.
+        # In a session of its own it does not receive Ctrl-C; the parent stops it instead.
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=errors, env=environment, start_new_session=True
         )
@@ -96,7 +102,7 @@ def _stop(runs: Mapping[str, tuple[Path, subprocess.Popen[bytes], int]]) -> None
 
 
 def _steps_done(path: Path) -> int:
-    """The step of the last whole line of a record, read from its end."""
+    """The step in the last complete line of a training log, read from the end of the file."""
     try:
         with open(path, "rb") as handle:
             handle.seek(0, os.SEEK_END)
@@ -113,4 +119,4 @@ def _steps_done(path: Path) -> int:
 
 def _stderr_tail(path: Path) -> str:
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no message on standard error"

@@ -12,7 +12,7 @@ from hesse.reports.cost_tables import (
 from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
-from hesse.reports.tables import comparison_table, error_tables, print_tables
+from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table
 
 __all__ = [
     "PUBLISHED_CHANGES",
@@ -32,5 +32,6 @@ __all__ = [
     "print_tables",
     "render_report",
     "step_cost_tables",
+    "vibration_table",
     "write_report",
 ]

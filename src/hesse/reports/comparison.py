@@ -9,7 +9,14 @@ from functools import cached_property
 from typing import Any
 
 from hesse.errors import RequestError
-from hesse.evaluation import PROPERTIES, UNITS, Evaluation, relative_rmse_change
+from hesse.evaluation import (
+    PROPERTIES,
+    UNITS,
+    Evaluation,
+    VibrationalErrors,
+    relative_rmse_change,
+    vibrational_errors,
+)
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
 
 __all__ = ["ComparedMetric", "ComparedModel", "Comparison"]
@@ -121,6 +128,13 @@ class Comparison:
         key = (dataset, property, metric)
         return next((row for row in self.rows if (row.dataset, row.property, row.metric) == key), None)
 
+    @cached_property
+    def vibrations(self) -> dict[str, tuple[VibrationalErrors, VibrationalErrors]]:
+        """Errors of frequencies and zero-point energies of both potentials, by test set, for the test sets that contain
+        relaxed structures with Hessians."""
+        pairs = {old.name: (vibrational_errors(old), vibrational_errors(new)) for old, new in self.evaluation_pairs}
+        return {name: (old, new) for name, (old, new) in pairs.items() if old is not None and new is not None}
+
     def summary(self) -> dict[str, Any]:
         """Everything but the figures, as plain values for a JSON file.
 
@@ -136,6 +150,10 @@ class Comparison:
             "rows": {
                 side.name: [row.to_json() for e in side.evaluations for row in e.rows]
                 for side in (self.baseline, self.other)
+            },
+            "vibrations": {
+                name: {self.baseline.name: old.to_json(), self.other.name: new.to_json()}
+                for name, (old, new) in self.vibrations.items()
             },
             "published": [p.to_json() for p in self.published],
             "published_source": self.published_source,

@@ -62,6 +62,7 @@ def render_report(comparison: Comparison) -> str:
     sections = [
         _opening(comparison),
         _errors(comparison),
+        _vibrations(comparison),
         _histograms(comparison),
         _parities(comparison),
         _learning_curves(comparison),
@@ -152,6 +153,35 @@ def _verdict(row: ComparedMetric) -> str:
         return ""
     low, high = (row.percent, row.percent) if row.low is None or row.high is None else (row.low, row.high)
     return "good" if high < 0 else "bad" if low > 0 else ""
+
+
+def _vibrations(comparison: Comparison) -> str:
+    head = (
+        '<tr><th class="text">test set</th><th class="text">mean absolute error</th>'
+        f'<th><span class="swatch baseline"></span>{escape(comparison.baseline.name)}</th>'
+        f'<th><span class="swatch other"></span>{escape(comparison.other.name)}</th></tr>'
+    )
+    rows = []
+    for name, sides in comparison.vibrations.items():
+        about = f"{escape(name)} <small>{sides[0].n_structures} molecules, {sides[0].n_modes} modes</small>"
+        frequencies = [format_number(side.frequency_mae) for side in sides]
+        energies = [format_number(ev_to_kcal(side.zero_point_mae)) for side in sides]
+        for first, quantity, values, unit in (
+            (about, "frequencies", frequencies, "cm⁻¹"),
+            ("", "zero-point energies", energies, "kcal/mol"),
+        ):
+            cells = "".join(f"<td>{value}</td>" for value in values)
+            rows.append(
+                f'<tr><td class="text">{first}</td><td class="text">{quantity} <span class="unit">{unit}</span></td>'
+                f"{cells}</tr>"
+            )
+    if not rows:
+        return ""
+    caption = (
+        "Harmonic frequencies and zero-point energies from the Hessians at the relaxed geometries of the reference, "
+        "which are not relaxed again with the potentials. Imaginary frequencies count as negative numbers."
+    )
+    return section("Vibrations", table(head, rows, caption))
 
 
 def _by_tag(comparison: Comparison) -> str:

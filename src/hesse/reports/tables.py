@@ -20,7 +20,7 @@ from hesse.reports.formatting import (
     kcal_unit,
 )
 
-__all__ = ["comparison_table", "error_tables", "new_table", "print_tables"]
+__all__ = ["comparison_table", "error_tables", "new_table", "print_tables", "vibration_table"]
 
 
 def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
@@ -98,6 +98,31 @@ def comparison_table(comparison: Comparison) -> Table:
             ", ".join(f"{format_percent(p.percent, 1)} {p.test_set}" for p in cited) or "–",
         )
         last = row.dataset
+    return table
+
+
+def vibration_table(comparison: Comparison) -> Table:
+    """Mean absolute errors of harmonic frequencies and zero-point energies of both potentials.
+
+    Args:
+        comparison: the two potentials and their evaluations.
+
+    Returns:
+        The table to print; without rows if no test set contains relaxed structures with Hessians.
+    """
+    table = new_table("Harmonic vibrations at the minima of the reference, mean absolute errors")
+    for heading in ("test set", "quantity"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (comparison.baseline.name, comparison.other.name):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("unit", no_wrap=True)
+    table.add_column("molecules", justify="right", no_wrap=True)
+    for name, sides in comparison.vibrations.items():
+        count = str(sides[0].n_structures)
+        frequencies = [format_number(side.frequency_mae) for side in sides]
+        energies = [format_number(ev_to_kcal(side.zero_point_mae)) for side in sides]
+        table.add_row(name, "frequencies", *frequencies, "cm⁻¹", count)
+        table.add_row("", "zero-point energy", *energies, "kcal/mol", "")
     return table
 
 
