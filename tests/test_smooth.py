@@ -1,4 +1,4 @@
-"""The smooth pieces: values, and derivatives up to the order that training takes, where they are delicate."""
+"""Smooth functions: values, and derivatives up to third order at singular points."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def derivatives(function: Callable[[Tensor], Tensor], at: float, order: int) -> 
     """Value and derivatives up to `order`, by repeated reverse mode."""
     x = torch.tensor(at, dtype=torch.float64, requires_grad=True)
     value = function(x)
-    found = [value.item()]
+    result = [value.item()]
     for _ in range(order):
         (value,) = torch.autograd.grad(value, x, create_graph=True, materialize_grads=True)
-        found.append(value.item())
-    return found
+        result.append(value.item())
+    return result
 
 
 def test_smooth_cutoff_has_three_vanishing_derivatives_at_both_ends() -> None:
@@ -36,8 +36,8 @@ def test_smooth_cutoff_has_three_vanishing_derivatives_at_both_ends() -> None:
         (CUTOFF + 1e-9, 0.0),
         (2 * CUTOFF, 0.0),
     ):
-        found = derivatives(lambda r: smooth_cutoff(r, CUTOFF), float(at), 3)
-        assert found == pytest.approx([value, 0.0, 0.0, 0.0], abs=1e-12)
+        result = derivatives(lambda r: smooth_cutoff(r, CUTOFF), float(at), 3)
+        assert result == pytest.approx([value, 0.0, 0.0, 0.0], abs=1e-12)
     fourth = derivatives(lambda r: smooth_cutoff(r, CUTOFF), CUTOFF * (1 - 1e-9), 4)[4]
     assert fourth == pytest.approx(840 / CUTOFF**4, rel=1e-6)  # the first one that jumps
 
@@ -46,8 +46,8 @@ def test_smooth_cutoff_has_three_vanishing_derivatives_at_both_ends() -> None:
 def test_smooth_cutoff_is_the_integral_of_its_slope(r: float) -> None:
     """The slope of the lowest such step is -140 x³(1-x)³/R; the step is symmetric about the middle."""
     x = min(r / CUTOFF, 1.0)
-    value, slope = derivatives(lambda d: smooth_cutoff(d, CUTOFF), r, 1)
-    assert slope == pytest.approx(-140 * x**3 * (1 - x) ** 3 / CUTOFF, abs=1e-11)
+    value, derivative = derivatives(lambda d: smooth_cutoff(d, CUTOFF), r, 1)
+    assert derivative == pytest.approx(-140 * x**3 * (1 - x) ** 3 / CUTOFF, abs=1e-11)
     mirrored = smooth_cutoff(torch.tensor((1 - x) * CUTOFF, dtype=torch.float64), CUTOFF)
     assert value + float(mirrored) == pytest.approx(1.0, abs=1e-12)
     assert -1e-12 <= value <= 1 + 1e-12
@@ -55,8 +55,8 @@ def test_smooth_cutoff_is_the_integral_of_its_slope(r: float) -> None:
 
 def test_cosine_cutoff_is_the_published_one() -> None:
     r = torch.linspace(0, 2 * CUTOFF, 41, dtype=torch.float64)
-    wanted = np.where(r < CUTOFF, np.cos(np.pi * r.numpy() / (2 * CUTOFF)) ** 2, 0.0)
-    np.testing.assert_allclose(cosine_cutoff(r, CUTOFF), wanted, atol=1e-15)
+    expected = np.where(r < CUTOFF, np.cos(np.pi * r.numpy() / (2 * CUTOFF)) ** 2, 0.0)
+    np.testing.assert_allclose(cosine_cutoff(r, CUTOFF), expected, atol=1e-15)
     inside = derivatives(lambda d: cosine_cutoff(d, CUTOFF), CUTOFF * (1 - 1e-9), 2)
     assert inside[1] == pytest.approx(0.0, abs=1e-8)
     assert inside[2] == pytest.approx(math.pi**2 / (2 * CUTOFF**2), rel=1e-6)  # this jumps to zero outside
@@ -64,11 +64,11 @@ def test_cosine_cutoff_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_exponential_cutoff_has_finite_derivatives_of_all_orders_that_training_takes(dtype: torch.dtype) -> None:
+def test_bump_cutoff_has_finite_derivatives_up_to_third_order(dtype: torch.dtype) -> None:
     r = torch.cat([torch.linspace(0, 2 * CUTOFF, 4001), CUTOFF * (1 + torch.tensor([-1e-7, 0.0, 1e-7]))]).to(dtype)
     inside = r < 0.99 * CUTOFF
-    wanted = torch.exp(1 - 1 / (1 - (r[inside] / CUTOFF) ** 2))
-    torch.testing.assert_close(bump_cutoff(r, CUTOFF)[inside], wanted, rtol=2e-5, atol=0)
+    expected = torch.exp(1 - 1 / (1 - (r[inside] / CUTOFF) ** 2))
+    torch.testing.assert_close(bump_cutoff(r, CUTOFF)[inside], expected, rtol=2e-5, atol=0)
     r.requires_grad_(True)
     value = bump_cutoff(r, CUTOFF)
     for _ in range(4):
@@ -80,12 +80,12 @@ def test_exponential_cutoff_has_finite_derivatives_of_all_orders_that_training_t
 def third_derivatives(function: Callable[[Tensor], Tensor], vectors: Tensor) -> list[Tensor]:
     """Gradient, and two directional derivatives of it."""
     x = vectors.clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(function(x).sum(), x, create_graph=True, materialize_grads=True)
-    found = [slope]
+    (derivative,) = torch.autograd.grad(function(x).sum(), x, create_graph=True, materialize_grads=True)
+    result = [derivative]
     for _ in range(2):
-        (slope,) = torch.autograd.grad(slope.sum(), x, create_graph=True, materialize_grads=True)
-        found.append(slope)
-    return found
+        (derivative,) = torch.autograd.grad(derivative.sum(), x, create_graph=True, materialize_grads=True)
+        result.append(derivative)
+    return result
 
 
 def test_norm_is_the_length_and_zero_with_all_derivatives_at_zero() -> None:
@@ -107,7 +107,7 @@ def test_masked_norm_fills_without_derivatives() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [1e-2, 1e-4])
-def test_sqrt_plus_rounds_the_absolute_value(epsilon: float) -> None:
+def test_softened_sqrt_softens_the_absolute_value(epsilon: float) -> None:
     """`f(t) = √(t² + ε)`: f''(0) = 1/√ε, and its third derivatives stay below 1/ε, as the docstring warns."""
     at_zero = derivatives(lambda t: softened_sqrt(t * t, epsilon), 0.0, 3)
     assert at_zero == pytest.approx([epsilon**0.5, 0.0, epsilon**-0.5, 0.0])
@@ -119,11 +119,11 @@ def test_sqrt_plus_rounds_the_absolute_value(epsilon: float) -> None:
 
 
 def test_smooth_cutoff_keeps_its_digits_in_float32() -> None:
-    """Where it ends its values are small, and are small numbers, not differences of large ones."""
+    """Small values near the cutoff are computed without cancellation."""
     r = torch.linspace(0.9, 1.0, 501, dtype=torch.float32)[:-1] * CUTOFF
-    found = smooth_cutoff(r, CUTOFF).double()
+    result = smooth_cutoff(r, CUTOFF).double()
     exact = smooth_cutoff(r.double(), CUTOFF)
     u = 1.0 - r.double() / CUTOFF
     torch.testing.assert_close(exact, u**4 * (35.0 - 84.0 * u + 70.0 * u**2 - 20.0 * u**3), rtol=1e-9, atol=0.0)
-    assert bool((found > 0).all())
-    assert float((found - exact).abs().max()) < 1e-8
+    assert bool((result > 0).all())
+    assert float((result - exact).abs().max()) < 1e-8

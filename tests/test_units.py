@@ -1,4 +1,4 @@
-"""Units, against CODATA 2014 written out."""
+"""Units against the values of CODATA 2014."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_values_are_codata_2014() -> None:
 
 
 def test_hbar_turns_mass_weighted_curvature_into_energy() -> None:
-    """H2 has a force constant of 575 N/m and a reduced mass of half a proton's atom: ω̃ = 4401 cm⁻¹, as measured."""
+    """H2 has a force constant of 575 N/m and a reduced mass of half a hydrogen atom: ω̃ = 4401 cm⁻¹, as measured."""
     curvature = 575.0 / 16.021766208  # N/m in eV/Å²
     wavenumber = units.HBAR * math.sqrt(curvature / (1.00782503 / 2)) / units.INVERSE_CM
     assert wavenumber == pytest.approx(4401, rel=2e-3)
 
 
 @pytest.mark.parametrize(("name", "value"), [("eV", 1.0), (" Hartree ", 27.21138602), ("kcal/MOL", 0.0433641)])
-def test_names_do_not_care_for_case_or_blanks(name: str, value: float) -> None:
+def test_names_ignore_case_and_blanks(name: str, value: float) -> None:
     assert units.energy_unit(name) == pytest.approx(value, rel=1e-6)
 
 
@@ -40,7 +40,7 @@ def test_lengths_by_name() -> None:
     assert units.length_unit("BOHR") == pytest.approx(0.529177, rel=1e-6)
 
 
-def test_unknown_units_are_answered_with_the_nearest() -> None:
+def test_unknown_units_get_the_nearest_name() -> None:
     with pytest.raises(UnitError, match=r'unknown energy unit "hartee"\. Did you mean "hartree"\?'):
         units.energy_unit("hartee")
     with pytest.raises(UnitError, match='unknown length unit "parsec"'):

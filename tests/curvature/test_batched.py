@@ -1,4 +1,4 @@
-"""Many structures against one at a time, in any order and any memory."""
+"""Evaluation of many structures equals evaluation one by one, in any order and with any memory limit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def network() -> Hipnn:
 
 
 def mixed(seed: int = 0) -> list[Structure]:
-    """Molecules and crystals of many sizes, out of order, an atom among them."""
-    found = [
+    """Molecules and crystals of many sizes in random order, including a single atom."""
+    result = [
         *oracles.molecules([9, 3, 14, 3, 6], seed),
         oracles.crystal(seed),
         oracles.atom(6),
         oracles.crystal(seed + 1),
     ]
-    return [found[i] for i in np.random.default_rng(seed).permutation(len(found))]
+    return [result[i] for i in np.random.default_rng(seed).permutation(len(result))]
 
 
 @pytest.mark.parametrize(("seed", "memory", "probes"), [(0, 1e-3, 2), (1, 0.3, 0), (2, None, 1)])
@@ -50,35 +50,35 @@ def test_all_labels_come_in_the_order_of_the_structures(seed: int, memory: float
         stress=True,
         atomic_energies=True,
     )
-    found = evaluate_structures(potential, structures, request, memory_mib=memory)
-    for i, (structure, own) in enumerate(zip(structures, directions, strict=True)):
+    result = evaluate_structures(potential, structures, request, memory_mib=memory)
+    for i, (structure, probe) in enumerate(zip(structures, directions, strict=True)):
         alone = evaluate(
             potential,
             collate([structure], potential.cutoff),
-            Request(forces=True, probes=own if probes else None, hessian=True, stress=all(structure.pbc)),
+            Request(forces=True, probes=probe if probes else None, hessian=True, stress=all(structure.pbc)),
         )
-        atoms = found.atom_slice(i)
-        torch.testing.assert_close(found.energy[i], alone.energy[0])
-        torch.testing.assert_close(found.forces[atoms], alone.forces)
-        torch.testing.assert_close(found.atomic_energies[atoms].sum(), alone.energy[0])
-        torch.testing.assert_close(found.hessian_of(i), alone.hessian_of(0))
+        atoms = result.atom_slice(i)
+        torch.testing.assert_close(result.energy[i], alone.energy[0])
+        torch.testing.assert_close(result.forces[atoms], alone.forces)
+        torch.testing.assert_close(result.atomic_energies[atoms].sum(), alone.energy[0])
+        torch.testing.assert_close(result.hessian_of(i), alone.hessian_of(0))
         if probes:
-            torch.testing.assert_close(found.hvp[:, atoms], alone.hvp)
-        assert bool(found.mask("stress")[i]) == all(structure.pbc)
+            torch.testing.assert_close(result.hvp[:, atoms], alone.hvp)
+        assert bool(result.mask("stress")[i]) == all(structure.pbc)
         if all(structure.pbc):
-            torch.testing.assert_close(found.stress[i], alone.stress[0])
+            torch.testing.assert_close(result.stress[i], alone.stress[0])
 
 
 @pytest.mark.parametrize("hessian", [False, True])
-def test_nothing_is_computed_that_was_not_asked(hessian: bool) -> None:
-    found = evaluate_structures(network(), mixed(), Request(energy=False, hessian=hessian))
-    assert found.energy is None
-    assert found.forces is None
-    assert found.hvp is None
-    assert (found.hessian is not None) == hessian
+def test_only_requested_properties_are_computed(hessian: bool) -> None:
+    result = evaluate_structures(network(), mixed(), Request(energy=False, hessian=hessian))
+    assert result.energy is None
+    assert result.forces is None
+    assert result.hvp is None
+    assert (result.hessian is not None) == hessian
 
 
-def test_batches_hold_all_structures_once_and_no_more_than_fits() -> None:
+def test_batches_contain_all_structures_once_and_respect_the_limit() -> None:
     potential, structures = network(), oracles.molecules([4, 5, 6, 7, 8, 9, 10, 11, 12] * 6)
     few, many = (list(_batches(potential, structures, bound)) for bound in (3e5, 3e6))
     for batches in (few, many):
@@ -89,8 +89,8 @@ def test_batches_hold_all_structures_once_and_no_more_than_fits() -> None:
     assert len(list(_batches(potential, structures, 1.0))) == len(structures)
 
 
-def test_the_memory_of_batches_is_what_was_allowed() -> None:
-    """The estimate from one structure holds for the graph of whole batches, within a fifth."""
+def test_the_memory_of_batches_is_within_the_limit() -> None:
+    """The memory estimated from one structure is correct for batches within 20 %."""
     from hesse.curvature.hvp import gradients
     from hesse.curvature.memory import saved_tensor_bytes
 
@@ -104,7 +104,7 @@ def test_the_memory_of_batches_is_what_was_allowed() -> None:
         assert saved[0] < 1.2 * bound
 
 
-def test_the_type_is_the_potentials_and_the_answer_float64() -> None:
+def test_computed_in_the_type_of_the_potential_and_returned_in_float64() -> None:
     structures = mixed()
     wide = evaluate_structures(network(), structures, Request(forces=True, hessian=True))
     narrow = evaluate_structures(network().float(), structures, Request(forces=True, hessian=True))
@@ -113,13 +113,13 @@ def test_the_type_is_the_potentials_and_the_answer_float64() -> None:
     assert not torch.equal(narrow.hessian, wide.hessian)
 
 
-def test_a_potential_in_training_is_judged_and_goes_on_training() -> None:
+def test_evaluation_mode_is_temporary() -> None:
     potential = network().train()
     evaluate_structures(potential, mixed(), Request())
     assert potential.training
 
 
-def test_wrong_questions() -> None:
+def test_invalid_requests_raise() -> None:
     potential, structures = network(), mixed()
     with pytest.raises(RequestError, match="no structures"):
         evaluate_structures(potential, [], Request())
@@ -137,7 +137,7 @@ def test_wrong_questions() -> None:
         evaluate_structures(potential, [*structures, strange], Request())
 
 
-def test_answers_that_are_no_numbers_are_named() -> None:
+def test_non_finite_predictions_are_named() -> None:
     potential = network()
     broken = Structure([1, 1, 1], [[0, 0, 0], [0, 0, 0], [0, 0, 1]], id="broken")
     with pytest.raises(EngineError, match="'broken'"):

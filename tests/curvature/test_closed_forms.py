@@ -1,4 +1,4 @@
-"""`evaluate` against closed forms, finite differences and its own other paths."""
+"""`evaluate` against closed forms, finite differences and its alternative code paths."""
 
 from __future__ import annotations
 
@@ -91,20 +91,20 @@ def test_a_batch_equals_its_structures_one_by_one(oracle: Oracle) -> None:
 
 
 @by_name
-def test_what_is_not_asked_is_not_there(oracle: Oracle) -> None:
+def test_only_requested_properties_are_returned(oracle: Oracle) -> None:
     batch = collate(STRUCTURES, oracle.cutoff)
     probes = probes_for(batch)
     everything = evaluate(oracle, batch, Request(**EVERYTHING, probes=probes))
-    asked = {
+    requested = {
         "energy": Request(),
         "forces": Request(energy=False, forces=True),
         "hvp": Request(energy=False, probes=probes),
         "hessian": Request(energy=False, hessian=True),
     }
-    for name, request in asked.items():
+    for name, request in requested.items():
         labels = evaluate(oracle, batch, request)
         torch.testing.assert_close(getattr(labels, name), getattr(everything, name), rtol=1e-12, atol=1e-11)
-        for other in {*asked, "atomic_energies", "stress"} - {name}:
+        for other in {*requested, "atomic_energies", "stress"} - {name}:
             assert getattr(labels, other) is None, f"{other} came with {name}"
 
 
@@ -128,7 +128,7 @@ def test_stress_equals_its_closed_form_and_masks_molecules() -> None:
         assert exact.strain_slope is not None
         volume = abs(np.linalg.det(structures[i].cell))
         np.testing.assert_allclose(labels.stress[i], exact.strain_slope / volume, rtol=1e-9, atol=1e-12)
-    # The strain must not leak into the other derivatives.
+    # The strain must not change the other derivatives.
     plain = evaluate(oracle, collate(structures, oracle.cutoff), Request(forces=True))
     torch.testing.assert_close(labels.forces, plain.forces)
     torch.testing.assert_close(labels.energy, plain.energy)
@@ -151,21 +151,21 @@ def test_stress_is_the_slope_of_the_energy_of_strained_cells() -> None:
             )
             assert len(moved.neighbors(6.0).centers) == len(structure.neighbors(6.0).centers)
             energies.append(oracle.exact(moved).energy)
-        slope = (energies[0] - energies[1]) / (2 * h) / volume
-        assert float(labels.stress[0, a, b]) == pytest.approx(slope, rel=1e-6, abs=1e-8)
+        derivative = (energies[0] - energies[1]) / (2 * h) / volume
+        assert float(labels.stress[0, a, b]) == pytest.approx(derivative, rel=1e-6, abs=1e-8)
 
 
 def test_pressure_of_a_cubic_lennard_jones_crystal() -> None:
-    """One atom in a cube: E(a) = ½ Σ_n φ(|n| a), so σ = E'(a) a / (3 V) on the diagonal and nothing elsewhere."""
+    """One atom in a cube: E(a) = ½ Σ_n φ(|n| a), so σ = E'(a) a / (3 V) on the diagonal and zero elsewhere."""
     oracle, a = LennardJones(sigma=2.0, cutoff=5.0), 2.3
     structure = Structure([18], [[0.1, 0.2, 0.3]], cell=a * np.eye(3), pbc=(True, True, True))
     labels = evaluate(oracle, collate([structure], 5.0), Request(forces=True, stress=True))
     grid = np.array([(i, j, k) for i in range(-3, 4) for j in range(-3, 4) for k in range(-3, 4)])
     lengths = np.linalg.norm(grid, axis=1)
     shells = lengths[(lengths > 0) & (lengths * a < 5.0)]
-    slope = 0.5 * sum(n * oracle.phi_exact(n * a)[1] for n in shells)
+    derivative = 0.5 * sum(n * oracle.phi_exact(n * a)[1] for n in shells)
     assert labels.stress is not None
-    np.testing.assert_allclose(labels.stress[0], slope * a / (3 * a**3) * np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(labels.stress[0], derivative * a / (3 * a**3) * np.eye(3), atol=1e-12)
     np.testing.assert_allclose(labels.forces, np.zeros((1, 3)), atol=1e-12)
 
 
@@ -196,26 +196,26 @@ def test_forces_are_the_slope_of_the_energy_at_second_order() -> None:
     direction = probes_for(batch, 1)[0]
     labels = evaluate(oracle, batch, Request(forces=True))
     assert labels.forces is not None
-    slope = -float((labels.forces * direction).sum())
+    derivative = -float((labels.forces * direction).sum())
 
     def energy(step: float) -> float:
         return oracle.exact(structure.with_positions(structure.positions + step * direction.numpy())).energy
 
     steps = np.logspace(-2.2, -3.4, 5)
-    errors = [abs((energy(h) - energy(-h)) / (2 * h) - slope) for h in steps]
+    errors = [abs((energy(h) - energy(-h)) / (2 * h) - derivative) for h in steps]
     order, _ = np.polyfit(np.log(steps), np.log(errors), 1)
     assert 1.95 < order < 2.05
 
 
 @pytest.mark.parametrize("memory_mib", [1e-6, 0.01, 0.05, 1.0, 1e5])
-def test_the_memory_bound_changes_nothing_but_memory(memory_mib: float) -> None:
+def test_the_memory_limit_does_not_change_results(memory_mib: float) -> None:
     oracle = Morse()
     batch = collate(STRUCTURES, oracle.cutoff)
     labels = evaluate(oracle, batch, Request(**EVERYTHING), memory_mib=memory_mib)
     assert_equals_closed_form(labels, STRUCTURES, [oracle.exact(s) for s in STRUCTURES], atol=1e-9)
 
 
-def test_the_memory_bound_decides_how_many_columns_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_limit_determines_the_columns_per_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("hesse.curvature.energy_derivatives")
     sizes: list[int] = []
     original = module.hvp_vmapped
@@ -243,7 +243,7 @@ def test_one_normalization_exactly_for_all_one_hot_probes_and_on_average_for_oth
     truth, guess = Morse(), Morse(depth=3.0, r0=1.2)
     batch, n = collate([structure], 6.0), 5
     error = guess.exact(structure).hessian - truth.exact(structure).hessian
-    wanted = float(np.sum(error**2)) / (9 * n * n)
+    expected = float(np.sum(error**2)) / (9 * n * n)
 
     def losses(probes: torch.Tensor) -> torch.Tensor:
         products = [evaluate(oracle, batch, Request(probes=probes)).hvp for oracle in (guess, truth)]
@@ -251,12 +251,12 @@ def test_one_normalization_exactly_for_all_one_hot_probes_and_on_average_for_oth
         return difference.square().sum((1, 2)) / (9 * n * n)
 
     columns = np.sqrt(3 * n) * torch.eye(3 * n, dtype=torch.float64).reshape(3 * n, n, 3)
-    assert float(losses(columns).mean()) == pytest.approx(wanted, rel=1e-12)
+    assert float(losses(columns).mean()) == pytest.approx(expected, rel=1e-12)
     for family in (Rademacher(4000), Gaussian(4000), OneHot(4000)):
         sampled = losses(family.draw(batch, ProbeSeed(seed=1)))
         spread = float(sampled.std()) / np.sqrt(len(sampled))
-        assert abs(float(sampled.mean()) - wanted) < 4.5 * spread
-        assert spread < 0.05 * wanted  # the test has the power to see an error of a quarter
+        assert abs(float(sampled.mean()) - expected) < 4.5 * spread
+        assert spread < 0.05 * expected  # precise enough to detect an error of 25 %
 
 
 def test_parameters_receive_gradients_only_with_a_graph() -> None:
@@ -272,7 +272,7 @@ def test_parameters_receive_gradients_only_with_a_graph() -> None:
     assert float(oracle.theta.grad) == pytest.approx(2 * 1.5 * len(batch.numbers) * 5.25)  # type: ignore[arg-type]
 
 
-def test_callers_tensors_and_grad_mode_are_left_alone() -> None:
+def test_tensors_and_grad_mode_of_the_caller_are_unchanged() -> None:
     oracle = Morse()
     batch = collate(STRUCTURES, oracle.cutoff)
     before = batch.positions.clone()
@@ -317,7 +317,7 @@ def test_an_unknown_element_is_named_with_its_structure() -> None:
         evaluate(potential, collate([known, foreign], 6.0), Request())
 
 
-def test_requests_that_cannot_be_met_get_a_reply() -> None:
+def test_invalid_requests_raise() -> None:
     batch = collate(STRUCTURES, 4.0)
     with pytest.raises(RequestError, match=r"up to 4\.0 Å, but Morse needs them up to 6\.0 Å.*collate"):
         evaluate(Morse(), batch, Request())
@@ -331,7 +331,7 @@ def test_requests_that_cannot_be_met_get_a_reply() -> None:
         evaluate(WrongShape(), batch, Request())
 
 
-def test_a_potential_that_leaves_autograd_is_not_taken_for_a_flat_one() -> None:
+def test_a_potential_detached_from_autograd_raises() -> None:
     class Detached(Potential):
         def __init__(self) -> None:
             super().__init__()

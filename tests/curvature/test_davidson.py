@@ -42,28 +42,28 @@ def test_lowest_pairs_are_those_of_the_dense_hessian(structure: Structure, preco
     hessian = MORSE.exact(structure).hessian
     values, vectors = dense(structure, hessian)
     count = min(3, len(values))
-    found = lowest_eigenpairs(
+    result = lowest_eigenpairs(
         MORSE, structure, count, tolerance=1e-6, preconditioned=preconditioned, max_products=3 * len(values) + 30
     )
-    assert found.converged.all()
-    assert (found.residuals <= 1e-6).all()
-    np.testing.assert_allclose(found.eigenvalues, values[:count], atol=1e-8)
-    flat = found.vectors.reshape(count, -1)
+    assert result.converged.all()
+    assert (result.residuals <= 1e-6).all()
+    np.testing.assert_allclose(result.eigenvalues, values[:count], atol=1e-8)
+    flat = result.vectors.reshape(count, -1)
     np.testing.assert_allclose(flat @ flat.T, np.eye(count), atol=1e-9)
-    # Each vector lies in the span of the dense ones of its eigenvalue: of a degenerate pair, any mixture will do.
-    for value, vector in zip(found.eigenvalues, flat, strict=True):
+    # Each vector lies in the span of the dense ones of its eigenvalue: degenerate eigenvectors may be mixed.
+    for value, vector in zip(result.eigenvalues, flat, strict=True):
         same = vectors[np.abs(values - value) < 1e-5]
         assert np.linalg.norm(same @ vector) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("preconditioned", [True, False])
-def test_residuals_are_what_they_say(preconditioned: bool) -> None:
+def test_residuals_equal_their_definition(preconditioned: bool) -> None:
     structure = oracles.molecule(20, 3)
     hessian = MORSE.exact(structure).hessian
-    found = lowest_eigenpairs(by_matrix(hessian), structure, 2, tolerance=1e-2, preconditioned=preconditioned)
+    result = lowest_eigenpairs(by_matrix(hessian), structure, 2, tolerance=1e-2, preconditioned=preconditioned)
     basis = internal_basis(structure, np.ones(20))
     inside = basis.T @ basis
-    for value, vector, residual in zip(found.eigenvalues, found.vectors, found.residuals, strict=True):
+    for value, vector, residual in zip(result.eigenvalues, result.vectors, result.residuals, strict=True):
         product = inside @ by_matrix(hessian)(vector[None]).reshape(-1)
         assert np.linalg.norm(product - value * vector.reshape(-1)) == pytest.approx(residual, abs=1e-10)
         assert np.abs(dense(structure, hessian)[0] - value).min() <= residual + 1e-12
@@ -71,7 +71,9 @@ def test_residuals_are_what_they_say(preconditioned: bool) -> None:
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), atoms=st.integers(3, 12), count=st.integers(1, 4), copies=st.integers(1, 4))
-def test_degenerate_eigenvalues_come_as_often_as_they_are(seed: int, atoms: int, count: int, copies: int) -> None:
+def test_degenerate_eigenvalues_are_found_with_their_multiplicity(
+    seed: int, atoms: int, count: int, copies: int
+) -> None:
     """A Hessian with prescribed eigenvalues, the lowest of them `copies` times."""
     structure = oracles.molecule(atoms, seed)
     basis = internal_basis(structure, np.ones(atoms))
@@ -81,18 +83,18 @@ def test_degenerate_eigenvalues_come_as_often_as_they_are(seed: int, atoms: int,
     values[:copies] = -0.3
     rotation = np.linalg.qr(rng.normal(size=(len(basis), len(basis))))[0]
     matrix = basis.T @ rotation @ np.diag(values) @ rotation.T @ basis
-    found = lowest_eigenpairs(
+    result = lowest_eigenpairs(
         lambda v: (v.reshape(len(v), -1) @ matrix).reshape(v.shape), structure, count, tolerance=1e-7
     )
-    np.testing.assert_allclose(found.eigenvalues, np.sort(values)[:count], atol=1e-9)
+    np.testing.assert_allclose(result.eigenvalues, np.sort(values)[:count], atol=1e-9)
 
 
 def test_a_symmetric_molecule_keeps_its_degenerate_pairs() -> None:
     """Four equal atoms in a tetrahedron: modes of symmetry E (twice) below T (three times)."""
     guess = Structure([6] * 4, 0.5 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), id="tetrahedron")
-    there = minimize(guess, ClosedForm(MORSE), fmax=1e-6).structure
-    found = lowest_eigenpairs(MORSE, there, 5, tolerance=1e-7)
-    values = found.eigenvalues
+    other = minimize(guess, ClosedForm(MORSE), fmax=1e-6).structure
+    result = lowest_eigenpairs(MORSE, other, 5, tolerance=1e-7)
+    values = result.eigenvalues
     assert values[1] == pytest.approx(values[0], abs=1e-6)
     assert values[2:] == pytest.approx(values[2], abs=1e-6)
     assert values[2] > values[1] + 1.0
@@ -104,13 +106,13 @@ def test_the_reaction_mode_of_a_saddle_point() -> None:
     assert top.converged
     assert top.modes is not None
     for subject in (oracles.Morse(), engine):  # a potential, and an engine by differences of forces
-        found = lowest_eigenpairs(subject, top.structure, 2, masses=True, tolerance=1e-4)
-        assert found.eigenvalues[0] < 0 < found.eigenvalues[1]
-        np.testing.assert_allclose(found.frequencies, top.modes.frequencies[:2], atol=0.05)
-        overlap = abs(np.sum(found.vectors[0] * top.modes.vectors[0]))
+        result = lowest_eigenpairs(subject, top.structure, 2, masses=True, tolerance=1e-4)
+        assert result.eigenvalues[0] < 0 < result.eigenvalues[1]
+        np.testing.assert_allclose(result.frequencies, top.modes.frequencies[:2], atol=0.05)
+        overlap = abs(np.sum(result.vectors[0] * top.modes.vectors[0]))
         assert overlap == pytest.approx(1.0, abs=1e-6)
         np.testing.assert_allclose(
-            np.abs(found.cartesian[0]), np.abs(top.modes.cartesian[0]), atol=1e-4 * np.abs(found.cartesian).max()
+            np.abs(result.cartesian[0]), np.abs(top.modes.cartesian[0]), atol=1e-4 * np.abs(result.cartesian).max()
         )
 
 
@@ -121,9 +123,9 @@ def test_frequencies_of_a_network_are_those_of_its_hessian() -> None:
     masses = np.linspace(1.0, 16.0, 24)
     products = HessianOperator(network, structure)
     hessian = products(torch.eye(72, dtype=torch.float64).reshape(72, 24, 3)).reshape(24, 3, 24, 3).numpy()
-    wanted = normal_modes(structure, hessian, masses=masses)
-    found = lowest_eigenpairs(network, structure, 3, masses=masses, tolerance=1e-6)
-    np.testing.assert_allclose(found.frequencies, wanted.frequencies[:3], atol=1e-2)
+    expected = normal_modes(structure, hessian, masses=masses)
+    result = lowest_eigenpairs(network, structure, 3, masses=masses, tolerance=1e-6)
+    np.testing.assert_allclose(result.frequencies, expected.frequencies[:3], atol=1e-2)
 
 
 def chain(n: int, seed: int = 0) -> Structure:
@@ -131,7 +133,7 @@ def chain(n: int, seed: int = 0) -> Structure:
     return minimize(oracles.molecule(n, seed, elements=(6,)), ClosedForm(MORSE), fmax=1e-3).structure
 
 
-def test_springs_save_products_at_a_minimum() -> None:
+def test_the_preconditioner_saves_products_at_a_minimum() -> None:
     structure = chain(30)
     hessian = MORSE.exact(structure).hessian
     products = {
@@ -152,34 +154,36 @@ def test_a_good_start_saves_products() -> None:
 
 
 def test_a_symmetric_start_does_not_hide_the_lowest_mode() -> None:
-    """A start that is an eigenvector of a higher eigenvalue is not taken for the answer."""
+    """Started from an eigenvector of a higher eigenvalue, the lowest one is still found."""
     structure = oracles.molecule(8, 4)
     hessian = MORSE.exact(structure).hessian
     values, vectors = dense(structure, hessian)
-    found = lowest_eigenpairs(by_matrix(hessian), structure, start=vectors[6].reshape(8, 3), tolerance=1e-6)
-    assert found.eigenvalues[0] == pytest.approx(values[0], abs=1e-8)
+    result = lowest_eigenpairs(by_matrix(hessian), structure, start=vectors[6].reshape(8, 3), tolerance=1e-6)
+    assert result.eigenvalues[0] == pytest.approx(values[0], abs=1e-8)
 
 
-def test_restarts_forget_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restarts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hesse.curvature.davidson.MAX_SUBSPACE", 24)
     structure = oracles.molecule(30, 6)
     hessian = MORSE.exact(structure).hessian
-    found = lowest_eigenpairs(by_matrix(hessian), structure, 2, tolerance=1e-5, preconditioned=False, max_products=2000)
-    np.testing.assert_allclose(found.eigenvalues, dense(structure, hessian)[0][:2], atol=1e-7)
-    assert found.n_products > 30
+    result = lowest_eigenpairs(
+        by_matrix(hessian), structure, 2, tolerance=1e-5, preconditioned=False, max_products=2000
+    )
+    np.testing.assert_allclose(result.eigenvalues, dense(structure, hessian)[0][:2], atol=1e-7)
+    assert result.n_products > 30
 
 
-def test_no_convergence_is_told() -> None:
+def test_missing_convergence_raises() -> None:
     structure = oracles.molecule(30, 0)
     with pytest.raises(EngineError, match=r"0 of 1 eigenpairs converged to 1e-06 in 5 products.*strict=False"):
         lowest_eigenpairs(MORSE, structure, tolerance=1e-6, max_products=5)
-    found = lowest_eigenpairs(MORSE, structure, tolerance=1e-6, max_products=5, strict=False)
-    assert found.n_products == 5
-    assert not found.converged.any()
-    assert found.residuals[0] > 1e-6
+    result = lowest_eigenpairs(MORSE, structure, tolerance=1e-6, max_products=5, strict=False)
+    assert result.n_products == 5
+    assert not result.converged.any()
+    assert result.residuals[0] > 1e-6
 
 
-def test_noise_of_the_products_is_not_called_convergence() -> None:
+def test_noisy_products_do_not_converge() -> None:
     structure = oracles.molecule(12, 0)
     rng = np.random.default_rng(0)
     hessian = MORSE.exact(structure).hessian
@@ -189,20 +193,20 @@ def test_noise_of_the_products_is_not_called_convergence() -> None:
 
 def test_products_at_a_geometry_are_those_of_a_batch() -> None:
     batch = collate(oracles.molecules([5, 9, 2]), MORSE.cutoff)
-    kept = HessianOperator(MORSE, batch, memory_mib=1e-3)
+    operator = HessianOperator(MORSE, batch, memory_mib=1e-3)
     directions = torch.randn(5, 16, 3, dtype=torch.float64)
-    found = kept(directions)
+    result = operator(directions)
     start = 0
     for structure in oracles.molecules([5, 9, 2]):
         part = slice(start, start + len(structure))
         exact = MORSE.exact(structure)
-        np.testing.assert_allclose(found[:, part], by_matrix(exact.hessian)(directions[:, part].numpy()), atol=1e-9)
-        np.testing.assert_allclose(kept.gradient[part], exact.gradient, atol=1e-9)
+        np.testing.assert_allclose(result[:, part], by_matrix(exact.hessian)(directions[:, part].numpy()), atol=1e-9)
+        np.testing.assert_allclose(operator.gradient[part], exact.gradient, atol=1e-9)
         start += len(structure)
-    assert kept.energy.shape == (3,)
-    assert kept.graph_mib > 0
+    assert operator.energy.shape == (3,)
+    assert operator.graph_mib > 0
     with pytest.raises(LabelShapeError, match="directions"):
-        kept(directions[0])
+        operator(directions[0])
 
 
 @pytest.mark.parametrize(
@@ -216,12 +220,12 @@ def test_products_at_a_geometry_are_those_of_a_batch() -> None:
         ({"start": np.ones((4, 3))}, LabelShapeError, "directions"),
     ],
 )
-def test_wrong_questions(options: dict, error: type[Exception], words: str) -> None:
+def test_invalid_options_raise(options: dict, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         lowest_eigenpairs(MORSE, oracles.molecule(5, 0), **options)
 
 
-def test_wrong_subjects() -> None:
+def test_invalid_operators_raise() -> None:
     five = oracles.molecule(5, 0)
     with pytest.raises(RequestError, match="a potential, an engine, or a function"):
         lowest_eigenpairs("gfn2", five)  # type: ignore[arg-type]

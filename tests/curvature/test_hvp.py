@@ -1,4 +1,4 @@
-"""Potentials whose operations cannot be vectorized: the same derivatives, one direction at a time."""
+"""Vectorized and sequential Hessian-vector products are equal; potentials that cannot be vectorized."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oracles import molecules
 
 
 class InPlaceCube(torch.autograd.Function):
-    """`x³` in a chain of functions of its own, as message passing kernels are written."""
+    """`x³` as a chain of custom autograd functions, like message passing kernels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class InPlaceCube(torch.autograd.Function):
 
 
 class InPlaceSquare(torch.autograd.Function):
-    """`3x²`, whose backward pass adds to a tensor in place: that cannot be vectorized."""
+    """`3x²` with an in-place addition in the backward pass, which cannot be vectorized."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -61,12 +61,12 @@ class Cubes(Potential):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_several_directions_equal_those_of_a_potential_that_can_be_vectorized(create_graph: bool) -> None:
+def test_sequential_products_equal_vectorized_ones(create_graph: bool) -> None:
     batch = collate(molecules([4, 2]), 0.0)
     request = Request(forces=True, probes=torch.randn(3, 6, 3, dtype=torch.float64), hessian=True)
-    plain, turn = Cubes(in_place=False), Cubes(in_place=True)
+    plain, unvectorized = Cubes(in_place=False), Cubes(in_place=True)
     expected = evaluate(plain, batch, request, create_graph=create_graph)
-    got = evaluate(turn, batch, request, create_graph=create_graph)
+    got = evaluate(unvectorized, batch, request, create_graph=create_graph)
     assert request.probes is not None
     torch.testing.assert_close(got.hvp, 6 * 0.7 * batch.positions * request.probes)
     for name in ("energy", "forces", "hvp", "hessian"):
@@ -74,14 +74,14 @@ def test_several_directions_equal_those_of_a_potential_that_can_be_vectorized(cr
     if create_graph:
         assert got.hvp is not None
         assert expected.hvp is not None
-        for potential, labels in ((plain, expected), (turn, got)):
+        for potential, labels in ((plain, expected), (unvectorized, got)):
             assert labels.hvp is not None
             labels.hvp.square().sum().backward()
             assert potential.theta.grad is not None
-        torch.testing.assert_close(turn.theta.grad, plain.theta.grad)
+        torch.testing.assert_close(unvectorized.theta.grad, plain.theta.grad)
 
 
-def test_without_the_mark_such_a_potential_fails_and_a_sum_inherits_it() -> None:
+def test_supports_vmap_is_needed_and_inherited_by_sums() -> None:
     batch = collate(molecules([3]), 0.0)
     request = Request(probes=torch.randn(2, 3, 3, dtype=torch.float64))
     total = SumPotential([Cubes(in_place=False), Cubes(in_place=True)])
@@ -93,10 +93,10 @@ def test_without_the_mark_such_a_potential_fails_and_a_sum_inherits_it() -> None
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_large_batches_take_directions_in_turn_with_the_same_result(
+def test_large_batches_use_sequential_products_with_the_same_result(
     monkeypatch: pytest.MonkeyPatch, create_graph: bool
 ) -> None:
-    """On a CPU, from some hundred atoms, the vectorized pass is the slower one."""
+    """On a CPU the vectorized pass is slower for batches of several hundred atoms."""
     batch = collate(molecules([4, 2, 3]), 4.0)
     torch.manual_seed(0)
     model = Hipnn(HipnnConfig(features=4, sensitivities=4, cutoff=4.0, longest=3.5), (1, 6, 7, 8)).double()
@@ -109,14 +109,14 @@ def test_large_batches_take_directions_in_turn_with_the_same_result(
         return original(*arguments, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", watched)
-    found = []
-    for least in (9, 10):  # in turn from the size of this batch on, or not yet
+    result = []
+    for least in (9, 10):  # threshold at and above the size of this batch
         monkeypatch.setattr(derivatives, "SEQUENTIAL_ABOVE_ATOMS", {"cpu": least})
         passes.clear()
         hvp = evaluate(model, batch, request, create_graph=create_graph).hvp
         assert hvp is not None
         assert passes == ([False] * 4 if least == 9 else [False, True])
         slopes = original(hvp.square().sum(), list(model.parameters()), allow_unused=True) if create_graph else ()
-        found.append((hvp, *(slope for slope in slopes if slope is not None)))
-    for in_turn, at_once in zip(*found, strict=True):
+        result.append((hvp, *(derivative for derivative in slopes if derivative is not None)))
+    for in_turn, at_once in zip(*result, strict=True):
         torch.testing.assert_close(in_turn, at_once, rtol=1e-10, atol=1e-12)

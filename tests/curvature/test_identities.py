@@ -1,4 +1,4 @@
-"""What symmetry and calculus demand of second derivatives, whatever the potential, and of third ones."""
+"""Identities of second and third derivatives that hold for every potential (symmetry, sum rules, calculus)."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_translations_and_rotations(potential: Potential) -> None:
     assert labels.forces is not None
     assert labels.hessian is not None
     assert relative(labels.hvp[:3], labels.hessian) < 1e-12
-    wanted = torch.linalg.cross(shifts, -labels.forces[None].expand(3, -1, -1))
-    assert relative(labels.hvp[3:] - wanted, labels.hvp) < 1e-12
+    expected = torch.linalg.cross(shifts, -labels.forces[None].expand(3, -1, -1))
+    assert relative(labels.hvp[3:] - expected, labels.hvp) < 1e-12
 
     solid = collate([crystal(0)], potential.cutoff)
     shifts = axes[:, None].expand(3, len(solid.numbers), 3)
@@ -77,7 +77,7 @@ def test_translations_and_rotations(potential: Potential) -> None:
 
 
 @invariant
-def test_energies_forces_and_hessians_turn_with_the_structure(potential: Potential) -> None:
+def test_energies_forces_and_hessians_rotate_with_the_structure(potential: Potential) -> None:
     structure = STRUCTURES[0]
     mirror = rotation(3) @ np.diag([1.0, 1.0, -1.0])  # improper, so that handedness is covered
     for matrix in (rotation(1), mirror):
@@ -105,8 +105,8 @@ def test_derivatives_permute_with_the_atoms(potential: Potential) -> None:
     before, after = (part.numpy() for part in labels.forces.split(len(structure)))
     scale = float(labels.hessian_of(0).abs().max())
     np.testing.assert_allclose(after, before[order], atol=1e-12 * scale)
-    wanted = labels.hessian_of(0).numpy()[order][:, :, order]
-    np.testing.assert_allclose(labels.hessian_of(1), wanted, atol=1e-12 * scale)
+    expected = labels.hessian_of(0).numpy()[order][:, :, order]
+    np.testing.assert_allclose(labels.hessian_of(1), expected, atol=1e-12 * scale)
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 2])
@@ -137,20 +137,20 @@ def gradients(model: Potential, loss: torch.Tensor) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 2])
-def test_parameter_gradient_of_a_curvature_loss_is_that_of_a_held_residual(l_max: int) -> None:
-    """`∂θ |Hv − y|² = 2 ∂θ (r · Hv)` with r constant: and `r · Hv` can be had from central differences of energies'
-    gradients in parameters, along v and r, without any second derivative."""
+def test_parameter_gradient_of_a_curvature_loss_equals_that_with_a_constant_residual(l_max: int) -> None:
+    """`∂θ |Hv − y|² = 2 ∂θ (r · Hv)` with r constant, and `r · Hv` follows from central differences of parameter
+    gradients of energies, along v and r, without any second derivative."""
     model, structure = hipnn(l_max), STRUCTURES[0]
     batch = collate([structure], model.cutoff)
     v = directions(batch, 1)
     target = directions(batch, 1, seed=1)
     product = evaluate(model, batch, Request(probes=v), create_graph=True).hvp
     assert product is not None
-    whole = gradients(model, (product - target).square().sum())
+    full = gradients(model, (product - target).square().sum())
     product = evaluate(model, batch, Request(probes=v), create_graph=True).hvp
     assert product is not None
-    held = gradients(model, 2 * ((product - target).detach() * product).sum())
-    for a, b in zip(whole, held, strict=True):
+    frozen = gradients(model, 2 * ((product - target).detach() * product).sum())
+    for a, b in zip(full, frozen, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
     residual = (product - target).detach()[0]
@@ -162,12 +162,10 @@ def test_parameter_gradient_of_a_curvature_loss_is_that_of_a_held_residual(l_max
     corners = [
         (s * t, energy_slopes(h * (s * v[0] + t * residual / residual.norm()))) for s in (1, -1) for t in (1, -1)
     ]
-    for k, exact in enumerate(whole):
-        mixed = sum(sign * slopes[k] for sign, slopes in corners) / (4 * h * h)
+    for k, exact in enumerate(full):
+        mixed = sum(sign * derivatives[k] for sign, derivatives in corners) / (4 * h * h)
         estimate = 2 * float(residual.norm()) * mixed
-        assert float((estimate - exact).norm()) < 2e-3 * float(exact.norm()) + 1e-5 * max(
-            float(e.norm()) for e in whole
-        )
+        assert float((estimate - exact).norm()) < 2e-3 * float(exact.norm()) + 1e-5 * max(float(e.norm()) for e in full)
 
 
 @pytest.mark.parametrize("l_max", [0, 1, 2])
@@ -196,5 +194,5 @@ def test_training_on_several_directions_sums_their_gradients(l_max: int, request
     together = gradients(model, loss(evaluate(model, batch, request, create_graph=True)))
     single = [gradients(model, loss(evaluate(model, batch, Request(probes=one[None]), create_graph=True))) for one in v]
     for k, value in enumerate(together):
-        wanted = torch.stack([g[k] for g in single]).sum(0)
-        torch.testing.assert_close(value, wanted, rtol=1e-8, atol=1e-9 * float(wanted.norm() + 1))
+        expected = torch.stack([g[k] for g in single]).sum(0)
+        torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-9 * float(expected.norm() + 1))

@@ -1,4 +1,4 @@
-"""Derivatives stay finite where geometry is awkward, and continuous where an atom crosses the cutoff."""
+"""Derivatives are finite at singular geometries and continuous where an atom crosses the cutoff."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_second_and_third_derivatives_are_finite(l_max: int, name: str, cutoff_f
 
 @every_order
 def test_padding_changes_nothing(l_max: int) -> None:
-    """A pair beside a crowd has a matrix full of unused places; alone it has none."""
+    """A pair batched with a large molecule has many unused entries in its neighbor matrix; alone it has none."""
     model = hipnn(l_max)
     structures = [dimer(1.3, (0.6, 0.8, 0.0)), *molecules([12])]
     request = Request(forces=True, hessian=True)
@@ -93,8 +93,8 @@ def test_a_batch_listing_more_neighbors_than_needed_gives_the_same(l_max: int) -
 
 
 def jumps(model: Hipnn, gap: float) -> list[float]:
-    """By how much energy, forces and Hessian differ between an atom just inside the cutoff and one just outside, which
-    interacts with nobody."""
+    """Differences of energy, forces and Hessian between an atom just inside the cutoff and one just outside, without
+    interactions."""
     frames = []
     for side in (-1, 1):
         structure = Structure([6, 1, 8], [[0, 0, 0], [0.9, 0.5, 0], [0.0, 0.0, CUTOFF + side * gap]])
@@ -112,8 +112,8 @@ def test_energy_forces_and_hessian_are_continuous_across_the_cutoff(l_max: int) 
     model = hipnn(l_max)
     table = np.array([jumps(model, gap) for gap in gaps])
     for column, order in zip(table.T, (4, 3, 2), strict=True):
-        slope, _ = np.polyfit(np.log(gaps), np.log(column), 1)
-        assert slope == pytest.approx(order, abs=0.4)
+        derivative, _ = np.polyfit(np.log(gaps), np.log(column), 1)
+        assert derivative == pytest.approx(order, abs=0.4)
     cosine = hipnn(l_max, cutoff_function="cosine")
     published = np.array([jumps(cosine, gap) for gap in gaps])
     assert published[-1, 2] > 0.3 * published[0, 2]

@@ -21,7 +21,7 @@ from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 WAVENUMBER = np.sqrt(1.6021766208e-19 * 1e20 / 1.660539040e-27) / (2 * np.pi * 299792458 * 100)
 
 
-def springs(structure: Structure, constants: dict[tuple[int, int], float]) -> np.ndarray:
+def spring_hessian(structure: Structure, constants: dict[tuple[int, int], float]) -> np.ndarray:
     """Hessian of springs at rest between pairs of atoms."""
     n = len(structure)
     hessian = np.zeros((n, 3, n, 3))
@@ -38,7 +38,7 @@ def springs(structure: Structure, constants: dict[tuple[int, int], float]) -> np
 
 def test_a_diatomic_has_one_mode_of_the_reduced_mass():
     pair = Structure([6, 8], [[0.1, 0.2, 0.3], [0.8, 0.9, 1.1]])
-    modes = normal_modes(pair, springs(pair, {(0, 1): 118.0}), masses=[12.0, 15.995])
+    modes = normal_modes(pair, spring_hessian(pair, {(0, 1): 118.0}), masses=[12.0, 15.995])
     reduced = 12.0 * 15.995 / (12.0 + 15.995)
     assert modes.n_rigid == 5
     assert modes.frequencies == pytest.approx([np.sqrt(118.0 / reduced) * WAVENUMBER], rel=1e-6)
@@ -47,7 +47,7 @@ def test_a_diatomic_has_one_mode_of_the_reduced_mass():
 def test_a_linear_triatomic_has_four_modes_with_known_stretches():
     line = oracles.linear(3)
     m_o, m_c, k = 15.999, 12.011, 90.0
-    modes = normal_modes(line, springs(line, {(0, 1): k, (1, 2): k}), masses=[m_o, m_c, m_o])
+    modes = normal_modes(line, spring_hessian(line, {(0, 1): k, (1, 2): k}), masses=[m_o, m_c, m_o])
     symmetric, antisymmetric = np.sqrt(k / m_o), np.sqrt(k / m_o + 2 * k / m_c)
     assert modes.n_rigid == 5
     assert modes.frequencies == pytest.approx(np.array([0, 0, symmetric, antisymmetric]) * WAVENUMBER, abs=1e-3)
@@ -66,7 +66,7 @@ def test_a_bent_triatomic_agrees_with_wilsons_gf_method():
     b = np.array(rows)
     g = b @ np.diag(np.repeat(1 / masses, 3)) @ b.T
     expected = np.sort(np.sqrt(np.linalg.eigvals(g @ np.diag(list(force.values()))).real)) * WAVENUMBER
-    modes = normal_modes(water, springs(water, force), masses=masses)
+    modes = normal_modes(water, spring_hessian(water, force), masses=masses)
     assert modes.n_rigid == 6
     assert modes.frequencies == pytest.approx(expected, rel=1e-6)
     assert modes.eigenvalues == pytest.approx((expected / WAVENUMBER) ** 2, rel=1e-6)
@@ -75,10 +75,10 @@ def test_a_bent_triatomic_agrees_with_wilsons_gf_method():
 def test_modes_agree_with_ase_where_rigid_motions_decouple():
     structure = oracles.molecule(5, 3)
     pairs = {(i, j): 20.0 + 3 * i + j for i in range(5) for j in range(i)}
-    hessian = springs(structure, pairs)
-    theirs = VibrationsData(to_ase(structure), hessian).get_frequencies()
+    hessian = spring_hessian(structure, pairs)
+    reference = VibrationsData(to_ase(structure), hessian).get_frequencies()
     modes = normal_modes(structure, hessian)
-    assert modes.frequencies == pytest.approx(np.sort(theirs.real)[-9:], rel=1e-6)
+    assert modes.frequencies == pytest.approx(np.sort(reference.real)[-9:], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_nearly_linear_molecule_counts_as_linear():
 
 def test_imaginary_modes_are_negative():
     pair = Structure([1, 1], [[0, 0, 0], [0.9, 0, 0]])
-    modes = normal_modes(pair, springs(pair, {(0, 1): -10.0}))
+    modes = normal_modes(pair, spring_hessian(pair, {(0, 1): -10.0}))
     assert modes.n_imaginary == 1
     assert modes.frequencies[0] == pytest.approx(-np.sqrt(10.0 / 0.504) * WAVENUMBER, rel=1e-4)
     assert modes.eigenvalues[0] < 0
@@ -126,9 +126,9 @@ def test_imaginary_modes_are_negative():
 def test_frequencies_do_not_depend_on_orientation_or_place(seed, n):
     structure = oracles.molecule(n, seed)
     hessian = oracles.Morse().exact(structure).hessian
-    turn = oracles.rotation(seed)
-    turned = structure.with_positions(structure.positions @ turn.T + np.array([3.0, -2.0, 1.0]))
-    rotated = np.einsum("ab,ibjc,dc->iajd", turn, hessian, turn)
+    rotation = oracles.rotation(seed)
+    turned = structure.with_positions(structure.positions @ rotation.T + np.array([3.0, -2.0, 1.0]))
+    rotated = np.einsum("ab,ibjc,dc->iajd", rotation, hessian, rotation)
     before, after = normal_modes(structure, hessian).frequencies, normal_modes(turned, rotated).frequencies
     assert after == pytest.approx(before, rel=1e-6, abs=1e-2)
 
@@ -139,7 +139,7 @@ def test_each_mode_holds_half_kt():
     width would show."""
     structure = oracles.molecule(6, 5)
     pairs = {(i, j): 25.0 for i in range(6) for j in range(i)}
-    hessian = springs(structure, pairs)
+    hessian = spring_hessian(structure, pairs)
     modes = normal_modes(structure, hessian)
     count, temperature = 20_000, 450.0
     moved = thermal_displacements(modes, temperature, np.random.default_rng(0), count=count, min_frequency=1.0)
@@ -156,14 +156,14 @@ def test_each_mode_holds_half_kt():
 
 @pytest.mark.parametrize("name", ["H2O", "CO2", "CH4", "C6H6", "cyclobutane"])
 @pytest.mark.parametrize("seed", range(3))
-def test_last_digits_of_a_hessian_choose_neither_modes_nor_samples(name, seed):
+def test_rounding_errors_of_a_hessian_change_neither_modes_nor_samples(name, seed):
     """Noise of 1e-9 in the Hessian (relative to its largest eigenvalue) changes eigenvectors, including those of
     degenerate modes, and thermal displacements in proportion only."""
     structure = from_ase(ase_molecule(name))
     n = len(structure)
     bonds = {(i, j): 60.0 / structure_distance(structure, i, j) ** 6 for i in range(n) for j in range(i)}
     # The diagonal keeps bending modes away from zero, where "freeze" jumps.
-    hessian = springs(structure, bonds) + 0.5 * np.eye(3 * n).reshape(n, 3, n, 3)
+    hessian = spring_hessian(structure, bonds) + 0.5 * np.eye(3 * n).reshape(n, 3, n, 3)
     noise = np.random.default_rng(seed).normal(size=(3 * n, 3 * n))
     noise = (noise + noise.T).reshape(n, 3, n, 3)
     size = np.linalg.norm(hessian.reshape(3 * n, 3 * n), 2) / np.linalg.norm(noise.reshape(3 * n, 3 * n), 2)
@@ -188,7 +188,7 @@ def structure_distance(structure: Structure, i: int, j: int) -> float:
 
 def test_samples_depend_neither_on_signs_nor_on_the_basis_of_degenerate_modes():
     structure = from_ase(ase_molecule("CH4"))
-    hessian = springs(
+    hessian = spring_hessian(
         structure, {(0, j): 30.0 for j in range(1, 5)} | {(i, j): 3.0 for i in range(1, 5) for j in range(1, i)}
     )
     modes = normal_modes(structure, hessian)
@@ -202,10 +202,10 @@ def test_samples_depend_neither_on_signs_nor_on_the_basis_of_degenerate_modes():
     np.testing.assert_allclose(second, first, atol=1e-10)
 
 
-def test_soft_modes_are_sampled_as_if_at_the_floor():
+def test_soft_modes_are_sampled_at_the_minimum_frequency():
     pair = Structure([6, 6], [[0, 0, 0], [1.5, 0, 0]])
-    soft = normal_modes(pair, springs(pair, {(0, 1): 1e-4}))
-    hard = normal_modes(pair, springs(pair, {(0, 1): 6.0 * (200.0 / WAVENUMBER) ** 2}), masses=[12.0, 12.0])
+    soft = normal_modes(pair, spring_hessian(pair, {(0, 1): 1e-4}))
+    hard = normal_modes(pair, spring_hessian(pair, {(0, 1): 6.0 * (200.0 / WAVENUMBER) ** 2}), masses=[12.0, 12.0])
     assert hard.frequencies == pytest.approx([200.0], rel=1e-6)
     floored = thermal_displacements(soft, 300.0, np.random.default_rng(3), min_frequency=200.0)
     exact = thermal_displacements(hard, 300.0, np.random.default_rng(3), min_frequency=200.0)
@@ -214,8 +214,8 @@ def test_soft_modes_are_sampled_as_if_at_the_floor():
 
 def test_imaginary_modes_are_floored_or_frozen():
     pair = Structure([6, 6], [[0, 0, 0], [1.5, 0, 0]])
-    modes = normal_modes(pair, springs(pair, {(0, 1): -6.0}))
-    real = normal_modes(pair, springs(pair, {(0, 1): 6.0}))
+    modes = normal_modes(pair, spring_hessian(pair, {(0, 1): -6.0}))
+    real = normal_modes(pair, spring_hessian(pair, {(0, 1): 6.0}))
     rng = np.random.default_rng
     assert np.all(thermal_displacements(modes, 300.0, rng(1), imaginary="freeze") == 0.0)
     moved, twin = (thermal_displacements(m, 300.0, rng(1)) for m in (modes, real))
@@ -243,20 +243,20 @@ def test_modes_orthogonal_to_a_path_are_those_of_the_projected_matrix():
     assert modes.vectors.reshape(-1, 3 * n) @ along == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_path_along_a_valley_leaves_its_walls_alone():
-    """Two springs of different strength on one atom pair each: pulling the first apart, only the second is left."""
+def test_projecting_out_a_mode_leaves_the_others():
+    """A gradient along one mode removes this mode only."""
     line = Structure([6, 6], [[0, 0, 0], [1.5, 0, 0]])
     pull = np.array([[1.0, 0, 0], [-1.0, 0, 0]])
-    assert len(normal_modes(line, springs(line, {(0, 1): 5.0}), gradient=pull)) == 0
+    assert len(normal_modes(line, spring_hessian(line, {(0, 1): 5.0}), gradient=pull)) == 0
     water = Structure([8, 1, 1], [[0, 0, 0.1193], [0, 0.7632, -0.4770], [0, -0.7632, -0.4770]])
-    plain = normal_modes(water, springs(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}))
+    plain = normal_modes(water, spring_hessian(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}))
     for k in range(3):  # the gradient along a mode takes that mode away and no other
         gradient = plain.vectors[k] * np.sqrt(plain.masses)[:, None]
-        left = normal_modes(water, springs(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}), gradient=gradient)
+        left = normal_modes(water, spring_hessian(water, {(0, 1): 52.0, (0, 2): 52.0, (1, 2): 9.0}), gradient=gradient)
         assert left.frequencies == pytest.approx(np.delete(plain.frequencies, k), rel=1e-9)
 
 
-def test_bad_input_is_answered():
+def test_invalid_input_raises():
     pair = Structure([1, 1], [[0, 0, 0], [0.9, 0, 0]], id="pair")
     with pytest.raises(LabelShapeError, match=r'"pair".*\(6, 6\).*\(2, 3, 2, 3\)'):
         normal_modes(pair, np.zeros((6, 6)))

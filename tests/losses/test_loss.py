@@ -1,4 +1,4 @@
-"""The loss against numbers computed by hand, with every mixture of present and absent labels."""
+"""The loss against explicit sums, with all combinations of present and missing labels."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed
 def by_hand(prediction: Properties, held: list[set[str]], reference: Properties, pairs: list[int]) -> dict[str, float]:
     """Every term with loops over structures; the mean over those that hold the label."""
     sums: dict[str, list[float]] = {name: [] for name in LOSS_TERMS}
-    begin = block = mine = 0
+    begin = block = offset = 0
     for i, n in enumerate(reference.n_atoms.tolist()):
         rows = slice(begin, begin + n)
 
@@ -82,9 +82,9 @@ def by_hand(prediction: Properties, held: list[set[str]], reference: Properties,
         assert prediction.hessian is not None
         if "hessian" in held[i]:
             assert reference.hessian is not None
-            error = prediction.hessian[block : block + size] - reference.hessian[mine : mine + size]
+            error = prediction.hessian[block : block + size] - reference.hessian[offset : offset + size]
             sums["hessian"].append(float(error.square().sum()) / size)
-            mine += size
+            offset += size
         begin, block = begin + n, block + size
     return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
@@ -110,13 +110,13 @@ def test_terms_and_total_are_those_computed_by_hand(held: list[set[str]], pairs:
     weights = {"energy": 1.0, "forces": 0.3, "hvp": 0.09, "hessian": 0.7, "atomic_energies": 2.0, "stress": 5.0}
     reference = references(held, SIZES, pairs=pairs)
     prediction = predictions(SIZES, probes=0 if reference.probes is None else reference.probes.shape[0])
-    wanted = by_hand(prediction, held, reference, pairs)
+    expected = by_hand(prediction, held, reference, pairs)
     total, terms = weighted_loss(prediction, reference, weights)
-    assert {name: value.item() for name, value in terms.items()} == pytest.approx(wanted, rel=1e-12)
-    assert total.item() == pytest.approx(sum(weights[name] * value for name, value in wanted.items()), rel=1e-12)
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected, rel=1e-12)
+    assert total.item() == pytest.approx(sum(weights[name] * value for name, value in expected.items()), rel=1e-12)
 
 
-def test_numbers_small_enough_to_check_in_the_head() -> None:
+def test_a_case_for_mental_arithmetic() -> None:
     """Two atoms, every error one: energy 1/√2; forces 6/6; two pairs of 6/36; Hessian 36/36."""
     ones = torch.ones
     prediction = Properties(
@@ -136,26 +136,26 @@ def test_numbers_small_enough_to_check_in_the_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["energy", "forces", "hvp", "hessian", "atomic_energies", "stress"])
-def test_nan_in_absent_places_reaches_neither_value_nor_gradient(name: str) -> None:
-    held = [{name}, set(), {name}, set()]
-    reference = references(held, SIZES, pairs=[2, 0, 1, 0])
-    if name != "hessian":  # absent Hessians take no place at all
+def test_nan_of_missing_labels_reaches_neither_value_nor_gradient(name: str) -> None:
+    present = [{name}, set(), {name}, set()]
+    reference = references(present, SIZES, pairs=[2, 0, 1, 0])
+    if name != "hessian":  # missing Hessians have no elements
         assert torch.isnan(getattr(reference, name)).any()
     prediction = predictions(SIZES, probes=2 if name == "hvp" else 0)
     value = getattr(prediction, name).requires_grad_(True)
     total, _ = weighted_loss(prediction, reference, {name: 1.0})
-    (slope,) = torch.autograd.grad(total, value)
+    (derivative,) = torch.autograd.grad(total, value)
     assert torch.isfinite(total)
-    assert torch.isfinite(slope).all()
+    assert torch.isfinite(derivative).all()
     one_by_one = per_structure_loss(prediction, reference, name)
     assert one_by_one.shape == (4,)
     assert torch.isfinite(one_by_one).all()
     assert one_by_one[[1, 3]].tolist() == [0.0, 0.0]
     assert (one_by_one[[0, 2]] > 0).all()
     wrong = {"hvp": lambda g: g[:, 3:4], "forces": lambda g: g[3:4], "atomic_energies": lambda g: g[3:4]}
-    absent = wrong.get(name, lambda g: g[9:18] if name == "hessian" and len(g) > 18 else g[1])(slope)
+    absent = wrong.get(name, lambda g: g[9:18] if name == "hessian" and len(g) > 18 else g[1])(derivative)
     if name == "hessian":
-        absent = slope[81:90]  # the second structure's block in the predictions
+        absent = derivative[81:90]  # the second structure's block in the predictions
     assert torch.equal(absent, torch.zeros_like(absent))
 
 
@@ -181,9 +181,9 @@ def test_a_mixed_batch_is_the_sum_of_its_separate_computations() -> None:
     _, terms = weighted_loss(evaluate(model, batch, request), mixed, UNITY)
 
     def alone(part: Properties, members: list[int]) -> Mapping[str, torch.Tensor]:
-        some = Request(forces=True, probes=part.probes, hessian=part.hessian is not None)
+        subset = Request(forces=True, probes=part.probes, hessian=part.hessian is not None)
         chosen = [structures[i] for i in members]
-        return weighted_loss(evaluate(model, collate(chosen, 6.0), some), part, UNITY)[1]
+        return weighted_loss(evaluate(model, collate(chosen, 6.0), subset), part, UNITY)[1]
 
     first, second = alone(plain.labels, [0, 1, 2]), alone(curved.labels, [3])
     assert set(first) == {"energy", "forces"}
@@ -194,18 +194,18 @@ def test_a_mixed_batch_is_the_sum_of_its_separate_computations() -> None:
 
 
 @pytest.mark.parametrize("name", ["hvp", "hessian", "stress", "atomic_energies", "forces", "energy"])
-def test_a_batch_in_which_no_structure_holds_the_label_contributes_nothing(name: str) -> None:
-    """A data set with a few curvature labels has batches without any; nobody computes a prediction for those."""
-    whole = references([{name, "energy", "forces"}, {"energy", "forces"}], [2, 3], pairs=[1, 0])
-    part = whole.select(torch.tensor([1]))
+def test_batches_without_a_label_contribute_nothing(name: str) -> None:
+    """In data with few curvature labels some batches have none; curvature is then not predicted."""
+    full = references([{name, "energy", "forces"}, {"energy", "forces"}], [2, 3], pairs=[1, 0])
+    part = full.select(torch.tensor([1]))
     if name in ("energy", "forces"):
         part = references([{name}, {"stress"}], [2, 3], pairs=[0, 0]).select(torch.tensor([1]))
-    held = [n for n in LOSS_TERMS if n != name and bool(part.mask(n).any())]
+    present = [n for n in LOSS_TERMS if n != name and bool(part.mask(n).any())]
     every = predictions([3], probes=0)
-    prediction = Properties(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in held})
+    prediction = Properties(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in present})
     total, terms = weighted_loss(prediction, part, UNITY)
     assert terms.get(name, torch.tensor(0.0)) == 0.0
-    assert total.item() == pytest.approx(sum(float(terms[n]) for n in held), rel=1e-12)
+    assert total.item() == pytest.approx(sum(float(terms[n]) for n in present), rel=1e-12)
 
 
 def test_full_hessian_and_hvp_losses_share_one_normalization() -> None:
@@ -221,14 +221,14 @@ def test_full_hessian_and_hvp_losses_share_one_normalization() -> None:
     torch.testing.assert_close(terms["hvp"], terms["hessian"], rtol=1e-13, atol=0)
 
 
-def test_what_is_missing_among_predictions_is_said() -> None:
+def test_missing_predictions_raise() -> None:
     reference = references([{"energy", "forces"}], [2], pairs=[0])
     prediction = Properties(n_atoms=torch.tensor([2]), energy=torch.zeros(1))
     with pytest.raises(MissingLabelError, match="the loss of forces needs it"):
         weighted_loss(prediction, reference, UNITY)
 
 
-def test_weights_of_zero_cost_nothing_and_the_penalty_counts() -> None:
+def test_terms_of_weight_zero_are_not_computed_and_the_regularizer_counts() -> None:
     reference = references([{"energy", "forces"}] * 2, [2, 3], pairs=[0, 0])
     prediction = predictions([2, 3], probes=0)
     _, terms = weighted_loss(prediction, reference, LossWeights(energy=1, forces=0, hvp=1, regularizer=2))
@@ -252,37 +252,37 @@ def test_single_precision_predictions_meet_double_precision_energies() -> None:
 
 
 @given(length=st.floats(0.05, 3.0), energy=st.floats(0.1, 100.0))
-def test_one_length_gives_all_weights(length: float, energy: float) -> None:
+def test_weights_from_one_length_scale(length: float, energy: float) -> None:
     weights = LossWeights.from_length_scale(length, energy=energy)
     assert weights.forces / weights.energy == pytest.approx(length**2)
     assert weights.hvp / weights.forces == pytest.approx(length**2)
     assert weights.active() == ("energy", "forces", "hvp")
 
 
-def test_published_weights_are_one_length() -> None:
+def test_published_weights_correspond_to_one_length_scale() -> None:
     published = LossWeights.from_length_scale(math.sqrt(0.3))
     assert (published.energy, published.forces, published.hvp) == pytest.approx((1.0, 0.3, 0.09))
 
 
 @pytest.mark.parametrize("wrong", [{"energy": -1.0}, {"hvp": float("inf")}, {"forces": float("nan")}, {"hessain": 1.0}])
-def test_weights_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_weights_raise(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         LossWeights(**wrong)
 
 
-def test_losses_of_parts_add_up_to_that_of_the_whole() -> None:
-    """With the holders of all parts counted, whatever labels each part lacks."""
+def test_losses_of_microbatches_add_up() -> None:
+    """With the numbers of labeled structures summed over microbatches, for any missing labels."""
     sizes = [3, 4, 2, 5, 3, 2]
-    held = [
+    present = [
         {"energy", "forces", "hvp"}, {"energy"}, {"forces", "hvp"}, {"hvp", "hessian"}, {"atomic_energies"}, {"energy"}
     ]  # fmt: skip
-    reference = references(held, sizes, pairs=[2, 0, 1, 2, 0, 0])
+    reference = references(present, sizes, pairs=[2, 0, 1, 2, 0, 0])
     prediction = predictions(sizes)
-    whole, terms = weighted_loss(prediction, reference, UNITY)
+    full, terms = weighted_loss(prediction, reference, UNITY)
     parts = [torch.tensor(p) for p in ([0, 3], [1], [2, 4, 5])]
     counted = [count_labeled(reference.select(part), UNITY) for part in parts]
     counts = {name: torch.stack([c[name] for c in counted]).sum() for name in counted[0]}
     each = [weighted_loss(prediction.select(part), reference.select(part), UNITY, counts) for part in parts]
-    assert float(sum(total for total, _ in each)) == pytest.approx(float(whole), rel=1e-12)
+    assert float(sum(total for total, _ in each)) == pytest.approx(float(full), rel=1e-12)
     for name, value in terms.items():
         assert float(sum(t.get(name, 0.0) for _, t in each)) == pytest.approx(float(value), rel=1e-12), name

@@ -1,4 +1,4 @@
-"""The random numbers, against SplitMix64 written out in Python's own integers, and against what they are for."""
+"""Counter-based random numbers: against SplitMix64 in Python integers, and statistical tests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_reference_gives_the_published_numbers() -> None:
 
 
 @given(state=st.integers(-(1 << 63), (1 << 63) - 1))
-def test_coordinates_walk_through_splitmix64(state: int) -> None:
+def test_coordinates_follow_splitmix64(state: int) -> None:
     bits = random_bits(torch.tensor([[state]]), torch.arange(20)[None])
     assert unsigned(bits) == splitmix64(state & WORD, 20)
 

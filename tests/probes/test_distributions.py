@@ -1,4 +1,4 @@
-"""What every family of probes must keep: its second moment, its variance, its reproducibility."""
+"""Distributions of probes: second moment, variance of the estimate, reproducibility, rigid-body motions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sampled(probe: Probe, structure: Structure, stream: ProbeSeed = STREAM) -> n
 
 
 def slab() -> Structure:
-    """Periodic in two directions: it may not be turned either."""
+    """Periodic in two directions: not invariant under rotation either."""
     solid = crystal(2)
     return Structure(solid.numbers, solid.positions, id="slab", cell=solid.cell, pbc=(True, True, False))
 
@@ -62,12 +62,12 @@ def test_second_moment_is_the_identity_or_the_projector(kind: str, structure: St
     a wrong scale by 14 % (one-hot), 5 % (others) is found; 5 σ among 144 elements misfires once in 10⁴."""
     draws = 20_000
     v = sampled(make_probe(kind, draws), structure)
-    wanted = projector(structure) if kind.endswith("internal") else np.eye(3 * len(structure))
+    expected = projector(structure) if kind.endswith("internal") else np.eye(3 * len(structure))
     moment = v.T @ v / draws
     products = (v[:, :, None] * v[:, None, :]).var(axis=0)
-    assert np.all(np.abs(moment - wanted) <= 5 * np.sqrt(products / draws) + 1e-12)
+    assert np.all(np.abs(moment - expected) <= 5 * np.sqrt(products / draws) + 1e-12)
     assert np.sqrt(products / draws).max() < 0.008 * math.sqrt(3 * len(structure))
-    mean_error = 5 * np.sqrt(np.diag(wanted).clip(0) / draws) + 1e-12
+    mean_error = 5 * np.sqrt(np.diag(expected).clip(0) / draws) + 1e-12
     if kind != "one-hot":  # columns of a Hessian have a mean: √(3N)/(3N)
         assert np.all(np.abs(v.mean(axis=0)) <= mean_error)
 
@@ -89,14 +89,14 @@ def test_variance_of_the_estimate_is_that_of_the_formula(kind: str, formula: obj
     v = sampled(make_probe(kind, 40_000), molecule(4, seed=5))
     estimates = np.einsum("ki,ij,kj->k", v, a, v)
     deviations = (estimates - estimates.mean()) ** 2
-    wanted = formula(a)  # type: ignore[operator]
+    expected = formula(a)  # type: ignore[operator]
     standard = deviations.std() / math.sqrt(len(v))
-    assert abs(estimates.mean() - np.trace(a)) < 4.5 * math.sqrt(wanted / len(v))
-    assert abs(deviations.mean() - wanted) < 4.5 * standard
-    assert standard < 0.04 * wanted
+    assert abs(estimates.mean() - np.trace(a)) < 4.5 * math.sqrt(expected / len(v))
+    assert abs(deviations.mean() - expected) < 4.5 * standard
+    assert standard < 0.04 * expected
 
 
-def test_each_family_looks_as_it_should() -> None:
+def test_each_distribution_has_its_values() -> None:
     structure = molecule(5, seed=1)
     assert set(np.unique(sampled(Rademacher(50), structure))) == {-1.0, 1.0}
     np.testing.assert_allclose(np.linalg.norm(sampled(Sphere(50), structure), axis=1), math.sqrt(15), rtol=1e-12)
@@ -113,7 +113,7 @@ def test_each_family_looks_as_it_should() -> None:
 
 
 @every_kind
-def test_a_probe_belongs_to_its_structure(kind: str) -> None:
+def test_probes_do_not_depend_on_the_rest_of_the_batch(kind: str) -> None:
     structures = [*molecules([4, 7, 3]), linear(3), atom(1)]
     probe = make_probe(kind, 3)
     batch = collate(structures, 3.0)
@@ -172,7 +172,7 @@ def test_devices_agree(kind: str) -> None:
     )
 
 
-# Computed once in Python integers, by the function documented in random_bits.
+# Computed once in Python integers, by the function documented in counter_rng.
 PINNED_SIGNS = [[-1.0, -1.0, 1.0, 1.0, -1.0, -1.0], [1.0, 1.0, -1.0, 1.0, -1.0, 1.0]]
 PINNED_GAUSS = [
     -1.6192294070962865,
@@ -185,7 +185,7 @@ PINNED_GAUSS = [
 
 
 def test_probes_stay_as_they_were_in_this_version() -> None:
-    """Stored runs can be continued only while these numbers do not change."""
+    """Runs can only be resumed if these numbers do not change."""
     batch = collate([Structure([1, 1], [[0.0, 0, 0], [0.8, 0, 0]], id="pinned")], 3.0)
     signs = Rademacher(2).draw(batch, ProbeSeed(5, 1)).reshape(2, 6)
     assert signs.tolist() == PINNED_SIGNS
@@ -209,7 +209,7 @@ def test_probes_stay_as_they_were_in_this_version() -> None:
     ],
     ids=lambda x: getattr(x, "id", str(x)),
 )
-def test_internal_probes_have_no_rigid_motion_left(structure: Structure, dimensions: int) -> None:
+def test_internal_probes_contain_no_rigid_body_motion(structure: Structure, dimensions: int) -> None:
     batch = collate([structure], 3.0)
     assert internal_dof(batch).tolist() == [dimensions]
     v = RigidBodyFree(Gaussian(dimensions + 3)).draw(batch, STREAM)
@@ -251,9 +251,9 @@ def test_rotations_are_cross_products_with_the_axes() -> None:
     centered = structure.positions - structure.positions.mean(axis=0)
     for axis in range(3):
         np.testing.assert_array_equal(motions[:, :, axis], np.tile(np.eye(3)[axis], (4, 1)))
-        wanted = np.cross(np.eye(3)[axis], centered)
+        expected = np.cross(np.eye(3)[axis], centered)
         got = motions[:, :, 3 + axis]
-        np.testing.assert_allclose(got / np.linalg.norm(got), wanted / np.linalg.norm(wanted), atol=1e-12)
+        np.testing.assert_allclose(got / np.linalg.norm(got), expected / np.linalg.norm(expected), atol=1e-12)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -261,12 +261,12 @@ def test_rotations_are_cross_products_with_the_axes() -> None:
 
 @every_kind
 @pytest.mark.parametrize("count", [0, -1])
-def test_fewer_than_one_probe_is_refused(kind: str, count: int) -> None:
+def test_less_than_one_probe_raises(kind: str, count: int) -> None:
     with pytest.raises(ConfigError, match=rf"at least one direction per structure, got {count}"):
         make_probe(kind, count)
 
 
-def test_an_unknown_family_is_answered_with_the_nearest() -> None:
+def test_unknown_names_get_the_nearest_one() -> None:
     with pytest.raises(UnknownOptionError, match=r'no probe "radmacher"\. Did you mean "rademacher"\?'):
         make_probe("radmacher")
     with pytest.raises(UnknownOptionError, match="Valid: gaussian, "):

@@ -1,4 +1,4 @@
-"""Memory that tensors free stays with the process, where the C library can be asked for that."""
+"""Freed memory stays with the process (glibc)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-# glibc (2.36) keeps up to seven freed chunks of each small size to itself, the cut-off ends of aligned tensors among
-# them: these keep the first few freed tensors apart, whatever the layout of the heap. Only then is room used again.
+# glibc (2.36) keeps up to seven freed chunks of each small size in a cache, including the ends of aligned tensors:
+# these keep the first freed tensors separate for any layout of the heap. Memory is reused only afterwards.
 FAULTS = """
 import resource, sys
 import torch

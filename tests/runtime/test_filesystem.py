@@ -1,4 +1,4 @@
-"""Writing aside: the target is whole, before or after, whatever goes wrong."""
+"""Atomic writing: the target is complete, old or new, in case of any failure; checks of paths; the folder lock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_the_target_stands_until_the_block_ends(tmp_path: Path) -> None:
+def test_the_old_file_exists_until_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "a.h5"
     target.write_text("old")
     with atomic_write(target) as aside:
@@ -96,8 +96,8 @@ def test_a_folder_without_permission_is_a_write_error(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
-    """A process that rewrites one file for ever is killed -9: the file is one of its whole versions."""
+def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path: Path) -> None:
+    """A process that rewrites a file repeatedly is killed by SIGKILL: the file is one of its complete versions."""
     target = tmp_path / "a.txt"
     code = (
         "import sys, itertools; from hesse.runtime.filesystem import atomic_write_text\n"
@@ -115,7 +115,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> No
         assert len(set(text)) == 1
 
 
-def test_a_folder_is_worked_in_by_one_process(tmp_path: Path) -> None:
+def test_a_folder_can_be_locked_by_one_process(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -129,14 +129,14 @@ except RequestError as error:
     sys.exit(2)
 """
     with lock_folder(tmp_path):
-        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert held.returncode == 2
-    assert str(tmp_path) in held.stdout
+        blocked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert blocked.returncode == 2
+    assert str(tmp_path) in blocked.stdout
     free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert free.returncode == 0, free.stderr
 
 
-def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
+def test_output_paths_are_checked(tmp_path: Path) -> None:
     source = tmp_path / "in.h5"
     source.write_text("precious")
     check_output_path(tmp_path / "out.h5", source)
@@ -153,7 +153,7 @@ def test_a_target_is_asked_for_before_the_work(tmp_path: Path) -> None:
             check_output_path(target, tmp_path / "absent.h5", source)
 
 
-def test_what_is_no_file_is_called_by_its_name(tmp_path: Path) -> None:
+def test_input_files_are_checked(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"this is a folder, expected a model file"):
         check_input_file(tmp_path, "model file")
     with pytest.raises(FileFormatError, match=r"there is no such file"):

@@ -1,4 +1,4 @@
-"""Progress: on standard error only, plain lines off a terminal, nothing when quiet."""
+"""Progress: on standard error only, plain lines without a terminal, nothing if quiet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_plain_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str], mo
     assert lines[-1].startswith("labels: 10/10")
 
 
-def test_speed_and_time_left_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_and_remaining_time_are_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with track("labels", 1000, done=100) as advance:
@@ -46,7 +46,7 @@ def test_plain_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with track("labels", 2, quiet=True) as advance:
         advance(2, "note")
     assert capsys.readouterr() == ("", "")

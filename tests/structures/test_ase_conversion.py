@@ -1,4 +1,4 @@
-"""To ASE and back."""
+"""Conversion of structures to and from ASE atoms."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from ase.build import bulk, molecule
 
 from hesse.errors import GeometryError
-from hesse.structures import Structure, from_ase, to_ase
+from hesse.structures import Request, Structure, from_ase, to_ase
 from oracles import crystal
 
 
-def test_there_and_back() -> None:
+def test_conversion_to_ase_and_back_keeps_everything() -> None:
     s = Structure(
         [6, 8],
         [[0, 0, 0], [0, 0, 1.13]],
@@ -42,3 +42,20 @@ def test_charge_must_be_a_number() -> None:
     atoms.info["charge"] = "plus one"
     with pytest.raises(GeometryError, match="whole numbers"):
         from_ase(atoms)
+
+
+def test_methods_of_structures_convert_too() -> None:
+    atoms = molecule("H2O")
+    structure = Structure.from_ase(atoms, id="water")
+    assert structure.id == "water"
+    assert structure.to_ase() == to_ase(structure)
+
+
+def test_objects_that_are_not_atoms_get_a_reply() -> None:
+    with pytest.raises(GeometryError, match=r"expected ase\.Atoms, got list.*as_structures"):
+        from_ase([molecule("H2O")])  # type: ignore[arg-type]
+
+
+def test_requests_take_keywords_only() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Request(True, True)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A batch is its structures, end to end: nothing leaks from one to the next."""
+"""Batches: concatenation of structures, neighbor matrix, segments. Structures must not influence each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_batch_is_the_concatenation_of_singles(structures: list[Structure]) ->
     assert vectors_of(batch) == [v for b in singles for v in vectors_of(b)]
     owner = batch.structure_index.tolist()
     assert owner == [k for k, s in enumerate(structures) for _ in range(len(s))]
-    # Neighbors belong to the same structure; unused places point to the atom itself and give no distance.
+    # Neighbors belong to the same structure; unused entries contain the atom itself and give zero vectors.
     assert bool((batch.structure_index[batch.neighbors] == batch.structure_index[:, None]).all())
     unused = ~batch.neighbor_mask
     assert bool((batch.neighbors == torch.arange(len(owner))[:, None])[unused].all())
@@ -38,13 +38,13 @@ def test_a_batch_is_the_concatenation_of_singles(structures: list[Structure]) ->
 
 
 @pytest.mark.parametrize("structure", MIXED, ids=lambda s: s.id)
-def test_pair_vectors_are_those_of_brute_force(structure: Structure) -> None:
+def test_neighbor_vectors_equal_brute_force(structure: Structure) -> None:
     got = vectors_of(collate([structure], 4.0))
     want: list[list[tuple[float, ...]]] = [[] for _ in range(len(structure))]
     for i, _, vector in image_pairs(structure, 4.0):
         want[i].append(tuple(np.round(vector, 8)))
-    for mine, theirs in zip(got, want, strict=True):
-        np.testing.assert_allclose(np.array(mine), np.array(sorted(theirs)), atol=1e-6)
+    for actual, reference in zip(got, want, strict=True):
+        np.testing.assert_allclose(np.array(actual), np.array(sorted(reference)), atol=1e-6)
 
 
 def test_strain_moves_images_with_the_cell() -> None:
@@ -55,7 +55,7 @@ def test_strain_moves_images_with_the_cell() -> None:
     torch.testing.assert_close(strained.neighbor_vectors(), batch.neighbor_vectors() @ stretch)
 
 
-def test_sums_stay_within_structures_and_single_precision_is_asked_for() -> None:
+def test_sums_over_atoms_and_float32() -> None:
     batch = collate(MIXED, 4.0, dtype=torch.float32)
     assert batch.positions.dtype == batch.cell.dtype == torch.float32
     assert batch.rng_keys.dtype == torch.int64
@@ -63,7 +63,7 @@ def test_sums_stay_within_structures_and_single_precision_is_asked_for() -> None
     assert ones.tolist() == [len(s) for s in MIXED]
 
 
-def test_ragged_indices_are_ranges_end_to_end() -> None:
+def test_segment_indices_are_concatenated_ranges() -> None:
     starts, lengths = torch.tensor([7, 0, 3, 3]), torch.tensor([2, 3, 0, 1])
     assert segment_indices(starts, lengths).tolist() == [7, 8, 0, 1, 2, 3]
     assert segment_offsets(lengths).tolist() == [0, 2, 5, 5, 6]

@@ -28,7 +28,7 @@ def found(s: Structure, cutoff: float) -> Pairs:
 def expected(s: Structure, cutoff: float) -> Pairs:
     if not s.periodic:
         return as_sorted(image_pairs(s, cutoff))
-    # Open directions get a vector that spans space, so that the reference can measure plane distances.
+    # Open directions get a vector, so that the reference can compute distances of lattice planes.
     box = s.cell.copy()
     for k in range(3):
         if not s.pbc[k]:
@@ -66,7 +66,7 @@ def test_all_pairs_and_images_are_found(
     want = expected(s, cutoff)
     lengths = [np.linalg.norm(p[2:]) for p in want]
     if lengths and np.abs(np.array(lengths) - cutoff).min() < 1e-4:
-        return  # rounding decides whether such a pair is in
+        return  # too close to the cutoff: rounding decides
     same(found(s, cutoff), want)
 
 
@@ -76,18 +76,18 @@ def test_a_cutoff_larger_than_the_cell_finds_images_of_the_atom_itself() -> None
     assert len(s.neighbors(3.0).centers) == 6 + 12
 
 
-def test_small_and_large_molecules_take_different_ways_to_one_answer() -> None:
+def test_both_algorithms_for_molecules_agree() -> None:
     large = molecule(80, 3)
     same(found(large, 3.0), as_sorted(image_pairs(large, 3.0)))
 
 
-def test_neighbors_are_found_once() -> None:
+def test_neighbor_lists_are_cached() -> None:
     s = molecule(5, 0)
     assert s.neighbors(4.0) is s.neighbors(4.0)
 
 
 def test_a_cutoff_of_zero_lists_no_pairs() -> None:
-    """What a potential without interactions asks for, open or periodic."""
+    """The cutoff of a potential without interactions, for open and periodic structures."""
     for pbc in ((False,) * 3, (True,) * 3):
         pairs = find_neighbors(np.eye(3), 5.0 * np.eye(3), pbc, 0.0)
         assert len(pairs.centers) == len(pairs.cell_shifts) == len(pairs.distances) == 0

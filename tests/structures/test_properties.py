@@ -1,4 +1,4 @@
-"""Labels: what is absent stays absent, whatever is done with the record."""
+"""Properties: selection, concatenation, masks of missing values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ singles = st.lists(
 
 
 def same(mine: Properties, theirs: Properties) -> None:
-    """Equal where held; the padding of probes may differ in length."""
+    """Equal where present; the padding of probes may differ in length."""
     assert mine.n_atoms.tolist() == theirs.n_atoms.tolist()
     for name in KINDS:
         if name == "hvp":
@@ -66,13 +66,13 @@ def same(mine: Properties, theirs: Properties) -> None:
 
 @given(singles)
 def test_selecting_undoes_concatenating(parts: list[Properties]) -> None:
-    whole = Properties.concatenate(parts)
+    full = Properties.concatenate(parts)
     for i, part in enumerate(parts):
-        same(whole.select(torch.tensor([i])), part)
+        same(full.select(torch.tensor([i])), part)
 
 
 @given(singles, st.data())
-def test_selecting_is_concatenating_the_chosen(parts: list[Properties], data: st.DataObject) -> None:
+def test_selection_equals_concatenation_of_the_selected(parts: list[Properties], data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, len(parts) - 1), min_size=1, max_size=8))
     same(Properties.concatenate(parts).select(torch.tensor(chosen)), Properties.concatenate([parts[i] for i in chosen]))
 
@@ -84,34 +84,34 @@ def test_concatenation_is_associative(left: list[Properties], right: list[Proper
 
 
 @given(singles)
-def test_what_is_absent_is_nan_never_zero(parts: list[Properties]) -> None:
-    whole = Properties.concatenate(parts)
+def test_missing_values_are_nan(parts: list[Properties]) -> None:
+    full = Properties.concatenate(parts)
     for name in ("energy", "stress"):
-        if (value := getattr(whole, name)) is not None:
-            assert bool(value[~whole.mask(name)].isnan().all())
-    if whole.forces is not None:
-        for i in (~whole.mask("forces")).nonzero()[:, 0].tolist():
-            assert bool(whole.forces[whole.atom_slice(i)].isnan().all())
+        if (value := getattr(full, name)) is not None:
+            assert bool(value[~full.mask(name)].isnan().all())
+    if full.forces is not None:
+        for i in (~full.mask("forces")).nonzero()[:, 0].tolist():
+            assert bool(full.forces[full.atom_slice(i)].isnan().all())
 
 
 @given(singles)
 def test_products_with_stored_hessians(parts: list[Properties]) -> None:
-    whole = Properties.concatenate(parts)
-    vectors = torch.randn(2, int(whole.n_atoms.sum()), 3, dtype=torch.float64)
-    if whole.hessian is None:
+    full = Properties.concatenate(parts)
+    vectors = torch.randn(2, int(full.n_atoms.sum()), 3, dtype=torch.float64)
+    if full.hessian is None:
         with pytest.raises(LabelShapeError, match="no Hessians"):
-            whole.hessian_matvec(vectors)
+            full.hessian_matvec(vectors)
         return
-    got = whole.hessian_matvec(vectors)
-    for i in range(len(whole)):
-        atoms = whole.atom_slice(i)
-        if whole.mask("hessian")[i]:
-            want = torch.einsum("aibj,kbj->kai", whole.hessian_of(i), vectors[:, atoms])
+    got = full.hessian_matvec(vectors)
+    for i in range(len(full)):
+        atoms = full.atom_slice(i)
+        if full.mask("hessian")[i]:
+            want = torch.einsum("aibj,kbj->kai", full.hessian_of(i), vectors[:, atoms])
             torch.testing.assert_close(got[:, atoms], want)
         else:
             assert bool(got[:, atoms].isnan().all())
             with pytest.raises(LabelShapeError, match="no Hessian"):
-                whole.hessian_of(i)
+                full.hessian_of(i)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_products_with_stored_hessians(parts: list[Properties]) -> None:
     ],
     ids=lambda x: "" if isinstance(x, dict) else x[:12],
 )
-def test_shapes_that_do_not_fit_are_refused(values: dict[str, Any], words: str) -> None:
+def test_wrong_shapes_raise(values: dict[str, Any], words: str) -> None:
     with pytest.raises(LabelShapeError, match=words):
         Properties.single(3, structure_id="water-17", **values)
 
 
-def test_single_precision_spares_energies() -> None:
+def test_energies_stay_in_float64() -> None:
     moved = single(3, 0, {"energy", "forces", "atomic_energies"}).to(dtype=torch.float32)
     assert moved.forces is not None
     assert moved.energy is not None

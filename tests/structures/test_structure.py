@@ -1,4 +1,4 @@
-"""A structure is valid or does not exist."""
+"""Structures: validation, ids, random keys, copies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WATER: dict[str, Any] = {"numbers": [8, 1, 1], "positions": [[0, 0, 0.1], [0, 0.
     ],
     ids=lambda x: "" if isinstance(x, dict) else x,
 )
-def test_what_is_no_structure_is_refused_by_name(changes: dict[str, Any], words: str) -> None:
+def test_invalid_structures_raise_with_their_id(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(GeometryError, match=words) as caught:
         Structure(**{**WATER, "id": "water-17", **changes})
     assert "water-17" in str(caught.value) or "arrays of numbers" in words
@@ -60,12 +60,12 @@ def test_the_default_id_is_the_content() -> None:
     assert Structure([1], [[-0.0, 0, 0]]).id == Structure([1], [[0.0, 0, 0]]).id
 
 
-def test_keys_are_63_bits_and_never_change() -> None:
+def test_random_keys_are_63_bits_and_fixed() -> None:
     assert rng_key("water-17") == 4700797032182291372
     assert all(0 <= rng_key(str(i)) < 2**63 for i in range(100))
 
 
-def test_atoms_on_top_of_each_other_are_named() -> None:
+def test_overlapping_atoms_are_named() -> None:
     with pytest.raises(GeometryError, match=r"atoms 0 and 2 are 0\.200 Å apart"):
         Structure([1, 1, 1], [[0, 0, 0], [2, 0, 0], [0, 0.2, 0]]).check_no_overlap()
     with pytest.raises(GeometryError, match=r"0\.100 Å"):  # across the boundary
@@ -75,7 +75,7 @@ def test_atoms_on_top_of_each_other_are_named() -> None:
     assert atom().closest_pair()[0] == np.inf
 
 
-def test_a_nameless_structure_is_named_so_that_people_find_it() -> None:
+def test_default_ids_contain_the_formula() -> None:
     water = Structure([8, 1, 1], [[0, 0, 0], [0, 0, 0.96], [0.93, 0, -0.24]])
     formula, _, digest = water.id.partition("-")
     assert formula == "H2O"
