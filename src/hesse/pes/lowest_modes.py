@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from hesse.curvature.davidson import HessianMatvec, LowestModes, lowest_eigenpairs
 from hesse.datasets.coercion import StructuresLike, as_structure
+from hesse.engine import Engine
 from hesse.engines.coercion import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import RequestError
@@ -62,9 +63,8 @@ def lowest_modes(
     """
     if isinstance(structure, Potential) or (callable(structure) and not isinstance(structure, Structure | Atoms)):
         raise RequestError("expected the structure first, then the engine: lowest_modes(structure, engine)")
-    operator = engine if _is_matvec(engine) else as_engine(engine)
     return lowest_eigenpairs(
-        operator.potential if isinstance(operator, PotentialEngine) else operator,
+        _operator(engine),
         as_structure(structure),
         count,
         masses=masses,
@@ -77,6 +77,9 @@ def lowest_modes(
     )
 
 
-def _is_matvec(engine: object) -> bool:
-    """Whether this is a plain function, not a potential (which is callable too) or a calculator."""
-    return callable(engine) and not isinstance(engine, Potential) and not hasattr(engine, "get_potential_energy")
+def _operator(engine: Operator) -> Potential | Engine | HessianMatvec:
+    """The engine as `lowest_eigenpairs` takes it: the potential itself if there is one, functions unchanged."""
+    if callable(engine) and not isinstance(engine, Potential) and not hasattr(engine, "get_potential_energy"):
+        return engine
+    result = as_engine(engine)
+    return result.potential if isinstance(result, PotentialEngine) else result
