@@ -23,7 +23,7 @@ def test_a_diatomic_has_the_frequency_of_its_force_constant():
     reduced = 12.011 * 15.999 / (12.011 + 15.999) * 1.66053906660e-27
     omega = np.sqrt(force_constant * 1.602176634e-19 * 1e20 / reduced)
     assert result.frequencies == pytest.approx([omega / (2 * np.pi * 2.99792458e10)], rel=1e-5)
-    assert result.zero_point_energy == pytest.approx(0.5 * 1.054571817e-34 * omega / 1.602176634e-19, rel=1e-5)
+    assert result.zpe == pytest.approx(0.5 * 1.054571817e-34 * omega / 1.602176634e-19, rel=1e-5)
     assert result.linear
     assert result.n_imaginary == 0
     assert result.fmax < 1e-6
@@ -39,7 +39,7 @@ def test_a_saddle_point_has_an_imaginary_mode():
     assert not result.linear
     assert f"{-result.frequencies[0]:.1f}i" in result.table()
     real = result.frequencies[1:]
-    assert result.zero_point_energy == pytest.approx(real.sum() / 2 / 8065.544, rel=1e-5)
+    assert result.zpe == pytest.approx(real.sum() / 2 / 8065.544, rel=1e-5)
 
 
 def test_water_agrees_with_ase():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
@@ -53,8 +52,8 @@ class Vibrations:
         return self.modes.n_imaginary
 
     @property
-    def zero_point_energy(self) -> float:
-        """Half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
+    def zpe(self) -> float:
+        """Zero-point energy: half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
         return float(0.5 * INVERSE_CM * self.frequencies[self.frequencies > 0].sum())
 
     @property
@@ -76,7 +75,7 @@ class Vibrations:
         lines = [f"{self.structure.id}, {self.level}", "mode      cm⁻¹"]
         for k, frequency in enumerate(self.frequencies, 1):
             lines.append(f"{k:4d}  {abs(frequency):8.1f}{'i' if frequency < 0 else ''}")
-        lines.append(f"zero-point energy {self.zero_point_energy:.4f} eV, {self.n_imaginary} imaginary")
+        lines.append(f"zero-point energy {self.zpe:.4f} eV, {self.n_imaginary} imaginary")
         lines.append(f"largest force {self.fmax:.2g} eV/Å")
         return "\n".join(lines)
 
