@@ -1,4 +1,4 @@
-"""Shuffled batches: each structure once, none preferred, similar sizes together on request."""
+"""Shuffled batches: every structure once, all orders equally likely, similar sizes together on request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_at_most_one_batch_is_short(sizes: list[int], seed: int, window: int | N
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 20))
-def test_runs_are_as_long_as_they_can_be(sizes: list[int], most: int) -> None:
+def test_batches_are_as_large_as_possible(sizes: list[int], most: int) -> None:
     n = np.array(sizes)
     runs = pack_batches(n, np.arange(len(n)), most)
     for one, other in itertools.pairwise(runs):
@@ -65,7 +65,7 @@ KINDS = np.repeat([3, 5, 8, 13], 6)
 """Six structures of each of four sizes, in batches of four: two epochs in windows of three batches."""
 
 
-def require_even(counts: NDArray[np.float64], expected: float) -> None:
+def assert_uniform(counts: NDArray[np.float64], expected: float) -> None:
     """No frequency is off by more than five standard deviations of as many independent draws. For 4000 epochs and
     frequencies of 3/23 and more these are 20 %: one that is off by 30 % would be found with 98 % certainty."""
     deviation = math.sqrt(EPOCHS * (p := expected / EPOCHS) * (1 - p))
@@ -77,39 +77,41 @@ def many(request: pytest.FixtureRequest) -> tuple[int | None, list[list[NDArray[
     return request.param, [epoch(KINDS, seed, request.param) for seed in range(EPOCHS)]
 
 
-def test_no_structure_comes_earlier_than_others(many: tuple[int | None, list[list[NDArray[np.int64]]]]) -> None:
-    for place in (0, -1):
-        first = np.bincount(np.concatenate([runs[place] for runs in many[1]]), minlength=24)
-        require_even(first.astype(float), EPOCHS * 4 / 24)
+def test_every_structure_is_equally_likely_in_every_position(
+    many: tuple[int | None, list[list[NDArray[np.int64]]]],
+) -> None:
+    for position in (0, -1):
+        first = np.bincount(np.concatenate([runs[position] for runs in many[1]]), minlength=24)
+        assert_uniform(first.astype(float), EPOCHS * 4 / 24)
 
 
-def test_whom_a_structure_meets(many: tuple[int | None, list[list[NDArray[np.int64]]]]) -> None:
-    """Without windows everybody alike; with windows those of the same size alike, and neighboring sizes too."""
+def test_which_structures_share_a_batch(many: tuple[int | None, list[list[NDArray[np.int64]]]]) -> None:
+    """Without windows all pairs are equally likely; with windows those of equal or adjacent sizes."""
     window, epochs = many
-    met = np.zeros((24, 24))
+    together = np.zeros((24, 24))
     for run in itertools.chain.from_iterable(epochs):
-        met[run[:, None], run] += 1
-    np.fill_diagonal(met, np.nan)
+        together[run[:, None], run] += 1
+    np.fill_diagonal(together, np.nan)
     if window is None:
-        require_even(met[~np.isnan(met)], EPOCHS * 3 / 23)
+        assert_uniform(together[~np.isnan(together)], EPOCHS * 3 / 23)
         return
-    for here, there in itertools.product(range(4), repeat=2):
-        block = met[6 * here : 6 * here + 6, 6 * there : 6 * there + 6]
-        found = block[~np.isnan(block)]
-        if abs(here - there) <= 1:
-            assert found.min() > 0.02 * EPOCHS
-            require_even(found, float(found.mean()))
+    for row, column in itertools.product(range(4), repeat=2):
+        block = together[6 * row : 6 * row + 6, 6 * column : 6 * column + 6]
+        values = block[~np.isnan(block)]
+        if abs(row - column) <= 1:
+            assert values.min() > 0.02 * EPOCHS
+            assert_uniform(values, float(values.mean()))
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_batches_give_the_mean_of_all(window: int | None) -> None:
+def test_mean_over_batches_is_the_mean_over_structures(window: int | None) -> None:
     """Whatever a structure contributes (here its size, which is what windows sort by), the mean over the batches of an
     epoch is the mean over the structures: exactly when all batches are full, on average when one is not."""
     for seed in range(20):
         means = [KINDS[run].mean() for run in epoch(KINDS, seed, window)]
         assert np.mean(means) == pytest.approx(KINDS.mean(), rel=1e-12)
     odd = np.random.default_rng(1).integers(3, 14, size=31)
-    found = [np.mean([odd[run].mean() for run in epoch(odd, seed, window)]) for seed in range(EPOCHS)]
-    error = np.std(found) / math.sqrt(EPOCHS)
-    assert abs(np.mean(found) - odd.mean()) < 5 * error
+    values = [np.mean([odd[run].mean() for run in epoch(odd, seed, window)]) for seed in range(EPOCHS)]
+    error = np.std(values) / math.sqrt(EPOCHS)
+    assert abs(np.mean(values) - odd.mean()) < 5 * error
     assert error < 0.003 * odd.std()

@@ -1,4 +1,4 @@
-"""Curvature against forces: right labels pass, and every usual mistake is named."""
+"""Curvature against forces: correct labels pass, and the message names every common mistake."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def each_hessian(data: Dataset, change: Callable[[int, Tensor], Tensor]) -> Data
 
 
 def broken(data: Dataset) -> str:
-    (found,) = diagnose_consistency(data)
-    assert found.status == "broken"
+    (result,) = diagnose_consistency(data)
+    assert result.status == "broken"
     with pytest.raises(InconsistentLabelsError) as caught:
         check_consistency(data)
     message = str(caught.value)
-    assert message == found.message
+    assert message == result.message
     assert "bad.h5" in message
-    assert f'structure "{found.worst}"' in message
+    assert f'structure "{result.worst}"' in message
     return message
 
 
 @pytest.mark.parametrize("label", ["hessian", "hvp"])
-def test_right_labels_are_consistent(right: Dataset, label: str) -> None:
-    (found,) = diagnose_consistency(only(right, label))
-    assert found.status == "consistent"
-    assert abs(found.factor - 1.0) < 4 * found.factor_error < 0.1
-    assert found.correlation > 0.99
+def test_correct_labels_are_consistent(right: Dataset, label: str) -> None:
+    (result,) = diagnose_consistency(only(right, label))
+    assert result.status == "consistent"
+    assert abs(result.factor - 1.0) < 4 * result.factor_error < 0.1
+    assert result.correlation > 0.99
     assert len(check_consistency(right)) == 2
 
 
@@ -137,13 +137,13 @@ def test_projected_hessians(right: Dataset) -> None:
     [lambda h: -h, lambda h: h.flip(0).flip(2), lambda h: h / KCAL, lambda h: h + 3 * torch.randn_like(h)],
     ids=["sign", "order", "kcal", "noise"],
 )
-def test_one_wrong_structure_is_found_among_right_ones(right: Dataset, change: Callable[[Tensor], Tensor]) -> None:
+def test_one_wrong_structure_among_correct_ones_is_found(right: Dataset, change: Callable[[Tensor], Tensor]) -> None:
     message = broken(each_hessian(only(right, "hessian"), lambda i, h: change(h) if i == 7 else h))
     assert "of 1 of 24 structures" in message
     assert f'"{right.structures[7].id}"' in message
 
 
-def test_nothing_is_said_without_evidence(right: Dataset) -> None:
+def test_undetermined_without_signal(right: Dataset) -> None:
     # No forces; crystals; stationary points, where only noise responds to rotation.
     bare = replace(right, labels=replace(right.labels, forces=None))
     assert [c.status for c in diagnose_consistency(bare)] == ["undetermined"] * 2
@@ -153,7 +153,7 @@ def test_nothing_is_said_without_evidence(right: Dataset) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_of_relaxed_structures_is_no_contradiction(seed: int) -> None:
+def test_noise_of_relaxed_structures_is_accepted(seed: int) -> None:
     """Diatomics at the minimum: no gradient, and a Hessian that rotation does not change, but for noise in both."""
     generator = torch.Generator().manual_seed(seed)
     pairs = [Structure([6, 8], [[0, 0, 0], [0, 0, 1.1]], id=str(i)) for i in range(20)]
@@ -163,8 +163,8 @@ def test_noise_of_relaxed_structures_is_no_contradiction(seed: int) -> None:
         for name, sigma in (("forces", 1e-3), ("hvp", 1e-2), ("hessian", 1e-2))
         if (value := getattr(data.labels, name)) is not None
     }
-    found = diagnose_consistency(replace(data, labels=replace(data.labels, **noisy)))
-    assert [c.status for c in found] == ["undetermined"] * 2
+    result = diagnose_consistency(replace(data, labels=replace(data.labels, **noisy)))
+    assert [c.status for c in result] == ["undetermined"] * 2
 
 
 # --- published data --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A data set in memory: batches by indexing, splits that keep groups, a hash of the content."""
+"""A data set in memory: indexing, batches, splits that keep groups together, a hash of the content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def require_same(one: Batch, other: Batch) -> None:
     for f in fields(one):
         a, b = getattr(one, f.name), getattr(other, f.name)
         if f.name == "cell_shifts" and (a is None or b is None):
-            # A batch of molecules from a data set with crystals carries shifts of zero.
+            # A batch of molecules from a data set with crystals has cell shifts of zero.
             assert all(x is None or not x.any() for x in (a, b))
         elif isinstance(a, Tensor):
             torch.testing.assert_close(a, b)
@@ -35,7 +35,7 @@ def require_same(one: Batch, other: Batch) -> None:
 
 
 @given(st.lists(st.integers(0, len(MIXED) - 1), min_size=1, max_size=7), st.sampled_from([2.0, 4.5]))
-def test_a_batch_by_indexing_is_a_collated_one(indices: list[int], cutoff: float) -> None:
+def test_batches_by_indexing_equal_collated_ones(indices: list[int], cutoff: float) -> None:
     batch, labels = DATA.batch(indices, cutoff)
     require_same(batch, collate([MIXED[i] for i in indices], cutoff))
     for k, i in enumerate(indices):
@@ -50,7 +50,7 @@ def test_single_precision_batches() -> None:
 
 
 @given(st.integers(0, 1000), st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 60))
-def test_runs_are_bounded_by_atoms(seed: int, sizes: list[int], most: int) -> None:
+def test_batches_are_limited_by_atoms(seed: int, sizes: list[int], most: int) -> None:
     structures = [replace(atom(), id=str(i)) for i in range(len(sizes))]
     data = Dataset(tuple(structures), Properties.concatenate([Properties.single(1) for _ in structures]))
     object.__setattr__(data, "labels", replace(data.labels, n_atoms=torch.tensor(sizes)))
@@ -76,7 +76,7 @@ def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[st
     assert [s.id for s in again[0].structures] == [s.id for s in parts[0].structures]
 
 
-def test_splits_by_structure_have_the_sizes_asked_for() -> None:
+def test_splits_by_structure_have_the_requested_sizes() -> None:
     data = Dataset(
         tuple(replace(atom(), id=str(i)) for i in range(100)),
         Properties.concatenate([Properties.single(1) for _ in range(100)]),
@@ -86,14 +86,14 @@ def test_splits_by_structure_have_the_sizes_asked_for() -> None:
         data.split(0.8, 0.3)
 
 
-def test_selection_by_id_and_by_question() -> None:
+def test_selection_by_id_and_by_condition() -> None:
     assert [s.id for s in DATA.with_ids([MIXED[3].id, MIXED[0].id]).structures] == [MIXED[3].id, MIXED[0].id]
     with pytest.raises(RequestError, match='no structure "nobody"'):
         DATA.with_ids([MIXED[0].id, "nobody"])
     assert len(DATA.filter(lambda s: s.periodic)) == 2
 
 
-def test_the_hash_is_of_the_content_only() -> None:
+def test_the_hash_depends_on_the_content_only() -> None:
     same = Dataset(DATA.structures, DATA.labels, metadata={"level": "another"}, source="elsewhere.h5")
     assert same.content_hash() == DATA.content_hash()
     assert DATA.labels.forces is not None
@@ -108,7 +108,7 @@ def test_the_hash_is_of_the_content_only() -> None:
     assert len({DATA.content_hash(), *(d.content_hash() for d in others)}) == 5
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_data_sets_are_refused() -> None:
     with pytest.raises(RequestError, match='"atom-1" occurs twice'):
         Dataset((atom(), atom()), Properties.concatenate([Properties.single(1)] * 2))
     with pytest.raises(RequestError, match="not of the same sizes"):
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused() -> None:
     assert DATA.elements == tuple(sorted(set(np.concatenate([s.numbers for s in MIXED]).tolist())))
 
 
-def test_what_is_printed_is_short() -> None:
+def test_repr_is_short() -> None:
     data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     assert repr(data).startswith("Dataset('memory', Properties(2 structures, 7 atoms: energy 2, forces 2")
     assert "4 atoms)" in repr(data.structures[1])

@@ -1,4 +1,4 @@
-"""Extended XYZ: exact round trips, ASE on either side, and errors that name the frame."""
+"""Extended XYZ: exact round trips, exchange with ASE, and errors that name the frame."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_every_label_survives_bit_by_bit(tmp_path: Path) -> None:
     write_extxyz(tmp_path / "x.extxyz", data)
     back = read_extxyz(tmp_path / "x.extxyz")
     for i in range(len(data)):
-        # Empty probes of one frame take no place in the file: compare frame by frame.
+        # Absent probes of a frame are not stored in the file: compare frame by frame.
         a, b = data.select([i]), back.select([i])
-        held = a.labels.mask("hvp")[:, 0]
-        assert int(held.sum()) == int(b.labels.mask("hvp").sum())
+        has_hvp = a.labels.mask("hvp")[:, 0]
+        assert int(has_hvp.sum()) == int(b.labels.mask("hvp").sum())
         for name in ("energy", "forces", "hessian", "atomic_energies", "stress"):
             assert bool(a.labels.mask(name)[0]) == bool(b.labels.mask(name)[0])
             if a.labels.mask(name)[0]:
@@ -58,7 +58,7 @@ def test_every_label_survives_bit_by_bit(tmp_path: Path) -> None:
     assert dict(back.metadata) == dict(data.metadata)
 
 
-def test_a_uniform_set_is_the_same_set(tmp_path: Path) -> None:
+def test_data_with_the_same_labels_everywhere_survive_exactly(tmp_path: Path) -> None:
     data = labeled(Morse(), molecules([1, 3, 5]), probes=2, hessian=True)
     write_extxyz(tmp_path / "x.xyz", data)
     require_equal(data, read_extxyz(tmp_path / "x.xyz"))
@@ -68,9 +68,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl
 
 
 @given(words, words, words)
-def test_texts_survive_whatever_they_look_like(
-    tmp_path_factory: pytest.TempPathFactory, name: str, tag: str, level: str
-) -> None:
+def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, name: str, tag: str, level: str) -> None:
     path = tmp_path_factory.mktemp("xyz") / "x.extxyz"
     data = Dataset(
         (replace(atom(), id=name or "x", tag=tag),), Properties.single(1, energy=1.0), metadata={"level": level}
@@ -82,7 +80,7 @@ def test_texts_survive_whatever_they_look_like(
 
 
 @pytest.mark.parametrize("text", ["0012", "1e5", "T", "a b", 'quo"te', "back\\slash", "_JSON 1", "[x]", "a=b"])
-def test_an_id_is_a_text(tmp_path: Path, text: str) -> None:
+def test_ids_stay_text(tmp_path: Path, text: str) -> None:
     write_extxyz(tmp_path / "x.xyz", Dataset((replace(atom(), id=text),), Properties.single(1)))
     assert read_extxyz(tmp_path / "x.xyz").structures[0].id == text
 
@@ -93,10 +91,10 @@ def test_a_line_break_cannot_be_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- ASE on the other side -------------------------------------------------------------------------------------------
+# --- exchange with ASE -----------------------------------------------------------------------------------------------
 
 
-def test_ase_reads_what_we_write(tmp_path: Path) -> None:
+def test_ase_reads_files_of_hesse(tmp_path: Path) -> None:
     data = labeled(Morse(), molecules([3, 5]), probes=1, hessian=True)
     write_extxyz(tmp_path / "x.extxyz", data)
     for i, atoms in enumerate(ase.io.read(tmp_path / "x.extxyz", ":")):
@@ -110,7 +108,7 @@ def test_ase_reads_what_we_write(tmp_path: Path) -> None:
         np.testing.assert_array_equal(hessian, data.labels.hessian_of(i).reshape(3 * n, 3 * n))
 
 
-def test_we_read_what_ase_writes(tmp_path: Path) -> None:
+def test_hesse_reads_files_of_ase(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     water, silicon = molecule("H2O"), bulk("Si")
     forces = {3: rng.normal(size=(3, 3)), 2: rng.normal(size=(2, 3))}
@@ -141,7 +139,7 @@ def test_plain_xyz_and_frames_without_labels(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "x.xyz", [molecule("H2O"), molecule("CH4"), molecule("H2O")], format="xyz")
     data = read_extxyz(tmp_path / "x.xyz")
     assert [len(s) for s in data.structures] == [3, 5, 3]
-    # Named after the content; the same content twice is two structures still.
+    # Ids are made from the content; equal structures get different ones.
     assert data.structures[2].id == f"{data.structures[0].id}-2"
     assert not any(data.labels.mask(name).any() for name in ("energy", "forces", "hessian"))
     (tmp_path / "y.xyz").write_text("1\nEnergy = -0.5 \"unclosed and 'odd {comment\nH 0 0 0\n\n")
@@ -203,7 +201,7 @@ def test_an_id_given_twice(tmp_path: Path) -> None:
         read_extxyz(tmp_path / "x.xyz")
 
 
-def test_no_file_no_text_no_frame(tmp_path: Path) -> None:
+def test_missing_binary_and_empty_files(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_extxyz(tmp_path / "x.xyz")
     (tmp_path / "x.xyz").write_bytes(b"\xff\xfe\x00binary")
@@ -214,21 +212,21 @@ def test_no_file_no_text_no_frame(tmp_path: Path) -> None:
         read_extxyz(tmp_path / "x.xyz")
 
 
-def test_truncation_anywhere_is_an_error_or_a_whole_number_of_frames(tmp_path: Path) -> None:
+def test_truncated_files_are_refused_unless_frames_are_complete(tmp_path: Path) -> None:
     path = tmp_path / "x.xyz"
     write_extxyz(path, labeled(Morse(), molecules([2, 3]), probes=1, hessian=True))
-    whole = path.read_text()
-    first = len(whole.split("3\nProp")[0])
-    for end in range(0, len(whole) - 1, 13):
-        path.write_text(whole[:end])
+    text = path.read_text()
+    first = len(text.split("3\nProp")[0])
+    for end in range(0, len(text) - 1, 13):
+        path.write_text(text[:end])
         try:
             data = read_extxyz(path)
         except HesseError as error:
             assert "x.xyz" in str(error)  # noqa: PT017
         else:
-            # A last number that lost digits cannot be told from a short one; a lost number can.
+            # A missing number is detected; missing digits of the last number are not.
             assert len(data) == (1 if end <= first else 2)
-            assert " " not in whole[end:].split("\n")[0]
+            assert " " not in text[end:].split("\n")[0]
 
 
 FOREIGN = """2
@@ -238,7 +236,7 @@ H 0 0 0.8 0 0 -1 0 0 -5
 """
 
 
-def test_labels_under_other_names_are_listed_and_can_be_taken(tmp_path: Path) -> None:
+def test_labels_under_other_names_are_listed_and_can_be_renamed(tmp_path: Path) -> None:
     path = tmp_path / "foreign.xyz"
     path.write_text(FOREIGN)
     plain = read_extxyz(path)
@@ -253,7 +251,7 @@ def test_labels_under_other_names_are_listed_and_can_be_taken(tmp_path: Path) ->
         read_extxyz(path, rename={"REF_enrgy": "energy"})
 
 
-def test_a_missing_label_points_to_its_other_name(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_label_suggests_another_key(tmp_path: Path) -> None:
     path = tmp_path / "foreign.xyz"
     path.write_text(FOREIGN.replace(":forces:R:3:REF_forces", ":other:R:3:REF_forces"))
     with pytest.raises(MissingLabelError, match=r"hesse convert --rename REF_forces=forces"):
@@ -262,7 +260,7 @@ def test_a_missing_label_points_to_its_other_name(tmp_path: Path) -> None:
         read_extxyz(path).check_has_labels("hvp")
 
 
-def test_what_hesse_writes_it_reads_to_the_last_key(tmp_path: Path) -> None:
+def test_hesse_knows_all_keys_that_it_writes(tmp_path: Path) -> None:
     data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     write_extxyz(tmp_path / "a.xyz", data)
     assert read_extxyz(tmp_path / "a.xyz").unknown_keys == ()

@@ -1,4 +1,4 @@
-"""Suspect labels: found for the right reason, flagged in every format, and out of the way of everything else."""
+"""Suspect labels: detected for the correct reason, flagged in every format, and left out everywhere else."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def flagged(data: Dataset, *chosen: int) -> Dataset:
     return with_labels(data, suspect=torch.tensor([i in chosen for i in range(len(data))]))
 
 
-def spoilt(data: Dataset, index: int) -> Dataset:
-    """The Hessian of one structure is another one's multiple."""
+def with_wrong_hessian(data: Dataset, index: int) -> Dataset:
+    """The data with the Hessian of one structure multiplied by -2."""
     hessian, lengths = data.labels.hessian.clone(), data.labels.hessian_lengths()
     start = int(lengths[:index].sum())
     hessian[start : start + int(lengths[index])] *= -2.0
@@ -46,7 +46,7 @@ def spoilt(data: Dataset, index: int) -> Dataset:
 
 
 def internal_antisymmetry(data: Dataset, index: int) -> torch.Tensor:
-    """An antisymmetric matrix that rigid motions do not feel: only the comparison with its transpose can find it."""
+    """An antisymmetric matrix orthogonal to all rigid-body motions: only the comparison with its transpose shows it."""
     atoms = data.labels.atom_slice(index)
     rigid = principal_rigid_body_modes(data.structures).motions[:, atoms].reshape(6, -1)
     inside = torch.eye(rigid.shape[1], dtype=torch.float64) - rigid.T @ rigid
@@ -54,14 +54,14 @@ def internal_antisymmetry(data: Dataset, index: int) -> torch.Tensor:
     return inside @ (random - random.T) @ inside
 
 
-def test_sound_labels_raise_no_doubt():
+def test_correct_labels_have_no_issues():
     data = good()
     assert find_issues(data.structures, data.labels) == {}
     atom = oracles.atom()
     assert find_issues([atom], Properties.single(1, energy=0.0, forces=np.zeros((1, 3)))) == {}
 
 
-def test_doubts_name_the_label_the_probe_and_the_reason():
+def test_issues_name_label_probe_and_reason():
     data = good(3)
     labels = data.labels
     push = torch.zeros_like(labels.forces)
@@ -82,24 +82,24 @@ def test_doubts_name_the_label_the_probe_and_the_reason():
         ("hessian", 0, "not symmetric"): replace(labels, hessian=skew, forces=None, hvp=None, probes=None),
     }
     for (label, probe, words), changed in cases.items():
-        found = find_issues(data.structures, changed)
-        assert 1 in found, words
-        assert any((d.label, d.probe) == (label, probe) and words in d.reason for d in found[1]), (words, found)
+        issues = find_issues(data.structures, changed)
+        assert 1 in issues, words
+        assert any((d.label, d.probe) == (label, probe) and words in d.reason for d in issues[1]), (words, issues)
 
 
 def test_flags_survive_selecting_and_joining():
     labels = flagged(good(4), 1, 3).labels
     assert labels.select(torch.tensor([3, 0, 1])).suspect_mask().tolist() == [True, False, True]
-    whole = Properties.concatenate([good(2).labels, labels])
-    assert whole.suspect_mask().tolist() == [False, False, False, True, False, True]
+    joined = Properties.concatenate([good(2).labels, labels])
+    assert joined.suspect_mask().tolist() == [False, False, False, True, False, True]
     assert Properties.concatenate([good(2).labels]).suspect is None
     assert labels.to(dtype=torch.float32).suspect_mask().tolist() == [False, True, False, True]
     assert "2 suspect" in repr(labels)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".extxyz"])
-def test_flags_survive_files_and_do_not_stop_them_from_being_read(tmp_path, suffix):
-    data = flagged(spoilt(good(), 2), 2)
+def test_flags_survive_files_and_flagged_files_can_be_read(tmp_path, suffix):
+    data = flagged(with_wrong_hessian(good(), 2), 2)
     path = tmp_path / f"x{suffix}"
     write_dataset(path, data)
     back = read_dataset(path)
@@ -128,8 +128,8 @@ def test_a_flag_in_extended_xyz_is_true_or_false(tmp_path):
     assert not bool(read_dataset(path).labels.suspect_mask().any())
 
 
-def test_what_would_be_refused_is_flagged_and_the_rest_is_believed():
-    data = spoilt(good(8), 3)
+def test_structures_that_would_be_refused_are_flagged():
+    data = with_wrong_hessian(good(8), 3)
     energy = data.labels.energy.clone()
     energy[5] = torch.nan
     close = Structure([1, 1], [[0, 0, 0], [0, 0, 0.05]], id="clash")
@@ -149,7 +149,7 @@ def test_what_would_be_refused_is_flagged_and_the_rest_is_believed():
     assert set(nothing) <= set(reasons)
 
 
-def test_what_is_wrong_with_all_flags_none():
+def test_a_mistake_in_all_structures_flags_none():
     data = with_labels(good(), forces=-good().labels.forces)
     same, reasons = flag_suspect(data)
     assert not reasons
@@ -157,7 +157,7 @@ def test_what_is_wrong_with_all_flags_none():
         check_dataset(same)
 
 
-def test_structures_can_be_left_out_but_not_all():
+def test_flagged_structures_are_left_out_unless_all_are_flagged():
     data = flagged(good(4), 1)
     assert [s.id for s in data.without_suspects().structures] == ["m0", "m2", "m3"]
     assert good(2).without_suspects().labels.suspect is None
@@ -166,8 +166,8 @@ def test_structures_can_be_left_out_but_not_all():
     assert check_dataset(flagged(good(2), 0, 1)) == []
 
 
-def test_the_card_names_suspects_and_judges_the_others():
-    data = flagged(spoilt(good(), 2), 2)
+def test_the_summary_lists_suspects_and_describes_the_others():
+    data = flagged(with_wrong_hessian(good(), 2), 2)
     card = dataset_summary(data)
     assert card["suspect"]["structures"] == 1
     (entry,) = card["suspect"]["first"]

@@ -1,4 +1,4 @@
-"""HDF5: what is written is what is read, and a bad file is an error that says where, never a wrong number."""
+"""HDF5: exact round trips; a bad file gives an error with the place, never a wrong number."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_any_mixture_survives(tmp_path_factory: pytest.TempPathFactory, rows: li
 
 
 def minimal(path: Path, **attributes: object) -> None:
-    """What somebody else's program may write: single precision, texts of variable length, no checksum."""
+    """A file as another program may write it: single precision, text of variable length, no checksum."""
     with h5py.File(path, "w") as f:
         f.attrs.update({"format": "hesse-dataset", "version": 1, **attributes})
         f["structures/offsets"] = np.array([0, 2, 3], dtype=np.uint32)
@@ -189,8 +189,8 @@ def plug_in(f: h5py.File) -> None:
     f.create_dataset("labels/energy", data=np.zeros(2), chunks=(2,), compression="lzf")
 
 
-def test_what_the_disk_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bit that flips on its way to the disk: the file that stood there stays."""
+def test_corruption_by_the_disk_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit that flips while writing: the old file remains."""
     data = mixed()
     path = tmp_path / "x.h5"
     write_hdf5(path, data)
@@ -243,7 +243,7 @@ def test_what_the_disk_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     ],
     ids=lambda x: x[:24].replace(" ", "-") if isinstance(x, str) else "",
 )
-def test_a_bad_file_is_refused_with_its_name_and_place(
+def test_a_bad_file_is_refused_with_file_and_array(
     tmp_path: Path, change: Callable[[h5py.File], None], kind: type[HesseError], words: str
 ) -> None:
     path = tmp_path / "theirs.h5"
@@ -258,7 +258,7 @@ def test_a_bad_file_is_refused_with_its_name_and_place(
     assert caught.value.exit_code == 2
 
 
-def test_no_file_and_no_hdf5(tmp_path: Path) -> None:
+def test_missing_file_and_file_of_another_format(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_hdf5(tmp_path / "nothing.h5")
     (tmp_path / "text.h5").write_text("3\nwater\n")
@@ -266,22 +266,22 @@ def test_no_file_and_no_hdf5(tmp_path: Path) -> None:
         read_hdf5(tmp_path / "text.h5")
 
 
-def test_edits_are_noticed(file: Path) -> None:
+def test_edits_are_detected(file: Path) -> None:
     with h5py.File(file, "r+") as f:
         f["labels/energy"][1] = 0.0
     with pytest.raises(FileFormatError, match="does not match its checksum"):
         read_hdf5(file)
     with h5py.File(file, "r+") as f:
         del f.attrs["checksum"]
-    read_hdf5(file)  # an edit on purpose
+    read_hdf5(file)  # a deliberate edit
 
 
 @pytest.mark.parametrize("damage", ["truncation", "one bit", "many bits"])
 def test_damage_is_an_error_or_harmless_never_a_wrong_number(file: Path, damage: str) -> None:
-    whole, rng, victim = file.read_bytes(), random.Random(damage), file.with_name("victim.h5")
-    wanted = mixed()
+    content, rng, victim = file.read_bytes(), random.Random(damage), file.with_name("victim.h5")
+    expected = mixed()
     for _ in range(100):
-        data = bytearray(whole)
+        data = bytearray(content)
         if damage == "truncation":
             data = data[: rng.randrange(len(data))]
         else:
@@ -289,12 +289,12 @@ def test_damage_is_an_error_or_harmless_never_a_wrong_number(file: Path, damage:
                 data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         victim.write_bytes(data)
         try:
-            got = read_hdf5(victim)
+            result = read_hdf5(victim)
         except HesseError as error:
             assert "victim.h5" in str(error)  # noqa: PT017
         else:
             assert damage != "truncation"
-            require_equal(wanted, got)
+            require_equal(expected, result)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_a_failed_write_harms_nothing(file: Path) -> None:
     before = file.read_bytes()
     with pytest.raises(WriteError, match="there is no folder"):
         write_hdf5(file.parent / "missing" / "x.h5", mixed())
-    if os.geteuid() != 0:  # nothing is forbidden to root
+    if os.geteuid() != 0:  # root may write anywhere
         file.parent.chmod(0o500)
         with pytest.raises(WriteError):
             write_hdf5(file, mixed())
@@ -345,13 +345,13 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path, name: st
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_a_text_that_hdf5_would_shorten_is_refused(tmp_path: Path) -> None:
+def test_text_that_hdf5_would_truncate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="zero at the end"):
         write_hdf5(tmp_path / "x.h5", Dataset((replace(molecule(3, 1), tag="a\0"),), Properties.single(3)))
 
 
-def test_no_text_stands_on_the_heap_that_has_no_checksum(file: Path) -> None:
-    """A bit flipped in HDF5's global heap (texts of variable length) made the library loop for ever."""
+def test_no_text_is_stored_on_the_heap_without_checksums(file: Path) -> None:
+    """A bit flipped in HDF5's global heap (texts of variable length) made the library loop forever."""
     assert b"GCOL" not in file.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""The doors: the right reader by suffix, and nothing comes in unjudged."""
+"""Reading and writing by suffix, checks of what was read, and changes of whole data sets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data() -> Dataset:
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".hdf5", ".xyz", ".extxyz", ".H5"])
-def test_suffixes_that_are_written_are_read(tmp_path: Path, data: Dataset, suffix: str) -> None:
+def test_written_files_can_be_read(tmp_path: Path, data: Dataset, suffix: str) -> None:
     path = tmp_path / f"data{suffix}"
     write_dataset(path, data)
     back = read_dataset(path)
@@ -50,7 +50,7 @@ def test_unknown_suffixes(tmp_path: Path, data: Dataset) -> None:
     check_writable_suffix("x.h5")
 
 
-def test_geometries_in_formats_of_others(tmp_path: Path) -> None:
+def test_geometries_in_other_formats(tmp_path: Path) -> None:
     ase.io.write(tmp_path / "POSCAR", bulk("NaCl", "rocksalt", a=5.6))
     ase.io.write(tmp_path / "salt.cif", bulk("NaCl", "rocksalt", a=5.6))
     ase.io.write(tmp_path / "w.pdb", [molecule("H2O")] * 2)
@@ -67,7 +67,7 @@ def test_geometries_in_formats_of_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["energy", "forces", "hvp", "probes", "hessian"])
 @pytest.mark.parametrize("suffix", [".h5", ".extxyz"])
-def test_a_label_that_is_no_number_is_named(tmp_path: Path, data: Dataset, name: str, suffix: str) -> None:
+def test_labels_with_nan_are_refused(tmp_path: Path, data: Dataset, name: str, suffix: str) -> None:
     value = getattr(data.labels, name).clone()
     if name == "hessian":
         value[9 * 16 + 5] = torch.nan
@@ -85,13 +85,13 @@ def test_a_label_that_is_no_number_is_named(tmp_path: Path, data: Dataset, name:
     assert len(read_dataset(path, check=False)) == 3
 
 
-def test_what_is_masked_may_be_anything(data: Dataset) -> None:
+def test_masked_labels_are_not_checked(data: Dataset) -> None:
     parts = [data.labels.select(torch.tensor([i])) for i in range(3)]
     parts[1] = Properties(n_atoms=parts[1].n_atoms)
     check_dataset(Dataset(data.structures, Properties.concatenate(parts)))
 
 
-def test_atoms_on_top_of_each_other_and_wrong_signs(tmp_path: Path, data: Dataset) -> None:
+def test_overlapping_atoms_and_wrong_signs(tmp_path: Path, data: Dataset) -> None:
     heap = Structure([1, 1], [[0, 0, 0], [0, 0, 0.1]], id="heap")
     write_dataset(tmp_path / "x.h5", Dataset((heap,), Properties.single(2)))
     with pytest.raises(GeometryError, match=r"x\.h5.*\"heap\": atoms 0 and 1 are 0\.100 Å apart"):
@@ -102,7 +102,7 @@ def test_atoms_on_top_of_each_other_and_wrong_signs(tmp_path: Path, data: Datase
         read_dataset(tmp_path / "y.xyz")
 
 
-def test_changes_of_whole_sets(data: Dataset) -> None:
+def test_transforms_of_whole_data_sets(data: Dataset) -> None:
     assert data.labels.hessian is not None
     skew = replace(
         data, labels=replace(data.labels, hessian=data.labels.hessian + torch.rand(len(data.labels.hessian)))

@@ -1,4 +1,4 @@
-"""NumPy archives: units must be told, and nothing is unpickled."""
+"""NumPy archives: units are required, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_geometries_of_one_molecule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("units", [{}, {"energy_unit": "eV"}, {"length_unit": "angstrom"}])
-def test_units_are_asked_for(tmp_path: Path, units: dict[str, str]) -> None:
+def test_units_are_required(tmp_path: Path, units: dict[str, str]) -> None:
     np.savez(tmp_path / "set.npz", **HORM)
     with pytest.raises(UnitError, match=r"set\.npz.*--energy-unit eV --length-unit angstrom"):
         read_npz(tmp_path / "set.npz", **units)
@@ -91,9 +91,9 @@ def test_truncated_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="no such file"):
         read_npz(path, **UNITS)
     np.savez_compressed(path, **HORM)
-    whole = path.read_bytes()
-    for end in range(0, len(whole), 97):
-        path.write_bytes(whole[:end])
+    content = path.read_bytes()
+    for end in range(0, len(content), 97):
+        path.write_bytes(content[:end])
         with pytest.raises(FileFormatError, match=r"set\.npz"):
             read_npz(path, **UNITS)
     with open(path, "wb") as handle:

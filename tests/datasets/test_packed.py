@@ -1,4 +1,4 @@
-"""Flat tensors: the batches of the plain way, bit by bit; neighbor pairs of many structures at once."""
+"""Packed tensors: the same batches as from `collate`, bit by bit; neighbor pairs of many structures at once."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def require_identical(one: Any, other: Any) -> None:
 
 @settings(max_examples=40)
 @given(CHOICE, st.sampled_from([torch.float32, torch.float64]), st.sampled_from([0.5, 2.0, 4.5]))
-def test_converted_once_or_batch_by_batch(chosen: list[int], dtype: torch.dtype, cutoff: float) -> None:
+def test_batches_equal_collated_ones(chosen: list[int], dtype: torch.dtype, cutoff: float) -> None:
     batch, labels = PARTLY.packed(cutoff).to("cpu", dtype).batch(chosen)
-    wanted = collate([PARTLY.structures[i] for i in chosen], cutoff).to(dtype=dtype)
-    if batch.cell_shifts is not None and wanted.cell_shifts is None:
+    expected = collate([PARTLY.structures[i] for i in chosen], cutoff).to(dtype=dtype)
+    if batch.cell_shifts is not None and expected.cell_shifts is None:
         assert not batch.cell_shifts.any()  # molecules of a data set with crystals
         batch = replace(batch, cell_shifts=None)
-    if batch.cell_shifts is None and wanted.cell_shifts is not None:
-        assert not wanted.neighbor_mask.any()
-        wanted = replace(wanted, cell_shifts=None)
-    require_identical(batch, wanted)
+    if batch.cell_shifts is None and expected.cell_shifts is not None:
+        assert not expected.neighbor_mask.any()
+        expected = replace(expected, cell_shifts=None)
+    require_identical(batch, expected)
     require_identical(labels, PARTLY.labels.select(torch.tensor(chosen)).to(dtype=dtype))
 
 
 @given(CHOICE)
-def test_parts_joined(chosen: list[int]) -> None:
+def test_concatenated_parts(chosen: list[int]) -> None:
     cuts = [PARTLY.select(part) for part in ([0, 1, 2], [3], [4, 5, 6, 7])]
     joined = PackedDataset.concatenate([part.packed(3.0) for part in cuts])
     for one, other in zip(joined.batch(chosen), PARTLY.packed(3.0).batch(chosen), strict=True):
@@ -59,16 +59,16 @@ def test_parts_joined(chosen: list[int]) -> None:
     assert joined.n_bytes() > 0
 
 
-def test_only_some_labels() -> None:
+def test_picking_some_labels() -> None:
     labels = PARTLY.labels.pick(("forces", "hvp"))
-    held = {f.name for f in fields(labels) if getattr(labels, f.name) is not None}
-    assert held == {"n_atoms", "forces", "probes", "hvp", "hvp_mask"}
+    names = {f.name for f in fields(labels) if getattr(labels, f.name) is not None}
+    assert names == {"n_atoms", "forces", "probes", "hvp", "hvp_mask"}
     assert torch.equal(labels.mask("hvp"), PARTLY.labels.mask("hvp"))
 
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 99), st.just(0.0) | st.floats(1e-3, 6.0))
-def test_pairs_of_many_are_those_of_each(sizes: list[int], seed: int, cutoff: float) -> None:
+def test_pairs_of_many_structures_equal_those_of_each(sizes: list[int], seed: int, cutoff: float) -> None:
     structures = [molecule(n, seed + k) for k, n in enumerate(sizes)]
     structures += [crystal(3), molecule(70, seed)] if seed % 3 == 0 else []
     table = pairs_of(structures, cutoff)
@@ -81,7 +81,7 @@ def test_pairs_of_many_are_those_of_each(sizes: list[int], seed: int, cutoff: fl
 
 
 @pytest.mark.parametrize("cutoff", [-1.0, np.nan, np.inf])
-def test_a_cutoff_that_is_none(cutoff: float) -> None:
+def test_invalid_cutoffs(cutoff: float) -> None:
     with pytest.raises(GeometryError, match="cutoff"):
         pairs_of([molecule(4, 1)], cutoff)
 
@@ -97,14 +97,14 @@ def pairs_of(structures: list[Structure], cutoff: float) -> Any:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_batch_on_a_gpu_waits_for_nothing() -> None:
-    there = PARTLY.packed(4.5).to("cuda", torch.float32)
-    here = PARTLY.packed(4.5).to("cpu", torch.float32)
-    there.batch([0, 1])
+def test_a_batch_on_a_gpu_needs_no_synchronization() -> None:
+    on_gpu = PARTLY.packed(4.5).to("cuda", torch.float32)
+    on_cpu = PARTLY.packed(4.5).to("cpu", torch.float32)
+    on_gpu.batch([0, 1])
     torch.cuda.set_sync_debug_mode("error")
     try:
-        batch, labels = there.batch([3, 0, 6, 1])
+        batch, labels = on_gpu.batch([3, 0, 6, 1])
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for one, other in zip((batch.to("cpu"), labels.to("cpu")), here.batch([3, 0, 6, 1]), strict=True):
+    for one, other in zip((batch.to("cpu"), labels.to("cpu")), on_cpu.batch([3, 0, 6, 1]), strict=True):
         require_identical(one, other)

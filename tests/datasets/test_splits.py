@@ -1,4 +1,4 @@
-"""Splits as ids."""
+"""Splits, stored as ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def data() -> Dataset:
     return labeled(Morse(), molecules([3] * 20))
 
 
-def test_there_and_back(tmp_path: Path, data: Dataset) -> None:
+def test_round_trip(tmp_path: Path, data: Dataset) -> None:
     split = Split.from_dataset(data, train=0.8, test=0.2)
     assert [len(ids) for ids in split.parts.values()] == [16, 4]
     split.write(tmp_path / "split.json")
@@ -29,12 +29,12 @@ def test_there_and_back(tmp_path: Path, data: Dataset) -> None:
     assert Split.from_dataset(data, **parts).parts == split.parts
 
 
-def test_it_belongs_to_its_data(data: Dataset) -> None:
+def test_a_split_is_valid_for_its_data_only(data: Dataset) -> None:
     split = Split.from_dataset(data, train=0.5, test=0.5)
     changed = replace(data, labels=data.labels.map_tensors(lambda x: x + 1))
     with pytest.raises(RequestError, match="not the data that were split"):
         split.apply(changed)
-    # Another order of the file, or further labels, are no other split.
+    # The split stays valid when the file is reordered or labels are added.
     turned = data.select(torch.arange(19, -1, -1))
     ids = [s.id for s in split.apply(turned, same_data=False)["train"].structures]
     assert ids == list(split.parts["train"])
@@ -43,7 +43,7 @@ def test_it_belongs_to_its_data(data: Dataset) -> None:
 
 
 def test_parts_do_not_overlap(data: Dataset) -> None:
-    with pytest.raises(RequestError, match='"a" stands in train and in test'):
+    with pytest.raises(RequestError, match='"a" is in train and in test'):
         Split({"train": ("a", "b"), "test": ("a",)})
     with pytest.raises(RequestError, match="not of both"):
         Split.from_dataset(data, train=0.5, test=data)

@@ -1,4 +1,4 @@
-"""A data set that stays in its file answers like one in memory."""
+"""A streamed data set gives the same results as one in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hesse.structures import Properties, Structure
 from oracles import Morse, crystal, labeled, molecules
 
 LIMIT = 0.14
-"""MiB; the file's structures take more."""
+"""MiB; less than the memory of all structures of the file."""
 
 
 def mixed(count: int = 24) -> Dataset:
@@ -58,7 +58,7 @@ def opened(path: Path, limit: float = LIMIT, *, check: bool = True) -> Streaming
     return data
 
 
-def test_the_same_answers(path: Path) -> None:
+def test_content_equals_that_in_memory(path: Path) -> None:
     streamed, plain = opened(path), read_dataset(path)
     assert len(streamed) == len(plain)
     assert streamed.elements == plain.elements
@@ -76,16 +76,16 @@ def test_the_same_answers(path: Path) -> None:
         streamed.check_has_labels("energy", "stress")
 
 
-def test_parts_are_those_of_the_data_in_memory(path: Path) -> None:
+def test_parts_equal_those_of_the_data_in_memory(path: Path) -> None:
     streamed, plain = opened(path), read_dataset(path)
-    for mine, theirs in zip(streamed.split(0.8, 0.2, seed=3), plain.split(0.8, 0.2, seed=3), strict=True):
-        assert mine.ids == theirs.ids
-        assert mine.content_hash() == theirs.content_hash()
+    for actual, expected in zip(streamed.split(0.8, 0.2, seed=3), plain.split(0.8, 0.2, seed=3), strict=True):
+        assert actual.ids == expected.ids
+        assert actual.content_hash() == expected.content_hash()
     few = streamed.select([9, 4])
     assert isinstance(few, Dataset)  # fits
     assert few.ids == plain.select([4, 9]).ids
-    for places, part in streamed.iter_in_memory():
-        assert part.content_hash() == plain.select(places).content_hash()
+    for indices, part in streamed.iter_in_memory():
+        assert part.content_hash() == plain.select(indices).content_hash()
     split = Split.from_dataset(streamed, train=streamed.select(range(30)), validation=streamed.select(range(30, 51)))
     assert split.apply(plain)["validation"].ids == split.apply(streamed)["validation"].ids
     with pytest.raises(RequestError, match='no structure "nobody"'):
@@ -93,18 +93,18 @@ def test_parts_are_those_of_the_data_in_memory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [("energy",), ("energy", "forces", "hvp"), ("forces", "hessian")])
-def test_blocks_hold_what_the_memory_holds(path: Path, labels: tuple[str, ...]) -> None:
+def test_packed_blocks_equal_the_data_in_memory(path: Path, labels: tuple[str, ...]) -> None:
     plain = read_dataset(path)
     part = opened(path).split(0.85, 0.15)[0]
     assert isinstance(part, StreamingDataset)
     blocks = part.block_indices(4000, labels)
     assert len(blocks) > 2
     assert np.concatenate(blocks).tolist() == list(range(len(part)))
-    mine = PackedDataset.concatenate([part.packed(b, 4.0, labels, dtype=torch.float32) for b in blocks])
+    actual = PackedDataset.concatenate([part.packed(b, 4.0, labels, dtype=torch.float32) for b in blocks])
     chosen = plain.with_ids(part.ids)
     reference = PackedDataset(chosen.packed(4.0).structures, chosen.labels.pick(labels), chosen.packed(4.0).pairs, 4.0)
     indices = [0, 30, 7, len(part) - 1]
-    for one, other in zip(mine.batch(indices), reference.to("cpu", torch.float32).batch(indices), strict=True):
+    for one, other in zip(actual.batch(indices), reference.to("cpu", torch.float32).batch(indices), strict=True):
         require_identical(one, other)
 
 
@@ -113,11 +113,11 @@ def test_suspects_are_left_out(tmp_path: Path) -> None:
     suspect = torch.zeros(len(data), dtype=torch.bool)
     suspect[[2, 40]] = True
     write_dataset(tmp_path / "a.h5", replace(data, labels=replace(data.labels, suspect=suspect)))
-    kept = opened(tmp_path / "a.h5").without_suspects()
-    assert kept.content_hash() == read_dataset(tmp_path / "a.h5").without_suspects().content_hash()
+    unflagged = opened(tmp_path / "a.h5").without_suspects()
+    assert unflagged.content_hash() == read_dataset(tmp_path / "a.h5").without_suspects().content_hash()
 
 
-def test_what_fits_is_in_memory(path: Path) -> None:
+def test_data_that_fit_are_read_into_memory(path: Path) -> None:
     assert isinstance(open_dataset(path, memory_mib=100), Dataset)
     assert isinstance(open_dataset(path), Dataset)
 
@@ -146,8 +146,8 @@ def test_damage_is_found_before_training(tmp_path: Path, path: Path) -> None:
     content = bytearray(path.read_bytes())
     broken = tmp_path / "broken.h5"
     with h5py.File(path) as file:
-        place = file["labels/forces"].id.get_chunk_info(0).byte_offset
-    content[place + 40] ^= 1
+        offset = file["labels/forces"].id.get_chunk_info(0).byte_offset
+    content[offset + 40] ^= 1
     broken.write_bytes(content)
     with pytest.raises(FileFormatError, match=r"broken\.h5: cannot be read as HDF5"):
         open_dataset(broken, memory_mib=LIMIT)
@@ -159,7 +159,7 @@ def test_damage_is_found_before_training(tmp_path: Path, path: Path) -> None:
         open_dataset(changed, memory_mib=LIMIT)
 
 
-def test_labels_that_contradict_each_other_are_found(tmp_path: Path) -> None:
+def test_inconsistent_labels_are_found(tmp_path: Path) -> None:
     write_dataset(tmp_path / "wrong.h5", negate_curvature(mixed()))
     with pytest.raises(InconsistentLabelsError, match=r"wrong\.h5"):
         open_dataset(tmp_path / "wrong.h5", memory_mib=LIMIT)
@@ -178,7 +178,7 @@ def test_a_file_that_changes_while_it_is_used(tmp_path: Path, path: Path) -> Non
         next(data.iter_in_memory())
 
 
-def test_ids_that_stand_twice(tmp_path: Path, path: Path) -> None:
+def test_duplicate_ids(tmp_path: Path, path: Path) -> None:
     twice = tmp_path / "twice.h5"
     twice.write_bytes(path.read_bytes())
     with h5py.File(twice, "a") as file:
@@ -188,16 +188,16 @@ def test_ids_that_stand_twice(tmp_path: Path, path: Path) -> None:
         open_dataset(twice, memory_mib=LIMIT)
 
 
-def test_a_block_is_a_small_file(path: Path, tmp_path: Path) -> None:
-    """What is read of structures 5 to 12 is what a file of these alone would hold."""
+def test_a_block_equals_a_file_of_its_structures(path: Path, tmp_path: Path) -> None:
+    """Reading structures 26 to 32 gives the content of a file with these structures only."""
     alone = tmp_path / "alone.h5"
     write_dataset(alone, read_dataset(path).select(range(26, 33)))
-    block, whole = ChunkedReader(path).read(26, 33), ChunkedReader(alone).read(0, 7)
-    for name in whole:
-        assert np.array_equal(block[name], whole[name], equal_nan=block[name].dtype.kind == "f"), name
+    block, content_alone = ChunkedReader(path).read(26, 33), ChunkedReader(alone).read(0, 7)
+    for name in content_alone:
+        assert np.array_equal(block[name], content_alone[name], equal_nan=block[name].dtype.kind == "f"), name
 
 
-def test_structures_are_checked_too(tmp_path: Path, path: Path) -> None:
+def test_structures_are_checked(tmp_path: Path, path: Path) -> None:
     close = tmp_path / "close.h5"
     data = mixed()
     squeezed = replace(data.structures[5], positions=data.structures[5].positions * 0.0)

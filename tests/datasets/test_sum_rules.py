@@ -1,4 +1,4 @@
-"""Identities of symmetry: exact labels obey them, and white noise shows with its own variance."""
+"""Sum rules: exact labels obey them, and white noise gives violations of the same variance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def exact() -> Dataset:
     return labeled(Morse(), STRUCTURES, probes=2, hessian=True)
 
 
-def test_motions_are_orthonormal_and_counted() -> None:
+def test_motions_are_orthonormal_and_complete() -> None:
     basis = principal_rigid_body_modes(STRUCTURES)
     assert basis.present.sum(0).tolist() == [6, 6, 5, 6, 5, 3, 3]
     labels = Properties.concatenate([Properties.single(len(s)) for s in STRUCTURES])
@@ -30,16 +30,16 @@ def test_motions_are_orthonormal_and_counted() -> None:
         torch.testing.assert_close(motions @ motions.T, torch.diag(basis.present[:, i].double()))
 
 
-def test_exact_labels_have_no_defect(exact: Dataset) -> None:
+def test_exact_labels_have_no_violation(exact: Dataset) -> None:
     defects = sum_rule_errors(exact.structures, exact.labels)
     for name in NAMES:
         assert float(defects.noise(name).nan_to_num(0.0).max()) < 1e-11
-    # An atom cannot turn, a crystal must not.
+    # No rotation of single atoms and of crystals.
     assert defects.hessian_rotation.isnan().tolist() == [False] * 5 + [True] * 2
     assert float(defects.hessian_asymmetry.max()) < 1e-12
 
 
-def test_an_energy_that_depends_on_place_and_attitude_shows() -> None:
+def test_an_energy_that_is_not_invariant_violates_all_rules() -> None:
     defects = sum_rule_errors(STRUCTURES, labeled(Polynomial(), STRUCTURES, hessian=True).labels)
     for name in NAMES:
         assert float(defects.noise(name).min()) > 1e-3
@@ -47,7 +47,7 @@ def test_an_energy_that_depends_on_place_and_attitude_shows() -> None:
 
 @pytest.mark.parametrize("sigma", [1e-3, 0.2])
 @pytest.mark.parametrize("name", NAMES)
-def test_white_noise_is_measured_in_every_identity(name: str, sigma: float) -> None:
+def test_every_rule_measures_white_noise(name: str, sigma: float) -> None:
     clean = labeled(Morse(), molecules([7] * 150), probes=2, hessian=True)
     value = getattr(clean.labels, name)
     noise = sigma * torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(1))
@@ -60,7 +60,7 @@ def test_white_noise_is_measured_in_every_identity(name: str, sigma: float) -> N
     assert defects.noise_floor(name) == pytest.approx(sigma, rel=4 / np.sqrt(2 * 900))
 
 
-def test_noise_of_other_structures_and_missing_labels_do_not_mix(exact: Dataset) -> None:
+def test_missing_labels_and_other_structures_do_not_matter(exact: Dataset) -> None:
     parts = [exact.labels.select(torch.tensor([i])) for i in range(len(exact))]
     parts[1] = replace(parts[1], forces=None)
     parts[3] = replace(parts[3], hessian=None)
@@ -72,12 +72,12 @@ def test_noise_of_other_structures_and_missing_labels_do_not_mix(exact: Dataset)
             torch.testing.assert_close(getattr(mixed, name)[i], getattr(alone, name)[0], equal_nan=True)
         for name in NAMES:
             torch.testing.assert_close(mixed.noise(name)[i], alone.noise(name)[0], equal_nan=True)
-    # Without forces the rotation is unknown, the translation is not.
+    # Without forces only the translational rule applies.
     assert mixed.hessian_rotation[1].isnan()
     assert not mixed.hessian_translation[1].isnan()
 
 
-def test_defects_do_not_depend_on_place_and_attitude() -> None:
+def test_violations_are_invariant_to_translation_and_rotation() -> None:
     s, turn = molecule(6, 4), rotation(3)
     data = labeled(LennardJones(), [s], probes=1, hessian=True)
     labels = data.labels.map_tensors(lambda x: x)
@@ -86,17 +86,17 @@ def test_defects_do_not_depend_on_place_and_attitude() -> None:
     noisy = labels.hessian + 0.1 * torch.randn(labels.hessian.shape, dtype=torch.float64)
     r = torch.from_numpy(turn)
     hessian = torch.einsum("xy,aybz,wz->axbw", r, noisy.reshape(6, 3, 6, 3), r).reshape(-1)
-    here = sum_rule_errors([s], replace(labels, hessian=noisy))
-    there = sum_rule_errors(
+    original = sum_rule_errors([s], replace(labels, hessian=noisy))
+    rotated = sum_rule_errors(
         [Structure(s.numbers, s.positions @ turn.T + 50.0)],
         replace(labels, hessian=hessian, forces=labels.forces @ r.T, hvp=None, probes=None),
     )
     for name in ("hessian_translation", "hessian_rotation", "hessian_asymmetry"):
-        torch.testing.assert_close(getattr(here, name), getattr(there, name), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(getattr(original, name), getattr(rotated, name), rtol=1e-9, atol=1e-11)
 
 
 def test_published_dft_hessians(shared_data: object) -> None:
-    """wB97X Hessians: the floor lies where independent measurements put it (sum rule 0.07 to 0.45 eV/Å² unscaled)."""
+    """wB97X Hessians: the noise floor agrees with independent measurements (sum rule 0.07 to 0.45 eV/Å² unscaled)."""
     from pathlib import Path
 
     from hesse.datasets import read_dataset

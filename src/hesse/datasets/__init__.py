@@ -6,6 +6,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     FileUnits,
     Subset,
+    SubsetLike,
     from_phonopy,
     from_vibrations_data,
     iterate_grouped,
@@ -72,6 +73,7 @@ __all__ = [
     "StreamingDataset",
     "StructuresLike",
     "Subset",
+    "SubsetLike",
     "SumRuleErrors",
     "as_dataset",
     "as_structure",

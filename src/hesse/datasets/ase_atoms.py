@@ -45,7 +45,7 @@ class AtomsReader:
     Attributes:
         structures: geometries so far.
         labels: the labels of each.
-        unknown_keys: keys and columns that were not read, in the order in which they were met.
+        unknown_keys: keys and columns that were not read, in order of occurrence.
     """
 
     def __init__(self) -> None:

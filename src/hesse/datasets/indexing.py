@@ -39,7 +39,7 @@ def check_unique_ids(ids: Sequence[str], source: str) -> None:
 
 
 def structure_indices(index: Any, count: int) -> int | list[int]:
-    """Indices of structures from what stands between the brackets of `data[...]`.
+    """Convert an index `data[index]` to the indices of structures.
 
     Args:
         index: an integer (negative ones count from the end), a slice, integers, or booleans, one for each structure.

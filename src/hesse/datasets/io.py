@@ -15,6 +15,8 @@ from hesse.datasets.formats import (
     ALL,
     FileUnits,
     Subset,
+    SubsetLike,
+    as_subset,
     read_deepmd,
     read_grouped,
     read_phonopy,
@@ -58,7 +60,7 @@ def read_dataset(
     forces_unit: str | None = None,
     curvature_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
-    subset: Subset = ALL,
+    subset: SubsetLike = ALL,
 ) -> Dataset:
     """Read a data set. The format is detected by suffix, name and content:
 
@@ -77,7 +79,7 @@ def read_dataset(
             length, such as `"hartree/bohr"`, `"hartree/bohr^2"`.
         rename: for extended XYZ and grouped HDF5: names of labels in the file and their usual names,
             `{"REF_energy": "energy"}`.
-        subset: the part of the file to read. Grouped HDF5, DeePMD and folders of outputs are read only there, other
+        subset: the part of the file to read, or a pattern for ids, `"H2O/*"`. Grouped HDF5, DeePMD and folders of outputs are read only there, other
             files completely.
 
     Returns:
@@ -93,7 +95,7 @@ def read_dataset(
     path = Path(path)
     units = _RequestedUnits(energy_unit, length_unit, forces_unit, curvature_unit)
     refuse_unsafe(path)
-    dataset = _read_subset(path, units, dict(rename or {}), subset)
+    dataset = _read_subset(path, units, dict(rename or {}), as_subset(subset))
     if check:
         check_dataset(dataset)
     return dataset

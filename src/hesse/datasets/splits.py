@@ -39,7 +39,7 @@ class Split:
         for part, ids in self.parts.items():
             for name in ids:
                 if name in seen:
-                    raise RequestError(f'split: "{name}" stands in {seen[name]} and in {part}; parts must not overlap')
+                    raise RequestError(f'split: "{name}" is in {seen[name]} and in {part}; parts must not overlap')
                 seen[name] = part
 
     @classmethod
