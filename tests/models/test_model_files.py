@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 from hesse.curvature import evaluate
-from hesse.errors import FileFormatError, RequestError, UnknownOptionError, WriteError
+from hesse.errors import ConfigError, FileFormatError, RequestError, UnknownOptionError, WriteError
 from hesse.models import (
     AniConfig,
     Ensemble,
@@ -209,6 +210,21 @@ def test_writing_what_was_read_changes_nothing(path: Path, tmp_path: Path) -> No
     (meta, tensors), (again, same) = parts_of(path), parts_of(tmp_path / "b.hesse")
     assert again == meta
     assert all(torch.equal(same[n], tensors[n]) for n in tensors)
+
+
+def test_wrong_arguments_get_a_reply(path: Path) -> None:
+    with pytest.raises(RequestError, match="the path first"):
+        save_model(hipnn(), path)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"hesse.Potential to save, got a Linear"):
+        save_model(path, torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"its potential is in \.potential"):
+        save_model(path, SimpleNamespace(potential=hipnn()))  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="expected the path"):
+        load_model(hipnn())  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"hesse\.make_potential reads such names"):
+        load_model("mace:model.pt")
+    with pytest.raises(ConfigError, match="atomic numbers"):
+        Hipnn(CONFIG, ("H", "C"))  # type: ignore[arg-type]
 
 
 def test_only_own_models_have_files(tmp_path: Path) -> None:

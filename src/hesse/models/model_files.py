@@ -76,9 +76,16 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
 
     Raises:
         UnknownOptionError: the potential is not made of Hesse's own models.
-        RequestError: its floating-point tensors have several dtypes.
+        RequestError: not a potential, or its floating-point tensors have several dtypes.
         WriteError: the file cannot be written; an existing file is unharmed.
     """
+    if not isinstance(path, str | Path):
+        raise RequestError(f"expected the path first, then the potential, got a {type(path).__name__} as the path")
+    if not isinstance(potential, Potential):
+        inner = (
+            " (its potential is in .potential)" if isinstance(getattr(potential, "potential", None), Potential) else ""
+        )
+        raise RequestError(f"expected a hesse.Potential to save, got a {type(potential).__name__}{inner}")
     header = {
         "format": "hesse-model",
         "version": str(FORMAT_VERSION),
@@ -104,9 +111,10 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
         provenance given to `save_model`.
 
     Raises:
+        RequestError: not the path of a file.
         FileFormatError: not a model file, damaged, or of a newer version.
     """
-    path = Path(path)
+    path = _checked_path(path)
     meta = read_header(path, "model")
     if meta.get("format") == "hesse-weights":
         raise FileFormatError(
@@ -124,6 +132,16 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
             f"{path}: model format {header['version']} is newer than this Hesse reads ({FORMAT_VERSION}); upgrade Hesse"
         )
     return header
+
+
+def _checked_path(path: str | Path) -> Path:
+    """Raises RequestError, with what to call instead, for anything but the path of a file."""
+    if not isinstance(path, str | Path):
+        raise RequestError(f"expected the path of a .hesse file, got a {type(path).__name__}")
+    kind, colon, _ = str(path).partition(":")
+    if colon and kind.isalpha() and len(kind) > 1 and not Path(path).exists():
+        raise RequestError(f"expected the path of a .hesse file, got {path}; hesse.make_potential reads such names")
+    return Path(path)
 
 
 def _parsed_header(meta: Mapping[str, str]) -> dict[str, Any]:
@@ -152,9 +170,10 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
         The potential, in evaluation mode.
 
     Raises:
+        RequestError: not the path of a file.
         FileFormatError: the file is missing, damaged, of a newer version, or its tensors do not fit its configuration.
     """
-    path = Path(path)
+    path = _checked_path(path)
     header = read_model_header(path)
     tensors = read_tensors(path, "model")
     description = {"model": header["model"], "elements": list(header["elements"])}

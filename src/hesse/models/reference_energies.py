@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 
 import torch
+from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Batch, Properties, segment_ids
+from hesse.structures import Batch, Properties, Structure, segment_ids, to_structure
 
 __all__ = ["ReferenceEnergies", "fit_reference_energies"]
 
@@ -38,7 +40,7 @@ class ReferenceEnergies(Potential):
         super().__init__()
         if not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"expected one or more different elements, got {elements}")
-        if not all(0 < int(z) < 119 for z in elements):
+        if not all(isinstance(z, Integral) and 0 < z < 119 for z in elements):
             raise ConfigError(f"expected atomic numbers from 1 to 118, got {elements}")
         order = sorted(range(len(elements)), key=lambda k: elements[k])
         self.elements = tuple(int(elements[k]) for k in order)
@@ -103,14 +105,14 @@ class ReferenceEnergies(Potential):
 
 
 def fit_reference_energies(
-    numbers: Int[Tensor, "atoms"], labels: Properties, elements: tuple[int, ...]
+    numbers: Int[Tensor, "atoms"] | Sequence[Structure | Atoms], labels: Properties, elements: tuple[int, ...]
 ) -> Float[Tensor, "elements"]:
     """Energies E0 that minimize `Σ (E − Σ_z n_z E0_z)²` over the structures that have an energy.
 
     If the compositions do not determine all of them, the solution of smallest norm is taken.
 
     Args:
-        numbers: atomic numbers of all atoms.
+        numbers: atomic numbers of all atoms, or the structures themselves.
         labels: energies (eV) and sizes of the structures.
         elements: atomic numbers to fit.
 
@@ -120,6 +122,8 @@ def fit_reference_energies(
     Raises:
         MissingLabelError: no structure has an energy.
     """
+    if not isinstance(numbers, Tensor):
+        numbers = torch.cat([torch.tensor(to_structure(s).numbers) for s in numbers])
     mask = labels.mask("energy")
     if labels.energy is None or not bool(mask.any()):
         raise MissingLabelError("element references need energies, and no structure has one")
