@@ -16,7 +16,7 @@ config = hesse.TrainConfig(weights=weights, reference_energies="fit", steps=300,
 result = hesse.train(training, validation, config, output="run", potential=potential)
 
 for property, unit in (("energy", "eV"), ("forces", "eV/Å"), ("hvp", "eV/Å²")):
-    before, after = (hesse.evaluate_model(p, validation).row(property).value for p in (potential, result.potential))
+    before, after = (hesse.evaluate(p, validation).row(property).value for p in (potential, result.potential))
     print(f"{property:>8}: {before:.3f} -> {after:.3f} {unit}")
 atoms = hesse.to_ase(validation.structures[0])
 atoms.calc = MACECalculator("run/model.model", device="cpu", default_dtype="float32")

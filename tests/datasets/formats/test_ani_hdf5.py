@@ -234,3 +234,14 @@ def test_invalid_files(tmp_path: Path) -> None:
         file["huge/species"] = np.array([6, 1, 1, 1])
     with pytest.raises(FileFormatError, match="truncated or damaged"):
         read_dataset(path)
+
+
+def test_subsets_by_pattern_and_wrong_arguments(tmp_path: Path, data: Dataset) -> None:
+    write_openreact(tmp_path / "a.h5", data)
+    for read in (read_dataset, read_grouped):
+        assert [s.id for s in read(tmp_path / "a.h5", subset="M1/*").structures] == ["M1/000000", "M1/000001"]
+        assert len(read(tmp_path / "a.h5", subset=None)) == 6
+        with pytest.raises(RequestError, match=r"expected a Subset, .* got int"):
+            read(tmp_path / "a.h5", subset=3)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"expected a FileUnits, .* got str"):
+        read_grouped(tmp_path / "a.h5", units="hartree")  # type: ignore[arg-type]

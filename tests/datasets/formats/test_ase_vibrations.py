@@ -19,6 +19,7 @@ from hesse.datasets import (
     read_vibrations,
     to_vibrations_data,
     write_dataset,
+    write_vibrations,
 )
 from hesse.errors import FileFormatError, LabelShapeError, RequestError
 from hesse.structures import Properties, Structure
@@ -98,3 +99,18 @@ def test_invalid_input(tmp_path: Path) -> None:
     (tmp_path / "g.json").write_text(json.dumps(content))
     with pytest.raises(FileFormatError, match="not in the form that VibrationsData"):
         read_dataset(tmp_path / "g.json")
+
+
+def test_arguments_in_other_forms(tmp_path: Path) -> None:
+    data = labeled(Morse(), [crystal(1), crystal(2)], hessian=True)
+    write_dataset(tmp_path / "two.h5", data)
+    hessian = to_vibrations_data(tmp_path / "two.h5", 1).get_hessian()
+    np.testing.assert_array_equal(hessian, data.labels.hessian_of(1))
+    write_vibrations(tmp_path / "one.json", list(data)[:1])
+    assert VibrationsData.read(tmp_path / "one.json").get_hessian().shape == (3, 3, 3, 3)
+    with pytest.raises(RequestError, match="expected a structure from 0 to 1, got 2"):
+        to_vibrations_data(data, 2)
+    with pytest.raises(RequestError, match=r"expected an ase\.vibrations\.VibrationsData, got dict"):
+        from_vibrations_data({})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="expected a data set"):
+        to_vibrations_data(3)  # type: ignore[arg-type]

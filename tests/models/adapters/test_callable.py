@@ -81,6 +81,8 @@ def test_atomic_energies() -> None:
         evaluate(CallablePotential(lennard_jones, atomic=True), collate(STRUCTURES, 1.0), Request())
     with pytest.raises(LabelShapeError, match="returned a float, expected a tensor"):
         evaluate(CallablePotential(lambda *of: 3.0), collate(STRUCTURES, 1.0), Request())
+    with pytest.raises(RequestError, match=r"expected a function .* got str"):
+        CallablePotential("springs")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="must be atomic numbers"):
         CallablePotential(springs, elements=("H", "O"))  # type: ignore[arg-type]
 

@@ -452,6 +452,8 @@ def test_files_need_trust_and_a_unit(tmp_path: Path, experiment: Path) -> None:
 
 
 def test_graphs_that_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"HippynnPotential\.from_file"):
+        HippynnPotential("model.pt", energy_unit="ev")
     example = hippynn_graph(1)
     with pytest.raises(RequestError, match="expected a hippynn GraphModule"):
         HippynnPotential(example.network, energy_unit="ev")

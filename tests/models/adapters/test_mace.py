@@ -339,6 +339,8 @@ def test_invalid_files(tmp_path: Path) -> None:
 
 
 def test_models_that_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"MacePotential\.from_file"):
+        MacePotential("some.file")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="got a Linear"):
         MacePotential(torch.nn.Linear(2, 2))
     fast = mace_model()

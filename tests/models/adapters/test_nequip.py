@@ -355,6 +355,8 @@ def test_invalid_files(tmp_path: Path) -> None:
 
 
 def test_models_that_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"NequipPotential\.from_file"):
+        NequipPotential("some.file")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="got a Linear"):
         NequipPotential(torch.nn.Linear(2, 2))
     with pytest.raises(RequestError, match='compile_mode="eager"'):

@@ -310,6 +310,8 @@ def test_damaged_descriptions_are_reported(note: Any, tmp_path: Path) -> None:
 
 
 def test_other_objects_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"TorchAniPotential\.from_file"):
+        TorchAniPotential("some.file")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match=r"expected a model of TorchANI 2 .* got a Linear"):
         TorchAniPotential(torch.nn.Linear(2, 2))
 

@@ -14,7 +14,7 @@ from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
 from hesse.datasets.formats.file_units import FileUnits
 from hesse.datasets.formats.phonopy import from_phonopy, is_phonopy, read_phonopy, to_phonopy
 from hesse.datasets.formats.qm_outputs import QM_SUFFIXES, read_qm_folder, read_qm_output
-from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
 from hesse.datasets.formats.unsafe import refuse_unsafe
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "QM_SUFFIXES",
     "FileUnits",
     "Subset",
+    "SubsetLike",
+    "as_subset",
     "find_deepmd_systems",
     "from_phonopy",
     "from_vibrations_data",

@@ -27,9 +27,9 @@ from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.ani_array_names import ArrayNames, recognize_arrays
-from hesse.datasets.formats.file_units import FileUnits, check_total_energies
+from hesse.datasets.formats.file_units import FileUnits, check_file_units, check_total_energies
 from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
-from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, LabelShapeError
 from hesse.runtime.filesystem import check_input_file
 from hesse.structures import Properties, Structure
@@ -95,7 +95,7 @@ def read_grouped(
     *,
     units: FileUnits | None = None,
     rename: Mapping[str, str] | None = None,
-    subset: Subset = ALL,
+    subset: SubsetLike = ALL,
 ) -> Dataset:
     """Read a grouped HDF5 file, or a part of it. Structure ids are `group/row`.
 
@@ -132,7 +132,7 @@ def iterate_grouped(
     *,
     units: FileUnits | None = None,
     rename: Mapping[str, str] | None = None,
-    subset: Subset = ALL,
+    subset: SubsetLike = ALL,
     chunk: int = _ROWS_PER_CHUNK,
 ) -> Iterator[Dataset]:
     """Read a grouped HDF5 file in parts, for files that do not fit into memory. Otherwise like `read_grouped`.
@@ -154,11 +154,12 @@ def iterate_grouped(
         RequestError: no structure matches the subset.
     """
     path = Path(path)
+    check_file_units(units)
     check_input_file(path)
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             reader = _Reader(path, file, dict(rename or {}))
-            yield from reader.iter_chunks(units, subset, chunk)
+            yield from reader.iter_chunks(units, as_subset(subset), chunk)
     except HesseError:
         raise
     except HDF5_ERRORS as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +17,9 @@ from hesse.datasets.dataset import Dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.runtime.filesystem import atomic_write_text, check_input_file
 from hesse.structures import Properties, Structure, from_ase, to_ase
+
+if TYPE_CHECKING:
+    from hesse.datasets.io import DatasetSource
 
 __all__ = ["from_vibrations_data", "read_vibrations", "to_vibrations_data", "write_vibrations"]
 
@@ -32,8 +35,10 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
         One structure with its Hessian in eV/Å².
 
     Raises:
-        RequestError: a Hessian of a part of the atoms (the others were frozen).
+        RequestError: another object, or a Hessian of a part of the atoms (the others were frozen).
     """
+    if not isinstance(data, VibrationsData):
+        raise RequestError(f"expected an ase.vibrations.VibrationsData, got {type(data).__name__}")
     atoms = data.get_atoms()
     structure = from_ase(atoms, id=id)
     _check_all_atoms(data.get_indices(), len(structure), "this VibrationsData")
@@ -44,37 +49,42 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
     )
 
 
-def to_vibrations_data(dataset: Dataset, index: int = 0) -> VibrationsData:
+def to_vibrations_data(dataset: DatasetSource, index: int = 0) -> VibrationsData:
     """Convert one structure of a data set to ASE's `VibrationsData`.
 
     Args:
-        dataset: structures with Hessians.
+        dataset: structures with Hessians, in any form that `as_dataset` takes.
         index: which structure.
 
     Returns:
         Geometry and Hessian, from which ASE computes modes and frequencies.
 
     Raises:
+        RequestError: no structure with this index, or something other than a data set.
         LabelShapeError: the structure has no Hessian.
     """
+    dataset = _as_dataset(dataset)
+    if not -len(dataset) <= index < len(dataset):
+        raise RequestError(f"index: expected a structure from 0 to {len(dataset) - 1}, got {index}")
     hessian = dataset.labels.hessian_of(index)
     return VibrationsData(to_ase(dataset.structures[index]), hessian.double().numpy())
 
 
-def write_vibrations(path: str | Path, dataset: Dataset) -> None:
+def write_vibrations(path: str | Path, dataset: DatasetSource) -> None:
     """Write one structure and its Hessian as ASE's JSON, with all digits. The file is replaced atomically.
 
     Energy, forces and other labels are not part of this format and are left out.
 
     Args:
         path: the file.
-        dataset: one structure with a Hessian.
+        dataset: one structure with a Hessian, in any form that `as_dataset` takes.
 
     Raises:
         RequestError: more than one structure.
         LabelShapeError: no Hessian.
         WriteError: the file cannot be written.
     """
+    dataset = _as_dataset(dataset)
     if len(dataset) != 1:
         raise RequestError(
             f"{path}: VibrationsData holds one structure, got {len(dataset)}. Choose one: `hesse convert --match ID`."
@@ -129,6 +139,12 @@ def read_vibrations(path: str | Path) -> Dataset:
             f"{path}: not in the form that VibrationsData.write makes ({type(error).__name__}: {error})"
         ) from error
     return Dataset((structure,), labels, source=str(path))
+
+
+def _as_dataset(data: DatasetSource) -> Dataset:
+    from hesse.datasets.io import as_dataset  # here, because that module imports this one
+
+    return as_dataset(data)
 
 
 def _parse_json(content: Mapping[str, Any], stem: str) -> tuple[Structure, Properties]:

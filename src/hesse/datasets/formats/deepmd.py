@@ -15,8 +15,8 @@ from ase.data import atomic_numbers
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.file_units import FileUnits
-from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.file_units import FileUnits, check_file_units
+from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, LabelShapeError
 from hesse.structures import Properties, Structure
 
@@ -61,7 +61,7 @@ def find_deepmd_systems(folder: Path) -> list[Path]:
     return [p for p in folders if any(p.glob("set.*/coord.npy"))]
 
 
-def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: Subset = ALL) -> Dataset:
+def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: SubsetLike = ALL) -> Dataset:
     """Read the frames of all DeePMD systems at or below a folder. Structure ids are `system/set/frame`.
 
     A system without the file `nopbc` is periodic, unless its box leaves 20 Å of vacuum on every side: such a box holds
@@ -80,7 +80,8 @@ def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: S
         LabelShapeError: arrays that do not fit each other.
         RequestError: no frame matches the subset.
     """
-    folder = Path(folder)
+    folder, subset = Path(folder), as_subset(subset)
+    check_file_units(units)
     systems = find_deepmd_systems(folder)
     if not systems:
         raise FileFormatError(f"{folder}: no DeePMD system in it (a folder with type.raw and set.*/coord.npy)")

@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from hesse.datasets.transforms import convert_units
-from hesse.errors import UnitError
+from hesse.errors import RequestError, UnitError
 from hesse.structures import Properties, Structure
 from hesse.units import ENERGY_UNITS, energy_unit, length_unit
 
-__all__ = ["FileUnits", "check_total_energies"]
+__all__ = ["FileUnits", "check_file_units", "check_total_energies"]
 
 _FORCES: Final = ("forces", "forces_error")
 _CURVATURE: Final = ("hvp", "hvp_error", "hessian", "hessian_error")
@@ -100,6 +100,22 @@ def _derivative_unit(text: str, power: int) -> float:
         example = "hartree/bohr" if power == 1 else "hartree/bohr^2"
         raise UnitError(f'expected ENERGY/LENGTH{exponents[0]}, for example {example}, got "{text}"')
     return energy_unit(energy) / length_unit(length.removesuffix(exponent)) ** power
+
+
+def check_file_units(units: object) -> None:
+    """Raise RequestError unless the argument `units` of a reader is a `FileUnits` or None.
+
+    Args:
+        units: the argument.
+
+    Raises:
+        RequestError: something else.
+    """
+    if units is not None and not isinstance(units, FileUnits):
+        raise RequestError(
+            'units: expected a FileUnits, such as FileUnits(energy="hartree", length="bohr"), or None, got '
+            f"{type(units).__name__}"
+        )
 
 
 def check_total_energies(source: object, structures: Sequence[Structure], energies: Tensor, unit: str) -> None:

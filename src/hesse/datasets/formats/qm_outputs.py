@@ -19,7 +19,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.gaussian import read_archives, read_fchk
 from hesse.datasets.formats.orca import is_orca, read_orca_hess, read_orca_output
 from hesse.datasets.formats.qm_result import QMResult
-from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, MissingExtraError
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
@@ -62,7 +62,7 @@ def read_qm_output(path: str | Path) -> Dataset:
     return _dataset(path, [(path, results)], pairs, [])
 
 
-def read_qm_folder(folder: str | Path, *, subset: Subset = ALL) -> Dataset:
+def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
     """Read all outputs at or below a folder. Files that cannot be read are listed with the reason in `unknown_keys`.
 
     An ORCA output is skipped if its Hessian file is in the same folder, since that reads both.
@@ -79,7 +79,7 @@ def read_qm_folder(folder: str | Path, *, subset: Subset = ALL) -> Dataset:
         MissingExtraError: cclib is needed and not installed.
         RequestError: no file matches the subset.
     """
-    folder = Path(folder)
+    folder, subset = Path(folder), as_subset(subset)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in QM_SUFFIXES and p.is_file())
     files = [p for p in files if p.suffix == ".hess" or not p.with_suffix(".hess").is_file()]
     candidates = [p for p in files if subset.matches(_id_of_file(folder, p))]

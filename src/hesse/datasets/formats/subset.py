@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int
@@ -13,7 +14,7 @@ from numpy import ndarray as Array
 from hesse.datasets.dataset import Dataset
 from hesse.errors import RequestError
 
-__all__ = ["ALL", "Subset"]
+__all__ = ["ALL", "Subset", "SubsetLike", "as_subset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +107,30 @@ class Subset:
 
 ALL = Subset()
 """The complete file."""
+
+SubsetLike: TypeAlias = "Subset | str | None"
+"""A Subset, a shell pattern for ids, or None for the complete file."""
+
+
+def as_subset(subset: SubsetLike) -> Subset:
+    """Convert to a `Subset`.
+
+    Args:
+        subset: a Subset, a shell pattern for structure ids, or None for the complete file.
+
+    Returns:
+        The Subset.
+
+    Raises:
+        RequestError: something else.
+    """
+    if subset is None:
+        return ALL
+    if isinstance(subset, str):
+        return Subset(match=subset)
+    if not isinstance(subset, Subset):
+        raise RequestError(
+            'subset: expected a Subset, such as Subset(match="H2O/*", limit=100), or a pattern for ids, got '
+            f"{type(subset).__name__}"
+        )
+    return subset

@@ -11,7 +11,7 @@ from torch import nn
 from hesse.errors import RequestError
 from hesse.potential import Potential
 
-__all__ = ["Adapter", "check_trusted"]
+__all__ = ["Adapter", "check_not_path", "check_trusted"]
 
 
 class Adapter(Potential):
@@ -38,6 +38,23 @@ class Adapter(Potential):
         Raises:
             WriteError: the file cannot be written.
         """
+
+
+def check_not_path(model: object, class_name: str) -> None:
+    """Raise RequestError if a path is passed where a loaded model is expected.
+
+    Args:
+        model: argument of the constructor of an adapter.
+        class_name: name of the adapter.
+
+    Raises:
+        RequestError: `model` is a path.
+    """
+    if isinstance(model, str | Path):
+        raise RequestError(
+            f'{class_name} takes a loaded model, got the path "{model}": use {class_name}.from_file(path), or '
+            "hesse.as_potential with the name of the framework in front of the path"
+        )
 
 
 def check_trusted(path: str | Path, trust_pickle: bool, framework: str) -> None:

@@ -36,7 +36,7 @@ class CallablePotential(Potential):
 
     Raises:
         UnitError: an unknown unit.
-        RequestError: elements that are not atomic numbers.
+        RequestError: `energy` cannot be called, or elements that are not atomic numbers.
     """
 
     cutoff = 0.0  # the function finds its own pairs
@@ -51,6 +51,11 @@ class CallablePotential(Potential):
         atomic: bool = False,
     ) -> None:
         super().__init__()
+        if not callable(energy):
+            raise RequestError(
+                f"expected a function energy(positions, numbers, cell, pbc) or a torch.nn.Module, got "
+                f"{type(energy).__name__}"
+            )
         self.energy = energy  # a module registers itself here
         if not all(isinstance(z, int) and 0 < z < len(chemical_symbols) for z in elements):
             raise RequestError(f"elements must be atomic numbers, such as (1, 8); got {elements}")

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError, check_choice
-from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.adapter import Adapter, check_not_path, check_trusted
 from hesse.models.adapters.layouts import edge_list
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.runtime.filesystem import atomic_write, check_input_file
@@ -198,6 +198,7 @@ def _choose_head(original: Any, requested: str | None) -> str:
 
 
 def _checked_model(original: Any) -> Any:
+    check_not_path(original, "MacePotential")
     if isinstance(original, torch.jit.ScriptModule):
         raise RequestError(
             "this MACE model was compiled to TorchScript (for LAMMPS?) and cannot be trained: give the .model file it "

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hesse import units
 from hesse.errors import LabelShapeError, RequestError, UnknownElementError, check_choice
-from hesse.models.adapters.adapter import Adapter
+from hesse.models.adapters.adapter import Adapter, check_not_path
 from hesse.models.adapters.hippynn.hippynn_graph import (
     PAIR_OUTPUTS,
     ExecutionPlan,
@@ -108,6 +108,7 @@ class HippynnPotential(Adapter):
         super().__init__()
         self._energy_unit, self._length_unit = units.energy_unit(energy_unit), units.length_unit(length_unit)
         self._native_kernels = check_choice(kernels, ("matrix", "own"), "choice of kernels") == "own"
+        check_not_path(model, "HippynnPotential")
         hippynn = import_hippynn()
         self.original: Any
         self.original, target = find_energy_node(model, energy)

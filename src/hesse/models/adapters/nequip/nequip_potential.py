@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hesse import units
 from hesse.errors import RequestError, UnknownElementError
-from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.adapter import Adapter, check_not_path, check_trusted
 from hesse.models.adapters.layouts import edge_list
 from hesse.models.adapters.nequip.nequip_files import SUFFIX, import_nequip, load_eager_model, write_package
 from hesse.structures import Batch
@@ -216,6 +216,7 @@ def _is_sum_of_atoms(original: Any) -> bool:
 
 
 def _checked_model(original: Any) -> Any:
+    check_not_path(original, "NequipPotential")
     # The class of a model from a package comes with the package: NequIP also recognizes models by these attributes.
     if isinstance(original, nn.ModuleDict) and len(original) == 1:
         original = next(iter(original.values()))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.errors import FileFormatError, RequestError
-from hesse.models.adapters.adapter import Adapter, check_trusted
+from hesse.models.adapters.adapter import Adapter, check_not_path, check_trusted
 from hesse.models.adapters.layouts import edge_list
 from hesse.models.adapters.torchani.torchani_files import (
     embed_architecture,
@@ -143,6 +143,7 @@ class TorchAniPotential(Adapter):
 
 
 def _checked_model(original: Any) -> Any:
+    check_not_path(original, "TorchAniPotential")
     arch = import_torchani("torchani.arch")
     if not isinstance(original, arch._ANI):
         raise RequestError(
