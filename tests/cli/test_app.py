@@ -1,4 +1,4 @@
-"""What the program's entry adds to the verbs: interruption, a closed or full standard output, inputs kept from harm."""
+"""Interruption, bugs, a full standard output, and protection of inputs, for all verbs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ def raising(error: BaseException) -> object:
     return read
 
 
-def test_ctrl_c_says_so(file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_prints_interrupted(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(hesse.datasets, "read_dataset", raising(KeyboardInterrupt()))
     assert run(monkeypatch, "info", file) == 1
     assert capsys.readouterr() == ("", "interrupted\n")
 
 
-def test_a_defect_is_called_one(
+def test_a_bug_in_hesse_is_reported_as_one(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for defect in (ZeroDivisionError("oops"), OSError(errno.EIO, "Input/output error")):
@@ -55,7 +57,7 @@ def test_a_defect_is_called_one(
         assert "defect in Hesse" in capsys.readouterr().err
 
 
-def test_a_defect_in_the_users_own_code_is_placed_there(
+def test_an_error_in_user_code_names_file_and_line(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -66,9 +68,9 @@ def test_a_defect_in_the_users_own_code_is_placed_there(
         "def make(): return CallablePotential(energy)\n"
     )
     assert run(monkeypatch, "evaluate", "python:my_crash:make", file, "--quiet") == 1
-    told = capsys.readouterr().err
-    assert "my_crash.py, line 3, which Hesse was asked to run" in told
-    assert "defect in Hesse" not in told
+    err = capsys.readouterr().err
+    assert "my_crash.py, line 3, which Hesse was asked to run" in err
+    assert "defect in Hesse" not in err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -79,7 +81,7 @@ def test_a_full_disk_behind_standard_output(file: Path) -> None:
     assert done.stderr.decode() == "WriteError: standard output: No space left on device\n"
 
 
-def test_no_verb_writes_over_its_input(
+def test_no_verb_overwrites_its_input(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model.hesse"

@@ -1,4 +1,4 @@
-"""`hesse check`: its table, rows, exit codes, and how it refuses."""
+"""`hesse check`: table, rows, exit codes and error messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model(tmp_path: Path) -> Path:
     return written(tmp_path / "model.hesse")
 
 
-def test_a_sound_model(run: Run, model: Path, tmp_path: Path) -> None:
+def test_a_model_that_passes(run: Run, model: Path, tmp_path: Path) -> None:
     target = tmp_path / "checks.json"
     code, out, err = run("check", model, "--no-compile", "--json", target, "--quiet")
     assert (code, err) == (0, "")
@@ -58,7 +58,7 @@ def test_a_sound_model(run: Run, model: Path, tmp_path: Path) -> None:
     assert out.endswith(f"{len(rows)} passed\n")
 
 
-def test_a_failure_is_explained_and_is_exit_code_1(run: Run, tmp_path: Path) -> None:
+def test_a_failure_is_explained_and_exits_with_1(run: Run, tmp_path: Path) -> None:
     published = written(tmp_path / "published.hesse", cutoff_function="cosine")
     code, out, err = run("check", published, *FAST)
     assert (code, err) == (1, "")
@@ -83,7 +83,7 @@ def test_the_list_of_checks(run: Run, model: Path) -> None:
         assert f"{check.name}: {check.question}\n" in out
 
 
-def test_a_potential_of_somebody_else(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_potential_of_a_user_module(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wells_of_mine.py").write_text(
         "from oracles import Morse\n\ndef make():\n    return Morse(cutoff=5.0)\n"
     )
@@ -111,7 +111,7 @@ def test_a_potential_of_somebody_else(run: Run, tmp_path: Path, monkeypatch: pyt
         ((), "MODEL"),
     ],
 )
-def test_wrong_requests_are_answered(
+def test_wrong_requests_exit_with_2(
     run: Run, model: Path, tmp_path: Path, arguments: tuple[str, ...], reply: str
 ) -> None:
     data, fluorine = tmp_path / "data.h5", tmp_path / "fluorine.h5"
@@ -126,8 +126,8 @@ def test_wrong_requests_are_answered(
     assert model.read_bytes() == before
 
 
-def test_a_selection_that_leaves_nothing_is_refused(run: Run, model: Path) -> None:
-    """An empty table and exit code 0 would say that all is well."""
+def test_an_empty_selection_is_refused(run: Run, model: Path) -> None:
+    """An empty table and exit code 0 would look like success."""
     code, out, err = run("check", model, "--only", "rotation", "--skip", "rotation")
     assert code == 2
     assert "no check is left" in err

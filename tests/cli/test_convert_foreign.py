@@ -1,4 +1,4 @@
-"""`hesse convert` and `hesse info` on files of other programs: units, signs, selection, what was not read."""
+"""`hesse convert` and `hesse info` on files of other programs: units, signs, subsets, unknown keys."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def run(*words: object) -> Result:
     return result
 
 
-def test_gradients_called_forces(tmp_path: Path, data: Dataset) -> None:
+def test_gradients_stored_as_forces(tmp_path: Path, data: Dataset) -> None:
     write_deepmd(tmp_path / "in", data, sign=-1.0, nopbc=False)
     with pytest.raises(InconsistentLabelsError, match="--negate-forces"):
         run("convert", tmp_path / "in", tmp_path / "a.h5")
     for option in ("--negate-forces", "--forces-are-gradients"):
-        told = run("convert", tmp_path / "in", tmp_path / "a.h5", option)
-        assert "note: 3 of 3 frames in boxes" in told.stderr
-        assert "Hessians agree with the forces: factor 1.000" in told.stderr
+        done = run("convert", tmp_path / "in", tmp_path / "a.h5", option)
+        assert "note: 3 of 3 frames in boxes" in done.stderr
+        assert "Hessians agree with the forces: factor 1.000" in done.stderr
     np.testing.assert_array_equal(of(read_dataset(tmp_path / "a.h5"), 1)[3], of(data, 1)[3])
 
 
-def test_derivatives_of_forces_called_hessians(tmp_path: Path, data: Dataset) -> None:
+def test_derivatives_of_forces_stored_as_hessians(tmp_path: Path, data: Dataset) -> None:
     write_openreact(tmp_path / "a.h5", data)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         for group in file.values():
             group["hessian"][...] *= -1
     with pytest.raises(InconsistentLabelsError, match=r"multiplied by -1.*"):
         run("convert", tmp_path / "a.h5", tmp_path / "b.h5")
-    told = run("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--negate-curvature", "--sample", 3, "--seed", 1)
-    assert "not read: smiles (in 3 groups)" in told.stderr
-    assert "b.h5: 3 structures" in told.stderr
+    done = run("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--negate-curvature", "--sample", 3, "--seed", 1)
+    assert "not read: smiles (in 3 groups)" in done.stderr
+    assert "b.h5: 3 structures" in done.stderr
     back = read_dataset(tmp_path / "b.h5")
     index = int(back.structures[0].group[1:])
     np.testing.assert_allclose(of(back, 0)[4], of(data, index)[4])
@@ -71,27 +71,27 @@ def test_units_of_forces_and_curvature(tmp_path: Path, data: Dataset) -> None:
         run("convert", tmp_path / "b.h5", tmp_path / "c.h5", "--forces-unit", "hartree/bohr")
 
 
-def test_charges_that_no_file_states(tmp_path: Path, data: Dataset) -> None:
+def test_charge_and_multiplicity_options(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "a.hess").write_text(hess_text(data))
-    told = run("convert", tmp_path / "a.hess", tmp_path / "a.h5", "--charge", -1, "--multiplicity", 2)
-    assert "charge and multiplicity are stated nowhere" in told.stderr
+    done = run("convert", tmp_path / "a.hess", tmp_path / "a.h5", "--charge", -1, "--multiplicity", 2)
+    assert "charge and multiplicity are not stated" in done.stderr
     back = read_dataset(tmp_path / "a.h5").structures[0]
     assert (back.charge, back.multiplicity) == (-1, 2)
 
 
-def test_one_hessian_for_ase(tmp_path: Path, data: Dataset) -> None:
+def test_one_hessian_as_ase_vibrations(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "a.fchk").write_text(checkpoint_text(data))
-    told = run("convert", tmp_path / "a.fchk", tmp_path / "a.json")
-    assert "not written: energy, forces" in told.stderr
+    done = run("convert", tmp_path / "a.fchk", tmp_path / "a.json")
+    assert "not written: energy, forces" in done.stderr
     run("info", tmp_path / "a.json", "--json", tmp_path / "card.json")
     card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
     assert (card["structures"], card["charged"]) == (1, 1)
     write_openreact(tmp_path / "b.h5", data)
-    with pytest.raises(RequestError, match="of one structure, got 6"):
+    with pytest.raises(RequestError, match="one structure, got 6"):
         run("convert", tmp_path / "b.h5", tmp_path / "b.json")
 
 
-def test_information_on_a_part(tmp_path: Path, data: Dataset) -> None:
+def test_info_on_a_subset(tmp_path: Path, data: Dataset) -> None:
     write_openreact(tmp_path / "a.h5", data)
     shown = run("info", tmp_path / "a.h5", "--limit", 2).stdout
     assert "structures         2" in shown

@@ -1,4 +1,4 @@
-"""`hesse evaluate`: the contract of its JSON, its notes, and how it refuses."""
+"""`hesse evaluate`: JSON rows, notes and error messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_rows_keep_the_contract(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+def test_json_rows(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     target = tmp_path / "errors.json"
     code, out, err = run("evaluate", model, file, "--json", target, "--quiet")
     assert code == 0
@@ -79,7 +79,7 @@ def test_rows_keep_the_contract(run: Run, model: Path, file: Path, tmp_path: Pat
     assert "kcal/mol/Å²" in out
 
 
-def test_the_numbers_are_the_models_own(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+def test_errors_equal_those_of_direct_evaluation(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     from hesse.curvature import evaluate
     from hesse.structures import Request, collate
 
@@ -91,14 +91,14 @@ def test_the_numbers_are_the_models_own(run: Run, model: Path, file: Path, tmp_p
     potential, reference = load_model(model), data()
     squared = count = 0.0
     for k, structure in enumerate(reference.structures):
-        found = evaluate(potential, collate([structure], potential.cutoff), Request(hessian=True))
-        difference = found.hessian_of(0) - reference.labels.hessian_of(k)
+        result = evaluate(potential, collate([structure], potential.cutoff), Request(hessian=True))
+        difference = result.hessian_of(0) - reference.labels.hessian_of(k)
         squared, count = squared + float(difference.square().sum()), count + difference.numel()
     assert row["value"] == pytest.approx((squared / count) ** 0.5, rel=1e-8)
     assert row["n"] == count
 
 
-def test_options_leave_out_what_they_say(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+def test_options_that_leave_out_rows(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     target = tmp_path / "errors.json"
     options = ("--no-hessian", "--no-by-tag", "--dtype", "float32", "--quiet")
     assert run("evaluate", model, file, "--json", target, *options)[0] == 0
@@ -107,7 +107,7 @@ def test_options_leave_out_what_they_say(run: Run, model: Path, file: Path, tmp_
     assert "hessian" not in {r["property"] for r in rows}
 
 
-def test_files_of_one_name_are_told_apart(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+def test_files_of_the_same_name_have_different_names(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     write_dataset(other / "test-set.h5", data(seed=1))
@@ -118,7 +118,7 @@ def test_files_of_one_name_are_told_apart(run: Run, model: Path, file: Path, tmp
     assert names == {str(file), str(other / "test-set.h5"), "third"}
 
 
-def test_an_error_within_the_noise_is_called_so(run: Run, model: Path, tmp_path: Path) -> None:
+def test_an_error_within_the_noise_is_noted(run: Run, model: Path, tmp_path: Path) -> None:
     path, known = tmp_path / "noisy.h5", data()
     error = torch.full((len(known),), 1e3, dtype=torch.float64)  # eV/Å², by the labels' own estimate
     write_dataset(path, Dataset(known.structures, replace(known.labels, hessian_error=error)))
@@ -163,7 +163,7 @@ def test_an_unknown_element_is_refused_before_any_work(run: Run, model: Path, fi
         (("{model}",), "DATA"),
     ],
 )
-def test_wrong_requests_are_answered(
+def test_wrong_requests_exit_with_2(
     run: Run, model: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reply: str
 ) -> None:
     names = {"model": model, "file": file, "folder": tmp_path}
@@ -171,3 +171,10 @@ def test_wrong_requests_are_answered(
     assert code == 2
     assert reply in err
     assert out == ""
+
+
+def test_one_table_if_all_structures_have_the_same_tag(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    path, several = tmp_path / "one-tag.h5", data()
+    write_dataset(path, Dataset([replace(s, tag="hot") for s in several.structures], several.labels))
+    assert run("evaluate", model, path, "--quiet")[1].count("RMSE") == 1
+    assert run("evaluate", model, file, "--quiet")[1].count("RMSE") == 3

@@ -1,4 +1,4 @@
-"""The verbs `sample` and `label`: what they print, write and return."""
+"""The verbs `sample nms` and `label`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Done:
 
 
 def hesse(*arguments, folder):
-    """The verbs in this process; what `app.main` adds is tested by the last test."""
+    """Run a verb in this process; the last test runs the program itself."""
     with contextlib.chdir(folder):
         done = CliRunner().invoke(app, [str(a) for a in arguments])
     if done.exception is None or isinstance(done.exception, SystemExit):
@@ -70,7 +70,7 @@ def test_from_molecules_to_labels(molecules, tmp_path):
     assert "14 were in l.h5.ledger.sqlite before" in again.stdout
 
 
-def test_keys_that_mean_nothing_are_told_and_parameters_survive_the_file(tmp_path):
+def test_unknown_keys_are_listed_and_parameters_are_stored(tmp_path):
     frame = to_ase(oracles.molecule(3, 4, name="three"))
     frame.info["total_charge"] = 0
     write(tmp_path / "in.extxyz", [frame])
@@ -84,7 +84,7 @@ def test_keys_that_mean_nothing_are_told_and_parameters_survive_the_file(tmp_pat
     assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).metadata["parameters"]
 
 
-def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
+def test_failures_are_listed_and_exit_with_1_only_if_all_failed(tmp_path):
     good, sodium = oracles.molecule(3, 1, name="good"), oracles.molecule(3, 2, elements=(11,), name="sodium")
     write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(sodium)])
     write(tmp_path / "bad.extxyz", [to_ase(sodium)])
@@ -99,7 +99,7 @@ def test_failures_are_told_and_only_total_failure_is_an_exit_code(tmp_path):
     assert not (tmp_path / "b.h5").exists()
 
 
-def test_suspects_are_told_and_nothing_but_suspects_is_an_exit_code(tmp_path):
+def test_suspects_are_listed_and_exit_with_1_only_if_all_are_suspect(tmp_path):
     good, noisy = oracles.molecule(3, 1, name="good"), oracles.molecule(4, 8, elements=(19,), name="noisy")
     write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(noisy)])
     write(tmp_path / "bad.extxyz", [to_ase(noisy)])
@@ -117,7 +117,7 @@ def test_suspects_are_told_and_nothing_but_suspects_is_an_exit_code(tmp_path):
     assert (tmp_path / "b.h5").exists()
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(molecules, tmp_path):
+def test_a_dry_run_prints_the_plan_and_does_nothing(molecules, tmp_path):
     command = ("label", "molecules.extxyz", "l.h5", "--engine", "ase:closed_form_engines:morse", "--quiet")
     fresh = hesse(*command, "--dry-run", folder=tmp_path)
     assert fresh.returncode == 0, fresh.stderr

@@ -1,4 +1,4 @@
-"""`hesse sample` md, rattle, irc and select through the command line. (nms stands with label, where its samples go.)"""
+"""`hesse sample` md, rattle, irc and select through the command line. (nms is in test_label_command.py.)"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_dynamics_then_selection(molecules, tmp_path):
     assert {s.id for s in kept.structures} < {s.id for s in made.structures}
 
 
-def test_rattling_and_its_duplicates(molecules, tmp_path):
+def test_rattling_and_duplicates(molecules, tmp_path):
     code, out, _ = hesse(
         "sample", "rattle", molecules, "r.extxyz", "--size", 0.001, "--size", 0.2, "--count", 4, folder=tmp_path
     )
@@ -64,7 +64,7 @@ def test_rattling_and_its_duplicates(molecules, tmp_path):
     assert [a.info["tag"] for a in read(tmp_path / "s.extxyz", ":")].count("rattle-0.001") == 2
 
 
-def test_known_hessians_reach_the_samples(molecules, tmp_path):
+def test_stored_hessians_are_used(molecules, tmp_path):
     structures = read_dataset(molecules).structures
     labeled = oracles.labeled(oracles.Morse(), structures, hessian=True)
     write_dataset(tmp_path / "l.h5", replace(labeled, metadata={"level": "MorseCalculator"}))
@@ -83,7 +83,7 @@ def test_known_hessians_reach_the_samples(molecules, tmp_path):
     assert (code, "InconsistentLabelsError" in err) == (2, True), err
 
 
-def test_paths_that_do_not_start(tmp_path):
+def test_structures_without_imaginary_mode_have_no_path(tmp_path):
     write(tmp_path / "pair.extxyz", [to_ase(Structure([6, 6], [[0, 0, 0], [1.1, 0, 0]], id="pair"))])
     code, out, err = hesse("sample", "irc", "pair.extxyz", "p.h5", "--no-search", *MORSE, "--quiet", folder=tmp_path)
     assert (code, out) == (1, "")
@@ -114,7 +114,7 @@ def test_wrong_requests_exit_with_2(molecules, tmp_path, arguments, reply):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["molecules.extxyz"]
 
 
-def test_nothing_is_overwritten_unasked(molecules, tmp_path):
+def test_nothing_is_overwritten_without_the_option(molecules, tmp_path):
     target = tmp_path / "o.extxyz"
     target.write_text("mine")
     code, _, err = hesse("sample", "rattle", molecules, target, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Label campaigns: right labels, nothing computed twice, and no way to lose what was done."""
+"""Label campaigns: correct labels, nothing is computed twice or lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dimer(z, name):
 
 
 @pytest.mark.parametrize(("suffix", "workers"), [(".h5", 2), (".extxyz", 0)])
-def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix, workers):
+def test_labels_are_correct_and_written(structures, tmp_path, suffix, workers):
     output = tmp_path / f"out{suffix}"
     request = LabelSpec(n_probes=2, hessian=True, seed=3, probe="gaussian")
     engine = MORSE if workers else make_engine(MORSE)
@@ -54,7 +54,7 @@ def test_labels_are_right_and_reach_the_file(structures, tmp_path, suffix, worke
     assert bool((data.labels.hvp_error < 1e-2).all())
 
 
-def test_probes_belong_to_the_structure_not_to_the_campaign(structures):
+def test_probes_depend_on_the_structure_not_on_the_campaign(structures):
     def probes(chosen, **options):
         request = LabelSpec(seed=options.pop("seed", 0))
         labels = label(chosen, closed_form_engines.own_engine(), spec=request, workers=0, quiet=True).dataset.labels
@@ -65,15 +65,15 @@ def test_probes_belong_to_the_structure_not_to_the_campaign(structures):
     assert not all(torch.equal(other[name], full[name]) for name in full)
 
 
-def test_probes_that_happen_to_be_translations_make_sound_labels(tmp_path):
-    """Every eighth Rademacher probe of a diatomic is one: H v = 0, and the file must still be believed."""
+def test_probes_that_are_translations_give_valid_labels(tmp_path):
+    """Every eighth Rademacher probe of a diatomic is one: H v = 0, and the file must still pass the checks."""
     pairs = [Structure([6, 8], [[0, 0, 0], [0.3, 0.4, 1.0]], id=f"pair-{k}") for k in range(40)]
     labels = label(pairs, closed_form_engines.own_engine(), tmp_path / "o.h5", workers=0, quiet=True).dataset.labels
     assert int((labels.hvp[0].reshape(40, 6).abs().amax(1) < 1e-9).sum()) >= 2
     assert len(read_dataset(tmp_path / "o.h5")) == 40
 
 
-def test_only_what_is_missing_is_computed(structures, tmp_path):
+def test_only_missing_labels_are_computed(structures, tmp_path):
     output = tmp_path / "out.h5"
 
     def run(chosen, engine=None, **options):
@@ -86,7 +86,7 @@ def test_only_what_is_missing_is_computed(structures, tmp_path):
     assert run(structures[:4]) == (4, 0, 4)
     assert run(structures) == (4, 6, 6)
     assert run(structures[2:3]) == (1, 0, 1)
-    # Another geometry under the same id, other settings: other questions.
+    # Another geometry with the same id, or other settings: new labels.
     moved = structures[0].with_positions(structures[0].positions * 1.01, id=structures[0].id)
     assert run([moved])[:2] == (0, 3)
     coarse = closed_form_engines.ClosedForm(oracles.Morse(), FiniteDifferences(step=2e-3))
@@ -94,9 +94,9 @@ def test_only_what_is_missing_is_computed(structures, tmp_path):
     assert run(structures)[:2] == (6, 0)
 
 
-def test_more_is_added_to_what_is_there(structures, tmp_path):
-    """Probes first asked for, then more of them, Hessians, and another family: each costs itself and the one point that
-    it is taken about, and every label is the one that a campaign from scratch gives."""
+def test_more_labels_are_added_to_existing_ones(structures, tmp_path):
+    """More probes, Hessians, another distribution: each costs its own gradients and one at the structure, and every
+    label equals that of a new campaign."""
     output, chosen = tmp_path / "out.h5", structures[2:4]
     atoms = [len(s) for s in chosen]
 
@@ -124,14 +124,14 @@ def test_more_is_added_to_what_is_there(structures, tmp_path):
     scratch = label(
         chosen, closed_form_engines.own_engine(), spec=LabelSpec(n_probes=4, hessian=True), workers=0, quiet=True
     ).dataset.labels
-    whole = run(n_probes=4, hessian=True)[1].dataset.labels
+    complete = run(n_probes=4, hessian=True)[1].dataset.labels
     for name in ("energy", "forces", "probes", "hvp", "hessian", "hvp_error", "hessian_error", "forces_error"):
-        assert torch.equal(getattr(whole, name), getattr(scratch, name)), name
-    assert read_dataset(output).content_hash() == replace(report.dataset, labels=whole).content_hash()
+        assert torch.equal(getattr(complete, name), getattr(scratch, name)), name
+    assert read_dataset(output).content_hash() == replace(report.dataset, labels=complete).content_hash()
 
 
-def test_a_failure_stands_only_for_what_it_was_asked(structures, tmp_path):
-    """What failed with its Hessian is asked again without it, but not again with it."""
+def test_a_failure_counts_only_for_the_quantities_of_its_attempt(structures, tmp_path):
+    """A structure that failed with its Hessian is tried again without it, but not with it."""
     output, chosen = tmp_path / "out.h5", [structures[0], structures[3]]
 
     def run(**request):
@@ -151,7 +151,7 @@ def test_a_failure_stands_only_for_what_it_was_asked(structures, tmp_path):
     assert plan.count_missing() == {"hessian": 2}
 
 
-def test_plans_count_what_is_missing_and_guess_the_time(structures, tmp_path):
+def test_plans_count_missing_labels_and_estimate_the_time(structures, tmp_path):
     output, engine = tmp_path / "out.h5", closed_form_engines.own_engine()
     plan = plan_labels(structures, engine, output, spec=LabelSpec(n_probes=2))
     assert (len(plan.pending), plan.n_complete, plan.failed, plan.seconds) == (6, 0, {}, None)
@@ -166,9 +166,9 @@ def test_plans_count_what_is_missing_and_guess_the_time(structures, tmp_path):
     assert plan_labels(structures[:4], engine, output).seconds == 0.0
 
 
-def test_time_is_guessed_from_the_number_of_atoms():
-    asked = ("forces", "hvp/rademacher/0/0")
-    known = [Attempt((str(n), "g"), asked, n, 3e-4 * n**2) for n in (4, 8, 16)]
+def test_the_time_is_estimated_from_the_number_of_atoms():
+    quantities = ("forces", "hvp/rademacher/0/0")
+    known = [Attempt((str(n), "g"), quantities, n, 3e-4 * n**2) for n in (4, 8, 16)]
     large = [oracles.molecule(n, 1, name=f"m{n}") for n in (12, 20)]
     plan = make_plan(large, LabelSpec(), {}, known, retry_failed=False)
     assert plan.seconds == pytest.approx(3e-4 * (12**2 + 20**2), rel=1e-6)
@@ -176,7 +176,7 @@ def test_time_is_guessed_from_the_number_of_atoms():
     assert plan.seconds == pytest.approx(3e-4 * (12**2 + 20**2) * 3, rel=1e-6)
 
 
-def test_failures_are_records_and_crashes_cost_one_structure(structures, tmp_path):
+def test_failures_are_recorded_and_a_crash_costs_one_structure(structures, tmp_path):
     """Fluorine segfaults, neon exits, sodium raises, magnesium gives NaN; two atoms lie on each other."""
     bad = [dimer(9, "segfault"), dimer(10, "exit"), dimer(11, "raise"), dimer(12, "nan")]
     clash = Structure([1, 1], [[0, 0, 0], [0, 0, 0.05]], id="clash")
@@ -198,7 +198,7 @@ def test_failures_are_records_and_crashes_cost_one_structure(structures, tmp_pat
     assert (retried.n_reused, len(retried.failures)) == (1, 1)
 
 
-def test_nothing_labeled_is_an_error_with_the_reasons(tmp_path):
+def test_no_label_at_all_is_an_error_with_the_reasons(tmp_path):
     sodium = [dimer(11, "one"), dimer(11, "two")]
     with pytest.raises(ExecutionError, match=r"none of 2 structures.*2 x EngineError: .*no convergence"):
         label(
@@ -211,8 +211,8 @@ def test_nothing_labeled_is_an_error_with_the_reasons(tmp_path):
     assert not (tmp_path / "o.h5").exists()
 
 
-def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path):
-    """Potassium makes the forces noisy: its structure stays in ledger and file, and out of the way."""
+def test_labels_that_fail_a_check_are_kept_and_flagged(structures, tmp_path):
+    """Potassium makes the forces noisy: its structure stays in ledger and file, flagged."""
     noisy = oracles.molecule(4, 8, elements=(19,), name="noisy")
     mixed, output = [*structures[1:3], noisy, *structures[3:]], tmp_path / "out.h5"
     report = label(mixed, KILLER, output, spec=LabelSpec(n_probes=2), workers=1, quiet=True)
@@ -229,27 +229,27 @@ def test_labels_that_fail_their_checks_are_kept_and_flagged(structures, tmp_path
     assert (again.n_reused, again.suspects) == (len(mixed), report.suspects)
 
 
-def test_suspicion_belongs_to_a_quantity():
-    """A Hessian in doubt does not hurt the products; doubtful forces hurt whatever was taken from them."""
+def test_each_quantity_is_suspect_for_itself():
+    """A wrong Hessian does not make the products suspect; wrong forces do, because products are taken from them."""
     structure = oracles.molecule(5, 1, name="five")
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
-    asked = LabelSpec(n_probes=2, hessian=True).quantities()
-    assert check_labels(structure, labels, asked) == {}
+    requested = LabelSpec(n_probes=2, hessian=True).quantities()
+    assert check_labels(structure, labels, requested) == {}
     tripled = replace(labels, hessian=3.0 * labels.hessian)
-    assert set(check_labels(structure, tripled, asked)) == {"hessian"}
+    assert set(check_labels(structure, tripled, requested)) == {"hessian"}
     shifted = labels.hvp.clone()
     shifted[1] += 10.0
-    assert set(check_labels(structure, replace(labels, hvp=shifted), asked)) == {"hvp/rademacher/0/1"}
+    assert set(check_labels(structure, replace(labels, hvp=shifted), requested)) == {"hvp/rademacher/0/1"}
     push = torch.zeros_like(labels.forces)
     push[0, 0] = 300.0
     pushed = replace(labels, forces=labels.forces + push)
-    assert "forces" in check_labels(structure, pushed, asked)
-    later = asked[2:]
+    assert "forces" in check_labels(structure, pushed, requested)
+    later = requested[2:]
     one = replace(pushed, probes=labels.probes[1:], hvp=labels.hvp[1:])
     assert set(check_labels(structure, one, later)) == set(later)
 
 
-def test_a_noisy_engine_is_found_out(structures):
+def test_labels_of_a_noisy_engine_are_suspect(structures):
     noisy = closed_form_engines.ClosedForm(oracles.Morse(), noise=1.0)
     report = label(structures[2:], noisy, spec=LabelSpec(n_probes=3), workers=0, quiet=True)
     assert len(report.suspects) == len(structures) - 2

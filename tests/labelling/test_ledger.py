@@ -1,4 +1,4 @@
-"""The ledger keeps what it was given, for the question it was given for."""
+"""The ledger returns what was written, for the same engine, structure and quantity."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DONE = Attempt(("a", "g"), ("forces", "hvp/x/0/0"), 3, 0.5, "", {"forces": Recor
 FAILED = Attempt(("b", "g"), ("forces", "hessian"), 4, 1.5, "no convergence")
 
 
-def test_records_survive_and_belong_to_their_question(tmp_path):
+def test_records_survive_and_belong_to_engine_and_structure(tmp_path):
     path = tmp_path / "x.sqlite"
     with Ledger(path, engine=E) as ledger:
         ledger.write([DONE, FAILED])
@@ -35,7 +35,7 @@ def test_records_survive_and_belong_to_their_question(tmp_path):
         assert ledger.attempts() == []
 
 
-def test_an_answer_replaces_the_one_before_it(tmp_path):
+def test_a_new_record_replaces_the_old_one(tmp_path):
     path = tmp_path / "x.sqlite"
     with Ledger(path, engine=E) as ledger:
         ledger.write([DONE, FAILED])
@@ -46,7 +46,7 @@ def test_an_answer_replaces_the_one_before_it(tmp_path):
         assert not any(a.reason for a in ledger.attempts())
 
 
-def test_a_set_of_records_is_written_whole_or_not_at_all(tmp_path):
+def test_records_are_written_in_one_transaction(tmp_path):
     with Ledger(tmp_path / "x.sqlite", engine=E) as ledger:
         ledger.write([DONE])
         with pytest.raises(sqlite3.ProgrammingError):
@@ -55,7 +55,7 @@ def test_a_set_of_records_is_written_whole_or_not_at_all(tmp_path):
         assert len(ledger.attempts()) == 1
 
 
-def test_one_campaign_at_a_time_writes_and_anybody_may_look(tmp_path):
+def test_one_writer_and_any_number_of_readers(tmp_path):
     path = tmp_path / "x.sqlite"
     with Ledger(path, engine=E) as ledger:
         ledger.write([DONE])
@@ -69,7 +69,7 @@ def test_one_campaign_at_a_time_writes_and_anybody_may_look(tmp_path):
         pass
 
 
-def test_a_ledger_that_was_killed_before_its_first_word_reads_as_empty(tmp_path):
+def test_an_empty_file_reads_as_an_empty_ledger(tmp_path):
     path = tmp_path / "x.sqlite"
     path.touch()
     with Ledger(path, engine=E, read_only=True) as ledger:
@@ -78,7 +78,7 @@ def test_a_ledger_that_was_killed_before_its_first_word_reads_as_empty(tmp_path)
     assert path.stat().st_size == 0
 
 
-def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
+def test_other_files_are_refused_and_not_changed(tmp_path):
     for name, content in (("text", b"hello" * 100), ("zeros", bytes(5000))):
         path = tmp_path / name
         path.write_bytes(content)
@@ -103,7 +103,7 @@ def test_files_that_are_no_ledger_are_refused_and_left_alone(tmp_path):
         Ledger(tmp_path / "nowhere" / "x.sqlite", engine=E)
 
 
-def test_geometry_digests_see_what_engines_see():
+def test_geometry_digests_depend_on_everything_engines_use():
     structure = oracles.crystal(1)
     same = Structure(
         structure.numbers, structure.positions, id="x", cell=structure.cell, pbc=structure.pbc, tag="t", group="g"
@@ -127,14 +127,16 @@ def test_geometry_digests_see_what_engines_see():
     )
 
 
-def test_labels_are_taken_apart_and_go_through_bytes_unchanged():
+def test_labels_survive_splitting_and_serialization():
     structure = oracles.molecule(4, 1)
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     labels = replace(labels, hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
-    asked = LabelSpec(n_probes=2, hessian=True).quantities()
-    assert asked == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
-    parts = {name: labels_from_bytes(labels_to_bytes(part)) for name, part in split_by_quantity(labels, asked).items()}
-    assert tuple(sorted(parts)) == tuple(sorted(asked))
+    requested = LabelSpec(n_probes=2, hessian=True).quantities()
+    assert requested == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
+    parts = {
+        name: labels_from_bytes(labels_to_bytes(part)) for name, part in split_by_quantity(labels, requested).items()
+    }
+    assert tuple(sorted(parts)) == tuple(sorted(requested))
     assert torch.equal(parts["forces"].energy, labels.energy)
     assert torch.equal(parts["forces"].forces, labels.forces)
     assert torch.equal(parts["hessian"].hessian, labels.hessian)

@@ -1,4 +1,4 @@
-"""Campaigns that are really killed: workers, schedulers and drivers, here and on a cluster."""
+"""Campaigns continue after their workers, schedulers and drivers are really killed, here and on a cluster."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def start_campaign(output: Path, *scheduler: str) -> subprocess.Popen:
 
 
 def wait_for_answers(driver: subprocess.Popen, output: Path, count: int) -> None:
-    """Until so many answers are in the ledger of a campaign that runs."""
+    """Wait until the ledger of a running campaign has this number of results."""
 
-    def there() -> bool:
+    def enough() -> bool:
         assert driver.poll() is None, driver.communicate()
         return count_done(output) >= count
 
-    wait_for(there)
+    wait_for(enough)
 
 
 def count_done(output: Path) -> int:
-    """Structures whose answers are in the ledger."""
+    """Number of structures with results in the ledger."""
     if not ledger_path(output).exists():
         return 0
     connection = sqlite3.connect(ledger_path(output), timeout=5.0)
@@ -100,12 +100,12 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     out, err = stopped.communicate(timeout=240)
     second = count_done(output)
     assert stopped.returncode == 1, err
-    # One structure is a failure: it was with the worker that was killed.
+    # One structure has failed: the killed worker had it.
     assert out.startswith(f"InterruptedRunError stopped after {second + 1} of {COUNT} structures")
     assert "the same command continues" in out
     assert first + 4 <= second < COUNT
 
-    # The rest in this process: who works is no part of the question.
+    # The rest in this process: where the work is done does not matter.
     structures = [oracles.molecule(3, k) for k in range(COUNT)]
     report = label(structures, make_engine(SLOW), output, workers=0, quiet=True)
     assert report.n_reused == second + 1
@@ -116,9 +116,9 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     assert [s.id for s in read_dataset(output).structures] == [s.id for s in structures]
 
 
-def test_a_campaign_on_a_cluster_survives_everybody(tmp_path):
-    """kill -9 of a dask worker, of the scheduler (the driver ends with a word and code 1), of the driver; then to the
-    end. At most what was in flight is asked twice, and nothing fails."""
+def test_a_campaign_on_a_cluster_survives_every_kill(tmp_path):
+    """kill -9 of a dask worker, of the scheduler (the driver exits with a message and code 1), of the driver; then to
+    the end. At most running tasks are computed twice, and nothing fails."""
     pytest.importorskip("distributed")
     output = tmp_path / "out.h5"
     with cluster(tmp_path) as made:

@@ -133,7 +133,7 @@ def _print_results(model: str, results: Sequence[CheckResult]) -> None:
 
     questions = {item.name: item.question for item in CHECKS}
     table = Table(title=model, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("check", "asks", "result"):
+    for heading in ("check", "question", "result"):
         table.add_column(heading, no_wrap=True)
     for heading in ("measured", "limit"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -12,8 +12,6 @@ from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, print_
 from hesse.runtime.progress import format_duration
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from hesse.labelling import LabelPlan, LabelReport
 
 
@@ -121,18 +119,13 @@ def _print_plan(source: Path, plan: LabelPlan, workers: int) -> None:
 def _print_report(output: Path, report: LabelReport) -> None:
     from hesse.labelling import ledger_path
 
-    labels = report.dataset.labels
     typer.echo(f"{output}: {len(report.dataset)} structures labeled ({report.dataset.metadata['level']})")
     if report.n_reused:
         typer.echo(f"  {report.n_reused} were in {ledger_path(output)} before")
     if report.n_partial:
         typer.echo(f"  {report.n_partial} had some labels before")
-    trusted = ~labels.suspect_mask()
-    for name, error in (("hvp", labels.hvp_error), ("hessian", labels.hessian_error)):
-        if error is not None and bool(trusted.any()):
-            trusted_errors = error[..., trusted]
-            median, largest = trusted_errors.nanmedian(), _largest_error(trusted_errors)
-            typer.echo(f"  {name} error: median {median:.1e}, largest {largest:.1e} eV/Å²")
+    for name, (median, largest) in report.curvature_errors().items():
+        typer.echo(f"  {name} error: median {median:.1e}, largest {largest:.1e} eV/Å²")
     typer.echo(f"  {format_duration(report.seconds)}; {format_duration(report.engine_seconds)} of engine time in total")
     if report.suspects:
         typer.echo(
@@ -151,7 +144,3 @@ def _print_reasons(reasons: list[tuple[int, str]]) -> None:
     for times, reason in reasons[:MAX_SHOWN]:
         typer.echo(f"  {times} x {reason}", err=True)
     print_remaining(len(reasons))
-
-
-def _largest_error(errors: Tensor) -> float:
-    return float(errors.nan_to_num(0.0).max())

@@ -27,8 +27,8 @@ def train(
 ) -> None:
     """Train one potential. After an interruption the same command continues, with any number of processes."""
     from hesse.training import load_config
-    from hesse.training.rank_info import rank_from_environment
     from hesse.training.launcher import launch
+    from hesse.training.rank_info import rank_from_environment
 
     settings = load_config(config, overrides or [])
     if devices == 1:

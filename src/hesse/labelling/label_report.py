@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hesse.datasets import Dataset
+from hesse.runtime.progress import format_duration
 
 __all__ = ["Failure", "LabelReport", "Suspect", "group_by_reason"]
 
@@ -60,6 +61,47 @@ class LabelReport:
     n_partial: int
     seconds: float
     engine_seconds: float
+
+    def curvature_errors(self) -> dict[str, tuple[float, float]]:
+        """Error estimates of the curvature of structures that are not suspect.
+
+        Returns:
+            Median and largest error in eV/Å², for "hvp" and "hessian" where they were computed.
+        """
+        labels = self.dataset.labels
+        trusted = ~labels.suspect_mask()
+        result = {}
+        for name, error in (("hvp", labels.hvp_error), ("hessian", labels.hessian_error)):
+            if error is not None and bool(trusted.any()):
+                errors = error[..., trusted]
+                result[name] = (float(errors.nanmedian()), float(errors.nan_to_num(0.0).max()))
+        return result
+
+    def table(self) -> str:
+        """Format as text.
+
+        Returns:
+            Numbers of structures, error estimates and times; below them the reasons of failures and suspect labels.
+        """
+        level = self.dataset.metadata.get("level", "")
+        rows = [
+            ("labeled", f"{len(self.dataset)} structures ({level}), {self.n_reused} of them before"),
+            ("failed", f"{len(self.failures)} structures"),
+            ("suspect", f"{len(self.suspects)} structures"),
+            *(
+                (f"{name} error", f"median {median:.1e}, largest {largest:.1e} eV/Å²")
+                for name, (median, largest) in self.curvature_errors().items()
+            ),
+            (
+                "time",
+                f"{format_duration(self.seconds)}; {format_duration(self.engine_seconds)} of engine time in total",
+            ),
+        ]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {text}" for name, text in rows]
+        lines += [f"failed: {count} x {reason}" for count, reason in self.failures_by_reason()]
+        lines += [f"suspect: {count} x {reason}" for count, reason in self.suspects_by_reason()]
+        return "\n".join(lines)
 
     def failures_by_reason(self) -> list[tuple[int, str]]:
         """Group the failures by their reason.

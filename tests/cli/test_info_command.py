@@ -1,0 +1,120 @@
+"""`hesse info`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from hesse.cli.app import app
+from hesse.datasets import Dataset, dataset_summary, write_dataset
+from hesse.errors import FileFormatError, HesseError, RequestError
+from hesse.models import Ensemble, HipnnConfig, SumPotential, Zbl, build_model, save_model, save_weights
+from oracles import Morse, crystal, labeled, molecules
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return labeled(Morse(), molecules([4, 5, 6], group="m"), probes=2, hessian=True)
+
+
+def run(*words: object) -> Result:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if isinstance(result.exception, HesseError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_data_set(tmp_path: Path, data: Dataset) -> None:
+    write_dataset(tmp_path / "a.h5", data)
+    shown = run("info", tmp_path / "a.h5", "--json", tmp_path / "card.json").stdout
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card == json.loads(json.dumps({**dataset_summary(data), "source": str(tmp_path / "a.h5")}))
+    assert card["structures"] == 3
+    assert card["atoms"] == 15
+    assert card["atoms_per_structure"] == {"smallest": 4, "median": 5.0, "largest": 6}
+    assert sum(card["elements"].values()) == 15
+    assert card["probes_per_structure"] == 2
+    assert card["tags"][0]["hvp"] == card["tags"][0]["hessian"] == 3
+    assert card["noise"]["hessian"] < 1e-12
+    assert [c["verdict"] for c in card["consistency"]] == ["consistent", "consistent"]
+    assert card["data_hash"] == data.content_hash()
+    values = [torch.linalg.eigvalsh(data.labels.hessian_of(i).reshape(3 * n, 3 * n)) for i, n in enumerate((4, 5, 6))]
+    assert card["curvature"]["lowest_eigenvalue"] == pytest.approx(float(min(v[0] for v in values)))
+    assert card["curvature"]["structures_with_negative_curvature"] == sum(bool(v[0] < -0.5) for v in values)
+    for word in ("eV, Å", "Hessians agree", data.content_hash(), "closed form", "energy 3, forces 3, hvp 3"):
+        assert word in shown
+
+
+def test_a_data_set_without_labels(tmp_path: Path) -> None:
+    """Unlabeled and periodic: unknown values are null, and inconsistent data are shown, not refused."""
+    bare = labeled(Morse(), [crystal(1)], probes=0, forces=False)
+    write_dataset(tmp_path / "a.xyz", bare)
+    run("info", tmp_path / "a.xyz", "--json", tmp_path / "card.json")
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card["periodic"] == 1
+    assert card["noise"] == {"forces": None, "hvp": None, "hessian": None}
+    assert card["curvature"] is None
+    wrong = labeled(Morse(), molecules([5] * 5), hessian=True)
+    assert wrong.labels.forces is not None
+    write_dataset(tmp_path / "b.h5", replace(wrong, labels=replace(wrong.labels, forces=-wrong.labels.forces)))
+    assert "broken" in run("info", tmp_path / "b.h5").stdout
+
+
+def test_a_composed_model_and_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_model(HipnnConfig(features=4, sensitivities=4), (1, 6))
+    save_model(tmp_path / "m.hesse", SumPotential([Zbl(elements=(1, 6)), Ensemble([network, network])]))
+    shown = run("info", tmp_path / "m.hesse").stdout
+    for text in ("sum of 2", "part 1", "reach", "ensemble of 2", "part 2, part 1", "sensitivities"):
+        assert text in shown
+    save_weights(tmp_path / "w.safetensors", torch.nn.Linear(2, 2), {"level": "GFN2-xTB"})
+    shown = run("info", tmp_path / "w.safetensors", "--json", tmp_path / "card.json").stdout
+    assert "GFN2-xTB" in shown
+    assert json.loads((tmp_path / "card.json").read_text())["module"] == "torch.nn.modules.linear.Linear"
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(FileFormatError, match="not a readable weights file"):
+        run("info", tmp_path / "w.safetensors")
+
+
+def test_a_model_file(tmp_path: Path) -> None:
+    config = HipnnConfig(features=4, sensitivities=3, blocks=1, cutoff=4.25, longest=4.0)
+    provenance = {"data_hash": "abc", "metrics": {"forces_rmse": 0.0123456789, "by_tag": {"hot": 0.5}}}
+    save_model(tmp_path / "m.hesse", build_model(config, (1, 8)), provenance)
+    shown = run("info", tmp_path / "m.hesse", "--json", tmp_path / "card.json").stdout
+    for word in ("H O", "4.25", "hipnn", "abc", "forces_rmse", "0.0123457", "by_tag.hot"):
+        assert word in shown
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card["model"]["cutoff"] == 4.25
+    assert card["elements"] == [1, 8]
+    assert card["provenance"]["metrics"] == provenance["metrics"]
+    (tmp_path / "bad.hesse").write_bytes((tmp_path / "m.hesse").read_bytes()[:100])
+    with pytest.raises(FileFormatError, match=r"bad\.hesse"):
+        run("info", tmp_path / "bad.hesse")
+
+
+def test_a_potential_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wells_for_info.py").write_text(
+        "from oracles import Morse\n\ndef make():\n    return Morse(cutoff=5.0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shown = run("info", "python:wells_for_info:make", "--json", tmp_path / "card.json").stdout
+    for word in ("Morse", "cutoff", "5", "elements", "all"):
+        assert word in shown
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert (card["class"], card["cutoff"], card["elements"]) == ("Morse", 5.0, [])
+    with pytest.raises(FileFormatError, match="none"):
+        run("info", "mace:none.model")
+
+
+def test_the_same_name_as_an_engine_option(tmp_path: Path) -> None:
+    path = tmp_path / "m.hesse"
+    save_model(path, build_model(HipnnConfig(features=4, sensitivities=4), (1, 6)))
+    with pytest.raises(RequestError, match="this is an input"):
+        run("info", path, "--json", path)
