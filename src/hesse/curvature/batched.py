@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from hesse.curvature.energy_derivatives import check_finite, evaluate
@@ -14,7 +15,7 @@ from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential, dtype_and_device, evaluation_mode
 from hesse.runtime.progress import track
-from hesse.structures import Properties, Request, Structure, collate, segment_indices, segment_offsets
+from hesse.structures import Properties, Request, Structure, collate, segment_indices, segment_offsets, to_structure
 
 __all__ = ["evaluate_structures"]
 
@@ -29,7 +30,7 @@ REMEASURE_FACTOR = 1.5
 
 def evaluate_structures(
     potential: Potential,
-    structures: Sequence[Structure],
+    structures: Sequence[Structure | Atoms] | Structure | Atoms,
     request: Request,
     *,
     memory_mib: float | None = None,
@@ -59,24 +60,25 @@ def evaluate_structures(
         LabelShapeError: probes of a wrong shape.
         EngineError: predictions that are not finite; the message names the structures.
     """
-    if isinstance(structures, Structure) or not all(isinstance(s, Structure) for s in structures):
-        raise RequestError("expected a list of hesse.Structure; hesse.from_ase makes them of ASE atoms")
-    if not structures:
+    if isinstance(structures, Structure | Atoms):
+        structures = [structures]
+    all_structures = [to_structure(s) for s in structures]
+    if not all_structures:
         raise RequestError("no structures were given")
     if memory_mib is not None and not memory_mib > 0:
         raise ConfigError(f"memory_mib must be a positive number, got {memory_mib}")
-    n_atoms = torch.tensor([len(s) for s in structures])
+    n_atoms = torch.tensor([len(s) for s in all_structures])
     starts = segment_offsets(n_atoms)[:-1]
-    _check_inputs(potential, structures, request, int(n_atoms.sum()))
+    _check_inputs(potential, all_structures, request, int(n_atoms.sum()))
     dtype, device = dtype_and_device(potential)
     defaults = HESSIAN_BATCH_MIB if request.hessian else DEFAULT_MEMORY_MIB
     limit_mib = memory_mib or defaults.get(device.type, defaults["other"])
     graph_fraction = GRAPH_FRACTION["hessian" if request.hessian else "other"]
     results: list[Properties] = []
     order: list[int] = []
-    with evaluation_mode(potential), track("evaluating", len(structures), quiet=quiet) as advance:
-        for indices in _batches(potential, structures, graph_fraction * limit_mib * 2**20):
-            selected = [structures[i] for i in indices]
+    with evaluation_mode(potential), track("evaluating", len(all_structures), quiet=quiet) as advance:
+        for indices in _batches(potential, all_structures, graph_fraction * limit_mib * 2**20):
+            selected = [all_structures[i] for i in indices]
             batch = collate(selected, potential.cutoff, dtype=dtype, device=device)
             batch_request = replace(request, stress=request.stress and any(all(s.pbc) for s in selected))
             if request.probes is not None:

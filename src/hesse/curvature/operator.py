@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from hesse.curvature.hvp import gradients, hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import LabelShapeError
 from hesse.potential import Potential, dtype_and_device
-from hesse.structures import Batch, Request, Structure, collate
+from hesse.structures import Batch, Request, Structure, collate, to_structure
 
 __all__ = ["HessianOperator"]
 
@@ -37,9 +38,11 @@ class HessianOperator:
         UnknownElementError, LabelShapeError, RequestError: see `evaluate`.
     """
 
-    def __init__(self, potential: Potential, structure: Structure | Batch, *, memory_mib: float | None = None) -> None:
+    def __init__(
+        self, potential: Potential, structure: Structure | Atoms | Batch, *, memory_mib: float | None = None
+    ) -> None:
         dtype, device = dtype_and_device(potential)
-        batch = collate([structure], potential.cutoff) if isinstance(structure, Structure) else structure
+        batch = structure if isinstance(structure, Batch) else collate([to_structure(structure)], potential.cutoff)
         batch = batch.to(device, dtype)
         energy = evaluate(potential, batch, Request()).energy  # includes all checks of potential and batch
         assert energy is not None

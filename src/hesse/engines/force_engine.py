@@ -21,7 +21,7 @@ from hesse.engines.finite_differences import (
     richardson,
 )
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
-from hesse.structures import Properties, Request, Structure
+from hesse.structures import Properties, Request, Structure, check_request
 
 __all__ = [
     "DEFAULT_GRADIENT_NOISE",
@@ -265,6 +265,7 @@ class ForceEngine(Engine):
     def compute(self, structure: StructuresLike, request: Request = ENERGY_AND_FORCES) -> Properties:
         """See `Engine.compute`. Atomic energies are not available. ASE Atoms are accepted too."""
         structure = as_structure(structure)
+        check_request(request)
         if request.atomic_energies:
             raise RequestError(f"{self.level} has no atomic energies; only potentials do")
         if request.stress and not all(structure.pbc):

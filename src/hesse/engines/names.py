@@ -163,7 +163,9 @@ POTENTIAL_NAMES: tuple[str, ...] = (
 """Names that `make_potential` understands."""
 
 
-def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
+def make_potential(
+    text: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Potential:
     """Create the potential of a name, in evaluation mode.
 
     Args:
@@ -184,6 +186,7 @@ def make_potential(text: str, *, dtype: torch.dtype | None = None, device: torch
             engine that is not a potential.
         MissingExtraError: the framework is not installed.
     """
+    text = str(text)
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if kind in ADAPTERS and rest:
@@ -263,7 +266,7 @@ ENGINE_NAMES: tuple[str, ...] = (
 """Names that `make_engine` understands."""
 
 
-def make_engine(text: str, *, differences: FiniteDifferences | None = None) -> Engine:
+def make_engine(text: str | Path, *, differences: FiniteDifferences | None = None) -> Engine:
     """Create the engine of a name.
 
     Args:
@@ -284,6 +287,7 @@ def make_engine(text: str, *, differences: FiniteDifferences | None = None) -> E
         MissingExtraError: the package of the engine is not installed.
         FileFormatError: the model file cannot be read.
     """
+    text = str(text)
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if text.partition("?")[0] in XTB_METHODS:

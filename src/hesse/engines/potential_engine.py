@@ -22,7 +22,7 @@ from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError, UnknownElementError
 from hesse.potential import Potential
 from hesse.runtime.tensor_files import tensor_digest
-from hesse.structures import Properties, Request, collate
+from hesse.structures import Properties, Request, check_request, collate
 
 __all__ = ["PotentialEngine"]
 
@@ -72,6 +72,7 @@ class PotentialEngine(Engine):
             EngineError: a result that is not finite.
         """
         structure = as_structure(structure)
+        check_request(request)
         known = self.potential.elements
         unknown = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
         if unknown:

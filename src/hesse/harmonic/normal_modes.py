@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_masses
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, check_choice
-from hesse.structures import Structure
+from hesse.structures import Structure, to_structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
 __all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_body_basis", "thermal_displacements"]
@@ -119,7 +120,7 @@ def internal_basis(
 
 
 def normal_modes(
-    structure: Structure,
+    structure: Structure | Atoms,
     hessian: ArrayLike,
     *,
     masses: ArrayLike | None = None,
@@ -129,7 +130,7 @@ def normal_modes(
     """Compute the normal modes of a structure from its Hessian.
 
     Args:
-        structure: the geometry.
+        structure: the geometry, a Structure or ASE Atoms.
         hessian: eV/Å², `(n, 3, n, 3)`; it is symmetrized.
         masses: u, `[n]`; ASE's standard atomic weights by default. Programs that use the masses of the most abundant
             isotopes give frequencies that differ by up to some cm⁻¹.
@@ -146,6 +147,7 @@ def normal_modes(
         LabelValueError: a Hessian that is not finite.
         RequestError: masses of a wrong number or not positive; a gradient of zero length.
     """
+    structure = to_structure(structure)
     n = len(structure)
     blocks = np.asarray(hessian, dtype=np.float64)
     if blocks.shape != (n, 3, n, 3):

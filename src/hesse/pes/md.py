@@ -11,9 +11,9 @@ noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -25,7 +25,15 @@ from numpy import ndarray as Array
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
-from hesse.errors import ConfigError, EngineError, GeometryError, RequestError, check_choice
+from hesse.errors import (
+    ConfigError,
+    EngineError,
+    GeometryError,
+    RequestError,
+    UnknownOptionError,
+    check_choice,
+    did_you_mean,
+)
 from hesse.harmonic.normal_modes import internal_basis
 from hesse.pes.surface import atoms_with_results
 from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
@@ -181,13 +189,34 @@ class MDResult:
         return [snapshot.to_ase() for snapshot in self.snapshots]
 
 
-def run_md(structure: StructuresLike, engine: EngineLike, settings: MDSettings) -> MDResult:
+def _settings(settings: object, options: Mapping[str, Any]) -> MDSettings:
+    """The settings, from the object or from its fields."""
+    expected = "expected hesse.MDSettings(temperature=..., steps=..., ...) or these options themselves"
+    if isinstance(settings, MDSettings):
+        if options:
+            raise RequestError(f"{expected}, got both")
+        return settings
+    if settings is not None:
+        raise RequestError(f"{expected}, got {type(settings).__name__}")
+    known = [field.name for field in fields(MDSettings)]
+    for name in options:
+        if name not in known:
+            raise UnknownOptionError(f'no option "{name}" of dynamics. {did_you_mean(name, known)}')
+    if "temperature" not in options:
+        raise RequestError(f"{expected}; the temperature (K) is missing")
+    return MDSettings(**options)
+
+
+def run_md(
+    structure: StructuresLike, engine: EngineLike, settings: MDSettings | None = None, **options: Any
+) -> MDResult:
     """Run molecular dynamics.
 
     Args:
         structure: the start, one structure: ASE Atoms, a Structure, or the path of a file with one structure.
         engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
         settings: temperature, ensemble, length and limits of the run.
+        **options: the fields of `MDSettings` (`temperature=300, steps=1000`) in place of `settings`.
 
     Returns:
         Energies and temperatures of every step, and snapshots. A run that ended early has a `reason`.
@@ -196,10 +225,10 @@ def run_md(structure: StructuresLike, engine: EngineLike, settings: MDSettings) 
         GeometryError: atoms of the start collide, or it is a single atom.
         EngineError: the engine failed at the start (a later failure ends the run and is its `reason`).
         RequestError: not one structure, not an engine, or not MDSettings.
+        UnknownOptionError: an unknown option.
     """
     structure, engine = as_structure(structure), as_engine(engine)
-    if not isinstance(settings, MDSettings):
-        raise RequestError(f"expected hesse.MDSettings(temperature=..., steps=..., ...), got {type(settings).__name__}")
+    settings = _settings(settings, options)
     contact = closest_collision(structure, settings.min_contact)
     if contact is not None:
         raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')

@@ -4,8 +4,8 @@ from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.neighbors import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
-from hesse.structures.request import Request
-from hesse.structures.structure import Structure, from_ase, rng_key, to_ase
+from hesse.structures.request import Request, check_request
+from hesse.structures.structure import Structure, from_ase, rng_key, to_ase, to_structure
 
 __all__ = [
     "BOND_FACTOR",
@@ -17,6 +17,7 @@ __all__ = [
     "Structure",
     "batch_from_pairs",
     "bonded_pairs",
+    "check_request",
     "closest_collision",
     "collate",
     "find_neighbors",
@@ -26,4 +27,5 @@ __all__ = [
     "segment_indices",
     "segment_offsets",
     "to_ase",
+    "to_structure",
 ]

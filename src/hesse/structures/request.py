@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Request"]
+from hesse.errors import RequestError
+
+__all__ = ["Request", "check_request"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,3 +31,16 @@ class Request:
     hessian: bool = False
     atomic_energies: bool = False
     stress: bool = False
+
+
+def check_request(request: object) -> None:
+    """Check that a request is one.
+
+    Args:
+        request: the argument to check.
+
+    Raises:
+        RequestError: it is not a Request.
+    """
+    if not isinstance(request, Request):
+        raise RequestError(f"expected hesse.Request(forces=True, hessian=True, ...), got {request!r}")

@@ -15,10 +15,10 @@ from ase import Atoms
 from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
-from hesse.errors import GeometryError
+from hesse.errors import GeometryError, RequestError
 from hesse.structures.neighbors import Neighbors, find_neighbors
 
-__all__ = ["Structure", "from_ase", "rng_key", "to_ase"]
+__all__ = ["Structure", "from_ase", "rng_key", "to_ase", "to_structure"]
 
 _HINT = "several structures, files and other objects are converted by hesse.datasets.as_structures"
 
@@ -263,3 +263,22 @@ def to_ase(structure: Structure) -> Atoms:
     if structure.multiplicity != 1:
         atoms.info["multiplicity"] = structure.multiplicity
     return atoms
+
+
+def to_structure(item: Structure | Atoms) -> Structure:
+    """The structure itself, or the one with the geometry of ASE Atoms.
+
+    Args:
+        item: a Structure or ASE Atoms.
+
+    Returns:
+        A structure.
+
+    Raises:
+        RequestError: something else.
+    """
+    if isinstance(item, Structure):
+        return item
+    if isinstance(item, Atoms):
+        return from_ase(item)
+    raise RequestError(f"expected a hesse.Structure or ASE Atoms, got {type(item).__name__}")

@@ -1,0 +1,199 @@
+"""Calls that people try first: with ASE atoms, lists, paths, names, calculators and models. All of them work, and wrong
+arguments get a reply instead of an AttributeError or TypeError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+import hesse
+
+pytest.importorskip("tblite", reason="needs tblite")
+ELEMENTS = (1, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Things:
+    """What a user has at hand: atoms, a trained model, labelled data, and their files."""
+
+    water: Atoms
+    atoms: list[Atoms]
+    structure: hesse.Structure
+    engine: hesse.Engine
+    potential: hesse.Potential
+    model_file: Path
+    data: hesse.Dataset
+    data_file: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Things:
+    folder = tmp_path_factory.mktemp("natural")
+    torch.manual_seed(0)
+    potential = hesse.HesseNet(hesse.HesseNetConfig(features=8, channels=4, radial=4, cutoff=4.0), ELEMENTS).double().eval()
+    model_file = folder / "model.hesse"
+    hesse.save_model(model_file, potential)
+    atoms = [molecule(name) for name in ("H2O", "NH3", "CH4")]
+    data_file = folder / "data.h5"
+    data = hesse.label(atoms, "gfn2", data_file, probes=1, hessian=True, workers=0, quiet=True).dataset
+    return Things(
+        atoms[0], atoms, hesse.from_ase(atoms[0]), hesse.make_engine("gfn2"), potential, model_file, data, data_file, folder
+    )
+
+
+def flat_ammonia() -> Atoms:
+    """Ammonia close to its planar saddle point."""
+    atoms = molecule("NH3")
+    atoms.positions[:, 2] *= 0.02
+    return atoms
+
+
+TINY: Mapping[str, Any] = {"steps": 1, "compile": "never", "model": {"features": 4, "channels": 2, "radial": 3}}
+
+CALLS: dict[str, Callable[[Things], Any]] = {
+    # energies and derivatives of anything
+    "compute(atoms, name)": lambda t: hesse.compute(t.water, "gfn2").energy,
+    "compute(list, name)": lambda t: hesse.compute(t.atoms, "gfn2", forces=True).forces,
+    "compute(atoms, potential)": lambda t: hesse.compute(t.water, t.potential, hessian=True).hessian_of(0),
+    "compute(atoms, path)": lambda t: hesse.compute(t.water, t.model_file, forces=True).forces,
+    "compute(atoms, text path)": lambda t: hesse.compute(t.water, str(t.model_file), forces=True).forces,
+    "compute(atoms, calculator)": lambda t: hesse.compute(bulk("Cu", cubic=True), EMT(), forces=True, stress=True).stress,
+    "compute(structure, engine, probes=2)": lambda t: hesse.compute(t.structure, t.engine, probes=2).hvp,
+    "compute(data, potential, probes=Probe)": lambda t: hesse.compute(t.data, t.potential, probes=hesse.Gaussian(2)).hvp,
+    "compute(atoms, potential, probes=array)": lambda t: hesse.compute(t.water, t.potential, probes=np.ones((3, 3))).hvp,
+    "compute(file, name)": lambda t: hesse.compute(t.data_file, "gfn2").energy,
+    "engine.compute(atoms)": lambda t: t.engine.compute(t.water).forces,
+    "engine.compute(structure)": lambda t: t.engine.compute(t.structure).energy,
+    "evaluate_structures(potential, atoms)": lambda t: hesse.evaluate_structures(t.potential, t.atoms, hesse.Request()).energy,
+    "HessianOperator(potential, atoms)": lambda t: hesse.HessianOperator(t.potential, t.water),
+    # geometries
+    "minimize(atoms, name)": lambda t: hesse.minimize(t.water, "gfn2", fmax=0.05).energy,
+    "minimize(atoms, potential)": lambda t: hesse.minimize(t.water, t.potential, steps=2).energy,
+    "minimize(atoms, model file)": lambda t: hesse.minimize(t.water, t.model_file, steps=2).energy,
+    "minimize(...).to_ase()": lambda t: hesse.minimize(t.structure, t.engine, fmax=0.1).to_ase().get_potential_energy(),
+    "vibrations(atoms, name).frequencies": lambda t: hesse.vibrations(t.water, "gfn2").frequencies,
+    "vibrations(result, engine).zpe": lambda t: hesse.vibrations(hesse.minimize(t.water, t.engine), t.engine).zpe,
+    "vibrations(atoms, calculator)": lambda t: hesse.vibrations(molecule("CO"), EMT()).frequencies,
+    "vibrations(...).table()": lambda t: hesse.vibrations(t.water, t.potential).table(),
+    "normal_modes(atoms, hessian)": lambda t: hesse.normal_modes(t.atoms[0], t.data[0][1].hessian_of(0)).frequencies,
+    "lowest_modes(atoms, name)": lambda t: hesse.lowest_modes(t.atoms[1], "gfn2", 1).eigenvalues,
+    "lowest_modes(atoms, potential)": lambda t: hesse.lowest_modes(t.atoms[1], t.potential, 1).eigenvalues,
+    "saddle(atoms, name)": lambda t: hesse.saddle(flat_ammonia(), "gfn2").modes.frequencies[0],
+    "irc(...).to_ase()": lambda t: hesse.irc(hesse.saddle(flat_ammonia(), t.engine), t.engine, steps=3).to_ase(),
+    "run_md(atoms, name, settings)": lambda t: hesse.run_md(t.water, "gfn2", hesse.MDSettings(temperature=300, steps=3)).to_ase(),
+    "run_md(atoms, potential, temperature=)": lambda t: hesse.run_md(t.water, t.potential, temperature=300, steps=3).times,
+    "sample_normal_modes(atoms, name)": lambda t: hesse.sample_normal_modes(t.water, "gfn2", workers=0, quiet=True).to_ase(),
+    "sample_rattled(atoms)": lambda t: hesse.sample_rattled(t.water).to_ase(),
+    # labels
+    "label(atoms, name, probes=2)": lambda t: hesse.label(t.water, "gfn2", probes=2, quiet=True).dataset,
+    "label(list, engine)": lambda t: hesse.label(t.atoms, t.engine, quiet=True).dataset,
+    "label(data, potential, hessian=True)": lambda t: hesse.label(t.data, t.potential, hessian=True, quiet=True).dataset,
+    "label(atoms, calculator)": lambda t: hesse.label(bulk("Cu", cubic=True), EMT(), quiet=True).dataset,
+    "label(atoms, name, spec=LabelSpec)": lambda t: hesse.label(t.water, "gfn2", spec=hesse.LabelSpec(n_probes=0), quiet=True),
+    # data
+    "data[0]": lambda t: t.data[0],
+    "data[1:]": lambda t: t.data[1:],
+    "data[-1]": lambda t: t.data[-1],
+    "data[list]": lambda t: t.data[[2, 0]],
+    "len(data)": lambda t: len(t.data),
+    "for item in data": lambda t: list(t.data),
+    "data + data": lambda t: t.data[:1] + t.data[1:],
+    "data.filter(function)": lambda t: t.data.filter(lambda s: len(s) > 3),
+    "data.to_ase()": lambda t: t.data.to_ase()[0].get_forces(),
+    "Dataset.from_ase(list)": lambda t: hesse.Dataset.from_ase(t.data.to_ase()).labels.forces,
+    "read_dataset(path)": lambda t: hesse.read_dataset(t.data_file),
+    "write_dataset(path, data)": lambda t: hesse.write_dataset(t.folder / "copy.extxyz", t.data),
+    "Structure.from_ase(atoms)": lambda t: hesse.Structure.from_ase(t.water).to_ase(),
+    "fit_reference_energies(data)": lambda t: hesse.fit_reference_energies(t.data.structures, t.data.labels, ELEMENTS),
+    # training and judging
+    "train(data)": lambda t: hesse.train(t.data, config=hesse.TrainConfig(**TINY), output=t.folder / "a", quiet=True),
+    "train(path)": lambda t: hesse.train(t.data_file, config=hesse.TrainConfig(**TINY), output=t.folder / "b", quiet=True),
+    "train(data, potential=path)": lambda t: hesse.train(
+        t.data, config=hesse.TrainConfig(steps=1, compile="never"), potential=t.model_file, output=t.folder / "c", quiet=True
+    ),
+    "evaluate(potential, data)": lambda t: hesse.evaluate(t.potential, t.data).rows,
+    "evaluate(path, path).table()": lambda t: hesse.evaluate(t.model_file, t.data_file).table(),
+    "evaluate(text path, data)": lambda t: hesse.evaluate(str(t.model_file), t.data).table(),
+    "predict(path, data)": lambda t: hesse.predict(t.model_file, t.data),
+    "check(potential)": lambda t: hesse.check(t.potential, only=["energy-slope"]),
+    "check(path)": lambda t: hesse.check(t.model_file, only=["energy-slope"]),
+    # use
+    "make_engine(path)": lambda t: hesse.make_engine(str(t.model_file)),
+    "make_engine(Path)": lambda t: hesse.make_engine(t.model_file),
+    "make_potential(path)": lambda t: hesse.make_potential(str(t.model_file)),
+    "load_model(path)": lambda t: hesse.load_model(t.model_file),
+    "PotentialEngine(potential)": lambda t: hesse.PotentialEngine(t.potential).compute(t.water).energy,
+    "HesseCalculator(path)": lambda t: hesse.HesseCalculator(t.model_file).get_potential_energy(t.water.copy()),
+    "HesseCalculator(potential).get_hessian(atoms)": lambda t: hesse.HesseCalculator(t.potential).get_hessian(t.water),
+    "calculator.hvp(v, atoms)": lambda t: hesse.HesseCalculator(t.potential).hvp(np.ones((3, 3)), t.water),
+    "LossWeights(hvp=)": lambda t: hesse.LossWeights(hvp=0.1),
+    "TrainConfig(steps=)": lambda t: hesse.TrainConfig(steps=10),
+    "LabelSpec(n_probes=)": lambda t: hesse.LabelSpec(n_probes=2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_natural_calls_work(call: str, things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(things.folder)
+    result = CALLS[call](things)
+    if call not in ("write_dataset(path, data)",):
+        assert result is not None
+
+
+WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
+    "an unknown engine": (lambda t: hesse.minimize(t.water, "gfn3"), "gfn2"),
+    "an engine that is None": (lambda t: hesse.compute(t.water, None), "expected an engine"),
+    "structures that are None": (lambda t: hesse.compute(None, "gfn2"), "expected structures"),
+    "an empty list": (lambda t: hesse.label([], "gfn2"), "structure"),
+    "numbers in place of atoms": (lambda t: hesse.minimize(3, "gfn2"), "expected structures"),
+    "two structures for a search": (lambda t: hesse.minimize(t.atoms, "gfn2"), "expected one structure, got 3"),
+    "a file that does not exist": (lambda t: hesse.compute("nowhere.xyz", "gfn2"), "nowhere.xyz"),
+    "a model that does not exist": (lambda t: hesse.evaluate("nowhere.hesse", t.data), "nowhere.hesse"),
+    "a foreign module": (lambda t: hesse.evaluate(torch.nn.Linear(2, 2), t.data), "CallablePotential"),
+    "a module for HesseCalculator": (lambda t: hesse.HesseCalculator(torch.nn.Linear(2, 2)), "expected a potential"),
+    "an engine where a potential is wanted": (lambda t: hesse.check(t.engine), "expected a potential"),
+    "data that are a list of numbers": (lambda t: hesse.evaluate(t.potential, [1, 2]), "expected"),
+    "training without data": (lambda t: hesse.train(None, output="x"), "expected"),
+    "an unknown option": (lambda t: hesse.TrainConfig(lr=1e-3), "lr"),
+    "a misspelled option": (lambda t: hesse.TrainConfig(stepz=10), "steps"),
+    "a value out of range": (lambda t: hesse.TrainConfig(steps=-1), "steps"),
+    "a renamed option": (lambda t: hesse.TrainConfig(threads=1), "cpu_threads"),
+    "an unknown loss weight": (lambda t: hesse.LossWeights(hessain=1.0), "hessian"),
+    "probes that do not fit": (lambda t: hesse.compute(t.water, "gfn2", probes=np.ones((2, 2, 3))), "probes of shape"),
+    "a negative number of probes": (lambda t: hesse.compute(t.water, "gfn2", probes=-1), "probes"),
+    "processes for an engine object": (lambda t: hesse.label(t.water, t.engine, workers=2), "workers"),
+    "the old name of a model": (lambda t: hesse.make_engine(f"model:{t.model_file}"), "model.hesse"),
+    "an index out of range": (lambda t: t.data[17], "3 structures"),
+    "a Hessian of another shape": (lambda t: hesse.normal_modes(t.water, np.eye(4)), r"Hessian of shape \(4, 4\)"),
+    "a positional Request": (lambda t: t.engine.compute(t.water, "hessian"), "Request"),
+    "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
+}
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_wrong_arguments_get_a_reply(call: str, things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(things.folder)
+    function, reply = WRONG[call]
+    with pytest.raises((hesse.HesseError, IndexError), match=reply):
+        function(things)
+
+
+def test_old_names_name_the_new_ones() -> None:
+    for old, new in {"Labels": "Properties", "assess": "evaluate", "Equivariant": "HesseNet"}.items():
+        with pytest.raises(AttributeError, match=rf"hesse\.{new}"):
+            getattr(hesse, old)
+
+
+def test_request_takes_no_positional_arguments() -> None:
+    with pytest.raises(TypeError):
+        hesse.Request("hessian")  # type: ignore[misc,call-arg]
