@@ -1,4 +1,4 @@
-"""Model files: what is written is read back, and nothing else is ever accepted."""
+"""Model files: reading returns what was written, and rejects everything else."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ SMALL: dict[str, Callable[[], Potential]] = {
     "sum": lambda: SumPotential([Zbl(), ReferenceEnergies((1, 6, 8)), hipnn(torch.float32)]),
     "ensemble": lambda: Ensemble([SumPotential([Zbl(), hipnn()]), hipnn(), hipnn()]),
 }
-"""One of every kind that has files."""
+"""One model of every kind that can be stored."""
 every_kind = pytest.mark.parametrize("kind", SMALL)
 
 
-def test_every_kind_of_model_is_among_them() -> None:
+def test_the_list_has_every_kind_of_model() -> None:
     assert {*NETWORKS, *COMPOSITES, *PARAMETER_FREE} == set(SMALL)
 
 
@@ -85,22 +85,22 @@ def parts_of(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_model_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
     model = hipnn(dtype)
     save_model(tmp_path / "a.hesse", model, {"data_hash": "abc", "level": "GFN2-xTB"})
-    back = load_model(tmp_path / "a.hesse")
-    assert isinstance(back, Hipnn)
-    assert back.config == model.config
-    assert back.elements == (1, 6, 8)
-    assert not back.training
-    before, after = model.state_dict(), back.state_dict()
+    loaded = load_model(tmp_path / "a.hesse")
+    assert isinstance(loaded, Hipnn)
+    assert loaded.config == model.config
+    assert loaded.elements == (1, 6, 8)
+    assert not loaded.training
+    before, after = model.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     for name, value in before.items():
         assert value.dtype == after[name].dtype
         assert torch.equal(value, after[name]), name
     batch = collate(molecules([5, 3]), 4.0, dtype=dtype)
     request = Request(forces=True, hessian=True)
-    one, two = evaluate(model, batch, request), evaluate(back, batch, request)
+    one, two = evaluate(model, batch, request), evaluate(loaded, batch, request)
     for name in ("energy", "forces", "hessian"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
     header = read_model_header(tmp_path / "a.hesse")
@@ -110,26 +110,26 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> Non
 
 
 @every_kind
-def test_every_kind_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
+def test_round_trip_of_every_kind(tmp_path: Path, kind: str) -> None:
     model = SMALL[kind]()
     save_model(tmp_path / "a.hesse", model)
-    back = load_model(tmp_path / "a.hesse")
-    assert to_description(back) == to_description(model)
-    assert back.elements == model.elements
-    assert back.cutoff == model.cutoff
-    before, after = model.state_dict(), back.state_dict()
+    loaded = load_model(tmp_path / "a.hesse")
+    assert to_description(loaded) == to_description(model)
+    assert loaded.elements == model.elements
+    assert loaded.cutoff == model.cutoff
+    before, after = model.state_dict(), loaded.state_dict()
     assert {n: v.dtype for n, v in before.items()} == {n: v.dtype for n, v in after.items()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     batch = collate(molecules([5, 3], elements=(1, 6)), 8.0)
     request = Request(forces=True, hessian=True)
-    one, two = evaluate(model, batch, request), evaluate(back, batch, request)
+    one, two = evaluate(model, batch, request), evaluate(loaded, batch, request)
     for name in ("energy", "forces", "hessian"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
-    # A description alone builds one of the same make, and what is in memory can be written again unchanged.
+    # A description alone builds one of the same make, and xx.
     assert {n: v.shape for n, v in from_description(to_description(model)).state_dict().items()} == {
         n: v.shape for n, v in before.items()
     }
-    save_model(tmp_path / "b.hesse", back)
+    save_model(tmp_path / "b.hesse", loaded)
     assert parts_of(tmp_path / "a.hesse")[0] == parts_of(tmp_path / "b.hesse")[0]
 
 
@@ -138,25 +138,25 @@ def test_damage_to_any_kind_is_found(tmp_path: Path, kind: str) -> None:
     """Truncated anywhere, or any bit flipped: a clear error or an unharmed model, in bounded memory."""
     path = tmp_path / "a.hesse"
     save_model(path, SMALL[kind]())
-    whole, bad = path.read_bytes(), tmp_path / "bad.hesse"
+    content, bad = path.read_bytes(), tmp_path / "bad.hesse"
     rng = np.random.default_rng(1)
     for _ in range(60):
-        changed = bytearray(whole)
-        place = int(rng.integers(0, len(whole)))
+        changed = bytearray(content)
+        offset = int(rng.integers(0, len(content)))
         if rng.random() < 0.5:
-            changed = changed[:place]
+            changed = changed[:offset]
         else:
-            changed[place] ^= 1 << int(rng.integers(0, 8))
+            changed[offset] ^= 1 << int(rng.integers(0, 8))
         bad.write_bytes(changed)
         try:
-            found = load_model(bad).state_dict()
+            result = load_model(bad).state_dict()
         except FileFormatError:
             continue
         good = load_model(path).state_dict()
-        assert all(torch.equal(value, good[name]) for name, value in found.items())
+        assert all(torch.equal(value, good[name]) for name, value in result.items())
 
 
-def test_tensors_of_several_types_are_refused(tmp_path: Path) -> None:
+def test_tensors_of_several_dtypes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="several types"):
         save_model(tmp_path / "a.hesse", SumPotential([hipnn(torch.float32), hipnn(torch.float64)]))
     assert not list(tmp_path.iterdir())
@@ -164,12 +164,12 @@ def test_tensors_of_several_types_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", sorted(MIGRATIONS), ids=lambda v: f"format {v}")
 def test_files_of_every_earlier_format_are_read(version: int) -> None:
-    """The files were written by the release whose format they have, and what it answered stands beside them."""
+    """The files were written by the release of their format; its predictions are stored beside them."""
     check_frozen(f"format-{version}")
 
 
-def test_the_present_format_is_frozen_too() -> None:
-    """Kept for the day on which it becomes an earlier one."""
+def test_the_current_format_is_frozen_too() -> None:
+    """For the time when it is an earlier format."""
     assert read_model_header(FROZEN / f"format-{FORMAT_VERSION}.hesse")["version"] == FORMAT_VERSION
     check_frozen(f"format-{FORMAT_VERSION}")
 
@@ -178,37 +178,37 @@ FROZEN = Path(__file__).parent / "frozen"
 
 
 def check_frozen(stem: str) -> None:
-    wanted = json.loads((FROZEN / f"{stem}.json").read_text())
+    expected = json.loads((FROZEN / f"{stem}.json").read_text())
     model = load_model(FROZEN / f"{stem}.hesse")
-    structure = Structure(wanted["numbers"], wanted["positions"], id="frozen")
-    probe = torch.tensor([wanted["probe"]], dtype=torch.float64)
-    found = evaluate(model, collate([structure], model.cutoff), Request(forces=True, probes=probe))
-    assert found.energy is not None
-    assert found.forces is not None
-    assert found.hvp is not None
-    assert found.energy.item() == pytest.approx(wanted["energy"], rel=1e-12)
-    np.testing.assert_allclose(found.forces, wanted["forces"], rtol=0, atol=1e-10)
-    np.testing.assert_allclose(found.hvp[0], wanted["hvp"], rtol=0, atol=1e-10)
+    structure = Structure(expected["numbers"], expected["positions"], id="frozen")
+    probe = torch.tensor([expected["probe"]], dtype=torch.float64)
+    result = evaluate(model, collate([structure], model.cutoff), Request(forces=True, probes=probe))
+    assert result.energy is not None
+    assert result.forces is not None
+    assert result.hvp is not None
+    assert result.energy.item() == pytest.approx(expected["energy"], rel=1e-12)
+    np.testing.assert_allclose(result.forces, expected["forces"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(result.hvp[0], expected["hvp"], rtol=0, atol=1e-10)
 
 
-def test_the_type_can_be_asked_for(path: Path) -> None:
+def test_the_dtype_can_be_chosen(path: Path) -> None:
     narrow = load_model(path, dtype=torch.float32)
     assert {p.dtype for p in narrow.parameters()} == {torch.float32}
     assert narrow.state_dict()["references.energies"].dtype == torch.float64
 
 
-def test_loading_leaves_the_random_state_alone(path: Path) -> None:
+def test_loading_does_not_change_the_random_state(path: Path) -> None:
     torch.manual_seed(4)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(4)
     load_model(path)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_writing_what_was_read_changes_nothing(path: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "b.hesse", load_model(path), read_model_header(path)["provenance"])
-    (meta, tensors), (again, same) = parts_of(path), parts_of(tmp_path / "b.hesse")
-    assert again == meta
+    (meta, tensors), (rewritten_meta, same) = parts_of(path), parts_of(tmp_path / "b.hesse")
+    assert rewritten_meta == meta
     assert all(torch.equal(same[n], tensors[n]) for n in tensors)
 
 
@@ -237,25 +237,25 @@ def test_only_own_models_have_files(tmp_path: Path) -> None:
 
 
 def test_every_truncation_is_found(path: Path, tmp_path: Path) -> None:
-    whole, cut = path.read_bytes(), tmp_path / "cut.hesse"
-    lengths = {*range(40), *np.linspace(40, len(whole) - 1, 60).astype(int).tolist(), len(whole) - 1}
+    content, cut = path.read_bytes(), tmp_path / "cut.hesse"
+    lengths = {*range(40), *np.linspace(40, len(content) - 1, 60).astype(int).tolist(), len(content) - 1}
     for length in sorted(lengths):
-        cut.write_bytes(whole[:length])
+        cut.write_bytes(content[:length])
         with pytest.raises(FileFormatError, match=r"cut\.hesse"):
             load_model(cut)
-    cut.write_bytes(whole + b"\0")
+    cut.write_bytes(content + b"\0")
     with pytest.raises(FileFormatError):
         load_model(cut)
 
 
 def test_every_flipped_byte_is_found(path: Path, tmp_path: Path) -> None:
-    """Anywhere: a changed weight or cutoff would otherwise be a model that nobody trained."""
-    whole, bad = path.read_bytes(), tmp_path / "bad.hesse"
+    """Anywhere: a changed weight or cutoff must not be accepted."""
+    content, bad = path.read_bytes(), tmp_path / "bad.hesse"
     rng = np.random.default_rng(0)
-    places = {*range(16), *rng.integers(0, len(whole), size=400).tolist()}
-    for place in sorted(places):
-        changed = bytearray(whole)
-        changed[place] ^= int(rng.integers(1, 256))
+    offsets = {*range(16), *rng.integers(0, len(content), size=400).tolist()}
+    for offset in sorted(offsets):
+        changed = bytearray(content)
+        changed[offset] ^= int(rng.integers(1, 256))
         bad.write_bytes(changed)
         try:
             load_model(bad)
@@ -265,16 +265,16 @@ def test_every_flipped_byte_is_found(path: Path, tmp_path: Path) -> None:
         same_meta, same = parts_of(bad)
         meta, tensors = parts_of(path)
         for name in ("format", "version", "config", "provenance"):
-            assert same_meta[name] == meta[name], place
-        assert all(torch.equal(same[n], tensors[n]) for n in tensors), place
+            assert same_meta[name] == meta[name], offset
+        assert all(torch.equal(same[n], tensors[n]) for n in tensors), offset
 
 
 def rewritten(path: Path, *, meta: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> None:
     old_meta, old_tensors = parts_of(path)
     new = {k: v for k, v in {**old_meta, **(meta or {})}.items() if v is not None}
-    kept = {k: v for k, v in {**old_tensors, **(tensors or {})}.items() if v is not None}
-    new["digest"] = tensor_digest(new, kept)  # a file that lies consistently, not one that was damaged
-    path.write_bytes(save(kept, metadata=new))
+    new_tensors = {k: v for k, v in {**old_tensors, **(tensors or {})}.items() if v is not None}
+    new["digest"] = tensor_digest(new, new_tensors)  # consistent but wrong, not damaged
+    path.write_bytes(save(new_tensors, metadata=new))
 
 
 def with_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -284,7 +284,7 @@ def with_config(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def nested(config: dict[str, Any], depth: int) -> dict[str, Any]:
-    """The model inside so many sums."""
+    """The model inside nested sums."""
     text = json.dumps(config["model"])
     opening = '{"kind": "sum", "parts": [{"elements": [1, 6, 8], "model": '
     return {"model": json.loads(opening * 8 + text + "}]}" * 8) if depth > 900 else {}}
@@ -342,7 +342,7 @@ def test_a_configuration_that_does_not_fit_is_refused(path: Path, name: str) -> 
     ],
     ids=lambda x: str(x)[:40],
 )
-def test_headers_that_cannot_be_are_refused(path: Path, meta: dict[str, Any], message: str) -> None:
+def test_invalid_headers_are_refused(path: Path, meta: dict[str, Any], message: str) -> None:
     rewritten(path, meta=meta)
     with pytest.raises(FileFormatError, match=message):
         load_model(path)
@@ -376,7 +376,7 @@ def test_a_file_edited_by_hand_is_found(path: Path) -> None:
 
 
 class Armed:
-    """Unpickling this makes a folder."""
+    """Unpickling this creates a folder."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -429,7 +429,7 @@ def test_a_disk_that_fills_leaves_the_old_file(path: Path, monkeypatch: pytest.M
 
 
 def test_a_model_is_replaced_in_one_step(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between writing and renaming, the old file stands."""
+    """If the process is killed between writing and renaming, the old file is unchanged."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -491,7 +491,7 @@ sys.exit(grown > 300)
 """
 
 
-def test_no_header_can_ask_for_memory(tmp_path: Path) -> None:
+def test_no_header_can_allocate_much_memory(tmp_path: Path) -> None:
     """Configurations and shapes of terabytes are refused while the process stays small."""
     done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -500,7 +500,7 @@ def test_no_header_can_ask_for_memory(tmp_path: Path) -> None:
 # --- weights of any module -------------------------------------------------------------------------------------------
 
 
-def test_weights_of_any_module_are_kept_and_put_back(tmp_path: Path) -> None:
+def test_round_trip_of_the_weights_of_any_module(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
     save_weights(path, module, {"level": "GFN2-xTB"})
@@ -522,7 +522,7 @@ def test_weights_of_any_module_are_kept_and_put_back(tmp_path: Path) -> None:
         load_weights(path, module)
 
 
-def test_weights_that_share_memory_are_kept(tmp_path: Path) -> None:
+def test_weights_that_share_memory(tmp_path: Path) -> None:
     tied = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     tied[1].weight = tied[0].weight
     save_weights(tmp_path / "a.safetensors", tied)

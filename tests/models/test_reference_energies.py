@@ -1,4 +1,4 @@
-"""Element references by least squares."""
+"""Reference energies by least squares."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_exact_energies_give_exact_references() -> None:
     fitted = fit_reference_energies(numbers, labels, (1, 6, 8))
     assert fitted.dtype == torch.float64
     np.testing.assert_allclose(fitted, list(truth.values()), rtol=1e-12)
-    # The order of elements asked is the order of the answer.
+    # The result has the order of the elements.
     np.testing.assert_allclose(
         fit_reference_energies(numbers, labels, (8, 1, 6)), [-2042.0, -13.6, -1029.5], rtol=1e-12
     )
@@ -35,12 +35,12 @@ def test_noisy_energies_give_the_normal_equations() -> None:
     energies = rng.normal(size=30)
     numbers, labels = labels_of(compositions, list(energies))
     counts = np.array([[c.count(z) for z in (1, 6, 8)] for c in compositions], dtype=float)
-    wanted = np.linalg.solve(counts.T @ counts, counts.T @ energies)
-    np.testing.assert_allclose(fit_reference_energies(numbers, labels, (1, 6, 8)), wanted, rtol=1e-10)
+    expected = np.linalg.solve(counts.T @ counts, counts.T @ energies)
+    np.testing.assert_allclose(fit_reference_energies(numbers, labels, (1, 6, 8)), expected, rtol=1e-10)
 
 
 def test_undetermined_combinations_take_the_smallest_solution() -> None:
-    """Only CH4: 4 E_H + E_C is fixed, the split is not; the answer is the pseudo-inverse's. Oxygen, absent, gets 0."""
+    """Only CH4: 4 E_H + E_C is fixed, the split is not; the pseudo-inverse decides. Absent oxygen gets 0."""
     numbers, labels = labels_of([[6, 1, 1, 1, 1]] * 3, [-17.0, -17.0, -17.0])
     fitted = fit_reference_energies(numbers, labels, (1, 6, 8))
     np.testing.assert_allclose(fitted, [-4.0, -1.0, 0.0], atol=1e-12)

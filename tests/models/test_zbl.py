@@ -14,7 +14,7 @@ from oracles import atom, crystal, image_pairs, molecules
 
 
 def pair(z1: int, z2: int, r: float, reach: float = 1.0) -> float:
-    """eV, from constants written out again: e²/4πε0 = 14.399645 eV Å, a0 = 0.529177 Å."""
+    """eV, from constants given as numbers: e²/4πε0 = 14.399645 eV Å, a0 = 0.529177 Å."""
     a = 0.8854 * 0.52917721 / (z1**0.23 + z2**0.23)
     x = r / a
     phi = (
@@ -36,18 +36,18 @@ def squeezed(factor: float) -> list[Structure]:
 def test_energies_are_those_of_the_equation(factor: float, reach: float) -> None:
     structures = [*squeezed(factor), crystal(1, size=2.2)]
     model = Zbl(ZblConfig(reach=reach))
-    found = evaluate(model, collate(structures, model.cutoff), Request()).energy
-    assert found is not None
-    for energy, s in zip(found.tolist(), structures, strict=True):
-        wanted = sum(
+    energies = evaluate(model, collate(structures, model.cutoff), Request()).energy
+    assert energies is not None
+    for energy, s in zip(energies.tolist(), structures, strict=True):
+        expected = sum(
             0.5 * pair(int(s.numbers[i]), int(s.numbers[j]), float(np.linalg.norm(gap)), reach)
             for i, j, gap in image_pairs(s, model.cutoff)
         )
-        assert wanted > 0
-        assert energy == pytest.approx(wanted, rel=1e-6)
+        assert expected > 0
+        assert energy == pytest.approx(expected, rel=1e-6)
 
 
-def test_it_is_silent_at_bond_lengths_and_smooth_where_it_begins() -> None:
+def test_it_is_zero_at_bond_lengths_and_smooth_at_its_cutoff() -> None:
     model = Zbl(elements=(6,))
     end = 2 * covalent_radii[6]
     assert model.cutoff == pytest.approx(end)
@@ -59,11 +59,11 @@ def test_it_is_silent_at_bond_lengths_and_smooth_where_it_begins() -> None:
             positions=torch.stack([torch.zeros(3, dtype=torch.float64), x * torch.eye(3)[2].double()])
         )
         value = model(moved).sum()
-        found = [value]
+        derivatives = [value]
         for _ in range(3):
             (value,) = torch.autograd.grad(value, x, create_graph=True)
-            found.append(value)
-        return np.array([f.item() for f in found])
+            derivatives.append(value)
+        return np.array([f.item() for f in derivatives])
 
     assert (derivatives(end * 1.001) == 0).all()
     # Each further derivative vanishes one power of the distance later: E like δ⁴, E''' like δ.
@@ -73,14 +73,14 @@ def test_it_is_silent_at_bond_lengths_and_smooth_where_it_begins() -> None:
     np.testing.assert_allclose(orders, [4, 3, 2, 1], atol=0.12)
 
 
-def test_atoms_alone_and_type_and_elements() -> None:
+def test_isolated_atoms_dtype_and_elements() -> None:
     model = Zbl(elements=(8, 1))
     assert model.elements == (1, 8)
-    found = evaluate(model, collate([atom(1), atom(8)], model.cutoff), Request(forces=True, hessian=True))
-    assert found.hessian is not None
-    assert found.energy is not None
-    assert (found.energy == 0).all()
-    assert (found.hessian == 0).all()
+    result = evaluate(model, collate([atom(1), atom(8)], model.cutoff), Request(forces=True, hessian=True))
+    assert result.hessian is not None
+    assert result.energy is not None
+    assert (result.energy == 0).all()
+    assert (result.hessian == 0).all()
     model = Zbl()
     wide = evaluate(model, collate(squeezed(0.6)[:1], 6.0), Request(forces=True))
     narrow = evaluate(model, collate(squeezed(0.6)[:1], 6.0, dtype=torch.float32), Request(forces=True))
