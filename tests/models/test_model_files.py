@@ -125,7 +125,7 @@ def test_round_trip_of_every_kind(tmp_path: Path, kind: str) -> None:
     one, two = evaluate(model, batch, request), evaluate(loaded, batch, request)
     for name in ("energy", "forces", "hessian"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
-    # A description alone builds one of the same make, and xx.
+    # A description alone gives tensors of the same shapes, and a second file is identical.
     assert {n: v.shape for n, v in from_description(to_description(model)).state_dict().items()} == {
         n: v.shape for n, v in before.items()
     }
