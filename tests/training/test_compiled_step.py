@@ -1,4 +1,4 @@
-"""Compiled steps: the numbers of eager ones, for all batches from one compilation, and never silently anything else."""
+"""Compiled steps have the numbers of eager ones, for all batches with one compilation; differences are reported."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ SMALL: dict[str, Any] = {"features": 6, "sensitivities": 5, "onsite_layers": 0}
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Any:
-    """What one test compiled is not there for the next."""
+def _reset_compiler() -> Any:
+    """Compiled code of one test is not used by the next one."""
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
@@ -74,7 +74,7 @@ def network(kind: str) -> Potential:
 
 
 def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int = 1) -> MicroBatch:
-    """Structures, and labels of which some are absent."""
+    """Structures with labels, some of them absent."""
     data = labeled(Morse(), molecules(sizes, seed=seed, elements=ELEMENTS), probes=probes)
     batch, labels = data.batch(range(len(data)), potential.cutoff)
     lacking = torch.arange(len(sizes)) % 3 != 1
@@ -84,10 +84,10 @@ def part(potential: Potential, sizes: list[int], seed: int = 0, *, probes: int =
 
 
 def gradient(
-    step: LossAndGradient, given: MicroBatch, weights: dict[str, float] = WEIGHTS
+    step: LossAndGradient, microbatch: MicroBatch, weights: dict[str, float] = WEIGHTS
 ) -> tuple[float, dict[str, Tensor]]:
     step.potential.zero_grad(set_to_none=True)
-    loss, _ = step([given], weights)
+    loss, _ = step([microbatch], weights)
     slopes = {name: p.grad for name, p in step.potential.named_parameters()}
     return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
 
@@ -97,8 +97,8 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("hipnn, blocks",
 
 @pytest.mark.parametrize("kind", ["ani", "sum", *SLOW])
 def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
-    """Traced in one piece, for batches of other numbers and sizes of molecules by the same trace. Sizes of 0 and 1
-    (structures, neighbors, triples) would be constants: a companion keeps them out."""
+    """One trace serves batches with other numbers and sizes of molecules. Dimensions of 0 and 1 (structures, neighbors,
+    triplets) would be constants; a dummy molecule avoids them."""
     potential = network(kind)
     eager = LossAndGradient(potential)
     traced = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
@@ -109,32 +109,32 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
         for seed, sizes in enumerate(batches):
             batch, labels = part(potential, sizes, seed)
             atomic = torch.linspace(-1, 1, sum(sizes), dtype=torch.float64)
-            given = batch, Properties(**{**vars(labels), "atomic_energies": atomic})
-            loss, slopes = gradient(traced, given, weights)
-            wanted_loss, wanted = gradient(eager, given, weights)
-            assert loss == pytest.approx(wanted_loss, rel=1e-12), sizes
-            for name, slope in wanted.items():
+            microbatch = batch, Properties(**{**vars(labels), "atomic_energies": atomic})
+            loss, slopes = gradient(traced, microbatch, weights)
+            expected_loss, expected = gradient(eager, microbatch, weights)
+            assert loss == pytest.approx(expected_loss, rel=1e-12), sizes
+            for name, slope in expected.items():
                 torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
-    if kind in ("ani", "sum"):  # the others lay small and large molecules out in two ways
+    if kind in ("ani", "sum"):  # the others have two layouts, for small and for large molecules
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
-    """Through the compiler proper; sizes 2 to 7 by one compilation."""
+    """With generated code; sizes 2 to 7 with one compilation."""
     potential = network("hipnn, matrix")
     eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
     for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
-        given = part(potential, sizes, seed)
-        loss, slopes = gradient(step, given)
-        wanted_loss, wanted = gradient(eager, given)
-        assert loss == pytest.approx(wanted_loss, rel=1e-11)
-        for name, slope in wanted.items():
+        microbatch = part(potential, sizes, seed)
+        loss, slopes = gradient(step, microbatch)
+        expected_loss, expected = gradient(eager, microbatch)
+        assert loss == pytest.approx(expected_loss, rel=1e-11)
+        for name, slope in expected.items():
             torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-9 * float(slope.abs().max() + 1))
 
 
 @pytest.mark.parametrize("sizes", [(3,), (3, 2, 4)])
-def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
-    """Of cells among molecules, some without the label, one at a time and several."""
+def test_stress_is_compiled_too(sizes: tuple[int, ...]) -> None:
+    """Cells and molecules in one batch, some without the label; one structure and several."""
     potential = network("hipnn, matrix")
     cells = [crystal(seed, atoms=atoms) for seed, atoms in enumerate(sizes)]
     data = labeled(Morse(), [*cells, *(molecules([4]) if len(sizes) > 1 else [])])
@@ -147,16 +147,16 @@ def test_stress_is_compiled_with_all_the_rest(sizes: tuple[int, ...]) -> None:
     loss, slopes = gradient(
         LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
     )
-    wanted_loss, wanted = gradient(LossAndGradient(potential), (batch, labels), weights)
-    assert loss == pytest.approx(wanted_loss, rel=1e-12)
+    expected_loss, expected = gradient(LossAndGradient(potential), (batch, labels), weights)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
     without, _ = gradient(LossAndGradient(potential), (batch, labels))
-    assert abs(loss - without) > 1e-3  # the stress is in it
-    for name, slope in wanted.items():
+    assert abs(loss - without) > 1e-3  # the stress contributes
+    for name, slope in expected.items():
         torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
 
 
-def test_batches_in_which_nobody_holds_a_weighted_label() -> None:
-    """Products and stress are weighted, and in mixed data a batch may have neither: no reason to give compiling up."""
+def test_batches_without_a_weighted_label_are_compiled() -> None:
+    """Products and stress have weights; a batch of mixed data may have neither and is still compiled."""
     potential = network("hipnn, matrix")
     batch, labels = part(potential, [4, 3, 5])
     absent: dict[str, Any] = {
@@ -166,16 +166,16 @@ def test_batches_in_which_nobody_holds_a_weighted_label() -> None:
         "stress": torch.full((3, 3, 3), torch.nan, dtype=torch.float64),
         "stress_mask": torch.zeros(3, dtype=torch.bool),
     }
-    given, weights = (batch, Properties(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
+    microbatch, weights = (batch, Properties(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
     compiled = CompiledLossAndGradient(potential, backend="aot_eager")
-    loss, slopes = gradient(LossAndGradient(potential, compiled), given, weights)
-    wanted_loss, wanted = gradient(LossAndGradient(potential), given, weights)
-    assert loss == pytest.approx(wanted_loss, rel=1e-12)
-    for name, slope in wanted.items():
+    loss, slopes = gradient(LossAndGradient(potential, compiled), microbatch, weights)
+    expected_loss, expected = gradient(LossAndGradient(potential), microbatch, weights)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    for name, slope in expected.items():
         torch.testing.assert_close(slopes[name], slope, rtol=1e-8, atol=1e-10 * float(slope.abs().max() + 1))
 
 
-def test_a_companion_changes_nothing_for_the_others() -> None:
+def test_a_dummy_molecule_does_not_change_other_predictions() -> None:
     potential = network("hessenet")
     cell = crystal(1)
     for structures in ([molecules([1])[0]], [cell], [cell, *molecules([5, 2])]):
@@ -184,11 +184,11 @@ def test_a_companion_changes_nothing_for_the_others() -> None:
         assert min_dimension(more) >= 2
         assert min_dimension(potential.precompute(more)) >= 2
         request = Request(forces=True, probes=torch.randn(2, len(batch.numbers), 3, dtype=torch.float64))
-        wanted = evaluate(potential, batch, request)
-        found = evaluate(potential, more, replace(request, probes=append_zeros(request.probes, 3, dim=1)))
-        torch.testing.assert_close(found.energy[:-1], wanted.energy)  # type: ignore[index]
-        torch.testing.assert_close(found.forces[:-3], wanted.forces)  # type: ignore[index]
-        torch.testing.assert_close(found.hvp[:, :-3], wanted.hvp)  # type: ignore[index]
+        expected = evaluate(potential, batch, request)
+        padded = evaluate(potential, more, replace(request, probes=append_zeros(request.probes, 3, dim=1)))
+        torch.testing.assert_close(padded.energy[:-1], expected.energy)  # type: ignore[index]
+        torch.testing.assert_close(padded.forces[:-3], expected.forces)  # type: ignore[index]
+        torch.testing.assert_close(padded.hvp[:, :-3], expected.hvp)  # type: ignore[index]
 
 
 @pytest.mark.slow
@@ -200,15 +200,15 @@ def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
     limit = 1e-8 if dtype == torch.float64 else 2e-3
     for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [9], [2, 2], [3, 4], [9, 8, 9, 7, 8, 9]]):
         batch, labels = part(potential, sizes, seed)
-        given = batch.to(dtype=dtype), labels.to(dtype=dtype)
-        loss, slopes = gradient(step, given)
-        wanted_loss, wanted = gradient(eager, given)
-        assert loss == pytest.approx(wanted_loss, rel=limit)
-        for name, slope in wanted.items():
+        microbatch = batch.to(dtype=dtype), labels.to(dtype=dtype)
+        loss, slopes = gradient(step, microbatch)
+        expected_loss, expected = gradient(eager, microbatch)
+        assert loss == pytest.approx(expected_loss, rel=limit)
+        for name, slope in expected.items():
             assert float((slopes[name] - slope).norm()) <= limit * float(slope.norm()) + 1e-3 * limit, name
 
 
-def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
+def test_residual_weights_give_the_loss_as_a_sum_of_squares() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5, 2], probes=2)
     stress = torch.randn(4, 3, 3, dtype=torch.float64)
@@ -216,20 +216,20 @@ def test_factors_are_the_loss_as_a_sum_of_squares() -> None:
     weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
     guess = labels.map_tensors(lambda x: torch.nan_to_num(x) + 0.3)
     counts = count_labeled(labels, weights)
-    wanted, _ = weighted_loss(guess, labels, weights, counts)
+    expected, _ = weighted_loss(guess, labels, weights, counts)
     by = residual_weights(labels, weights, counts)
     total = sum(
         (by[name] * (getattr(guess, name) - target).square()).sum()
         for name, target in masked_targets(labels, weights).items()
     )
-    assert float(total) == pytest.approx(float(wanted), rel=1e-12)
+    assert float(total) == pytest.approx(float(expected), rel=1e-12)
 
 
-# --- the choice ------------------------------------------------------------------------------------------------------
+# --- the decision ----------------------------------------------------------------------------------------------------
 
 
-class Detached(Potential):
-    """Compiles to something else than it is: its slope depends on whether it is being compiled."""
+class DifferentWhenCompiled(Potential):
+    """A potential whose energy differs in compiled code."""
 
     cutoff = 4.0
 
@@ -243,13 +243,13 @@ class Detached(Potential):
 
 
 class Traced(CompiledLossAndGradient):
-    """Without code being made."""
+    """Traced without generating code."""
 
     def __init__(self, potential: Potential) -> None:
         super().__init__(potential, backend="aot_eager")
 
 
-def test_a_short_run_stays_eager_and_says_why() -> None:
+def test_a_short_run_stays_eager_and_gives_the_reason() -> None:
     potential = network("hipnn, matrix")
     step = LossAndGradient(potential)
     choice = choose_mode("auto", step, [part(potential, [3, 4, 5])], WEIGHTS, steps=20, native=True)
@@ -259,13 +259,13 @@ def test_a_short_run_stays_eager_and_says_why() -> None:
     assert "hesse check" in choose_mode("auto", step, [], WEIGHTS, steps=10**9, native=False).reason
 
 
-def test_trying_leaves_everything_as_it_was() -> None:
+def test_the_measurement_changes_no_state() -> None:
     potential = network("hipnn, matrix")
-    step, given = LossAndGradient(potential), part(potential, [3, 4, 5])
-    gradient(step, given)
+    step, microbatch = LossAndGradient(potential), part(potential, [3, 4, 5])
+    gradient(step, microbatch)
     before = {name: p.grad.clone() for name, p in potential.named_parameters() if p.grad is not None}
     state = torch.random.get_rng_state()
-    choose_mode("auto", step, [given], WEIGHTS, steps=20, native=True)
+    choose_mode("auto", step, [microbatch], WEIGHTS, steps=20, native=True)
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, p in potential.named_parameters():
         assert (p.grad is None) == (name not in before)
@@ -273,18 +273,18 @@ def test_trying_leaves_everything_as_it_was() -> None:
             assert torch.equal(p.grad, before[name])
 
 
-def test_what_compiles_to_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_compiled_gradients_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
-    potential = Detached()
-    given = part(potential, [3, 4, 5])
+    potential = DifferentWhenCompiled()
+    microbatch = part(potential, [3, 4, 5])
     step = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert max_relative_difference(step, [given], WEIGHTS) > 0.3 > tolerance(torch.float64)
+        assert max_relative_difference(step, [microbatch], WEIGHTS) > 0.3 > tolerance(torch.float64)
         with pytest.raises(
             CompilationError, match=r"compile: always, but compiled gradients differ .* Use compile: auto"
         ):
-            choose_mode("always", LossAndGradient(potential), [given], WEIGHTS, steps=10, native=False)
+            choose_mode("always", LossAndGradient(potential), [microbatch], WEIGHTS, steps=10, native=False)
 
 
 def test_full_hessians_and_random_numbers_are_refused() -> None:
@@ -296,25 +296,25 @@ def test_full_hessians_and_random_numbers_are_refused() -> None:
         CompiledLossAndGradient(potential)
 
 
-def test_nothing_compiled_is_not_called_compiled() -> None:
-    """Eager agrees with eager, and that is no reason."""
+def test_a_step_without_compiled_part_is_not_called_compiled() -> None:
+    """A comparison of eager with eager steps is no evidence."""
     potential = network("hipnn, matrix")
     with pytest.raises(CompilationError, match=r"^compile: always, but there is nothing to try it on"):
         choose_mode("always", LossAndGradient(potential), [], WEIGHTS, steps=10, native=True)
 
 
-def test_labels_that_are_there_and_no_numbers_are_no_numbers_in_compiled_losses_too() -> None:
+def test_unmasked_nan_labels_give_nan_in_compiled_losses() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5])
     assert all(bool(torch.isfinite(value).all()) for value in masked_targets(labels, WEIGHTS).values())  # absent: zero
     for name in ("energy", "forces", "hvp"):
         spoilt = getattr(labels, name).clone()
         spoilt[..., 0] = torch.nan
-        found = masked_targets(Properties(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
-        assert bool(torch.isnan(found).any()), name
+        targets = masked_targets(Properties(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
+        assert bool(torch.isnan(targets).any()), name
 
 
-def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
+def test_a_step_that_fails_to_compile_is_repeated_eagerly_and_reported() -> None:
     potential = network("hipnn, matrix")
     compiled = CompiledLossAndGradient(potential, backend="aot_eager")
 
@@ -322,13 +322,13 @@ def test_a_step_that_fails_in_the_compiler_is_done_eagerly_and_told() -> None:
         raise RuntimeError("no compiler here\nand more")
 
     compiled._function = broken  # type: ignore[assignment]
-    given, told = part(potential, [3, 4, 5]), []
-    step = LossAndGradient(potential, compiled, on_compile_failure=told.append)
-    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
-    assert told == ["RuntimeError: no compiler here"]
+    microbatch, messages = part(potential, [3, 4, 5]), []
+    step = LossAndGradient(potential, compiled, on_compile_failure=messages.append)
+    assert gradient(step, microbatch)[0] == gradient(LossAndGradient(potential), microbatch)[0]
+    assert messages == ["RuntimeError: no compiler here"]
     assert step.compiled is None
     with pytest.raises(CompilationError, match="no compiler here"):
-        gradient(LossAndGradient(potential, compiled), given)
+        gradient(LossAndGradient(potential, compiled), microbatch)
 
 
 # --- in a run --------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def notes(folder: Path) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::Warning:torch")
-def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_run_is_continued_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
     data: Dataset = training_data()
     settings = config(compile="always", steps=8, checkpoint_every=4)
@@ -366,25 +366,25 @@ def test_a_compiled_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.
         return real(*arguments)
 
     monkeypatch.setattr(compile_policy, "max_relative_difference", counted)
-    other = config(compile="auto", steps=8, checkpoint_every=4)  # what was settled stays so
+    other = config(compile="auto", steps=8, checkpoint_every=4)  # the decision does not change
     again = train(data, validation_data(), other, output=tmp_path / "halves", quiet=True)
     assert again.scores == whole.scores
-    assert count[0] == 1  # it was compiled anew, and compared at once
+    assert count[0] == 1  # compiled again and compared at once
 
 
 @pytest.mark.filterwarnings("ignore::Warning:torch")
-def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
+def test_a_run_with_wrong_compiled_gradients_continues_eagerly_and_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
     monkeypatch.setattr(compile_policy, "CHECK_EVERY", 2)
     real, count = compile_policy.max_relative_difference, [0]
 
-    def apart(*arguments: Any) -> float:
+    def third_differs(*arguments: Any) -> float:
         count[0] += 1
         return 0.5 if count[0] == 3 else real(*arguments)
 
-    monkeypatch.setattr(compile_policy, "max_relative_difference", apart)
+    monkeypatch.setattr(compile_policy, "max_relative_difference", third_differs)
     settings = config(compile="always", steps=6)
     with pytest.warns(RuntimeWarning, match="step 3: from here on eager: compiled gradients differ"):
         done = train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
@@ -395,11 +395,11 @@ def test_a_run_that_no_longer_agrees_goes_on_eagerly_and_loudly(
 
 
 @pytest.mark.parametrize("trouble", ["no compiler here", 0.5, float("nan")])
-def test_a_comparison_that_fails_ends_compiling_and_not_the_run(
+def test_a_failed_comparison_ends_compiling_and_not_the_run(
     trouble: str | float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     potential = network("hipnn, matrix")
-    given = part(potential, [3, 4, 5])
+    microbatch = part(potential, [3, 4, 5])
 
     def compared(*_: object) -> float:
         if isinstance(trouble, str):
@@ -411,14 +411,14 @@ def test_a_comparison_that_fails_ends_compiling_and_not_the_run(
     mode = CompilePolicy(step, TrainState(step=6, compiled=True), Communicator())
     reason = trouble if isinstance(trouble, str) else "compiled gradients differ from eager ones by"
     with pytest.warns(RuntimeWarning, match=f"step 7: from here on eager: {reason}"):
-        mode.verify([given], WEIGHTS)
+        mode.verify([microbatch], WEIGHTS)
     assert step.compiled is None
     assert mode.state.compiled is False
     assert len(mode.pop_messages()) == 1
-    assert gradient(step, given)[0] == gradient(LossAndGradient(potential), given)[0]
+    assert gradient(step, microbatch)[0] == gradient(LossAndGradient(potential), microbatch)[0]
 
 
-def test_counts_are_summed_over_parts() -> None:
+def test_counts_are_summed_over_microbatches() -> None:
     potential = network("hipnn, matrix")
     parts = [part(potential, [3, 4, 5]), part(potential, [4, 3], 1)]
     counts = count_labeled_structures(parts, WEIGHTS)

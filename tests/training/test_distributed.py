@@ -1,4 +1,4 @@
-"""Several processes give the numbers of one: exactly, up to rounding."""
+"""Several processes give the numbers of one process up to rounding."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ALONE = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
 
 
-# --- who is who ------------------------------------------------------------------------------------------------------
+# --- rank from the environment ---------------------------------------------------------------------------------------
 
 
-def test_a_process_on_its_own_has_no_place() -> None:
+def test_a_single_process_has_no_rank() -> None:
     assert rank_from_environment({}) is None
     assert rank_from_environment({"RANK": "0", "WORLD_SIZE": "1"}) is None
     batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "n[1-2]"}
@@ -43,11 +43,13 @@ def test_a_process_on_its_own_has_no_place() -> None:
 
 
 def test_the_environment_of_torchrun() -> None:
-    said = {
+    environment = {
         "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "n1",
         "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "2",
     }  # fmt: skip
-    assert rank_from_environment(said) == RankInfo(5, 8, 1, 4, "n1", 29500, external_store=True, restart_count="2")
+    assert rank_from_environment(environment) == RankInfo(
+        5, 8, 1, 4, "n1", 29500, external_store=True, restart_count="2"
+    )
     plain = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "n1", "MASTER_PORT": "1"}
     assert rank_from_environment(plain) == RankInfo(1, 2, 1, None, "n1", 1)
 
@@ -57,18 +59,18 @@ def test_the_environment_of_torchrun() -> None:
     [("gpu07", "gpu07"), ("gpu[03-07,12],big1", "gpu03"), ("a-1,a-2", "a-1"), ("n[8,11]-ib", "n8-ib")],
 )
 def test_the_environment_of_srun(nodes: str, first: str) -> None:
-    said = {
+    environment = {
         "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "3", "SLURM_STEP_NODELIST": nodes,
         "SLURM_JOB_ID": "1234567",
     }  # fmt: skip
-    assert rank_from_environment(said) == RankInfo(3, 8, 3, None, first, 34567)
-    own = rank_from_environment({**said, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
-    assert own is not None
-    assert (own.address, own.port) == ("10.0.0.1", 29500)
+    assert rank_from_environment(environment) == RankInfo(3, 8, 3, None, first, 34567)
+    explicit = rank_from_environment({**environment, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"})
+    assert explicit is not None
+    assert (explicit.address, explicit.port) == ("10.0.0.1", 29500)
 
 
 @pytest.mark.parametrize(
-    ("said", "complaint"),
+    ("environment", "message"),
     [
         ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set"),
         ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "n", "MASTER_PORT": "1"}, "process 2 of 2"),
@@ -76,9 +78,9 @@ def test_the_environment_of_srun(nodes: str, first: str) -> None:
         ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, "SLURM_JOB_NODELIST is not set"),
     ],
 )
-def test_an_environment_that_makes_no_sense_is_refused(said: dict[str, str], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        rank_from_environment(said)
+def test_an_inconsistent_environment_is_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rank_from_environment(environment)
 
 
 def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,17 +92,17 @@ def test_devices_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hesse.training.distributed.device_from_name", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert Communicator(RankInfo(6, 8, 2, 4)).device("cuda") == "cuda:2"
-    for place in (RankInfo(5, 8, 5, 8), RankInfo(5, 8, 5)):
+    for info in (RankInfo(5, 8, 5, 8), RankInfo(5, 8, 5)):
         with pytest.raises(ConfigError, match="there are 4 on this machine"):
-            Communicator(place).device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # a queue shows every task its own
+            Communicator(info).device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # a batch system may make one GPU visible to each task
     assert Communicator(RankInfo(6, 8, 2)).device("cuda") == "cuda:0"
 
 
 # --- one process -----------------------------------------------------------------------------------------------------
 
 
-def test_one_process_talks_to_itself() -> None:
+def test_the_communicator_of_one_process() -> None:
     alone = Communicator()
     values = torch.tensor([1.0, 2.0])
     assert alone.is_rank_zero
@@ -115,11 +117,11 @@ def test_one_process_talks_to_itself() -> None:
         assert processes.size == 1
 
 
-# --- dealing out -----------------------------------------------------------------------------------------------------
+# --- division of structures ------------------------------------------------------------------------------------------
 
 
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=40), count=st.integers(2, 9), data=st.data())
-def test_every_structure_goes_to_one_process_and_loads_are_even(sizes: list[int], count: int, data: Any) -> None:
+def test_structures_are_divided_evenly(sizes: list[int], count: int, data: Any) -> None:
     indices = data.draw(st.permutations(range(len(sizes))))
     shares = [Communicator(RankInfo(rank, count)).partition(indices, sizes) for rank in range(count)]
     assert sorted(i for share in shares for i in share) == sorted(indices)
@@ -134,7 +136,7 @@ def test_every_structure_goes_to_one_process_and_loads_are_even(sizes: list[int]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left of all `RUNS`: started once, by torchrun."""
+    """Folder with the results of all `RUNS` in two processes, which torchrun starts once."""
     folder = tmp_path_factory.mktemp("shared")
     done = subprocess.run([*TORCHRUN, str(SCRIPT), str(folder)], env=ALONE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -142,41 +144,41 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def seen(folder: Path, rank: int) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"seen-{rank}.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((folder / f"seen-{rank}.json").read_text())
+    return content
 
 
-def assert_same_numbers(one: Path, other: Path, near: float) -> None:
-    """The same rows in the same order; numbers up to rounding, words as they are."""
-    for mine, theirs in zip(record(one), record(other), strict=True):
-        assert mine.keys() == theirs.keys()
-        numbers = {name for name, value in mine.items() if not isinstance(value, str)}
-        assert {k: v for k, v in theirs.items() if k not in numbers} == {
-            k: v for k, v in mine.items() if k not in numbers
+def assert_same_numbers(one: Path, other: Path, tolerance: float) -> None:
+    """The same rows in the same order; numbers are equal up to rounding, texts exactly."""
+    for row, other_row in zip(record(one), record(other), strict=True):
+        assert row.keys() == other_row.keys()
+        numbers = {name for name, value in row.items() if not isinstance(value, str)}
+        assert {k: v for k, v in other_row.items() if k not in numbers} == {
+            k: v for k, v in row.items() if k not in numbers
         }
-        expected = {k: mine[k] for k in numbers}
-        assert {k: theirs[k] for k in numbers} == pytest.approx(expected, rel=near, abs=near)
+        expected = {k: row[k] for k in numbers}
+        assert {k: other_row[k] for k in numbers} == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_give_the_numbers_of_one(shared: Path, tmp_path: Path, name: str) -> None:
     result = one_run(tmp_path, name)
-    near = 2e-4 if name == "float32" else 1e-10
-    assert_same_numbers(tmp_path, shared / name, near)
-    mine, theirs = tensors(tmp_path / "checkpoint.safetensors"), tensors(shared / name / "checkpoint.safetensors")
-    assert mine.keys() == theirs.keys()  # also: which parameters the optimizer has seen
-    for key in mine:
-        if "calls" not in key:  # a statistic of one process's own structures
-            torch.testing.assert_close(theirs[key], mine[key], rtol=100 * near, atol=100 * near, msg=key)
+    tolerance = 2e-4 if name == "float32" else 1e-10
+    assert_same_numbers(tmp_path, shared / name, tolerance)
+    one, two = tensors(tmp_path / "checkpoint.safetensors"), tensors(shared / name / "checkpoint.safetensors")
+    assert one.keys() == two.keys()  # includes the parameters with a state of the optimizer
+    for key in one:
+        if "calls" not in key:  # a statistic of the structures of one process
+            torch.testing.assert_close(two[key], one[key], rtol=100 * tolerance, atol=100 * tolerance, msg=key)
     for rank in (0, 1):
-        told = seen(shared, rank)[name]
-        assert told["weights"] == pytest.approx(weights_of(result), rel=100 * near, abs=100 * near)
-        assert told["scores"] == pytest.approx(dict(result.scores), rel=100 * near, abs=near)
-        assert told["steps"] == result.steps
+        seen_by_rank = seen(shared, rank)[name]
+        assert seen_by_rank["weights"] == pytest.approx(weights_of(result), rel=100 * tolerance, abs=100 * tolerance)
+        assert seen_by_rank["scores"] == pytest.approx(dict(result.scores), rel=100 * tolerance, abs=tolerance)
+        assert seen_by_rank["steps"] == result.steps
 
 
 @pytest.mark.slow
-def test_two_processes_read_one_file_ahead(tmp_path: Path) -> None:
+def test_two_processes_stream_one_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [*TORCHRUN, str(SCRIPT), str(tmp_path), "streamed"], env=ALONE, capture_output=True, text=True, timeout=300
     )
@@ -187,14 +189,14 @@ def test_two_processes_read_one_file_ahead(tmp_path: Path) -> None:
         assert seen(tmp_path, rank) == pytest.approx(weights_of(result), rel=1e-8, abs=1e-8)
 
 
-def test_the_processes_end_with_the_same_bits(shared: Path) -> None:
+def test_all_processes_have_bitwise_equal_results(shared: Path) -> None:
     first, second = seen(shared, 0), seen(shared, 1)
     for name in RUNS:
         assert first[name] == second[name], name
 
 
-def test_one_of_these_runs_has_steps_without_work_for_a_process() -> None:
-    """And the potential of one's own has parameters that not every step leads to: what these runs are for."""
+def test_some_steps_have_no_structure_for_a_process() -> None:
+    """And the custom potential has parameters without gradient in some steps, which these runs test."""
     data = mixed_data()
     assert any(len(batch) == 1 for batch in data.batch_indices(2000, max_structures=3))
     oxygen = [any(z == 8 for z in s.numbers) for s in data.structures]
@@ -203,7 +205,7 @@ def test_one_of_these_runs_has_steps_without_work_for_a_process() -> None:
     assert "idle" in dict(Own().named_parameters())
 
 
-def test_what_processes_say_to_each_other(shared: Path) -> None:
+def test_the_communicator_of_two_processes(shared: Path) -> None:
     for rank in (0, 1):
         words = seen(shared, rank)["words"]
         assert words.pop("share") == [[0], [3, 2, 1]][rank]  # 10 atoms against 8 + 1 + 1
@@ -216,13 +218,13 @@ def test_what_processes_say_to_each_other(shared: Path) -> None:
         }
 
 
-def test_a_run_goes_on_with_another_number_of_processes(shared: Path, tmp_path: Path) -> None:
-    """Two processes, until one of them is asked to stop; one process, until it is; two to the end."""
+def test_a_run_is_continued_with_another_number_of_processes(shared: Path, tmp_path: Path) -> None:
+    """Two processes until one of them gets a signal, one process until it gets one, two to the end."""
     result = one_run(tmp_path, "mixed labels")
     assert_same_numbers(tmp_path, shared / "interrupted", 1e-10)
     for rank in (0, 1):
-        told, weights = seen(shared, rank)["interrupted"]
-        for step, words in zip((6, 9), told, strict=False):
+        messages, weights = seen(shared, rank)["interrupted"]
+        for step, words in zip((6, 9), messages, strict=False):
             assert words == (
                 f"InterruptedRunError: stopped by SIGTERM after step {step} of 12; the state is in "
                 f"{shared / 'interrupted' / 'checkpoint.safetensors'}. The same command continues the run."
@@ -231,7 +233,7 @@ def test_a_run_goes_on_with_another_number_of_processes(shared: Path, tmp_path: 
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (shared / "interrupted").iterdir()}
 
 
-def test_all_processes_are_told_what_is_wrong(shared: Path) -> None:
+def test_errors_reach_all_processes(shared: Path) -> None:
     for rank in (0, 1):
         unwritable, different = seen(shared, rank)["refused"]
         assert unwritable.startswith("WriteError: cannot write")
@@ -266,7 +268,7 @@ def lines(folder: Path) -> int:
 
 
 def started(path: Path, *words: str, row: int) -> subprocess.Popen[str]:
-    """Two processes at work; returns once their record has `row` lines."""
+    """Start two processes; returns when their record has `row` lines."""
     process = subprocess.Popen(
         command(path, *words, devices=2), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -279,11 +281,11 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     try:
         return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     except OSError:
-        pytest.skip("this system does not tell which processes a process has started")
+        pytest.skip("this system does not list the children of a process")
 
 
 def assert_killed(path: Path, process: subprocess.Popen[str], rank: int) -> None:
-    """Kill one process; the job ends soon, with one message, and without a trace of the others."""
+    """Kill one process; the job ends soon, with one message, and all processes exit."""
     victims = children(process)
     os.kill(victims[rank], signal.SIGKILL)
     begin = time.monotonic()
@@ -299,7 +301,7 @@ def assert_killed(path: Path, process: subprocess.Popen[str], rank: int) -> None
     assert steps == list(range(1, len(steps) + 1))
 
 
-def test_a_killed_process_ends_the_job_which_one_process_goes_on_with(path: Path, tmp_path: Path) -> None:
+def test_a_job_with_a_killed_process_is_continued_by_one_process(path: Path, tmp_path: Path) -> None:
     assert_killed(path, started(path, row=4), 1)
     run_from_config(load_config(path), quiet=True)
     run_from_config(load_config(path, [f"output={tmp_path / 'one'}"]), quiet=True)
@@ -307,7 +309,7 @@ def test_a_killed_process_ends_the_job_which_one_process_goes_on_with(path: Path
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_with_a_run_of_one_process(path: Path) -> None:
+def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
     process = subprocess.Popen(command(path), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while lines(path.parent / "out") < 4 and process.poll() is None:
         time.sleep(0.01)
@@ -319,15 +321,15 @@ def test_a_job_goes_on_with_a_run_of_one_process(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_loss_of_the_first_process_is_told_too(path: Path) -> None:
+def test_a_killed_first_process_is_reported_too(path: Path) -> None:
     assert_killed(path, started(path, row=4), 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("rank", [None, 1])
-def test_an_interrupted_job_says_so_once(path: Path, number: signal.Signals, rank: int | None) -> None:
-    """Whether the launcher was told to stop or one of its processes."""
+def test_an_interrupted_job_reports_once(path: Path, number: signal.Signals, rank: int | None) -> None:
+    """Signals to the launcher or to one of its processes."""
     process = started(path, "steps=100000", row=4)
     os.kill(process.pid if rank is None else children(process)[rank], number)
     out, errors = process.communicate(timeout=240)
@@ -348,23 +350,23 @@ def test_processes_end_with_their_launcher(path: Path) -> None:
         time.sleep(0.1)
 
 
-def test_requests_that_cannot_be_met_start_nothing(
+def test_invalid_requests_start_no_process(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for device, complaint in [
+    for device, message in [
         ("cuda:1", r'cannot share it\. Use "cuda"'),
         ("cuda", r"there are \d+ on this machine, and --devices asks for 99"),
         ("abacus", 'device "abacus" cannot be used here'),
     ]:
-        with pytest.raises(ConfigError, match=complaint):
+        with pytest.raises(ConfigError, match=message):
             launch([], 99, load_config(path, [f"device={device}"]))
     assert not (path.parent / "out").exists()
-    for words, complaint in [
+    for words, message in [
         (["--devices", "2", "steps=0"], "ConfigError"),
         (["--devices", "0"], "Invalid value for '--devices'"),
     ]:
         assert main(monkeypatch, "train", str(path), *words) == 2
-        assert complaint in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     monkeypatch.setenv("RANK", "0")
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -391,12 +393,12 @@ def test_torchrun_of_the_command(path: Path) -> None:
 
 def tasks(path: Path, *words: str) -> list[subprocess.Popen[str]]:
     """Two tasks as srun would start them."""
-    said = {
+    environment = {
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid()),
     }  # fmt: skip
     return [
         subprocess.Popen(
-            command(path, *words), env={**ALONE, **said, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            command(path, *words), env={**ALONE, **environment, "SLURM_PROCID": rank, "SLURM_LOCALID": rank},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in "01"
@@ -410,15 +412,15 @@ def test_tasks_of_srun(path: Path) -> None:
     assert (first[1], second) == ("", ("", ""))
 
     wrong = tasks(path, "seed=1")
-    told = [task.communicate(timeout=240)[1] for task in wrong]
-    assert "".join(told).count("FileFormatError") == 1  # by one of them
+    errors = [task.communicate(timeout=240)[1] for task in wrong]
+    assert "".join(errors).count("FileFormatError") == 1  # by one of them
     assert [task.returncode for task in wrong] == [2, 2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_lost_task_of_srun_ends_the_other(path: Path, rank: int) -> None:
-    """Nobody knows why it was lost; the other one says what it knows."""
+    """The cause is unknown; the other task reports the lost connection."""
     both = tasks(path, "steps=100000")
     while lines(path.parent / "out") < 4:
         time.sleep(0.01)

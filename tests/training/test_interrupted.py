@@ -1,4 +1,4 @@
-"""Runs that are killed, and go on: the record and the models must be bit-identical to those of a run left in peace."""
+"""Runs that are killed and continued: records and models are bitwise identical to those of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tiny_run import assert_same_run, config, record, run, tensors, training_dat
 
 from hesse.errors import FileFormatError, InterruptedRunError, WriteError
 from hesse.models import read_model_header
+from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
 from hesse.training import read_log, train, trainer
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
@@ -34,7 +35,7 @@ def lines(folder: Path) -> int:
 
 
 def interrupt_at(folder: Path, process: subprocess.Popen[str], row: int, number: signal.Signals) -> tuple[int, str]:
-    """Send a signal once the record has `row` lines, after a moment that decides where inside a step it strikes."""
+    """Send a signal when the record has `row` lines, after a short random delay within a step."""
     while lines(folder) < row and process.poll() is None:
         time.sleep(0.002)
     time.sleep(random.Random(row).uniform(0.0, 0.02))
@@ -43,16 +44,16 @@ def interrupt_at(folder: Path, process: subprocess.Popen[str], row: int, number:
     return process.returncode, errors
 
 
-def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Path) -> None:
-    """kill -9 twice, SIGTERM and SIGINT once each, at moments spread over the run."""
-    peace, war = tmp_path / "peace", tmp_path / "war"
-    run(peace, **LONG)
+def test_a_killed_and_continued_run_is_bitwise_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
+    """SIGKILL twice, SIGTERM and SIGINT once each, distributed over the run."""
+    uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"
+    run(uninterrupted, **LONG)
     reached = 0
     for number, row in [(signal.SIGKILL, 13), (signal.SIGTERM, 37), (signal.SIGKILL, 62), (signal.SIGINT, 94)]:
-        status, errors = interrupt_at(war, start(war, **LONG), row, number)
-        steps = [row["step"] for row in record(war) if row["kind"] == "train"]
+        status, errors = interrupt_at(interrupted, start(interrupted, **LONG), row, number)
+        steps = [row["step"] for row in record(interrupted) if row["kind"] == "train"]
         assert steps == list(range(1, len(steps) + 1))
-        assert reached <= len(steps) < LONG["steps"], "the signal came too late to mean anything"
+        assert reached <= len(steps) < LONG["steps"], "the signal came too late for this test"
         if number == signal.SIGKILL:
             assert status == -signal.SIGKILL
             reached = len(steps) - LONG["checkpoint_every"]
@@ -60,12 +61,12 @@ def test_killed_and_resumed_is_bit_identical_to_a_run_left_in_peace(tmp_path: Pa
             assert status == InterruptedRunError.exit_code
             assert f"InterruptedRunError: stopped by {number.name} after step {len(steps)} of 150" in errors
             assert "The same command continues" in errors
-            reached = len(steps)  # nothing done is lost
-    (war / ".checkpoint.safetensors.0000.part.safetensors").write_bytes(b"half written by a killed process")
-    run(war, **LONG)
-    assert_same_run(peace, war)
-    assert read_model_header(peace / "model.hesse") == read_model_header(war / "model.hesse")
-    assert {p.name for p in war.iterdir()} == {p.name for p in peace.iterdir()}
+            reached = len(steps)  # no step is lost
+    (interrupted / ".checkpoint.safetensors.0000.part.safetensors").write_bytes(b"half written by a killed process")
+    run(interrupted, **LONG)
+    assert_same_run(uninterrupted, interrupted)
+    assert read_model_header(uninterrupted / "model.hesse") == read_model_header(interrupted / "model.hesse")
+    assert {p.name for p in interrupted.iterdir()} == {p.name for p in uninterrupted.iterdir()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -82,13 +83,13 @@ def test_a_signal_ends_the_step_and_saves_the_state(
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "_step", signalled)
         with pytest.raises(InterruptedRunError, match=f"stopped by {number.name} after step 8 of 20"):
-            run(tmp_path / "war", checkpoint_every=20)
+            run(tmp_path / "interrupted", checkpoint_every=20)
     assert signal.getsignal(number) == before
-    assert (tmp_path / "war" / "checkpoint.safetensors").exists()
-    result = run(tmp_path / "war", checkpoint_every=20)
+    assert (tmp_path / "interrupted" / "checkpoint.safetensors").exists()
+    result = run(tmp_path / "interrupted", checkpoint_every=20)
     assert result.steps == 20
-    run(tmp_path / "peace", checkpoint_every=20)
-    assert_same_run(tmp_path / "peace", tmp_path / "war")
+    run(tmp_path / "uninterrupted", checkpoint_every=20)
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
 class Crash(Exception):
@@ -96,7 +97,7 @@ class Crash(Exception):
 
 
 def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
-    """Make the `call`-th call of a method of the run crash, before or after it did its work, alternately."""
+    """Make the `call`-th call of a method of the run crash: before its work if `call` is odd, otherwise after it."""
     original, count = getattr(trainer.Trainer, where), [0]
 
     def wrapped(self: Any, *args: Any) -> Any:
@@ -131,45 +132,47 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_kind_of_run_resumes_bit_identically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_all_kinds_of_runs_are_continued_bitwise_identically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     changes = {"steps": 12, **VARIANTS[name]}
-    run(tmp_path / "peace", **changes)
+    run(tmp_path / "uninterrupted", **changes)
     for where, call in [("_step", 5), ("_save", 1), ("_validate", 2), ("_step", 2), ("_save", 2), ("_write_model", 1)]:
         with monkeypatch.context() as patch:
             crashing_at(patch, where, call)
             with contextlib.suppress(Crash):
-                run(tmp_path / "war", **changes)
-    run(tmp_path / "war", **changes)
-    assert_same_run(tmp_path / "peace", tmp_path / "war")
+                run(tmp_path / "interrupted", **changes)
+    run(tmp_path / "interrupted", **changes)
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
 
 
-def test_a_run_without_validation_resumes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "peace", validate=False)
+def test_a_run_without_validation_is_continued_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "uninterrupted", validate=False)
     with monkeypatch.context() as patch:
         crashing_at(patch, "_step", 11)
         with pytest.raises(Crash):
-            run(tmp_path / "war", validate=False)
-    result = run(tmp_path / "war", validate=False)
-    assert_same_run(tmp_path / "peace", tmp_path / "war")
+            run(tmp_path / "interrupted", validate=False)
+    result = run(tmp_path / "interrupted", validate=False)
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
     assert result.steps == result.best_step == 20
-    assert {row["kind"] for row in record(tmp_path / "war")} == {"note", "train"}
+    assert {row["kind"] for row in record(tmp_path / "interrupted")} == {"note", "train"}
 
 
-def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "peace")
+def test_an_incomplete_last_line_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
         crashing_at(patch, "_step", 8)
         with pytest.raises(Crash):
-            run(tmp_path / "war")
-    log = tmp_path / "war" / "metrics.jsonl"
+            run(tmp_path / "interrupted")
+    log = tmp_path / "interrupted" / "metrics.jsonl"
     with log.open("a") as handle:
         handle.write('{"kind": "train", "step": 8, "lo')
     assert len(read_log(log)) == log.read_text().count("\n")
-    run(tmp_path / "war")
-    assert record(tmp_path / "war") == record(tmp_path / "peace")
+    run(tmp_path / "interrupted")
+    assert record(tmp_path / "interrupted") == record(tmp_path / "uninterrupted")
 
 
-def test_tensorboard_forgets_the_steps_that_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_drops_the_steps_that_are_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -235,26 +238,26 @@ def test_other_data_in_the_same_folder_are_refused(tmp_path: Path) -> None:
             train(training, validation, short, output=tmp_path, quiet=True)
 
 
-def test_what_does_not_change_numbers_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "peace")
+def test_options_that_change_no_numbers_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
         crashing_at(patch, "_step", 9)
         with pytest.raises(Crash):
-            run(tmp_path / "war", checkpoint_every=2)
-    run(tmp_path / "war", checkpoint_every=5)
-    assert record(tmp_path / "war") == record(tmp_path / "peace")
+            run(tmp_path / "interrupted", checkpoint_every=2)
+    run(tmp_path / "interrupted", checkpoint_every=5)
+    assert record(tmp_path / "interrupted") == record(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "flipped", "a model"])
-def test_a_damaged_checkpoint_is_said_and_restart_helps(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_reported_and_restart_helps(tmp_path: Path, damage: str) -> None:
     run(tmp_path, steps=4)
     path = tmp_path / "checkpoint.safetensors"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     contents = {
-        "truncated": whole[: len(whole) // 2],
+        "truncated": content[: len(content) // 2],
         "empty": b"",
         "text": b"step: 4",
-        "flipped": whole[:-50] + bytes([whole[-50] ^ 0x55]) + whole[-49:],
+        "flipped": content[:-50] + bytes([content[-50] ^ 0x55]) + content[-49:],
         "a model": (tmp_path / "model.hesse").read_bytes(),
     }
     path.write_bytes(contents[damage])
@@ -263,8 +266,20 @@ def test_a_damaged_checkpoint_is_said_and_restart_helps(tmp_path: Path, damage: 
     run(tmp_path, steps=4, restart=True)
 
 
+def test_a_checkpoint_of_an_older_version_gets_a_reply(tmp_path: Path) -> None:
+    run(tmp_path, steps=2)
+    path = tmp_path / "checkpoint.safetensors"
+    header = {name: text for name, text in read_header(path, "checkpoint").items() if name != "digest"}
+    state = json.loads(header["state"])
+    state["progress"]["waited"] = state["progress"].pop("n_without_improvement")  # as in format 1
+    write_tensors(path, {**header, "version": "1", "state": json.dumps(state)}, read_tensors(path, "checkpoint"))
+    with pytest.raises(FileFormatError, match=r"a checkpoint of format 1; .* reads format 2\. Finish .* --restart"):
+        run(tmp_path, steps=2)
+    run(tmp_path, steps=2, restart=True)
+
+
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "peace")
+    run(tmp_path / "uninterrupted")
     original, count = Path.write_bytes, [0]
 
     def sometimes_full(self: Path, data: bytes) -> int:
@@ -277,7 +292,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", sometimes_full)
         with pytest.raises(WriteError, match=r"checkpoint\.safetensors: No space left"):
-            run(tmp_path / "war")
-    assert len(tensors(tmp_path / "war" / "checkpoint.safetensors")) > 10
-    run(tmp_path / "war")
-    assert_same_run(tmp_path / "peace", tmp_path / "war")
+            run(tmp_path / "interrupted")
+    assert len(tensors(tmp_path / "interrupted" / "checkpoint.safetensors")) > 10
+    run(tmp_path / "interrupted")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "interrupted")
