@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,23 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from hesse.datasets import Dataset, as_dataset, as_structure, as_structures, read_dataset, write_dataset
+from hesse.datasets import (
+    Dataset,
+    Split,
+    as_dataset,
+    as_structure,
+    as_structures,
+    check_dataset,
+    dataset_summary,
+    diagnose_consistency,
+    flag_suspect,
+    negate_forces,
+    open_dataset,
+    read_dataset,
+    select_probes,
+    with_tag,
+    write_dataset,
+)
 from hesse.errors import HesseError, RequestError
 from hesse.structures import Structure, from_ase
 from oracles import Morse, labeled, molecules
@@ -73,3 +90,39 @@ def test_replies_name_files_and_numbers(tmp_path: Path) -> None:
     with pytest.raises(HesseError, match="at least one atom"):
         as_structures(Atoms())
     assert isinstance(as_dataset([Structure([1], [[0, 0, 0]])]), Dataset)
+
+
+WRONG_CALLS: dict[str, Callable[[], object]] = {
+    "transform of a path": lambda: negate_forces("x.h5"),  # type: ignore[arg-type]
+    "tag of atoms": lambda: with_tag(WATER, "hot"),  # type: ignore[arg-type]
+    "probes of None": lambda: select_probes(None, [0]),  # type: ignore[arg-type]
+    "diagnosis of atoms": lambda: diagnose_consistency([WATER]),  # type: ignore[arg-type]
+    "flags of a path": lambda: flag_suspect("x.h5"),  # type: ignore[arg-type]
+    "path of None": lambda: read_dataset(None),  # type: ignore[arg-type]
+    "writing to a number": lambda: write_dataset(3, DATA),  # type: ignore[arg-type]
+    "opening a data set": lambda: open_dataset(DATA),  # type: ignore[arg-type]
+    "pairs of atoms": lambda: Dataset.from_pairs([WATER]),  # type: ignore[list-item]
+    "Dataset of atoms": lambda: Dataset([WATER], DATA.labels),  # type: ignore[arg-type]
+    "Dataset without labels": lambda: Dataset(DATA.structures, None),  # type: ignore[arg-type]
+    "a fraction as text": lambda: DATA.split("0.5"),  # type: ignore[arg-type]
+    "an id alone": lambda: DATA.with_ids(DATA.ids[0]),
+    "an unknown label": lambda: DATA.has("dipole"),
+    "a misspelled label": lambda: DATA.mask("force"),
+    "selection by text": lambda: DATA.select("first"),  # type: ignore[arg-type]
+    "index out of range": lambda: DATA.select([7]),
+    "split by text": lambda: Split.from_dataset(DATA, train="none.h5"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("call", WRONG_CALLS)
+def test_wrong_arguments_get_a_reply(call: str) -> None:
+    with pytest.raises(HesseError):
+        WRONG_CALLS[call]()
+
+
+def test_summary_check_and_split_take_paths(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "x.h5", DATA)
+    assert dataset_summary(tmp_path / "x.h5")["structures"] == dataset_summary(DATA.to_ase())["structures"] == 3
+    assert [report.label for report in check_dataset(str(tmp_path / "x.h5"))] == ["hvp"]
+    split = Split.from_dataset(DATA, train=DATA[:2], test=DATA[2:])
+    assert split.parts == {"train": DATA.ids[:2], "test": DATA.ids[2:]}

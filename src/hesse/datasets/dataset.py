@@ -18,6 +18,7 @@ from hesse.datasets.ase_atoms import AtomsReader, atoms_with_labels
 from hesse.datasets.batching import pack_batches
 from hesse.datasets.indexing import (
     check_has_labels,
+    check_label_name,
     check_unique_ids,
     group_split,
     index_of_ids,
@@ -29,7 +30,7 @@ from hesse.datasets.packed import PackedDataset, PackedStructures, geometry_tens
 from hesse.errors import RequestError
 from hesse.structures import Batch, Properties, Structure, rng_key
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "check_is_dataset"]
 
 Indices: TypeAlias = "slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor"
 
@@ -63,6 +64,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "structures", tuple(self.structures))
+        if not all(isinstance(s, Structure) for s in self.structures) or not isinstance(self.labels, Properties):
+            raise RequestError(
+                "a Dataset is made of structures (hesse.Structure) and their labels (Properties). From ASE atoms: "
+                "Dataset.from_ase; from one structure after the other: Dataset.from_pairs"
+            )
         ids = [s.id for s in self.structures]
         check_unique_ids(ids, self.source)
         sizes = [len(s) for s in self.structures]
@@ -98,9 +104,15 @@ class Dataset:
             The data set, in the order of `pairs`.
 
         Raises:
-            RequestError: no pair at all, or an id that occurs twice.
+            RequestError: no pair at all, objects of another type, or an id that occurs twice.
         """
         items = list(pairs)
+        for item in items:
+            if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Properties)):
+                raise RequestError(
+                    "Dataset.from_pairs: expected pairs (structure, Properties), got "
+                    f"{type(item).__name__}; ASE atoms with labels are taken by Dataset.from_ase"
+                )
         if not items:
             raise RequestError("a data set needs at least one structure")
         return cls(tuple(s for s, _ in items), Properties.concatenate([label for _, label in items]), metadata=metadata)
@@ -187,12 +199,16 @@ class Dataset:
         """Select structures by their indices.
 
         Args:
-            indices: which structures, in the order in which they are wanted.
+            indices: which structures, in the order in which they are wanted; all forms that `data[indices]` takes.
 
         Returns:
             These structures with their labels.
+
+        Raises:
+            RequestError: an index out of range, or something else than indices.
         """
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        selected = structure_indices(indices, len(self))
+        chosen = torch.tensor([selected] if isinstance(selected, int) else selected, dtype=torch.int64)
         return Dataset(
             tuple(self.structures[i] for i in chosen.tolist()),
             self.labels.select(chosen),
@@ -291,7 +307,11 @@ class Dataset:
 
         Returns:
             True where the label is present, `[structures]`; for "hvp" `[probes, structures]`.
+
+        Raises:
+            RequestError: there is no label of this name.
         """
+        check_label_name(name)
         return self.labels.mask(name)
 
     def has(self, name: str) -> bool:
@@ -411,6 +431,22 @@ class Dataset:
         indices = np.arange(len(self)) if order is None else np.asarray(order, dtype=np.int64)
         batches = pack_batches(self.labels.n_atoms.numpy(), indices, max_atoms, max_structures)
         return [batch.tolist() for batch in batches]
+
+
+def check_is_dataset(data: object) -> None:
+    """Check the argument of a function that needs a data set in memory.
+
+    Args:
+        data: the argument.
+
+    Raises:
+        RequestError: it is not a `Dataset`.
+    """
+    if not isinstance(data, Dataset):
+        raise RequestError(
+            f"expected a Dataset, got {type(data).__name__}. hesse.as_dataset(...) makes one of a path, of atoms or "
+            "of structures"
+        )
 
 
 def _concatenate(arrays: list[Any], empty: tuple[int, ...]) -> np.ndarray:

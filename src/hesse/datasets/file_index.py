@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -12,12 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesse.datasets.formats.hdf5 import ChunkedReader
-from hesse.datasets.indexing import check_unique_ids
+from hesse.datasets.indexing import LABEL_NAMES, check_unique_ids
 from hesse.structures import Properties, rng_key
 
 __all__ = ["FileIndex"]
-
-_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +65,7 @@ class FileIndex:
             return torch.from_numpy(reader.read_array(f"labels/{name}")) if f"labels/{name}" in reader.names else None
 
         masks: dict[str, Tensor] = {}
-        for name in _LABEL_NAMES:
+        for name in LABEL_NAMES:
             if f"labels/{name}" in reader.names:
                 shape = (reader.shapes["labels/hvp"][0], count) if name == "hvp" else (count,)
                 mask = column(f"{name}_mask") if name != "hessian" else None

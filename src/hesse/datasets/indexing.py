@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from hesse.errors import MissingLabelError, RequestError
+from hesse.errors import MissingLabelError, RequestError, did_you_mean
 
 __all__ = [
+    "LABEL_NAMES",
     "check_has_labels",
+    "check_label_name",
     "check_unique_ids",
     "group_split",
     "index_of_ids",
@@ -20,6 +22,22 @@ __all__ = [
     "structure_indices",
     "unflagged",
 ]
+
+
+LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
+
+
+def check_label_name(name: str) -> None:
+    """Check the name of a label.
+
+    Args:
+        name: as given by the caller.
+
+    Raises:
+        RequestError: there is no such label.
+    """
+    if name not in LABEL_NAMES:
+        raise RequestError(f"no label {name!r}. {did_you_mean(str(name), LABEL_NAMES)}")
 
 
 def check_unique_ids(ids: Sequence[str], source: str) -> None:
@@ -100,8 +118,10 @@ def index_of_ids(requested: Iterable[str], ids: Sequence[str], source: str) -> l
         The index in `ids` of each requested id.
 
     Raises:
-        RequestError: an id that is not among `ids`.
+        RequestError: an id that is not among `ids`, or no list of ids.
     """
+    if isinstance(requested, str) or not isinstance(requested, Iterable):
+        raise RequestError(f"expected a list of ids, got {type(requested).__name__} {requested!r}")
     requested, index = list(requested), {name: i for i, name in enumerate(ids)}
     missing = [name for name in requested if name not in index]
     if missing:
@@ -126,7 +146,8 @@ def group_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[f
     Raises:
         RequestError: fractions that are not positive or sum to more than one, or a part that would be empty.
     """
-    if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+    valid = bool(fractions) and all(isinstance(f, int | float | np.number) for f in fractions)
+    if not valid or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
         raise RequestError(f"split fractions must be positive and sum to at most 1, got {fractions}")
     names = [group or f"id:{name}" for name, group in zip(ids, groups, strict=True)]
     unique_groups = sorted(set(names))

@@ -39,6 +39,7 @@ from hesse.structures import Properties, Structure, from_ase
 __all__ = [
     "DatasetSource",
     "as_dataset",
+    "as_path",
     "check_dataset",
     "check_writable_suffix",
     "read_dataset",
@@ -92,13 +93,30 @@ def read_dataset(
         LabelShapeError, LabelValueError, GeometryError, InconsistentLabelsError, RequestError: see the readers and
             `check_dataset`.
     """
-    path = Path(path)
+    path = as_path(path)
     units = _RequestedUnits(energy_unit, length_unit, forces_unit, curvature_unit)
     refuse_unsafe(path)
     dataset = _read_subset(path, units, dict(rename or {}), as_subset(subset))
     if check:
         check_dataset(dataset)
     return dataset
+
+
+def as_path(path: str | Path) -> Path:
+    """Convert to a path.
+
+    Args:
+        path: a path as text or as an object of Python's `pathlib`.
+
+    Returns:
+        The path.
+
+    Raises:
+        RequestError: something else.
+    """
+    if not isinstance(path, str | Path):
+        raise RequestError(f"expected the path of a file, got {type(path).__name__}")
+    return Path(path)
 
 
 @dataclass(frozen=True)
@@ -251,7 +269,7 @@ def check_writable_suffix(path: str | Path) -> None:
     Raises:
         FileFormatError: a suffix that is not supported for writing.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = as_path(path).suffix.lower()
     if suffix not in HDF5_SUFFIXES | XYZ_SUFFIXES | {".json"}:
         raise FileFormatError(
             f"{path}: data sets are written as .h5 or .extxyz (a single Hessian as .json too), not as "
@@ -259,7 +277,7 @@ def check_writable_suffix(path: str | Path) -> None:
         )
 
 
-def check_dataset(dataset: Dataset) -> list[ConsistencyReport]:
+def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:
     """Check geometries and labels: finite numbers, no overlapping atoms, curvature that agrees with the forces.
 
     Args:
@@ -273,6 +291,7 @@ def check_dataset(dataset: Dataset) -> list[ConsistencyReport]:
         GeometryError: two atoms closer than 0.3 Å.
         InconsistentLabelsError: Hessians or Hessian-vector products that contradict geometry and forces.
     """
+    dataset = as_dataset(dataset)
     if bool(dataset.labels.suspect_mask().all()):
         return []
     dataset = dataset.without_suspects()

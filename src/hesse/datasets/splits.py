@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hesse.datasets.dataset import Dataset
+from hesse.datasets.io import as_dataset
 from hesse.datasets.streaming import DatasetLike, StreamingDataset
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import atomic_write_text
@@ -58,9 +58,14 @@ class Split:
             RequestError: fractions together with data sets, invalid fractions, or parts that overlap.
         """
         names = list(fractions_or_sets)
-        values = list(fractions_or_sets.values())
-        fractions = [x for x in values if not isinstance(x, Dataset | StreamingDataset)]
-        sets = [x for x in values if isinstance(x, Dataset | StreamingDataset)]
+        fractions: list[float] = []
+        sets: list[DatasetLike] = []
+        for value in fractions_or_sets.values():
+            if isinstance(value, int | float):
+                fractions.append(value)
+            else:
+                sets.append(value if isinstance(value, StreamingDataset) else as_dataset(value))
+        dataset = dataset if isinstance(dataset, StreamingDataset) else as_dataset(dataset)
         if fractions and sets:
             raise RequestError("a split is made of fractions or of data sets, not of both")
         parts = sets or dataset.split(*fractions)

@@ -26,8 +26,8 @@ from hesse.datasets.formats.detection import detect_format
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
 from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, Content
-from hesse.datasets.indexing import check_has_labels, group_split, index_of_ids, unflagged
-from hesse.datasets.io import check_dataset, read_dataset
+from hesse.datasets.indexing import check_has_labels, check_label_name, group_split, index_of_ids, unflagged
+from hesse.datasets.io import as_path, check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.structures import Properties, segment_indices
@@ -103,6 +103,7 @@ class StreamingDataset:
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
         """See `Dataset.mask`."""
+        check_label_name(name)
         mask = self._index.masks.get(name)
         if mask is None:
             return torch.zeros((0, len(self)) if name == "hvp" else (len(self),), dtype=torch.bool)
@@ -329,7 +330,7 @@ def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bo
         UnitError: a file to stream that is not in eV and Å.
         RequestError: a limit that is too small for the largest structure.
     """
-    path = Path(path)
+    path = as_path(path)
     if memory_mib is None:
         return read_dataset(path, check=check)
     if detect_format(path) != "hdf5":

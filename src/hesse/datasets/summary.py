@@ -11,13 +11,14 @@ import torch
 from ase.data import chemical_symbols
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.indexing import LABEL_NAMES
+from hesse.datasets.io import DatasetSource, as_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
 from hesse.datasets.quality.flags import find_issues
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
 
 __all__ = ["dataset_summary"]
 
-_LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 _NEGATIVE_EIGENVALUE: Final = -0.5
 """eV/Å²; eigenvalues below it count as negative curvature, those above may be noise of rigid-body motions."""
 _MAX_HESSIANS: Final = 1000
@@ -28,16 +29,17 @@ _STORED_NAMES: Final = {"status": "verdict", "outliers": "guilty"}
 """Fields of `ConsistencyReport` with other names in the summary, which `--json` writes."""
 
 
-def dataset_summary(dataset: Dataset) -> dict[str, Any]:
+def dataset_summary(data: DatasetSource) -> dict[str, Any]:
     """Summarize a data set, as `hesse info` shows it.
 
     Args:
-        dataset: the data.
+        data: a data set, or anything that `as_dataset` takes.
 
     Returns:
         A dictionary for JSON, in eV and Å; None where nothing is known. Noise, consistency and curvature are those of
         the structures that are not flagged suspect (of all, if every structure is flagged).
     """
+    dataset = as_dataset(data)
     labels = dataset.labels
     sizes = labels.n_atoms.double()
     numbers, counts = np.unique(np.concatenate([s.numbers for s in dataset.structures]), return_counts=True)
@@ -82,7 +84,7 @@ def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:
     for tag in sorted(set(tags)):
         has_tag = torch.tensor([name == tag for name in tags])
         row: dict[str, Any] = {"tag": tag, "structures": int(has_tag.sum())}
-        for label in _LABEL_NAMES:
+        for label in LABEL_NAMES:
             has_label = dataset.labels.mask(label)
             has_label = has_label.any(0) if has_label.ndim == 2 else has_label
             row[label] = int((has_label & has_tag).sum())

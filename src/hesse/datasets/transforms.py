@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hesse.datasets.dataset import Dataset
+from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.sum_rules import hessian_blocks
 from hesse.errors import MissingLabelError, RequestError
 from hesse.structures import Properties, Structure, segment_indices, segment_offsets
@@ -86,6 +86,7 @@ def negate_forces(dataset: Dataset) -> Dataset:
     Raises:
         MissingLabelError: there are no forces.
     """
+    check_is_dataset(dataset)
     dataset.check_has_labels("forces")
     assert dataset.labels.forces is not None
     return replace(dataset, labels=replace(dataset.labels, forces=-dataset.labels.forces))
@@ -103,6 +104,7 @@ def negate_curvature(dataset: Dataset) -> Dataset:
     Raises:
         MissingLabelError: there is no curvature.
     """
+    check_is_dataset(dataset)
     labels = dataset.labels
     if labels.hessian is None and labels.hvp is None:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians or Hessian-vector products to negate")
@@ -124,6 +126,7 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
         MissingLabelError: there are no pairs, or fewer than requested.
         RequestError: no index, or one twice.
     """
+    check_is_dataset(dataset)
     labels, chosen = dataset.labels, list(probes)
     available = 0 if labels.hvp is None else len(labels.hvp)
     if not chosen or len(set(chosen)) < len(chosen):
@@ -155,6 +158,7 @@ def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, mult
     Returns:
         The data with changed structures.
     """
+    check_is_dataset(dataset)
 
     def updated(structure: Structure) -> Structure:
         return replace(
@@ -178,6 +182,7 @@ def symmetrize_hessians(dataset: Dataset) -> Dataset:
     Raises:
         MissingLabelError: there are no Hessians.
     """
+    check_is_dataset(dataset)
     labels = dataset.labels
     if labels.hessian is None:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrize")
@@ -200,6 +205,7 @@ def with_metadata(dataset: Dataset, **metadata: str) -> Dataset:
     Returns:
         The data with these metadata.
     """
+    check_is_dataset(dataset)
     return replace(dataset, metadata={**dataset.metadata, **metadata})
 
 
@@ -213,4 +219,5 @@ def with_tag(dataset: Dataset, tag: str) -> Dataset:
     Returns:
         The data with tagged structures.
     """
+    check_is_dataset(dataset)
     return replace(dataset, structures=tuple(replace(s, tag=tag) for s in dataset.structures))

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.datasets.dataset import Dataset
+from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.sum_rules import (
     RigidBodyModes,
     SumRuleErrors,
@@ -120,6 +120,7 @@ def diagnose_consistency(dataset: Dataset) -> list[ConsistencyReport]:
     Returns:
         One report for each curvature label that is present.
     """
+    check_is_dataset(dataset)
     labels = dataset.labels
     present = [name for name in ("hessian", "hvp") if bool(labels.mask(name).any())]
     if not present:

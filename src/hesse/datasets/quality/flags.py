@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.datasets.dataset import Dataset
+from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
 from hesse.errors import GeometryError
@@ -125,6 +125,7 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
     Returns:
         The data set with flags, and the reason for each newly flagged structure, by id.
     """
+    check_is_dataset(dataset)
     reasons: dict[str, str] = {}
     for i, label in find_non_finite(dataset).items():
         reasons.setdefault(dataset.structures[i].id, f"{label} holds NaN or infinity")
