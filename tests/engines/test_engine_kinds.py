@@ -1,4 +1,4 @@
-"""ASE calculators and potentials as engines, engines as ASE calculators, and text as all of them."""
+"""ASE calculators and potentials as engines, engines as ASE calculators, and names of engines."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def probes():
         pytest.param(make_engine("ase:closed_form_engines:own_engine"), id="text-engine"),
     ],
 )
-def test_every_kind_gives_the_labels_of_the_closed_form(engine, probes):
+def test_every_kind_of_engine_agrees_with_the_closed_form(engine, probes):
     structure = oracles.molecule(5, 1)
     exact = oracles.Morse().exact(structure)
     labels = engine.compute(structure, Request(forces=True, probes=probes, hessian=True))
@@ -69,7 +69,7 @@ def test_every_kind_gives_the_labels_of_the_closed_form(engine, probes):
     assert all(isinstance(value, str) for value in engine.settings.values())
 
 
-def test_ase_stress_and_its_order():
+def test_ase_stress_and_the_order_of_its_components():
     atoms = bulk("Cu", cubic=True, a=3.5)
     atoms.rattle(0.05, seed=0)
     shear = np.array([[1, 0.02, 0.01], [0.02, 1, 0], [0.01, 0, 1]])
@@ -83,7 +83,7 @@ def test_ase_stress_and_its_order():
     back.calc = EngineCalculator(engine, crystal)
     assert back.get_stress() == pytest.approx(atoms.get_stress(), abs=1e-12)
     assert back.get_forces() == pytest.approx(atoms.get_forces(), abs=1e-12)
-    assert np.abs(back.get_stress()[3:]).min() > 1e-6, "the shear must be there for the order to be seen"
+    assert np.abs(back.get_stress()[3:]).min() > 1e-6, "without shear the order of components could not be tested"
 
 
 def test_an_engine_is_an_ase_calculator():
@@ -112,7 +112,7 @@ def test_charges_are_refused_unless_the_calculator_reads_them():
     assert AseEngine(closed_form_engines.morse(), reads_charge=True).compute(ion, Request()).energy is not None
 
 
-def test_potentials_answer_for_what_they_know():
+def test_unknown_elements_and_overlapping_atoms_are_refused():
     potential = build_model(HipnnConfig(), (1, 8))
     engine = PotentialEngine(potential, "mine")
     with pytest.raises(UnknownElementError, match=r'"cyanide".*Z = 6.*mine'):
@@ -129,8 +129,8 @@ def test_model_files_become_engines(tmp_path, probes):
     engine = make_engine(str(path))
     assert engine.level == "model:small"
     request = Request(forces=True, probes=probes)
-    here, there = engine.compute(structure, request), PotentialEngine(potential, "same").compute(structure, request)
-    torch.testing.assert_close(here.hvp, there.hvp)
+    from_file = engine.compute(structure, request)
+    torch.testing.assert_close(from_file.hvp, PotentialEngine(potential, "same").compute(structure, request).hvp)
     save_model(path, build_model(HipnnConfig(), (1, 6, 8)).double())
     assert make_engine(str(path)).settings["file_digest"] != engine.settings["file_digest"]
     with pytest.raises(FileFormatError, match="no such model file"):
@@ -158,12 +158,12 @@ def test_model_files_become_engines(tmp_path, probes):
         ("ase:closed_form_engines:number", RequestError, "returned a int"),
     ],
 )
-def test_text_that_is_no_engine(text, error, reply):
+def test_invalid_engine_names_get_a_reply(text, error, reply):
     with pytest.raises(error, match=reply.replace(".", r"\.").replace("(", r"\(")):
         make_engine(text)
 
 
-def test_differences_reach_the_engine():
+def test_settings_of_differences_reach_the_engine():
     pytest.importorskip("tblite.interface", reason="tblite is not installed")
     engine = make_engine("gfn1", differences=FiniteDifferences(step=2e-3, richardson=False))
     assert isinstance(engine, XtbEngine)
@@ -172,7 +172,7 @@ def test_differences_reach_the_engine():
     assert engine.settings["differences"] == "central"
 
 
-def test_other_parameters_of_a_calculator_are_another_engine():
+def test_parameters_of_a_calculator_are_part_of_the_settings():
     wide, narrow = (AseEngine(LennardJones(sigma=s)).settings["parameters"] for s in (2.0, 1.0))
     assert json.loads(wide)["sigma"] == 2.0
     assert wide != narrow
@@ -182,7 +182,7 @@ def test_other_parameters_of_a_calculator_are_another_engine():
     assert "model" not in json.loads(AseEngine(strange).settings["parameters"])
 
 
-def test_differences_that_an_engine_would_not_heed_are_refused(tmp_path, monkeypatch):
+def test_differences_that_an_engine_would_ignore_are_refused(tmp_path, monkeypatch):
     (tmp_path / "own_engine.py").write_text(
         "from ase.calculators.emt import EMT\n"
         "from hesse.engines import AseEngine\n"

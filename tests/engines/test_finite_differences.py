@@ -1,4 +1,4 @@
-"""Finite differences: their order, and whether their error estimates are true."""
+"""Order of finite differences, and accuracy of their error estimates."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_polynomials_up_to_their_order_are_exact(coefficients, epsilon):
     assert plain.value == pytest.approx(coefficients[1], abs=1e-13 * scale)
 
 
-def test_directions_without_a_linear_term_are_estimated_too():
-    """Turning a relaxed diatomic: H v = 0, and the gradient is even in the step up to its cube."""
+def test_errors_along_directions_of_zero_curvature_are_estimated():
+    """Rotation of a relaxed diatomic: H v = 0, and the gradient is an even function of the step up to its cube."""
     pair = oracles.Structure([7, 7], [[0, 0, 0], [1.1, 0, 0]], id="pair")
     probe = np.array([[0.0, 1.0, 1.0], [0.0, -1.0, -1.0]])
     for is_richardson, largest in ((True, 1e-4), (False, 1e-3)):
@@ -96,21 +96,21 @@ def test_directions_without_a_linear_term_are_estimated_too():
         assert true / 3 < estimate < largest
 
 
-def test_a_cusp_shows_in_the_estimate():
-    """Where a surface has a kink (a changed electronic state) no step is right, and the estimate must say so."""
-    found = richardson(lambda s: np.array([[abs(s - 5e-4), 0.0, 0.0]]), np.array([[5e-4, 0.0, 0.0]]), 1e-3, np.ones(1))
-    assert found.noise > 0.05
+def test_a_kink_is_part_of_the_error_estimate():
+    """Where a surface has a kink (another electronic state) no step is right; the estimate must be large."""
+    result = richardson(lambda s: np.array([[abs(s - 5e-4), 0.0, 0.0]]), np.array([[5e-4, 0.0, 0.0]]), 1e-3, np.ones(1))
+    assert result.noise > 0.05
 
 
 @given(st.floats(1e-12, 1e-3))
-def test_picked_steps_leave_noise_a_fifth_of_the_truncation(noise):
+def test_at_the_chosen_step_noise_is_a_fifth_of_the_truncation(noise):
     step = choose_step(noise, False)
     assert noise / np.sqrt(2) / step == pytest.approx(0.2 * 800 * step**2, rel=0.2)
     assert choose_step(noise, True) >= step or noise > 1e-5
     assert choose_step(2 * noise, False) >= step
 
 
-def test_noise_of_gradients_is_measured():
+def test_gradient_noise_is_estimated():
     rng = np.random.default_rng(0)
     s = np.arange(9)[:, None, None] * 1e-4
     smooth = np.sin(s + np.arange(15).reshape(5, 3))

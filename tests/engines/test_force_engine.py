@@ -1,4 +1,4 @@
-"""An engine made from forces: its labels against closed forms, its errors against the truth, its replies."""
+"""Force engines: labels against closed forms, error estimates against true errors, replies to invalid requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_labels_equal_closed_forms(structure):
     assert np.array_equal(hessian, hessian.transpose(2, 3, 0, 1))
 
 
-def test_only_what_was_asked_is_answered():
+def test_only_requested_properties_are_returned():
     labels = ClosedForm(oracles.Morse()).compute(oracles.molecule(3, 1), Request(energy=False, hessian=True))
     assert labels.energy is None
     assert labels.forces is None
@@ -75,7 +75,7 @@ def test_hessian_errors_are_estimated_within_a_factor_of_four(noise, fourth_orde
     assert max(ratios) < 4.0, ratios
 
 
-def test_the_identities_bound_the_estimates_from_below():
+def test_error_estimates_are_at_least_the_violation_of_sum_rules():
     structure = oracles.molecule(5, 4)
     probes = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 3)))
     labels = ClosedForm(oracles.Morse(), noise=1e-4).compute(
@@ -90,24 +90,24 @@ def test_the_identities_bound_the_estimates_from_below():
 
 
 def test_the_step_is_the_largest_displacement():
-    reached = []
+    displacements = []
 
     class Watched(ForceEngine):
         name, level, settings, differences = "watched", "watched", {}, FiniteDifferences(step=2e-3, richardson=True)
 
         def energy_function(self, structure):
             def point(positions):
-                reached.append(np.abs(positions - structure.positions).max())
+                displacements.append(np.abs(positions - structure.positions).max())
                 return SinglePoint(0.0, np.zeros_like(positions))
 
             return point
 
     structure = oracles.molecule(3, 1)
     Watched().compute(structure, Request(probes=7.0 * torch.randn(1, 3, 3, dtype=torch.float64)))
-    assert np.array(reached) == pytest.approx([0.0, 2e-3, 2e-3, 4e-3, 4e-3], abs=1e-12)
+    assert np.array(displacements) == pytest.approx([0.0, 2e-3, 2e-3, 4e-3, 4e-3], abs=1e-12)
 
 
-def test_bad_requests_are_answered():
+def test_invalid_requests_get_a_reply():
     engine = ClosedForm(oracles.Morse())
     structure = oracles.molecule(3, 1, name="three")
     zeros = torch.zeros(1, 3, 3, dtype=torch.float64)
@@ -128,7 +128,7 @@ def test_bad_requests_are_answered():
             FiniteDifferences(step=step)
 
 
-def test_numbers_that_are_not_finite_are_an_error_naming_the_structure():
+def test_results_that_are_not_finite_raise_an_error_with_the_id():
     with pytest.raises(EngineError, match=r'"three".*not finite'):
         ClosedForm(oracles.Morse(), noise=float("nan")).compute(
             oracles.molecule(3, 1, name="three"), Request(forces=True)
@@ -136,21 +136,21 @@ def test_numbers_that_are_not_finite_are_an_error_naming_the_structure():
 
 
 @pytest.mark.parametrize("is_richardson", [False, True], ids=["two", "four"])
-def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson):
-    """Forces of a perfect surface and a grid part linear in one coordinate: its slope, averaged with what symmetry
-    shows, which here is nothing."""
+def test_the_derivative_of_grid_forces_is_part_of_the_error(is_richardson):
+    """Forces of a perfect surface, and a grid part linear in one coordinate: its derivative is averaged with the
+    violation of sum rules, which is zero here."""
 
     class Gridded(ClosedForm):
         def energy_function(self, structure):
             inner = super().energy_function(structure)
 
-            def point(positions):
-                found = inner(positions)
+            def single_point(positions):
+                point = inner(positions)
                 grid = np.zeros_like(positions)
                 grid[0, 0] = 0.3 * (positions[0, 0] - structure.positions[0, 0])
-                return SinglePoint(found.energy, found.forces, grid_forces=grid)
+                return SinglePoint(point.energy, point.forces, grid_forces=grid)
 
-            return point
+            return single_point
 
     structure = oracles.molecule(4, 2)
     probe = torch.ones(1, 4, 3, dtype=torch.float64)
@@ -160,7 +160,7 @@ def test_the_slope_of_grid_forces_is_the_grids_share_of_the_error(is_richardson)
     assert float(labels.hessian_error[0]) == pytest.approx(0.3 / 12 / np.sqrt(2), rel=0.05)
 
 
-def test_noise_that_rotations_would_show_is_added_for_crystals():
+def test_gradient_noise_is_added_for_crystals():
     crystal = oracles.crystal(2)
     probe = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], size=(1, len(crystal), 3)))
     engine = ClosedForm(oracles.Morse(), FiniteDifferences(step=1e-3), noise=1e-4)

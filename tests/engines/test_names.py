@@ -1,4 +1,4 @@
-"""Text to potential: every form, and every wrong one."""
+"""Names of potentials: every form, and replies to invalid ones."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "a.hesse"
 
 
-def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = make_potential(str(model))
-    assert isinstance(found, Hipnn)
-    assert not found.training
+def test_model_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    potential = make_potential(str(model))
+    assert isinstance(potential, Hipnn)
+    assert not potential.training
     wide = make_potential(str(model), dtype=torch.float64)
     assert {p.dtype for p in wide.parameters()} == {torch.float64}
     monkeypatch.chdir(tmp_path)
@@ -36,9 +36,9 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
         "def nothing(): return 3\n"
         "def broken(): raise ValueError('no weights here')\n"
     )
-    made = make_potential("python:my_potentials:repulsion")
-    assert isinstance(made, Zbl)
-    assert made.elements == (1, 8)
+    repulsion = make_potential("python:my_potentials:repulsion")
+    assert isinstance(repulsion, Zbl)
+    assert repulsion.elements == (1, 8)
     with pytest.raises(RequestError, match=r"returned a int, expected a hesse\.Potential"):
         make_potential("python:my_potentials:nothing")
     with pytest.raises(RequestError, match=r"broken\(\) failed: ValueError: no weights here"):
@@ -55,10 +55,10 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
     )
     with pytest.raises(RequestError, match="returned a Endless without a cutoff"):
         make_potential("python:my_endless:Endless")
-    save_weights("own.safetensors", made)
+    save_weights("own.safetensors", repulsion)
     with pytest.raises(FileFormatError, match=r"only the weights of a .*Zbl.*python:package\.module:factory\.$"):
         make_potential("own.safetensors")
-    # The same texts are engines.
+    # The same names are engines.
     engine = make_engine("python:my_potentials:repulsion")
     structure = molecule(3, 0, elements=(1, 8))
     close = structure.with_positions(structure.positions * 0.5, id="close")
@@ -79,16 +79,16 @@ def test_own_files_and_python_factories(model: Path, tmp_path: Path, monkeypatch
         ("mace:{model}?hed=a", UnknownOptionError, "head"),
     ],
 )
-def test_wrong_texts_are_answered(model: Path, text: str, error: type[Exception], reply: str) -> None:
+def test_invalid_names_get_a_reply(model: Path, text: str, error: type[Exception], reply: str) -> None:
     with pytest.raises(error, match=reply):
         make_potential(text.format(model=model))
 
 
-def test_every_adapter_is_among_the_forms() -> None:
+def test_every_adapter_is_among_the_names() -> None:
     assert {f"{name}:FILE" for name in ADAPTERS} < set(POTENTIAL_NAMES)
 
 
-def test_paths_in_a_text_count_from_a_folder(tmp_path: Path) -> None:
+def test_paths_in_names_are_relative_to_a_folder(tmp_path: Path) -> None:
     assert with_base_folder("a/m.hesse", tmp_path) == str(tmp_path / "a/m.hesse")
     assert with_base_folder("mace:m.model?trust=pickle", tmp_path) == f"mace:{tmp_path / 'm.model'}?trust=pickle"
     assert with_base_folder("python:a:b", tmp_path) == "python:a:b"

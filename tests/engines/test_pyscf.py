@@ -1,4 +1,4 @@
-"""PySCF: Hartree-Fock Hessians as the exact oracle, functionals against their finest grid, charge and spin, replies."""
+"""PySCF: Hartree-Fock against analytic Hessians, functionals against finer grids, charge and spin, replies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_products_by_differences_equal_the_analytic_hessian(structure, is_richar
 
 
 @pytest.mark.parametrize("structure", [rattled("H2CO"), rattled("H2O", **CATION)], ids=["closed", "open"])
-def test_analytic_labels_keep_the_identities(structure):
+def test_analytic_labels_fulfil_the_sum_rules(structure):
     probes = signs(structure)
     labels = PyscfEngine(HF, hvp="analytic").compute(structure, Request(forces=True, probes=probes, hessian=True))
     hessian = labels.hessian_of(0)
@@ -73,7 +73,7 @@ def test_hessians_by_differences_equal_analytic_ones():
 
 
 def test_grid_errors_of_functionals_are_estimated():
-    """Against a finer grid. The coarse one is off by far more than steps and convergence. (Two atoms, to be quick.)"""
+    """Against a finer grid. The error of the coarse one is much larger than those of step and convergence."""
     molecule = rattled("HF")
     request = Request(forces=True, probes=signs(molecule))
     coarse, fine = (PyscfEngine("pbe/sto-3g", grid=grid).compute(molecule, request) for grid in (0, 4))
@@ -83,7 +83,7 @@ def test_grid_errors_of_functionals_are_estimated():
     assert float(fine.hvp_error[0, 0]) < float(coarse.hvp_error[0, 0])
 
 
-def test_analytic_products_of_functionals_lack_the_grid_and_say_so():
+def test_error_of_the_grid_is_part_of_the_estimate_of_analytic_products():
     pytest.importorskip("pyscf.dispersion", reason="pyscf-dispersion is not installed")
     molecule = rattled("HF")
     probes = signs(molecule)
@@ -93,12 +93,12 @@ def test_analytic_products_of_functionals_lack_the_grid_and_say_so():
     difference = rms(with_grid.hvp - without.hvp)
     assert difference > 5e-3
     assert float(without.hvp_error[0, 0]) > difference / 3
-    # Dispersion is part of the products too: both kinds of analytic curvature agree.
+    # Dispersion is part of the products too: analytic products and Hessians agree.
     assert rms(torch.einsum("iajb,kjb->kia", without.hessian_of(0), probes) - without.hvp) < 1e-4
 
 
 @pytest.mark.parametrize("method", ["wb97x-d3bj/sto-3g", "wb97x-d4/sto-3g", "hf-d3bj/sto-3g"])
-def test_dispersion_is_there_and_its_forces_are_slopes(method):
+def test_dispersion_is_included_and_forces_are_derivatives(method):
     pytest.importorskip("pyscf.dispersion", reason="pyscf-dispersion is not installed")
     dimer = Structure([2, 2], [[0, 0, 0], [0, 0, 3.0]], id="dimer")
     engine = PyscfEngine(method, grid=1)
@@ -112,7 +112,7 @@ def test_dispersion_is_there_and_its_forces_are_slopes(method):
     assert engine.settings["dispersion"].startswith(("d3bj:", "d4:"))
 
 
-def test_charge_and_multiplicity_are_the_structures():
+def test_charge_and_multiplicity_are_those_of_the_structure():
     water = rattled("H2O")
     energies = [
         PyscfEngine(HF).compute(Structure(water.numbers, water.positions, **state), Request()).energy.item()
@@ -124,7 +124,7 @@ def test_charge_and_multiplicity_are_the_structures():
     assert hydrogen.energy.item() == pytest.approx(-13.6057, abs=0.006)
 
 
-def test_a_point_does_not_depend_on_the_points_before():
+def test_a_point_does_not_depend_on_earlier_points():
     water = rattled("H2O")
     surface = PyscfEngine(HF).energy_function(water)
     first = surface(water.positions + 0.01)
@@ -134,7 +134,7 @@ def test_a_point_does_not_depend_on_the_points_before():
     assert np.array_equal(again.forces, first.forces)
 
 
-def test_nothing_is_printed_and_nothing_is_left(capfd, tmp_path, monkeypatch):
+def test_nothing_is_printed_and_no_files_are_left(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     PyscfEngine("pbe/sto-3g", grid=0).compute(rattled("HF"), Request(forces=True))
     assert capfd.readouterr() == ("", "")
@@ -148,7 +148,7 @@ def test_core_potentials_come_with_their_basis_sets():
     assert -400 * 27.2 < labels.energy.item() < -200 * 27.2
 
 
-def test_six_d_functions_when_asked():
+def test_cartesian_d_functions():
     water = rattled("H2O")
     five, six = (
         PyscfEngine("hf/6-31g*", cartesian=cartesian).compute(water, Request()).energy.item()
@@ -157,7 +157,7 @@ def test_six_d_functions_when_asked():
     assert six < five - 1e-3
 
 
-def test_the_second_order_method_helps_where_the_first_gives_up():
+def test_the_second_order_method_is_used_where_the_first_fails():
     water = rattled("H2O")
     engine = PyscfEngine(HF, max_cycles=5)
     usual = PyscfEngine(HF).compute(water, Request(forces=True))
@@ -167,7 +167,7 @@ def test_the_second_order_method_helps_where_the_first_gives_up():
         PyscfEngine(HF, max_cycles=1).compute(water, Request())
 
 
-def test_what_auto_comes_to_is_settled_and_recorded():
+def test_the_choice_of_auto_is_recorded():
     assert PyscfEngine(HF, hvp="auto", probes=8).settings["hvp_by"] == "analytic"
     assert PyscfEngine(HF, hvp="auto", probes=2).settings["hvp_by"] == "differences"
     assert PyscfEngine("pbe/sto-3g", hvp="auto", probes=99).settings["hvp_by"] == "differences"
@@ -179,7 +179,7 @@ def test_what_auto_comes_to_is_settled_and_recorded():
     assert settings["program"].startswith("pyscf ")
 
 
-def test_replies_to_structures_and_settings_that_cannot_be():
+def test_invalid_structures_and_settings_get_a_reply():
     water = rattled("H2O")
     engine = PyscfEngine(HF)
     with pytest.raises(RequestError, match=r'"w".*9 electrons.*multiplicity 1'):

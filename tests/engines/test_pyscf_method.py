@@ -1,4 +1,4 @@
-"""METHOD/BASIS: what is understood, and what is refused with a reason because PySCF would compute something else."""
+"""Names of levels of theory: valid ones, and those refused because PySCF would compute something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GFN-xTB against tblite's own ASE calculator, against itself at tighter settings, and when it fails."""
+"""GFN-xTB against the ASE calculator of tblite, against itself at tighter settings, and its failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rattled(name, amplitude=0.05, seed=0):
 
 
 @pytest.mark.parametrize("method", ["gfn2", "gfn1"])
-def test_energies_and_forces_are_tblites(method):
+def test_energies_and_forces_agree_with_the_calculator_of_tblite(method):
     from tblite.ase import TBLite
 
     structure = rattled("CH3OH")
@@ -53,7 +53,7 @@ def test_nothing_is_printed(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_point_does_not_depend_on_the_points_before():
+def test_a_point_does_not_depend_on_earlier_points():
     structure = rattled("CH3NO2")
     surface = XtbEngine().energy_function(structure)
     first = surface(structure.positions)
@@ -94,7 +94,7 @@ def test_errors_of_products_are_estimated_within_a_factor_of_three(is_richardson
 
 
 def test_loose_convergence_biases_curvature():
-    """Why the default is tight: at tblite's own threshold the error is four orders of magnitude larger."""
+    """The reason of the tight default: at tblite's default threshold the error is four orders of magnitude larger."""
     structure = rattled("CH3NO2", 0.03)
     probe = torch.from_numpy(np.random.default_rng(1).choice([-1.0, 1.0], size=(1, 7, 3)))
     loose, fine, finest = (

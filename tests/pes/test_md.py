@@ -1,4 +1,4 @@
-"""Conservation, temperature, momenta and early ends of dynamics, on surfaces whose answers are known."""
+"""Dynamics on surfaces with known results: conservation laws, temperature, momenta, early ends."""
 
 from __future__ import annotations
 
@@ -57,37 +57,37 @@ def test_the_error_of_the_total_energy_is_second_order(five):
     steps = np.array([2.0, 1.0, 0.5, 0.25])  # fs
     errors = []
     for time_step in steps:
-        found = run(five, temperature=300.0, ensemble="nve", time_step=time_step, steps=int(60 / time_step))
-        assert found.completed
-        errors.append(np.abs(found.total_energies - found.total_energies[0]).max())
+        result = run(five, temperature=300.0, ensemble="nve", time_step=time_step, steps=int(60 / time_step))
+        assert result.completed
+        errors.append(np.abs(result.total_energies - result.total_energies[0]).max())
     slope, _ = np.polyfit(np.log(steps), np.log(errors), 1)
     assert 1.9 < slope < 2.1
     assert errors[-1] < 1e-3 * BOLTZMANN * 300.0 * 15
 
 
-def test_a_diatomic_swings_with_its_frequency():
+def test_a_diatomic_vibrates_with_its_frequency():
     """Independent of everything above: the period in fs from ω = √(k/μ) in CODATA units."""
     pair = Structure([6, 8], [[0, 0, 0], [1.1, 0, 0]])
-    found = run(pair, Springs(pair, 100.0), temperature=30.0, ensemble="nve", rotation=False, steps=400, time_step=0.1)
+    result = run(pair, Springs(pair, 100.0), temperature=30.0, ensemble="nve", rotation=False, steps=400, time_step=0.1)
     reduced = 12.011 * 15.999 / (12.011 + 15.999)
     period = 2 * np.pi * np.sqrt(reduced * 1.660539040e-27 / (100.0 * 1.6021766208e-19 * 1e20)) * 1e15
     # The energy peaks twice a period; count by the phase of its Fourier component.
-    crossings = np.flatnonzero(np.diff(np.sign(found.potential_energies - found.potential_energies.mean())) > 0)
-    assert np.diff(found.times[crossings]).mean() == pytest.approx(period / 2, rel=0.01)
-    assert found.degrees_of_freedom == 1
+    crossings = np.flatnonzero(np.diff(np.sign(result.potential_energies - result.potential_energies.mean())) > 0)
+    assert np.diff(result.times[crossings]).mean() == pytest.approx(period / 2, rel=0.01)
+    assert result.degrees_of_freedom == 1
 
 
-def test_langevin_has_the_temperature_and_every_mode_its_share():
+def test_langevin_temperature_and_equipartition():
     """A tetrahedron, which stays harmonic: 9 kinetic and 6 potential squares of Gaussians. The number N of independent
     draws in a run is measured from its own correlation, not assumed. A mean of f·N squares has the relative standard
     error √(2/fN), about 2 %, and is held to 4.5 of it: an error of 10 % in the temperature would show."""
     tetrahedron = 1.5 / np.sqrt(8) * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     four = Structure([6, 8, 6, 8], tetrahedron)
     temperature = 50.0
-    found = run(four, temperature=temperature, friction=0.1, time_step=1.0, steps=10_000, stride=10_000, seed=2)
-    assert found.completed
-    assert found.degrees_of_freedom == 9
-    for energies, freedom in ((found.kinetic_energies, 9), (found.potential_energies, 6)):
+    result = run(four, temperature=temperature, friction=0.1, time_step=1.0, steps=10_000, stride=10_000, seed=2)
+    assert result.completed
+    assert result.degrees_of_freedom == 9
+    for energies, freedom in ((result.kinetic_energies, 9), (result.potential_energies, 6)):
         late = energies[100:]
         centered = late - late.mean()
         correlation = [float(np.mean(centered[k:] * centered[: len(centered) - k])) for k in range(60)]
@@ -99,7 +99,7 @@ def test_langevin_has_the_temperature_and_every_mode_its_share():
         assert late.var() / late.mean() ** 2 == pytest.approx(2 / freedom, rel=0.2)
 
 
-def test_velocities_start_as_maxwell_and_boltzmann_have_them(five):
+def test_initial_velocities_have_the_maxwell_boltzmann_distribution(five):
     """400 starts: the kinetic energy of f = 12 or 9 directions, mean to 4.5 of √(2/400f) (2.0 and 2.4 %)."""
     engine = Springs(five)
     for rotation, freedom in ((True, 12), (False, 9)):
@@ -113,7 +113,7 @@ def test_velocities_start_as_maxwell_and_boltzmann_have_them(five):
         )
 
 
-def test_nothing_drifts_and_nothing_turns_where_asked(five):
+def test_momentum_and_angular_momentum_are_zero(five):
     masses = normal_modes(five, np.zeros((5, 3, 5, 3))).masses
 
     def momenta(snapshot):
@@ -129,8 +129,8 @@ def test_nothing_drifts_and_nothing_turns_where_asked(five):
         {"ensemble": "nve"},
         {"ensemble": "langevin", "friction": 0.05},
     ):
-        found = run(five, temperature=500.0, steps=400, stride=100, **options)
-        for snapshot in found.snapshots:
+        result = run(five, temperature=500.0, steps=400, stride=100, **options)
+        for snapshot in result.snapshots:
             linear, angular, place = momenta(snapshot)
             assert linear == pytest.approx(0.0, abs=1e-10)
             assert place == pytest.approx(center, abs=1e-10)
@@ -147,35 +147,35 @@ def test_a_run_is_a_function_of_its_seed(five):
     assert not np.array_equal(one.total_energies, other.total_energies)
 
 
-def test_snapshots_stand_where_they_were_asked(five):
-    found = run(five, temperature=300.0, steps=100, stride=30, equilibration=40)
-    assert [s.step for s in found.snapshots] == [40, 70, 100]
-    assert found.snapshots[0].structure.id == "five/40"
-    assert len(found.times) == 101
-    assert found.times[-1] == pytest.approx(50.0)
-    again = Springs(five).compute(found.snapshots[1].structure, Request(energy=True, forces=True))
-    assert float(again.energy[0]) == pytest.approx(found.snapshots[1].energy, abs=1e-10)
-    assert again.forces.numpy() == pytest.approx(found.snapshots[1].forces, abs=1e-9)
-    assert float(again.energy[0]) == pytest.approx(found.potential_energies[70], abs=1e-10)
+def test_snapshots_are_taken_at_the_requested_steps(five):
+    result = run(five, temperature=300.0, steps=100, stride=30, equilibration=40)
+    assert [s.step for s in result.snapshots] == [40, 70, 100]
+    assert result.snapshots[0].structure.id == "five/40"
+    assert len(result.times) == 101
+    assert result.times[-1] == pytest.approx(50.0)
+    again = Springs(five).compute(result.snapshots[1].structure, Request(energy=True, forces=True))
+    assert float(again.energy[0]) == pytest.approx(result.snapshots[1].energy, abs=1e-10)
+    assert again.forces.numpy() == pytest.approx(result.snapshots[1].forces, abs=1e-9)
+    assert float(again.energy[0]) == pytest.approx(result.potential_energies[70], abs=1e-10)
 
 
-def test_a_ramp_heats(five):
-    found = run(five, temperature=10.0, final_temperature=1000.0, friction=0.1, steps=1500)
-    thirds = found.temperatures[1:].reshape(3, -1).mean(1)
+def test_a_temperature_ramp(five):
+    result = run(five, temperature=10.0, final_temperature=1000.0, friction=0.1, steps=1500)
+    thirds = result.temperatures[1:].reshape(3, -1).mean(1)
     assert thirds[0] < thirds[1] < thirds[2]
     assert thirds[2] == pytest.approx(825.0, rel=0.35)
 
 
-def test_crystals_move_too():
+def test_dynamics_of_a_crystal():
     crystal = oracles.crystal(2, size=5.0, elements=(6,))
     engine = closed_form_engines.ClosedForm(oracles.LennardJones(cutoff=4.0))
-    found = run_md(crystal, engine, MDSettings(temperature=20.0, ensemble="nve", steps=3, stride=3))
-    assert found.completed
-    assert found.degrees_of_freedom == 6
-    assert found.snapshots[-1].structure.pbc == crystal.pbc
+    result = run_md(crystal, engine, MDSettings(temperature=20.0, ensemble="nve", steps=3, stride=3))
+    assert result.completed
+    assert result.degrees_of_freedom == 6
+    assert result.snapshots[-1].structure.pbc == crystal.pbc
 
 
-def test_early_ends_have_reasons(five):
+def test_runs_that_end_early_have_a_reason(five):
     burnt = run(five, Springs(five, fail_after=20), temperature=300.0, steps=100, stride=5)
     assert not burnt.completed
     assert "license" in burnt.reason
@@ -195,7 +195,7 @@ def test_early_ends_have_reasons(five):
     assert not wild.completed
 
 
-def test_bad_requests(five):
+def test_invalid_settings_get_a_reply(five):
     for options, words in (
         ({"temperature": -1.0}, "temperatures"),
         ({"temperature": np.nan}, "temperatures"),

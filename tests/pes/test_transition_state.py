@@ -1,5 +1,5 @@
-"""Saddle points that are known: a cluster of four Morse atoms has one transition state up to permutations, the planar
-rhombus between two tetrahedra; ammonia inverts through a plane."""
+"""Known saddle points. Four Morse atoms have one transition state up to permutations, the planar rhombus between two
+tetrahedra; ammonia inverts through a plane."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from hesse.structures import Structure
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_four_morse_atoms_pass_through_a_planar_rhombus(seed):
+def test_the_transition_state_of_four_morse_atoms_is_a_planar_rhombus(seed):
     engine = closed_form_engines.own_engine()
-    found = saddle(oracles.rhombus(seed), engine, fmax=1e-4)
-    assert found.converged, found.reason
-    assert found.fmax < 1e-4
-    assert found.history.fmax[-1] == found.fmax
-    assert 1 < len(found.history) <= found.steps + 1  # steps that went wrong are not taken
-    assert (found.structure.id, found.structure.tag, found.structure.group) == ("rhombus", "guess", "g")
-    x = found.structure.positions - found.structure.positions.mean(0)
+    result = saddle(oracles.rhombus(seed), engine, fmax=1e-4)
+    assert result.converged, result.reason
+    assert result.fmax < 1e-4
+    assert result.history.fmax[-1] == result.fmax
+    assert 1 < len(result.history) <= result.steps + 1  # rejected steps are not recorded
+    assert (result.structure.id, result.structure.tag, result.structure.group) == ("rhombus", "guess", "g")
+    x = result.structure.positions - result.structure.positions.mean(0)
     assert np.linalg.svd(x)[1][2] < 1e-3  # planar
     gaps = np.sort([np.linalg.norm(x[i] - x[j]) for i in range(4) for j in range(i)])
     assert np.ptp(gaps[:4]) < 1e-2  # a rhombus: four sides, and two diagonals
     assert gaps[4] - gaps[3] > 0.1
     assert gaps[4] ** 2 + gaps[5] ** 2 == pytest.approx(4 * gaps[0] ** 2, rel=1e-3)
-    exact = oracles.Morse().exact(found.structure)
+    exact = oracles.Morse().exact(result.structure)
     assert np.abs(exact.gradient).max() < 1e-4
-    assert normal_modes(found.structure, exact.hessian).n_imaginary == 1
-    np.testing.assert_allclose(found.hessian, exact.hessian, atol=1e-3)
-    assert found.modes.n_imaginary == 1
+    assert normal_modes(result.structure, exact.hessian).n_imaginary == 1
+    np.testing.assert_allclose(result.hessian, exact.hessian, atol=1e-3)
+    assert result.modes.n_imaginary == 1
     # The path leads out of the plane.
     plane = np.linalg.svd(x)[2][2]
-    assert np.abs(found.modes.vectors[0] @ plane).sum() > 0.99 * np.linalg.norm(found.modes.vectors[0], axis=1).sum()
+    assert np.abs(result.modes.vectors[0] @ plane).sum() > 0.99 * np.linalg.norm(result.modes.vectors[0], axis=1).sum()
 
 
 def test_a_known_hessian_is_used_and_counted():
@@ -56,17 +56,17 @@ def test_ammonia_inverts_through_a_plane():
     pytest.importorskip("tblite.interface", reason="tblite is not installed")
     angles = np.radians([3.0, 121.0, 243.0])
     ring = 1.02 * np.stack([np.cos(angles), np.sin(angles), 0.1 * np.ones(3)], 1)
-    found = saddle(Structure([7, 1, 1, 1], [[0, 0, 0], *ring]), XtbEngine())
-    assert found.converged, found.reason
-    x = found.structure.positions - found.structure.positions.mean(0)
+    result = saddle(Structure([7, 1, 1, 1], [[0, 0, 0], *ring]), XtbEngine())
+    assert result.converged, result.reason
+    x = result.structure.positions - result.structure.positions.mean(0)
     assert np.linalg.svd(x)[1][2] < 0.01
-    assert found.modes.frequencies[0] < -500  # the umbrella mode
-    assert found.modes.frequencies[1] > 500
+    assert result.modes.frequencies[0] < -500  # the umbrella mode
+    assert result.modes.frequencies[1] > 500
 
 
-def test_any_engine_will_do():
-    found = saddle(oracles.rhombus(2), PotentialEngine(oracles.Morse(), "morse"), fmax=1e-3)
-    assert found.converged
+def test_a_potential_as_the_engine():
+    result = saddle(oracles.rhombus(2), PotentialEngine(oracles.Morse(), "morse"), fmax=1e-3)
+    assert result.converged
 
 
 def test_sella_finds_the_same_saddle():
@@ -79,21 +79,22 @@ def test_sella_finds_the_same_saddle():
     assert theirs.history.energies[-1] == pytest.approx(theirs.energy)
 
 
-def test_not_arriving_is_told_not_hidden():
+def test_not_converging_is_reported():
     engine = closed_form_engines.own_engine()
     short = saddle(oracles.rhombus(0), engine, steps=1, fmax=1e-5)
     assert not short.converged
     assert short.hessian is None
     assert short.modes is None
-    assert "after 1 steps, asked 1e-05" in short.reason
-    # Three atoms in a triangle sit in a minimum; uphill leads to a stretched bond and out of the molecule.
+    assert "after 1 steps, limit 1e-05" in short.reason
+    # Three atoms in a triangle are at a minimum; the path uphill stretches a bond until the molecule dissociates.
     far = saddle(oracles.molecule(3, 2, elements=(6,)), engine, steps=100)
     assert not far.converged
     assert far.reason
 
 
-def test_two_negative_modes_are_no_transition_state():
-    """A square of four equal atoms at rest has several negative modes: it is refused, and left when there is time."""
+def test_a_stationary_point_with_two_negative_modes_is_not_accepted():
+    """A stationary square of four equal atoms has several negative modes: it is not accepted, and the search continues
+    where there are steps left."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
 
     def outward(side: float) -> float:
@@ -101,17 +102,17 @@ def test_two_negative_modes_are_no_transition_state():
 
     square = Structure([6] * 4, brentq(outward, 0.8, 1.2, xtol=1e-12) * corners)
     engine = closed_form_engines.own_engine()
-    found = saddle(square, engine, fmax=1e-4, steps=1)
-    assert not found.converged
-    assert found.fmax < 1e-4
-    assert found.modes.n_imaginary == normal_modes(square, oracles.Morse().exact(square).hessian).n_imaginary > 1
-    assert f"with {found.modes.n_imaginary} negative modes, not one" in found.reason
+    result = saddle(square, engine, fmax=1e-4, steps=1)
+    assert not result.converged
+    assert result.fmax < 1e-4
+    assert result.modes.n_imaginary == normal_modes(square, oracles.Morse().exact(square).hessian).n_imaginary > 1
+    assert f"with {result.modes.n_imaginary} negative modes, not one" in result.reason
     onwards = saddle(square, engine, fmax=1e-4)
     assert onwards.converged
-    assert onwards.energy < found.energy - 0.01
+    assert onwards.energy < result.energy - 0.01
 
 
-def test_bad_requests():
+def test_invalid_arguments_get_a_reply():
     engine, start = closed_form_engines.own_engine(), oracles.rhombus()
     with pytest.raises(ConfigError, match="positive fmax"):
         saddle(start, engine, fmax=-1.0)
@@ -139,7 +140,7 @@ def test_updates_satisfy_the_secant_equation_and_symmetry(update):
     np.testing.assert_allclose(update(hessian, step, hessian @ step), hessian, atol=1e-9)
 
 
-def test_updates_learn_a_quadratic_surface():
+def test_updates_converge_on_a_quadratic_surface():
     rng = np.random.default_rng(5)
     a = rng.normal(size=(6, 6))
     exact = a + a.T

@@ -1,4 +1,4 @@
-"""Geometries from dynamics: names, reproducibility, labels that fit, early ends."""
+"""Geometries from dynamics: ids, reproducibility, labels, early ends."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def trimers():
 
 def test_names_tags_groups_and_labels(trimers):
     result = sample(trimers, temperatures=(300.0, 50.0), runs=2)
-    found = result.structures
-    assert [s.id for s in found[:5]] == [
+    samples = result.structures
+    assert [s.id for s in samples[:5]] == [
         "a/relaxed",
         "a/md-300K/0/000015",
         "a/md-300K/0/000020",
         "a/md-300K/0/000025",
         "a/md-300K/1/000015",
     ]
-    assert len(found) == 2 * (1 + 2 * 2 * 3)
-    assert {s.group for s in found[:13]} == {"a"}
-    assert {s.group for s in found[13:]} == {"family"}
+    assert len(samples) == 2 * (1 + 2 * 2 * 3)
+    assert {s.group for s in samples[:13]} == {"a"}
+    assert {s.group for s in samples[13:]} == {"family"}
     assert not result.failures
     data = result.dataset(code_version="x")
     assert data.metadata == {"level": "closed form", "code_version": "x"}
-    for i, s in enumerate(found):
+    for i, s in enumerate(samples):
         exact = oracles.Morse().exact(s)
         assert float(data.labels.energy[i]) == pytest.approx(exact.energy, abs=1e-9)
         if s.tag == "relaxed":
@@ -53,7 +53,7 @@ def test_names_tags_groups_and_labels(trimers):
             assert data.labels.forces[data.labels.atom_slice(i)].numpy() == pytest.approx(-exact.gradient, abs=1e-8)
 
 
-def test_a_run_belongs_to_its_name(trimers):
+def test_a_run_is_reproducible_from_its_id(trimers):
     full = {s.id: s.positions for s in sample(trimers, temperatures=(300.0, 50.0), runs=2).structures}
     fewer = sample(trimers[1:], temperatures=(50.0,), engine="ase:closed_form_engines:morse", workers=1)
     for s in fewer.structures:
@@ -63,7 +63,7 @@ def test_a_run_belongs_to_its_name(trimers):
     assert not np.allclose(sample(trimers[:1], seed=1).structures[1].positions, full["a/md-300K/0/000015"], atol=1e-6)
 
 
-def test_broken_runs_keep_what_they_have_and_are_failures(trimers):
+def test_runs_that_end_early_keep_their_samples_and_are_failures(trimers):
     result = sample(trimers[:1], temperatures=(40_000.0,), count=200, stride=2, equilibration=0, max_bond_stretch=1.3)
     assert 0 < len(result.structures) < 200
     (failure,) = result.failures
@@ -74,7 +74,7 @@ def test_broken_runs_keep_what_they_have_and_are_failures(trimers):
     assert {s.group for s in dead.structures} == {"a"}
 
 
-def test_bad_requests(trimers):
+def test_invalid_settings_get_a_reply(trimers):
     for options, words in (
         ({"temperatures": (0.0,)}, "temperatures"),
         ({"temperatures": (300.0, 300.0)}, "differ"),

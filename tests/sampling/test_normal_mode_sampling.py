@@ -1,4 +1,4 @@
-"""Normal-mode samples: what they are called, that they are reproducible, how hot they are, and what is refused."""
+"""Normal-mode samples: ids, reproducibility, temperature, replies to invalid arguments."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def trimers():
 
 
 def test_names_tags_and_groups(trimers):
-    found = sample(trimers, temperatures=(300.0, 1500.5), count=3).structures
-    assert [s.id for s in found[:5]] == [
+    samples = sample(trimers, temperatures=(300.0, 1500.5), count=3).structures
+    assert [s.id for s in samples[:5]] == [
         "a/relaxed",
         "a/nms-300K/0000",
         "a/nms-300K/0001",
         "a/nms-300K/0002",
         "a/nms-1500.5K/0000",
     ]
-    assert [s.tag for s in found[:5]] == ["relaxed", *["nms-300K"] * 3, "nms-1500.5K"]
-    assert {s.group for s in found[:7]} == {"a"}
-    assert {s.group for s in found[7:]} == {"family"}
-    assert {(s.charge, s.multiplicity) for s in found[7:]} == {(1, 2)}
+    assert [s.tag for s in samples[:5]] == ["relaxed", *["nms-300K"] * 3, "nms-1500.5K"]
+    assert {s.group for s in samples[:7]} == {"a"}
+    assert {s.group for s in samples[7:]} == {"family"}
+    assert {(s.charge, s.multiplicity) for s in samples[7:]} == {(1, 2)}
 
 
-def test_a_sample_belongs_to_its_name(trimers):
-    """Fewer samples, other molecules beside it, other temperatures, or worker processes change nothing; a seed does."""
+def test_a_sample_is_reproducible_from_its_id(trimers):
+    """Number of samples, other molecules, temperatures and worker processes do not change it; the seed does."""
     options = {"temperatures": (300.0, 800.0), "count": 4}
     full = {s.id: s.positions for s in sample(trimers, **options).structures}
     others = {
@@ -67,19 +67,19 @@ def test_a_sample_belongs_to_its_name(trimers):
     assert not np.allclose(reseeded[1].positions, full["a/nms-300K/0000"])
 
 
-def test_samples_are_as_hot_as_asked(trimers):
+def test_samples_have_the_requested_temperature(trimers):
     """Three modes, 400 samples: the mean energy has a standard error of √(2/1200) = 4 %; the surface's own
     anharmonicity adds to it, so it is kept cold."""
     temperature = 20.0
-    found = sample(trimers[:1], temperatures=(temperature,), count=400, min_frequency=1.0).structures
-    energies = [oracles.Morse().exact(s).energy for s in found if s.tag != "relaxed"]
+    samples = sample(trimers[:1], temperatures=(temperature,), count=400, min_frequency=1.0).structures
+    energies = [oracles.Morse().exact(s).energy for s in samples if s.tag != "relaxed"]
     assert np.mean(energies) == pytest.approx(1.5 * BOLTZMANN * temperature, rel=0.16)
 
 
-def test_without_relaxation_the_given_geometry_is_the_center(trimers):
-    found = sample(trimers[:1], relax=False, temperatures=(1.0,), count=2).structures
-    assert [s.tag for s in found] == ["nms-1K", "nms-1K"]
-    assert np.abs(found[0].positions - trimers[0].positions).max() < 0.05
+def test_without_relaxation_the_input_geometry_is_the_center(trimers):
+    samples = sample(trimers[:1], relax=False, temperatures=(1.0,), count=2).structures
+    assert [s.tag for s in samples] == ["nms-1K", "nms-1K"]
+    assert np.abs(samples[0].positions - trimers[0].positions).max() < 0.05
 
 
 def test_collisions_are_drawn_again_or_recorded(trimers):
@@ -92,7 +92,7 @@ def test_collisions_are_drawn_again_or_recorded(trimers):
     assert all("collide in each of 100 draws" in f.reason for f in hopeless.failures)
 
 
-def test_collisions_are_judged_by_radii():
+def test_collisions_are_defined_by_covalent_radii():
     def pair(z, distance, **options):
         return Structure([z, z], [[0, 0, 0], [0, 0, distance]], **options)
 
@@ -121,14 +121,14 @@ def test_unfinished_relaxation_is_a_failure(trimers):
     assert "not relaxed after 1 steps" in result.failures[0].reason
 
 
-def test_saddles_are_named():
-    """Three Morse atoms in a row: symmetric, forceless across the line, and no minimum."""
+def test_saddle_points_are_listed():
+    """Three Morse atoms on a line: symmetric, without forces perpendicular to it, and not a minimum."""
     line = Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]], id="row")
     result = sample([line], count=1)
     assert result.saddles == ("row",)
 
 
-def test_known_hessians_are_used_where_nothing_moves(trimers):
+def test_stored_hessians_are_used_where_no_atom_moves(trimers):
     engine = closed_form_engines.own_engine()
     fresh = sample(trimers, relax=False, count=3)
     assert fresh.n_reused == 0
@@ -151,23 +151,23 @@ def test_known_hessians_are_used_where_nothing_moves(trimers):
             sample_normal_modes(replace(named, metadata={"level": held}), engine, options, workers=0)
 
 
-def test_the_reaction_is_left_out_on_the_slope_and_at_the_saddle(trimers):
-    """On a slope no sample moves along the mass-weighted gradient; at a saddle none along the imaginary mode."""
+def test_the_reaction_path_is_projected_out(trimers):
+    """No sample moves along the mass-weighted gradient or, at a stationary point, along the imaginary mode."""
     start, surface = trimers[0], oracles.Morse()
     roots = np.sqrt(normal_modes(start, np.zeros((3, 3, 3, 3))).masses)[:, None]
     along = surface.exact(start).gradient / roots
     options = {"relax": False, "temperatures": (300.0,), "count": 5}
     for exclude in (True, False):
-        found = sample([start], project_out_path=exclude, **options).structures
-        shares = [abs(np.sum(along / np.linalg.norm(along) * (s.positions - start.positions) * roots)) for s in found]
+        samples = sample([start], project_out_path=exclude, **options).structures
+        shares = [abs(np.sum(along / np.linalg.norm(along) * (s.positions - start.positions) * roots)) for s in samples]
         assert (max(shares) < 1e-8) == exclude
 
     relaxed = minimize(Structure([6, 6, 6], [[0, 0, 0], [1.12, 0, 0], [2.24, 0, 0]]), closed_form_engines.own_engine())
     center = Structure(relaxed.structure.numbers, relaxed.structure.positions, id="row")  # two degenerate bends
     modes = normal_modes(center, surface.exact(center).hessian)
     assert modes.n_imaginary == 2
-    found = sample([center], project_out_path=True, imaginary="freeze", **options).structures
-    for s in found:
+    samples = sample([center], project_out_path=True, imaginary="freeze", **options).structures
+    for s in samples:
         amounts = modes.vectors.reshape(4, 9) @ ((s.positions - center.positions) * np.sqrt(12.011)).ravel()
         assert amounts[:2] == pytest.approx(0.0, abs=1e-3)
         assert np.abs(amounts[2:]).max() > 1e-2
@@ -175,7 +175,7 @@ def test_the_reaction_is_left_out_on_the_slope_and_at_the_saddle(trimers):
         NormalModeSampling(project_out_path=True)
 
 
-def test_bad_requests(trimers):
+def test_invalid_arguments_get_a_reply(trimers):
     with pytest.raises(ConfigError, match="temperatures"):
         NormalModeSampling(temperatures=(-3.0,))
     with pytest.raises(ConfigError, match="differ"):

@@ -1,4 +1,4 @@
-"""Rattled geometries: how far atoms move, how cells strain, and that nothing collides."""
+"""Rattled geometries: displacements, strain, no collisions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def sample(structures, **options):
     return sample_rattled(structures, RattleSampling(**options), quiet=True)
 
 
-def test_displacements_have_the_size_asked():
-    """6 atoms, 200 samples: 3600 Gaussians, whose standard deviation is known to 1.2 %; held to four of these."""
+def test_displacements_have_the_requested_size():
+    """6 atoms, 200 samples: 3600 Gaussians, standard error of their deviation 1.2 %; tolerance: four times that."""
     start = oracles.molecule(6, 1, name="m", group="family")
     result = sample([start], sizes=(0.02, 0.05), count=200)
     assert [s.id for s in result.structures[:2]] == ["m/rattle-0.02/0000", "m/rattle-0.02/0001"]
@@ -26,7 +26,7 @@ def test_displacements_have_the_size_asked():
         assert abs(moved.mean()) < 4 * size / np.sqrt(moved.size)
 
 
-def test_a_sample_belongs_to_its_name():
+def test_a_sample_is_reproducible_from_its_id():
     one, two = oracles.molecule(4, 1, name="one"), oracles.molecule(5, 2, name="two")
     full = {s.id: s.positions for s in sample([one, two], sizes=(0.05, 0.1), count=4).structures}
     for s in sample([two], sizes=(0.1,), count=2).structures:
@@ -34,7 +34,7 @@ def test_a_sample_belongs_to_its_name():
     assert not np.allclose(sample([two], seed=1).structures[0].positions, full["two/rattle-0.05/0000"])
 
 
-def test_strain_is_symmetric_and_carries_the_atoms():
+def test_strain_is_symmetric_and_moves_the_atoms():
     crystal = oracles.crystal(1)
     result = sample([crystal], sizes=(0.0,), strain=0.03, count=300)
     strains = np.array([np.linalg.solve(crystal.cell, s.cell) - np.eye(3) for s in result.structures])
@@ -58,7 +58,7 @@ def test_collisions_are_drawn_again_or_recorded():
     assert all("collide in each of 100" in f.reason for f in hopeless.failures)
 
 
-def test_bad_requests():
+def test_invalid_settings_get_a_reply():
     for options, words in (
         ({"sizes": ()}, "sizes"),
         ({"sizes": (-0.1,)}, "sizes"),

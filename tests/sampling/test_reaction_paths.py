@@ -1,4 +1,4 @@
-"""Paths through the saddle of HCN to HNC at GFN2-xTB, and their failures."""
+"""Paths through the saddle point between HCN and HNC at GFN2-xTB, and failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def guess():
     return Structure([6, 7, 1], [[0, 0, 0], [1.2, 0, 0], [0.4, 1.2, 0.1]], id="hcn", group="isomerisation")
 
 
-def test_a_path_joins_two_minima_of_the_molecule(guess):
+def test_a_path_connects_two_minima(guess):
     pytest.importorskip("tblite.interface", reason="tblite is not installed")
     engine = XtbEngine()
 
@@ -53,7 +53,7 @@ def test_a_path_joins_two_minima_of_the_molecule(guess):
     assert len(short.structures) == 5
 
 
-def test_a_search_that_fails_is_a_record():
+def test_a_search_that_fails_is_a_failure():
     three = oracles.molecule(3, 1, name="three")
     engine = closed_form_engines.own_engine()
     unfound = sample_paths([three], engine, PathSampling(saddle_steps=1), workers=0, quiet=True)
@@ -64,7 +64,7 @@ def test_a_search_that_fails_is_a_record():
     assert "no imaginary mode" in downhill.failures[0].reason
 
 
-def test_bad_requests():
+def test_invalid_settings_get_a_reply():
     for options, words in (({"step": 0.0}, "step"), ({"fmax": -1.0}, "fmax"), ({"count": 0}, "at least one")):
         with pytest.raises(ConfigError, match=words):
             PathSampling(**options)

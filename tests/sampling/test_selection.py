@@ -1,4 +1,4 @@
-"""Fingerprints that ignore what does not matter, duplicates, diversity and energy windows, against brute force."""
+"""Invariance of fingerprints; duplicates, diversity and energy windows against brute force."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shaken(structure: Structure, size: float, seed: int, **options) -> Structure
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 8), mirror=st.booleans())
-def test_moving_turning_mirroring_and_renaming_change_nothing(seed, n, mirror):
+def test_fingerprints_are_invariant(seed, n, mirror):
     one = oracles.molecule(n, seed)
     order = np.random.default_rng(seed).permutation(n)
     turn = oracles.rotation(seed) * (-1 if mirror else 1)
@@ -40,7 +40,7 @@ def test_moving_turning_mirroring_and_renaming_change_nothing(seed, n, mirror):
 
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 6))
 def test_the_distance_is_a_lower_bound_of_every_matching(seed, n):
-    """Brute force over all renamings of like atoms: none brings the distance matrices closer than the fingerprint."""
+    """Brute force over permutations of equal atoms: none brings the distance matrices closer than the fingerprint."""
     one, other = oracles.molecule(n, seed), None
     other = shaken(one, 0.3, seed)
     first, second = np.triu_indices(n, 1)
@@ -58,15 +58,15 @@ def test_the_distance_is_a_lower_bound_of_every_matching(seed, n):
     assert fingerprint_distance(one, other) <= best + 1e-12
 
 
-def test_small_displacements_are_told_in_angstrom():
+def test_small_displacements_in_angstrom():
     one = oracles.molecule(9, 3, elements=(6,))
     r = 1e-4
-    found = [fingerprint_distance(one, shaken(one, r / np.sqrt(3), seed)) for seed in range(200)]
+    result = [fingerprint_distance(one, shaken(one, r / np.sqrt(3), seed)) for seed in range(200)]
     # Each distance changes by the difference of two components of r/√3 each.
-    assert np.sqrt(np.mean(np.square(found))) == pytest.approx(np.sqrt(2 / 3) * r, rel=0.1)
+    assert np.sqrt(np.mean(np.square(result))) == pytest.approx(np.sqrt(2 / 3) * r, rel=0.1)
 
 
-def test_crystals_do_not_care_for_the_choice_of_cell():
+def test_fingerprints_of_crystals_are_independent_of_the_cell():
     one = oracles.crystal(1, elements=(6, 8, 8))
     other = Structure(
         one.numbers[[0, 2, 1]],
@@ -84,7 +84,7 @@ def test_crystals_do_not_care_for_the_choice_of_cell():
     assert fingerprint_distance(fcc, bcc) > 0.2
 
 
-def test_different_things_are_not_compared():
+def test_different_molecules_are_not_compared():
     one = oracles.molecule(4, 1)
     charged = Structure(one.numbers, one.positions, charge=1, multiplicity=2)
     with pytest.raises(RequestError, match="cannot be compared"):
@@ -125,33 +125,33 @@ def test_farthest_points_are_those_of_the_definition():
     assert sorted(farthest_point_sampling(twins, 3).tolist()) == [0, 1, 2]
 
 
-def test_steps_and_their_records():
+def test_criteria_and_reasons():
     base, other = oracles.molecule(5, 1), oracles.molecule(4, 2)
     structures = [shaken(base, 0.2, k, id=f"a{k}", group="a") for k in range(4)]
     structures += [Structure(base.numbers, structures[1].positions + 5.0, id="copy", group="a")]
     structures += [shaken(other, 0.2, k, id=f"b{k}", group="a") for k in range(2)]
     energies = [0.0, 0.5, 3.1, 0.2, 0.1, 100.0, np.nan]
-    found = select_structures(
+    result = select_structures(
         structures, SelectionCriteria(tolerance=0.05, energy_window=3.0, per_group=3), energies=energies
     )
-    steps = {d.id: (d.step, d.reason) for d in found.rejected}
+    steps = {d.id: (d.step, d.reason) for d in result.rejected}
     assert steps["a2"] == ("window", "3.1 eV above the lowest of its group, more than 3 eV")
     assert steps["b1"] == ("window", "no energy")
     assert steps["copy"] == ("duplicate", 'within 0.05 Å of "a1"')
-    assert [structures[i].id for i in found.selected] == ["a0", "a1", "b0"] or [
-        structures[i].id for i in found.selected
+    assert [structures[i].id for i in result.selected] == ["a0", "a1", "b0"] or [
+        structures[i].id for i in result.selected
     ] == [
         "a0",
         "a3",
         "b0",
     ]
-    assert len(found.selected) + len(found.rejected) == len(structures)
+    assert len(result.selected) + len(result.rejected) == len(structures)
     few = select_structures(structures, SelectionCriteria(tolerance=None, count=2))
     assert [structures[i].id for i in few.selected] == ["a0", "b0"]
     assert {d.step for d in few.rejected} == {"count"}
 
 
-def test_bad_requests():
+def test_invalid_criteria_get_a_reply():
     structures = [oracles.molecule(3, 1)]
     with pytest.raises(ConfigError, match="tolerance"):
         unique_structures(structures, 0.0)
@@ -170,7 +170,7 @@ def test_bad_requests():
 
 
 def test_many_structures_of_one_composition():
-    """Clusters of copies: the cost is that of the kept ones. (10⁵ are timed in docs/sampling.md.)"""
+    """Groups of copies: the cost is that of the selected ones. (10⁵ structures are timed in docs/sampling.md.)"""
     centers = [oracles.molecule(8, 1).positions + 0.3 * np.random.default_rng(k).normal(size=(8, 3)) for k in range(50)]
     numbers = oracles.molecule(8, 1).numbers
     structures = [Structure(numbers, centers[k % 50], id=str(k)) for k in range(4000)]

@@ -163,7 +163,7 @@ def _by_prfo(
     if _n_fragments(search.structure) > n_fragments:
         reason = f"the structure fell apart after {n_steps} steps"
     elif not converged:
-        reason = f"largest force {search.fmax:.3g} eV/Å after {n_steps} steps, asked {fmax:g}"
+        reason = f"largest force {search.fmax:.3g} eV/Å after {n_steps} steps, limit {fmax:g}"
     hessian = search.model.reshape((len(surface.structure), 3) * 2) if converged else None
     gradient = search.gradient.reshape(-1, 3)
     return _result(surface, search.structure, search.energy, gradient, hessian, n_steps, reason, search.history)
@@ -192,7 +192,7 @@ def _by_sella(
     energy, gradient = surface.gradient(atoms.positions)
     largest = max_force(gradient)
     final, converged = surface.structure_at(atoms.positions), largest < fmax
-    reason = "" if converged else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, asked {fmax:g}"
+    reason = "" if converged else f"largest force {largest:.3g} eV/Å after {search.nsteps} steps, limit {fmax:g}"
     if _n_fragments(final) > _n_fragments(structure):
         reason = f"the structure fell apart after {search.nsteps} steps"
     hessian = surface.hessian(atoms.positions) if converged else None

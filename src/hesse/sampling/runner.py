@@ -308,7 +308,7 @@ def relax_or_raise(start: Structure, engine: Engine, fmax: float, steps: int) ->
     if not run.converged:
         raise EngineError(
             f'structure "{start.id}": not relaxed after {run.steps} steps (largest force {run.fmax:.3g} eV/Å, '
-            f"asked {fmax:g})"
+            f"limit {fmax:g})"
         )
     return run
 
