@@ -182,7 +182,12 @@ class Dataset:
         return self.select(indices)
 
     def __iter__(self) -> Iterator[tuple[Structure, Properties]]:
-        return (self[i] for i in range(len(self)))
+        # Selecting one structure takes time proportional to the number of structures: select them in blocks first.
+        for start in range(0, len(self), 256):
+            block = torch.arange(start, min(start + 256, len(self)))
+            labels = self.labels.select(block)
+            for k, i in enumerate(block.tolist()):
+                yield self.structures[i], labels.select(torch.tensor([k]))
 
     def __add__(self, other: Dataset) -> Dataset:
         if not isinstance(other, Dataset):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hesse.datasets.io import as_dataset
+from hesse.datasets.io import DatasetSource, as_dataset
 from hesse.datasets.streaming import DatasetLike, StreamingDataset
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import atomic_write_text
@@ -43,7 +43,9 @@ class Split:
                 seen[name] = part
 
     @classmethod
-    def from_dataset(cls, dataset: DatasetLike, **fractions_or_sets: float | DatasetLike) -> Split:
+    def from_dataset(
+        cls, dataset: DatasetLike | DatasetSource, **fractions_or_sets: float | DatasetLike | DatasetSource
+    ) -> Split:
         """Split a data set at random, or record a split that was made otherwise.
 
         Args:
@@ -64,15 +66,15 @@ class Split:
             if isinstance(value, int | float):
                 fractions.append(value)
             else:
-                sets.append(value if isinstance(value, StreamingDataset) else as_dataset(value))
-        dataset = dataset if isinstance(dataset, StreamingDataset) else as_dataset(dataset)
+                sets.append(_as_data(value))
+        dataset = _as_data(dataset)
         if fractions and sets:
             raise RequestError("a split is made of fractions or of data sets, not of both")
         parts = sets or dataset.split(*fractions)
         ids = {name: part.ids for name, part in zip(names, parts, strict=True)}
         return cls(ids, dataset.content_hash())
 
-    def apply(self, dataset: DatasetLike, *, same_data: bool = True) -> dict[str, DatasetLike]:
+    def apply(self, dataset: DatasetLike | DatasetSource, *, same_data: bool = True) -> dict[str, DatasetLike]:
         """Split a data set as recorded.
 
         Args:
@@ -86,6 +88,7 @@ class Split:
         Raises:
             RequestError: other data, or ids that are not present.
         """
+        dataset = _as_data(dataset)
         if same_data and self.content_hash and dataset.content_hash() != self.content_hash:
             raise RequestError(
                 f"{dataset.source}: these are not the data that were split (their hashes differ). Use that file, make "
@@ -143,3 +146,7 @@ class Split:
             raise FileFormatError(f'{path}: expected "parts" with lists of ids, and a "data_hash"')
         assert isinstance(parts, dict)
         return cls({name: tuple(ids) for name, ids in parts.items()}, record["data_hash"])
+
+
+def _as_data(data: DatasetLike | DatasetSource) -> DatasetLike:
+    return data if isinstance(data, StreamingDataset) else as_dataset(data)
