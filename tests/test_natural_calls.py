@@ -40,14 +40,24 @@ class Things:
 def things(tmp_path_factory: pytest.TempPathFactory) -> Things:
     folder = tmp_path_factory.mktemp("natural")
     torch.manual_seed(0)
-    potential = hesse.HesseNet(hesse.HesseNetConfig(features=8, channels=4, radial=4, cutoff=4.0), ELEMENTS).double().eval()
+    potential = (
+        hesse.HesseNet(hesse.HesseNetConfig(features=8, channels=4, radial=4, cutoff=4.0), ELEMENTS).double().eval()
+    )
     model_file = folder / "model.hesse"
     hesse.save_model(model_file, potential)
     atoms = [molecule(name) for name in ("H2O", "NH3", "CH4")]
     data_file = folder / "data.h5"
     data = hesse.label(atoms, "gfn2", data_file, probes=1, hessian=True, workers=0, quiet=True).dataset
     return Things(
-        atoms[0], atoms, hesse.from_ase(atoms[0]), hesse.make_engine("gfn2"), potential, model_file, data, data_file, folder
+        atoms[0],
+        atoms,
+        hesse.from_ase(atoms[0]),
+        hesse.make_engine("gfn2"),
+        potential,
+        model_file,
+        data,
+        data_file,
+        folder,
     )
 
 
@@ -67,14 +77,22 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "compute(atoms, potential)": lambda t: hesse.compute(t.water, t.potential, hessian=True).hessian_of(0),
     "compute(atoms, path)": lambda t: hesse.compute(t.water, t.model_file, forces=True).forces,
     "compute(atoms, text path)": lambda t: hesse.compute(t.water, str(t.model_file), forces=True).forces,
-    "compute(atoms, calculator)": lambda t: hesse.compute(bulk("Cu", cubic=True), EMT(), forces=True, stress=True).stress,
+    "compute(atoms, calculator)": lambda t: (
+        hesse.compute(bulk("Cu", cubic=True), EMT(), forces=True, stress=True).stress
+    ),
     "compute(structure, engine, probes=2)": lambda t: hesse.compute(t.structure, t.engine, probes=2).hvp,
-    "compute(data, potential, probes=Probe)": lambda t: hesse.compute(t.data, t.potential, probes=hesse.Gaussian(2)).hvp,
-    "compute(atoms, potential, probes=array)": lambda t: hesse.compute(t.water, t.potential, probes=np.ones((3, 3))).hvp,
+    "compute(data, potential, probes=Probe)": lambda t: (
+        hesse.compute(t.data, t.potential, probes=hesse.Gaussian(2)).hvp
+    ),
+    "compute(atoms, potential, probes=array)": lambda t: (
+        hesse.compute(t.water, t.potential, probes=np.ones((3, 3))).hvp
+    ),
     "compute(file, name)": lambda t: hesse.compute(t.data_file, "gfn2").energy,
     "engine.compute(atoms)": lambda t: t.engine.compute(t.water).forces,
     "engine.compute(structure)": lambda t: t.engine.compute(t.structure).energy,
-    "evaluate_structures(potential, atoms)": lambda t: hesse.evaluate_structures(t.potential, t.atoms, hesse.Request()).energy,
+    "evaluate_structures(potential, atoms)": lambda t: (
+        hesse.evaluate_structures(t.potential, t.atoms, hesse.Request()).energy
+    ),
     "HessianOperator(potential, atoms)": lambda t: hesse.HessianOperator(t.potential, t.water),
     # geometries
     "minimize(atoms, name)": lambda t: hesse.minimize(t.water, "gfn2", fmax=0.05).energy,
@@ -90,16 +108,29 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "lowest_modes(atoms, potential)": lambda t: hesse.lowest_modes(t.atoms[1], t.potential, 1).eigenvalues,
     "saddle(atoms, name)": lambda t: hesse.saddle(flat_ammonia(), "gfn2").modes.frequencies[0],
     "irc(...).to_ase()": lambda t: hesse.irc(hesse.saddle(flat_ammonia(), t.engine), t.engine, steps=3).to_ase(),
-    "run_md(atoms, name, settings)": lambda t: hesse.run_md(t.water, "gfn2", hesse.MDSettings(temperature=300, steps=3)).to_ase(),
-    "run_md(atoms, potential, temperature=)": lambda t: hesse.run_md(t.water, t.potential, temperature=300, steps=3).times,
-    "sample_normal_modes(atoms, name)": lambda t: hesse.sample_normal_modes(t.water, "gfn2", workers=0, quiet=True).to_ase(),
+    "run_md(atoms, name, settings)": lambda t: hesse.run_md(
+        t.water, "gfn2", hesse.MDSettings(temperature=300, steps=3)
+    ).to_ase(),
+    "run_md(atoms, potential, temperature=)": lambda t: (
+        hesse.run_md(t.water, t.potential, temperature=300, steps=3).times
+    ),
+    "sample_normal_modes(atoms, name)": lambda t: hesse.sample_normal_modes(
+        t.water, "gfn2", workers=0, quiet=True
+    ).to_ase(),
+    "sample_normal_modes(atoms, name, temperatures=)": lambda t: (
+        hesse.sample_normal_modes(t.water, "gfn2", temperatures=(300.0,), count=1, workers=0, quiet=True).structures
+    ),
     "sample_rattled(atoms)": lambda t: hesse.sample_rattled(t.water).to_ase(),
     # labels
     "label(atoms, name, probes=2)": lambda t: hesse.label(t.water, "gfn2", probes=2, quiet=True).dataset,
     "label(list, engine)": lambda t: hesse.label(t.atoms, t.engine, quiet=True).dataset,
-    "label(data, potential, hessian=True)": lambda t: hesse.label(t.data, t.potential, hessian=True, quiet=True).dataset,
+    "label(data, potential, hessian=True)": lambda t: (
+        hesse.label(t.data, t.potential, hessian=True, quiet=True).dataset
+    ),
     "label(atoms, calculator)": lambda t: hesse.label(bulk("Cu", cubic=True), EMT(), quiet=True).dataset,
-    "label(atoms, name, spec=LabelSpec)": lambda t: hesse.label(t.water, "gfn2", spec=hesse.LabelSpec(n_probes=0), quiet=True),
+    "label(atoms, name, spec=LabelSpec)": lambda t: hesse.label(
+        t.water, "gfn2", spec=hesse.LabelSpec(n_probes=0), quiet=True
+    ),
     # data
     "data[0]": lambda t: t.data[0],
     "data[1:]": lambda t: t.data[1:],
@@ -117,9 +148,15 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "fit_reference_energies(data)": lambda t: hesse.fit_reference_energies(t.data.structures, t.data.labels, ELEMENTS),
     # training and judging
     "train(data)": lambda t: hesse.train(t.data, config=hesse.TrainConfig(**TINY), output=t.folder / "a", quiet=True),
-    "train(path)": lambda t: hesse.train(t.data_file, config=hesse.TrainConfig(**TINY), output=t.folder / "b", quiet=True),
+    "train(path)": lambda t: hesse.train(
+        t.data_file, config=hesse.TrainConfig(**TINY), output=t.folder / "b", quiet=True
+    ),
     "train(data, potential=path)": lambda t: hesse.train(
-        t.data, config=hesse.TrainConfig(steps=1, compile="never"), potential=t.model_file, output=t.folder / "c", quiet=True
+        t.data,
+        config=hesse.TrainConfig(steps=1, compile="never"),
+        potential=t.model_file,
+        output=t.folder / "c",
+        quiet=True,
     ),
     "evaluate(potential, data)": lambda t: hesse.evaluate(t.potential, t.data).rows,
     "evaluate(path, path).table()": lambda t: hesse.evaluate(t.model_file, t.data_file).table(),
@@ -175,6 +212,11 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     "the old name of a model": (lambda t: hesse.make_engine(f"model:{t.model_file}"), "model.hesse"),
     "an index out of range": (lambda t: t.data[17], "3 structures"),
     "a Hessian of another shape": (lambda t: hesse.normal_modes(t.water, np.eye(4)), r"Hessian of shape \(4, 4\)"),
+    "a misspelled option of sampling": (
+        lambda t: hesse.sample_normal_modes(t.water, "gfn2", temperature=300),
+        "temperatures",
+    ),
+    "dynamics without a temperature": (lambda t: hesse.run_md(t.water, "gfn2", steps=3), "temperature"),
     "a positional Request": (lambda t: t.engine.compute(t.water, "hessian"), "Request"),
     "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
 }

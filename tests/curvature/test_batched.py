@@ -113,6 +113,14 @@ def test_computed_in_the_type_of_the_potential_and_returned_in_float64() -> None
     assert not torch.equal(narrow.hessian, wide.hessian)
 
 
+def test_one_structure_and_ase_atoms_are_taken_as_they_are() -> None:
+    potential, structure = network(), mixed()[0]
+    expected = evaluate_structures(potential, [structure], Request()).energy
+    assert expected is not None
+    for form in (structure, to_ase(structure), [to_ase(structure)]):
+        assert torch.equal(evaluate_structures(potential, form, Request()).energy, expected)  # type: ignore[arg-type]
+
+
 def test_evaluation_mode_is_temporary() -> None:
     potential = network().train()
     evaluate_structures(potential, mixed(), Request())
@@ -123,9 +131,8 @@ def test_invalid_requests_raise() -> None:
     potential, structures = network(), mixed()
     with pytest.raises(RequestError, match="no structures"):
         evaluate_structures(potential, [], Request())
-    for wrong in (structures[0], [to_ase(structures[0])]):
-        with pytest.raises(RequestError, match="from_ase"):
-            evaluate_structures(potential, wrong, Request())  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="Structure or ASE Atoms, got int"):
+        evaluate_structures(potential, [3], Request())  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="memory_mib"):
         evaluate_structures(potential, structures, Request(), memory_mib=0.0)
     with pytest.raises(LabelShapeError, match="end to end"):

@@ -11,8 +11,8 @@ noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,13 +29,11 @@ from hesse.errors import (
     ConfigError,
     EngineError,
     GeometryError,
-    RequestError,
-    UnknownOptionError,
     check_choice,
-    did_you_mean,
 )
 from hesse.harmonic.normal_modes import internal_basis
 from hesse.pes.surface import atoms_with_results
+from hesse.runtime.settings import settings_from
 from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
@@ -189,24 +187,6 @@ class MDResult:
         return [snapshot.to_ase() for snapshot in self.snapshots]
 
 
-def _settings(settings: object, options: Mapping[str, Any]) -> MDSettings:
-    """The settings, from the object or from its fields."""
-    expected = "expected hesse.MDSettings(temperature=..., steps=..., ...) or these options themselves"
-    if isinstance(settings, MDSettings):
-        if options:
-            raise RequestError(f"{expected}, got both")
-        return settings
-    if settings is not None:
-        raise RequestError(f"{expected}, got {type(settings).__name__}")
-    known = [field.name for field in fields(MDSettings)]
-    for name in options:
-        if name not in known:
-            raise UnknownOptionError(f'no option "{name}" of dynamics. {did_you_mean(name, known)}')
-    if "temperature" not in options:
-        raise RequestError(f"{expected}; the temperature (K) is missing")
-    return MDSettings(**options)
-
-
 def run_md(
     structure: StructuresLike, engine: EngineLike, settings: MDSettings | None = None, **options: Any
 ) -> MDResult:
@@ -228,7 +208,7 @@ def run_md(
         UnknownOptionError: an unknown option.
     """
     structure, engine = as_structure(structure), as_engine(engine)
-    settings = _settings(settings, options)
+    settings = settings_from(MDSettings, settings, options)
     contact = closest_collision(structure, settings.min_contact)
     if contact is not None:
         raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')

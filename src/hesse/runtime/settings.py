@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hesse.errors import ConfigError, UnknownOptionError, did_you_mean
+from hesse.errors import ConfigError, RequestError, UnknownOptionError, did_you_mean
 
-__all__ = ["Settings", "validate_config"]
+__all__ = ["Settings", "settings_from", "validate_config"]
 
 T = TypeVar("T", bound=BaseModel)
+S = TypeVar("S")
 
 
 class Settings(BaseModel):
@@ -70,6 +72,38 @@ def validate_config(config_type: type[T], content: Any, *, source: str) -> T:
     except ValidationError as error:
         reply = _reply(config_type, error, source)
     raise reply
+
+
+def settings_from(settings_type: type[S], settings: object, options: Mapping[str, Any]) -> S:
+    """Settings that a caller gave as one object or as single options.
+
+    Args:
+        settings_type: a dataclass of settings.
+        settings: an object of it, or None.
+        options: values of its fields, in place of the object.
+
+    Returns:
+        The settings; fields that are not among the options have their defaults.
+
+    Raises:
+        RequestError: another object, both forms at once, or a missing option without a default.
+        UnknownOptionError: an option that does not exist; the message has the nearest name.
+    """
+    name = settings_type.__name__
+    if settings is not None and not isinstance(settings, settings_type):
+        raise RequestError(f"expected {name}(...) or its options, got {type(settings).__name__}")
+    if isinstance(settings, settings_type):
+        if options:
+            raise RequestError(f"expected {name}(...) or its options ({', '.join(options)}), got both")
+        return settings
+    known = {field.name: field for field in fields(settings_type) if field.init}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            raise UnknownOptionError(f'{name}: no option "{option}". {did_you_mean(option, list(known))}')
+    for field in known.values():
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in options:
+            raise RequestError(f'{name}: the option "{field.name}" is required and was not given')
+    return settings_type(**options)
 
 
 def _reply(config_type: type[BaseModel], error: ValidationError, source: str) -> ConfigError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, as_engine
 from hesse.errors import ConfigError
 from hesse.pes import MDSettings, run_md
+from hesse.runtime.settings import settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -123,6 +124,7 @@ def sample_md(
     workers: int | None = None,
     scheduler: str | None = None,
     quiet: bool = False,
+    **options: Any,
 ) -> SamplingResult:
     """Sample geometries of molecules by molecular dynamics, with their energies and forces.
 
@@ -138,6 +140,7 @@ def sample_md(
             its process becomes a failure.
         scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
+        **options: the fields of `MDSampling` in place of `sampling`.
 
     Returns:
         The samples, and the molecules and samples that failed.
@@ -146,7 +149,7 @@ def sample_md(
         RequestError: two structures have the same id; an engine object together with workers.
         HesseError: the input cannot be read, or there is no such engine.
     """
-    settings = sampling or MDSampling()
+    settings = settings_from(MDSampling, sampling, options)
     engine, workers = engine_for_workers(engine, workers, scheduler)
     return run_sampling(
         _make_sampler,

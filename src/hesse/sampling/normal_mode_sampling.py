@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, check_choice
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
+from hesse.runtime.settings import settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -111,6 +112,7 @@ def sample_normal_modes(
     workers: int | None = None,
     scheduler: str | None = None,
     quiet: bool = False,
+    **options: Any,
 ) -> SamplingResult:
     """Sample geometries around molecules along their normal modes.
 
@@ -128,6 +130,7 @@ def sample_normal_modes(
             its process becomes a failure.
         scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
+        **options: the fields of `NormalModeSampling` in place of `sampling`.
 
     Returns:
         The samples, and the molecules and samples that failed.
@@ -137,7 +140,7 @@ def sample_normal_modes(
             Hessians of another level of theory.
         HesseError: the input cannot be read, or there is no such engine.
     """
-    settings = sampling or NormalModeSampling()
+    settings = settings_from(NormalModeSampling, sampling, options)
     engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     return run_sampling(
         _make_sampler,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import StructuresLike
 from hesse.errors import ConfigError, RequestError
+from hesse.runtime.settings import settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -72,7 +74,7 @@ def rattle_tag(size: float) -> str:
 
 
 def sample_rattled(
-    structures: StructuresLike, sampling: RattleSampling | None = None, *, quiet: bool = False
+    structures: StructuresLike, sampling: RattleSampling | None = None, *, quiet: bool = False, **options: Any
 ) -> SamplingResult:
     """Displace all atoms of structures at random.
 
@@ -84,6 +86,7 @@ def sample_rattled(
         structures: ASE Atoms, a Structure, a list of them, a Dataset, or the path of a file.
         sampling: settings.
         quiet: no progress.
+        **options: the fields of `RattleSampling` in place of `sampling`.
 
     Returns:
         The samples, and those that failed.
@@ -91,7 +94,7 @@ def sample_rattled(
     Raises:
         RequestError: two structures have the same id; strain of a structure that is not periodic in three directions.
     """
-    settings = sampling or RattleSampling()
+    settings = settings_from(RattleSampling, sampling, options)
     starts = validated_starts(structures)
     open_ids = [s.id for s in starts if not all(s.pbc)]
     if settings.strain > 0 and open_ids:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
+from hesse.runtime.settings import settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -72,6 +74,7 @@ def sample_paths(
     workers: int | None = None,
     scheduler: str | None = None,
     quiet: bool = False,
+    **options: Any,
 ) -> SamplingResult:
     """Sample reaction paths through the transition states near guesses, with energies and forces.
 
@@ -91,6 +94,7 @@ def sample_paths(
             its process becomes a failure.
         scheduler: instead, a dask cluster; see `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
+        **options: the fields of `PathSampling` in place of `sampling`.
 
     Returns:
         The samples, and the molecules and samples that failed.
@@ -100,7 +104,7 @@ def sample_paths(
             Hessians of another level of theory.
         HesseError: the input cannot be read, or there is no such engine.
     """
-    settings = sampling or PathSampling()
+    settings = settings_from(PathSampling, sampling, options)
     engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     return run_sampling(
         _make_sampler,

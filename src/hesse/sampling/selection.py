@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures
 from hesse.errors import ConfigError, MissingLabelError
+from hesse.runtime.settings import settings_from
 from hesse.sampling.fingerprint import composition_key, distance_fingerprint
 from hesse.structures import Structure
 
@@ -92,7 +94,11 @@ class SelectionResult:
 
 
 def select_structures(
-    structures: StructuresLike, selection: SelectionCriteria | None = None, *, energies: ArrayLike | None = None
+    structures: StructuresLike,
+    selection: SelectionCriteria | None = None,
+    *,
+    energies: ArrayLike | None = None,
+    **options: Any,
 ) -> SelectionResult:
     """Select structures: first by the energy window, then duplicates are removed, then numbers are limited.
 
@@ -101,6 +107,7 @@ def select_structures(
         selection: the criteria; by default duplicates within 0.05 Å are removed.
         energies: eV, one per structure, for an energy window; those of the Dataset by default. A structure whose energy
             is not finite is rejected.
+        **options: the fields of `SelectionCriteria` in place of `selection`.
 
     Returns:
         Indices of the selected structures, and the rejected ones with reasons.
@@ -109,7 +116,7 @@ def select_structures(
         MissingLabelError: an energy window without energies.
         ConfigError: the number of energies differs from that of the structures.
     """
-    criteria = selection or SelectionCriteria()
+    criteria = settings_from(SelectionCriteria, selection, options)
     source = as_dataset(structures) if isinstance(structures, str | Path) else structures
     if energies is None and isinstance(source, Dataset) and source.labels.energy is not None:
         energies = source.labels.energy.where(source.labels.mask("energy"), float("nan")).numpy()
