@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import nn
 
 from hesse.curvature import evaluate
@@ -65,27 +64,27 @@ def slow_aevs(c: AniConfig, structure: Structure) -> Array:
     """The published equations, with arccos."""
     pairs = image_pairs(structure, c.radial_cutoff)
     kinds = [ELEMENTS.index(z) for z in structure.numbers]
-    places = {p: k for k, p in enumerate(itertools.combinations_with_replacement(range(len(ELEMENTS)), 2))}
+    pair_index = {p: k for k, p in enumerate(itertools.combinations_with_replacement(range(len(ELEMENTS)), 2))}
     block = len(c.angular_shifts) * len(c.sections)
     start = len(ELEMENTS) * len(c.radial_shifts)
     result = np.zeros((len(structure), aev_length(c, len(ELEMENTS))))
     for i in range(len(structure)):
-        mine = [(j, gap) for first, j, gap in pairs if first == i]
-        for j, gap in mine:
+        neighbors_of_i = [(j, gap) for first, j, gap in pairs if first == i]
+        for j, gap in neighbors_of_i:
             r = float(np.linalg.norm(gap))
             terms = 0.25 * np.exp(-c.radial_eta * (r - np.array(c.radial_shifts)) ** 2)
             at = kinds[j] * len(c.radial_shifts)
             result[i, at : at + len(terms)] += terms * fade(c.cutoff_function, r, c.radial_cutoff)
-        near = [(j, gap) for j, gap in mine if np.linalg.norm(gap) < c.angular_cutoff]
-        for (j, a), (k, b) in itertools.combinations(near, 2):
+        inside = [(j, gap) for j, gap in neighbors_of_i if np.linalg.norm(gap) < c.angular_cutoff]
+        for (j, a), (k, b) in itertools.combinations(inside, 2):
             ra, rb = float(np.linalg.norm(a)), float(np.linalg.norm(b))
             theta = np.arccos(0.95 * a @ b / (ra * rb))
-            turn = 2.0 ** (1 - c.zeta) * (1 + np.cos(theta - np.array(c.sections))) ** c.zeta
+            angular = 2.0 ** (1 - c.zeta) * (1 + np.cos(theta - np.array(c.sections))) ** c.zeta
             bell = np.exp(-c.angular_eta * ((ra + rb) / 2 - np.array(c.angular_shifts)) ** 2)
             weight = fade(c.cutoff_function, ra, c.angular_cutoff) * fade(c.cutoff_function, rb, c.angular_cutoff)
-            pair = places[min(kinds[j], kinds[k]), max(kinds[j], kinds[k])]
+            pair = pair_index[min(kinds[j], kinds[k]), max(kinds[j], kinds[k])]
             at = start + pair * block
-            result[i, at : at + block] += weight * np.outer(bell, turn).ravel()
+            result[i, at : at + block] += weight * np.outer(bell, angular).ravel()
     return result
 
 
@@ -93,15 +92,15 @@ STRUCTURES = [*molecules([9, 6, 2]), atom(8), linear(4), crystal(0), crystal(1, 
 
 
 @every_function
-def test_environments_are_those_of_the_equations(cutoff_function: str) -> None:
+def test_aevs_are_those_of_the_equations(cutoff_function: str) -> None:
     model = ani(cutoff_function=cutoff_function)
     rows = model.aevs(collate(STRUCTURES, model.cutoff)).split([len(s) for s in STRUCTURES])
-    for structure, got in zip(STRUCTURES, rows, strict=True):
+    for structure, row in zip(STRUCTURES, rows, strict=True):
         expected = slow_aevs(model.config, structure)
-        np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-12, err_msg=structure.id)
+        np.testing.assert_allclose(row.numpy(), expected, rtol=0, atol=1e-12, err_msg=structure.id)
 
 
-def test_energies_are_networks_on_environments_plus_references() -> None:
+def test_energies_are_networks_of_aevs_plus_reference_energies() -> None:
     model = ani()
     batch = collate(STRUCTURES, model.cutoff)
     labels = evaluate(model, batch, Request(atomic_energies=True))
@@ -136,8 +135,8 @@ def test_invariance_under_motion_mirror_and_order() -> None:
     rng = np.random.default_rng(0)
     variants = [structure]
     for k in range(3):
-        turn = rotation(k) * (-1) ** k
-        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        matrix = rotation(k) * (-1) ** k
+        variants.append(structure.with_positions(structure.positions @ matrix.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, model.cutoff), Request(atomic_energies=True))
@@ -148,7 +147,7 @@ def test_invariance_under_motion_mirror_and_order() -> None:
     torch.testing.assert_close(per_atom[4], per_atom[0][torch.from_numpy(order)], rtol=0, atol=1e-11)
 
 
-def test_a_batch_is_its_structures_one_by_one() -> None:
+def test_a_batch_equals_its_structures_one_by_one() -> None:
     model = ani()
     request = Request(forces=True, hessian=True)
     together = evaluate(model, collate(STRUCTURES, model.cutoff), request)
@@ -161,7 +160,7 @@ def test_a_batch_is_its_structures_one_by_one() -> None:
         torch.testing.assert_close(together.hessian_of(i), alone.hessian_of(0), rtol=0, atol=1e-10)
 
 
-def test_a_batch_listing_more_neighbors_than_needed_gives_the_same() -> None:
+def test_neighbors_beyond_the_cutoff_change_nothing() -> None:
     model = ani()
     request = Request(forces=True, hessian=True)
     exact = evaluate(model, collate(STRUCTURES, model.cutoff), request)
@@ -187,7 +186,7 @@ def test_a_crystal_equals_its_supercell() -> None:
     torch.testing.assert_close(labels.stress[1], labels.stress[0], rtol=0, atol=1e-11)
 
 
-def test_forces_and_products_are_slopes() -> None:
+def test_forces_and_products_equal_finite_differences() -> None:
     """Central differences of energies and of forces along a direction."""
     model, structure = ani(activation="gelu"), molecule(9, seed=5)
     direction = np.random.default_rng(1).normal(size=(9, 3))
@@ -249,7 +248,7 @@ def test_third_derivatives_are_finite(name: str, cutoff_function: str, dtype: to
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), what
 
 
-def test_parameter_gradients_of_a_curvature_loss_are_slopes() -> None:
+def test_parameter_gradients_of_a_curvature_loss_equal_finite_differences() -> None:
     """Third derivatives (two in positions, one in parameters) against central differences in the parameters."""
     model = ani(activation="gelu")
     batch = collate([*molecules([6, 4]), linear(3)], model.cutoff)
@@ -306,8 +305,8 @@ def test_hessians_are_smooth_across_the_angular_cutoff_in_both_precisions() -> N
     """An atom goes through the angular cutoff well inside the radial one: no step of the Hessian stands out, and
     float32, whose rounding errors exceed the cutoff function there, follows."""
     model = ani(activation="gelu", angular_shifts=(2.0, 2.5))
-    places = 2.6 + np.linspace(-0.02, 0.02, 41)
-    path = [Structure([6, 1, 8], [[0, 0, 0], [0.9, 0.5, 0], [0.0, 0.3, r]]) for r in np.sqrt(places**2 - 0.09)]
+    distances = 2.6 + np.linspace(-0.02, 0.02, 41)
+    path = [Structure([6, 1, 8], [[0, 0, 0], [0.9, 0.5, 0], [0.0, 0.3, r]]) for r in np.sqrt(distances**2 - 0.09)]
     request = Request(hessian=True)
     batch = collate(path, model.cutoff)
     wide = evaluate(model, batch, request).hessian.reshape(41, -1)  # type: ignore[union-attr]
@@ -320,7 +319,7 @@ def test_hessians_are_smooth_across_the_angular_cutoff_in_both_precisions() -> N
 # --- files, elements, refusals ---------------------------------------------------------------------------------------
 
 
-def test_a_file_brings_the_same_model_back(tmp_path: Path) -> None:
+def test_round_trip_through_a_file(tmp_path: Path) -> None:
     model = ani(cutoff_function="cosine").float()
     save_model(tmp_path / "a.hesse", model)
     again = load_model(tmp_path / "a.hesse")
@@ -354,14 +353,14 @@ def test_widths_of_single_elements() -> None:
     assert shapes == {"H": [7, 5, 1], "C": [6, 1], "O": [7, 5, 1]}
 
 
-def test_an_element_the_network_does_not_know_is_named() -> None:
+def test_the_error_names_an_unknown_element() -> None:
     structure = Structure([1, 9], [[0.0, 0, 0], [0.95, 0, 0]], id="fluoride-7")
     with pytest.raises(UnknownElementError, match=r'structure "fluoride-7" holds F; Ani knows H, C, O only'):
         evaluate(ani(), collate([structure], 3.4), Request())
 
 
 @pytest.mark.parametrize("elements", [(), (1, 1), (0,)])
-def test_elements_must_be_given_once(elements: tuple[int, ...]) -> None:
+def test_elements_must_be_unique(elements: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError):
         Ani(AniConfig(), elements)
 
@@ -385,6 +384,6 @@ def test_elements_must_be_given_once(elements: tuple[int, ...]) -> None:
     ],
     ids=str,
 )
-def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_invalid_configurations_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
         AniConfig(**wrong)

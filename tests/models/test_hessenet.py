@@ -1,4 +1,4 @@
-"""HesseNet against its equations in plain loops, and against what an energy must keep."""
+"""HesseNet against its equations in plain loops, and against the invariances of an energy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, UnknownElementError
@@ -84,21 +83,21 @@ def slow_energies(model: HesseNet, structure: Structure) -> Array:
                 matrix += quadrupole[:, :, None, None] * np.outer(waves, sent[j])
             scalar = zero.ravel() @ w[p + "arrivals.to_scalar.weight"].T
             v = soft(vector.reshape(3, -1) @ w[p + "arrivals.to_vector.weight"].T)
-            own = w[p + "own.weight"] @ scalars[i] + w[p + "own.bias"]
-            invariants = [scalar + own, (v**2).sum(0)]
-            turned = None
+            self_term = w[p + "own.weight"] @ scalars[i] + w[p + "own.bias"]
+            invariants = [scalar + self_term, (v**2).sum(0)]
+            rotated = None
             if order == 2:
                 t = soft(matrix.reshape(3, 3, -1) @ w[p + "arrivals.to_matrix.weight"].T)
-                turned = np.einsum("xyf,yf->xf", t, v)
-                invariants += [(t**2).sum((0, 1)) / 2, (v * turned).sum(0)]
+                rotated = np.einsum("xyf,yf->xf", t, v)
+                invariants += [(t**2).sum((0, 1)) / 2, (v * rotated).sum(0)]
             inner = w[p + "hidden.weight"] @ np.concatenate(invariants) + w[p + "hidden.bias"]
             inner = inner / (1 + np.exp(-inner))
             new_scalars[i] = w[p + "out.weight"] @ inner + w[p + "out.bias"] + (scalars[i] if layer else 0.0)
             if layer < c.layers - 1:
                 gates = w[p + "gates.weight"] @ inner + w[p + "gates.bias"]
                 new_vectors[i] = v * gates[: c.features]
-                if turned is not None:
-                    new_vectors[i] += turned * gates[c.features :]
+                if rotated is not None:
+                    new_vectors[i] += rotated * gates[c.features :]
                 if layer:
                     assert vectors is not None
                     new_vectors[i] += vectors[i] @ w[p + "keep_vectors.weight"].T
@@ -114,11 +113,11 @@ def test_energies_are_those_of_the_equations(shape: dict[str, Any]) -> None:
     labels = evaluate(model, collate(structures, CUTOFF), Request(atomic_energies=True))
     assert labels.atomic_energies is not None
     for i, structure in enumerate(structures):
-        got = labels.atomic_energies[labels.atom_slice(i)]
-        np.testing.assert_allclose(got, slow_energies(model, structure), rtol=0, atol=1e-10, err_msg=structure.id)
+        energies = labels.atomic_energies[labels.atom_slice(i)]
+        np.testing.assert_allclose(energies, slow_energies(model, structure), rtol=0, atol=1e-10, err_msg=structure.id)
 
 
-# --- what an energy must keep ----------------------------------------------------------------------------------------
+# --- invariances ---------------------------------------------------------------------------------------------------
 
 
 @every_shape
@@ -127,8 +126,8 @@ def test_invariance_under_motion_mirror_and_order(shape: dict[str, Any]) -> None
     rng = np.random.default_rng(0)
     variants = [structure]
     for k in range(3):
-        turn = rotation(k) * (-1) ** k
-        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        matrix = rotation(k) * (-1) ** k
+        variants.append(structure.with_positions(structure.positions @ matrix.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, CUTOFF), Request(atomic_energies=True))
@@ -145,26 +144,26 @@ def directions(batch: Batch, k: int) -> torch.Tensor:
 
 
 @every_shape
-def test_curvature_is_symmetric_and_keeps_translations_and_rotations(shape: dict[str, Any]) -> None:
+def test_curvature_is_symmetric_and_obeys_sum_rules(shape: dict[str, Any]) -> None:
     """`u·Hv = v·Hu`, `H t = 0`, and `H (e × r) = e × ∇E`."""
     model = network(**shape)
     batch = collate([*molecules([7, 4]), linear(3)], CUTOFF)
     u, v = directions(batch, 2)
     shift = torch.ones_like(u) * torch.tensor([1.0, -2.0, 0.5])
     axis = torch.tensor([0.3, -0.5, 0.8], dtype=torch.float64)
-    turn = torch.linalg.cross(axis.expand_as(u), batch.positions)
-    labels = evaluate(model, batch, Request(forces=True, probes=torch.stack([u, v, shift, turn])))
+    rotation_vectors = torch.linalg.cross(axis.expand_as(u), batch.positions)
+    labels = evaluate(model, batch, Request(forces=True, probes=torch.stack([u, v, shift, rotation_vectors])))
     assert labels.hvp is not None
     assert labels.forces is not None
     scale = float(labels.hvp[:2].abs().max())
     assert float(((u * labels.hvp[1]) - (v * labels.hvp[0])).sum().abs()) < 1e-11 * scale * len(u)
     assert float(labels.hvp[2].abs().max()) < 1e-11 * scale
-    turned = torch.linalg.cross(axis.expand_as(u), -labels.forces)
-    torch.testing.assert_close(labels.hvp[3], turned, rtol=0, atol=1e-11 * scale)
+    rotated = torch.linalg.cross(axis.expand_as(u), -labels.forces)
+    torch.testing.assert_close(labels.hvp[3], rotated, rtol=0, atol=1e-11 * scale)
 
 
 @every_shape
-def test_central_differences_reach_forces_and_products_at_second_order(shape: dict[str, Any]) -> None:
+def test_central_differences_converge_to_forces_and_products_at_second_order(shape: dict[str, Any]) -> None:
     model, structure = network(**shape), molecule(7, seed=1)
     batch = collate([structure], CUTOFF)
     v = directions(batch, 1)
@@ -311,12 +310,12 @@ def test_third_derivatives_are_finite(name: str) -> None:
             assert bool(torch.isfinite(slope).all())
 
 
-def test_matrices_see_what_vectors_cannot() -> None:
+def test_l2_distinguishes_environments_that_l1_does_not() -> None:
     """Square and tetrahedron around an atom: the same distances, and vector sums of zero both times."""
 
-    def center(l_max: int, places: list[list[float]]) -> float:
+    def center(l_max: int, positions_of_neighbors: list[list[float]]) -> float:
         model = network(l_max=l_max, layers=1, cutoff=1.3)
-        structure = Structure([6] + [1] * len(places), [[0.0, 0, 0], *places])
+        structure = Structure([6] + [1] * len(positions_of_neighbors), [[0.0, 0, 0], *positions_of_neighbors])
         labels = evaluate(model, collate([structure], 1.3), Request(atomic_energies=True))
         assert labels.atomic_energies is not None
         return float(labels.atomic_energies[0])
@@ -327,8 +326,8 @@ def test_matrices_see_what_vectors_cannot() -> None:
     assert abs(center(2, cross) - center(2, tetrahedron)) > 1e-4
 
 
-def test_messages_reach_beyond_the_cutoff() -> None:
-    """Two layers: an atom feels what stands next to its neighbors; one layer: it does not."""
+def test_messages_extend_beyond_the_cutoff() -> None:
+    """Two layers: an atom depends on the neighbors of its neighbors; one layer: it does not."""
 
     def end(layers: int, third: float) -> float:
         model = network(layers=layers, cutoff=1.5)
@@ -354,7 +353,7 @@ def test_single_and_double_precision_agree() -> None:
         assert float((a - b).abs().max()) < 3e-5 * float(b.abs().max()), name
 
 
-def test_the_basis_keeps_its_digits_through_single_precision() -> None:
+def test_the_basis_keeps_its_digits_after_conversion_to_float32_and_back() -> None:
     model = network()
     batch = collate(molecules([6]), CUTOFF)
     before = model.basis(batch)
@@ -365,7 +364,7 @@ def test_the_basis_keeps_its_digits_through_single_precision() -> None:
 
 
 @every_shape
-def test_files_give_the_same_network_back(shape: dict[str, Any], tmp_path: Any) -> None:
+def test_round_trip_through_a_file(shape: dict[str, Any], tmp_path: Any) -> None:
     model = network(**shape)
     save_model(tmp_path / "model.hesse", model, {})
     again = load_model(tmp_path / "model.hesse")
@@ -377,13 +376,13 @@ def test_files_give_the_same_network_back(shape: dict[str, Any], tmp_path: Any) 
     assert torch.equal(first.forces, second.forces)  # type: ignore[arg-type]
 
 
-def test_an_element_the_network_does_not_know_is_named() -> None:
+def test_the_error_names_an_unknown_element() -> None:
     structure = Structure([1, 9], [[0.0, 0, 0], [0.95, 0, 0]], id="fluoride-7")
     with pytest.raises(UnknownElementError, match=r'structure "fluoride-7" holds F; HesseNet knows H, C, O only'):
         evaluate(network(), collate([molecule(3, seed=1), structure], CUTOFF), Request())
 
 
-def test_elements_must_be_given_once() -> None:
+def test_elements_must_be_unique() -> None:
     with pytest.raises(ConfigError, match="one or more different elements"):
         HesseNet(HesseNetConfig(), (1, 1))
 
@@ -401,6 +400,6 @@ def test_elements_must_be_given_once() -> None:
     ],
     ids=str,
 )
-def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_invalid_configurations_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
         HesseNetConfig(**wrong)

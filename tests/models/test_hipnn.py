@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, UnknownElementError
@@ -109,13 +108,13 @@ def test_energies_are_those_of_the_equations(l_max: int, options: dict[str, Any]
     assert labels.atomic_energies is not None
     for i, structure in enumerate(structures):
         energies, _ = slow_energies(model, structure)
-        got = labels.atomic_energies[labels.atom_slice(i)]
-        np.testing.assert_allclose(got, energies, rtol=0, atol=1e-10, err_msg=structure.id)
+        actual = labels.atomic_energies[labels.atom_slice(i)]
+        np.testing.assert_allclose(actual, energies, rtol=0, atol=1e-10, err_msg=structure.id)
         assert labels.energy is not None
         assert float(labels.energy[i]) == pytest.approx(energies.sum(), abs=1e-10)
 
 
-def test_the_hierarchy_penalty_is_that_of_the_equations() -> None:
+def test_the_hierarchicality_is_that_of_the_equations() -> None:
     """`Σ_i Σ_{n≥1} ε_n²/(ε_n² + ε_{n−1}²)`, here per atom, so that it does not depend on size."""
     model, structures = hipnn(1, blocks=3), [*molecules([5, 3]), crystal(0)]
     labels = evaluate(model, collate(structures, model.cutoff), Request())
@@ -126,7 +125,7 @@ def test_the_hierarchy_penalty_is_that_of_the_equations() -> None:
         assert float(value) == pytest.approx(ratios.sum() / len(structure), abs=1e-8)
 
 
-def test_sensitivities_start_where_the_paper_puts_them() -> None:
+def test_initial_sensitivities_are_those_of_the_paper() -> None:
     config = HipnnConfig(sensitivities=4, shortest=0.5, longest=2.0, cutoff=3.0, sharpness=0.5)
     sensitivity = Hipnn(config, (1,)).interactions[0].layer.sensitivity  # type: ignore[union-attr]
     assert sensitivity.inverse_mu.tolist() == pytest.approx([0.5, 1.0, 1.5, 2.0])  # type: ignore[union-attr, operator]
@@ -150,8 +149,8 @@ def test_invariance_under_motion_mirror_and_order(l_max: int) -> None:
     rng = np.random.default_rng(0)
     variants = [structure]
     for k in range(3):
-        turn = rotation(k) * (-1) ** k
-        variants.append(structure.with_positions(structure.positions @ turn.T + 10 * rng.normal(size=3)))
+        matrix = rotation(k) * (-1) ** k
+        variants.append(structure.with_positions(structure.positions @ matrix.T + 10 * rng.normal(size=3)))
     order = rng.permutation(8)
     variants.append(Structure(structure.numbers[order], structure.positions[order]))
     labels = evaluate(model, collate(variants, model.cutoff), Request(atomic_energies=True))
@@ -163,13 +162,13 @@ def test_invariance_under_motion_mirror_and_order(l_max: int) -> None:
     torch.testing.assert_close(per_atom[4], per_atom[0][torch.from_numpy(order)], rtol=0, atol=1e-11)
 
 
-def test_tensor_orders_see_angles() -> None:
+def test_tensor_orders_distinguish_angles() -> None:
     """The same distances to the central atom, other angles between its neighbors: only l ≥ 1 sees it through one
     layer of messages; and square against tetrahedron-like signs only l = 2 (their vector sums agree)."""
 
-    def center(l_max: int, places: list[list[float]]) -> float:
+    def center(l_max: int, positions_of_neighbors: list[list[float]]) -> float:
         model = hipnn(l_max, blocks=1, cutoff=1.3, longest=1.3, shortest=0.5)
-        structure = Structure([6] + [1] * len(places), [[0.0, 0, 0], *places])
+        structure = Structure([6] + [1] * len(positions_of_neighbors), [[0.0, 0, 0], *positions_of_neighbors])
         labels = evaluate(model, collate([structure], model.cutoff), Request(atomic_energies=True))
         assert labels.atomic_energies is not None
         return float(labels.atomic_energies[0])
@@ -243,7 +242,7 @@ def test_single_and_double_precision_agree(l_max: int) -> None:
         assert float((a - b).abs().max()) < 3e-5 * float(b.abs().max()), name
 
 
-def test_references_keep_their_digits_in_single_precision() -> None:
+def test_reference_energies_keep_their_digits_in_float32() -> None:
     model = hipnn(0).float()
     exact = [-13.587222780835477, -1029.4889999855063, -2041.9816003861418]
     model.references.energies.copy_(torch.tensor(exact, dtype=torch.float64))
@@ -262,14 +261,14 @@ def test_references_keep_their_digits_in_single_precision() -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_an_element_the_network_does_not_know_is_named() -> None:
+def test_the_error_names_an_unknown_element() -> None:
     structure = Structure([1, 9], [[0.0, 0, 0], [0.95, 0, 0]], id="fluoride-7")
     with pytest.raises(UnknownElementError, match=r'structure "fluoride-7" holds F; Hipnn knows H, C, O only'):
         evaluate(hipnn(0), collate([molecule(3, seed=1), structure], 3.4), Request())
 
 
 @pytest.mark.parametrize("elements", [(), (1, 1)])
-def test_elements_must_be_given_once(elements: tuple[int, ...]) -> None:
+def test_elements_must_be_unique(elements: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="one or more different elements"):
         Hipnn(HipnnConfig(), elements)
 
@@ -289,45 +288,45 @@ def test_elements_must_be_given_once(elements: tuple[int, ...]) -> None:
     ],
     ids=str,
 )
-def test_configurations_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_invalid_configurations_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
         HipnnConfig(**wrong)
 
 
-# --- blocks ----------------------------------------------------------------------------------------------------------
+# --- padded molecules ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("l_max", [1, 2])
-def test_molecules_in_blocks_are_what_they_are_by_their_neighbors(l_max: int) -> None:
+def test_padded_molecules_equal_neighbor_lists(l_max: int) -> None:
     """The other order of the sums: energies, forces, products and parameter gradients, with pairs beyond the cutoff."""
     torch.manual_seed(0)
     config = HipnnConfig(l_max=l_max, features=20, sensitivities=5, onsite_layers=1, cutoff=3.0, longest=2.8)
     model = Hipnn(config, (1, 6, 8)).double()
     batch = collate(molecules([4, 7, 2, 5], elements=(1, 6, 8)), 3.0)
-    in_blocks = model.precompute(batch)
-    assert in_blocks.precomputed
+    padded = model.precompute(batch)
+    assert padded.precomputed
     probes = torch.randn(2, len(batch.numbers), 3, dtype=torch.float64)
-    found = []
-    for given in (in_blocks, replace(batch, precomputed=())):
-        answer = evaluate(model, given, Request(forces=True, probes=probes), create_graph=True)
-        loss = answer.energy.square().sum() + answer.forces.square().sum() + answer.hvp.square().sum()
+    results = []
+    for variant in (padded, replace(batch, precomputed=())):
+        prediction = evaluate(model, variant, Request(forces=True, probes=probes), create_graph=True)
+        loss = prediction.energy.square().sum() + prediction.forces.square().sum() + prediction.hvp.square().sum()
         slopes = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-        values = [answer.energy, answer.forces, answer.hvp, *slopes]
-        found.append([value.detach() for value in values if value is not None])
-    for one, other in zip(*found, strict=True):
+        values = [prediction.energy, prediction.forces, prediction.hvp, *slopes]
+        results.append([value.detach() for value in values if value is not None])
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10 * float(other.abs().max() + 1))
 
 
-def test_blocks_are_taken_where_they_are_shorter() -> None:
-    def in_blocks(structures: list[Structure], **options: Any) -> bool:
+def test_molecules_are_padded_only_where_that_is_cheaper() -> None:
+    def padded(structures: list[Structure], **options: Any) -> bool:
         model = Hipnn(HipnnConfig(**{"l_max": 1, "features": 20, **options}), (1, 6, 8)).double()
         return bool(model.precompute(collate(structures, 6.5)).precomputed)
 
     small = molecules([5, 6, 4], elements=(1, 6, 8))
-    assert in_blocks(small)
-    assert not in_blocks(small, l_max=0)
-    assert not in_blocks(small, features=8)
-    assert not in_blocks(small, blocks=1)
+    assert padded(small)
+    assert not padded(small, l_max=0)
+    assert not padded(small, features=8)
+    assert not padded(small, blocks=1)
     line = Structure([6] * 70, 1.4 * np.arange(70)[:, None] * np.ones(3))
-    assert not in_blocks([line])
-    assert not in_blocks([*small, *[small[0]] * 20, Structure([6] * 40, 1.4 * np.arange(40)[:, None] * np.ones(3))])
+    assert not padded([line])
+    assert not padded([*small, *[small[0]] * 20, Structure([6] * 40, 1.4 * np.arange(40)[:, None] * np.ones(3))])

@@ -22,21 +22,20 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
+from hesse.runtime.settings import Settings
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch
 
 __all__ = ["HesseNet", "HesseNetConfig"]
 
 
-class HesseNetConfig(BaseModel):
+class HesseNetConfig(Settings):
     """Hyperparameters of `HesseNet`. Lengths in Å."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hessenet"] = "hessenet"
     l_max: Literal[1, 2] = Field(

@@ -22,11 +22,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
+from hesse.runtime.settings import Settings
 from hesse.smooth import cosine_cutoff, masked_norm, smooth_cutoff, softened_sqrt
 from hesse.structures import Batch
 
@@ -90,10 +91,8 @@ def pad_molecules(batch: Batch, max_atoms: int) -> PaddedMolecules:
     )
 
 
-class HipnnConfig(BaseModel):
+class HipnnConfig(Settings):
     """Hyperparameters of HIP-NN-TS. Lengths in Å."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hipnn"] = "hipnn"
     l_max: Literal[0, 1, 2] = Field(1, description="highest tensor order of the sensitivities")

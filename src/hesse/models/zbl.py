@@ -12,11 +12,12 @@ import torch
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
+from hesse.runtime.settings import Settings
 from hesse.smooth import masked_norm, smooth_cutoff
 from hesse.structures import Batch
 
@@ -28,10 +29,8 @@ COULOMB = Hartree * Bohr
 """e²/4πε0, eV Å."""
 
 
-class ZblConfig(BaseModel):
+class ZblConfig(Settings):
     """Range of the repulsion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["zbl"] = "zbl"
     reach: float = Field(1.0, gt=0, le=3, description="cutoff, in units of the sum of two covalent radii")

@@ -6,7 +6,9 @@ import math
 from typing import Annotated, Literal
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from hesse.runtime.settings import Settings
 
 __all__ = ["AniConfig"]
 
@@ -17,7 +19,7 @@ Distance = Annotated[float, Field(ge=0)]
 Angle = Annotated[float, Field(ge=0, le=math.pi)]
 
 
-class AniConfig(BaseModel):
+class AniConfig(Settings):
     """Hyperparameters of ANI. Lengths in Å, angles in radians.
 
     The defaults are the constants of ANI-1x (Smith et al., J. Chem. Phys. 148, 241733, 2018) and the widths of
@@ -26,8 +28,6 @@ class AniConfig(BaseModel):
     `cutoff_function="cosine"`, `activation="celu"` and, in ANI-1x,
     `hidden_of={"H": (160, 128, 96), "C": (144, 112, 96), "N": (128, 112, 96), "O": (128, 112, 96)}`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["ani"] = "ani"
     radial_cutoff: float = Field(5.2, gt=0, description="no interaction beyond")
