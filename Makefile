@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 # One thread per process: small molecules gain nothing from more, and two processes share two cores well.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test peers lint venv clean
+.PHONY: demo test test-slow peers lint venv clean
 
 demo: venv
 	$(BIN)/hesse demo --out demo-out
 
 test: venv
 	$(BIN)/pytest -n 2
+
+# Tests that compile, start several processes or take long one by one.
+test-slow: venv
+	$(BIN)/pytest -n 2 -m slow
 
 # The adapters of MACE and NequIP, in environments of their own.
 peers:

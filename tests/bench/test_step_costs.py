@@ -158,7 +158,7 @@ def test_a_step_that_cannot_be_compiled_is_left_out():
     assert result.left_out[0].startswith("tiny, compiled, float32: it draws random numbers")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_steps_have_the_same_loss():
     structures = random_molecules_in_range(3, 6, 6)
     plan = StepPlan(modes=("eager", "compiled"), dtypes=("float64",), repeats=1)

@@ -1,4 +1,4 @@
-"""The reaction benchmark: how it is composed, how a build goes on, and the tiny version that is part of the project."""
+"""The reaction benchmark: composition, continuation of a build, and the committed tiny version."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiny():
     return {name: read_dataset(TINY / f"{name}.h5") for name in SETS}
 
 
-def test_tiny_is_small_and_sound(tiny):
+def test_tiny_is_small_and_valid(tiny):
     assert sum(path.stat().st_size for path in TINY.iterdir()) < 2**20
     for dataset in tiny.values():
         check_dataset(dataset)
@@ -44,15 +44,15 @@ def test_tiny_is_small_and_sound(tiny):
 
 
 def test_tiny_products_are_those_of_its_hessians(tiny):
-    """Two ways to the same curvature: products by differences along a probe, Hessians column by column."""
+    """Products by finite differences along a probe agree with Hessians by finite differences along coordinates."""
     for dataset in tiny.values():
         labels = dataset.labels
         for k in range(3):
-            through = labels.hessian_matvec(labels.probes[k : k + 1])[0]
-            assert float((through - labels.hvp[k]).abs().max()) < 2e-3
+            expected = labels.hessian_matvec(labels.probes[k : k + 1])[0]
+            assert float((expected - labels.hvp[k]).abs().max()) < 2e-3
 
 
-def test_tiny_probes_are_of_their_families(tiny):
+def test_tiny_probes_have_their_distributions(tiny):
     labels = tiny["irc"].labels
     rademacher, _, one_hot = labels.probes
     assert torch.equal(rademacher.abs(), torch.ones_like(rademacher))
@@ -70,7 +70,7 @@ def test_tiny_critical_points_have_the_right_number_of_imaginary_modes(tiny):
             assert modes.n_imaginary == (structure.tag == "ts"), structure.id
 
 
-def test_no_reaction_stands_on_two_sides(tiny):
+def test_no_reaction_is_in_two_parts(tiny):
     parts = [{s.group for s in tiny[f"rtp-{part}"].structures} for part in ("train", "validation", "test")]
     assert not (parts[0] & parts[1])
     assert not (parts[0] & parts[2])
@@ -81,7 +81,7 @@ def test_no_reaction_stands_on_two_sides(tiny):
     assert len(set(everything)) == len(everything)
 
 
-def test_tiny_card_tells_what_is_there(tiny):
+def test_tiny_card_describes_the_files(tiny):
     card = json.loads((TINY / "card.json").read_text())
     assert {name: card["sets"][name]["structures"] for name in SETS} == {n: len(d) for n, d in tiny.items()}
     assert card["outcomes"]["transition states and paths"] == {"as published": 5, "conformers": 2}
@@ -111,7 +111,7 @@ def test_the_split_is_by_kind_seeded_and_complete():
         assert sum(counts) == len(members)
 
 
-def test_a_shared_geometry_stays_on_the_test_side():
+def test_a_shared_geometry_stays_in_the_test_part():
     reactions = [reaction(f"e{k}", saddle=False) for k in range(2)]
     ends = {"numbers": [1, 6, 7], "positions": [[-1.1, 0, 0], [0, 0, 0], [1.2, 0, 0]]}
     turned = {"numbers": [1, 6, 7], "positions": [[0, -1.1, 5], [0, 0, 5], [0, 1.2, 5]]}
@@ -160,7 +160,7 @@ def doubled(spec):
     return work
 
 
-def test_a_journal_goes_on_where_it_was_cut(tmp_path, capsys):
+def test_a_journal_continues_where_it_was_cut(tmp_path, capsys):
     path = tmp_path / "j.jsonl"
     todo = [(f"t{k}", k) for k in (1, 2, 13)]
     first = journal.finish(path, "t", doubled, None, todo, workers=0)
@@ -179,7 +179,7 @@ def test_a_journal_goes_on_where_it_was_cut(tmp_path, capsys):
     assert [again[name].get("answer") for name in ("t1", "t2", "t13", "t4")] == [2, 4, None, 8]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tiny_version_can_be_built_again(tmp_path):
     """Seven reactions from guesses to labels: the same ids, the same energies."""
     pytest.importorskip("tblite.interface", reason="tblite is not installed")

@@ -77,7 +77,7 @@ def test_a_fault_fails_its_checks_and_no_others(name: str) -> None:
             assert result.message.endswith(check.consequence)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAILS)
 def test_a_fault_fails_its_checks_and_no_others_of_all(name: str) -> None:
     assert failures(results_of(name, skip=["compile"])) == FAILS[name]
@@ -126,7 +126,7 @@ def test_a_graph_break_is_reported_and_not_run_eagerly() -> None:
     assert "cannot be compiled" in result.message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_derivatives_equal_eager_ones() -> None:
     (result,) = results_of("Healthy", only=["compile"])
     assert result.status == "pass"

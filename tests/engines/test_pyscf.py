@@ -200,7 +200,7 @@ def test_invalid_structures_and_settings_get_a_reply():
         PyscfEngine(HF, hvp="difference")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_structure_of_reference_data_is_reproduced(shared_data):
     """Energy, forces and H v of the smallest molecule computed elsewhere with wB97X/6-31G(d). Minutes: 8 atoms. The
     reference's own noise floor is 0.02 to 0.1 eV/Å²."""

@@ -92,10 +92,10 @@ def gradient(
     return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("hipnn, blocks", "hessenet")]
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("hipnn, blocks", "hessenet")]
 
 
-@pytest.mark.parametrize("kind", ["ani", "sum", *SLOW])
+@pytest.mark.parametrize("kind", ["ani", "sum", *LONG])
 def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
     """One trace serves batches with other numbers and sizes of molecules. Dimensions of 0 and 1 (structures, neighbors,
     triplets) would be constants; a dummy molecule avoids them."""
@@ -191,7 +191,7 @@ def test_a_dummy_molecule_does_not_change_other_predictions() -> None:
         torch.testing.assert_close(padded.hvp[:, :-3], expected.hvp)  # type: ignore[index]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["hipnn, blocks", "ani", "hessenet", "sum"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:

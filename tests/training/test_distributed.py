@@ -16,7 +16,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_runs import RUNS, Own, mixed_data, one_run, weights_of
+from shared_runs import RUNS, CustomPotential, mixed_data, one_run, weights_of
 from tiny_run import OPTIONS, record, tensors, validation_data
 
 from hesse.cli import app as command_line
@@ -177,7 +177,7 @@ def test_two_processes_give_the_numbers_of_one(shared: Path, tmp_path: Path, nam
         assert seen_by_rank["steps"] == result.steps
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_stream_one_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [*TORCHRUN, str(SCRIPT), str(tmp_path), "streamed"], env=ALONE, capture_output=True, text=True, timeout=300
@@ -202,7 +202,7 @@ def test_some_steps_have_no_structure_for_a_process() -> None:
     oxygen = [any(z == 8 for z in s.numbers) for s in data.structures]
     assert any(oxygen)
     assert not all(oxygen)
-    assert "idle" in dict(Own().named_parameters())
+    assert "idle" in dict(CustomPotential().named_parameters())
 
 
 def test_the_communicator_of_two_processes(shared: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_job_with_a_killed_process_is_continued_by_one_process(path: Path, tmp
     assert_same_numbers(tmp_path / "one", tmp_path / "out", 1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
     process = subprocess.Popen(command(path), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while lines(path.parent / "out") < 4 and process.poll() is None:
@@ -320,12 +320,12 @@ def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
     assert last.stdout.count("model.hesse: best of 60 steps") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_first_process_is_reported_too(path: Path) -> None:
     assert_killed(path, started(path, row=4), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("rank", [None, 1])
 def test_an_interrupted_job_reports_once(path: Path, number: signal.Signals, rank: int | None) -> None:
@@ -338,7 +338,7 @@ def test_an_interrupted_job_reports_once(path: Path, number: signal.Signals, ran
     assert f"stopped by {number.name} after step {record(path.parent / 'out')[-1]['step']} of" in errors
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_end_with_their_launcher(path: Path) -> None:
     process = started(path, "steps=100000", row=3)
     orphans = children(process)
@@ -382,7 +382,7 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_of_the_command(path: Path) -> None:
     done = subprocess.run(
         [*TORCHRUN, "-m", *command(path)[2:], "cpu_threads=1"], env=ALONE, capture_output=True, text=True, timeout=240
@@ -405,7 +405,7 @@ def tasks(path: Path, *words: str) -> list[subprocess.Popen[str]]:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tasks_of_srun(path: Path) -> None:
     first, second = (task.communicate(timeout=240) for task in tasks(path))
     assert first[0].count("model.hesse: best of 60 steps") == 1
@@ -417,7 +417,7 @@ def test_tasks_of_srun(path: Path) -> None:
     assert [task.returncode for task in wrong] == [2, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_lost_task_of_srun_ends_the_other(path: Path, rank: int) -> None:
     """The cause is unknown; the other task reports the lost connection."""

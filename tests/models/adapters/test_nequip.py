@@ -286,7 +286,7 @@ def test_nequips_training_continues_from_a_saved_package(tmp_path: Path) -> None
         close(result.forces, theirs(source, OPEN[0]).get_forces())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nequip_compiles_a_saved_package(tmp_path: Path) -> None:
     potential = NequipPotential(nequip_model())
     potential.save(tmp_path / "a.nequip.zip")
