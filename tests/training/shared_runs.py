@@ -1,5 +1,5 @@
-"""Runs that several processes share. Run as a script by each of them, it does all of `RUNS` in turn; imported, it
-offers the same runs to a process on its own."""
+"""Runs for tests with several processes. As a script, started in each process, it does all of `RUNS`; imported, it
+provides the same runs for a single process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hesse.training.distributed import Communicator, init_distributed
 from oracles import labeled, molecules
 
 RUNS: dict[str, dict[str, Any]] = {
-    # Ten structures by three: the last step of an epoch has one, and a process has none.
+    # Ten structures in batches of three: the last step of an epoch has one structure, and one process has none.
     "mixed labels": {},
     "float32": {"dtype": "float32"},
     "clipped, plateau": {
@@ -47,14 +47,14 @@ RUNS: dict[str, dict[str, Any]] = {
         "batch": {"structures": 9, "atoms": 12},
     },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
-    "a potential of one's own": {"own": True},
+    "custom potential": {"custom": True},
 }
-"""What differs from the run of tiny_run.py."""
+"""Options that differ from those in tiny_run.py."""
 STREAMED: dict[str, Any] = {"memory_mib": 0.12, "batch": {"structures": 3}, "steps": 40}
 
 
-class Own(Potential):
-    """Has a parameter that only some batches lead to, one that none does, and a statistic that it keeps."""
+class CustomPotential(Potential):
+    """A potential with a parameter that only some batches depend on, an unused one, and a running statistic."""
 
     cutoff = 4.0
 
@@ -79,7 +79,7 @@ class Own(Potential):
 
 
 def mixed_data() -> Dataset:
-    """The data of tiny_run.py, some of them without energies and some without forces."""
+    """The data of tiny_run.py, some structures without energies and some without forces."""
     data = training_data()
     labels = data.labels
     no_energy = torch.arange(len(data)) % 4 == 1
@@ -99,16 +99,22 @@ def mixed_data() -> Dataset:
 
 def one_run(folder: Path, name: str, processes: Communicator | None = None) -> TrainResult:
     changes = {"steps": 12, **({**RUNS, "streamed": STREAMED}[name])}
-    own = Own() if changes.pop("own", False) else None
+    potential = CustomPotential() if changes.pop("custom", False) else None
     limit = changes.pop("memory_mib", None)
     data = mixed_data() if limit is None else streamed(folder, limit, processes or Communicator())
     return train(
-        data, validation_data(), config(**changes), output=folder, potential=own, quiet=True, communicator=processes
+        data,
+        validation_data(),
+        config(**changes),
+        output=folder,
+        potential=potential,
+        quiet=True,
+        communicator=processes,
     )
 
 
 def streamed(folder: Path, limit: float, processes: Communicator) -> StreamingDataset:
-    """Structures of a file that is larger than `limit`, in MiB: written once, read by every process."""
+    """Structures of a file that is larger than `limit` MiB: written once, read by every process."""
     path = folder.parent / f"{folder.name}.h5"
     processes.run_on_rank_zero(
         lambda: write_dataset(path, labeled(ORACLE, molecules([2 + k % 5 for k in range(90)], seed=4)))
@@ -123,26 +129,26 @@ def weights_of(result: TrainResult) -> list[float]:
 
 
 def shared_run(folder: Path) -> None:
-    """All runs, then everything that processes say to each other; what each of them saw goes to a file of its own."""
+    """All runs, then all operations of the communicator; each process writes its results to its own file."""
     seen: dict[str, Any] = {}
     with init_distributed("cpu") as processes:
         for name in RUNS:
             result = one_run(folder / name, name, processes)
             seen[name] = {"weights": weights_of(result), "scores": dict(result.scores), "steps": result.steps}
-        seen["words"] = _words(processes)
+        seen["words"] = _communicator_results(processes)
         seen["interrupted"] = _interrupted(folder / "interrupted", processes)
         seen["refused"] = _refused(folder / "refused", processes)
         (folder / f"seen-{processes.rank}.json").write_text(json.dumps(seen))
 
 
 def streamed_run(folder: Path) -> None:
-    """The run whose data are read ahead from a file."""
+    """The run with streamed data."""
     with init_distributed("cpu") as processes:
         weights = weights_of(one_run(folder / "streamed", "streamed", processes))
         (folder / f"seen-{processes.rank}.json").write_text(json.dumps(weights))
 
 
-def _words(processes: Communicator) -> dict[str, Any]:
+def _communicator_results(processes: Communicator) -> dict[str, Any]:
     rank = processes.rank
     flags = torch.tensor([rank == 0, True])
     numbers = torch.full((3,), float(rank))
@@ -158,13 +164,13 @@ def _words(processes: Communicator) -> dict[str, Any]:
 
 
 def _interrupted(folder: Path, processes: Communicator) -> list[Any]:
-    """Two processes, of which the second gets a signal; the first alone, which gets one too; two to the end. What they
-    were told, and the weights at the end."""
-    told = [_stopped(folder, processes, step=5, by=1)]
+    """Two processes until the second gets a signal; the first alone until it gets one; two to the end. Returns the
+    messages and the final parameters."""
+    messages = [_stopped(folder, processes, step=5, by=1)]
     if processes.is_rank_zero:
-        told.append(_stopped(folder, Communicator(), step=8, by=0))
-    processes.check_equal(0, "here the second process waits for the first")
-    return [told, weights_of(one_run(folder, "mixed labels", processes))]
+        messages.append(_stopped(folder, Communicator(), step=8, by=0))
+    processes.check_equal(0, "the second process waits here for the first")
+    return [messages, weights_of(one_run(folder, "mixed labels", processes))]
 
 
 def _stopped(folder: Path, processes: Communicator, *, step: int, by: int) -> str:
@@ -186,9 +192,9 @@ def _stopped(folder: Path, processes: Communicator, *, step: int, by: int) -> st
 
 
 def _refused(folder: Path, processes: Communicator) -> list[str]:
-    """What all processes are told when the request is wrong, or what the first one finds is."""
-    told = []
-    (folder / "model.hesse").mkdir(parents=True, exist_ok=True)  # where the first process will want to write
+    """Errors of all processes for an invalid request, and for an error of the first process."""
+    messages = []
+    (folder / "model.hesse").mkdir(parents=True, exist_ok=True)  # in the way of the first process
     attempts = [
         lambda: one_run(folder, "mixed labels", processes),
         lambda: train(
@@ -199,8 +205,8 @@ def _refused(folder: Path, processes: Communicator) -> list[str]:
         try:
             attempt()
         except HesseError as error:
-            told.append(f"{type(error).__name__}: {error}")
-    return told
+            messages.append(f"{type(error).__name__}: {error}")
+    return messages
 
 
 if __name__ == "__main__":

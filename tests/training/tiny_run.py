@@ -1,6 +1,6 @@
-"""A run small enough to be killed often: ten molecules with closed-form labels, a network of a few hundred weights.
+"""A run that is small enough to be repeated often: ten molecules with labels of a formula, a few hundred parameters.
 
-Run as a script, it trains in the folder given, with the options given as JSON; imported, it offers the same pieces.
+As a script it trains in the given folder, with options given as JSON; imported, it provides the same functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hesse.training import TrainConfig, TrainResult, read_log, train
 from oracles import Morse, labeled, molecules
 
 OPTIONS: dict[str, Any] = {
-    "compile": "never",  # its choice is tested by itself
+    "compile": "never",  # the decision has its own tests
     "model": {
         "kind": "hipnn", "features": 4, "sensitivities": 4, "blocks": 1, "onsite_layers": 1, "cutoff": 4.0,
         "longest": 3.5,
@@ -71,7 +71,7 @@ def run(folder: Path, *, restart: bool = False, validate: bool = True, **changes
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
-    """The run's rows, without wall times: everything else must not depend on interruptions."""
+    """Rows of the record without wall times; they must not depend on interruptions."""
     return [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(folder / "metrics.jsonl")]
 
 
