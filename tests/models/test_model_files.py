@@ -212,6 +212,14 @@ def test_writing_what_was_read_changes_nothing(path: Path, tmp_path: Path) -> No
     assert all(torch.equal(same[n], tensors[n]) for n in tensors)
 
 
+def test_the_old_name_of_hessenet_is_read() -> None:
+    """At any depth of a description; a model never writes it."""
+    description = to_description(SumPotential([Zbl(), SMALL["hessenet"]()]))
+    old = json.loads(json.dumps(description).replace('"hessenet"', '"equivariant"'))
+    assert old != description
+    assert to_description(from_description(old)) == description
+
+
 def test_wrong_arguments_get_a_reply(path: Path) -> None:
     with pytest.raises(RequestError, match="the path first"):
         save_model(hipnn(), path)  # type: ignore[arg-type]
