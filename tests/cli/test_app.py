@@ -69,7 +69,7 @@ def test_an_error_in_user_code_names_file_and_line(
     )
     assert run(monkeypatch, "evaluate", "python:my_crash:make", file, "--quiet") == 1
     err = capsys.readouterr().err
-    assert "my_crash.py, line 3, which Hesse was asked to run" in err
+    assert "my_crash.py, line 3, in code that Hesse called" in err
     assert "defect in Hesse" not in err
 
 

@@ -94,7 +94,7 @@ def _report_bug() -> NoReturn:
     if user_frame is None:
         print("This is a defect in Hesse, not in your input: please report it with the lines above.", file=sys.stderr)
     else:
-        print(f"This happened in {user_frame}, which Hesse was asked to run: look there first.", file=sys.stderr)
+        print(f"The error occurred in {user_frame}, in code that Hesse called: look there first.", file=sys.stderr)
     sys.exit(1)
 
 

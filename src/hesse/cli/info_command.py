@@ -21,9 +21,6 @@ from hesse.cli.input_options import (
     parse_renames,
 )
 
-FRAMEWORKS = ("mace", "torchani", "hippynn", "nequip")
-"""Frameworks whose model files are named FRAMEWORK:FILE."""
-
 
 def info(
     name: Annotated[
@@ -51,13 +48,14 @@ def info(
     provenance of models."""
     import json
 
+    from hesse.engines.names import ADAPTERS, path_in_name
     from hesse.runtime.filesystem import atomic_write_text, check_output_path
 
     file, kind = Path(name), name.partition(":")[0]
-    is_potential = not file.exists() and ":" in name and kind in (*FRAMEWORKS, "python")
+    named_potential = ":" in name and kind in (*ADAPTERS, "python") and not file.exists()
     if json_file is not None:
-        check_output_path(json_file, *([] if kind == "python" else [name.partition(":")[2] if is_potential else name]))
-    if is_potential:
+        check_output_path(json_file, *([source] if (source := path_in_name(name)) else []))
+    if named_potential:
         card: dict[str, Any] = {"source": name, **_describe_potential(name)}
         sections = {"model": _flatten({key: value for key, value in card.items() if key not in ("source", "elements")})}
         sections["model"].insert(1, ("elements", _symbols(card["elements"]) or "all"))
