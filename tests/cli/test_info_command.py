@@ -113,7 +113,7 @@ def test_a_potential_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run("info", "mace:none.model")
 
 
-def test_the_same_name_as_an_engine_option(tmp_path: Path) -> None:
+def test_json_must_not_overwrite_the_model(tmp_path: Path) -> None:
     path = tmp_path / "m.hesse"
     save_model(path, build_model(HipnnConfig(features=4, sensitivities=4), (1, 6)))
     with pytest.raises(RequestError, match="this is an input"):
