@@ -1,5 +1,5 @@
 """Potentials with known answers: each has a PyTorch energy, and the energy, gradient, Hessian and stress of a structure
-in closed form, written out in numpy. The two share no code, so one is a witness for the other."""
+in closed form, in numpy. Both are independent code, so that each one tests the other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exact:
 
 
 class Oracle(Potential):
-    """A potential that also knows its derivatives in closed form."""
+    """A potential with derivatives in closed form."""
 
     cutoff = 6.0
 
@@ -39,7 +39,7 @@ class Oracle(Potential):
 
 
 class Harmonic(Oracle):
-    """`½ (x − x0)ᵀ K (x − x0)` with a random symmetric K of its own, neither definite nor invariant, per structure."""
+    """`½ (x − x0)ᵀ K (x − x0)` with a random symmetric K for each structure, neither definite nor invariant."""
 
     def __init__(self, structures: Sequence[Structure], seed: int = 0) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ def atom(z: int = 1) -> Structure:
 
 
 def crystal(seed: int = 0, *, size: float = 4.0, atoms: int = 3, elements: Sequence[int] = (1, 6, 8)) -> Structure:
-    """A skewed cell, smaller than the usual cutoffs, whose atoms stand outside as well as inside."""
+    """A skewed cell, smaller than the usual cutoffs, with atoms inside and outside of it."""
     rng = np.random.default_rng(seed)
     cell = size * np.eye(3) + 0.3 * rng.normal(size=(3, 3))
     grid = np.array([[0.05, 0.1, 0.0], [0.5, 0.45, 0.1], [0.1, 0.55, 0.6], [0.6, 0.0, 0.5]])[:atoms]

@@ -212,7 +212,7 @@ def test_products_at_a_geometry_are_those_of_a_batch() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"count": 0}, RequestError, "0 were asked"),
+        ({"count": 0}, RequestError, "0 were requested"),
         ({"count": 10}, RequestError, "9 modes"),
         ({"tolerance": 0.0}, RequestError, "tolerance"),
         ({"max_products": 0}, RequestError, "max_products"),

@@ -100,7 +100,7 @@ def _check_inputs(potential: Potential, structures: Sequence[Structure], request
             f"{len(structures)} structures, end to end"
         )
     if request.stress and not any(all(s.pbc) for s in structures):
-        raise GeometryError("stress was asked, but no structure is periodic in all three directions")
+        raise GeometryError("stress was requested, but no structure is periodic in all three directions")
     supported = set(potential.elements)
     if supported:
         for structure in structures:

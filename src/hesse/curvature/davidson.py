@@ -143,7 +143,8 @@ def lowest_eigenpairs(
     rigid = rigid_body_basis(structure, np.ones(n) if atom_masses is None else atom_masses).reshape(-1, 3 * n).T
     if not isinstance(count, int) or not 1 <= count <= 3 * n - rigid.shape[1]:
         raise RequestError(
-            f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, {count} were asked'
+            f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, '
+            f"{count} were requested"
         )
     subspace = _Subspace(_weighted_matvec(operator, structure, weights), rigid)
     precondition = model_hessian_preconditioner(structure, weights, DIAGONAL_SHIFT) if preconditioned else None
@@ -277,7 +278,7 @@ def _weighted_matvec(
         directions = (weights[:, None] * columns).T.reshape(-1, n, 3)
         products = np.asarray(matvec(directions), dtype=np.float64)
         if products.shape != directions.shape:
-            raise LabelShapeError(f"products of shape {products.shape} came for directions {directions.shape}")
+            raise LabelShapeError(f"products of shape {products.shape} for directions of shape {directions.shape}")
         if not np.isfinite(products).all():
             raise EngineError(f'structure "{structure.id}": a Hessian-vector product is not a finite number')
         return weights[:, None] * products.reshape(-1, 3 * n).T

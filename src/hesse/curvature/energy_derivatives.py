@@ -159,7 +159,7 @@ def _check_request(potential: Potential, batch: Batch, request: Request) -> None
             f"{type(potential).__name__} gives energies of whole structures: energies of its atoms mean nothing"
         )
     if request.stress and not bool(batch.pbc.all(-1).any()):
-        raise GeometryError("stress was asked, but no structure of the batch is periodic in all three directions")
+        raise GeometryError("stress was requested, but no structure of the batch is periodic in all three directions")
 
 
 def check_energy_shape(potential: Potential, atomic: object, n_atoms: int) -> None:
@@ -276,7 +276,7 @@ def check_finite(batch: Batch, predictions: Properties) -> None:
         if bool(non_finite.any()):
             names = [batch.ids[i] for i in structure_index[non_finite].unique()[:3].tolist()]
             raise EngineError(
-                f"the potential's answer is not a finite number for structure {', '.join(map(repr, names))}. "
+                f"the prediction is not finite for structure {', '.join(map(repr, names))}. "
                 "Check the geometry (atoms on top of each other?) and the potential (`hesse check`)."
             )
 
