@@ -1,7 +1,7 @@
 """Data sets: in memory and in files, with checks of geometries and labels."""
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
-from hesse.datasets.coercion import StructuresLike, as_structure, as_structures
+from hesse.datasets.structure_inputs import StructuresLike, as_structure, as_structures
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     FileUnits,

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hesse.curvature import evaluate_structures
-from hesse.datasets.coercion import StructuresLike, as_structures
-from hesse.engines.coercion import EngineLike, as_engine
+from hesse.datasets.structure_inputs import StructuresLike, as_structures
+from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import LabelShapeError, RequestError
 from hesse.probes import Probe, ProbeSeed, Rademacher

@@ -8,9 +8,9 @@ from ase import Atoms
 from numpy.typing import ArrayLike
 
 from hesse.curvature.davidson import HessianMatvec, LowestModes, lowest_eigenpairs
-from hesse.datasets.coercion import StructuresLike, as_structure
+from hesse.datasets.structure_inputs import StructuresLike, as_structure
 from hesse.engine import Engine
-from hesse.engines.coercion import EngineLike, as_engine
+from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import RequestError
 from hesse.potential import Potential

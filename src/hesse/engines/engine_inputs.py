@@ -1,0 +1,106 @@
+"""Conversion of names, files, calculators and models to engines and potentials, for every public function."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from ase.calculators.calculator import BaseCalculator
+
+from hesse.engine import Engine
+from hesse.engines.ase_engine import AseEngine
+from hesse.engines.force_engine import FiniteDifferences
+from hesse.engines.names import make_engine, make_potential
+from hesse.engines.potential_engine import PotentialEngine
+from hesse.errors import RequestError
+from hesse.potential import Potential
+
+__all__ = ["EngineLike", "PotentialLike", "as_engine", "as_potential"]
+
+EngineLike: TypeAlias = "str | Path | Engine | Potential | BaseCalculator | Any"
+"""An engine: its name as on the command line, the path of a model, an Engine, a Potential, an ASE calculator, or an
+object with a `potential` (the result of training)."""
+
+PotentialLike: TypeAlias = "str | Path | Potential | Any"
+"""A potential: its name as on the command line, the path of a model, a Potential, or an object with a `potential` (the
+result of training, a HesseCalculator)."""
+
+
+def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = None) -> Engine:
+    """The engine that `engine` names or holds.
+
+    Args:
+        engine: a name as on the command line (`gfn2`, `pyscf:hf/6-31g*`, `mace:FILE`, the path of a model), an Engine,
+            a Potential, an ASE calculator, or an object with a `potential`, such as the result of `hesse.train`.
+        differences: how curvature is taken from forces, for names and ASE calculators.
+
+    Returns:
+        An engine, which answers with energies, forces, Hessian-vector products and Hessians.
+
+    Raises:
+        RequestError: something else.
+        HesseError: all that `make_engine` raises.
+    """
+    if isinstance(engine, str | Path):
+        return make_engine(str(engine), differences=differences)
+    if isinstance(engine, Engine):
+        return engine
+    potential = _potential_in(engine)
+    if potential is not None:
+        return PotentialEngine(potential)
+    if isinstance(engine, BaseCalculator) or hasattr(engine, "get_potential_energy"):
+        return AseEngine(engine, differences=differences)
+    raise RequestError(
+        'expected an engine: a name such as "gfn2", the path of a model, a hesse.Engine, a hesse.Potential or an ASE '
+        f"calculator; got {_describe(engine)}"
+    )
+
+
+def as_potential(
+    potential: PotentialLike, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> Potential:
+    """The potential that `potential` names or holds.
+
+    Args:
+        potential: a name as on the command line (`mace:FILE`, `torchani:FILE`, the path of a model), a Potential, or an
+            object with a `potential`, such as the result of `hesse.train` or a HesseCalculator.
+        dtype: floating-point type of the result; None leaves it as it is.
+        device: device of the result; None leaves it where it is (the CPU for files).
+
+    Returns:
+        The potential; a copy where its type or device had to change.
+
+    Raises:
+        RequestError: something else.
+        HesseError: all that `make_potential` raises.
+    """
+    if isinstance(potential, str | Path):
+        return make_potential(str(potential), dtype=dtype, device=device or "cpu")
+    result = _potential_in(potential)
+    if result is None:
+        hint = ""
+        if isinstance(potential, torch.nn.Module):
+            hint = (
+                ". Models of other frameworks become potentials through the adapters in hesse.models.adapters, energy "
+                "functions through hesse.CallablePotential"
+            )
+        raise RequestError(
+            "expected a potential: the path of a model, a name such as mace:FILE, or a hesse.Potential; got "
+            f"{_describe(potential)}{hint}"
+        )
+    if dtype is None and device is None:
+        return result
+    return copy.deepcopy(result).to(dtype=dtype, device=device)
+
+
+def _potential_in(thing: object) -> Potential | None:
+    if isinstance(thing, Potential):
+        return thing
+    inner = getattr(thing, "potential", None)
+    return inner if isinstance(inner, Potential) else None
+
+
+def _describe(thing: object) -> str:
+    return "None" if thing is None else f"an object of type {type(thing).__name__}"
