@@ -1,18 +1,18 @@
-"""What curvature should be computed for, when time is what is given: errors against seconds of training.
+"""Errors against seconds of training, for curvature terms on all or on a part of the work.
 
     python benchmarks/accuracy_per_second.py OUT                              # tiny committed data, a few steps
     python benchmarks/accuracy_per_second.py OUT --data FOLDER --budget 40 --budget 80 --budget 160
     python benchmarks/accuracy_per_second.py OUT ... --setting 'half={"curvature": {"fraction": 0.5}}'
 
-FOLDER holds `rtp-train.h5`, `rtp-validation.h5` and the sets that are judged by, as `benchmarks/reactions/build.py`
-writes them. A setting is what it changes in the configuration of a run (JSON); `--base` is what all have in common.
+FOLDER contains `rtp-train.h5`, `rtp-validation.h5` and the test sets, as `benchmarks/reactions/build.py` writes them. A
+setting is a change of the configuration of a run (JSON); `--base` is the part that all settings have in common.
 
-The clock is processor time, and it is fair on a machine that does other things too: first, the cost of a step is
-measured for all settings in turns in one process on the same batches (the median of blocks that hold one round of
-`curvature.every_n_steps`). Then every setting gets as many steps as fit into each budget at that cost, so that each run ends
-its own learning-rate schedule with the budget. Validation is left out: the last, averaged weights are judged.
+Time is processor time, so that other load on the machine has little effect. First the cost of a step is measured for
+all settings, interleaved in one process on the same batches (the median of blocks of one period of
+`curvature.every_n_steps`). Then every setting gets as many steps as fit into each budget at that cost, so that each run
+ends its own learning-rate schedule with the budget. There is no validation: the last, averaged weights are evaluated.
 
-The same command continues what was interrupted; a run that is complete is read from its folder. The report is
+The same command continues an interrupted measurement; complete runs are read from their folders. The report is
 `rows.json`, `table.md` and `accuracy-per-second.png`.
 """
 
@@ -59,7 +59,7 @@ SHOWN = {"hessian": "Hessian, eV/Å²", "forces": "forces, eV/Å", "energy_per_a
 
 
 def configuration(base: Mapping[str, Any], change: Mapping[str, Any], **rest: Any) -> TrainConfig:
-    """A run's configuration; what `change` says goes before what `base` says, one level deep."""
+    """Configuration of a run: `base` with the values of `change`, merged one level deep."""
     merged = copy.deepcopy(dict(base))
     for name, value in change.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
@@ -68,12 +68,12 @@ def configuration(base: Mapping[str, Any], change: Mapping[str, Any], **rest: An
 
 
 def step_costs(settings: Mapping[str, TrainConfig], data: Dataset, repeats: int) -> dict[str, float]:
-    """Processor seconds of one step of every setting: data, loss, gradient, optimizer; measured in turns."""
+    """Processor seconds of one step of every setting (data, loss, gradient, optimizer), measured interleaved."""
     runs = {}
     for name, config in settings.items():
         torch.manual_seed(0)
         model = build_initial_potential(config, data, None)
-        # A rate of zero: the work of a step without its effect, so that every turn does the same.
+        # With a learning rate of zero all repetitions do the same work.
         runs[name] = (
             config,
             LossAndGradient(model),
@@ -81,24 +81,24 @@ def step_costs(settings: Mapping[str, TrainConfig], data: Dataset, repeats: int)
             torch.optim.AdamW(model.parameters(), lr=0.0),
         )
     rounds = math.lcm(*(config.curvature.every_n_steps for config in settings.values()))
-    found: dict[str, list[float]] = {name: [] for name in settings}
+    seconds: dict[str, list[float]] = {name: [] for name in settings}
     for turn in range(repeats + 1):
-        for name, (config, gradient, feed, optimizer) in runs.items():
-            order = feed.epoch(0)
+        for name, (config, gradient, loader, optimizer) in runs.items():
+            order = loader.epoch(0)
             start = time.process_time()
             for step in range(turn * rounds, (turn + 1) * rounds):
-                weights = loss_weights_at(config.weights, {}, step, 1, config.curvature.every)
+                weights = loss_weights_at(config.weights, {}, step, 1, config.curvature.every_n_steps)
                 optimizer.zero_grad(set_to_none=True)
-                gradient(feed.fetch(order[step % (len(order) - 1 or 1)], step), weights)
+                gradient(loader.load(order[step % (len(order) - 1 or 1)], step), weights)
                 torch.nn.utils.clip_grad_norm_(gradient.potential.parameters(), 1.0)
                 optimizer.step()
-            if turn:  # the first one warms up
-                found[name].append((time.process_time() - start) / rounds)
-    return {name: float(np.median(times)) for name, times in found.items()}
+            if turn:  # the first one is warm-up
+                seconds[name].append((time.process_time() - start) / rounds)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
 
 
 def train_one(name: str, config: TrainConfig, training: Dataset, tests: Mapping[str, Dataset], folder: Path) -> None:
-    """One run and its errors beside it, unless they are there already."""
+    """Train and evaluate one setting, unless its errors are in the folder already."""
     if (folder / "errors.json").exists():
         return
     start = time.process_time()
@@ -122,10 +122,10 @@ def train_one(name: str, config: TrainConfig, training: Dataset, tests: Mapping[
     )
 
 
-def gathered(
+def collect_rows(
     output: Path, settings: Sequence[str], budgets: Sequence[float], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """One row per setting, budget, set and property that there are runs of: mean and spread over seeds."""
+    """One row per setting, budget, test set and property with finished runs: mean and standard deviation over seeds."""
     costs = json.loads((output / "costs.json").read_text(encoding="utf-8"))
     rows = []
     for name in settings:
@@ -164,13 +164,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"Errors on {', '.join(sets)}.", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for budget in sorted({row["budget"] for row in rows}):
         for name in dict.fromkeys(row["name"] for row in rows if row["budget"] == budget):
-            mine = [row for row in rows if (row["budget"], row["name"]) == (budget, name)]
-            ratio = "" if mine[0]["of_ef"] is None else f"{mine[0]['of_ef']:.2f}"
-            cells = [f"{budget:g}", name, f"{1e3 * mine[0]['step_seconds']:.0f}", ratio, str(mine[0]["steps"])]
-            for wanted in SHOWN:
-                values = {row["dataset"]: row for row in mine if row["property"] == wanted}
+            subset = [row for row in rows if (row["budget"], row["name"]) == (budget, name)]
+            ratio = "" if subset[0]["of_ef"] is None else f"{subset[0]['of_ef']:.2f}"
+            cells = [f"{budget:g}", name, f"{1e3 * subset[0]['step_seconds']:.0f}", ratio, str(subset[0]["steps"])]
+            for prop in SHOWN:
+                values = {row["dataset"]: row for row in subset if row["property"] == prop}
                 cells.append(", ".join(shown(values.get(key)) for key in sets))
-            lines.append(f"| {' | '.join(cells)} | {mine[0]['seeds']} |")
+            lines.append(f"| {' | '.join(cells)} | {subset[0]['seeds']} |")
     return "\n".join(lines)
 
 
@@ -195,12 +195,12 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         panels = canvas.subplots(len(kinds), len(sets), squeeze=False)
         for (i, kind), (j, dataset) in ((a, b) for a in enumerate(kinds) for b in enumerate(sets)):
             axes = panels[i][j]
-            here = [row for row in rows if row["property"] == kind and row["dataset"] == dataset]
+            panel_rows = [row for row in rows if row["property"] == kind and row["dataset"] == dataset]
             for name, color, marker in zip(names, COLORS * 3, MARKERS * 3, strict=False):
-                mine = sorted((row for row in here if row["name"] == name), key=lambda row: row["budget"])
-                x, y = [row["budget"] for row in mine], [row["rmse"] for row in mine]
+                subset = sorted((row for row in panel_rows if row["name"] == name), key=lambda row: row["budget"])
+                x, y = [row["budget"] for row in subset], [row["rmse"] for row in subset]
                 axes.plot(x, y, f"{marker}-", color=color, markersize=5, alpha=0.85, label=name if not i + j else None)
-                for row in mine:
+                for row in subset:
                     if not math.isnan(row["spread"]):
                         ends = [max(row["rmse"] - row["spread"], 1e-12), row["rmse"] + row["spread"]]
                         axes.plot([row["budget"]] * 2, ends, color=color, linewidth=0.8)
@@ -209,7 +209,7 @@ def figure(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.margins(x=0.12)
-            log_axis(axes.yaxis, min(row["rmse"] for row in here), max(row["rmse"] for row in here))
+            log_axis(axes.yaxis, min(row["rmse"] for row in panel_rows), max(row["rmse"] for row in panel_rows))
             axes.set_title(f"{SHOWN[kind].split(',')[0]}, {dataset}")
             if i == len(kinds) - 1:
                 axes.set_xlabel("processor seconds")
@@ -232,12 +232,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_training(path: Path) -> Dataset:
     """One stored product per structure (the first pair)."""
     dataset = read_dataset(path)
-    held = 0 if dataset.labels.probes is None else len(dataset.labels.probes)
-    return select_probes(dataset, [0]) if held > 1 else dataset
+    n_probes = 0 if dataset.labels.probes is None else len(dataset.labels.probes)
+    return select_probes(dataset, [0]) if n_probes > 1 else dataset
 
 
-def some(dataset: Dataset, count: int) -> Dataset:
-    """At most `count` structures, the same ones every time."""
+def random_subset(dataset: Dataset, count: int) -> Dataset:
+    """At most `count` structures, always the same ones."""
     if len(dataset) <= count:
         return dataset
     chosen = np.random.default_rng(0).permutation(len(dataset))[:count]
@@ -248,11 +248,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder of runs and results")
     parser.add_argument("--data", type=Path, default=TINY, help="folder of the reaction benchmark (default: the tiny)")
-    parser.add_argument("--train", type=Path, help="another file to learn from")
-    parser.add_argument("--test", action="append", type=Path, help="another file to judge by")
-    parser.add_argument("--judge", type=int, default=300, help="at most so many structures of each set (same for all)")
+    parser.add_argument("--train", type=Path, help="another training file")
+    parser.add_argument("--test", action="append", type=Path, help="another test file")
+    parser.add_argument("--judge", type=int, default=300, help="maximum number of structures of each test set")
     parser.add_argument("--base", default='{"model": {"kind": "hessenet"}}', help="JSON that all runs have in common")
-    parser.add_argument("--setting", action="append", help="NAME=JSON of what it changes (default: the usual ones)")
+    parser.add_argument("--setting", action="append", help="NAME=JSON of a change (default: SETTINGS)")
     parser.add_argument("--budget", action="append", type=float, help="processor seconds of a run")
     parser.add_argument("--seed", action="append", type=int)
     parser.add_argument("--repeats", type=int, default=9, help="blocks of steps timed of each setting")
@@ -273,12 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training = read_training(options.train or options.data / "rtp-train.h5")
     if options.only in (None, "costs"):
         costs = json.loads(costs_file.read_text(encoding="utf-8")) if costs_file.exists() else {}
-        if set(settings) - set(costs):  # all anew, since they are measured beside each other
+        if set(settings) - set(costs):  # all again, because they are measured interleaved
             write_json(costs_file, step_costs(settings, training, options.repeats))
     if options.only in (None, "train"):
         costs = json.loads(costs_file.read_text(encoding="utf-8"))
         files = options.test or [options.data / f"{name}.h5" for name in ("rtp-test", "irc", "nms")]
-        tests = {file.stem: some(read_dataset(file), options.judge) for file in files}
+        tests = {file.stem: random_subset(read_dataset(file), options.judge) for file in files}
         for budget in budgets:
             for seed in seeds:
                 for name, change in changes.items():
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     config = configuration(base, change, cpu_threads=1, steps=steps, seed=seed)
                     train_one(name, config, training, tests, folder_of(options.output, name, budget, seed))
     if options.only in (None, "report"):
-        rows = gathered(options.output, list(changes), budgets, seeds)
+        rows = collect_rows(options.output, list(changes), budgets, seeds)
         write_json(options.output / "rows.json", rows)
         text = table(rows)
         (options.output / "table.md").write_text(text + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""`hesse check` on one model of every kind, as a table: which checks it passes, and what was measured.
+"""`hesse check` on one model of every kind: a table of the checks that it passes and of the measured values.
 
     python benchmarks/check_models.py run hipnn-l0 hipnn-l1 ani hessenet --out own.json
     python benchmarks/check_models.py run torchani hippynn --out peers.json --no-compile
     python benchmarks/check_models.py table own.json peers.json
 
-Weights are random: what is asked is whether formulas and derivatives are right, not whether predictions are. Models of
-frameworks that cannot share an environment are run in one each; the rows are put together by the last command.
+Weights are random: the checks are about formulas and derivatives, not about the quality of predictions. Models of
+frameworks that cannot be installed together are run in an environment of their own; the last command joins the rows.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def run(names: list[str], out: Path, *, compile: bool) -> None:
     for name in names:
         torch.manual_seed(1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # frameworks warn of themselves
+            warnings.simplefilter("ignore")  # frameworks issue warnings of their own
             results = check_potential(MODELS[name](), skip=() if compile else ("compile",))
         rows[name] = [result.to_json() for result in results]
         out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

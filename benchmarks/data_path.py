@@ -1,4 +1,4 @@
-"""What share of a training step goes into making its batch, and what batches of similar sizes save.
+"""The share of a training step that its batch takes, and the time saved by batches of similar sizes.
 
     python benchmarks/data_path.py                                 # tiny committed data
     python benchmarks/data_path.py DATA.h5 --batch 16 64 --steps 30 --json rows.json
@@ -25,6 +25,7 @@ import torch
 from hesse.datasets import Dataset, read_dataset
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.training import TrainConfig
+from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.initial_model import build_initial_potential
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient
@@ -34,7 +35,7 @@ SCHEMES = {"E-F": 0.0, "E-F-HVP": 0.15}
 
 
 def seconds(work: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """How long `work` takes, and what it returns."""
+    """Seconds of one call of `work`, and its result."""
     clock = time.process_time if device == "cpu" else time.perf_counter
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -58,14 +59,14 @@ def measured(
     plain_options = options(None)
     model = build_initial_potential(plain_options, data, None)
     weights = plain_options.weights.model_dump()
-    gradient = LossAndGradient(model, compiled=CompiledGradient(model) if mode == "compiled" else None)
+    gradient = LossAndGradient(model, compiled=CompiledLossAndGradient(model) if mode == "compiled" else None)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}
     feeds = {
         "step": TrainingLoader(data, plain_options, model.cutoff),
         "bucketed": TrainingLoader(data, options(window), model.cutoff),
     }
-    for number in range(-2, steps):  # two rounds to warm up
+    for number in range(-2, steps):  # two rounds of warm-up
         for name, feed in feeds.items():
             epoch = feed.epoch(max(number, 0) // len(feed.epoch(0)))
             indices = epoch[number % len(epoch)]
@@ -95,7 +96,7 @@ def measured(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people."""
+    """The rows as a Markdown table."""
     lines = [
         "| model | labels | structures | batch, plain (ms) | batch (ms) | step (ms) | share | bucketed step / step |",
         "|---|---|---|---|---|---|---|---|",
@@ -109,7 +110,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Measure, print the table, and write the rows where asked."""
+    """Measure, print the table, and write the rows to a file if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, default=TINY)
     parser.add_argument("--batch", type=int, nargs="+", default=[16])
@@ -119,18 +120,18 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args(words)
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
-    data = read_dataset(chosen.data)
+    data = read_dataset(options.data)
     rows = [
-        measured(data, kind, hvp, structures, chosen.steps, chosen.window, chosen.device, chosen.mode)
-        for kind in chosen.model
-        for structures in chosen.batch
+        measured(data, kind, hvp, structures, options.steps, options.window, options.device, options.mode)
+        for kind in options.model
+        for structures in options.batch
         for hvp in SCHEMES.values()
     ]
     print(table(rows))
-    if chosen.json is not None:
-        atomic_write_text(chosen.json, json.dumps(rows, indent=1) + "\n")
+    if options.json is not None:
+        atomic_write_text(options.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

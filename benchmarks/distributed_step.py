@@ -1,10 +1,11 @@
-"""What a training step costs when several processes share it.
+"""Cost of a training step that several processes share.
 
     python benchmarks/distributed_step.py --kind hipnn
     torchrun --standalone --nproc-per-node 2 benchmarks/distributed_step.py --kind hipnn
 
-The step is that of `hesse train`: deal out, fetch, energies, forces and one H v per structure, loss, gradients, sums
-over processes; no optimizer. Molecules of 8 to 14 atoms with random labels, float32. Each process has one thread.
+The step is that of `hesse train` without the optimizer: distribution of structures, batch, energies, forces and one
+H v per structure, loss, gradients, sums over processes. Molecules of 8 to 14 atoms with random labels, float32. Each
+process has one thread.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from hesse.training.loader import TrainingLoader
 from hesse.training.step import DistributedGradient, LossAndGradient
 
 
-class _Timed(Communicator):
-    """Processes that look at the clock while they talk."""
+class _TimedCommunicator(Communicator):
+    """A communicator that measures the time of its sums."""
 
     def __init__(self, real: Communicator) -> None:
         super().__init__(real.rank_info, group=real.group, store=real.store)
-        self.talking = 0.0
+        self.sum_seconds = 0.0
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         begin = time.perf_counter()
-        answer = super().all_reduce_sum(values)
-        self.talking += time.perf_counter() - begin
-        return answer
+        result = super().all_reduce_sum(values)
+        self.sum_seconds += time.perf_counter() - begin
+        return result
 
 
 def main() -> None:
@@ -43,42 +44,40 @@ def main() -> None:
     options.add_argument("--kind", default="hipnn", choices=["hipnn", "ani", "hessenet"])
     options.add_argument("--structures", type=int, default=64)
     options.add_argument("--steps", type=int, default=15)
-    chosen = options.parse_args()
+    arguments = options.parse_args()
     torch.set_num_threads(1)
     config = TrainConfig.model_validate(
-        {"model": {"kind": chosen.kind}, "batch": {"structures": chosen.structures, "atoms": 10**6}}
+        {"model": {"kind": arguments.kind}, "batch": {"structures": arguments.structures, "atoms": 10**6}}
     )
-    data = with_random_labels(random_molecules_in_range(8, 14, chosen.structures))
+    data = with_random_labels(random_molecules_in_range(8, 14, arguments.structures))
     torch.manual_seed(0)
     model = build_model(config.model, data.elements, None)
-    feed = TrainingLoader(data, config, model.cutoff)
+    loader = TrainingLoader(data, config, model.cutoff)
     weights, sizes = config.weights.model_dump(), data.n_atoms.tolist()
     with init_distributed("cpu") as job:
-        processes = _Timed(job)
-        shared = DistributedGradient(LossAndGradient(model), processes)
+        communicator = _TimedCommunicator(job)
+        shared = DistributedGradient(LossAndGradient(model), communicator)
 
         def step(number: int) -> None:
             model.zero_grad(set_to_none=True)
-            (whole,) = feed.epoch(number)
-            shared(feed.load(processes.partition(whole, sizes), number, whole), weights)
+            (indices,) = loader.epoch(number)
+            shared(loader.load(communicator.partition(indices, sizes), number, indices), weights)
 
         for number in range(3):
             step(number)
-        processes.talking = 0.0
+        communicator.sum_seconds = 0.0
         walls, works = [], []
-        for number in range(chosen.steps):
+        for number in range(arguments.steps):
             wall, work, _ = time_once(lambda number=number: step(number), torch.device("cpu"))
             walls.append(1e3 * wall)
             works.append(1e3 * work)
-        mine = statistics.median(works)
-        total = processes.all_reduce_sum_dict({"work": mine})["work"]
-        slowest = processes.all_reduce_max(round(1e3 * mine)) / 1e3
-        if processes.is_rank_zero:
-            waits = 1e3 * processes.talking / chosen.steps
-            print(f"{chosen.kind}, {chosen.structures} structures, {processes.size} processes; ms a step:")
-            print(
-                f"  wall {statistics.median(walls):.1f}, at best {min(walls):.1f}; in sums, with waiting, {waits:.1f}"
-            )
+        own = statistics.median(works)
+        total = communicator.all_reduce_sum_dict({"work": own})["work"]
+        slowest = communicator.all_reduce_max(round(1e3 * own)) / 1e3
+        if communicator.is_rank_zero:
+            waits = 1e3 * communicator.sum_seconds / arguments.steps
+            print(f"{arguments.kind}, {arguments.structures} structures, {communicator.size} processes; ms per step:")
+            print(f"  wall {statistics.median(walls):.1f}, shortest {min(walls):.1f}; sums with waiting {waits:.1f}")
             print(f"  processor time of the busiest process {slowest:.1f}, of all {total:.1f}")
 
 

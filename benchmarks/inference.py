@@ -1,10 +1,10 @@
-"""What using a potential costs: many molecules at once, the lowest mode without a Hessian, neighbor lists with a skin.
+"""Cost of using a potential: many molecules at once, the lowest mode without a Hessian, neighbor lists with a skin.
 
     python benchmarks/inference.py many      # one at a time against evaluate_many
     python benchmarks/inference.py modes     # products against columns, with springs, without, and by ARPACK
     python benchmarks/inference.py skin      # steps of dynamics per second
 
-One thread, process time (of everything, also of what is not the potential), best of the repeats.
+One thread, process time of everything including the work outside of the potential, best of the repetitions.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ from hesse import (
     Request,
     Structure,
     collate,
-    evaluate,
     from_ase,
     make_engine,
 )
-from hesse.curvature import evaluate_structures, lowest_eigenpairs
+from hesse.curvature import evaluate, evaluate_structures, lowest_eigenpairs
 from hesse.engines import EngineCalculator
 from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.smooth import masked_norm
@@ -61,25 +60,25 @@ class Morse(Potential):
 
 
 def random_molecule(n: int, rng: np.random.Generator) -> Structure:
-    """Atoms 1.0 to 1.4 Å from one another, none nearer than 1.0 Å."""
+    """A tree of atoms with bonds of 1.0 to 1.4 Å; no two atoms are nearer than 1.0 Å."""
     points = [np.zeros(3)]
     while len(points) < n:
         step = rng.normal(size=3)
-        place = points[rng.integers(len(points))] + step / np.linalg.norm(step) * rng.uniform(1.0, 1.4)
-        if min(np.linalg.norm(place - p) for p in points) >= 1.0:
-            points.append(place)
+        position = points[rng.integers(len(points))] + step / np.linalg.norm(step) * rng.uniform(1.0, 1.4)
+        if min(np.linalg.norm(position - p) for p in points) >= 1.0:
+            points.append(position)
     return Structure(rng.choice(ELEMENTS, n), np.array(points))
 
 
 def best(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Least process time of each, seconds; the repeats alternate."""
-    found = dict.fromkeys(actions, np.inf)
+    """Shortest process time of each action, seconds; repetitions are interleaved."""
+    best_times = dict.fromkeys(actions, np.inf)
     for _ in range(repeats):
         for name, action in actions.items():
             start = time.process_time()
             action()
-            found[name] = min(found[name], time.process_time() - start)
-    return found
+            best_times[name] = min(best_times[name], time.process_time() - start)
+    return best_times
 
 
 # --- many molecules --------------------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def many(count: int, repeats: int) -> None:
             def together() -> None:
                 evaluate_structures(potential, structures, request(torch.cat(directions, dim=1)))  # noqa: B023
 
-            together()  # neighbor lists stay with the structures: both find them there
+            together()  # neighbor lists are stored in the structures, for both
             seconds = best({"alone": alone, "together": together}, repeats)
             each = {key: 1e3 * value / number for key, value in seconds.items()}
             gain = each["alone"] / each["together"]
@@ -116,7 +115,7 @@ def many(count: int, repeats: int) -> None:
 
 
 def alkane(carbons: int) -> Atoms:
-    """The stretched chain, not yet relaxed."""
+    """A stretched alkane chain, not relaxed."""
     positions, hydrogens = [], []
     for i in range(carbons):
         y, out = (0.0, -0.63) if i % 2 == 0 else (0.87, 0.63)
@@ -128,8 +127,8 @@ def alkane(carbons: int) -> Atoms:
 
 
 def arpack(matrix: Float[np.ndarray, "d d"], structure: Structure, relative: float) -> str:
-    """Products that ARPACK takes for the same eigenvalue, rigid motions lifted above the spectrum. Its tolerance is
-    relative to an eigenvalue that only the dense Hessian knows."""
+    """Number of products that ARPACK takes for the same eigenvalue, with rigid-body motions shifted above the spectrum.
+    Its tolerance is relative to an eigenvalue that only the dense Hessian gives."""
     rigid = rigid_body_basis(structure, np.ones(len(structure))).reshape(-1, len(matrix))
     top, products = float(np.abs(matrix).sum(0).max()), 0
 
@@ -177,7 +176,7 @@ def _row(
     name: str, subject: object, structure: Structure, matrix: Float[np.ndarray, "d d"] | None, tolerance: float
 ) -> None:
     start = time.process_time()
-    found = lowest_eigenpairs(subject, structure, tolerance=tolerance)  # type: ignore[arg-type]
+    result = lowest_eigenpairs(subject, structure, tolerance=tolerance)  # type: ignore[arg-type]
     seconds = time.process_time() - start
     plain, outside, exact = "", "", ""
     if matrix is not None:
@@ -199,8 +198,8 @@ def _row(
             f"{lowest:.5f}",
         )
     print(
-        f"| {name} | {len(structure)} | {3 * len(structure)} | {found.n_products} | {plain} | {outside} "
-        f"| {found.eigenvalues[0]:.5f} | {exact} | {seconds:.1f} |",
+        f"| {name} | {len(structure)} | {3 * len(structure)} | {result.n_products} | {plain} | {outside} "
+        f"| {result.eigenvalues[0]:.5f} | {exact} | {seconds:.1f} |",
         flush=True,
     )
 
@@ -209,7 +208,7 @@ def _row(
 
 
 def skin(steps: int) -> None:
-    """Dynamics at about 300 K with a small network, whose neighbor search weighs, and with the default one."""
+    """Dynamics at about 300 K with a small network, for which the neighbor search matters, and with the default one."""
     small = HipnnConfig(features=16, sensitivities=8, cutoff=5.0, longest=4.5, l_max=0)
     print("| system | model | skin, Å | searches | steps a second |\n|---|---|---|---|---|")
     rng = np.random.default_rng(0)
@@ -223,7 +222,7 @@ def skin(steps: int) -> None:
                 config = HipnnConfig(cutoff=5.0, longest=4.5)
             torch.manual_seed(0)
             network = Hipnn(config, ELEMENTS).eval()
-            with torch.no_grad():  # an untrained network holds nothing together: its forces are made small
+            with torch.no_grad():  # forces of an untrained network are scaled down, so that the atoms stay together
                 for readout in network.readouts:
                     readout.weight.mul_(0.01)
             runs: dict[float, tuple[Calculator, VelocityVerlet]] = {}

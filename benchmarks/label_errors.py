@@ -1,13 +1,13 @@
-"""Error estimates of Hessian-vector products against their true errors.
+"""Comparison of the error estimates of Hessian-vector products with their true errors.
 
     python benchmarks/label_errors.py RESULTS.jsonl --only gfn2 --only hf --only dft --minutes 15
     python benchmarks/label_errors.py RESULTS.jsonl --costs
 
-Structures are molecules of the G2 set with every coordinate jittered by 0.05 Å, one Rademacher direction each. The true
-error is the distance to a reference at tighter settings: GFN2-xTB and Hartree-Fock by sixth-order differences (six
-gradients) of fields converged a hundred times tighter or more; functionals by the plain difference of a short step on
-PySCF's finest grid (level 9). Gradients are counted, not assumed. Every answer is a line of RESULTS.jsonl; the same
-command continues.
+Structures are molecules of the G2 set with random displacements of 0.05 Å of every coordinate, with one Rademacher
+direction each. The true error is the difference from a reference at tighter settings: for GFN2-xTB and Hartree-Fock
+sixth-order differences (six gradients) of SCF solutions converged at least a hundred times tighter; for functionals the
+central difference of a short step on PySCF's finest grid (level 9). Gradients are counted. Every result is a line of
+RESULTS.jsonl; the same command continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DFT = "wb97x/6-31g*"
 
 @dataclass(frozen=True)
 class Case:
-    """One way to make a label, and how its exact value is found."""
+    """One way to compute a label, and the kind of its reference value."""
 
     kind: str
     name: str
@@ -63,7 +63,7 @@ CASES = (
 
 
 class Counted(ForceEngine):
-    """An engine whose gradients are counted."""
+    """An engine that counts its gradients."""
 
     def __init__(self, engine: ForceEngine) -> None:
         self.engine = engine
@@ -77,9 +77,9 @@ class Counted(ForceEngine):
 
         def point(positions: np.ndarray) -> Any:
             self.gradients += 1
-            found = self.inner(positions)
-            self.grid_forces.append(found.grid_forces)
-            return found
+            result = self.inner(positions)
+            self.grid_forces.append(result.grid_forces)
+            return result
 
         return point
 
@@ -90,23 +90,23 @@ class Counted(ForceEngine):
 
 
 def jittered(names: tuple[str, ...] | list[str], rounds: int) -> Iterator[tuple[Structure, np.ndarray]]:
-    """Structures and their directions, one of each molecule before the next round."""
-    for turn in range(rounds):
+    """Displaced structures and directions: one of every molecule, then the next round."""
+    for round_index in range(rounds):
         for number, name in enumerate(names):
             atoms = molecule(name)
-            rng = np.random.default_rng([turn, number])
+            rng = np.random.default_rng([round_index, number])
             atoms.positions += JITTER * rng.normal(size=atoms.positions.shape)
-            yield from_ase(atoms, id=f"{name}-{turn}"), rng.choice([-1.0, 1.0], size=atoms.positions.shape)
+            yield from_ase(atoms, id=f"{name}-{round_index}"), rng.choice([-1.0, 1.0], size=atoms.positions.shape)
 
 
 def closed_shells() -> list[str]:
     """The molecules of the G2 set that are closed shells of more than one atom."""
-    found = []
+    entries = []
     for name in g2.names:
         atoms = molecule(name)
         if len(atoms) > 1 and atoms.numbers.sum() % 2 == 0 and not atoms.get_initial_magnetic_moments().any():
-            found.append(name)
-    return found
+            entries.append(name)
+    return entries
 
 
 def slope(surface: EnergyFunction, x: np.ndarray, v: np.ndarray, step: float) -> np.ndarray:
@@ -131,7 +131,7 @@ def reference(kind: str, structure: Structure, v: np.ndarray) -> np.ndarray:
 
 
 def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray) -> dict[str, Any]:
-    """Estimate and truth for one label, and what they are made of."""
+    """Error estimate and true error of one label, and their components."""
     engine = Counted(case.engine())
     probes = torch.from_numpy(v[None])
     start = time.perf_counter()
@@ -155,15 +155,15 @@ def measured(case: Case, structure: Structure, v: np.ndarray, exact: np.ndarray)
 
 
 def run(results: Path, kinds: list[str], minutes: float, part: str) -> None:
-    """Labels and references that are missing; `part` is a part of the names of the cases wanted."""
+    """Compute missing labels and references; `part` selects cases by a part of their names."""
     plans = {
         "gfn2": jittered(closed_shells(), 1),
         "hf": jittered(SMALL, 2),
         "dft": jittered(SMALL[:11], 6),
     }
-    found = rows(results)
-    done = {(row["case"], row["structure"]) for row in found if "case" in row}
-    known = {(row["reference"], row["structure"]): np.array(row["value"]) for row in found if "reference" in row}
+    entries = rows(results)
+    done = {(row["case"], row["structure"]) for row in entries if "case" in row}
+    known = {(row["reference"], row["structure"]): np.array(row["value"]) for row in entries if "reference" in row}
     for kind in kinds:
         end = time.monotonic() + 60 * minutes
         for structure, v in plans[kind]:
@@ -192,22 +192,22 @@ def rows(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """The results as Markdown."""
+def table(entries: list[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
     lines = [
         "| label | n | gradients | true error, median | worst | estimate / true, median | from | to | within 3 |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for case in CASES:
-        mine = [row for row in found if row.get("case") == case.name]
-        if not mine:
+        case_rows = [row for row in entries if row.get("case") == case.name]
+        if not case_rows:
             continue
-        true = np.array([row["true"] for row in mine])
-        ratio = np.array([row["estimate"] for row in mine]) / true
+        true = np.array([row["true"] for row in case_rows])
+        ratio = np.array([row["estimate"] for row in case_rows]) / true
         inside = np.mean((ratio > 1 / 3) & (ratio < 3))
-        gradients = sorted({row["gradients"] for row in mine})
+        gradients = sorted({row["gradients"] for row in case_rows})
         lines.append(
-            f"| {case.name} | {len(mine)} | {', '.join(map(str, gradients))} | {np.median(true):.1e} | "
+            f"| {case.name} | {len(case_rows)} | {', '.join(map(str, gradients))} | {np.median(true):.1e} | "
             f"{true.max():.1e} | "
             f"{np.median(ratio):.2f} | {ratio.min():.2f} | {ratio.max():.2f} | {100 * inside:.0f} % |"
         )
@@ -215,7 +215,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def costs() -> str:
-    """Processor time of labels in units of one energy and gradient, as Markdown; smallest of up to three."""
+    """Processor time of labels in units of one energy and gradient, as Markdown; shortest of up to three."""
     lines = [
         "| molecule | level | gradient, s | 1 product | 4 products | 1 analytic | 4 | Hessian | by differences |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -240,21 +240,21 @@ def costs() -> str:
 
 
 def processor_time(engine: ForceEngine, structure: Structure, request: Request) -> float:
-    found = []
-    while len(found) < 3 and sum(found) < 5.0:
+    entries = []
+    while len(entries) < 3 and sum(entries) < 5.0:
         start = time.process_time()
         engine.compute(structure, request)
-        found.append(time.process_time() - start)
-    return min(found)
+        entries.append(time.process_time() - start)
+    return min(entries)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="a file of JSON lines; what stands there is not computed again")
-    parser.add_argument("--only", action="append", choices=("gfn2", "hf", "dft"), help="default: report what is there")
-    parser.add_argument("--minutes", type=float, default=15.0, help="for each kind; the structure begun is finished")
-    parser.add_argument("--case", default="", help='a part of the names of the cases wanted ("two gradients")')
-    parser.add_argument("--costs", action="store_true", help="also the table of costs, a few minutes")
+    parser.add_argument("results", type=Path, help="a file of JSON lines; results in it are not computed again")
+    parser.add_argument("--only", action="append", choices=("gfn2", "hf", "dft"), help="default: report only")
+    parser.add_argument("--minutes", type=float, default=15.0, help="for each kind; the current structure is completed")
+    parser.add_argument("--case", default="", help='part of the names of the cases to compute ("two gradients")')
+    parser.add_argument("--costs", action="store_true", help="also print the table of costs (a few minutes)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.only:

@@ -1,16 +1,16 @@
-"""What a further probe per structure costs, and what it buys.
+"""Cost of a further probe per structure, and the variance that it removes.
 
     python benchmarks/more_probes.py                                          # tiny committed data
     python benchmarks/more_probes.py --train FOLDER/rtp-train.h5 --structures 16 64 --probes 1 2 4 8
     python benchmarks/more_probes.py --train FILE --only variance --model runs/a/model.hesse
 
-Costs: processor time of one training step (prediction, loss, gradient in parameters; float32, one thread), three ways
-in turns on the same structures: all directions in one vectorized pass, one direction after the other, and every
-structure repeated K times with one direction each. Medians; the ways agree, or the script stops.
+Costs: processor time of one training step (prediction, loss, gradient with respect to parameters; float32, one thread)
+in three ways, interleaved on the same structures: all directions in one vectorized pass, one direction after the other,
+and every structure repeated K times with one direction each. Medians; the script stops if the gradients do not agree.
 
 Variance: the gradient of the curvature term, for probes and structures drawn at random. Over n structures with K probes
-each its variance is B/n + W/(nK), B of the structures (the mean over all probes) and W of the probes. Both are
-estimated from two independent probes per structure: of two gradients a and b of one structure, half the mean of
+each its variance is B/n + W/(nK), with B from the structures (of the mean over all probes) and W from the probes. Both
+are estimated from two independent probes per structure: of two gradients a and b of one structure, half the mean of
 |a − b|² is W, and the variance of the means (a + b)/2 over structures is B + W/2.
 """
 
@@ -50,7 +50,7 @@ ABSENT = {"hessian": 0.0, "atomic_energies": 0.0, "stress": 0.0, "regularizer": 
 def probed(
     data: Dataset, indices: Sequence[int], model: Potential, probes: int, epoch: int = 0
 ) -> tuple[Batch, Properties]:
-    """Structures with `probes` Rademacher products each, through their Hessians."""
+    """Structures with `probes` Rademacher products each, computed from their Hessians."""
     batch, labels = data.batch(indices, model.cutoff, dtype=torch.float32)
     directions = make_probe("rademacher", probes).draw(batch, ProbeSeed(0, epoch))
     products = labels.hessian_matvec(directions)
@@ -68,14 +68,16 @@ def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: Pr
     return batch, replace(more, **flat, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None)
 
 
-def timed(step: LossAndGradient, part: tuple[Batch, Properties], weights: dict[str, float]) -> tuple[float, Tensor]:
+def timed(
+    step: LossAndGradient, microbatch: tuple[Batch, Properties], weights: dict[str, float]
+) -> tuple[float, Tensor]:
     """Seconds of one step, and its gradient as one vector."""
     step.potential.zero_grad(set_to_none=True)
     start = time.process_time()
-    step([part], {**weights, **ABSENT})
+    step([microbatch], {**weights, **ABSENT})
     spent = time.process_time() - start
-    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in step.trainable_parameters()]
-    return spent, torch.cat([slope.reshape(-1) for slope in slopes])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in step.trainable_parameters()]
+    return spent, torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
 def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repeats: int) -> list[str]:
@@ -85,26 +87,28 @@ def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repe
     indices = torch.linspace(0, len(data) - 1, structures).long().tolist()
     cases: dict[tuple[str, int], tuple[tuple[Batch, Properties], dict[str, float]]] = {}
     for k in sorted({1, *probes}):
-        part = probed(data, indices, step.potential, k)
-        cases["at once", k] = part, EF_HVP
+        microbatch = probed(data, indices, step.potential, k)
+        cases["at once", k] = microbatch, EF_HVP
         if k > 1:
-            cases["in turn", k] = part, EF_HVP
-            cases["repeated", k] = repeated(data, indices, step.potential, part[1]), EF_HVP
+            cases["in turn", k] = microbatch, EF_HVP
+            cases["repeated", k] = repeated(data, indices, step.potential, microbatch[1]), EF_HVP
     cases["E-F", 0] = cases["at once", 1][0], EF
     times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
-    for turn in range(repeats + 1):
-        slopes: dict[int, Tensor] = {}
-        for (way, k), (part, weights) in cases.items():
-            derivatives.SEQUENTIAL_ABOVE_ATOMS = IN_TURN if way == "in turn" else AT_ONCE
-            spent, slope = timed(step, part, weights)
-            if turn:
-                times[way, k].append(spent)
-            torch.testing.assert_close(slope, slopes.setdefault(k, slope), rtol=1e-3, atol=1e-4 * float(slope.norm()))
+    for repeat in range(repeats + 1):
+        gradients: dict[int, Tensor] = {}
+        for (method, k), (microbatch, weights) in cases.items():
+            derivatives.SEQUENTIAL_ABOVE_ATOMS = IN_TURN if method == "in turn" else AT_ONCE
+            spent, gradient = timed(step, microbatch, weights)
+            if repeat:
+                times[method, k].append(spent)
+            torch.testing.assert_close(
+                gradient, gradients.setdefault(k, gradient), rtol=1e-3, atol=1e-4 * float(gradient.norm())
+            )
     median = {case: statistics.median(values) for case, values in times.items()}
     ef, one = median["E-F", 0], median["at once", 1]
     lines = []
     for k in sorted(set(probes) - {1}):
-        further = [(median[way, k] - one) / (k - 1) / ef for way in ("at once", "in turn", "repeated")]
+        further = [(median[method, k] - one) / (k - 1) / ef for method in ("at once", "in turn", "repeated")]
         cells = " | ".join(f"{value:.2f}" for value in further)
         lines.append(f"| {kind} | {structures} | {1e3 * ef:.0f} | {one / ef:.2f} | {k} | {cells} |")
     return lines
@@ -113,17 +117,17 @@ def costs(data: Dataset, kind: str, structures: int, probes: Sequence[int], repe
 def gradients_of_pairs(data: Dataset, model: Potential, structures: int) -> Tensor:
     """Gradients of the curvature term, `[structures, 2, parameters]`: two independent probes for each structure."""
     step = LossAndGradient(model)
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:structures].tolist()
+    indices = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:structures].tolist()
     return torch.stack(
         [
             torch.stack([timed(step, probed(data, [k], model, 1, epoch), HVP)[1] for epoch in (0, 1)]).double()
-            for k in chosen
+            for k in indices
         ]
     )
 
 
 def variances(pairs: Tensor) -> tuple[float, float]:
-    """B of the structures and W of the probes (see above), as fractions of the squared length of the mean gradient."""
+    """Variances B of the structures and W of the probes (see above), over the squared norm of the mean gradient."""
     within = float((pairs[:, 0] - pairs[:, 1]).square().sum(-1).mean()) / 2
     mean = pairs.mean((0, 1))
     of_means = float((pairs.mean(1) - mean).square().sum()) / (len(pairs) - 1)
@@ -133,13 +137,13 @@ def variances(pairs: Tensor) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, default=TINY, help="structures with Hessians (default: the tiny data)")
+    parser.add_argument("--train", type=Path, default=TINY, help="data set with Hessians (default: the tiny one)")
     parser.add_argument("--kind", nargs="+", default=["hipnn", "ani", "hessenet"])
     parser.add_argument("--structures", nargs="+", type=int, default=[16])
     parser.add_argument("--probes", nargs="+", type=int, default=[2, 4])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--model", help="for the variance: a trained .hesse model (default: networks as they start)")
-    parser.add_argument("--sample", type=int, default=100, help="for the variance: so many structures")
+    parser.add_argument("--model", help="for the variance: a trained .hesse model (default: untrained networks)")
+    parser.add_argument("--sample", type=int, default=100, help="for the variance: number of structures")
     parser.add_argument("--only", choices=("costs", "variance"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

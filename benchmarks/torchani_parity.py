@@ -1,9 +1,9 @@
-"""How closely Hesse's ANI, and TorchANI through its adapter, equal TorchANI itself.
+"""Differences of Hesse's ANI, and of TorchANI in its adapter, from TorchANI itself.
 
     python benchmarks/torchani_parity.py
 
-ANI-1x environment vectors, networks 256-64-256 with random weights, elements H C N O; 64 made-up molecules of 8 to 14
-atoms, in float64. What a training step costs in each: `hesse bench step --peers torchani`. Needs the extra torchani.
+ANI-1x environment vectors, networks 256-64-256 with random weights, elements H C N O; 64 random molecules of 8 to 14
+atoms, in float64. Cost of a training step in each: `hesse bench step --peers torchani`. Needs the extra torchani.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def main() -> None:
     expected: list[Tensor] = [energies.detach(), gradient[table.mask].detach(), product[table.mask]]
     copied = ani_from_torchani(model)
     assert isinstance(copied, Ani)
-    theirs = model.aev_computer(model.species_converter(table.numbers), table.positions)[table.mask]
-    gap = float((copied.aevs(batch) - theirs).detach().abs().max())
+    expected_aevs = model.aev_computer(model.species_converter(table.numbers), table.positions)[table.mask]
+    gap = float((copied.aevs(batch) - expected_aevs).detach().abs().max())
     print(f"environment vectors: largest difference {gap:.0e}\n")
     print("| | energy, eV | gradient, eV/Å | H v, eV/Å² |\n|---|---|---|---|")
     print(f"| largest value | {' | '.join(f'{float(x.abs().max()):.3g}' for x in expected)} |")
     for name, potential in (("`hesse.models.Ani`", copied), ("`TorchAniPotential`", TorchAniPotential(model))):
-        found = evaluate(potential, batch, Request(forces=True, probes=probes))
-        assert found.energy is not None
-        assert found.forces is not None
-        assert found.hvp is not None
-        pairs = zip([found.energy, -found.forces, found.hvp[0]], expected, strict=True)
+        result = evaluate(potential, batch, Request(forces=True, probes=probes))
+        assert result.energy is not None
+        assert result.forces is not None
+        assert result.hvp is not None
+        pairs = zip([result.energy, -result.forces, result.hvp[0]], expected, strict=True)
         gaps = [float((a - b).abs().max()) for a, b in pairs]
         print(f"| {name}: difference | {' | '.join(f'{gap:.0e}' for gap in gaps)} |")
 

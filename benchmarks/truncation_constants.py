@@ -1,8 +1,9 @@
-"""The constants in `hesse.engines.finite_differences`, measured: how derivatives of a gradient grow from order to order.
+"""Measurement of the constants in `hesse.engines.finite_differences`: growth of the derivatives of a gradient by order.
 
     python benchmarks/truncation_constants.py
 
-GFN2-xTB, three jittered geometries of each closed-shell molecule of the G2 set, three families of directions. A minute.
+GFN2-xTB, three randomly displaced geometries of each closed-shell molecule of the G2 set, three families of directions.
+It takes a minute.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hesse.engines import XtbEngine
 from hesse.engines.finite_differences import relative_motion
 
 STEP, WIDE = 4e-4, 5e-3  # Å
-NEGLIGIBLE = 1e-3  # eV/Å⁴ and eV/Å⁶: labels of no truncation error to speak of
+NEGLIGIBLE = 1e-3  # eV/Å⁴ and eV/Å⁶: directions with a smaller truncation error are left out
 FAMILIES = ("Rademacher", "Gaussian", "one-hot")
 
 
@@ -31,7 +32,7 @@ def directions(signs: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    found: dict[str, list[tuple[float, ...]]] = {family: [] for family in FAMILIES}
+    results: dict[str, list[tuple[float, ...]]] = {family: [] for family in FAMILIES}
     for number, (structure, signs) in enumerate(jittered(closed_shells(), 3)):
         surface = XtbEngine("gfn2", accuracy=1e-8).energy_function(structure)
         x = structure.positions
@@ -49,8 +50,8 @@ def main() -> None:
                 third_over_second = 6 * plain / rms(second * rates)
                 fifth_over_fourth = 30 * wide / (rms(fourth * rates) / WIDE**4)
                 fall = rms(second) ** 2 / rms(first) / (6 * plain)
-                found[family].append((plain, wide, third_over_second, fifth_over_fourth, fall))
-    for family, rows in found.items():
+                results[family].append((plain, wide, third_over_second, fifth_over_fourth, fall))
+    for family, rows in results.items():
         plain, wide, third, fifth, fall = np.array(rows).T
         print(f"{family}, {len(rows)} directions")
         print(f"  error / e²: median {np.median(plain):.3g} eV/Å⁴, 5 % to 95 % {quantiles(plain)}")

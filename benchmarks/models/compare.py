@@ -1,16 +1,16 @@
 """Accuracy of networks against the time of their steps, on the same data with the same steps.
 
-    python benchmarks/models/compare.py OUT                                  # all own networks, tiny committed data
+    python benchmarks/models/compare.py OUT                                  # all networks, tiny committed data
     python benchmarks/models/compare.py OUT --data FOLDER --steps 6000 --seed 0 --seed 1
     python benchmarks/models/compare.py OUT --data FOLDER --steps 6000 --model 'wide={"kind": "hipnn", "features": 128}'
 
-FOLDER holds `rtp-train.h5`, `rtp-validation.h5` and the sets that are judged by, as `benchmarks/reactions/build.py`
-writes them. Every network is trained by `hesse.train` with the defaults of its kind (options are JSON behind its name)
-on one stored product per structure, and judged on every test set by energies, forces, products and Hessians.
+FOLDER contains `rtp-train.h5`, `rtp-validation.h5` and the test sets, as `benchmarks/reactions/build.py` writes them.
+Every network is trained by `hesse.train` with the defaults of its kind (options are JSON behind its name) on one stored
+product per structure, and evaluated on every test set: energies, forces, products and Hessians.
 
-The same command continues what was interrupted; a run that is complete is read from its folder. Several processes may
-share OUT when each is given other models or seeds (`--only train`); the last command, without it, gathers. Times are
-measured alternately, network by network, in one process on the same batches: processor and wall time, medians. The
+The same command continues an interrupted comparison; complete runs are read from their folders. Several processes may
+share OUT if each trains other models or seeds (`--only train`); the last command, without it, collects the results.
+Times are measured interleaved in one process on the same batches: processor and wall time, medians. The
 report is `rows.json`, `table.md` and `accuracy-time.png`.
 """
 
@@ -47,15 +47,15 @@ COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1c
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A network under a name."""
+class NamedModel:
+    """A network and its name."""
 
     name: str
     config: Any
 
     @classmethod
-    def parse(cls, text: str) -> Contender:
-        """`NAME=JSON`. Raises ValueError, which says what is wrong."""
+    def parse(cls, text: str) -> NamedModel:
+        """Parse `NAME=JSON`. Raises ValueError with the reason."""
         name, equals, options = text.partition("=")
         if not equals or not name:
             raise ValueError(f'expected NAME={{"kind": ..., options}}, got {text!r}')
@@ -64,7 +64,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Data:
-    """What is learned from, chosen by, and judged by."""
+    """Training, validation and test data."""
 
     training: Dataset
     validation: Dataset
@@ -72,7 +72,7 @@ class Data:
 
     @classmethod
     def read(cls, folder: Path, train: Path | None, validation: Path | None, tests: Sequence[str]) -> Data:
-        """One stored product per structure for training (the first pair); tests as they are."""
+        """One stored product per structure for training (the first pair); test sets are not changed."""
 
         def one_pair(path: Path) -> Dataset:
             dataset = read_dataset(path)
@@ -85,13 +85,13 @@ class Data:
         )
 
 
-def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Namespace) -> None:
-    """The runs that are missing, one folder each, and their errors beside them."""
+def train_all(models: Sequence[NamedModel], data: Data, options: argparse.Namespace) -> None:
+    """Train and evaluate the networks that are missing, one folder each."""
     for seed in options.seed:
-        for contender in contenders:
-            folder = options.output / f"{contender.name}-seed{seed}"
+        for model in models:
+            folder = options.output / f"{model.name}-seed{seed}"
             config = TrainConfig(
-                model=contender.config, steps=options.steps, seed=seed, cpu_threads=options.threads,
+                model=model.config, steps=options.steps, seed=seed, cpu_threads=options.threads,
                 batch=BatchConfig(structures=options.batch), validate_every=max(options.steps // 12, 1),
                 optimizer=OptimizerConfig(learning_rate=options.learning_rate),
             )  # fmt: skip
@@ -102,15 +102,15 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
                 continue
             rows = []
             for name, dataset in data.tests.items():
-                judged = hesse.evaluate(result.potential, dataset, name=name, by_tag=False)
-                rows += [row.to_json() for row in judged.rows]
+                evaluation = hesse.evaluate(result.potential, dataset, name=name, by_tag=False)
+                rows += [row.to_json() for row in evaluation.rows]
             write_json(
                 folder / "errors.json",
                 {
-                    "name": contender.name,
+                    "name": model.name,
                     "seed": seed,
                     "steps": result.steps,
-                    "config": contender.config.model_dump(mode="json"),
+                    "config": model.config.model_dump(mode="json"),
                     "parameters": sum(p.numel() for p in result.potential.parameters()),
                     "wall_seconds": result.seconds,
                     "processor_seconds": spent,
@@ -120,56 +120,57 @@ def train_all(contenders: Sequence[Contender], data: Data, options: argparse.Nam
             )
 
 
-def step_times(contenders: Sequence[Contender], data: Data, structures: int, repeats: int) -> dict[str, Any]:
+def step_times(models: Sequence[NamedModel], data: Data, structures: int, repeats: int) -> dict[str, Any]:
     """Median time of one step, ms: `{network: {scheme: {"processor": ..., "wall": ...}}}`.
 
-    A step is batch, prediction, loss and its gradient; the optimizer's part is the same small one for all.
+    A step consists of batch, prediction, loss and its gradient, without the optimizer.
     """
     elements = data.training.elements
     generator = torch.Generator().manual_seed(0)
-    models = {}
-    for contender in contenders:
+    networks = {}
+    for model in models:
         torch.manual_seed(0)
-        models[contender.name] = build_model(contender.config, elements).float()
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for turn in range(repeats + 2):
-        chosen = torch.randperm(len(data.training), generator=generator)[:structures].tolist()
-        for name, model in models.items():
+        networks[model.name] = build_model(model.config, elements).float()
+    milliseconds: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for repeat in range(repeats + 2):
+        indices = torch.randperm(len(data.training), generator=generator)[:structures].tolist()
+        for name, network in networks.items():
             for scheme, weights in SCHEMES.items():
                 processor, wall = time.process_time(), time.perf_counter()
-                batch, labels = data.training.batch(chosen, model.cutoff, dtype=torch.float32, device="cpu")
-                predictions = evaluate(model, batch, request_for_loss(labels, weights.model_dump()), create_graph=True)
-                # In parameters only, as training does.
-                weighted_loss(predictions, labels, weights)[0].backward(inputs=list(model.parameters()))
+                batch, labels = data.training.batch(indices, network.cutoff, dtype=torch.float32, device="cpu")
+                request = request_for_loss(labels, weights.model_dump())
+                predictions = evaluate(network, batch, request, create_graph=True)
+                # With respect to parameters only, as in training.
+                weighted_loss(predictions, labels, weights)[0].backward(inputs=list(network.parameters()))
                 spent = (1e3 * (time.process_time() - processor), 1e3 * (time.perf_counter() - wall))
-                model.zero_grad(set_to_none=True)
-                if turn >= 2:  # the first ones warm up
-                    found.setdefault((name, scheme), []).append(spent)
-    medians: dict[str, Any] = {name: {} for name in models}
-    for (name, scheme), times in found.items():
+                network.zero_grad(set_to_none=True)
+                if repeat >= 2:  # the first two are warm-up
+                    milliseconds.setdefault((name, scheme), []).append(spent)
+    medians: dict[str, Any] = {name: {} for name in networks}
+    for (name, scheme), times in milliseconds.items():
         processor, wall = np.median(np.array(times), axis=0)
         medians[name][scheme] = {"processor": float(processor), "wall": float(wall)}
     return medians
 
 
-# --- gathering -------------------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
-def gathered(contenders: Sequence[Contender], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row per network, set and property: the mean RMSE over seeds, its spread, and the times of a step."""
+def collect_rows(models: Sequence[NamedModel], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per network, test set and property: RMSE (mean and standard deviation over seeds), times of a step."""
     times = json.loads((options.output / "times.json").read_text(encoding="utf-8"))
     rows = []
-    for contender in contenders:
+    for model in models:
         runs = [
-            json.loads((options.output / f"{contender.name}-seed{seed}" / "errors.json").read_text(encoding="utf-8"))
+            json.loads((options.output / f"{model.name}-seed{seed}" / "errors.json").read_text(encoding="utf-8"))
             for seed in options.seed
         ]
-        wanted = {"config": contender.config.model_dump(mode="json"), "steps": options.steps}
+        expected = {"config": model.config.model_dump(mode="json"), "steps": options.steps}
         for run in runs:
-            found = {key: run[key] for key in wanted}
-            if found != wanted:
+            actual = {key: run[key] for key in expected}
+            if actual != expected:
                 raise SystemExit(
-                    f"{contender.name}-seed{run['seed']} is of other settings: expected {wanted}, got {found}. Name "
+                    f"{model.name}-seed{run['seed']} is of other settings: expected {expected}, got {actual}. Give "
                     "the model as it was trained (--model, --steps), or remove that folder to train it again."
                 )
         for first in runs[0]["rows"]:
@@ -183,7 +184,7 @@ def gathered(contenders: Sequence[Contender], options: argparse.Namespace) -> li
             ]
             rows.append(
                 {
-                    "name": contender.name,
+                    "name": model.name,
                     "parameters": runs[0]["parameters"],
                     "steps": runs[0]["steps"],
                     "seeds": len(runs),
@@ -192,7 +193,7 @@ def gathered(contenders: Sequence[Contender], options: argparse.Namespace) -> li
                     "rmse": float(np.mean(values)),
                     "spread": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
                     "unit": first["unit"],
-                    "times": times[contender.name],
+                    "times": times[model.name],
                 }
             )
     return rows
@@ -210,13 +211,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| Hessian, eV/Å² |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, mine in by_name(rows):
-        times = mine[0]["times"]
+    for name, model_rows in by_name(rows):
+        times = model_rows[0]["times"]
         clock = " / ".join(f"{times[scheme]['processor']:.0f}" for scheme in SCHEMES)
-        for place, dataset in enumerate(dict.fromkeys(row["dataset"] for row in mine)):
-            values = {row["property"]: row for row in mine if row["dataset"] == dataset}
+        for index, dataset in enumerate(dict.fromkeys(row["dataset"] for row in model_rows)):
+            values = {row["property"]: row for row in model_rows if row["dataset"] == dataset}
             cells = [shown(values.get(prop)) for prop in SHOWN]
-            head = f"{name} | {mine[0]['parameters']:,} | {clock}" if place == 0 else "| |"
+            head = f"{name} | {model_rows[0]['parameters']:,} | {clock}" if index == 0 else "| |"
             lines.append(f"| {head} | {dataset} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -235,21 +236,21 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     with figure_style():
         canvas, axes = new_figure(5.4, 3.6)
         sets = list(dict.fromkeys(row["dataset"] for row in rows))
-        chosen = [row for row in rows if row["property"] == "hessian"]
-        for color, (name, mine) in zip(COLORS * 4, by_name(chosen), strict=False):
-            x = [row["times"]["E-F-HVP"]["processor"] for row in mine]
-            axes.plot(x, [row["rmse"] for row in mine], color=color, linewidth=0.8, zorder=1)
-            for row, place in zip(mine, x, strict=True):
+        hessian_rows = [row for row in rows if row["property"] == "hessian"]
+        for color, (name, model_rows) in zip(COLORS * 4, by_name(hessian_rows), strict=False):
+            x = [row["times"]["E-F-HVP"]["processor"] for row in model_rows]
+            axes.plot(x, [row["rmse"] for row in model_rows], color=color, linewidth=0.8, zorder=1)
+            for row, position in zip(model_rows, x, strict=True):
                 marker = markers[sets.index(row["dataset"]) % len(markers)]
-                axes.plot([place], [row["rmse"]], marker, color=color, markersize=6, zorder=2)
+                axes.plot([position], [row["rmse"]], marker, color=color, markersize=6, zorder=2)
             axes.annotate(
-                name, (x[0], min(row["rmse"] for row in mine)), (8, -3), textcoords="offset points",
+                name, (x[0], min(row["rmse"] for row in model_rows)), (8, -3), textcoords="offset points",
                 color=color, fontsize=9,
             )  # fmt: skip
-        for place, dataset in enumerate(sets):
-            axes.plot([], [], markers[place % len(markers)], color="#8a9199", label=dataset)
-        values = [row["rmse"] for row in chosen]
-        times = [row["times"]["E-F-HVP"]["processor"] for row in chosen]
+        for index, dataset in enumerate(sets):
+            axes.plot([], [], markers[index % len(markers)], color="#8a9199", label=dataset)
+        values = [row["rmse"] for row in hessian_rows]
+        times = [row["times"]["E-F-HVP"]["processor"] for row in hessian_rows]
         axes.set_yscale("log")
         axes.set_xlim(0, 1.35 * max(times))
         axes.set_ylim(min(values) / 1.3, max(values) * 1.5)
@@ -269,10 +270,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder of runs and results")
     parser.add_argument("--data", type=Path, default=TINY, help="folder of the reaction benchmark (default: the tiny)")
-    parser.add_argument("--train", type=Path, help="another file to learn from")
-    parser.add_argument("--validation", type=Path, help="another file to choose the best step by")
-    parser.add_argument("--test", action="append", help="names of the sets to judge by (rtp-test, irc, nms)")
-    parser.add_argument("--model", action="append", help="NAME=JSON of a configuration (default: all own networks)")
+    parser.add_argument("--train", type=Path, help="another training file")
+    parser.add_argument("--validation", type=Path, help="another validation file")
+    parser.add_argument("--test", action="append", help="names of the test sets (default: rtp-test, irc, nms)")
+    parser.add_argument("--model", action="append", help="NAME=JSON of a configuration (default: all networks)")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", action="append", type=int)
     parser.add_argument("--learning-rate", type=float, default=5e-3, help="(default: that of training)")
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.seed = options.seed or [0]
     try:
-        contenders = [Contender.parse(text) for text in options.model or OWN]
+        models = [NamedModel.parse(text) for text in options.model or OWN]
     except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(options.threads)
@@ -292,12 +293,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only != "report":
         data = Data.read(options.data, options.train, options.validation, options.test or ["rtp-test", "irc", "nms"])
     if options.only in (None, "train"):
-        train_all(contenders, data, options)
+        train_all(models, data, options)
     if options.only in (None, "times"):
-        times = step_times(contenders, data, options.batch, options.repeats)
+        times = step_times(models, data, options.batch, options.repeats)
         write_json(options.output / "times.json", times)
     if options.only in (None, "report"):
-        rows = gathered(contenders, options)
+        rows = collect_rows(models, options)
         write_json(options.output / "rows.json", rows)
         text = table(rows)
         (options.output / "table.md").write_text(text + "\n", encoding="utf-8")

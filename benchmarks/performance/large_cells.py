@@ -1,4 +1,4 @@
-"""A real run on large periodic cells: label with a teacher, write, read and check, train on Hessian-vector products.
+"""A complete run on large periodic cells: label with a teacher, write, read, check, train on Hessian-vector products.
 
     python benchmarks/performance/large_cells.py --atoms 1000 --kind hessenet
 
@@ -35,7 +35,7 @@ CELLS = 4
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Tell how long it took and how much memory the process has had at most."""
+    """Print the time of the stage, and the maximum resident memory of the process so far."""
     start = time.perf_counter()
     yield
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -43,7 +43,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def labeled(structure: Structure, teacher: hesse.Potential) -> Properties:
-    """What the teacher says, and its product with one Rademacher probe."""
+    """Labels by the teacher, with the product along one Rademacher probe."""
     batch = collate([structure], teacher.cutoff)
     probes = make_probe("rademacher", 1).draw(batch, ProbeSeed(0))
     return evaluate(teacher, batch, Request(forces=True, probes=probes)).to("cpu", torch.float64)
@@ -53,18 +53,18 @@ def main() -> None:
     """Run all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atoms", type=int, default=1000)
-    parser.add_argument("--kind", default="hessenet", help="of teacher and pupil; options as in hesse bench step")
+    parser.add_argument("--kind", default="hessenet", help="network of teacher and student, as in hesse bench step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         with stage("cells"):
-            cells = [rocksalt_cell(asked.atoms, seed=k) for k in range(CELLS)]
+            cells = [rocksalt_cell(options.atoms, seed=k) for k in range(CELLS)]
             cells = [cell.with_positions(cell.positions, id=f"cell-{k}") for k, cell in enumerate(cells)]
         print(f"{CELLS} cells of {len(cells[0])} atoms")
         with stage("labels of the teacher"):
-            teacher = untrained_network(asked.kind, (8, 12), seed=1)
+            teacher = untrained_network(options.kind, (8, 12), seed=1)
             data = Dataset.from_pairs([(cell, labeled(cell, teacher)) for cell in cells], level="teacher")
         file = Path(folder) / "cells.h5"
         with stage("writing"):
@@ -73,20 +73,20 @@ def main() -> None:
         with stage("reading and checking"):
             data = read_dataset(file)
         config = hesse.TrainConfig(
-            model=parse_network_config(asked.kind),
-            steps=asked.steps,
+            model=parse_network_config(options.kind),
+            steps=options.steps,
             batch=BatchConfig(structures=1, atoms=10**6),
             optimizer=OptimizerConfig(learning_rate=3e-4),
             schedule=ScheduleConfig(warmup=2),
-            validate_every=asked.steps,
-            cpu_threads=asked.threads,
+            validate_every=options.steps,
+            cpu_threads=options.threads,
         )
-        with stage(f"{asked.steps} steps, E-F-HVP"):
+        with stage(f"{options.steps} steps, E-F-HVP"):
             hesse.train(data.select([0, 1, 2]), data.select([3]), config, output=Path(folder) / "run", quiet=True)
         rows = [row for row in read_log(Path(folder) / "run" / "metrics.jsonl") if row["kind"] == "train"]
         print("losses", *(f"{row['loss']:.4g}" for row in rows))
         spent = [b["seconds"] - a["seconds"] for a, b in itertools.pairwise(rows)]
-        print(f"seconds a step: {sorted(spent)[len(spent) // 2]:.2f}")
+        print(f"seconds per step: {sorted(spent)[len(spent) // 2]:.2f}")
 
 
 if __name__ == "__main__":

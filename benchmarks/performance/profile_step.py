@@ -1,10 +1,10 @@
-"""Where the time of a training step goes: matrix products, moving and adding, elementwise functions, the rest.
+"""Time of a training step by kind of operation: matrix products, moving data and sums, elementwise functions, the rest.
 
     python benchmarks/performance/profile_step.py --kinds ani hipnn hessenet
     python benchmarks/performance/profile_step.py --kinds ani --mode compiled
 
-E-F-HVP on 64 made-up molecules of 8 to 14 atoms, float32, one thread; shares of self time by PyTorch's profiler, which
-itself costs something for each operation. In compiled steps everything but matrix products is in generated code.
+E-F-HVP on 64 random molecules of 8 to 14 atoms, float32, one thread; shares of self time by PyTorch's profiler, which
+adds some time to each operation. In compiled steps everything but matrix products is in generated code.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ GROUP_OF = {f"aten::{name}": group for group, names in GROUPS.items() for name i
 
 
 def shares(kind: str, mode: str, steps: int) -> dict[str, float]:
-    """The part of the self time of some steps that each group takes."""
+    """Fraction of the self time of some steps for each group of operations."""
     data = with_random_labels(random_molecules_in_range(8, 14, 64))
     work = HesseCase(kind, untrained_network(kind, (1, 6, 7, 8))).make_step(StepSpec(data, "ef_hvp", mode))
     for _ in range(3):
         work()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for _ in range(steps):
             work()
     spent: Counter[str] = Counter()
-    for event in seen.key_averages():
+    for event in profiled.key_averages():
         generated = "CompiledFxGraph" in event.key or event.key.startswith("graph_")
         group = "generated code" if generated else GROUP_OF.get(event.key, "dispatch, autograd and the rest")
         spent[group] += event.self_cpu_time_total
@@ -59,11 +59,14 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["hipnn", "ani", "hessenet"])
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--steps", type=int, default=10)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    for kind in asked.kinds:
-        found = shares(kind, asked.mode, asked.steps)
-        print(f"{kind}, {asked.mode}: " + ", ".join(f"{group} {100 * part:.0f} %" for group, part in found.items()))
+    for kind in options.kinds:
+        fractions = shares(kind, options.mode, options.steps)
+        print(
+            f"{kind}, {options.mode}: "
+            + ", ".join(f"{group} {100 * fraction:.0f} %" for group, fraction in fractions.items())
+        )
 
 
 if __name__ == "__main__":

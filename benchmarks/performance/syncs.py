@@ -1,10 +1,10 @@
-"""Which operations of a training step make an accelerator wait for its host, or the host for it.
+"""Operations of a training step for which the host and an accelerator wait for each other.
 
     python benchmarks/performance/syncs.py
 
-Counted on any machine, with or without an accelerator: every operation that goes through PyTorch's dispatcher is
-looked at, and those whose result the host must know (a number, the size of a result) are told with the line of Hesse
-that asked for them. Copies between host and device are not seen here.
+Works on any machine, with or without an accelerator: every operation that passes PyTorch's dispatcher is examined, and
+those whose result the host must know (a number, the size of a result) are listed with the line of Hesse that called
+them. Copies between host and device are not included.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ BY_MASK = frozenset({"aten.index.Tensor", "aten.index_put.default", "aten.index_
 
 
 class HostSyncs(TorchDispatchMode):
-    """Counts operations, and those that make the host wait, by name and place."""
+    """Counts operations, and those that make the host wait, by name and location."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = 0
-        self.found: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.operations += 1
         if _waits(str(func), args, kwargs):
-            self.found[f"{str(func).split('.')[1]}: {_place()}"] += 1
+            self.waits[f"{str(func).split('.')[1]}: {_location()}"] += 1
         return func(*args, **kwargs)
 
 
@@ -54,7 +54,7 @@ def _waits(name: str, args: Any, kwargs: Any) -> bool:
     return name in ALWAYS
 
 
-def _place() -> str:
+def _location() -> str:
     frames = [f for f in traceback.extract_stack() if "/hesse/" in f.filename and "benchmarks" not in f.filename]
     return " < ".join(f"{f.filename.split('/hesse/')[-1]}:{f.lineno} {f.name}" for f in reversed(frames[-3:]))
 
@@ -70,11 +70,11 @@ def main() -> None:
         subject = HesseCase(kind, untrained_network(kind, (1, 6, 7, 8)))
         for scheme in SCHEMES:
             work = subject.make_step(StepSpec(data, scheme))
-            with HostSyncs() as seen:
+            with HostSyncs() as syncs:
                 work()
-            print(f"{kind}, {scheme}: {seen.operations} operations, {seen.found.total()} waits")
-            for place, count in seen.found.most_common():
-                print(f"    {count}  {place}")
+            print(f"{kind}, {scheme}: {syncs.operations} operations, {syncs.waits.total()} waits")
+            for location, count in syncs.waits.most_common():
+                print(f"    {count}  {location}")
 
 
 if __name__ == "__main__":

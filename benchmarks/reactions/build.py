@@ -3,8 +3,8 @@ them (NMS), with energies, forces, Hessians and three fixed probes each.
 
     python benchmarks/reactions/build.py OUT --data FOLDER --workers 2
 
-FOLDER holds the published geometries (see geometries.py). Stopped anywhere, the same command goes on. With --tiny the
-geometries are those beside this file, and FOLDER is not needed.
+FOLDER contains the published geometries (see geometries.py). The same command continues an interrupted build. With
+--tiny the geometries are those beside this file, and FOLDER is not needed.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Properties, Structure
 
 PROBES = ("rademacher", "gaussian", "one-hot")
-"""Families of the fixed probes, in the order in which they are stored."""
+"""Distributions of the fixed probes, in the order in which they are stored."""
 GRAIN = 2.0**-20
-"""eV/Å²; Hessians are stored in multiples of it, so that they compress. That adds 2.8e-7 eV/Å² (root mean square) to
-their errors, which are about as large; it is counted in them."""
+"""Hessians are stored in multiples of this value (eV/Å²), so that they compress well. Rounding adds 2.8e-7 eV/Å² (root
+mean square), which is included in their error estimates."""
 TEMPERATURES = (300.0, 600.0)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is built.
+    """Size of a build.
 
     Attributes:
-        pairs: how many of the reactions of which only the ends were published take part, the first ones.
-        irc: points along paths, at least.
+        pairs: number of reactions of which only the ends were published; the first ones are taken.
+        irc: minimum number of points along paths.
         centers: points per path around which normal modes are sampled.
-        samples: per center and temperature.
+        samples: samples per center and temperature.
     """
 
     pairs: int
@@ -65,13 +65,13 @@ TINY = Size(pairs=0, irc=24, centers=4, samples=2)
 def main(
     out: Annotated[Path, typer.Argument(help="Folder to build in.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the published geometries.")] = None,
-    tiny: Annotated[bool, typer.Option("--tiny", help="A few reactions of our own, in seconds.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Only so many reactions (for a trial).")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Seven small reactions, in seconds.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of reactions (for a trial).")] = None,
     engine: Annotated[str, typer.Option(help="Level of theory of everything.")] = "gfn2",
     workers: Annotated[int, typer.Option(min=1)] = 2,
     seed: int = 0,
 ) -> None:
-    """Build the benchmark, or go on with it."""
+    """Build the benchmark, or continue a build."""
     if (data is None) != tiny:
         raise typer.BadParameter("give either --data FOLDER (the full benchmark) or --tiny")
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def main(
 
 
 class _Build:
-    """One build, stage by stage; each stage's answers lie below `out/work`."""
+    """One build in stages; the results of each stage are in `out/work`."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class _Build:
             return finish(self.work / f"{name}.jsonl", name, set_up, self.engine, tasks, workers=self.workers)
 
     def _labeled(self, name: str, structures: Sequence[Structure]) -> tuple[Dataset, dict[str, str]]:
-        """Energies, forces, Hessians, and one product for each family of probes."""
+        """Energies, forces, Hessians, and one product for each distribution of probes."""
         target = self.work / f"{name}.h5"
         requests = [LabelSpec(n_probes=1, probe=kind, seed=self.seed, hessian=True) for kind in PROBES]
         with self._timed(f"labels of {name}"):
@@ -155,28 +155,28 @@ class _Build:
         return _stacked(families), failures
 
     def _samples(self, around: Dataset) -> tuple[list[Structure], dict[str, str]]:
-        """Geometries around points of paths, displaced along all modes but the reaction's own."""
+        """Geometries around points of paths, displaced along all modes except the path direction."""
         sampling = NormalModeSampling(
             TEMPERATURES, self.size.samples, seed=self.seed, relax=False, project_out_path=True
         )
         with self._timed("samples"):
-            made = sample_normal_modes(around, self.engine, sampling, workers=self.workers)
-        return list(made.structures), {failure.id: failure.reason for failure in made.failures}
+            samples = sample_normal_modes(around, self.engine, sampling, workers=self.workers)
+        return list(samples.structures), {failure.id: failure.reason for failure in samples.failures}
 
     def _require_same_plan(self) -> None:
-        """A folder belongs to one plan: what is in its journals must answer the same questions."""
+        """A folder belongs to one plan: the results in its journals are those of its settings."""
         plan = {
             "engine": self.engine, "seed": self.seed, "size": vars(self.size), "code_version": __version__,
             "reactions": [r.name for r in self.reactions],
         }  # fmt: skip
         path = self.work / "plan.json"
         if path.exists() and json.loads(path.read_text()) != plan:
-            raise typer.BadParameter(f"{self.out} holds a build with other settings; choose another folder")
+            raise typer.BadParameter(f"{self.out} contains a build with other settings; choose another folder")
         atomic_write_text(path, json.dumps(plan, indent=1) + "\n")
 
     @contextmanager
     def _timed(self, stage: str) -> Any:
-        """Add the wall time of a stage to what earlier runs spent on it."""
+        """Add the wall time of a stage to that of earlier runs."""
         path, start = self.work / "seconds.json", time.monotonic()
         try:
             yield
@@ -190,13 +190,13 @@ def _ends(reaction: Reaction) -> tuple[tuple[str, Structure], ...]:
     return ("reactant", reaction.reactant), ("product", reaction.product)
 
 
-def _of(dataset: Dataset, wanted: Callable[[Structure], bool]) -> Dataset | None:
-    names = [s.id for s in dataset.structures if wanted(s)]
+def _of(dataset: Dataset, condition: Callable[[Structure], bool]) -> Dataset | None:
+    names = [s.id for s in dataset.structures if condition(s)]
     return dataset.with_ids(names) if names else None
 
 
 def _stacked(families: Sequence[Dataset]) -> Dataset:
-    """The first data set with the probes and products of all."""
+    """The first data set with the probes and products of all data sets."""
     labels = families[0].labels
 
     pairs = {
@@ -206,22 +206,22 @@ def _stacked(families: Sequence[Dataset]) -> Dataset:
     pairs["hvp_mask"] = torch.cat([family.labels.mask("hvp") for family in families])
     suspects = torch.stack([family.labels.suspect_mask() for family in families]).any(0)
     attributes = {**families[0].metadata, "probe": ", ".join(PROBES), "probes": str(len(PROBES))}
-    made = replace(labels, **pairs, suspect=suspects if bool(suspects.any()) else None)
-    return replace(families[0], labels=made, metadata=attributes)
+    combined = replace(labels, **pairs, suspect=suspects if bool(suspects.any()) else None)
+    return replace(families[0], labels=combined, metadata=attributes)
 
 
 def _with_the_right_modes(dataset: Dataset) -> tuple[Dataset, dict[str, int]]:
-    """Without transition states that have not exactly one imaginary mode, and minima that have one."""
+    """Remove transition states without exactly one imaginary mode, and minima with imaginary modes."""
     expected = {"ts": 1, "reactant": 0, "product": 0}
-    kept, wrong = [], 0
+    ids, wrong = [], 0
     for i, structure in enumerate(dataset.structures):
         if structure.tag in expected:
             modes = normal_modes(structure, dataset.labels.hessian_of(i).numpy())
             if modes.n_imaginary != expected[structure.tag]:
                 wrong += 1
                 continue
-        kept.append(structure.id)
-    return dataset.with_ids(kept), {"another number of imaginary modes by its label": wrong}
+        ids.append(structure.id)
+    return dataset.with_ids(ids), {"another number of imaginary modes by its label": wrong}
 
 
 def _rounded(dataset: Dataset) -> Dataset:

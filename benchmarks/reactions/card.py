@@ -1,4 +1,4 @@
-"""The data card of a build: what is in it, what is not and why, how curved it is, how long it took."""
+"""The data card of a build: contents, structures left out and why, curvature, times."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def write_card(
 
     Args:
         sets: as written.
-        answers: of the geometry stages, by name of the task.
-        left_out: structures and reactions that take no part, by reason.
+        answers: results of the geometry stages, by name of the task.
+        left_out: number of structures and reactions left out, by reason.
         failures: id and reason, by stage.
         seconds: wall time by stage.
     """
@@ -112,7 +112,7 @@ def _outcomes(answers: Answers) -> dict[str, int]:
 
 
 def _count(reasons: Any) -> dict[str, int]:
-    """How often each reason occurs, whatever the names and numbers in it."""
+    """How often each reason occurs, with names and numbers removed."""
     plain = (re.sub(r'structure "[^"]*": ', "", re.sub(r"\d+(\.\d+)?(e-?\d+)?", "N", reason)) for reason in reasons)
     return dict(Counter(plain).most_common())
 
@@ -152,7 +152,7 @@ def _page(record: Mapping[str, Any]) -> str:
             f"{least:.0f}, {median:.0f}, {largest:.0f} | {by_modes} | {_pair(found['hvp_error'])} | "
             f"{_pair(found['hessian_error'])} | {found['suspect']} |"
         )
-    lines += ["", "## What became of what", "", "| stage | outcome | how often |", "|---|---|---|"]
+    lines += ["", "## Outcomes", "", "| stage | outcome | how often |", "|---|---|---|"]
     for stage, found in {**record["outcomes"], "left out": record["left_out"]}.items():
         lines += [f"| {stage} | {reason} | {count} |" for reason, count in found.items()]
     total = sum(record["seconds"].values())

@@ -1,4 +1,4 @@
-"""Where the reactions come from: geometries of two public collections, read as they were published.
+"""Source of the reactions: geometries of two public collections, in their published files.
 
 * `grambow_ts`: reactant, transition state and product of elementary reactions, as three xz-compressed SDF files whose
   i-th records belong together (Grambow, Pattanaik, Green, Sci. Data 7, 137 (2020)).
@@ -34,8 +34,8 @@ LARGEST = 17
 
 @dataclass(frozen=True, eq=False)
 class Reaction:
-    """Published geometries of one elementary reaction; `guess` is a transition state at another level of theory, or
-    None where only the ends were published."""
+    """Published geometries of one elementary reaction; `guess` is the transition state at another level of theory, or
+    None if only the ends were published."""
 
     name: str
     reactant: Structure
@@ -44,20 +44,20 @@ class Reaction:
 
 
 def read_reactions(data: Path) -> tuple[list[Reaction], dict[str, int]]:
-    """All reactions of H, C, N, O with at most 17 atoms below `data`, and how many were left out, by reason.
+    """All reactions of H, C, N, O with at most 17 atoms below `data`, and the number left out, by reason.
 
     Raises:
         FileFormatError: a collection is missing, or its files do not fit together.
     """
-    kept, left_out = [], dict.fromkeys(("more than 17 atoms", "elements other than H, C, N, O"), 0)
+    reactions, left_out = [], dict.fromkeys(("more than 17 atoms", "elements other than H, C, N, O"), 0)
     for reaction in (*_grambow(data / "grambow_ts"), *_ts1x(data / "ts1x_reactions")):
         if len(reaction.reactant) > LARGEST:
             left_out["more than 17 atoms"] += 1
         elif not np.isin(reaction.reactant.numbers, ELEMENTS).all():
             left_out["elements other than H, C, N, O"] += 1
         else:
-            kept.append(reaction)
-    return kept, left_out
+            reactions.append(reaction)
+    return reactions, left_out
 
 
 def read_own() -> list[Reaction]:
@@ -67,7 +67,7 @@ def read_own() -> list[Reaction]:
     for atoms in read(OWN, ":"):
         name = atoms.info["group"]
         frames.setdefault(name, {})[atoms.info["tag"]] = _structure(atoms, name)
-    return [Reaction(name, found["reactant"], found["product"], found["ts"]) for name, found in frames.items()]
+    return [Reaction(name, frame["reactant"], frame["product"], frame["ts"]) for name, frame in frames.items()]
 
 
 def _grambow(folder: Path) -> Iterator[Reaction]:

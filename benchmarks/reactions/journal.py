@@ -1,4 +1,4 @@
-"""A journal of finished tasks, one line of JSON each: a build that was stopped anywhere goes on where it was."""
+"""A journal of finished tasks, one line of JSON each, with which an interrupted build continues."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def finish(
     path: Path, title: str, set_up: Callable[[Any], Callable[[Any], dict[str, Any]]], spec: Any,
     tasks: Iterable[tuple[str, Any]], *, workers: int,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Answers of all tasks by name: those in the journal at `path`, and those done now, which are added to it.
+    """Results of all tasks by name: those in the journal at `path`, and new ones, which are added to it.
 
     Args:
-        set_up, spec: as for `hesse.runtime.parallel.map_tasks`; answers must be what JSON can hold.
-        tasks: names and tasks. A task that fails has the answer `{"failure": reason}`.
+        set_up, spec: as for `hesse.runtime.parallel.map_tasks`; results must be serializable to JSON.
+        tasks: names and tasks. The result of a failed task is `{"failure": reason}`.
     """
-    asked = dict(tasks)
-    done = {name: answer for name, answer in _read(path).items() if name in asked}
-    missing = [(name, task) for name, task in asked.items() if name not in done]
-    total = len(asked)
+    requested = dict(tasks)
+    done = {name: result for name, result in _read(path).items() if name in requested}
+    missing = [(name, task) for name, task in requested.items() if name not in done]
+    total = len(requested)
     with path.open("a") as journal, track(title, total, quiet=False, done=len(done)) as advance:
         for outcome in map_tasks(set_up, spec, [task for _, task in missing], workers=workers, timeout=600.0):
             name = missing[outcome.index][0]
@@ -41,15 +41,15 @@ def finish(
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The journal without its last line where that was cut."""
+    """The results in the journal; an incomplete last line is removed."""
     if not path.exists():
         return {}
     text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if len(whole) < len(text):
-        path.write_text(whole)
-    answers = {}
-    for line in whole.splitlines():
-        answer = json.loads(line)
-        answers[answer.pop("name")] = answer
-    return answers
+    complete = text[: text.rfind("\n") + 1]
+    if len(complete) < len(text):
+        path.write_text(complete)
+    results = {}
+    for line in complete.splitlines():
+        result = json.loads(line)
+        results[result.pop("name")] = result
+    return results

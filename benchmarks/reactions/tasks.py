@@ -1,4 +1,4 @@
-"""What workers do for one reaction: its transition state, its path, its minima, all at one level of theory."""
+"""Tasks of the workers: transition state, path and minima of one reaction, all at one level of theory."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from hesse.structures import Request, Structure
 __all__ = ["bonds", "same_bonds", "set_up_minima", "set_up_paths"]
 
 FMAX = 0.005
-"""eV/Å; stationary points are settled below it."""
+"""Force threshold of stationary points, eV/Å."""
 STEP = 0.1
-"""Å √u; between points of a path."""
+"""Distance between points of a path, Å √u."""
 LONGEST = 400
-"""Steps of one half of a path."""
+"""Maximum number of steps of one half of a path."""
 KEPT = 40
-"""Points kept of one half of a path, evenly spread."""
+"""Maximum number of points stored of one half of a path, evenly distributed."""
 BOND = 1.25
 """Atoms closer than this multiple of the sum of their covalent radii are bonded."""
 NUDGE = 0.1
-"""Å; the largest displacement along an imaginary mode that leads away from a false minimum."""
+"""Largest displacement along an imaginary mode to leave a saddle point, Å."""
 NUDGES = 3
 SOFT = 30.0
-"""cm⁻¹; a reaction mode below this is no reaction."""
+"""A stationary point with a reaction mode below this wavenumber (cm⁻¹) is rejected."""
 
 
 def set_up_paths(engine: str) -> Callable[[Reaction], dict[str, Any]]:
-    """From a published transition state to one of this level of theory, down its path, to the minima at both ends."""
-    made = make_engine(engine)
-    return lambda reaction: _path(reaction, made)
+    """Function that optimizes a published transition state, follows its path, and relaxes both ends."""
+    calculator = make_engine(engine)
+    return lambda reaction: _path(reaction, calculator)
 
 
 def set_up_minima(engine: str) -> Callable[[Structure], dict[str, Any]]:
-    """From a published geometry to the minimum of this level of theory it belongs to."""
-    made = make_engine(engine)
-    return lambda structure: _minimum(structure, made)
+    """Function that relaxes a published geometry to a minimum."""
+    calculator = make_engine(engine)
+    return lambda structure: _minimum(structure, calculator)
 
 
 def _path(reaction: Reaction, engine: Engine) -> dict[str, Any]:
     assert reaction.guess is not None
-    found = saddle(reaction.guess, engine, fmax=FMAX)
-    if not found.converged or found.modes is None:
-        return {"failure": f"no transition state: {_kind(found.reason)}"}
-    top = found.structure
+    result = saddle(reaction.guess, engine, fmax=FMAX)
+    if not result.converged or result.modes is None:
+        return {"failure": f"no transition state: {_kind(result.reason)}"}
+    top = result.structure
     answer: dict[str, Any] = {
         "numbers": top.numbers.tolist(),
         "saddle": top.positions.tolist(),
-        "imaginary": float(found.modes.frequencies[0]),
-        "steps": found.steps,
+        "imaginary": float(result.modes.frequencies[0]),
+        "steps": result.steps,
     }
-    if found.modes.frequencies[0] > -SOFT:
+    if result.modes.frequencies[0] > -SOFT:
         return {"failure": f"no transition state: its imaginary mode is softer than {SOFT:g} cm⁻¹"}
-    path = irc(top, engine, hessian=found.hessian, step=STEP, steps=LONGEST)
+    path = irc(top, engine, hessian=result.hessian, step=STEP, steps=LONGEST)
     if not path.converged or not path.forward or not path.backward:
         return {**answer, "path_failure": f"a half of the path has not ended after {LONGEST} steps"}
     answer["path"] = [
@@ -89,10 +89,10 @@ def _thinned(path: IRCResult) -> list[Any]:
 
 
 def _minimum(structure: Structure, engine: Engine) -> dict[str, Any]:
-    """A true minimum: relaxed, and led away along imaginary modes where relaxation stopped at a saddle."""
-    here = structure
+    """Relax to a minimum; from a saddle point, displace along the imaginary mode and relax again."""
+    current = structure
     for attempt in range(NUDGES + 1):
-        run = minimize(here, engine, fmax=FMAX if attempt == 0 else FMAX / 5, steps=1000)
+        run = minimize(current, engine, fmax=FMAX if attempt == 0 else FMAX / 5, steps=1000)
         if not run.converged:
             return {"failure": "not relaxed after 1000 steps"}
         labels = engine.compute(run.structure, Request(energy=False, hessian=True))
@@ -104,12 +104,12 @@ def _minimum(structure: Structure, engine: Engine) -> dict[str, Any]:
                 "energy": run.energy,
             }
         away = modes.cartesian[0]
-        here = run.structure.with_positions(run.structure.positions + NUDGE / np.abs(away).max() * away)
+        current = run.structure.with_positions(run.structure.positions + NUDGE / np.abs(away).max() * away)
     return {"failure": f"relaxed to a stationary point with imaginary modes {NUDGES + 1} times"}
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, so that failures can be counted."""
+    """The reason without numbers, so that failures can be counted."""
     for words in ("largest force", "fell apart", "negative modes"):
         if words in reason:
             return {"largest force": "the search did not settle"}.get(words, reason if "modes" in words else words)
@@ -117,7 +117,7 @@ def _kind(reason: str) -> str:
 
 
 def bonds(structure: Structure) -> networkx.Graph:
-    """Which atoms are bonded, with their elements."""
+    """Graph of the bonds, with elements at the nodes."""
     radii = covalent_radii[structure.numbers]
     pairs = structure.neighbors(float(2.0 * BOND * radii.max()))
     bonded = pairs.distances < BOND * (radii[pairs.centers] + radii[pairs.neighbors])
@@ -128,5 +128,5 @@ def bonds(structure: Structure) -> networkx.Graph:
 
 
 def same_bonds(one: networkx.Graph, other: networkx.Graph) -> bool:
-    """Whether two structures differ in no bond, whatever the order of their atoms."""
+    """Whether two structures have the same bonds, in any order of their atoms."""
     return networkx.is_isomorphic(one, other, node_match=lambda a, b: a["z"] == b["z"])

@@ -1,4 +1,4 @@
-"""Errors against seconds: what the script leaves, that it goes on, what it refuses. What more probes cost and buy."""
+"""Errors against seconds: results, continuation, refused settings. Cost and variance of further probes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ import more_probes  # noqa: E402
 from hesse.datasets import read_dataset  # noqa: E402
 from hesse.models import HipnnConfig, build_model  # noqa: E402
 
-BASE = '{"model": {"kind": "hipnn", "features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}, "batch": {"structures": 4}}'
+BASE = (
+    '{"model": {"kind": "hipnn", "features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}, '
+    '"batch": {"structures": 4}}'
+)
 TRAIN = HERE / "reactions" / "tiny" / "rtp-train.h5"
 
 
@@ -28,7 +31,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
     return [str(folder), "--base", BASE, *settings, *test, *more]
 
 
-def test_settings_get_the_steps_that_fit_and_the_script_goes_on(
+def test_settings_get_the_steps_that_fit_and_the_script_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     accuracy_per_second.main(arguments(tmp_path, "--only", "costs"))
@@ -68,9 +71,7 @@ def test_settings_get_the_steps_that_fit_and_the_script_goes_on(
 @pytest.mark.parametrize(
     "wrong", [["--base", "{"], ["--setting", "x"], ["--setting", 'x={"curvature": {"fraction": 2}}']]
 )
-def test_settings_that_cannot_be_are_refused(
-    tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         accuracy_per_second.main([str(tmp_path), *wrong])
     assert caught.value.code == 2
@@ -78,15 +79,15 @@ def test_settings_that_cannot_be_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_ways_of_more_probes_agree_and_are_tabled(capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_ways_of_further_probes_agree(capsys: pytest.CaptureFixture[str]) -> None:
     more_probes.main(["--kind", "ani", "--structures", "2", "--probes", "2", "--repeats", "1", "--only", "costs"])
     *_, line = capsys.readouterr().out.splitlines()
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
     assert (cells[:2], cells[4], len(cells)) == (["ani", "2"], "2", 8)
 
 
-def test_variances_are_those_of_structures_and_of_probes() -> None:
-    """Of random numbers made of both, to four standard errors of 4,000 structures."""
+def test_variances_of_structures_and_of_probes() -> None:
+    """Random numbers with both variances are estimated within four standard errors of 4,000 structures."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.tensor([3.0, -4.0, 0.0], dtype=torch.float64)  # of squared length 25
     structures = 2.0 * torch.randn(4000, 1, 3, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The measurement of the data path runs; what it measures is not judged here."""
+"""The measurement of the data path runs and writes its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison of networks: what it leaves, that it goes on, and what it refuses."""
+"""The comparison of networks: results, continuation, refused settings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["hipnn", "=", 'x={"kind": "transformer"}', 'x={"kind": "hessenet", "width": 3}'])
-def test_models_that_cannot_be_are_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_models_are_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         compare.main([str(tmp_path), "--model", text])
     assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""The benchmark of epochs, on a few structures; waits of the host are seen."""
+"""The benchmark of epochs on a few structures; counting of operations that make the host wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     words = f"epochs --device cpu --kind {TINY} --scale 0.0004 --batch 4 --minutes 2 --no-compile --json {file}"
     monkeypatch.setattr(sys, "argv", words.split())
     epochs.main()
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     rows = json.loads(file.read_text())
     assert [(r["dtype"], r["scheme"]) for r in rows] == [
         (dtype, scheme) for dtype in ("float32", "float64") for scheme in ("ef", "ef_hvp", "ef_h")
@@ -33,25 +33,25 @@ def test_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert row["seconds"] > 0
         assert row["extrapolated"] == (row["timed_steps"] < row["steps"])
     assert {r["scheme"]: r["published"] for r in rows} == {"ef": 4.0, "ef_hvp": 13.3, "ef_h": 326.5}
-    assert "host syncs" in told
-    assert "| ef_hvp | float64 | eager | 4 |" in told
+    assert "host syncs" in output
+    assert "| ef_hvp | float64 | eager | 4 |" in output
 
 
-def test_sizes_are_those_of_the_published_job() -> None:
-    found = epochs.sizes(epochs.STRUCTURES)
-    assert sorted(found)[len(found) // 2] == 14
-    assert (min(found), max(found)) == (4, 26)
+def test_sizes_are_those_of_the_published_data() -> None:
+    sizes = epochs.sizes(epochs.STRUCTURES)
+    assert sorted(sizes)[len(sizes) // 2] == 14
+    assert (min(sizes), max(sizes)) == (4, 26)
 
 
 def test_waits_are_counted() -> None:
     values, lengths = torch.arange(4.0), torch.tensor([1, 2, 0, 1])
-    with syncs.HostSyncs() as seen:
+    with syncs.HostSyncs() as syncs_seen:
         values.sum().item()
         values[values > 1]
         torch.repeat_interleave(values, lengths)
         torch.repeat_interleave(values, lengths, output_size=4)
         values[lengths].exp()
-    assert sorted(place.split(":")[0] for place in seen.found.elements()) == [
+    assert sorted(location.split(":")[0] for location in syncs_seen.waits.elements()) == [
         "_local_scalar_dense",
         "index",
         "repeat_interleave",

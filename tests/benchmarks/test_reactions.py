@@ -39,8 +39,8 @@ def test_tiny_is_small_and_valid(tiny):
         for label in ("energy", "forces", "hvp", "hessian"):
             assert dataset.labels.mask(label).all()
         assert len(dataset.labels.hvp) == 3
-        assert dataset.attributes["probe"] == "rademacher, gaussian, one-hot"
-        assert dataset.attributes["level"] == "GFN2-xTB"
+        assert dataset.metadata["probe"] == "rademacher, gaussian, one-hot"
+        assert dataset.metadata["level"] == "GFN2-xTB"
 
 
 def test_tiny_products_are_those_of_its_hessians(tiny):
@@ -57,7 +57,7 @@ def test_tiny_probes_have_their_distributions(tiny):
     rademacher, _, one_hot = labels.probes
     assert torch.equal(rademacher.abs(), torch.ones_like(rademacher))
     for i, n in enumerate(labels.n_atoms.tolist()):
-        values = one_hot[labels.atoms_of(i)].flatten()
+        values = one_hot[labels.atom_slice(i)].flatten()
         assert int((values != 0).sum()) == 1
         assert float(values.square().sum()) == pytest.approx(3 * n)
 
