@@ -237,6 +237,13 @@ def test_sections_in_python_reply_too() -> None:
         hesse.HesseNetConfig(feature=8)  # type: ignore[call-arg]
 
 
+def test_settings_cannot_be_changed() -> None:
+    config = TrainConfig()
+    with pytest.raises(ConfigError, match="a TrainConfig cannot be changed: create another one"):
+        config.steps = 5  # type: ignore[misc]
+    assert config.model_copy(update={"steps": 5}).steps == 5
+
+
 def test_the_default_network_is_hessenet(path: Path) -> None:
     assert load_config(write(path)).model == hesse.HesseNetConfig()
     assert load_config(write(path, model={"features": 8})).model == hesse.HesseNetConfig(features=8)

@@ -50,6 +50,14 @@ class Settings(BaseModel):
     # written once, by the outermost one.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in type(self).model_fields:
+            raise ConfigError(
+                f"a {type(self).__name__} cannot be changed: create another one, or use "
+                f"config.model_copy(update={{{name!r}: ...}})"
+            )
+        super().__setattr__(name, value)
+
 
 def validate_config(config_type: type[T], content: Any, *, source: str) -> T:
     """Turn a mapping of options, for example from a file, into a configuration.
