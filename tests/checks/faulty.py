@@ -1,4 +1,4 @@
-"""Potentials with one planted fault each, and a healthy one that they are made from."""
+"""Potentials with one planted fault each, and the healthy one that they are derived from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CUTOFF = 4.0
 
 
 class Healthy(Potential):
-    """A small network on smooth pair sums: nothing is wrong with it. Faults override one step each."""
+    """A small network on smooth pair sums, without a fault. Faulty classes override one step each."""
 
     cutoff = CUTOFF
     elements = (1, 6, 8)
@@ -72,7 +72,7 @@ class CubicCutoff(Healthy):
 
 
 class HiddenCutoff(Healthy):
-    """A second, sharper cutoff below the one that is stated."""
+    """A second, shorter cutoff below that of the potential."""
 
     def envelope(self, distances: Tensor) -> Tensor:
         return smooth_cutoff(distances, self.cutoff) + cosine_cutoff(distances, 3.1)
@@ -102,14 +102,14 @@ class Absolute(Healthy):
 
 
 class Detached(Healthy):
-    """A factor of the energy is cut out of the graph: forces of no energy."""
+    """A factor of the energy is cut out of the graph: the forces are not a gradient."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) * (1.0 + 0.2 * self.features(batch).detach()[:, 0])
 
 
 class _WrongBackward(torch.autograd.Function):
-    """`x²` whose backward forgets a part that depends on x."""
+    """`x²` whose backward has a wrong term that depends on x."""
 
     generate_vmap_rule = True
 
@@ -133,7 +133,7 @@ class WrongBackward(Healthy):
 
 
 class _Stopped(torch.autograd.Function):
-    """A right first derivative, whose own derivative is cut off."""
+    """A correct first derivative, whose own derivative is cut off."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class OnceDifferentiable(Healthy):
 
 
 class _Old(torch.autograd.Function):
-    """The old style: right to every order, without rules for vmap and forward mode."""
+    """The old style of custom functions: correct to every order, without rules for vmap and forward mode."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class _Old(torch.autograd.Function):
 
 
 class _OldSlope(torch.autograd.Function):
-    """Its backward looks at numbers, which a vectorized pass cannot."""
+    """Its backward branches on values, which is impossible under vmap."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, upstream: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class OldStyle(Healthy):
 
 
 class OldStyleDeclared(OldStyle):
-    """The same, and it says so: nothing is wrong."""
+    """The same, declared: not a fault."""
 
     supports_vmap = False
 
@@ -216,14 +216,14 @@ class _NoBackward(torch.autograd.Function):
 
 
 class NoDoubleBackward(Healthy):
-    """As fused kernels have it: forces, but no curvature."""
+    """Forces, but no curvature, as with many fused kernels."""
 
     def activation(self, x: Tensor) -> Tensor:
         return _Refusing.apply(x)
 
 
 class DroppedSecond(Healthy):
-    """Right forces, whose own derivative misses a term: what careless kernels do in their double backward."""
+    """Correct forces, whose own derivative lacks a term: a common mistake in double backwards of kernels."""
 
     def activation(self, x: Tensor) -> Tensor:
         return _Dropped.apply(x)
@@ -242,7 +242,7 @@ class _Dropped(torch.autograd.Function):
 
 
 class _Lopsided(torch.autograd.Function):
-    """`a·b`; the slope in b forgets that it depends on a."""
+    """`a·b`; the derivative in b is cut off from a."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, a: Tensor, b: Tensor) -> Tensor:
@@ -256,14 +256,14 @@ class _Lopsided(torch.autograd.Function):
 
 
 class LopsidedSecond(Healthy):
-    """Right forces, and a curvature that is not symmetric."""
+    """Correct forces, and a curvature that is not symmetric."""
 
     def activation(self, x: Tensor) -> Tensor:
         return _Lopsided.apply(x, x.roll(1, -1))
 
 
 class DroppedParameter(Healthy):
-    """Energies, forces and curvature are right; the gradient of one parameter is not."""
+    """Energies, forces and curvature are correct; the gradient of one parameter is not."""
 
     def forward(self, batch: Batch) -> Tensor:
         hidden = self.activation(self.features(batch) @ self.first + self.bias)
@@ -271,14 +271,14 @@ class DroppedParameter(Healthy):
 
 
 class Anchored(Healthy):
-    """A weak trap at the origin."""
+    """A weak harmonic potential around the origin."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) + 0.05 * batch.positions.square().sum(-1)
 
 
 class Field(Healthy):
-    """Pairs along z count more: shifts change nothing, turns do."""
+    """Distances along z are stretched: invariant to shifts, not to rotations."""
 
     def distances(self, batch: Batch) -> Tensor:
         stretch = batch.positions.new_tensor([1.0, 1.0, 1.05])
@@ -317,14 +317,14 @@ class Mixing(Healthy):
 
 
 class Averaging(Healthy):
-    """The mean over atoms where the sum should be."""
+    """The mean over atoms instead of the sum."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) / batch.n_atoms[batch.structure_index]
 
 
 class TrustsList(Healthy):
-    """Counts whatever neighbors are listed."""
+    """Uses all listed neighbors, whatever their distance."""
 
     def forward(self, batch: Batch) -> Tensor:
         r = masked_norm(batch.neighbor_vectors(), batch.neighbor_mask, fill=self.cutoff)
@@ -333,7 +333,7 @@ class TrustsList(Healthy):
 
 
 class NoLattice(Healthy):
-    """Forgets the lattice translations of its neighbors."""
+    """Ignores the lattice translations of its neighbors."""
 
     def distances(self, batch: Batch) -> Tensor:
         there = batch.positions[batch.neighbors]
@@ -343,7 +343,7 @@ class NoLattice(Healthy):
 
 
 class FrozenCell(Healthy):
-    """The lattice is cut out of the graph: right forces, wrong stress."""
+    """The lattice is cut out of the graph: correct forces, wrong stress."""
 
     def distances(self, batch: Batch) -> Tensor:
         fixed = batch.with_positions(positions=batch.positions, cell=batch.cell.detach())
@@ -361,7 +361,7 @@ class Random(Healthy):
 
 
 class Remembering(Healthy):
-    """Something of the last structure stays behind."""
+    """Keeps state of the last structure."""
 
     def forward(self, batch: Batch) -> Tensor:
         last = getattr(self, "kept", 0.0)
@@ -370,14 +370,14 @@ class Remembering(Healthy):
 
 
 class Single(Healthy):
-    """Calculates in float32 whatever it is asked for."""
+    """Always computes in float32."""
 
     def features(self, batch: Batch) -> Tensor:
         return super().features(batch).float().double()
 
 
 class SingleEnergies(Healthy):
-    """Rounds its result only."""
+    """Rounds only its result to float32."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch).float()
@@ -392,7 +392,7 @@ class Canceling(Healthy):
 
 
 class Branching(Healthy):
-    """Looks at numbers: nothing is wrong, but it cannot be compiled in one piece."""
+    """Branches on values: not a fault, but it cannot be compiled as one graph."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) * (1.0 if float(batch.positions.detach().sum()) < 1e9 else 2.0)
@@ -404,7 +404,7 @@ class Constant(Healthy):
 
 
 class Spoilt(Healthy):
-    """Not a number for some molecules."""
+    """NaN for some molecules."""
 
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) + (self.features(batch)[:, 0] - 1e6).sqrt()

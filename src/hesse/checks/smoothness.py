@@ -94,7 +94,7 @@ def _drag_path(context: CheckContext) -> tuple[ScanPath, list[float]]:
 
     def structure_at(coordinate: float) -> Structure:
         return make_structure(
-            numbers, np.stack([center, left, right, coordinate * direction]), f"dragged to {coordinate}"
+            numbers, np.stack([center, left, right, coordinate * direction]), f"moved to {coordinate}"
         )
 
     crossings = []
