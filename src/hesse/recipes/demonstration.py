@@ -73,7 +73,7 @@ class DemoPlan:
     seed: int = 0
     engine: str = "gfn2"
     molecules: tuple[str, ...] = ()
-    steps: int = 4500
+    steps: int = 4000
     near: int = 24
     far: int = 4
     unseen: int = 10
