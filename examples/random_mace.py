@@ -1,11 +1,11 @@
-"""Stands for a trained model: a small MACE model with random weights for H, C and O, written to start.model."""
+"""Write a small MACE model with random weights for H, C and O to start.model; it takes the place of a trained one."""
 
 import numpy as np
 import torch
 from mace import modules
 
 # isort: split
-from e3nn import o3  # after MACE, which sets what e3nn needs to be imported with a recent PyTorch
+from e3nn import o3  # after MACE, which prepares e3nn for recent PyTorch
 
 torch.manual_seed(0)
 block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
