@@ -116,8 +116,8 @@ def test_a_shared_geometry_stays_in_the_test_part():
     ends = {"numbers": [1, 6, 7], "positions": [[-1.1, 0, 0], [0, 0, 0], [1.2, 0, 0]]}
     turned = {"numbers": [1, 6, 7], "positions": [[0, -1.1, 5], [0, 0, 5], [0, 1.2, 5]]}
     minima = {"e0/reactant": ends, "e1/product": turned, "e1/reactant": {"failure": "none"}}
-    found, left_out = compose.critical_points(reactions, {}, minima, {"e0": "train", "e1": "test"})
-    assert [s.id for s in found] == ["e1/product"]
+    structures, left_out = compose.critical_points(reactions, {}, minima, {"e0": "train", "e1": "test"})
+    assert [s.id for s in structures] == ["e1/product"]
     assert sum(left_out.values()) == 1
 
 
@@ -129,15 +129,15 @@ def test_points_are_spread_evenly_over_paths_of_test_reactions_only():
 
     paths = {"a": answer(81), "b": answer(11), "c": answer(41)}
     parts = {"a": "test", "b": "test", "c": "train"}
-    found = compose.path_points(paths, parts, 30)
-    by_reaction = {name: [s for s in found if s.group == name] for name in ("a", "b", "c")}
+    structures = compose.path_points(paths, parts, 30)
+    by_reaction = {name: [s for s in structures if s.group == name] for name in ("a", "b", "c")}
     assert len(by_reaction["a"]) == 20
     assert len(by_reaction["b"]) == 10  # all it has
     assert not by_reaction["c"]
     arcs = np.array([float(s.id.rpartition("/")[2]) for s in by_reaction["a"]])
     assert (np.abs(np.diff(arcs) - 0.4) < 0.11).all()
     assert 0.0 not in arcs
-    assert len(compose.centers(found, 4)) == 8
+    assert len(compose.centers(structures, 4)) == 8
 
 
 def test_bonds_do_not_depend_on_the_order_of_atoms():
@@ -166,16 +166,16 @@ def test_a_journal_continues_where_it_was_cut(tmp_path, capsys):
     first = journal.finish(path, "t", doubled, None, todo, workers=0)
     assert first["t2"]["answer"] == 4
     assert "unlucky" in first["t13"]["failure"]
-    whole = path.read_text()
-    path.write_text(whole[: whole.rfind('{"name": "t13"') + 9])  # killed while it wrote
-    asked = []
+    text = path.read_text()
+    path.write_text(text[: text.rfind('{"name": "t13"') + 9])  # killed while it wrote
+    computed = []
 
     def watched(spec):
         work = doubled(spec)
-        return lambda task: asked.append(task) or work(task)
+        return lambda task: computed.append(task) or work(task)
 
     again = journal.finish(path, "t", watched, None, [*todo, ("t4", 4)], workers=0)
-    assert asked == [13, 4]
+    assert computed == [13, 4]
     assert [again[name].get("answer") for name in ("t1", "t2", "t13", "t4")] == [2, 4, None, 8]
 
 
@@ -187,6 +187,6 @@ def test_the_tiny_version_can_be_built_again(tmp_path):
 
     subprocess.run([sys.executable, HERE / "build.py", tmp_path, "--tiny"], check=True, stdout=subprocess.DEVNULL)
     for name in SETS:
-        built, kept = read_dataset(tmp_path / f"{name}.h5"), read_dataset(TINY / f"{name}.h5")
-        assert [s.id for s in built.structures] == [s.id for s in kept.structures]
-        torch.testing.assert_close(built.labels.energy, kept.labels.energy, atol=1e-3, rtol=0.0)
+        built, committed = read_dataset(tmp_path / f"{name}.h5"), read_dataset(TINY / f"{name}.h5")
+        assert [s.id for s in built.structures] == [s.id for s in committed.structures]
+        torch.testing.assert_close(built.labels.energy, committed.labels.energy, atol=1e-3, rtol=0.0)

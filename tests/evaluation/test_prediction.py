@@ -123,7 +123,7 @@ def test_wrong_arguments_get_a_reply() -> None:
         (Morse(), 3, "Dataset"),
     ):
         with pytest.raises(RequestError, match=words):
-            hesse.evaluate(model, content)
+            hesse.evaluate(model, content)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="metrics are"):
         hesse.evaluate(Morse(), data).row("forces", "rms")
 

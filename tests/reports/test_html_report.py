@@ -70,7 +70,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def judged(data: Dataset, name: str, scale: float, seed: int) -> Evaluation:
+def evaluation_of(data: Dataset, name: str, scale: float, seed: int) -> Evaluation:
     generator = torch.Generator().manual_seed(seed)
     predicted = data.labels.map_tensors(lambda t: t + scale * torch.randn(t.shape, generator=generator, dtype=t.dtype))
     return Evaluation(name, data, predicted, tuple(error_metrics(data, predicted, name=name)))
@@ -83,7 +83,7 @@ def comparison(**changes: Any) -> Comparison:
     sets = [labeled(Morse(), group, hessian=True) for group in tagged]
     sides = []
     for name, scale in (("E-F", 0.2), ("E-F-HVP", 0.1)):
-        evaluations = tuple(judged(d, n, scale, 7) for d, n in zip(sets, ("far", HOSTILE), strict=True))
+        evaluations = tuple(evaluation_of(d, n, scale, 7) for d, n in zip(sets, ("far", HOSTILE), strict=True))
         log = [
             {"kind": kind, "step": step, "loss": scale, "forces_rmse": scale / (1 + step), "hvp_rmse": float("nan")}
             for step in range(0, 50, 10)
@@ -118,8 +118,8 @@ def test_identifiers_are_unique_and_references_exist() -> None:
     text = rendered()
     page = Page(text)
     assert len(set(page.ids)) == len(page.ids)
-    wanted = {r[1:] for r in page.references if r.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", text))
-    assert wanted <= set(page.ids)
+    referenced = {r[1:] for r in page.references if r.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert referenced <= set(page.ids)
 
 
 def test_text_is_escaped() -> None:
@@ -162,7 +162,7 @@ def test_the_numbers_are_those_of_the_evaluations() -> None:
 def test_a_report_without_hessians_log_and_published_changes() -> None:
     """Empty training log, no Hessians, no published changes, no facts."""
     data = labeled(Morse(), molecules([3, 4]), probes=0)
-    sides = [ComparedModel(name, (judged(data, "set", 0.1, 0),)) for name in ("a", "b")]
+    sides = [ComparedModel(name, (evaluation_of(data, "set", 0.1, 0),)) for name in ("a", "b")]
     c = Comparison("Little", {}, *sides, published=())
     page = Page(render_report(c))
     assert page.tags.count("svg") == 4  # energies and forces
@@ -217,7 +217,9 @@ def test_the_summary_read_from_json_gives_the_same_figure(tmp_path: Path) -> Non
 
 
 def test_tables_have_both_units_and_all_digits(capsys: pytest.CaptureFixture[str]) -> None:
-    evaluation = judged(labeled(Morse(), molecules([3, 4]), hessian=True), "a-rather-long-name-of-a-data-set", 0.1, 0)
+    evaluation = evaluation_of(
+        labeled(Morse(), molecules([3, 4]), hessian=True), "a-rather-long-name-of-a-data-set", 0.1, 0
+    )
     print_tables(error_tables(evaluation.rows))
     out = capsys.readouterr().out
     for expected in (
@@ -240,7 +242,7 @@ def test_tables_have_both_units_and_all_digits(capsys: pytest.CaptureFixture[str
 
 
 def test_error_tables_fit_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    print_tables(error_tables(judged(labeled(Morse(), molecules([3, 4]), hessian=True), "far", 0.1, 0).rows))
+    print_tables(error_tables(evaluation_of(labeled(Morse(), molecules([3, 4]), hessian=True), "far", 0.1, 0).rows))
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
 
 

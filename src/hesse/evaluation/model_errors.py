@@ -68,7 +68,7 @@ class Evaluation:
         Returns:
             One line per property (and tag): RMSE, MAE, noise floor, unit and number of values.
         """
-        lines = [("property", "RMSE", "MAE", "noise floor", "unit", "values")]
+        lines: list[tuple[str, ...]] = [("property", "RMSE", "MAE", "noise floor", "unit", "values")]
         for first in self.rows:
             if first.metric != "rmse" or (first.tag and not by_tag):
                 continue
