@@ -14,7 +14,7 @@ from ase.build import bulk, make_supercell
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, StructuresLike, as_structures
 from hesse.errors import ConfigError
 from hesse.structures import Properties, Structure, from_ase
 
@@ -160,13 +160,13 @@ def rocksalt_cell(atoms: int, *, seed: int = 0) -> Structure:
 
 
 def with_random_labels(
-    structures: Sequence[Structure], *, probes: int = 1, hessian: bool = False, seed: int = 0
+    structures: StructuresLike, *, probes: int = 1, hessian: bool = False, seed: int = 0
 ) -> Dataset:
     """A data set of the structures with random numbers as labels: energies, forces, Hessian-vector products along
     Rademacher probes, and Hessians.
 
     Args:
-        structures: the structures.
+        structures: Structures, ASE Atoms, a data set or the path of a file.
         probes: probes per structure.
         hessian: whether to add Hessians.
         seed: seed of the random numbers.
@@ -174,6 +174,7 @@ def with_random_labels(
     Returns:
         The data set.
     """
+    structures = as_structures(structures)
     rng = np.random.default_rng(seed)
     sizes = torch.tensor([len(s) for s in structures])
     atoms = int(sizes.sum())
@@ -190,4 +191,4 @@ def with_random_labels(
         hvp=normal(probes, atoms, 3) if probes else None,
         hessian=normal(int((9 * sizes**2).sum())) if hessian else None,
     )
-    return Dataset(tuple(structures), labels, source="random labels")
+    return Dataset(structures, labels, source="random labels")

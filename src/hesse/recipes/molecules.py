@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import numpy as np
 from ase.collections import g2
 from ase.neighborlist import natural_cutoffs, neighbor_list
 
+from hesse.datasets import StructuresLike, as_structures
 from hesse.errors import ConfigError
 from hesse.structures import Structure, from_ase, to_ase
 
@@ -45,7 +46,7 @@ def g2_molecules(symbols: Collection[str] = ("H", "C", "N", "O"), *, min_atoms: 
     return tuple(molecules)
 
 
-def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[str, ...]:
+def hold_out(molecules: StructuresLike, count: int, *, seed: int) -> tuple[str, ...]:
     """Draw molecules at random to hold out from training, so that every bonding environment in them (an element with
     the elements bonded to it) also occurs in a molecule that remains.
 
@@ -53,7 +54,7 @@ def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[
     cannot learn its O-O bond from the others.
 
     Args:
-        molecules: the molecules.
+        molecules: Structures, ASE Atoms, a data set or the path of a file.
         count: number of molecules to hold out.
         seed: seed of the drawing.
 
@@ -63,6 +64,7 @@ def hold_out(molecules: Sequence[Structure], count: int, *, seed: int) -> tuple[
     Raises:
         ConfigError: fewer than `count` can be held out.
     """
+    molecules = as_structures(molecules)
     environments = {m.id: _bonding_environments(m) for m in molecules}
     remaining = Counter(environment for group in environments.values() for environment in group)
     chosen: list[str] = []
