@@ -1,4 +1,4 @@
-"""`python -m hesse` is the command line."""
+"""Entry point of `python -m hesse`, the command line."""
 
 from hesse.cli.app import main
 

@@ -1,3 +1,3 @@
-"""Version number of the package. A module of its own, so that every floor can import it."""
+"""Version number of the package, in a separate module so that every other module can import it."""
 
 __version__ = "0.1.0"

@@ -47,7 +47,7 @@ class HesseError(Exception):
 
 
 class RequestError(HesseError):
-    """The request cannot be fulfilled as it stands: change the request or the input."""
+    """The request cannot be fulfilled: change the request or the input."""
 
     exit_code = 2
 

@@ -203,7 +203,7 @@ def test_corruption_by_the_disk_is_detected(tmp_path: Path, monkeypatch: pytest.
         return straight(self, bytes(changed))
 
     monkeypatch.setattr(Path, "write_bytes", bent)
-    with pytest.raises(WriteError, match="what came back from the disk differs"):
+    with pytest.raises(WriteError, match="the data read back from the disk differ"):
         write_hdf5(path, data)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
@@ -224,7 +224,7 @@ def test_corruption_by_the_disk_is_detected(tmp_path: Path, monkeypatch: pytest.
         (put("structures/positions", [[b"x"] * 3] * 3), FileFormatError, "expected real numbers"),
         (put("structures/numbers", np.ones(3)), FileFormatError, "expected integer numbers"),
         (put("structures/id", np.arange(2)), FileFormatError, "expected UTF-8 strings"),
-        (put("structures/offsets", [0, 3, 2]), FileFormatError, "never fall"),
+        (put("structures/offsets", [0, 3, 2]), FileFormatError, "never decrease"),
         (put("structures/offsets", [1, 2, 3]), FileFormatError, "start at 0"),
         (put("structures/offsets", np.array([[0, 2, 3]])), FileFormatError, "has shape"),
         (put("structures/offsets", [0, 0, 3]), GeometryError, '"h2".*at least one atom'),
@@ -239,7 +239,7 @@ def test_corruption_by_the_disk_is_detected(tmp_path: Path, monkeypatch: pytest.
         (outside, FileFormatError, "outside the file"),
         (virtual, FileFormatError, "outside the file"),
         (plug_in, FileFormatError, "plug-in"),
-        (absurd, FileFormatError, "claims 8000000000000 bytes"),
+        (absurd, FileFormatError, "declares 8000000000000 bytes"),
     ],
     ids=lambda x: x[:24].replace(" ", "-") if isinstance(x, str) else "",
 )

@@ -37,11 +37,11 @@ def test_levels_of_theory(text, xc, dispersion, level):
 @pytest.mark.parametrize(
     ("text", "error", "reply"),
     [
-        ("wb97xd/6-31g*", RequestError, "HYB_GGA_XC_WB97X_D but not the dispersion term.*without a word"),
+        ("wb97xd/6-31g*", RequestError, "HYB_GGA_XC_WB97X_D but not the dispersion term.*without a warning"),
         ("wb97x_d3/6-31g*", RequestError, "HYB_GGA_XC_WB97X_D3 but not the dispersion"),
         ("b97d/sto-3g", RequestError, "GGA_XC_B97_D but not"),
-        ("wb97x-d/6-31g*", RequestError, "near relative: wb97x-d3bj"),
-        ("wb97x-d3/6-31g*", RequestError, "near relative: wb97x-d3bj"),
+        ("wb97x-d/6-31g*", RequestError, "similar method: wb97x-d3bj"),
+        ("wb97x-d3/6-31g*", RequestError, "similar method: wb97x-d3bj"),
         ("wb97x-d3zero/6-31g*", RequestError, "does not have the dispersion term that this name stands for"),
         ("b97-d3bj/6-31g*", RequestError, "does not have the dispersion term that this name stands for"),
         ("pbe-d3/sto-3g", RequestError, "-d3bj, -d3zero and -d4"),

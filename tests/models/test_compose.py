@@ -127,7 +127,7 @@ def test_shifts_go_to_the_first_part_with_reference_energies() -> None:
 
 def test_atomic_energies_need_them_in_every_part() -> None:
     without_atomic_energies = CallablePotential(lambda positions, numbers, cell, pbc: positions.square().sum())
-    with pytest.raises(RequestError, match="energies of its atoms mean nothing"):
+    with pytest.raises(RequestError, match="its atoms have no energies"):
         predict(SumPotential([Morse(), without_atomic_energies]), atomic_energies=True)
     result = predict(SumPotential([Morse(), Morse()]), atomic_energies=True)
     single = predict(Morse(), atomic_energies=True)

@@ -203,7 +203,7 @@ def test_invalid_settings_get_a_reply(five):
         ({"temperature": 300.0, "steps": 10, "equilibration": 11}, "within the run"),
         ({"temperature": 300.0, "max_bond_stretch": 0.5}, "stretch"),
         ({"temperature": 300.0, "ensemble": "nve", "final_temperature": 3.0}, "thermostat"),
-        ({"temperature": 300.0, "rotation": False}, "turns molecules"),
+        ({"temperature": 300.0, "rotation": False}, "makes molecules rotate"),
     ):
         with pytest.raises(ConfigError, match=words):
             MDSettings(**options)

@@ -87,5 +87,5 @@ def test_invalid_settings_get_a_reply(trimers):
             MDSampling(**options)
     with pytest.raises(RequestError, match="same id"):
         sample([trimers[0], trimers[0]])
-    with pytest.raises(RequestError, match="as text"):
+    with pytest.raises(RequestError, match="by its name"):
         sample(trimers, workers=1)

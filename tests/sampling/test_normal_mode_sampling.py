@@ -186,5 +186,5 @@ def test_invalid_arguments_get_a_reply(trimers):
         sample(trimers, engine="gfm2")
     with pytest.raises(RequestError, match="same id"):
         sample([trimers[0], trimers[0]])
-    with pytest.raises(RequestError, match="as text"):
+    with pytest.raises(RequestError, match="by its name"):
         sample(trimers, workers=1)

@@ -79,7 +79,7 @@ def test_wrong_arguments_get_a_reply(function, atoms):
         function(3, "gfn2", quiet=True)
     with pytest.raises(RequestError, match=r"expected an engine: .*; got None"):
         function(atoms, None, quiet=True)
-    with pytest.raises(RequestError, match="give the engine as text"):
+    with pytest.raises(RequestError, match="give the engine by its name"):
         function(atoms, closed_form_engines.own_engine(), workers=2, quiet=True)
     with pytest.raises(FileFormatError, match=r"nowhere\.xyz"):
         function("nowhere.xyz", "gfn2", quiet=True)

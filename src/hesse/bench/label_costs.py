@@ -143,7 +143,7 @@ def measure_label_costs(plan: LabelCostPlan | None = None, *, workers: int = 1, 
 
     Args:
         plan: settings; None for the defaults.
-        workers: 1 for a process of its own with one thread, 0 for this process with its present number of threads.
+        workers: 1 for a separate process with one thread, 0 for this process with its present number of threads.
         quiet: show no progress.
 
     Returns:

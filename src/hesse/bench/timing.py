@@ -42,7 +42,7 @@ class Timing:
         return statistics.median(self.process)
 
     def ratio_to(self, other: Timing, *, wall_time: bool) -> float:
-        """Ratio of this time to another one: the median over the repetitions, each with the one beside it.
+        """Ratio of this time to another one: the median of the ratios of neighboring repetitions.
 
         Args:
             other: timing from the same `time_interleaved` call.

@@ -88,7 +88,7 @@ def grow_molecule(elements: Sequence[int], size: int, *, seed: int) -> Structure
     Args:
         elements: atomic numbers, used in turn and shuffled.
         size: number of atoms.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
 
     Returns:
         The molecule.
@@ -113,7 +113,7 @@ def distorted_crystal(elements: Sequence[int], *, seed: int = 4) -> Structure:
 
     Args:
         elements: atomic numbers, used in turn.
-        seed: of the random numbers.
+        seed: seed of the random numbers.
 
     Returns:
         The crystal.

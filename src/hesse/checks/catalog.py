@@ -78,8 +78,8 @@ CHECKS: tuple[Check, ...] = (
         "the same result twice, and after other structures",
         numerics.check_determinism,
         ("energy",),
-        "Noise in the energy is amplified by each derivative, and H v is its second: there is nothing to fit. Remove "
-        "random numbers and state that forward() changes (caches, running statistics).",
+        "Noise in the energy is amplified by each derivative, and H v is the second one: training would fit noise. "
+        "Remove random numbers and state that forward() changes (caches, running statistics).",
     ),
     Check(
         "second-derivatives",
@@ -92,7 +92,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "double",
-        "float64 is float64 throughout",
+        "everything is computed in float64",
         numerics.check_float64,
         ("energy", "determinism", "second-derivatives"),
         "Something inside uses float32 (.float(), a float32 constant, a kernel): derivatives carry its noise, and "
@@ -144,7 +144,7 @@ CHECKS: tuple[Check, ...] = (
         "u·Hv = v·Hu",
         derivatives.check_hessian_symmetry,
         NEEDS_SINGLE,
-        "The forces are no gradient, or a double backward is wrong: H v and its transpose differ, and a symmetric "
+        "The forces are not a gradient, or a double backward is wrong: H v and its transpose differ, and a symmetric "
         "label cannot be fitted. Look for custom autograd functions and kernels.",
     ),
     Check(
@@ -177,8 +177,8 @@ CHECKS: tuple[Check, ...] = (
         "no jump of E, F, H, T where an atom crosses the cutoff",
         smoothness.check_cutoff,
         (*NEEDS_BATCH, "batch"),
-        "Labels of structures on the two sides contradict each other, and searches and dynamics meet a step. Use a "
-        "cutoff function whose first three derivatives vanish (hesse.smooth.smooth_cutoff).",
+        "Labels of structures on the two sides contradict each other, and optimizations and dynamics become unreliable "
+        "there. Use a cutoff function whose first three derivatives vanish (hesse.smooth.smooth_cutoff).",
     ),
     Check(
         "translation",

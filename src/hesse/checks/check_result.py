@@ -78,7 +78,7 @@ class CheckResult:
     """Result of one check; the fields are the stable contract of `hesse check --json`.
 
     Attributes:
-        name: of the check.
+        name: name of the check.
         status: pass, fail, skip or info.
         value: the measured number, without unit (mostly a relative error); None if there is none.
         limit: the limit it was compared with.

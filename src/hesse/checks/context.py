@@ -80,8 +80,8 @@ class CheckContext:
         """Collate structures.
 
         Args:
-            structures: any.
-            cutoff: of the neighbor lists, Å; default: that of the potential.
+            structures: the structures.
+            cutoff: cutoff of the neighbor lists, Å; default: that of the potential.
 
         Returns:
             A batch with the dtype and on the device of the checks.
@@ -100,11 +100,11 @@ class CheckContext:
         """Energies, forces and Hessian-vector products.
 
         Args:
-            structures: any.
+            structures: the structures.
             along: one direction per structure; None for no products.
             batched: True for one batch of all structures; by default each structure is computed alone, so that others
                 cannot interfere.
-            cutoff: of the neighbor lists, Å; default: that of the potential.
+            cutoff: cutoff of the neighbor lists, Å; default: that of the potential.
 
         Returns:
             Predictions in the order of the structures.
@@ -140,11 +140,11 @@ def make_context(
     """Copy a potential and choose the structures to check it on.
 
     Args:
-        potential: any; it is not changed.
-        structures: to check it on. If they contain no molecule (or no crystal), built-in ones of the same elements are
-            added; None for built-in structures only.
+        potential: any potential; it is not changed.
+        structures: structures to check it on. If they contain no molecule (or no crystal), built-in ones of the same
+            elements are added; None for built-in structures only.
         dtype: float64 or float32.
-        device: where to compute.
+        device: device of the calculation.
 
     Returns:
         The context of all checks.
@@ -190,8 +190,8 @@ def random_directions(structures: Sequence[Structure], seed: int) -> list[Float[
     """Random directions with components of order one.
 
     Args:
-        structures: any.
-        seed: of the random numbers.
+        structures: the structures.
+        seed: seed of the random numbers.
 
     Returns:
         One direction per structure.
@@ -206,7 +206,7 @@ def relative_error(actual: Float[Array, "*any"], expected: Float[Array, "*any"],
     Args:
         actual: values to judge.
         expected: values they should have.
-        size: to divide by; default: the largest absolute value in `expected`.
+        size: the number to divide by; default: the largest absolute value in `expected`.
 
     Returns:
         0 if both are zero everywhere; NaN if a number is not finite.

@@ -51,7 +51,7 @@ class ScanPath:
 
 @dataclass(frozen=True)
 class Discontinuity:
-    """A discontinuity.
+    """A discontinuity of the energy or of one of its derivatives along a path.
 
     Attributes:
         order: 0 for the energy, 1 for the forces, 2 for `H v`, 3 for the third derivative.

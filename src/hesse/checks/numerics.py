@@ -57,7 +57,7 @@ def _nan_to_num(predictions: Predictions) -> Predictions:
 
 
 def check_training_mode(context: CheckContext) -> Outcome:
-    """Energies, forces and `H v` in training mode equal those in evaluation mode, twice."""
+    """Energies, forces and `H v` in training mode, computed twice, equal those in evaluation mode."""
     structures = context.molecules
     along = random_directions(structures, seed=61)
     expected = context.predict(structures, along)

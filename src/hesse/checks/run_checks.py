@@ -80,12 +80,12 @@ def check_potential(
     Args:
         potential: a path, a name as on the command line (`mace:FILE`, ...), a `hesse.Potential`, or the result of
             `hesse.train`.
-        structures: to check it on (a Structure, ASE Atoms, a list, a Dataset, a path); None for built-in ones of its
-            elements.
+        structures: structures to check it on (a Structure, ASE Atoms, a list, a Dataset, a path); None for built-in
+            ones of its elements.
         only: name or names of checks; None for all. `hesse.checks.CHECKS` lists them.
         skip: name or names of checks to leave out. The check "compile" takes a minute.
         dtype: `torch.float64` checks formulas. In float32 limits are wide, and finite differences are skipped.
-        device: where to compute.
+        device: device of the calculation.
         on_start: called before each check.
 
     Returns:

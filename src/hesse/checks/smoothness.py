@@ -31,8 +31,8 @@ DEFAULT_DRAG_CUTOFF = 6.0
 
 
 def check_cutoff(context: CheckContext) -> Outcome:
-    """An atom is moved beyond the cutoff of its neighbors. The value is k of the smoothness class Cᵏ: −1 if the energy
-    jumps, 0 if the forces do, 1 the curvature, 2 the third derivative, 3 if none does."""
+    """Continuity where an atom moves beyond the cutoff of its neighbors. The value is k of the smoothness class Cᵏ: −1
+    if the energy jumps, 0 if the forces do, 1 the curvature, 2 the third derivative, 3 if none does."""
     if context.dtype != torch.float64:
         return skipped("discontinuities can be found in float64 only")
     cutoff = context.potential.cutoff
@@ -45,7 +45,7 @@ def check_cutoff(context: CheckContext) -> Outcome:
 
 
 def check_smooth(context: CheckContext) -> Outcome:
-    """The same along the rest of that path, and along random directions from the molecules."""
+    """Continuity along the rest of the path of `check_cutoff`, and along random directions from the molecules."""
     if context.dtype != torch.float64:
         return skipped("discontinuities can be found in float64 only")
     path, crossings = _drag_path(context)

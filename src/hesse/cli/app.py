@@ -1,4 +1,4 @@
-"""The command line: all verbs of `hesse`, and what happens to their errors.
+"""The command line: all verbs of `hesse`, and the reporting of their errors.
 
 The verb `X` is a function in `X_command.py`, which imports the rest of Hesse only when it runs, so that `hesse --help`
 is quick.
@@ -56,7 +56,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done; 1 the work failed; 2 the request was wrong."""
+    """Entry point. Exit codes: 0 success; 1 the execution failed; 2 the request was wrong."""
     try:
         _run()
     except HesseError as error:

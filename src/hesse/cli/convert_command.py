@@ -35,10 +35,10 @@ def convert(
     curvature_unit: CurvatureUnit = None,
     negate_forces: Annotated[
         bool,
-        typer.Option("--negate-forces", "--forces-are-gradients", help="What the file calls forces are gradients."),
+        typer.Option("--negate-forces", "--forces-are-gradients", help="The forces in the file are gradients."),
     ] = False,
     negate_curvature: Annotated[
-        bool, typer.Option("--negate-curvature", help="What the file calls Hessian is the derivative of the forces.")
+        bool, typer.Option("--negate-curvature", help="The Hessians in the file are derivatives of the forces.")
     ] = False,
     symmetrize: Annotated[bool, typer.Option("--symmetrize", help="Replace each Hessian by (H + Hᵀ)/2.")] = False,
     pair: Annotated[

@@ -1,4 +1,4 @@
-"""Options that say how a data file is to be read: units, names, and which structures."""
+"""Options that determine how a data file is read: units, names, and which structures."""
 
 from __future__ import annotations
 

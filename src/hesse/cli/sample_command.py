@@ -222,7 +222,7 @@ _REJECTION_WORDS = {
     "window": "outside the energy window (or without energy)",
     "duplicate": "duplicates",
     "per group": "beyond the number per group",
-    "count": "beyond the number in all",
+    "count": "beyond the number in total",
 }
 
 

@@ -156,7 +156,7 @@ def _check_request(potential: Potential, batch: Batch, request: Request) -> None
             )
     if request.atomic_energies and not potential.has_atomic_energies:
         raise RequestError(
-            f"{type(potential).__name__} gives energies of whole structures: energies of its atoms mean nothing"
+            f"{type(potential).__name__} gives energies of whole structures only: its atoms have no energies"
         )
     if request.stress and not bool(batch.pbc.all(-1).any()):
         raise GeometryError("stress was requested, but no structure of the batch is periodic in all three directions")

@@ -29,7 +29,7 @@ __all__ = [
 
 TEXT_KEYS: Final = ("structure_id", "tag", "group")
 ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
-"""Metadata of the data set with keys of their own; other metadata get the key `hesse_NAME`."""
+"""Metadata of the data set that have their own keys; other metadata get the key `hesse_NAME`."""
 _ERROR_KEYS: Final = ("energy_error", "forces_error", "hessian_error")
 _SCALAR_KEYS: Final = ("energy", *_ERROR_KEYS)
 _OTHER_KEYS: Final = (
@@ -89,7 +89,7 @@ class AtomsReader:
         if explicit:
             raise RequestError(
                 f'structure_id "{structure.id}" occurs in frame {self._index_of[structure.id]} too; every structure '
-                "needs an id of its own"
+                "needs its own id"
             )
         copy = 2
         while f"{structure.id}-{copy}" in self._index_of:

@@ -19,7 +19,7 @@ def pack_batches(sizes: Indices, order: Indices, max_size: int, max_count: int |
     Args:
         sizes: size of every structure of the data set (atoms, bytes, ...).
         order: indices of the structures to distribute.
-        max_size: largest sum of sizes of a batch; a structure larger than this is a batch of its own.
+        max_size: largest sum of sizes of a batch; a structure larger than this forms its own batch.
         max_count: largest number of structures of a batch; None for no limit.
 
     Returns:
@@ -57,7 +57,7 @@ def shuffled_batches(
         sizes: number of atoms of every structure of the data set.
         indices: the structures to distribute.
         generator: source of all randomness.
-        max_atoms: largest number of atoms of a batch; a larger structure is a batch of its own.
+        max_atoms: largest number of atoms of a batch; a larger structure forms its own batch.
         max_structures: largest number of structures of a batch.
         window: number of batches that are sorted by size together; None for purely random batches.
 

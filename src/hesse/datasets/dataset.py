@@ -127,7 +127,8 @@ class Dataset:
 
         Args:
             atoms: one or several `Atoms`; id, tag, group, charge and multiplicity are read from `atoms.info`.
-            **metadata: facts about all labels, such as `level="GFN2-xTB"`; they win over those in `atoms.info`.
+            **metadata: facts about all labels, such as `level="GFN2-xTB"`; they take precedence over those in
+                `atoms.info`.
 
         Returns:
             The data set, in the order of `atoms`. Atoms without an id get one made of formula and content.
@@ -263,10 +264,10 @@ class Dataset:
         """Split at random.
 
         Args:
-            *fractions: of the structures, one for each part; they may sum to less than one.
-            seed: of the random choice.
+            *fractions: fractions of the structures, one for each part; they may sum to less than one.
+            seed: seed of the random choice.
             by_group: keep structures of one `group` (a molecule, a reaction) in one part. Structures without a group
-                are groups of their own.
+                form groups of one.
 
         Returns:
             One data set for each fraction.
@@ -426,7 +427,7 @@ class Dataset:
         """Distribute the structures over batches of limited size.
 
         Args:
-            max_atoms: largest number of atoms of a batch; a larger structure is a batch of its own.
+            max_atoms: largest number of atoms of a batch; a larger structure forms its own batch.
             order: indices of the structures to distribute; all, ascending, by default.
             max_structures: largest number of structures of a batch; unlimited by default.
 

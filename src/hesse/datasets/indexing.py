@@ -53,7 +53,7 @@ def check_unique_ids(ids: Sequence[str], source: str) -> None:
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         duplicate = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-        raise RequestError(f'{source}: the id "{duplicate}" occurs twice; every structure needs an id of its own')
+        raise RequestError(f'{source}: the id "{duplicate}" occurs twice; every structure needs its own id')
 
 
 def structure_indices(index: Any, count: int) -> int | list[int]:
@@ -118,7 +118,7 @@ def index_of_ids(requested: Iterable[str], ids: Sequence[str], source: str) -> l
         The index in `ids` of each requested id.
 
     Raises:
-        RequestError: an id that is not among `ids`, or no list of ids.
+        RequestError: an id that is not among `ids`, or something other than a list of ids.
     """
     if isinstance(requested, str) or not isinstance(requested, Iterable):
         raise RequestError(f"expected a list of ids, got {type(requested).__name__} {requested!r}")
@@ -136,9 +136,9 @@ def group_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[f
 
     Args:
         ids: the ids of all structures.
-        groups: the group of each structure; those without a group ("") are groups of their own.
-        fractions: of the structures, one for each part; they may sum to less than one.
-        seed: of the random choice.
+        groups: the group of each structure; those without a group ("") form groups of one.
+        fractions: fractions of the structures, one for each part; they may sum to less than one.
+        seed: seed of the random choice.
 
     Returns:
         The indices of the structures of each part, ascending.
@@ -221,7 +221,7 @@ def unflagged(suspect_mask: Bool[Tensor, "structures"], source: str) -> Int[Tens
         return None
     if bool(suspect_mask.all()):
         raise MissingLabelError(
-            f"{source}: the labels of all {len(suspect_mask)} structures are flagged suspect; `hesse info` says why. "
-            "Label them again with other settings, or ask for suspect labels to be included."
+            f"{source}: the labels of all {len(suspect_mask)} structures are flagged suspect; `hesse info` shows why. "
+            "Label them again with other settings, or include suspect labels."
         )
     return (~suspect_mask).nonzero()[:, 0]

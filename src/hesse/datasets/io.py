@@ -80,8 +80,8 @@ def read_dataset(
             length, such as `"hartree/bohr"`, `"hartree/bohr^2"`.
         rename: for extended XYZ and grouped HDF5: names of labels in the file and their usual names,
             `{"REF_energy": "energy"}`.
-        subset: the part of the file to read, or a pattern for ids, `"H2O/*"`. Of grouped HDF5, DeePMD and folders of
-            outputs nothing else is read.
+        subset: the part of the file to read, or a pattern for ids, `"H2O/*"`. For grouped HDF5, DeePMD and folders of
+            outputs, nothing else is read from disk.
 
     Returns:
         Structures and labels in eV and Å.

@@ -28,7 +28,7 @@ class Split:
         content_hash: `Dataset.content_hash()` of the data that were split; empty if unknown.
 
     Raises:
-        RequestError: an id is in two parts, or twice in one.
+        RequestError: an id occurs in two parts, or twice in one part.
     """
 
     parts: Mapping[str, tuple[str, ...]]
@@ -125,7 +125,7 @@ class Split:
 
         Raises:
             FileFormatError: not such a file, of a newer version, or damaged.
-            RequestError: an id is in two parts, or twice in one.
+            RequestError: an id occurs in two parts, or twice in one part.
         """
         try:
             record = json.loads(Path(path).read_text(encoding="utf-8"))

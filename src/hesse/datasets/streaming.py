@@ -1,7 +1,7 @@
 """A data set that stays in its file, for data that exceed the memory.
 
-A few numbers per structure (id, size, energy, which labels it has) and one byte per atom are kept in memory. All else
-is read from Hesse's own HDF5 in blocks of structures that are adjacent in the file.
+A few numbers per structure (id, size, energy, which labels it has) and one byte per atom are kept in memory. Everything
+else is read from Hesse's own HDF5 in blocks of structures that are adjacent in the file.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class StreamingDataset:
 
         Args:
             max_bytes: largest memory of a block, with unselected structures that lie between its own in the file; a
-                larger structure is a block of its own.
+                larger structure forms its own block.
             labels: names of the labels that will be read; None for all.
 
         Returns:
@@ -363,8 +363,8 @@ def _check_native_units(reader: ChunkedReader) -> None:
         if reader.units.get(key) != unit:
             problem = f"is in {reader.units[key]}" if key in reader.units else f"does not state its {key}"
             raise UnitError(
-                f"{reader.path}: {problem}, and files are streamed in eV and Å only. Convert it first: `hesse convert "
-                f"{reader.path.name} OUT.h5 --{key.replace('_', '-')} …`"
+                f"{reader.path}: {problem}, but only files in eV and Å can be streamed. Convert it first: "
+                f"`hesse convert {reader.path.name} OUT.h5 --{key.replace('_', '-')} …`"
             )
 
 

@@ -1,4 +1,4 @@
-"""Conversion of what people have (ASE atoms, lists, files, data sets) to structures, for every public function."""
+"""Conversion of ASE atoms, lists, files and data sets to structures, for every public function."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _is_pair(item: object) -> bool:
 
 
 def _distinct(items: list[tuple[Structure, bool]]) -> tuple[Structure, ...]:
-    """Structures with different ids, where ids were made here; ids that the caller chose are left alone."""
+    """Structures with different ids: generated ids that repeat get a suffix; ids that the caller chose are not
+    changed."""
     seen: dict[str, int] = {}
     result = []
     for structure, made_here in items:

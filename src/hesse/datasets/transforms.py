@@ -124,7 +124,7 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
 
     Raises:
         MissingLabelError: there are no pairs, or fewer than requested.
-        RequestError: no index, or one twice.
+        RequestError: no index, or an index that occurs twice.
     """
     check_is_dataset(dataset)
     labels, chosen = dataset.labels, list(probes)

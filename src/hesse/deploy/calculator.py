@@ -114,8 +114,8 @@ class HesseCalculator(Calculator):
     ) -> None:
         """Compute properties; ASE calls this when it needs one that is not yet known.
 
-        An energy alone is computed without forces. Once a stress was requested, it is computed together with all later
-        forces of crystals, because dynamics at constant pressure needs both.
+        An energy alone is computed without forces. Once a stress has been requested, it is computed together with all
+        later forces of crystals, because dynamics at constant pressure needs both.
 
         Args:
             atoms: default: those of the last calculation.

@@ -29,7 +29,7 @@ result of training, a HesseCalculator)."""
 
 
 def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = None) -> Engine:
-    """The engine that `engine` names or holds.
+    """Convert a name, a path, a calculator or a potential to an engine.
 
     Args:
         engine: a name as on the command line (`gfn2`, `pyscf:hf/6-31g*`, `mace:FILE`, the path of a model), an Engine,
@@ -37,7 +37,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         differences: how curvature is taken from forces, for names and ASE calculators.
 
     Returns:
-        An engine, which answers with energies, forces, Hessian-vector products and Hessians.
+        An engine, which computes energies, forces, Hessian-vector products and Hessians.
 
     Raises:
         RequestError: something else.
@@ -61,7 +61,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
 def as_potential(
     potential: PotentialLike, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Potential:
-    """The potential that `potential` names or holds.
+    """Convert a name, a path, or an object with a potential to that potential.
 
     Args:
         potential: a name as on the command line (`mace:FILE`, `torchani:FILE`, the path of a model), a Potential, or an

@@ -42,8 +42,8 @@ def attach_error_estimates(
     """Add error estimates to properties.
 
     The rotational sum rule reveals every kind of error (noise, a bias of the gradient, a grid that does not rotate with
-    the molecule), but rotations are no symmetry of crystals. The translational one reveals less, because many programs
-    remove the net force.
+    the molecule), but rotations are not a symmetry of crystals. The translational one reveals less, because many
+    programs remove the net force.
 
     Args:
         structure: the structure.

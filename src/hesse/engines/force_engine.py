@@ -249,7 +249,8 @@ class ForceEngine(Engine):
     def analytic_derivatives(
         self, structure: Structure, energy_function: EnergyFunction, request: Request
     ) -> AnalyticDerivatives:
-        """Second derivatives that the program computes itself. The default is none; engines may override it.
+        """Second derivatives that the program computes itself. By default there are none; engines may override this
+        method.
 
         Args:
             structure: the structure.

@@ -3,8 +3,8 @@
 One grammar for both: the path of a model file; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE` for files of
 those frameworks; `python:package.module:factory` and `ase:package.module:factory` for objects that your own modules
 create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
-`gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`, `mace:my.model?trust=pickle`. Only here does text become an
-engine or a potential.
+`gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`, `mace:my.model?trust=pickle`. No other module converts text
+to engines or potentials.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
     if isinstance(result, Engine):
         if differences not in (None, FiniteDifferences()):
             raise RequestError(
-                f'engine "ase:{text}" returned an engine, which brings its own differences; set the '
+                f'engine "ase:{text}" returned an engine, which has its own differences; set the '
                 "step and the order there"
             )
         return result

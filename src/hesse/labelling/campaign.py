@@ -210,7 +210,7 @@ def _label_spec(spec: LabelSpec | None, probes: int, probe: str, seed: int, hess
 
 
 def _engine_description(engine: Engine) -> dict[str, object]:
-    """Everything that tells this engine from others in the ledger."""
+    """Everything that distinguishes this engine from others in the ledger."""
     settings = dict(engine.settings)
     if isinstance(engine, PotentialEngine) and not settings.keys() & {"file_digest", "weights_digest"}:
         tensors = {name: value.detach().cpu() for name, value in engine.potential.state_dict().items()}

@@ -1,6 +1,6 @@
 """Labels as bytes for the ledger, and from the ledger to the labels of a data set.
 
-Each quantity of a structure is stored on its own, in the safetensors format, which holds numbers and cannot run code.
+Each quantity of a structure is stored separately, in the safetensors format, which holds numbers and cannot run code.
 `assemble_labels` allocates the arrays of the data set once, in their final size, and fills them structure by structure,
 so that a campaign of many Hessians is held in memory only once.
 """

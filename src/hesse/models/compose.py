@@ -156,7 +156,7 @@ def with_reference_energies(potential: Potential, energies: Mapping[int, float])
     """A potential plus a constant energy per element.
 
     Args:
-        potential: any.
+        potential: any potential.
         energies: eV by atomic number.
 
     Returns:

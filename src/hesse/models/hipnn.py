@@ -60,7 +60,7 @@ class PaddedMolecules(NamedTuple):
         """Vectors from each slot to each other slot of its structure.
 
         Args:
-            positions: of all atoms of the batch, Å.
+            positions: positions of all atoms of the batch, Å.
 
         Returns:
             Vectors in Å; those of empty slots point to the first atom of the structure.

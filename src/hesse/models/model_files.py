@@ -41,7 +41,7 @@ Tensors = dict[str, Tensor]
 
 
 def _migrate_1_to_2(description: Description, tensors: Tensors) -> tuple[Description, Tensors]:
-    """Format 1: only HIP-NN, with its reference energies as a tensor of its own."""
+    """Format 1: only HIP-NN, with its reference energies as a separate tensor."""
     renamed = {("references.energies" if name == "references" else name): value for name, value in tensors.items()}
     return description, renamed
 
@@ -55,7 +55,7 @@ def migrate(version: int, description: Description, tensors: Tensors) -> tuple[D
 
     Args:
         version: format of the file.
-        description: of the model, see `hesse.models.registry`.
+        description: description of the model, see `hesse.models.registry`.
         tensors: state dict of the model.
 
     Returns:
@@ -118,8 +118,8 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
     meta = read_header(path, "model")
     if meta.get("format") == "hesse-weights":
         raise FileFormatError(
-            f"{path}: only the weights of a {meta.get('module')}, not a Hesse model. Build the module in a function of "
-            "your own, load the weights there (hesse.models.load_weights), and name it python:package.module:factory."
+            f"{path}: only the weights of a {meta.get('module')}, not a Hesse model. Build the module in your own "
+            "function, load the weights there (hesse.models.load_weights), and name it python:package.module:factory."
         )
     if meta.get("format") != "hesse-model":
         raise FileFormatError(f"{path}: a safetensors file, but not a Hesse model (no format mark in its header)")
@@ -163,8 +163,8 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
 
     Args:
         path: the file.
-        dtype: of the weights; default: as stored.
-        device: of the weights.
+        dtype: dtype of the weights; default: as stored.
+        device: device of the weights.
 
     Returns:
         The potential, in evaluation mode.

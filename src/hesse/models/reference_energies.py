@@ -45,7 +45,7 @@ class ReferenceEnergies(Potential):
         order = sorted(range(len(elements)), key=lambda k: elements[k])
         self.elements = tuple(int(elements[k]) for k in order)
         self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
-        # Unknown elements get an index out of range: an error instead of another element's energy.
+        # Unknown elements get an out-of-range index, so that they raise instead of taking another element's energy.
         index_of_number = torch.full((119,), len(elements))
         index_of_number[self._numbers] = torch.arange(len(elements))
         self.register_buffer("_index_of_number", index_of_number, persistent=False)
@@ -77,7 +77,7 @@ class ReferenceEnergies(Potential):
 
         Args:
             numbers: atomic numbers.
-            dtype: of the result.
+            dtype: dtype of the result.
 
         Returns:
             1 where an atom is of an element, 0 elsewhere.

@@ -108,7 +108,7 @@ class MDSettings:
         if self.ensemble == "nve" and self.final_temperature is not None:
             raise ConfigError('a final temperature needs a thermostat: ensemble "langevin"')
         if self.ensemble == "langevin" and not self.rotation:
-            raise ConfigError('the noise of "langevin" turns molecules again: rotation can only be left out in "nve"')
+            raise ConfigError('the noise of "langevin" makes molecules rotate again: rotation=False requires "nve"')
 
 
 @dataclass(frozen=True, eq=False)

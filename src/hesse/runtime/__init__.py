@@ -1,1 +1,1 @@
-"""Files, optional imports, devices, progress, signals and parallel work: what every floor may use."""
+"""Files, optional imports, devices, progress, signals and parallel work: helpers for all other packages."""

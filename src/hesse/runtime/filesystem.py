@@ -83,7 +83,7 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         _sync_folder(target.parent)
     except OSError as error:
         raise WriteError(
-            f"cannot write {target}: {error.strerror or error}. What was there before is unharmed; "
+            f"cannot write {target}: {error.strerror or error}. An existing file is unchanged; "
             "free some space or choose another place."
         ) from error
     finally:
@@ -124,7 +124,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RequestError(
-                f"another process is at work in {folder}: wait for it, stop it, or use another folder"
+                f"another process is working in {folder}: wait for it, stop it, or use another folder"
             ) from None
         except OSError:
             pass  # a file system without locks (some clusters): continue without protection

@@ -1,8 +1,8 @@
-"""Typed settings, and replies to wrong ones.
+"""Typed settings, and error messages for wrong ones.
 
 `Settings` is the base of every configuration. In Python (`TrainConfig(stepps=5)`) and in files (`validate_config`) a
-mistake gets the same reply: the section, the name, the nearest valid name, or the new name of an option that was
-renamed.
+mistake gets the same error message: the section, the name, the nearest valid name, or the new name of an option that
+was renamed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Settings(BaseModel):
     """Base of configurations: frozen, finite numbers, unknown names are refused.
 
     Attributes:
-        renamed: old names of options and their new names, for the reply to an old one. A key `"NAME.kind: OLD"` stands
-            for a kind of the section NAME.
+        renamed: old names of options and their new names, for the error message about an old one. A key `"NAME.kind:
+            OLD"` denotes a kind of the section NAME.
         synonyms: names that other programs use for an option, as dotted paths from this section.
     """
 
@@ -46,7 +46,7 @@ class Settings(BaseModel):
             return
         raise reply
 
-    # Sections inside other sections are validated without this constructor, as for any class of pydantic: the reply is
+    # Sections inside other sections are validated without this constructor, as for any class of pydantic: the error is
     # written once, by the outermost one.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -179,7 +179,7 @@ def _nearest(sections: Sequence[type[BaseModel]], path: Sequence[str], name: str
 
 
 def _wrong_choice(error: Any, path: Sequence[str], source: str) -> str:
-    """The reply to a value, or to the name of a section, that is not one of the allowed ones."""
+    """The error message for a value, or the name of a section, that is not one of the allowed ones."""
     *section, name = path
     wrong = str(error.get("input"))
     if name == "[key]":  # the key of a dictionary; pydantic's location ends with the key and this mark

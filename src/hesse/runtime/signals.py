@@ -1,6 +1,6 @@
 """SIGINT (Ctrl-C) and SIGTERM (queueing systems) without loss of work.
 
-Training defers the signal until the step is finished and the state saved (`deferred_signals`). A labelling campaign is
+Training defers the signal until the step is finished and the state saved (`deferred_signals`). A labeling campaign is
 interrupted between two records (`stop_signals`).
 """
 

@@ -87,7 +87,7 @@ class NormalModeSampling:
         if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
             raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
         if not (np.isfinite(self.min_frequency) and self.min_frequency > 0):
-            raise ConfigError(f"the floor of frequencies must be a positive number of cm⁻¹, got {self.min_frequency}")
+            raise ConfigError(f"the minimum frequency must be a positive number of cm⁻¹, got {self.min_frequency}")
         if self.count < 1:
             raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
         check_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")

@@ -191,7 +191,7 @@ def run_sampling(
 def engine_for_workers(
     engine: EngineLike, workers: int | None, scheduler: str | None, differences: FiniteDifferences | None = None
 ) -> tuple[str | Engine, int | None]:
-    """Prepare an engine for worker processes, which create their own one from a name; objects stay in this process.
+    """Prepare an engine for worker processes, which create their own engine from a name; objects stay in this process.
 
     Args:
         engine: a name, the path of a model, or an object, see `hesse.engines.as_engine`.
@@ -209,7 +209,7 @@ def engine_for_workers(
         return str(engine), workers
     if workers or scheduler is not None:
         raise RequestError(
-            "worker processes create their own engines: give the engine as text, or leave out workers and scheduler"
+            "worker processes create their own engines: give the engine by its name, or leave out workers and scheduler"
         )
     return as_engine(engine, differences=differences), 0
 

@@ -58,7 +58,7 @@ class SelectionCriteria:
         for name, value, unit in (("tolerance", self.tolerance, "Å"), ("energy window", self.energy_window, "eV")):
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"the {name} must be a positive number of {unit}, got {value}")
-        for name, number in (("per group", self.per_group), ("in all", self.count)):
+        for name, number in (("per group", self.per_group), ("in total", self.count)):
             if number is not None and number < 1:
                 raise ConfigError(f"expected at least one structure to keep {name}, got {number}")
         if self.tolerance is None and self.energy_window is None and self.per_group is None and self.count is None:

@@ -229,7 +229,7 @@ def batch_from_pairs(
 ) -> Batch:
     """Create a batch from concatenated arrays and a pair list, which is converted to a neighbor matrix.
 
-    (A packed data set converts its pair lists itself, on the device: `datasets/packed`.)
+    (A packed data set converts its pair lists itself, on the device: `hesse.datasets.packed`.)
 
     Args:
         numbers: atomic numbers.

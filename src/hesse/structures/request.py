@@ -34,7 +34,7 @@ class Request:
 
 
 def check_request(request: object) -> None:
-    """Check that a request is one.
+    """Check that an argument is a `Request`.
 
     Args:
         request: the argument to check.

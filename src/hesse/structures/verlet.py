@@ -53,8 +53,8 @@ class VerletNeighborList:
 
         Args:
             structure: usually the one of the last call, moved; any other one triggers a new search.
-            dtype: of positions and cell.
-            device: of the batch.
+            dtype: dtype of positions and cell.
+            device: device of the batch.
 
         Returns:
             A batch of one structure. Its atoms may be shifted by lattice vectors.

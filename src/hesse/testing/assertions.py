@@ -28,10 +28,10 @@ def assert_potential(
 
     Args:
         potential: see `hesse.checks.check_potential`; it is copied and not changed.
-        structures: to check it on; None for built-in ones of its elements.
+        structures: structures to check it on; None for built-in ones of its elements.
         skip: names of checks to leave out; default: "compile", which takes a minute.
         dtype: see `hesse.checks.check_potential`.
-        device: where to compute.
+        device: device of the calculation.
 
     Returns:
         The results of all checks.
@@ -59,9 +59,9 @@ def assert_check(
     Args:
         check: the check or its name.
         potential: see `hesse.checks.check_potential`; it is copied and not changed.
-        structures: to check it on; None for built-in ones of its elements.
+        structures: structures to check it on; None for built-in ones of its elements.
         dtype: see `hesse.checks.check_potential`.
-        device: where to compute.
+        device: device of the calculation.
 
     Returns:
         The result of the check.

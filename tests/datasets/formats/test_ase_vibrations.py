@@ -108,7 +108,7 @@ def test_arguments_in_other_forms(tmp_path: Path) -> None:
     np.testing.assert_array_equal(hessian, data.labels.hessian_of(1))
     write_vibrations(tmp_path / "one.json", list(data)[:1])
     assert VibrationsData.read(tmp_path / "one.json").get_hessian().shape == (3, 3, 3, 3)
-    with pytest.raises(RequestError, match="expected a structure from 0 to 1, got 2"):
+    with pytest.raises(RequestError, match="expected a number from 0 to 1, got 2"):
         to_vibrations_data(data, 2)
     with pytest.raises(RequestError, match=r"expected an ase\.vibrations\.VibrationsData, got dict"):
         from_vibrations_data({})  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_atomic_energies() -> None:
     assert result.atomic_energies is not None
     np.testing.assert_allclose(result.atomic_energies, flat)
     whole = CallablePotential(lambda *of: springs(*of).sum())
-    with pytest.raises(RequestError, match="energies of its atoms mean nothing"):
+    with pytest.raises(RequestError, match="its atoms have no energies"):
         evaluate(whole, collate(STRUCTURES, 1.0), Request(atomic_energies=True))
     with pytest.raises(LabelShapeError, match="expected a scalar"):
         evaluate(CallablePotential(springs), collate(STRUCTURES, 1.0), Request())

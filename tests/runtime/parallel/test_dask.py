@@ -52,7 +52,7 @@ def test_worker_processes_run_one_thread_in_the_folder_of_the_driver(loopback, t
     with contextlib.chdir(tmp_path):
         assert {o.value for o in outcomes([0] * 4, loopback, tools.folder, None)} == {str(tmp_path)}
     (code,) = outcomes([1], loopback, tools.returns_code, None)
-    assert "cannot leave the worker process" in code.error
+    assert "cannot be sent by the worker process" in code.error
 
 
 def test_an_error_in_make_worker_is_raised(loopback):
@@ -96,7 +96,7 @@ def test_tasks_of_a_lost_worker_are_done_by_others(loopback):
 def test_a_task_that_kills_its_dask_worker_fails(loopback):
     """Tasks beside it are lost with it, more than once, and are done in the end."""
     results = outcomes([99, 1, 2], loopback, tools.parent, 0.1)
-    assert results[0].error == "4 workers of the cluster were lost while they held it"
+    assert results[0].error == "4 workers of the cluster were lost while they had this task"
     assert not results[1].failed
     assert not results[2].failed
 
@@ -122,7 +122,7 @@ def test_a_lost_scheduler_is_reported(tmp_path, monkeypatch, capfd):
         with pytest.raises(ExecutionError, match="lost the scheduler at tcp"):
             list(running)
         monkeypatch.setattr(dask, "_CONNECT_TIMEOUT", 0.5)
-        with pytest.raises(ExecutionError, match="no scheduler answers at tcp"):
+        with pytest.raises(ExecutionError, match="no scheduler responds at tcp"):
             list(map_tasks(tools.doubling, 1, [1], scheduler=str(made.file)))
     assert capfd.readouterr().err == ""
 

@@ -67,4 +67,4 @@ def test_workers_run_one_thread_and_no_task_needs_no_worker():
 
 def test_a_value_that_cannot_be_pickled_is_a_failure():
     (results,) = map_tasks(tools.returns_code, None, [1], workers=1)
-    assert "cannot leave the worker process" in results.error
+    assert "cannot be sent by the worker process" in results.error

@@ -49,7 +49,7 @@ class ArrayNames:
     level: str
 
     def group_of(self, path: str) -> str:
-        """Name what must stay together when data are split: the molecule, or the reaction.
+        """Name the group that must stay together when data are split: a molecule or a reaction.
 
         Args:
             path: path of the HDF5 group in the file.
@@ -82,7 +82,7 @@ def recognize_arrays(
 
     Args:
         names: names of the arrays in the group.
-        rename: labels by array name, as requested by the user; they win over the conventions.
+        rename: labels by array name, as requested by the user; they take precedence over the conventions.
         source: file, named in error messages.
         choose_level: False if only the presence of geometries matters; several levels are then not an error.
 

@@ -285,7 +285,7 @@ class _Reader:
         if not is_self_contained(data):
             raise self.error(f"{name} is stored outside the file or by a plug-in; store it plainly or with gzip")
         if not has_plausible_size(data, self.bytes):
-            raise self.error(f"{name} claims {data.nbytes} bytes, which the file does not hold: truncated or damaged")
+            raise self.error(f"{name} declares {data.nbytes} bytes, more than the file holds: truncated or damaged")
         return data
 
     def read_species(self, data: h5py.Dataset, name: str) -> Int[Array, "*rows atoms"]:

@@ -65,7 +65,7 @@ def to_vibrations_data(dataset: DatasetSource, index: int = 0) -> VibrationsData
     """
     dataset = _as_dataset(dataset)
     if not -len(dataset) <= index < len(dataset):
-        raise RequestError(f"index: expected a structure from 0 to {len(dataset) - 1}, got {index}")
+        raise RequestError(f"index: expected a number from 0 to {len(dataset) - 1}, got {index}")
     hessian = dataset.labels.hessian_of(index)
     return VibrationsData(to_ase(dataset.structures[index]), hessian.double().numpy())
 

@@ -51,7 +51,7 @@ def read_extxyz(
         energy_unit: unit of energies in the file.
         length_unit: unit of lengths in the file; forces are in energy/length.
         rename: keys and columns of the file and the names of docs/formats.md under which to read them
-            (`{"REF_forces": "forces"}`); they win over keys that have these names already.
+            (`{"REF_forces": "forces"}`); they take precedence over keys that have these names already.
 
     Returns:
         The data set, in eV and Å. A frame without `structure_id` gets an id made of formula and content.

@@ -67,7 +67,7 @@ class FileUnits:
     def rescale(self, labels: Properties) -> Properties:
         """Correct labels that were converted with the energy and length units only.
 
-        Needed if forces or curvature have units of their own; otherwise the labels come back unchanged.
+        Needed if forces or curvature have their own units; otherwise the labels come back unchanged.
 
         Args:
             labels: labels after conversion with `energy` and `length`.

@@ -1,6 +1,6 @@
 """Outputs of quantum-chemistry programs: energy, forces and Hessian of frequency calculations.
 
-Gaussian outputs, formatted checkpoint files and ORCA's Hessian files have readers of their own, because they hold
+Gaussian outputs, formatted checkpoint files and ORCA's Hessian files have their own readers, because they hold
 geometry, gradient and Hessian in one orientation with all digits. Other outputs (Psi4, GAMESS, Q-Chem, NWChem, …) are
 read with cclib, and quantities whose orientation or sign is uncertain are left out. Every Hessian must reproduce the
 frequencies that its program printed.

@@ -12,7 +12,7 @@ from hesse.errors import FileFormatError
 __all__ = ["UNSAFE_SUFFIXES", "refuse_unsafe"]
 
 _EXPORT_HINT: Final = (
-    "Where you trust its origin, open it with the program that wrote it and export plain arrays: "
+    "If you trust its origin, open it with the program that wrote it and export plain arrays: "
     "np.savez('data.npz', natoms=…, z=…, pos=…, energy=…, forces=…, hessian=…), all structures end to end; "
     "then `hesse convert data.npz data.h5 --energy-unit eV --length-unit angstrom`."
 )
@@ -21,8 +21,8 @@ UNSAFE_SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
     {
         **dict.fromkeys((".pkl", ".pickle", ".p"), "a pickle"),
         **dict.fromkeys((".pt", ".pth", ".ckpt"), "a PyTorch archive, which holds a pickle"),
-        ".lmdb": "an LMDB, whose records are pickles (HORM, OCP) or compressed text of a layout of their own",
-        ".mdb": "an LMDB, whose records are pickles (HORM, OCP) or compressed text of a layout of their own",
+        ".lmdb": "an LMDB, whose records are pickles (HORM, OCP) or compressed text in other layouts",
+        ".mdb": "an LMDB, whose records are pickles (HORM, OCP) or compressed text in other layouts",
         ".aselmdb": "an ASE LMDB data base, which needs the package that wrote it",
         ".joblib": "a joblib archive, which is a pickle",
         ".npy": "a single array, not a set of structures; one with objects is a pickle",

@@ -59,7 +59,7 @@ class RigidBodyModes:
         """Compute the change of the gradient under each rotation, which a Hessian must give for that motion.
 
         Args:
-            gradient: of the energy, eV/Å.
+            gradient: gradient of the energy, eV/Å.
 
         Returns:
             `e × g` divided by the lever arm, for each rotation axis e, eV/Å²; zero for absent rotations.

@@ -147,14 +147,14 @@ def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
     prefix = f'engine "pyscf:{text}": '
     if functional.endswith("3c"):
         raise RequestError(
-            f"{prefix}composite methods bring a basis set and corrections of their own, which PySCF does not apply. "
-            "A near relative: r2scan-d4/def2-svp or wb97x-d3bj/def2-svp."
+            f"{prefix}composite methods have their own basis set and corrections, which PySCF does not apply. "
+            "A similar method: r2scan-d4/def2-svp or wb97x-d3bj/def2-svp."
         )
     if re.search(r"-d[23]?$", functional) or (functional, damping) in _MISMATCHED_DISPERSION:
         alternative = "wb97x" if "b97" in functional else re.sub(r"-d[23]?$", "", functional)
         raise RequestError(
-            f"{prefix}PySCF does not have the dispersion term that this name stands for. It has -d3bj, -d3zero and "
-            f"-d4; a near relative: {alternative}-d3bj."
+            f"{prefix}PySCF does not have the dispersion term that this name means. It has -d3bj, -d3zero and "
+            f"-d4; a similar method: {alternative}-d3bj."
         )
     if _DOUBLE_HYBRIDS.match(functional):
         raise RequestError(f"{prefix}double hybrids need a perturbation term that is not computed here")
@@ -170,12 +170,12 @@ def _refuse_ambiguous(text: str, functional: str, damping: str) -> None:
     if incomplete:
         raise RequestError(
             f"{prefix}libxc has the functional {incomplete[0]} but not the dispersion term that belongs to it, "
-            "and PySCF would leave that out without a word. Without dispersion: wb97x; with it: wb97x-d3bj, wb97x-d4."
+            "and PySCF would omit it without a warning. Without dispersion: wb97x; with it: wb97x-d3bj, wb97x-d4."
         )
     libxc = import_optional("pyscf.dft.libxc", extra=_EXTRA, purpose=f"pyscf:{text}")
     if libxc.is_nlc(functional):
         raise RequestError(
-            f"{prefix}the nonlocal correlation (VV10) has a grid of its own, whose errors in curvature are not "
+            f"{prefix}the nonlocal correlation (VV10) uses a separate grid, whose errors in curvature are not "
             "estimated here. The same functionals with a dispersion term: wb97x-d3bj, wb97m-d3bj, b97m-d3bj."
         )
     if codes and "," not in functional and all(re.search("_X(_|$)", code) for code in codes):

@@ -102,7 +102,7 @@ class PyscfEngine(ForceEngine):
         check_choice(hessian or "analytic", _HESSIAN_METHODS, "method for Hessians")
         if (hvp == "auto") != (probes is not None) or (probes is not None and probes < 0):
             raise ConfigError(
-                f'hvp "auto" goes with the number of probes planned per structure (probes=...), and only it; got '
+                f'hvp "auto" needs the number of probes planned per structure (probes=...), the others do not; got '
                 f'hvp "{hvp}", probes {probes}'
             )
         self.name = "pyscf"

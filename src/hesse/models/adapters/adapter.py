@@ -71,6 +71,6 @@ def check_trusted(path: str | Path, trust_pickle: bool, framework: str) -> None:
     if not trust_pickle:
         raise RequestError(
             f"{path}: model files of {framework} are pickles, which run code of the file's author when they are "
-            "loaded. If you trust the author, pass trust_pickle=True (on the command line ?trust=pickle behind the "
-            "file's name)."
+            "loaded. If you trust the author, pass trust_pickle=True (on the command line ?trust=pickle after the "
+            "file name)."
         )

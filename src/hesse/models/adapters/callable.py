@@ -25,7 +25,7 @@ class CallablePotential(Potential):
     The function receives `positions` `[n, 3]`, atomic `numbers` `[n]`, `cell` `[3, 3]` (lattice vectors as rows; zeros
     without a lattice) and `pbc` `[3]`. It returns a scalar, or with `atomic` one energy per atom `[n]`. It must consist
     of torch operations that can be differentiated three times (`hesse check` tests this). It is called once per
-    structure; a model that handles many structures at once is faster as a `Potential` of its own.
+    structure; a model that handles many structures at once is faster as a subclass of `Potential`.
 
     Args:
         energy: the function. If it is a `torch.nn.Module`, its parameters are those of the potential.

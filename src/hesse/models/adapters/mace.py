@@ -192,7 +192,7 @@ def _choose_head(original: Any, requested: str | None) -> str:
     if len(default) != 1:
         raise RequestError(
             f'this MACE model has the heads {", ".join(names)}: name the one to use, head="{names[0]}" (on the command '
-            f"line ?head={names[0]} behind the file's name)"
+            f"line ?head={names[0]} after the file name)"
         )
     return default[0]
 

@@ -1,8 +1,8 @@
 """Tasks on a dask.distributed cluster.
 
 Each thread of a dask worker keeps a worker process of `hesse.runtime.parallel.pool`, which is set up once and does the
-tasks. A crash or a slow task therefore costs that process, and the dask worker lives on. Tasks and results pass through
-the cluster as bytes; only this program and the worker processes unpickle them.
+tasks. A crash or a slow task therefore ends only that process, and the dask worker continues. Tasks and results pass
+through the cluster as bytes; only this program and the worker processes unpickle them.
 
 Dask gives the tasks of a lost dask worker to other workers, and gives up a task whose worker was lost several times
 (the scheduler's `distributed.scheduler.allowed-failures`, 3 unless configured). The cause may have been another task on
@@ -146,8 +146,8 @@ def _connect(distributed: Any, address: str) -> Any:
         raise ConfigError(f"cannot connect to a scheduler at {address}: {error}") from error
     except OSError as error:
         raise ExecutionError(
-            f"no scheduler answers at {address} ({type(error).__name__}: {str(error).splitlines()[0]}). Is it running, "
-            "and can this machine reach it? `dask scheduler` starts one."
+            f"no scheduler responds at {address} ({type(error).__name__}: {str(error).splitlines()[0]}). Is it "
+            "running, and can this machine reach it? `dask scheduler` starts one."
         ) from error
 
 
@@ -248,7 +248,7 @@ class _DaskClient:
             )
         if isinstance(response, self.killed_worker_error):
             count = 2 * (response.allowed_failures + 1)
-            return TaskResult(index, None, f"{count} workers of the cluster were lost while they held it", 0.0)
+            return TaskResult(index, None, f"{count} workers of the cluster were lost while they had this task", 0.0)
         # Canceled, or (where the scheduler ends while a task is sent) a connection that was closed.
         if isinstance(response, asyncio.CancelledError | concurrent.futures.CancelledError | self.comm_closed_error):
             raise self._lost_scheduler_error(response)

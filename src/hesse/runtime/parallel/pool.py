@@ -146,7 +146,7 @@ class WorkerProcess:
         try:
             code = self.popen.wait(timeout=5.0)
         except subprocess.TimeoutExpired:
-            return "the worker process stopped answering"
+            return "the worker process stopped responding"
         if code < 0:
             return f"the worker process was killed by signal {-code} ({signal.Signals(-code).name})"
         return f"the worker process ended with exit code {code}"
@@ -191,7 +191,7 @@ def _serialize_result(result: TaskResult[Any]) -> bytes:
     try:
         return serialize(result)
     except Exception as error:
-        reason = f"unexpected {type(error).__name__}: the answer cannot leave the worker process ({error})"
+        reason = f"unexpected {type(error).__name__}: the result cannot be sent by the worker process ({error})"
         return serialize(TaskResult(result.index, None, reason, result.seconds))
 
 

@@ -113,7 +113,7 @@ class ChunkedReader:
         """Read a whole array; meant for those with one value per structure.
 
         Args:
-            name: of the array, such as "structures/id".
+            name: name of the array, such as "structures/id".
 
         Returns:
             The array; text as bytes, flags as booleans.
@@ -125,7 +125,7 @@ class ChunkedReader:
         """Iterate over the elements of an array, in order; arrays over probes one probe after the other.
 
         Args:
-            name: of the array.
+            name: name of the array.
 
         Yields:
             Consecutive elements, about a million at once.

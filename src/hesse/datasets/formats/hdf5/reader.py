@@ -48,11 +48,11 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
         option = f"--{key.replace('_', '-')}"
         if unit is None:
             raise UnitError(
-                f"{path}: the attribute {key} is missing, so the numbers mean nothing. State it: `hesse convert "
+                f"{path}: the attribute {key} is missing, so the unit is unknown. State it: `hesse convert "
                 f"{path.name} OUT {option} …`, or add the attribute to the file."
             )
         if requested is not None and requested.strip().lower() != unit.strip().lower():
-            raise UnitError(f"{path}: {option} {requested} was given, but the file says that it is in {unit}")
+            raise UnitError(f"{path}: {option} {requested} was given, but the file states {unit}")
         units[key] = unit
     try:
         structures, labels = convert_units(
@@ -225,7 +225,7 @@ class HDF5Reader:
                 name = f"{group_name}/{key}"
                 if name not in SCHEMA:
                     valid = [n for n in SCHEMA if n.startswith(group_name)]
-                    raise self.error(f'no part of the format: "{name}". {did_you_mean(name, valid)}')
+                    raise self.error(f'not part of the format: "{name}". {did_you_mean(name, valid)}')
                 self._check_hard_link(group.get(key, getlink=True), name)
                 names.append(name)
         return sorted(names, key=list(SCHEMA).index)
@@ -238,7 +238,7 @@ class HDF5Reader:
         """Read the start of each structure."""
         values = self.read_values(name, data)
         if len(values) < 2 or values[0] != 0 or (np.diff(values) < 0).any():
-            raise self.error(f"{name} must start at 0, never fall, and describe at least one structure")
+            raise self.error(f"{name} must start at 0, never decrease, and describe at least one structure")
         return values
 
     def _validated(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
@@ -271,7 +271,7 @@ class HDF5Reader:
         if not has_plausible_size(data, self.file_bytes):
             stored = data.id.get_storage_size()
             raise self.error(
-                f"{name} claims {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
+                f"{name} declares {data.nbytes} bytes, of which the file holds {stored}: truncated or damaged"
             )
         return data
 
@@ -279,7 +279,7 @@ class HDF5Reader:
         """Read an array or a part of it.
 
         Args:
-            name: of the array.
+            name: name of the array.
             data: the array.
             selection: indices and slices; all by default.
 

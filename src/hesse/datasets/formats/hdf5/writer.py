@@ -55,7 +55,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
         del image  # frees the second copy of a large data set
         problem = _first_difference(temporary, content)
         if problem:
-            raise WriteError(f"cannot write {path}: what came back from the disk differs ({problem})")
+            raise WriteError(f"cannot write {path}: the data read back from the disk differ ({problem})")
 
 
 def _first_difference(path: Path, content: Content) -> str:

@@ -40,7 +40,7 @@ def import_hippynn() -> ModuleType:
 
 
 def find_energy_node(model: Any, name: str | None = None) -> tuple[nn.Module, Any]:
-    """Find the node of the energy in a model: of the atomic energies, if the graph has them.
+    """Find the node of the energy in a model; the node of the atomic energies, if the graph has them.
 
     Args:
         model: a `GraphModule`, a `Predictor` of one, or a node (for which a graph is made).
@@ -162,9 +162,7 @@ def make_plan(graph: Any, target: Any) -> ExecutionPlan:
             continue
         if isinstance(node, input_types.InputNode):
             if type(node) not in input_names:
-                raise RequestError(
-                    f'the energy needs the input "{node.name}", which is none of species, positions and cell'
-                )
+                raise RequestError(f'the energy needs the input "{node.name}", which is not species, positions or cell')
             inputs[node] = input_names[type(node)]
         elif len(node.parents) == 1 and isinstance(node.parents[0], hippynn.graphs.nodes.tags.PairIndexer):
             pairs[node] = _pair_output(node)
@@ -223,7 +221,7 @@ def load_graph(path: str | Path, *, trust_pickle: bool) -> Any:
         return content
     state = content.get("model", content)
     structure = path.with_name(STRUCTURE_FILE)
-    check_input_file(structure, f"structure of the experiment that {path.name} holds the parameters of")
+    check_input_file(structure, f"experiment structure to which the parameters in {path.name} belong")
     modules = _load_pickle(structure)
     try:
         graph = modules["training_modules"].model

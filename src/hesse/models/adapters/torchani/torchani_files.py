@@ -166,7 +166,7 @@ def model_from_state_dict(path: Path, state_dict: Mapping[str, Tensor], architec
         raise RequestError(
             f"{path}: a state dict, which holds neither cutoffs nor activations. If it is that of a published model, "
             f'name it: architecture="ani2x" (known: {", ".join(PUBLISHED)}; on the command line ?architecture=ani2x '
-            "behind the file's name). Otherwise build the model with torchani, load the state dict, and give "
+            "after the file name). Otherwise build the model with torchani, load the state dict, and give "
             "TorchAniPotential(model)."
         )
     else:
