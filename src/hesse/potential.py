@@ -1,4 +1,4 @@
-"""The contract of potentials: a PyTorch module from a batch of structures to atomic energies.
+"""The contract of potentials: a PyTorch module that maps a batch of structures to atomic energies.
 
 Potentials compute no derivatives: forces, Hessian-vector products and Hessians come from `hesse.curvature`.
 """

@@ -97,5 +97,5 @@ def test_info_on_a_subset(tmp_path: Path, data: Dataset) -> None:
     assert "structures         2" in shown
     assert "smiles (in 3 groups)" in shown
     (tmp_path / "x.pt").write_bytes(b"\x80\x04")
-    with pytest.raises(FileFormatError, match="runs whatever program"):
+    with pytest.raises(FileFormatError, match="runs any program"):
         run("info", tmp_path / "x.pt")

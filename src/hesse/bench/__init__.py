@@ -1,4 +1,4 @@
-"""Benchmarks: costs of labels, of training steps and of inference, beside those of other programs."""
+"""Benchmarks: costs of labels, of training steps and of inference, compared with other programs."""
 
 from hesse.bench.cases import BenchmarkCase, HesseCase
 from hesse.bench.inference_costs import InferenceCost, InferencePlan, measure_inference_costs

@@ -1,4 +1,5 @@
-"""Other programs (TorchANI, hippynn) in the training-step benchmark, beside Hesse's networks with the same weights.
+"""Other programs (TorchANI, hippynn) in the training-step benchmark, compared with Hesse's networks with the same
+weights.
 
 Each program computes the step in its own way, as its users run it: its padded arrays, its pair lists, its kernels,
 `loss.backward()`. None of them trains on Hessian-vector products; the product here is what a user would write, one more

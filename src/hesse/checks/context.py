@@ -204,7 +204,7 @@ def relative_error(actual: Float[Array, "*any"], expected: Float[Array, "*any"],
     """Largest absolute difference, relative to a size.
 
     Args:
-        actual: values to judge.
+        actual: values to compare.
         expected: values they should have.
         size: the number to divide by; default: the largest absolute value in `expected`.
 
@@ -225,7 +225,7 @@ def largest_error(context: CheckContext, actual: Predictions, expected: Predicti
 
     Args:
         context: gives the dtype.
-        actual: predictions to judge.
+        actual: predictions to compare.
         expected: predictions they should equal.
 
     Returns:

@@ -27,7 +27,7 @@ def derivative_error(
 
     Args:
         difference: the central difference `(f(h) − f(−h)) / 2h` as a function of the step h.
-        exact: the derivative to judge.
+        exact: the derivative to check.
         size: magnitude of the derivative, to divide by.
         fine_step: the short step.
 

@@ -29,9 +29,9 @@ def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
     bond = float(covalent_radii[first] + covalent_radii[second])
     cross = bond * np.array([[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     batches = {
-        "a pair beside a large molecule (unused slots of the neighbor matrix)": [pair, large_molecule],
+        "a pair in a batch with a large molecule (unused slots of the neighbor matrix)": [pair, large_molecule],
         "an isolated atom": [single_atom(elements[0])],
-        "an isolated atom beside a large molecule": [single_atom(elements[0]), large_molecule],
+        "an isolated atom in a batch with a large molecule": [single_atom(elements[0]), large_molecule],
         "an isolated atom of each element": [single_atom(z) for z in elements],
         "two atoms beyond each other's cutoff": [make_structure([first, second], far, "two far apart")],
         "a line along an axis": [
@@ -51,7 +51,7 @@ def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
         sparse = make_structure([first], [[0.0, 0, 0]], "sparse", cell=(2.2 * cutoff + 20) * np.eye(3))
         batches["one atom and its own images"] = [primitive]
         batches["a crystal without neighbors"] = [sparse]
-        batches["a crystal beside a molecule"] = [context.crystals[0], large_molecule, pair]
+        batches["a crystal in a batch with a molecule"] = [context.crystals[0], large_molecule, pair]
     return batches
 
 

@@ -38,7 +38,7 @@ def check(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file, as a list of rows.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Only this check; may be given several times.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Without this check; may be given several times.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Leave out this check; may be given several times.")] = None,
     compile: Annotated[bool, typer.Option("--compile/--no-compile", help="Also check compilation (minutes).")] = True,
     dtype: Annotated[_DType, typer.Option(help="Precision of the checks.")] = _DType.float64,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = "cpu",

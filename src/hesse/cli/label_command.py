@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def label(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Structures: .extxyz, .xyz, .h5, ...")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; the ledger is beside it.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; the ledger is in the same folder.")],
     engine: Annotated[str, ENGINE],
     probes: Annotated[int, typer.Option(min=0, help="Hessian-vector products per structure.")] = 1,
     probe: Annotated[str, typer.Option(help="Distribution of the random directions.")] = "rademacher",

@@ -93,8 +93,8 @@ def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict
     """Metadata of two data sets that become one.
 
     Args:
-        first: metadata of the one.
-        second: metadata of the other.
+        first: metadata of the first data set.
+        second: metadata of the second data set.
 
     Returns:
         The entries that both have; where the values differ, both, separated by a semicolon.

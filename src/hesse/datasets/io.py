@@ -242,7 +242,7 @@ def write_dataset(path: str | Path, data: DatasetSource) -> None:
     structure as ASE's `VibrationsData` (`.json`).
 
     Args:
-        path: the new file; an existing one is replaced in one step, and stays unharmed if writing fails.
+        path: the new file; an existing one is replaced in one step, and does not change if writing fails.
         data: a data set, or anything that `as_dataset` takes.
 
     Raises:

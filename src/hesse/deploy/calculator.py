@@ -30,8 +30,8 @@ VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 
 
 class _StressUndefinedError(GeometryError, PropertyNotImplementedError):
-    """Stress of a structure that is not periodic in all directions: an error of Hesse and of ASE, whose programs that
-    try to get a stress then continue without it."""
+    """Stress of a structure that is not periodic in all directions. Derived from an error of ASE too, because programs
+    of ASE catch that error and continue without a stress."""
 
 
 class HesseCalculator(Calculator):

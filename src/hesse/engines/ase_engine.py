@@ -99,8 +99,8 @@ class AseEngine(ForceEngine):
 
 
 def _plain_parameters(calculator: Any) -> dict[str, str]:
-    """Those of ASE's `parameters` that JSON can represent: they identify the level of theory. Other objects have no
-    text that is the same in every process."""
+    """The `parameters` of an ASE calculator that JSON can represent: they identify the level of theory. Other objects
+    have no text that is the same in every process."""
     parameters = getattr(calculator, "parameters", None)
     if not isinstance(parameters, Mapping):
         return {}

@@ -1,4 +1,4 @@
-"""Label campaigns: structures in, labeled structures out."""
+"""Label campaigns: energies, forces and curvature of many structures from one engine."""
 
 from hesse.labelling.campaign import label, ledger_path, plan_labels
 from hesse.labelling.label_report import Failure, LabelReport, Suspect

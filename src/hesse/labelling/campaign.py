@@ -39,7 +39,7 @@ __all__ = ["label", "ledger_path", "plan_labels"]
 
 
 def ledger_path(output: str | Path) -> Path:
-    """Path of the ledger of a campaign, beside its output.
+    """Path of the ledger of a campaign, in the folder of its output.
 
     Args:
         output: output file of the campaign.
@@ -70,10 +70,10 @@ def label(
 ) -> LabelReport:
     """Label structures: compute energies, forces and curvature with an engine.
 
-    Every result goes at once into a ledger beside `output`. The same call continues where the last one stopped and
-    computes only what is missing; more probes or Hessians are added to the labels in the ledger. If the computation of
-    a structure fails or kills its process, the ledger records the reason and the campaign goes on. Labels that violate
-    a sum rule or a symmetry, or whose own error estimate is large, are kept and flagged suspect.
+    Every result is written at once to a ledger in the folder of `output`. The same call continues where the last one
+    stopped and computes only what is missing; more probes or Hessians are added to the labels in the ledger. If the
+    computation of a structure fails or kills its process, the ledger records the reason and the campaign goes on.
+    Labels that violate a sum rule or a symmetry, or whose own error estimate is large, are kept and flagged suspect.
 
     Args:
         structures: ASE Atoms, a Structure, a list of them, a Dataset (its labels are not used), or the path of a file.

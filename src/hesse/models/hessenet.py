@@ -1,4 +1,4 @@
-"""HesseNet: a compact equivariant network. Atoms send scalars and vectors; products of their sums carry the angles.
+"""HesseNet: a compact equivariant network. Atoms send scalars and vectors; angles enter through products of their sums.
 
 Scalar and vector channels after PaiNN (Schütt, Unke, Gastegger, ICML 2021, arXiv 2102.03150); sums over neighbors up
 to l = 2 multiplied with each other as in moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153 (2016))

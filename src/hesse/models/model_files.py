@@ -2,8 +2,8 @@
 
 Loading reads numbers and text; it never runs code from the file. A digest over tensors, configuration and provenance
 reveals damaged files. Files of earlier formats are migrated while they are read: one function per step, from each
-version to the next. A released step is never changed, so that files of any age go through all steps since; the tests
-keep files of all formats.
+version to the next. A released step is never changed, so that files of any age can be converted by all later steps; the
+tests keep files of all formats.
 
 The weights of any other module (one that only its own code can build) are stored in the same way, as `.safetensors`.
 """
@@ -77,7 +77,7 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
     Raises:
         UnknownOptionError: the potential is not made of Hesse's own models.
         RequestError: not a potential, or its floating-point tensors have several dtypes.
-        WriteError: the file cannot be written; an existing file is unharmed.
+        WriteError: the file cannot be written; an existing file is unchanged.
     """
     if not isinstance(path, str | Path):
         raise RequestError(f"expected the path first, then the potential, got a {type(path).__name__} as the path")
@@ -241,7 +241,7 @@ def save_weights(path: str | Path, module: nn.Module, provenance: Mapping[str, A
         provenance: where the weights come from, stored as JSON.
 
     Raises:
-        WriteError: the file cannot be written; an existing file is unharmed.
+        WriteError: the file cannot be written; an existing file is unchanged.
     """
     header = {
         "format": "hesse-weights",

@@ -32,7 +32,7 @@ NETWORKS: dict[str, tuple[type, type[Potential]]] = {
 }
 """Kinds of network that can be trained: configuration and class."""
 RENAMED_KINDS = {"equivariant": "hessenet"}
-"""Kinds in files written before they got their present name."""
+"""Present names of kinds that older files call otherwise."""
 COMPOSITES: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
 PARAMETER_FREE = ("zbl", "references")
 """Kinds without trainable parameters."""

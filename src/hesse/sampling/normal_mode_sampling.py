@@ -173,7 +173,7 @@ def _sample_one(start: Structure, known: KnownLabels, engine: Engine, sampling: 
     modes = _modes(center, known, engine, sampling.project_out_path)
     if len(modes) == 0:
         failures.append(
-            SamplingFailure(start.id, "no normal modes to sample (a single atom, or no mode besides the reaction)")
+            SamplingFailure(start.id, "no normal modes to sample (a single atom, or only the reaction mode)")
         )
     for temperature in sampling.temperatures if len(modes) else ():
         tag = nms_tag(temperature)

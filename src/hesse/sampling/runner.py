@@ -314,7 +314,7 @@ def relax_or_raise(start: Structure, engine: Engine, fmax: float, steps: int) ->
 
 
 def with_name(structure: Structure, parent: Structure, tag: str, name: str) -> Structure:
-    """Give a sample its identity.
+    """Set id, tag and group of a sample.
 
     Args:
         structure: the sample.

@@ -1,5 +1,5 @@
 """DeePMD folders: `type.raw`, `type_map.raw`, and in each `set.*` the arrays `coord`, `box`, `energy`, `force`,
-`hessian`, `virial` (`.npy`, a row per frame). Several systems may lie anywhere below one folder. Units are eV and Å by
+`hessian`, `virial` (`.npy`, a row per frame). A folder may contain several systems, at any depth. Units are eV and Å by
 definition of the format; forces should be minus the gradient, virials are minus the derivative with respect to strain.
 """
 

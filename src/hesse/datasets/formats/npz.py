@@ -80,7 +80,7 @@ def read_npz(
     except _ARCHIVE_ERRORS as error:
         if "allow_pickle" in str(error):
             raise FileFormatError(
-                f"{path}: holds arrays of objects, which are pickles; loading them runs whatever program they hold, so "
+                f"{path}: holds arrays of objects, which are pickles; loading them runs any program that they hold, so "
                 "they are not read. Save plain arrays: natoms, z, pos, energy, forces, hessian, structures end to end."
             ) from error
         raise FileFormatError(f"{path}: truncated, damaged, or not a NumPy archive ({error})") from error

@@ -57,5 +57,5 @@ def refuse_unsafe(path: Path) -> None:
             if handle.read(2) in _PICKLE_PREFIXES:
                 description = "a pickle"
     if description is not None:
-        reason = "" if suffix in _RUNS_NO_CODE else ": loading a pickle runs whatever program it holds"
+        reason = "" if suffix in _RUNS_NO_CODE else ": loading a pickle runs any program that it holds"
         raise FileFormatError(f"{path}: {description}. It is not read{reason}. {_EXPORT_HINT}")

@@ -191,7 +191,7 @@ class _DaskClient:
                 yield self._to_result(index, response)
 
     def close(self) -> None:
-        """Cancel unfinished tasks. A scheduler that no longer replies is left alone."""
+        """Cancel unfinished tasks. A scheduler that no longer responds is ignored."""
         with contextlib.suppress(Exception):
             if not self.scheduler_lost and self.client.status == "running":
                 futures = [future for future, _ in self.submitted.values()]

@@ -196,7 +196,7 @@ def _serialize_result(result: TaskResult[Any]) -> bytes:
 
 
 def exit_with_parent(parent_pid: int) -> None:
-    """Exit from this process, even in the middle of a task, when its parent has gone. Runs in a thread.
+    """Exit from this process, even in the middle of a task, when its parent process has ended. Runs in a thread.
 
     Args:
         parent_pid: process id of the parent.

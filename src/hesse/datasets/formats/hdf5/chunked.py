@@ -65,7 +65,8 @@ class ChunkedReader:
             unchanged = False
         if not unchanged:
             raise FileFormatError(
-                f"{self.path}: the file was changed or removed while it was in use. Start again with a file at rest."
+                f"{self.path}: the file was changed or removed while it was in use. Start again when "
+                "no program writes to it."
             )
 
     # --- blocks --------------------------------------------------------------------------------------------------

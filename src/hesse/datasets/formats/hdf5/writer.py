@@ -28,7 +28,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     when the disk is full. It is read again and compared before it replaces an existing file.
 
     Args:
-        path: the new file; an existing one stays unharmed if writing fails.
+        path: the new file; an existing one does not change if writing fails.
         dataset: the data.
 
     Raises:
