@@ -143,7 +143,7 @@ def test_units_are_required_and_not_contradicted(tmp_path: Path) -> None:
     with pytest.raises(UnitError, match=r"theirs\.h5: unknown energy unit \"hatree\". Did you mean \"hartree\""):
         read_hdf5(path)
     minimal(path, energy_unit="eV", length_unit="angstrom")
-    with pytest.raises(UnitError, match="says that it is in eV"):
+    with pytest.raises(UnitError, match="the file states eV"):
         read_hdf5(path, energy_unit="kcal/mol")
 
 
@@ -339,7 +339,7 @@ def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path, name: st
         [sys.executable, "-c", FULL_DISK, str(target), str(tests)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 7, done.stderr
-    assert "unharmed" in done.stdout
+    assert "existing file is unchanged" in done.stdout
     assert name in done.stdout
     assert target.read_bytes() == b"what was there before"
     assert [p.name for p in tmp_path.iterdir()] == [name]

@@ -190,5 +190,5 @@ def test_differences_that_an_engine_would_ignore_are_refused(tmp_path, monkeypat
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert make_engine("ase:own_engine:make", differences=FiniteDifferences()).level == "EMT"
-    with pytest.raises(RequestError, match="brings its own differences"):
+    with pytest.raises(RequestError, match="has its own differences"):
         make_engine("ase:own_engine:make", differences=FiniteDifferences(step=0.01))

@@ -428,7 +428,7 @@ def test_a_disk_that_fills_leaves_the_old_file(path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(WriteError, match=r"model\.hesse: No space left on device.*unharmed"):
+    with pytest.raises(WriteError, match=r"model\.hesse: No space left on device.*existing file is unchanged"):
         save_model(path, hipnn(), {"data_hash": "other"})
     monkeypatch.undo()
     assert path.read_bytes() == before
