@@ -57,7 +57,9 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path: Path, fa
 def test_a_full_disk_is_a_write_error(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(WriteError, match=r"a\.txt: No space left on device.*existing file is unchanged.*free some space"):
+    with pytest.raises(
+        WriteError, match=r"a\.txt: No space left on device.*existing file is unchanged.*free some space"
+    ):
         half_write(target, OSError(28, "No space left on device"))
     assert target.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]

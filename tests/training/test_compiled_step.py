@@ -299,7 +299,7 @@ def test_full_hessians_and_random_numbers_are_refused() -> None:
 def test_a_step_without_compiled_part_is_not_called_compiled() -> None:
     """A comparison of eager with eager steps is no evidence."""
     potential = network("hipnn, matrix")
-    with pytest.raises(CompilationError, match=r"^compile: always, but there is nothing to try it on"):
+    with pytest.raises(CompilationError, match=r"^compile: always, but there is no batch to compare with"):
         choose_mode("always", LossAndGradient(potential), [], WEIGHTS, steps=10, native=True)
 
 

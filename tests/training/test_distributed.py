@@ -355,7 +355,7 @@ def test_invalid_requests_start_no_process(
 ) -> None:
     for device, message in [
         ("cuda:1", r'cannot share it\. Use "cuda"'),
-        ("cuda", r"there are \d+ on this machine, and --devices asks for 99"),
+        ("cuda", r"there are \d+ on this machine, and --devices requests 99"),
         ("abacus", 'device "abacus" cannot be used here'),
     ]:
         with pytest.raises(ConfigError, match=message):

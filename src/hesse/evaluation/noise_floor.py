@@ -1,20 +1,21 @@
 """The noise floor of labels: errors below it contain no information about the model.
 
-Forces, Hessian-vector products, Hessians. Symmetry fixes the exact value of some combinations of a structure's labels
-(no net force, no torque, `H t = 0`, `H (e x r) = e x g`; see `hesse.datasets.quality.sum_rules`). The deviation of the
-stored labels from these values is noise, measured without a second calculation. Hessians are compared after
+For forces, Hessian-vector products and Hessians, symmetry fixes the exact value of some combinations of a structure's
+labels (no net force, no torque, `H t = 0`, `H (e x r) = e x g`; see `hesse.datasets.quality.sum_rules`). The deviation
+of the stored labels from these values is noise, measured without a second calculation. Hessians are compared after
 symmetrization, so their noise is measured there as well: by the sum rules of (H + Hᵀ)/2, and by the antisymmetric part
 (H − Hᵀ)/2, which for independent errors of the elements is as large as the error that remains.
 
 Labels with error estimates (`forces_error`, `hvp_error`, `hessian_error`, `energy_error`) give one more estimate, the
-root mean square of these. The largest estimate is reported. Each of them sees only a part of the errors (a reader that
-removed the net force has also removed the trace of its noise), so the noise floor is a lower bound.
+root mean square of these. The largest estimate is reported. Each of them contains only a part of the errors (a reader
+that removed the net force has also removed the trace of its noise), so the noise floor is a lower bound.
 
 Energies have no sum rule. Without `energy_error`, the floor is the resolution at which they were stored, if that can be
 recognized: when every energy is a single-precision number (in eV, Hartree or kcal/mol), rounding left an error of one
 unit in the last place over √12. Otherwise no floor is given.
 
-Errors that all labels have in common, such as those of the level of theory, are not seen by any of these.
+Errors that all labels have in common, such as those of the level of theory, are not contained in any of these
+estimates.
 """
 
 from __future__ import annotations

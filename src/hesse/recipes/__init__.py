@@ -1,4 +1,4 @@
-"""Recipes: complete protocols made of the parts of Hesse. They contain no training loop of their own."""
+"""Recipes: complete protocols made of the parts of Hesse. They use the training loop of `hesse.training`."""
 
 from hesse.recipes.demonstration import DemoPlan, DemoResult, run_demo
 from hesse.recipes.molecules import g2_molecules, hold_out

@@ -65,7 +65,7 @@ def _start_process(file: Path, run: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hesse", "train", str(file), "--quiet"]
     with open(run / "stderr.txt", "wb") as errors:
-        # In a session of its own it does not receive Ctrl-C; the parent stops it instead.
+        # In its own session it does not receive Ctrl-C; the parent stops it instead.
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=errors, env=environment, start_new_session=True
         )

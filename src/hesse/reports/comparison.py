@@ -45,7 +45,7 @@ class ComparedMetric:
         dataset: name of the test set.
         property: as in the rows of an evaluation.
         metric: rmse or mae.
-        unit: of the values.
+        unit: unit of the values.
         n: number of label values averaged.
         baseline: error of the first potential.
         other: error of the second potential.
@@ -76,7 +76,7 @@ class Comparison:
         facts: further facts (date, machine, versions, seeds, data hash, sizes, weights), shown in this order.
         baseline: usually trained on energies and forces.
         other: usually trained on Hessian-vector products too.
-        published: changes from the literature, quoted beside the own ones.
+        published: changes from the literature, quoted for comparison with the measured ones.
         published_source: their source.
 
     Raises:

@@ -95,7 +95,7 @@ def parity_plot(
         if not inside.all():
             annotation += f"\n{int((~inside).sum()):,} beyond the frame"
         axes.text(0.04, 0.96, annotation, transform=axes.transAxes, va="top", fontsize=9, color=TEXT_COLOR)
-        figure.set_dpi(160)  # of the rasterised density only
+        figure.set_dpi(160)  # of the rasterized density only
         return to_svg(figure, name)
 
 
@@ -190,7 +190,7 @@ def hessian_histogram(
 
 def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     """Draw a compact figure for a README: Hessian errors of both potentials on every test set, and the changes of all
-    errors beside the published ones.
+    errors next to the published ones.
 
     Args:
         summary: result of `Comparison.summary()`.

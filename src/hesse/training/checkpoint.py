@@ -28,7 +28,7 @@ _FORMAT, _VERSION = "hesse-checkpoint", "2"
 
 @dataclass
 class TrainState:
-    """How far a run is. Batches, probes and learning rates follow from these numbers and the configuration.
+    """Progress of a run. Batches, probes and learning rates follow from these numbers and the configuration.
 
     Attributes:
         step: steps done.
@@ -84,7 +84,7 @@ def save_checkpoint(
 
     Args:
         path: the file. It is replaced atomically: if writing fails, the previous checkpoint stays valid.
-        state: how far the run is.
+        state: progress of the run.
         model: the network.
         average: moving average of its parameters, by name.
         optimizer: its optimizer.
@@ -119,7 +119,7 @@ def load_checkpoint(
         fingerprint: see `run_fingerprint`.
 
     Returns:
-        How far the run was.
+        The progress of the run.
 
     Raises:
         FileFormatError: the checkpoint is damaged, is of an older version of Hesse, or belongs to another configuration

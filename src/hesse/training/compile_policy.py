@@ -1,7 +1,7 @@
 """Eager or compiled steps: the decision, its reason, and the comparison of both during the run.
 
-Compiling takes half a minute to minutes, which long runs save again. The decision is made once, before the first step,
-and stored with the state of the run, so that a continued run does the same.
+Compiling takes half a minute to minutes, which long runs save by faster steps. The decision is made once, before the
+first step, and stored with the state of the run, so that a continued run does the same.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def choose_mode(
             return _eager_or_raise(requested, f"it cannot be compiled ({error})")
         if all(reasons):
             step.compiled = None
-            return _eager_or_raise(requested, "; ".join(dict.fromkeys(reasons)) or "there is nothing to try it on")
+            return _eager_or_raise(requested, "; ".join(dict.fromkeys(reasons)) or "there is no batch to compare with")
         compile_seconds = time.monotonic() - started
         limit = tolerance(next(step.potential.parameters()).dtype)
         if not difference <= limit:

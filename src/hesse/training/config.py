@@ -26,7 +26,7 @@ __all__ = [
 
 
 class BatchConfig(Settings):
-    """Size of a batch. It ends at whichever limit comes first."""
+    """Size of a batch, which ends at the limit that is reached first."""
 
     renamed: ClassVar[Mapping[str, str]] = {"bucketing": "size_window"}
 

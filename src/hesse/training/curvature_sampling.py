@@ -32,9 +32,10 @@ _STRUCTURE_STREAM, _PROBE_STREAM = 0x5374_7275, 0x5061_6972
 """Separate random streams for the two samples, independent of the random numbers of probes."""
 
 SPLIT_ABOVE_ATOMS = {"cpu": 64, "other": 2048}
-"""Structures without curvature terms are evaluated separately if they have at least so many atoms together, otherwise
-with the others and masked. A second graph costs about 10 ms on one CPU thread, as much as the curvature of 50 (hipnn,
-hessenet) to 150 (ani) atoms. On a GPU it costs as many kernel launches as a small batch; that number is an estimate."""
+"""Structures without curvature terms are evaluated separately if they have at least this number of atoms in total;
+otherwise they are evaluated with the others, and masked. A second graph costs about 10 ms on one CPU thread, as much as
+the curvature of 50 (hipnn, hessenet) to 150 (ani) atoms. On a GPU it costs as many kernel launches as a small batch;
+that number is an estimate."""
 
 
 def sample_structures(

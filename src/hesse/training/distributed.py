@@ -80,7 +80,7 @@ class Communicator:
             The device with its index, for example "cuda:1" for the second process of a machine.
 
         Raises:
-            ConfigError: the device cannot be used on this machine, or there are fewer than processes.
+            ConfigError: the device cannot be used on this machine, or there are fewer devices than processes.
         """
         requested = device_from_name(name) if self.size == 1 or name == "cpu" else torch.device(name)
         if self.size == 1 or requested.type == "cpu":

@@ -25,8 +25,8 @@ __all__ = ["launch"]
 _POLL = 0.1
 """Seconds between checks of the processes."""
 _GRACE_PERIOD, _GRACE_PERIOD_KILLED = 5.0, 1.0
-"""Seconds the other processes get after the first one ends: 5 after an error (they may meet the same one), 1 after a
-signal."""
+"""Seconds the other processes get after the first one ends: 5 after an error (they may encounter the same one), 1 after
+a signal."""
 _LAUNCHER_REPORTS = "launcher"
 """Value of `FAILURE_KEY` if the launcher reports the failure."""
 
@@ -153,7 +153,7 @@ def _check_devices(device: str, count: int) -> None:
     except (RuntimeError, AttributeError) as error:
         raise ConfigError(f'device "{device}" cannot be used here. Use "cpu", or another one.') from error
     if n_devices < count:
-        raise ConfigError(f'device "{device}": there are {n_devices} on this machine, and --devices asks for {count}')
+        raise ConfigError(f'device "{device}": there are {n_devices} on this machine, and --devices requests {count}')
 
 
 def _n_cores() -> int:

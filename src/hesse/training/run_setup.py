@@ -41,7 +41,7 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
         if not any(validation.has(name) for name in (*active, *(["hessian"] if fresh else []))):
             raise MissingLabelError(
                 f"{validation.source}: the validation structures hold none of the weighted labels "
-                f"({', '.join(active)}), so no model can be chosen by them. Label them, or train without validation."
+                f"({', '.join(active)}), so the best model cannot be selected. Label them, or train without validation."
             )
         unknown_elements = set(validation.elements) - set(training.elements)
         if unknown_elements:

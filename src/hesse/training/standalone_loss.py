@@ -29,7 +29,7 @@ class ProjectedHessianLoss(nn.Module):
     The function must be differentiable three times (`hesse check`, `hesse.testing`), and its structures must not depend
     on each other. Forces are computed here as its gradient; it should not compute forces itself. Call
     `backward(inputs=parameters)` on the loss: `backward()` without `inputs` also computes its derivatives in positions,
-    which takes up to half as long again.
+    which takes up to 1.5 times as long.
 
     Args:
         weights: weights of the terms; None for `LossWeights()`. Terms other than energy, forces and hvp must be zero.

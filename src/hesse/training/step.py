@@ -98,7 +98,7 @@ class LossAndGradient:
         """Compute the loss, and add its gradient to `.grad` of the parameters.
 
         Args:
-            microbatches: structures to sum over. Each has a graph of its own, so that memory is that of the largest.
+            microbatches: structures to sum over. Each has its own graph, so that memory is that of the largest.
             weights: weight of each loss term by name.
             counts: numbers of labeled structures to divide by (`hesse.losses.weighted_loss`); None: those of
                 `microbatches`.

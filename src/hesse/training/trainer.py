@@ -74,7 +74,7 @@ def train(
     of its framework.
 
     Args:
-        training: data set, its file, or ASE Atoms with labels, for all loss weights above zero; absent labels are
+        training: data set, its file, or ASE Atoms. Labels are needed for all loss weights above zero; absent labels are
             masked. Structures whose labels are flagged as suspect are left out unless `config.include_flagged`.
         validation: the same, to select the best model; None: the last model is returned.
         config: settings of the run, as a TrainConfig or a mapping as in a configuration file; None: the defaults.
