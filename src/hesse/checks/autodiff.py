@@ -107,7 +107,7 @@ class _TimeLimitExceeded(BaseException):
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise _TimeLimitExceeded in the block after so many seconds. In the main thread only, which receives signals; no
+    """Raise _TimeLimitExceeded in the block after this time. In the main thread only, which receives signals; no
     limit in others."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -205,13 +205,13 @@ class Dataset:
         """Select structures by their indices.
 
         Args:
-            indices: which structures, in the order in which they are wanted; all forms that `data[indices]` takes.
+            indices: which structures, in the order of the result; all forms that `data[indices]` takes.
 
         Returns:
             These structures with their labels.
 
         Raises:
-            RequestError: an index out of range, or something else than indices.
+            RequestError: an index out of range, or something other than indices.
         """
         selected = structure_indices(indices, len(self))
         chosen = torch.tensor([selected] if isinstance(selected, int) else selected, dtype=torch.int64)

@@ -112,7 +112,7 @@ def as_path(path: str | Path) -> Path:
         The path.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
     """
     if not isinstance(path, str | Path):
         raise RequestError(f"expected the path of a file, got {type(path).__name__}")
@@ -200,7 +200,7 @@ def as_dataset(data: DatasetSource) -> Dataset:
         Structures and their labels, in eV and Å.
 
     Raises:
-        RequestError: something else, or no structure at all.
+        RequestError: an argument of another type, or no structure at all.
         HesseError: the file cannot be read, or atoms carry invalid labels.
     """
     if isinstance(data, Dataset):

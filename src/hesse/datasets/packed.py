@@ -70,7 +70,7 @@ class PackedStructures:
         """Select structures by their indices. The tensors must be on the CPU.
 
         Args:
-            indices: which structures, in the order in which they are wanted.
+            indices: which structures, in the order of the result.
 
         Returns:
             These structures.

@@ -36,7 +36,7 @@ def as_structures(structures: StructuresLike) -> tuple[Structure, ...]:
         the same atoms in one list get the suffixes "-2", "-3", ...
 
     Raises:
-        RequestError: something else, or no structure at all.
+        RequestError: an argument of another type, or no structure at all.
         HesseError: the file cannot be read.
     """
     if isinstance(structures, str | Path):

@@ -117,7 +117,7 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
 
     Args:
         dataset: the data.
-        probes: indices of the pairs from 0, in the order in which they are wanted.
+        probes: indices of the pairs from 0, in the order of the result.
 
     Returns:
         The data with these pairs only; metadata about the probes (`probe`, `probes`) are adjusted.

@@ -40,7 +40,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         An engine, which computes energies, forces, Hessian-vector products and Hessians.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
         HesseError: all that `make_engine` raises.
     """
     if isinstance(engine, str | Path):
@@ -73,7 +73,7 @@ def as_potential(
         The potential; a copy where its type or device had to change.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
         HesseError: all that `make_potential` raises.
     """
     if isinstance(potential, str | Path):

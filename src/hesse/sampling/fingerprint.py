@@ -43,8 +43,8 @@ def distance_fingerprint(structure: Structure) -> Float[Array, "distances"]:
     """Sorted interatomic distances.
 
     Structures with the same `composition_key` have fingerprints of the same length: n(n−1)/2 for molecules. For a
-    crystal the shortest distances of each pair of elements are used, including periodic images, so many that an atom
-    has 16 neighbors of each element on average. Supercells of different size cannot be compared.
+    crystal the shortest distances of each pair of elements are used, including periodic images: as many as give an atom
+    16 neighbors of each element on average. Supercells of different size cannot be compared.
 
     Args:
         structure: the structure.

@@ -275,7 +275,7 @@ def to_structure(item: Structure | Atoms) -> Structure:
         A structure.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
     """
     if isinstance(item, Structure):
         return item

@@ -33,7 +33,7 @@ class BatchConfig(Settings):
     structures: int = Field(16, ge=1, description="maximum number of structures in a step")
     atoms: int = Field(2000, ge=1, description="maximum number of atoms in a step")
     size_window: int | None = Field(
-        None, ge=2, description="batches of similar sizes, sorted within windows of so many batches; null: unsorted"
+        None, ge=2, description="batches of similar sizes, sorted in windows of this number of batches; null: unsorted"
     )
 
 
@@ -146,7 +146,7 @@ class TrainConfig(Settings):
     validate_every: int = Field(100, ge=1, description="steps between validations")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     early_stopping: int | None = Field(
-        None, ge=1, description="stop after so many validations without a new best loss; null: never"
+        None, ge=1, description="stop after this number of validations without a new best loss; null: never"
     )
     include_flagged: bool = Field(False, description="also use structures whose labels are flagged as suspect")
     seed: int = Field(0, ge=0, lt=2**63)

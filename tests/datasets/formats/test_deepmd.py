@@ -100,7 +100,7 @@ def test_invalid_files(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"type_map\.raw is missing"):
         read_dataset(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileFormatError, match="Folders are read that hold"):
+    with pytest.raises(FileFormatError, match="Folders that can be read hold"):
         read_dataset(tmp_path / "empty")
 
 

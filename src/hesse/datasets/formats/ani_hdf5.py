@@ -40,7 +40,7 @@ _MAX_DEPTH: Final = 6
 """Largest depth of nested groups; deeper files are damaged or have another layout."""
 _ROWS_PER_CHUNK: Final = 5000
 _MAX_ROW_GAP: Final = 64
-"""Unwanted rows between two wanted ones up to which both are read in one go."""
+"""Largest number of unselected rows between two selected ones that are still read in one call."""
 _HARTREE_ANGSTROM: Final = FileUnits(energy="hartree", length="angstrom")
 _EV_ANGSTROM: Final = FileUnits(energy="eV", length="angstrom")
 

@@ -76,8 +76,8 @@ def _detect_folder_format(folder: Path) -> str:
     if any(p.suffix.lower() in QM_SUFFIXES for p in folder.rglob("*")):
         return "outputs"
     raise FileFormatError(
-        f"{folder}: this is a folder. Folders are read that hold DeePMD systems (type.raw, set.*), files of phonopy or "
-        f"outputs ({', '.join(sorted(QM_SUFFIXES))}); it contains none of these."
+        f"{folder}: this is a folder. Folders that can be read hold DeePMD systems (type.raw, set.*), files of phonopy "
+        f"or outputs ({', '.join(sorted(QM_SUFFIXES))}); it contains none of these."
     )
 
 

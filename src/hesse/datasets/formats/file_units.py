@@ -109,7 +109,7 @@ def check_file_units(units: object) -> None:
         units: the argument.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
     """
     if units is not None and not isinstance(units, FileUnits):
         raise RequestError(

@@ -122,7 +122,7 @@ def as_subset(subset: SubsetLike) -> Subset:
         The Subset.
 
     Raises:
-        RequestError: something else.
+        RequestError: the argument is of another type.
     """
     if subset is None:
         return ALL
