@@ -75,8 +75,8 @@ class StepSpec:
 
 
 class BenchmarkCase(ABC):
-    """Something that can be trained. It makes functions that compute the loss of a step and its gradient with respect
-    to the parameters.
+    """A subject of the training-step benchmark. It makes functions that compute the loss of a step and its gradient
+    with respect to the parameters.
 
     Attributes:
         name: name in tables.

@@ -1,4 +1,4 @@
-"""Other ways to differentiate than plain reverse mode: several directions at once, forward mode, compiled.
+"""Checks of ways to differentiate other than plain reverse mode: several directions at once, forward mode, compiled.
 
 Signature of all checks: see `hesse.checks.catalog.Check`.
 """
@@ -102,7 +102,8 @@ def check_compile(context: CheckContext) -> Outcome:
 
 
 class _TimeLimitExceeded(BaseException):
-    """Not an Exception: the compiler would catch it, treat it as its own failure, and continue."""
+    """The time limit was exceeded. Not a subclass of `Exception`, which the compiler would catch and treat as its own
+    failure."""
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def check_training_mode(context: CheckContext) -> Outcome:
 
 
 def check_float64(context: CheckContext) -> Outcome:
-    """Everything is computed in float64: the forces must respond to a displacement of 10⁻⁸ Å."""
+    """Check that everything is computed in float64: the forces must respond to a displacement of 10⁻⁸ Å."""
     if context.dtype != torch.float64:
         return skipped("the checks run in float32")
     energy = evaluate(context.potential, context.batch(context.molecules[:1]), Request()).energy

@@ -249,7 +249,7 @@ class HesseCalculator(Calculator):
 
 
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Raises RequestError for anything but float32, float64 and None."""
+    """Convert the name of a dtype. Raises RequestError for anything but float32, float64 and None."""
     known = {"float32": torch.float32, "float64": torch.float64, None: None}
     name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
     if name not in known:

@@ -45,7 +45,7 @@ _DECAY_LENGTH = 0.5
 
 
 def relative_motion(structure: Structure, direction: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-    """How fast the neighbors of each atom move relative to it along a direction.
+    """Rate at which the neighbors of each atom move relative to it along a direction.
 
     It sets the scale on which forces stop being linear. In crystals the nearest image of each neighbor counts.
 

@@ -135,7 +135,8 @@ def read_model_header(path: str | Path) -> dict[str, Any]:
 
 
 def _checked_path(path: str | Path) -> Path:
-    """Raises RequestError, with what to call instead, for anything but the path of a file."""
+    """Check that the argument is the path of a file. Otherwise raises RequestError, which names the function to
+    call."""
     if not isinstance(path, str | Path):
         raise RequestError(f"expected the path of a .hesse file, got a {type(path).__name__}")
     kind, colon, _ = str(path).partition(":")
@@ -145,7 +146,8 @@ def _checked_path(path: str | Path) -> Path:
 
 
 def _parsed_header(meta: Mapping[str, str]) -> dict[str, Any]:
-    """Raises KeyError, TypeError, ValueError, OverflowError or RecursionError if a value is missing or invalid."""
+    """Parse the texts of a header. Raises KeyError, TypeError, ValueError, OverflowError or RecursionError if a value
+    is missing or invalid."""
     version = int(meta["version"])
     if version > FORMAT_VERSION:
         return {"version": version}

@@ -171,7 +171,7 @@ class OneHot(Probe):
 @final
 @dataclass(frozen=True)
 class RigidBodyFree(Probe):
-    """Another distribution with rigid-body motions projected out.
+    """A distribution from whose directions rigid-body motions are projected out.
 
     These are three translations, and three rotations (two for linear molecules, none for crystals). With
     `E[v vᵀ] = I` before the projection P, `E[(Pv)(Pv)ᵀ] = P`: the identity on the internal space. The estimate of the

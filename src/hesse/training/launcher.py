@@ -162,7 +162,7 @@ def _n_cores() -> int:
 
 
 def _exit_cause(child: subprocess.Popen[bytes]) -> str:
-    """How a process ended, as text."""
+    """Description of how a process ended."""
     code = child.returncode
     if code < 0:
         return f"(pid {child.pid}) was killed by signal {-code} ({signal.Signals(-code).name})"
@@ -170,7 +170,7 @@ def _exit_cause(child: subprocess.Popen[bytes]) -> str:
 
 
 def _checkpoint_hint(output: Path) -> str:
-    """Whether the run can be continued, as text."""
+    """Sentence that says whether the run can be continued."""
     checkpoint = output / "checkpoint.safetensors"
     if checkpoint.exists():
         return f"The last saved state is in {checkpoint}; the same command continues the run."

@@ -453,5 +453,5 @@ class Trainer:
         )
 
     def _checkpoint_hint(self) -> str:
-        """Where the last valid state is, as text."""
+        """Sentence that names the file of the last valid state."""
         return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"

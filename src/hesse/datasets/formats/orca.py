@@ -210,7 +210,7 @@ def _parse_frequencies(lines: list[str] | None) -> Float[Array, "modes"] | None:
 
 
 def _parse_engrad(text: str, positions: Float[Array, "n 3"]) -> tuple[bool, Float[Array, "n 3"], float]:
-    """Whether the file has this geometry, its gradient (Hartree/Bohr), and its energy (Hartree)."""
+    """Parse a gradient file: whether it has this geometry, its gradient (Hartree/Bohr), and its energy (Hartree)."""
     words = [w for line in text.splitlines() if not line.lstrip().startswith("#") for w in line.split()]
     n = int(words[0])
     gradient = np.array([float(w) for w in words[2 : 2 + 3 * n]]).reshape(n, 3)

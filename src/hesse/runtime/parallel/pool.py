@@ -55,7 +55,7 @@ class TaskResult(Generic[Value]):
 
     @property
     def failed(self) -> bool:
-        """Whether there is no value."""
+        """True if the task failed."""
         return bool(self.error)
 
 
