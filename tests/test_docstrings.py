@@ -89,9 +89,9 @@ def faults(name: str, function: Function, owner: ast.ClassDef | None) -> Iterato
     returns_nothing = returns is None or (isinstance(returns, ast.Constant) and returns.value is None)
     generator = {"contextmanager", "asynccontextmanager"} & decorators
     never = isinstance(returns, ast.Name) and returns.id in ("NoReturn", "Never")
-    if not (returns_nothing or is_attribute or never or generator):
-        if section(docstring, "Returns") is None and section(docstring, "Yields") is None:
-            yield f"{name}: no Returns"
+    has_section = section(docstring, "Returns") is not None or section(docstring, "Yields") is not None
+    if not (returns_nothing or is_attribute or never or generator or has_section):
+        yield f"{name}: no Returns"
     errors = raised(function)
     described = section(docstring, "Raises") or ""
     for error in sorted(errors):

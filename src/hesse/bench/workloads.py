@@ -159,9 +159,7 @@ def rocksalt_cell(atoms: int, *, seed: int = 0) -> Structure:
     return from_ase(supercell, id=f"MgO-{len(supercell)}")
 
 
-def with_random_labels(
-    structures: StructuresLike, *, probes: int = 1, hessian: bool = False, seed: int = 0
-) -> Dataset:
+def with_random_labels(structures: StructuresLike, *, probes: int = 1, hessian: bool = False, seed: int = 0) -> Dataset:
     """A data set of the structures with random numbers as labels: energies, forces, Hessian-vector products along
     Rademacher probes, and Hessians.
 

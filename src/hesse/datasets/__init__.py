@@ -1,7 +1,6 @@
 """Data sets: in memory and in files, with checks of geometries and labels."""
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
-from hesse.datasets.structure_inputs import StructuresLike, as_structure, as_structures
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats import (
     FileUnits,
@@ -43,6 +42,7 @@ from hesse.datasets.quality.sum_rules import (
 )
 from hesse.datasets.splits import Split
 from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, StreamingDataset, open_dataset
+from hesse.datasets.structure_inputs import StructuresLike, as_structure, as_structures
 from hesse.datasets.summary import dataset_summary
 from hesse.datasets.transforms import (
     convert_units,

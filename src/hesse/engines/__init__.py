@@ -2,8 +2,8 @@
 
 from hesse.engine import EnergyFunction, Engine, SinglePoint
 from hesse.engines.ase_engine import AseEngine, EngineCalculator
-from hesse.engines.engine_inputs import EngineLike, PotentialLike, as_engine, as_potential
 from hesse.engines.compute import compute
+from hesse.engines.engine_inputs import EngineLike, PotentialLike, as_engine, as_potential
 from hesse.engines.finite_differences import choose_step, estimate_gradient_noise
 from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
 from hesse.engines.names import ENGINE_NAMES, POTENTIAL_NAMES, make_engine, make_potential
