@@ -1,4 +1,4 @@
-"""Freed memory stays with the process (glibc)."""
+"""Freed memory stays with the process (glibc); the number of threads is restored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from hesse.runtime.devices import torch_threads
 
 # glibc (2.36) keeps up to seven freed chunks of each small size in a cache, including the ends of aligned tensors:
 # these keep the first freed tensors separate for any layout of the heap. Memory is reused only afterwards.
@@ -36,3 +39,13 @@ def test_freed_memory_is_kept():
     if _faults("give back") < 10 * 16000:
         pytest.skip("tensors take few page faults here (huge pages)")
     assert _faults("keep") < 1000
+
+
+def test_the_number_of_threads_is_restored() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), torch_threads(1):
+        assert torch.get_num_threads() == 1
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == before
+    with torch_threads(None):
+        assert torch.get_num_threads() == before

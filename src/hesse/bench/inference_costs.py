@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from hesse.bench.step_costs import torch_threads
 from hesse.bench.timing import Timing, Work, peak_memory_mib, repeats_within, time_interleaved, time_once
 from hesse.curvature import evaluate_structures
 from hesse.datasets import StructuresLike, as_structures
@@ -17,7 +16,7 @@ from hesse.engines import PotentialLike, as_potential
 from hesse.errors import ConfigError, check_choice
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, make_probe
-from hesse.runtime.devices import device_from_name, disable_malloc_trim
+from hesse.runtime.devices import device_from_name, disable_malloc_trim, torch_threads
 from hesse.runtime.progress import track
 from hesse.structures import Request, Structure, collate
 

@@ -4,8 +4,7 @@ with respect to the parameters."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,11 +16,11 @@ from hesse.bench.timing import Timing, Work, peak_memory_mib, repeats_within, ti
 from hesse.bench.workloads import with_random_labels
 from hesse.datasets import StructuresLike, as_structures
 from hesse.errors import CompilationError, ConfigError, check_choice
-from hesse.runtime.devices import device_from_name, disable_malloc_trim
+from hesse.runtime.devices import device_from_name, disable_malloc_trim, torch_threads
 from hesse.runtime.progress import track
 from hesse.structures import Structure
 
-__all__ = ["StepCost", "StepCosts", "StepPlan", "measure_step_costs", "torch_threads"]
+__all__ = ["StepCost", "StepCosts", "StepPlan", "measure_step_costs"]
 
 MODES = ("eager", "compiled")
 DTYPES = ("float32", "float64")
@@ -166,20 +165,6 @@ def measure_step_costs(
             measured = _Measurement(cases, structures, plan, dtype).run(quiet=quiet)
             costs = StepCosts(costs.rows + measured.rows, costs.left_out + measured.left_out)
     return costs
-
-
-@contextmanager
-def torch_threads(n_threads: int | None) -> Iterator[None]:
-    """Context with a number of CPU threads of torch, which is restored afterwards.
-
-    Args:
-        n_threads: number of threads; None leaves it unchanged.
-    """
-    before = torch.get_num_threads()
-    if n_threads is not None:
-        torch.set_num_threads(n_threads)
-    yield
-    torch.set_num_threads(before)
 
 
 StepKey = tuple[str, str, str]

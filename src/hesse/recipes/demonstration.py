@@ -27,6 +27,7 @@ from hesse.labelling import LabelSpec, label
 from hesse.models import load_model
 from hesse.recipes.molecules import g2_molecules, hold_out
 from hesse.recipes.parallel_runs import train_in_parallel
+from hesse.runtime.devices import torch_threads
 from hesse.runtime.filesystem import atomic_write, atomic_write_text
 from hesse.sampling import NormalModeSampling, sample_normal_modes
 from hesse.structures import Structure
@@ -142,7 +143,8 @@ def run_demo(folder: str | Path, plan: DemoPlan | None = None, *, quiet: bool = 
     with timer.stage("training"):
         runs = train_in_parallel(_configs(folder, plan), folder / "runs", quiet=quiet)
     evaluations, logs = {}, {}
-    with timer.stage("evaluation"):
+    # Several threads would wait for each other on a machine with other load.
+    with timer.stage("evaluation"), torch_threads(1):
         for file, (name, run) in zip(("ef", "ef_hvp"), runs.items(), strict=True):
             target = folder / "models" / f"{file}.hesse"
             with atomic_write(target) as aside:

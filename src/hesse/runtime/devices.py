@@ -1,15 +1,17 @@
-"""Devices by name, and memory settings of the C library."""
+"""Devices by name, number of CPU threads, and memory settings of the C library."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from hesse.errors import ConfigError
 
-__all__ = ["device_from_name", "disable_malloc_trim"]
+__all__ = ["device_from_name", "disable_malloc_trim", "torch_threads"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAX_THRESHOLD = 2**30
@@ -50,3 +52,19 @@ def disable_malloc_trim() -> bool:
         return False
     library = ctypes.CDLL(None)
     return all(library.mallopt(name, _MAX_THRESHOLD) == 1 for name in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+
+
+@contextmanager
+def torch_threads(n_threads: int | None) -> Iterator[None]:
+    """Context with a number of CPU threads of torch, which is restored afterwards.
+
+    Args:
+        n_threads: number of threads; None leaves it unchanged.
+    """
+    before = torch.get_num_threads()
+    if n_threads is not None:
+        torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
