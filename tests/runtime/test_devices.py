@@ -43,9 +43,14 @@ def test_freed_memory_is_kept():
 
 def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), torch_threads(1):
-        assert torch.get_num_threads() == 1
-        1 / 0  # noqa: B018
+
+    def fail_inside() -> None:
+        with torch_threads(1):
+            assert torch.get_num_threads() == 1
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail_inside()
     assert torch.get_num_threads() == before
     with torch_threads(None):
         assert torch.get_num_threads() == before
