@@ -54,6 +54,7 @@ def test_rows_and_calculations_that_take_too_long():
     assert next(potentials["tiny"].parameters()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["bench", "inference", "--kind", TINY, "--quick", "--quiet", "--repeats", "1"]

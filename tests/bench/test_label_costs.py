@@ -100,6 +100,7 @@ def test_bad_requests(tmp_path, monkeypatch):
         measure_label_costs(LabelCostPlan(engines=("ase:unwilling:make",)), workers=0, quiet=True)
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_and_a_figure(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["bench", "labels", "--engine", ENGINE, "--carbons", "1", "--carbons", "2", "--repeats", "1"]

@@ -105,6 +105,7 @@ def test_the_timed_function_computes_the_loss_and_its_gradient(scheme, monkeypat
         torch.testing.assert_close(seen[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows():
     structures = random_molecules_in_range(3, 4, 4)
     plan = StepPlan(dtypes=("float64", "float32"), repeats=2, probes=2)
@@ -227,6 +228,7 @@ def run(*words):
     return CliRunner().invoke(app, ["bench", "step", *(str(word) for word in words)])
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -265,6 +267,7 @@ def test_the_command_with_a_data_file_and_a_configuration(tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_refuses_bad_requests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_model("model.hesse", untrained_network(TINY, (1, 14)), {})

@@ -18,6 +18,8 @@ import more_probes  # noqa: E402
 from hesse.datasets import read_dataset  # noqa: E402
 from hesse.models import HipnnConfig, build_model  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 BASE = (
     '{"model": {"kind": "hipnn", "features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}, '
     '"batch": {"structures": 4}}'

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import data_path
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data_path.main(["--model", "hipnn", "--steps", "2", "--batch", "4", "--json", str(tmp_path / "rows.json")])

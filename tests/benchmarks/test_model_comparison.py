@@ -13,6 +13,8 @@ sys.path.insert(0, str(HERE))
 
 import compare  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     'hip={"kind": "hipnn", "features": 4, "sensitivities": 3, "blocks": 1, "onsite_layers": 0}',
     'equi={"kind": "hessenet", "features": 4, "channels": 2, "radial": 3}',

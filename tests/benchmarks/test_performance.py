@@ -15,6 +15,8 @@ sys.path.insert(0, str(HERE))
 import epochs  # noqa: E402
 import syncs  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TINY = "hipnn?features=4,sensitivities=4,blocks=1,onsite_layers=1"
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from hesse.checks import CHECKS, CheckResult, check_potential
 
+pytestmark = pytest.mark.slow
+
 FAILS: dict[str, set[str]] = {
     "Healthy": set(),
     "OldStyleDeclared": set(),

@@ -44,6 +44,7 @@ def molecules(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_from_molecules_to_labels(molecules, tmp_path):
     morse = ("--engine", "ase:closed_form_engines:morse", "--quiet")
     sampled = hesse(
@@ -117,6 +118,7 @@ def test_suspects_are_listed_and_exit_with_1_only_if_all_are_suspect(tmp_path):
     assert (tmp_path / "b.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_does_nothing(molecules, tmp_path):
     command = ("label", "molecules.extxyz", "l.h5", "--engine", "ase:closed_form_engines:morse", "--quiet")
     fresh = hesse(*command, "--dry-run", folder=tmp_path)

@@ -329,6 +329,7 @@ except WriteError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("name", ["data.h5", "data.extxyz"])
 def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path, name: str) -> None:

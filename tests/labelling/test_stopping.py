@@ -18,7 +18,10 @@ from hesse.engines import make_engine
 from hesse.labelling import label, ledger_path
 from loopback_cluster import alive, children_of, cluster, wait_for
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc"),
+]
 
 SLOW = "ase:closed_form_engines:slow"
 COUNT = 40

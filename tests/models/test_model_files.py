@@ -499,6 +499,7 @@ sys.exit(grown > 300)
 """
 
 
+@pytest.mark.slow
 def test_no_header_can_allocate_much_memory(tmp_path: Path) -> None:
     """Configurations and shapes of terabytes are refused while the process stays small."""
     done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -80,5 +80,5 @@ def test_wrong_arguments_get_a_reply(function, structure, engine, error, reply):
 
 
 def test_settings_of_dynamics_are_named_in_the_reply(atoms):
-    with pytest.raises(RequestError, match=r"MDSettings\(temperature=.*got int"):
+    with pytest.raises(RequestError, match=r"MDSettings\(.*got int"):
         hesse.run_md(atoms, closed_form_engines.own_engine(), 300)

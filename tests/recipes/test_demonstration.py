@@ -13,6 +13,8 @@ from hesse.evaluation import vibrational_errors
 from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_in_parallel
 from hesse.recipes.parallel_runs import _steps_done
 
+pytestmark = pytest.mark.slow
+
 
 def test_molecules_are_closed_shell_with_hydrogen() -> None:
     molecules = g2_molecules()

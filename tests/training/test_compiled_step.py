@@ -38,6 +38,8 @@ from hesse.training.step import LossAndGradient, MicroBatch, count_labeled_struc
 from hesse.training.trainer import Trainer
 from oracles import Morse, crystal, labeled, molecules
 
+pytestmark = pytest.mark.slow
+
 ELEMENTS = (1, 6, 8)
 WEIGHTS = {
     "energy": 1.0,

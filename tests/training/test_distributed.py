@@ -27,6 +27,8 @@ from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.launcher import launch
 from hesse.training.rank_info import RankInfo, rank_from_environment
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("shared_runs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ALONE = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}

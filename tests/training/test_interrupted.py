@@ -44,6 +44,7 @@ def interrupt_at(folder: Path, process: subprocess.Popen[str], row: int, number:
     return process.returncode, errors
 
 
+@pytest.mark.slow
 def test_a_killed_and_continued_run_is_bitwise_identical_to_an_uninterrupted_one(tmp_path: Path) -> None:
     """SIGKILL twice, SIGTERM and SIGINT once each, distributed over the run."""
     uninterrupted, interrupted = tmp_path / "uninterrupted", tmp_path / "interrupted"

@@ -16,7 +16,10 @@ from hesse.runtime.parallel import dask, map_tasks
 from loopback_cluster import Cluster, alive, children_of, cluster, wait_for
 
 pytest.importorskip("distributed")
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc"),
+]
 
 
 @pytest.fixture(scope="module")
