@@ -14,7 +14,7 @@ from hesse.curvature import evaluate_structures
 from hesse.datasets.structure_inputs import StructuresLike, as_structures
 from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
-from hesse.errors import LabelShapeError, RequestError
+from hesse.errors import GeometryError, LabelShapeError, RequestError
 from hesse.probes import Probe, ProbeSeed, Rademacher
 from hesse.structures import Properties, Request, Structure, collate
 
@@ -57,6 +57,7 @@ def compute(
     Raises:
         RequestError: not structures, not an engine, or a property that the engine does not have.
         LabelShapeError: directions that do not fit the atoms.
+        GeometryError: stress of structures none of which is periodic in all directions.
         HesseError: all that the engine raises; the message names the structure.
     """
     inputs = as_structures(structures)
@@ -67,6 +68,8 @@ def compute(
     )
     if isinstance(source, PotentialEngine):
         return evaluate_structures(source.potential, inputs, request)
+    if stress and not any(all(structure.pbc) for structure in inputs):
+        raise GeometryError("stress was requested, but no structure is periodic in all three directions")
     if atomic_energies:
         raise RequestError(f"{source.level} gives energies of whole structures only: leave out atomic_energies")
     results, start = [], 0
