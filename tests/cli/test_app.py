@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+import hesse
 import hesse.datasets
 from hesse.cli import app as command_line
 from hesse.datasets import Dataset, write_dataset
@@ -38,6 +39,11 @@ def raising(error: BaseException) -> object:
         raise error
 
     return read
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"hesse {hesse.__version__}\n"
 
 
 def test_ctrl_c_prints_interrupted(

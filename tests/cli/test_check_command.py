@@ -77,10 +77,17 @@ def test_structures_of_a_file(run: Run, model: Path, tmp_path: Path) -> None:
 
 
 def test_the_list_of_checks(run: Run, model: Path) -> None:
-    code, out, _ = run("check", model, "--list")
-    assert code == 0
-    for check in CHECKS:
-        assert f"{check.name}: {check.question}\n" in out
+    for words in (("--list",), (model, "--list")):
+        code, out, _ = run("check", *words)
+        assert code == 0
+        for check in CHECKS:
+            assert f"{check.name}: {check.question}\n" in out
+
+
+def test_a_check_without_a_model_is_refused(run: Run) -> None:
+    code, _, err = run("check")
+    assert code == 2
+    assert "expected a MODEL" in err
 
 
 def test_a_potential_of_a_user_module(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

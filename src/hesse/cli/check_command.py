@@ -28,11 +28,11 @@ class _DType(StrEnum):
 
 def check(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="MODEL", help="MODEL.hesse, mace:FILE, torchani:FILE, ..., python:package.module:factory."
         ),
-    ],
+    ] = None,
     structures: Annotated[
         Path | None, typer.Option(help="Check it on the structures of this file. [default: built-in ones]")
     ] = None,
@@ -43,7 +43,7 @@ def check(
     dtype: Annotated[_DType, typer.Option(help="Precision of the checks.")] = _DType.float64,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = "cpu",
     list_: Annotated[
-        bool, typer.Option("--list", help="List the checks and what their failures mean; MODEL is not opened.")
+        bool, typer.Option("--list", help="List the checks and what their failures mean, without MODEL.")
     ] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -65,6 +65,8 @@ def check(
         for item in CHECKS:
             typer.echo(f"{item.name}: {item.question}\n    A failure means: {item.consequence}")
         return
+    if model is None:
+        raise ConfigError("expected a MODEL: hesse check run/model.hesse, or --list alone")
     if not selected_checks:
         raise ConfigError("no check is left: --skip and --no-compile exclude everything that --only names")
     if json is not None:

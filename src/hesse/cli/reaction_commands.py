@@ -122,7 +122,9 @@ def irc(
         typer.echo(_path_line(rows[-1]))
     print_failures(failures)
     _write_results(output, json, engine, results, rows, "reaction paths")
-    typer.echo(f"{output}: {len(results)} structures of {sum(r['converged'] for r in rows)} complete paths")
+    typer.echo(
+        f"{output}: {len(results)} structures; {sum(r['converged'] for r in rows)} of {len(rows)} paths are complete"
+    )
 
 
 def _only_energy(run: Any) -> Properties:
