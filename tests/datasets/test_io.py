@@ -44,9 +44,12 @@ def test_unknown_suffixes(tmp_path: Path, data: Dataset) -> None:
     for name in ("data.pkl", "data", "data.npz"):
         with pytest.raises(FileFormatError, match=r"written as \.h5 or \.extxyz"):
             write_dataset(tmp_path / name, data)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileFormatError, match=r"data\.csv: there is no such file"):
+        read_dataset(tmp_path / "data.csv")
+    (tmp_path / "data.csv").write_text("1,2\n")
     with pytest.raises(FileFormatError, match=r"no reader for \.csv.*Known: \.h5"):
         read_dataset(tmp_path / "data.csv")
-    assert list(tmp_path.iterdir()) == []
     check_writable_suffix("x.h5")
 
 

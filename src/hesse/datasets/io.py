@@ -116,6 +116,8 @@ def as_path(path: str | Path) -> Path:
     """
     if not isinstance(path, str | Path):
         raise RequestError(f"expected the path of a file, got {type(path).__name__}")
+    if not str(path):
+        raise RequestError("expected the path of a file, got an empty text")
     return Path(path)
 
 

@@ -65,6 +65,7 @@ def detect_format(path: Path) -> str:
         return "phonopy"
     if suffix in GEOMETRY_FORMATS or path.name.upper().startswith(("POSCAR", "CONTCAR", "SPOSCAR")):
         return "geometry"
+    check_input_file(path)
     raise FileFormatError(f"{path}: no reader for {suffix or 'a file without a suffix'}. {_supported_formats()}")
 
 
