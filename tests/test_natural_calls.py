@@ -16,6 +16,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
 import hesse
+from hesse.training.config import RunConfig
 
 pytest.importorskip("tblite", reason="needs tblite")
 ELEMENTS = (1, 6, 7, 8)
@@ -218,6 +219,56 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     ),
     "dynamics without a temperature": (lambda t: hesse.run_md(t.water, "gfn2", steps=3), "temperature"),
     "a positional Request": (lambda t: t.engine.compute(t.water, "hessian"), "Request"),
+    "the class of a calculator": (lambda t: hesse.compute(t.water, EMT), r"the class EMT: make an object of it"),
+    "the class of a potential": (lambda t: hesse.evaluate(hesse.HesseNet, t.data), "the class HesseNet"),
+    "the class of structures": (lambda t: hesse.compute(Atoms, "gfn2"), "got the class Atoms"),
+    "an empty path": (lambda t: hesse.compute("", "gfn2"), "got an empty text"),
+    "a formula in place of a file": (lambda t: hesse.compute("H2O", "gfn2"), "H2O: there is no such file"),
+    "atoms that overlap": (
+        lambda t: hesse.lowest_modes(Atoms("H3", [[0, 0, 0], [0, 0, 0], [0, 0, 1]]), t.potential),
+        "0.000 Å apart",
+    ),
+    "a limit that is text": (lambda t: hesse.minimize(t.water, "gfn2", fmax="0.01"), "fmax: expected a number"),
+    "a limit that is None": (lambda t: hesse.minimize(t.water, "gfn2", fmax=None), "fmax: expected a number, got None"),
+    "half a step": (lambda t: hesse.minimize(t.water, "gfn2", steps=1.5), "steps: expected a whole number, got 1.5"),
+    "an optimizer that is None": (lambda t: hesse.minimize(t.water, "gfn2", optimizer=None), 'no optimizer "None"'),
+    "a trust radius that is text": (lambda t: hesse.saddle(t.water, "gfn2", trust="a"), "trust: expected a number"),
+    "a Hessian that is text": (lambda t: hesse.saddle(t.water, "gfn2", hessian="h.npy"), "hessian: expected an array"),
+    "a Hessian that is not finite": (
+        lambda t: hesse.saddle(t.water, "gfn2", hessian=np.full((3, 3, 3, 3), np.nan)),
+        "not finite",
+    ),
+    "a step of a path that is text": (lambda t: hesse.irc(t.water, "gfn2", step="a"), "step: expected a number"),
+    "a tolerance that is text": (lambda t: hesse.lowest_modes(t.water, "gfn2", tolerance="a"), "tolerance: expected"),
+    "a number of modes that is text": (lambda t: hesse.lowest_modes(t.water, "gfn2", "a"), "count: expected"),
+    "a negative seed": (lambda t: hesse.lowest_modes(t.water, "gfn2", seed=-1), "seed must be zero or more"),
+    "a seed that is text": (lambda t: hesse.compute(t.water, "gfn2", probes=1, seed="a"), "seed: expected"),
+    "a temperature that is text": (lambda t: hesse.run_md(t.water, "gfn2", temperature="hot"), "temperature: expected"),
+    "no temperature": (lambda t: hesse.run_md(t.water, "gfn2", temperature=None), "temperature: expected"),
+    "steps that are None": (lambda t: hesse.run_md(t.water, "gfn2", temperature=9, steps=None), "steps: expected"),
+    "one temperature for a list": (
+        lambda t: hesse.sample_normal_modes(t.water, "gfn2", temperatures=300),
+        "temperatures: expected a list of numbers, got 300",
+    ),
+    "a size that is text": (lambda t: hesse.sample_rattled(t.water, sizes=("a",)), "sizes: expected a number"),
+    "probes that are text": (lambda t: hesse.label(t.water, "gfn2", probes="a"), "n_probes: expected a whole number"),
+    "a probe that is a number": (lambda t: hesse.label(t.water, "gfn2", probe=3), 'no probe "3"'),
+    "a spec of another type": (lambda t: hesse.label(t.water, "gfn2", spec=3), "expected a hesse.LabelSpec"),
+    "workers that are text": (lambda t: hesse.label(t.water, "gfn2", workers="a", quiet=True), "workers: expected"),
+    "a timeout that is text": (lambda t: hesse.label(t.water, "gfn2", timeout="a", quiet=True), "timeout: expected"),
+    "a batch size that is text": (lambda t: hesse.evaluate(t.potential, t.data, max_atoms="a"), "max_atoms: expected"),
+    "a dtype that is text": (lambda t: hesse.evaluate(t.potential, t.data, dtype="float16"), "expected dtype"),
+    "a check that is a number": (lambda t: hesse.check(t.potential, only=3), "expected names of checks"),
+    "a run folder that is None": (lambda t: hesse.train(t.data, output=None), "expected the path of a folder"),
+    "a fraction in place of a file": (
+        lambda t: RunConfig(data={"train": "a.h5", "validation": 0.2}, output="x"),
+        "for a fraction write validation_fraction: 0.2",
+    ),
+    "a number in place of a file": (
+        lambda t: RunConfig(data={"train": 3}, output="x"),
+        "expected the path of a file or folder",
+    ),
+    "a number in place of a section": (lambda t: hesse.TrainConfig(batch=3), "expected a mapping of options"),
     "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
 }
 

@@ -7,7 +7,9 @@ was valid and its execution failed (`ExecutionError`, 1).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 __all__ = [
     "CompilationError",
@@ -31,6 +33,8 @@ __all__ = [
     "UnknownOptionError",
     "WriteError",
     "check_choice",
+    "check_numbers",
+    "check_whole_numbers",
     "did_you_mean",
     "first_line",
 ]
@@ -136,6 +140,42 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
+def check_numbers(**values: object) -> None:
+    """Check that values are real numbers, before they are compared.
+
+    Args:
+        **values: values as given by the user, by the names of their options.
+
+    Raises:
+        ConfigError: a value is text, None, a list or another object; the message has its name.
+    """
+    for name, value in values.items():
+        if not _converts(float, value):
+            raise ConfigError(f"{name}: expected a number, got {value!r}")
+
+
+def check_whole_numbers(**values: object) -> None:
+    """Check that values are whole numbers, before they are compared or counted.
+
+    Args:
+        **values: values as given by the user, by the names of their options.
+
+    Raises:
+        ConfigError: a value is text, None, a number with a fractional part or another object; the message has its name.
+    """
+    for name, value in values.items():
+        if not _converts(operator.index, value):
+            raise ConfigError(f"{name}: expected a whole number, got {value!r}")
+
+
+def _converts(conversion: Callable[[Any], object], value: object) -> bool:
+    try:
+        conversion(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # arrays and tensors raise all of them
+        return False
+    return not isinstance(value, str | bytes | bytearray)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Suggestion for a mistyped name.
 
@@ -147,7 +187,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         A sentence with the nearest valid name, or with all valid names if none is similar.
     """
     options = sorted(valid)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.6)
     if close:
         return f'Did you mean "{close[0]}"?'
     return f"Valid: {', '.join(options)}."

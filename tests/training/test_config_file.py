@@ -213,7 +213,7 @@ def test_all_old_names_are_listed_at_once(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 1e-3}, r'TrainConfig: no option "lr"\. It is called "optimizer\.learning_rate"'),
+        ({"lr": 1e-3}, r'TrainConfig: no option "lr"\. Use "optimizer\.learning_rate"'),
         ({"learning_rate": 1e-3}, r'no option "learning_rate"\. Did you mean "optimizer\.learning_rate"\?'),
         ({"stepps": 5}, r'no option "stepps"\. Did you mean "steps"\?'),
         ({"steps": "many"}, r'option "steps" = \'many\''),

@@ -12,7 +12,7 @@ from hesse.checks.check_result import CheckResult
 from hesse.checks.context import make_context
 from hesse.datasets import StructuresLike, as_structures
 from hesse.engines import PotentialLike, as_potential
-from hesse.errors import check_choice
+from hesse.errors import RequestError, check_choice
 from hesse.runtime.devices import device_from_name
 
 __all__ = ["CheckResults", "check_potential", "select_checks"]
@@ -133,7 +133,11 @@ def select_checks(only: str | Iterable[str] | None, skip: str | Iterable[str] = 
 
     Raises:
         UnknownOptionError: an unknown name.
+        RequestError: neither a name nor names.
     """
+    for names in (only, skip):
+        if names is not None and not isinstance(names, Iterable):
+            raise RequestError(f"only and skip: expected names of checks, got {names!r}")
     only, skip = [only] if isinstance(only, str) else only, [skip] if isinstance(skip, str) else skip
     known = [check.name for check in CHECKS]
     excluded = {check_choice(name, known, "check") for name in skip}

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from hesse.curvature.operator import HessianOperator
 from hesse.curvature.preconditioner import model_hessian_preconditioner
 from hesse.engine import Engine
-from hesse.errors import EngineError, LabelShapeError, RequestError
+from hesse.errors import EngineError, LabelShapeError, RequestError, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.potential import Potential, dtype_and_device
 from hesse.runtime.progress import track
@@ -131,22 +131,30 @@ def lowest_eigenpairs(
         RequestError: an invalid count, tolerance or mass; more eigenpairs than the structure has.
         LabelShapeError: directions or products of a wrong shape.
         EngineError: no convergence, or products that are not finite.
+        GeometryError: atoms overlap.
+        ConfigError: an option that is not a number.
     """
     if not isinstance(structure, Structure):
         raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}; of ASE atoms: hesse.from_ase")
     n = len(structure)
     weights, atom_masses = _mass_weights(structure, masses)
+    check_numbers(tolerance=tolerance)
+    check_whole_numbers(count=count, seed=seed, **({} if max_products is None else {"max_products": max_products}))
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise RequestError(f"the tolerance must be a positive number, got {tolerance}")
+    if seed < 0:
+        raise RequestError(f"the seed must be zero or more, got {seed}")
     if max_products is not None and max_products < 1:
         raise RequestError(f"max_products must be at least 1, got {max_products}")
     rigid = rigid_body_basis(structure, np.ones(n) if atom_masses is None else atom_masses).reshape(-1, 3 * n).T
-    if not isinstance(count, int) or not 1 <= count <= 3 * n - rigid.shape[1]:
+    if not 1 <= count <= 3 * n - rigid.shape[1]:
         raise RequestError(
             f'structure "{structure.id}" has {3 * n - rigid.shape[1]} modes without rigid motions, '
             f"{count} were requested"
         )
     subspace = _Subspace(_weighted_matvec(operator, structure, weights), rigid)
+    if preconditioned:
+        structure.check_no_overlap()  # the model Hessian has the directions of pairs of atoms
     precondition = model_hessian_preconditioner(structure, weights, DIAGONAL_SHIFT) if preconditioned else None
     limit = max(3 * n, 300) if max_products is None else max_products
     block = _initial_block(structure, start, count, weights, subspace, precondition, seed)

@@ -48,7 +48,8 @@ def as_structures(structures: StructuresLike) -> tuple[Structure, ...]:
     if isinstance(getattr(structures, "structure", None), Structure) or _is_pair(structures):
         return (_structure(structures),)
     if not isinstance(structures, Iterable):
-        raise RequestError(f"expected {_STRUCTURES}; got {type(structures).__name__}")
+        got = f"the class {structures.__name__}" if isinstance(structures, type) else type(structures).__name__
+        raise RequestError(f"expected {_STRUCTURES}; got {got}")
     result = _distinct([(_structure(item), isinstance(item, Atoms)) for item in structures])
     if not result:
         raise RequestError(f"expected {_STRUCTURES}; got an empty {type(structures).__name__}")

@@ -14,7 +14,7 @@ from hesse.curvature import evaluate_structures
 from hesse.datasets.structure_inputs import StructuresLike, as_structures
 from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
-from hesse.errors import GeometryError, LabelShapeError, RequestError
+from hesse.errors import GeometryError, LabelShapeError, RequestError, check_whole_numbers
 from hesse.probes import Probe, ProbeSeed, Rademacher
 from hesse.structures import Properties, Request, Structure, collate
 
@@ -62,6 +62,7 @@ def compute(
     """
     inputs = as_structures(structures)
     source = as_engine(engine)
+    check_whole_numbers(seed=seed)
     directions = _directions(inputs, probes, seed)
     request = Request(
         energy=energy, forces=forces, probes=directions, hessian=hessian, stress=stress, atomic_energies=atomic_energies

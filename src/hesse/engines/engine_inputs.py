@@ -50,7 +50,7 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
     potential = _potential_in(engine)
     if potential is not None:
         return PotentialEngine(potential)
-    if isinstance(engine, BaseCalculator) or hasattr(engine, "get_potential_energy"):
+    if not isinstance(engine, type) and (isinstance(engine, BaseCalculator) or hasattr(engine, "get_potential_energy")):
         return AseEngine(engine, differences=differences)
     raise RequestError(
         'expected an engine: a name such as "gfn2", the path of a model, a hesse.Engine, a hesse.Potential or an ASE '
@@ -103,4 +103,6 @@ def _potential_in(thing: object) -> Potential | None:
 
 
 def _describe(thing: object) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}: make an object of it, {thing.__name__}(...)"
     return "None" if thing is None else f"an object of type {type(thing).__name__}"

@@ -14,7 +14,7 @@ from hesse.curvature import check_finite
 from hesse.curvature import evaluate as evaluate_batch
 from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike, as_potential
-from hesse.errors import RequestError, UnknownElementError
+from hesse.errors import RequestError, UnknownElementError, check_whole_numbers
 from hesse.potential import Potential, dtype_and_device, evaluation_mode
 from hesse.runtime.progress import track
 from hesse.structures import Batch, Properties, Request, segment_ids
@@ -50,11 +50,14 @@ def predict(
         has no Hessian-vector product or Hessian.
 
     Raises:
-        RequestError: `model` is not a potential, `data` is not a data set, or `max_atoms` is below one.
+        RequestError: `model` is not a potential, `data` is not a data set, `max_atoms` is below one, or another dtype.
         UnknownElementError: the potential does not know an element; the message names the first structure.
         EngineError: a prediction that is not a finite number; the message names the structure.
     """
     potential, dataset = as_potential(model), as_dataset(data)
+    check_whole_numbers(max_atoms=max_atoms)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise RequestError(f"expected dtype torch.float64 or torch.float32, got {dtype!r}")
     if max_atoms < 1:
         raise RequestError(f"max_atoms must be at least 1, got {max_atoms}")
     check_known_elements(potential, dataset)

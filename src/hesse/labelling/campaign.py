@@ -204,6 +204,8 @@ def _label_spec(spec: LabelSpec | None, probes: int, probe: str, seed: int, hess
     arguments = LabelSpec(probes, probe, seed, hessian, stress)
     if spec is None:
         return arguments
+    if not isinstance(spec, LabelSpec):
+        raise RequestError(f"spec: expected a hesse.LabelSpec, got {type(spec).__name__}")
     if arguments != LabelSpec():
         raise RequestError("give either spec, or probes, probe, seed, hessian and stress, not both")
     return spec

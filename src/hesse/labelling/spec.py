@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hesse.errors import ConfigError
 from hesse.probes import make_probe
+from hesse.runtime.settings import check_fields
 
 __all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "hvp_quantities", "probe_index", "quantity_kind"]
 
@@ -42,6 +43,7 @@ class LabelSpec:
     stress: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
         make_probe(self.probe, max(self.n_probes, 1))

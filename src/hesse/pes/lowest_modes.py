@@ -60,6 +60,8 @@ def lowest_modes(
         RequestError: not one structure, or not an engine; invalid options.
         LabelShapeError: directions or products of a wrong shape.
         EngineError: no convergence, or products that are not finite.
+        GeometryError: atoms overlap.
+        ConfigError: an option that is not a number.
     """
     if isinstance(structure, Potential) or (callable(structure) and not isinstance(structure, Structure | Atoms)):
         raise RequestError("expected the structure first, then the engine: lowest_modes(structure, engine)")

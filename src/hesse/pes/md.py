@@ -33,7 +33,7 @@ from hesse.errors import (
 )
 from hesse.harmonic.normal_modes import internal_basis
 from hesse.pes.surface import atoms_with_results
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import check_fields, settings_from
 from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
@@ -85,6 +85,7 @@ class MDSettings:
     max_force: float = 100.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_choice(self.ensemble, ENSEMBLES, "ensemble")
         positive = {
             "time step (fs)": self.time_step,

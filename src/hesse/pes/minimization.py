@@ -13,7 +13,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
-from hesse.errors import ConfigError, check_choice
+from hesse.errors import ConfigError, check_choice, check_numbers, check_whole_numbers
 from hesse.pes.surface import OptimizationHistory, atoms_with_results, max_force
 from hesse.structures import Structure, to_ase
 
@@ -84,6 +84,8 @@ def minimize(
         GeometryError: atoms collided.
     """
     structure, engine = as_structure(structure), as_engine(engine)
+    check_numbers(fmax=fmax)
+    check_whole_numbers(steps=steps)
     if not (np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"minimize needs a positive fmax (eV/Å) and at least one step, got {fmax} and {steps}")
     optimizer_class = _OPTIMIZERS[check_choice(optimizer, _OPTIMIZERS, "optimizer")]

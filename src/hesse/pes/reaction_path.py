@@ -23,10 +23,10 @@ from scipy.integrate import solve_ivp
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineLike, as_engine
-from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
+from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.quasi_newton import bofill_update
-from hesse.pes.surface import CountedSurface, atoms_with_results, max_force
+from hesse.pes.surface import CountedSurface, atoms_with_results, hessian_array, max_force
 from hesse.structures import Structure
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
@@ -143,21 +143,19 @@ def irc(
         UnknownOptionError: an unknown direction.
         RequestError: the structure is not a transition state (forces above 0.1 eV/Å, or no imaginary mode); not one
             structure, or not an engine.
-        LabelShapeError: the Hessian has a wrong shape.
+        LabelShapeError, LabelValueError: the Hessian has a wrong shape, or is not finite.
         EngineError: the engine failed.
         GeometryError: atoms collided.
     """
     structure, engine = as_structure(structure), as_engine(engine)
+    check_numbers(step=step, fmax=fmax)
+    check_whole_numbers(steps=steps)
     if not (np.isfinite(step) and step > 0 and np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"irc needs positive step, steps and fmax, got {step}, {steps} and {fmax}")
     check_choice(directions, ("both", "forward", "backward"), "directions of a path")
     n = len(structure)
     surface = CountedSurface(engine, structure)
-    full_hessian = surface.hessian(structure.positions) if hessian is None else np.asarray(hessian, dtype=np.float64)
-    if full_hessian.shape != (n, 3, n, 3):
-        raise LabelShapeError(
-            f'structure "{structure.id}": Hessian of shape {full_hessian.shape}, expected {(n, 3, n, 3)}'
-        )
+    full_hessian = surface.hessian(structure.positions) if hessian is None else hessian_array(structure, hessian)
     modes = normal_modes(structure, full_hessian)
     if modes.n_imaginary == 0:
         raise RequestError(

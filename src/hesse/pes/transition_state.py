@@ -23,10 +23,10 @@ from scipy.sparse.csgraph import connected_components
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
-from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
+from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
-from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, max_force
+from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, hessian_array, max_force
 from hesse.runtime.imports import import_optional
 from hesse.structures import Structure, to_ase
 
@@ -120,22 +120,19 @@ def saddle(
     Raises:
         ConfigError: `fmax`, `steps` or `trust` is not positive.
         UnknownOptionError: an unknown method.
-        LabelShapeError: the Hessian has a wrong shape.
+        LabelShapeError, LabelValueError: the Hessian has a wrong shape, or is not finite.
         RequestError: a structure that has rigid motions only; not one structure, or not an engine.
         MissingExtraError: Sella is not installed.
         EngineError: the engine failed.
         GeometryError: atoms collided.
     """
     structure, engine = as_structure(structure), as_engine(engine)
+    check_numbers(fmax=fmax, trust=trust)
+    check_whole_numbers(steps=steps)
     if not (np.isfinite(fmax) and fmax > 0 and np.isfinite(trust) and trust > 0) or steps < 1:
         raise ConfigError(f"saddle needs positive fmax, trust and steps, got {fmax}, {trust} and {steps}")
     check_choice(method, SADDLE_METHODS, "method of saddle search")
-    n = len(structure)
-    initial_hessian = None if hessian is None else np.array(hessian, dtype=np.float64)
-    if initial_hessian is not None and initial_hessian.shape != (n, 3, n, 3):
-        raise LabelShapeError(
-            f'structure "{structure.id}": Hessian of shape {initial_hessian.shape}, expected {(n, 3, n, 3)}'
-        )
+    initial_hessian = None if hessian is None else hessian_array(structure, hessian)
     if len(_internal_basis(structure)) == 0:
         raise RequestError(f'structure "{structure.id}" has rigid motions only: it has no saddle point')
     surface = CountedSurface(engine, structure)

@@ -8,16 +8,23 @@ was renamed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hesse.errors import ConfigError, RequestError, UnknownOptionError, did_you_mean
+from hesse.errors import (
+    ConfigError,
+    RequestError,
+    UnknownOptionError,
+    check_numbers,
+    check_whole_numbers,
+    did_you_mean,
+)
 
-__all__ = ["Settings", "settings_from", "validate_config"]
+__all__ = ["Settings", "check_fields", "settings_from", "validate_config"]
 
 T = TypeVar("T", bound=BaseModel)
 S = TypeVar("S")
@@ -114,6 +121,34 @@ def settings_from(settings_type: type[S], settings: object, options: Mapping[str
     return settings_type(**options)
 
 
+def check_fields(settings: Any) -> None:
+    """Check that the fields of a dataclass that are declared as numbers are numbers, before they are compared.
+
+    Args:
+        settings: an object of a dataclass whose module imports `annotations` from `__future__`.
+
+    Raises:
+        ConfigError: a field of another type; the message has its name.
+    """
+    for field in fields(settings):
+        value, (kind, *rest) = getattr(settings, field.name), str(field.type).split(" | ")
+        if value is None and "None" in rest:
+            continue
+        if kind == "tuple[float, ...]":
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ConfigError(f"{field.name}: expected a list of numbers, got {value!r}")
+            for item in value:
+                check_numbers(**{field.name: item})
+        elif kind == "int":
+            check_whole_numbers(**{field.name: value})
+        elif kind == "float":
+            check_numbers(**{field.name: value})
+
+
+_PLAIN_WORDS = {"path_type": "expected the path of a file or folder", "dict_type": "expected a mapping of options"}
+"""Replies for errors that pydantic explains with classes of Python."""
+
+
 def _reply(config_type: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
     """The error to raise in place of pydantic's."""
     if renames := list(_renames(config_type, error)):
@@ -137,7 +172,8 @@ def _reply(config_type: type[BaseModel], error: ValidationError, source: str) ->
     if first["type"] == "union_tag_invalid" and isinstance(first["input"], dict):
         wrong, choices = first["ctx"]["tag"], _quoted_names(first["ctx"]["expected_tags"])
         return UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {did_you_mean(wrong, choices)}')
-    message = "expected a mapping of options" if first["type"].startswith("union_tag") else first["msg"]
+    sections_expected = first["type"].startswith(("union_tag", "model_type"))
+    message = "expected a mapping of options" if sections_expected else _PLAIN_WORDS.get(first["type"], first["msg"])
     return ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message.removeprefix("Value error, ")}')
 
 
@@ -171,7 +207,7 @@ def _nearest(sections: Sequence[type[BaseModel]], path: Sequence[str], name: str
     prefix = "".join(f"{part}." for part in path)
     for section in sections:
         if name in (known := getattr(section, "synonyms", {})):
-            return f'It is called "{prefix}{known[name]}".'
+            return f'Use "{prefix}{known[name]}".'
         for inner_name, field in section.model_fields.items():
             if any(name in inner.model_fields for inner in _sections(field.annotation)):
                 return f'Did you mean "{prefix}{inner_name}.{name}"?'

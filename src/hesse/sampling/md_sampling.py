@@ -16,7 +16,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, as_engine
 from hesse.errors import ConfigError
 from hesse.pes import MDSettings, run_md
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import check_fields, settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -74,6 +74,7 @@ class MDSampling:
     steps: int = 500
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
             raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
         if len({md_tag(t) for t in self.temperatures}) < len(self.temperatures):

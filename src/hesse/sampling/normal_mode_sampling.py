@@ -19,7 +19,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, check_choice
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import check_fields, settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -80,6 +80,7 @@ class NormalModeSampling:
     project_out_path: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
             raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
         if len({nms_tag(t) for t in self.temperatures}) < len(self.temperatures):

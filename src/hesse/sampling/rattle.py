@@ -12,7 +12,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import StructuresLike
 from hesse.errors import ConfigError, RequestError
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import check_fields, settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -54,6 +54,7 @@ class RattleSampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.sizes or any(not (np.isfinite(s) and s >= 0) for s in self.sizes):
             raise ConfigError(f"sizes of displacements must be numbers of Å, zero or more, got {self.sizes}")
         if len({rattle_tag(s) for s in self.sizes}) < len(self.sizes):

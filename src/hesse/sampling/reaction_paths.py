@@ -12,7 +12,7 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
 from hesse.errors import ConfigError, EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import check_fields, settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -55,6 +55,7 @@ class PathSampling:
     count: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in (("saddle_fmax", self.saddle_fmax), ("step", self.step), ("fmax", self.fmax)):
             if not (np.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a positive number, got {value}")

@@ -82,8 +82,9 @@ class Structure:
                 f'structure "{self.id}": expected numbers [atoms] and positions [atoms, 3] with at least one atom, '
                 f"got {self.numbers.shape} and {self.positions.shape}"
             )
-        if self.numbers.min() < 1 or self.numbers.max() > 118:
-            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {set(self.numbers)}')
+        wrong = sorted({int(z) for z in self.numbers if not 1 <= z <= 118})
+        if wrong:
+            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {wrong}')
         if not np.isfinite(self.positions).all():
             raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
         if self.cell.shape != (3, 3) or len(self.pbc) != 3:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hesse.losses import LossWeights
 from hesse.models import HesseNetConfig, ModelConfig, ZblConfig
@@ -175,6 +175,13 @@ class DataConfig(Settings):
     memory_mib: float | None = Field(
         None, gt=0, description="stream files whose structures need more memory than this; null: all in memory"
     )
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _check_validation(cls, value: object) -> object:
+        if isinstance(value, int | float):
+            raise ValueError(f"expected the path of a file; for a fraction write validation_fraction: {value}")
+        return value
 
 
 class RunConfig(TrainConfig):

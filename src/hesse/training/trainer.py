@@ -110,6 +110,8 @@ def train(
     config = _as_config(config)
     training = _as_data(training)
     validation = None if validation is None else _as_data(validation)
+    if not isinstance(output, str | Path):
+        raise RequestError(f"output: expected the path of a folder, got {type(output).__name__}")
     folder = Path(output)
     with ExitStack() as stack:
         if communicator is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from hesse.errors import ConfigError
+from hesse.errors import ConfigError, check_numbers, check_whole_numbers
 from hesse.runtime.parallel.dask import iter_dask
 from hesse.runtime.parallel.pool import TaskResult, iter_local, run_task
 
@@ -55,6 +55,10 @@ def map_tasks(
     """
     if scheduler is not None and workers is not None:
         raise ConfigError("give either workers (processes on this machine) or a scheduler (a cluster), not both")
+    if timeout is not None:
+        check_numbers(timeout=timeout)
+    if workers is not None:
+        check_whole_numbers(workers=workers)
     if timeout is not None and not timeout > 0:
         raise ConfigError(f"expected a positive timeout, got {timeout}")
     if scheduler is not None:
