@@ -15,7 +15,7 @@ test: venv
 
 # Tests that compile, start several processes or take long one by one.
 test-slow: venv
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --maxschedchunk 1 -m "slow and not long"
 
 # The adapters of MACE and NequIP, in environments of their own.
 peers:
