@@ -27,6 +27,7 @@ from hesse.errors import EngineError, LabelShapeError, RequestError, check_numbe
 from hesse.harmonic.normal_modes import rigid_body_basis
 from hesse.potential import Potential, dtype_and_device
 from hesse.runtime.progress import track
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Request, Structure
 from hesse.units import HBAR, INVERSE_CM
 
@@ -44,8 +45,8 @@ MAX_SUBSPACE = 240
 """Number of vectors above which the subspace is restarted with the lowest third."""
 
 
-@dataclass(frozen=True, eq=False)
-class LowestModes:
+@dataclass(frozen=True, eq=False, repr=False)
+class LowestModes(ShortRepr):
     """The lowest eigenpairs of a Hessian, rigid-body motions excluded.
 
     Attributes:

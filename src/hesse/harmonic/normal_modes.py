@@ -21,6 +21,7 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, check_choice
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, to_structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
@@ -34,8 +35,8 @@ DEGENERACY_TOLERANCE = 1e-8
 """Eigenvalues that differ by less than this fraction of the largest one are treated as degenerate."""
 
 
-@dataclass(frozen=True, eq=False)
-class NormalModes:
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalModes(ShortRepr):
     """Normal modes in ascending order of their eigenvalues, rigid-body motions excluded.
 
     Attributes:

@@ -34,6 +34,7 @@ from hesse.errors import (
 from hesse.harmonic.normal_modes import internal_basis
 from hesse.pes.surface import atoms_with_results
 from hesse.runtime.settings import check_fields, settings_from
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
@@ -112,8 +113,8 @@ class MDSettings:
             raise ConfigError('the noise of "langevin" makes molecules rotate again: rotation=False requires "nve"')
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot(ShortRepr):
     """One geometry of a run.
 
     Attributes:
@@ -141,8 +142,8 @@ class Snapshot:
         return atoms
 
 
-@dataclass(frozen=True, eq=False)
-class MDResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class MDResult(ShortRepr):
     """The result of a molecular dynamics run; index 0 of arrays over steps is the start.
 
     Attributes:

@@ -15,6 +15,7 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, check_choice, check_numbers, check_whole_numbers
 from hesse.pes.surface import OptimizationHistory, atoms_with_results, max_force
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, to_ase
 
 __all__ = ["MinimizationResult", "minimize"]
@@ -22,8 +23,8 @@ __all__ = ["MinimizationResult", "minimize"]
 _OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
 
 
-@dataclass(frozen=True, eq=False)
-class MinimizationResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class MinimizationResult(ShortRepr):
     """The result of a relaxation.
 
     Attributes:

@@ -27,6 +27,7 @@ from hesse.errors import ConfigError, RequestError, check_choice, check_numbers,
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.quasi_newton import bofill_update
 from hesse.pes.surface import CountedSurface, atoms_with_results, hessian_array, max_force
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
@@ -41,8 +42,8 @@ _FLAT = 1e-6
 """√u eV/Å per √u; a model surface is flat where its mass-weighted gradient falls below this."""
 
 
-@dataclass(frozen=True, eq=False)
-class PathPoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class PathPoint(ShortRepr):
     """One point of a path.
 
     Attributes:
@@ -71,8 +72,8 @@ class PathPoint:
         return atoms
 
 
-@dataclass(frozen=True, eq=False)
-class IRCResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class IRCResult(ShortRepr):
     """Both halves of a path, from the transition state outwards.
 
     Attributes:

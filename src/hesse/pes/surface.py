@@ -15,13 +15,14 @@ from hesse.datasets.ase_atoms import atoms_with_labels
 from hesse.engines import Engine, ForceEngine
 from hesse.engines.force_engine import checked_point
 from hesse.errors import LabelShapeError, LabelValueError, first_line
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure
 
 __all__ = ["CountedSurface", "OptimizationHistory", "hessian_array", "max_force"]
 
 
-@dataclass(frozen=True, eq=False)
-class OptimizationHistory:
+@dataclass(frozen=True, eq=False, repr=False)
+class OptimizationHistory(ShortRepr):
     """Energies and forces along an optimization.
 
     Attributes:

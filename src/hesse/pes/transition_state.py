@@ -28,6 +28,7 @@ from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_mode
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
 from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, hessian_array, max_force
 from hesse.runtime.imports import import_optional
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
@@ -45,8 +46,8 @@ _MAX_CHECKS = 5
 """How often a search may reach a stationary point that is not a first-order saddle, and continue."""
 
 
-@dataclass(frozen=True, eq=False)
-class SaddleResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class SaddleResult(ShortRepr):
     """The result of a saddle search.
 
     Attributes:

@@ -15,14 +15,15 @@ from hesse.errors import EngineError
 from hesse.harmonic.normal_modes import NormalModes, normal_modes
 from hesse.pes.minimization import minimize as relax
 from hesse.pes.surface import atoms_with_results, max_force
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Request, Structure
 from hesse.units import INVERSE_CM
 
 __all__ = ["Vibrations", "vibrations"]
 
 
-@dataclass(frozen=True, eq=False)
-class Vibrations:
+@dataclass(frozen=True, eq=False, repr=False)
+class Vibrations(ShortRepr):
     """Harmonic vibrations of one structure.
 
     Attributes:
