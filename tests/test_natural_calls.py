@@ -174,6 +174,9 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "HesseCalculator(path)": lambda t: hesse.HesseCalculator(t.model_file).get_potential_energy(t.water.copy()),
     "HesseCalculator(potential).get_hessian(atoms)": lambda t: hesse.HesseCalculator(t.potential).get_hessian(t.water),
     "calculator.hvp(v, atoms)": lambda t: hesse.HesseCalculator(t.potential).hvp(np.ones((3, 3)), t.water),
+    "sample_normal_modes(temperatures=array)": lambda t: hesse.sample_normal_modes(
+        t.water, "gfn2", temperatures=np.array([300.0, 600.0]), count=1, quiet=True
+    ),
     "LossWeights(hvp=)": lambda t: hesse.LossWeights(hvp=0.1),
     "TrainConfig(steps=)": lambda t: hesse.TrainConfig(steps=10),
     "LabelSpec(n_probes=)": lambda t: hesse.LabelSpec(n_probes=2),
@@ -269,6 +272,19 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
         "expected the path of a file or folder",
     ),
     "a number in place of a section": (lambda t: hesse.TrainConfig(batch=3), "expected a mapping of options"),
+    "masses that are text": (lambda t: hesse.vibrations(t.water, "gfn2", masses="x"), "expected 3 positive masses"),
+    "a start that is text": (lambda t: hesse.lowest_modes(t.water, "gfn2", start="x"), "start: expected directions"),
+    "differences of another type": (lambda t: hesse.label(t.water, "gfn2", differences=3), "FiniteDifferences"),
+    "yes in place of True": (lambda t: hesse.label(t.water, "gfn2", hessian="yes"), "hessian: expected True or False"),
+    "a filter that is no function": (lambda t: t.data.filter("relaxed"), "filter: expected a function"),
+    "a data set from nothing": (lambda t: hesse.Dataset.from_ase(None), "expected ASE Atoms"),
+    "pairs that are a number": (lambda t: hesse.Dataset.from_pairs(3), "expected"),
+    "a unit that is a number": (
+        lambda t: hesse.read_dataset(t.data_file, energy_unit=3),
+        "expected the name of a unit",
+    ),
+    "no structure for ASE": (lambda t: hesse.to_ase(3), "expected a hesse.Structure"),
+    "a configuration that is None": (lambda t: hesse.load_config(None), "expected the path of a YAML file"),
     "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
 }
 

@@ -55,6 +55,8 @@ LENGTH_UNITS: Final[Mapping[str, float]] = {"angstrom": 1.0, "å": 1.0, "bohr": 
 
 
 def _look_up(name: str, table: Mapping[str, float], what: str) -> float:
+    if not isinstance(name, str):
+        raise UnitError(f"expected the name of a unit of {what}, got {name!r}. {did_you_mean('', table)}")
     try:
         return table[name.strip().lower()]
     except KeyError:

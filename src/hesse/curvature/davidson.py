@@ -250,7 +250,10 @@ def _initial_block(
 ) -> Float[Array, "3n m"]:
     """The start directions and random ones; with a preconditioner the latter are soft modes of the model Hessian."""
     n = len(structure)
-    directions = np.zeros((0, n, 3)) if start is None else np.asarray(start, dtype=np.float64)
+    try:
+        directions = np.zeros((0, n, 3)) if start is None else np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise LabelShapeError(f"start: expected directions of shape {(n, 3)} or (k, {n}, 3), got {start!r}") from None
     if directions.shape[-2:] != (n, 3) or directions.ndim not in (2, 3) or not np.isfinite(directions).all():
         raise LabelShapeError(f"expected finite directions of shape {(n, 3)} or (k, {n}, 3), got {directions.shape}")
     directions = directions.reshape(-1, 3 * n).T / weights[:, None]

@@ -106,7 +106,7 @@ class Dataset:
         Raises:
             RequestError: no pair at all, objects of another type, or an id that occurs twice.
         """
-        items = list(pairs)
+        items = list(pairs) if isinstance(pairs, Iterable) else [pairs]
         for item in items:
             if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Properties)):
                 raise RequestError(
@@ -139,7 +139,7 @@ class Dataset:
             LabelShapeError, LabelValueError: a label of a wrong shape, not a number, or of another geometry.
         """
         reader = AtomsReader()
-        for frame in [atoms] if isinstance(atoms, Atoms) else atoms:
+        for frame in atoms if isinstance(atoms, Iterable) and not isinstance(atoms, Atoms) else [atoms]:
             if not isinstance(frame, Atoms):
                 raise RequestError(
                     f"Dataset.from_ase: expected ASE Atoms or a list of them, got {type(frame).__name__}"
@@ -231,7 +231,12 @@ class Dataset:
 
         Returns:
             The structures for which `predicate` is true; there may be none.
+
+        Raises:
+            RequestError: `predicate` is not a function.
         """
+        if not callable(predicate):
+            raise RequestError(f"filter: expected a function of a structure, got {type(predicate).__name__}")
         return self.select([i for i, s in enumerate(self.structures) if predicate(s)])
 
     def without_suspects(self) -> Dataset:

@@ -94,6 +94,11 @@ def read_dataset(
             `check_dataset`.
     """
     path = as_path(path)
+    for name in (energy_unit, length_unit, forces_unit, curvature_unit):
+        if name is not None and not isinstance(name, str):
+            raise UnitError(f"expected the name of a unit, such as hartree or bohr, got {name!r}")
+    if rename is not None and not isinstance(rename, Mapping):
+        raise RequestError(f"rename: expected a mapping of old names to new ones, got {type(rename).__name__}")
     units = _RequestedUnits(energy_unit, length_unit, forces_unit, curvature_unit)
     refuse_unsafe(path)
     dataset = _read_subset(path, units, dict(rename or {}), as_subset(subset))

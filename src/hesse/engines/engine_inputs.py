@@ -43,6 +43,8 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         RequestError: the argument is of another type.
         HesseError: all that `make_engine` raises.
     """
+    if differences is not None and not isinstance(differences, FiniteDifferences):
+        raise RequestError(f"differences: expected FiniteDifferences(...), got {type(differences).__name__}")
     if isinstance(engine, str | Path):
         return make_engine(str(engine), differences=differences)
     if isinstance(engine, Engine):

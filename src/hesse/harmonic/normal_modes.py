@@ -155,7 +155,10 @@ def normal_modes(
         raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {blocks.shape}, expected {(n, 3, n, 3)}')
     if not np.isfinite(blocks).all():
         raise LabelValueError(f'structure "{structure.id}": its Hessian holds numbers that are not finite')
-    m = np.asarray(atomic_masses[structure.numbers] if masses is None else masses, dtype=np.float64)
+    try:
+        m = np.asarray(atomic_masses[structure.numbers] if masses is None else masses, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {masses!r}') from None
     if m.shape != (n,) or not (np.isfinite(m).all() and (m > 0).all()):
         raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {m}')
     weights = np.repeat(1.0 / np.sqrt(m), 3)

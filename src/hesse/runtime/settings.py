@@ -139,10 +139,13 @@ def check_fields(settings: Any) -> None:
                 raise ConfigError(f"{field.name}: expected a list of numbers, got {value!r}")
             for item in value:
                 check_numbers(**{field.name: item})
+            object.__setattr__(settings, field.name, tuple(value))  # arrays have no truth value
         elif kind == "int":
             check_whole_numbers(**{field.name: value})
         elif kind == "float":
             check_numbers(**{field.name: value})
+        elif kind == "bool" and (value is None or isinstance(value, str)):
+            raise ConfigError(f"{field.name}: expected True or False, got {value!r}")
 
 
 _PLAIN_WORDS = {"path_type": "expected the path of a file or folder", "dict_type": "expected a mapping of options"}

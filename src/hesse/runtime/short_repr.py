@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +14,7 @@ class ShortRepr:
     """A dataclass of results whose text is a line instead of pages of numbers. It is declared with `repr=False`."""
 
     def __repr__(self) -> str:
-        names = [field.name for field in fields(self)] if is_dataclass(self) else []
+        names = [field.name for field in fields(cast(Any, self))]
         return f"{type(self).__name__}({', '.join(f'{name}={_short(getattr(self, name))}' for name in names)})"
 
 

@@ -252,7 +252,12 @@ def to_ase(structure: Structure) -> Atoms:
 
     Returns:
         Atoms with the same geometry; id, tag, group, charge and multiplicity are in `atoms.info`.
+
+    Raises:
+        RequestError: not a structure.
     """
+    if not isinstance(structure, Structure):
+        raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}")
     atoms = Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
     atoms.info["structure_id"] = structure.id
     if structure.tag:

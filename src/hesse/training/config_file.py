@@ -43,6 +43,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         UnknownOptionError: an option that does not exist; the message gives the nearest valid name.
         ConfigError: a value of the wrong type or out of range, or an invalid override.
     """
+    if not isinstance(path, str | Path):
+        raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
