@@ -285,6 +285,7 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     ),
     "no structure for ASE": (lambda t: hesse.to_ase(3), "expected a hesse.Structure"),
     "a configuration that is None": (lambda t: hesse.load_config(None), "expected the path of a YAML file"),
+    "an unknown device": (lambda t: hesse.check(t.potential, device="gpu"), 'unknown device.*"cuda" for an NVIDIA GPU'),
     "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
 }
 

@@ -37,7 +37,9 @@ class _Ensemble(StrEnum):
 def nms(
     source: Source,
     output: Output,
-    temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="K; may be given several times. [default: 300]")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per molecule and temperature.")] = 20,
     engine: Annotated[str, ENGINE] = "gfn2",
     seed: Annotated[int, typer.Option(help="Seed of the random displacements.")] = 0,
@@ -84,7 +86,9 @@ def nms(
 def md(
     source: Source,
     output: Output,
-    temperature: Annotated[list[float] | None, typer.Option(help="K; may be given several times.")] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="K; may be given several times. [default: 300]")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per run.")] = 20,
     stride: Annotated[int, typer.Option(min=1, help="Steps between two geometries.")] = 100,
     equilibration: Annotated[int, typer.Option(min=0, help="Steps before the first stride.")] = 1000,

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file of options; docs/training.md lists them all.")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="YAML file of options; docs/training.md lists them all.")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options that override the file.")
     ] = None,

@@ -167,7 +167,7 @@ def group_split(ids: Sequence[str], groups: Sequence[str], fractions: Sequence[f
     if not all(parts):
         raise RequestError(
             f"splitting {len(names)} structures in {len(unique_groups)} groups by {tuple(fractions)} leaves a part "
-            "empty; use more data, other fractions, or by_group=False"
+            "empty; use more data, other fractions, or by_group=False (data: {by_group: false} in a YAML file)"
         )
     return parts
 

@@ -32,8 +32,10 @@ def device_from_name(name: str) -> torch.device:
     try:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f'device "{name}" cannot be used here ({first}). Use "cpu", or another one.') from error
+        first = "unknown device" if "device string" in str(error) else str(error).splitlines()[0]
+        raise ConfigError(
+            f'device "{name}" cannot be used here ({first}). Use "cpu", or "cuda" for an NVIDIA GPU.'
+        ) from error
 
 
 def disable_malloc_trim() -> bool:
