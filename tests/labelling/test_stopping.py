@@ -66,6 +66,19 @@ def wait_for_answers(driver: subprocess.Popen, output: Path, count: int) -> None
     wait_for(enough)
 
 
+def wait_until_started(workers: list[int]) -> None:
+    """Wait until every worker process was seen asleep three times: imports keep a process busy, this engine sleeps most
+    of the time. (A worker that is killed before it has started ends the campaign, by design.)"""
+    asleep = dict.fromkeys(workers, 0)
+
+    def started() -> bool:
+        for pid in workers:
+            asleep[pid] += Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
+        return min(asleep.values()) >= 3
+
+    wait_for(started)
+
+
 def count_done(output: Path) -> int:
     """Number of structures with results in the ledger."""
     if not ledger_path(output).exists():
@@ -87,6 +100,7 @@ def test_killed_and_stopped_campaigns_continue(tmp_path):
     wait_for_answers(killed, output, 4)
     workers = children_of(killed.pid)
     assert len(workers) == 2
+    wait_until_started(workers)
     os.kill(workers[0], signal.SIGKILL)
     wait_for_answers(killed, output, 12)
     workers = children_of(killed.pid)

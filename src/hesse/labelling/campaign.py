@@ -146,7 +146,10 @@ def label(
                         advance(1, _progress_note(n_failed, n_suspect))
             except StoppedError:
                 results.close()
-                raise InterruptedRunError(f"stopped {campaign.resume_hint(n_done)}") from None
+                # The signal may have come between the last record and its count: the ledger has the right number.
+                rest = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=False).pending
+                hint = campaign.resume_hint(len(inputs) - len(rest))
+                raise InterruptedRunError(f"stopped {hint}") from None
             except ExecutionError as error:
                 if output is None or not n_done:
                     raise
