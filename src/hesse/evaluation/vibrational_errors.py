@@ -12,7 +12,6 @@ from numpy import ndarray
 from hesse.evaluation.model_errors import Evaluation
 from hesse.evaluation.parity import symmetrized_hessian
 from hesse.harmonic.normal_modes import normal_modes
-from hesse.units import INVERSE_CM
 
 __all__ = ["VibrationalErrors", "vibrational_errors"]
 
@@ -69,11 +68,11 @@ def vibrational_errors(evaluation: Evaluation, *, tag: str = "relaxed") -> Vibra
         if structure.tag != tag or not both[index]:
             continue
         expected, predicted = (
-            normal_modes(structure, side.hessian_of(index).numpy()).frequencies for side in (references, predictions)
+            normal_modes(structure, side.hessian_of(index).numpy()) for side in (references, predictions)
         )
-        frequency_errors.append(np.abs(predicted - expected))
-        zero_point_errors.append(abs(_zero_point_energy(predicted) - _zero_point_energy(expected)))
-        n_imaginary += int(((predicted < 0) & (expected >= 0)).sum())
+        frequency_errors.append(np.abs(predicted.frequencies - expected.frequencies))
+        zero_point_errors.append(abs(predicted.zero_point_energy - expected.zero_point_energy))
+        n_imaginary += int(((predicted.frequencies < 0) & (expected.frequencies >= 0)).sum())
     if not frequency_errors:
         return None
     errors = np.concatenate(frequency_errors)
@@ -84,8 +83,3 @@ def vibrational_errors(evaluation: Evaluation, *, tag: str = "relaxed") -> Vibra
         n_modes=len(errors),
         n_imaginary=n_imaginary,
     )
-
-
-def _zero_point_energy(frequencies: Float[ndarray, "modes"]) -> float:
-    """Half the sum of the real frequencies (cm⁻¹), in eV."""
-    return float(0.5 * INVERSE_CM * frequencies[frequencies > 0].sum())

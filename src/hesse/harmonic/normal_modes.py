@@ -66,6 +66,11 @@ class NormalModes(ShortRepr):
         return self.vectors / np.sqrt(self.masses)[None, :, None]
 
     @property
+    def zero_point_energy(self) -> float:
+        """Half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
+        return float(0.5 * INVERSE_CM * self.frequencies[self.frequencies > 0].sum())
+
+    @property
     def n_imaginary(self) -> int:
         """Number of imaginary modes: 0 at a minimum, 1 at a transition state."""
         return int((self.frequencies < 0).sum())

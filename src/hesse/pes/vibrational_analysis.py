@@ -17,7 +17,6 @@ from hesse.pes.minimization import minimize as relax
 from hesse.pes.surface import atoms_with_results, max_force
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Request, Structure
-from hesse.units import INVERSE_CM
 
 __all__ = ["Vibrations", "vibrations"]
 
@@ -55,7 +54,7 @@ class Vibrations(ShortRepr):
     @property
     def zpe(self) -> float:
         """Zero-point energy: half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
-        return float(0.5 * INVERSE_CM * self.frequencies[self.frequencies > 0].sum())
+        return self.modes.zero_point_energy
 
     @property
     def linear(self) -> bool:
