@@ -6,17 +6,20 @@ Potentials compute no derivatives: forces, Hessian-vector products and Hessians 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from ase.data import chemical_symbols
+from jaxtyping import Float, Int
+from numpy import ndarray as Array
 from torch import Tensor, nn
 
-from hesse.errors import RequestError
+from hesse.errors import RequestError, UnknownElementError
 from hesse.structures import Batch
 
-__all__ = ["Potential", "dtype_and_device", "evaluation_mode"]
+__all__ = ["Potential", "check_elements", "dtype_and_device", "evaluation_mode", "structure_at"]
 
 
 class Potential(nn.Module, ABC):
@@ -118,3 +121,57 @@ def dtype_and_device(potential: Potential) -> tuple[torch.dtype, torch.device]:
     tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
     first = next(tensors, torch.zeros(0, dtype=torch.float64))
     return first.dtype, first.device
+
+
+def check_elements(
+    potential: Potential,
+    numbers: Int[Tensor, "atoms"] | Int[Array, "atoms"] | Sequence[int],
+    *,
+    where: str | Callable[[int], str],
+    name: str = "",
+    advice: str = "Leave it out, or use a potential that was trained on this element.",
+) -> None:
+    """Check that a potential knows all elements.
+
+    Args:
+        potential: its `elements` are the ones it knows; empty means all.
+        numbers: atomic numbers.
+        where: what holds the numbers, or a function that tells it for the index of an atom, such as `structure_at`.
+        name: name of the potential; its class by default.
+        advice: what to do.
+
+    Raises:
+        UnknownElementError: an unknown element; the message names the first one and where it is.
+    """
+    if not potential.elements:
+        return
+    tensor = numbers if isinstance(numbers, Tensor) else torch.from_numpy(np.array(numbers))
+    unknown = (~torch.isin(tensor, torch.tensor(potential.elements, device=tensor.device))).nonzero()[:, 0]
+    if len(unknown):
+        atom = int(unknown[0])
+        known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements))
+        raise UnknownElementError(
+            f"{where if isinstance(where, str) else where(atom)} holds {chemical_symbols[int(tensor[atom])]}; "
+            f"{name or type(potential).__name__} knows {known} only. {advice}"
+        )
+
+
+def structure_at(
+    ids: Sequence[str], n_atoms: Int[Tensor, "structures"] | Sequence[int], source: str = ""
+) -> Callable[[int], str]:
+    """Name the structure of an atom in a message.
+
+    Args:
+        ids: ids of structures.
+        n_atoms: their numbers of atoms.
+        source: file that they come from.
+
+    Returns:
+        A function from the index of an atom, all structures end to end, to `source: structure "id"`.
+    """
+
+    def describe(atom: int) -> str:
+        ends = torch.as_tensor(n_atoms).cumsum(0).cpu().numpy()
+        return f'{source}{": " if source else ""}structure "{ids[int(np.searchsorted(ends, atom, side="right"))]}"'
+
+    return describe

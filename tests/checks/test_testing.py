@@ -17,7 +17,7 @@ import hesse
 import hesse.testing
 from hesse.checks import check_potential, sample_structures
 from hesse.checks.builtin_structures import choose_elements, grow_molecule
-from hesse.errors import ConfigError, RequestError, UnknownOptionError
+from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, ReferenceEnergies, Zbl, save_model
 from hesse.models.adapters import CallablePotential
 from hesse.structures import Batch, Structure, bonded_pairs, closest_collision
@@ -91,7 +91,7 @@ class Seeing(faulty.Healthy):
 
 
 def test_own_structures_are_taken() -> None:
-    with pytest.raises(RequestError, match="does not know"):
+    with pytest.raises(UnknownElementError, match="holds F; Healthy knows"):
         check_potential(faulty.Healthy(), [Structure([9], [[0.0, 0, 0]])])
     slab = Structure([6], [[0.0, 0, 0]], cell=3 * np.eye(3), pbc=(True, True, False))
     with pytest.raises(RequestError, match="one or two directions"):

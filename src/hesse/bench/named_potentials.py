@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from ase.data import chemical_symbols
 
 from hesse.datasets import read_dataset
 from hesse.engines import make_potential
-from hesse.errors import ConfigError, UnknownElementError
+from hesse.errors import ConfigError
 from hesse.models import build_model
-from hesse.potential import Potential
+from hesse.potential import Potential, check_elements
 from hesse.structures import Structure
 from hesse.training import TrainConfig, load_config, validate_config
 from hesse.training.initial_model import build_initial_potential, resolve_initial_potential
 
 __all__ = [
     "NATIVE_KINDS",
-    "check_elements",
     "named_potentials",
     "parse_network_config",
     "potential_from_config",
@@ -100,7 +98,14 @@ def named_potentials(
     potentials = {name: make_potential(name) for name in files}
     potentials |= {name: untrained_network(name, elements) for name in kinds}
     for name, potential in potentials.items():
-        check_elements(name, potential, elements)
+        for structure in structures:
+            check_elements(
+                potential,
+                structure.numbers,
+                where=f'structure "{structure.id}"',
+                name=name,
+                advice="Give structures of its elements with --data.",
+            )
     return potentials
 
 
@@ -120,23 +125,3 @@ def potential_from_config(file: str | Path) -> tuple[Potential, tuple[Structure,
     training = read_dataset(config.data.train)
     initial = resolve_initial_potential(config, None, config.output)
     return build_initial_potential(config, training, initial), training.structures
-
-
-def check_elements(name: str, potential: Potential, elements: Collection[int]) -> None:
-    """Check that a potential knows all elements.
-
-    Args:
-        name: name of the potential, for the message.
-        potential: its `elements` are the ones it knows; empty means all.
-        elements: atomic numbers.
-
-    Raises:
-        UnknownElementError: it does not know one of them.
-    """
-    unknown = sorted(set(elements) - set(potential.elements)) if potential.elements else []
-    if unknown:
-        known = ", ".join(chemical_symbols[z] for z in potential.elements)
-        raise UnknownElementError(
-            f"{name} knows {known}, and the structures contain {chemical_symbols[unknown[0]]}: give structures of its "
-            "elements with --data"
-        )

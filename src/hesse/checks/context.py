@@ -15,7 +15,7 @@ from torch import Tensor
 from hesse.checks.builtin_structures import choose_elements, sample_structures
 from hesse.curvature import evaluate
 from hesse.errors import RequestError
-from hesse.potential import Potential
+from hesse.potential import Potential, check_elements
 from hesse.structures import Batch, Request, Structure, collate
 
 __all__ = ["CheckContext", "Predictions", "largest_error", "make_context", "random_directions", "relative_error"]
@@ -150,8 +150,9 @@ def make_context(
         The context of all checks.
 
     Raises:
-        RequestError: the potential cannot be copied, or does not support an element of the structures; or all
-            structures are periodic in one or two directions only; or another dtype.
+        UnknownElementError: the potential does not support an element of the structures.
+        RequestError: the potential cannot be copied; or all structures are periodic in one or two directions only; or
+            another dtype.
     """
     if dtype not in (torch.float64, torch.float32):
         raise RequestError(f"expected dtype torch.float64 or torch.float32, got {dtype!r}")
@@ -163,17 +164,13 @@ def make_context(
             "copies a potential too, so it may hold only parameters, buffers and plain values."
         ) from error
     supplied = tuple(structures or ())
-    supplied_elements = tuple(sorted({int(z) for s in supplied for z in s.numbers}))
-    unknown = sorted(set(supplied_elements) - set(potential.elements)) if potential.elements else []
-    if unknown:
-        raise RequestError(
-            f"the structures hold element Z = {unknown[0]}, which this {type(potential).__name__} does not know (it "
-            f"knows {list(potential.elements)})"
-        )
+    for structure in supplied:
+        check_elements(potential, structure.numbers, where=f'structure "{structure.id}"')
     if supplied and not any(not s.periodic or all(s.pbc) for s in supplied):
         raise RequestError(
             "all structures are periodic in one or two directions only; checks need molecules or crystals"
         )
+    supplied_elements = sorted({int(z) for s in supplied for z in s.numbers})
     elements = choose_elements(supplied_elements or potential.elements)
     built_in = sample_structures(elements)
     return CheckContext(

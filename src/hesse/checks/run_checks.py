@@ -93,7 +93,8 @@ def check_potential(
 
     Raises:
         UnknownOptionError: an unknown name of a check.
-        RequestError: not a potential; it cannot be copied, or does not support an element of the structures.
+        RequestError: not a potential, or it cannot be copied.
+        UnknownElementError: it does not support an element of the structures.
     """
     if not isinstance(device, torch.device):
         device = device_from_name(str(device))

@@ -10,8 +10,8 @@ from ase import Atoms
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
-from hesse.potential import Potential
+from hesse.errors import ConfigError, MissingLabelError
+from hesse.potential import Potential, check_elements
 from hesse.structures import Batch, Properties, Structure, segment_ids, to_structure
 
 __all__ = ["ReferenceEnergies", "fit_reference_energies"]
@@ -97,9 +97,7 @@ class ReferenceEnergies(Potential):
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_reference_energies`. Raises UnknownElementError for an unknown element."""
-        unknown = sorted(set(shifts) - set(self.elements))
-        if unknown:
-            raise UnknownElementError(f"no reference for element Z = {unknown[0]}; there are {list(self.elements)}")
+        check_elements(self, list(shifts), where="the table of energies", advice="Leave it out.")
         for number, energy in shifts.items():
             self.energies[self.elements.index(number)] += energy
 

@@ -14,12 +14,11 @@ from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hesse.errors import UnknownElementError
 from hesse.models.ani.aev import aev_length, atomic_environment_vectors
 from hesse.models.ani.ani_config import AniConfig
 from hesse.models.ani.triplets import TripletIndex, find_triplets
 from hesse.models.reference_energies import ReferenceEnergies
-from hesse.potential import Potential
+from hesse.potential import Potential, check_elements, structure_at
 from hesse.structures import Batch
 
 __all__ = ["Ani"]
@@ -72,7 +71,7 @@ class Ani(Potential):
         element = self.references.element_index(batch.numbers)
         triplets = find_triplets(batch, element, len(self.elements), self.config.angular_cutoff)
         if int(triplets.is_real.sum()) < len(element):
-            raise UnknownElementError(f"this network is for elements {list(self.elements)}; the batch holds another")
+            check_elements(self, batch.numbers, where=structure_at(batch.ids, batch.n_atoms))
         return triplets
 
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hesse import units
-from hesse.errors import LabelShapeError, RequestError, UnknownElementError, check_choice
+from hesse.errors import LabelShapeError, RequestError, check_choice
 from hesse.models.adapters.adapter import Adapter, check_not_path
 from hesse.models.adapters.hippynn.hippynn_graph import (
     PAIR_OUTPUTS,
@@ -28,6 +28,7 @@ from hesse.models.adapters.hippynn.hippynn_graph import (
     make_plan,
 )
 from hesse.models.adapters.layouts import edge_list, pad_structures
+from hesse.potential import check_elements
 from hesse.runtime.filesystem import atomic_write
 from hesse.smooth import norm
 from hesse.structures import Batch
@@ -227,9 +228,7 @@ class HippynnPotential(Adapter):
         energy_nodes = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
         if len(energy_nodes) != 1 or energy_nodes[0].torch_module.first_is_interacting:
             super().shift_reference_energies(shifts)
-        unknown = sorted(set(shifts) - set(self.elements))
-        if unknown:
-            raise UnknownElementError(f"no energy for element Z = {unknown[0]}; there are {list(self.elements)}")
+        check_elements(self, list(shifts), where="the table of energies", advice="Leave it out.")
         weight = self.original.get_module(energy_nodes[0]).layers[0].weight
         with torch.no_grad():
             for number, shift in shifts.items():

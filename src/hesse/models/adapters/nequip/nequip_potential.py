@@ -21,10 +21,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hesse import units
-from hesse.errors import RequestError, UnknownElementError
+from hesse.errors import RequestError
 from hesse.models.adapters.adapter import Adapter, check_not_path, check_trusted
 from hesse.models.adapters.layouts import edge_list
 from hesse.models.adapters.nequip.nequip_files import SUFFIX, import_nequip, load_eager_model, write_package
+from hesse.potential import check_elements
 from hesse.structures import Batch
 
 __all__ = ["NequipPotential"]
@@ -137,9 +138,7 @@ class NequipPotential(Adapter):
             RequestError: the model was built without them, or with one value for all types.
             UnknownElementError: an element that the model does not support.
         """
-        unknown = sorted(set(shifts) - set(self.elements))
-        if unknown:
-            raise UnknownElementError(f"no energy for element Z = {unknown[0]}; there are {list(self.elements)}")
+        check_elements(self, list(shifts), where="the table of energies", advice="Leave it out.")
         shift_tables = [
             module.shifts for name, module in self.original.named_modules() if name.endswith("energy_scale_shift")
         ]
