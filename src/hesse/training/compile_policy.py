@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from hesse.errors import CompilationError
+from hesse.potential import dtype_and_device
 from hesse.training.checkpoint import TrainState
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.config import TrainConfig
@@ -118,7 +119,7 @@ class CompilePolicy:
             self.gradient.compiled = None
             self._fall_back(str(error))
             return
-        limit = tolerance(next(self.gradient.potential.parameters()).dtype)
+        limit = tolerance(dtype_and_device(self.gradient.potential)[0])
         if not difference <= limit:
             self.gradient.compiled = None
             self._fall_back(f"compiled gradients differ from eager ones by {difference:.1e}, more than {limit:.0e}")
@@ -210,7 +211,7 @@ def choose_mode(
             step.compiled = None
             return _eager_or_raise(requested, "; ".join(dict.fromkeys(reasons)) or "there is no batch to compare with")
         compile_seconds = time.monotonic() - started
-        limit = tolerance(next(step.potential.parameters()).dtype)
+        limit = tolerance(dtype_and_device(step.potential)[0])
         if not difference <= limit:
             step.compiled = None
             return _eager_or_raise(
@@ -285,7 +286,7 @@ def _gradient(
 def _step_seconds(step: LossAndGradient, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> float:
     """Median time of a step, after one that is not counted. On a CPU it is processor time per thread, which does not
     depend on other processes of the machine."""
-    on_cpu = next(step.potential.parameters()).device.type == "cpu"
+    on_cpu = dtype_and_device(step.potential)[1].type == "cpu"
     clock, n_threads = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
     times = []
     for _ in range(REPEATS + 1):
@@ -305,7 +306,7 @@ def _state_restored(step: LossAndGradient) -> Iterator[None]:
         parameter.grad = None
     buffers = [buffer.clone() for buffer in potential.buffers()]
     on_compile_failure, step.on_compile_failure = step.on_compile_failure, None
-    device = next(potential.parameters()).device
+    _, device = dtype_and_device(potential)
     fork_options: dict[str, Any] = {"devices": []}
     if device.type != "cpu":
         fork_options = {"devices": [device], "device_type": device.type}
