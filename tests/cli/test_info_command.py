@@ -113,6 +113,18 @@ def test_a_potential_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         run("info", "mace:none.model")
 
 
+def test_an_engine_by_its_name(tmp_path: Path) -> None:
+    pytest.importorskip("tblite.interface", reason="tblite is not installed")
+    shown = run("info", "gfn2?accuracy=0.1", "--json", tmp_path / "engine.json").output
+    assert "GFN2-xTB" in shown
+    assert "tblite's multiplier of convergence thresholds (default 1e-05)" in shown
+    card = json.loads((tmp_path / "engine.json").read_text())
+    assert card["recorded"]["accuracy"] == "0.1"
+    assert card["settings"].keys() == {"accuracy", "max_iterations"}
+    with pytest.raises(HesseError, match='no option "acuracy". Did you mean "accuracy"'):
+        run("info", "gfn2?acuracy=0.1")
+
+
 def test_json_must_not_overwrite_the_model(tmp_path: Path) -> None:
     path = tmp_path / "m.hesse"
     save_model(path, build_model(HipnnConfig(features=4, sensitivities=4), (1, 6)))

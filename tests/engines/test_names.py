@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from hesse.engines import POTENTIAL_NAMES, make_engine, make_potential
-from hesse.engines.names import ADAPTERS, with_base_folder
+from hesse.engines.names import ADAPTERS, settings_model, with_base_folder
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
 from hesse.structures import Request
@@ -75,8 +76,10 @@ def test_model_files_and_python_factories(model: Path, tmp_path: Path, monkeypat
         ("nothing.hesse", FileFormatError, "no such model file"),
         ("mace:nothing.model?trust=pickle", FileFormatError, "no such model file of mace"),
         ("macee:x", UnknownOptionError, "no potential"),
-        ("mace:{model}?trust=me", RequestError, 'trust must be pickle, got "me"'),
-        ("mace:{model}?hed=a", UnknownOptionError, "head"),
+        ("mace:{model}?trust=me", UnknownOptionError, 'no trust "me". Valid: pickle'),
+        ("mace:{model}?hed=a", UnknownOptionError, 'no option "hed". Did you mean "head"'),
+        ("mace:{model}?trust_pickle=yes", UnknownOptionError, 'no option "trust_pickle". Use "trust"'),
+        ("nequip:{model}?types=C", UnknownOptionError, 'no option "types"'),
     ],
 )
 def test_invalid_names_get_a_reply(model: Path, text: str, error: type[Exception], reply: str) -> None:
@@ -84,8 +87,35 @@ def test_invalid_names_get_a_reply(model: Path, text: str, error: type[Exception
         make_potential(text.format(model=model))
 
 
-def test_every_adapter_is_among_the_names() -> None:
+def test_every_adapter_is_among_the_names_and_has_the_settings_of_its_files() -> None:
     assert {f"{name}:FILE" for name in ADAPTERS} < set(POTENTIAL_NAMES)
+    assert {name: list(settings_model(f"{name}:FILE").model_fields) for name in ADAPTERS} == {
+        "torchani": ["trust", "architecture"],
+        "hippynn": ["trust", "energy_unit", "length_unit", "energy"],
+        "mace": ["trust", "head"],
+        "nequip": ["trust", "energy_unit", "length_unit"],
+    }
+
+
+def test_settings_of_engines_are_documented() -> None:
+    """The table of PySCF's settings in the documentation has the names and defaults of the model."""
+    assert list(settings_model("gfn2?accuracy=0.1").model_fields) == ["accuracy", "max_iterations"]
+    for name in ("python:a:b", "ase:a:b"):
+        assert not settings_model(name).model_fields
+    with pytest.raises(UnknownOptionError, match='no engine "gfn3"'):
+        settings_model("gfn3")
+    text = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", text.split("| setting | default |")[1].split("\n\n")[0], re.M))
+    fields = settings_model("pyscf:hf/sto-3g").model_fields
+    assert rows.keys() == fields.keys() - {"probes"}, "probes is explained with hvp"
+    for key, written in rows.items():
+        default = fields[key].default
+        if isinstance(default, bool):
+            assert written == ("yes" if default else "no")
+        elif isinstance(default, float | int):
+            assert float(written) == default
+        elif default is not None:
+            assert written == f"`{default}`"
 
 
 def test_paths_in_names_are_relative_to_a_folder(tmp_path: Path) -> None:

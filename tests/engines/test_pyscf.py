@@ -190,11 +190,11 @@ def test_invalid_structures_and_settings_get_a_reply():
         engine.compute(Structure([2], [[0, 0, 0]], cell=5 * np.eye(3), pbc=(True, True, True), id="c"), Request())
     with pytest.raises(RequestError, match=r'"u".*U in 6-31g\*'):
         PyscfEngine("hf/6-31g*").compute(Structure([92], [[0, 0, 0]], id="u"), Request())
-    with pytest.raises(ConfigError, match="levels 0 to 9, got 12"):
+    with pytest.raises(ConfigError, match='"grid" = 12: expected 9 or less'):
         PyscfEngine(HF, grid=12)
     with pytest.raises(ConfigError, match=r"probes=\.\.\."):
         PyscfEngine(HF, hvp="auto")
-    with pytest.raises(ConfigError, match="thresholds"):
+    with pytest.raises(ConfigError, match='"gradient_threshold" = 0.0: expected more than 0'):
         PyscfEngine(HF, gradient_threshold=0.0)
     with pytest.raises(UnknownOptionError, match="differences"):
         PyscfEngine(HF, hvp="difference")

@@ -8,7 +8,7 @@ import torch
 from ase.build import bulk
 from ase.build import molecule as g2
 
-from hesse.engines import FiniteDifferences, XtbEngine
+from hesse.engines import FiniteDifferences, XtbEngine, XtbSettings
 from hesse.errors import ConfigError, EngineError, RequestError, UnknownOptionError
 from hesse.structures import Request, Structure, from_ase
 
@@ -134,5 +134,12 @@ def test_failures_name_the_structure():
         XtbEngine().compute(Structure([92], [[0, 0, 0]]), BOTH)
     with pytest.raises(UnknownOptionError, match="gfn2"):
         XtbEngine("gfn-2")
-    with pytest.raises(ConfigError, match="accuracy"):
+    with pytest.raises(ConfigError, match='XtbSettings: option "accuracy" = 0.0: expected more than 0'):
         XtbEngine(accuracy=0.0)
+    with pytest.raises(ConfigError, match="option \"accuracy\" = 'tight': expected a number"):
+        XtbEngine(accuracy="tight")
+    with pytest.raises(UnknownOptionError, match='no option "acuracy". Did you mean "accuracy"'):
+        XtbEngine(acuracy=0.1)
+    with pytest.raises(RequestError, match="got both"):
+        XtbEngine("gfn2", XtbSettings(), accuracy=0.1)
+    assert XtbEngine("gfn2", XtbSettings(accuracy=0.1)).settings == XtbEngine(accuracy=0.1).settings

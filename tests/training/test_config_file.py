@@ -115,7 +115,7 @@ def test_the_reply_to_a_mistyped_name_gives_the_nearest_one(
     [
         ({"steps": "many"}, [], r'option "steps" = \'many\''),
         ({"steps": 10.5}, [], '"steps" = 10.5'),
-        ({"steps": 0}, [], "greater than or equal to 1"),
+        ({"steps": 0}, [], "expected 1 or more"),
         ({"optimizer": {"learning_rate": -1}}, [], r'\[optimizer\]: option "learning_rate" = -1'),
         ({"optimizer": {"learning_rate": float("inf")}}, [], "finite"),
         ({"weights": {"energy": float("inf")}}, [], "finite"),

@@ -28,7 +28,7 @@ def info(
         typer.Argument(
             metavar="FILE",
             help="A data file or folder, a model (MODEL.hesse, mace:FILE, torchani:FILE, ..., "
-            "python:package.module:factory), weights (.safetensors).",
+            "python:package.module:factory), weights (.safetensors), an engine (gfn2, pyscf:METHOD/BASIS).",
         ),
     ],
     energy_unit: EnergyUnit = None,
@@ -44,11 +44,11 @@ def info(
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the content as JSON.")
     ] = None,
 ) -> None:
-    """Show the content of a data set or a model. Labels, units, noise, consistency and curvature of data; options and
-    provenance of models."""
+    """Show the content of a data set or a model, or the settings of an engine. Labels, units, noise, consistency and
+    curvature of data; options and provenance of models."""
     import json
 
-    from hesse.engines.names import ADAPTERS, path_in_name
+    from hesse.engines.names import ADAPTERS, XTB_METHODS, path_in_name
     from hesse.runtime.filesystem import atomic_write_text, check_output_path
 
     file, kind = Path(name), name.partition(":")[0]
@@ -59,6 +59,8 @@ def info(
         card: dict[str, Any] = {"source": name, **_describe_potential(name)}
         sections = {"model": _flatten({key: value for key, value in card.items() if key not in ("source", "elements")})}
         sections["model"].insert(1, ("elements", _symbols(card["elements"]) or "all"))
+    elif not file.exists() and (kind == "pyscf" or name.partition("?")[0] in XTB_METHODS):
+        card, sections = _describe_engine(name)
     elif file.suffix.lower() == ".hesse":
         from hesse.models import read_model_header
 
@@ -105,6 +107,35 @@ def _describe_potential(name: str) -> dict[str, Any]:
         "dtype": str(dtype).removeprefix("torch."),
         "has_atomic_energies": potential.has_atomic_energies,
     }
+
+
+def _describe_engine(name: str) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """What an engine records with its labels, and the settings that its name may hold."""
+    from hesse.engines import make_engine
+    from hesse.engines.names import settings_model
+
+    engine = make_engine(name)
+    fields = settings_model(name).model_fields
+    card = {
+        "source": name,
+        "level": engine.level,
+        "recorded": dict(engine.settings),
+        "settings": {key: {"default": field.default, "meaning": field.description} for key, field in fields.items()},
+    }
+    sections: dict[str, Rows] = {
+        "engine": [("level", engine.level), *engine.settings.items()],
+        f"settings, as in {name.partition('?')[0]}?{next(iter(fields))}=...": [
+            (key, f"{field.description} (default {_as_written(field.default)})") for key, field in fields.items()
+        ],
+    }
+    return card, sections
+
+
+def _as_written(value: object) -> str:
+    """A value as in a name of an engine."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

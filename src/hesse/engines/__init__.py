@@ -8,8 +8,8 @@ from hesse.engines.finite_differences import choose_step, estimate_gradient_nois
 from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
 from hesse.engines.names import ENGINE_NAMES, POTENTIAL_NAMES, make_engine, make_potential
 from hesse.engines.potential_engine import PotentialEngine
-from hesse.engines.pyscf import PyscfEngine
-from hesse.engines.xtb import XTB_METHODS, XtbEngine
+from hesse.engines.pyscf import PyscfEngine, PyscfSettings
+from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings
 
 __all__ = [
     "ENGINE_NAMES",
@@ -26,8 +26,10 @@ __all__ = [
     "PotentialEngine",
     "PotentialLike",
     "PyscfEngine",
+    "PyscfSettings",
     "SinglePoint",
     "XtbEngine",
+    "XtbSettings",
     "as_engine",
     "as_potential",
     "choose_step",

@@ -9,40 +9,47 @@ to engines or potentials.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
+import pydantic
 import torch
+from pydantic import Field
 
 from hesse.engine import Engine
 from hesse.engines.ase_engine import AseEngine
 from hesse.engines.force_engine import FiniteDifferences
 from hesse.engines.potential_engine import PotentialEngine
-from hesse.engines.pyscf import PyscfEngine
-from hesse.engines.xtb import XTB_METHODS, XtbEngine
+from hesse.engines.pyscf import PyscfEngine, PyscfSettings
+from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_you_mean
 from hesse.models import load_model
 from hesse.potential import Potential
 from hesse.runtime.filesystem import check_input_file
+from hesse.runtime.settings import Settings, validate_config
 
 __all__ = [
     "ADAPTERS",
     "ENGINE_NAMES",
     "POTENTIAL_NAMES",
-    "PYSCF_OPTIONS",
-    "XTB_OPTIONS",
     "import_and_call",
     "make_engine",
     "make_potential",
     "parse_settings",
     "path_in_name",
+    "settings_model",
     "with_base_folder",
 ]
+
+S = TypeVar("S", bound=Settings)
 
 
 def import_and_call(text: str, full_name: str) -> Any:
@@ -81,79 +88,95 @@ def import_and_call(text: str, full_name: str) -> Any:
         raise RequestError(f'"{full_name}": {factory_name}() failed: {type(error).__name__}: {error}') from error
 
 
-def _parse_yes_no(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError(text)
-    return text == "yes"
-
-
-PYSCF_OPTIONS: Mapping[str, Callable[[str], Any]] = {
-    "grid": int,
-    "hvp": str,
-    "probes": int,
-    "hessian": str,
-    "cartesian": _parse_yes_no,
-    "energy_threshold": float,
-    "gradient_threshold": float,
-    "max_cycles": int,
-}
-"""Arguments of `PyscfEngine` that a name may set, and the functions that parse their text."""
-
-XTB_OPTIONS: Mapping[str, Callable[[str], Any]] = {"accuracy": float, "max_iterations": int}
-"""Arguments of `XtbEngine` that a name may set."""
-
 _MODEL_SUFFIXES = (".hesse", ".safetensors")
 
-_EXPECTED_BY_NAME = {"trust": "pickle"}
-_EXPECTED_BY_TYPE = {int: "a whole number", float: "a number", _parse_yes_no: "yes or no"}
+ADAPTERS: Mapping[str, str] = {
+    "torchani": "TorchAniPotential",
+    "hippynn": "HippynnPotential",
+    "mace": "MacePotential",
+    "nequip": "NequipPotential",
+}
+"""Frameworks whose files can be read, and the class of the adapter in `hesse.models.adapters.<name>`."""
 
 
-def parse_settings(text: str, known: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+class _FileSettings(Settings):
+    """Settings that every file of another framework has."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {"trust_pickle": "trust"}
+
+    trust: Literal["pickle"] | None = Field(
+        None, description="pickle: load a file that can run code of its author, because you trust them"
+    )
+
+
+@functools.cache
+def _file_settings(kind: str) -> type[_FileSettings]:
+    """The keyword arguments of the adapter's `from_file` that a text can express."""
+    from_file = _adapter(kind).from_file
+    types = typing.get_type_hints(from_file)
+    fields: dict[str, Any] = {
+        name: (types[name], parameter.default)
+        for name, parameter in inspect.signature(from_file).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and types[name] in (str, str | None)
+    }
+    return pydantic.create_model(f"{kind}:FILE", __base__=_FileSettings, **fields)
+
+
+def _adapter(kind: str) -> Any:
+    return getattr(importlib.import_module(f"hesse.models.adapters.{kind}"), ADAPTERS[kind])
+
+
+def settings_model(name: str) -> type[Settings]:
+    """The settings that the name of an engine or potential may hold after a question mark.
+
+    Args:
+        name: a name as for `make_engine`, with or without settings.
+
+    Returns:
+        A model: its fields are the settings, with types, defaults and meanings.
+
+    Raises:
+        UnknownOptionError: an unknown engine; the message has the nearest name.
+    """
+    head = name.partition("?")[0]
+    kind, _, rest = head.partition(":")
+    if head in XTB_METHODS:
+        return XtbSettings
+    if kind == "pyscf" and rest:
+        return PyscfSettings
+    if kind in ADAPTERS and rest:
+        return _file_settings(kind)
+    if (kind in ("ase", "python") and rest) or _is_model_path(name):
+        return Settings
+    raise UnknownOptionError(f'no engine "{name}". {did_you_mean(name, ENGINE_NAMES)}')
+
+
+def parse_settings(text: str, model: type[S]) -> tuple[str, S]:
     """Split a name at the question mark and parse the settings after it (`name=value`, separated by commas).
 
     Args:
         text: the name with its settings.
-        known: the settings that are allowed, each with the function that parses its text.
+        model: the settings that are allowed.
 
     Returns:
-        The part before the question mark, and the values of the settings.
+        The part before the question mark, and the settings.
 
     Raises:
-        UnknownOptionError: a setting that is not in `known`; the message has the nearest name.
-        RequestError: no `=`, a setting that occurs twice, or a value that cannot be parsed.
+        UnknownOptionError: a setting that does not exist; the message has the nearest name.
+        RequestError: no `=`, or a setting that occurs twice.
+        ConfigError: a value of the wrong type or out of range.
     """
     head, _, tail = text.partition("?")
-    settings: dict[str, Any] = {}
+    values: dict[str, str] = {}
     for part in tail.split(",") if tail else ():
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise RequestError(f'"{text}": expected name=value after the question mark, got "{part}"')
-        if name not in known:
-            raise UnknownOptionError(f'"{text}": no setting "{name}". {did_you_mean(name, known)}')
-        if name in settings:
+        if name in values:
             raise RequestError(f'"{text}": the setting "{name}" is given twice')
-        try:
-            settings[name] = known[name](value)
-        except ValueError as error:
-            expected = _EXPECTED_BY_TYPE.get(known[name], _EXPECTED_BY_NAME.get(name, "another value"))
-            raise RequestError(f'"{text}": {name} must be {expected}, got "{value}"') from error
-    return head, settings
+        values[name] = value
+    return head, validate_config(model, values, source=f'"{text}"')
 
-
-def _parse_trust(text: str) -> bool:
-    if text != "pickle":
-        raise ValueError(text)
-    return True
-
-
-ADAPTERS: Mapping[str, tuple[str, Mapping[str, Callable[[str], Any]]]] = {
-    "torchani": ("TorchAniPotential", {"architecture": str}),
-    "hippynn": ("HippynnPotential", {"energy_unit": str, "length_unit": str, "energy": str}),
-    "mace": ("MacePotential", {"head": str}),
-    "nequip": ("NequipPotential", {"energy_unit": str, "length_unit": str}),
-}
-"""Frameworks whose files can be read: the class of the adapter in `hesse.models.adapters.<name>`, and the arguments of
-its `from_file` that a name may set, besides `trust=pickle`."""
 
 POTENTIAL_NAMES: tuple[str, ...] = (
     "MODEL.hesse",
@@ -190,12 +213,11 @@ def make_potential(
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if kind in ADAPTERS and rest:
-        class_name, known = ADAPTERS[kind]
-        path, settings = parse_settings(rest, {"trust": _parse_trust, **known})
+        head, settings = parse_settings(text, _file_settings(kind))
+        path = head.partition(":")[2]
         check_input_file(path, f"model file of {kind}")
-        settings["trust_pickle"] = settings.pop("trust", False)
-        adapter = getattr(importlib.import_module(f"hesse.models.adapters.{kind}"), class_name)
-        potential: Potential = adapter.from_file(Path(path), **settings)
+        options = settings.model_dump(exclude={"trust"})
+        potential: Potential = _adapter(kind).from_file(Path(path), **options, trust_pickle=settings.trust == "pickle")
     elif kind == "python" and rest:
         result = import_and_call(rest, text)
         if not isinstance(result, Potential):
@@ -272,9 +294,9 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
     Args:
         text: `gfn2`, `gfn1`, `pyscf:METHOD/BASIS`, `ase:package.module:factory`, or any name of a potential as for
             `make_potential` (the path of a model, `mace:FILE`, ...). Settings may follow the first three:
-            `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`; they are arguments of `XtbEngine` and
-            `PyscfEngine`. An ASE factory is a function without arguments that returns a calculator, or an `Engine` with
-            its own `differences`; modules are also found in the current folder.
+            `gfn2?accuracy=0.01`, `pyscf:wb97x/6-31g*?grid=3,hvp=analytic`; they are fields of `XtbSettings` and
+            `PyscfSettings`. An ASE factory is a function without arguments that returns a calculator, or an `Engine`
+            with its own `differences`; modules are also found in the current folder.
         differences: how curvature is taken from forces. Potentials, which are differentiated exactly, ignore it.
 
     Returns:
@@ -291,11 +313,10 @@ def make_engine(text: str | Path, *, differences: FiniteDifferences | None = Non
     kind, _, rest = text.partition(":")
     _refuse_model_prefix(text)
     if text.partition("?")[0] in XTB_METHODS:
-        name, settings = parse_settings(text, XTB_OPTIONS)
-        return XtbEngine(name, differences=differences, **settings)
+        return XtbEngine(*parse_settings(text, XtbSettings), differences=differences)
     if kind == "pyscf" and rest:
-        head, settings = parse_settings(text, PYSCF_OPTIONS)
-        return PyscfEngine(head.removeprefix("pyscf:"), differences=differences, **settings)
+        head, settings = parse_settings(text, PyscfSettings)
+        return PyscfEngine(head.removeprefix("pyscf:"), settings, differences=differences)
     if kind == "ase" and rest:
         return _ase_engine(rest, differences)
     if kind in (*ADAPTERS, "python") and rest:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from ase import units
 from jaxtyping import Float
+from pydantic import Field
 
 from hesse.engine import EnergyFunction, SinglePoint
 from hesse.engines.force_engine import FiniteDifferences, ForceEngine
-from hesse.errors import ConfigError, EngineError, RequestError, check_choice, first_line
+from hesse.errors import EngineError, RequestError, check_choice, first_line
 from hesse.runtime.imports import import_optional
+from hesse.runtime.settings import Settings, settings_from
 from hesse.structures import Structure
 
-__all__ = ["XTB_METHODS", "XtbEngine"]
+__all__ = ["XTB_METHODS", "XtbEngine", "XtbSettings"]
 
 XTB_METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 """Names on the command line, and the levels of theory they mean."""
@@ -38,46 +40,53 @@ _ROUNDING_NOISE = 1e-13
 _HARTREE, _BOHR = units.Hartree, units.Bohr
 
 
+class XtbSettings(Settings):
+    """Settings of xTB.
+
+    Incomplete self-consistency is a smooth bias of the curvature that no choice of the step reveals. Errors of an HVP
+    on 42 geometries of 14 molecules (median, worst), eV/Å²: accuracy 0.1: 6e-5, 5e-3; 0.01: 1e-5, 5e-4; 1e-5: 7e-8,
+    3e-7, for 20 % more time.
+    """
+
+    accuracy: float = Field(1e-5, gt=0, description="tblite's multiplier of convergence thresholds")
+    max_iterations: int = Field(250, ge=1, description="limit of the self-consistent cycle")
+
+
 @final
 class XtbEngine(ForceEngine):
     """GFN2-xTB or GFN1-xTB.
 
     Args:
         method: "gfn2" or "gfn1".
-        accuracy: tblite's multiplier of convergence thresholds. Incomplete self-consistency is a smooth bias of the
-            curvature that no choice of the step reveals. Errors of an HVP on 42 geometries of 14 molecules (median,
-            worst), eV/Å²: accuracy 0.1: 6e-5, 5e-3; 0.01: 1e-5, 5e-4; 1e-5: 7e-8, 3e-7, for 20 % more time.
+        settings: settings of the program.
         differences: how curvature is taken from forces.
-        max_iterations: limit of the self-consistent cycle.
+        **options: the fields of `XtbSettings` in place of `settings`.
 
     Raises:
         MissingExtraError: tblite is not installed.
-        UnknownOptionError: an unknown method.
-        ConfigError: the accuracy or the number of iterations is not positive.
+        UnknownOptionError: an unknown method or option.
+        ConfigError: an option out of range.
     """
 
     def __init__(
         self,
         method: str = "gfn2",
+        settings: XtbSettings | None = None,
         *,
-        accuracy: float = 1e-5,
         differences: FiniteDifferences | None = None,
-        max_iterations: int = 250,
+        **options: Any,
     ) -> None:
         self.name = check_choice(method, XTB_METHODS, "xTB method")
-        if not (np.isfinite(accuracy) and accuracy > 0) or max_iterations < 1:
-            raise ConfigError(f"xTB needs a positive accuracy and iterations, got {accuracy} and {max_iterations}")
+        self.options = settings_from(XtbSettings, settings, options)
         self.level = XTB_METHODS[method]
-        self.accuracy = float(accuracy)
-        self.max_iterations = int(max_iterations)
         self._tblite = import_optional("tblite.interface", extra="xtb", purpose=self.level)
         self._runtime_error = import_optional("tblite.exceptions", extra="xtb", purpose=self.level).TBLiteRuntimeError
         self.differences = differences or FiniteDifferences()
-        self.gradient_noise = max(_NOISE_PER_ACCURACY * self.accuracy, _ROUNDING_NOISE)
+        self.gradient_noise = max(_NOISE_PER_ACCURACY * self.options.accuracy, _ROUNDING_NOISE)
         self.settings = MappingProxyType(
             {
                 "program": f"tblite {version('tblite')}",
-                "accuracy": f"{self.accuracy:g}",
+                "accuracy": f"{self.options.accuracy:g}",
                 **self.differences.settings(self.gradient_noise),
             }
         )
@@ -108,8 +117,8 @@ class XtbEngine(ForceEngine):
                 periodic=np.array(structure.pbc) if structure.periodic else None,
             )
             calculator.set("verbosity", 0)
-            calculator.set("accuracy", self.accuracy)
-            calculator.set("max-iter", self.max_iterations)
+            calculator.set("accuracy", self.options.accuracy)
+            calculator.set("max-iter", self.options.max_iterations)
         except self._runtime_error as error:
             raise EngineError(f'structure "{structure.id}": {self.level} cannot start: {first_line(error)}') from error
         volume = abs(float(np.linalg.det(structure.cell))) / _BOHR**3 if all(structure.pbc) else None

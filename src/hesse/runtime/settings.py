@@ -93,7 +93,7 @@ def settings_from(settings_type: type[S], settings: object, options: Mapping[str
     """Settings that a caller gave as one object or as single options.
 
     Args:
-        settings_type: a dataclass of settings.
+        settings_type: a dataclass of settings, or a subclass of `Settings`.
         settings: an object of it, or None.
         options: values of its fields, in place of the object.
 
@@ -103,6 +103,7 @@ def settings_from(settings_type: type[S], settings: object, options: Mapping[str
     Raises:
         RequestError: another object, both forms at once, or a missing option without a default.
         UnknownOptionError: an option that does not exist; the message has the nearest name.
+        ConfigError: a value out of range or of the wrong type.
     """
     name = settings_type.__name__
     if settings is not None and not isinstance(settings, settings_type):
@@ -111,6 +112,8 @@ def settings_from(settings_type: type[S], settings: object, options: Mapping[str
         if options:
             raise RequestError(f"expected {name}(...) or its options ({', '.join(options)}), got both")
         return settings
+    if issubclass(settings_type, BaseModel):
+        return settings_type(**options)
     known = {field.name: field for field in fields(settings_type) if field.init}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
@@ -148,8 +151,21 @@ def check_fields(settings: Any) -> None:
             raise ConfigError(f"{field.name}: expected True or False, got {value!r}")
 
 
-_PLAIN_WORDS = {"path_type": "expected the path of a file or folder", "dict_type": "expected a mapping of options"}
-"""Replies for errors that pydantic explains with classes of Python."""
+_NUMBER, _WHOLE_NUMBER, _YES_OR_NO = "expected a number", "expected a whole number", "expected yes or no"
+_PLAIN_WORDS = {
+    "path_type": "expected the path of a file or folder",
+    "dict_type": "expected a mapping of options",
+    **dict.fromkeys(("float_parsing", "float_type"), _NUMBER),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), _WHOLE_NUMBER),
+    **dict.fromkeys(("bool_parsing", "bool_type"), _YES_OR_NO),
+    "string_type": "expected a text",
+    "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt:g}",
+    "greater_than_equal": "expected {ge:g} or more",
+    "less_than": "expected less than {lt:g}",
+    "less_than_equal": "expected {le:g} or less",
+}
+"""Replies for errors that pydantic explains with classes of Python; the limits are in the context of the error."""
 
 
 def _reply(config_type: type[BaseModel], error: ValidationError, source: str) -> ConfigError:
@@ -176,7 +192,8 @@ def _reply(config_type: type[BaseModel], error: ValidationError, source: str) ->
         wrong, choices = first["ctx"]["tag"], _quoted_names(first["ctx"]["expected_tags"])
         return UnknownOptionError(f'{source}, [{name}]: no kind "{wrong}". {did_you_mean(wrong, choices)}')
     sections_expected = first["type"].startswith(("union_tag", "model_type"))
-    message = "expected a mapping of options" if sections_expected else _PLAIN_WORDS.get(first["type"], first["msg"])
+    kind = "dict_type" if sections_expected else first["type"]
+    message = _PLAIN_WORDS[kind].format(**first.get("ctx", {})) if kind in _PLAIN_WORDS else first["msg"]
     return ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message.removeprefix("Value error, ")}')
 
 

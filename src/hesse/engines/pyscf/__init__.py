@@ -2,5 +2,6 @@
 
 from hesse.engines.pyscf.method import Method, parse_method
 from hesse.engines.pyscf.pyscf_engine import PyscfEngine
+from hesse.engines.pyscf.pyscf_settings import PyscfSettings
 
-__all__ = ["Method", "PyscfEngine", "parse_method"]
+__all__ = ["Method", "PyscfEngine", "PyscfSettings", "parse_method"]

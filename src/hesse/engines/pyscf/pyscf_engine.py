@@ -19,15 +19,14 @@ from jaxtyping import Float
 from hesse.engine import EnergyFunction
 from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
 from hesse.engines.pyscf.method import parse_method
+from hesse.engines.pyscf.pyscf_settings import PyscfSettings
 from hesse.engines.pyscf.scf import ScfEnergyFunction
-from hesse.errors import ConfigError, EngineError, check_choice
+from hesse.errors import EngineError
 from hesse.runtime.imports import import_optional
+from hesse.runtime.settings import settings_from
 from hesse.structures import Request, Structure
 
 __all__ = ["PyscfEngine"]
-
-_HVP_METHODS = ("differences", "analytic", "auto")
-_HESSIAN_METHODS = ("differences", "analytic")
 
 _ANALYTIC_BREAK_EVEN = 4
 """Number of probes per structure from which analytic Hartree-Fock products are cheaper: their preparation costs 6 to 8
@@ -55,91 +54,58 @@ class PyscfEngine(ForceEngine):
 
     Args:
         method: METHOD/BASIS, see `parse_method`: "wb97x/6-31g*", "hf/def2-svp", "b3lyp-d3bj/6-31g**".
-        grid: 0 to 9, PySCF's level of the integration grid (functionals only). For the error that it causes in a
-            Hessian-vector product see docs/label-errors.md.
-        hvp: "differences", "analytic", or "auto": analytic for Hartree-Fock when `probes` reaches 4, differences
-            otherwise (always for functionals, whose analytic products lack the response of the grid). The choice is
-            made here, not structure by structure, and recorded in `settings`.
-        probes: planned number of products per structure, for "auto".
-        hessian: "differences" or "analytic"; None: analytic for Hartree-Fock, differences for functionals.
-        cartesian: six d functions instead of five, as in Gaussian's 6-31G*.
-        energy_threshold: Hartree; convergence of the self-consistent cycle.
-        gradient_threshold: convergence of the norm of its orbital gradient. PySCF's default (the square root of the
-            energy threshold) leaves errors of 1e-5 eV/Å in gradients, this one 5e-8, for two more cycles.
-        max_cycles: limit of the cycle. Where it does not converge, the second-order method gets as many cycles, and
-            then the first one again.
+        settings: settings of the program. The choice of hvp "auto" is made here, not structure by structure, and
+            recorded; products of functionals by `analytic` lack the response of the grid.
         differences: how curvature is taken from forces.
+        **options: the fields of `PyscfSettings` in place of `settings`.
 
     Raises:
         MissingExtraError: PySCF is not installed.
-        UnknownOptionError, RequestError: see `parse_method`.
-        ConfigError: a setting out of its range.
+        UnknownOptionError: an unknown option, functional or basis set.
+        RequestError: see `parse_method`.
+        ConfigError: an option out of range, or options that do not fit together.
     """
 
     def __init__(
         self,
         method: str = "wb97x/6-31g*",
+        settings: PyscfSettings | None = None,
         *,
-        grid: int = 5,
-        hvp: str = "differences",
-        probes: int | None = None,
-        hessian: str | None = None,
-        cartesian: bool = False,
-        energy_threshold: float = 1e-10,
-        gradient_threshold: float = 1e-7,
-        max_cycles: int = 100,
         differences: FiniteDifferences | None = None,
+        **options: Any,
     ) -> None:
         import_optional("pyscf", extra="qc", purpose=f"pyscf:{method}")
-        if not 0 <= grid <= 9:
-            raise ConfigError(f"PySCF's grids have levels 0 to 9, got {grid}")
-        if not (0 < energy_threshold < 1 and 0 < gradient_threshold < 1) or max_cycles < 1:
-            raise ConfigError(
-                "PySCF needs thresholds between 0 and 1 and at least one cycle, got "
-                f"{energy_threshold:g}, {gradient_threshold:g} and {max_cycles}"
-            )
-        check_choice(hvp, _HVP_METHODS, "method for Hessian-vector products")
-        check_choice(hessian or "analytic", _HESSIAN_METHODS, "method for Hessians")
-        if (hvp == "auto") != (probes is not None) or (probes is not None and probes < 0):
-            raise ConfigError(
-                f'hvp "auto" needs the number of probes planned per structure (probes=...), the others do not; got '
-                f'hvp "{hvp}", probes {probes}'
-            )
+        self.options = settings_from(PyscfSettings, settings, options)
         self.name = "pyscf"
         self.method = parse_method(method)
         self.level = self.method.level
-        self.grid, self.cartesian = int(grid), bool(cartesian)
-        self.energy_threshold, self.gradient_threshold = float(energy_threshold), float(gradient_threshold)
-        self.max_cycles = int(max_cycles)
-        is_hartree_fock = self.method.xc is None
+        is_hartree_fock, hvp, probes = self.method.xc is None, self.options.hvp, self.options.probes or 0
         if hvp == "auto":
-            hvp = (
-                "analytic"
-                if is_hartree_fock and probes is not None and probes >= _ANALYTIC_BREAK_EVEN
-                else "differences"
-            )
-        self.hvp, self.hessian = hvp, hessian or ("analytic" if is_hartree_fock else "differences")
+            hvp = "analytic" if is_hartree_fock and probes >= _ANALYTIC_BREAK_EVEN else "differences"
+        self.hvp = hvp
+        self.hessian = self.options.hessian or ("analytic" if is_hartree_fock else "differences")
         self.differences = differences or FiniteDifferences()
-        self.gradient_noise = _NOISE_PER_THRESHOLD * self.gradient_threshold
+        self.gradient_noise = _NOISE_PER_THRESHOLD * self.options.gradient_threshold
         self.settings = MappingProxyType(self._settings())
 
     def _settings(self) -> dict[str, str]:
+        options = self.options
         settings = {
             "program": f"pyscf {version('pyscf')}",
             "hvp_by": self.hvp,
             "hessian_by": self.hessian,
-            "energy_threshold": f"{self.energy_threshold:g}",
-            "gradient_threshold": f"{self.gradient_threshold:g}",
-            "max_cycles": str(self.max_cycles),
+            "energy_threshold": f"{options.energy_threshold:g}",
+            "gradient_threshold": f"{options.gradient_threshold:g}",
+            "max_cycles": str(options.max_cycles),
             "scf": "from atoms at every point; DIIS, else second order and DIIS",
             **self.differences.settings(
                 self.gradient_noise, hvp=self.hvp == "differences", hessian=self.hessian == "differences"
             ),
         }
-        if self.cartesian:
+        if options.cartesian:
             settings["cartesian"] = "yes"
         if self.method.xc is not None:
-            settings |= {"grid": str(self.grid), "grid_response": "yes"}
+            settings |= {"grid": str(options.grid), "grid_response": "yes"}
         if self.method.dispersion:
             settings |= {
                 "dispersion": self.method.dispersion,
@@ -154,15 +120,7 @@ class PyscfEngine(ForceEngine):
             RequestError: a periodic structure; a number of electrons that the multiplicity does not allow; an element
                 that the basis set does not have.
         """
-        return ScfEnergyFunction(
-            structure,
-            self.method,
-            grid=self.grid,
-            cartesian=self.cartesian,
-            energy_threshold=self.energy_threshold,
-            gradient_threshold=self.gradient_threshold,
-            max_cycles=self.max_cycles,
-        )
+        return ScfEnergyFunction(structure, self.method, self.options)
 
     def analytic_derivatives(
         self, structure: Structure, energy_function: EnergyFunction, request: Request

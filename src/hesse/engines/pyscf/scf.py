@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from hesse.engine import SinglePoint
 from hesse.engines.pyscf.method import Method
+from hesse.engines.pyscf.pyscf_settings import PyscfSettings
 from hesse.errors import EngineError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
 from hesse.structures import Structure
@@ -33,31 +34,15 @@ class ScfEnergyFunction:
     Args:
         structure: the molecule, with charge and multiplicity.
         method: functional, basis set and dispersion correction.
-        grid: PySCF's level of the integration grid.
-        cartesian: six d functions instead of five.
-        energy_threshold: Hartree.
-        gradient_threshold: limit of the norm of the orbital gradient.
-        max_cycles: limit of the self-consistent cycle.
+        settings: grid, thresholds and limits.
 
     Raises:
         RequestError: charge and multiplicity do not fit the number of electrons; the basis set lacks an element; the
             structure is periodic.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        method: Method,
-        *,
-        grid: int,
-        cartesian: bool,
-        energy_threshold: float,
-        gradient_threshold: float,
-        max_cycles: int,
-    ) -> None:
-        self.structure, self.method, self.grid, self.cartesian = structure, method, grid, cartesian
-        self.energy_threshold, self.gradient_threshold = energy_threshold, gradient_threshold
-        self.max_cycles = max_cycles
+    def __init__(self, structure: Structure, method: Method, settings: PyscfSettings) -> None:
+        self.structure, self.method, self.settings = structure, method, settings
         self._gto: Any = import_optional("pyscf.gto", extra="qc", purpose=method.level)
         self._reference_scf: Any = None
         if structure.periodic:
@@ -125,9 +110,9 @@ class ScfEnergyFunction:
                 mean_field.kernel(newton.make_rdm1())
         if not mean_field.converged:
             raise EngineError(
-                f'structure "{self.structure.id}": {self.method.level} did not converge in {self.max_cycles} cycles, '
-                f"nor with the second-order method (multiplicity {self.structure.multiplicity}). Two states may lie "
-                "close together at this geometry."
+                f'structure "{self.structure.id}": {self.method.level} did not converge in '
+                f"{self.settings.max_cycles} cycles, nor with the second-order method "
+                f"(multiplicity {self.structure.multiplicity}). Two states may lie close together at this geometry."
             )
         return mean_field
 
@@ -141,7 +126,7 @@ class ScfEnergyFunction:
                     unit="Bohr",
                     basis=self.method.basis,
                     ecp=self._ecp,
-                    cart=self.cartesian,
+                    cart=self.settings.cartesian,
                     charge=structure.charge,
                     spin=structure.multiplicity - 1,
                     verbose=0,
@@ -172,13 +157,13 @@ class ScfEnergyFunction:
             mean_field = dft.RKS(molecule) if closed_shell else dft.UKS(molecule)
             mean_field.xc = self.method.xc
             mean_field.nlc = False
-            mean_field.grids.level = self.grid
+            mean_field.grids.level = self.settings.grid
             # Grid points of small density must not appear and disappear from geometry to geometry.
             mean_field.small_rho_cutoff = 0
         mean_field.disp = self.method.dispersion or False
-        mean_field.conv_tol = self.energy_threshold
-        mean_field.conv_tol_grad = self.gradient_threshold
-        mean_field.max_cycle = self.max_cycles
+        mean_field.conv_tol = self.settings.energy_threshold
+        mean_field.conv_tol_grad = self.settings.gradient_threshold
+        mean_field.max_cycle = self.settings.max_cycles
         if mean_field.chkfile:  # a temporary file, created and opened by PySCF
             mean_field.chkfile = None
             mean_field._chkfile.close()
