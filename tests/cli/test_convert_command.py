@@ -76,6 +76,7 @@ def test_wrong_requests(tmp_path: Path, data: Dataset) -> None:
     write_dataset(tmp_path / "a.h5", data)
     with pytest.raises(RequestError, match="no folder"):
         run("convert", tmp_path / "a.h5", tmp_path / "missing" / "b.h5")
+    (tmp_path / "a.npz").touch()
     with pytest.raises(UnitError, match="--energy-unit"):
         run("info", tmp_path / "a.npz")
     assert data.labels.energy is not None

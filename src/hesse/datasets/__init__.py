@@ -10,18 +10,20 @@ from hesse.datasets.formats import (
     from_vibrations_data,
     iterate_grouped,
     read_deepmd,
+    read_extxyz,
     read_grouped,
+    read_hdf5,
+    read_npz,
     read_phonopy,
     read_qm_folder,
     read_qm_output,
     read_vibrations,
     to_phonopy,
     to_vibrations_data,
+    write_extxyz,
+    write_hdf5,
     write_vibrations,
 )
-from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
-from hesse.datasets.formats.hdf5 import read_hdf5, write_hdf5
-from hesse.datasets.formats.npz import read_npz
 from hesse.datasets.io import (
     DatasetSource,
     as_dataset,

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from ase import Atoms
-from ase.io import read as read_with_ase
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats import (
-    ALL,
-    FileUnits,
-    Subset,
-    SubsetLike,
-    as_subset,
-    read_deepmd,
-    read_grouped,
-    read_phonopy,
-    read_qm_folder,
-    read_qm_output,
-    read_vibrations,
-    refuse_unsafe,
-    write_vibrations,
-)
-from hesse.datasets.formats.detection import GEOMETRY_FORMATS, HDF5_SUFFIXES, XYZ_SUFFIXES, detect_format
-from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
-from hesse.datasets.formats.hdf5 import read_hdf5, write_hdf5
-from hesse.datasets.formats.npz import read_npz
+from hesse.datasets.formats.safety import refuse_unsafe
+from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
+from hesse.datasets.formats.table import ReadOptions, find_format, find_writer
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency
 from hesse.datasets.quality.flags import find_non_finite
-from hesse.errors import FileFormatError, GeometryError, HesseError, LabelValueError, RequestError, UnitError
-from hesse.runtime.filesystem import check_input_file
-from hesse.structures import Properties, Structure, from_ase
+from hesse.errors import GeometryError, LabelValueError, RequestError, UnitError
+from hesse.structures import Properties, Structure
 
 __all__ = [
     "DatasetSource",
@@ -99,9 +80,16 @@ def read_dataset(
             raise UnitError(f"expected the name of a unit, such as hartree or bohr, got {name!r}")
     if rename is not None and not isinstance(rename, Mapping):
         raise RequestError(f"rename: expected a mapping of old names to new ones, got {type(rename).__name__}")
-    units = _RequestedUnits(energy_unit, length_unit, forces_unit, curvature_unit)
     refuse_unsafe(path)
-    dataset = _read_subset(path, units, dict(rename or {}), as_subset(subset))
+    options = ReadOptions(
+        energy_unit=energy_unit,
+        length_unit=length_unit,
+        forces_unit=forces_unit,
+        curvature_unit=curvature_unit,
+        rename=dict(rename or {}),
+        subset=as_subset(subset),
+    )
+    dataset = find_format(path).read_part(path, options)
     if check:
         check_dataset(dataset)
     return dataset
@@ -124,75 +112,6 @@ def as_path(path: str | Path) -> Path:
     if not str(path):
         raise RequestError("expected the path of a file, got an empty text")
     return Path(path)
-
-
-@dataclass(frozen=True)
-class _RequestedUnits:
-    """Units that the caller requested; None where nothing was requested."""
-
-    energy: str | None
-    length: str | None
-    forces: str | None
-    curvature: str | None
-
-    def with_defaults(self) -> FileUnits:
-        return FileUnits(
-            energy=self.energy or "eV",
-            length=self.length or "angstrom",
-            forces=self.forces,
-            curvature=self.curvature,
-        )
-
-    def or_none(self) -> FileUnits | None:
-        values = (self.energy, self.length, self.forces, self.curvature)
-        return self.with_defaults() if any(s is not None for s in values) else None
-
-    def check_not_given(self, path: Path, names: tuple[str, ...], why: str) -> None:
-        for name in names:
-            if getattr(self, name) is not None:
-                raise UnitError(f"{path}: --{name}-unit was given, but {why}")
-
-
-_ALL_UNITS: Final = ("energy", "length", "forces", "curvature")
-
-
-def _read_subset(path: Path, units: _RequestedUnits, rename: dict[str, str], subset: Subset) -> Dataset:
-    suffix = path.suffix.lower()
-    format_name = detect_format(path)
-    if rename and format_name not in ("xyz", "grouped"):
-        raise RequestError(
-            f"{path}: only keys and columns of extended XYZ and grouped HDF5 can be renamed, not those of {suffix}"
-        )
-    # The readers of these formats read only the requested part.
-    if format_name == "grouped":
-        if units.energy is None and (units.length or units.forces or units.curvature):
-            raise UnitError(f"{path}: with other units give that of the energy too: `--energy-unit hartree`")
-        return read_grouped(path, units=units.or_none(), rename=rename, subset=subset)
-    if format_name == "deepmd":
-        return read_deepmd(path, units=units.with_defaults(), subset=subset)
-    if format_name == "outputs":
-        units.check_not_given(path, _ALL_UNITS, "outputs of programs are in known units")
-        return read_qm_folder(path, subset=subset)
-    if format_name == "npz":
-        limit = subset.limit if subset.match is None and subset.sample is None else None
-        dataset = read_npz(path, energy_unit=units.energy, length_unit=units.length, limit=limit)
-        return subset.apply(replace(dataset, labels=units.with_defaults().rescale(dataset.labels)))
-    return subset.apply(_read_complete(path, format_name, units, rename))
-
-
-def _read_complete(path: Path, format_name: str, units: _RequestedUnits, rename: dict[str, str]) -> Dataset:
-    if format_name == "xyz":
-        source_units = units.with_defaults()
-        dataset = read_extxyz(path, energy_unit=source_units.energy, length_unit=source_units.length, rename=rename)
-        return replace(dataset, labels=source_units.rescale(dataset.labels))
-    if format_name == "hdf5":
-        units.check_not_given(path, ("forces", "curvature"), "this format has units of energy and length alone")
-        return read_hdf5(path, energy_unit=units.energy, length_unit=units.length)
-    if format_name == "geometry":
-        return _read_geometries(path, GEOMETRY_FORMATS.get(path.suffix.lower(), "vasp"))
-    units.check_not_given(path, _ALL_UNITS, "the units of this format are known")
-    readers = {"phonopy": read_phonopy, "vibrations": read_vibrations, "output": read_qm_output}
-    return readers[format_name](path)
 
 
 def as_dataset(data: DatasetSource) -> Dataset:
@@ -257,14 +176,8 @@ def write_dataset(path: str | Path, data: DatasetSource) -> None:
         RequestError, LabelShapeError: several structures, or no Hessian, for `.json`.
         WriteError: the disk is full, or the folder is missing or not writable.
     """
-    check_writable_suffix(path)
-    dataset = as_dataset(data)
-    if Path(path).suffix.lower() in HDF5_SUFFIXES:
-        write_hdf5(path, dataset)
-    elif Path(path).suffix.lower() == ".json":
-        write_vibrations(path, dataset)
-    else:
-        write_extxyz(path, dataset)
+    write = find_writer(as_path(path))
+    write(Path(path), as_dataset(data))
 
 
 def check_writable_suffix(path: str | Path) -> None:
@@ -276,12 +189,7 @@ def check_writable_suffix(path: str | Path) -> None:
     Raises:
         FileFormatError: a suffix that is not supported for writing.
     """
-    suffix = as_path(path).suffix.lower()
-    if suffix not in HDF5_SUFFIXES | XYZ_SUFFIXES | {".json"}:
-        raise FileFormatError(
-            f"{path}: data sets are written as .h5 or .extxyz (a single Hessian as .json too), not as "
-            f"{suffix or 'a bare name'}"
-        )
+    find_writer(as_path(path))
 
 
 def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:
@@ -320,21 +228,3 @@ def _check_finite(dataset: Dataset) -> None:
             f"({len(non_finite)} of {len(dataset)} structures). Leave out a label that is not known, remove the "
             "structure, or keep it out of use with `hesse convert --flag-suspect`."
         )
-
-
-def _read_geometries(path: Path, ase_format: str) -> Dataset:
-    check_input_file(path)
-    try:
-        frames = read_with_ase(path, index=":", format=ase_format)
-    except Exception as error:  # the readers raise errors of many types
-        raise FileFormatError(f"{path}: cannot be read as {ase_format}: {type(error).__name__}: {error}") from error
-    if not frames:
-        raise FileFormatError(f"{path}: holds no structure")
-    ids = [path.stem] if len(frames) == 1 else [f"{path.stem}-{i}" for i in range(len(frames))]
-    try:
-        structures = [from_ase(atoms, id=name) for atoms, name in zip(frames, ids, strict=True)]
-    except HesseError as error:
-        raise type(error)(f"{path}: {error}") from None
-    return Dataset(
-        tuple(structures), Properties.concatenate([Properties.single(len(s)) for s in structures]), source=str(path)
-    )

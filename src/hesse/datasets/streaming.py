@@ -22,10 +22,10 @@ from torch import Tensor
 from hesse.datasets.batching import pack_batches
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
-from hesse.datasets.formats.detection import detect_format
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
-from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, Content
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, SCHEMA, Content
+from hesse.datasets.formats.table import find_format
 from hesse.datasets.indexing import check_has_labels, check_label_name, group_split, index_of_ids, unflagged
 from hesse.datasets.io import as_path, check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
@@ -333,7 +333,7 @@ def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bo
     path = as_path(path)
     if memory_mib is None:
         return read_dataset(path, check=check)
-    if detect_format(path) != "hdf5":
+    if find_format(path).name != FORMAT:
         raise FileFormatError(
             f"{path}: only Hesse's own HDF5 can be read in parts, as a memory limit ({memory_mib:g} MiB) may need. "
             f"Convert the file first (`hesse convert {path.name} {path.stem}.h5`), or leave out the limit."

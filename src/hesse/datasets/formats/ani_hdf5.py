@@ -28,7 +28,7 @@ from numpy import ndarray as Array
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.ani_array_names import ArrayNames, recognize_arrays
 from hesse.datasets.formats.file_units import FileUnits, check_file_units, check_total_energies
-from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
+from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, LabelShapeError
 from hesse.runtime.filesystem import check_input_file
@@ -70,11 +70,11 @@ class _Scan:
     """Addresses of groups, so that a group with two names is read once."""
 
 
-def is_grouped(file: h5py.File) -> bool:
+def is_grouped(path: Path) -> bool:
     """Recognize a grouped HDF5 file by the names of its arrays. The first few groups of each level are inspected.
 
     Args:
-        file: the open file.
+        path: the file; it need not exist.
 
     Returns:
         True if a group holds coordinates under a name of these layouts.
@@ -87,7 +87,7 @@ def is_grouped(file: h5py.File) -> bool:
         subgroups = [n for n in names if _node_kind(group, n) == "group"][:3]
         return depth < _MAX_DEPTH and any(search(group[n], depth + 1) for n in subgroups)
 
-    return search(file, 0)
+    return path.suffix.lower() in (".h5", ".hdf5") and hdf5_passes(path, lambda file: search(file, 0))
 
 
 def read_grouped(

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
+from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
@@ -80,7 +80,7 @@ def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
 
 
 def is_phonopy(path: Path) -> bool:
-    """Recognize phonopy's files by their names.
+    """Recognize phonopy's files by their names, and HDF5 files by force constants in them.
 
     Args:
         path: file or folder.
@@ -92,7 +92,9 @@ def is_phonopy(path: Path) -> bool:
         return any(
             _YAML_NAME.fullmatch(p.name) or p.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir()
         )
-    return bool(_YAML_NAME.fullmatch(path.name)) or path.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS")
+    if _YAML_NAME.fullmatch(path.name) or path.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS"):
+        return True
+    return path.suffix.lower() in (".h5", ".hdf5") and hdf5_passes(path, lambda file: "force_constants" in file)
 
 
 @dataclass(frozen=True, eq=False)

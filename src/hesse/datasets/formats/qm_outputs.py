@@ -25,7 +25,7 @@ from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
 from hesse.structures import Properties, Structure
 
-__all__ = ["QM_SUFFIXES", "read_qm_folder", "read_qm_output"]
+__all__ = ["QM_SUFFIXES", "is_qm_output", "read_qm_folder", "read_qm_output"]
 
 QM_SUFFIXES: Final = frozenset({".log", ".out", ".fchk", ".fch", ".hess"})
 """Suffixes of files that are read as outputs."""
@@ -35,6 +35,19 @@ _KNOWN_GRADIENT_SIGN: Final = frozenset({"Psi4"})
 """Programs for which cclib's `grads` are dE/dx in the orientation of the coordinates."""
 _KNOWN_TOTAL_ENERGY: Final = frozenset({"Psi4"})
 """Programs for which cclib's energies include the dispersion correction, if there is one."""
+
+
+def is_qm_output(path: Path) -> bool:
+    """Recognize outputs by their suffixes.
+
+    Args:
+        path: file or folder.
+
+    Returns:
+        True for a file with such a suffix, or a folder with such files at or below it.
+    """
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return any(p.suffix.lower() in QM_SUFFIXES for p in files)
 
 
 def read_qm_output(path: str | Path) -> Dataset:

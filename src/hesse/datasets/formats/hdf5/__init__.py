@@ -5,8 +5,8 @@ structure. A checksum of the whole content is stored and verified on reading.
 """
 
 from hesse.datasets.formats.hdf5.chunked import ChunkedReader
-from hesse.datasets.formats.hdf5.reader import read_hdf5
+from hesse.datasets.formats.hdf5.reader import is_hesse_hdf5, read_hdf5
 from hesse.datasets.formats.hdf5.schema import FORMAT, VERSION
 from hesse.datasets.formats.hdf5.writer import write_hdf5
 
-__all__ = ["FORMAT", "VERSION", "ChunkedReader", "read_hdf5", "write_hdf5"]
+__all__ = ["FORMAT", "VERSION", "ChunkedReader", "is_hesse_hdf5", "read_hdf5", "write_hdf5"]

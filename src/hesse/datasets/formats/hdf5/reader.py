@@ -13,14 +13,33 @@ import numpy as np
 import torch
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.safety import HDF5_ERRORS, has_plausible_size, is_self_contained
 from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, REQUIRED, SCHEMA, VERSION, Content, content_checksum
+from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, UnitError, did_you_mean
 from hesse.runtime.filesystem import check_input_file
 from hesse.structures import Properties, Structure
 
-__all__ = ["HDF5Reader", "labels_from_content", "load_content", "open_reader", "read_hdf5", "structures_from_content"]
+__all__ = [
+    "HDF5Reader",
+    "is_hesse_hdf5",
+    "labels_from_content",
+    "open_reader",
+    "read_hdf5",
+    "structures_from_content",
+]
+
+
+def is_hesse_hdf5(path: Path) -> bool:
+    """Recognize an HDF5 file that states its format.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        True if it has the attribute `format`, whatever its value, which the reader checks.
+    """
+    return path.suffix.lower() in (".h5", ".hdf5") and hdf5_passes(path, lambda file: "format" in file.attrs)
 
 
 def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: str | None = None) -> Dataset:
@@ -40,7 +59,8 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
         GeometryError: an invalid structure.
     """
     path = Path(path)
-    content, file_units, attributes = load_content(path)
+    with open_reader(path) as reader:
+        content, file_units, attributes = reader.load()
     requested_units = {"energy_unit": energy_unit, "length_unit": length_unit}
     units: dict[str, str] = {}
     for key, requested in requested_units.items():
@@ -65,19 +85,6 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
     except HesseError as error:
         message = str(error)
         raise type(error)(message if message.startswith(str(path)) else f"{path}: {message}") from None
-
-
-def load_content(path: Path) -> tuple[Content, dict[str, str], dict[str, str]]:
-    """Read everything in a file, with checks of shapes and checksum.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Arrays by name, units and metadata.
-    """
-    with open_reader(path) as reader:
-        return reader.load()
 
 
 @contextmanager

@@ -1,15 +1,18 @@
-"""Formats that are never read because loading them can run code, and the message that names the alternative."""
+"""Files of unknown origin: formats that are never read because loading them can run code, and checks of HDF5 files, of
+which only plain arrays inside the file are read, of a size that it can contain."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import h5py
+
 from hesse.errors import FileFormatError
 
-__all__ = ["UNSAFE_SUFFIXES", "refuse_unsafe"]
+__all__ = ["HDF5_ERRORS", "UNSAFE_SUFFIXES", "has_plausible_size", "hdf5_passes", "is_self_contained", "refuse_unsafe"]
 
 _EXPORT_HINT: Final = (
     "If you trust its origin, open it with the program that wrote it and export plain arrays: "
@@ -33,6 +36,22 @@ UNSAFE_SUFFIXES: Final[Mapping[str, str]] = MappingProxyType(
 _PICKLE_PREFIXES: Final = frozenset(bytes([0x80, protocol]) for protocol in range(2, 6))
 """First two bytes of pickles of protocols 2 to 5."""
 _RUNS_NO_CODE: Final = frozenset({".npy"})
+_SAFE_FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+"""Filters that are part of HDF5; any other filter may be a plug-in, which is code that opening the file would run."""
+_MAX_COMPRESSION_RATIO: Final = 1100
+"""Deflate compresses by at most 1032; an array that declares a larger size is invalid."""
+HDF5_ERRORS: Final = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+)
+"""Errors that h5py and numpy raise for damaged files."""
 
 
 def refuse_unsafe(path: Path) -> None:
@@ -59,3 +78,48 @@ def refuse_unsafe(path: Path) -> None:
     if description is not None:
         reason = "" if suffix in _RUNS_NO_CODE else ": loading a pickle runs any program that it holds"
         raise FileFormatError(f"{path}: {description}. It is not read{reason}. {_EXPORT_HINT}")
+
+
+def hdf5_passes(path: Path, test: Callable[[h5py.File], bool]) -> bool:
+    """Whether the content of an HDF5 file passes a test.
+
+    Args:
+        path: the file; it need not exist, nor be HDF5.
+        test: called with the open file.
+
+    Returns:
+        What `test` returns; False for a file that cannot be read as HDF5.
+    """
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return test(file)
+    except HDF5_ERRORS:
+        return False
+
+
+def is_self_contained(data: h5py.Dataset) -> bool:
+    """Check that an array is stored in the HDF5 file itself and without plug-in filters.
+
+    Args:
+        data: the array.
+
+    Returns:
+        True if it can be read without opening other files or running code.
+    """
+    creation = data.id.get_create_plist()
+    filters = {creation.get_filter(i)[0] for i in range(creation.get_nfilters())}
+    return not data.is_virtual and not data.external and filters <= _SAFE_FILTERS
+
+
+def has_plausible_size(data: h5py.Dataset, file_bytes: int) -> bool:
+    """Check that the declared size of an array can be true, before memory is allocated for it.
+
+    Args:
+        data: the array.
+        file_bytes: size of the file.
+
+    Returns:
+        True if a file of this size can contain the array.
+    """
+    stored: int = data.id.get_storage_size()
+    return data.nbytes <= _MAX_COMPRESSION_RATIO * stored + 4096 and stored <= file_bytes
