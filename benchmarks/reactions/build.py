@@ -206,7 +206,7 @@ def _stacked(families: Sequence[Dataset]) -> Dataset:
     pairs["hvp_mask"] = torch.cat([family.labels.mask("hvp") for family in families])
     suspects = torch.stack([family.labels.suspect_mask() for family in families]).any(0)
     attributes = {**families[0].metadata, "probe": ", ".join(PROBES), "probes": str(len(PROBES))}
-    combined = replace(labels, **pairs, suspect=suspects if bool(suspects.any()) else None)
+    combined = labels.replace(**pairs, suspect=suspects if bool(suspects.any()) else None)
     return replace(families[0], labels=combined, metadata=attributes)
 
 
@@ -228,9 +228,7 @@ def _rounded(dataset: Dataset) -> Dataset:
     labels: Properties = dataset.labels
     assert labels.hessian is not None
     assert labels.hessian_error is not None
-    rounded = replace(
-        labels,
-        hessian=(labels.hessian / GRAIN).round() * GRAIN,
+    rounded = labels.replace(hessian=(labels.hessian / GRAIN).round() * GRAIN,
         hessian_error=torch.hypot(labels.hessian_error, torch.full_like(labels.hessian_error, GRAIN / 12**0.5)),
     )
     return replace(dataset, labels=rounded, metadata={**dataset.metadata, "hessian_grain": f"{GRAIN:.3g} eV/Å²"})

@@ -47,7 +47,7 @@ def test_conversion_and_back(tmp_path: Path, data: Dataset) -> None:
 
 def test_gradients_are_refused_until_negated(tmp_path: Path, data: Dataset) -> None:
     assert data.labels.forces is not None
-    wrong = replace(data, labels=replace(data.labels, forces=-data.labels.forces))
+    wrong = replace(data, labels=data.labels.replace(forces=-data.labels.forces))
     write_dataset(tmp_path / "wrong.extxyz", wrong)
     target = tmp_path / "out.h5"
     with pytest.raises(InconsistentLabelsError, match=r"wrong\.extxyz.*--negate-forces"):
@@ -62,7 +62,7 @@ def test_symmetrize(tmp_path: Path, data: Dataset) -> None:
     noisy = data.labels.hessian
     assert noisy is not None
     noisy = noisy + 1e-3 * torch.randn(noisy.shape, dtype=noisy.dtype)
-    write_dataset(tmp_path / "a.h5", replace(data, labels=replace(data.labels, hessian=noisy)))
+    write_dataset(tmp_path / "a.h5", replace(data, labels=data.labels.replace(hessian=noisy)))
     run("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--symmetrize")
     h = read_dataset(tmp_path / "b.h5").labels.hessian_of(2).reshape(18, 18)
     torch.testing.assert_close(h, h.T)
@@ -80,7 +80,7 @@ def test_wrong_requests(tmp_path: Path, data: Dataset) -> None:
     with pytest.raises(UnitError, match="--energy-unit"):
         run("info", tmp_path / "a.npz")
     assert data.labels.energy is not None
-    nan = replace(data, labels=replace(data.labels, energy=data.labels.energy * math.nan))
+    nan = replace(data, labels=data.labels.replace(energy=data.labels.energy * math.nan))
     write_dataset(tmp_path / "nan.h5", nan)
     with pytest.raises(LabelValueError, match="energy holds NaN"):
         run("convert", tmp_path / "nan.h5", tmp_path / "b.h5")

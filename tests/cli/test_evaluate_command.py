@@ -121,7 +121,7 @@ def test_files_of_the_same_name_have_different_names(run: Run, model: Path, file
 def test_an_error_within_the_noise_is_noted(run: Run, model: Path, tmp_path: Path) -> None:
     path, known = tmp_path / "noisy.h5", data()
     error = torch.full((len(known),), 1e3, dtype=torch.float64)  # eV/Å², by the labels' own estimate
-    write_dataset(path, Dataset(known.structures, replace(known.labels, hessian_error=error)))
+    write_dataset(path, Dataset(known.structures, known.labels.replace(hessian_error=error)))
     code, out, err = run("evaluate", model, path)
     assert code == 0
     assert err.count("not meaningful below about 1.5e+03 eV/Å²") == 1

@@ -62,7 +62,7 @@ def test_a_data_set_without_labels(tmp_path: Path) -> None:
     assert card["curvature"] is None
     wrong = labeled(Morse(), molecules([5] * 5), hessian=True)
     assert wrong.labels.forces is not None
-    write_dataset(tmp_path / "b.h5", replace(wrong, labels=replace(wrong.labels, forces=-wrong.labels.forces)))
+    write_dataset(tmp_path / "b.h5", replace(wrong, labels=wrong.labels.replace(forces=-wrong.labels.forces)))
     assert "broken" in run("info", tmp_path / "b.h5").stdout
 
 

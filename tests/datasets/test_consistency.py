@@ -37,22 +37,22 @@ def right() -> Dataset:
     for name, sigma in (("forces", 1e-4), ("hvp", 5e-3), ("hessian", 5e-3)):
         value = getattr(clean.labels, name)
         values[name] = value + sigma * torch.randn(value.shape, dtype=value.dtype)
-    return replace(clean, labels=replace(clean.labels, **values), source="bad.h5")
+    return replace(clean, labels=clean.labels.replace(**values), source="bad.h5")
 
 
 def only(data: Dataset, label: str) -> Dataset:
     other = {"hessian": {"hvp": None, "probes": None}, "hvp": {"hessian": None}}[label]
-    return replace(data, labels=replace(data.labels, **other))  # type: ignore[arg-type]
+    return replace(data, labels=data.labels.replace(**other))  # type: ignore[arg-type]
 
 
 def scaled(data: Dataset, **factors: float) -> Dataset:
     values: dict[str, Any] = {k: getattr(data.labels, k) * f for k, f in factors.items()}
-    return replace(data, labels=replace(data.labels, **values))
+    return replace(data, labels=data.labels.replace(**values))
 
 
 def each_hessian(data: Dataset, change: Callable[[int, Tensor], Tensor]) -> Dataset:
     blocks = [change(i, data.labels.hessian_of(i)).reshape(-1) for i in range(len(data))]
-    return replace(data, labels=replace(data.labels, hessian=torch.cat(blocks)))
+    return replace(data, labels=data.labels.replace(hessian=torch.cat(blocks)))
 
 
 def broken(data: Dataset) -> str:
@@ -145,7 +145,7 @@ def test_one_wrong_structure_among_correct_ones_is_found(right: Dataset, change:
 
 def test_undetermined_without_signal(right: Dataset) -> None:
     # No forces; crystals; stationary points, where only noise responds to rotation.
-    bare = replace(right, labels=replace(right.labels, forces=None))
+    bare = replace(right, labels=right.labels.replace(forces=None))
     assert [c.status for c in diagnose_consistency(bare)] == ["undetermined"] * 2
     crystals = labeled(Morse(), [crystal(i) for i in range(3)], hessian=True)
     assert [c.status for c in diagnose_consistency(crystals)] == ["undetermined"] * 2
@@ -163,7 +163,7 @@ def test_noise_of_relaxed_structures_is_accepted(seed: int) -> None:
         for name, sigma in (("forces", 1e-3), ("hvp", 1e-2), ("hessian", 1e-2))
         if (value := getattr(data.labels, name)) is not None
     }
-    result = diagnose_consistency(replace(data, labels=replace(data.labels, **noisy)))
+    result = diagnose_consistency(replace(data, labels=data.labels.replace(**noisy)))
     assert [c.status for c in result] == ["undetermined"] * 2
 
 

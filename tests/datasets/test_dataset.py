@@ -53,7 +53,7 @@ def test_single_precision_batches() -> None:
 def test_batches_are_limited_by_atoms(seed: int, sizes: list[int], most: int) -> None:
     structures = [replace(atom(), id=str(i)) for i in range(len(sizes))]
     data = Dataset(tuple(structures), Properties.concatenate([Properties.single(1) for _ in structures]))
-    object.__setattr__(data, "labels", replace(data.labels, n_atoms=torch.tensor(sizes)))
+    object.__setattr__(data, "labels", data.labels.replace(n_atoms=torch.tensor(sizes)))
     runs = data.batch_indices(most, max_structures=4)
     assert [i for run in runs for i in run] == list(range(len(sizes)))
     assert all(len(run) == 1 or (sum(sizes[i] for i in run) <= most and len(run) <= 4) for run in runs)
@@ -101,8 +101,8 @@ def test_the_hash_depends_on_the_content_only() -> None:
     moved[0, 0] += 1e-12
     others = [
         DATA.select([0, 1, 2, 4, 3]),
-        replace(DATA, labels=replace(DATA.labels, forces=moved)),
-        replace(DATA, labels=replace(DATA.labels, hvp=None, probes=None)),
+        replace(DATA, labels=DATA.labels.replace(forces=moved)),
+        replace(DATA, labels=DATA.labels.replace(hvp=None, probes=None)),
         Dataset((replace(MIXED[0], id="renamed"), *MIXED[1:]), DATA.labels),
     ]
     assert len({DATA.content_hash(), *(d.content_hash() for d in others)}) == 5

@@ -30,7 +30,7 @@ def good(count: int = 6, **options: object) -> Dataset:
 
 
 def with_labels(data: Dataset, **changes: torch.Tensor) -> Dataset:
-    return replace(data, labels=replace(data.labels, **changes))
+    return replace(data, labels=data.labels.replace(**changes))
 
 
 def flagged(data: Dataset, *chosen: int) -> Dataset:
@@ -75,11 +75,11 @@ def test_issues_name_label_probe_and_reason():
     error = torch.zeros(2, 3, dtype=torch.float64)
     error[1, 1] = 9.0
     cases = {
-        ("forces", 0, "translational sum rule: "): replace(labels, forces=labels.forces + push),
-        ("hvp", 1, "translational sum rule: "): replace(labels, hvp=shifted),
-        ("hvp", 1, "estimated error: 9"): replace(labels, hvp_error=error),
-        ("hessian", 0, "rotational sum rule: "): replace(labels, forces=-labels.forces, hvp=None, probes=None),
-        ("hessian", 0, "not symmetric"): replace(labels, hessian=skew, forces=None, hvp=None, probes=None),
+        ("forces", 0, "translational sum rule: "): labels.replace(forces=labels.forces + push),
+        ("hvp", 1, "translational sum rule: "): labels.replace(hvp=shifted),
+        ("hvp", 1, "estimated error: 9"): labels.replace(hvp_error=error),
+        ("hessian", 0, "rotational sum rule: "): labels.replace(forces=-labels.forces, hvp=None, probes=None),
+        ("hessian", 0, "not symmetric"): labels.replace(hessian=skew, forces=None, hvp=None, probes=None),
     }
     for (label, probe, words), changed in cases.items():
         issues = find_issues(data.structures, changed)

@@ -79,7 +79,7 @@ def test_labels_with_nan_are_refused(tmp_path: Path, data: Dataset, name: str, s
     else:
         value[1 if name == "energy" else 6] = torch.nan
     path = tmp_path / f"data{suffix}"
-    write_dataset(path, replace(data, labels=replace(data.labels, **{name: value})))
+    write_dataset(path, replace(data, labels=data.labels.replace(**{name: value})))
     with pytest.raises(LabelValueError) as caught:
         read_dataset(path)
     message = str(caught.value)
@@ -100,7 +100,7 @@ def test_overlapping_atoms_and_wrong_signs(tmp_path: Path, data: Dataset) -> Non
     with pytest.raises(GeometryError, match=r"x\.h5.*\"heap\": atoms 0 and 1 are 0\.100 Å apart"):
         read_dataset(tmp_path / "x.h5")
     assert data.labels.forces is not None
-    write_dataset(tmp_path / "y.xyz", replace(data, labels=replace(data.labels, forces=-data.labels.forces)))
+    write_dataset(tmp_path / "y.xyz", replace(data, labels=data.labels.replace(forces=-data.labels.forces)))
     with pytest.raises(InconsistentLabelsError, match=r"y\.xyz.*gradients.*structure"):
         read_dataset(tmp_path / "y.xyz")
 
@@ -108,7 +108,7 @@ def test_overlapping_atoms_and_wrong_signs(tmp_path: Path, data: Dataset) -> Non
 def test_transforms_of_whole_data_sets(data: Dataset) -> None:
     assert data.labels.hessian is not None
     skew = replace(
-        data, labels=replace(data.labels, hessian=data.labels.hessian + torch.rand(len(data.labels.hessian)))
+        data, labels=data.labels.replace(hessian=data.labels.hessian + torch.rand(len(data.labels.hessian)))
     )
     even = symmetrize_hessians(skew)
     for i in range(len(data)):

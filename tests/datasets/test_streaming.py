@@ -112,7 +112,7 @@ def test_suspects_are_left_out(tmp_path: Path) -> None:
     data = mixed()
     suspect = torch.zeros(len(data), dtype=torch.bool)
     suspect[[2, 40]] = True
-    write_dataset(tmp_path / "a.h5", replace(data, labels=replace(data.labels, suspect=suspect)))
+    write_dataset(tmp_path / "a.h5", replace(data, labels=data.labels.replace(suspect=suspect)))
     unflagged = opened(tmp_path / "a.h5").without_suspects()
     assert unflagged.content_hash() == read_dataset(tmp_path / "a.h5").without_suspects().content_hash()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -51,7 +49,7 @@ def test_every_rule_measures_white_noise(name: str, sigma: float) -> None:
     clean = labeled(Morse(), molecules([7] * 150), probes=2, hessian=True)
     value = getattr(clean.labels, name)
     noise = sigma * torch.randn(value.shape, dtype=value.dtype, generator=torch.Generator().manual_seed(1))
-    defects = sum_rule_errors(clean.structures, replace(clean.labels, **{name: value + noise}))
+    defects = sum_rule_errors(clean.structures, clean.labels.replace(**{name: value + noise}))
     kinds = ["translation", "rotation"] + (["asymmetry"] if name == "hessian" else [])
     for kind in kinds:
         measured = float(getattr(defects, f"{name}_{kind}").square().mean().sqrt())
@@ -62,9 +60,9 @@ def test_every_rule_measures_white_noise(name: str, sigma: float) -> None:
 
 def test_missing_labels_and_other_structures_do_not_matter(exact: Dataset) -> None:
     parts = [exact.labels.select(torch.tensor([i])) for i in range(len(exact))]
-    parts[1] = replace(parts[1], forces=None)
-    parts[3] = replace(parts[3], hessian=None)
-    parts[4] = replace(parts[4], hvp=None, probes=None)
+    parts[1] = parts[1].replace(forces=None)
+    parts[3] = parts[3].replace(hessian=None)
+    parts[4] = parts[4].replace(hvp=None, probes=None)
     mixed = sum_rule_errors(STRUCTURES, Properties.concatenate(parts))
     for i, (structure, part) in enumerate(zip(STRUCTURES, parts, strict=True)):
         alone = sum_rule_errors([structure], part)
@@ -86,10 +84,10 @@ def test_violations_are_invariant_to_translation_and_rotation() -> None:
     noisy = labels.hessian + 0.1 * torch.randn(labels.hessian.shape, dtype=torch.float64)
     r = torch.from_numpy(turn)
     hessian = torch.einsum("xy,aybz,wz->axbw", r, noisy.reshape(6, 3, 6, 3), r).reshape(-1)
-    original = sum_rule_errors([s], replace(labels, hessian=noisy))
+    original = sum_rule_errors([s], labels.replace(hessian=noisy))
     rotated = sum_rule_errors(
         [Structure(s.numbers, s.positions @ turn.T + 50.0)],
-        replace(labels, hessian=hessian, forces=labels.forces @ r.T, hvp=None, probes=None),
+        labels.replace(hessian=hessian, forces=labels.forces @ r.T, hvp=None, probes=None),
     )
     for name in ("hessian_translation", "hessian_rotation", "hessian_asymmetry"):
         torch.testing.assert_close(getattr(original, name), getattr(rotated, name), rtol=1e-9, atol=1e-11)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -71,7 +69,7 @@ def test_missing_labels_do_not_count() -> None:
     assert value(rows, "energy") == (3.0, 1)
     assert value(rows, "hessian") == (1.0, 9)
     dataset, predicted = two_structures()
-    without = replace(predicted, hessian=None, energy_mask=torch.tensor([False, True]))
+    without = predicted.replace(hessian=None, energy_mask=torch.tensor([False, True]))
     rows = error_metrics(dataset, without)
     assert value(rows, "energy") == (4.0, 1)
     assert not [r for r in rows if r.property == "hessian"]
@@ -79,15 +77,13 @@ def test_missing_labels_do_not_count() -> None:
 
 def test_hessians_present_on_different_structures_are_matched() -> None:
     data = labeled(Morse(), molecules([2, 3, 4]), hessian=True)
-    labels = replace(
-        data.labels,
-        hessian=data.labels.select(torch.tensor([0, 2])).hessian,
+    labels = data.labels.replace(hessian=data.labels.select(torch.tensor([0, 2])).hessian,
         hessian_mask=torch.tensor([True, False, True]),
     )
     dataset = Dataset(data.structures, labels)
     tail = data.labels.select(torch.tensor([1, 2])).hessian
     assert tail is not None
-    predicted = replace(data.labels, hessian=tail + 0.5, hessian_mask=torch.tensor([False, True, True]))
+    predicted = data.labels.replace(hessian=tail + 0.5, hessian_mask=torch.tensor([False, True, True]))
     reference, prediction, owner = matched_values(dataset, predicted, "hessian")
     assert owner.tolist() == [2] * 144
     torch.testing.assert_close(prediction, reference + 0.5)
@@ -102,7 +98,7 @@ def test_references_are_symmetrized() -> None:
         ]
     )
     flat = symmetrized_hessian(labels)
-    symmetric = replace(labels, hessian=flat)
+    symmetric = labels.replace(hessian=flat)
     for k, s in enumerate(structures):
         raw = labels.hessian_of(k).reshape(3 * len(s), -1)
         torch.testing.assert_close(symmetric.hessian_of(k).reshape(3 * len(s), -1), (raw + raw.T) / 2)
@@ -136,7 +132,7 @@ def test_a_label_that_is_not_finite_is_reported_by_name() -> None:
     data = labeled(Morse(), [*molecules([3]), linear()])
     forces = data.labels.forces
     assert forces is not None
-    broken = Dataset(data.structures, replace(data.labels, forces=forces.index_fill(0, torch.tensor([4]), torch.nan)))
+    broken = Dataset(data.structures, data.labels.replace(forces=forces.index_fill(0, torch.tensor([4]), torch.nan)))
     with pytest.raises(LabelValueError, match=r'"line".*label of forces'):
         error_metrics(broken, data.labels)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def noisy(sigma: float, *names: str, seed: int = 0, **changes: object) -> Datase
     generator = torch.Generator().manual_seed(seed)
     values = {name: getattr(clean().labels, name) for name in names}
     moved = {n: v + sigma * torch.randn(v.shape, generator=generator, dtype=v.dtype) for n, v in values.items()}
-    return Dataset(clean().structures, replace(clean().labels, **moved, **changes))  # type: ignore[arg-type]
+    return Dataset(clean().structures, clean().labels.replace(**moved, **changes))  # type: ignore[arg-type]
 
 
 def rows_of(data: Dataset) -> list[MetricRow]:
@@ -82,7 +81,7 @@ def test_noise_that_obeys_all_sum_rules_is_seen_in_the_antisymmetric_part() -> N
     inside = np.eye(15) - basis @ basis.T
     skew = rng.normal(size=(15, 15))
     skew = inside @ (skew - skew.T) @ inside
-    noisy_labels = replace(data.labels, hessian=torch.from_numpy(hessian + skew).reshape(-1))
+    noisy_labels = data.labels.replace(hessian=torch.from_numpy(hessian + skew).reshape(-1))
     rows = error_metrics(Dataset(data.structures, noisy_labels), data.labels)
     off_diagonal = ~np.eye(15, dtype=bool)
     assert value(rows, "hessian", "noise_floor") == pytest.approx(np.sqrt(np.mean(skew[off_diagonal] ** 2)))
@@ -94,7 +93,7 @@ def test_energies_rounded_to_single_precision_are_recognized(unit: str) -> None:
     rng = np.random.default_rng(3)
     exact = -rng.uniform(900.0, 1000.0, size=len(clean()))
     stored = exact.astype(np.float32).astype(np.float64) * ENERGY_UNITS[unit]
-    data = Dataset(clean().structures, replace(clean().labels, energy=torch.from_numpy(stored)))
+    data = Dataset(clean().structures, clean().labels.replace(energy=torch.from_numpy(stored)))
     step = 2.0**-14 * ENERGY_UNITS[unit]  # between neighboring single-precision numbers from 512 to 1024
     assert float32_resolution(data) == pytest.approx(step / np.sqrt(12))
     rounding = np.sqrt(np.mean((stored - exact * ENERGY_UNITS[unit]) ** 2))
@@ -123,7 +122,7 @@ def test_the_floor_is_of_the_structures_compared() -> None:
     data = noisy(0.05, "forces")
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[:4] = True
-    subset = replace(clean().labels, forces_mask=mask)
+    subset = clean().labels.replace(forces_mask=mask)
     (row,) = [r for r in error_metrics(data, subset) if (r.property, r.metric) == ("forces", "noise_floor")]
     assert row.n == 3 * int(data.labels.n_atoms[:4].sum())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,4 +162,4 @@ def test_masked_predictions_are_nan() -> None:
     assert result.hvp is not None
     used = result.mask("hvp").repeat_interleave(data.labels.n_atoms, dim=1)
     assert torch.isfinite(result.hvp).all(-1).eq(used).all()
-    assert replace(result).regularizer is None
+    assert result.replace().regularizer is None

@@ -17,7 +17,7 @@ from oracles import Morse, labeled, molecules
 def evaluation(data: Dataset, forces_error: torch.Tensor) -> Evaluation:
     forces = data.labels.forces
     assert forces is not None
-    predicted = replace(data.labels, forces=forces + forces_error)
+    predicted = data.labels.replace(forces=forces + forces_error)
     return Evaluation("set", data, predicted, tuple(error_metrics(data, predicted)))
 
 

@@ -29,7 +29,7 @@ def test_a_scaled_hessian_scales_frequencies_and_zero_point_energies() -> None:
     data = tagged_data()
     hessian = data.labels.hessian
     assert hessian is not None
-    result = vibrational_errors(evaluation_of(data, replace(data.labels, hessian=1.21 * hessian)))
+    result = vibrational_errors(evaluation_of(data, data.labels.replace(hessian=1.21 * hessian)))
     assert result is not None
     frequencies = [normal_modes(data.structures[k], data.labels.hessian_of(k).numpy()).frequencies for k in (1, 2)]
     sizes = [abs(f).sum() for f in frequencies]
@@ -43,7 +43,7 @@ def test_imaginary_frequencies_are_counted() -> None:
     data = tagged_data()
     hessian = data.labels.hessian
     assert hessian is not None
-    result = vibrational_errors(evaluation_of(data, replace(data.labels, hessian=-hessian)))
+    result = vibrational_errors(evaluation_of(data, data.labels.replace(hessian=-hessian)))
     assert result is not None
     n_real = sum(
         int((normal_modes(data.structures[k], data.labels.hessian_of(k).numpy()).frequencies > 0).sum()) for k in (1, 2)
@@ -54,8 +54,8 @@ def test_imaginary_frequencies_are_counted() -> None:
 def test_there_is_no_result_without_relaxed_structures_or_hessians() -> None:
     data = tagged_data()
     assert vibrational_errors(evaluation_of(data, data.labels), tag="ts") is None
-    without = replace(data.labels, hessian=None)
+    without = data.labels.replace(hessian=None)
     assert vibrational_errors(evaluation_of(data, without)) is None
     mask = torch.tensor([True, False, False])
     first = data.labels.select(torch.tensor([0])).hessian
-    assert vibrational_errors(evaluation_of(data, replace(data.labels, hessian=first, hessian_mask=mask))) is None
+    assert vibrational_errors(evaluation_of(data, data.labels.replace(hessian=first, hessian_mask=mask))) is None

@@ -235,17 +235,17 @@ def test_each_quantity_is_suspect_for_itself():
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     requested = LabelSpec(n_probes=2, hessian=True).quantities()
     assert check_labels(structure, labels, requested) == {}
-    tripled = replace(labels, hessian=3.0 * labels.hessian)
+    tripled = labels.replace(hessian=3.0 * labels.hessian)
     assert set(check_labels(structure, tripled, requested)) == {"hessian"}
     shifted = labels.hvp.clone()
     shifted[1] += 10.0
-    assert set(check_labels(structure, replace(labels, hvp=shifted), requested)) == {"hvp/rademacher/0/1"}
+    assert set(check_labels(structure, labels.replace(hvp=shifted), requested)) == {"hvp/rademacher/0/1"}
     push = torch.zeros_like(labels.forces)
     push[0, 0] = 300.0
-    pushed = replace(labels, forces=labels.forces + push)
+    pushed = labels.replace(forces=labels.forces + push)
     assert "forces" in check_labels(structure, pushed, requested)
     later = requested[2:]
-    one = replace(pushed, probes=labels.probes[1:], hvp=labels.hvp[1:])
+    one = pushed.replace(probes=labels.probes[1:], hvp=labels.hvp[1:])
     assert set(check_labels(structure, one, later)) == set(later)
 
 

@@ -65,6 +65,20 @@ def test_one_writer_and_any_number_of_readers(tmp_path):
             assert len(reader.completed()) == 1
             with pytest.raises(WriteError, match="readonly"):
                 reader.write([FAILED])
+    with Ledger(path, engine=E) as ledger:
+        assert len(ledger.completed()) == 1
+        (tmp_path / "link.sqlite").symlink_to(path)
+        with pytest.raises(RequestError, match="another campaign is writing"):
+            Ledger(tmp_path / "link.sqlite", engine=E)
+    assert (tmp_path / ".x.sqlite.lock").read_bytes() == b""
+
+
+def test_a_ledger_that_cannot_be_opened_is_not_locked(tmp_path):
+    path = tmp_path / "x.sqlite"
+    path.write_bytes(b"hello" * 100)
+    with pytest.raises(FileFormatError):
+        Ledger(path, engine=E)
+    path.unlink()
     with Ledger(path, engine=E):
         pass
 
@@ -99,7 +113,7 @@ def test_other_files_are_refused_and_not_changed(tmp_path):
         for read_only in (False, True):
             with pytest.raises(FileFormatError, match=reply):
                 Ledger(other, engine=E, read_only=read_only)
-    with pytest.raises(WriteError, match="folder may be missing"):
+    with pytest.raises(WriteError, match="there is no such folder"):
         Ledger(tmp_path / "nowhere" / "x.sqlite", engine=E)
 
 
@@ -130,7 +144,7 @@ def test_geometry_digests_depend_on_everything_engines_use():
 def test_labels_survive_splitting_and_serialization():
     structure = oracles.molecule(4, 1)
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
-    labels = replace(labels, hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
+    labels = labels.replace(hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
     requested = LabelSpec(n_probes=2, hessian=True).quantities()
     assert requested == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
     parts = {

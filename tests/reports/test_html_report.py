@@ -186,7 +186,7 @@ def test_vibrations_are_tabled_where_relaxed_structures_have_hessians(capsys: py
     sides = []
     for name, factor in (("a", 1.44), ("b", 1.21)):
         assert data.labels.hessian is not None
-        scaled = replace(data.labels, hessian=factor * data.labels.hessian)
+        scaled = data.labels.replace(hessian=factor * data.labels.hessian)
         sides.append(ComparedModel(name, (Evaluation("set", data, scaled, tuple(error_metrics(data, scaled))),)))
     c = Comparison("Vibrations of two molecules", {}, *sides)
     old, new = c.vibrations["set"]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,7 @@ def mixed_data() -> Dataset:
     assert labels.energy is not None
     assert labels.forces is not None
     atoms = torch.repeat_interleave(no_forces, labels.n_atoms)
-    changed: Properties = replace(
-        labels,
-        energy=torch.where(no_energy, torch.nan, labels.energy),
+    changed: Properties = labels.replace(energy=torch.where(no_energy, torch.nan, labels.energy),
         energy_mask=~no_energy,
         forces=torch.where(atoms[:, None], torch.nan, labels.forces),
         forces_mask=~no_forces,

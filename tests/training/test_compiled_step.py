@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +186,7 @@ def test_a_dummy_molecule_does_not_change_other_predictions() -> None:
         assert min_dimension(potential.precompute(more)) >= 2
         request = Request(forces=True, probes=torch.randn(2, len(batch.numbers), 3, dtype=torch.float64))
         expected = evaluate(potential, batch, request)
-        padded = evaluate(potential, more, replace(request, probes=append_zeros(request.probes, 3, dim=1)))
+        padded = evaluate(potential, more, request.replace(probes=append_zeros(request.probes, 3, dim=1)))
         torch.testing.assert_close(padded.energy[:-1], expected.energy)  # type: ignore[index]
         torch.testing.assert_close(padded.forces[:-3], expected.forces)  # type: ignore[index]
         torch.testing.assert_close(padded.hvp[:, :-3], expected.hvp)  # type: ignore[index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +164,7 @@ def test_reference_energies_are_fitted_to_the_residual_energies(tmp_path: Path) 
     zero = {1: -13.5, 6: -1030.25, 8: 4.0}
     offsets = torch.tensor([sum(zero[int(z)] for z in s.numbers) for s in structures], dtype=torch.float64)
     assert predicted.energy is not None
-    data = Dataset(tuple(structures), replace(predicted, energy=predicted.energy + offsets, regularizer=None))
+    data = Dataset(tuple(structures), predicted.replace(energy=predicted.energy + offsets, regularizer=None))
     unchanged = train(
         data, None, config(steps=1, weights={"hvp": 0.0}), output=tmp_path / "a", potential=base, quiet=True
     )
@@ -232,7 +231,7 @@ def test_yaml_names_a_potential_to_start_from(tmp_path: Path) -> None:
 
 def test_potentials_that_cannot_be_trained_are_refused_before_the_first_step(tmp_path: Path) -> None:
     without_oxygen = SumPotential([ReferenceEnergies((1, 6)), Springs()])
-    with pytest.raises(UnknownElementError, match="element Z = 8"):
+    with pytest.raises(UnknownElementError, match=r'structure ".*" holds O; SumPotential knows H, C only'):
         go(tmp_path / "a", without_oxygen)
 
     with pytest.raises(RequestError, match=r"expected a potential: .* got an object of type Linear"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
+import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
@@ -13,7 +13,7 @@ from hesse.curvature.energy_derivatives import check_finite, evaluate
 from hesse.curvature.hvp import gradients
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
-from hesse.potential import Potential, dtype_and_device, evaluation_mode
+from hesse.potential import Potential, check_elements, dtype_and_device, evaluation_mode, structure_at
 from hesse.runtime.progress import track
 from hesse.structures import Properties, Request, Structure, collate, segment_indices, segment_offsets, to_structure
 
@@ -80,13 +80,13 @@ def evaluate_structures(
         for indices in _batches(potential, all_structures, graph_fraction * limit_mib * 2**20):
             selected = [all_structures[i] for i in indices]
             batch = collate(selected, potential.cutoff, dtype=dtype, device=device)
-            batch_request = replace(request, stress=request.stress and any(all(s.pbc) for s in selected))
+            batch_request = request.replace(stress=request.stress and any(all(s.pbc) for s in selected))
             if request.probes is not None:
                 atom_indices = segment_indices(starts[indices], n_atoms[indices]).to(request.probes.device)
-                batch_request = replace(batch_request, probes=request.probes[:, atom_indices].to(device))
+                batch_request = batch_request.replace(probes=request.probes[:, atom_indices].to(device))
             result = evaluate(potential, batch, batch_request, memory_mib=limit_mib)
             check_finite(batch, result)
-            results.append(replace(result, regularizer=None).map_tensors(Tensor.double).to("cpu"))
+            results.append(result.replace(regularizer=None).map_tensors(Tensor.double).to("cpu"))
             order += indices
             advance(len(indices))
     return Properties.concatenate(results).select(torch.tensor(order).argsort())
@@ -101,11 +101,8 @@ def _check_inputs(potential: Potential, structures: Sequence[Structure], request
         )
     if request.stress and not any(all(s.pbc) for s in structures):
         raise GeometryError("stress was requested, but no structure is periodic in all three directions")
-    supported = set(potential.elements)
-    if supported:
-        for structure in structures:
-            if not supported.issuperset(structure.numbers.tolist()):
-                evaluate(potential, collate([structure], potential.cutoff), Request())  # raises UnknownElementError
+    where = structure_at([s.id for s in structures], [len(s) for s in structures])
+    check_elements(potential, np.concatenate([s.numbers for s in structures]), where=where)
 
 
 def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: float) -> Iterator[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -52,11 +52,9 @@ def evaluate_ensemble(
         raise RequestError(f"a standard deviation needs two potentials or more, got {len(potentials)}")
     predictions = [evaluate(p, batch, request, memory_mib=memory_mib).map_tensors(Tensor.double) for p in potentials]
     mean, std = {}, {}
-    for field in fields(Properties):
-        values = [getattr(prediction, field.name) for prediction in predictions]
-        if field.name in ("probes", "regularizer") or any(v is None or not v.is_floating_point() for v in values):
-            continue
-        stacked = torch.stack(values)
-        mean[field.name], std[field.name] = stacked.mean(0), stacked.std(0)
-    first = replace(predictions[0], regularizer=None)
-    return EnsemblePrediction(mean=replace(first, **mean), std=replace(first, **std))
+    for column, _ in predictions[0].items():
+        if column.kind == "value" and column.quantity.role == "label":
+            stacked = torch.stack([prediction.__dict__[column.name] for prediction in predictions])
+            mean[column.name], std[column.name] = stacked.mean(0), stacked.std(0)
+    first = predictions[0].replace(regularizer=None)
+    return EnsemblePrediction(mean=first.replace(**mean), std=first.replace(**std))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -380,12 +380,11 @@ class Dataset:
         digest = hashlib.blake2b(digest_size=16)
         for name in ("numbers", "positions", "cell", "pbc", "rng_keys"):
             digest.update(getattr(self._geometry, name).numpy().tobytes())
-        for f in fields(self.labels):
-            value = getattr(self.labels, f.name)
-            no_flag_set = f.name == "suspect" and not bool(self.labels.suspect_mask().any())
-            if isinstance(value, Tensor) and not no_flag_set:
-                digest.update(f.name.encode())
-                digest.update(value.contiguous().numpy().tobytes())
+        digest.update(b"n_atoms" + self.labels.n_atoms.contiguous().numpy().tobytes())
+        for column, value in self.labels.items():
+            no_flag_set = column.name == "suspect" and not bool(value.any())
+            if not no_flag_set:
+                digest.update(column.name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     # --- batches -------------------------------------------------------------------------------------------------

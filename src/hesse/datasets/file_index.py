@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesse.datasets.formats.hdf5 import ChunkedReader
-from hesse.datasets.indexing import LABEL_NAMES, check_unique_ids
-from hesse.structures import Properties, rng_key
+from hesse.datasets.indexing import check_unique_ids
+from hesse.structures import Properties, label_names, quantity, rng_key
 
 __all__ = ["FileIndex"]
 
@@ -65,11 +65,11 @@ class FileIndex:
             return torch.from_numpy(reader.read_array(f"labels/{name}")) if f"labels/{name}" in reader.names else None
 
         masks: dict[str, Tensor] = {}
-        for name in LABEL_NAMES:
+        for name in label_names():
             if f"labels/{name}" in reader.names:
-                shape = (reader.shapes["labels/hvp"][0], count) if name == "hvp" else (count,)
+                probes = reader.shapes[f"labels/{name}"][:1] if quantity(name).mask_axes == "probe structure" else ()
                 mask = column(f"{name}_mask") if name != "hessian" else None
-                masks[name] = torch.ones(shape, dtype=torch.bool) if mask is None else mask
+                masks[name] = torch.ones((*probes, count), dtype=torch.bool) if mask is None else mask
         if reader.hessian_offsets is not None:
             masks["hessian"] = torch.from_numpy(np.diff(reader.hessian_offsets) > 0)
         energy = column("energy")

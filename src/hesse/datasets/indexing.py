@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hesse.errors import MissingLabelError, RequestError, did_you_mean
+from hesse.structures import label_names
 
 __all__ = [
-    "LABEL_NAMES",
     "check_has_labels",
     "check_label_name",
     "check_unique_ids",
@@ -24,9 +24,6 @@ __all__ = [
 ]
 
 
-LABEL_NAMES: Final = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-
-
 def check_label_name(name: str) -> None:
     """Check the name of a label.
 
@@ -36,8 +33,8 @@ def check_label_name(name: str) -> None:
     Raises:
         RequestError: there is no such label.
     """
-    if name not in LABEL_NAMES:
-        raise RequestError(f"no label {name!r}. {did_you_mean(str(name), LABEL_NAMES)}")
+    if name not in label_names():
+        raise RequestError(f"no label {name!r}. {did_you_mean(str(name), label_names())}")
 
 
 def check_unique_ids(ids: Sequence[str], source: str) -> None:
@@ -191,7 +188,7 @@ def check_has_labels(
     """
     for name in names:
         if not bool(mask(name).any()):
-            present = [n for n in ("energy", "forces", "hvp", "hessian", "stress") if bool(mask(n).any())]
+            present = [n for n in label_names() if bool(mask(n).any())]
             candidate = next((key for key in unknown_keys if name in key.lower()), None)
             hint = (
                 ""

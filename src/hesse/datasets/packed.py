@@ -7,7 +7,7 @@ the indices of a batch are computed there and transferred in one piece, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesse.structures import Batch, Properties, segment_indices
-from hesse.structures.pairs import PairList, neighbor_pairs
+from hesse.structures.pairs import PairList, neighbor_matrix, neighbor_pairs
 
 __all__ = ["PackedDataset", "PackedStructures", "concatenate_labels", "geometry_tensors"]
 
@@ -229,20 +229,16 @@ class PackedDataset:
         self, chosen: NDArray[np.int64], atoms: Int[Tensor, "some"], first_atom: Int[Tensor, "some"]
     ) -> tuple[Int[Tensor, "some k"], Bool[Tensor, "some k"], Float[Tensor, "some k 3"] | None]:
         """Neighbors, mask and cell shifts of the atoms of a batch, as in `Batch`; unused slots hold the atom itself."""
-        pairs, device = self.pairs, atoms.device
-        max_neighbors = int(self._max_neighbors[chosen].max()) if len(chosen) else 0
-        self_index = torch.arange(len(atoms), device=device)[:, None]
-        if max_neighbors == 0:
-            return self_index.clone(), torch.zeros_like(self_index, dtype=torch.bool), None
-        slot = torch.arange(max_neighbors, device=device)
-        mask = slot < pairs.counts.index_select(0, atoms)[:, None]
-        index = (pairs.starts.index_select(0, atoms)[:, None] + slot).clamp_(max=len(pairs.neighbors) - 1)
-        neighbors = pairs.neighbors.index_select(0, index.reshape(-1)).reshape(index.shape) + first_atom[:, None]
-        cell_shifts = None
-        if pairs.cell_shifts is not None:
-            integer_shifts = pairs.cell_shifts.index_select(0, index.reshape(-1)).reshape(*index.shape, 3)
-            cell_shifts = torch.where(mask[..., None], integer_shifts, 0).to(self.structures.positions.dtype)
-        return torch.where(mask, neighbors, self_index), mask, cell_shifts
+        pairs = self.pairs
+        neighbors, mask, cell_shifts = neighbor_matrix(
+            pairs.counts.index_select(0, atoms),
+            pairs.starts.index_select(0, atoms),
+            pairs.neighbors,
+            pairs.cell_shifts,
+            int(self._max_neighbors[chosen].max()) if len(chosen) else 0,
+            first_atom,
+        )
+        return neighbors, mask, None if cell_shifts is None else cell_shifts.to(self.structures.positions.dtype)
 
     def _to_device(self, *arrays: NDArray[np.int64]) -> list[Int[Tensor, "items"]]:
         """Copies of arrays on the device of the tensors, transferred in one piece."""
@@ -289,10 +285,8 @@ def concatenate_labels(parts: Sequence[Properties]) -> Properties:
     Returns:
         One record for all structures.
     """
-    columns: dict[str, Any] = {}
-    for f in fields(Properties):
-        values = [getattr(part, f.name) for part in parts]
-        if values[0] is not None:
-            over_probes = f.name in ("probes", "hvp", "hvp_mask", "hvp_error")
-            columns[f.name] = torch.cat(values, dim=1 if over_probes else 0)
-    return Properties(**columns)
+    arrays = {
+        column.name: torch.cat([part.__dict__[column.name] for part in parts], dim=1 if column.probe_axis else 0)
+        for column, _ in parts[0].items()
+    }
+    return Properties(n_atoms=torch.cat([part.n_atoms for part in parts]), **arrays)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +23,13 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, SCHEMA, Content
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, Content, schema
 from hesse.datasets.formats.table import find_format
 from hesse.datasets.indexing import check_has_labels, check_label_name, group_split, index_of_ids, unflagged
 from hesse.datasets.io import as_path, check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.errors import FileFormatError, RequestError, UnitError
-from hesse.structures import Properties, segment_indices
+from hesse.structures import Properties, columns, segment_indices
 
 __all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "open_dataset"]
 
@@ -134,18 +133,17 @@ class StreamingDataset:
                 digest.update(piece.tobytes())
         digest.update(self.rng_keys.numpy().tobytes())
         rows = torch.from_numpy(self._rows)
-        for f in fields(Properties):
-            name = f"labels/{f.name}"
-            if f.name == "n_atoms":
-                digest.update(b"n_atoms" + self.n_atoms.numpy().tobytes())
-            elif f.name == "hessian_mask" and self._index.incomplete_hessians:
+        digest.update(b"n_atoms" + self.n_atoms.numpy().tobytes())
+        for column in columns().values():
+            name = f"labels/{column.name}"
+            if column.name == "hessian_mask" and self._index.incomplete_hessians:
                 digest.update(b"hessian_mask" + self.mask("hessian").numpy().tobytes())
-            elif name in self._reader.names and (f.name != "suspect" or bool(self._index.suspect[rows].any())):
-                digest.update(f.name.encode())
-                probes = self._reader.shapes[name][0] if SCHEMA[name][1][0] == "K" else 1
+            elif name in self._reader.names and (column.name != "suspect" or bool(self._index.suspect[rows].any())):
+                digest.update(column.name.encode())
+                probes = self._reader.shapes[name][0] if column.probe_axis else 1
                 for k in range(probes):  # all structures with their first probe, then all with the second, ...
                     for piece in self._iter_array(name):
-                        digest.update((piece[k] if SCHEMA[name][1][0] == "K" else piece).tobytes())
+                        digest.update((piece[k] if column.probe_axis else piece).tobytes())
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
@@ -287,12 +285,12 @@ class StreamingDataset:
         """The labels of a block, with the same masks in every block."""
         labels = labels_from_content(content)
         if labels.hessian is not None and labels.hessian_mask is None and self._index.incomplete_hessians:
-            labels = replace(labels, hessian_mask=torch.ones(len(labels), dtype=torch.bool))
+            labels = labels.replace(hessian_mask=torch.ones(len(labels), dtype=torch.bool))
         return labels
 
     def _iter_array(self, name: str) -> Iterator[np.ndarray]:
         """One array of these structures with the type that it has in memory, block by block; zeros if it is absent."""
-        kind, axes = SCHEMA[name]
+        kind, axes = schema()[name]
         axis = 1 if axes[0] == "K" else 0
         for block in self.block_indices(self.memory_mib * _MIB / 8):
             content, local = self._read_content(block, {name, "structures/offsets", "labels/hessian_offsets"})

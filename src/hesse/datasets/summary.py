@@ -11,11 +11,11 @@ import torch
 from ase.data import chemical_symbols
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.indexing import LABEL_NAMES
 from hesse.datasets.io import DatasetSource, as_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
 from hesse.datasets.quality.flags import find_issues
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
+from hesse.structures import QUANTITIES, Properties, label_names
 
 __all__ = ["dataset_summary"]
 
@@ -46,7 +46,7 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
     suspect_mask = labels.suspect_mask()
     unflagged = dataset if bool(suspect_mask.all()) else dataset.without_suspects()
     violations = sum_rule_errors(unflagged.structures, unflagged.labels)
-    errors = {name: _rms(getattr(unflagged.labels, f"{name}_error")) for name in ("energy", "forces", "hvp", "hessian")}
+    errors = {name: _rms(unflagged.labels[f"{name}_error"]) for name in label_names() if QUANTITIES[name].has_error}
     return {
         "source": dataset.source,
         "structures": len(dataset),
@@ -66,7 +66,7 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
         "tags": _tag_rows(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),
         "suspect": {"structures": int(suspect_mask.sum()), "first": _suspect_rows(dataset)},
-        "label_rms": {name: _rms(getattr(unflagged.labels, name)) for name in ("forces", "hvp", "hessian")},
+        "label_rms": {name: _rms(unflagged.labels[name]) for name in _names_of_rms(unflagged.labels)},
         "noise": {name: _finite_or_none(violations.noise_floor(name)) for name in ("forces", "hvp", "hessian")},
         "stated_error": errors,
         "consistency": [
@@ -84,10 +84,7 @@ def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:
     for tag in sorted(set(tags)):
         has_tag = torch.tensor([name == tag for name in tags])
         row: dict[str, Any] = {"tag": tag, "structures": int(has_tag.sum())}
-        for label in LABEL_NAMES:
-            has_label = dataset.labels.mask(label)
-            has_label = has_label.any(0) if has_label.ndim == 2 else has_label
-            row[label] = int((has_label & has_tag).sum())
+        row |= {label: int((dataset.labels.has(label) & has_tag).sum()) for label in label_names()}
         rows.append(row)
     return rows
 
@@ -127,6 +124,13 @@ def _curvature(dataset: Dataset) -> dict[str, Any] | None:
         "structures_with_one_negative_eigenvalue": sum(k == 1 for k in negative),
         "negative_below": _NEGATIVE_EIGENVALUE,
     }
+
+
+def _names_of_rms(labels: Properties) -> list[str]:
+    """Labels whose root mean square is reported: forces and curvature always, others if the data have them. That of
+    energies depends on the zero of energy and says nothing."""
+    names = [name for name in label_names() if (QUANTITIES[name].energy_power, QUANTITIES[name].length_power) != (1, 0)]
+    return [name for name in names if name in ("forces", "hvp", "hessian") or labels[name] is not None]
 
 
 def _rms(values: torch.Tensor | None) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -26,20 +25,6 @@ __all__ = [
     "with_metadata",
     "with_tag",
 ]
-
-_UNIT_POWERS: Final = {
-    # Powers of the energy unit and of the length unit in the unit of each label.
-    "energy": (1, 0),
-    "atomic_energies": (1, 0),
-    "energy_error": (1, 0),
-    "forces": (1, -1),
-    "forces_error": (1, -1),
-    "hvp": (1, -2),
-    "hvp_error": (1, -2),
-    "hessian": (1, -2),
-    "hessian_error": (1, -2),
-    "stress": (1, -3),
-}
 
 
 def convert_units(
@@ -64,14 +49,11 @@ def convert_units(
     e, a = energy_in_ev(energy), length_in_angstrom(length)
     if e == 1.0 and a == 1.0:
         return tuple(structures), labels
-    scaled = {
-        name: value * (e**p * a**q)
-        for name, (p, q) in _UNIT_POWERS.items()
-        if (value := getattr(labels, name)) is not None
-    }
+    powers = {c.name: (c.quantity.energy_power, c.quantity.length_power) for c, _ in labels.items() if not c.is_flag}
+    scaled = {name: labels.__dict__[name] * (e**p * a**q) for name, (p, q) in powers.items() if p or q}
     if a != 1.0:
         structures = [replace(s, positions=s.positions * a, cell=s.cell * a) for s in structures]
-    return tuple(structures), replace(labels, **scaled)
+    return tuple(structures), labels.replace(**scaled)
 
 
 def negate_forces(dataset: Dataset) -> Dataset:
@@ -89,7 +71,7 @@ def negate_forces(dataset: Dataset) -> Dataset:
     check_is_dataset(dataset)
     dataset.check_has_labels("forces")
     assert dataset.labels.forces is not None
-    return replace(dataset, labels=replace(dataset.labels, forces=-dataset.labels.forces))
+    return replace(dataset, labels=dataset.labels.replace(forces=-dataset.labels.forces))
 
 
 def negate_curvature(dataset: Dataset) -> Dataset:
@@ -109,7 +91,7 @@ def negate_curvature(dataset: Dataset) -> Dataset:
     if labels.hessian is None and labels.hvp is None:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians or Hessian-vector products to negate")
     negated = {name: -value for name in ("hessian", "hvp") if (value := getattr(labels, name)) is not None}
-    return replace(dataset, labels=replace(labels, **negated))
+    return replace(dataset, labels=labels.replace(**negated))
 
 
 def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
@@ -144,7 +126,7 @@ def select_probes(dataset: Dataset, probes: Sequence[int]) -> Dataset:
         metadata["probe"] = ", ".join(distributions[k] for k in chosen)
     if "probes" in metadata:
         metadata["probes"] = str(len(chosen))
-    return replace(dataset, labels=replace(labels, **selected), metadata=metadata)
+    return replace(dataset, labels=labels.replace(**selected), metadata=metadata)
 
 
 def set_charge_multiplicity(dataset: Dataset, *, charge: int | None = None, multiplicity: int | None = None) -> Dataset:
@@ -192,7 +174,7 @@ def symmetrize_hessians(dataset: Dataset) -> Dataset:
         elements = matrices.shape[-1] ** 2
         index = segment_indices(starts[members], torch.full_like(members, elements))
         flat[index] = (0.5 * (matrices + matrices.transpose(1, 2))).reshape(-1)
-    return replace(dataset, labels=replace(labels, hessian=flat))
+    return replace(dataset, labels=labels.replace(hessian=flat))
 
 
 def with_metadata(dataset: Dataset, **metadata: str) -> Dataset:

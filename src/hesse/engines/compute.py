@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -78,7 +77,7 @@ def compute(
         stop = start + len(structure)
         local = None if directions is None else directions[:, start:stop]
         wants_stress = stress and all(structure.pbc)
-        results.append(source.compute(structure, replace(request, probes=local, stress=wants_stress)))
+        results.append(source.compute(structure, request.replace(probes=local, stress=wants_stress)))
         start = stop
     return Properties.concatenate(results)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def attach_error_estimates(
         visible = _combine_with_grid(visible, torch.as_tensor(errors.grid))
         # The asymmetry contains already what the sum rules reveal.
         changes["hessian_error"] = visible.clamp(min=float(errors.method))
-    return replace(labels, **changes)  # type: ignore[arg-type]
+    return labels.replace(**changes)
 
 
 def _combine_with_grid(visible: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

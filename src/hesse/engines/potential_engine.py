@@ -7,7 +7,6 @@ reference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import final
@@ -20,7 +19,7 @@ from hesse.datasets.structure_inputs import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError, UnknownElementError
-from hesse.potential import Potential
+from hesse.potential import Potential, dtype_and_device
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Properties, Request, check_request, collate
 
@@ -49,10 +48,7 @@ class PotentialEngine(Engine):
         self.potential = potential
         self.level = level or f"model:{type(potential).__name__}"
         self.name = name
-        tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
-        first = next(tensors, torch.zeros(0, dtype=torch.float64))
-        self._dtype = first.dtype
-        self._device = first.device
+        self._dtype, self._device = dtype_and_device(potential)
         self._settings = settings
 
     @cached_property
@@ -84,7 +80,7 @@ class PotentialEngine(Engine):
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
         # Second derivatives need the forces anyway, and so does the rotational sum rule.
         curvature = request.probes is not None or request.hessian
-        full_request = replace(request, forces=request.forces or curvature)
+        full_request = request.replace(forces=request.forces or curvature)
         labels = evaluate(self.potential, batch, full_request).to("cpu", torch.float64)
         for name in ("energy", "forces", "hvp", "hessian", "stress"):
             value = getattr(labels, name)

@@ -21,7 +21,6 @@ estimates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
         "hessian": 9 * n * n,
     }
     symmetric = symmetrized_hessian(labels)
-    defects = sum_rule_errors(dataset.structures, replace(labels, hessian=symmetric))
+    defects = sum_rule_errors(dataset.structures, labels.replace(hessian=symmetric))
     estimates = {name: [defects.noise(name).numpy()] for name in ("forces", "hvp", "hessian")}
     if labels.hessian is not None and symmetric is not None:
         estimates["hessian"].append(_antisymmetric_part(labels, labels.hessian - symmetric))

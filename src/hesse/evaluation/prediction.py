@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from ase.data import chemical_symbols
@@ -121,9 +120,9 @@ def _predict_batch(potential: Potential, batch: Batch, labels: Properties, hessi
         probes = torch.where(probe_mask[:, segment_ids(labels.n_atoms), None], labels.probes, 0.0)
     predictions = evaluate_batch(potential, batch, Request(energy=True, forces=True, probes=probes, hessian=hessian))
     check_finite(batch, predictions)
-    predictions = replace(predictions, regularizer=None).map_tensors(Tensor.double).to("cpu")
+    predictions = predictions.replace(regularizer=None).map_tensors(Tensor.double).to("cpu")
     if predictions.hvp is None:
         return predictions
     probe_mask = probe_mask.cpu()
     hvp = torch.where(probe_mask[:, segment_ids(predictions.n_atoms), None], predictions.hvp, torch.nan)
-    return replace(predictions, hvp=hvp, hvp_mask=probe_mask)
+    return predictions.replace(hvp=hvp, hvp_mask=probe_mask)

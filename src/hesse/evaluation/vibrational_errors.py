@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def vibrational_errors(evaluation: Evaluation, *, tag: str = "relaxed") -> Vibra
     """
     labels, predictions = evaluation.dataset.labels, evaluation.predictions
     both = (labels.mask("hessian") & predictions.mask("hessian")).tolist()
-    references = replace(labels, hessian=symmetrized_hessian(labels))
+    references = labels.replace(hessian=symmetrized_hessian(labels))
     frequency_errors: list[Float[ndarray, "modes"]] = []
     zero_point_errors: list[float] = []
     n_imaginary = 0

@@ -8,7 +8,6 @@ so that a campaign of many Hessians is held in memory only once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hesse.errors import FileFormatError, LabelShapeError
+from hesse.errors import FileFormatError, LabelShapeError, RequestError
 from hesse.labelling.ledger import Record
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities
 from hesse.structures import Properties, Structure, segment_offsets
@@ -66,8 +65,8 @@ def labels_to_bytes(labels: Properties) -> bytes:
     Returns:
         All their tensors in the safetensors format.
     """
-    tensors = {f.name: getattr(labels, f.name) for f in fields(labels)}
-    return save({name: value.contiguous() for name, value in tensors.items() if value is not None})
+    arrays = {column.name: value.contiguous() for column, value in labels.items()}
+    return save({"n_atoms": labels.n_atoms.contiguous(), **arrays})
 
 
 def labels_from_bytes(payload: bytes) -> Properties:
@@ -85,7 +84,7 @@ def labels_from_bytes(payload: bytes) -> Properties:
     try:
         tensors: dict[str, torch.Tensor] = load(payload)
         return Properties(**tensors)
-    except (SafetensorError, TypeError, ValueError, LabelShapeError) as error:
+    except (SafetensorError, TypeError, ValueError, LabelShapeError, RequestError) as error:
         raise FileFormatError(f"damaged record of labels ({error})") from error
 
 

@@ -2,17 +2,29 @@
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
-from hesse.structures.neighbors import Neighbors, find_neighbors
+from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
+from hesse.structures.quantities import (
+    QUANTITIES,
+    Column,
+    Quantity,
+    columns,
+    label_names,
+    quantity,
+    register_quantity,
+)
 from hesse.structures.request import Request, check_request
 from hesse.structures.structure import Structure, from_ase, rng_key, to_ase, to_structure
 
 __all__ = [
     "BOND_FACTOR",
     "COLLISION_FACTOR",
+    "QUANTITIES",
     "Batch",
+    "Column",
     "Neighbors",
     "Properties",
+    "Quantity",
     "Request",
     "Structure",
     "batch_from_pairs",
@@ -20,8 +32,12 @@ __all__ = [
     "check_request",
     "closest_collision",
     "collate",
+    "columns",
     "find_neighbors",
     "from_ase",
+    "label_names",
+    "quantity",
+    "register_quantity",
     "rng_key",
     "segment_ids",
     "segment_indices",

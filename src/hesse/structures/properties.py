@@ -1,15 +1,15 @@
 """Properties of structures: energies, forces, Hessian-vector products, Hessians, stress.
 
-Reference values (labels), predictions, results of engines and outputs of teacher models are the same record. Axes:
-structures; atoms of all structures, concatenated; probes (directions per structure). A missing value is False in the
-mask and NaN in the array, never zero, so that a forgotten mask is noticed. Units: eV and Å.
+Reference values (labels), predictions, results of engines and outputs of teacher models are the same record. Its arrays
+follow from the table in `hesse.structures.quantities`. Axes: structures; atoms of all structures, concatenated; probes
+(directions per structure). A missing value is False in the mask and NaN in the array, never zero, so that a forgotten
+mask is noticed. Units: eV and Å.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -17,20 +17,21 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hesse.errors import LabelShapeError
-from hesse.structures.batch import segment_ids, segment_indices, segment_offsets
+from hesse.errors import LabelShapeError, RequestError, did_you_mean
+from hesse.structures.batch import segment_indices, segment_offsets
+from hesse.structures.hessian_blocks import block_lengths, multiply_blocks
+from hesse.structures.quantities import Column, columns, label_names, quantity
 
 __all__ = ["Properties"]
 
-_PER_STRUCTURE = ("energy", "stress", "energy_error", "forces_error", "hessian_error", "regularizer")
-_PER_ATOM = ("forces", "atomic_energies")
-_PER_PROBE_AND_ATOM = ("probes", "hvp")
-_MASKED = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class Properties:
-    """Properties of a batch of structures. Every field except `n_atoms` may be None.
+    """Properties of a batch of structures. Every array except `n_atoms` may be None. A record is not changed in place:
+    `replace` makes a new one.
+
+    Args:
+        n_atoms: number of atoms of each structure, `[structures]`.
+        **arrays: arrays by name, see the attributes. None is the same as leaving an array out.
 
     Attributes:
         n_atoms: number of atoms of each structure.
@@ -47,68 +48,95 @@ class Properties:
         regularizer: regularizer of a potential, dimensionless (predictions only).
         suspect: structures whose labels failed a check (symmetry, error estimate). They stay in the data, but are not
             used for training and evaluation by default. None means no structure.
+        weight: weight of each structure in the loss (labels only). None means one.
+
+    Raises:
+        LabelShapeError: an array whose shape does not fit `n_atoms`, or products without probes.
+        RequestError: there is no array of this name.
     """
 
     n_atoms: Int[Tensor, "structures"]
-    energy: Float[Tensor, "structures"] | None = None
-    forces: Float[Tensor, "atoms 3"] | None = None
-    probes: Float[Tensor, "probes atoms 3"] | None = None
-    hvp: Float[Tensor, "probes atoms 3"] | None = None
-    hessian: Float[Tensor, "elements"] | None = None
-    atomic_energies: Float[Tensor, "atoms"] | None = None
-    stress: Float[Tensor, "structures 3 3"] | None = None
-    energy_mask: Bool[Tensor, "structures"] | None = None
-    forces_mask: Bool[Tensor, "structures"] | None = None
-    hvp_mask: Bool[Tensor, "probes structures"] | None = None
-    hessian_mask: Bool[Tensor, "structures"] | None = None
-    atomic_energies_mask: Bool[Tensor, "structures"] | None = None
-    stress_mask: Bool[Tensor, "structures"] | None = None
-    energy_error: Float[Tensor, "structures"] | None = None
-    forces_error: Float[Tensor, "structures"] | None = None
-    hvp_error: Float[Tensor, "probes structures"] | None = None
-    hessian_error: Float[Tensor, "structures"] | None = None
-    regularizer: Float[Tensor, "structures"] | None = None
-    suspect: Bool[Tensor, "structures"] | None = None
+    energy: Float[Tensor, "structures"] | None
+    forces: Float[Tensor, "atoms 3"] | None
+    probes: Float[Tensor, "probes atoms 3"] | None
+    hvp: Float[Tensor, "probes atoms 3"] | None
+    hessian: Float[Tensor, "elements"] | None
+    atomic_energies: Float[Tensor, "atoms"] | None
+    stress: Float[Tensor, "structures 3 3"] | None
+    energy_mask: Bool[Tensor, "structures"] | None
+    forces_mask: Bool[Tensor, "structures"] | None
+    hvp_mask: Bool[Tensor, "probes structures"] | None
+    hessian_mask: Bool[Tensor, "structures"] | None
+    atomic_energies_mask: Bool[Tensor, "structures"] | None
+    stress_mask: Bool[Tensor, "structures"] | None
+    energy_error: Float[Tensor, "structures"] | None
+    forces_error: Float[Tensor, "structures"] | None
+    hvp_error: Float[Tensor, "probes structures"] | None
+    hessian_error: Float[Tensor, "structures"] | None
+    regularizer: Float[Tensor, "structures"] | None
+    suspect: Bool[Tensor, "structures"] | None
+    weight: Float[Tensor, "structures"] | None
 
-    def __post_init__(self) -> None:
-        s, a = len(self.n_atoms), self._total_atoms()
-        for name in _PER_STRUCTURE:
-            self._check_shape(name, (s, 3, 3) if name == "stress" else (s,))
-        for name in _PER_ATOM:
-            self._check_shape(name, (a, 3) if name == "forces" else (a,))
-        if (self.hvp is None) != (self.probes is None) and self.probes is None:
+    def __init__(self, *, n_atoms: Int[Tensor, "structures"], **arrays: Tensor | None) -> None:
+        unknown = arrays.keys() - columns().keys()
+        if unknown:
+            raise RequestError(f"Properties has no {min(unknown)!r}. {did_you_mean(min(unknown), list(columns()))}")
+        # The order of the table, whatever the order of the arguments: digests depend on it.
+        present = {name: value for name in columns() if (value := arrays.get(name)) is not None}
+        self.__dict__.update(n_atoms=n_atoms, **present)
+        if self.hvp is not None and self.probes is None:
             raise LabelShapeError("Hessian-vector products need the probes they were taken along: give both")
-        probes = 0 if self.probes is None else self.probes.shape[0]
-        for name in _PER_PROBE_AND_ATOM:
-            self._check_shape(name, (probes, a, 3))
-        for name in ("energy", "forces", "hessian", "atomic_energies", "stress"):
-            self._check_shape(f"{name}_mask", (s,))
-        self._check_shape("hvp_mask", (probes, s))
-        self._check_shape("hvp_error", (probes, s))
-        self._check_shape("suspect", (s,))
-        if self.hessian is not None and self.n_atoms.device.type == "cpu":
-            self._check_shape("hessian", (int(self.hessian_lengths().sum()),))
+        for name, value in present.items():
+            shape = self._shape_of(columns()[name])
+            if shape is not None and tuple(value.shape) != shape:
+                raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        if name in columns():
+            return None
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"Properties has no {name!r}. {did_you_mean(name, ['n_atoms', *columns()])}")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"Properties cannot be changed; make a new record: properties.replace({name}=...)")
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def __repr__(self) -> str:
+        counts = [f"{name} {int(self.mask(name).sum())}" for name in label_names() if self[name] is not None]
+        flagged = f", {int(self.suspect_mask().sum())} suspect" if bool(self.suspect_mask().any()) else ""
+        content = f"{', '.join(counts) or 'none'}{flagged}"
+        return f"Properties({len(self)} structures, {int(self.n_atoms.sum())} atoms: {content})"
+
+    def __getitem__(self, name: str) -> Tensor | None:
+        """An array by its name, for code that works for all quantities; None if the record has none."""
+        if name not in columns():
+            raise RequestError(f"Properties has no {name!r}. {did_you_mean(str(name), list(columns()))}")
+        value: Tensor | None = self.__dict__.get(name)
+        return value
+
+    def _shape_of(self, column: Column) -> tuple[int, ...] | None:
+        """Expected shape of an array; None if it is not known without waiting for an accelerator."""
+        n_probes = 0 if self.probes is None else self.probes.shape[0]
+        if column.axes == "structure":
+            return (len(self), *column.components)
+        if column.axes == "probe structure":
+            return (n_probes, len(self))
+        on_cpu = self.n_atoms.device.type == "cpu"
+        if column.axes == "element":
+            return (int(self.hessian_lengths().sum()),) if on_cpu else None
+        n_atoms = self._total_atoms()
+        return (n_atoms, *column.components) if column.axes == "atom" else (n_probes, n_atoms, *column.components)
 
     def _total_atoms(self) -> int:
         """Total number of atoms. On an accelerator the sum over `n_atoms` would force a synchronization, so the length
         of an array over atoms is used instead."""
         if self.n_atoms.device.type == "cpu":
             return int(self.n_atoms.sum())
-        per_atom = [v.shape[0] for name in _PER_ATOM if (v := getattr(self, name)) is not None]
-        per_probe = [v.shape[1] for name in _PER_PROBE_AND_ATOM if (v := getattr(self, name)) is not None]
-        return next(iter([*per_atom, *per_probe]), 0)
-
-    def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        value = getattr(self, name)
-        if value is not None and tuple(value.shape) != shape:
-            raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
-
-    def __repr__(self) -> str:
-        names = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-        counts = [f"{name} {int(self.mask(name).sum())}" for name in names if getattr(self, name) is not None]
-        flagged = f", {int(self.suspect_mask().sum())} suspect" if bool(self.suspect_mask().any()) else ""
-        content = f"{', '.join(counts) or 'none'}{flagged}"
-        return f"Properties({len(self)} structures, {int(self.n_atoms.sum())} atoms: {content})"
+        arrays = ((column, value) for column, value in self.items() if "atom" in column.axes)
+        return next((value.shape[1 if column.probe_axis else 0] for column, value in arrays), 0)
 
     # --- one structure -------------------------------------------------------------------------------------------
 
@@ -117,112 +145,79 @@ class Properties:
         cls,
         n_atoms: int,
         *,
-        energy: float | None = None,
-        forces: ArrayLike | None = None,
-        probes: ArrayLike | None = None,
-        hvp: ArrayLike | None = None,
-        hessian: ArrayLike | None = None,
-        atomic_energies: ArrayLike | None = None,
-        stress: ArrayLike | None = None,
-        energy_error: float | None = None,
-        forces_error: float | None = None,
-        hvp_error: ArrayLike | None = None,
-        hessian_error: float | None = None,
-        suspect: bool = False,
         structure_id: str = "?",
+        suspect: bool = False,
+        **values: ArrayLike | None,
     ) -> Properties:
         """Properties of one structure from arrays or numbers, in float64.
 
         Args:
             n_atoms: number of atoms n.
-            energy: eV.
-            forces: eV/Å, `[n, 3]`.
-            probes: directions, `[k, n, 3]`.
-            hvp: Hessian-vector products along the probes, eV/Å², `[k, n, 3]`.
-            hessian: eV/Å², `(n, 3, n, 3)`.
-            atomic_energies: eV, `[n]`.
-            stress: eV/Å³, `[3, 3]`.
-            energy_error: estimated error, eV.
-            forces_error: estimated error per component, eV/Å.
-            hvp_error: estimated error per component, eV/Å², `[k]`.
-            hessian_error: estimated error per element, eV/Å².
-            suspect: whether the labels failed a check.
             structure_id: id for error messages.
+            suspect: whether the labels failed a check.
+            **values: properties and their estimated errors by name: energy (eV), forces (eV/Å, `[n, 3]`), probes and
+                hvp (eV/Å², `[k, n, 3]`), hessian (eV/Å², `(n, 3, n, 3)`), atomic_energies (eV, `[n]`), stress (eV/Å³,
+                `[3, 3]`), weight; energy_error, forces_error, hessian_error (numbers), hvp_error (`[k]`).
 
         Returns:
             A record with one structure.
 
         Raises:
             LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
+            RequestError: there is no property of this name.
         """
-
-        def to_tensor(
-            name: str, value: ArrayLike | None, shape: tuple[int | None, ...], hint: str = ""
-        ) -> Tensor | None:
-            if value is None:
-                return None
-            array = np.array(value, dtype=np.float64)
-            fits = len(array.shape) == len(shape) and all(
-                want is None or got == want for got, want in zip(array.shape, shape, strict=True)
-            )
-            if not fits:
-                expected = tuple("any" if want is None else want for want in shape)
-                raise LabelShapeError(
-                    f'structure "{structure_id}": {name} of shape {array.shape}, expected {expected}.{hint}'
-                )
-            return torch.from_numpy(array)
-
-        n = n_atoms
-        flat_hint = f" A flat one of {9 * n * n} numbers: .reshape({n}, 3, {n}, 3)."
-        hessian_tensor = to_tensor("hessian", hessian, (n, 3, n, 3), flat_hint)
-        hvp_error_tensor = to_tensor("hvp_error", hvp_error, (None,))
-        scalars = {
-            name: None if value is None else torch.tensor([float(value)], dtype=torch.float64)
-            for name, value in {
-                "energy": energy,
-                "energy_error": energy_error,
-                "forces_error": forces_error,
-                "hessian_error": hessian_error,
-            }.items()
-        }
-        stress_tensor = to_tensor("stress", stress, (3, 3))
-        return cls(
-            n_atoms=torch.tensor([n]),
-            forces=to_tensor("forces", forces, (n, 3)),
-            probes=to_tensor("probes", probes, (None, n, 3)),
-            hvp=to_tensor("hvp", hvp, (None, n, 3)),
-            hessian=None if hessian_tensor is None else hessian_tensor.reshape(-1),
-            atomic_energies=to_tensor("atomic_energies", atomic_energies, (n,)),
-            stress=None if stress_tensor is None else stress_tensor[None],
-            hvp_error=None if hvp_error_tensor is None else hvp_error_tensor[:, None],
-            suspect=torch.tensor([True]) if suspect else None,
-            **scalars,
-        )
+        allowed = {name: column for name, column in columns().items() if column.kind != "mask"}
+        arrays: dict[str, Tensor] = {}
+        for name, value in values.items():
+            if name not in allowed:
+                raise RequestError(f"there is no property {name!r}. {did_you_mean(name, list(allowed))}")
+            if value is not None:
+                arrays[name] = _single_array(allowed[name], value, n_atoms, structure_id)
+        return cls(n_atoms=torch.tensor([n_atoms]), suspect=torch.tensor([True]) if suspect else None, **arrays)
 
     # --- masks and positions -------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        return len(self.n_atoms)
+    def items(self) -> Iterator[tuple[Column, Tensor]]:
+        """The arrays of the record, without `n_atoms`.
+
+        Yields:
+            Entry in the table of arrays, and the array.
+        """
+        table = columns()
+        yield from ((table[name], value) for name, value in self.__dict__.items() if name != "n_atoms")
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
         """Which structures have a property.
 
         Args:
-            name: "energy", "forces", "hvp", "hessian", "atomic_energies" or "stress".
+            name: "energy", "forces", "hvp", "hessian", "atomic_energies", "stress", ...
 
         Returns:
             `[structures]`; for "hvp" `[probes, structures]`.
+
+        Raises:
+            RequestError: there is no such property.
         """
-        value, mask = getattr(self, name), getattr(self, f"{name}_mask")
-        if name == "hvp":
+        value, mask = self.__dict__.get(name), self.__dict__.get(f"{name}_mask")
+        if value is not None and mask is not None:
+            return mask
+        if quantity(name).mask_axes == "probe structure":
             shape: tuple[int, ...] = (0 if self.probes is None else self.probes.shape[0], len(self))
         else:
             shape = (len(self),)
-        if value is None:
-            return torch.zeros(shape, dtype=torch.bool, device=self.n_atoms.device)
-        if mask is None:
-            return torch.ones(shape, dtype=torch.bool, device=self.n_atoms.device)
-        return mask
+        return torch.full(shape, value is not None, dtype=torch.bool, device=self.n_atoms.device)
+
+    def has(self, name: str) -> Bool[Tensor, "structures"]:
+        """Which structures have a property at all; for "hvp", at least one product.
+
+        Args:
+            name: see `mask`.
+
+        Returns:
+            `[structures]`.
+        """
+        mask = self.mask(name)
+        return mask.any(0) if mask.dim() == 2 else mask
 
     def suspect_mask(self) -> Bool[Tensor, "structures"]:
         """Which structures are suspect.
@@ -240,8 +235,7 @@ class Properties:
         Returns:
             9n², or 0 for structures without a Hessian.
         """
-        full = 9 * self.n_atoms**2
-        return full if self.hessian_mask is None else full * self.hessian_mask
+        return block_lengths(self.n_atoms, self.hessian_mask)
 
     def hessian_of(self, index: int) -> Float[Tensor, "n 3 n 3"]:
         """The Hessian of one structure.
@@ -261,6 +255,22 @@ class Properties:
         start = int(segment_offsets(self.hessian_lengths())[index])
         return self.hessian[start : start + 9 * n * n].reshape(n, 3, n, 3)
 
+    def hessian_matvec(self, vectors: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
+        """Hessian-vector products from the stored Hessians.
+
+        Args:
+            vectors: directions, `[probes, atoms, 3]`.
+
+        Returns:
+            eV/Å² times the unit of the vectors, `[probes, atoms, 3]`; NaN for structures without a Hessian.
+
+        Raises:
+            LabelShapeError: no structure has a Hessian.
+        """
+        if self.hessian is None:
+            raise LabelShapeError("these labels hold no Hessians to multiply with")
+        return multiply_blocks(self.hessian, self.n_atoms, self.mask("hessian"), vectors)
+
     def atom_slice(self, index: int) -> slice:
         """Range of the atoms of one structure in arrays over atoms.
 
@@ -275,7 +285,20 @@ class Properties:
 
     # --- whole records -------------------------------------------------------------------------------------------
 
-    def map_tensors(self, function: Any) -> Properties:
+    def replace(self, **arrays: Tensor | None) -> Properties:
+        """Copy with other arrays.
+
+        Args:
+            **arrays: new arrays by name; None removes an array.
+
+        Returns:
+            The new record.
+        """
+        return Properties(**{**self.__dict__, **arrays})
+
+    __replace__ = replace  # for copy.replace of Python 3.13
+
+    def map_tensors(self, function: Callable[[Tensor], Tensor]) -> Properties:
         """Apply a function to every floating-point tensor.
 
         Args:
@@ -284,12 +307,7 @@ class Properties:
         Returns:
             The new record.
         """
-        changed = {
-            f.name: function(value)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor) and value.is_floating_point()
-        }
-        return replace(self, **changed)
+        return self.replace(**{c.name: function(value) for c, value in self.items() if value.is_floating_point()})
 
     def detach(self) -> Properties:
         """Copy detached from the autograd graph.
@@ -311,13 +329,12 @@ class Properties:
         Returns:
             The new record.
         """
-        converted: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                keep_dtype = not value.is_floating_point() or f.name in ("energy", "atomic_energies")
-                converted[f.name] = value.to(device=device, dtype=None if keep_dtype else dtype)
-        return replace(self, **converted)
+        converted: dict[str, Tensor] = {"n_atoms": self.n_atoms.to(device=device)}
+        for column, value in self.items():
+            in_double = column.kind == "value" and column.quantity.in_double
+            keep_dtype = in_double or not value.is_floating_point()
+            converted[column.name] = value.to(device=device, dtype=None if keep_dtype else dtype)
+        return Properties(**converted)
 
     def select(self, indices: Int[Tensor, "chosen"]) -> Properties:
         """Properties of selected structures.
@@ -356,23 +373,13 @@ class Properties:
         Returns:
             The new record.
         """
-        selected: dict[str, Any] = {"n_atoms": n_atoms}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if value is None or f.name == "n_atoms":
-                continue
-            if f.name == "hessian":
-                assert element_indices is not None
-                selected[f.name] = value.index_select(0, element_indices)
-            elif f.name in _PER_ATOM:
-                selected[f.name] = value.index_select(0, atom_indices)
-            elif f.name in _PER_PROBE_AND_ATOM:
-                selected[f.name] = value.index_select(1, atom_indices)
-            elif f.name in ("hvp_mask", "hvp_error"):
-                selected[f.name] = value.index_select(1, structure_indices)
-            else:
-                selected[f.name] = value.index_select(0, structure_indices)
-        return Properties(**selected)
+        indices = {"structure": structure_indices, "atom": atom_indices, "element": element_indices}
+        selected: dict[str, Tensor] = {}
+        for column, value in self.items():
+            index = indices[column.axes.removeprefix("probe ")]
+            assert index is not None
+            selected[column.name] = value.index_select(1 if column.probe_axis else 0, index)
+        return Properties(n_atoms=n_atoms, **selected)
 
     def pick(self, names: Collection[str]) -> Properties:
         """Record with selected properties only, without error estimates and flags.
@@ -383,8 +390,8 @@ class Properties:
         Returns:
             The new record.
         """
-        field_names = {"n_atoms", *names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
-        return Properties(**{f.name: getattr(self, f.name) for f in fields(self) if f.name in field_names})
+        kept = {*names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
+        return Properties(n_atoms=self.n_atoms, **{c.name: value for c, value in self.items() if c.name in kept})
 
     @classmethod
     def concatenate(cls, records: Sequence[Properties]) -> Properties:
@@ -396,81 +403,68 @@ class Properties:
         Returns:
             One record with the structures of all records.
         """
-        n_atoms = torch.cat([part.n_atoms for part in records])
-        merged: dict[str, Any] = {"n_atoms": n_atoms}
         n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in records), default=0)
-        for f in fields(cls):
-            name = f.name
-            values = [getattr(part, name) for part in records]
-            if name == "n_atoms" or name.endswith("_mask") or all(value is None for value in values):
+        merged: dict[str, Tensor] = {"n_atoms": torch.cat([part.n_atoms for part in records])}
+        for name, column in columns().items():
+            values = [part[name] for part in records]
+            present = [value for value in values if value is not None]
+            if column.kind == "mask" or not present:
                 continue
-            if name == "hessian":
-                merged[name] = torch.cat([value for value in values if value is not None])
+            if column.axes == "element":
+                merged[name] = torch.cat(present)
                 continue
-            if name == "suspect":
-                merged[name] = torch.cat([part.suspect_mask() for part in records])
-                continue
-            template = next(value for value in values if value is not None)
             filled = [
-                _pad_probes(name, value, part, n_probes, template) for value, part in zip(values, records, strict=True)
+                _padded(column, value, part, n_probes, present[0]) for value, part in zip(values, records, strict=True)
             ]
-            merged[name] = torch.cat(filled, dim=1 if name in (*_PER_PROBE_AND_ATOM, "hvp_error") else 0)
-        for name in _MASKED:
+            merged[name] = torch.cat(filled, dim=1 if column.probe_axis else 0)
+        for name in label_names():
             if name in merged:
                 masks = [part.mask(name) for part in records]
-                if name == "hvp":
+                if masks[0].dim() == 2:
                     masks = [torch.cat([m, m.new_zeros(n_probes - m.shape[0], m.shape[1])]) for m in masks]
                 mask = torch.cat(masks, dim=-1)
                 if not bool(mask.all()):
                     merged[f"{name}_mask"] = mask
         return cls(**merged)
 
-    def hessian_matvec(self, vectors: Float[Tensor, "probes atoms 3"]) -> Float[Tensor, "probes atoms 3"]:
-        """Hessian-vector products from the stored Hessians.
 
-        Args:
-            vectors: directions, `[probes, atoms, 3]`.
+_EXAMPLES: Mapping[str, str] = {"element": " A flat one of {size} numbers: .reshape({n}, 3, {n}, 3)."}
 
-        Returns:
-            eV/Å² times the unit of the vectors, `[probes, atoms, 3]`; NaN for structures without a Hessian.
 
-        Raises:
-            LabelShapeError: no structure has a Hessian.
-        """
-        if self.hessian is None:
-            raise LabelShapeError("these labels hold no Hessians to multiply with")
-        mask = self.mask("hessian")
-        flat = vectors.reshape(vectors.shape[0], -1)
-        rows, columns = self.hessian_coordinates()
-        product = flat.new_zeros(flat.shape).index_add(1, rows, self.hessian.to(flat.dtype) * flat[:, columns])
-        present = mask[segment_ids(self.n_atoms, vectors.shape[1])]
-        return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
-
-    def hessian_coordinates(self) -> tuple[Int[Tensor, "elements"], Int[Tensor, "elements"]]:
-        """Row and column of each element of the flat `hessian`.
-
-        Returns:
-            Row and column indices among the 3 x atoms coordinates of the batch.
-        """
-        lengths = self.hessian_lengths()
-        structure_index = segment_ids(lengths, None if self.hessian is None else len(self.hessian))
-        size = 3 * self.n_atoms[structure_index]
-        index_in_block = (
-            torch.arange(len(structure_index), device=structure_index.device)
-            - segment_offsets(lengths)[structure_index]
+def _single_array(column: Column, value: Any, n: int, structure_id: str) -> Tensor:
+    """A value of one structure as an array of the record."""
+    array = np.array(value, dtype=np.float64)
+    shape: tuple[int | None, ...] = {
+        "structure": column.components,
+        "atom": (n, *column.components),
+        "probe atom": (None, n, *column.components),
+        "probe structure": (None,),
+        "element": (n, 3, n, 3),
+    }[column.axes]
+    fits = array.ndim == len(shape) and all(w is None or g == w for g, w in zip(array.shape, shape, strict=True))
+    if not fits:
+        expected = tuple("any" if want is None else want for want in shape)
+        hint = _EXAMPLES.get(column.axes, "").format(size=9 * n * n, n=n)
+        raise LabelShapeError(
+            f'structure "{structure_id}": {column.name} of shape {array.shape}, expected {expected}.{hint}'
         )
-        start = 3 * segment_offsets(self.n_atoms)[structure_index]
-        return start + index_in_block // size, start + index_in_block % size
+    tensor = torch.from_numpy(array)
+    if column.is_flag:
+        tensor = tensor.to(torch.bool)
+    if column.axes == "structure":
+        return tensor[None]
+    if column.axes == "probe structure":
+        return tensor[:, None]
+    return tensor.reshape(-1) if column.axes == "element" else tensor
 
 
-def _pad_probes(name: str, value: Tensor | None, record: Properties, n_probes: int, template: Tensor) -> Tensor:
-    """`value` (NaN if missing) with its probe axis padded by NaN to `n_probes`."""
-    s, a = len(record), int(record.n_atoms.sum())
-    if name in _PER_PROBE_AND_ATOM or name == "hvp_error":
-        tail = (a, 3) if name in _PER_PROBE_AND_ATOM else (s,)
+def _padded(column: Column, value: Tensor | None, record: Properties, n_probes: int, template: Tensor) -> Tensor:
+    """An array of one record for `concatenate`: missing values (also of further probes) are NaN, flags are False, and
+    weights are one."""
+    missing: float = {"suspect": 0.0, "weight": 1.0}.get(column.name, torch.nan)
+    n_rows = len(record) if "structure" in column.axes else int(record.n_atoms.sum())
+    if column.probe_axis:
         n_present = 0 if value is None else value.shape[0]
-        padding = template.new_full((n_probes - n_present, *tail), torch.nan)
+        padding = template.new_full((n_probes - n_present, n_rows, *column.components), missing)
         return padding if value is None else torch.cat([value, padding])
-    if value is not None:
-        return value
-    return template.new_full((a if name in _PER_ATOM else s, *template.shape[1:]), torch.nan)
+    return template.new_full((n_rows, *column.components), missing) if value is None else value

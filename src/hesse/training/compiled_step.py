@@ -234,7 +234,7 @@ class CompiledLossAndGradient:
             if probes is not None:
                 probes = append_zeros(probes, DUMMY_ATOMS, dim=1)
             prepared = prepare_batch(
-                self.potential, pad_with_dummy(batch), replace(request, probes=probes), check_elements=False
+                self.potential, pad_with_dummy(batch), request.replace(probes=probes), check_elements=False
             )
             targets = {name: _pad_target(name, value) for name, value in targets.items()}
             scales = {name: _pad_target(name, value) for name, value in scales.items()}

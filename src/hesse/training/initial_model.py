@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from hesse.curvature import evaluate
 from hesse.datasets import DatasetLike
 from hesse.engines import PotentialLike, as_potential
 from hesse.engines.names import path_in_name
-from hesse.errors import ConfigError, RequestError, UnknownElementError, UnknownOptionError
+from hesse.errors import ConfigError, RequestError, UnknownOptionError
 from hesse.models import (
     SumPotential,
     Zbl,
@@ -33,7 +32,7 @@ from hesse.models import (
     to_description,
 )
 from hesse.models.adapters import Adapter
-from hesse.potential import Potential
+from hesse.potential import Potential, check_elements, dtype_and_device, structure_at
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Request
 from hesse.training.config import TrainConfig
@@ -126,12 +125,7 @@ def build_initial_potential(
             f"this {type(initial_potential).__name__} cannot be copied ({type(error).__name__}: {error})"
         ) from error
     potential = potential.to(dtype=getattr(torch, config.dtype), device=config.device).train()
-    unknown_elements = sorted(set(training.elements) - set(potential.elements)) if potential.elements else []
-    if unknown_elements:
-        raise UnknownElementError(
-            f"{training.source}: the training structures hold element Z = {unknown_elements[0]}, which the given "
-            f"{type(potential).__name__} does not know (it knows {list(potential.elements)})"
-        )
+    check_elements(potential, training.numbers, where=structure_at(training.ids, training.n_atoms, training.source))
     if not any(parameter.requires_grad for parameter in potential.parameters()):
         raise ConfigError(f"no parameter of this {type(potential).__name__} can be trained (requires_grad)")
     if fit:
@@ -157,18 +151,15 @@ def _residual_reference_energies(potential: Potential | None, training: DatasetL
     """Energies per element, fitted to the training energies minus those of `potential`."""
     labels, elements, numbers = training.energies(), training.elements, training.numbers
     if potential is not None and labels.energy is not None:
-        parameters = (p for p in potential.parameters() if p.is_floating_point())
-        first_parameter = next(parameters, torch.zeros(0, dtype=torch.float64))
+        dtype, device = dtype_and_device(potential)
         predicted = labels.energy.new_zeros(len(training), dtype=torch.float64)
         for dataset_indices, part in training.iter_in_memory():
             for indices in part.batch_indices(1024):
-                batch, _ = part.batch(
-                    indices, potential.cutoff, dtype=first_parameter.dtype, device=str(first_parameter.device)
-                )
+                batch, _ = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
                 energy = evaluate(potential, batch, Request()).energy
                 assert energy is not None
                 predicted[dataset_indices[indices]] = energy.to("cpu", torch.float64)
-        labels = replace(labels, energy=labels.energy - predicted)
+        labels = labels.replace(energy=labels.energy - predicted)
     fitted = fit_reference_energies(numbers, labels, elements)
     return dict(zip(elements, fitted.tolist(), strict=True))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -82,7 +82,7 @@ class FileUnits:
                 value = getattr(labels, name)
                 if value is not None and factor != 1.0:
                     changed[name] = value * factor
-        return replace(labels, **changed) if changed else labels
+        return labels.replace(**changed) if changed else labels
 
     def _factors(self) -> tuple[float, float]:
         e, a = energy_unit(self.energy), length_unit(self.length)

@@ -145,7 +145,7 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
 
 def _with_flags(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
     flags = torch.tensor([s.id in reasons for s in dataset.structures]) | dataset.labels.suspect_mask()
-    return replace(dataset, labels=replace(dataset.labels, suspect=flags if bool(flags.any()) else None))
+    return replace(dataset, labels=dataset.labels.replace(suspect=flags if bool(flags.any()) else None))
 
 
 def find_non_finite(dataset: Dataset) -> dict[int, str]:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hesse.datasets.formats.hdf5.reader import HDF5Reader, open_reader
-from hesse.datasets.formats.hdf5.schema import DTYPES, SCHEMA, ArrayStream, Content, stream_checksum
+from hesse.datasets.formats.hdf5.schema import DTYPES, ArrayStream, Content, schema, stream_checksum
 from hesse.errors import FileFormatError
 
 __all__ = ["ChunkedReader"]
@@ -99,7 +99,7 @@ class ChunkedReader:
         ranges = {"S": (start, stop), "A": (int(self.offsets[start]), int(self.offsets[stop]))}
         if self.hessian_offsets is not None:
             ranges["E"] = (int(self.hessian_offsets[start]), int(self.hessian_offsets[stop]))
-        selection = tuple(slice(*ranges.get(str(axis), (None,))) for axis in SCHEMA[name][1])
+        selection = tuple(slice(*ranges.get(str(axis), (None,))) for axis in schema()[name][1])
         return reader.read_values(name, self._open_array(reader, name), selection)
 
     def _open_array(self, reader: HDF5Reader, name: str) -> h5py.Dataset:
@@ -132,7 +132,7 @@ class ChunkedReader:
             Consecutive elements, about a million at once.
         """
         shape = self.shapes[name]
-        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if SCHEMA[name][1][0] == "K" else [()]
+        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if schema()[name][1][0] == "K" else [()]
         length = shape[len(outer[0])]
         rows = max(1, _CHUNK_ELEMENTS // max(1, int(np.prod(shape[len(outer[0]) + 1 :]))))
         with open_reader(self.path) as reader:
@@ -151,7 +151,7 @@ class ChunkedReader:
             return
         streams = {}
         for name in self.names:
-            kind = SCHEMA[name][0]
+            kind = schema()[name][0]
             with open_reader(self.path) as reader:
                 on_disk = reader.file[name].dtype
             dtype = {"text": np.dtype("S1"), "flag": np.dtype(np.bool_)}.get(kind, on_disk)
@@ -173,7 +173,7 @@ class ChunkedReader:
         elements = np.zeros_like(n) if self.hessian_offsets is None else np.diff(self.hessian_offsets)
         total = np.zeros(len(self), dtype=np.int64)
         for name in self.names:
-            kind, axes = SCHEMA[name]
+            kind, axes = schema()[name]
             if name in names and "S+1" not in axes:
                 per = {"A": n, "E": elements}.get(str(next(a for a in axes if a != "K")), np.ones_like(n))
                 probes = self.shapes[name][0] if axes[0] == "K" else 1

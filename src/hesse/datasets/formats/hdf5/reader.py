@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, REQUIRED, SCHEMA, VERSION, Content, content_checksum
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, REQUIRED, VERSION, Content, content_checksum, schema
 from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, UnitError, did_you_mean
@@ -217,9 +217,9 @@ class HDF5Reader:
         """List the names of all arrays; links to other places are refused.
 
         Returns:
-            The names, in the order of `SCHEMA`.
+            The names, in the order of `schema`.
         """
-        names = []
+        names, known = [], schema()
         for group_name in ("structures", "labels"):
             link = self.file.get(group_name, getlink=True)
             if link is None:
@@ -230,12 +230,12 @@ class HDF5Reader:
                 raise self.error(f"{group_name} must be a group")
             for key in group:
                 name = f"{group_name}/{key}"
-                if name not in SCHEMA:
-                    valid = [n for n in SCHEMA if n.startswith(group_name)]
+                if name not in known:
+                    valid = [n for n in known if n.startswith(group_name)]
                     raise self.error(f'not part of the format: "{name}". {did_you_mean(name, valid)}')
                 self._check_hard_link(group.get(key, getlink=True), name)
                 names.append(name)
-        return sorted(names, key=list(SCHEMA).index)
+        return sorted(names, key=list(known).index)
 
     def _check_hard_link(self, link: object, name: str) -> None:
         if not isinstance(link, h5py.HardLink):
@@ -250,7 +250,7 @@ class HDF5Reader:
 
     def _validated(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
         """An array with a valid type, shape and size; `sizes` has the known dimensions and gets that of the probes."""
-        kind, axes = SCHEMA[name]
+        kind, axes = schema()[name]
         data = self.file[name]
         if not isinstance(data, h5py.Dataset):
             raise self.error(f"{name} must be an array")
@@ -293,7 +293,7 @@ class HDF5Reader:
         Returns:
             The values; text as bytes, flags as booleans.
         """
-        kind = SCHEMA[name][0]
+        kind = schema()[name][0]
         values = data[selection]
         if kind == "text":
             return _to_bytes(values)
@@ -316,7 +316,7 @@ def structures_from_content(content: Content) -> list[Structure]:
     """Create the structures that arrays describe; each is checked.
 
     Args:
-        content: arrays by name, see `SCHEMA`.
+        content: arrays by name, see `schema`.
 
     Returns:
         The structures, in the units of the arrays.
@@ -353,7 +353,7 @@ def labels_from_content(content: Content) -> Properties:
     """Create the labels that arrays describe.
 
     Args:
-        content: arrays by name, see `SCHEMA`.
+        content: arrays by name, see `schema`.
 
     Returns:
         The labels, in the units of the arrays.
@@ -362,11 +362,12 @@ def labels_from_content(content: Content) -> Properties:
         FileFormatError: a Hessian that does not fit its structure.
     """
     n_atoms = np.diff(content["structures/offsets"])
+    arrays = schema()
     fields: dict[str, Any] = {"n_atoms": torch.from_numpy(n_atoms.astype(np.int64))}
     for name, array in content.items():
         group, key = name.split("/")
         if group == "labels" and key != "hessian_offsets":
-            fields[key] = torch.from_numpy(array.astype(DTYPES[SCHEMA[name][0]], copy=False))
+            fields[key] = torch.from_numpy(array.astype(DTYPES[arrays[name][0]], copy=False))
     if "hessian" in fields:
         lengths = np.diff(content["labels/hessian_offsets"])
         invalid = (lengths != 0) & (lengths != 9 * n_atoms**2)

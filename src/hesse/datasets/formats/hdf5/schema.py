@@ -9,28 +9,29 @@ from typing import Any, Final
 
 import numpy as np
 
+from hesse.structures.quantities import columns
+
 __all__ = [
-    "ADDED_IN",
     "DTYPES",
     "FORMAT",
     "REQUIRED",
-    "SCHEMA",
     "VERSION",
     "ArrayStream",
     "Content",
     "content_checksum",
+    "schema",
     "stream_checksum",
+    "version_of",
 ]
 
 FORMAT: Final = "hesse-dataset"
-VERSION: Final = 2
-"""The newest version that can be read. Version 2 added `labels/suspect`; files without it are written as version 1, so
-that older releases can read them."""
+VERSION: Final = 3
+"""The newest version that can be read. Version 2 added `labels/suspect`, version 3 weights and registered quantities. A
+file is written in the lowest version that holds its arrays, so that older releases can read it."""
 
 Content = dict[str, np.ndarray]
 
-# Kind and shape of every array: S structures, A atoms, K probes, E elements of Hessians.
-SCHEMA: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
+_STRUCTURES: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "structures/offsets": ("integer", ("S+1",)),
     "structures/id": ("text", ("S",)),
     "structures/numbers": ("integer", ("A",)),
@@ -41,28 +42,53 @@ SCHEMA: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "structures/multiplicity": ("integer", ("S",)),
     "structures/tag": ("text", ("S",)),
     "structures/group": ("text", ("S",)),
-    "labels/energy": ("real", ("S",)),
-    "labels/forces": ("real", ("A", 3)),
-    "labels/probes": ("real", ("K", "A", 3)),
-    "labels/hvp": ("real", ("K", "A", 3)),
-    "labels/hessian": ("real", ("E",)),
-    "labels/hessian_offsets": ("integer", ("S+1",)),
-    "labels/atomic_energies": ("real", ("A",)),
-    "labels/stress": ("real", ("S", 3, 3)),
-    "labels/energy_mask": ("flag", ("S",)),
-    "labels/forces_mask": ("flag", ("S",)),
-    "labels/hvp_mask": ("flag", ("K", "S")),
-    "labels/atomic_energies_mask": ("flag", ("S",)),
-    "labels/stress_mask": ("flag", ("S",)),
-    "labels/energy_error": ("real", ("S",)),
-    "labels/forces_error": ("real", ("S",)),
-    "labels/hvp_error": ("real", ("K", "S")),
-    "labels/hessian_error": ("real", ("S",)),
-    "labels/suspect": ("flag", ("S",)),
 }
+_AXES: Final = {
+    "structure": ("S",),
+    "atom": ("A",),
+    "probe atom": ("K", "A"),
+    "probe structure": ("K", "S"),
+    "element": ("E",),
+}
+
+
+def schema() -> dict[str, tuple[str, tuple[str | int, ...]]]:
+    """Kind and shape of every array of the format: S structures, A atoms, K probes, E elements of Hessians.
+
+    Returns:
+        Kind ("integer", "real", "flag", "text") and axes by name; arrays of labels follow from the table of quantities.
+    """
+    arrays = dict(_STRUCTURES)
+    for name, column in columns().items():
+        # Structures without a Hessian are those of length zero in the offsets.
+        if column.quantity.role == "output" or name == "hessian_mask":
+            continue
+        arrays[f"labels/{name}"] = ("flag" if column.is_flag else "real", (*_AXES[column.axes], *column.components))
+        if column.axes == "element":
+            arrays[f"labels/{name}_offsets"] = ("integer", ("S+1",))
+    return arrays
+
+
+def version_of(name: str) -> int:
+    """The version of the format that introduced an array.
+
+    Args:
+        name: name of the array.
+
+    Returns:
+        The version.
+    """
+    if name in _STRUCTURES or name.removeprefix("labels/") in _FIRST_LABELS:
+        return 1
+    return 2 if name == "labels/suspect" else 3
+
+
+_FIRST_LABELS: Final = frozenset(
+    f"{name}{suffix}"
+    for name in ("energy", "forces", "probes", "hvp", "hessian", "atomic_energies", "stress")
+    for suffix in ("", "_mask", "_error", "_offsets")
+)
 REQUIRED: Final = ("structures/offsets", "structures/id", "structures/numbers", "structures/positions")
-ADDED_IN: Final[Mapping[str, int]] = {"labels/suspect": 2}
-"""The version of the format that introduced an array, if it is not the first."""
 DTYPES: Final[Mapping[str, Any]] = {"integer": np.int64, "real": np.float64, "flag": np.bool_}
 
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.schema import ADDED_IN, DTYPES, FORMAT, SCHEMA, Content, content_checksum
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, Content, content_checksum, schema, version_of
 from hesse.errors import RequestError, WriteError
 from hesse.runtime.filesystem import atomic_write
 from hesse.structures import segment_offsets
@@ -41,7 +41,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         _write_attribute(file, "format", FORMAT)
-        file.attrs["version"] = max(ADDED_IN.get(name, 1) for name in content)
+        file.attrs["version"] = max(version_of(name) for name in content)
         for key, unit in units.items():
             _write_attribute(file, key, unit)
         _write_attribute(file, "checksum", content_checksum(content, units, dataset.metadata))
@@ -120,16 +120,11 @@ def _collect_content(dataset: Dataset) -> Content:
         values = [getattr(s, name) for s in structures]
         if any(values):
             content[f"structures/{name}"] = _encode(values)
-    for key in SCHEMA:
-        group, name = key.split("/")
-        value = None
-        if group == "labels" and name != "hessian_offsets":
-            value = getattr(labels, name)
-        if value is not None:
-            if name == "suspect" and not bool(value.any()):
-                continue
-            kind = SCHEMA[key][0]
-            content[key] = value.detach().cpu().numpy().astype(DTYPES[kind], copy=False)
+    arrays = schema()
+    for column, value in labels.items():
+        key = f"labels/{column.name}"
+        if key in arrays and not (column.name == "suspect" and not bool(value.any())):
+            content[key] = value.detach().cpu().numpy().astype(DTYPES[arrays[key][0]], copy=False)
     if labels.hessian is not None:
         content["labels/hessian_offsets"] = segment_offsets(labels.hessian_lengths()).numpy()
     return content

@@ -1,0 +1,294 @@
+"""The table of quantities: everything that structures can have values of, each described once.
+
+`Properties`, `Request`, file formats, unit conversion, checks, evaluation and the loss follow from this table, so that
+a new quantity is one more entry (docs/how-to/add-a-quantity.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from hesse.errors import RequestError, did_you_mean
+
+__all__ = [
+    "QUANTITIES",
+    "Column",
+    "Quantity",
+    "columns",
+    "label_names",
+    "quantity",
+    "register_quantity",
+]
+
+Axes = Literal["structure", "atom", "probe atom", "probe structure", "element"]
+"""Leading axes of an array: structures; all atoms; probes and atoms; probes and structures; elements of Hessians."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """One kind of values that structures can have.
+
+    Attributes:
+        name: name in Python, in files and in options.
+        description: what it is, in a few words.
+        per: what there is a value for: each structure, each atom, each pair of a probe and an atom, or each element of
+            the Hessians (`hesse.structures.hessian_blocks`).
+        components: shape of one value; () for a number, (3,) for a vector, (3, 3) for a matrix.
+        energy_power, length_power: the unit is energy to this power times length to this power.
+        unit: name of the unit in eV and Å; empty: from the powers.
+        role: "label": references that can be predicted, compared and trained on. "input": values that belong to another
+            quantity (the probes of products) or to the structure (its weight). "output": predictions only.
+        has_error: whether references may state an estimated error.
+        source: how potentials predict it: "energy" (the energy or a derivative of it, computed for every potential) or
+            "output" (a further output of the network, see `Potential.outputs`); empty if they do not.
+        engines: whether engines compute it as a label.
+        is_flag: whether the values are True and False instead of real numbers.
+        in_double: kept in float64 when a record is converted to float32 (large numbers with small differences).
+    """
+
+    name: str
+    description: str
+    per: Literal["structure", "atom", "probe atom", "element"]
+    components: tuple[int, ...] = ()
+    energy_power: int = 0
+    length_power: int = 0
+    unit: str = ""
+    role: Literal["label", "input", "output"] = "label"
+    has_error: bool = False
+    source: Literal["energy", "output", ""] = "output"
+    engines: bool = True
+    is_flag: bool = False
+    in_double: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise RequestError(f"the name of a quantity must be a Python identifier, got {self.name!r}")
+        if not self.unit:
+            object.__setattr__(self, "unit", _unit(self.energy_power, self.length_power))
+
+    @property
+    def mask_axes(self) -> Literal["structure", "probe structure"]:
+        """Axes of its mask, and of its error."""
+        return "probe structure" if self.per == "probe atom" else "structure"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One array of a record: the values of a quantity, their mask, or their estimated error.
+
+    Attributes:
+        name: name of the array, for example "forces", "forces_mask", "forces_error".
+        quantity: the quantity that it belongs to.
+        kind: which of the three it is.
+        axes: its leading axes.
+        components: its other axes.
+        is_flag: whether it holds True and False; otherwise it holds real numbers.
+    """
+
+    name: str
+    quantity: Quantity
+    kind: Literal["value", "mask", "error"]
+    axes: Axes
+    components: tuple[int, ...] = ()
+    is_flag: bool = False
+
+    @property
+    def probe_axis(self) -> bool:
+        """Whether the first axis is that of the probes."""
+        return self.axes.startswith("probe")
+
+
+_QUANTITIES: dict[str, Quantity] = {}
+QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(_QUANTITIES)
+"""All quantities by name, in the order of reports."""
+_COLUMNS: dict[str, Column] = {}
+
+
+def register_quantity(new: Quantity) -> Quantity:
+    """Add a quantity to the table.
+
+    From then on it can be a label of data sets and files, a term of the loss, a prediction of potentials that output
+    it, and a row of evaluations. Call it once, in the module that defines the potential or engine, before data with
+    this quantity are read. Adding an equal entry again has no effect.
+
+    Args:
+        new: the quantity.
+
+    Returns:
+        The same quantity.
+
+    Raises:
+        RequestError: another quantity has this name, or one of its arrays would have the name of another array.
+    """
+    if _QUANTITIES.get(new.name) == new:
+        return new
+    taken = {"n_atoms", *_QUANTITIES, *_COLUMNS} & set(_columns_of(new))
+    if taken:
+        raise RequestError(f"there is a quantity or an array {min(taken)!r} already; choose another name")
+    _QUANTITIES[new.name] = new
+    _COLUMNS.clear()
+    _COLUMNS.update(_ordered_columns())
+    return new
+
+
+def quantity(name: str) -> Quantity:
+    """Look a quantity up.
+
+    Args:
+        name: its name.
+
+    Returns:
+        Its entry in the table.
+
+    Raises:
+        RequestError: there is no such quantity.
+    """
+    if name not in _QUANTITIES:
+        raise RequestError(f"unknown property {name!r}. {did_you_mean(str(name), label_names())}")
+    return _QUANTITIES[name]
+
+
+def label_names() -> tuple[str, ...]:
+    """Quantities that can be labels: references that can be predicted, compared and trained on.
+
+    Returns:
+        Their names, in the order of reports.
+    """
+    return tuple(entry.name for entry in _QUANTITIES.values() if entry.role == "label")
+
+
+def columns() -> Mapping[str, Column]:
+    """Arrays of a `Properties` record.
+
+    Returns:
+        By name: values of all quantities, then masks, then errors.
+    """
+    return _COLUMNS
+
+
+def _columns_of(entry: Quantity) -> dict[str, Column]:
+    result = {entry.name: Column(entry.name, entry, "value", entry.per, entry.components, entry.is_flag)}
+    if entry.role == "label":
+        mask = f"{entry.name}_mask"
+        result[mask] = Column(mask, entry, "mask", entry.mask_axes, is_flag=True)
+    if entry.has_error:
+        error = f"{entry.name}_error"
+        result[error] = Column(error, entry, "error", entry.mask_axes)
+    return result
+
+
+def _ordered_columns() -> dict[str, Column]:
+    """Values of labels and inputs, masks, errors, and last the outputs and flags: digests of data depend on it."""
+    every = [column for entry in _QUANTITIES.values() for column in _columns_of(entry).values()]
+    ranks = {"value": 0, "mask": 1, "error": 2}
+
+    def rank(column: Column) -> int:
+        return ranks[column.kind] if column.quantity.role == "label" or column.name == "probes" else 3
+
+    return {column.name: column for column in sorted(every, key=rank)}
+
+
+def _unit(energy_power: int, length_power: int) -> str:
+    energy = {0: "", 1: "eV"}.get(energy_power, f"eV^{energy_power}")
+    length = {0: "", 1: "Å", 2: "Å²", 3: "Å³"}.get(abs(length_power), f"Å^{abs(length_power)}")
+    if not length:
+        return energy
+    if length_power < 0:
+        return f"{energy or 1}/{length}"
+    return f"{energy} {length}" if energy else length
+
+
+for _entry in (
+    Quantity(
+        name="energy",
+        description="energy of the structure",
+        per="structure",
+        energy_power=1,
+        has_error=True,
+        source="energy",
+        in_double=True,
+    ),
+    Quantity(
+        name="forces",
+        description="minus the gradient of the energy",
+        per="atom",
+        components=(3,),
+        energy_power=1,
+        length_power=-1,
+        has_error=True,
+        source="energy",
+    ),
+    Quantity(
+        name="probes",
+        description="directions of the Hessian-vector products, dimensionless",
+        per="probe atom",
+        components=(3,),
+        role="input",
+        source="",
+    ),
+    Quantity(
+        name="hvp",
+        description="Hessian-vector products along the probes",
+        per="probe atom",
+        components=(3,),
+        energy_power=1,
+        length_power=-2,
+        has_error=True,
+        source="energy",
+    ),
+    Quantity(
+        name="hessian",
+        description="second derivatives of the energy",
+        per="element",
+        energy_power=1,
+        length_power=-2,
+        has_error=True,
+        source="energy",
+    ),
+    Quantity(
+        name="atomic_energies",
+        description="energy of each atom; their sum is the energy",
+        per="atom",
+        energy_power=1,
+        source="energy",
+        engines=False,
+        in_double=True,
+    ),
+    Quantity(
+        name="stress",
+        description="derivative of the energy with respect to strain, divided by the volume",
+        per="structure",
+        components=(3, 3),
+        energy_power=1,
+        length_power=-3,
+        source="energy",
+    ),
+    Quantity(
+        name="regularizer",
+        description="regularizer of a potential, dimensionless",
+        per="structure",
+        role="output",
+        source="output",
+        engines=False,
+    ),
+    Quantity(
+        name="suspect",
+        description="whether labels failed a check",
+        per="structure",
+        role="input",
+        source="",
+        is_flag=True,
+    ),
+    Quantity(
+        name="weight",
+        description="weight of the structure in the loss, dimensionless",
+        per="structure",
+        role="input",
+        source="",
+        engines=False,
+    ),
+):
+    register_quantity(_entry)
