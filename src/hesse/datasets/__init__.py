@@ -36,7 +36,6 @@ from hesse.datasets.packed import PackedDataset, PackedStructures
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency, diagnose_consistency
 from hesse.datasets.quality.flags import LabelIssue, find_issues, flag_suspect
 from hesse.datasets.quality.sum_rules import (
-    RigidBodyModes,
     SumRuleErrors,
     hessian_blocks,
     principal_rigid_body_modes,
@@ -70,7 +69,6 @@ __all__ = [
     "PackedDataset",
     "PackedStructures",
     "PairList",
-    "RigidBodyModes",
     "Split",
     "StreamingDataset",
     "StructuresLike",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import atomic_masses
 from jaxtyping import Float
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike
 from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, check_choice
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, to_structure
+from hesse.structures.rigid_body import rigid_body_modes
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
 __all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_body_basis", "thermal_displacements"]
@@ -82,7 +84,7 @@ def rigid_body_basis(
     """Orthonormal basis of the rigid-body motions in mass-weighted coordinates.
 
     These are three translations, and rotations about the center of mass (three; two for linear molecules, none for
-    periodic structures). See also `hesse.probes.rigid_body`.
+    periodic structures).
 
     Args:
         structure: any structure.
@@ -92,17 +94,14 @@ def rigid_body_basis(
     Returns:
         The basis, `[motions, n, 3]`.
     """
-    weights = np.sqrt(masses)[:, None]
-    n = len(structure)
-    translations = np.eye(3)[:, None, :] * weights / np.sqrt(masses.sum())
-    if structure.periodic or n == 1:
-        return translations
-    centered = structure.positions - masses @ structure.positions / masses.sum()
-    rotations = np.cross(np.eye(3)[:, None, :], centered[None]) * weights
-    # Rotations about the center of mass are orthogonal to translations; the SVD orthonormalizes them.
-    _, sizes, rows = np.linalg.svd(rotations.reshape(3, 3 * n), full_matrices=False)
-    independent = sizes > linear_tolerance * max(sizes[0], np.finfo(float).tiny)
-    return np.concatenate([translations, rows[independent].reshape(-1, n, 3)])
+    modes = rigid_body_modes(
+        torch.tensor(structure.positions),
+        torch.tensor([len(structure)]),
+        torch.tensor([structure.periodic]),
+        masses=torch.tensor(masses),
+        linear_tolerance=linear_tolerance,
+    )
+    return modes.motions[modes.present[:, 0]].numpy()
 
 
 def internal_basis(

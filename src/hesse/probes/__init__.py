@@ -10,8 +10,8 @@ from hesse.probes.distributions import (
     RigidBodyFree,
     Sphere,
     make_probe,
+    project_out_rigid_body,
 )
-from hesse.probes.rigid_body import internal_dof, project_out_rigid_body, rigid_body_modes
 
 __all__ = [
     "PROBE_KINDS",
@@ -22,8 +22,6 @@ __all__ = [
     "Rademacher",
     "RigidBodyFree",
     "Sphere",
-    "internal_dof",
     "make_probe",
     "project_out_rigid_body",
-    "rigid_body_modes",
 ]

@@ -18,10 +18,24 @@ from torch import Tensor
 
 from hesse.errors import ConfigError, check_choice
 from hesse.probes.counter_rng import probe_states, random_bits, to_normal, to_uniform
-from hesse.probes.rigid_body import project_out_rigid_body
 from hesse.structures import Batch, segment_offsets
+from hesse.structures.rigid_body import rigid_body_modes
 
-__all__ = ["Gaussian", "OneHot", "Probe", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"]
+__all__ = [
+    "Gaussian",
+    "OneHot",
+    "Probe",
+    "ProbeSeed",
+    "Rademacher",
+    "RigidBodyFree",
+    "Sphere",
+    "make_probe",
+    "project_out_rigid_body",
+]
+
+_LINEAR_TOLERANCE = 10**-4.5
+"""See `rigid_body_modes`. Only exactly linear molecules: a bent one, however slightly, has curvature along its third
+rotation like any other."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,23 @@ class RigidBodyFree(Probe):
     def draw(self, batch: Batch, seed: ProbeSeed) -> Float[Tensor, "probes atoms 3"]:
         """See `Probe.draw`."""
         return project_out_rigid_body(batch, self.base.draw(batch, seed))
+
+
+def project_out_rigid_body(
+    batch: Batch, directions: Float[Tensor, "probes atoms 3"]
+) -> Float[Tensor, "probes atoms 3"]:
+    """Orthogonal projection of directions on the internal space of each structure.
+
+    Args:
+        batch: structures.
+        directions: `[probes, atoms, 3]`.
+
+    Returns:
+        Directions without rigid-body motions, of the same shape and type.
+    """
+    periodic = batch.pbc.any(-1)
+    modes = rigid_body_modes(batch.positions, batch.n_atoms, periodic, linear_tolerance=_LINEAR_TOLERANCE)
+    return modes.project_out(directions)
 
 
 _KINDS = {

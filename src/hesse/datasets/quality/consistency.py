@@ -20,7 +20,6 @@ from torch import Tensor
 
 from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.sum_rules import (
-    RigidBodyModes,
     SumRuleErrors,
     hessian_blocks,
     principal_rigid_body_modes,
@@ -29,6 +28,7 @@ from hesse.datasets.quality.sum_rules import (
 from hesse.errors import InconsistentLabelsError
 from hesse.structures import segment_indices
 from hesse.structures.batch import segment_offsets
+from hesse.structures.rigid_body import RigidBodyModes
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
 __all__ = ["ConsistencyReport", "check_consistency", "diagnose_consistency"]

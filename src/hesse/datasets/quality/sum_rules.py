@@ -24,49 +24,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hesse.structures import Properties, Structure, segment_ids, segment_indices, segment_offsets
+from hesse.structures import Properties, Structure, segment_indices, segment_offsets
+from hesse.structures.rigid_body import RigidBodyModes, rigid_body_modes
 
-__all__ = ["RigidBodyModes", "SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum_rule_errors"]
+__all__ = ["SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum_rule_errors"]
 
-_MIN_INERTIA = 1e-3
-"""Rotations about the axis of a (nearly) linear molecule are left out: those with a squared displacement below this
-fraction of the sum of squared distances from the centroid."""
+_LINEAR_TOLERANCE = 10**-1.5
+"""See `rigid_body_modes`. It is generous: the rule of a rotation with a short lever arm mostly measures the noise of
+the forces."""
 
 _CHUNK_ELEMENTS = 4_000_000
 """Largest number of Hessian elements in memory at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class RigidBodyModes:
-    """Orthonormal rigid-body motions of each structure: three translations, then rotations about three principal axes.
-
-    Attributes:
-        motions: normalized displacements; zero for absent motions (rotations of single atoms, of periodic structures,
-            and about the axis of a linear molecule).
-        present: which motions each structure has.
-        axes: the rotation axes, one per row.
-        lever_arms: Å; length of the vector e × r over all atoms, by which each rotation was divided.
-        structure_index: the structure of each atom.
-    """
-
-    motions: Float[Tensor, "6 atoms 3"]
-    present: Bool[Tensor, "6 structures"]
-    axes: Float[Tensor, "structures 3 3"]
-    lever_arms: Float[Tensor, "3 structures"]
-    structure_index: Int[Tensor, "atoms"]
-
-    def rotated_gradient(self, gradient: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 atoms 3"]:
-        """Compute the change of the gradient under each rotation, which a Hessian must give for that motion.
-
-        Args:
-            gradient: gradient of the energy, eV/Å.
-
-        Returns:
-            `e × g` divided by the lever arm, for each rotation axis e, eV/Å²; zero for absent rotations.
-        """
-        axes = self.axes[self.structure_index].transpose(0, 1)
-        products = torch.linalg.cross(axes, gradient.expand(3, -1, 3))
-        return products * (self.present[3:] / self.lever_arms)[:, self.structure_index, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,26 +88,12 @@ def principal_rigid_body_modes(structures: Sequence[Structure]) -> RigidBodyMode
     Returns:
         Motions over the atoms of all structures, end to end.
     """
-    n = torch.tensor([len(s) for s in structures])
-    structure_index = segment_ids(n)
-    positions = torch.from_numpy(np.concatenate([s.positions for s in structures]))
-    count = len(structures)
-
-    def structure_sums(values: Tensor) -> Tensor:
-        return values.new_zeros(count, *values.shape[1:]).index_add(0, structure_index, values)
-
-    centered = positions - (structure_sums(positions) / n[:, None])[structure_index]
-    _, vectors = torch.linalg.eigh(structure_sums(centered[:, :, None] * centered[:, None, :]))
-    axes = vectors.transpose(1, 2)
-    rotations = torch.linalg.cross(axes[structure_index], centered[:, None].expand(-1, 3, 3)).transpose(0, 1)
-    squared = torch.stack([structure_sums(r.square().sum(-1)) for r in rotations])
-    extent = structure_sums(centered.square().sum(-1))
-    can_rotate = (squared > _MIN_INERTIA * extent.clamp(min=1e-6)) & ~torch.tensor([s.periodic for s in structures])
-    lever_arms = torch.where(can_rotate, squared, 1.0).sqrt()
-    rotations = rotations * (can_rotate / lever_arms)[:, structure_index, None]
-    translations = torch.eye(3, dtype=positions.dtype)[:, None] / n[structure_index].sqrt()[None, :, None]
-    present = torch.cat([torch.ones(3, count, dtype=torch.bool), can_rotate])
-    return RigidBodyModes(torch.cat([translations, rotations]), present, axes, lever_arms, structure_index)
+    return rigid_body_modes(
+        torch.from_numpy(np.concatenate([s.positions for s in structures])),
+        torch.tensor([len(s) for s in structures]),
+        torch.tensor([s.periodic for s in structures]),
+        linear_tolerance=_LINEAR_TOLERANCE,
+    )
 
 
 def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Float[Tensor, "some 3n 3n"]]]:
