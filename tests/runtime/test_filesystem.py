@@ -1,7 +1,9 @@
-"""Atomic writing: the target is complete, old or new, in case of any failure; checks of paths; the folder lock."""
+"""Atomic writing: the target is complete, old or new, in case of any failure; checks of paths; locks."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hesse.errors import FileFormatError, RequestError, WriteError
-from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_input_file, check_output_path, lock_folder
+from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_input_file, check_output_path, lock_file
 
 
 def names(folder: Path) -> list[str]:
@@ -117,25 +119,76 @@ def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path: Path) ->
         assert len(set(text)) == 1
 
 
-def test_a_folder_can_be_locked_by_one_process(tmp_path: Path) -> None:
-    code = f"""
+LOCK = """
 import sys
 from pathlib import Path
 from hesse.errors import RequestError
-from hesse.runtime.filesystem import lock_folder
+from hesse.runtime.filesystem import lock_file
 try:
-    with lock_folder(Path({str(tmp_path)!r})):
-        sys.exit(0)
+    with lock_file(Path(sys.argv[1]), "somebody is here"):
+        print("locked", flush=True)
+        sys.stdin.read()
 except RequestError as error:
     print(error)
     sys.exit(2)
 """
-    with lock_folder(tmp_path):
-        blocked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert blocked.returncode == 2
-    assert str(tmp_path) in blocked.stdout
-    free = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert free.returncode == 0, free.stderr
+
+
+def run_lock(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", LOCK, str(path)], capture_output=True, text=True, input="", check=False
+    )
+
+
+def test_a_lock_belongs_to_one_process(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with lock_file(path, "busy"):
+        blocked = run_lock(path)
+        assert (blocked.returncode, blocked.stdout) == (2, "somebody is here\n"), blocked.stderr
+        with pytest.raises(RequestError, match="busy again"), lock_file(path, "busy again"):
+            pass
+        assert run_lock(path).returncode == 2  # the failed attempt in this process did not release the lock
+    free = run_lock(path)
+    assert (free.returncode, free.stdout) == (0, "locked\n"), free.stderr
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RequestError, match="busy"), lock_file(path, "busy"):
+            pass
+        process.send_signal(signal.SIGKILL)
+    with lock_file(path, "busy"):
+        assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_without_locks_in_the_file_system_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """No protection, and no soft lock, which would stay behind when the process is killed."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / ".lock"
+    with lock_file(path, "busy"), lock_file(path, "busy"):
+        assert not path.exists() or path.read_bytes() == b""
+
+
+def test_a_lock_needs_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / ".lock"
+    with pytest.raises(WriteError, match="there is no such folder"), lock_file(path, "busy"):
+        pass
+    assert not path.parent.exists()
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(WriteError, match=r"cannot write in .*: Is a directory"), lock_file(tmp_path / ".lock", "busy"):
+        pass
 
 
 def test_output_paths_are_checked(tmp_path: Path) -> None:

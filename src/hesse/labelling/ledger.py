@@ -5,24 +5,24 @@ forces, the Hessian, the stress, or the product with one probe. Everything that 
 the quantity. A label is therefore reused by every campaign that requests the same quantity, and by no other. A failure
 is kept as an attempt: the quantities that were requested together, and the reason why there is no result.
 
-The file must lie on a local disk: SQLite's write-ahead log does not work over network file systems.
+The file must lie on a local disk: SQLite's write-ahead log does not work over network file systems. The lock of the
+writer is an empty file beside it, `.NAME.lock`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from hesse.errors import FileFormatError, RequestError, WriteError
+from hesse.errors import FileFormatError, WriteError
+from hesse.runtime.filesystem import lock_file
 from hesse.structures import Structure
 
 __all__ = ["Attempt", "Ledger", "Record", "StructureKey", "description_digest", "geometry_digest"]
@@ -137,24 +137,24 @@ class Ledger:
             WriteError: it cannot be created.
         """
         self.path, self._engine = path, description_digest(engine)
-        self._lock = None if read_only or str(path) == ":memory:" else _acquire_lock(Path(path))
-        try:
+        self._resources = ExitStack()
+        with self._resources:
+            if not read_only and str(path) != ":memory:":
+                busy = f"another campaign is writing to {path}: wait for it, stop it, or choose another OUT"
+                self._resources.enter_context(lock_file(_lock_path(Path(path)), busy))
             with self._translate_errors():
                 self._open(engine, read_only)
-        except BaseException:
-            self._close()
-            raise
+            self._resources = self._resources.pop_all()
 
     def _open(self, engine: Mapping[str, object], read_only: bool) -> None:
         if read_only:
             uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection = self._connect(uri, uri=True)
             if self._check_format() == 0:  # a campaign was killed before it wrote anything
-                self._connection.close()
-                self._connection = sqlite3.connect(":memory:", isolation_level=None)
+                self._connection = self._connect(":memory:")
                 self._connection.executescript(_SCHEMA)
             return
-        self._connection = sqlite3.connect(self.path, isolation_level=None)
+        self._connection = self._connect(self.path)
         # Commits go to a write-ahead log: the file stays sound with readers and when the writer is killed. Only a power
         # cut can lose commits, the last ones.
         self._connection.execute("PRAGMA journal_mode=WAL")
@@ -165,6 +165,9 @@ class Ledger:
         self._connection.execute(
             "INSERT OR IGNORE INTO engines VALUES (?, ?)", (self._engine, json.dumps(engine, sort_keys=True))
         )
+
+    def _connect(self, database: str | Path, uri: bool = False) -> sqlite3.Connection:
+        return self._resources.enter_context(closing(sqlite3.connect(database, uri=uri, isolation_level=None)))
 
     def _check_format(self) -> int:
         """Version of the format; 0 for an empty file. Raises FileFormatError for a file that cannot be read."""
@@ -189,14 +192,7 @@ class Ledger:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        # Closing any handle on the file releases SQLite's own locks, so the handle of our lock is closed last.
-        if hasattr(self, "_connection"):
-            self._connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        self._resources.close()
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -301,21 +297,7 @@ class Ledger:
                 raise
 
 
-def _acquire_lock(path: Path) -> IO[bytes]:
-    """An open file with an exclusive lock. The system releases the lock when the process ends, however it ends."""
-    try:
-        handle = open(path, "ab")  # noqa: SIM115 (closed with the ledger, which releases the lock)
-    except OSError as error:
-        raise WriteError(
-            f"cannot use the ledger {path}: {error.strerror}. The folder may be missing or not writable."
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise RequestError(
-            f"another campaign is writing to {path}: wait for it, stop it, or choose another OUT"
-        ) from None
-    except OSError:
-        pass  # a file system without locks: nothing protects against a second campaign, but this one works
-    return handle
+def _lock_path(path: Path) -> Path:
+    """Path of the lock of a ledger: beside the file itself, also if `path` is a link to it."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.lock")

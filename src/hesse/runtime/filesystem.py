@@ -1,20 +1,25 @@
-"""Checks of input and output paths, atomic writing, and a folder lock.
+"""Checks of input and output paths, atomic writing, and locks.
 
 Atomic writing means: write to a temporary file in the same folder, flush it to disk, rename it to the target.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hesse.errors import FileFormatError, RequestError, WriteError
 
-__all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_output_path", "lock_folder"]
+__all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_output_path", "lock_file"]
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""Errors of file systems that cannot lock (some clusters)."""
 
 
 def check_input_file(path: str | Path, what: str = "file") -> None:
@@ -105,32 +110,34 @@ def atomic_write_text(target: str | Path, text: str) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Context in which other processes cannot lock the same folder. The lock ends with the process in any case.
+def lock_file(path: Path, busy: str) -> Iterator[None]:
+    """Context in which other processes cannot take the same lock. The lock ends with the process in any case.
+
+    On a file system that cannot lock the block runs without protection.
 
     Args:
-        folder: existing folder; a file `.lock` is created in it.
+        path: the lock: an empty file, created if missing. It must hold no data, and stays there afterwards.
+        busy: the message if another process holds the lock.
 
     Raises:
         RequestError: another process holds the lock.
-        WriteError: the folder is not writable.
+        WriteError: the folder is missing or not writable.
     """
+    if not path.parent.is_dir():  # filelock would create it
+        raise WriteError(f"cannot write in {path.parent}: there is no such folder. Create it first.")
+    # Never a soft lock (a file that merely exists): it would outlive a process that is killed.
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
-        handle = open(folder / ".lock", "w")  # noqa: SIM115 (closed below; the lock lives as long as it)
+        lock.acquire()
+    except Timeout:
+        raise RequestError(busy) from None
     except OSError as error:
-        raise WriteError(f"cannot write in {folder}: {error.strerror}") from error
+        if error.errno not in _NO_LOCKS:
+            raise WriteError(f"cannot write in {path.parent}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RequestError(
-                f"another process is working in {folder}: wait for it, stop it, or use another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks (some clusters): continue without protection
         yield
     finally:
-        handle.close()
+        lock.release()
 
 
 def _sync_folder(folder: Path) -> None:
