@@ -251,9 +251,12 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     "steps that are None": (lambda t: hesse.run_md(t.water, "gfn2", temperature=9, steps=None), "steps: expected"),
     "one temperature for a list": (
         lambda t: hesse.sample_normal_modes(t.water, "gfn2", temperatures=300),
-        "temperatures: expected a list of numbers, got 300",
+        '"temperatures" = 300: expected a list',
     ),
-    "a size that is text": (lambda t: hesse.sample_rattled(t.water, sizes=("a",)), "sizes: expected a number"),
+    "a size that is text": (
+        lambda t: hesse.sample_rattled(t.water, sizes=("a",)),
+        "= 'a': expected a number",
+    ),
     "probes that are text": (lambda t: hesse.label(t.water, "gfn2", probes="a"), "n_probes: expected a whole number"),
     "a probe that is a number": (lambda t: hesse.label(t.water, "gfn2", probe=3), 'no probe "3"'),
     "a spec of another type": (lambda t: hesse.label(t.water, "gfn2", spec=3), "expected a hesse.LabelSpec"),

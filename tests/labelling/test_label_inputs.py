@@ -37,6 +37,16 @@ def test_atoms_with_a_calculator_object() -> None:
     assert "hvp error  median" in report.table()
 
 
+def test_a_name_in_this_process_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        run(water(), "ase:closed_form_engines:morse", workers=0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_list_a_file_and_a_dataset_are_the_same(tmp_path: Path) -> None:
     frames = [water(100.0), water(110.0)]
     write(tmp_path / "frames.extxyz", frames)

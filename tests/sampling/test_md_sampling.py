@@ -76,9 +76,14 @@ def test_runs_that_end_early_keep_their_samples_and_are_failures(trimers):
 
 def test_invalid_settings_get_a_reply(trimers):
     for options, words in (
-        ({"temperatures": (0.0,)}, "temperatures"),
+        ({"temperatures": (0.0,)}, '"temperatures" = 0.0: expected more than 0'),
+        ({"temperatures": ()}, "at least one"),
+        ({"temperatures": 300.0}, "expected a list"),
+        ({"temperatures": ["hot"]}, "\"temperatures\" = 'hot': expected a number"),
+        ({"stride": 1.5}, "whole number"),
+        ({"ensemble": "nvt"}, "ensemble"),
         ({"temperatures": (300.0, 300.0)}, "differ"),
-        ({"count": 0}, "at least one"),
+        ({"count": 0}, '"count" = 0: expected 1 or more'),
         ({"time_step": -1.0}, "time step"),
         ({"max_bond_stretch": 0.9}, "stretch"),
         ({"fmax": 0.0}, "fmax"),

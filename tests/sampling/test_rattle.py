@@ -65,7 +65,7 @@ def test_invalid_settings_get_a_reply():
         ({"sizes": (0.1, 0.1)}, "differ"),
         ({"sizes": (0.0,)}, "moves nothing"),
         ({"strain": 0.7}, "strain"),
-        ({"count": 0}, "at least one"),
+        ({"count": 0}, '"count" = 0: expected 1 or more'),
     ):
         with pytest.raises(ConfigError, match=words):
             RattleSampling(**options)

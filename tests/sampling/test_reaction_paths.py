@@ -65,6 +65,6 @@ def test_a_search_that_fails_is_a_failure():
 
 
 def test_invalid_settings_get_a_reply():
-    for options, words in (({"step": 0.0}, "step"), ({"fmax": -1.0}, "fmax"), ({"count": 0}, "at least one")):
+    for options, words in (({"step": 0.0}, "step"), ({"fmax": -1.0}, "fmax"), ({"count": 0}, "1 or more")):
         with pytest.raises(ConfigError, match=words):
             PathSampling(**options)

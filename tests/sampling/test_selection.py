@@ -157,7 +157,7 @@ def test_invalid_criteria_get_a_reply():
         unique_structures(structures, 0.0)
     with pytest.raises(ConfigError, match="window"):
         SelectionCriteria(energy_window=-1.0)
-    with pytest.raises(ConfigError, match="at least one"):
+    with pytest.raises(ConfigError, match="expected 1 or more"):
         SelectionCriteria(count=0)
     with pytest.raises(ConfigError, match="needs a tolerance"):
         SelectionCriteria(tolerance=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hesse.datasets import find_issues
-from hesse.engines import Engine, FiniteDifferences, make_engine
+from hesse.engines import Engine, FiniteDifferences, as_engine
 from hesse.labelling.serialization import labels_to_bytes, split_by_quantity
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities, probe_index, quantity_kind
 from hesse.probes import ProbeSeed, make_probe
@@ -39,17 +39,13 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
     """Make the engine, and a function that labels one structure with it.
 
     Args:
-        spec: engine, differences and properties. A name makes its own engine, on one thread.
+        spec: engine, differences and properties. From a name each process makes its own engine.
 
     Returns:
         A function from a structure and names of quantities to the results by quantity.
     """
     engine_or_name, differences, label_spec = spec
-    if isinstance(engine_or_name, str):
-        torch.set_num_threads(1)
-        engine = make_engine(engine_or_name, differences=differences)
-    else:
-        engine = engine_or_name
+    engine = as_engine(engine_or_name, differences=differences)
 
     def label_structure(task: LabelTask) -> dict[str, LabelResult]:
         structure, quantities = task

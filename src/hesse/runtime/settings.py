@@ -159,6 +159,7 @@ _PLAIN_WORDS = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), _WHOLE_NUMBER),
     **dict.fromkeys(("bool_parsing", "bool_type"), _YES_OR_NO),
     "string_type": "expected a text",
+    "tuple_type": "expected a list",
     "finite_number": "expected a finite number",
     "greater_than": "expected more than {gt:g}",
     "greater_than_equal": "expected {ge:g} or more",
@@ -177,6 +178,8 @@ def _reply(config_type: type[BaseModel], error: ValidationError, source: str) ->
         listed = ", ".join(f'"{old}" is now "{new}"' for old, new in renames)
         return UnknownOptionError(f"{source}: options were renamed: {listed}")
     first = error.errors()[0]
+    while first["loc"] and isinstance(first["loc"][-1], int):  # an item of a list: the option is the list
+        first["loc"] = first["loc"][:-1]
     if not first["loc"]:  # options that are valid one by one and exclude each other
         return ConfigError(f"{source}: {first['msg'].removeprefix('Value error, ')}")
     sections, path = _sections_at(config_type, first["loc"])

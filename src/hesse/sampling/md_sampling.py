@@ -7,16 +7,14 @@ molecules or worker processes do not change existing trajectories.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
+from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, as_engine
-from hesse.errors import ConfigError
 from hesse.pes import MDSettings, run_md
-from hesse.runtime.settings import check_fields, settings_from
+from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -30,13 +28,13 @@ from hesse.sampling.runner import (
     sampling_tasks,
     with_name,
 )
+from hesse.sampling.value_list import Temperatures
 from hesse.structures import Properties, Structure
 
 __all__ = ["MDSampling", "sample_md"]
 
 
-@dataclass(frozen=True)
-class MDSampling:
+class MDSampling(Settings):
     """Settings of sampling by molecular dynamics.
 
     Attributes:
@@ -59,34 +57,25 @@ class MDSampling:
         ConfigError: a value out of range.
     """
 
-    temperatures: tuple[float, ...] = (300.0,)
-    count: int = 20
-    stride: int = 100
-    equilibration: int = 1000
-    runs: int = 1
+    temperatures: Temperatures = (300.0,)
+    count: int = Field(20, ge=1)
+    stride: int = Field(100, ge=1)
+    equilibration: int = Field(1000, ge=0)
+    runs: int = Field(1, ge=1)
     time_step: float = 0.5
     ensemble: Literal["langevin", "nve"] = "langevin"
     friction: float = 0.01
     max_bond_stretch: float | None = None
     seed: int = 0
     relax: bool = True
-    fmax: float = 0.005
-    steps: int = 500
+    fmax: float = Field(0.005, gt=0)
+    steps: int = Field(500, ge=1)
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
-            raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
-        if len({md_tag(t) for t in self.temperatures}) < len(self.temperatures):
-            raise ConfigError(f"temperatures must differ, got {self.temperatures}")
-        if self.count < 1 or self.runs < 1 or self.stride < 1 or self.equilibration < 0:
-            raise ConfigError(
-                f"expected at least one geometry, run and step of stride, and no negative equilibration, got "
-                f"{self.count}, {self.runs}, {self.stride} and {self.equilibration}"
-            )
-        if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
-            raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
-        self.md_settings(self.temperatures[0], 0)
+    @model_validator(mode="after")
+    def _check_runs(self) -> MDSampling:
+        for temperature in self.temperatures:
+            self.md_settings(temperature, 0)
+        return self
 
     def md_settings(self, temperature: float, seed: int) -> MDSettings:
         """Settings of one run.

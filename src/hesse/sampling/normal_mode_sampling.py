@@ -8,18 +8,18 @@ the molecule, temperature and index alone: more samples or other molecules do no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
+from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
-from hesse.errors import ConfigError, check_choice
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
-from hesse.runtime.settings import check_fields, settings_from
+from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -34,6 +34,7 @@ from hesse.sampling.runner import (
     sampling_tasks,
     with_name,
 )
+from hesse.sampling.value_list import Temperatures
 from hesse.structures import Properties, Request, Structure
 
 __all__ = ["NormalModeSampling", "sample_normal_modes"]
@@ -46,8 +47,7 @@ MAX_STATIONARY_FORCE = 0.02
 """eV/Å; a structure with larger forces is a point of a path whose direction is that of the gradient."""
 
 
-@dataclass(frozen=True)
-class NormalModeSampling:
+class NormalModeSampling(Settings):
     """Settings of normal-mode sampling.
 
     Attributes:
@@ -69,33 +69,23 @@ class NormalModeSampling:
         UnknownOptionError: an unknown treatment of imaginary modes.
     """
 
-    temperatures: tuple[float, ...] = (300.0,)
-    count: int = 20
+    temperatures: Temperatures = (300.0,)
+    count: int = Field(20, ge=1)
     seed: int = 0
     relax: bool = True
-    fmax: float = 0.005
-    steps: int = 500
-    min_frequency: float = 150.0
+    fmax: float = Field(0.005, gt=0)
+    steps: int = Field(500, ge=1)
+    min_frequency: float = Field(150.0, gt=0)
     imaginary: Literal["floor", "freeze"] = "floor"
     project_out_path: bool = False
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.temperatures or any(not (np.isfinite(t) and t > 0) for t in self.temperatures):
-            raise ConfigError(f"temperatures must be positive numbers of K, got {self.temperatures}")
-        if len({nms_tag(t) for t in self.temperatures}) < len(self.temperatures):
-            raise ConfigError(f"temperatures must differ, got {self.temperatures}")
-        if not (np.isfinite(self.fmax) and self.fmax > 0) or self.steps < 1:
-            raise ConfigError(f"relaxation needs a positive fmax (eV/Å) and steps, got {self.fmax} and {self.steps}")
-        if not (np.isfinite(self.min_frequency) and self.min_frequency > 0):
-            raise ConfigError(f"the minimum frequency must be a positive number of cm⁻¹, got {self.min_frequency}")
-        if self.count < 1:
-            raise ConfigError(f"expected at least one sample per molecule and temperature, got {self.count}")
-        check_choice(self.imaginary, ("floor", "freeze"), "treatment of imaginary modes")
+    @model_validator(mode="after")
+    def _check_path(self) -> NormalModeSampling:
         if self.project_out_path and self.relax:
-            raise ConfigError(
+            raise ValueError(
                 "relaxation leaves the reaction path: exclude the reaction only without it (relax=False; --no-relax)"
             )
+        return self
 
 
 def nms_tag(temperature: float) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
+from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
-from hesse.errors import ConfigError, RequestError
-from hesse.runtime.settings import check_fields, settings_from
+from hesse.errors import RequestError
+from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
     MAX_DRAWS,
     KnownLabels,
@@ -25,13 +25,13 @@ from hesse.sampling.runner import (
     validated_starts,
     with_name,
 )
+from hesse.sampling.value_list import Sizes
 from hesse.structures import Properties, Structure
 
 __all__ = ["RattleSampling", "sample_rattled"]
 
 
-@dataclass(frozen=True)
-class RattleSampling:
+class RattleSampling(Settings):
     """Settings of rattling.
 
     Attributes:
@@ -47,26 +47,17 @@ class RattleSampling:
         ConfigError: a value out of range.
     """
 
-    sizes: tuple[float, ...] = (0.05,)
-    count: int = 20
-    strain: float = 0.0
-    min_contact: float = 0.6
+    sizes: Sizes = (0.05,)
+    count: int = Field(20, ge=1)
+    strain: float = Field(0.0, ge=0, lt=0.5)
+    min_contact: float = Field(0.6, gt=0)
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.sizes or any(not (np.isfinite(s) and s >= 0) for s in self.sizes):
-            raise ConfigError(f"sizes of displacements must be numbers of Å, zero or more, got {self.sizes}")
-        if len({rattle_tag(s) for s in self.sizes}) < len(self.sizes):
-            raise ConfigError(f"sizes of displacements must differ, got {self.sizes}")
-        if not (np.isfinite(self.strain) and 0 <= self.strain < 0.5):
-            raise ConfigError(f"the strain must lie between 0 and 0.5, got {self.strain}")
+    @model_validator(mode="after")
+    def _check_motion(self) -> RattleSampling:
         if self.strain == 0 and 0 in self.sizes:
-            raise ConfigError("a size of 0 Å moves nothing: give a size, or a strain of the cell")
-        if not (np.isfinite(self.min_contact) and self.min_contact > 0) or self.count < 1:
-            raise ConfigError(
-                f"expected a positive closest approach and at least one sample, got {self.min_contact} and {self.count}"
-            )
+            raise ValueError("a size of 0 Å moves nothing: give a size, or a strain of the cell")
+        return self
 
 
 def rattle_tag(size: float) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
-from hesse.errors import ConfigError, EngineError
+from hesse.errors import EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
-from hesse.runtime.settings import check_fields, settings_from
+from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
@@ -29,8 +29,7 @@ from hesse.structures import Structure
 __all__ = ["PathSampling", "sample_paths"]
 
 
-@dataclass(frozen=True)
-class PathSampling:
+class PathSampling(Settings):
     """Settings of sampling along reaction paths.
 
     Attributes:
@@ -47,22 +46,12 @@ class PathSampling:
     """
 
     search: bool = True
-    saddle_fmax: float = 0.005
-    saddle_steps: int = 200
-    step: float = 0.1
-    steps: int = 200
-    fmax: float = 0.02
-    count: int | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name, value in (("saddle_fmax", self.saddle_fmax), ("step", self.step), ("fmax", self.fmax)):
-            if not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} must be a positive number, got {value}")
-        if self.steps < 1 or self.saddle_steps < 1 or (self.count is not None and self.count < 1):
-            raise ConfigError(
-                f"expected at least one step and point, got {self.steps}, {self.saddle_steps} and {self.count}"
-            )
+    saddle_fmax: float = Field(0.005, gt=0)
+    saddle_steps: int = Field(200, ge=1)
+    step: float = Field(0.1, gt=0)
+    steps: int = Field(200, ge=1)
+    fmax: float = Field(0.02, gt=0)
+    count: int | None = Field(None, ge=1)
 
 
 def sample_paths(

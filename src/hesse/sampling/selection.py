@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
+from pydantic import Field, model_validator
 
 from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.runtime.settings import settings_from
+from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.fingerprint import composition_key, distance_fingerprint
 from hesse.structures import Structure
 
@@ -35,8 +36,7 @@ CHUNK = 256
 """Number of structures that are compared at once with the selected ones: limits memory and allows matrix products."""
 
 
-@dataclass(frozen=True)
-class SelectionCriteria:
+class SelectionCriteria(Settings):
     """Criteria of a selection; a criterion that is None does not apply.
 
     Attributes:
@@ -49,20 +49,16 @@ class SelectionCriteria:
         ConfigError: a value out of range, or no criterion at all.
     """
 
-    tolerance: float | None = 0.05
-    energy_window: float | None = None
-    per_group: int | None = None
-    count: int | None = None
+    tolerance: float | None = Field(0.05, gt=0)
+    energy_window: float | None = Field(None, gt=0)
+    per_group: int | None = Field(None, ge=1)
+    count: int | None = Field(None, ge=1)
 
-    def __post_init__(self) -> None:
-        for name, value, unit in (("tolerance", self.tolerance, "Å"), ("energy window", self.energy_window, "eV")):
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ConfigError(f"the {name} must be a positive number of {unit}, got {value}")
-        for name, number in (("per group", self.per_group), ("in total", self.count)):
-            if number is not None and number < 1:
-                raise ConfigError(f"expected at least one structure to keep {name}, got {number}")
+    @model_validator(mode="after")
+    def _check_any(self) -> SelectionCriteria:
         if self.tolerance is None and self.energy_window is None and self.per_group is None and self.count is None:
-            raise ConfigError("a selection needs a tolerance, an energy window, or a number of structures to keep")
+            raise ValueError("a selection needs a tolerance, an energy window, or a number of structures to keep")
+        return self
 
 
 @dataclass(frozen=True)
