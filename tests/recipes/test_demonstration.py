@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from hesse.errors import ConfigError, ExecutionError, FileFormatError
+from hesse.errors import ConfigError, ExecutionError, FileFormatError, InterruptedRunError
 from hesse.evaluation import vibrational_errors
-from hesse.recipes import DemoPlan, g2_molecules, hold_out, run_demo, train_in_parallel
+from hesse.recipes import DemoPlan, g2_molecules, hold_out, parallel_runs, run_demo, train_in_parallel
 from hesse.recipes.parallel_runs import _steps_done
 
 pytestmark = pytest.mark.slow
@@ -95,6 +99,23 @@ def test_a_failing_run_reports_its_last_line_on_standard_error(tmp_path: Path) -
     config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
     with pytest.raises(ExecutionError, match=r"absent\.h5"):
         train_in_parallel({"one": config}, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    processes = []
+
+    def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
+        processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        if len(processes) == 2:
+            threading.Timer(0.2, signal.raise_signal, [number]).start()
+        return processes[-1]
+
+    monkeypatch.setattr(parallel_runs, "_start_process", start)
+    config = {"data": {"train": str(tmp_path / "absent.h5")}, "steps": 1}
+    with pytest.raises(InterruptedRunError, match="the same command continues all runs"):
+        train_in_parallel({"one": config, "two": config}, tmp_path, quiet=True)
+    assert [process.returncode for process in processes] == [-signal.SIGTERM] * 2
 
 
 def test_progress_is_read_from_the_end_of_the_log(tmp_path: Path) -> None:

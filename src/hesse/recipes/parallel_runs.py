@@ -16,6 +16,7 @@ import yaml
 from hesse.errors import ExecutionError, InterruptedRunError
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.progress import track
+from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.training import RunConfig, validate_config
 
 __all__ = ["train_in_parallel"]
@@ -27,7 +28,7 @@ POLL_SECONDS = 0.5
 def train_in_parallel(
     configs: Mapping[str, Mapping[str, Any]], folder: Path, *, quiet: bool = False
 ) -> dict[str, Path]:
-    """Train several configurations in parallel. Interrupted runs continue; on SIGINT all runs are stopped and saved.
+    """Train several configurations in parallel. Interrupted runs continue; SIGINT and SIGTERM stop and save all runs.
 
     Args:
         configs: configurations by name, as in files for `hesse train` but without `output`.
@@ -39,20 +40,21 @@ def train_in_parallel(
 
     Raises:
         ExecutionError: a run failed; the message contains its last line on standard error.
-        InterruptedRunError: interrupted by SIGINT.
+        InterruptedRunError: interrupted by SIGINT or SIGTERM.
     """
     runs: dict[str, tuple[Path, subprocess.Popen[bytes], int]] = {}
     try:
-        for name, config in configs.items():
-            run = folder / name
-            run.mkdir(parents=True, exist_ok=True)
-            run_config = validate_config(RunConfig, {**config, "output": str(run.resolve())}, source=name)
-            atomic_write_text(run / "resolved.json", run_config.model_dump_json(indent=1) + "\n")
-            file = folder / f"{name}.yaml"
-            atomic_write_text(file, yaml.safe_dump(run_config.model_dump(mode="json"), sort_keys=False))
-            runs[name] = (run, _start_process(file, run), run_config.steps)
-        _wait(runs, quiet)
-    except KeyboardInterrupt:
+        with stop_signals():
+            for name, config in configs.items():
+                run = folder / name
+                run.mkdir(parents=True, exist_ok=True)
+                run_config = validate_config(RunConfig, {**config, "output": str(run.resolve())}, source=name)
+                atomic_write_text(run / "resolved.json", run_config.model_dump_json(indent=1) + "\n")
+                file = folder / f"{name}.yaml"
+                atomic_write_text(file, yaml.safe_dump(run_config.model_dump(mode="json"), sort_keys=False))
+                runs[name] = (run, _start_process(file, run), run_config.steps)
+            _wait(runs, quiet)
+    except StoppedError:
         _stop(runs)
         raise InterruptedRunError("stopped while training; the same command continues all runs") from None
     except BaseException:

@@ -1,18 +1,38 @@
 """SIGINT (Ctrl-C) and SIGTERM (queueing systems) without loss of work.
 
 Training defers the signal until the step is finished and the state saved (`deferred_signals`). A labeling campaign is
-interrupted between two records (`stop_signals`).
+interrupted between two records (`stop_signals`). A program that waits for others forwards it (`forwarded_signals`).
 """
 
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from typing import Any
 
-__all__ = ["StoppedError", "deferred_signals", "stop_signals"]
+__all__ = ["StoppedError", "deferred_signals", "forwarded_signals", "stop_signals"]
+
+
+@contextmanager
+def _handled_by(react: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
+    """Context in which SIGINT and SIGTERM call `react` instead of ending the process (main thread only: no other may
+    set handlers). Yields a function that restores the former handlers early."""
+    before: dict[signal.Signals, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # a handler that was not set by Python cannot be restored
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, lambda received, _: react(signal.Signals(received)))
+        yield restore
+    finally:
+        restore()
 
 
 @contextmanager
@@ -23,16 +43,30 @@ def deferred_signals() -> Iterator[list[signal.Signals]]:
         The signals received so far; the caller checks this list after each step.
     """
     caught: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread may set handlers
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous_handlers = [signal.signal(number, lambda n, _: caught.append(signal.Signals(n))) for number in numbers]
-    try:
+    with _handled_by(caught.append):
         yield caught
-    finally:
-        for number, handler in zip(numbers, previous_handlers, strict=True):
-            signal.signal(number, handler)
+
+
+@contextmanager
+def forwarded_signals(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[signal.Signals]]:
+    """Context in which SIGINT and SIGTERM are forwarded to other processes (main thread only).
+
+    Args:
+        processes: the processes; those that are added while the context lasts count too.
+
+    Yields:
+        The signals received so far.
+    """
+    caught: list[signal.Signals] = []
+
+    def forward(number: signal.Signals) -> None:
+        caught.append(number)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    with _handled_by(forward):
+        yield caught
 
 
 class StoppedError(BaseException):
@@ -51,22 +85,10 @@ def stop_signals() -> Iterator[None]:
     Raises:
         StoppedError: a signal was received; raised by the signal handler at any point of the block.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: signal.Signals) -> None:
         restore()
         raise StoppedError
 
-    try:
-        for number in before:
-            signal.signal(number, stop)
+    with _handled_by(stop) as restore:
         yield
-    finally:
-        restore()

@@ -8,14 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from hesse.errors import ConfigError, InterruptedRunError, ProcessLostError
+from hesse.runtime.signals import forwarded_signals
 from hesse.training.config import RunConfig
 from hesse.training.distributed import FAILURE_KEY
 from hesse.training.rank_info import LAUNCHER
@@ -53,7 +53,7 @@ def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
     base = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     store = dist.PrefixStore("hesse/0", base)
     children: list[subprocess.Popen[bytes]] = []
-    with _forward_signals(children) as caught:
+    with forwarded_signals(children) as caught:
         try:
             for rank in range(count):
                 children.append(_start(arguments, rank, count, base.port, config.cpu_threads))
@@ -120,25 +120,6 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
         stdout=None if rank == 0 else subprocess.DEVNULL,
         process_group=0,  # Ctrl-C in the terminal reaches only the launcher, which forwards it once
     )
-
-
-@contextmanager
-def _forward_signals(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[signal.Signals]]:
-    """Forward SIGINT and SIGTERM to the processes; yields the list of received signals."""
-    caught: list[signal.Signals] = []
-
-    def forward(number: int, _: object) -> None:
-        caught.append(signal.Signals(number))
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    previous_handlers = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous_handlers.items():
-            signal.signal(number, handler)
 
 
 def _check_devices(device: str, count: int) -> None:
