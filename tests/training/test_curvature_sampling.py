@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from torch import Tensor
 
 from hesse.datasets import Dataset
 from hesse.structures import Properties
-from hesse.training import TrainConfig, curvature_sampling
-from hesse.training.curvature_sampling import CurvatureSampler, sample_probes, sample_structures
+from hesse.training import TrainConfig
+from hesse.training import loader as training_loader
+from hesse.training.curvature_sampling import sample_probes, sample_structures
 from hesse.training.initial_model import build_initial_potential
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient, count_labeled_structures
@@ -29,7 +29,7 @@ from oracles import labeled, molecules
 @pytest.fixture
 def always_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two microbatches for any number of atoms: the molecules of these tests are small."""
-    monkeypatch.setattr(curvature_sampling, "SPLIT_ABOVE_ATOMS", {"cpu": 1, "other": 1})
+    monkeypatch.setattr(training_loader, "SPLIT_ABOVE_ATOMS", {"cpu": 1, "other": 1})
 
 
 def curved(*, probes: int = 1) -> Dataset:
@@ -86,7 +86,7 @@ def test_the_sample_has_the_right_size_and_depends_on_the_set_only(
 def test_all_samples_are_equally_probable() -> None:
     """All 20 sets of 3 of 6 over 2,000 steps: chi squared with 19 degrees of freedom stays below its 1e-6 quantile."""
     data = molecules([3] * 7, seed=5)
-    keys = CurvatureSampler.from_data(labeled(ORACLE, data, probes=1), config()).keys
+    keys = labeled(ORACLE, data, probes=1).rng_keys
     holders = torch.tensor([True, True, False, True, True, True, True])
     steps, count = 2000, dict.fromkeys(itertools.combinations([0, 1, 3, 4, 5, 6], 3), 0)
     for step in range(steps):
@@ -125,7 +125,7 @@ def test_the_mean_over_all_samples_is_the_full_gradient(monkeypatch: pytest.Monk
     for chosen in itertools.combinations(all_indices, 2):
         mask = torch.tensor([k in chosen for k in all_indices])
         with monkeypatch.context() as patch:
-            patch.setattr(curvature_sampling, "sample_structures", lambda *_, mask=mask, **__: mask)
+            patch.setattr(training_loader, "sample_structures", lambda *_, mask=mask, **__: mask)
             sampled_loss, sampled_slope = bench.at(all_indices, 0)
         losses.append(sampled_loss)
         slopes.append(sampled_slope)
@@ -168,11 +168,10 @@ def test_the_variance_is_that_of_a_simple_random_sample() -> None:
     all_indices = list(range(8))
     each = torch.tensor([bench.at([k], 0)[0] for k in all_indices], dtype=torch.float64)
     expected = (1 / 2 - 1 / 8) * float(each.var())
-    sampler = bench.feed.curvature_sampler
     means = []
     for step in range(800):
-        ((share),) = sampler.split(all_indices, step)
-        means.append(float(each[share.masks["hvp"]].mean()))
+        ((_, labels),) = bench.feed.load(all_indices, step)
+        means.append(float(each[labels.mask("hvp")[0]].mean()))
     assert float(torch.tensor(means).var()) == pytest.approx(expected, rel=0.2)
     assert bench.at(all_indices, 7)[0] == pytest.approx(means[7], rel=1e-10)
 
@@ -180,8 +179,8 @@ def test_the_variance_is_that_of_a_simple_random_sample() -> None:
 def test_pairs_are_sampled_uniformly() -> None:
     data = labeled(ORACLE, molecules([3, 4, 2], seed=1), probes=3, hessian=True)
     absent = torch.tensor([[True, True, True], [True, False, True], [True, True, False]])  # 3, 2 and 2 pairs
-    labels = replace(data.labels, hvp_mask=absent)
-    keys = CurvatureSampler.from_data(data, config()).keys
+    labels = data.labels.replace(hvp_mask=absent)
+    keys = data.rng_keys
     count = torch.zeros(3, 3)
     for step in range(450):
         few = sample_probes(labels, keys, 2, seed=3, step=step)
@@ -211,7 +210,7 @@ def test_one_or_two_microbatches_give_the_same_step(monkeypatch: pytest.MonkeyPa
     """Structures without curvature are evaluated separately, or masked with the others."""
     results = {}
     for least in (1, 10**6):
-        monkeypatch.setattr(curvature_sampling, "SPLIT_ABOVE_ATOMS", {"cpu": least, "other": least})
+        monkeypatch.setattr(training_loader, "SPLIT_ABOVE_ATOMS", {"cpu": least, "other": least})
         for fraction in (1.0, 0.5):
             bench = Bench(training_data(), curvature={"fraction": fraction}, **changes)
             fetched = bench.feed.load(list(range(10)), 4)
@@ -262,7 +261,7 @@ def test_the_parts_of_several_processes_add_up(always_split: None) -> None:
     all_indices = [3, 9, 0, 7, 5, 1, 8]
     for step in range(4):
         loss, slope = bench.at(all_indices, step)
-        shares = [bench.feed.load(indices, step, step_indices=all_indices) for indices in ([9, 0], [3, 7, 8], [5, 1])]
+        shares = [bench.feed.load(all_indices, step, only=indices) for indices in ([9, 0], [3, 7, 8], [5, 1])]
         counts = count_labeled_structures([part for share in shares for part in share], bench.weights)
         parts = [bench.gradient(share, counts) for share in shares]
         assert sum(value for value, _ in parts) == pytest.approx(loss, rel=1e-12)

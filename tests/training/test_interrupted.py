@@ -19,6 +19,8 @@ from hesse.errors import FileFormatError, InterruptedRunError, WriteError
 from hesse.models import read_model_header
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
 from hesse.training import read_log, train, trainer
+from hesse.training.model_writer import ModelWriter
+from hesse.training.validation import Validator
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 LONG = {"steps": 150, "validate_every": 10, "checkpoint_every": 4}
@@ -97,9 +99,9 @@ class Crash(Exception):
     pass
 
 
-def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
+def crashing_at(monkeypatch: pytest.MonkeyPatch, owner: type, where: str, call: int) -> None:
     """Make the `call`-th call of a method of the run crash: before its work if `call` is odd, otherwise after it."""
-    original, count = getattr(trainer.Trainer, where), [0]
+    original, count = getattr(owner, where), [0]
 
     def wrapped(self: Any, *args: Any) -> Any:
         count[0] += 1
@@ -110,7 +112,7 @@ def crashing_at(monkeypatch: pytest.MonkeyPatch, where: str, call: int) -> None:
             raise Crash
         return result
 
-    monkeypatch.setattr(trainer.Trainer, where, wrapped)
+    monkeypatch.setattr(owner, where, wrapped)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -138,9 +140,17 @@ def test_all_kinds_of_runs_are_continued_bitwise_identically(
 ) -> None:
     changes = {"steps": 12, **VARIANTS[name]}
     run(tmp_path / "uninterrupted", **changes)
-    for where, call in [("_step", 5), ("_save", 1), ("_validate", 2), ("_step", 2), ("_save", 2), ("_write_model", 1)]:
+    for owner, where, call in [
+        (Validator, "hessian_errors", 1),
+        (trainer.Trainer, "_step", 5),
+        (trainer.Trainer, "_save", 1),
+        (Validator, "validate", 2),
+        (trainer.Trainer, "_step", 2),
+        (trainer.Trainer, "_save", 2),
+        (ModelWriter, "write", 1),
+    ]:
         with monkeypatch.context() as patch:
-            crashing_at(patch, where, call)
+            crashing_at(patch, owner, where, call)
             with contextlib.suppress(Crash):
                 run(tmp_path / "interrupted", **changes)
     run(tmp_path / "interrupted", **changes)
@@ -150,7 +160,7 @@ def test_all_kinds_of_runs_are_continued_bitwise_identically(
 def test_a_run_without_validation_is_continued_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "uninterrupted", validate=False)
     with monkeypatch.context() as patch:
-        crashing_at(patch, "_step", 11)
+        crashing_at(patch, trainer.Trainer, "_step", 11)
         with pytest.raises(Crash):
             run(tmp_path / "interrupted", validate=False)
     result = run(tmp_path / "interrupted", validate=False)
@@ -162,7 +172,7 @@ def test_a_run_without_validation_is_continued_too(tmp_path: Path, monkeypatch: 
 def test_an_incomplete_last_line_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
-        crashing_at(patch, "_step", 8)
+        crashing_at(patch, trainer.Trainer, "_step", 8)
         with pytest.raises(Crash):
             run(tmp_path / "interrupted")
     log = tmp_path / "interrupted" / "metrics.jsonl"
@@ -178,7 +188,7 @@ def test_tensorboard_drops_the_steps_that_are_repeated(tmp_path: Path, monkeypat
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with monkeypatch.context() as patch:
-        crashing_at(patch, "_step", 9)
+        crashing_at(patch, trainer.Trainer, "_step", 9)
         with pytest.raises(Crash):
             run(tmp_path, tensorboard=True, checkpoint_every=6)
     run(tmp_path, tensorboard=True, checkpoint_every=6)
@@ -242,7 +252,7 @@ def test_other_data_in_the_same_folder_are_refused(tmp_path: Path) -> None:
 def test_options_that_change_no_numbers_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
-        crashing_at(patch, "_step", 9)
+        crashing_at(patch, trainer.Trainer, "_step", 9)
         with pytest.raises(Crash):
             run(tmp_path / "interrupted", checkpoint_every=2)
     run(tmp_path / "interrupted", checkpoint_every=5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from tiny_run import ORACLE, assert_same_run, config, validation_data
 from torch import Tensor
 
 from hesse.datasets import Dataset, StreamingDataset, open_dataset, read_dataset, write_dataset
-from hesse.errors import FileFormatError
+from hesse.errors import FileFormatError, RequestError
 from hesse.training import TrainConfig, train
-from hesse.training.loader import BackgroundTask, InMemorySource, ShuffleBufferSource, TrainingLoader, required_labels
+from hesse.training.loader import ShuffleBuffer, TrainingLoader, required_labels
 from oracles import labeled, molecules
 
 LIMIT, CUTOFF = 0.12, 4.0
@@ -51,13 +50,13 @@ def options(**changes: Any) -> TrainConfig:
 def test_an_epoch_through_the_shuffle_buffer(streamed: StreamingDataset, size_window: int | None) -> None:
     choices = options(batch={"structures": 4, "size_window": size_window})
     with TrainingLoader(streamed, choices, CUTOFF) as feed, TrainingLoader(streamed, choices, CUTOFF) as other:
-        epochs = [list(feed.epoch(e)) for e in (0, 1)]
-        assert epochs == [list(other.epoch(e)) for e in (0, 1)]
+        epochs = [[run.tolist() for run in feed.epoch(e)] for e in (0, 1)]
+        assert epochs == [[run.tolist() for run in other.epoch(e)] for e in (0, 1)]
         assert epochs[0] != epochs[1]
         for epoch in epochs:
             assert sorted(i for run in epoch for i in run) == list(range(90))
             assert max(map(len, epoch)) == 4
-    source = ShuffleBufferSource(streamed, choices, CUTOFF)
+    source = ShuffleBuffer(streamed, choices, CUTOFF)
     far = [np.ptp(run) for e in range(5) for run in source.epoch(e) if len(run) == 4]
     assert np.mean(far) > 0.3 * 90  # batches mix parts of the file: 4 of 90 at random span 54 on average
     source.close()
@@ -66,31 +65,51 @@ def test_an_epoch_through_the_shuffle_buffer(streamed: StreamingDataset, size_wi
 def test_streamed_batches_are_those_in_memory(streamed: StreamingDataset, path: Path) -> None:
     """In the order of the epoch, from its start or its middle (as in a continued run), and through the next one."""
     choices = options(dtype="float32")
-    plain = InMemorySource(read_dataset(path), choices, CUTOFF)
+    plain = TrainingLoader(read_dataset(path), choices, CUTOFF)
     for start in (0, 11):
-        source = ShuffleBufferSource(streamed, choices, CUTOFF)
-        for epoch in (0, 1):
-            for run in source.epoch(epoch)[start if epoch == 0 else 0 :]:
-                for streamed_item, item in zip(source.batch(run), plain.batch(run), strict=True):
-                    assert_same_tensors(streamed_item, item)
-        source.close()
+        with TrainingLoader(streamed, choices, CUTOFF) as feed:
+            for epoch in (0, 1):
+                for run in feed.epoch(epoch)[start if epoch == 0 else 0 :]:
+                    for streamed_item, item in zip(*feed.load(run, 0), *plain.load(run, 0), strict=True):
+                        assert_same_tensors(streamed_item, item)
 
 
-def test_an_empty_batch_keeps_the_current_buffer(streamed: StreamingDataset) -> None:
-    source = ShuffleBufferSource(streamed, options(), CUTOFF)
-    source.batch(source.epoch(0)[-1])
-    current = source._current
-    batch, labels = source.batch([])
-    assert len(batch) == len(labels) == len(batch.numbers) == 0
-    assert source._current is current
+def test_structures_of_several_buffers_are_refused(streamed: StreamingDataset) -> None:
+    source = ShuffleBuffer(streamed, options(), CUTOFF)
+    first, *_, last = source.epoch(0)
+    with pytest.raises(RequestError, match=r"got structures of 2 buffers .* one batch at a time"):
+        source.batch(np.concatenate([first, last]))
     source.close()
 
 
+def test_reading_of_a_buffer_is_given_up(streamed: StreamingDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`close`, and a step of another buffer, do not wait until all blocks of a buffer are read."""
+    read, began, gate = [0], threading.Event(), threading.Event()
+    original = StreamingDataset.packed
+
+    def slow(self: StreamingDataset, *arguments: Any, **options: Any) -> Any:
+        read[0] += 1
+        began.set()
+        gate.wait()
+        return original(self, *arguments, **options)
+
+    source = ShuffleBuffer(streamed, options(), CUTOFF)
+    assert len(source._plan(0)[0][1]) > 1, "this test needs buffers of several blocks"
+    monkeypatch.setattr(StreamingDataset, "packed", slow)
+    source._prefetch((0, 1))
+    began.wait()
+    source._stop_reading.set()
+    gate.set()
+    source.close()
+    assert read == [1]
+
+
 def assert_same_tensors(one: Any, other: Any) -> None:
-    for f in fields(one):
-        a, b = getattr(one, f.name), getattr(other, f.name)
+    assert vars(one).keys() == vars(other).keys()
+    for name, a in vars(one).items():
+        b = getattr(other, name)
         same = torch.equal(a.nan_to_num(1e9), b.nan_to_num(1e9)) if isinstance(a, Tensor) else a == b
-        assert same, f.name
+        assert same, name
 
 
 def trained(data: Any, folder: Path, **changes: Any) -> None:
@@ -101,8 +120,8 @@ def test_the_same_losses_as_in_memory(
     streamed: StreamingDataset, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(streamed, tmp_path / "streamed")
-    order = ShuffleBufferSource(streamed, options(), CUTOFF)
-    monkeypatch.setattr(InMemorySource, "epoch", lambda self, epoch: order.epoch(epoch))
+    order = ShuffleBuffer(streamed, options(), CUTOFF)
+    monkeypatch.setattr(TrainingLoader, "epoch", lambda self, epoch: order.epoch(epoch))
     trained(read_dataset(path), tmp_path / "memory")
     assert_same_run(tmp_path / "streamed", tmp_path / "memory")
 
@@ -143,7 +162,7 @@ def test_a_file_that_disappears_is_reported(path: Path, tmp_path: Path) -> None:
     copy.write_bytes(path.read_bytes())
     data = open_dataset(copy, memory_mib=LIMIT)
     assert isinstance(data, StreamingDataset)
-    source = ShuffleBufferSource(data, options(), CUTOFF)
+    source = ShuffleBuffer(data, options(), CUTOFF)
     source.batch(source.epoch(0)[0])
     assert source._next is not None
     source._next[1].result()  # the second buffer is read, the third is not
@@ -176,25 +195,3 @@ def test_only_required_labels_are_loaded() -> None:
         [(_, labels)] = feed.load([1, 0], 0)
     assert labels.hessian is None
     assert labels.hvp is not None
-
-
-def test_background_tasks() -> None:
-    assert BackgroundTask(lambda _: 3, "hesse: test").result() == 3
-
-    def fails(stopped: object) -> int:
-        raise Stop
-
-    failing = BackgroundTask(fails, "hesse: test")
-    with pytest.raises(Stop):
-        failing.result()
-    begun = threading.Event()
-
-    def endless(stopped: Any) -> int | None:
-        begun.set()
-        while not stopped():
-            pass
-        return None
-
-    work = BackgroundTask(endless, "hesse: test")
-    begun.wait()
-    work.stop()

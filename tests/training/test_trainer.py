@@ -6,7 +6,6 @@ import copy
 import itertools
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from hesse.losses import weighted_loss
 from hesse.models import Hipnn, load_model, read_model_header
 from hesse.probes import ProbeSeed, make_probe
 from hesse.structures import Batch, Properties, Request, collate
-from hesse.training import read_log, run_setup, train
+from hesse.training import read_log, run_setup, train, validation
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient
-from hesse.training.validation import validate
+from hesse.training.validation import validate, with_validation_probes
 from oracles import Morse, labeled, molecule, molecules
 
 
@@ -179,10 +178,9 @@ def test_every_structure_occurs_once_per_epoch(tmp_path: Path, monkeypatch: pyte
     seen: list[list[int]] = []
     original = TrainingLoader.load
 
-    def watched(self: TrainingLoader, indices: list[int], step: int, step_indices: list[int]) -> Any:
-        assert indices == step_indices
-        seen.append(list(indices))
-        return original(self, indices, step, step_indices)
+    def watched(self: TrainingLoader, indices: Any, step: int, **options: Any) -> Any:
+        seen.append(indices.tolist())
+        return original(self, indices, step, **options)
 
     monkeypatch.setattr(TrainingLoader, "load", watched)
     run(tmp_path / "a", steps=8)  # ten structures by three: four steps an epoch
@@ -200,8 +198,8 @@ def test_fresh_probes_are_functions_of_seed_and_step(tmp_path: Path, monkeypatch
     drawn: list[tuple[int, tuple[str, ...], Properties]] = []
     original = TrainingLoader.load
 
-    def watched(self: TrainingLoader, indices: list[int], step: int, step_indices: list[int]) -> Any:
-        parts = original(self, indices, step, step_indices)
+    def watched(self: TrainingLoader, indices: Any, step: int, **options: Any) -> Any:
+        parts = original(self, indices, step, **options)
         drawn.extend((step, batch.ids, labels) for batch, labels in parts)
         return parts
 
@@ -235,19 +233,50 @@ def test_fresh_probes_require_hessians(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
-def test_validation_with_fresh_probes_uses_the_full_hessians(tmp_path: Path) -> None:
-    """The best model is selected by the curvature error too: that of the full Hessians, which the probes estimate."""
+def test_full_hessians_are_computed_before_the_first_and_after_the_last_step_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validations select the best model by the curvature error too: an estimate from four probes per structure."""
+    requests: list[Request] = []
+    original = validation.evaluate
+
+    def watched(potential: Any, batch: Batch, request: Request) -> Properties:
+        requests.append(request)
+        return original(potential, batch, request)
+
+    monkeypatch.setattr(validation, "evaluate", watched)
     data = validation_data()
-    bare = Dataset(data.structures, replace(data.labels, probes=None, hvp=None, hvp_mask=None))
-    settings = config(
-        steps=2, validate_every=2, probe={"source": "fresh"}, weights={"energy": 0, "forces": 0, "hvp": 0.5}
-    )
-    train(training_data(), bare, settings, output=tmp_path, quiet=True)
-    (score,) = rows(tmp_path, "validation")
+    bare = Dataset(data.structures, data.labels.replace(probes=None, hvp=None, hvp_mask=None))
+    weights = {"energy": 0, "forces": 0, "hvp": 0.5, "hessian": 0.25}
+    train(
+        training_data(), bare, config(steps=6, validate_every=2, probe={"source": "fresh"}, weights=weights),
+        output=tmp_path, quiet=True,
+    )  # fmt: skip
+    assert [request.hessian for request in requests] == [True, False, False, False, True]
+    assert [None if r.probes is None else len(r.probes) for r in requests] == [None, 4, 4, 4, None]
+    before, after = rows(tmp_path, "hessian")
+    assert (before["step"], after["step"]) == (0, 6)
+    assert after["hessian"] < before["hessian"]
     batch = collate(bare.structures, 4.0)
     model = load_model(tmp_path / "last.hesse")
-    _, terms = weighted_loss(evaluate(model, batch, Request(hessian=True)), bare.labels, {"hessian": 1.0})
-    assert score["loss"] == pytest.approx(0.5 * terms["hessian"].item(), rel=1e-9)
+    predicted = evaluate(model, batch, Request(hessian=True))
+    _, terms = weighted_loss(predicted, bare.labels, {"hessian": 1.0})
+    assert after["hessian"] == pytest.approx(terms["hessian"].item(), rel=1e-9)
+    assert after["structures"] == len(bare)
+    assert predicted.hessian is not None
+    assert bare.labels.hessian is not None
+    rmse = float((predicted.hessian - bare.labels.hessian).square().mean().sqrt())
+    assert after["hessian_rmse"] == pytest.approx(rmse, rel=1e-9)
+    score = rows(tmp_path, "validation")[-1]
+    labels = with_validation_probes(batch, bare.labels, 4, seed=0)
+    _, terms = weighted_loss(evaluate(model, batch, Request(probes=labels.probes)), labels, {"hvp": 1.0})
+    assert score["loss"] == pytest.approx(0.75 * terms["hvp"].item(), rel=1e-9)
+
+
+def test_the_errors_of_full_hessians_can_be_turned_off(tmp_path: Path) -> None:
+    run(tmp_path, steps=2, validate_hessians=False, validation_probes=2)
+    assert rows(tmp_path, "hessian") == []
+    assert rows(tmp_path, "validation")[0]["hvp_rmse"] > 0
 
 
 def test_weight_ramps_change_the_loss(tmp_path: Path) -> None:
@@ -306,8 +335,10 @@ def test_scores_do_not_depend_on_the_batches(tmp_path: Path) -> None:
         for limit in (1, 8, 1000)
     ]
     batch = collate(data.structures, 4.0)
-    predicted = evaluate(result.potential, batch, Request(forces=True, probes=data.labels.probes, hessian=True))
-    total, _ = weighted_loss(predicted, data.labels, weights)
+    labels = with_validation_probes(batch, data.labels, 4, seed=0)
+    predicted = evaluate(result.potential, batch, Request(forces=True, probes=labels.probes))
+    # All structures have Hessians: both curvature terms are estimated from the same probes.
+    total, _ = weighted_loss(predicted, labels, {**weights.model_dump(), "hvp": weights.hvp + weights.hessian})
     for score in scores:
         assert score.loss == pytest.approx(total.item(), rel=1e-10)
         assert score.rmse == pytest.approx(scores[0].rmse, rel=1e-10)
@@ -317,7 +348,7 @@ def test_scores_do_not_depend_on_the_batches(tmp_path: Path) -> None:
     assert scores[0].rmse["energy"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-10)
     assert scores[0].rmse["energy_per_atom"] == pytest.approx(np.sqrt(np.mean((error / sizes) ** 2)), rel=1e-10)
     assert scores[0].rmse["hvp"] == pytest.approx(
-        float((predicted.hvp - data.labels.hvp).square().mean().sqrt()),
+        float((predicted.hvp - labels.hvp).square().mean().sqrt()),
         rel=1e-10,  # type: ignore[operator]
     )
 
@@ -327,14 +358,14 @@ def test_scores_of_mixed_data_are_means_over_labeled_structures(tmp_path: Path) 
     data, weights = training_data(), config(weights={"hessian": 0.2}).weights
     model = run(tmp_path, steps=2).potential
     batch = collate(data.structures, 4.0)
-    assert data.labels.probes is not None
-    request = Request(forces=True, probes=torch.nan_to_num(data.labels.probes), hessian=True)
-    predicted = evaluate(model, batch, request)
-    total, _ = weighted_loss(predicted, data.labels, weights)
+    labels = with_validation_probes(batch, data.labels, 4, seed=0)
+    assert labels.probes is not None
+    predicted = evaluate(model, batch, Request(forces=True, probes=torch.nan_to_num(labels.probes)))
+    total, _ = weighted_loss(predicted, labels, {**weights.model_dump(), "hvp": weights.hvp + weights.hessian})
     assert predicted.hvp is not None
-    assert data.labels.hvp is not None
-    present = ~torch.isnan(data.labels.hvp)
-    error = float((predicted.hvp - data.labels.hvp)[present].square().mean().sqrt())
+    assert labels.hvp is not None
+    present = ~torch.isnan(labels.hvp)
+    error = float((predicted.hvp - labels.hvp)[present].square().mean().sqrt())
     for limit in (5, 1000):
         score = validate(model, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
         assert score.loss == pytest.approx(total.item(), rel=1e-10)
@@ -345,9 +376,11 @@ def test_the_record_and_the_provenance_of_models(tmp_path: Path) -> None:
     run(tmp_path, steps=4)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["kind"], row["step"]) for row in lines] == [
+        ("hessian", 0),
         ("note", 0),  # eager or compiled, and why
         *[("train", k) for k in (1, 2, 3, 4)],
         ("validation", 4),
+        ("hessian", 4),
     ]
     assert all(row["seconds"] > 0 for row in lines if row["kind"] == "train")
     origin = read_model_header(tmp_path / "model.hesse")["provenance"]
@@ -355,7 +388,7 @@ def test_the_record_and_the_provenance_of_models(tmp_path: Path) -> None:
     assert origin["level"] == "closed form"
     assert origin["structures"] == 10
     assert origin["config"] == config(steps=4).model_dump(mode="json")
-    assert origin["metrics"]["loss"] == lines[-1]["loss"]
+    assert origin["metrics"]["loss"] == lines[-2]["loss"]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -> None:
@@ -403,7 +436,7 @@ def with_invalid_label(name: str, victim: int = 3) -> Dataset:
         value[rows_of.start, 1] = torch.inf
     else:
         value[:, labels.atom_slice(7)] = torch.nan
-    return Dataset(data.structures, replace(labels, **{name: value}))
+    return Dataset(data.structures, labels.replace(**{name: value}))
 
 
 @pytest.mark.parametrize(("name", "victim"), [("forces", 3), ("hvp", 7)])

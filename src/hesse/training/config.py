@@ -144,6 +144,12 @@ class TrainConfig(Settings):
     batch: BatchConfig = BatchConfig()
     steps: int = Field(2000, ge=1)
     validate_every: int = Field(100, ge=1, description="steps between validations")
+    validation_probes: int = Field(
+        4, ge=1, description="probes per structure from which validations estimate curvature errors, always the same"
+    )
+    validate_hessians: bool = Field(
+        True, description="errors of full Hessians, if labeled, before the first and after the last step"
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     early_stopping: int | None = Field(
         None, ge=1, description="stop after this number of validations without a new best loss; null: never"

@@ -30,6 +30,7 @@ from hesse.training.rank_info import RankInfo, rank_from_environment
 __all__ = ["FAILURE_KEY", "Communicator", "init_distributed"]
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
 """How long the processes of a job wait until all of them have started."""
@@ -136,7 +137,7 @@ class Communicator:
                 dist.all_reduce(values, group=self.group)
         return values
 
-    def all_reduce_sum_dict(self, values: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce_sum_dict(self, values: Mapping[K, float]) -> dict[K, float]:
         """Sum numbers by name over all processes.
 
         Args:
@@ -147,7 +148,7 @@ class Communicator:
         """
         if self.size == 1:
             return dict(values)
-        total: dict[str, float] = {}
+        total: dict[K, float] = {}
         for part in self._all_gather(dict(values)):
             for name, value in part.items():
                 total[name] = total.get(name, 0) + value

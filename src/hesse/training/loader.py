@@ -1,20 +1,21 @@
-"""Batches of a training run, from memory or from a file that is larger than memory.
+"""Micro-batches of a training run, from memory or from a file that is larger than memory.
 
-`TrainingLoader` combines a source of batches with the sampling of curvature terms and fresh probes. Both sources
-(`InMemorySource`, `ShuffleBufferSource`) determine the batches of an epoch from seed and epoch alone, before anything
-is read, so that a resumed run gets the same batches as an uninterrupted one.
+`TrainingLoader` chooses the structures of every step, their curvature terms and probes, and takes tensors and labels
+from packed data. Everything follows from seed, epoch and step, before anything is read, so that a resumed run gets the
+same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Generic, Protocol, TypeVar, overload
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hesse.datasets import (
     BLOCKS_PER_BUFFER,
@@ -28,136 +29,21 @@ from hesse.datasets import (
 from hesse.errors import RequestError
 from hesse.probes import ProbeSeed, make_probe
 from hesse.structures import Batch, Properties
-from hesse.training.config import BatchConfig, TrainConfig
-from hesse.training.curvature_sampling import CurvatureSampler, sample_probes
-from hesse.training.run_setup import derive_seed
+from hesse.training.config import TrainConfig
+from hesse.training.curvature_sampling import mask_curvature, sample_probes, sample_structures, without_curvature
+from hesse.training.distributed import Communicator
+from hesse.training.schedules import derive_seed
 from hesse.training.step import MicroBatch
 
-__all__ = [
-    "BackgroundTask",
-    "BatchIndices",
-    "BatchSource",
-    "InMemorySource",
-    "ShuffleBufferSource",
-    "TrainingLoader",
-    "make_source",
-    "required_labels",
-]
-
-T = TypeVar("T")
-
-
-class BackgroundTask(Generic[T]):
-    """A function that runs in its own thread from the moment this object is created.
-
-    Args:
-        work: the function. Its argument is a function that returns True after `stop`; `work` should call it from time
-            to time and may then return None.
-        name: name of the thread.
-    """
-
-    def __init__(self, work: Callable[[Callable[[], bool]], T | None], name: str) -> None:
-        self._stop = threading.Event()
-        self._result: T | None = None
-        self._error: BaseException | None = None
-
-        def run_work() -> None:
-            try:
-                self._result = work(self._stop.is_set)
-            except BaseException as error:
-                self._error = error  # raised by `result`
-
-        # A daemon thread: a process that ends without calling `stop` does not wait for it.
-        self._thread = threading.Thread(target=run_work, name=name, daemon=True)
-        self._thread.start()
-
-    def result(self) -> T:
-        """Wait for the function and return its result. Its errors are raised here.
-
-        Returns:
-            What the function returned.
-        """
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
-
-    def stop(self) -> None:
-        """Stop the function and wait for its end; result and errors are discarded."""
-        self._stop.set()
-        self._thread.join()
-
+__all__ = ["ShuffleBuffer", "TrainingLoader", "required_labels"]
 
 Indices = NDArray[np.int64]
 
-
-class BatchIndices(Sequence[list[int]]):
-    """Batches of an epoch as lists of structure indices, created on access: there may be millions.
-
-    Args:
-        batches: the indices of each batch.
-    """
-
-    def __init__(self, batches: Sequence[Indices]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    @overload
-    def __getitem__(self, index: int) -> list[int]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> BatchIndices: ...
-
-    def __getitem__(self, index: int | slice) -> list[int] | BatchIndices:
-        return (
-            BatchIndices(self._batches[index]) if isinstance(index, slice) else [int(i) for i in self._batches[index]]
-        )
-
-
-class BatchSource(Protocol):
-    """Source of the batches of a data set."""
-
-    def epoch(self, epoch: int) -> BatchIndices:
-        """The batches of an epoch, in order.
-
-        Args:
-            epoch: its number, from 0.
-
-        Returns:
-            Indices of the structures of each batch.
-        """
-
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
-        """Tensors of one batch of the current epoch, which is the last one that `epoch` was called for.
-
-        Args:
-            indices: structures of one batch, or some of them.
-
-        Returns:
-            The structures and their labels, with the dtype and on the device of the run.
-        """
-
-    def close(self) -> None:
-        """Free the tensors and stop background threads."""
-
-
-def make_source(data: DatasetLike, config: TrainConfig, cutoff: float) -> BatchSource:
-    """The source of batches that fits the data.
-
-    Args:
-        data: training data, in memory or streamed from a file.
-        config: settings of the run.
-        cutoff: cutoff of the potential, Å.
-
-    Returns:
-        An `InMemorySource` or a `ShuffleBufferSource`.
-    """
-    return (
-        InMemorySource(data, config, cutoff) if isinstance(data, Dataset) else ShuffleBufferSource(data, config, cutoff)
-    )
+SPLIT_ABOVE_ATOMS = {"cpu": 64, "other": 2048}
+"""Structures without curvature terms are evaluated separately if they have at least this number of atoms in total;
+otherwise they are evaluated with the others, and masked. A second graph costs about 10 ms on one CPU thread, as much as
+the curvature of 50 (hipnn, hessenet) to 150 (ani) atoms. On a GPU it costs as many kernel launches as a small batch;
+that number is an estimate."""
 
 
 def required_labels(config: TrainConfig) -> tuple[str, ...]:
@@ -173,63 +59,166 @@ def required_labels(config: TrainConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys("hessian" if name == "hvp" and fresh else name for name in config.weights.active()))
 
 
-def _epoch_generator(config: TrainConfig, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(config.seed, epoch))
+class TrainingLoader:
+    """Micro-batches (structures, labels) of the steps of a run: functions of (seed, epoch, step), independent of
+    earlier calls, with the dtype and on the device of the run.
 
-
-def _epoch_batches(sizes: Indices, members: Indices, generator: torch.Generator, limits: BatchConfig) -> list[Indices]:
-    return shuffled_batches(
-        sizes, members, generator,
-        max_atoms=limits.atoms, max_structures=limits.structures, window=limits.size_window,
-    )  # fmt: skip
-
-
-class InMemorySource:
-    """All structures as packed tensors, converted once to the dtype and device of the run.
-
-    If they need more than a quarter of the free memory of a GPU, they stay on the host, and batches are copied.
+    Data in memory are packed once. If they need more than a quarter of the free memory of a GPU, they stay on the host,
+    and batches are copied. Use as a context manager, or call `close`.
 
     Args:
-        data: training data.
+        data: training data, in memory or streamed from a file.
         config: settings of the run.
         cutoff: cutoff of the potential, Å.
+        communicator: the processes that share the structures of a step; None for a single process.
     """
 
-    def __init__(self, data: Dataset, config: TrainConfig, cutoff: float) -> None:
+    def __init__(
+        self, data: DatasetLike, config: TrainConfig, cutoff: float, communicator: Communicator | None = None
+    ) -> None:
         self.config = config
+        self.communicator = communicator or Communicator()
         self._sizes: Indices = data.n_atoms.numpy()
-        geometry = data.packed(cutoff)
-        flat = PackedDataset(geometry.structures, data.labels.pick(required_labels(config)), geometry.pairs, cutoff)
-        self._on_device = _fits_on_device(torch.device(config.device), flat.n_bytes())
-        self._flat = flat.to(config.device if self._on_device else "cpu", getattr(torch, config.dtype))
-        self._epoch: tuple[int, BatchIndices] | None = None
+        self._size_list: list[int] = data.n_atoms.tolist()
+        self._keys = data.rng_keys
+        self._labeled = _structures_with_curvature(data, config)
+        complete = all(bool(mask.all()) for mask in self._labeled.values())
+        options = config.curvature
+        # Nothing to draw or to divide: no curvature terms, or all of them in every step.
+        self._always_all = not self._labeled or (complete and options.fraction >= 1.0 and options.every_n_steps == 1)
+        self._split_above = SPLIT_ABOVE_ATOMS.get(torch.device(config.device).type, SPLIT_ABOVE_ATOMS["other"])
+        self._probe = make_probe(config.probe.kind, config.probe.n_probes)
+        self._epoch: tuple[int, list[Indices]] | None = None
+        self._copy_batches = False
+        self._source: PackedDataset | ShuffleBuffer
+        if isinstance(data, Dataset):
+            geometry = data.packed(cutoff)
+            packed = PackedDataset(
+                geometry.structures, data.labels.pick(required_labels(config)), geometry.pairs, cutoff
+            )
+            self._copy_batches = not _fits_on_device(torch.device(config.device), packed.n_bytes())
+            self._source = packed.to("cpu" if self._copy_batches else config.device, getattr(torch, config.dtype))
+        else:
+            self._source = ShuffleBuffer(data, config, cutoff)
 
-    def epoch(self, epoch: int) -> BatchIndices:
-        """See `BatchSource.epoch`. All structures are shuffled."""
+    def epoch(self, epoch: int) -> list[Indices]:
+        """The batches of an epoch: a shuffle that depends on seed and epoch only.
+
+        Args:
+            epoch: its number, from 0. Structures of this epoch can be loaded until the next call.
+
+        Returns:
+            Indices of the structures of each batch.
+        """
         if self._epoch is None or self._epoch[0] != epoch:
-            all_indices = np.arange(len(self._sizes))
-            batches = _epoch_batches(self._sizes, all_indices, _epoch_generator(self.config, epoch), self.config.batch)
-            self._epoch = epoch, BatchIndices(batches)
+            if isinstance(self._source, ShuffleBuffer):
+                batches = self._source.epoch(epoch)
+            else:
+                generator = _epoch_generator(self.config, epoch)
+                batches = _epoch_batches(self._sizes, np.arange(len(self._sizes)), generator, self.config)
+            self._epoch = epoch, batches
         return self._epoch[1]
 
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
-        """See `BatchSource.batch`."""
-        batch, labels = self._flat.batch(indices)
-        if self._on_device:
-            return batch, labels
-        return batch.to(self.config.device), labels.to(self.config.device)
+    def load(
+        self, step_indices: Sequence[int] | Indices, step: int, *, only: Sequence[int] | Indices | None = None
+    ) -> list[MicroBatch]:
+        """Load structures with the labels of a step: all labels, or a sample of the curvature labels
+        (`hesse.training.curvature_sampling`), and the probes of this step.
+
+        Args:
+            step_indices: all structures of the step, of one batch of the current epoch.
+            step: number of the step, from 0.
+            only: those of them to load; None for the part of this process.
+
+        Returns:
+            One microbatch, or one with and one without curvature terms; none if this process has no structure.
+        """
+        step_indices = np.asarray(step_indices, dtype=np.int64)
+        indices = self._local(step_indices) if only is None else np.asarray(only, dtype=np.int64)
+        if len(indices) == 0:
+            return []
+        if self._always_all:
+            return [self._microbatch(indices, step, {})]
+        masks = self._curvature_masks(indices, step, step_indices)
+        with_curvature = torch.stack(list(masks.values())).any(0).numpy() if masks else np.zeros(len(indices), bool)
+        if not with_curvature.any():
+            return [self._microbatch(indices, step, None)]
+        if self.config.curvature.fraction >= 1.0:
+            masks = {}  # all structures with the label
+        others = indices[~with_curvature]
+        if int(self._sizes[others].sum()) < self._split_above:
+            return [self._microbatch(indices, step, masks)]
+        masks = {name: mask[torch.from_numpy(with_curvature)] for name, mask in masks.items()}
+        return [self._microbatch(indices[with_curvature], step, masks), self._microbatch(others, step, None)]
 
     def close(self) -> None:
-        """See `BatchSource.close`."""
+        """Free the tensors and stop background threads."""
+        if isinstance(self._source, ShuffleBuffer):
+            self._source.close()
+
+    def __enter__(self) -> TrainingLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _local(self, step_indices: Indices) -> Indices:
+        """The structures of a step that this process evaluates."""
+        if self.communicator.size == 1:
+            return step_indices
+        return np.asarray(self.communicator.partition(step_indices.tolist(), self._size_list), dtype=np.int64)
+
+    def _curvature_masks(
+        self, indices: Indices, step: int, step_indices: Indices
+    ) -> dict[str, Bool[Tensor, "structures"]]:
+        """By curvature label, which of `indices` have its term in this step; empty if none has any."""
+        options = self.config.curvature
+        if step % options.every_n_steps:
+            return {}
+        if options.fraction >= 1.0:
+            return {name: mask[torch.from_numpy(indices)] for name, mask in self._labeled.items()}
+        # The sample is drawn from all structures of the step, also with several processes.
+        members = torch.from_numpy(step_indices)
+        position = {index: k for k, index in enumerate(step_indices.tolist())}
+        local = [position[index] for index in indices.tolist()]
+        keys, seed = self._keys[members], self.config.seed
+        return {
+            name: sample_structures(keys, mask[members], options.fraction, seed=seed, step=step)[local]
+            for name, mask in self._labeled.items()
+        }
+
+    def _microbatch(
+        self, indices: Indices, step: int, masks: Mapping[str, Bool[Tensor, "structures"]] | None
+    ) -> MicroBatch:
+        """Structures and labels. `masks` says which structures have which curvature term (all without a mask); None: no
+        curvature terms."""
+        batch, labels = self._source.batch(indices)
+        if self._copy_batches:
+            batch, labels = batch.to(self.config.device), labels.to(self.config.device)
+        if masks is None:
+            return batch, without_curvature(labels)
+        labels = self._with_probes(batch, labels, step)
+        for name, mask in masks.items():
+            labels = mask_curvature(labels, name, mask)
+        return batch, labels
+
+    def _with_probes(self, batch: Batch, labels: Properties, step: int) -> Properties:
+        """Labels with the (probe, product) pairs of this step: stored pairs, or fresh probes times stored Hessians."""
+        config = self.config
+        if config.weights.hvp <= 0:
+            return labels
+        if config.probe.source == "stored":
+            if config.curvature.probes is None:
+                return labels
+            return sample_probes(labels, batch.rng_keys, config.curvature.probes, seed=config.seed, step=step)
+        directions = self._probe.draw(batch, ProbeSeed(config.seed, step))
+        products = labels.hessian_matvec(directions)
+        mask = labels.mask("hessian").expand(len(directions), -1)
+        return labels.replace(probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
 
 
-def _fits_on_device(device: torch.device, size: int) -> bool:
-    """True if `size` bytes are less than a quarter of the free memory, or the device is not a GPU."""
-    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 4
-
-
-class ShuffleBufferSource:
-    """Structures of a file that is larger than memory, through a shuffle buffer.
+class ShuffleBuffer:
+    """Batches of a file that is larger than memory.
 
     The file is divided into blocks of consecutive structures. In every epoch the blocks are shuffled, and groups of
     `BLOCKS_PER_BUFFER` of them form a buffer, whose structures are shuffled into batches. While one buffer is in use, a
@@ -251,17 +240,26 @@ class ShuffleBufferSource:
         self._slot = np.zeros(len(data), dtype=np.int64)
         self._current_epoch = -1
         self._current: tuple[tuple[int, int], PackedDataset] | None = None
-        self._next: tuple[tuple[int, int], BackgroundTask[PackedDataset]] | None = None
+        self._next: tuple[tuple[int, int], Future[PackedDataset | None]] | None = None
+        self._stop_reading = threading.Event()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hesse: next buffer of structures")
 
-    def epoch(self, epoch: int) -> BatchIndices:
-        """See `BatchSource.epoch`. Batches of the first buffer, then those of the second, ..."""
+    def epoch(self, epoch: int) -> list[Indices]:
+        """The batches of an epoch: those of the first buffer, then those of the second, ...
+
+        Args:
+            epoch: its number, from 0.
+
+        Returns:
+            Indices of the structures of each batch.
+        """
         buffers, batches = self._plan(epoch)
         if epoch != self._current_epoch:
             self._current_epoch = epoch
             for number, buffer in enumerate(buffers):
                 members = np.concatenate([self._blocks[k] for k in buffer])
                 self._buffer_of[members], self._slot[members] = number, np.arange(len(members))
-        return BatchIndices(batches)
+        return batches
 
     def _plan(self, epoch: int) -> tuple[list[Indices], list[Indices]]:
         """The blocks of each buffer, and all batches of an epoch."""
@@ -272,16 +270,16 @@ class ShuffleBufferSource:
             batches: list[Indices] = []
             for buffer in buffers:
                 members = np.concatenate([self._blocks[k] for k in buffer])
-                batches += _epoch_batches(self._sizes, members, generator, self.config.batch)
+                batches += _epoch_batches(self._sizes, members, generator, self.config)
             self._plans = {key: plan for key, plan in self._plans.items() if abs(key - epoch) <= 1}
             self._plans[epoch] = buffers, batches
         return self._plans[epoch]
 
-    def batch(self, indices: Sequence[int]) -> tuple[Batch, Properties]:
+    def batch(self, indices: Indices) -> tuple[Batch, Properties]:
         """Tensors of one batch of the current epoch. Waits if its buffer is not read yet.
 
         Args:
-            indices: structures of one batch, or some of them.
+            indices: structures of one batch, or some of them; at least one.
 
         Returns:
             The structures and their labels, with the dtype and on the device of the run.
@@ -290,16 +288,13 @@ class ShuffleBufferSource:
             RequestError: the structures are of several buffers, and therefore not of one batch.
             FileFormatError: the file is damaged, or was changed or removed.
         """
-        index_array = np.asarray(indices, dtype=np.int64)
-        buffer_numbers = np.unique(self._buffer_of[index_array])
-        if len(buffer_numbers) > 1:
+        numbers = np.unique(self._buffer_of[indices])
+        if len(numbers) != 1:
             raise RequestError(
-                "these structures are of several buffers of a streamed data set: request one batch at a time"
+                f"expected structures of one batch, got structures of {len(numbers)} buffers of a streamed data set: "
+                "request one batch at a time"
             )
-        if len(buffer_numbers) == 0 and self._current is not None:  # no structures: any buffer will do
-            return self._current[1].batch(index_array)
-        number = int(buffer_numbers[0]) if len(buffer_numbers) else 0
-        return self._buffer(self._current_epoch, number).batch(self._slot[index_array])
+        return self._buffer(self._current_epoch, int(numbers[0])).batch(self._slot[indices])
 
     def _buffer(self, epoch: int, number: int) -> PackedDataset:
         key = epoch, number
@@ -309,6 +304,7 @@ class ShuffleBufferSource:
             assert self._next is not None
             self._current = None  # free its memory first
             loaded = self._next[1].result()
+            assert loaded is not None
             self._next = None
             self._current = key, loaded.to(self.config.device, getattr(torch, self.config.dtype))
             last = number + 1 >= len(self._plan(epoch)[0])
@@ -316,93 +312,52 @@ class ShuffleBufferSource:
         return self._current[1]
 
     def _prefetch(self, key: tuple[int, int]) -> None:
-        """Start reading a buffer in the background."""
-        if self._next is not None:
-            self._next[1].stop()
+        """Start reading a buffer in the background, and give up another one that is being read."""
+        self._stop_reading.set()
+        self._stop_reading = stop = threading.Event()
         blocks = [self._blocks[k] for k in self._plan(key[0])[0][key[1]]]
         dtype = getattr(torch, self.config.dtype)
 
-        def read_blocks(should_stop: Callable[[], bool]) -> PackedDataset | None:
+        def read_blocks() -> PackedDataset | None:
             parts = []
             for members in blocks:
-                if should_stop():
+                if stop.is_set():
                     return None
                 parts.append(self.data.packed(members, self.cutoff, self.labels, dtype=dtype))
             return PackedDataset.concatenate(parts)
 
-        self._next = key, BackgroundTask(read_blocks, "hesse: next buffer of structures")
+        self._next = key, self._executor.submit(read_blocks)
 
     def close(self) -> None:
-        """See `BatchSource.close`."""
-        if self._next is not None:
-            self._next[1].stop()
+        """Free the tensors; stop the thread and wait for its end."""
+        self._stop_reading.set()
+        self._executor.shutdown(cancel_futures=True)
         self._next = self._current = None
 
 
-class TrainingLoader:
-    """Batches with the labels of each step of a run: functions of (seed, epoch, step), independent of earlier calls.
+def _structures_with_curvature(data: DatasetLike, config: TrainConfig) -> dict[str, Bool[Tensor, "structures"]]:
+    """By curvature label with a weight, the structures with it (for fresh probes, with a Hessian)."""
+    labeled = {}
+    if config.weights.hvp > 0:
+        fresh = config.probe.source == "fresh"
+        labeled["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
+    if config.weights.hessian > 0:
+        labeled["hessian"] = data.mask("hessian")
+    return labeled
 
-    Use as a context manager, or call `close`.
 
-    Args:
-        data: training data, in memory or streamed from a file.
-        config: settings of the run.
-        cutoff: cutoff of the potential, Å.
-    """
+def _epoch_generator(config: TrainConfig, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(config.seed, epoch))
 
-    def __init__(self, data: DatasetLike, config: TrainConfig, cutoff: float) -> None:
-        self.config = config
-        self.probe = make_probe(config.probe.kind, config.probe.n_probes)
-        self.curvature_sampler = CurvatureSampler.from_data(data, config)
-        self.source = make_source(data, config, cutoff)
 
-    def epoch(self, epoch: int) -> Sequence[list[int]]:
-        """The batches of an epoch: a shuffle that depends on seed and epoch only.
+def _epoch_batches(sizes: Indices, members: Indices, generator: torch.Generator, config: TrainConfig) -> list[Indices]:
+    limits = config.batch
+    return shuffled_batches(
+        sizes, members, generator,
+        max_atoms=limits.atoms, max_structures=limits.structures, window=limits.size_window,
+    )  # fmt: skip
 
-        Args:
-            epoch: its number, from 0.
 
-        Returns:
-            Indices of the structures of each batch.
-        """
-        return self.source.epoch(epoch)
-
-    def load(self, indices: Sequence[int], step: int, step_indices: Sequence[int] | None = None) -> list[MicroBatch]:
-        """Load structures with the labels of a step.
-
-        Args:
-            indices: structures to load, of the current epoch.
-            step: number of the step, from 0.
-            step_indices: all structures of the step, if `indices` are a part of them; the structures with curvature
-                terms are sampled from all.
-
-        Returns:
-            One or two microbatches (structures, labels), with the dtype and on the device of the run.
-        """
-        microbatches = []
-        for sub_batch in self.curvature_sampler.split(indices, step, step_indices):
-            batch, labels = self.source.batch(sub_batch.indices)
-            labels = self._with_probes(batch, labels, step) if sub_batch.with_curvature else labels
-            microbatches.append((batch, sub_batch.mask_curvature(labels)))
-        return microbatches
-
-    def close(self) -> None:
-        """Free the tensors and stop background threads."""
-        self.source.close()
-
-    def __enter__(self) -> TrainingLoader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _with_probes(self, batch: Batch, labels: Properties, step: int) -> Properties:
-        """Labels with the (probe, product) pairs of this step: stored pairs, or fresh probes times stored Hessians."""
-        if self.config.weights.hvp <= 0:
-            return labels
-        if self.config.probe.source == "stored":
-            return sample_probes(labels, batch.rng_keys, self.config.curvature.probes, seed=self.config.seed, step=step)
-        directions = self.probe.draw(batch, ProbeSeed(self.config.seed, step))
-        products = labels.hessian_matvec(directions)
-        mask = labels.mask("hessian").expand(len(directions), -1)
-        return replace(labels, probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
+def _fits_on_device(device: torch.device, size: int) -> bool:
+    """True if `size` bytes are less than a quarter of the free memory, or the device is not a GPU."""
+    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 4

@@ -31,7 +31,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 class RunLogger:
-    """Rows `{"kind": "train" | "validation" | "note", "step": ..., ...}`, one JSON object a line."""
+    """Rows `{"kind": "train" | "validation" | "hessian" | "note", "step": ..., ...}`, one JSON object a line."""
 
     def __init__(self, folder: Path, *, from_step: int, tensorboard: bool) -> None:
         """Open the record in `folder`, and remove rows after `from_step`: these steps are done again.
@@ -52,8 +52,8 @@ class RunLogger:
         """Add one row.
 
         Args:
-            kind: "train" or "validation".
-            step: number of the step, from 1.
+            kind: "train", "validation", or "hessian" (errors of full Hessians).
+            step: number of steps done.
             **values: the numbers of the row.
         """
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")

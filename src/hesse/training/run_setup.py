@@ -1,8 +1,7 @@
-"""Before the first step of a run: check the data, group the parameters for weight decay, derive seeds."""
+"""Before the first step of a run: check the data, group the parameters for weight decay."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from torch import nn
@@ -12,7 +11,7 @@ from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.training.config import TrainConfig
 
-__all__ = ["check_data", "derive_seed", "weight_decay_groups"]
+__all__ = ["check_data", "weight_decay_groups"]
 
 
 def check_data(training: DatasetLike, validation: DatasetLike | None, config: TrainConfig) -> None:
@@ -38,7 +37,8 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
     if unknown:
         raise ConfigError(f"weight_ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
     if validation is not None:
-        if not any(validation.has(name) for name in (*active, *(["hessian"] if fresh else []))):
+        # Products are computed from Hessians where there are any.
+        if not any(validation.has(name) for name in (*active, *(["hessian"] if "hvp" in active else []))):
             raise MissingLabelError(
                 f"{validation.source}: the validation structures hold none of the weighted labels "
                 f"({', '.join(active)}), so the best model cannot be selected. Label them, or train without validation."
@@ -72,16 +72,3 @@ def weight_decay_groups(model: Potential, decay: float) -> list[dict[str, Any]]:
         is_matrix = name.endswith("weight") and parameter.dim() >= 2 and min(parameter.shape) > 1
         (matrices if is_matrix else others).append(parameter)
     return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def derive_seed(*numbers: int) -> int:
-    """A seed that is a function of several numbers, for example of (seed, epoch).
-
-    Args:
-        *numbers: the numbers; their order matters.
-
-    Returns:
-        A number below 2^56.
-    """
-    digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")

@@ -1,7 +1,8 @@
-"""Learning rates and loss weights as functions of the step: pure, so that a resumed run gets the same numbers."""
+"""Learning rates, loss weights and seeds as functions of the step: a resumed run gets the same numbers."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from hesse.losses import LossWeights
 from hesse.training.config import RampConfig, ScheduleConfig
 
-__all__ = ["Plateau", "learning_rate", "loss_weights_at"]
+__all__ = ["Plateau", "derive_seed", "learning_rate", "loss_weights_at"]
 
 
 @dataclass
@@ -87,6 +88,19 @@ def loss_weights_at(
     for name in ("hvp", "hessian"):
         values[name] *= 0 if step % every_n_steps else every_n_steps
     return values
+
+
+def derive_seed(*numbers: int) -> int:
+    """A seed that is a function of several numbers, for example of (seed, epoch).
+
+    Args:
+        *numbers: the numbers; their order matters.
+
+    Returns:
+        A number below 2^56.
+    """
+    digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _ramp(ramp: RampConfig, fraction_done: float) -> float:

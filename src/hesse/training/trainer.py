@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse._version import __version__
 from hesse.datasets import DatasetLike, DatasetSource, StreamingDataset, as_dataset
 from hesse.engines import PotentialLike
 from hesse.errors import (
@@ -38,20 +37,16 @@ from hesse.training.checkpoint import TrainState, load_checkpoint, run_fingerpri
 from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
-from hesse.training.initial_model import (
-    build_initial_potential,
-    load_best,
-    potential_digest,
-    resolve_initial_potential,
-    save_potential,
-)
+from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
 from hesse.training.loader import TrainingLoader
+from hesse.training.model_writer import ModelWriter
+from hesse.training.non_finite import diagnose_non_finite
 from hesse.training.run_log import NullLogger, RunLogger
-from hesse.training.run_setup import check_data, derive_seed, weight_decay_groups
-from hesse.training.schedules import learning_rate, loss_weights_at
+from hesse.training.run_setup import check_data, weight_decay_groups
+from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
 from hesse.training.step import DistributedGradient, LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
-from hesse.training.validation import ValidationMetrics, validate
+from hesse.training.validation import ValidationMetrics, Validator
 
 __all__ = ["train"]
 
@@ -162,7 +157,7 @@ def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
 
 
 class Trainer:
-    """One training run.
+    """One training run: its state, and the loop over its steps.
 
     Args:
         training: training data.
@@ -194,13 +189,11 @@ class Trainer:
             validation = None if validation is None else validation.without_suspects()
             self.n_suspect_skipped = _n_structures(datasets) - _n_structures((training, validation))
         check_data(training, validation, config)
-        self.training, self.validation, self.config, self.folder = training, validation, config, folder
-        self.communicator, self.device, self.dtype = communicator, device, getattr(torch, config.dtype)
+        self.training, self.config, self.folder, self.communicator = training, config, folder, communicator
         device_config = config.model_copy(update={"device": device})
         self.model = build_initial_potential(device_config, training, initial_potential)
         communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
-        self.loader = TrainingLoader(training, device_config, self.model.cutoff)
-        self.sizes = training.n_atoms.tolist()
+        self.loader = TrainingLoader(training, device_config, self.model.cutoff, communicator)
         self.gradient = LossAndGradient(self.model)
         self.distributed_gradient = DistributedGradient(self.gradient, communicator)
         self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -217,6 +210,11 @@ class Trainer:
             )
         communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: ValidationMetrics | None = None
+        self.weights = config.weights
+        self.writer = ModelWriter(folder, self.model, self.ema_model, training, config, communicator)
+        self.validator = (
+            None if validation is None else Validator(validation, config, device, communicator, self.writer)
+        )
         self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
 
     def _find_checkpoint(self, *, restart: bool) -> bool:
@@ -257,6 +255,8 @@ class Trainer:
                 deferred_signals() as caught,
                 track("training", config.steps, quiet=quiet or not is_rank_zero, done=state.step) as advance,
             ):
+                if state.step == 0:
+                    self._before_first_step(log)
                 if not finished:
                     advance(0, self.compile_policy.decide(config, self._example_microbatches))
                 while not finished:
@@ -266,11 +266,12 @@ class Trainer:
                     state.seconds = previous_seconds + time.monotonic() - started
                     log.write("train", state.step, **row, seconds=state.seconds)
                     is_last = state.step >= config.steps
-                    if self.validation is not None and (is_last or state.step % config.validate_every == 0):
-                        scores = self._validate()
-                        log.write("validation", state.step, **scores.as_row())
-                        finished = self._should_stop()
-                    finished = finished or is_last
+                    if self.validator is not None and (is_last or state.step % config.validate_every == 0):
+                        self.scores = self.validator.validate(self.ema_model, self.weights, state)
+                        log.write("validation", state.step, **self.scores.as_row())
+                    finished = is_last or self._should_stop()
+                    if finished:
+                        self._write_hessian_errors(log)
                     status = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
                     advance(1, status)
                     stop_signal = self.communicator.all_reduce_max(caught[0] if caught else 0)
@@ -289,10 +290,24 @@ class Trainer:
             log.close()
         return self._result()
 
+    def _before_first_step(self, log: RunLogger | NullLogger) -> None:
+        """What is done once, before the first step of a run."""
+        self._write_hessian_errors(log)
+
+    def _write_hessian_errors(self, log: RunLogger | NullLogger) -> None:
+        """Add a row with the errors of the full Hessians of the averaged model, if there are labels to compare with."""
+        errors = {} if self.validator is None else self.validator.hessian_errors(self.ema_model)
+        if errors:
+            log.write("hessian", self.state.step, **errors)
+
+    def _should_stop(self) -> bool:
+        return self.validator is not None and self.validator.should_stop(self.state)
+
     def _example_microbatches(self) -> list[MicroBatch]:
-        """Structures of the next step."""
+        """Structures of the next step, all of them in this process."""
         batches = self.loader.epoch(self.state.epoch)
-        return self.loader.load(batches[min(self.state.batch, len(batches) - 1)], self.state.step)
+        indices = batches[min(self.state.batch, len(batches) - 1)]
+        return self.loader.load(indices, self.state.step, only=indices)
 
     def _step(self) -> dict[str, float]:
         """One step of the optimizer; returns the row for the record."""
@@ -303,7 +318,7 @@ class Trainer:
             batches = self.loader.epoch(state.epoch)
         indices = batches[state.batch]
         weights = loss_weights_at(
-            config.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
+            self.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
         )
         rate = learning_rate(config.optimizer.learning_rate, state.step, config.steps, config.schedule, state.plateau)
         for group in self.optimizer.param_groups:
@@ -312,9 +327,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # for networks with dropout
             rank = self.communicator.rank
             torch.manual_seed(derive_seed(config.seed, state.step, *([rank] if rank else [])))
-            local_indices = self.communicator.partition(indices, self.sizes)
-            microbatches = self.loader.load(local_indices, state.step, step_indices=indices) if local_indices else []
-            self.compile_policy.verify(microbatches, weights)
+            microbatches = self.loader.load(indices, state.step)
+            if self.gradient.compiled is not None:
+                self.compile_policy.verify(microbatches, weights)
             total, terms = self.distributed_gradient(microbatches, weights)
         max_norm = config.optimizer.max_grad_norm or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
@@ -323,7 +338,16 @@ class Trainer:
             [value.to(torch.float64) for value in (total, grad_norm, *terms.values())]
         ).tolist()
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise NonFiniteLossError(self._diagnose_non_finite(indices, weights))
+            message = diagnose_non_finite(
+                self.gradient,
+                self.loader,
+                indices.tolist(),
+                state.step,
+                weights,
+                self.training.ids,
+                self._checkpoint_hint(),
+            )
+            raise NonFiniteLossError(message)
         self.optimizer.step()
         state.step, state.batch = state.step + 1, state.batch + 1
         self._update_ema()
@@ -342,46 +366,6 @@ class Trainer:
             for buffer, statistic in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
                 buffer.copy_(statistic)  # running statistics, if the network has them
 
-    def _compute_scores(self) -> ValidationMetrics:
-        """Validation errors of the averaged model."""
-        assert self.validation is not None
-        self.communicator.broadcast(self.ema_model.buffers())  # running statistics differ between processes
-        config, weights = self.config, self.config.weights
-        if config.probe.source == "fresh" and self.validation.has("hessian"):
-            # Fresh probes estimate the Hessian term, which is computed exactly here.
-            weights = weights.model_copy(update={"hvp": 0.0, "hessian": weights.hessian + weights.hvp})
-        return validate(
-            self.ema_model, self.validation, weights, dtype=self.dtype, device=self.device,
-            max_atoms=config.batch.atoms, communicator=self.communicator,
-        )  # fmt: skip
-
-    def _validate(self) -> ValidationMetrics:
-        """Validate, and save the model if it is the best one so far."""
-        state, config = self.state, self.config
-        scores = self._compute_scores()
-        if not math.isfinite(scores.loss):
-            raise NonFiniteLossError(
-                f"step {state.step}: the validation loss is not a finite number. The last good state is in "
-                f"{self.checkpoint}; lower optimizer.learning_rate, or look at the validation labels with `hesse info`."
-            )
-        state.plateau.update(scores.loss, config.schedule)
-        if scores.loss < state.best_loss:
-            state.best_loss, state.best_step, state.n_without_improvement = scores.loss, state.step, 0
-            self._write_model("model", scores)
-        else:
-            state.n_without_improvement += 1
-        self.scores = scores
-        return scores
-
-    def _should_stop(self) -> bool:
-        """True if early stopping or the plateau schedule ends the run."""
-        config, state = self.config, self.state
-        if config.early_stopping is not None and state.n_without_improvement >= config.early_stopping:
-            return True
-        is_plateau = config.schedule.kind == "plateau"
-        rate = config.optimizer.learning_rate * state.plateau.factor
-        return is_plateau and rate < config.schedule.stop_below
-
     def _save(self) -> None:
         """Write a checkpoint."""
         self.compile_policy.synchronize()
@@ -393,35 +377,15 @@ class Trainer:
             )
         )
 
-    def _write_model(self, stem: str, scores: ValidationMetrics | None) -> None:
-        self.communicator.run_on_rank_zero(lambda: self._save_model(stem, scores))
-
-    def _save_model(self, stem: str, scores: ValidationMetrics | None) -> None:
-        provenance: dict[str, Any] = {
-            "data_hash": self.training.content_hash(),
-            "level": self.training.metadata.get("level", ""),
-            "config": self.config.model_dump(mode="json"),
-            "step": self.state.step,
-            "structures": len(self.training),
-            "metrics": {} if scores is None else scores.as_row(),
-            "torch": torch.__version__,
-            "code_version": __version__,
-        }
-        # Files of other frameworks record which parameters are trainable.
-        for mean, value in zip(self.ema_model.parameters(), self.model.parameters(), strict=True):
-            mean.requires_grad_(value.requires_grad)
-        save_potential(self.folder, stem, self.ema_model, provenance)
-        self.ema_model.requires_grad_(False)
-
     def _result(self) -> TrainResult:
         """Save the last model, and load the best one."""
-        if self.scores is None and self.validation is not None:  # continued after the last step
-            self.scores = self._compute_scores()
-        self._write_model("last", self.scores)
         state = self.state
+        if self.scores is None and self.validator is not None:  # continued after the last step
+            self.scores = self.validator.errors(self.ema_model, self.weights)
+        self.writer.write("last", state.step, {} if self.scores is None else self.scores.as_row())
         if state.best_step < 0:  # no validation: the last model is the best one
-            self._write_model("model", None)
-        potential, model_file, provenance = load_best(self.folder, "model", self.model, self.communicator)
+            self.writer.write("model", state.step, {})
+        potential, model_file, provenance = self.writer.load_best()
         return TrainResult(
             potential=potential,
             model_file=model_file,
@@ -430,29 +394,6 @@ class Trainer:
             scores=provenance["metrics"],
             seconds=state.seconds,
             n_suspect_skipped=self.n_suspect_skipped,
-        )
-
-    def _diagnose_non_finite(self, indices: list[int], weights: Mapping[str, float]) -> str:
-        """Evaluate the structures of a step one by one; returns an error message that names those which fail."""
-        non_finite = []
-        for index in indices:
-            self.optimizer.zero_grad(set_to_none=True)
-            total, _ = self.gradient(self.loader.load([index], self.state.step, step_indices=indices), weights)
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            is_finite = bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in gradients)
-            if not is_finite:
-                non_finite.append(self.training.ids[index])
-        hint = self._checkpoint_hint()
-        if not non_finite:
-            return (
-                f"step {self.state.step + 1}: the loss of the whole batch is not finite although that of each of its "
-                f"structures is: the run diverged. {hint}; lower optimizer.learning_rate or optimizer.max_grad_norm."
-            )
-        shown = ", ".join(f'"{name}"' for name in non_finite[:5]) + (", ..." if len(non_finite) > 5 else "")
-        return (
-            f"step {self.state.step + 1}: loss or gradient is not a finite number for {len(non_finite)} of "
-            f"{len(indices)} structures: {shown}. {hint}. Look at these structures (labels, overlapping atoms); if "
-            "they are correct, lower optimizer.learning_rate or use dtype float64."
         )
 
     def _checkpoint_hint(self) -> str:

@@ -1,22 +1,38 @@
-"""Validation during training: the loss on held-out structures, and root-mean-square errors in eV and Å."""
+"""Validation during training: the loss on held-out structures, root-mean-square errors in eV and Å, the best model.
+
+The curvature error of a structure is estimated from K probes that are the same at every validation: the full Hessian of
+an N-atom structure costs 3N products, the estimate K. With `E[v vᵀ] = I`, the mean of `|ΔH v_k|²/(9N²)` over the probes
+is an unbiased estimate of `‖ΔH‖²/(9N²)`. The errors of the full Hessians are computed before the first and after the
+last step of a run (`hessian_errors`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, DatasetLike
+from hesse.errors import NonFiniteLossError
 from hesse.losses import LOSS_TERMS, LossWeights, per_structure_loss
 from hesse.potential import Potential
-from hesse.structures import Properties, Request
+from hesse.probes import ProbeSeed, Rademacher
+from hesse.structures import Batch, Properties, Request, segment_ids
+from hesse.training.checkpoint import TrainState
+from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
+from hesse.training.error_sums import SquaredErrors, StructureName, reduce_errors, structure_names
+from hesse.training.model_writer import ModelWriter
 
-__all__ = ["ValidationMetrics", "validate"]
+__all__ = ["ValidationMetrics", "Validator", "hessian_errors", "validate", "with_validation_probes"]
+
+_VALIDATION_STREAM = 0x5661_6C69
+"""Random stream of the validation probes, independent of the fresh probes of training steps."""
 
 
 @dataclass(frozen=True)
@@ -24,30 +40,40 @@ class ValidationMetrics:
     """Validation errors.
 
     Attributes:
-        loss: the loss with weights as at the end of all ramps.
-        rmse: root-mean-square errors by label: energy (eV, per structure), energy_per_atom (eV), forces (eV/Å), hvp and
-            hessian (eV/Å²), over components.
+        loss: the loss with weights as at the end of all ramps; curvature terms are estimated from probes.
+        rmse: root-mean-square errors by label: energy (eV, per structure), energy_per_atom (eV), forces (eV/Å), hvp
+            (eV/Å², of the products of the probes), hessian (eV/Å², of the elements, estimated from the probes), over
+            components.
+        standard_errors: standard error of an RMSE from the spread over groups of structures (over structures, if there
+            is one group only; jackknife), by label: hvp, hessian. It contains the uncertainty from the probes.
     """
 
     loss: float
     rmse: dict[str, float]
+    standard_errors: dict[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, float]:
         """The row for the record of the run.
 
         Returns:
-            Loss and errors by name, for example `forces_rmse`.
+            Loss and errors by name, for example `forces_rmse`, `hvp_rmse` and `hvp_rmse_standard_error`.
         """
-        return {"loss": self.loss, **{f"{name}_rmse": value for name, value in self.rmse.items()}}
+        row = {"loss": self.loss, **{f"{name}_rmse": value for name, value in self.rmse.items()}}
+        return row | {f"{name}_rmse_standard_error": value for name, value in self.standard_errors.items()}
 
     def summary(self) -> str:
         """Short text for the progress line.
 
         Returns:
-            Errors per atom in energy (eV), forces (eV/Å) and products (eV/Å²).
+            Errors per atom in energy (eV), forces (eV/Å) and products (eV/Å²), the last with its standard error.
         """
         names = {"energy_per_atom": "E/atom", "forces": "F", "hvp": "Hv"}
-        return "  ".join(f"{short} {self.rmse[name]:.3g}" for name, short in names.items() if name in self.rmse)
+        texts = []
+        for name, short in names.items():
+            if name in self.rmse:
+                error = self.standard_errors.get(name)
+                texts.append(f"{short} {self.rmse[name]:.3g}" + ("" if error is None else f" ± {error:.1g}"))
+        return "  ".join(texts)
 
 
 def validate(
@@ -58,38 +84,40 @@ def validate(
     dtype: torch.dtype,
     device: str,
     max_atoms: int,
+    n_probes: int = 4,
+    seed: int = 0,
     communicator: Communicator | None = None,
 ) -> ValidationMetrics:
     """Compute the validation loss and errors of a potential.
 
     Args:
         potential: the potential.
-        data: validation data. Stored (probe, product) pairs are evaluated even if their weight is zero.
-        weights: loss weights.
+        data: validation data. Curvature is evaluated wherever it is labeled, even if its weight is zero.
+        weights: loss weights. The terms `hvp` and `hessian` are both estimated from the probes: `hvp` over all
+            structures with pairs or Hessians, `hessian` over those with Hessians.
         dtype: floating-point type of the evaluation.
         device: its device.
         max_atoms: maximum number of atoms of a batch.
+        n_probes: probes per structure, see `with_validation_probes`.
+        seed: seed of the probes.
         communicator: processes that share the structures; None for a single process.
 
     Returns:
         The loss and errors, the same in all processes.
     """
-    sums: dict[str, float] = defaultdict(float)
-    n_values: dict[str, float] = defaultdict(float)
+    communicator = communicator or Communicator()
+    totals = {name: SquaredErrors() for name in ("energy", "energy_per_atom", "forces", "hvp", "hessian")}
     losses: dict[str, float] = defaultdict(float)
     n_labeled: dict[str, float] = defaultdict(float)
     final_weights = weights.model_dump()
-    communicator = communicator or Communicator()
     for part, indices in _local_batches(data, max_atoms, communicator):
         batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
-        has_pairs = labels.hvp is not None and bool(labels.mask("hvp").any())
-        has_hessians = (
-            final_weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any())
-        )
+        has_hessian = labels.mask("hessian")
+        labels = with_validation_probes(batch, labels, n_probes, seed=seed)
+        has_pairs = labels.mask("hvp").any(0)
         request = Request(
             forces=labels.forces is not None,
-            probes=torch.nan_to_num(labels.probes) if has_pairs and labels.probes is not None else None,
-            hessian=has_hessians,
+            probes=torch.nan_to_num(labels.probes) if labels.probes is not None and bool(has_pairs.any()) else None,
             atomic_energies=labels.atomic_energies is not None and potential.has_atomic_energies,
             stress=final_weights["stress"] > 0 and bool(labels.mask("stress").any()),
         )
@@ -97,44 +125,240 @@ def validate(
         for name in LOSS_TERMS:
             if getattr(labels, name) is None or getattr(predictions, name) is None:
                 continue
-            mask = labels.mask(name)
-            present = mask.any(0) if name == "hvp" else mask
             errors = per_structure_loss(predictions, labels, name).to(torch.float64)
             losses[name] += float(errors.sum())
-            n_labeled[name] += int(present.sum())
-        _accumulate(predictions, labels, sums, n_values)
+            n_labeled[name] += int((has_pairs if name == "hvp" else labels.mask(name)).sum())
+            if name == "hvp":
+                losses["hessian"] += float(errors[has_hessian].sum())
+                n_labeled["hessian"] += int(has_hessian.sum())
+        _accumulate(totals, predictions, labels, has_hessian, structure_names(part, indices))
     # Sums over all processes are the same in each of them, and so are decisions that depend on them.
-    sums, n_values = communicator.all_reduce_sum_dict(sums), communicator.all_reduce_sum_dict(n_values)
     losses, n_labeled = communicator.all_reduce_sum_dict(losses), communicator.all_reduce_sum_dict(n_labeled)
     loss = sum(final_weights[name] * losses[name] / n_labeled[name] for name in losses if n_labeled[name])
-    rmse = {name: math.sqrt(sums[name] / n_values[name]) for name in sums if n_values[name]}
-    return ValidationMetrics(float(loss), rmse)
+    rmse, standard_errors = reduce_errors(totals, communicator)
+    return ValidationMetrics(float(loss), rmse, {n: e for n, e in standard_errors.items() if n in ("hvp", "hessian")})
 
 
-def _local_batches(
-    data: DatasetLike, max_atoms: int, communicator: Communicator
-) -> Iterator[tuple[Dataset, list[int]]]:
-    """Batches of the structures of this process: a part of the data in memory, and indices in it."""
-    for _, part in data.iter_in_memory():
-        local_indices = communicator.partition(range(len(part)), part.n_atoms.tolist())
-        yield from ((part, indices) for indices in part.batch_indices(max_atoms, order=local_indices))
+def with_validation_probes(batch: Batch, labels: Properties, n_probes: int, *, seed: int) -> Properties:
+    """Labels with the (probe, product) pairs of a validation, the same for a structure at every validation.
+
+    A structure with a Hessian has Rademacher probes, functions of seed and structure id, times its Hessian. Other
+    structures have their first stored pairs.
+
+    Args:
+        batch: structures.
+        labels: their labels.
+        n_probes: K, the number of probes of a structure with a Hessian, and the maximum number of stored pairs.
+        seed: seed of the probes.
+
+    Returns:
+        The labels with these pairs, and without Hessians.
+    """
+    probes = products = mask = None
+    if labels.hvp is not None and labels.probes is not None:
+        stored = labels.mask("hvp")
+        order = (~stored).to(torch.int8).argsort(dim=0, stable=True)[:n_probes]  # present pairs first
+        atom_order = order[:, segment_ids(labels.n_atoms, labels.hvp.shape[1])][..., None].expand(-1, -1, 3)
+        probes, products = labels.probes.gather(0, atom_order), labels.hvp.gather(0, atom_order)
+        mask = stored.gather(0, order)
+    has_hessian = labels.mask("hessian")
+    if bool(has_hessian.any()):
+        seeded = Rademacher(n_probes).draw(batch, ProbeSeed(seed ^ _VALIDATION_STREAM))
+        seeded_products = labels.hessian_matvec(seeded)
+        if probes is None or products is None or mask is None or bool(has_hessian.all()):
+            probes, products, mask = seeded, seeded_products, has_hessian.expand(n_probes, -1)
+        else:
+            of_atom = has_hessian[batch.structure_index][:, None]
+            probes = torch.where(of_atom, seeded, _padded(probes, n_probes))
+            products = torch.where(of_atom, seeded_products, _padded(products, n_probes))
+            mask = has_hessian | torch.cat([mask, mask.new_zeros(n_probes - len(mask), mask.shape[1])])
+    return labels.replace(
+        probes=probes, hvp=products, hvp_mask=mask, hvp_error=None,
+        hessian=None, hessian_mask=None, hessian_error=None,
+    )  # fmt: skip
+
+
+def _padded(values: Tensor, n_probes: int) -> Tensor:
+    return torch.cat([values, values.new_full((n_probes - len(values), *values.shape[1:]), torch.nan)])
+
+
+def hessian_errors(
+    potential: Potential,
+    data: DatasetLike,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    max_atoms: int,
+    communicator: Communicator | None = None,
+) -> dict[str, float]:
+    """Compute the errors of the full Hessians of a potential: 3N products for a structure of N atoms.
+
+    Args:
+        potential: the potential.
+        data: validation data; structures without a Hessian are left out.
+        dtype: floating-point type of the evaluation.
+        device: its device.
+        max_atoms: maximum number of atoms of a batch.
+        communicator: processes that share the structures; None for a single process.
+
+    Returns:
+        By name, the same in all processes: `hessian`, the loss term (mean over structures of `‖ΔH‖²/(9N²)`);
+        `hessian_rmse`, over elements, eV/Å²; `hessian_rmse_standard_error`, see `ValidationMetrics`;
+        `structures`, their number. Empty if there is no Hessian.
+    """
+    communicator = communicator or Communicator()
+    totals = {"hessian": SquaredErrors()}
+    sums = {"loss": 0.0, "structures": 0.0}
+    for part, indices in _local_batches(data, max_atoms, communicator, label="hessian"):
+        batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
+        predictions = evaluate(potential, batch, Request(energy=False, hessian=True))
+        errors = per_structure_loss(predictions, labels, "hessian").to(torch.float64)
+        sums["loss"] += float(errors.sum())
+        sums["structures"] += len(indices)
+        n_elements = 9 * labels.n_atoms**2
+        totals["hessian"].add(structure_names(part, indices), errors * n_elements, n_elements)
+    sums = communicator.all_reduce_sum_dict(sums)
+    if not sums["structures"]:
+        return {}
+    rmse, standard_errors = reduce_errors(totals, communicator)
+    return {
+        "hessian": sums["loss"] / sums["structures"],
+        "hessian_rmse": rmse["hessian"],
+        **{f"{name}_rmse_standard_error": value for name, value in standard_errors.items()},
+        "structures": int(sums["structures"]),
+    }
+
+
+class Validator:
+    """Validation of a run: computes the errors of a model, decides which model is the best, and when to stop.
+
+    Args:
+        data: validation data.
+        config: settings of the run.
+        device: device of this process.
+        communicator: the processes that train together.
+        writer: writes the best model.
+    """
+
+    def __init__(
+        self, data: DatasetLike, config: TrainConfig, device: str, communicator: Communicator, writer: ModelWriter
+    ) -> None:
+        self.data, self.config, self.device, self.communicator = data, config, device, communicator
+        self.dtype: torch.dtype = getattr(torch, config.dtype)
+        self.writer = writer
+
+    def errors(self, model: Potential, weights: LossWeights) -> ValidationMetrics:
+        """Compute the validation loss and errors of a model.
+
+        Args:
+            model: the model.
+            weights: loss weights.
+
+        Returns:
+            The errors, the same in all processes.
+        """
+        self.communicator.broadcast(model.buffers())  # running statistics differ between processes
+        return validate(
+            model, self.data, weights, dtype=self.dtype, device=self.device, max_atoms=self.config.batch.atoms,
+            n_probes=self.config.validation_probes, seed=self.config.seed, communicator=self.communicator,
+        )  # fmt: skip
+
+    def hessian_errors(self, model: Potential) -> dict[str, float]:
+        """Compute the errors of the full Hessians of a model.
+
+        Args:
+            model: the model.
+
+        Returns:
+            See `hessian_errors`; empty if `validate_hessians` is off or there are no Hessians.
+        """
+        if not self.config.validate_hessians or not self.data.has("hessian"):
+            return {}
+        self.communicator.broadcast(model.buffers())
+        return hessian_errors(
+            model, self.data, dtype=self.dtype, device=self.device, max_atoms=self.config.batch.atoms,
+            communicator=self.communicator,
+        )  # fmt: skip
+
+    def validate(self, model: Potential, weights: LossWeights, state: TrainState) -> ValidationMetrics:
+        """Compute the errors of a model, update the state of the run, and write the model if it is the best so far.
+
+        Args:
+            model: the model.
+            weights: loss weights.
+            state: progress of the run; changed here.
+
+        Returns:
+            The errors.
+
+        Raises:
+            NonFiniteLossError: the loss is not finite.
+        """
+        scores = self.errors(model, weights)
+        if not math.isfinite(scores.loss):
+            raise NonFiniteLossError(
+                f"step {state.step}: the validation loss is not a finite number. The last good state is in "
+                f"{self.writer.folder / 'checkpoint.safetensors'}; lower optimizer.learning_rate, or look at the "
+                "validation labels with `hesse info`."
+            )
+        state.plateau.update(scores.loss, self.config.schedule)
+        if scores.loss < state.best_loss:
+            state.best_loss, state.best_step, state.n_without_improvement = scores.loss, state.step, 0
+            self.writer.write("model", state.step, scores.as_row())
+        else:
+            state.n_without_improvement += 1
+        return scores
+
+    def should_stop(self, state: TrainState) -> bool:
+        """True if early stopping or the plateau schedule ends the run.
+
+        Args:
+            state: progress of the run.
+
+        Returns:
+            Whether to stop.
+        """
+        config = self.config
+        if config.early_stopping is not None and state.n_without_improvement >= config.early_stopping:
+            return True
+        rate = config.optimizer.learning_rate * state.plateau.factor
+        return config.schedule.kind == "plateau" and rate < config.schedule.stop_below
 
 
 def _accumulate(
-    predictions: Properties, labels: Properties, sums: dict[str, float], n_values: dict[str, float]
+    totals: Mapping[str, SquaredErrors],
+    predictions: Properties,
+    labels: Properties,
+    has_hessian: Tensor,
+    names: list[StructureName],
 ) -> None:
-    """Add squared errors and the number of values, label by label."""
-    n = labels.n_atoms
+    """Add squared errors and the number of components, label by label."""
+    n, index = labels.n_atoms, segment_ids(labels.n_atoms)
     if labels.energy is not None and predictions.energy is not None:
         mask = labels.mask("energy")
-        squared = (predictions.energy - labels.energy)[mask].square()
-        for name, values in (("energy", squared), ("energy_per_atom", squared / n[mask] ** 2)):
-            sums[name] += float(values.sum())
-            n_values[name] += len(values)
+        squared = torch.where(mask, predictions.energy - labels.energy, 0.0).to(torch.float64).square()
+        totals["energy"].add(names, squared, mask)
+        totals["energy_per_atom"].add(names, squared / n**2, mask)
     for name in ("forces", "hvp"):
         value, target = getattr(predictions, name), getattr(labels, name)
-        if value is not None and target is not None:
-            mask = torch.repeat_interleave(labels.mask(name), n, dim=-1)
-            squared = (value - target)[mask].to(torch.float64).square()
-            sums[name] += float(squared.sum())
-            n_values[name] += squared.numel()
+        if value is None or target is None:
+            continue
+        mask = torch.atleast_2d(labels.mask(name))
+        difference = (value - target).reshape(len(mask), -1, 3).to(torch.float64)
+        of_atom = torch.where(mask[:, index, None], difference, 0.0).square().sum((0, 2))
+        squared = of_atom.new_zeros(len(n)).index_add(0, index, of_atom)
+        n_pairs = mask.sum(0)
+        totals[name].add(names, squared, 3 * n * n_pairs)
+        if name == "hvp":  # E|ΔH v|² = ‖ΔH‖²
+            totals["hessian"].add(names, squared / n_pairs.clamp(min=1), 9 * n * n * has_hessian)
+
+
+def _local_batches(
+    data: DatasetLike, max_atoms: int, communicator: Communicator, *, label: str | None = None
+) -> Iterator[tuple[Dataset, list[int]]]:
+    """Batches of the structures of this process, if given of those with a label: a part of the data in memory, and
+    indices in it."""
+    for _, part in data.iter_in_memory():
+        chosen = range(len(part)) if label is None else torch.nonzero(part.mask(label))[:, 0].tolist()
+        local_indices = communicator.partition(chosen, part.n_atoms.tolist())
+        yield from ((part, indices) for indices in part.batch_indices(max_atoms, order=local_indices))
