@@ -110,7 +110,7 @@ def test_a_potential_of_a_user_module(run: Run, tmp_path: Path, monkeypatch: pyt
         (("{model}", "--only", "rotatoin"), 'Did you mean "rotation"?'),
         (("{model}", "--skip", "al"), 'no check "al"'),
         (("{model}", "--structures", "{folder}/none.h5"), "none.h5"),
-        (("{model}", "--structures", "{fluorine}"), "element Z = 9"),
+        (("{model}", "--structures", "{fluorine}"), "holds F"),
         (("{model}", "--json", "{folder}/nowhere/checks.json"), "no folder"),
         (("{model}", "--json", "{model}"), "this is an input"),
         (("{model}", "--device", "abacus"), 'device "abacus"'),

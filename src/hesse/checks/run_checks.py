@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class CheckResults(list[CheckResult]):
         """Format as text.
 
         Returns:
-            A table of all results, followed by the messages of failures and notes.
+            A table of all results, the messages of failures, notes and skipped checks, and the number of each.
         """
         questions = {check.name: check.question for check in CHECKS}
         rows = [("check", "question", "result", "measured", "limit")]
@@ -57,8 +58,11 @@ class CheckResults(list[CheckResult]):
             )
             for row in rows
         ]
-        headings = {"fail": "FAILED", "info": "note"}
+        headings = {"fail": "FAILED", "info": "note", "skip": "skipped"}
         lines += [f"{headings[r.status]} {r.name}: {r.message}" for s in headings for r in self if r.status == s]
+        words = {"pass": "passed", "fail": "failed", "info": "with a note", "skip": "skipped"}
+        counts: Counter[str] = Counter(result.status for result in self)
+        lines.append(", ".join(f"{counts[s]} {word}" for s, word in words.items() if counts[s]))
         return "\n".join([self.model, *(line.rstrip() for line in lines)])
 
 

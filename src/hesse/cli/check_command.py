@@ -88,8 +88,9 @@ def check(
         )
     if json is not None:
         _write_rows(json, results)
-    _print_results(model, results)
-    if any(result.status == "fail" for result in results):
+    results.model = model
+    typer.echo(results.table())
+    if results.failed:
         raise typer.Exit(1)
 
 
@@ -121,35 +122,3 @@ def _write_rows(target: Path, results: Sequence[CheckResult]) -> None:
 
     rows = [result.to_json() for result in results]
     atomic_write_text(target, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _print_results(model: str, results: Sequence[CheckResult]) -> None:
-    """A table of all checks; below it the failures with what they mean, then notes."""
-    from collections import Counter
-
-    from rich import box
-    from rich.table import Table
-
-    from hesse.checks import CHECKS
-    from hesse.reports import print_tables
-
-    questions = {item.name: item.question for item in CHECKS}
-    table = Table(title=model, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("check", "question", "result"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("measured", "limit"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for result in results:
-        limit = "" if result.limit is None else f"{'≤' if result.bound == '<=' else '≥'} {result.limit:g}"
-        measured = "" if result.value is None else f"{result.value:.2g}"
-        table.add_row(result.name, questions[result.name], result.status, measured, limit)
-    print_tables([table])
-    for status, heading in (("fail", "FAILED"), ("info", "note"), ("skip", "skipped")):
-        for result in results:
-            if result.status == status:
-                typer.echo(f"{heading} {result.name}: {result.message}")
-    counts: Counter[str] = Counter(result.status for result in results)
-    typer.echo(", ".join(f"{counts[s]} {word}" for s, word in _STATUS_WORDS.items() if counts[s]))
-
-
-_STATUS_WORDS = {"pass": "passed", "fail": "failed", "info": "with a note", "skip": "skipped"}
