@@ -24,6 +24,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def train_one(name: str, config: TrainConfig, training: Dataset, tests: Mapping[
     result = hesse.train(training, None, config, output=folder, quiet=True)
     spent = time.process_time() - start
     rows = [
-        row.to_json()
+        asdict(row)
         for key, dataset in tests.items()
         for row in evaluate_model(result.potential, dataset, name=key, by_tag=False).rows
     ]

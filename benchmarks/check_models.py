@@ -15,6 +15,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -86,7 +87,7 @@ def run(names: list[str], out: Path, *, compile: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # frameworks issue warnings of their own
             results = check_potential(MODELS[name](), skip=() if compile else ("compile",))
-        rows[name] = [result.to_json() for result in results]
+        rows[name] = [asdict(result) for result in results]
         out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         for result in results:
             if result.status in ("fail", "info"):

@@ -21,7 +21,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def train_all(models: Sequence[NamedModel], data: Data, options: argparse.Namesp
             rows = []
             for name, dataset in data.tests.items():
                 evaluation = hesse.evaluate(result.potential, dataset, name=name, by_tag=False)
-                rows += [row.to_json() for row in evaluation.rows]
+                rows += [asdict(row) for row in evaluation.rows]
             write_json(
                 folder / "errors.json",
                 {

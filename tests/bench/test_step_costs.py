@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_rows():
         for scheme in ("ef", "ef_hvp", "ef_h")
     ]
     for row in rows:
-        assert row.to_json().keys() >= KEYS
+        assert asdict(row).keys() >= KEYS
         assert (row.structures, row.atoms, row.mode, row.device) == (4, sum(map(len, structures)), "eager", "cpu")
         assert min(row.seconds, row.process_seconds, row.peak_mib) > 0
         assert (row.repeats, row.probes, row.threads, row.parts) == (2, 2, 1, 1)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hesse.errors import FileFormatError, RequestError, WriteError
-from hesse.runtime.filesystem import atomic_write, atomic_write_text, check_input_file, check_output_path, lock_file
+from hesse.runtime.filesystem import (
+    atomic_write,
+    atomic_write_text,
+    check_input_file,
+    check_output_path,
+    lock_file,
+    write_rows,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -117,6 +126,26 @@ def test_a_writer_killed_at_any_moment_leaves_a_complete_file(tmp_path: Path) ->
         text = target.read_text()
         assert len(text) == 300_000
         assert len(set(text)) == 1
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    value: float | None
+
+
+def test_rows_are_written_as_json(tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    write_rows(target, [Row("Å", 1.5), {"name": "b", "value": None}])
+    text = target.read_text(encoding="utf-8")
+    assert json.loads(text) == [{"name": "Å", "value": 1.5}, {"name": "b", "value": None}]
+    assert text.endswith("\n")
+    assert "Å" in text
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_rows(target, [Row("a", float("nan"))])
+    assert target.read_text(encoding="utf-8") == text
+    write_rows(target, [])
+    assert json.loads(target.read_text()) == []
 
 
 LOCK = """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -96,14 +95,6 @@ class InferenceCost:
     process_seconds: float
     repeats: int
     threads: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The cost as a row of a JSON file.
-
-        Returns:
-            The fields by name.
-        """
-        return asdict(self)
 
 
 def measure_inference_costs(

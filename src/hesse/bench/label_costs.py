@@ -6,8 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -94,14 +93,6 @@ class LabelCost:
     repeats: int
     gradients: int | None
     ratio: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The cost as a row of a JSON file.
-
-        Returns:
-            The fields by name.
-        """
-        return asdict(self)
 
 
 def alkane(n_carbons: int) -> Structure:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -109,14 +108,6 @@ class StepCost:
     probes: int
     parts: int
     loss: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The cost as a row of a JSON file.
-
-        Returns:
-            The fields by name.
-        """
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["CheckResult", "Outcome", "Status", "compare_to_limit", "info", "skipped"]
 
@@ -92,11 +92,3 @@ class CheckResult:
     limit: float | None
     bound: Literal["<=", ">="]
     message: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain values.
-
-        Returns:
-            A dictionary of the fields.
-        """
-        return asdict(self)

@@ -36,12 +36,12 @@ def labels(
 ) -> None:
     """Cost of energy, gradient, Hessian-vector product and Hessian as a function of the number of atoms, for straight
     alkanes of up to 98 atoms, on one thread."""
-    from dataclasses import replace
+    from dataclasses import asdict, replace
 
     from hesse.bench import LabelCostPlan, fitted_exponents, measure_label_costs
     from hesse.errors import RequestError
     from hesse.reports import draw_label_costs, label_cost_tables, print_tables
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, write_rows
 
     plan = LabelCostPlan(seconds=seconds, repeats=repeats)
     if quick:
@@ -56,8 +56,9 @@ def labels(
         if target is not None:
             check_output_path(target)
     results = measure_label_costs(plan, quiet=quiet)
-    rows, exponents = [row.to_json() for row in results], fitted_exponents(results)
-    _write_rows(json, rows)
+    rows, exponents = [asdict(row) for row in results], fitted_exponents(results)
+    if json is not None:
+        write_rows(json, rows)
     if picture is not None:
         draw_label_costs(rows, exponents, picture)
     print_tables(label_cost_tables(rows))
@@ -110,11 +111,13 @@ def step(
 ) -> None:
     """Cost of one training step: the loss of energies and forces (E-F), with Hessian-vector products (E-F-HVP) or
     Hessians (E-F-H), and its gradient in the parameters. Without a model: the three networks of Hesse."""
+    from dataclasses import asdict
+
     from hesse.bench import StepPlan, measure_step_costs
     from hesse.bench.cases import SCHEMES
     from hesse.errors import ConfigError
     from hesse.reports import cell_cost_tables, draw_cell_costs, print_tables, step_cost_tables
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, write_rows
 
     if picture is not None and (not periodic or picture.suffix.lower() != ".png"):
         raise ConfigError(
@@ -139,9 +142,10 @@ def step(
     left_out: list[str] = []
     for batch in batches:
         results = measure_step_costs(cases, batch, plan, quiet=quiet)
-        rows += [row.to_json() for row in results.rows]
+        rows += [asdict(row) for row in results.rows]
         left_out += results.left_out
-    _write_rows(json, rows)
+    if json is not None:
+        write_rows(json, rows)
     if picture is not None:
         draw_cell_costs(rows, picture)
     print_tables(cell_cost_tables(rows) if periodic else step_cost_tables(rows))
@@ -178,12 +182,14 @@ def inference(
 ) -> None:
     """Cost of inference: energies, forces, Hessian-vector products and Hessians of many structures together, or of one
     large cell. Without a model: the three networks of Hesse."""
+    from dataclasses import asdict
+
     from hesse.bench import InferencePlan, measure_inference_costs, named_potentials
     from hesse.bench.inference_costs import INFERENCE_SCHEMES
     from hesse.bench.named_potentials import NATIVE_KINDS
     from hesse.errors import ConfigError
     from hesse.reports import inference_cost_tables, print_tables
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, write_rows
 
     if periodic and data is not None:
         raise ConfigError("--periodic makes its own cells of MgO: leave out --data")
@@ -205,22 +211,13 @@ def inference(
     left_out: list[str] = []
     for batch in batches:
         results, skipped = measure_inference_costs(potentials, batch, plan, quiet=quiet)
-        rows += [row.to_json() for row in results]
+        rows += [asdict(row) for row in results]
         left_out += skipped
-    _write_rows(json, rows)
+    if json is not None:
+        write_rows(json, rows)
     print_tables(inference_cost_tables(rows))
     for line in left_out:
         typer.echo(f"left out: {line}")
-
-
-def _write_rows(file: Path | None, rows: Sequence[dict[str, object]]) -> None:
-    """Write the rows as JSON, if a file is given."""
-    from json import dumps
-
-    from hesse.runtime.filesystem import atomic_write_text
-
-    if file is not None:
-        atomic_write_text(file, dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
 def _step_workload(

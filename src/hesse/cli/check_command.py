@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,6 @@ import typer
 from hesse.cli.common_options import QUIET
 
 if TYPE_CHECKING:
-    from hesse.checks import CheckResult
     from hesse.structures import Structure
 
 MAX_STRUCTURES = 16
@@ -56,7 +54,7 @@ def check(
     from hesse.engines.names import path_in_name
     from hesse.errors import ConfigError
     from hesse.runtime.devices import device_from_name
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, write_rows
     from hesse.runtime.progress import track
 
     skipped = [*(skip or []), *([] if compile else ["compile"])]
@@ -87,7 +85,7 @@ def check(
             on_start=lambda item: advance(1 if item in selected_checks else 0, item.name),
         )
     if json is not None:
-        _write_rows(json, results)
+        write_rows(json, results)
     results.model = model
     typer.echo(results.table())
     if results.failed:
@@ -113,12 +111,3 @@ def _spread_sample(file: Path, *, quiet: bool) -> list[Structure]:
             f"note: {len(indices)} of {len(structures)} structures are used, none over {MAX_ATOMS} atoms", err=True
         )
     return [small[k] for k in indices]
-
-
-def _write_rows(target: Path, results: Sequence[CheckResult]) -> None:
-    import json
-
-    from hesse.runtime.filesystem import atomic_write_text
-
-    rows = [result.to_json() for result in results]
-    atomic_write_text(target, json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -50,7 +50,7 @@ def evaluate(
     from hesse.models import read_model_header
     from hesse.reports import error_tables, print_tables
     from hesse.runtime.devices import device_from_name
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, write_rows
 
     if json is not None:
         check_output_path(json, *([file] if (file := path_in_name(model)) else []), *data)
@@ -83,7 +83,7 @@ def evaluate(
             for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)):
                 typer.echo(f"note: {note}", err=True)
     if json is not None:
-        _write_rows(json, rows)
+        write_rows(json, rows)
     print_tables(error_tables(shown))
 
 
@@ -91,14 +91,6 @@ def _dataset_names(paths: Sequence[Path]) -> list[str]:
     """The stem of each path; the full path if several have the same stem."""
     stems = Counter(path.stem for path in paths)
     return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
-
-
-def _write_rows(target: Path, rows: Sequence[MetricRow]) -> None:
-    import json
-
-    from hesse.runtime.filesystem import atomic_write_text
-
-    atomic_write_text(target, json.dumps([row.to_json() for row in rows], indent=1, allow_nan=False) + "\n")
 
 
 def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:

@@ -214,19 +214,17 @@ def _write_results(
     made_by: str,
 ) -> None:
     """Write structures and rows. Raises ExecutionError if there is no structure."""
-    import json
-
     from hesse._version import __version__
     from hesse.datasets import Dataset, write_dataset
     from hesse.engines import make_engine
     from hesse.errors import ExecutionError
-    from hesse.runtime.filesystem import atomic_write_text
+    from hesse.runtime.filesystem import write_rows
 
     if results:
         level = make_engine(engine).level
         attributes = {"level": level, "engine": engine, "made_by": made_by, "code_version": __version__}
         write_dataset(output, Dataset.from_pairs(results, **attributes))
     if json_file is not None:
-        atomic_write_text(json_file, json.dumps(rows, indent=1) + "\n")
+        write_rows(json_file, rows)
     if not results:
         raise ExecutionError(f"{made_by}: nothing was found for any of {len(rows)} structures; the reasons are above")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,14 +39,6 @@ class MetricRow:
     value: float
     unit: str
     n: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as a dictionary of plain values.
-
-        Returns:
-            The fields by name, as in `--json` files.
-        """
-        return asdict(self)
 
 
 def error_metrics(

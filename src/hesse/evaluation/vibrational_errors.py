@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -33,14 +32,6 @@ class VibrationalErrors:
     n_structures: int
     n_modes: int
     n_imaginary: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers as a dictionary of plain values.
-
-        Returns:
-            The fields by name.
-        """
-        return asdict(self)
 
 
 def vibrational_errors(evaluation: Evaluation, *, tag: str = "relaxed") -> VibrationalErrors | None:

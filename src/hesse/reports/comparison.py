@@ -148,14 +148,14 @@ class Comparison:
             "other": self.other.name,
             "lines": [asdict(row) for row in self.rows],
             "rows": {
-                side.name: [row.to_json() for e in side.evaluations for row in e.rows]
+                side.name: [asdict(row) for e in side.evaluations for row in e.rows]
                 for side in (self.baseline, self.other)
             },
             "vibrations": {
-                name: {self.baseline.name: old.to_json(), self.other.name: new.to_json()}
+                name: {self.baseline.name: asdict(old), self.other.name: asdict(new)}
                 for name, (old, new) in self.vibrations.items()
             },
-            "published": [p.to_json() for p in self.published],
+            "published": [asdict(p) for p in self.published],
             "published_source": self.published_source,
         }
 

@@ -56,7 +56,7 @@ def label_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per engine: seconds of each label, and the ratios H v to gradient and Hessian to H v.
 
     Args:
-        rows: rows of `LabelCost.to_json`.
+        rows: fields of `LabelCost`, one mapping per row.
 
     Yields:
         Tables to print.
@@ -83,7 +83,7 @@ def draw_label_costs(rows: CostRows, exponents: Mapping[tuple[str, str], float],
     """Draw seconds of every label against the number of atoms, on logarithmic axes, one panel per engine.
 
     Args:
-        rows: rows of `LabelCost.to_json`; the columns engine, level, label, atoms and seconds are used.
+        rows: fields of `LabelCost`, one mapping per row; the columns engine, level, label, atoms and seconds are used.
         exponents: fitted powers of the number of atoms by (engine, label), for the legend.
         path: the PNG file.
 
@@ -124,7 +124,7 @@ def step_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per batch and floating-point type: milliseconds and memory of a step of each subject.
 
     Args:
-        rows: rows of `StepCost.to_json`.
+        rows: fields of `StepCost`, one mapping per row.
 
     Yields:
         Tables to print.
@@ -155,7 +155,7 @@ def inference_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per set of structures and floating-point type: milliseconds, memory and structures per second.
 
     Args:
-        rows: rows of `InferenceCost.to_json`.
+        rows: fields of `InferenceCost`, one mapping per row.
 
     Yields:
         Tables to print.
@@ -186,7 +186,7 @@ def cell_cost_tables(rows: CostRows) -> Iterator[Table]:
     """One table per subject, mode and floating-point type: a step on one periodic cell against its number of atoms.
 
     Args:
-        rows: rows of `StepCost.to_json`.
+        rows: fields of `StepCost`, one mapping per row.
 
     Yields:
         Tables to print.
@@ -225,7 +225,7 @@ def draw_cell_costs(rows: CostRows, path: str | Path) -> None:
     """Draw seconds and memory of a step against the number of atoms in the cell, one row of panels per subject.
 
     Args:
-        rows: rows of `StepCost.to_json`.
+        rows: fields of `StepCost`, one mapping per row.
         path: the PNG file.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 __all__ = ["PUBLISHED_CHANGES", "PUBLISHED_SOURCE", "PublishedChange"]
 
@@ -23,14 +23,6 @@ class PublishedChange:
     property: str
     test_set: str
     percent: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers as a dictionary of plain values.
-
-        Returns:
-            The fields by name.
-        """
-        return asdict(self)
 
 
 PUBLISHED_CHANGES: Final[tuple[PublishedChange, ...]] = (

@@ -6,17 +6,23 @@ Atomic writing means: write to a temporary file in the same folder, flush it to 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from hesse.errors import FileFormatError, RequestError, WriteError
 
-__all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_output_path", "lock_file"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_output_path", "lock_file", "write_rows"]
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """Errors of file systems that cannot lock (some clusters)."""
@@ -107,6 +113,21 @@ def atomic_write_text(target: str | Path, text: str) -> None:
     """
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_rows(target: str | Path, rows: Sequence[Mapping[str, object] | DataclassInstance]) -> None:
+    """Write rows as JSON, as all commands do for `--json`: a list with one object per row.
+
+    Args:
+        target: path of the file.
+        rows: mappings, or instances of dataclasses whose fields become the columns.
+
+    Raises:
+        WriteError: see `atomic_write`.
+        ValueError: a number that is not finite, which JSON does not have.
+    """
+    objects = [row if isinstance(row, Mapping) else asdict(row) for row in rows]
+    atomic_write_text(target, json.dumps(objects, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
