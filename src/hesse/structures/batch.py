@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hesse.structures.pairs import neighbor_matrix
 from hesse.structures.structure import Structure, rng_key
 
 __all__ = ["Batch", "batch_from_pairs", "collate", "segment_ids", "segment_indices", "segment_offsets"]
@@ -229,8 +230,6 @@ def batch_from_pairs(
 ) -> Batch:
     """Create a batch from concatenated arrays and a pair list, which is converted to a neighbor matrix.
 
-    (A packed data set converts its pair lists itself, on the device: `hesse.datasets.packed`.)
-
     Args:
         numbers: atomic numbers.
         positions: Å.
@@ -249,21 +248,8 @@ def batch_from_pairs(
     Returns:
         The batch.
     """
-    total_atoms = len(numbers)
-    max_neighbors = max(int(pair_counts.max()), 1) if total_atoms else 1
-    slot = torch.arange(max_neighbors, device=numbers.device)
-    mask = slot[None] < pair_counts[:, None]
-    if len(pair_neighbors):
-        pair_indices = (pair_starts[:, None] + slot[None]).clamp(max=len(pair_neighbors) - 1)
-        neighbors = torch.where(
-            mask, pair_neighbors[pair_indices], torch.arange(total_atoms, device=numbers.device)[:, None]
-        )
-        cell_shifts = None if pair_shifts is None else torch.where(mask[..., None], pair_shifts[pair_indices], 0)
-    else:
-        neighbors = (
-            torch.arange(total_atoms, device=numbers.device)[:, None].expand(total_atoms, max_neighbors).contiguous()
-        )
-        cell_shifts = None
+    max_neighbors = int(pair_counts.max()) if len(numbers) else 0
+    neighbors, mask, cell_shifts = neighbor_matrix(pair_counts, pair_starts, pair_neighbors, pair_shifts, max_neighbors)
     return Batch(
         numbers=numbers,
         positions=positions,

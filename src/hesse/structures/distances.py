@@ -7,7 +7,7 @@ from ase.data import covalent_radii
 from jaxtyping import Int
 from numpy import ndarray as Array
 
-from hesse.structures.neighbors import find_neighbors
+from hesse.structures.pairs import find_neighbors
 from hesse.structures.structure import Structure
 
 __all__ = ["BOND_FACTOR", "COLLISION_FACTOR", "bonded_pairs", "closest_collision"]
@@ -52,8 +52,9 @@ def bonded_pairs(structure: Structure, factor: float = BOND_FACTOR) -> Int[Array
     Returns:
         Indices of the atoms, `[bonds, 2]`, the smaller one first, in ascending order.
     """
-    first, second = np.triu_indices(len(structure), 1)
     radii = covalent_radii[structure.numbers]
-    distances = np.linalg.norm(structure.positions[first] - structure.positions[second], axis=1)
-    bonded = distances < factor * (radii[first] + radii[second])
-    return np.stack([first[bonded], second[bonded]], axis=1)
+    longest = float(2.0 * factor * radii.max()) + 1e-9
+    pairs = find_neighbors(structure.positions, structure.cell, (False, False, False), longest)
+    bonded = pairs.distances < factor * (radii[pairs.centers] + radii[pairs.neighbors])
+    bonded &= pairs.centers < pairs.neighbors
+    return np.stack([pairs.centers[bonded], pairs.neighbors[bonded]], axis=1)

@@ -1,4 +1,8 @@
-"""Neighbor pairs of many structures at once (a data set)."""
+"""Neighbor pairs: all pairs of atoms closer than a cutoff, periodic images included, of one structure or of many at
+once (a data set), and their arrangement as a matrix.
+
+Small molecules use distance matrices, all others vesin's cell lists.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,128 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
+from vesin import NeighborList
 
-from hesse.structures import find_neighbors
+from hesse.errors import GeometryError
 
-__all__ = ["PairList", "neighbor_pairs"]
+__all__ = ["Neighbors", "PairList", "distance_matrix", "find_neighbors", "neighbor_matrix", "neighbor_pairs"]
 
 _MAX_DENSE_ATOMS: Final = 64
-"""Open structures with up to this number of atoms use distance matrices; larger ones are searched one by one."""
+"""Open structures with up to this number of atoms use distance matrices, which is faster than any cell list."""
 _CHUNK_DISTANCES: Final = 2_000_000
 """Number of distances in memory at once."""
+
+
+def distance_matrix(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances between all atoms of open structures with the same number of atoms.
+
+    Args:
+        positions: Å, `[..., atoms, 3]`.
+
+    Returns:
+        Å, `[..., atoms, atoms]`; infinity on the diagonal.
+    """
+    distances: NDArray[np.float64] = np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
+    n = positions.shape[-2]
+    distances.reshape(-1, n * n)[:, :: n + 1] = np.inf
+    return distances
+
+
+# --- one structure ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbors:
+    """Directed pairs of atoms (each pair in both directions), sorted by the central atom.
+
+    Attributes:
+        centers: index of the central atom, `[pairs]`.
+        neighbors: index of its neighbor, `[pairs]`.
+        cell_shifts: lattice translations of the neighbor, integers, `[pairs, 3]`; the image is at
+            `positions[neighbors] + cell_shifts @ cell`.
+        distances: Å, `[pairs]`.
+        counts: number of neighbors of each atom, `[atoms]`.
+    """
+
+    centers: NDArray[np.int64]
+    neighbors: NDArray[np.int64]
+    cell_shifts: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def find_neighbors(
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    pbc: tuple[bool, bool, bool],
+    cutoff: float,
+) -> Neighbors:
+    """Find all pairs of atoms, including periodic images, with a distance below the cutoff.
+
+    Args:
+        positions: Å, `[atoms, 3]`.
+        cell: lattice vectors as rows, Å, `[3, 3]`.
+        pbc: which of the three directions are periodic.
+        cutoff: Å.
+
+    Returns:
+        The pairs in a fixed order, so that sums over them are reproducible.
+
+    Raises:
+        GeometryError: the cutoff is negative or not finite.
+    """
+    if not (np.isfinite(cutoff) and cutoff >= 0):
+        raise GeometryError(f"the cutoff must be a finite number of Å, not below zero, got {cutoff}")
+    if not any(pbc) and cutoff > 0 and len(positions) <= _MAX_DENSE_ATOMS:
+        distances = distance_matrix(positions)
+        within = distances < cutoff
+        centers, neighbors = np.nonzero(within)  # sorted already
+        no_shifts = np.zeros((len(centers), 3), dtype=np.int64)
+        return Neighbors(centers, neighbors, no_shifts, distances[centers, neighbors], within.sum(-1))
+    if cutoff == 0:  # a potential without interactions, such as bare element references
+        centers = neighbors = np.zeros(0, dtype=np.int64)
+        distances, cell_shifts = np.zeros(0), np.zeros((0, 3), dtype=np.int64)
+    else:
+        search = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+        if any(pbc):
+            # vesin needs three lattice vectors; those of open directions are never repeated.
+            box = _complete_cell(positions, cell, pbc, cutoff)
+            centers, neighbors, cell_shifts, distances = search.compute(positions, box, list(pbc), "ijSd")
+        else:
+            centers, neighbors, distances = search.compute(positions, np.zeros((3, 3)), False, "ijd")
+            cell_shifts = np.zeros((len(centers), 3), dtype=np.int64)
+    centers, neighbors = np.asarray(centers, dtype=np.int64), np.asarray(neighbors, dtype=np.int64)
+    cell_shifts = np.asarray(cell_shifts, dtype=np.int64)
+    # A fixed order makes sums, and therefore losses, reproducible bit by bit.
+    order = np.lexsort((cell_shifts[:, 2], cell_shifts[:, 1], cell_shifts[:, 0], neighbors, centers))
+    return Neighbors(
+        centers[order],
+        neighbors[order],
+        cell_shifts[order],
+        np.asarray(distances, dtype=np.float64)[order],
+        np.bincount(centers, minlength=len(positions)).astype(np.int64),
+    )
+
+
+def _complete_cell(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: tuple[bool, bool, bool], cutoff: float
+) -> NDArray[np.float64]:
+    """The cell with a vector longer than the structure in every open direction, normal to the periodic vectors."""
+    box = np.zeros((3, 3))
+    periodic = [k for k in range(3) if pbc[k]]
+    open_directions = [k for k in range(3) if not pbc[k]]
+    box[periodic] = cell[periodic]
+    if open_directions:
+        normals = np.linalg.svd(cell[periodic])[2][len(periodic) :]
+        extent = float(np.ptp(positions @ normals.T, axis=0).max()) + 2.0 * cutoff + 1.0
+        box[open_directions] = extent * normals
+    return box
+
+
+# --- many structures --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +244,43 @@ def _small_molecules(
         chunk = max(1, _CHUNK_DISTANCES // int(n * n))
         for start in range(0, len(same_size), chunk):
             atoms = first_atom[same_size[start : start + chunk], None] + np.arange(n)
-            coordinates = positions[atoms]
-            within_cutoff = np.linalg.norm(coordinates[:, :, None] - coordinates[:, None], axis=-1) < cutoff
-            within_cutoff[:, np.arange(n), np.arange(n)] = False
+            within_cutoff = distance_matrix(positions[atoms]) < cutoff
             yield _PairBlock(atoms.reshape(-1), within_cutoff.sum(-1).reshape(-1), np.nonzero(within_cutoff)[2], None)
+
+
+# --- matrix -----------------------------------------------------------------------------------------------------------
+
+
+def neighbor_matrix(
+    counts: Int[Tensor, "atoms"],
+    starts: Int[Tensor, "atoms"],
+    neighbors: Int[Tensor, "pairs"],
+    cell_shifts: Int[Tensor, "pairs 3"] | None,
+    max_neighbors: int,
+    first_atom: Int[Tensor, "atoms"] | None = None,
+) -> tuple[Int[Tensor, "atoms k"], Bool[Tensor, "atoms k"], Int[Tensor, "atoms k 3"] | None]:
+    """Arrange a pair list as a matrix with a row for each atom; unused entries hold the atom itself.
+
+    Args:
+        counts: number of neighbors of each atom.
+        starts: index in `neighbors` of the first neighbor of each atom.
+        neighbors: indices of the neighbors.
+        cell_shifts: their lattice translations; None if no structure is periodic.
+        max_neighbors: the largest of `counts`, from the CPU, so that an accelerator need not be waited for.
+        first_atom: added to the neighbors of each atom; None for zero.
+
+    Returns:
+        Neighbors, mask of the used entries, and cell shifts (None without neighbors). There is at least one column.
+    """
+    atoms = torch.arange(len(counts), device=counts.device)[:, None]
+    if max_neighbors == 0:
+        return atoms.clone(), torch.zeros_like(atoms, dtype=torch.bool), None
+    slot = torch.arange(max_neighbors, device=counts.device)
+    mask = slot < counts[:, None]
+    index = (starts[:, None] + slot).clamp_(max=len(neighbors) - 1).reshape(-1)
+    matrix = neighbors.index_select(0, index).reshape(mask.shape)
+    if first_atom is not None:
+        matrix = matrix + first_atom[:, None]
+    if cell_shifts is not None:
+        cell_shifts = torch.where(mask[..., None], cell_shifts.index_select(0, index).reshape(*mask.shape, 3), 0)
+    return torch.where(mask, matrix, atoms), mask, cell_shifts

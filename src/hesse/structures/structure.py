@@ -16,7 +16,7 @@ from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError, RequestError
-from hesse.structures.neighbors import Neighbors, find_neighbors
+from hesse.structures.pairs import Neighbors, distance_matrix, find_neighbors
 
 __all__ = ["Structure", "from_ase", "rng_key", "to_ase", "to_structure"]
 
@@ -169,16 +169,13 @@ class Structure:
             Distance (Å) and the two indices; infinity and (0, 0) for a single atom, or if all distances in a periodic
             structure exceed 3 Å.
         """
-        if len(self) == 1 and not self.periodic:
-            return np.inf, 0, 0
         if self.periodic:
             pairs = self.neighbors(3.0)
             if len(pairs.distances) == 0:
                 return np.inf, 0, 0
             k = int(pairs.distances.argmin())
             return float(pairs.distances[k]), int(pairs.centers[k]), int(pairs.neighbors[k])
-        distances = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
-        np.fill_diagonal(distances, np.inf)
+        distances = distance_matrix(self.positions)
         i, j = np.unravel_index(int(distances.argmin()), distances.shape)
         return float(distances[i, j]), int(i), int(j)
 
