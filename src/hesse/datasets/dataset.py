@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -60,7 +61,6 @@ class Dataset:
     source: str = "memory"
     unknown_keys: tuple[str, ...] = ()
     _packed: dict[float, PackedDataset] = field(default_factory=dict, init=False, repr=False)
-    _geometry: PackedStructures = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "structures", tuple(self.structures))
@@ -69,23 +69,9 @@ class Dataset:
                 "a Dataset is made of structures (hesse.Structure) and their labels (Properties). From ASE atoms: "
                 "Dataset.from_ase; from one structure after the other: Dataset.from_pairs"
             )
-        ids = [s.id for s in self.structures]
-        check_unique_ids(ids, self.source)
-        sizes = [len(s) for s in self.structures]
-        if sizes != self.labels.n_atoms.tolist():
+        check_unique_ids(self.ids, self.source)
+        if [len(s) for s in self.structures] != self.labels.n_atoms.tolist():
             raise RequestError(f"{self.source}: labels and structures are not of the same sizes or number")
-        geometry = PackedStructures(
-            **geometry_tensors(
-                _concatenate([s.numbers for s in self.structures], (0,)),
-                _concatenate([s.positions for s in self.structures], (0, 3)),
-                np.array([s.cell for s in self.structures]),
-                np.array([s.pbc for s in self.structures]),
-            ),
-            rng_keys=torch.tensor([rng_key(i) for i in ids], dtype=torch.int64),
-            ids=np.array(ids, dtype=object),
-            n_atoms=np.array(sizes, dtype=np.int64),
-        )
-        object.__setattr__(self, "_geometry", geometry)
 
     def __repr__(self) -> str:
         return f"Dataset({self.source!r}, {self.labels!r})"
@@ -293,7 +279,7 @@ class Dataset:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the structures."""
-        return tuple(self._geometry.ids)
+        return tuple(s.id for s in self.structures)
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
@@ -386,6 +372,22 @@ class Dataset:
             if not no_flag_set:
                 digest.update(column.name.encode() + value.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def _geometry(self) -> PackedStructures:
+        """All geometries as tensors. Data that are only converted or selected from do without."""
+        structures = self.structures
+        return PackedStructures(
+            **geometry_tensors(
+                _concatenate([s.numbers for s in structures], (0,)),
+                _concatenate([s.positions for s in structures], (0, 3)),
+                np.array([s.cell for s in structures]),
+                np.array([s.pbc for s in structures]),
+            ),
+            rng_keys=torch.tensor([rng_key(name) for name in self.ids], dtype=torch.int64),
+            ids=np.array(self.ids, dtype=object),
+            n_atoms=np.array([len(s) for s in structures], dtype=np.int64),
+        )
 
     # --- batches -------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, Content, schema
+from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, NATIVE_UNITS, Content, schema
 from hesse.datasets.formats.table import find_format
 from hesse.datasets.indexing import check_has_labels, check_label_name, group_split, index_of_ids, unflagged
 from hesse.datasets.io import as_path, check_dataset, read_dataset
@@ -357,7 +357,7 @@ def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bo
 
 
 def _check_native_units(reader: ChunkedReader) -> None:
-    for key, unit in (("energy_unit", "eV"), ("length_unit", "angstrom")):
+    for key, unit in NATIVE_UNITS.items():
         if reader.units.get(key) != unit:
             problem = f"is in {reader.units[key]}" if key in reader.units else f"does not state its {key}"
             raise UnitError(

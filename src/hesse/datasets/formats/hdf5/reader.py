@@ -13,7 +13,16 @@ import numpy as np
 import torch
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, REQUIRED, VERSION, Content, content_checksum, schema
+from hesse.datasets.formats.hdf5.schema import (
+    DTYPES,
+    FORMAT,
+    NATIVE_UNITS,
+    REQUIRED,
+    VERSION,
+    Content,
+    content_checksum,
+    schema,
+)
 from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, UnitError, did_you_mean
@@ -75,12 +84,11 @@ def read_hdf5(path: str | Path, *, energy_unit: str | None = None, length_unit: 
             raise UnitError(f"{path}: {option} {requested} was given, but the file states {unit}")
         units[key] = unit
     try:
-        structures, labels = convert_units(
-            tuple(structures_from_content(content)),
-            labels_from_content(content),
-            energy=units["energy_unit"],
-            length=units["length_unit"],
-        )
+        structures, labels = tuple(structures_from_content(content)), labels_from_content(content)
+        if units != NATIVE_UNITS:
+            structures, labels = convert_units(
+                structures, labels, energy=units["energy_unit"], length=units["length_unit"]
+            )
         return Dataset(structures, labels, metadata=attributes, source=str(path))
     except HesseError as error:
         message = str(error)

@@ -14,6 +14,7 @@ from hesse.structures.quantities import columns
 __all__ = [
     "DTYPES",
     "FORMAT",
+    "NATIVE_UNITS",
     "REQUIRED",
     "VERSION",
     "ArrayStream",
@@ -28,6 +29,9 @@ FORMAT: Final = "hesse-dataset"
 VERSION: Final = 3
 """The newest version that can be read. Version 2 added `labels/suspect`, version 3 weights and registered quantities. A
 file is written in the lowest version that holds its arrays, so that older releases can read it."""
+
+NATIVE_UNITS: Final = {"energy_unit": "eV", "length_unit": "angstrom"}
+"""Units in which Hesse writes; files of other programs may state others."""
 
 Content = dict[str, np.ndarray]
 

@@ -10,7 +10,15 @@ import h5py
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, Content, content_checksum, schema, version_of
+from hesse.datasets.formats.hdf5.schema import (
+    DTYPES,
+    FORMAT,
+    NATIVE_UNITS,
+    Content,
+    content_checksum,
+    schema,
+    version_of,
+)
 from hesse.errors import RequestError, WriteError
 from hesse.runtime.filesystem import atomic_write
 from hesse.structures import segment_offsets
@@ -37,14 +45,13 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     """
     path = Path(path)
     content = _collect_content(dataset)
-    units = {"energy_unit": "eV", "length_unit": "angstrom"}
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         _write_attribute(file, "format", FORMAT)
         file.attrs["version"] = max(version_of(name) for name in content)
-        for key, unit in units.items():
+        for key, unit in NATIVE_UNITS.items():
             _write_attribute(file, key, unit)
-        _write_attribute(file, "checksum", content_checksum(content, units, dataset.metadata))
+        _write_attribute(file, "checksum", content_checksum(content, NATIVE_UNITS, dataset.metadata))
         attributes_group = file.create_group("attributes", track_order=True)
         for key, value in dataset.metadata.items():
             _write_attribute(attributes_group, key, value)
