@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -59,3 +62,25 @@ def dies(spec: int) -> Callable[[int], int]:
 
 def threads(spec: None) -> Callable[[int], str]:
     return lambda task: os.environ["OMP_NUM_THREADS"]
+
+
+def dies_while_sending(spec: int) -> Callable[[int], bytes]:
+    """Task `spec` kills its process when the first part of its result is in the pipe."""
+
+    def work(task: int) -> bytes:
+        if task == spec:
+            threading.Thread(target=_kill_when_sending, args=[threading.main_thread().ident], daemon=True).start()
+            return bytes(50_000_000)
+        time.sleep(0.1)
+        return bytes(1)
+
+    return work
+
+
+def _kill_when_sending(main_thread: int) -> None:
+    while True:
+        frame = sys._current_frames()[main_thread]
+        while frame is not None:
+            if frame.f_code.co_name == "_send" and frame.f_code.co_filename == multiprocessing.connection.__file__:
+                os.kill(os.getpid(), signal.SIGKILL)
+            frame = frame.f_back

@@ -43,6 +43,12 @@ def test_a_crash_fails_only_its_own_task():
     assert all(o.value == 2 * tasks[o.index] + 1 for o in results if not o.failed)
 
 
+def test_a_crash_in_the_middle_of_a_message_fails_only_its_own_task():
+    results = list(map_tasks(tools.dies_while_sending, 2, range(6), workers=2))
+    assert sorted(o.index for o in results) == list(range(6))
+    assert [(o.index, "SIGKILL" in o.error) for o in results if o.failed] == [(2, True)]
+
+
 def test_a_task_that_hangs_is_stopped():
     start = time.monotonic()
     results = outcomes([1, 88, 2, 3], workers=1, timeout=0.5)

@@ -276,7 +276,7 @@ class _Pool:
                     worker.pending.popleft()
                     worker.busy_since = time.monotonic()
                     yield message
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # OSError: it died in the middle of a message
             yield from self._handle_exit(worker, worker.process.exit_description())
             return
         if worker.ready and not worker.pending and self.queue:
