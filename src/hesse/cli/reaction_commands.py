@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +12,7 @@ from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, WORKERS, open_inp
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
-    from hesse.pes import IRCResult, SaddleResult
-    from hesse.structures import Properties, Structure
+    from hesse.sampling import ReactionResult
 
 Overwrite = Annotated[bool, OVERWRITE]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")]
@@ -46,38 +44,20 @@ def saddle(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Search transition states. The results have exactly one imaginary mode, and their energies and Hessians."""
-    from hesse.structures import Properties
+    from hesse.sampling import search_saddles
 
     guesses = _open_starts(source, output, json, overwrite)
-    spec = (engine, {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust})
-    results: list[tuple[Structure, Properties]] = []
-    rows: list[dict[str, Any]] = []
-    failures: list[str] = []
-    for guess, result, reason in _run_all(
-        _make_saddle_worker, spec, guesses.structures, "saddle points", workers, quiet
-    ):
-        reason = reason or result.reason
-        rows.append({"id": guess.id, "converged": not reason, "reason": reason})
-        if result is not None:
-            rows[-1] |= {
-                "energy": result.energy,
-                "fmax": result.fmax,
-                "steps": result.steps,
-                "hessians": result.n_hessians,
-            }
-        if reason:
-            failures.append(f"{guess.id}: no transition state: {reason}")
-            continue
-        rows[-1]["imaginary"] = float(result.modes.frequencies[0])
-        labels = Properties.single(len(guess), energy=result.energy, forces=result.forces, hessian=result.hessian)
-        results.append((result.structure, labels))
-        typer.echo(
-            f"{guess.id}: {result.energy:.6f} eV, imaginary mode {-result.modes.frequencies[0]:.0f}i cm⁻¹, "
-            f"{result.steps} steps, {result.n_hessians} Hessians"
-        )
-    print_failures(failures)
-    _write_results(output, json, engine, results, rows, "saddle search")
-    typer.echo(f"{output}: {len(results)} of {len(guesses)} transition states")
+    options = {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust}
+    result = search_saddles(guesses, engine, workers=workers, quiet=quiet, **options)
+    for row in result.rows:
+        if row["converged"]:
+            typer.echo(
+                f"{row['id']}: {row['energy']:.6f} eV, imaginary mode {-row['imaginary']:.0f}i cm⁻¹, "
+                f"{row['steps']} steps, {row['hessians']} Hessians"
+            )
+    print_failures([f"{failure.id}: no transition state: {failure.reason}" for failure in result.failures])
+    _write_results(output, json, result, "saddle search")
+    typer.echo(f"{output}: {sum(row['converged'] for row in result.rows)} of {len(guesses)} transition states")
 
 
 def irc(
@@ -96,56 +76,30 @@ def irc(
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions."""
-    from dataclasses import replace
-
-    from hesse.sampling.runner import KnownLabels, stored_hessians
-    from hesse.structures import Properties
+    from hesse.sampling import follow_paths
 
     transition_states = _open_starts(source, output, json, overwrite)
-    spec = (engine, {"step": step, "steps": steps, "fmax": fmax, "directions": directions.value}, relax_ends)
-    stored = stored_hessians(transition_states, engine) if reuse else [KnownLabels()] * len(transition_states)
-    tasks = [(s, k.hessian) for s, k in zip(transition_states.structures, stored, strict=True)]
-    results: list[tuple[Structure, Properties]] = []
-    rows: list[dict[str, Any]] = []
-    failures: list[str] = []
-    for (ts, _), result, reason in _run_all(_make_irc_worker, spec, tasks, "paths", workers, quiet):
-        if reason:
-            rows.append({"id": ts.id, "converged": False, "reason": reason})
-            failures.append(f"{ts.id}: no path: {reason}")
-            continue
-        path, ends = result
-        for point in path.points:
-            labels = Properties.single(len(ts), energy=point.energy, forces=point.forces)
-            results.append((replace(point.structure, group=ts.group or ts.id, tag="irc"), labels))
-        results += [(replace(run.structure, group=ts.group or ts.id, tag="end"), _only_energy(run)) for run in ends]
-        rows.append(_path_row(ts, path, ends))
-        typer.echo(_path_line(rows[-1]))
-    print_failures(failures)
-    _write_results(output, json, engine, results, rows, "reaction paths")
-    typer.echo(
-        f"{output}: {len(results)} structures; {sum(r['converged'] for r in rows)} of {len(rows)} paths are complete"
+    result = follow_paths(
+        transition_states,
+        engine,
+        reuse=reuse,
+        relax_ends=relax_ends,
+        workers=workers,
+        quiet=quiet,
+        step=step,
+        steps=steps,
+        fmax=fmax,
+        directions=directions.value,
     )
-
-
-def _only_energy(run: Any) -> Properties:
-    from hesse.structures import Properties
-
-    return Properties.single(len(run.structure), energy=run.energy)
-
-
-def _path_row(ts: Structure, path: IRCResult, ends: Sequence[Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": ts.id, "converged": path.converged, "reason": "", "gradients": path.n_gradients}
-    for name, half, end in (
-        ("forward", path.forward, path.forward_end),
-        ("backward", path.backward, path.backward_end),
-    ):
-        last = half[-1].energy if half else path.saddle.energy
-        row |= {f"{name}_points": len(half), f"{name}_end": end, f"{name}_drop": path.saddle.energy - last}
-    if not path.converged:
-        row["reason"] = "a half of the path did not reach a minimum: give more --steps"
-    if ends:
-        row["relaxed_ends"] = [run.energy - path.saddle.energy for run in ends]
-    return row
+    failed = {failure.id for failure in result.failures}
+    for row in result.rows:
+        if row["id"] not in failed:
+            typer.echo(_path_line(row))
+    print_failures([f"{failure.id}: no path: {failure.reason}" for failure in result.failures])
+    _write_results(output, json, result, "reaction paths")
+    n_points = 0 if result.dataset is None else len(result.dataset)
+    n_complete = sum(row["converged"] for row in result.rows)
+    typer.echo(f"{output}: {n_points} structures; {n_complete} of {len(result.rows)} paths are complete")
 
 
 def _path_line(row: dict[str, Any]) -> str:
@@ -155,30 +109,6 @@ def _path_line(row: dict[str, Any]) -> str:
     )
     ends = ", ".join(f"{energy:.4f}" for energy in row.get("relaxed_ends", ()))
     return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "")
-
-
-def _make_saddle_worker(spec: tuple[str, dict[str, Any]]) -> Callable[[Structure], SaddleResult]:
-    from hesse.engines import make_engine
-    from hesse.pes import saddle as search
-
-    engine = make_engine(spec[0])
-    return lambda structure: search(structure, engine, **spec[1])
-
-
-def _make_irc_worker(spec: tuple[str, dict[str, Any], bool]) -> Callable[[tuple[Structure, Any]], Any]:
-    from hesse.engines import make_engine
-    from hesse.pes import irc as follow
-    from hesse.pes import minimize
-
-    engine = make_engine(spec[0])
-
-    def follow_path(task: tuple[Structure, Any]) -> Any:
-        structure, hessian = task
-        path = follow(structure, engine, hessian=hessian, **spec[1])
-        halves = [half[-1].structure for half in (path.backward, path.forward) if half] if spec[2] else []
-        return path, [minimize(end.with_positions(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
-
-    return follow_path
 
 
 def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:
@@ -192,39 +122,17 @@ def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: 
     return open_input(output, source, overwrite=overwrite)
 
 
-def _run_all(make_worker: Any, spec: Any, tasks: Sequence[Any], title: str, workers: int, quiet: bool) -> list[Any]:
-    """Task, value (None if it failed) and error of each task, in order."""
-    from hesse.runtime.parallel import map_tasks
-    from hesse.runtime.progress import track
-
-    results: dict[int, Any] = {}
-    with track(title, len(tasks), quiet=quiet) as advance:
-        for result in map_tasks(make_worker, spec, tasks, workers=workers):
-            results[result.index] = result
-            advance(1)
-    return [(task, results[k].value, results[k].error) for k, task in enumerate(tasks)]
-
-
-def _write_results(
-    output: Path,
-    json_file: Path | None,
-    engine: str,
-    results: Sequence[tuple[Structure, Properties]],
-    rows: Sequence[dict[str, Any]],
-    made_by: str,
-) -> None:
+def _write_results(output: Path, json_file: Path | None, result: ReactionResult, made_by: str) -> None:
     """Write structures and rows. Raises ExecutionError if there is no structure."""
-    from hesse._version import __version__
-    from hesse.datasets import Dataset, write_dataset
-    from hesse.engines import make_engine
+    from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
     from hesse.runtime.filesystem import write_rows
 
-    if results:
-        level = make_engine(engine).level
-        attributes = {"level": level, "engine": engine, "made_by": made_by, "code_version": __version__}
-        write_dataset(output, Dataset.from_pairs(results, **attributes))
+    if result.dataset is not None:
+        write_dataset(output, result.dataset)
     if json_file is not None:
-        write_rows(json_file, rows)
-    if not results:
-        raise ExecutionError(f"{made_by}: nothing was found for any of {len(rows)} structures; the reasons are above")
+        write_rows(json_file, result.rows)
+    if result.dataset is None:
+        raise ExecutionError(
+            f"{made_by}: nothing was found for any of {len(result.rows)} structures; the reasons are above"
+        )

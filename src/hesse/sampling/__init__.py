@@ -5,6 +5,7 @@ from hesse.sampling.md_sampling import MDSampling, sample_md
 from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
 from hesse.sampling.rattle import RattleSampling, sample_rattled
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
+from hesse.sampling.reactions import ReactionResult, follow_paths, search_saddles
 from hesse.sampling.runner import SamplingFailure, SamplingResult, has_collision
 from hesse.sampling.selection import (
     Rejected,
@@ -20,6 +21,7 @@ __all__ = [
     "NormalModeSampling",
     "PathSampling",
     "RattleSampling",
+    "ReactionResult",
     "Rejected",
     "SamplingFailure",
     "SamplingResult",
@@ -28,11 +30,13 @@ __all__ = [
     "distance_fingerprint",
     "farthest_point_sampling",
     "fingerprint_distance",
+    "follow_paths",
     "has_collision",
     "sample_md",
     "sample_normal_modes",
     "sample_paths",
     "sample_rattled",
+    "search_saddles",
     "select_structures",
     "unique_structures",
 ]
