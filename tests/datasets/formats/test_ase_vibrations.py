@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.vibrations import VibrationsData
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,13 +93,79 @@ def test_invalid_input(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="holds one structure, got 2"):
         write_dataset(tmp_path / "n.json", two)
     assert not (tmp_path / "n.json").exists()
-    # A class name in the file is ignored.
-    VibrationsData(atoms, np.zeros((3, 3, 3, 3))).write(tmp_path / "g.json")
-    content = json.loads((tmp_path / "g.json").read_text())
-    content["atoms"]["positions"] = {"__ase_objtype__": "os.system", "command": "touch here"}
-    (tmp_path / "g.json").write_text(json.dumps(content))
-    with pytest.raises(FileFormatError, match="not in the form that VibrationsData"):
-        read_dataset(tmp_path / "g.json")
+    constrained = molecule("H2O", constraint=FixAtoms([0]))
+    VibrationsData(constrained, np.zeros((2, 3, 2, 3))).write(tmp_path / "f.json")
+    with pytest.raises(RequestError, match=r"f\.json.*2 of 3 atoms, the others were frozen"):
+        read_dataset(tmp_path / "f.json")
+    with pytest.raises(RequestError, match="Hessian of complex128, expected real numbers"):
+        from_vibrations_data(VibrationsData(atoms, np.zeros((3, 3, 3, 3), dtype=complex)))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("atoms", "positions"), {"__ase_objtype__": "os.system", "command": "touch here"}),
+        (("atoms", "constraints"), [{"name": "os.system", "kwargs": {"command": "touch here"}}]),
+        (("atoms", "constraints"), [{"name": "FixAtoms", "kwargs": {"command": "touch here"}}]),
+        (("atoms", "positions"), [[0.0, 0.0]]),
+        (("atoms", "numbers"), "H2O"),
+        (("atoms",), {"numbers": [1]}),
+        (("hessian",), [1.0, 2.0]),
+        (("hessian",), {"__ndarray__": [[3, 3, 3, 3], "float64", [1.0, 2.0]]}),
+        (("hessian",), {"__ndarray__": [[3, 3, 3, 3], "no type", [0.0] * 81]}),
+        (("hessian",), {"__ndarray__": [[10**15], "float64", [0.0] * 81]}),
+        (("hessian",), "zero"),
+        (("indices",), [0, 1, 9]),
+        (("indices",), [0.5, 1, 2]),
+    ],
+)
+def test_damaged_files_get_a_reply_and_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[str, ...], value: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "g.json"
+    VibrationsData(molecule("H2O"), np.zeros((3, 3, 3, 3))).write(path)
+    content = json.loads(path.read_text())
+    parent = content
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match=r"g\.json: not in the form that VibrationsData\.write makes"):
+        read_dataset(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["g.json"]
+    path.write_text(path.read_text()[:30])
+    with pytest.raises(FileFormatError, match="truncated, damaged, or not JSON"):
+        read_dataset(path)
+
+
+def test_files_of_hesse_0_1_are_read(tmp_path: Path) -> None:
+    """Until ASE's own writer was used, atoms had no type of cell, and indices were always there."""
+
+    def array(values: object, kind: str) -> dict[str, object]:
+        a = np.asarray(values)
+        return {"__ndarray__": [list(a.shape), kind, a.ravel().tolist()]}
+
+    hessian = np.arange(36.0).reshape(2, 3, 2, 3)
+    content = {
+        "atoms": {
+            "numbers": array([1, 9], "int64"),
+            "positions": array([[0, 0, 0], [0, 0, 0.9]], "float64"),
+            "cell": array(np.zeros((3, 3)), "float64"),
+            "pbc": array([False] * 3, "bool"),
+            "info": {"structure_id": "hf", "charge": 1, "multiplicity": 2},
+            "__ase_objtype__": "atoms",
+        },
+        "hessian": array(hessian, "float64"),
+        "indices": array([0, 1], "int64"),
+        "__ase_objtype__": "vibrationsdata",
+    }
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    data = read_vibrations(tmp_path / "old.json")
+    structure = data.structures[0]
+    assert (structure.id, structure.charge, structure.multiplicity, structure.pbc) == ("hf", 1, 2, (False,) * 3)
+    np.testing.assert_array_equal(structure.positions, [[0, 0, 0], [0, 0, 0.9]])
+    np.testing.assert_array_equal(data.labels.hessian_of(0).numpy(), hessian)
 
 
 def test_arguments_in_other_forms(tmp_path: Path) -> None:

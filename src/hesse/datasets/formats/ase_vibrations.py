@@ -1,25 +1,31 @@
 """ASE's `VibrationsData`: one geometry and its Hessian (eV/Å², not mass-weighted), in memory and as the JSON file that
-`VibrationsData.write` makes. The JSON is read by its keys; class names in the file are ignored."""
+`VibrationsData.write` makes.
+
+ASE's JSON decoder makes objects of five fixed types (atoms, cells, vibrations, band paths and structures), and
+constraints from a fixed list. It runs no code that a file names.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
+from ase.io.jsonio import decode, write_json
 from ase.vibrations import VibrationsData
-from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
-from hesse.runtime.filesystem import atomic_write_text, check_input_file
-from hesse.structures import Properties, Structure, from_ase, to_ase
+from hesse.runtime.filesystem import atomic_write, check_input_file
+from hesse.structures import Properties, from_ase, to_ase
 
 if TYPE_CHECKING:
     from hesse.datasets.io import DatasetSource
+
+# What ASE's decoder raises for JSON whose values do not fit together.
+_DAMAGE = (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, AttributeError, AssertionError)
 
 __all__ = ["from_vibrations_data", "read_vibrations", "to_vibrations_data", "write_vibrations"]
 
@@ -35,15 +41,25 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
         One structure with its Hessian in eV/Å².
 
     Raises:
-        RequestError: another object, or a Hessian of a part of the atoms (the others were frozen).
+        RequestError: another object, a Hessian of a part of the atoms (the others were frozen), or one that is not made
+            of real numbers.
+        GeometryError: invalid atoms or cell.
     """
     if not isinstance(data, VibrationsData):
         raise RequestError(f"expected an ase.vibrations.VibrationsData, got {type(data).__name__}")
     atoms = data.get_atoms()
     structure = from_ase(atoms, id=id)
-    _check_all_atoms(data.get_indices(), len(structure), "this VibrationsData")
-    order = np.argsort(np.asarray(data.get_indices()) % len(structure))
+    indices = data.get_indices() % len(structure)
+    if sorted(indices) != list(range(len(structure))):
+        raise RequestError(
+            f"this VibrationsData holds the Hessian of {len(indices)} of {len(structure)} atoms, the others were "
+            "frozen: the missing rows are unknown. Calculate the Hessian of all atoms, or remove the frozen ones from "
+            "the structure."
+        )
+    order = np.argsort(indices)
     hessian = data.get_hessian()[order][:, :, order]
+    if hessian.dtype.kind not in "fiu":
+        raise RequestError(f"this VibrationsData holds a Hessian of {hessian.dtype}, expected real numbers")
     return Dataset.from_pairs(
         [(structure, Properties.single(len(structure), hessian=hessian, structure_id=structure.id))]
     )
@@ -89,21 +105,9 @@ def write_vibrations(path: str | Path, dataset: DatasetSource) -> None:
         raise RequestError(
             f"{path}: VibrationsData holds one structure, got {len(dataset)}. Choose one: `hesse convert --match ID`."
         )
-    structure, hessian = dataset.structures[0], dataset.labels.hessian_of(0).double().numpy()
-    content = {
-        "atoms": {
-            "numbers": _encode_array(structure.numbers),
-            "positions": _encode_array(structure.positions),
-            "cell": _encode_array(structure.cell),
-            "pbc": _encode_array(np.array(structure.pbc)),
-            "info": dict(to_ase(structure).info),
-            "__ase_objtype__": "atoms",
-        },
-        "hessian": _encode_array(hessian),
-        "indices": _encode_array(np.arange(len(structure))),
-        "__ase_objtype__": "vibrationsdata",
-    }
-    atomic_write_text(path, json.dumps(content))
+    data = to_vibrations_data(dataset)
+    with atomic_write(path) as temporary:
+        write_json(temporary, data)
 
 
 def read_vibrations(path: str | Path) -> Dataset:
@@ -123,82 +127,25 @@ def read_vibrations(path: str | Path) -> Dataset:
     path = Path(path)
     check_input_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        data = decode(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise FileFormatError(f"{path}: truncated, damaged, or not JSON ({error})") from error
-    if not (isinstance(content, dict) and isinstance(content.get("atoms"), dict) and "hessian" in content):
+    except _DAMAGE as error:
+        raise FileFormatError(
+            f"{path}: not in the form that VibrationsData.write makes ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(data, VibrationsData):
         raise FileFormatError(
             f"{path}: JSON, but not of ASE's VibrationsData (expected: atoms and hessian); no other JSON is read"
         )
     try:
-        structure, labels = _parse_json(content, path.stem)
+        dataset = from_vibrations_data(data, id=str(data.get_atoms().info.get("structure_id") or path.stem))
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, AttributeError) as error:
-        raise FileFormatError(
-            f"{path}: not in the form that VibrationsData.write makes ({type(error).__name__}: {error})"
-        ) from error
-    return Dataset((structure,), labels, source=str(path))
+    return replace(dataset, source=str(path))
 
 
 def _as_dataset(data: DatasetSource) -> Dataset:
     from hesse.datasets.io import as_dataset  # here, because that module imports this one
 
     return as_dataset(data)
-
-
-def _parse_json(content: Mapping[str, Any], stem: str) -> tuple[Structure, Properties]:
-    atoms = content["atoms"]
-    numbers = _decode_array(atoms["numbers"])
-    n = len(numbers)
-    cell = atoms.get("cell")
-    frame = Atoms(
-        numbers=numbers,
-        positions=_decode_array(atoms["positions"]).reshape(n, 3),
-        cell=None
-        if cell is None
-        else _decode_array(cell.get("array", cell) if isinstance(cell, dict) else cell).reshape(3, 3),
-        pbc=_decode_array(atoms.get("pbc", [False] * 3)).astype(bool),
-    )
-    info = atoms.get("info")
-    simple_info = {k: v for k, v in info.items() if isinstance(v, str | int)} if isinstance(info, dict) else {}
-    frame.info.update(simple_info)
-    structure = from_ase(frame, id=str(simple_info.get("structure_id") or stem))
-    indices = content.get("indices")
-    order = np.arange(n)
-    if indices is not None:
-        atom_indices = _decode_array(indices).astype(np.int64)
-        _check_all_atoms(atom_indices, n, "the file")
-        order = np.argsort(atom_indices % n)
-    hessian = _decode_array(content["hessian"])
-    if hessian.size != 9 * n * n:
-        raise FileFormatError(f"a Hessian of {hessian.size} elements; {n} atoms need {9 * n * n}")
-    hessian = hessian.reshape(n, 3, n, 3)[order][:, :, order]
-    return structure, Properties.single(n, hessian=hessian, structure_id=structure.id)
-
-
-def _check_all_atoms(indices: Array, n: int, source: str) -> None:
-    if sorted(set((np.asarray(indices) % n).tolist())) != list(range(n)) or len(indices) != n:
-        raise RequestError(
-            f"{source} holds the Hessian of {len(indices)} of {n} atoms, the others were frozen: the missing rows "
-            "are unknown. Calculate the Hessian of all atoms, or remove the frozen ones from the structure."
-        )
-
-
-def _encode_array(values: Array) -> dict[str, Any]:
-    """Encode an array as in ASE's JSON."""
-    return {"__ndarray__": [list(values.shape), values.dtype.name, values.ravel().tolist()]}
-
-
-def _decode_array(value: Any) -> Array:
-    """Decode an array of ASE's JSON, or a plain list."""
-    if isinstance(value, dict):
-        shape, kind, flat = value["__ndarray__"]
-        if kind not in ("float64", "float32", "int64", "int32", "bool"):
-            raise FileFormatError(f"an array of {kind}, expected numbers")
-        array = np.asarray(flat, dtype=kind).reshape([int(k) for k in shape])
-    else:
-        array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise FileFormatError(f"an array of {array.dtype}, expected numbers")
-    return array
