@@ -61,13 +61,6 @@ class _Job:
     timeout: float | None
 
 
-@dataclass(frozen=True)
-class _SetupFailure:
-    """The worker function could not be made, because of `error`: no task of the job can run."""
-
-    error: HesseError
-
-
 # --- the driver ------------------------------------------------------------------------------------------------------
 
 
@@ -236,12 +229,10 @@ class _DaskClient:
 
     def _to_result(self, index: int, response: Any) -> TaskResult[Any]:
         if isinstance(response, bytes):
-            result: TaskResult[Any] = pickle.loads(response)
+            result: TaskResult[Any] | HesseError = pickle.loads(response)
+            if isinstance(result, HesseError):  # the worker function could not be made: no task of the job can run
+                raise result
             return result
-        if isinstance(response, TaskResult):
-            return response
-        if isinstance(response, _SetupFailure):
-            raise response.error
         if isinstance(response, str):
             raise RequestError(
                 f"{self.address}: a worker of the cluster {response}. Workers need the same versions as this program."
@@ -272,11 +263,8 @@ async def _cancel(client: Any, futures: list[Any], token: str) -> None:
 
 # --- the dask worker -------------------------------------------------------------------------------------------------
 
-_PROCESSES: dict[str, set[WorkerProcess]] = {}
-"""All worker processes of this dask worker, by the token of their job."""
-_IDLE_PROCESSES: dict[str, list[WorkerProcess]] = {}
-"""Those without a task."""
-_LOCK = threading.Lock()
+_PROCESSES: dict[tuple[str, int], WorkerProcess] = {}
+"""The worker processes of this dask worker, by the token of their job and the thread that waits for them."""
 
 
 def _version() -> str:
@@ -304,8 +292,8 @@ def _make_remote_entry() -> Callable[[str, bytes, int, bytes], Any]:
     return entry
 
 
-def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResult[Any] | _SetupFailure:
-    """Run one task on a dask worker, in one of its worker processes.
+def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes:
+    """Run one task on a dask worker, in the worker process of this thread.
 
     Args:
         job_bytes: pickle of the data that all tasks of the job share.
@@ -313,68 +301,41 @@ def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes | TaskResu
         task: pickle of [(index, task)].
 
     Returns:
-        The pickle of the result; or a result, if the process was lost or too slow; or the error that occurred when the
-        worker function was made.
+        The pickle of the result, which is a failure if the process was lost or too slow; or of the error that occurred
+        when the worker function was made.
     """
     job: _Job = pickle.loads(job_bytes)
-    start = time.monotonic()
+    key, start = (job.token, threading.get_ident()), time.monotonic()
     for _ in range(2):
-        process = _acquire_process(job)
-        if isinstance(process, _SetupFailure):
-            return process
+        process = _PROCESSES.get(key)
+        if process is None or process.popen.poll() is not None:
+            process = _PROCESSES[key] = WorkerProcess(job.init_message, folder=job.folder, idle_timeout=_IDLE_TIMEOUT)
+            if (failure := process.setup_failure()) is not None:
+                _discard(key)
+                return serialize(failure)
         process.send(task)
         try:
-            if not process.pipe.poll(job.timeout):
-                _discard(job.token, process)
-                return TaskResult(index, None, f"stopped after {job.timeout:g} s (timeout)", time.monotonic() - start)
-            response = process.pipe.recv_bytes()
+            if process.pipe.poll(job.timeout):
+                return process.pipe.recv_bytes()
+            reason = f"stopped after {job.timeout:g} s (timeout)"
         except (EOFError, OSError):
             reason = process.exit_description()
-            exited_idle = process.popen.poll() == 0  # it was idle for too long just when the task came: try again
-            _discard(job.token, process)
-            if exited_idle:
-                continue
-            return TaskResult(index, None, reason, time.monotonic() - start)
-        with _LOCK:
-            _IDLE_PROCESSES.setdefault(job.token, []).append(process)
-        return response
-    return TaskResult(index, None, "the worker process ended with exit code 0", time.monotonic() - start)
+        exited_idle = process.popen.poll() == 0  # it was idle for too long just when the task came: try again
+        _discard(key)
+        if not exited_idle:
+            break
+    return serialize(TaskResult(index, None, reason, time.monotonic() - start))
 
 
-def _acquire_process(job: _Job) -> WorkerProcess | _SetupFailure:
-    """A worker process without a task; a new one if there is none."""
-    with _LOCK:
-        idle_processes = _IDLE_PROCESSES.get(job.token, [])
-        while idle_processes:
-            process = idle_processes.pop()
-            if process.popen.poll() is None:
-                return process
-            _PROCESSES.get(job.token, set()).discard(process)
-            process.kill()
-        process = WorkerProcess(job.init_message, folder=job.folder, idle_timeout=_IDLE_TIMEOUT)
-        _PROCESSES.setdefault(job.token, set()).add(process)
-    try:
-        failure = process.pipe.recv()
-    except (EOFError, OSError):
-        failure = ExecutionError(f"a worker process could not start: {process.exit_description()}")
-    if failure is None:
-        return process
-    _discard(job.token, process)
-    return _SetupFailure(failure)
-
-
-def _discard(token: str, process: WorkerProcess) -> None:
-    with _LOCK:
-        _PROCESSES.get(token, set()).discard(process)
-    process.kill()
+def _discard(key: tuple[str, int]) -> None:
+    if (process := _PROCESSES.pop(key, None)) is not None:
+        process.kill()
 
 
 def _kill_job(token: str) -> None:
     """Kill all worker processes of a job, even in the middle of a task."""
-    with _LOCK:
-        processes = _PROCESSES.pop(token, set())
-        _IDLE_PROCESSES.pop(token, None)
-    for process in processes:
-        # The thread that waits for the process closes the pipe.
-        process.popen.kill()
-        process.popen.wait()
+    for key in [key for key in list(_PROCESSES) if key[0] == token]:
+        if (process := _PROCESSES.pop(key, None)) is not None:
+            # The pipe stays open: a thread may be waiting at it.
+            process.popen.kill()
+            process.popen.wait()

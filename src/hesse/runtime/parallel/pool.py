@@ -137,6 +137,18 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(message)
 
+    def setup_failure(self) -> HesseError | None:
+        """Wait until the process is set up.
+
+        Returns:
+            The error that prevented it; None if the process is ready for tasks.
+        """
+        try:
+            failure: HesseError | None = self.pipe.recv()
+        except (EOFError, OSError):
+            return ExecutionError(f"a worker process could not start: {self.exit_description()}")
+        return failure
+
     def exit_description(self) -> str:
         """Describe how the process ended.
 
