@@ -262,7 +262,10 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     "a spec of another type": (lambda t: hesse.label(t.water, "gfn2", spec=3), "expected a hesse.LabelSpec"),
     "workers that are text": (lambda t: hesse.label(t.water, "gfn2", workers="a", quiet=True), "workers: expected"),
     "a timeout that is text": (lambda t: hesse.label(t.water, "gfn2", timeout="a", quiet=True), "timeout: expected"),
-    "a batch size that is text": (lambda t: hesse.evaluate(t.potential, t.data, max_atoms="a"), "max_atoms: expected"),
+    "a memory limit that is text": (
+        lambda t: hesse.evaluate(t.potential, t.data, memory_mib="a"),
+        "memory_mib: expected",
+    ),
     "a dtype that is text": (lambda t: hesse.evaluate(t.potential, t.data, dtype="float16"), "expected dtype"),
     "a check that is a number": (lambda t: hesse.check(t.potential, only=3), "expected names of checks"),
     "a run folder that is None": (lambda t: hesse.train(t.data, output=None), "expected the path of a folder"),

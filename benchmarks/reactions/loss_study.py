@@ -54,8 +54,6 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
 FIXED = {"compile": "never", "dtype": "float32", "cpu_threads": 1, "checkpoint_every": 500}
 SETS = {"rtp-validation": False, "rtp-test": True, "irc": False, "nms": False}
 """Sets of the evaluation, and whether Hessians are computed."""
-MAX_ATOMS = 512
-"""Atoms in a batch of the evaluation."""
 
 Columns = Mapping[str, str]
 TABLES: Mapping[str, Columns] = {
@@ -163,9 +161,7 @@ def evaluate_one(folder: Path, sets: Mapping[str, Dataset]) -> None:
     numbers: dict[str, float] = {}
     for name, dataset in sets.items():
         hessian = SETS[name]
-        evaluation = evaluate_model(
-            folder / "model.hesse", dataset, name=name, by_tag=False, hessian=hessian, max_atoms=MAX_ATOMS
-        )
+        evaluation = evaluate_model(folder / "model.hesse", dataset, name=name, by_tag=False, hessian=hessian)
         numbers |= {f"{name}/{row.property}": row.value for row in evaluation.rows if row.metric == "rmse"}
         if hessian:
             numbers |= summarize(compare_all(evaluation))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import hesse
 from hesse.datasets import Dataset, write_dataset
-from hesse.errors import EngineError, MissingLabelError, RequestError, UnknownElementError
+from hesse.errors import ConfigError, EngineError, MissingLabelError, RequestError, UnknownElementError
 from hesse.evaluation import evaluate_model, predict
 from hesse.models import HesseNet, HesseNetConfig, save_model
 from hesse.potential import Potential
@@ -46,10 +46,10 @@ def mixed() -> Dataset:
     return Dataset.from_pairs(pairs)
 
 
-@pytest.mark.parametrize("max_atoms", [1, 7, 1000])
-def test_batch_size_does_not_change_predictions(max_atoms: int) -> None:
+@pytest.mark.parametrize("memory_mib", [1e-6, 0.1, 1000.0])
+def test_batch_size_does_not_change_predictions(memory_mib: float) -> None:
     data = mixed()
-    result = predict(LennardJones(), data, max_atoms=max_atoms)
+    result = predict(LennardJones(), data, memory_mib=memory_mib)
     for name in ("energy", "forces", "hvp", "hessian"):
         assert result.mask(name).tolist() == (data.labels if name in ("hvp", "hessian") else result).mask(name).tolist()
         # The labels are closed forms of the same potential.
@@ -81,7 +81,7 @@ def test_the_default_precision_is_that_of_the_model() -> None:
 def test_an_unknown_element_is_reported_with_its_structure() -> None:
     data = labeled(Morse(), [*molecules([3]), *molecules([2], 1, elements=(9,), name="fluorine")])
     with pytest.raises(
-        UnknownElementError, match=r'"fluorine" contains F, but the potential knows only H, C, O \(1 of 2'
+        UnknownElementError, match=r'1 of 2 structures .* structure "fluorine" holds F; Scaled knows H, C, O only'
     ):
         predict(Scaled(), data)
 
@@ -132,8 +132,8 @@ def test_data_without_labels_are_refused() -> None:
     bare = Dataset(data.structures, Properties(n_atoms=data.labels.n_atoms))
     with pytest.raises(MissingLabelError, match="hesse label"):
         evaluate_model(Morse(), bare)
-    with pytest.raises(RequestError, match="max_atoms"):
-        predict(Morse(), data, max_atoms=0)
+    with pytest.raises(ConfigError, match="memory_mib"):
+        predict(Morse(), data, memory_mib=0)
 
 
 def test_a_perfect_potential_has_no_error() -> None:

@@ -32,7 +32,9 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
     hessian: Annotated[bool, typer.Option(help="Errors of Hessians, if the data have them.")] = True,
     by_tag: Annotated[bool, typer.Option(help="Also the errors of each tag.")] = True,
-    max_atoms: Annotated[int, typer.Option(min=1, help="Atoms per batch: less takes less memory.")] = 1024,
+    memory: Annotated[
+        float | None, typer.Option(metavar="MIB", help="Memory limit of a batch, MiB. [default: by device]")
+    ] = None,
     dtype: Annotated[_Precision, typer.Option(help="Precision of the calculation.")] = _Precision.model,
     device: Annotated[str, typer.Option(help="Device: cpu, cuda, cuda:1, ...")] = "cpu",
     include_suspect: Annotated[
@@ -68,7 +70,7 @@ def evaluate(
             name=name,
             hessian=hessian,
             by_tag=by_tag,
-            max_atoms=max_atoms,
+            memory_mib=memory,
             dtype=None if dtype is _Precision.model else getattr(torch, dtype),
             include_suspect=include_suspect,
             quiet=quiet,

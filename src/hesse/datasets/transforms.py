@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from hesse.datasets.dataset import Dataset, check_is_dataset
-from hesse.datasets.quality.sum_rules import hessian_blocks
 from hesse.errors import MissingLabelError, RequestError
-from hesse.structures import Properties, Structure, segment_indices, segment_offsets
+from hesse.structures import Properties, Structure
+from hesse.structures.hessian_blocks import symmetrize_blocks
 from hesse.units import energy_unit as energy_in_ev
 from hesse.units import length_unit as length_in_angstrom
 
@@ -168,13 +165,8 @@ def symmetrize_hessians(dataset: Dataset) -> Dataset:
     labels = dataset.labels
     if labels.hessian is None:
         raise MissingLabelError(f"{dataset.source}: there are no Hessians to symmetrize")
-    flat: Tensor = labels.hessian.clone()
-    starts = segment_offsets(labels.hessian_lengths())
-    for members, matrices in hessian_blocks(labels):
-        elements = matrices.shape[-1] ** 2
-        index = segment_indices(starts[members], torch.full_like(members, elements))
-        flat[index] = (0.5 * (matrices + matrices.transpose(1, 2))).reshape(-1)
-    return replace(dataset, labels=labels.replace(hessian=flat))
+    symmetric = symmetrize_blocks(labels.hessian, labels.n_atoms, labels.mask("hessian"))
+    return replace(dataset, labels=labels.replace(hessian=symmetric))
 
 
 def with_metadata(dataset: Dataset, **metadata: str) -> Dataset:

@@ -4,11 +4,10 @@ from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_su
 from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_model, relative_rmse_change
 from hesse.evaluation.noise_floor import float32_resolution, noise_estimates
 from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values, symmetrized_hessian
-from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, check_known_elements, predict
+from hesse.evaluation.prediction import check_known_elements, predict
 from hesse.evaluation.vibrational_errors import VibrationalErrors, vibrational_errors
 
 __all__ = [
-    "DEFAULT_MAX_ATOMS",
     "METRICS",
     "PROPERTIES",
     "UNITS",

@@ -15,7 +15,7 @@ from hesse.engines import PotentialLike
 from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.parity import PROPERTIES, matched_values
-from hesse.evaluation.prediction import DEFAULT_MAX_ATOMS, predict
+from hesse.evaluation.prediction import predict
 from hesse.structures import Properties
 
 __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_change"]
@@ -116,7 +116,7 @@ def evaluate_model(
     name: str | None = None,
     hessian: bool = True,
     by_tag: bool = True,
-    max_atoms: int = DEFAULT_MAX_ATOMS,
+    memory_mib: float | None = None,
     dtype: torch.dtype | None = None,
     include_suspect: bool = False,
     quiet: bool = True,
@@ -129,7 +129,7 @@ def evaluate_model(
         name: name of the data set in tables; by default the stem of the file it came from.
         hessian: whether to predict Hessians.
         by_tag: also compute the errors of each tag.
-        max_atoms: atoms per batch; a larger structure runs alone.
+        memory_mib: memory limit of one batch; None for a default by device. A structure that exceeds it runs alone.
         dtype: floating-point type of the calculation; by default that of the potential.
         include_suspect: use labels that are flagged suspect too; otherwise their structures are left out.
         quiet: show no progress.
@@ -154,7 +154,7 @@ def evaluate_model(
             f"{'' if hessian else ' (Hessians were left out by hessian=False)'}: there is nothing to compare with. "
             "Make labels with `hesse label`."
         )
-    predictions = predict(model, dataset, max_atoms=max_atoms, hessian=hessian, dtype=dtype, quiet=quiet)
+    predictions = predict(model, dataset, memory_mib=memory_mib, hessian=hessian, dtype=dtype, quiet=quiet)
     title = Path(dataset.source).stem if name is None else name
     rows = error_metrics(dataset, predictions, by_tag=by_tag, name=title)
     return Evaluation(title, dataset, predictions, tuple(rows))

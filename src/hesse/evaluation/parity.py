@@ -18,7 +18,8 @@ from torch import Tensor
 
 from hesse.datasets import Dataset
 from hesse.errors import LabelShapeError, LabelValueError, RequestError, did_you_mean
-from hesse.structures import Properties, segment_ids, segment_offsets
+from hesse.structures import Properties, segment_ids
+from hesse.structures.hessian_blocks import symmetrize_blocks
 
 __all__ = ["PROPERTIES", "UNITS", "ErrorSums", "matched_values", "symmetrized_hessian"]
 
@@ -235,9 +236,4 @@ def symmetrized_hessian(labels: Properties) -> Float[Tensor, "elements"] | None:
     """
     if labels.hessian is None:
         return None
-    lengths = labels.hessian_lengths()
-    structure_index = segment_ids(lengths)
-    start, size = segment_offsets(lengths)[structure_index], 3 * labels.n_atoms[structure_index]
-    element = torch.arange(len(structure_index)) - start
-    transposed = start + element % size * size + element // size
-    return 0.5 * (labels.hessian + labels.hessian[transposed])
+    return symmetrize_blocks(labels.hessian, labels.n_atoms, labels.mask("hessian"))

@@ -3,15 +3,25 @@ concatenated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hesse.structures.batch import segment_ids, segment_offsets
+from hesse.structures.batch import segment_ids, segment_indices, segment_offsets
 
-__all__ = ["block_coordinates", "block_lengths", "blocks_from_rows", "multiply_blocks", "symmetrize_blocks"]
+__all__ = [
+    "block_coordinates",
+    "block_lengths",
+    "blocks_from_rows",
+    "multiply_blocks",
+    "stacked_blocks",
+    "symmetrize_blocks",
+]
+
+_CHUNK_ELEMENTS = 4_000_000
+"""Largest number of elements in one stack of Hessians."""
 
 
 def block_lengths(
@@ -79,6 +89,31 @@ def multiply_blocks(
     return torch.where(present[:, None], product.reshape(vectors.shape), torch.nan)
 
 
+def stacked_blocks(
+    elements: Float[Tensor, "elements"],
+    n_atoms: Int[Tensor, "structures"],
+    mask: Bool[Tensor, "structures"] | None = None,
+) -> Iterator[tuple[Int[Tensor, "some"], Int[Tensor, "some_elements"], Float[Tensor, "some 3n 3n"]]]:
+    """Iterate over Hessians in stacks of equal size and bounded memory.
+
+    Args:
+        elements: the Hessians.
+        n_atoms: numbers of atoms of all structures.
+        mask: which structures have a Hessian; None: all.
+
+    Yields:
+        The indices of some structures of n atoms, the indices of their elements, and their Hessians
+        `[structures, 3n, 3n]`. Structures without a Hessian do not occur.
+    """
+    starts = segment_offsets(block_lengths(n_atoms, mask))
+    has_hessian = torch.ones_like(n_atoms, dtype=torch.bool) if mask is None else mask
+    for n in n_atoms[has_hessian].unique().tolist():
+        members = ((n_atoms == n) & has_hessian).nonzero()[:, 0]
+        for chunk in members.split(max(1, _CHUNK_ELEMENTS // (9 * n * n))):
+            index = segment_indices(starts[chunk], torch.full_like(chunk, 9 * n * n))
+            yield chunk, index, elements[index].reshape(len(chunk), 3 * n, 3 * n)
+
+
 def symmetrize_blocks(
     elements: Float[Tensor, "elements"],
     n_atoms: Int[Tensor, "structures"],
@@ -94,9 +129,10 @@ def symmetrize_blocks(
     Returns:
         The symmetric Hessians, in the same layout.
     """
-    row, column, structure_index = block_coordinates(n_atoms, mask, len(elements))
-    start = segment_offsets(block_lengths(n_atoms, mask))[structure_index]
-    return 0.5 * (elements + elements[start + column * 3 * n_atoms[structure_index] + row])
+    symmetric = torch.empty_like(elements)
+    for _, index, matrices in stacked_blocks(elements, n_atoms, mask):
+        symmetric[index] = (0.5 * (matrices + matrices.mT)).reshape(-1)
+    return symmetric
 
 
 def blocks_from_rows(

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.structures import Properties, Structure, segment_indices, segment_offsets
+from hesse.structures.hessian_blocks import stacked_blocks
 from hesse.structures.rigid_body import RigidBodyModes, rigid_body_modes
 
 __all__ = ["SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum_rule_errors"]
@@ -32,9 +33,6 @@ __all__ = ["SumRuleErrors", "hessian_blocks", "principal_rigid_body_modes", "sum
 _LINEAR_TOLERANCE = 10**-1.5
 """See `rigid_body_modes`. It is generous: the rule of a rotation with a short lever arm mostly measures the noise of
 the forces."""
-
-_CHUNK_ELEMENTS = 4_000_000
-"""Largest number of Hessian elements in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +106,8 @@ def hessian_blocks(labels: Properties) -> Iterator[tuple[Int[Tensor, "some"], Fl
     """
     if labels.hessian is None:
         return
-    starts, has_hessian = segment_offsets(labels.hessian_lengths()), labels.mask("hessian")
-    for n in labels.n_atoms[has_hessian].unique().tolist():
-        elements = 9 * n * n
-        members = ((labels.n_atoms == n) & has_hessian).nonzero()[:, 0]
-        for chunk in members.split(max(1, _CHUNK_ELEMENTS // elements)):
-            index = segment_indices(starts[chunk], torch.full_like(chunk, elements))
-            yield chunk, labels.hessian[index].reshape(len(chunk), 3 * n, 3 * n)
+    for members, _, matrices in stacked_blocks(labels.hessian, labels.n_atoms, labels.mask("hessian")):
+        yield members, matrices
 
 
 def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumRuleErrors:
