@@ -194,7 +194,7 @@ def test_invalid_structures_and_settings_get_a_reply():
         PyscfEngine(HF, grid=12)
     with pytest.raises(ConfigError, match=r"probes=\.\.\."):
         PyscfEngine(HF, hvp="auto")
-    with pytest.raises(ConfigError, match='"gradient_threshold" = 0.0: expected more than 0'):
+    with pytest.raises(ConfigError, match=r'"gradient_threshold" = 0\.0: expected more than 0'):
         PyscfEngine(HF, gradient_threshold=0.0)
     with pytest.raises(UnknownOptionError, match="differences"):
         PyscfEngine(HF, hvp="difference")

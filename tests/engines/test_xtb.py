@@ -134,11 +134,11 @@ def test_failures_name_the_structure():
         XtbEngine().compute(Structure([92], [[0, 0, 0]]), BOTH)
     with pytest.raises(UnknownOptionError, match="gfn2"):
         XtbEngine("gfn-2")
-    with pytest.raises(ConfigError, match='XtbSettings: option "accuracy" = 0.0: expected more than 0'):
+    with pytest.raises(ConfigError, match=r'XtbSettings: option "accuracy" = 0\.0: expected more than 0'):
         XtbEngine(accuracy=0.0)
     with pytest.raises(ConfigError, match="option \"accuracy\" = 'tight': expected a number"):
         XtbEngine(accuracy="tight")
-    with pytest.raises(UnknownOptionError, match='no option "acuracy". Did you mean "accuracy"'):
+    with pytest.raises(UnknownOptionError, match=r'no option "acuracy"\. Did you mean "accuracy"'):
         XtbEngine(acuracy=0.1)
     with pytest.raises(RequestError, match="got both"):
         XtbEngine("gfn2", XtbSettings(), accuracy=0.1)

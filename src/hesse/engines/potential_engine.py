@@ -18,8 +18,8 @@ from hesse.curvature import evaluate
 from hesse.datasets.structure_inputs import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
-from hesse.errors import EngineError, UnknownElementError
-from hesse.potential import Potential, dtype_and_device
+from hesse.errors import EngineError
+from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Properties, Request, check_request, collate
 
@@ -69,13 +69,7 @@ class PotentialEngine(Engine):
         """
         structure = as_structure(structure)
         check_request(request)
-        known = self.potential.elements
-        unknown = sorted({int(z) for z in structure.numbers} - set(known)) if known else []
-        if unknown:
-            raise UnknownElementError(
-                f'structure "{structure.id}": element Z = {unknown[0]} is unknown to {self.level}, '
-                f"which has {sorted(known)}"
-            )
+        check_elements(self.potential, structure.numbers, where=f'structure "{structure.id}"', name=self.level)
         structure.check_no_overlap()
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
         # Second derivatives need the forces anyway, and so does the rotational sum rule.
