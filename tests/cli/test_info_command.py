@@ -121,7 +121,7 @@ def test_an_engine_by_its_name(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "engine.json").read_text())
     assert card["recorded"]["accuracy"] == "0.1"
     assert card["settings"].keys() == {"accuracy", "max_iterations"}
-    with pytest.raises(HesseError, match='no option "acuracy". Did you mean "accuracy"'):
+    with pytest.raises(HesseError, match=r'no option "acuracy"\. Did you mean "accuracy"'):
         run("info", "gfn2?acuracy=0.1")
 
 
