@@ -206,6 +206,26 @@ def test_corruption_by_the_disk_is_detected(tmp_path: Path, monkeypatch: pytest.
     assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
 
 
+def test_no_bit_that_flips_while_writing_gets_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, path, rng, straight, refused = mixed(), tmp_path / "x.h5", random.Random(5), Path.write_bytes, 0
+
+    def bent(self: Path, image: bytes) -> int:
+        changed = bytearray(image)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        return straight(self, bytes(changed))
+
+    monkeypatch.setattr(Path, "write_bytes", bent)
+    for _ in range(60):
+        try:
+            write_hdf5(path, data)
+        except WriteError as error:
+            refused += 1
+            assert str(error).startswith(f"cannot write {path}: the data read back")  # noqa: PT017
+        else:
+            require_equal(data, read_hdf5(path))  # the bit is in space that HDF5 does not use
+    assert refused > 20
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "words"),
     [

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
 
 import h5py
 import numpy as np
 
 from hesse.datasets.formats.hdf5.reader import HDF5Reader, open_reader
-from hesse.datasets.formats.hdf5.schema import DTYPES, ArrayStream, Content, schema, stream_checksum
+from hesse.datasets.formats.hdf5.schema import DTYPES, Content, schema
 from hesse.errors import FileFormatError
 
 __all__ = ["ChunkedReader"]
-
-_CHUNK_ELEMENTS: Final = 1 << 20
-"""Number of elements that are read at once when a whole array is streamed."""
 
 
 class ChunkedReader:
@@ -44,7 +40,6 @@ class ChunkedReader:
             self.units, self.attributes = reader.read_header()
             arrays, content = reader.validated_arrays()
             self.shapes = {name: tuple(data.shape) for name, data in arrays.items()}
-            self._checksum = reader.stored_checksum()
         self.names = tuple(self.shapes)
         self.offsets: np.ndarray = content["structures/offsets"].astype(np.int64)
         hessian_offsets = content.get("labels/hessian_offsets")
@@ -122,43 +117,14 @@ class ChunkedReader:
         with open_reader(self.path) as reader:
             return reader.read_values(name, self._open_array(reader, name))
 
-    def iter_array(self, name: str) -> Iterator[np.ndarray]:
-        """Iterate over the elements of an array, in order; arrays over probes one probe after the other.
-
-        Args:
-            name: name of the array.
-
-        Yields:
-            Consecutive elements, about a million at once.
-        """
-        shape = self.shapes[name]
-        outer: list[tuple[Any, ...]] = [(k,) for k in range(shape[0])] if schema()[name][1][0] == "K" else [()]
-        length = shape[len(outer[0])]
-        rows = max(1, _CHUNK_ELEMENTS // max(1, int(np.prod(shape[len(outer[0]) + 1 :]))))
-        with open_reader(self.path) as reader:
-            data = self._open_array(reader, name)
-            for first in outer:
-                for start in range(0, length, rows):
-                    yield reader.read_values(name, data, (*first, slice(start, start + rows)))
-
     def verify_checksum(self) -> None:
         """Compare the content with the checksum that is stored in the file.
 
         Raises:
             FileFormatError: they differ.
         """
-        if self._checksum is None:
-            return
-        streams = {}
-        for name in self.names:
-            kind = schema()[name][0]
-            with open_reader(self.path) as reader:
-                on_disk = reader.file[name].dtype
-            dtype = {"text": np.dtype("S1"), "flag": np.dtype(np.bool_)}.get(kind, on_disk)
-            streams[name] = ArrayStream(dtype, self.shapes[name], self.iter_array(name))
-        if stream_checksum(streams, self.units, self.attributes) != self._checksum:
-            with open_reader(self.path) as reader:
-                raise reader.checksum_error()
+        with open_reader(self.path) as reader:
+            reader.verify_checksum()
 
     def bytes_per_structure(self, names: Collection[str]) -> np.ndarray:
         """Compute the memory of some arrays, with the types that they have in `hesse.structures.Properties`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -19,9 +20,11 @@ from hesse.datasets.formats.hdf5.schema import (
     NATIVE_UNITS,
     REQUIRED,
     VERSION,
+    ArrayStream,
     Content,
     content_checksum,
     schema,
+    stream_checksum,
 )
 from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
 from hesse.datasets.transforms import convert_units
@@ -37,6 +40,10 @@ __all__ = [
     "read_hdf5",
     "structures_from_content",
 ]
+
+
+_CHUNK_ELEMENTS: Final = 1 << 20
+"""Number of elements that are read at once where the whole content need not be in memory."""
 
 
 def is_hesse_hdf5(path: Path) -> bool:
@@ -127,6 +134,7 @@ class HDF5Reader:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self.file = path, file
         self.file_bytes = path.stat().st_size
+        self.schema = schema()
 
     def error(self, what: str) -> FileFormatError:
         """Make an error that names the file.
@@ -148,9 +156,7 @@ class HDF5Reader:
         units, attributes = self.read_header()
         arrays, content = self.validated_arrays()
         content |= {name: self.read_values(name, data) for name, data in arrays.items() if name not in content}
-        checksum = self.stored_checksum()
-        if checksum is not None and checksum != content_checksum(content, units, attributes):
-            raise self.checksum_error()
+        self.verify_checksum(content_checksum(content, units, attributes))
         return content, units, attributes
 
     def read_header(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -175,25 +181,44 @@ class HDF5Reader:
         group = self.file.get("attributes")
         return units, {k: _to_str(v) for k, v in group.attrs.items()} if isinstance(group, h5py.Group) else {}
 
-    def stored_checksum(self) -> str | None:
-        """Read the checksum that is stored in the file.
+    def verify_checksum(self, computed: str | None = None) -> None:
+        """Compare the content with the checksum that is stored in the file, if there is one.
+
+        Args:
+            computed: the checksum of the content; by default it is computed here.
+
+        Raises:
+            FileFormatError: they differ.
+        """
+        stored = self.file.attrs.get("checksum")
+        if stored is not None and _to_str(stored) != (computed or self.compute_checksum()):
+            raise self.error(
+                "the content does not match its checksum: the file was damaged, or changed by a program that did not "
+                "remove the attribute checksum"
+            )
+
+    def compute_checksum(self) -> str:
+        """Compute the checksum of the whole file, reading about a million elements at once.
 
         Returns:
-            32 hexadecimal digits, or None if there is none.
+            32 hexadecimal digits, as `content_checksum` gives for the whole content in memory.
         """
-        stated = self.file.attrs.get("checksum")
-        return None if stated is None else _to_str(stated)
+        units, attributes = self.read_header()
+        types = {"text": np.dtype("S1"), "flag": np.dtype(np.bool_)}
+        streams = {
+            name: ArrayStream(types.get(self.schema[name][0], data.dtype), data.shape, self._iter_chunks(name, data))
+            for name, data in ((name, self.file[name]) for name in self.array_names())
+        }
+        return stream_checksum(streams, units, attributes)
 
-    def checksum_error(self) -> FileFormatError:
-        """Make the error for a content that differs from the checksum.
-
-        Returns:
-            The error, to be raised.
-        """
-        return self.error(
-            "the content does not match its checksum: the file was damaged, or changed by a program that did not "
-            "remove the attribute checksum"
-        )
+    def _iter_chunks(self, name: str, data: h5py.Dataset) -> Iterator[np.ndarray]:
+        """Consecutive elements of an array; of arrays over probes those of the first probe, of the second, ..."""
+        over_probes = self.schema[name][1][0] == "K"
+        length, *inner = data.shape[1:] if over_probes else data.shape
+        rows = max(1, _CHUNK_ELEMENTS // max(1, math.prod(inner)))
+        for first in [(k,) for k in range(data.shape[0])] if over_probes else [()]:
+            for start in range(0, length, rows):
+                yield self.read_values(name, data, (*first, slice(start, start + rows)))
 
     def validated_arrays(self) -> tuple[dict[str, h5py.Dataset], Content]:
         """Check type, shape and size of all arrays.
@@ -227,7 +252,7 @@ class HDF5Reader:
         Returns:
             The names, in the order of `schema`.
         """
-        names, known = [], schema()
+        names, known = [], self.schema
         for group_name in ("structures", "labels"):
             link = self.file.get(group_name, getlink=True)
             if link is None:
@@ -258,7 +283,7 @@ class HDF5Reader:
 
     def _validated(self, name: str, sizes: dict[str, int]) -> h5py.Dataset:
         """An array with a valid type, shape and size; `sizes` has the known dimensions and gets that of the probes."""
-        kind, axes = schema()[name]
+        kind, axes = self.schema[name]
         data = self.file[name]
         if not isinstance(data, h5py.Dataset):
             raise self.error(f"{name} must be an array")
@@ -301,7 +326,7 @@ class HDF5Reader:
         Returns:
             The values; text as bytes, flags as booleans.
         """
-        kind = schema()[name][0]
+        kind = self.schema[name][0]
         values = data[selection]
         if kind == "text":
             return _to_bytes(values)

@@ -1,4 +1,5 @@
-"""Writing: the file is composed in memory, written under a temporary name, read again and compared, then renamed."""
+"""Writing: the file is composed in memory, written under a temporary name, read again and its checksum compared, then
+renamed."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.hdf5.reader import open_reader
 from hesse.datasets.formats.hdf5.schema import (
     DTYPES,
     FORMAT,
@@ -19,7 +21,7 @@ from hesse.datasets.formats.hdf5.schema import (
     schema,
     version_of,
 )
-from hesse.errors import RequestError, WriteError
+from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.runtime.filesystem import atomic_write
 from hesse.structures import segment_offsets
 
@@ -33,7 +35,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     """Write a data set in eV and Å.
 
     The file is composed in memory and then written by plain system calls, because HDF5's own writer crashes the process
-    when the disk is full. It is read again and compared before it replaces an existing file.
+    when the disk is full. It is read again and its checksum compared before it replaces an existing file.
 
     Args:
         path: the new file; an existing one does not change if writing fails.
@@ -45,13 +47,14 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     """
     path = Path(path)
     content = _collect_content(dataset)
+    checksum = content_checksum(content, NATIVE_UNITS, dataset.metadata)
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         _write_attribute(file, "format", FORMAT)
         file.attrs["version"] = max(version_of(name) for name in content)
         for key, unit in NATIVE_UNITS.items():
             _write_attribute(file, key, unit)
-        _write_attribute(file, "checksum", content_checksum(content, NATIVE_UNITS, dataset.metadata))
+        _write_attribute(file, "checksum", checksum)
         attributes_group = file.create_group("attributes", track_order=True)
         for key, value in dataset.metadata.items():
             _write_attribute(attributes_group, key, value)
@@ -60,24 +63,13 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     with atomic_write(path) as temporary:
         temporary.write_bytes(image.getbuffer())
         del image  # frees the second copy of a large data set
-        problem = _first_difference(temporary, content)
+        try:
+            with open_reader(temporary) as reader:
+                problem = "" if reader.compute_checksum() == checksum else "the content does not match its checksum"
+        except FileFormatError as error:
+            problem = str(error)
         if problem:
             raise WriteError(f"cannot write {path}: the data read back from the disk differ ({problem})")
-
-
-def _first_difference(path: Path, content: Content) -> str:
-    """The first array of a file that differs from `content`, or the error on reading; empty if all are equal."""
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            for name, array in content.items():
-                rows = max(1, _CHUNK_ELEMENTS // max(1, array[:1].size))
-                for start in range(0, len(array), rows):
-                    chunk = array[start : start + rows]
-                    if file[name][start : start + rows].astype(chunk.dtype, copy=False).tobytes() != chunk.tobytes():
-                        return name
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
 
 
 def _write_attribute(target: h5py.Group, key: str, text: str) -> None:
