@@ -16,17 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesse.datasets.ase_atoms import AtomsReader, atoms_with_labels
+from hesse.datasets.base_dataset import BaseDataset, check_unique_ids, joined_metadata, structure_indices
 from hesse.datasets.batching import pack_batches
-from hesse.datasets.indexing import (
-    check_has_labels,
-    check_label_name,
-    check_unique_ids,
-    group_split,
-    index_of_ids,
-    joined_metadata,
-    structure_indices,
-    unflagged,
-)
 from hesse.datasets.packed import PackedDataset, PackedStructures, geometry_tensors
 from hesse.errors import RequestError
 from hesse.structures import Batch, Properties, Structure, rng_key
@@ -37,7 +28,7 @@ Indices: TypeAlias = "slice | Sequence[int] | Sequence[bool] | NDArray[Any] | Te
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(BaseDataset["Dataset"]):
     """Structures and their labels, in eV and Å.
 
     A data set is a sequence of pairs: `structure, labels = data[0]`, `for structure, labels in data`. A slice, a list
@@ -225,117 +216,45 @@ class Dataset:
             raise RequestError(f"filter: expected a function of a structure, got {type(predicate).__name__}")
         return self.select([i for i, s in enumerate(self.structures) if predicate(s)])
 
-    def without_suspects(self) -> Dataset:
-        """Leave out the structures whose labels are flagged `suspect`.
-
-        Returns:
-            The other structures; the same object if none is flagged.
-
-        Raises:
-            MissingLabelError: all structures are flagged.
-        """
-        indices = unflagged(self.labels.suspect_mask(), self.source)
-        return self if indices is None else self.select(indices)
-
-    def with_ids(self, ids: Iterable[str]) -> Dataset:
-        """Select structures by their ids.
-
-        Args:
-            ids: ids of structures of this data set.
-
-        Returns:
-            These structures, in the order of `ids`.
-
-        Raises:
-            RequestError: an id that no structure has.
-        """
-        return self.select(index_of_ids(ids, self.ids, self.source))
-
-    def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset, ...]:
-        """Split at random.
-
-        Args:
-            *fractions: fractions of the structures, one for each part; they may sum to less than one.
-            seed: seed of the random choice.
-            by_group: keep structures of one `group` (a molecule, a reaction) in one part. Structures without a group
-                form groups of one.
-
-        Returns:
-            One data set for each fraction.
-
-        Raises:
-            RequestError: fractions that are not positive or sum to more than one, or a part that would be empty.
-        """
-        groups = [s.group if by_group else "" for s in self.structures]
-        return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
-
     # --- content -------------------------------------------------------------------------------------------------
 
     @property
-    def elements(self) -> tuple[int, ...]:
-        """Atomic numbers that occur, ascending."""
-        return tuple(int(z) for z in self.numbers.unique())
-
-    @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the structures."""
+        """See `BaseDataset.ids`."""
         return tuple(s.id for s in self.structures)
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
-        """Seeds of the random draws of each structure (`hesse.structures.rng_key`)."""
+        """See `BaseDataset.rng_keys`."""
         return self._geometry.rng_keys
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
-        """Number of atoms of each structure."""
+        """See `BaseDataset.n_atoms`."""
         return self.labels.n_atoms
 
     @property
     def numbers(self) -> Int[Tensor, "atoms"]:
-        """Atomic numbers of all structures, end to end."""
+        """See `BaseDataset.numbers`."""
         return self._geometry.numbers
 
-    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
-        """Find the structures that have a label.
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """See `BaseDataset.groups`."""
+        return tuple(s.group for s in self.structures)
 
-        Args:
-            name: "energy", "forces", "hvp", "hessian", "atomic_energies" or "stress".
-
-        Returns:
-            True where the label is present, `[structures]`; for "hvp" `[probes, structures]`.
-
-        Raises:
-            RequestError: there is no label of this name.
-        """
-        check_label_name(name)
+    def _mask(self, name: str) -> Bool[Tensor, "*structures"]:
         return self.labels.mask(name)
 
-    def has(self, name: str) -> bool:
-        """Check for a label.
-
-        Args:
-            name: as for `mask`.
-
-        Returns:
-            True if at least one structure has the label.
-        """
-        return bool(self.mask(name).any())
+    def _suspect_mask(self) -> Bool[Tensor, "structures"]:
+        return self.labels.suspect_mask()
 
     def energies(self) -> Properties:
-        """Select the energies.
-
-        Returns:
-            Properties with the energies (eV) and their mask, without other labels.
-        """
+        """See `BaseDataset.energies`."""
         return self.labels.pick(("energy",))
 
     def fingerprint(self) -> str:
-        """Compute a digest of everything in the data that decides the numbers of a training run.
-
-        Returns:
-            The same as `content_hash`.
-        """
+        """See `BaseDataset.fingerprint`; here the same as `content_hash`."""
         return self.content_hash()
 
     def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
@@ -346,23 +265,8 @@ class Dataset:
         """
         yield torch.arange(len(self)), self
 
-    def check_has_labels(self, *names: str) -> None:
-        """Check that each of several labels is present in at least one structure.
-
-        Args:
-            *names: as for `mask`.
-
-        Raises:
-            MissingLabelError: no structure has one of the labels.
-        """
-        check_has_labels(self.labels.mask, names, self.source, self.unknown_keys)
-
     def content_hash(self) -> str:
-        """Compute a digest of all geometries and labels.
-
-        Returns:
-            32 hexadecimal digits; equal for equal data, whatever file they came from.
-        """
+        """See `BaseDataset.content_hash`."""
         digest = hashlib.blake2b(digest_size=16)
         for name in ("numbers", "positions", "cell", "pbc", "rng_keys"):
             digest.update(getattr(self._geometry, name).numpy().tobytes())

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.datasets.base_dataset import check_unique_ids
 from hesse.datasets.formats.hdf5 import ChunkedReader
-from hesse.datasets.indexing import check_unique_ids
 from hesse.structures import Properties, label_names, quantity, rng_key
 
 __all__ = ["FileIndex"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hesse.datasets.io import DatasetSource, as_dataset
-from hesse.datasets.streaming import DatasetLike, StreamingDataset
+from hesse.datasets.io import DatasetSource
+from hesse.datasets.streaming import DatasetLike, as_dataset_like
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import atomic_write_text
 
@@ -66,8 +66,8 @@ class Split:
             if isinstance(value, int | float):
                 fractions.append(value)
             else:
-                sets.append(_as_data(value))
-        dataset = _as_data(dataset)
+                sets.append(as_dataset_like(value))
+        dataset = as_dataset_like(dataset)
         if fractions and sets:
             raise RequestError("a split is made of fractions or of data sets, not of both")
         parts = sets or dataset.split(*fractions)
@@ -88,7 +88,7 @@ class Split:
         Raises:
             RequestError: other data, or ids that are not present.
         """
-        dataset = _as_data(dataset)
+        dataset = as_dataset_like(dataset)
         if same_data and self.content_hash and dataset.content_hash() != self.content_hash:
             raise RequestError(
                 f"{dataset.source}: these are not the data that were split (their hashes differ). Use that file, make "
@@ -146,7 +146,3 @@ class Split:
             raise FileFormatError(f'{path}: expected "parts" with lists of ids, and a "data_hash"')
         assert isinstance(parts, dict)
         return cls({name: tuple(ids) for name, ids in parts.items()}, record["data_hash"])
-
-
-def _as_data(data: DatasetLike | DatasetSource) -> DatasetLike:
-    return data if isinstance(data, StreamingDataset) else as_dataset(data)

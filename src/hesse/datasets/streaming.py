@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.datasets.base_dataset import BaseDataset
 from hesse.datasets.batching import pack_batches
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
@@ -25,13 +26,12 @@ from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
 from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, NATIVE_UNITS, Content, schema
 from hesse.datasets.formats.table import find_format
-from hesse.datasets.indexing import check_has_labels, check_label_name, group_split, index_of_ids, unflagged
-from hesse.datasets.io import as_path, check_dataset, read_dataset
+from hesse.datasets.io import DatasetSource, as_dataset, as_path, check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.structures import Properties, columns, segment_indices
 
-__all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "open_dataset"]
+__all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "as_dataset_like", "open_dataset"]
 
 Indices = NDArray[np.int64]
 _MIB: Final = 2**20
@@ -45,7 +45,7 @@ _PYTHON_OBJECT_BYTES: Final = 2048
 _GEOMETRY_ARRAYS: Final = tuple(f"structures/{name}" for name in ("offsets", "numbers", "positions", "cell", "pbc"))
 
 
-class StreamingDataset:
+class StreamingDataset(BaseDataset["Dataset | StreamingDataset"]):
     """Structures and labels of a file that may not be read into memory as a whole; made by `open_dataset`.
 
     It has the methods of `hesse.datasets.Dataset` that training needs. The structures keep the order of the file. Parts
@@ -72,17 +72,17 @@ class StreamingDataset:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the structures."""
+        """See `BaseDataset.ids`."""
         return tuple(name.decode() for name in self._index.ids[self._rows].tolist())
 
     @property
     def rng_keys(self) -> Int[Tensor, "structures"]:
-        """See `Dataset.rng_keys`."""
+        """See `BaseDataset.rng_keys`."""
         return self._index.rng_keys[torch.from_numpy(self._rows)]
 
     @property
     def numbers(self) -> Int[Tensor, "atoms"]:
-        """Atomic numbers of all structures, end to end, as bytes."""
+        """See `BaseDataset.numbers`."""
         first_atom, n = self._reader.offsets[self._rows], np.diff(self._reader.offsets)[self._rows]
         pieces = []
         for start in range(0, len(self), 1 << 12):  # indices take eight times the memory of the numbers
@@ -92,36 +92,29 @@ class StreamingDataset:
 
     @property
     def n_atoms(self) -> Int[Tensor, "structures"]:
-        """Number of atoms of each structure."""
+        """See `BaseDataset.n_atoms`."""
         return self._index.energies.n_atoms[torch.from_numpy(self._rows)]
 
     @property
-    def elements(self) -> tuple[int, ...]:
-        """Atomic numbers that occur, ascending."""
-        return tuple(np.unique(self.numbers.numpy()).tolist())
+    def groups(self) -> tuple[str, ...]:
+        """See `BaseDataset.groups`."""
+        return tuple(name.decode() for name in self._index.groups[self._rows].tolist())
 
-    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
-        """See `Dataset.mask`."""
-        check_label_name(name)
+    def _mask(self, name: str) -> Bool[Tensor, "*structures"]:
         mask = self._index.masks.get(name)
         if mask is None:
             return torch.zeros((0, len(self)) if name == "hvp" else (len(self),), dtype=torch.bool)
         return mask[..., torch.from_numpy(self._rows)]
 
-    def has(self, name: str) -> bool:
-        """See `Dataset.has`."""
-        return bool(self.mask(name).any())
-
-    def check_has_labels(self, *names: str) -> None:
-        """See `Dataset.check_has_labels`."""
-        check_has_labels(self.mask, names, self.source)
+    def _suspect_mask(self) -> Bool[Tensor, "structures"]:
+        return self._index.suspect[torch.from_numpy(self._rows)]
 
     def energies(self) -> Properties:
-        """See `Dataset.energies`."""
+        """See `BaseDataset.energies`."""
         return self._index.energies.select(torch.from_numpy(self._rows))
 
     def content_hash(self) -> str:
-        """See `Dataset.content_hash`: the same value for the same structures. The first call reads the whole file."""
+        """See `BaseDataset.content_hash`."""
         if self._hash is None:
             self._hash = self._compute_hash()
         return self._hash
@@ -147,11 +140,7 @@ class StreamingDataset:
         return digest.hexdigest()
 
     def fingerprint(self) -> str:
-        """Compute a digest of everything in the data that decides the numbers of a training run.
-
-        Returns:
-            The content hash and the memory limit, which decides the order of the batches.
-        """
+        """See `BaseDataset.fingerprint`."""
         return f"{self.content_hash()}, at most {self.memory_mib:g} MiB at once"
 
     # --- parts ---------------------------------------------------------------------------------------------------
@@ -176,30 +165,6 @@ class StreamingDataset:
             metadata=self.metadata,
             source=self.source,
         )
-
-    def without_suspects(self) -> Dataset | StreamingDataset:
-        """See `Dataset.without_suspects`."""
-        indices = unflagged(self._index.suspect[torch.from_numpy(self._rows)], self.source)
-        return self if indices is None else self.select(indices)
-
-    def with_ids(self, ids: Iterable[str]) -> Dataset | StreamingDataset:
-        """Select structures by their ids.
-
-        Args:
-            ids: ids of structures of this data set.
-
-        Returns:
-            These structures in the order of the file; in memory if they fit into the limit.
-
-        Raises:
-            RequestError: an id that no structure has.
-        """
-        return self.select(index_of_ids(ids, self.ids, self.source))
-
-    def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Dataset | StreamingDataset, ...]:
-        """See `Dataset.split`: each structure gets into the same part as there."""
-        groups = [name.decode() if by_group else "" for name in self._index.groups[self._rows].tolist()]
-        return tuple(self.select(part) for part in group_split(self.ids, groups, fractions, seed))
 
     def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Dataset]]:
         """Iterate over all structures in parts that fit into memory.
@@ -307,6 +272,21 @@ class StreamingDataset:
 
 DatasetLike = Dataset | StreamingDataset
 """A data set that a model can be trained on: in memory or in its file."""
+
+
+def as_dataset_like(data: DatasetLike | DatasetSource) -> DatasetLike:
+    """Convert to a data set, but leave one that stays in its file there.
+
+    Args:
+        data: a `StreamingDataset`, or anything that `as_dataset` takes.
+
+    Returns:
+        The same object for a `StreamingDataset`, else a data set in memory.
+
+    Raises:
+        HesseError: see `as_dataset`.
+    """
+    return data if isinstance(data, StreamingDataset) else as_dataset(data)
 
 
 def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bool = True) -> DatasetLike:

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse.datasets import DatasetLike, DatasetSource, StreamingDataset, as_dataset
+from hesse.datasets import DatasetLike, DatasetSource
+from hesse.datasets.streaming import as_dataset_like
 from hesse.engines import PotentialLike
 from hesse.errors import (
     InterruptedRunError,
@@ -103,8 +104,8 @@ def train(
         ProcessLostError: another process of the job ended.
     """
     config = _as_config(config)
-    training = _as_data(training)
-    validation = None if validation is None else _as_data(validation)
+    training = as_dataset_like(training)
+    validation = None if validation is None else as_dataset_like(validation)
     if not isinstance(output, str | Path):
         raise RequestError(f"output: expected the path of a folder, got {type(output).__name__}")
     folder = Path(output)
@@ -135,10 +136,6 @@ def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
         f"expected a hesse.TrainConfig or a mapping of options, got {type(config).__name__}. To train from a "
         "configuration file, use `hesse train FILE`."
     )
-
-
-def _as_data(data: DatasetSource | DatasetLike) -> DatasetLike:
-    return data if isinstance(data, StreamingDataset) else as_dataset(data)
 
 
 def _open_folder(folder: Path, stack: ExitStack) -> None:

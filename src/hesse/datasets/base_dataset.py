@@ -1,0 +1,314 @@
+"""What data sets in memory and in files have in common: which labels they hold, and parts by id, flag, random split."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hesse.errors import MissingLabelError, RequestError, did_you_mean
+from hesse.structures import Properties, label_names
+
+__all__ = ["BaseDataset", "check_unique_ids", "joined_metadata", "structure_indices"]
+
+Part = TypeVar("Part")
+"""What a part of a data set is: a data set in memory, or either kind."""
+
+
+class BaseDataset(ABC, Generic[Part]):
+    """Structures with their labels, in eV and Å, in memory or in a file.
+
+    Attributes:
+        source: the file that the data were read from; named in error messages.
+        metadata: facts about all labels.
+        unknown_keys: columns and keys of that file that were not read; they may be labels under other names.
+    """
+
+    source: str
+    metadata: Mapping[str, str]
+    unknown_keys: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the structures."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> tuple[str, ...]:
+        """The group of each structure, "" for none."""
+
+    @property
+    @abstractmethod
+    def rng_keys(self) -> Int[Tensor, "structures"]:
+        """Seeds of the random draws of each structure (`hesse.structures.rng_key`)."""
+
+    @property
+    @abstractmethod
+    def n_atoms(self) -> Int[Tensor, "structures"]:
+        """Number of atoms of each structure."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> Int[Tensor, "atoms"]:
+        """Atomic numbers of all structures, end to end; in a file as bytes."""
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(int(z) for z in self.numbers.unique())
+
+    # --- labels --------------------------------------------------------------------------------------------------
+
+    def mask(self, name: str) -> Bool[Tensor, "*structures"]:
+        """Find the structures that have a label.
+
+        Args:
+            name: "energy", "forces", "hvp", "hessian", "atomic_energies", "stress" or another quantity.
+
+        Returns:
+            True where the label is present, `[structures]`; for "hvp" `[probes, structures]`.
+
+        Raises:
+            RequestError: there is no label of this name.
+        """
+        if name not in label_names():
+            raise RequestError(f"no label {name!r}. {did_you_mean(str(name), label_names())}")
+        return self._mask(name)
+
+    @abstractmethod
+    def _mask(self, name: str) -> Bool[Tensor, "*structures"]: ...
+
+    @abstractmethod
+    def _suspect_mask(self) -> Bool[Tensor, "structures"]: ...
+
+    def has(self, name: str) -> bool:
+        """Check for a label.
+
+        Args:
+            name: as for `mask`.
+
+        Returns:
+            True if at least one structure has the label.
+        """
+        return bool(self.mask(name).any())
+
+    def check_has_labels(self, *names: str) -> None:
+        """Check that each of several labels is present in at least one structure.
+
+        Args:
+            *names: as for `mask`.
+
+        Raises:
+            MissingLabelError: no structure has one of the labels.
+        """
+        for name in names:
+            if self.has(name):
+                continue
+            present = [n for n in label_names() if self.has(n)]
+            candidate = next((key for key in self.unknown_keys if name in key.lower()), None)
+            hint = (
+                ""
+                if candidate is None
+                else f" To read it from {candidate}: `hesse convert --rename {candidate}={name}`."
+            )
+            raise MissingLabelError(
+                f"{self.source}: no structure holds the label {name!r} (found: {', '.join(present) or 'none'}). "
+                "Label the structures with `hesse label`, or change the loss weights." + hint
+            )
+
+    @abstractmethod
+    def energies(self) -> Properties:
+        """Select the energies.
+
+        Returns:
+            Properties with the energies (eV) and their mask, without other labels.
+        """
+
+    @abstractmethod
+    def content_hash(self) -> str:
+        """Compute a digest of all geometries and labels.
+
+        Returns:
+            32 hexadecimal digits; equal for equal data, whatever file they came from. The first call for data in a file
+            reads the whole file.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Compute a digest of everything in the data that decides the numbers of a training run.
+
+        Returns:
+            The content hash, for data in a file with the memory limit, which decides the order of the batches.
+        """
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Part:
+        """Select structures by their indices.
+
+        Args:
+            indices: which structures.
+
+        Returns:
+            These structures with their labels.
+
+        Raises:
+            RequestError: an index out of range, or something other than indices.
+        """
+
+    def without_suspects(self) -> Self | Part:
+        """Leave out the structures whose labels are flagged `suspect`.
+
+        Returns:
+            The other structures; the same object if none is flagged.
+
+        Raises:
+            MissingLabelError: all structures are flagged.
+        """
+        suspect = self._suspect_mask()
+        if not bool(suspect.any()):
+            return self
+        if bool(suspect.all()):
+            raise MissingLabelError(
+                f"{self.source}: the labels of all {len(suspect)} structures are flagged suspect; `hesse info` shows "
+                "why. Label them again with other settings, or include suspect labels."
+            )
+        return self.select((~suspect).nonzero()[:, 0])
+
+    def with_ids(self, ids: Iterable[str]) -> Part:
+        """Select structures by their ids.
+
+        Args:
+            ids: ids of structures of this data set.
+
+        Returns:
+            These structures: in memory in the order of `ids`, in a file in the order of the file.
+
+        Raises:
+            RequestError: an id that no structure has, or something other than a list of ids.
+        """
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise RequestError(f"expected a list of ids, got {type(ids).__name__} {ids!r}")
+        requested, index = list(ids), {name: i for i, name in enumerate(self.ids)}
+        missing = [name for name in requested if name not in index]
+        if missing:
+            raise RequestError(
+                f'{self.source}: no structure "{missing[0]}" ({len(missing)} of {len(requested)} ids are not here)'
+            )
+        return self.select([index[name] for name in requested])
+
+    def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Part, ...]:
+        """Split at random. Each structure gets into the same part whether the data are in memory or in a file.
+
+        Args:
+            *fractions: fractions of the structures, one for each part; they may sum to less than one.
+            seed: seed of the random choice.
+            by_group: keep structures of one `group` (a molecule, a reaction) in one part. Structures without a group
+                form groups of one.
+
+        Returns:
+            One data set for each fraction.
+
+        Raises:
+            RequestError: fractions that are not positive or sum to more than one, or a part that would be empty.
+        """
+        valid = bool(fractions) and all(isinstance(f, int | float | np.number) for f in fractions)
+        if not valid or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+            raise RequestError(f"split fractions must be positive and sum to at most 1, got {fractions}")
+        groups = self.groups if by_group else ("",) * len(self)
+        names = [group or f"id:{name}" for name, group in zip(self.ids, groups, strict=True)]
+        unique_groups = sorted(set(names))
+        order = np.random.default_rng(seed).permutation(len(unique_groups))
+        sizes = dict.fromkeys(unique_groups, 0)
+        for name in names:
+            sizes[name] += 1
+        ends = np.cumsum(fractions) * len(names)
+        part_of: dict[str, int] = {}
+        n_assigned = 0
+        for k in order:
+            # A group belongs to the part in which its middle lies.
+            middle = n_assigned + sizes[unique_groups[k]] / 2
+            part_of[unique_groups[k]] = int(np.searchsorted(ends, middle))
+            n_assigned += sizes[unique_groups[k]]
+        parts = [[i for i, name in enumerate(names) if part_of[name] == p] for p in range(len(fractions))]
+        if not all(parts):
+            raise RequestError(
+                f"splitting {len(names)} structures in {len(unique_groups)} groups by {tuple(fractions)} leaves a part "
+                "empty; use more data, other fractions, or by_group=False (data: {by_group: false} in a YAML file)"
+            )
+        return tuple(self.select(part) for part in parts)
+
+
+def check_unique_ids(ids: Sequence[str], source: str) -> None:
+    """Check that all ids are different.
+
+    Args:
+        ids: the ids of all structures.
+        source: the file that they came from, for the message.
+
+    Raises:
+        RequestError: an id occurs twice.
+    """
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        duplicate = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise RequestError(f'{source}: the id "{duplicate}" occurs twice; every structure needs its own id')
+
+
+def structure_indices(index: Any, count: int) -> int | list[int]:
+    """Convert an index `data[index]` to the indices of structures.
+
+    Args:
+        index: an integer (negative ones count from the end), a slice, integers, or booleans, one for each structure.
+        count: number of structures.
+
+    Returns:
+        One index for an integer, else a list of indices, all from 0 to `count - 1`.
+
+    Raises:
+        RequestError: an index out of range, a mask of another length, or anything else.
+    """
+    if isinstance(index, slice):
+        return list(range(count))[index]
+    array = np.asarray(index)
+    if array.ndim == 1 and array.dtype == np.bool_:
+        if len(array) != count:
+            raise RequestError(f"a mask of {len(array)} booleans cannot select from {count} structures")
+        return [int(i) for i in np.flatnonzero(array)]
+    if array.ndim > 1 or (array.dtype.kind not in "iu" and array.size > 0):
+        raise RequestError(
+            "a data set is indexed by integers, slices, lists of integers or masks of booleans, got "
+            f"{type(index).__name__}; structures are found by their ids with data.with_ids([...])"
+        )
+    outside = array[(array < -count) | (array >= count)] if array.size else array
+    if outside.size:
+        raise RequestError(f"index {int(outside.reshape(-1)[0])} is out of range: there are {count} structures")
+    if array.ndim == 0:
+        return int(array) % count
+    return [int(i) % count for i in array]
+
+
+def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Metadata of two data sets that become one.
+
+    Args:
+        first: metadata of the first data set.
+        second: metadata of the second data set.
+
+    Returns:
+        The entries that both have; where the values differ, both, separated by a semicolon.
+    """
+    return {
+        key: value if value == second[key] else "; ".join(sorted({value, second[key]}))
+        for key, value in first.items()
+        if key in second
+    }
