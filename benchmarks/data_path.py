@@ -58,7 +58,7 @@ def measured(
 
     plain_options = options(None)
     model = build_initial_potential(plain_options, data, None)
-    weights = plain_options.weights.model_dump()
+    weights = plain_options.weights.by_name()
     gradient = LossAndGradient(model, compiled=CompiledLossAndGradient(model) if mode == "compiled" else None)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}

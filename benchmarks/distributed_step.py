@@ -22,7 +22,7 @@ from hesse.models import build_model
 from hesse.training import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.loader import TrainingLoader
-from hesse.training.step import DistributedGradient, LossAndGradient
+from hesse.training.step import LossAndGradient
 
 
 class _TimedCommunicator(Communicator):
@@ -52,16 +52,16 @@ def main() -> None:
     data = with_random_labels(random_molecules_in_range(8, 14, arguments.structures))
     torch.manual_seed(0)
     model = build_model(config.model, data.elements, None)
-    loader = TrainingLoader(data, config, model.cutoff)
-    weights, sizes = config.weights.model_dump(), data.n_atoms.tolist()
+    weights = config.weights.by_name()
     with init_distributed("cpu") as job:
         communicator = _TimedCommunicator(job)
-        shared = DistributedGradient(LossAndGradient(model), communicator)
+        loader = TrainingLoader(data, config, model.cutoff, communicator)
+        shared = LossAndGradient(model, communicator=communicator)
 
         def step(number: int) -> None:
             model.zero_grad(set_to_none=True)
             (indices,) = loader.epoch(number)
-            shared(loader.load(communicator.partition(indices, sizes), number, indices), weights)
+            shared(loader.load(indices, number), weights)
 
         for number in range(3):
             step(number)

@@ -32,7 +32,7 @@ from pydantic import TypeAdapter
 import hesse
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, read_dataset, select_probes
-from hesse.losses import LossWeights, weighted_loss
+from hesse.losses import LossWeights, default_loss, weighted_loss
 from hesse.models import ModelConfig, build_model
 from hesse.reports.figure_style import figure_style, log_axis, new_figure, to_png
 from hesse.runtime.filesystem import atomic_write
@@ -138,7 +138,7 @@ def step_times(models: Sequence[NamedModel], data: Data, structures: int, repeat
             for scheme, weights in SCHEMES.items():
                 processor, wall = time.process_time(), time.perf_counter()
                 batch, labels = data.training.batch(indices, network.cutoff, dtype=torch.float32, device="cpu")
-                request = request_for_loss(labels, weights.model_dump())
+                request = request_for_loss(default_loss(), labels, weights.by_name())
                 predictions = evaluate(network, batch, request, create_graph=True)
                 # With respect to parameters only, as in training.
                 weighted_loss(predictions, labels, weights)[0].backward(inputs=list(network.parameters()))

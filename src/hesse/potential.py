@@ -29,6 +29,7 @@ class Potential(nn.Module, ABC):
         cutoff: Å; the neighbor matrix of a batch must contain all pairs below it. Additional pairs are ignored.
         elements: supported atomic numbers; empty if all are supported.
         has_atomic_energies: whether atomic energies are meaningful; False if only their sum over a structure is.
+        output_names: further quantities that `outputs` predicts, besides energies and the regularizer.
         supports_vmap: whether the gradient can be differentiated along several directions in one vectorized pass
             (`is_grads_batched` of `torch.autograd.grad`). If False, Hessian-vector products are computed one by one.
     """
@@ -36,6 +37,7 @@ class Potential(nn.Module, ABC):
     cutoff: float
     elements: tuple[int, ...] = ()
     has_atomic_energies: bool = True
+    output_names: tuple[str, ...] = ()
     supports_vmap: bool = True
 
     @abstractmethod
@@ -63,18 +65,20 @@ class Potential(nn.Module, ABC):
         """
         return batch
 
-    def forward_with_regularizer(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Compute atomic energies and the regularizer of the potential, for training.
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute atomic energies and all further outputs of the potential.
+
+        A potential that predicts more than the energy overrides this method, and `forward` if it can be cheaper. Names
+        other than these two are declared in `output_names` and registered (`hesse.structures.register_quantity`).
 
         Args:
             batch: structures with neighbors up to at least `cutoff`.
 
         Returns:
-            Atomic energies in eV, `[atoms]`, and the dimensionless regularizer, `[structures]` (None if there is none).
+            By name: `atomic_energies` in eV, `[atoms]`; if the potential has one, `regularizer`, dimensionless,
+            `[structures]`; further outputs.
         """
-        return self(batch), None
+        return {"atomic_energies": self(batch)}
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """Add energies per atom to the reference energies of the elements, in place.

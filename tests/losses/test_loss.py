@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.losses import LOSS_TERMS, LossWeights, count_labeled, per_structure_loss, weighted_loss
+from hesse.losses import LossWeights, default_loss, per_structure_loss, weighted_loss
 from hesse.structures import Properties, Request, collate
 from oracles import Morse, labeled, molecules
+
+LABELS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
 
 
 def predictions(sizes: list[int], *, probes: int = 2, seed: int = 0) -> Properties:
@@ -60,7 +62,7 @@ def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed
 
 def by_hand(prediction: Properties, held: list[set[str]], reference: Properties, pairs: list[int]) -> dict[str, float]:
     """Every term with loops over structures; the mean over those that hold the label."""
-    sums: dict[str, list[float]] = {name: [] for name in LOSS_TERMS}
+    sums: dict[str, list[float]] = {name: [] for name in LABELS}
     begin = block = offset = 0
     for i, n in enumerate(reference.n_atoms.tolist()):
         rows = slice(begin, begin + n)
@@ -89,9 +91,9 @@ def by_hand(prediction: Properties, held: list[set[str]], reference: Properties,
     return {name: sum(values) / len(values) for name, values in sums.items() if values}
 
 
-ALL = set(LOSS_TERMS)
+ALL = set(LABELS)
 SIZES = [3, 1, 5, 2]
-UNITY = dict.fromkeys(LOSS_TERMS, 1.0)
+UNITY = dict.fromkeys(LABELS, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def test_batches_without_a_label_contribute_nothing(name: str) -> None:
     part = full.select(torch.tensor([1]))
     if name in ("energy", "forces"):
         part = references([{name}, {"stress"}], [2, 3], pairs=[0, 0]).select(torch.tensor([1]))
-    present = [n for n in LOSS_TERMS if n != name and bool(part.mask(n).any())]
+    present = [n for n in LABELS if n != name and bool(part.mask(n).any())]
     every = predictions([3], probes=0)
     prediction = Properties(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in present})
     total, terms = weighted_loss(prediction, part, UNITY)
@@ -280,7 +282,7 @@ def test_losses_of_microbatches_add_up() -> None:
     prediction = predictions(sizes)
     full, terms = weighted_loss(prediction, reference, UNITY)
     parts = [torch.tensor(p) for p in ([0, 3], [1], [2, 4, 5])]
-    counted = [count_labeled(reference.select(part), UNITY) for part in parts]
+    counted = [default_loss().counts(reference.select(part), UNITY) for part in parts]
     counts = {name: torch.stack([c[name] for c in counted]).sum() for name in counted[0]}
     each = [weighted_loss(prediction.select(part), reference.select(part), UNITY, counts) for part in parts]
     assert float(sum(total for total, _ in each)) == pytest.approx(float(full), rel=1e-12)

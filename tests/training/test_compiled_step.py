@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import CompilationError
-from hesse.losses import count_labeled, masked_targets, residual_weights, weighted_loss
+from hesse.losses import default_loss, weighted_loss
 from hesse.models import (
     Ani,
     AniConfig,
@@ -33,7 +33,7 @@ from hesse.training.checkpoint import TrainState
 from hesse.training.compile_policy import CompilePolicy, choose_mode, max_relative_difference, tolerance
 from hesse.training.compiled_step import CompiledLossAndGradient, append_zeros, min_dimension, pad_with_dummy
 from hesse.training.distributed import Communicator
-from hesse.training.step import LossAndGradient, MicroBatch, count_labeled_structures
+from hesse.training.step import LossAndGradient, MicroBatch, sum_counts
 from hesse.training.trainer import Trainer
 from oracles import Morse, crystal, labeled, molecules
 
@@ -102,7 +102,7 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
     triplets) would be constants; a dummy molecule avoids them."""
     potential = network(kind)
     eager = LossAndGradient(potential)
-    traced = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
+    traced = LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager"))
     weights = {**WEIGHTS, "regularizer": 0.2, "atomic_energies": 0.3}
     batches = [[5, 4, 6, 3], [7, 3, 4], [9], [4, 4, 5, 3, 6, 2], [2, 2], [1], [1, 1, 1]]
     with warnings.catch_warnings():
@@ -123,7 +123,7 @@ def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> Non
 def test_compiled_steps_have_the_loss_and_gradient_of_eager_ones() -> None:
     """With generated code; sizes 2 to 7 with one compilation."""
     potential = network("hipnn, matrix")
-    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, compiled=CompiledLossAndGradient(potential))
     for seed, sizes in enumerate([[5, 4, 6], [7, 3, 4, 2]]):
         microbatch = part(potential, sizes, seed)
         loss, slopes = gradient(step, microbatch)
@@ -146,7 +146,7 @@ def test_stress_is_compiled_too(sizes: tuple[int, ...]) -> None:
     labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
     weights = {**WEIGHTS, "stress": 2.0}
     loss, slopes = gradient(
-        LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
+        LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
     )
     expected_loss, expected = gradient(LossAndGradient(potential), (batch, labels), weights)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
@@ -169,7 +169,7 @@ def test_batches_without_a_weighted_label_are_compiled() -> None:
     }
     microbatch, weights = (batch, Properties(**{**vars(labels), **absent})), {**WEIGHTS, "stress": 1.0}
     compiled = CompiledLossAndGradient(potential, backend="aot_eager")
-    loss, slopes = gradient(LossAndGradient(potential, compiled), microbatch, weights)
+    loss, slopes = gradient(LossAndGradient(potential, compiled=compiled), microbatch, weights)
     expected_loss, expected = gradient(LossAndGradient(potential), microbatch, weights)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     for name, slope in expected.items():
@@ -197,7 +197,7 @@ def test_a_dummy_molecule_does_not_change_other_predictions() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
     potential = network(kind).to(dtype)
-    eager, step = LossAndGradient(potential), LossAndGradient(potential, CompiledLossAndGradient(potential))
+    eager, step = LossAndGradient(potential), LossAndGradient(potential, compiled=CompiledLossAndGradient(potential))
     limit = 1e-8 if dtype == torch.float64 else 2e-3
     for seed, sizes in enumerate([[5, 4, 6, 3], [7, 3, 4], [9], [2, 2], [3, 4], [9, 8, 9, 7, 8, 9]]):
         batch, labels = part(potential, sizes, seed)
@@ -209,19 +209,20 @@ def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
             assert float((slopes[name] - slope).norm()) <= limit * float(slope.norm()) + 1e-3 * limit, name
 
 
-def test_residual_weights_give_the_loss_as_a_sum_of_squares() -> None:
+def test_factors_give_the_loss_as_a_sum_of_squares() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5, 2], probes=2)
     stress = torch.randn(4, 3, 3, dtype=torch.float64)
     labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
     weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
     guess = labels.map_tensors(lambda x: torch.nan_to_num(x) + 0.3)
-    counts = count_labeled(labels, weights)
+    loss = default_loss()
+    counts = loss.counts(labels, weights)
     expected, _ = weighted_loss(guess, labels, weights, counts)
-    by = residual_weights(labels, weights, counts)
+    by = loss.factors(labels, weights, counts)
     total = sum(
-        (by[name] * (getattr(guess, name) - target).square()).sum()
-        for name, target in masked_targets(labels, weights).items()
+        weights[name] * (by[name] * (getattr(guess, name) - target).square()).sum()
+        for name, target in loss.targets(labels, weights).items()
     )
     assert float(total) == pytest.approx(float(expected), rel=1e-12)
 
@@ -278,7 +279,7 @@ def test_wrong_compiled_gradients_are_detected(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
     potential = DifferentWhenCompiled()
     microbatch = part(potential, [3, 4, 5])
-    step = LossAndGradient(potential, CompiledLossAndGradient(potential, backend="aot_eager"))
+    step = LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert max_relative_difference(step, [microbatch], WEIGHTS) > 0.3 > tolerance(torch.float64)
@@ -307,11 +308,11 @@ def test_a_step_without_compiled_part_is_not_called_compiled() -> None:
 def test_unmasked_nan_labels_give_nan_in_compiled_losses() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5])
-    assert all(bool(torch.isfinite(value).all()) for value in masked_targets(labels, WEIGHTS).values())  # absent: zero
+    assert all(bool(torch.isfinite(value).all()) for value in default_loss().targets(labels, WEIGHTS).values())  # absent: zero
     for name in ("energy", "forces", "hvp"):
         spoilt = getattr(labels, name).clone()
         spoilt[..., 0] = torch.nan
-        targets = masked_targets(Properties(**{**vars(labels), name: spoilt}), WEIGHTS)[name]
+        targets = default_loss().targets(labels.replace(**{name: spoilt}), WEIGHTS)[name]
         assert bool(torch.isnan(targets).any()), name
 
 
@@ -324,12 +325,12 @@ def test_a_step_that_fails_to_compile_is_repeated_eagerly_and_reported() -> None
 
     compiled._function = broken  # type: ignore[assignment]
     microbatch, messages = part(potential, [3, 4, 5]), []
-    step = LossAndGradient(potential, compiled, on_compile_failure=messages.append)
+    step = LossAndGradient(potential, compiled=compiled, on_compile_failure=messages.append)
     assert gradient(step, microbatch)[0] == gradient(LossAndGradient(potential), microbatch)[0]
     assert messages == ["RuntimeError: no compiler here"]
     assert step.compiled is None
     with pytest.raises(CompilationError, match="no compiler here"):
-        gradient(LossAndGradient(potential, compiled), microbatch)
+        gradient(LossAndGradient(potential, compiled=compiled), microbatch)
 
 
 # --- in a run --------------------------------------------------------------------------------------------------------
@@ -408,7 +409,7 @@ def test_a_failed_comparison_ends_compiling_and_not_the_run(
         return trouble
 
     monkeypatch.setattr(compile_policy, "max_relative_difference", compared)
-    step = LossAndGradient(potential, Traced(potential))
+    step = LossAndGradient(potential, compiled=Traced(potential))
     mode = CompilePolicy(step, TrainState(step=6, compiled=True), Communicator())
     reason = trouble if isinstance(trouble, str) else "compiled gradients differ from eager ones by"
     with pytest.warns(RuntimeWarning, match=f"step 7: from here on eager: {reason}"):
@@ -422,5 +423,5 @@ def test_a_failed_comparison_ends_compiling_and_not_the_run(
 def test_counts_are_summed_over_microbatches() -> None:
     potential = network("hipnn, matrix")
     parts = [part(potential, [3, 4, 5]), part(potential, [4, 3], 1)]
-    counts = count_labeled_structures(parts, WEIGHTS)
+    counts = sum_counts(default_loss(), parts, WEIGHTS)
     assert {name: int(count) for name, count in counts.items()} == {"energy": 5, "forces": 3, "hvp": 5}

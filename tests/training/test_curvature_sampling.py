@@ -16,13 +16,14 @@ from tiny_run import ORACLE, config, record, run, training_data
 from torch import Tensor
 
 from hesse.datasets import Dataset
+from hesse.losses import default_loss
 from hesse.structures import Properties
 from hesse.training import TrainConfig
 from hesse.training import loader as training_loader
 from hesse.training.curvature_sampling import sample_probes, sample_structures
 from hesse.training.initial_model import build_initial_potential
 from hesse.training.loader import TrainingLoader
-from hesse.training.step import LossAndGradient, count_labeled_structures
+from hesse.training.step import LossAndGradient, sum_counts
 from oracles import labeled, molecules
 
 
@@ -45,7 +46,7 @@ class Bench:
         self.model = build_initial_potential(self.config, data, None)
         self.feed = TrainingLoader(data, self.config, self.model.cutoff)
         self.step = LossAndGradient(self.model)
-        self.weights = self.config.weights.model_dump()
+        self.weights = self.config.weights.by_name()
 
     def gradient(self, microbatches: Any, counts: Any = None) -> tuple[float, Tensor]:
         """The loss of microbatches and its gradient in all parameters as one vector."""
@@ -262,7 +263,7 @@ def test_the_parts_of_several_processes_add_up(always_split: None) -> None:
     for step in range(4):
         loss, slope = bench.at(all_indices, step)
         shares = [bench.feed.load(all_indices, step, only=indices) for indices in ([9, 0], [3, 7, 8], [5, 1])]
-        counts = count_labeled_structures([part for share in shares for part in share], bench.weights)
+        counts = sum_counts(default_loss(), [part for share in shares for part in share], bench.weights)
         parts = [bench.gradient(share, counts) for share in shares]
         assert sum(value for value, _ in parts) == pytest.approx(loss, rel=1e-12)
         torch.testing.assert_close(sum(s for _, s in parts), slope, rtol=1e-9, atol=1e-11)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hesse.losses import LossWeights
+from hesse.losses import Loss, LossWeights
 from hesse.training import RampConfig, ScheduleConfig
 from hesse.training.schedules import Plateau, learning_rate, loss_weights_at
 
@@ -54,19 +54,23 @@ def test_a_validation_loss_of_nan_is_no_improvement() -> None:
     assert plateau.factor == 0.5
 
 
+def parts(weights: LossWeights) -> tuple[Loss, dict[str, float]]:
+    return weights.loss(), weights.loss().weights()
+
+
 @given(time=st.integers(0, 100), start=st.floats(0, 0.5), width=st.floats(0.05, 0.5))
 def test_ramps(time: int, start: float, width: float) -> None:
     x = min(max((time / 100 - start) / width, 0.0), 1.0)
     for shape, expected in (("linear", x), ("cosine", math.sin(math.pi * x / 2) ** 2)):
         ramp = RampConfig(start=start, end=start + width, shape=shape)  # type: ignore[arg-type]
-        values = loss_weights_at(LossWeights(energy=3.0, hvp=0.5), {"hvp": ramp}, time, 101)
+        values = loss_weights_at(*parts(LossWeights(energy=3.0, hvp=0.5)), {"hvp": ramp}, time, 101)
         assert values["hvp"] == pytest.approx(0.5 * expected, abs=1e-9)
         assert values["energy"] == 3.0
 
 
 def test_ramps_at_their_ends() -> None:
     ramp = RampConfig(start=0.0, end=1.0, shape="linear")
-    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [
+    assert [loss_weights_at(*parts(LossWeights(hvp=1.0)), {"hvp": ramp}, k, 5)["hvp"] for k in range(5)] == [
         0,
         0.25,
         0.5,
@@ -74,4 +78,4 @@ def test_ramps_at_their_ends() -> None:
         1,
     ]
     step = RampConfig(start=0.5, end=0.5)
-    assert [loss_weights_at(LossWeights(hvp=1.0), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]
+    assert [loss_weights_at(*parts(LossWeights(hvp=1.0)), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]

@@ -331,14 +331,14 @@ def test_scores_do_not_depend_on_the_batches(tmp_path: Path) -> None:
     data = validation_data()
     weights = config(weights={"hessian": 0.2}).weights
     scores = [
-        validate(result.potential, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
+        validate(result.potential, data, weights.loss(), dtype=torch.float64, device="cpu", max_atoms=limit)
         for limit in (1, 8, 1000)
     ]
     batch = collate(data.structures, 4.0)
     labels = with_validation_probes(batch, data.labels, 4, seed=0)
     predicted = evaluate(result.potential, batch, Request(forces=True, probes=labels.probes))
     # All structures have Hessians: both curvature terms are estimated from the same probes.
-    total, _ = weighted_loss(predicted, labels, {**weights.model_dump(), "hvp": weights.hvp + weights.hessian})
+    total, _ = weighted_loss(predicted, labels, {**weights.by_name(), "hvp": weights.hvp + weights.hessian})
     for score in scores:
         assert score.loss == pytest.approx(total.item(), rel=1e-10)
         assert score.rmse == pytest.approx(scores[0].rmse, rel=1e-10)
@@ -361,13 +361,13 @@ def test_scores_of_mixed_data_are_means_over_labeled_structures(tmp_path: Path) 
     labels = with_validation_probes(batch, data.labels, 4, seed=0)
     assert labels.probes is not None
     predicted = evaluate(model, batch, Request(forces=True, probes=torch.nan_to_num(labels.probes)))
-    total, _ = weighted_loss(predicted, labels, {**weights.model_dump(), "hvp": weights.hvp + weights.hessian})
+    total, _ = weighted_loss(predicted, labels, {**weights.by_name(), "hvp": weights.hvp + weights.hessian})
     assert predicted.hvp is not None
     assert labels.hvp is not None
     present = ~torch.isnan(labels.hvp)
     error = float((predicted.hvp - labels.hvp)[present].square().mean().sqrt())
     for limit in (5, 1000):
-        score = validate(model, data, weights, dtype=torch.float64, device="cpu", max_atoms=limit)
+        score = validate(model, data, weights.loss(), dtype=torch.float64, device="cpu", max_atoms=limit)
         assert score.loss == pytest.approx(total.item(), rel=1e-10)
         assert score.rmse["hvp"] == pytest.approx(error, rel=1e-10)
 

@@ -20,7 +20,7 @@ from hesse.training.initial_model import build_initial_potential
 from hesse.training.validation import ValidationMetrics, hessian_errors, validate, with_validation_probes
 from oracles import labeled, molecules
 
-HVP = LossWeights(energy=0, forces=0, hvp=1)
+HVP = LossWeights(energy=0, forces=0, hvp=1).loss()
 
 
 @pytest.fixture(scope="module")

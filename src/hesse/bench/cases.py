@@ -147,5 +147,5 @@ class HesseCase(BenchmarkCase):
                 parameter.requires_grad_(parameter.is_floating_point())
             potential.train()
             compiled = CompiledLossAndGradient(potential) if spec.mode == "compiled" else None
-            self._cache[settings] = LossAndGradient(potential, compiled)
+            self._cache[settings] = LossAndGradient(potential, compiled=compiled)
         return self._cache[settings]

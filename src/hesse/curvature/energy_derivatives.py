@@ -15,7 +15,7 @@ Axes: structures of a batch; atoms of all structures, concatenated; probes = dir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -27,7 +27,8 @@ from hesse.curvature.hvp import gradients, hessian_vector_products, hvp_sequenti
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError, UnknownElementError
 from hesse.potential import Potential
-from hesse.structures import Batch, Properties, Request, segment_ids, segment_offsets
+from hesse.structures import Batch, Properties, Request, quantity, segment_ids
+from hesse.structures.hessian_blocks import blocks_from_rows
 
 __all__ = [
     "apply_strain",
@@ -79,7 +80,8 @@ def evaluate(
             _grad_enabled(first_order or create_graph),
             saved_tensor_bytes(second_order and not create_graph) as saved_bytes,
         ):
-            atomic, regularizer = potential.forward_with_regularizer(inputs)
+            outputs = potential.outputs(inputs)
+            atomic = outputs["atomic_energies"]
             check_energy_shape(potential, atomic, len(batch.numbers))
             energy = batch.sum_over_atoms(atomic)
             gradient = stress = None
@@ -102,7 +104,13 @@ def evaluate(
             assert gradient is not None
             limit_mib = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
             chunk = None if create_graph else max(1, int(limit_mib * 2**20 / max(saved_bytes[0], 1)))
-            hessian = _dense_hessian(hvp_function, gradient, positions, batch, create_graph, chunk)
+            graph = (gradient, positions)
+            hessian = blocks_from_rows(
+                batch.n_atoms,
+                lambda rows, last: hvp_function(*graph, rows, create_graph, retain_graph=not last),
+                dtype=gradient.dtype,
+                chunk=chunk,
+            )
     result = Properties(
         n_atoms=batch.n_atoms,
         energy=energy if request.energy else None,
@@ -113,9 +121,28 @@ def evaluate(
         atomic_energies=atomic if request.atomic_energies else None,
         stress=stress,
         stress_mask=None if stress is None else batch.pbc.all(-1),
-        regularizer=regularizer,
+        regularizer=outputs.get("regularizer"),
+        **_further_outputs(potential, batch, outputs, request),
     )
     return result if create_graph else result.detach()
+
+
+def _further_outputs(
+    potential: Potential, batch: Batch, outputs: Mapping[str, Tensor], request: Request
+) -> dict[str, Tensor]:
+    """The requested registered quantities, in the order of their names."""
+    result = {}
+    for name in sorted(request.outputs):
+        entry = quantity(name)
+        rows = len(batch) if entry.per == "structure" else len(batch.numbers)
+        received = outputs.get(name)
+        if received is None or tuple(received.shape) != (rows, *entry.components):
+            got = "no such output" if received is None else f"shape {tuple(received.shape)}"
+            raise LabelShapeError(
+                f"{type(potential).__name__}.outputs: expected {name} of shape {(rows, *entry.components)}, got {got}"
+            )
+        result[name] = received
+    return result
 
 
 def prepare_batch(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
@@ -157,6 +184,12 @@ def _check_request(potential: Potential, batch: Batch, request: Request) -> None
     if request.atomic_energies and not potential.has_atomic_energies:
         raise RequestError(
             f"{type(potential).__name__} gives energies of whole structures only: its atoms have no energies"
+        )
+    missing = request.outputs - set(potential.output_names)
+    if missing:
+        raise RequestError(
+            f"{type(potential).__name__} does not predict {', '.join(sorted(missing))}; it predicts energies and their "
+            f"derivatives{''.join(f', {name}' for name in potential.output_names)} (see Potential.outputs)"
         )
     if request.stress and not bool(batch.pbc.all(-1).any()):
         raise GeometryError("stress was requested, but no structure of the batch is periodic in all three directions")
@@ -219,39 +252,6 @@ def _check_gradient(potential: Potential, energy: Tensor) -> None:
         )
 
 
-def _dense_hessian(
-    hvp_function: Callable[..., Float[Tensor, "probes atoms 3"]],
-    gradient: Tensor,
-    positions: Tensor,
-    batch: Batch,
-    create_graph: bool,
-    chunk: int | None,
-) -> Float[Tensor, "elements"]:
-    """Flat Hessians of all structures. Row c of all structures is computed in the same pass."""
-    rows = 3 * int(batch.n_atoms.max())
-    atom = (
-        torch.arange(len(batch.structure_index), device=batch.structure_index.device)
-        - segment_offsets(batch.n_atoms)[batch.structure_index]
-    )
-    coordinate = 3 * atom[:, None] + torch.arange(3, device=atom.device)
-    step = rows if chunk is None else min(rows, chunk)
-    chunks = []
-    for start in range(0, rows, step):
-        selected = torch.arange(start, min(start + step, rows), device=atom.device)
-        one_hot = (coordinate[None] == selected[:, None, None]).to(gradient.dtype)
-        chunks.append(hvp_function(gradient, positions, one_hot, create_graph, retain_graph=start + step < rows))
-    hessian_rows = torch.cat(chunks).reshape(rows, -1)
-    structure_index = segment_ids(9 * batch.n_atoms**2)
-    size = 3 * batch.n_atoms[structure_index]
-    index_in_block = (
-        torch.arange(len(structure_index), device=structure_index.device)
-        - segment_offsets(9 * batch.n_atoms**2)[structure_index]
-    )
-    return hessian_rows[
-        index_in_block // size, 3 * segment_offsets(batch.n_atoms)[structure_index] + index_in_block % size
-    ]
-
-
 def check_finite(batch: Batch, predictions: Properties) -> None:
     """Check that predictions are finite.
 
@@ -262,17 +262,16 @@ def check_finite(batch: Batch, predictions: Properties) -> None:
     Raises:
         EngineError: energies, forces, products or Hessians contain NaN or infinity; the message names the structures.
     """
-    checks = []
-    if predictions.energy is not None:
-        checks.append((predictions.energy, torch.arange(len(batch), device=batch.structure_index.device)))
-    if predictions.forces is not None:
-        checks.append((predictions.forces, batch.structure_index))
-    if predictions.hvp is not None:
-        checks.append((predictions.hvp.transpose(0, 1), batch.structure_index))
-    if predictions.hessian is not None:
-        checks.append((predictions.hessian, segment_ids(9 * batch.n_atoms**2)))
-    for values, structure_index in checks:
-        non_finite = ~torch.isfinite(values).reshape(len(values), -1).all(-1)
+    rows = {"structure": torch.arange(len(batch), device=batch.structure_index.device), "atom": batch.structure_index}
+    for column, values in predictions.items():
+        if column.kind != "value" or column.quantity.role != "label" or column.name == "stress":
+            continue  # the stress of molecules is NaN
+        if column.axes == "element":
+            structure_index = segment_ids(predictions.hessian_lengths())
+        else:
+            structure_index = rows[column.axes.removeprefix("probe ")]
+        by_row = values.transpose(0, 1) if column.probe_axis else values
+        non_finite = ~torch.isfinite(by_row).reshape(len(by_row), -1).all(-1)
         if bool(non_finite.any()):
             names = [batch.ids[i] for i in structure_index[non_finite].unique()[:3].tolist()]
             raise EngineError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["gradients", "hessian_vector_products", "hvp_sequential", "hvp_vmapped"]
+__all__ = ["energy_and_gradient", "gradients", "hessian_vector_products", "hvp_sequential", "hvp_vmapped"]
 
 SEQUENTIAL_ABOVE_ATOMS = {"cpu": 600}
 """Number of atoms in a batch, by device, from which several directions are computed one after the other.
@@ -33,6 +35,24 @@ def gradients(output: Tensor, inputs: list[Tensor], *, create_graph: bool) -> li
     if not output.requires_grad:  # a constant energy, such as a bare element reference
         return [torch.zeros_like(tensor) for tensor in inputs]
     return list(torch.autograd.grad(output, inputs, create_graph=create_graph, materialize_grads=True))
+
+
+def energy_and_gradient(
+    energy: Callable[..., Tensor], inputs: list[Tensor], *, create_graph: bool = True
+) -> tuple[Tensor, list[Tensor]]:
+    """Energies of a function and the derivatives of their sum, with the graph for further derivatives.
+
+    Args:
+        energy: function of `inputs`; returns energies of any shape, eV.
+        inputs: tensors with `requires_grad`.
+        create_graph: keep the graph of the derivatives.
+
+    Returns:
+        The energies, and one derivative for each input.
+    """
+    with torch.enable_grad():
+        energies = energy(*inputs)
+        return energies, gradients(energies.sum(), inputs, create_graph=create_graph)
 
 
 def hvp_vmapped(

@@ -1,21 +1,17 @@
-"""The loss: weighted squared errors of predictions against labels."""
+"""The loss: weighted errors of predictions against labels."""
 
-from hesse.losses.loss import (
-    LOSS_TERMS,
-    LossWeights,
-    count_labeled,
-    masked_targets,
-    per_structure_loss,
-    residual_weights,
-    weighted_loss,
-)
+from hesse.losses.loss import Loss, default_loss, matched_predictions, per_structure_loss, weighted_loss
+from hesse.losses.terms import LossTerm, RampConfig, term_names
+from hesse.losses.weights import LossWeights
 
 __all__ = [
-    "LOSS_TERMS",
+    "Loss",
+    "LossTerm",
     "LossWeights",
-    "count_labeled",
-    "masked_targets",
+    "RampConfig",
+    "default_loss",
+    "matched_predictions",
     "per_structure_loss",
-    "residual_weights",
+    "term_names",
     "weighted_loss",
 ]

@@ -1,153 +1,364 @@
-"""The loss: squared errors of energies, forces, Hessian-vector products and Hessians in one normalization.
+"""The loss: a list of terms, written once for eager and compiled steps, for one batch and for many.
 
-Per structure of N atoms (arXiv 2603.04523):
+Per structure of N atoms, with the default terms (arXiv 2603.04523):
 
     λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)
 
 With `E[v vᵀ] = I` the HVP term is an unbiased estimate of the Hessian term for all distributions of probes, so λ_H and
 λ_full have the same meaning. Each term is the mean over those structures of the batch that have the label; it is zero
 if none has it. Losses depend on labels and predictions only, not on models.
+
+All that does not depend on predictions (masks, sizes, weights of structures, number of structures in the step) is
+collected in one factor per residual (`Loss.factors`); what remains is `Loss.means`, a few operations on tensors. The
+means of several batches, of one step or of several processes, add up if their factors contain the number of structures
+of all of them (`Loss.counts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
-from pydantic import Field
+from ase.data import atomic_masses
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.errors import MissingLabelError
-from hesse.runtime.settings import Settings
+from hesse.errors import ConfigError, MissingLabelError
+from hesse.losses.terms import LossTerm, component_counts, residual_scale, term_names
 from hesse.structures import Properties, segment_ids
 
-__all__ = [
-    "LOSS_TERMS",
-    "LossWeights",
-    "count_labeled",
-    "masked_targets",
-    "per_structure_loss",
-    "residual_weights",
-    "weighted_loss",
-]
-
-LOSS_TERMS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
-"""Properties that a loss can contain, in the order of reports."""
+__all__ = ["Loss", "default_loss", "matched_predictions", "per_structure_loss", "weighted_loss"]
 
 
-class LossWeights(Settings):
-    """Weight of each term of the loss. The defaults result from the study in docs/choosing-weights.md."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"penalty": "regularizer"}
-
-    energy: float = Field(4.0, ge=0)
-    forces: float = Field(0.3, ge=0)
-    hvp: float = Field(0.15, ge=0)
-    hessian: float = Field(0.0, ge=0)
-    atomic_energies: float = Field(0.0, ge=0)
-    stress: float = Field(0.0, ge=0)
-    regularizer: float = Field(0.0, ge=0, description="the potential's own regularizer")
-
-    @classmethod
-    def from_length_scale(cls, length: float, *, energy: float = 1.0) -> LossWeights:
-        """Weights `energy : energy ℓ² : energy ℓ⁴` of energy, forces and HVP from one length scale ℓ.
-
-        ℓ is the displacement at which errors in forces (times ℓ) and in curvature (times ℓ²) contribute as much as
-        errors in the energy. The published weights 1 : 0.3 : 0.09 correspond to ℓ = 0.55 Å.
-
-        Args:
-            length: ℓ, Å.
-            energy: weight of the energy.
-
-        Returns:
-            The weights; all other terms are zero.
-        """
-        return cls(energy=energy, forces=energy * length**2, hvp=energy * length**4)
-
-    def active(self) -> tuple[str, ...]:
-        """Names of the terms with a weight above zero.
-
-        Returns:
-            Names in the order of `LOSS_TERMS`.
-        """
-        return tuple(name for name in LOSS_TERMS if getattr(self, name) > 0)
-
-
-def per_structure_loss(predictions: Properties, references: Properties, name: str) -> Float[Tensor, "structures"]:
-    """Normalized squared error of one property for each structure.
+class Loss:
+    """A list of terms.
 
     Args:
-        predictions: predicted properties.
-        references: labels of the same structures.
-        name: one of `LOSS_TERMS`.
-
-    Returns:
-        Errors, `[structures]`; zero for structures without the label.
+        terms: the terms; their names must differ. Those of weight zero are dropped.
 
     Raises:
-        MissingLabelError: the property is missing in the predictions or the references.
+        ConfigError: two terms of the same name, or no term with a weight above zero.
     """
-    value, target = getattr(predictions, name), getattr(references, name)
-    if value is None or target is None:
-        raise MissingLabelError(f"the loss of {name} needs it among predictions and references")
-    mask = references.mask(name)
-    n = references.n_atoms.to(target.dtype)
-    if name == "energy":
-        return _masked_difference(value - target, mask).square() / n.sqrt()
-    if name == "stress":
-        return _masked_difference(value - target, mask).square().mean((-2, -1))
-    if name == "hessian":
-        # References contain only the Hessians of labeled structures, predictions those of all structures.
-        if predictions.hessian_mask is not None or references.hessian_mask is not None:
-            value = predictions.select(torch.nonzero(mask)[:, 0]).hessian
-        assert value is not None
-        structure_index = segment_ids(references.hessian_lengths())
-        return _segment_sum((value - target).square(), structure_index, len(n)) / (9 * n * n)
-    structure_index = segment_ids(references.n_atoms, value.shape[1 if name == "hvp" else 0])
-    if name == "atomic_energies":
-        return (
-            _segment_sum(_masked_difference(value - target, mask[structure_index]).square(), structure_index, len(n))
-            / n
-        )
-    if name == "forces":
-        return _segment_sum(
-            _masked_difference(value - target, mask[structure_index]).square().sum(-1), structure_index, len(n)
-        ) / (3 * n)
-    # hvp: [probes, atoms, 3]; the mean over the labeled probes of each structure.
-    squares = _masked_difference(value - target, mask[:, structure_index]).square().sum(-1)
-    return _segment_sum(squares.sum(0), structure_index, len(n)) / (9 * n * n) / mask.sum(0).clamp(min=1)
+
+    def __init__(self, terms: Iterable[LossTerm]) -> None:
+        self.terms = tuple(term for term in terms if term.weight > 0)
+        self._by_name = {term.name: term for term in self.terms}
+        # Plain values for the operations that are compiled: quantity, form, delta.
+        self._forms = {
+            t.name: (t.quantity, "mean" if t.entry.role == "output" else t.form, t.delta) for t in self.terms
+        }
+        if len(self._by_name) < len(self.terms):
+            names = [term.name for term in self.terms]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"two loss terms are called {twice!r}: give one of them another name (name: {twice}_2)")
+        if not self.terms:
+            raise ConfigError("all loss weights are zero: there is nothing to train on")
+
+    def __iter__(self) -> Iterator[LossTerm]:
+        return iter(self.terms)
+
+    def __repr__(self) -> str:
+        return f"Loss({', '.join(f'{term.name} {term.weight:g}' for term in self.terms)})"
+
+    def __getitem__(self, name: str) -> LossTerm:
+        return self._by_name[name]
+
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms, without ramps.
+
+        Returns:
+            Weights by name of the term.
+        """
+        return {term.name: term.weight for term in self.terms}
+
+    def quantities(self) -> tuple[str, ...]:
+        """Labels that the loss uses.
+
+        Returns:
+            Their names, each once.
+        """
+        return tuple(dict.fromkeys(term.quantity for term in self.terms if term.entry.role == "label"))
+
+    def active(self, references: Properties, weights: Mapping[str, float]) -> list[LossTerm]:
+        """Terms of a batch: those with a weight, and with a label in its record.
+
+        Args:
+            references: the labels.
+            weights: weight of each term by name; terms that are not named have none.
+
+        Returns:
+            The terms.
+        """
+        weighted = [term for term in self.terms if weights.get(term.name, 0.0) > 0]
+        return [t for t in weighted if t.entry.role == "output" or references[t.quantity] is not None]
+
+    def counts(self, references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """What the sums of each term are divided by: numbers of structures with the label (or their summed weights, or
+        numbers of components). If a step consists of several batches, their counts are added first.
+
+        Args:
+            references: the labels.
+            weights: weight of each term by name.
+
+        Returns:
+            Scalars by name of the term.
+        """
+        return {term.name: _structure_shares(term, references).sum() for term in self.active(references, weights)}
+
+    def factors(
+        self,
+        references: Properties,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+        numbers: Int[Tensor, "atoms"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Factors of the functions of residuals in `means`, which contain all effects of masks, sizes and weights of
+        structures.
+
+        Args:
+            references: the labels.
+            weights: weight of each term by name.
+            counts: of the whole step, see `counts`.
+            numbers: atomic numbers, for mass-weighted terms.
+
+        Returns:
+            Factors by name of the term, broadcastable to its residuals.
+        """
+        return {
+            term.name: _factors(term, references, counts[term.name], numbers)
+            for term in self.active(references, weights)
+        }
+
+    def means(
+        self, predictions: Mapping[str, Tensor], targets: Mapping[str, Tensor], factors: Mapping[str, Tensor]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted terms before the root of `rmse`: these add up over batches.
+
+        Args:
+            predictions: predicted values by quantity, of the same shapes as the targets.
+            targets: labels by quantity, with zeros for missing ones (`targets`).
+            factors: see `factors`.
+
+        Returns:
+            Means by name of the term, float64, differentiable.
+        """
+        result = {}
+        for name, factor in factors.items():
+            quantity, form, delta = self._forms[name]
+            values = predictions[quantity]
+            if form != "mean":
+                values = _residual_function(form, delta, values - targets[quantity], targets.get(f"{name}_scale"))
+            result[name] = (factor * values).sum(dtype=torch.float64)
+        return result
+
+    def values(self, means: Mapping[str, Float[Tensor, ""]]) -> dict[str, Float[Tensor, ""]]:
+        """Unweighted terms: the means, and the roots of those of `rmse`.
+
+        Args:
+            means: sums of `means` over all batches of a step.
+
+        Returns:
+            Terms by name.
+        """
+        # The smallest value keeps the derivative of the root finite; it is far below any error.
+        return {n: m.clamp(min=1e-30).sqrt() if self._forms[n][1] == "rmse" else m for n, m in means.items()}
+
+    def total(
+        self, means: Mapping[str, Float[Tensor, ""]], weights: Mapping[str, float], *, linear: bool = False
+    ) -> Float[Tensor, ""] | None:
+        """The weighted sum.
+
+        Args:
+            means: see `means`.
+            weights: weight of each term by name.
+            linear: leave out the roots of `rmse`; their derivative is then part of the weights
+                (`linear_weights`).
+
+        Returns:
+            The loss; None without terms.
+        """
+        values = means if linear else self.values(means)
+        weighted = [weights[name] * value for name, value in values.items()]
+        return torch.stack(weighted).sum() if weighted else None
+
+    def linear_weights(self, means: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+        """Weights of the means whose gradient is that of the loss: for `rmse`, `d√S = dS/(2√S)`.
+
+        Args:
+            means: values of the means of the whole step.
+            weights: weight of each term by name.
+
+        Returns:
+            Weights by name.
+        """
+        roots = {n: 2 * max(m, 1e-30) ** 0.5 for n, m in means.items() if self._by_name[n].form == "rmse"}
+        return {name: weight / roots.get(name, 1.0) for name, weight in weights.items()}
+
+    @property
+    def has_roots(self) -> bool:
+        """Whether a term is a root of a mean, so that batches do not add up."""
+        return any(term.form == "rmse" for term in self.terms)
+
+    def targets(self, references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """Labels of the terms, with zeros for missing values (whose factors are zero).
+
+        NaN or infinity in an existing label is kept, so that it is noticed. The scales of residual functions other than
+        the square are stored under the name of the term with `_scale`.
+
+        Args:
+            references: the labels.
+            weights: weight of each term by name.
+
+        Returns:
+            Labels by quantity.
+        """
+        result: dict[str, Tensor] = {}
+        for term in self.active(references, weights):
+            value = references[term.quantity]
+            if value is None or term.entry.role != "label":
+                continue
+            if term.entry.per != "element":
+                value = torch.where(_expand(references, term, references.mask(term.quantity)), value, 0.0)
+            result[term.quantity] = value
+            scale = residual_scale(term, references.n_atoms, value.dtype)
+            if term.form in ("mae", "huber") and scale is not None:
+                result[f"{term.name}_scale"] = _expand(references, term, scale.rsqrt())
+        return result
 
 
-def count_labeled(references: Properties, weights: LossWeights | Mapping[str, float]) -> dict[str, Int[Tensor, ""]]:
-    """Number of structures with each weighted label; for "regularizer" the number of all structures.
+def _residual_function(form: str, delta: float | None, residual: Tensor, scale: Tensor | None) -> Tensor:
+    """ρ of every residual. The scale of squares is part of the factor."""
+    if form in ("mse", "rmse"):
+        return residual.square()
+    size = residual.abs() if scale is None else residual.abs() * scale
+    if form == "mae":
+        return size
+    assert delta is not None
+    return torch.where(size <= delta, size.square(), 2 * delta * size - delta**2)
 
-    If a step consists of several micro-batches, the sums of these numbers make their losses additive (`weighted_loss`).
+
+def _structure_shares(term: LossTerm, references: Properties) -> Tensor:
+    """What each structure adds to the count of a term: 1 if it has the label, times its weight and, for a mean over
+    components, their number."""
+    entry = term.entry
+    shares = references.has(term.quantity) if entry.role == "label" else torch.ones_like(references.n_atoms)
+    if references.weight is not None and term.structure_weights:
+        shares = shares * references.weight.to(torch.float64)
+    if term.normalization == "components":
+        shares = shares * component_counts(entry, references.n_atoms)
+    return shares
+
+
+def _factors(term: LossTerm, references: Properties, count: Tensor, numbers: Int[Tensor, "atoms"] | None) -> Tensor:
+    """Factor of each residual of a term, see `Loss.factors`."""
+    entry, n = term.entry, references.n_atoms
+    value = references[term.quantity]
+    dtype = torch.float64 if value is None else value.dtype
+    # A count of zero belongs to a term without structures, whose sum is zero.
+    share = 1.0 / torch.where(count > 0, count, 1).to(dtype)
+    each = torch.ones_like(n, dtype=dtype) if entry.role == "output" else references.mask(term.quantity).to(dtype)
+    if each.dim() == 2:
+        each = each / each.sum(0).clamp(min=1)
+    if references.weight is not None and term.structure_weights:
+        each = each * references.weight.to(dtype)
+    if term.normalization != "components":
+        each = each / component_counts(entry, n).to(dtype)
+    if term.form in ("mse", "rmse") and entry.role == "label":
+        scale = residual_scale(term, n, dtype)
+        each = each if scale is None else each / scale
+    result = share * _expand(references, term, each)
+    if term.mass_weighted:
+        result = result * _inverse_masses(references, numbers, dtype)[:, None]
+    return result
+
+
+def _expand(references: Properties, term: LossTerm, values: Tensor) -> Tensor:
+    """Values per structure (and probe), made broadcastable to the values of a quantity."""
+    entry = term.entry
+    if entry.per == "element":
+        return values[segment_ids(references.hessian_lengths())]
+    if "atom" in entry.per:
+        array = references[term.quantity]
+        assert array is not None
+        values = values[..., segment_ids(references.n_atoms, array.shape[1 if entry.per == "probe atom" else 0])]
+    return values.reshape(*values.shape, *([1] * len(entry.components)))
+
+
+def _inverse_masses(
+    references: Properties, numbers: Int[Tensor, "atoms"] | None, dtype: torch.dtype
+) -> Float[Tensor, "atoms"]:
+    """1/mass of each atom, divided by its mean over the structure, so that the size of a term does not change."""
+    if numbers is None:
+        raise MissingLabelError("a mass-weighted loss term needs the atomic numbers of the batch: pass numbers=")
+    inverse = (1.0 / torch.as_tensor(atomic_masses, dtype=dtype, device=numbers.device))[numbers]
+    structure_index = segment_ids(references.n_atoms, len(numbers))
+    sums = inverse.new_zeros(len(references)).index_add(0, structure_index, inverse)
+    return inverse / (sums / references.n_atoms)[structure_index]
+
+
+def matched_predictions(
+    predictions: Properties, references: Properties, terms: Iterable[LossTerm]
+) -> dict[str, Tensor]:
+    """Predicted values of the terms, with the shapes of the labels.
 
     Args:
-        references: the labels.
-        weights: weight of each term.
+        predictions: predictions of all structures.
+        references: their labels. Hessians are stored for labeled structures only.
+        terms: terms of the loss.
 
     Returns:
-        Numbers by name of the term.
+        Values by quantity.
+
+    Raises:
+        MissingLabelError: a prediction is missing.
     """
-    weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
-    n_labeled: dict[str, Tensor] = {}
-    for name in LOSS_TERMS:
-        if weights.get(name, 0.0) > 0 and getattr(references, name) is not None:
-            mask = references.mask(name)
-            n_labeled[name] = (mask.any(0) if name == "hvp" else mask).sum()
-    if weights.get("regularizer", 0.0) > 0:
-        n_labeled["regularizer"] = references.n_atoms.new_tensor(len(references))
-    return n_labeled
+    result: dict[str, Tensor] = {}
+    for term in terms:
+        value = predictions[term.quantity]
+        if value is None:
+            raise MissingLabelError(f"the loss of {term.quantity} needs it among predictions and references")
+        if term.entry.per == "element" and (
+            predictions.hessian_mask is not None or references.hessian_mask is not None
+        ):
+            value = predictions.pick(["hessian"]).select(torch.nonzero(references.mask("hessian"))[:, 0]).hessian
+            assert value is not None
+        if term.quantity == "stress":
+            # The stress of molecules is NaN, which must not enter the loss of structures without this label.
+            value = torch.where(references.mask("stress")[:, None, None], value, 0.0)
+        result[term.quantity] = value
+    return result
+
+
+class NamedWeights(Protocol):
+    """Weights of the terms by name, as `LossWeights`."""
+
+    def by_name(self) -> dict[str, float]:
+        """The weights by name of the term."""
+
+
+_DEFAULTS: dict[tuple[str, ...], Loss] = {}
+
+
+def default_loss() -> Loss:
+    """Squared errors of all quantities and the regularizer, each with weight one.
+
+    Returns:
+        The loss.
+    """
+    names = tuple(term_names())
+    if names not in _DEFAULTS:
+        _DEFAULTS[names] = Loss(LossTerm(quantity=name) for name in names)
+    return _DEFAULTS[names]
 
 
 def weighted_loss(
     predictions: Properties,
     references: Properties,
-    weights: LossWeights | Mapping[str, float],
-    n_labeled: Mapping[str, Int[Tensor, ""]] | None = None,
+    weights: Mapping[str, float] | Loss | NamedWeights,
+    counts: Mapping[str, Tensor] | None = None,
+    *,
+    numbers: Int[Tensor, "atoms"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The loss of a batch and its unweighted terms.
 
@@ -156,109 +367,80 @@ def weighted_loss(
     Args:
         predictions: predicted properties of the same structures.
         references: the labels.
-        weights: weight of each term.
-        n_labeled: number of structures with each label in all micro-batches of a step (`count_labeled`, summed over
-            micro-batches and processes), so that the losses of the micro-batches add up to the loss of the step. None
-            if this batch is the whole step.
+        weights: weight of each term by its name (a mapping or `LossWeights`), of squared errors; or a `Loss` with its
+            own terms.
+        counts: see `Loss.counts`, summed over all batches of a step, so that their losses add up; None if this batch is
+            the whole step.
+        numbers: atomic numbers, for mass-weighted terms.
 
     Returns:
         The weighted sum, and its unweighted terms by name (means over the structures with the label).
+
+    Raises:
+        MissingLabelError: a prediction is missing.
+        ConfigError: a weight of a term that does not exist.
     """
-    weights = weights.model_dump() if isinstance(weights, LossWeights) else weights
-    n_labeled = count_labeled(references, weights) if n_labeled is None else n_labeled
-    terms: dict[str, Tensor] = {}
-    total = references.n_atoms.new_zeros((), dtype=torch.float64)
-    for name in LOSS_TERMS:
-        if weights.get(name, 0.0) <= 0 or getattr(references, name) is None:
-            continue
-        if getattr(predictions, name) is None and not bool(references.mask(name).any()):
-            continue  # not predicted, because no structure of this batch has the label
-        losses = per_structure_loss(predictions, references, name).to(torch.float64)
-        terms[name] = losses.sum() / n_labeled[name].clamp(min=1)
-        total = total + weights[name] * terms[name]
-    if weights.get("regularizer", 0.0) > 0 and predictions.regularizer is not None:
-        terms["regularizer"] = predictions.regularizer.to(torch.float64).sum() / n_labeled["regularizer"]
-        total = total + weights["regularizer"] * terms["regularizer"]
-    return total, terms
+    loss = weights if isinstance(weights, Loss) else default_loss()
+    values = weights.weights() if isinstance(weights, Loss) else _as_mapping(weights)
+    counts = loss.counts(references, values) if counts is None else counts
+    terms = [
+        term
+        for term in loss.active(references, values)
+        # Not predicted, because no structure of this batch has the label, or the potential has no regularizer.
+        if predictions[term.quantity] is not None
+        or (term.entry.role == "label" and bool(references.mask(term.quantity).any()))
+    ]
+    values = {term.name: values[term.name] for term in terms}
+    factors = loss.factors(references, values, counts, numbers)
+    matched = matched_predictions(predictions, references, terms)
+    means = loss.means(matched, loss.targets(references, values), factors)
+    total = loss.total(means, values)
+    if total is None:
+        total = references.n_atoms.new_zeros((), dtype=torch.float64)
+    return total, loss.values(means)
 
 
-def masked_targets(references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
-    """Labels of the weighted terms with zeros for missing values (whose residual weights are zero).
+def _as_mapping(weights: Mapping[str, float] | NamedWeights) -> dict[str, float]:
+    values = dict(weights) if isinstance(weights, Mapping) else weights.by_name()
+    unknown = values.keys() - set(term_names())
+    if unknown:
+        raise ConfigError(f"there is no loss term of {min(unknown)!r}; terms: {', '.join(term_names())}")
+    return values
 
-    NaN or infinity in an existing label is kept, so that it is noticed.
+
+def per_structure_loss(
+    predictions: Properties, references: Properties, name: str, *, numbers: Int[Tensor, "atoms"] | None = None
+) -> Float[Tensor, "structures"]:
+    """Normalized squared error of one property for each structure.
 
     Args:
-        references: the labels.
-        weights: weight of each term.
+        predictions: predicted properties.
+        references: labels of the same structures.
+        name: name of the property.
+        numbers: atomic numbers, for mass-weighted terms.
 
     Returns:
-        Labels by name of the term, Hessians excluded.
+        Errors, `[structures]`; zero for structures without the label.
+
+    Raises:
+        MissingLabelError: the property is missing in the predictions or the references.
     """
-    targets = {name: getattr(references, name) for name in _RESIDUAL_TERMS if weights.get(name, 0.0) > 0}
-    return {
-        name: _masked_difference(v, _broadcast_mask(references, name, v))
-        for name, v in targets.items()
-        if v is not None
-    }
-
-
-def _broadcast_mask(references: Properties, name: str, value: Tensor) -> Bool[Tensor, "*structures_or_atoms"]:
-    """Mask of a label: per structure for energies and stress, otherwise per atom (and probe)."""
-    mask = references.mask(name)
-    if name in _PER_STRUCTURE:
-        return mask
-    return mask[..., segment_ids(references.n_atoms, value.shape[1 if name == "hvp" else 0])]
-
-
-def residual_weights(
-    references: Properties, weights: Mapping[str, float], n_labeled: Mapping[str, Int[Tensor, ""]]
-) -> dict[str, Tensor]:
-    """Factors of the squared residuals in `weighted_loss`, for terms other than Hessians.
-
-    The loss is the sum of factor times squared difference. The factors contain all effects of masks, sizes and weights,
-    and do not depend on predictions.
-
-    Args:
-        references: the labels.
-        weights: weight of each term.
-        n_labeled: see `weighted_loss`.
-
-    Returns:
-        Factors by name of the term, broadcastable to the label; for "regularizer" one per structure.
-    """
-    n = references.n_atoms
-    result: dict[str, Tensor] = {}
-    for name in _RESIDUAL_TERMS:
-        value = getattr(references, name)
-        if weights.get(name, 0.0) <= 0 or value is None:
-            continue
-        structure_index = n if name in _PER_STRUCTURE else segment_ids(n, value.shape[1 if name == "hvp" else 0])
-        mask = references.mask(name).to(value.dtype)
-        scale = weights[name] / n_labeled[name].clamp(min=1).to(value.dtype)
-        if name == "energy":
-            result[name] = scale * mask / n.to(value.dtype).sqrt()
-        elif name == "stress":
-            result[name] = (scale * mask / 9)[:, None, None]
-        elif name == "hvp":
-            each = mask / mask.sum(0).clamp(min=1) / (9 * n * n)
-            result[name] = scale * each[:, structure_index, None]
-        else:
-            each = (mask / (3 * n if name == "forces" else n))[structure_index]
-            result[name] = scale * (each[:, None] if name == "forces" else each)
-    if weights.get("regularizer", 0.0) > 0:
-        each = weights["regularizer"] / n_labeled["regularizer"].to(torch.float64)
-        result["regularizer"] = each * torch.ones_like(n, dtype=torch.float64)
-    return result
-
-
-_RESIDUAL_TERMS = ("energy", "forces", "hvp", "atomic_energies", "stress")
-_PER_STRUCTURE = ("energy", "stress")
-
-
-def _masked_difference(difference: Tensor, mask: Bool[Tensor, "*structures"]) -> Tensor:
-    """The difference; zero, with zero gradient, where the label is missing (NaN)."""
-    return torch.where(mask.reshape(*mask.shape, *([1] * (difference.dim() - mask.dim()))), difference, 0.0)
-
-
-def _segment_sum(values: Float[Tensor, "items"], segment_index: Tensor, structures: int) -> Float[Tensor, "structures"]:
-    return values.new_zeros(structures).index_add(0, segment_index, values)
+    loss = default_loss()
+    if references[name] is None:
+        raise MissingLabelError(f"the loss of {name} needs it among predictions and references")
+    term = loss[name]
+    matched = matched_predictions(predictions, references, [term])[name]
+    one = {name: torch.ones((), dtype=torch.int64, device=references.n_atoms.device)}
+    factor = loss.factors(references, {name: 1.0}, one, numbers)[name]
+    target = loss.targets(references, {name: 1.0})[name]
+    values = factor * (matched - target).square()
+    if term.entry.per == "element":
+        index = segment_ids(references.hessian_lengths())
+    elif "atom" in term.entry.per:
+        index = segment_ids(references.n_atoms, values.shape[1 if term.entry.per == "probe atom" else 0])
+    else:
+        index = torch.arange(len(references), device=values.device)
+    if term.entry.per == "probe atom":
+        values = values.sum(0)
+    values = values.reshape(len(index), -1).sum(1)
+    return values.new_zeros(len(references)).index_add(0, index, values)

@@ -53,22 +53,27 @@ class _CompositePotential(Potential):
         Returns:
             eV, float64.
         """
-        return self.forward_with_regularizer(batch)[0]
+        return self.outputs(batch)["atomic_energies"]
 
     def precompute(self, batch: Batch) -> Batch:
         """See `Potential.precompute`: a tuple with the tables of every part."""
         return replace(batch, precomputed=tuple(part.precompute(batch).precomputed for part in self.parts))
 
-    def _evaluate_parts(self, batch: Batch) -> tuple[Float[Tensor, "parts atoms"], Float[Tensor, "structures"] | None]:
-        """Atomic energies of every part, and the sum of the parts' regularizers (None if no part has one)."""
-        precomputed = batch.precomputed or [None] * len(self.parts)
+    @property
+    def output_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Outputs of any of the parts."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.output_names))
+
+    def _sum_outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the parts that have an output; energies in float64."""
+        tables = batch.precomputed or [None] * len(self.parts)
         results = [
-            part.forward_with_regularizer(replace(batch, precomputed=t))
-            for part, t in zip(self.parts, precomputed, strict=True)
+            part.outputs(replace(batch, precomputed=table)) for part, table in zip(self.parts, tables, strict=True)
         ]
-        energies, regularizers = zip(*results, strict=True)
-        present = [value for value in regularizers if value is not None]
-        return torch.stack([e.to(torch.float64) for e in energies]), torch.stack(present).sum(0) if present else None
+        names = dict.fromkeys(name for result in results for name in result)
+        stacks = {name: [result[name] for result in results if name in result] for name in names}
+        stacks["atomic_energies"] = [energy.to(torch.float64) for energy in stacks["atomic_energies"]]
+        return {name: torch.stack(values).sum(0) for name, values in stacks.items()}
 
 
 class SumPotential(_CompositePotential):
@@ -81,19 +86,16 @@ class SumPotential(_CompositePotential):
         ConfigError: no parts, a part that is not a potential, or no common element.
     """
 
-    def forward_with_regularizer(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Sums of the parts' atomic energies and regularizers.
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Sums of the parts' outputs.
 
         Args:
             batch: neighbors up to the largest cutoff of the parts.
 
         Returns:
-            Atomic energies in eV, float64, and the regularizer per structure (None if no part has one).
+            Atomic energies in eV, float64, and each output that a part has.
         """
-        energies, regularizer = self._evaluate_parts(batch)
-        return energies.sum(0), regularizer
+        return self._sum_outputs(batch)
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_reference_energies`. Shifts the first part that has reference energies; raises
@@ -115,19 +117,16 @@ class Ensemble(_CompositePotential):
         ConfigError: no members, a member that is not a potential, or no common element.
     """
 
-    def forward_with_regularizer(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """Means of the members' atomic energies and regularizers.
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Means of the members' outputs.
 
         Args:
             batch: neighbors up to the largest cutoff of the members.
 
         Returns:
-            Atomic energies in eV, float64, and the regularizer per structure (None if no member has one).
+            Atomic energies in eV, float64, and each output that a member has.
         """
-        energies, regularizer = self._evaluate_parts(batch)
-        return energies.mean(0), None if regularizer is None else regularizer / len(self.parts)
+        return {name: value / len(self.parts) for name, value in self._sum_outputs(batch).items()}
 
     def shift_reference_energies(self, shifts: Mapping[int, float]) -> None:
         """See `Potential.shift_reference_energies`. Shifts every member; reference energies that members share are

@@ -292,20 +292,18 @@ class Hipnn(Potential):
         Returns:
             eV, float64; the network computes in the dtype of its weights.
         """
-        return self.forward_with_regularizer(batch)[0]
+        return self.outputs(batch)["atomic_energies"]
 
-    def forward_with_regularizer(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Atomic energies and the hierarchicality regularizer.
 
         Args:
             batch: neighbors up to the cutoff.
 
         Returns:
-            Atomic energies in eV, float64; and, per structure, the mean over atoms of `Σ_n ε_n²/(ε_n² + ε_{n−1}²)`
-            with the contribution ε_n of block n. It is between 0 and the number of blocks, and small where the early
-            blocks explain most of the energy.
+            `atomic_energies` in eV, float64; `regularizer`, per structure, the mean over atoms of
+            `Σ_n ε_n²/(ε_n² + ε_{n−1}²)` with the contribution ε_n of block n. It is between 0 and the number of blocks,
+            and small where the early blocks explain most of the energy.
         """
         padded: PaddedMolecules | None = self.precompute(batch).precomputed or None
         pairs = self._pair_geometry(batch, padded)
@@ -319,7 +317,8 @@ class Hipnn(Potential):
         if padded is not None:
             terms = [term.index_select(0, padded.slots) for term in terms]
         energies = reference + torch.stack(terms).sum(0)
-        return energies, self._hierarchicality(batch, [reference.to(features.dtype), *terms])
+        regularizer = self._hierarchicality(batch, [reference.to(features.dtype), *terms])
+        return {"atomic_energies": energies, "regularizer": regularizer}
 
     def precompute(self, batch: Batch) -> Batch:
         """See `Potential.precompute`. Small molecules are padded where that is faster; otherwise `precomputed` is

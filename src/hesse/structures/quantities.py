@@ -40,7 +40,8 @@ class Quantity:
         energy_power, length_power: the unit is energy to this power times length to this power.
         unit: name of the unit in eV and Å; empty: from the powers.
         role: "label": references that can be predicted, compared and trained on. "input": values that belong to another
-            quantity (the probes of products) or to the structure (its weight). "output": predictions only.
+            quantity (the probes of products) or to the structure (its weight). "output": predictions, and values that
+            are computed during a run; they are not stored in files.
         has_error: whether references may state an estimated error.
         source: how potentials predict it: "energy" (the energy or a derivative of it, computed for every potential) or
             "output" (a further output of the network, see `Potential.outputs`); empty if they do not.
@@ -272,6 +273,14 @@ for _entry in (
         per="structure",
         role="output",
         source="output",
+        engines=False,
+    ),
+    Quantity(
+        name="probe_transform",
+        description="matrix of weighted probes (hesse.harmonic.probe_weighting), dimensionless",
+        per="element",
+        role="output",
+        source="",
         engines=False,
     ),
     Quantity(

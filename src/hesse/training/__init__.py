@@ -1,5 +1,6 @@
 """Training: one loop, its settings, its record, and the loss for other training loops."""
 
+from hesse.losses import RampConfig
 from hesse.runtime.settings import validate_config
 from hesse.training.config import (
     BatchConfig,
@@ -7,7 +8,6 @@ from hesse.training.config import (
     DataConfig,
     OptimizerConfig,
     ProbeConfig,
-    RampConfig,
     RunConfig,
     ScheduleConfig,
     TrainConfig,

@@ -40,6 +40,7 @@ class TrainState:
         seconds: wall time of all sessions.
         compiled: whether steps are compiled; None before that is decided.
         plateau: state of the plateau schedule.
+        weights: weights of the loss terms by name, if they were measured before the first step.
     """
 
     step: int = 0
@@ -51,6 +52,7 @@ class TrainState:
     seconds: float = 0.0
     compiled: bool | None = None
     plateau: Plateau = field(default_factory=Plateau)
+    weights: dict[str, float] | None = None
 
 
 def run_fingerprint(

@@ -25,9 +25,17 @@ from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
 from hesse.training.initial_model import is_native
-from hesse.training.step import LossAndGradient, MicroBatch
+from hesse.training.step import LossAndGradient, MicroBatch, sum_counts
 
-__all__ = ["CHECK_EVERY", "CompilePolicy", "Decision", "choose_mode", "max_relative_difference", "tolerance"]
+__all__ = [
+    "CHECK_EVERY",
+    "CompilePolicy",
+    "Decision",
+    "choose_mode",
+    "max_relative_difference",
+    "state_restored",
+    "tolerance",
+]
 
 CHECK_EVERY = 1000
 """Steps between comparisons of compiled and eager gradients, which cost some tenths of a percent of the run."""
@@ -62,12 +70,18 @@ class CompilePolicy:
         self._unchecked = True  # in this process: a continued run compiles again
         gradient.on_compile_failure = self._fall_back
 
-    def decide(self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]) -> str:
+    def decide(
+        self,
+        config: TrainConfig,
+        example_microbatches: Callable[[], Sequence[MicroBatch]],
+        weights: Mapping[str, float],
+    ) -> str:
         """Decide, unless that was done in an earlier session of the run.
 
         Args:
             config: settings of the run.
             example_microbatches: returns structures of a step, to measure with.
+            weights: weight of each loss term by name, without ramps.
 
         Returns:
             Decision and reason as text.
@@ -76,7 +90,9 @@ class CompilePolicy:
             CompilationError: see `choose_mode`.
         """
         if self.state.compiled is None:
-            decision = self.communicator.run_on_rank_zero(lambda: self._first_decision(config, example_microbatches))
+            decision = self.communicator.run_on_rank_zero(
+                lambda: self._first_decision(config, example_microbatches, weights)
+            )
             self._messages.append(f"{decision.mode}: {decision.reason}")
         else:
             decision = Decision("compiled" if self.state.compiled else "eager", "as before")
@@ -84,11 +100,14 @@ class CompilePolicy:
             decision = Decision("eager", "compile: never")
         self.state.compiled = decision.mode == "compiled"
         if self.state.compiled and self.gradient.compiled is None:
-            self.gradient.compiled = CompiledLossAndGradient(self.gradient.potential)
+            self.gradient.compiled = CompiledLossAndGradient(self.gradient.potential, self.gradient.loss)
         return f"{decision.mode}: {decision.reason}"
 
     def _first_decision(
-        self, config: TrainConfig, example_microbatches: Callable[[], Sequence[MicroBatch]]
+        self,
+        config: TrainConfig,
+        example_microbatches: Callable[[], Sequence[MicroBatch]],
+        weights: Mapping[str, float],
     ) -> Decision:
         """The decision before the first step."""
         native = is_native(self.gradient.potential)
@@ -97,7 +116,7 @@ class CompilePolicy:
             config.compile,
             self.gradient,
             example_microbatches() if try_compiling else [],
-            config.weights.model_dump(),
+            weights,
             steps=config.steps - self.state.step,
             native=native,
         )
@@ -189,9 +208,9 @@ def choose_mode(
         return Decision("eager", "compile: never")
     if requested == "auto" and not native:
         return Decision("eager", "not one of Hesse's networks; `hesse check` shows whether compile: always is possible")
-    if weights.get("hessian", 0.0) > 0:
+    if any(term.quantity == "hessian" and weights.get(term.name, 0.0) > 0 for term in step.loss):
         return _eager_or_raise(requested, "full Hessians are not compiled")
-    with _state_restored(step):
+    with state_restored(step):
         eager_seconds = math.inf if requested == "always" else _step_seconds(step, microbatches, weights)
         if requested == "auto" and eager_seconds * steps * EXPECTED_SAVING < EXPECTED_COMPILE_SECONDS:
             return Decision(
@@ -200,7 +219,7 @@ def choose_mode(
             )
         started = time.monotonic()
         try:
-            step.compiled = CompiledLossAndGradient(step.potential)
+            step.compiled = CompiledLossAndGradient(step.potential, step.loss)
             reasons = [step.eager_reason(labels, weights) for _, labels in microbatches]
             # If all microbatches are evaluated eagerly, there is nothing to compare.
             difference = math.nan if all(reasons) else max_relative_difference(step, microbatches, weights)
@@ -250,14 +269,15 @@ def max_relative_difference(
         step: loss and gradient, with a compiled function.
         microbatches: structures to compare for.
         weights: weight of each loss term by name.
-        counts: see `LossAndGradient`.
+        counts: see `LossAndGradient`; None: those of `microbatches`.
 
     Returns:
         The maximum over the loss and the gradients of all parameters. The difference of a gradient is relative to its
         norm, or to a thousandth of the norm of the full gradient, whichever is larger.
     """
+    counts = sum_counts(step.loss, microbatches, weights) if counts is None else counts
     compiled, step.compiled = step.compiled, None
-    with _state_restored(step):
+    with state_restored(step):
         eager_loss, eager_gradients = _gradient(step, microbatches, weights, counts)
         step.compiled = compiled
         compiled_loss, compiled_gradients = _gradient(step, microbatches, weights, counts)
@@ -273,7 +293,7 @@ def _gradient(
     step: LossAndGradient,
     microbatches: Sequence[MicroBatch],
     weights: Mapping[str, float],
-    counts: Mapping[str, Tensor] | None,
+    counts: Mapping[str, Tensor],
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss and its gradient in each parameter."""
     parameters = step.trainable_parameters()
@@ -288,18 +308,23 @@ def _step_seconds(step: LossAndGradient, microbatches: Sequence[MicroBatch], wei
     depend on other processes of the machine."""
     on_cpu = dtype_and_device(step.potential)[1].type == "cpu"
     clock, n_threads = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
-    times = []
+    times, counts = [], sum_counts(step.loss, microbatches, weights)
     for _ in range(REPEATS + 1):
         started = clock()
-        loss, _ = step(microbatches, weights)
+        loss, _ = step(microbatches, weights, counts)
         loss.item()  # waits for the device
         times.append((clock() - started) / n_threads)
     return statistics.median(times[1:])
 
 
 @contextmanager
-def _state_restored(step: LossAndGradient) -> Iterator[None]:
-    """Restores gradients, buffers and random generators at the end; compile failures are raised inside."""
+def state_restored(step: LossAndGradient) -> Iterator[None]:
+    """Context for trial steps: gradients, buffers and random generators are restored at the end. Compile failures are
+    raised inside.
+
+    Args:
+        step: loss and gradient.
+    """
     potential = step.potential
     gradients = [parameter.grad for parameter in potential.parameters()]
     for parameter in potential.parameters():

@@ -18,18 +18,19 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.fx.experimental._config as shapes
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hesse.curvature.energy_derivatives import apply_strain, prepare_batch, stress_from_strain_gradient
 from hesse.errors import CompilationError, first_line
-from hesse.losses import masked_targets, residual_weights
+from hesse.losses import Loss, default_loss
 from hesse.potential import Potential
-from hesse.structures import Batch, Properties, Request
+from hesse.structures import Batch, Properties, Quantity, Request
 
 __all__ = ["DUMMY_ATOMS", "CompiledLossAndGradient", "append_zeros", "min_dimension", "pad_with_dummy"]
 
@@ -127,12 +128,22 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """Arguments of the compiled function: tensors only."""
+    """Arguments of the compiled function: tensors only.
+
+    Attributes:
+        batch: the structures.
+        probes: directions of the products, if there are any.
+        targets, factors: see `hesse.losses.Loss.means`.
+        weights: weight of each term by name, float64.
+        stress_mask: structures with a stress label, if there are any.
+    """
 
     batch: Batch
     probes: Float[Tensor, "probes atoms 3"] | None
     targets: dict[str, Tensor]
-    residual_weights: dict[str, Tensor]
+    factors: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    stress_mask: Bool[Tensor, "structures"] | None
 
 
 class CompiledLossAndGradient:
@@ -143,13 +154,14 @@ class CompiledLossAndGradient:
 
     Args:
         potential: one of Hesse's own networks, or one that passes the check `compile` of `hesse check`.
+        loss: the loss; None: squared errors of all labels.
         backend: backend of `torch.compile`; "aot_eager" traces without generating code, for debugging.
 
     Raises:
         CompilationError: the potential draws random numbers (dropout), which compiled code would draw in another order.
     """
 
-    def __init__(self, potential: Potential, *, backend: str = "inductor") -> None:
+    def __init__(self, potential: Potential, loss: Loss | None = None, *, backend: str = "inductor") -> None:
         random_layer = next(
             (m for m in potential.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p), None
         )
@@ -157,13 +169,13 @@ class CompiledLossAndGradient:
             raise CompilationError(
                 f"it draws random numbers ({type(random_layer).__name__}), in another order when compiled"
             )
-        self.potential = potential
+        self.potential, self.loss = potential, loss or default_loss()
         self._energy_module = _EnergyModule(potential)
         # Without a minimum size of parallel loops, which would compile small batches separately.
         options: dict[str, str | int | bool | Any] | None = {"cpp.min_chunk_size": 1} if backend == "inductor" else None
         # fullgraph: an operation that cannot be compiled is an error, and no silent fallback.
         self._function = torch.compile(
-            _loss_and_gradients, dynamic=True, fullgraph=True, backend=backend, options=options
+            partial(_gradients_and_means, self.loss), dynamic=True, fullgraph=True, backend=backend, options=options
         )
 
     def unsupported_reason(self, request: Request) -> str:
@@ -184,17 +196,21 @@ class CompiledLossAndGradient:
         request: Request,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        *,
+        linear: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute loss and gradient.
 
         Args:
             batch: structures, as for `hesse.curvature.evaluate`.
             labels: their labels.
             request: the predictions that the loss needs.
-            weights, counts: see `hesse.losses.weighted_loss`.
+            weights: weight of each requested term by name.
+            counts: see `hesse.losses.Loss.counts`.
+            linear: see `hesse.losses.Loss.total`.
 
         Returns:
-            The loss; its unweighted terms by name; the gradient by name of the parameter.
+            The means (`hesse.losses.Loss.means`) by name of the term; the gradient by name of the parameter.
 
         Raises:
             CompilationError: the compiler fails, or the request cannot be compiled (`unsupported_reason`).
@@ -207,12 +223,10 @@ class CompiledLossAndGradient:
         inputs = self._make_inputs(batch, labels, request, weights, counts)
         try:
             with _compiler_settings():
-                gradients, terms = self._function(self._energy_module, trainable, inputs)
+                gradients, means = self._function(self._energy_module, trainable, inputs, linear)
         except Exception as error:  # compilers raise errors of many classes
             raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
-        total = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), dtype=torch.float64)
-        unweighted = {name: value / weights[name] for name, value in terms.items()}
-        return total, unweighted, {name.removeprefix("potential."): value for name, value in gradients.items()}
+        return means, {name.removeprefix("potential."): value for name, value in gradients.items()}
 
     def _make_inputs(
         self,
@@ -223,10 +237,9 @@ class CompiledLossAndGradient:
         counts: Mapping[str, Tensor],
     ) -> _Inputs:
         """Arguments of the compiled function; padded by a dummy molecule if a dimension is below two."""
-        # A weighted label that no structure of this batch has is neither requested nor computed.
-        absent = {"hvp": request.probes is None, "stress": not request.stress}
-        weights = {name: 0.0 if absent.get(name, False) else weight for name, weight in weights.items()}
-        targets, scales = masked_targets(labels, weights), residual_weights(labels, weights, counts)
+        targets = self.loss.targets(labels, weights)
+        factors = self.loss.factors(labels, weights, counts, batch.numbers)
+        stress_mask = labels.mask("stress") if request.stress else None
         probes, prepared = request.probes, None
         if min_dimension(batch) >= 2:
             prepared = prepare_batch(self.potential, batch, request, check_elements=False)
@@ -236,15 +249,21 @@ class CompiledLossAndGradient:
             prepared = prepare_batch(
                 self.potential, pad_with_dummy(batch), request.replace(probes=probes), check_elements=False
             )
-            targets = {name: _pad_target(name, value) for name, value in targets.items()}
-            scales = {name: _pad_target(name, value) for name, value in scales.items()}
+            quantities = {name: self.loss[name].entry for name in factors}
+            entries = {entry.name: entry for entry in quantities.values()}
+            entries |= {f"{name}_scale": entry for name, entry in quantities.items()}
+            targets = {name: _pad(value, entries[name]) for name, value in targets.items()}
+            factors = {name: _pad(value, quantities[name]) for name, value in factors.items()}
+            stress_mask = None if stress_mask is None else append_zeros(stress_mask, 1)
         device = prepared.positions.device
         tensors = {name: _own_storage(value) for name, value in vars(prepared).items()}
         return _Inputs(
             Batch(**{**tensors, "ids": ()}),  # the compiler would treat ids as constants
             None if probes is None else _own_storage(probes.to(prepared.positions)),
             {name: _own_storage(value.to(device)) for name, value in targets.items()},
-            {name: _own_storage(value.to(device)) for name, value in scales.items()},
+            {name: _own_storage(value.to(device)) for name, value in factors.items()},
+            {name: torch.tensor(weights[name], dtype=torch.float64, device=device) for name in factors},
+            None if stress_mask is None else _own_storage(stress_mask.to(device)),
         )
 
 
@@ -258,10 +277,10 @@ def _own_storage(value: Any) -> Any:
     return value
 
 
-def _pad_target(name: str, values: Tensor) -> Tensor:
-    """Labels or residual weights with zeros for the dummy molecule."""
-    count = 1 if name in ("energy", "stress", "regularizer") else DUMMY_ATOMS
-    return append_zeros(values, count, dim=1 if name == "hvp" else 0)
+def _pad(values: Tensor, entry: Quantity) -> Tensor:
+    """Labels or factors of a quantity with zeros for the dummy molecule."""
+    dim = values.dim() - 1 - len(entry.components)
+    return append_zeros(values, 1 if entry.per == "structure" else DUMMY_ATOMS, dim=dim)
 
 
 class _EnergyModule(nn.Module):
@@ -271,60 +290,51 @@ class _EnergyModule(nn.Module):
         super().__init__()
         self.potential = potential
 
-    def forward(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Atomic energies, and the potential's regularizer if it has one."""
-        atomic, regularizer = self.potential.forward_with_regularizer(batch)
-        return (atomic,) if regularizer is None else (atomic, regularizer)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Atomic energies and the further outputs of the potential."""
+        return self.potential.outputs(batch)
 
 
-def _loss_and_gradients(
-    energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs
+def _gradients_and_means(
+    loss: Loss, energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs, linear: bool
 ) -> tuple[Parameters, dict[str, Tensor]]:
-    """The function to compile: gradient of the loss in the parameters, and its weighted terms."""
-    batch, probes = inputs.batch, inputs.probes
-    stress = "stress" in inputs.targets
+    """The function to compile: gradient of the loss in the parameters, and the means of its terms."""
+    batch, probes, stress = inputs.batch, inputs.probes, inputs.stress_mask is not None
     needs_gradient = probes is not None or stress or "forces" in inputs.targets
     argnums, zero_strain = (0, 1) if stress else (0,), torch.zeros_like(batch.cell)
 
-    def loss(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
-        def total_energy(x: Tensor, strain: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def objective(parameters: Parameters) -> tuple[Tensor, dict[str, Tensor]]:
+        def total_energy(x: Tensor, strain: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             displaced = apply_strain(batch, x, strain) if stress else batch.with_positions(positions=x)
-            atomic, *regularizer = torch.func.functional_call(energy_module, parameters, (displaced,))
-            energy = batch.sum_over_atoms(atomic)
-            return energy.sum(), (energy, atomic, *regularizer)
+            outputs = torch.func.functional_call(energy_module, parameters, (displaced,))
+            energy = batch.sum_over_atoms(outputs["atomic_energies"])
+            return energy.sum(), {**outputs, "energy": energy}
 
-        def energy_gradient(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            (gradient, *strain_gradients), aux = torch.func.grad(total_energy, argnums=argnums, has_aux=True)(
+        def energy_gradient(x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            (gradient, *by_strain), outputs = torch.func.grad(total_energy, argnums=argnums, has_aux=True)(
                 x, zero_strain
             )
-            return gradient, (*(stress_from_strain_gradient(batch, by) for by in strain_gradients), *aux)
+            if inputs.stress_mask is not None:
+                # The stress of molecules is NaN, which must not enter the loss of structures without this label.
+                values = stress_from_strain_gradient(batch, by_strain[0])
+                outputs["stress"] = torch.where(inputs.stress_mask[:, None, None], values, 0.0)
+            return gradient, outputs
 
-        predictions: dict[str, Tensor] = {}
         if probes is not None:
-            gradient, vjp_function, aux = torch.func.vjp(energy_gradient, batch.positions, has_aux=True)  # type: ignore[misc]
+            gradient, vjp_function, predictions = torch.func.vjp(energy_gradient, batch.positions, has_aux=True)  # type: ignore[misc]
             predictions["hvp"] = torch.stack([vjp_function(probe)[0] for probe in probes.unbind(0)])
             predictions["forces"] = -gradient
         elif needs_gradient:
-            gradient, aux = energy_gradient(batch.positions)
+            gradient, predictions = energy_gradient(batch.positions)
             predictions["forces"] = -gradient
         else:
-            aux = total_energy(batch.positions, zero_strain)[1]
-        if stress:
-            # The stress of molecules is NaN, which must not enter the loss of structures without this label.
-            requested = inputs.residual_weights["stress"] > 0
-            predictions["stress"] = torch.where(requested, aux[0], 0.0)
-            aux = aux[1:]
-        predictions["energy"], predictions["atomic_energies"] = aux[0], aux[1]
-        terms = {
-            name: (inputs.residual_weights[name] * (predictions[name] - target).square()).sum(dtype=torch.float64)
-            for name, target in inputs.targets.items()
-        }
-        if "regularizer" in inputs.residual_weights and len(aux) > 2:
-            terms["regularizer"] = (inputs.residual_weights["regularizer"] * aux[2]).sum().to(torch.float64)
-        value = torch.stack(list(terms.values())).sum()
-        return value, terms
+            predictions = total_energy(batch.positions, zero_strain)[1]
+        means = loss.means(predictions, inputs.targets, inputs.factors)
+        total = loss.total(means, inputs.weights, linear=linear)  # type: ignore[arg-type]
+        assert total is not None
+        return total, means
 
-    return torch.func.grad(loss, has_aux=True)(parameters)
+    return torch.func.grad(objective, has_aux=True)(parameters)
 
 
 @contextmanager

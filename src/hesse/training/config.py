@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hesse.losses import LossWeights
+from hesse.losses import Loss, LossTerm, LossWeights, RampConfig
 from hesse.models import HesseNetConfig, ModelConfig, ZblConfig
 from hesse.runtime.settings import Settings
 
@@ -18,7 +18,6 @@ __all__ = [
     "DataConfig",
     "OptimizerConfig",
     "ProbeConfig",
-    "RampConfig",
     "RunConfig",
     "ScheduleConfig",
     "TrainConfig",
@@ -62,20 +61,6 @@ class ScheduleConfig(Settings):
     stop_below: float = Field(1e-5, ge=0, description="plateau: end the run below this learning rate")
 
 
-class RampConfig(Settings):
-    """A loss weight that rises from zero to its value. `start` and `end` are fractions of the run."""
-
-    start: float = Field(0.0, ge=0, le=1)
-    end: float = Field(0.5, ge=0, le=1)
-    shape: Literal["linear", "cosine"] = "cosine"
-
-    @model_validator(mode="after")
-    def _check_order(self) -> RampConfig:
-        if self.start > self.end:
-            raise ValueError(f"expected start <= end, got {self.start} and {self.end}")
-        return self
-
-
 class ProbeConfig(Settings):
     """Source of the Hessian-vector products: stored (probe, product) pairs, or new probes at every step, multiplied
     with stored Hessians (fresh)."""
@@ -87,6 +72,19 @@ class ProbeConfig(Settings):
         "rademacher", description="distribution of fresh probes"
     )
     n_probes: int = Field(1, ge=1, description="fresh probes for each structure")
+    weighting: Literal["none", "mass", "soft-modes"] = Field(
+        "none",
+        description="fresh probes that favor light atoms (mass) or soft modes of the stored Hessian (soft-modes)",
+    )
+    soft_below: float = Field(400.0, gt=0, description="soft-modes: wavenumber in cm⁻¹ above which modes count less")
+
+    @model_validator(mode="after")
+    def _check_weighting(self) -> ProbeConfig:
+        if self.weighting != "none" and self.source != "fresh":
+            raise ValueError(
+                f"weighting {self.weighting} needs Hessians, from which fresh probes are weighted: source: fresh"
+            )
+        return self
 
 
 class CurvatureConfig(Settings):
@@ -136,7 +134,12 @@ class TrainConfig(Settings):
         "fit for a new network, keep for an existing potential",
     )
     weights: LossWeights = LossWeights()
-    weight_ramps: dict[Literal["energy", "forces", "hvp", "hessian"], RampConfig] = Field(default_factory=dict)
+    loss: tuple[LossTerm, ...] | None = Field(
+        None, description="terms of the loss with their forms and weights, in place of `weights`"
+    )
+    weight_ramps: dict[str, RampConfig] = Field(
+        default_factory=dict, description="rise of weights, by name of the loss term"
+    )
     probe: ProbeConfig = ProbeConfig()
     curvature: CurvatureConfig = CurvatureConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -169,6 +172,27 @@ class TrainConfig(Settings):
         if self.init_from is not None and (self.model != HesseNetConfig() or self.repulsion is not None):
             raise ValueError("init_from names a whole potential: leave out model and repulsion")
         return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> TrainConfig:
+        if self.loss is not None and self.weights != LossWeights() and not self.weights.balance:
+            raise ValueError("loss lists the terms with their weights: leave out weights (or write weights: balance)")
+        names = [term.name for term in self.loss or ()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two loss terms are called {name!r}: give one of them another name")
+        return self
+
+    def make_loss(self) -> Loss:
+        """The loss of the run.
+
+        Returns:
+            The terms of `loss`, or squared errors with `weights`.
+
+        Raises:
+            ConfigError: all weights are zero.
+        """
+        return self.weights.loss() if self.loss is None else Loss(self.loss)
 
 
 class DataConfig(Settings):

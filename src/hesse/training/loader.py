@@ -27,8 +27,10 @@ from hesse.datasets import (
     shuffled_batches,
 )
 from hesse.errors import RequestError
+from hesse.harmonic.probe_weighting import probe_transforms
 from hesse.probes import ProbeSeed, make_probe
-from hesse.structures import Batch, Properties
+from hesse.structures import Batch, Properties, Structure
+from hesse.structures.hessian_blocks import multiply_blocks
 from hesse.training.config import TrainConfig
 from hesse.training.curvature_sampling import mask_curvature, sample_probes, sample_structures, without_curvature
 from hesse.training.distributed import Communicator
@@ -56,7 +58,8 @@ def required_labels(config: TrainConfig) -> tuple[str, ...]:
         Names of the labels.
     """
     fresh = config.probe.source == "fresh"
-    return tuple(dict.fromkeys("hessian" if name == "hvp" and fresh else name for name in config.weights.active()))
+    names = ["hessian" if name == "hvp" and fresh else name for name in config.make_loss().quantities()]
+    return (*dict.fromkeys(names), "weight")
 
 
 class TrainingLoader:
@@ -96,6 +99,7 @@ class TrainingLoader:
             packed = PackedDataset(
                 geometry.structures, data.labels.pick(required_labels(config)), geometry.pairs, cutoff
             )
+            packed = _with_probe_transforms(packed, config)
             self._copy_batches = not _fits_on_device(torch.device(config.device), packed.n_bytes())
             self._source = packed.to("cpu" if self._copy_batches else config.device, getattr(torch, config.dtype))
         else:
@@ -205,13 +209,16 @@ class TrainingLoader:
     def _with_probes(self, batch: Batch, labels: Properties, step: int) -> Properties:
         """Labels with the (probe, product) pairs of this step: stored pairs, or fresh probes times stored Hessians."""
         config = self.config
-        if config.weights.hvp <= 0:
+        if "hvp" not in self._labeled:
             return labels
         if config.probe.source == "stored":
             if config.curvature.probes is None:
                 return labels
             return sample_probes(labels, batch.rng_keys, config.curvature.probes, seed=config.seed, step=step)
         directions = self._probe.draw(batch, ProbeSeed(config.seed, step))
+        if (transform := labels["probe_transform"]) is not None:
+            directions = multiply_blocks(transform, labels.n_atoms, labels.hessian_mask, directions)
+            labels = labels.replace(probe_transform=None)
         products = labels.hessian_matvec(directions)
         mask = labels.mask("hessian").expand(len(directions), -1)
         return labels.replace(probes=directions, hvp=products, hvp_mask=mask, hvp_error=None)
@@ -323,7 +330,8 @@ class ShuffleBuffer:
             for members in blocks:
                 if stop.is_set():
                     return None
-                parts.append(self.data.packed(members, self.cutoff, self.labels, dtype=dtype))
+                part = self.data.packed(members, self.cutoff, self.labels, dtype=dtype)
+                parts.append(_with_probe_transforms(part, self.config))
             return PackedDataset.concatenate(parts)
 
         self._next = key, self._executor.submit(read_blocks)
@@ -335,13 +343,28 @@ class ShuffleBuffer:
         self._next = self._current = None
 
 
+def _with_probe_transforms(packed: PackedDataset, config: TrainConfig) -> PackedDataset:
+    """The data with the matrices of weighted probes, if the run has such probes."""
+    weighting, labels, source = config.probe.weighting, packed.labels, packed.structures
+    if weighting == "none" or labels.hessian is None:
+        return packed
+    atoms = np.split(np.arange(len(source.numbers)), np.cumsum(source.n_atoms)[:-1])
+    numbers, positions = source.numbers.numpy(), source.positions.double().numpy()
+    cells, pbc = source.cell.double().numpy(), source.pbc.tolist()
+    structures = [Structure(numbers[a], positions[a], cell=cells[i], pbc=tuple(pbc[i])) for i, a in enumerate(atoms)]
+    transforms = probe_transforms(
+        structures, labels.hessian, labels.mask("hessian"), weighting, soft_below=config.probe.soft_below
+    )
+    return PackedDataset(source, labels.replace(probe_transform=transforms), packed.pairs, packed.cutoff)
+
+
 def _structures_with_curvature(data: DatasetLike, config: TrainConfig) -> dict[str, Bool[Tensor, "structures"]]:
     """By curvature label with a weight, the structures with it (for fresh probes, with a Hessian)."""
-    labeled = {}
-    if config.weights.hvp > 0:
+    labeled, quantities = {}, config.make_loss().quantities()
+    if "hvp" in quantities:
         fresh = config.probe.source == "fresh"
         labeled["hvp"] = data.mask("hessian") if fresh else data.mask("hvp").any(0)
-    if config.weights.hessian > 0:
+    if "hessian" in quantities:
         labeled["hessian"] = data.mask("hessian")
     return labeled
 

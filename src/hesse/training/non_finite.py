@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from hesse.training.loader import TrainingLoader
-from hesse.training.step import LossAndGradient
+from hesse.training.step import LossAndGradient, sum_counts
 
 __all__ = ["diagnose_non_finite"]
 
@@ -24,7 +24,7 @@ def diagnose_non_finite(
     """Evaluate the structures of a step one by one, to find those whose loss or gradient is not finite.
 
     Args:
-        gradient: loss and gradient of this process alone; gradients of the parameters are overwritten.
+        gradient: loss and gradient, used in this process alone; gradients of the parameters are overwritten.
         loader: the loader of the run.
         indices: structures of the step.
         step: number of the step, from 0.
@@ -38,7 +38,8 @@ def diagnose_non_finite(
     non_finite = []
     for index in indices:
         gradient.potential.zero_grad(set_to_none=True)
-        total, _ = gradient(loader.load(indices, step, only=[index]), weights)
+        microbatches = loader.load(indices, step, only=[index])
+        total, _ = gradient(microbatches, weights, sum_counts(gradient.loss, microbatches, weights))
         gradients = [p.grad for p in gradient.potential.parameters() if p.grad is not None]
         if not (bool(torch.isfinite(total)) and all(bool(torch.isfinite(g).all()) for g in gradients)):
             non_finite.append(ids[index])

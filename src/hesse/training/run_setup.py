@@ -23,17 +23,18 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
         config: settings of the run; its loss weights determine which labels are required.
 
     Raises:
-        ConfigError: all loss weights are zero, or a weight that is zero has a ramp.
+        ConfigError: no label has a loss weight, or a weight that is zero has a ramp.
         MissingLabelError: no training structure has a label whose weight is above zero, or no validation structure has
             any of these labels.
         UnknownElementError: validation data contain an element that training data lack.
     """
-    active = config.weights.active()
+    loss = config.make_loss()
+    active = loss.quantities()
     if not active:
-        raise ConfigError("all loss weights are zero: there is nothing to train on")
+        raise ConfigError("the loss is a regularizer only: give the weight of a label")
     fresh = config.probe.source == "fresh"
     training.check_has_labels(*("hessian" if name == "hvp" and fresh else name for name in active))
-    unknown = set(config.weight_ramps) - set(active)
+    unknown = set(config.weight_ramps) - loss.weights().keys()
     if unknown:
         raise ConfigError(f"weight_ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
     if validation is not None:

@@ -6,10 +6,9 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from hesse.losses import LossWeights
-from hesse.training.config import RampConfig, ScheduleConfig
+from hesse.losses import Loss, RampConfig
+from hesse.training.config import ScheduleConfig
 
 __all__ = ["Plateau", "derive_seed", "learning_rate", "loss_weights_at"]
 
@@ -68,25 +67,33 @@ def learning_rate(base: float, step: int, steps: int, schedule: ScheduleConfig, 
 
 
 def loss_weights_at(
-    weights: LossWeights, ramps: Mapping[Any, RampConfig], step: int, steps: int, every_n_steps: int = 1
+    loss: Loss,
+    weights: Mapping[str, float],
+    ramps: Mapping[str, RampConfig],
+    step: int,
+    steps: int,
+    every_n_steps: int = 1,
 ) -> dict[str, float]:
     """The loss weights of one step.
 
     Args:
-        weights: the weights without ramps.
+        loss: the loss; its terms may have ramps of their own.
+        weights: weight of each term by name, without ramps.
         ramps: by name of a loss term, the ramp of its weight.
         step: number of the step, from 0.
         steps: number of steps of the run.
-        every_n_steps: n. The weights of `hvp` and `hessian` are multiplied by n in every n-th step and zero otherwise.
+        every_n_steps: n. The weights of curvature terms are multiplied by n in every n-th step and zero otherwise.
 
     Returns:
         The weight of each term by name.
     """
-    values: dict[str, float] = weights.model_dump()
-    for name, ramp in ramps.items():
-        values[name] *= _ramp(ramp, step / max(steps - 1, 1))
-    for name in ("hvp", "hessian"):
-        values[name] *= 0 if step % every_n_steps else every_n_steps
+    values = dict(weights)
+    for term in loss:
+        ramp = ramps.get(term.name, term.ramp)
+        if ramp is not None:
+            values[term.name] *= ramp.factor(step / max(steps - 1, 1))
+        if term.is_curvature:
+            values[term.name] *= 0 if step % every_n_steps else every_n_steps
     return values
 
 
@@ -101,13 +108,3 @@ def derive_seed(*numbers: int) -> int:
     """
     digest = hashlib.blake2b("/".join(map(str, numbers)).encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
-
-
-def _ramp(ramp: RampConfig, fraction_done: float) -> float:
-    """The factor of a ramp, from 0 to 1, after a fraction of the run."""
-    if fraction_done >= ramp.end:
-        return 1.0
-    if fraction_done <= ramp.start:
-        return 0.0
-    x = (fraction_done - ramp.start) / (ramp.end - ramp.start)
-    return x if ramp.shape == "linear" else 0.5 * (1 - math.cos(math.pi * x))

@@ -1,70 +1,81 @@
-"""Loss of a step and its gradient in the trained parameters, in one process or in several.
-
-`LossAndGradient` is the step of one process. `DistributedGradient` adds losses and gradients of all processes, so that
-they are those of all structures of the step.
-"""
+"""Loss of a step and its gradient in the trained parameters: eager or compiled, in one process or in several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from hesse.curvature import evaluate
 from hesse.errors import CompilationError
-from hesse.losses import LOSS_TERMS, count_labeled, weighted_loss
+from hesse.losses import Loss, default_loss, matched_predictions
 from hesse.potential import Potential
 from hesse.structures import Batch, Properties, Request
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.distributed import Communicator
 
-__all__ = ["DistributedGradient", "LossAndGradient", "MicroBatch", "count_labeled_structures", "request_for_loss"]
+__all__ = ["LossAndGradient", "MicroBatch", "request_for_loss", "sum_counts"]
 
 MicroBatch = tuple[Batch, Properties]
 """Structures and their labels. A step has one or more of them, and adds up their gradients."""
 
 
-def request_for_loss(labels: Properties, weights: Mapping[str, float]) -> Request:
+def request_for_loss(loss: Loss, labels: Properties, weights: Mapping[str, float]) -> Request:
     """The predictions that the loss of a batch needs: only those with a weight and a label.
 
     Args:
+        loss: the loss.
         labels: labels of the batch.
-        weights: weight of each loss term by name.
+        weights: weight of each term by name.
 
     Returns:
         The request for `hesse.curvature.evaluate`.
     """
+    needed = {term.quantity for term in loss.active(labels, weights) if term.entry.role == "label"}
+    # A whole pass of derivatives is left out if no structure of this batch has the label.
+    costly = {name for name in needed & {"hvp", "hessian", "stress"} if not bool(labels.mask(name).any())}
+    flags = dict.fromkeys(needed - costly - {"energy", "hvp"}, True)
     probes = None
-    if weights["hvp"] > 0 and labels.hvp is not None and bool(labels.mask("hvp").any()):
+    if "hvp" in needed - costly:
         assert labels.probes is not None
         probes = torch.nan_to_num(labels.probes)  # absent pairs hold NaN; their products are masked in the loss
-    return Request(
-        energy=True,
-        forces=weights["forces"] > 0 and labels.forces is not None,
-        probes=probes,
-        hessian=weights["hessian"] > 0 and labels.hessian is not None and bool(labels.mask("hessian").any()),
-        atomic_energies=weights["atomic_energies"] > 0 and labels.atomic_energies is not None,
-        stress=weights["stress"] > 0 and labels.stress is not None and bool(labels.mask("stress").any()),
-    )
+    return Request(energy=True, probes=probes, **flags)
 
 
-def count_labeled_structures(
-    microbatches: Sequence[MicroBatch], weights: Mapping[str, float]
-) -> dict[str, Int[Tensor, ""]]:
-    """Number of structures with each weighted label, over several microbatches.
+def requested_weights(loss: Loss, request: Request, weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights of the terms whose predictions are requested.
 
     Args:
-        microbatches: structures and labels.
-        weights: weight of each loss term by name.
+        loss: the loss.
+        request: see `request_for_loss`.
+        weights: weight of each term by name.
 
     Returns:
-        The numbers by name of the term; see `hesse.losses.count_labeled`.
+        The weights by name.
+    """
+    present = {"energy", "regularizer", *request.outputs}
+    present |= {name for name in ("forces", "hessian", "atomic_energies", "stress") if getattr(request, name)}
+    if request.probes is not None:
+        present.add("hvp")
+    return {name: weight for name, weight in weights.items() if weight > 0 and loss[name].quantity in present}
+
+
+def sum_counts(loss: Loss, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """Numbers of structures with the label of each term (`Loss.counts`), over several microbatches.
+
+    Args:
+        loss: the loss.
+        microbatches: structures and labels.
+        weights: weight of each term by name.
+
+    Returns:
+        Scalars by name of the term.
     """
     total: dict[str, Tensor] = {}
     for _, labels in microbatches:
-        for name, count in count_labeled(labels, weights).items():
+        for name, count in loss.counts(labels, weights).items():
             total[name] = total[name] + count if name in total else count
     return total
 
@@ -72,8 +83,14 @@ def count_labeled_structures(
 class LossAndGradient:
     """Loss of a potential on labeled structures, and its gradient in the parameters.
 
+    A loss term is a mean over the structures with the label, of all microbatches of all processes. The numbers of these
+    structures are summed first; with them, losses and gradients of microbatches and processes add up.
+
     Args:
         potential: the potential; parameters with `requires_grad` are differentiated.
+        loss: the loss; None: squared errors of all labels.
+        communicator: the processes that train together, each with its own microbatches, or none; None for this process
+            alone.
         compiled: the same as one compiled function; None for eager steps. Requests that it does not support (full
             Hessians: `CompiledLossAndGradient.unsupported_reason`) are evaluated eagerly.
         on_compile_failure: called with the reason if compilation or compiled code fails; this step and all later ones
@@ -83,50 +100,114 @@ class LossAndGradient:
     def __init__(
         self,
         potential: Potential,
-        compiled: CompiledLossAndGradient | None = None,
+        loss: Loss | None = None,
         *,
+        communicator: Communicator | None = None,
+        compiled: CompiledLossAndGradient | None = None,
         on_compile_failure: Callable[[str], None] | None = None,
     ) -> None:
-        self.potential, self.compiled, self.on_compile_failure = potential, compiled, on_compile_failure
+        self.potential, self.loss = potential, loss or default_loss()
+        self.communicator = communicator or Communicator()
+        self.compiled, self.on_compile_failure = compiled, on_compile_failure
 
     def __call__(
         self,
         microbatches: Sequence[MicroBatch],
         weights: Mapping[str, float],
-        counts: Mapping[str, Int[Tensor, ""]] | None = None,
+        counts: Mapping[str, Tensor] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Compute the loss, and add its gradient to `.grad` of the parameters.
 
         Args:
             microbatches: structures to sum over. Each has its own graph, so that memory is that of the largest.
             weights: weight of each loss term by name.
-            counts: numbers of labeled structures to divide by (`hesse.losses.weighted_loss`); None: those of
-                `microbatches`.
+            counts: see `Loss.counts`; None: those of the microbatches of all processes. With counts, other processes
+                are not waited for.
 
         Returns:
-            The loss and its unweighted terms by name, detached.
+            The loss and its unweighted terms by name, detached; the same in all processes.
         """
-        counts = count_labeled_structures(microbatches, weights) if counts is None else counts
-        totals: list[Tensor] = []
+        distributed = self.communicator.size > 1 and counts is None
+        if counts is None:
+            counts = sum_counts(self.loss, microbatches, weights)
+            counts = self._sum_over_processes(counts, weights) if distributed else counts
+        linear = self.loss.has_roots and (distributed or len(microbatches) > 1)
+        step_weights = dict(weights)
+        if linear:
+            means = self._means(microbatches, weights, counts)
+            means = self._sum_over_processes(means, weights) if distributed else means
+            step_weights = self.loss.linear_weights({n: float(v) for n, v in means.items()}, weights)
         sums: dict[str, Tensor] = {}
         for batch, labels in microbatches:
-            total, terms = self._backward(batch, labels, weights, counts)
-            totals.append(total)
-            for name, value in terms.items():
+            for name, value in self._backward(batch, labels, step_weights, counts, linear).items():
                 sums[name] = sums[name] + value if name in sums else value
-        return sum(totals[1:], totals[0]), sums
+        if distributed:
+            sums = self._reduce(sums, weights)
+        total = self.loss.total(sums, weights)
+        if total is None:
+            total = torch.zeros((), dtype=torch.float64, device=next(self.potential.parameters()).device)
+        return total, self.loss.values(sums)
+
+    def _means(
+        self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float], counts: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The means of all microbatches, without gradients: the roots in the loss are of their sums."""
+        sums: dict[str, Tensor] = {}
+        for batch, labels in microbatches:
+            request = request_for_loss(self.loss, labels, weights)
+            for name, value in self._eager_means(batch, labels, request, weights, counts, create_graph=False).items():
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
 
     def _backward(
-        self, batch: Batch, labels: Properties, weights: Mapping[str, float], counts: Mapping[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        request = request_for_loss(labels, weights)
+        self,
+        batch: Batch,
+        labels: Properties,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+        linear: bool,
+    ) -> dict[str, Tensor]:
+        """Add the gradient of one microbatch; returns its means."""
+        request = request_for_loss(self.loss, labels, weights)
         if self.compiled is not None and not self.compiled.unsupported_reason(request):
-            return self._compiled_backward(self.compiled, batch, labels, request, weights, counts)
-        total, terms = self._loss(batch, labels, request, weights, counts)
-        if total.requires_grad:  # False if no structure has a weighted label
+            try:
+                active = requested_weights(self.loss, request, weights)
+                means, gradients = self.compiled(batch, labels, request, active, counts, linear=linear)
+            except CompilationError as error:
+                if self.on_compile_failure is None:
+                    raise
+                self.compiled = None
+                self.on_compile_failure(str(error))
+            else:
+                for name, gradient in gradients.items():
+                    parameter = self.potential.get_parameter(name)
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                return means
+        means = self._eager_means(batch, labels, request, weights, counts, create_graph=True)
+        total = self.loss.total(means, weights, linear=linear)
+        if total is not None and total.requires_grad:  # False if no structure has a weighted label
             # In parameters only: without `inputs`, third derivatives in positions would be computed as well.
             total.backward(inputs=self.trainable_parameters())
-        return total.detach(), {name: value.detach() for name, value in terms.items()}
+        return {name: value.detach() for name, value in means.items()}
+
+    def _eager_means(
+        self,
+        batch: Batch,
+        labels: Properties,
+        request: Request,
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor],
+        *,
+        create_graph: bool,
+    ) -> dict[str, Tensor]:
+        predictions = evaluate(self.potential, batch, request, create_graph=create_graph)
+        weights = requested_weights(self.loss, request, weights)
+        if predictions.regularizer is None:
+            weights = {name: w for name, w in weights.items() if self.loss[name].quantity != "regularizer"}
+        terms = self.loss.active(labels, weights)
+        matched = matched_predictions(predictions, labels, terms)
+        factors = self.loss.factors(labels, weights, counts, batch.numbers)
+        return self.loss.means(matched, self.loss.targets(labels, weights), factors)
 
     def eager_reason(self, labels: Properties, weights: Mapping[str, float]) -> str:
         """The reason why a microbatch is evaluated eagerly.
@@ -140,40 +221,7 @@ class LossAndGradient:
         """
         if self.compiled is None:
             return "steps are eager"
-        return self.compiled.unsupported_reason(request_for_loss(labels, weights))
-
-    def _compiled_backward(
-        self,
-        compiled: CompiledLossAndGradient,
-        batch: Batch,
-        labels: Properties,
-        request: Request,
-        weights: Mapping[str, float],
-        counts: Mapping[str, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        try:
-            total, terms, gradients = compiled(batch, labels, request, weights, counts)
-        except CompilationError as error:
-            if self.on_compile_failure is None:
-                raise
-            self.compiled = None
-            self.on_compile_failure(str(error))
-            return self._backward(batch, labels, weights, counts)
-        for name, gradient in gradients.items():
-            parameter = self.potential.get_parameter(name)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return total, terms
-
-    def _loss(
-        self,
-        batch: Batch,
-        labels: Properties,
-        request: Request,
-        weights: Mapping[str, float],
-        counts: Mapping[str, Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        predictions = evaluate(self.potential, batch, request, create_graph=True)
-        return weighted_loss(predictions, labels, weights, counts)
+        return self.compiled.unsupported_reason(request_for_loss(self.loss, labels, weights))
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The parameters with `requires_grad`.
@@ -183,67 +231,27 @@ class LossAndGradient:
         """
         return [parameter for parameter in self.potential.parameters() if parameter.requires_grad]
 
+    def _sum_over_processes(self, values: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """Scalars by name of the term, added up over processes; zero where no process has any."""
+        zero = torch.zeros((), dtype=torch.float64, device=next(self.potential.parameters()).device)
+        total = self.communicator.all_reduce_sum(torch.stack([values.get(name, zero).to(zero) for name in weights]))
+        return dict(zip(weights, total.unbind(), strict=True))
 
-_TERM_NAMES = (*LOSS_TERMS, "regularizer")
-
-
-class DistributedGradient:
-    """`LossAndGradient` over the structures of all processes; with one process it is just that.
-
-    A loss term is a mean over the structures with the label. The numbers of these structures are summed over all
-    processes first; with them, the losses and gradients of the processes add up (`hesse.losses.weighted_loss`).
-
-    Args:
-        gradient: loss and gradient of one process.
-        communicator: the processes. Each of them has its own microbatches, or none.
-    """
-
-    def __init__(self, gradient: LossAndGradient, communicator: Communicator) -> None:
-        self.gradient, self.communicator = gradient, communicator
-
-    def __call__(
-        self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float]
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Compute the loss of all processes' structures; the summed gradient is in `.grad` of the parameters.
-
-        Args:
-            microbatches: structures of this process.
-            weights: weight of each loss term by name.
-
-        Returns:
-            The loss and its unweighted terms by name, detached, the same in all processes.
-        """
-        if self.communicator.size == 1:
-            return self.gradient(microbatches, weights)
-        device = next(self.gradient.potential.parameters()).device
-        counts = self._global_counts(microbatches, weights, device)
-        zero = torch.zeros((), dtype=torch.float64, device=device)
-        total, terms = self.gradient(microbatches, weights, counts) if microbatches else (zero, {})
-        parameters = self.gradient.trainable_parameters()
+    def _reduce(self, sums: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+        """Add up means and gradients of all processes; returns the means that any process has."""
+        parameters = self.trainable_parameters()
         has_gradient = [p.grad is not None for p in parameters]
         self._all_reduce_gradients(parameters)
-        flags = torch.tensor(
-            [*(name in terms for name in _TERM_NAMES), *has_gradient], dtype=torch.float64, device=device
-        )
-        local = torch.stack([total, *(terms.get(name, zero) for name in _TERM_NAMES)]).to(torch.float64)
+        zero = torch.zeros((), dtype=torch.float64, device=parameters[0].device)
+        flags = torch.tensor([*(name in sums for name in weights), *has_gradient]).to(zero)
+        local = torch.stack([sums.get(name, zero).to(torch.float64) for name in weights])
         values, n_present = self.communicator.all_reduce_sum(torch.cat([local, flags])).split([len(local), len(flags)])
         present = [count > 0 for count in n_present.tolist()]
         # A gradient that no process has stays None, as with one process: the optimizer skips such parameters.
-        for parameter, is_present in zip(parameters, present[len(_TERM_NAMES) :], strict=True):
+        for parameter, is_present in zip(parameters, present[len(weights) :], strict=True):
             if not is_present:
                 parameter.grad = None
-        return values[0], {
-            n: v for n, v, is_present in zip(_TERM_NAMES, values[1:].unbind(), present, strict=False) if is_present
-        }
-
-    def _global_counts(
-        self, microbatches: Sequence[MicroBatch], weights: Mapping[str, float], device: torch.device
-    ) -> dict[str, Int[Tensor, ""]]:
-        """Number of structures of all processes with each weighted label."""
-        local = count_labeled_structures(microbatches, weights)
-        zero = torch.zeros((), dtype=torch.int64, device=device)
-        total = self.communicator.all_reduce_sum(torch.stack([local.get(name, zero) for name in _TERM_NAMES]))
-        return dict(zip(_TERM_NAMES, total.unbind(), strict=True))
+        return {name: value for name, value, flag in zip(weights, values.unbind(), present, strict=False) if flag}
 
     def _all_reduce_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sum gradients over processes, in one message per dtype."""

@@ -40,12 +40,13 @@ from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
 from hesse.training.loader import TrainingLoader
+from hesse.training.loss_setup import BALANCE_BATCHES, balanced_weights, describe_terms, measure_terms
 from hesse.training.model_writer import ModelWriter
 from hesse.training.non_finite import diagnose_non_finite
 from hesse.training.run_log import NullLogger, RunLogger
 from hesse.training.run_setup import check_data, weight_decay_groups
 from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
-from hesse.training.step import DistributedGradient, LossAndGradient, MicroBatch
+from hesse.training.step import LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
 
@@ -191,8 +192,8 @@ class Trainer:
         self.model = build_initial_potential(device_config, training, initial_potential)
         communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.loader = TrainingLoader(training, device_config, self.model.cutoff, communicator)
-        self.gradient = LossAndGradient(self.model)
-        self.distributed_gradient = DistributedGradient(self.gradient, communicator)
+        self.loss = config.make_loss()
+        self.gradient = LossAndGradient(self.model, self.loss, communicator=communicator)
         self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(weight_decay_groups(self.model, config.optimizer.weight_decay), lr=0.0)
         self.fingerprint = run_fingerprint(config, training, validation, potential_digest(initial_potential))
@@ -207,7 +208,7 @@ class Trainer:
             )
         communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: ValidationMetrics | None = None
-        self.weights = config.weights
+        self.weights = self.state.weights or self.loss.weights()
         self.writer = ModelWriter(folder, self.model, self.ema_model, training, config, communicator)
         self.validator = (
             None if validation is None else Validator(validation, config, device, communicator, self.writer)
@@ -255,7 +256,7 @@ class Trainer:
                 if state.step == 0:
                     self._before_first_step(log)
                 if not finished:
-                    advance(0, self.compile_policy.decide(config, self._example_microbatches))
+                    advance(0, self.compile_policy.decide(config, self._example_microbatches, self.weights))
                 while not finished:
                     for text in self.compile_policy.pop_messages():
                         log.message(state.step, text)
@@ -288,7 +289,23 @@ class Trainer:
         return self._result()
 
     def _before_first_step(self, log: RunLogger | NullLogger) -> None:
-        """What is done once, before the first step of a run."""
+        """Check that every term is in the loss, measure its weight if that is requested, and record both. What a run
+        that was interrupted before its first checkpoint does again."""
+        config, fresh = self.config, self.config.probe.source == "fresh"
+        balance = config.weights.balance
+        terms = self.communicator.run_on_rank_zero(
+            lambda: measure_terms(
+                self.gradient,
+                self.loader,
+                self.training,
+                fresh_probes=fresh,
+                n_batches=BALANCE_BATCHES if balance else 1,
+            )
+        )
+        if balance:
+            self.state.weights = self.weights = balanced_weights(self.loss, terms)
+        for text in describe_terms(self.loss, self.training, self.weights, fresh_probes=fresh, balanced=balance):
+            log.message(0, text)
         self._write_hessian_errors(log)
 
     def _write_hessian_errors(self, log: RunLogger | NullLogger) -> None:
@@ -315,7 +332,7 @@ class Trainer:
             batches = self.loader.epoch(state.epoch)
         indices = batches[state.batch]
         weights = loss_weights_at(
-            self.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
+            self.loss, self.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
         )
         rate = learning_rate(config.optimizer.learning_rate, state.step, config.steps, config.schedule, state.plateau)
         for group in self.optimizer.param_groups:
@@ -327,7 +344,7 @@ class Trainer:
             microbatches = self.loader.load(indices, state.step)
             if self.gradient.compiled is not None:
                 self.compile_policy.verify(microbatches, weights)
-            total, terms = self.distributed_gradient(microbatches, weights)
+            total, terms = self.gradient(microbatches, weights)
         max_norm = config.optimizer.max_grad_norm or math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
         # One transfer from the device for all numbers.

@@ -19,10 +19,10 @@ from torch import Tensor
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, DatasetLike
 from hesse.errors import NonFiniteLossError
-from hesse.losses import LOSS_TERMS, LossWeights, per_structure_loss
+from hesse.losses import Loss, LossTerm, matched_predictions, per_structure_loss
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, Rademacher
-from hesse.structures import Batch, Properties, Request, segment_ids
+from hesse.structures import QUANTITIES, Batch, Properties, Request, label_names, segment_ids
 from hesse.training.checkpoint import TrainState
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
@@ -79,7 +79,8 @@ class ValidationMetrics:
 def validate(
     potential: Potential,
     data: DatasetLike,
-    weights: LossWeights,
+    loss: Loss,
+    weights: Mapping[str, float] | None = None,
     *,
     dtype: torch.dtype,
     device: str,
@@ -93,8 +94,9 @@ def validate(
     Args:
         potential: the potential.
         data: validation data. Curvature is evaluated wherever it is labeled, even if its weight is zero.
-        weights: loss weights. The terms `hvp` and `hessian` are both estimated from the probes: `hvp` over all
-            structures with pairs or Hessians, `hessian` over those with Hessians.
+        loss: the loss. Terms of products and of Hessians are both estimated from the probes: those of products over
+            all structures with pairs or Hessians, those of Hessians over structures with Hessians.
+        weights: weight of each term by name; None: those of the terms.
         dtype: floating-point type of the evaluation.
         device: its device.
         max_atoms: maximum number of atoms of a batch.
@@ -106,37 +108,58 @@ def validate(
         The loss and errors, the same in all processes.
     """
     communicator = communicator or Communicator()
-    totals = {name: SquaredErrors() for name in ("energy", "energy_per_atom", "forces", "hvp", "hessian")}
-    losses: dict[str, float] = defaultdict(float)
-    n_labeled: dict[str, float] = defaultdict(float)
-    final_weights = weights.model_dump()
+    weights = loss.weights() if weights is None else weights
+    totals: dict[str, SquaredErrors] = defaultdict(SquaredErrors)
+    means: dict[str, float] = defaultdict(float)
+    counts: dict[str, float] = defaultdict(float)
+    of_probes = _estimated_from_probes(loss)
     for part, indices in _local_batches(data, max_atoms, communicator):
         batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
         has_hessian = labels.mask("hessian")
         labels = with_validation_probes(batch, labels, n_probes, seed=seed)
         has_pairs = labels.mask("hvp").any(0)
+        outputs = [name for name in potential.output_names if labels[name] is not None]
         request = Request(
             forces=labels.forces is not None,
             probes=torch.nan_to_num(labels.probes) if labels.probes is not None and bool(has_pairs.any()) else None,
             atomic_energies=labels.atomic_energies is not None and potential.has_atomic_energies,
-            stress=final_weights["stress"] > 0 and bool(labels.mask("stress").any()),
+            stress="stress" in loss.quantities() and bool(labels.mask("stress").any()),
+            **dict.fromkeys(outputs, True),
         )
         predictions = evaluate(potential, batch, request)
-        for name in LOSS_TERMS:
-            if getattr(labels, name) is None or getattr(predictions, name) is None:
-                continue
-            errors = per_structure_loss(predictions, labels, name).to(torch.float64)
-            losses[name] += float(errors.sum())
-            n_labeled[name] += int((has_pairs if name == "hvp" else labels.mask(name)).sum())
-            if name == "hvp":
-                losses["hessian"] += float(errors[has_hessian].sum())
-                n_labeled["hessian"] += int(has_hessian.sum())
+        labels_of_hessians = labels
+        if labels.hvp is not None:
+            labels_of_hessians = labels.replace(hvp_mask=labels.mask("hvp") & has_hessian)
+        for term in of_probes:
+            references = labels_of_hessians if loss[term.name].quantity == "hessian" else labels
+            mean, count = _term_sum(term, predictions, references, batch)
+            means[term.name] += mean
+            counts[term.name] += count
         _accumulate(totals, predictions, labels, has_hessian, structure_names(part, indices))
     # Sums over all processes are the same in each of them, and so are decisions that depend on them.
-    losses, n_labeled = communicator.all_reduce_sum_dict(losses), communicator.all_reduce_sum_dict(n_labeled)
-    loss = sum(final_weights[name] * losses[name] / n_labeled[name] for name in losses if n_labeled[name])
+    means, counts = communicator.all_reduce_sum_dict(means), communicator.all_reduce_sum_dict(counts)
+    values = loss.values({n: torch.tensor(means[n] / counts[n], dtype=torch.float64) for n in means if counts[n]})
+    total = sum(weights[name] * float(value) for name, value in values.items())
     rmse, standard_errors = reduce_errors(totals, communicator)
-    return ValidationMetrics(float(loss), rmse, {n: e for n, e in standard_errors.items() if n in ("hvp", "hessian")})
+    return ValidationMetrics(float(total), rmse, {n: e for n, e in standard_errors.items() if n in ("hvp", "hessian")})
+
+
+def _estimated_from_probes(loss: Loss) -> list[LossTerm]:
+    """The terms of labels, those of Hessians as terms of products: with `E[v vᵀ] = I` these have the same mean."""
+    terms = [term for term in loss if term.entry.role == "label"]
+    return [term.model_copy(update={"quantity": "hvp"}) if term.quantity == "hessian" else term for term in terms]
+
+
+def _term_sum(term: LossTerm, predictions: Properties, references: Properties, batch: Batch) -> tuple[float, float]:
+    """Sum of a term over structures, and what it is to be divided by."""
+    alone, one = Loss([term]), {term.name: 1.0}
+    if references[term.quantity] is None or predictions[term.quantity] is None:
+        return 0.0, 0.0
+    count = alone.counts(references, one)
+    unit = {term.name: torch.ones_like(count[term.name])}
+    factors = alone.factors(references, one, unit, batch.numbers)
+    matched = matched_predictions(predictions, references, [term])
+    return float(alone.means(matched, alone.targets(references, one), factors)[term.name]), float(count[term.name])
 
 
 def with_validation_probes(batch: Batch, labels: Properties, n_probes: int, *, seed: int) -> Properties:
@@ -245,22 +268,23 @@ class Validator:
     ) -> None:
         self.data, self.config, self.device, self.communicator = data, config, device, communicator
         self.dtype: torch.dtype = getattr(torch, config.dtype)
-        self.writer = writer
+        self.loss, self.writer = config.make_loss(), writer
 
-    def errors(self, model: Potential, weights: LossWeights) -> ValidationMetrics:
+    def errors(self, model: Potential, weights: Mapping[str, float]) -> ValidationMetrics:
         """Compute the validation loss and errors of a model.
 
         Args:
             model: the model.
-            weights: loss weights.
+            weights: weight of each loss term by name.
 
         Returns:
             The errors, the same in all processes.
         """
         self.communicator.broadcast(model.buffers())  # running statistics differ between processes
         return validate(
-            model, self.data, weights, dtype=self.dtype, device=self.device, max_atoms=self.config.batch.atoms,
-            n_probes=self.config.validation_probes, seed=self.config.seed, communicator=self.communicator,
+            model, self.data, self.loss, weights, dtype=self.dtype, device=self.device,
+            max_atoms=self.config.batch.atoms, n_probes=self.config.validation_probes, seed=self.config.seed,
+            communicator=self.communicator,
         )  # fmt: skip
 
     def hessian_errors(self, model: Potential) -> dict[str, float]:
@@ -280,12 +304,12 @@ class Validator:
             communicator=self.communicator,
         )  # fmt: skip
 
-    def validate(self, model: Potential, weights: LossWeights, state: TrainState) -> ValidationMetrics:
+    def validate(self, model: Potential, weights: Mapping[str, float], state: TrainState) -> ValidationMetrics:
         """Compute the errors of a model, update the state of the run, and write the model if it is the best so far.
 
         Args:
             model: the model.
-            weights: loss weights.
+            weights: weight of each loss term by name.
             state: progress of the run; changed here.
 
         Returns:
@@ -339,16 +363,21 @@ def _accumulate(
         squared = torch.where(mask, predictions.energy - labels.energy, 0.0).to(torch.float64).square()
         totals["energy"].add(names, squared, mask)
         totals["energy_per_atom"].add(names, squared / n**2, mask)
-    for name in ("forces", "hvp"):
-        value, target = getattr(predictions, name), getattr(labels, name)
-        if value is None or target is None:
+    for name in label_names():
+        value, target = predictions[name], labels[name]
+        if value is None or target is None or name in ("energy", "hessian"):
+            continue
+        if QUANTITIES[name].per == "structure":
+            mask = labels.mask(name)
+            difference = torch.where(mask, (value - target).reshape(len(n), -1).to(torch.float64).T, 0.0)
+            totals[name].add(names, difference.square().sum(0), len(difference) * mask)
             continue
         mask = torch.atleast_2d(labels.mask(name))
-        difference = (value - target).reshape(len(mask), -1, 3).to(torch.float64)
+        difference = (value - target).reshape(len(mask), len(index), -1).to(torch.float64)
         of_atom = torch.where(mask[:, index, None], difference, 0.0).square().sum((0, 2))
         squared = of_atom.new_zeros(len(n)).index_add(0, index, of_atom)
         n_pairs = mask.sum(0)
-        totals[name].add(names, squared, 3 * n * n_pairs)
+        totals[name].add(names, squared, difference.shape[2] * n * n_pairs)
         if name == "hvp":  # E|ΔH v|² = ‖ΔH‖²
             totals["hessian"].add(names, squared / n_pairs.clamp(min=1), 9 * n * n * has_hessian)
 

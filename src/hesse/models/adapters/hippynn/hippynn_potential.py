@@ -176,13 +176,11 @@ class HippynnPotential(Adapter):
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
         """See `Potential.forward`. If the graph has no atomic energies, every atom gets an equal share of the energy of
         its structure."""
-        return self.forward_with_regularizer(batch)[0]
+        return self.outputs(batch)["atomic_energies"]
 
-    def forward_with_regularizer(
-        self, batch: Batch
-    ) -> tuple[Float[Tensor, "atoms"], Float[Tensor, "structures"] | None]:
-        """See `Potential.forward_with_regularizer`. The regularizer is hippynn's hierarchicality, divided by the number
-        of atoms; None if the graph has none.
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """See `Potential.outputs`. The regularizer is hippynn's hierarchicality, divided by the number
+        of atoms; missing if the graph has none.
 
         Raises:
             LabelShapeError: the graph computes several energies at once.
@@ -202,8 +200,8 @@ class HippynnPotential(Adapter):
             energies = (energies / batch.n_atoms).index_select(0, batch.structure_index)
         energy_nodes = self._plan.nodes(import_hippynn().nodes.targets.HEnergyNode)
         if len(energy_nodes) != 1:
-            return energies, None
-        return energies, values[energy_nodes[0]][3][:, 0] / batch.n_atoms
+            return {"atomic_energies": energies}
+        return {"atomic_energies": energies, "regularizer": values[energy_nodes[0]][3][:, 0] / batch.n_atoms}
 
     def _graph_inputs(self, batch: Batch) -> dict[Any, Tensor]:
         """Inputs and pairs of the graph, from the batch: lengths in its own unit, pairs below each cutoff."""

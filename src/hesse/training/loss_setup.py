@@ -1,0 +1,151 @@
+"""Before the first step of a run: are all terms in the loss, how many structures hold them, and measured weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from hesse.datasets import DatasetLike
+from hesse.errors import ConfigError
+from hesse.losses import Loss, LossWeights
+from hesse.training.compile_policy import state_restored
+from hesse.training.loader import TrainingLoader
+from hesse.training.step import LossAndGradient, sum_counts
+
+__all__ = ["BALANCE_BATCHES", "TermStart", "balanced_weights", "describe_terms", "measure_terms"]
+
+BALANCE_BATCHES = 4
+"""Batches over which the norms of gradients are averaged."""
+
+
+@dataclass(frozen=True)
+class TermStart:
+    """A term of the loss before the first step.
+
+    Attributes:
+        value: the unweighted term, mean over the batches.
+        gradient_norm: root mean square over the batches of the norm of its gradient in the parameters.
+    """
+
+    value: float
+    gradient_norm: float
+
+
+def measure_terms(
+    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, n_batches: int
+) -> dict[str, TermStart]:
+    """Evaluate each term of the loss alone, on batches that hold its label.
+
+    Parameters, gradients and the state of random generators do not change.
+
+    Args:
+        gradient: loss and gradient; evaluated eagerly, in this process alone.
+        loader: the loader of the run.
+        data: training data.
+        fresh_probes: whether products are computed from Hessians.
+        n_batches: number of batches for each term.
+
+    Returns:
+        Value and gradient norm of each term, by name.
+
+    Raises:
+        ConfigError: a term with a weight is not in the loss.
+    """
+    batches = loader.epoch(0)
+    result: dict[str, TermStart] = {}
+    for term in gradient.loss:
+        label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
+        held = None if term.entry.role == "output" else _has(data, label)
+        chosen = [b for b in batches if held is None or bool(held[torch.as_tensor(b)].any())][:n_batches]
+        values, squares = [], []
+        with state_restored(gradient):
+            for indices in chosen:
+                for parameter in gradient.potential.parameters():
+                    parameter.grad = None
+                # All structures with the label, also if only a part of them is drawn in the steps of the run.
+                labeled = indices if held is None else indices[held[torch.as_tensor(indices)].numpy()]
+                microbatches = loader.load(labeled, 0, only=labeled)
+                weights = {term.name: 1.0}
+                total, terms = gradient(microbatches, weights, sum_counts(gradient.loss, microbatches, weights))
+                if term.name not in terms:
+                    raise ConfigError(
+                        f"the loss term {term.name} has a weight, but is not in the loss: the potential does not "
+                        f"predict {term.quantity}. Set its weight to zero, or use another potential."
+                    )
+                norms = [p.grad.norm() for p in gradient.trainable_parameters() if p.grad is not None]
+                values.append(float(total))
+                squares.append(float(torch.stack(norms).square().sum()) if norms else 0.0)
+        result[term.name] = TermStart(sum(values) / len(values), math.sqrt(sum(squares) / len(squares)))
+        if result[term.name].gradient_norm == 0.0 and result[term.name].value > 0.0:
+            warnings.warn(
+                f"the loss term {term.name} does not depend on any trained parameter: its gradient is zero",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return result
+
+
+def balanced_weights(loss: Loss, terms: Mapping[str, TermStart]) -> dict[str, float]:
+    """Weights with which the gradients of all terms have the same norm before the first step, times their factors.
+
+    The first term keeps its default weight, so that the loss has its usual size.
+
+    Args:
+        loss: the loss; its weights are the factors.
+        terms: see `measure_terms`.
+
+    Returns:
+        Weight of each term by name.
+
+    Raises:
+        ConfigError: a term has no gradient.
+    """
+    zero = [name for name, term in terms.items() if not 0.0 < term.gradient_norm < math.inf]
+    if zero:
+        raise ConfigError(
+            f"weights: balance is not possible, because the gradient of {zero[0]} is {terms[zero[0]].gradient_norm:g} "
+            "before the first step. Give the weights as numbers."
+        )
+    first, *_ = loss
+    default = LossWeights().by_name().get(first.quantity, 0.0) or 1.0
+    scale = default * terms[first.name].gradient_norm
+    return {term.name: term.weight * scale / terms[term.name].gradient_norm for term in loss}
+
+
+def describe_terms(
+    loss: Loss, data: DatasetLike, weights: Mapping[str, float], *, fresh_probes: bool, balanced: bool
+) -> Sequence[str]:
+    """Lines about the terms of the loss, for the record of a run.
+
+    Args:
+        loss: the loss.
+        data: training data.
+        weights: weight of each term by name.
+        fresh_probes: whether products are computed from Hessians.
+        balanced: whether the weights were measured.
+
+    Returns:
+        One line about the terms, their weights and the numbers of structures that hold their labels; for measured
+        weights another one with their ratios.
+    """
+    parts = []
+    for term in loss:
+        label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
+        count = len(data) if term.entry.role == "output" else int(_has(data, label).sum())
+        form = "" if term.form == "mse" else f" {term.form}"
+        parts.append(f"{term.name}{form} {weights[term.name]:.3g} ({count} of {len(data)} structures)")
+    lines = [f"loss terms and weights: {', '.join(parts)}"]
+    if balanced:
+        first = weights[loss.terms[0].name]
+        ratios = " : ".join(f"{weights[term.name] / first:.3g}" for term in loss)
+        lines.append(f"weights balanced: {' : '.join(term.name for term in loss)} = {ratios}")
+    return lines
+
+
+def _has(data: DatasetLike, name: str) -> torch.Tensor:
+    mask = data.mask(name)
+    return mask.any(0) if mask.dim() == 2 else mask
