@@ -26,7 +26,10 @@ from hesse.datasets.formats import (
 )
 from hesse.datasets.io import (
     DatasetSource,
+    StructuresLike,
     as_dataset,
+    as_structure,
+    as_structures,
     check_dataset,
     check_writable_suffix,
     read_dataset,
@@ -43,7 +46,6 @@ from hesse.datasets.quality.sum_rules import (
 )
 from hesse.datasets.splits import Split
 from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, StreamingDataset, open_dataset
-from hesse.datasets.structure_inputs import StructuresLike, as_structure, as_structures
 from hesse.datasets.summary import dataset_summary
 from hesse.datasets.transforms import (
     convert_units,

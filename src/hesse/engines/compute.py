@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hesse.curvature import evaluate_structures
-from hesse.datasets.structure_inputs import StructuresLike, as_structures
+from hesse.datasets.io import StructuresLike, as_structures
 from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import GeometryError, LabelShapeError, RequestError, check_whole_numbers

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hesse.datasets.structure_inputs import StructuresLike, as_structure
+from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, EnergyFunction, Engine, SinglePoint
 from hesse.engines.error_estimates import CurvatureErrors, attach_error_estimates
 from hesse.engines.finite_differences import (

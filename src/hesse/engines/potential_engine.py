@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hesse.curvature import evaluate
-from hesse.datasets.structure_inputs import StructuresLike, as_structure
+from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError

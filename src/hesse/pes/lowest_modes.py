@@ -8,7 +8,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike
 
 from hesse.curvature.davidson import HessianMatvec, LowestModes, lowest_eigenpairs
-from hesse.datasets.structure_inputs import StructuresLike, as_structure
+from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import Engine
 from hesse.engines.engine_inputs import EngineLike, as_engine
 from hesse.engines.potential_engine import PotentialEngine
