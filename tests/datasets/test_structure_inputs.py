@@ -101,6 +101,7 @@ WRONG_CALLS: dict[str, Callable[[], object]] = {
     "path of None": lambda: read_dataset(None),  # type: ignore[arg-type]
     "writing to a number": lambda: write_dataset(3, DATA),  # type: ignore[arg-type]
     "opening a data set": lambda: open_dataset(DATA),  # type: ignore[arg-type]
+    "a pair of atoms and labels": lambda: as_structures([(WATER, DATA.labels)]),  # type: ignore[list-item]
     "pairs of atoms": lambda: Dataset.from_pairs([WATER]),  # type: ignore[list-item]
     "Dataset of atoms": lambda: Dataset([WATER], DATA.labels),  # type: ignore[arg-type]
     "Dataset without labels": lambda: Dataset(DATA.structures, None),  # type: ignore[arg-type]

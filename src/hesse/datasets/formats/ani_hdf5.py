@@ -28,10 +28,9 @@ from numpy import ndarray as Array
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.ani_array_names import ArrayNames, recognize_arrays
 from hesse.datasets.formats.file_units import FileUnits, check_file_units, check_total_energies
-from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
+from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
 from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, LabelShapeError
-from hesse.runtime.filesystem import check_input_file
 from hesse.structures import Properties, Structure
 
 __all__ = ["is_grouped", "iterate_grouped", "read_grouped"]
@@ -155,17 +154,9 @@ def iterate_grouped(
     """
     path = Path(path)
     check_file_units(units)
-    check_input_file(path)
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            reader = _Reader(path, file, dict(rename or {}))
-            yield from reader.iter_chunks(units, as_subset(subset), chunk)
-    except HesseError:
-        raise
-    except HDF5_ERRORS as error:
-        raise FileFormatError(
-            f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
-        ) from error
+    with open_hdf5(path) as file:
+        reader = _Reader(path, file, dict(rename or {}))
+        yield from reader.iter_chunks(units, as_subset(subset), chunk)
 
 
 class _Reader:

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
+from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
 from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
@@ -243,20 +243,14 @@ def _read_force_constants_text(file: Path) -> ForceConstants:
 
 
 def _read_force_constants_hdf5(file: Path) -> ForceConstants:
-    try:
-        with h5py.File(file, "r", locking="best-effort") as handle:
-            data = handle.get("force_constants")
-            if not isinstance(data, h5py.Dataset) or len(data.shape) != 4 or data.shape[2:] != (3, 3):
-                raise FileFormatError(f"{file}: no array force_constants (atoms, atoms, 3, 3)")
-            if (
-                not is_self_contained(data)
-                or not has_plausible_size(data, file.stat().st_size)
-                or data.dtype.kind != "f"
-            ):
-                raise FileFormatError(f"{file}: force_constants is not stored plainly, or damaged")
-            return np.asarray(data[()], dtype=np.float64)
-    except HDF5_ERRORS as error:
-        raise FileFormatError(f"{file}: cannot be read as HDF5; it is truncated or damaged ({error})") from error
+    with open_hdf5(file) as handle:
+        data = handle.get("force_constants")
+        if not isinstance(data, h5py.Dataset) or len(data.shape) != 4 or data.shape[2:] != (3, 3):
+            raise FileFormatError(f"{file}: no array force_constants (atoms, atoms, 3, 3)")
+        plain = is_self_contained(data) and has_plausible_size(data, file.stat().st_size) and data.dtype.kind == "f"
+        if not plain:
+            raise FileFormatError(f"{file}: force_constants is not stored plainly, or damaged")
+        return np.asarray(data[()], dtype=np.float64)
 
 
 # --- through phonopy -----------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@ which only plain arrays inside the file are read, of a size that it can contain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -11,8 +12,9 @@ from typing import Final
 import h5py
 
 from hesse.errors import FileFormatError
+from hesse.runtime.filesystem import check_input_file
 
-__all__ = ["HDF5_ERRORS", "UNSAFE_SUFFIXES", "has_plausible_size", "hdf5_passes", "is_self_contained", "refuse_unsafe"]
+__all__ = ["UNSAFE_SUFFIXES", "has_plausible_size", "hdf5_passes", "is_self_contained", "open_hdf5", "refuse_unsafe"]
 
 _EXPORT_HINT: Final = (
     "If you trust its origin, open it with the program that wrote it and export plain arrays: "
@@ -40,7 +42,7 @@ _SAFE_FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFF
 """Filters that are part of HDF5; any other filter may be a plug-in, which is code that opening the file would run."""
 _MAX_COMPRESSION_RATIO: Final = 1100
 """Deflate compresses by at most 1032; an array that declares a larger size is invalid."""
-HDF5_ERRORS: Final = (
+_HDF5_ERRORS: Final = (
     OSError,
     RuntimeError,
     KeyError,
@@ -80,6 +82,30 @@ def refuse_unsafe(path: Path) -> None:
         raise FileFormatError(f"{path}: {description}. It is not read{reason}. {_EXPORT_HINT}")
 
 
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, as a context; errors of HDF5 within it are reported as damage to the file.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The open file.
+
+    Raises:
+        FileFormatError: the file cannot be read.
+    """
+    check_input_file(path)
+    try:
+        # No lock is needed: files are replaced, never changed in place. Shared file systems often cannot lock.
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except _HDF5_ERRORS as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
+        ) from error
+
+
 def hdf5_passes(path: Path, test: Callable[[h5py.File], bool]) -> bool:
     """Whether the content of an HDF5 file passes a test.
 
@@ -91,9 +117,9 @@ def hdf5_passes(path: Path, test: Callable[[h5py.File], bool]) -> bool:
         What `test` returns; False for a file that cannot be read as HDF5.
     """
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        with open_hdf5(path) as file:
             return test(file)
-    except HDF5_ERRORS:
+    except FileFormatError:
         return False
 
 

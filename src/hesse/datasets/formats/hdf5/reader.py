@@ -26,10 +26,9 @@ from hesse.datasets.formats.hdf5.schema import (
     schema,
     stream_checksum,
 )
-from hesse.datasets.formats.safety import HDF5_ERRORS, has_plausible_size, hdf5_passes, is_self_contained
+from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
 from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, UnitError, did_you_mean
-from hesse.runtime.filesystem import check_input_file
 from hesse.structures import Properties, Structure
 
 __all__ = [
@@ -112,15 +111,8 @@ def open_reader(path: Path) -> Iterator[HDF5Reader]:
     Raises:
         FileFormatError: the file cannot be read.
     """
-    check_input_file(path)
-    try:
-        # No lock is needed: files are replaced, never changed in place. Shared file systems often cannot lock.
-        with h5py.File(path, "r", locking="best-effort") as file:
-            yield HDF5Reader(path, file)
-    except HDF5_ERRORS as error:
-        raise FileFormatError(
-            f"{path}: cannot be read as HDF5; it is truncated, damaged or another kind of file ({error})"
-        ) from error
+    with open_hdf5(path) as file:
+        yield HDF5Reader(path, file)
 
 
 class HDF5Reader:
