@@ -1,13 +1,12 @@
 """Style and output of figures, independent of the user's matplotlib settings: SVG for HTML pages, PNG for elsewhere.
 
-In SVG the colors of the style are replaced by CSS variables of the page, so that axes and text follow its light or dark
-theme. The output is the same, byte for byte, for the same input and the same version of matplotlib.
+Figures have no background of their own. The output is the same, byte for byte, for the same input and the same version
+of matplotlib.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,13 +42,6 @@ OTHER_COLOR: Final[str] = "#0072b2"
 TEXT_COLOR: Final[str] = "#1c2126"
 MUTED_COLOR: Final[str] = "#8a9199"
 
-_CSS_VARIABLES: Final[dict[str, str]] = {
-    BASELINE_COLOR: "--baseline",
-    OTHER_COLOR: "--other",
-    TEXT_COLOR: "--ink",
-    MUTED_COLOR: "--muted",
-}
-
 _RC_PARAMS: Final[Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -80,6 +72,7 @@ _RC_PARAMS: Final[Any] = {
     "legend.fontsize": 9.0,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
+    "svg.hashsalt": "hesse",
     "text.parse_math": False,
 }
 
@@ -140,35 +133,18 @@ def density_colormap(color: str) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("density", [(*rgb, 0.22), (*rgb, 1.0)])
 
 
-def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element for an HTML page.
+def to_svg(figure: Figure) -> str:
+    """The figure as SVG.
 
     Args:
         figure: the figure.
-        name: prefix of the element's identifiers, unique on the page.
 
     Returns:
-        The element as text.
+        The content of an SVG file.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(
-            buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'<style type="text/css">.*?</style>\s*', "", text, flags=re.DOTALL)
-    text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font: \1px var(--font)", text)
-    for color, variable in _CSS_VARIABLES.items():
-        text = text.replace(color, f"var({variable})")
-    return text.strip()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def to_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:

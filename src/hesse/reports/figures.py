@@ -1,4 +1,4 @@
-"""Figures of a report. Each function draws one small panel and returns it as an `<svg>` element."""
+"""Figures of a report. Each function draws one small panel and returns it as SVG."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ def parity_plot(
     unit: str,
     limits: tuple[float, float],
     color: str,
-    name: str,
 ) -> str:
     """Predicted against reference values, with the line of perfect agreement.
 
@@ -61,10 +60,9 @@ def parity_plot(
         unit: unit of the values.
         limits: range of both axes; values outside are counted in a corner.
         color: color of the points.
-        name: prefix of the identifiers in the SVG, unique on a page.
 
     Returns:
-        An `<svg>` element.
+        SVG text.
     """
     with figure_style():
         figure, axes = new_figure()
@@ -96,11 +94,11 @@ def parity_plot(
             annotation += f"\n{int((~inside).sum()):,} beyond the frame"
         axes.text(0.04, 0.96, annotation, transform=axes.transAxes, va="top", fontsize=9, color=TEXT_COLOR)
         figure.set_dpi(160)  # of the rasterized density only
-        return to_svg(figure, name)
+        return to_svg(figure)
 
 
 def learning_curve(
-    models: Sequence[ComparedModel], key: str, *, title: str, unit: str, kind: str = "validation", name: str
+    models: Sequence[ComparedModel], key: str, *, title: str, unit: str, kind: str = "validation"
 ) -> str | None:
     """One quantity of the training log against the training step.
 
@@ -110,10 +108,9 @@ def learning_curve(
         title: title of the panel.
         unit: unit of the quantity, "" for the loss.
         kind: kind of the rows, "validation" or "train".
-        name: prefix of the identifiers in the SVG, unique on a page.
 
     Returns:
-        An `<svg>` element; None if no log has the quantity.
+        SVG text; None if no log has the quantity.
     """
     curves = [(c.name, *_finite_values(c.log, kind, key)) for c in models]
     values = np.concatenate([y for _, _, y in curves])
@@ -132,7 +129,7 @@ def learning_curve(
         axes.margins(x=0.02)
         axes.set_xlim(left=0)
         axes.legend()
-        return to_svg(figure, name)
+        return to_svg(figure)
 
 
 def _finite_values(log: Sequence[Mapping[str, Any]], kind: str, key: str) -> tuple[ndarray, ndarray]:
@@ -152,7 +149,6 @@ def hessian_histogram(
     *,
     names: tuple[str, str],
     title: str,
-    name: str,
 ) -> str | None:
     """Histogram of the Hessian RMSE of the structures, for both potentials.
 
@@ -161,10 +157,9 @@ def hessian_histogram(
         other: the same by the second potential.
         names: names of the potentials.
         title: title of the panel.
-        name: prefix of the identifiers in the SVG, unique on a page.
 
     Returns:
-        An `<svg>` element; None if no structure has a Hessian.
+        SVG text; None if no structure has a Hessian.
     """
     old, new = (v[np.isfinite(v) & (v > 0)] for v in (baseline, other))
     values = np.concatenate([old, new])
@@ -185,7 +180,7 @@ def hessian_histogram(
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set(title=title, xlabel="Hessian RMSE of a structure (eV/Å²)", ylabel="structures", xlim=(low, high))
         axes.legend()
-        return to_svg(figure, name)
+        return to_svg(figure)
 
 
 def draw_summary(summary: Mapping[str, Any], path: str | Path) -> None:

@@ -1,17 +1,23 @@
-"""Report on the comparison of two potentials: one HTML file that refers to no other file."""
+"""Report on the comparison of two potentials: one HTML file that refers to no other file.
+
+This module computes what the page shows; words, tables and styles are in `templates/report.html`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from html import escape
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy import ndarray
 
-from hesse.evaluation import UNITS, Evaluation
+from hesse.evaluation import UNITS, Evaluation, MetricRow
 from hesse.reports.comparison import ComparedMetric, Comparison
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR
 from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot
@@ -23,7 +29,6 @@ from hesse.reports.formatting import (
     format_percent,
     kcal_unit,
 )
-from hesse.reports.html_page import figure, grid, page, section, table
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.structures import segment_ids
 
@@ -35,6 +40,19 @@ _LEARNING_CURVES = (
     ("hvp_rmse", "Hessian-vector products", "eV/Å²"),
 )
 _AXIS_NAMES = {"energy": "energy", "forces": "force component", "hessian": "Hessian element"}
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A figure of the page: SVG text, and words for screen readers."""
+
+    svg: str
+    description: str
+
+    @property
+    def source(self) -> str:
+        # As an image, a drawing cannot mix its identifiers and styles with those of the page or of other drawings.
+        return "data:image/svg+xml;base64," + b64encode(self.svg.encode()).decode()
 
 
 def write_report(path: str | Path, comparison: Comparison) -> None:
@@ -59,25 +77,45 @@ def render_report(comparison: Comparison) -> str:
     Returns:
         The HTML document.
     """
-    sections = [
-        _opening(comparison),
-        _errors(comparison),
-        _vibrations(comparison),
-        _histograms(comparison),
-        _parities(comparison),
-        _learning_curves(comparison),
-        _by_tag(comparison),
-        _facts(comparison),
-    ]
-    return page(comparison.title, "\n".join(part for part in sections if part))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            comparison=comparison,
+            opening=list(_opening(comparison)),
+            histograms=list(_histograms(comparison)),
+            parities=list(_parities(comparison)),
+            learning_curves=list(_learning_curves(comparison)),
+            tagged=list(_tagged_rows(comparison)),
+                colors={"baseline": BASELINE_COLOR, "other": OTHER_COLOR},
+        )
+    )
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hesse.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "number": format_number,
+        "percent": format_percent,
+        "noise_floor": format_noise_floor,
+        "kcal": ev_to_kcal,
+        "kcal_unit": kcal_unit,
+        "property_title": PROPERTY_NAMES.__getitem__,
+        "verdict": _verdict,
+    }
+    return environment
 
 
-def _opening(comparison: Comparison) -> str:
-    old, new = escape(comparison.baseline.name), escape(comparison.other.name)
-    items = []
+def _opening(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """The changes of each test set in words."""
     for evaluation in comparison.baseline.evaluations:
         changes = [
             f"{PROPERTY_NAMES[p]} {format_percent(row.percent)}"
@@ -85,66 +123,7 @@ def _opening(comparison: Comparison) -> str:
             if (row := comparison.row(evaluation.name, p)) is not None and row.percent is not None
         ]
         if changes:
-            items.append(f"<li>{escape(evaluation.name)}: {escape(', '.join(changes))}</li>")
-    return (
-        f"<h1>{escape(comparison.title)}</h1>\n"
-        f'<p class="lead">Root-mean-square error of <span class="swatch other"></span>{new} '
-        f'against <span class="swatch baseline"></span>{old} on the test sets:</p>\n'
-        f"<ul>{''.join(items)}</ul>"
-    )
-
-
-def _errors(comparison: Comparison) -> str:
-    head = (
-        '<tr><th class="text">property</th>'
-        f'<th><span class="swatch baseline"></span>{escape(comparison.baseline.name)}</th>'
-        f'<th><span class="swatch other"></span>{escape(comparison.other.name)}</th>'
-        "<th>change</th><th>noise floor</th><th>published</th></tr>"
-    )
-    rows = []
-    for evaluation in comparison.baseline.evaluations:
-        about = f"{escape(evaluation.name)} <small>{len(evaluation.dataset):,} structures</small>"
-        rows.append(f'<tr class="group"><th class="text" colspan="6">{about}</th></tr>')
-        rows += [
-            _error_row(comparison, row)
-            for row in comparison.rows
-            if row.metric == "rmse" and row.dataset == evaluation.name
-        ]
-    caption = (
-        "Root-mean-square errors: energies over structures, forces and Hessian-vector products over components, "
-        "Hessians over all elements of all structures. Small print: the same in kcal/mol, and below each change its "
-        "95 % interval under resampling of the test molecules (not of training seeds)."
-    )
-    note = (
-        "Noise floor: lower bound of the errors of the labels themselves; errors near it contain no information about "
-        "the model."
-    )
-    if comparison.published:
-        cited = ", ".join(dict.fromkeys(p.test_set for p in comparison.published))
-        note += f" Published: changes on the authors' test sets {cited} ({comparison.published_source})."
-    return section("Errors", table(head, rows, caption), f'<p class="note">{escape(note)}</p>')
-
-
-def _error_row(comparison: Comparison, row: ComparedMetric) -> str:
-    def value(in_ev: float | None, formatter: Callable[[float | None], str] = format_number) -> str:
-        return f"<td>{formatter(in_ev)}{'' if in_ev is None else f'<small>{formatter(ev_to_kcal(in_ev))}</small>'}</td>"
-
-    cited = "".join(
-        f"<div>{format_percent(p.percent, 1)} <small>{escape(p.test_set)}</small></div>"
-        for p in comparison.published
-        if p.property == row.property
-    )
-    interval = "" if row.low is None else f"<small>{format_percent(row.low)} to {format_percent(row.high)}</small>"
-    cells = (
-        f'<td class="text">{PROPERTY_NAMES[row.property]} <span class="unit">{row.unit}</span>'
-        f"<small>{kcal_unit(row.unit)}</small></td>",
-        value(row.baseline),
-        value(row.other),
-        f'<td><span class="{_verdict(row)}">{format_percent(row.percent)}</span>{interval}</td>',
-        value(row.noise_floor, lambda v: escape(format_noise_floor(v))),
-        f'<td class="cited">{cited or "–"}</td>',
-    )
-    return f"<tr>{''.join(cells)}</tr>"
+            yield evaluation.name, changes
 
 
 def _verdict(row: ComparedMetric) -> str:
@@ -155,89 +134,28 @@ def _verdict(row: ComparedMetric) -> str:
     return "good" if high < 0 else "bad" if low > 0 else ""
 
 
-def _vibrations(comparison: Comparison) -> str:
-    head = (
-        '<tr><th class="text">test set</th><th class="text">mean absolute error</th>'
-        f'<th><span class="swatch baseline"></span>{escape(comparison.baseline.name)}</th>'
-        f'<th><span class="swatch other"></span>{escape(comparison.other.name)}</th></tr>'
-    )
-    rows = []
-    for name, sides in comparison.vibrations.items():
-        about = f"{escape(name)} <small>{sides[0].n_structures} molecules, {sides[0].n_modes} modes</small>"
-        frequencies = [format_number(side.frequency_mae) for side in sides]
-        energies = [format_number(ev_to_kcal(side.zero_point_mae)) for side in sides]
-        for first, quantity, values, unit in (
-            (about, "frequencies", frequencies, "cm⁻¹"),
-            ("", "zero-point energies", energies, "kcal/mol"),
-        ):
-            cells = "".join(f"<td>{value}</td>" for value in values)
-            rows.append(
-                f'<tr><td class="text">{first}</td><td class="text">{quantity} <span class="unit">{unit}</span></td>'
-                f"{cells}</tr>"
-            )
-    if not rows:
-        return ""
-    caption = (
-        "Harmonic frequencies and zero-point energies from the Hessians at the relaxed geometries of the reference, "
-        "which are not relaxed again with the potentials. Imaginary frequencies count as negative numbers."
-    )
-    return section("Vibrations", table(head, rows, caption))
-
-
-def _by_tag(comparison: Comparison) -> str:
-    head = (
-        '<tr><th class="text">test set</th><th class="text">tag</th><th class="text">property</th>'
-        f"<th>{escape(comparison.baseline.name)}</th><th>{escape(comparison.other.name)}</th>"
-        '<th class="text">unit</th><th>change</th></tr>'
-    )
-    rows = []
+def _tagged_rows(comparison: Comparison) -> Iterator[tuple[str, MetricRow, MetricRow, float | None]]:
+    """Test set, the RMSE of both potentials for each tag and property, and the change in percent."""
     for old, new in comparison.evaluation_pairs:
         for row in old.rows:
             new_row = new.row(row.property, "rmse", row.tag)
-            if not row.tag or row.metric != "rmse" or new_row is None:
-                continue
-            percent_change = None if row.value == 0.0 else 100.0 * (new_row.value / row.value - 1.0)
-            rows.append(
-                f'<tr><td class="text">{escape(old.name)}</td><td class="text">{escape(row.tag)}</td>'
-                f'<td class="text">{PROPERTY_NAMES[row.property]}</td><td>{format_number(row.value)}</td>'
-                f"<td>{format_number(new_row.value)}</td>"
-                f'<td class="text">{row.unit}</td><td>{format_percent(percent_change)}</td></tr>'
-            )
-    if not rows:
-        return ""
-    inner = table(head, rows, "Root-mean-square errors of the structures of each tag.")
-    return section("By kind of geometry", f"<details><summary>{len(rows)} rows</summary>{inner}</details>")
+            if row.tag and row.metric == "rmse" and new_row is not None:
+                change = None if row.value == 0.0 else 100.0 * (new_row.value / row.value - 1.0)
+                yield old.name, row, new_row, change
 
 
-def _facts(comparison: Comparison) -> str:
-    items = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in comparison.facts.items())
-    return section("This run", f"<dl>{items}</dl>") if items else ""
-
-
-# --- figures ---------------------------------------------------------------------------------------------------------
-
-
-def _histograms(comparison: Comparison) -> str:
+def _histograms(comparison: Comparison) -> Iterator[_Drawing]:
     names = (comparison.baseline.name, comparison.other.name)
-    figures = []
-    for k, (old, new) in enumerate(comparison.evaluation_pairs):
-        errors = (old.per_structure("hessian"), new.per_structure("hessian"))
-        svg = hessian_histogram(*errors, names=names, title=old.name, name=f"histogram-{k}")
+    for old, new in comparison.evaluation_pairs:
+        svg = hessian_histogram(old.per_structure("hessian"), new.per_structure("hessian"), names=names, title=old.name)
         if svg is not None:
-            figures.append(figure(svg, f"Histogram of Hessian errors on {old.name}"))
-    if not figures:
-        return ""
-    caption = (
-        "Hessian RMSE of each structure, on a logarithmic axis; dashed lines are medians. A shift to the left means "
-        "better curvature; structures at the right edge have the largest errors."
-    )
-    return section("Hessian errors, structure by structure", grid(figures, caption))
+            yield _Drawing(svg, f"Histogram of Hessian errors on {old.name}")
 
 
-def _parities(comparison: Comparison) -> str:
-    blocks = []
-    for k, (old, new) in enumerate(comparison.evaluation_pairs):
-        figures = []
+def _parities(comparison: Comparison) -> Iterator[tuple[str, list[_Drawing]]]:
+    """For each test set the parity plots of both potentials, property by property."""
+    for old, new in comparison.evaluation_pairs:
+        drawings = []
         for prop in ("energy", "forces", "hessian"):
             sides = [(old, comparison.baseline.name, BASELINE_COLOR), (new, comparison.other.name, OTHER_COLOR)]
             data = [_parity_data(evaluation, prop) for evaluation, _, _ in sides]
@@ -253,19 +171,10 @@ def _parities(comparison: Comparison) -> str:
                     unit=UNITS[prop],
                     limits=limits,
                     color=color,
-                    name=f"parity-{k}-{prop}-{'ab'[color == OTHER_COLOR]}",
                 )
-                figures.append(figure(svg, f"Parity plot of {PROPERTY_NAMES[prop]}, {label}, {old.name}"))
-        if figures:
-            blocks.append(f'<h3>{escape(old.name)}</h3>\n<div class="grid pairs">{"".join(figures)}</div>')
-    if not blocks:
-        return ""
-    caption = (
-        "Predictions against labels; on the gray line they agree. For many points, color is their density on a "
-        "logarithmic scale. Energies are shown relative to a sum of element energies fitted to the reference energies "
-        "of the test set. Frames leave out the outermost thousandths of the reference values."
-    )
-    return section("Predictions against labels", *blocks, f'<p class="note">{escape(caption)}</p>')
+                drawings.append(_Drawing(svg, f"Parity plot of {PROPERTY_NAMES[prop]}, {label}, {old.name}"))
+        if drawings:
+            yield old.name, drawings
 
 
 def _parity_data(evaluation: Evaluation, prop: str) -> tuple[ndarray, ndarray]:
@@ -300,14 +209,8 @@ def _limits(reference: Float[ndarray, "values"]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _learning_curves(comparison: Comparison) -> str:
-    models = (comparison.baseline, comparison.other)
-    figures = []
+def _learning_curves(comparison: Comparison) -> Iterator[_Drawing]:
     for key, title, unit in _LEARNING_CURVES:
-        svg = learning_curve(models, key, title=title, unit=unit, name=f"learning-{key.replace('_', '-')}")
+        svg = learning_curve((comparison.baseline, comparison.other), key, title=title, unit=unit)
         if svg is not None:
-            figures.append(figure(svg, f"Learning curve: {title}"))
-    if not figures:
-        return ""
-    caption = "Root-mean-square errors on the validation structures during training, on a logarithmic axis."
-    return section("Learning curves", grid(figures, caption))
+            yield _Drawing(svg, f"Learning curve: {title}")
