@@ -58,8 +58,10 @@ def measured(
 
     plain_options = options(None)
     model = build_initial_potential(plain_options, data, None)
-    weights = plain_options.weights.by_name()
-    gradient = LossAndGradient(model, compiled=CompiledLossAndGradient(model) if mode == "compiled" else None)
+    loss = plain_options.make_loss()
+    weights = loss.weights()
+    compiled = CompiledLossAndGradient(model, loss) if mode == "compiled" else None
+    gradient = LossAndGradient(model, loss, compiled=compiled)
     dtype = getattr(torch, plain_options.dtype)
     times: dict[str, list[float]] = {name: [] for name in ("plain", "batch", "step", "bucketed")}
     feeds = {

@@ -52,16 +52,16 @@ def main() -> None:
     data = with_random_labels(random_molecules_in_range(8, 14, arguments.structures))
     torch.manual_seed(0)
     model = build_model(config.model, data.elements, None)
-    weights = config.weights.by_name()
+    loss = config.make_loss()
     with init_distributed("cpu") as job:
         communicator = _TimedCommunicator(job)
         loader = TrainingLoader(data, config, model.cutoff, communicator)
-        shared = LossAndGradient(model, communicator=communicator)
+        shared = LossAndGradient(model, loss, communicator=communicator)
 
         def step(number: int) -> None:
             model.zero_grad(set_to_none=True)
             (indices,) = loader.epoch(number)
-            shared(loader.load(indices, number), weights)
+            shared(loader.load(indices, number), loss.weights())
 
         for number in range(3):
             step(number)

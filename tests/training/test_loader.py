@@ -186,9 +186,9 @@ def test_runs_with_a_size_window_are_reproducible(path: Path, tmp_path: Path) ->
 
 
 def test_only_required_labels_are_loaded() -> None:
-    assert required_labels(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp")
+    assert required_labels(options(weights={"energy": 1.0, "forces": 0.0, "hvp": 0.1})) == ("energy", "hvp", "weight")
     fresh = options(weights={"hvp": 0.1, "hessian": 0.1}, probe={"source": "fresh"})
-    assert required_labels(fresh) == ("energy", "forces", "hessian")
+    assert required_labels(fresh) == ("energy", "forces", "hessian", "weight")
     data = labeled(ORACLE, molecules([3, 4], seed=1), probes=1, hessian=True)
     assert isinstance(data, Dataset)
     with TrainingLoader(data, options(), CUTOFF) as feed:
