@@ -3,7 +3,7 @@
 from hesse.engine import EnergyFunction, Engine, SinglePoint
 from hesse.engines.ase_engine import AseEngine, EngineCalculator
 from hesse.engines.compute import compute
-from hesse.engines.engine_inputs import EngineLike, PotentialLike, as_engine, as_potential
+from hesse.engines.engine_inputs import EngineLike, PotentialLike, as_engine, as_potential, engine_for_workers
 from hesse.engines.finite_differences import choose_step, estimate_gradient_noise
 from hesse.engines.force_engine import AnalyticDerivatives, FiniteDifferences, ForceEngine
 from hesse.engines.names import ENGINE_NAMES, POTENTIAL_NAMES, make_engine, make_potential
@@ -34,6 +34,7 @@ __all__ = [
     "as_potential",
     "choose_step",
     "compute",
+    "engine_for_workers",
     "estimate_gradient_noise",
     "make_engine",
     "make_potential",

@@ -17,7 +17,7 @@ from hesse.engines.potential_engine import PotentialEngine
 from hesse.errors import RequestError
 from hesse.potential import Potential
 
-__all__ = ["EngineLike", "PotentialLike", "as_engine", "as_potential"]
+__all__ = ["EngineLike", "PotentialLike", "as_engine", "as_potential", "engine_for_workers"]
 
 EngineLike: TypeAlias = "str | Path | Engine | Potential | BaseCalculator | Any"
 """An engine: its name as on the command line, the path of a model, an Engine, a Potential, an ASE calculator, or an
@@ -58,6 +58,33 @@ def as_engine(engine: EngineLike, *, differences: FiniteDifferences | None = Non
         'expected an engine: a name such as "gfn2", the path of a model, a hesse.Engine, a hesse.Potential or an ASE '
         f"calculator; got {_describe(engine)}"
     )
+
+
+def engine_for_workers(
+    engine: EngineLike, workers: int | None, scheduler: str | None, differences: FiniteDifferences | None = None
+) -> tuple[str | Engine, int | None]:
+    """Prepare an engine for worker processes, which create their own engine from a name; objects stay in this process.
+
+    Args:
+        engine: a name, the path of a model, or an object, see `as_engine`.
+        workers: the requested number of processes.
+        scheduler: the requested cluster.
+        differences: how curvature is taken from forces, for an ASE calculator.
+
+    Returns:
+        The name or the engine; and the number of processes, 0 for an engine that is an object.
+
+    Raises:
+        RequestError: an object together with processes.
+    """
+    if isinstance(engine, str | Path):
+        return str(engine), workers
+    if workers or scheduler is not None:
+        raise RequestError(
+            f"an engine object ({type(engine).__name__}) works in this process only: give the engine by its name, such "
+            'as "gfn2", from which each process makes its own, or leave out workers and scheduler'
+        )
+    return as_engine(engine, differences=differences), 0
 
 
 def as_potential(

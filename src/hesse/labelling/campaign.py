@@ -20,7 +20,7 @@ from hesse.datasets import (
     flag_suspect,
     write_dataset,
 )
-from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine, as_engine
+from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine, as_engine, engine_for_workers
 from hesse.errors import ExecutionError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
@@ -108,15 +108,14 @@ def label(
     start = time.monotonic()
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
     inputs = as_structures(structures)
-    if workers is None and scheduler is None and not isinstance(engine, str | Path):
-        workers = 0
-    _check_inputs(inputs, engine, output, workers, scheduler)
-    engine_object = as_engine(engine, differences=differences)
+    _check_inputs(inputs, output, scheduler)
+    worker_engine, workers = engine_for_workers(engine, workers, scheduler, differences)
+    engine_object = as_engine(worker_engine, differences=differences)
     ledger_file = ":memory:" if output is None else ledger_path(output)
     campaign = _Campaign(inputs, engine_object, label_spec, output)
     with Ledger(ledger_file, engine=_engine_description(engine_object)) as ledger:
         plan = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
-        worker_spec = (str(engine) if isinstance(engine, str | Path) else engine_object, differences, label_spec)
+        worker_spec = (worker_engine, differences, label_spec)
         tasks = ((inputs[pending.index], pending.missing) for pending in plan.pending)
         n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0
         with track(f"labeling with {engine_object.level}", len(inputs), quiet=quiet, done=n_done) as advance:
@@ -194,7 +193,7 @@ def plan_labels(
     """
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
     inputs = as_structures(structures)
-    _check_inputs(inputs, engine, output, workers=0, scheduler=None)
+    _check_inputs(inputs, output, scheduler=None)
     engine_object, path = as_engine(engine, differences=differences), ledger_path(output)
     if not path.exists():
         return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)
@@ -223,22 +222,11 @@ def _engine_description(engine: Engine) -> dict[str, object]:
     return {"name": engine.name, "level": engine.level, "settings": settings}
 
 
-def _check_inputs(
-    structures: Sequence[Structure],
-    engine: EngineLike,
-    output: str | Path | None,
-    workers: int | None,
-    scheduler: str | None,
-) -> None:
+def _check_inputs(structures: Sequence[Structure], output: str | Path | None, scheduler: str | None) -> None:
     ids = Counter(s.id for s in structures)
     repeated_id, count = ids.most_common(1)[0]
     if count > 1:
         raise RequestError(f'the id "{repeated_id}" occurs {count} times; ids name structures and must differ')
-    if not isinstance(engine, str | Path) and (workers != 0 or scheduler is not None):
-        raise RequestError(
-            f"an engine object ({type(engine).__name__}) works in this process only: leave out workers and scheduler, "
-            'or give the engine by its name, such as "gfn2", from which each process makes its own'
-        )
     if scheduler is not None:
         scheduler_address(scheduler)
     if output is not None:

@@ -44,8 +44,8 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
     Returns:
         A function from a structure and names of quantities to the results by quantity.
     """
-    engine_or_name, differences, label_spec = spec
-    engine = as_engine(engine_or_name, differences=differences)
+    name_or_engine, differences, label_spec = spec
+    engine = as_engine(name_or_engine, differences=differences)
 
     def label_structure(task: LabelTask) -> dict[str, LabelResult]:
         structure, quantities = task

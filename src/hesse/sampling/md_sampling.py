@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
-from hesse.engines import Engine, EngineLike, as_engine
+from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.pes import MDSettings, run_md
 from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
@@ -21,7 +21,6 @@ from hesse.sampling.runner import (
     SamplingResult,
     StructureSamples,
     energy_labels,
-    engine_for_workers,
     relax_or_raise,
     rng_from_name,
     run_sampling,

@@ -17,7 +17,7 @@ from numpy import ndarray as Array
 from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
-from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
+from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine, engine_for_workers
 from hesse.harmonic.normal_modes import NormalModes, normal_modes, thermal_displacements
 from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
@@ -26,7 +26,6 @@ from hesse.sampling.runner import (
     SamplingFailure,
     SamplingResult,
     StructureSamples,
-    engine_for_workers,
     has_collision,
     relax_or_raise,
     rng_from_name,

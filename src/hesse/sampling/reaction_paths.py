@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from hesse.datasets import StructuresLike
-from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
+from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine, engine_for_workers
 from hesse.errors import EngineError
 from hesse.pes import IRCResult, PathPoint, irc, saddle
 from hesse.runtime.settings import Settings, settings_from
@@ -19,7 +19,6 @@ from hesse.sampling.runner import (
     SamplingResult,
     StructureSamples,
     energy_labels,
-    engine_for_workers,
     run_sampling,
     sampling_tasks,
     with_name,

@@ -11,7 +11,7 @@ from numpy import ndarray as Array
 
 from hesse._version import __version__
 from hesse.datasets import Dataset, StructuresLike, as_structures
-from hesse.engines import Engine, EngineLike, as_engine
+from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.pes import IRCResult, MinimizationResult, SaddleResult, irc, minimize, saddle
 from hesse.runtime.parallel import TaskResult, map_tasks
 from hesse.runtime.progress import track
@@ -19,7 +19,6 @@ from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
     energy_labels,
-    engine_for_workers,
     stored_hessians,
 )
 from hesse.structures import Properties, Structure

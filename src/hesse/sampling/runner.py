@@ -15,7 +15,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures, check_consistency
 from hesse.datasets.ase_atoms import atoms_with_labels
-from hesse.engines import Engine, EngineLike, FiniteDifferences, as_engine
+from hesse.engines import Engine, as_engine
 from hesse.errors import EngineError, RequestError
 from hesse.pes import MinimizationResult, minimize
 from hesse.runtime.parallel import map_tasks
@@ -186,32 +186,6 @@ def run_sampling(
         sum(samples[k].reused for k in order),
         sum(bool(samples[k].structures) for k in order),
     )
-
-
-def engine_for_workers(
-    engine: EngineLike, workers: int | None, scheduler: str | None, differences: FiniteDifferences | None = None
-) -> tuple[str | Engine, int | None]:
-    """Prepare an engine for worker processes, which create their own engine from a name; objects stay in this process.
-
-    Args:
-        engine: a name, the path of a model, or an object, see `hesse.engines.as_engine`.
-        workers: the requested number of processes.
-        scheduler: the requested cluster.
-        differences: how curvature is taken from forces, for an ASE calculator.
-
-    Returns:
-        The name or the engine; and the number of processes, 0 for an engine that is an object.
-
-    Raises:
-        RequestError: an object together with processes.
-    """
-    if isinstance(engine, str | Path):
-        return str(engine), workers
-    if workers or scheduler is not None:
-        raise RequestError(
-            "worker processes create their own engines: give the engine by its name, or leave out workers and scheduler"
-        )
-    return as_engine(engine, differences=differences), 0
 
 
 def validated_starts(structures: StructuresLike) -> tuple[Structure, ...]:
