@@ -91,7 +91,6 @@ def test_overrides_win(path: Path, words: list[str], reached: object) -> None:
         ({"optimzer": {}}, [], r'no option "optimzer"\. Did you mean "optimizer"\?'),
         ({}, ["model.l_maxx=1"], r'\[model\]: no option "l_maxx"\. Did you mean "l_max"\?'),
         ({}, ["data.trian=x"], r'\[data\]: no option "trian"\. Did you mean "train"\?'),
-        ({"weight_ramps": {"hpv": {"end": 0.5}}}, [], r'\[weight_ramps\]: no option "hpv"\. Did you mean "hvp"\?'),
         (
             {"weight_ramps": {"hvp": {"strat": 0.5}}},
             [],
@@ -130,6 +129,13 @@ def test_the_reply_to_a_mistyped_name_gives_the_nearest_one(
         ({}, ["output=[1"], "not valid YAML"),
         ({}, ["output.more=5"], "output is a value, not a section"),
         ({"weight_ramps": {"hvp": {"start": 0.8, "end": 0.2}}}, [], r"start.*end"),
+        ({"weight_ramps": {"hpv": {"end": 0.5}}}, [], r"weight_ramps: no loss term 'hpv'\. Did you mean \"hvp\"\?"),
+        ({"loss": [{"quantity": "hessain"}]}, [], r"no loss term of 'hessain'\. Did you mean \"hessian\"\?"),
+        ({"loss": [{"quantity": "energy"}, {"quantity": "energy"}]}, [], "two loss terms are called 'energy'"),
+        ({"loss": [{"quantity": "forces", "form": "huber"}]}, [], "form huber needs delta"),
+        ({"loss": [{"quantity": "energy"}], "weights": {"energy": 2}}, [], "leave out weights"),
+        ({"weights": {"length_scale": 0.5, "forces": 1.0}}, [], "length_scale sets the weights"),
+        ({"probe": {"weighting": "mass"}}, [], "needs Hessians"),
     ],
     ids=str,
 )

@@ -6,6 +6,7 @@ are in `atoms.arrays`, all others (Hessian, error estimates, id, level of theory
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hesse.errors import LabelShapeError, LabelValueError, RequestError
-from hesse.structures import Properties, Structure, from_ase, to_ase
+from hesse.structures import Column, Properties, Structure, columns, from_ase, to_ase
 
 __all__ = [
     "ATTRIBUTE_KEYS",
@@ -30,12 +31,7 @@ __all__ = [
 TEXT_KEYS: Final = ("structure_id", "tag", "group")
 ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
 """Metadata of the data set that have their own keys; other metadata get the key `hesse_NAME`."""
-_ERROR_KEYS: Final = ("energy_error", "forces_error", "hessian_error")
-_SCALAR_KEYS: Final = ("energy", *_ERROR_KEYS)
-_OTHER_KEYS: Final = (
-    "numbers", "positions", "charge", "multiplicity", "forces", "stress", "hessian", "atomic_energies", "hvp_error",
-    "suspect",
-)  # fmt: skip
+_GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity")
 _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
 
 
@@ -110,15 +106,15 @@ def atoms_with_labels(structure: Structure, labels: Properties, index: int, meta
         The atoms; energy (eV), forces (eV/Å) and stress (eV/Å³, six components) are results of a calculator.
     """
     atoms = to_ase(structure)
-    columns, info = label_columns(labels, index), label_info(structure, labels, index, metadata)
+    arrays, info = label_columns(labels, index), label_info(structure, labels, index, metadata)
     results: dict[str, Any] = {}
     if "energy" in info:
         results["energy"] = float(info.pop("energy"))
-    if "forces" in columns:
-        results["forces"] = columns.pop("forces")
+    if "forces" in arrays:
+        results["forces"] = arrays.pop("forces")
     if info.pop("stress", None) is not None and labels.stress is not None:
         results["stress"] = full_3x3_to_voigt_6_stress(labels.stress[index].numpy())
-    for key, column in columns.items():
+    for key, column in arrays.items():
         atoms.arrays[key] = column[:, 0] if column.shape[1] == 1 else column
     atoms.info |= info
     if results:
@@ -137,16 +133,15 @@ def label_columns(labels: Properties, index: int) -> dict[str, np.ndarray]:
         Arrays `[atoms, 3]` (or `[atoms, 1]`) by name, in eV and Å: forces, atomic_energies, probe_0, hvp_0, ...
     """
     atoms = labels.atom_slice(index)
-    columns: dict[str, np.ndarray] = {}
-    if labels.forces is not None and labels.mask("forces")[index]:
-        columns["forces"] = labels.forces[atoms].numpy()
-    if labels.atomic_energies is not None and labels.mask("atomic_energies")[index]:
-        columns["atomic_energies"] = labels.atomic_energies[atoms, None].numpy()
+    arrays: dict[str, np.ndarray] = {}
+    for column, value in labels.items():
+        if column.axes == "atom" and bool(labels.mask(column.name)[index]):
+            arrays[column.name] = value[atoms].reshape(atoms.stop - atoms.start, -1).numpy()
     if labels.hvp is not None and labels.probes is not None:
         for slot, k in enumerate(labels.mask("hvp")[:, index].nonzero()[:, 0].tolist()):
-            columns[f"probe_{slot}"] = labels.probes[k, atoms].numpy()
-            columns[f"hvp_{slot}"] = labels.hvp[k, atoms].numpy()
-    return columns
+            arrays[f"probe_{slot}"] = labels.probes[k, atoms].numpy()
+            arrays[f"hvp_{slot}"] = labels.hvp[k, atoms].numpy()
+    return arrays
 
 
 def label_info(structure: Structure, labels: Properties, index: int, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -170,16 +165,21 @@ def label_info(structure: Structure, labels: Properties, index: int, metadata: M
         info["multiplicity"] = np.int64(structure.multiplicity)
     for key, value in metadata.items():
         info[key if key in ATTRIBUTE_KEYS else f"hesse_{key}"] = value
-    if labels.energy is not None and labels.mask("energy")[index]:
-        info["energy"] = labels.energy[index].numpy()
-    if labels.stress is not None and labels.mask("stress")[index]:
-        info["stress"] = labels.stress[index].T.reshape(-1).numpy()
+    errors: dict[str, Any] = {}
+    for column, value in labels.items():
+        if column.axes != "structure" or column.kind == "mask" or column.is_flag:
+            continue
+        if column.quantity.role == "output":
+            continue
+        if column.kind == "error":
+            if not value[index].isnan():
+                errors[column.name] = value[index].numpy()
+        elif column.quantity.role != "label" or bool(labels.mask(column.name)[index]):
+            # Matrices column by column, as in ASE.
+            info[column.name] = (value[index].T.reshape(-1) if len(column.components) == 2 else value[index]).numpy()
     if labels.hessian is not None and labels.mask("hessian")[index]:
         info["hessian"] = labels.hessian_of(index).reshape(-1).numpy()
-    for key in _ERROR_KEYS:
-        error = getattr(labels, key)
-        if error is not None and not error[index].isnan():
-            info[key] = error[index].numpy()
+    info |= errors
     if labels.hvp_error is not None:
         has_hvp = labels.mask("hvp")[:, index]
         if has_hvp.any() and not labels.hvp_error[has_hvp, index].isnan().any():
@@ -195,7 +195,7 @@ def label_info(structure: Structure, labels: Properties, index: int, metadata: M
 def _unknown_keys(atoms: Atoms) -> list[str]:
     """Keys and columns that are neither geometry nor labels nor metadata."""
     results = {} if atoms.calc is None else atoms.calc.results
-    known = {*TEXT_KEYS, *ATTRIBUTE_KEYS, *_SCALAR_KEYS, *_OTHER_KEYS}
+    known = {*TEXT_KEYS, *ATTRIBUTE_KEYS, *_GEOMETRY_KEYS, *_label_keys()}
     keys = [key for mapping in (atoms.info, atoms.arrays, results) for key in mapping]
     return [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
 
@@ -213,18 +213,9 @@ def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
     n = len(atoms)
     values: dict[str, Any] = {**atoms.info, **atoms.arrays, **_results(atoms, structure_id)}
     fields: dict[str, Any] = {}
-    for key in ("energy", "forces", "atomic_energies", "stress", *_ERROR_KEYS):
-        if key in values:
-            fields[key] = _to_floats(values[key], key, structure_id)
-    if "forces" in fields and fields["forces"].shape != (n, 3):
-        raise LabelShapeError(f'structure "{structure_id}": forces need 3 columns, got shape {fields["forces"].shape}')
-    if "stress" in fields and fields["stress"].shape == (6,):
-        fields["stress"] = voigt_6_to_full_3x3_stress(fields["stress"])
-    for key in _SCALAR_KEYS:
-        if key in fields:
-            if fields[key].size != 1:
-                raise LabelShapeError(f'structure "{structure_id}": {key} must be one number, got {fields[key].size}')
-            fields[key] = float(fields[key].item())
+    for key, column in _label_keys().items():
+        if key in values and column.axes in ("structure", "atom") and not column.is_flag:
+            fields[key] = _shaped(_to_floats(values[key], key, structure_id), column, n, structure_id)
     if "hessian" in values:
         flat = _to_floats(values["hessian"], "hessian", structure_id).reshape(-1)
         if flat.size != 9 * n * n:
@@ -240,6 +231,30 @@ def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
             raise LabelValueError(f'structure "{structure_id}": suspect must be T or F, got {values["suspect"]!r}')
         fields["suspect"] = bool(values["suspect"])
     return Properties.single(n, structure_id=structure_id, **fields)
+
+
+def _label_keys() -> dict[str, Column]:
+    """Keys and columns of labels, except those of probes and products."""
+    arrays = columns().values()
+    return {c.name: c for c in arrays if c.kind != "mask" and c.quantity.role != "output" and c.axes != "probe atom"}
+
+
+def _shaped(values: np.ndarray, column: Column, n: int, structure_id: str) -> np.ndarray:
+    """Values of a key with the shape that the label has for one structure."""
+    key, shape = column.name, column.components
+    if column.axes == "atom":
+        if shape and values.shape != (n, *shape):
+            raise LabelShapeError(
+                f'structure "{structure_id}": {key} need {math.prod(shape)} columns, got shape {values.shape}'
+            )
+        return values
+    if shape == (3, 3) and values.shape == (6,):
+        return voigt_6_to_full_3x3_stress(values)
+    if shape == () and values.size != 1:
+        raise LabelShapeError(f'structure "{structure_id}": {key} must be one number, got {values.size}')
+    if len(shape) == 2 and values.shape == (math.prod(shape),):
+        return values.reshape(shape[::-1]).T
+    return values.reshape(()) if shape == () else values
 
 
 def _results(atoms: Atoms, structure_id: str) -> dict[str, Any]:

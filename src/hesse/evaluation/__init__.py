@@ -3,14 +3,12 @@
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_model, relative_rmse_change
 from hesse.evaluation.noise_floor import float32_resolution, noise_estimates
-from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values, symmetrized_hessian
+from hesse.evaluation.parity import ErrorSums, matched_values, property_names, property_unit, symmetrized_hessian
 from hesse.evaluation.prediction import check_known_elements, predict
 from hesse.evaluation.vibrational_errors import VibrationalErrors, vibrational_errors
 
 __all__ = [
     "METRICS",
-    "PROPERTIES",
-    "UNITS",
     "ErrorSums",
     "Evaluation",
     "MetricRow",
@@ -24,6 +22,8 @@ __all__ = [
     "matched_values",
     "noise_estimates",
     "predict",
+    "property_names",
+    "property_unit",
     "relative_rmse_change",
     "symmetrized_hessian",
     "vibrational_errors",

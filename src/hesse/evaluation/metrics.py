@@ -9,7 +9,7 @@ import numpy as np
 
 from hesse.datasets import Dataset
 from hesse.evaluation.noise_floor import noise_estimates
-from hesse.evaluation.parity import PROPERTIES, UNITS, ErrorSums, matched_values
+from hesse.evaluation.parity import ErrorSums, matched_values, property_names, property_unit
 from hesse.structures import Properties
 
 __all__ = ["METRICS", "MetricRow", "error_metrics", "error_sums"]
@@ -24,10 +24,10 @@ class MetricRow:
     Attributes:
         dataset: name of the data set.
         tag: the tag of the structures counted, or "" for the whole data set.
-        property: energy, energy_per_atom, forces, hvp or hessian.
+        property: energy, energy_per_atom, forces, hvp, hessian, atomic_energies, stress, ...
         metric: rmse, mae or noise_floor.
         value: in `unit`.
-        unit: eV, eV/atom, eV/Å or eV/Å².
+        unit: eV, eV/atom, eV/Å, eV/Å², ...
         n: number of label values averaged: structures for energies, components for forces and Hessian-vector products,
             elements for Hessians. For a noise floor, the number of values that have an estimate.
     """
@@ -66,7 +66,7 @@ def error_metrics(
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
     title = Path(dataset.source).stem if name is None else name
-    sums_by_property = {prop: error_sums(dataset, predictions, prop) for prop in PROPERTIES}
+    sums_by_property = {prop: error_sums(dataset, predictions, prop) for prop in property_names()}
     noise = noise_estimates(dataset)
     tags = np.array([s.tag for s in dataset.structures], dtype=object)
     groups = {"": np.ones(len(tags), dtype=bool)}
@@ -80,12 +80,13 @@ def error_metrics(
                 continue
             values = {"rmse": (subset.rms(), subset.n_values()), "mae": (subset.mean_absolute(), subset.n_values())}
             has_values = mask & (sums.counts > 0)
-            estimates = [part for part in (each.select(has_values) for each in noise[prop]) if part.n_values()]
+            estimates = [part for part in (each.select(has_values) for each in noise.get(prop, ())) if part.n_values()]
             if estimates:
                 floor = max(estimates, key=ErrorSums.rms)
                 values["noise_floor"] = (floor.rms(), floor.n_values())
             rows += [
-                MetricRow(title, tag, prop, metric, value, UNITS[prop], n) for metric, (value, n) in values.items()
+                MetricRow(title, tag, prop, metric, value, property_unit(prop), n)
+                for metric, (value, n) in values.items()
             ]
     return rows
 
@@ -96,10 +97,10 @@ def error_sums(dataset: Dataset, predictions: Properties, property: str) -> Erro
     Args:
         dataset: structures and reference labels.
         predictions: predictions for the same structures in the same order.
-        property: one of `PROPERTIES`.
+        property: one of `property_names`.
 
     Returns:
-        The sums, in the unit of the property (`UNITS`) and its square.
+        The sums, in the unit of the property (`property_unit`) and its square.
 
     Raises:
         RequestError: unknown property.

@@ -14,7 +14,7 @@ from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike
 from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
-from hesse.evaluation.parity import PROPERTIES, matched_values
+from hesse.evaluation.parity import matched_values, property_names
 from hesse.evaluation.prediction import predict
 from hesse.structures import Properties
 
@@ -51,10 +51,10 @@ class Evaluation:
         Raises:
             RequestError: unknown property or metric.
         """
-        if property not in PROPERTIES or metric not in METRICS:
+        if property not in property_names() or metric not in METRICS:
             raise RequestError(
-                f'no row for property "{property}" and metric "{metric}": properties are {", ".join(PROPERTIES)}, '
-                f"metrics are {', '.join(METRICS)}"
+                f'no row for property "{property}" and metric "{metric}": properties are '
+                f"{', '.join(property_names())}, metrics are {', '.join(METRICS)}"
             )
         key = (property, metric, tag)
         return next((row for row in self.rows if (row.property, row.metric, row.tag) == key), None)
@@ -89,7 +89,7 @@ class Evaluation:
         """Root-mean-square error of each structure.
 
         Args:
-            property: one of `PROPERTIES`.
+            property: one of `property_names`.
 
         Returns:
             The errors in the unit of the property; NaN for structures without a label.
@@ -100,7 +100,7 @@ class Evaluation:
         """Reference and predicted values, for a parity plot.
 
         Args:
-            property: one of `PROPERTIES`.
+            property: one of `property_names`.
 
         Returns:
             Reference values and predicted values, in the unit of the property.
@@ -194,7 +194,7 @@ def relative_rmse_change(
     Args:
         baseline: evaluation of the first potential.
         other: evaluation of the second potential, on the same structures.
-        property: one of `PROPERTIES`.
+        property: one of `property_names`.
         confidence: probability of the interval.
         n_resamples: number of bootstrap samples.
         seed: seed of the resampling.

@@ -31,7 +31,7 @@ from torch import Tensor
 from hesse.datasets import Dataset
 from hesse.datasets.quality.sum_rules import sum_rule_errors
 from hesse.evaluation.parity import ErrorSums, symmetrized_hessian
-from hesse.structures import Properties, segment_ids
+from hesse.structures import QUANTITIES, Properties, component_counts, label_names, segment_ids
 from hesse.units import ENERGY_UNITS
 
 __all__ = ["float32_resolution", "noise_estimates"]
@@ -48,8 +48,8 @@ def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
         dataset: structures and labels.
 
     Returns:
-        By property (one of `PROPERTIES`), the estimates as sums per structure, in the unit of the property. The counts
-        are the numbers of label values (components, elements) with an estimate.
+        By property (one of `property_names`), the estimates as sums per structure, in the unit of the property. The
+        counts are the numbers of label values (components, elements) with an estimate.
     """
     labels, n = dataset.labels, dataset.labels.n_atoms.numpy()
     counts = {
@@ -68,6 +68,10 @@ def noise_estimates(dataset: Dataset) -> Mapping[str, tuple[ErrorSums, ...]]:
         estimates[name].append(_stored_error(labels, name))
     energy = float32_resolution(dataset) if labels.energy_error is None else _stored_error(labels, "energy")
     estimates |= {"energy": [energy], "energy_per_atom": [energy / n]}
+    for name in label_names():
+        if name not in estimates and QUANTITIES[name].has_error:
+            estimates[name] = [_stored_error(labels, name)]
+            counts[name] = component_counts(QUANTITIES[name], labels.n_atoms).numpy()
     return {
         name: tuple(ErrorSums.from_repeated(part, counts[name]) for part in parts) for name, parts in estimates.items()
     }

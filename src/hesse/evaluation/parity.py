@@ -6,9 +6,8 @@ added up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from hesse.datasets import Dataset
 from hesse.errors import LabelShapeError, LabelValueError, RequestError, did_you_mean
-from hesse.structures import Properties, segment_ids
+from hesse.structures import Properties, label_names, quantity, segment_ids
 from hesse.structures.hessian_blocks import symmetrize_blocks
 
-__all__ = ["PROPERTIES", "UNITS", "ErrorSums", "matched_values", "symmetrized_hessian"]
+__all__ = ["ErrorSums", "matched_values", "property_names", "property_unit", "symmetrized_hessian"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,16 +117,27 @@ class ErrorSums:
         return np.sqrt(self.squared / np.where(self.counts, self.counts, np.nan))
 
 
-UNITS: Final[Mapping[str, str]] = {
-    "energy": "eV",
-    "energy_per_atom": "eV/atom",
-    "forces": "eV/Å",
-    "hvp": "eV/Å²",
-    "hessian": "eV/Å²",
-}
-"""Properties with an error, and the units of these errors."""
+def property_names() -> tuple[str, ...]:
+    """Properties whose errors are evaluated: the labels of the table of quantities, and energies per atom.
 
-PROPERTIES: Final[tuple[str, ...]] = tuple(UNITS)
+    Returns:
+        The names, in the order of reports.
+    """
+    names = [*label_names()]
+    names.insert(1, "energy_per_atom")
+    return tuple(names)
+
+
+def property_unit(name: str) -> str:
+    """Unit of the error of a property.
+
+    Args:
+        name: one of `property_names`.
+
+    Returns:
+        The unit, for example "eV/Å".
+    """
+    return "eV/atom" if name == "energy_per_atom" else quantity(name).unit
 
 
 def matched_values(
@@ -138,28 +148,27 @@ def matched_values(
     Args:
         dataset: structures and reference labels.
         predictions: predictions for the same structures in the same order.
-        property: one of `PROPERTIES`. Energies per atom are total energies divided by the number of atoms; Hessian
+        property: one of `property_names`. Energies per atom are total energies divided by the number of atoms; Hessian
             elements are compared with the symmetrized reference (H + Hᵀ)/2; unused probe slots are skipped.
 
     Returns:
-        Reference values, predicted values (both float64, in the unit of `UNITS`) and the index of the structure that
-        each value belongs to; empty where either side lacks the property.
+        Reference values, predicted values (both float64, in the unit of `property_unit`) and the index of the structure
+        that each value belongs to; empty where either side lacks the property.
 
     Raises:
         RequestError: unknown property.
         LabelShapeError: the predictions are of other structures.
         LabelValueError: a value that is not a finite number; the message names the structure.
     """
-    if property not in PROPERTIES:
-        raise RequestError(f'unknown property "{property}". {did_you_mean(property, PROPERTIES)}')
+    if property not in property_names():
+        raise RequestError(f'unknown property "{property}". {did_you_mean(property, property_names())}')
     labels = dataset.labels
     if predictions.n_atoms.tolist() != labels.n_atoms.tolist():
         raise LabelShapeError(
             f"{dataset.source}: predictions for {len(predictions)} structures do not fit the {len(dataset)} of the "
             "data set; pass the result of predict() for this data set"
         )
-    getters = {"energy": _energies, "energy_per_atom": _energies, "forces": _forces, "hvp": _hvp, "hessian": _hessian}
-    reference, predicted, structure_index = getters[property](labels, predictions)
+    reference, predicted, structure_index = _matched(labels, predictions, property)
     if property == "energy_per_atom":
         n_atoms = labels.n_atoms[structure_index]
         reference, predicted = reference / n_atoms, predicted / n_atoms
@@ -177,19 +186,17 @@ def matched_values(
 _MatchedValues = tuple[Tensor, Tensor, Tensor]
 
 
-def _energies(labels: Properties, predictions: Properties) -> _MatchedValues:
-    index = (labels.mask("energy") & predictions.mask("energy")).nonzero()[:, 0]
-    return _values(labels.energy, index), _values(predictions.energy, index), index
-
-
-def _forces(labels: Properties, predictions: Properties) -> _MatchedValues:
-    structure_index = segment_ids(labels.n_atoms)
-    index = (labels.mask("forces") & predictions.mask("forces"))[structure_index].nonzero()[:, 0]
-    return (
-        _values(labels.forces, index),
-        _values(predictions.forces, index),
-        structure_index[index].repeat_interleave(3),
-    )
+def _matched(labels: Properties, predictions: Properties, property: str) -> _MatchedValues:
+    name = "energy" if property == "energy_per_atom" else property
+    if quantity(name).per == "element":
+        return _hessian(labels, predictions)
+    if quantity(name).per == "probe atom":
+        return _hvp(labels, predictions)
+    rows = segment_ids(labels.n_atoms) if quantity(name).per == "atom" else torch.arange(len(labels))
+    index = (labels.mask(name) & predictions.mask(name))[rows].nonzero()[:, 0]
+    per_row = math.prod(quantity(name).components)
+    reference, predicted = _values(labels[name], index), _values(predictions[name], index)
+    return reference, predicted, rows[index].repeat_interleave(per_row)
 
 
 def _hvp(labels: Properties, predictions: Properties) -> _MatchedValues:

@@ -93,7 +93,15 @@ def _predict_part(
     if labels.probes is not None and bool(probe_mask.any()):
         # Unused slots hold NaN. A zero direction costs little, and its product is masked below.
         probes = labels.probes.masked_fill(unused, 0.0)
-    request = Request(energy=True, forces=True, probes=probes, hessian=hessian)
+    request = Request(
+        energy=True,
+        forces=True,
+        probes=probes,
+        hessian=hessian,
+        atomic_energies=potential.has_atomic_energies and labels.atomic_energies is not None,
+        stress=bool(labels.mask("stress").any()) and any(all(s.pbc) for s in dataset.structures),
+        **{name: labels[name] is not None for name in potential.output_names},
+    )
     predictions = evaluate_structures(potential, dataset.structures, request, memory_mib=memory_mib, quiet=quiet)
     if predictions.hvp is None:
         return predictions

@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.losses.terms import LossTerm, component_counts, residual_scale, term_names
-from hesse.structures import Properties, segment_ids
+from hesse.losses.terms import LossTerm, residual_scale, term_names
+from hesse.structures import Properties, component_counts, segment_ids
 
 __all__ = ["Loss", "default_loss", "matched_predictions", "per_structure_loss", "weighted_loss"]
 

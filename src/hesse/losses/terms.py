@@ -14,7 +14,7 @@ from hesse.errors import did_you_mean
 from hesse.runtime.settings import Settings
 from hesse.structures import QUANTITIES, Quantity, label_names
 
-__all__ = ["LossTerm", "RampConfig", "component_counts", "residual_scale", "term_names"]
+__all__ = ["LossTerm", "RampConfig", "residual_scale", "term_names"]
 
 Form = Literal["mse", "mae", "huber", "rmse"]
 Normalization = Literal["structure", "components", "atom"]
@@ -121,22 +121,6 @@ def term_names() -> list[str]:
         Their names: all labels, and the regularizer of a potential.
     """
     return [*label_names(), "regularizer"]
-
-
-def component_counts(entry: Quantity, n_atoms: Int[Tensor, "structures"]) -> Int[Tensor, "structures"]:
-    """Number of residuals of each structure (of each product, for products).
-
-    Args:
-        entry: the quantity.
-        n_atoms: numbers of atoms.
-
-    Returns:
-        The numbers, `[structures]`.
-    """
-    if entry.per == "element":
-        return 9 * n_atoms * n_atoms
-    components = math.prod(entry.components)
-    return n_atoms * components if "atom" in entry.per else torch.full_like(n_atoms, components)
 
 
 def residual_scale(

@@ -10,10 +10,10 @@ from typing import Any
 
 from hesse.errors import RequestError
 from hesse.evaluation import (
-    PROPERTIES,
-    UNITS,
     Evaluation,
     VibrationalErrors,
+    property_names,
+    property_unit,
     relative_rmse_change,
     vibrational_errors,
 )
@@ -109,7 +109,7 @@ class Comparison:
         return tuple(
             row
             for old, new in self.evaluation_pairs
-            for prop in PROPERTIES
+            for prop in property_names()
             for metric in ("rmse", "mae")
             if (row := _compare_metric(old, new, prop, metric)) is not None
         )
@@ -172,7 +172,7 @@ def _compare_metric(old: Evaluation, new: Evaluation, property: str, metric: str
         dataset=old.name,
         property=property,
         metric=metric,
-        unit=UNITS[property],
+        unit=property_unit(property),
         n=before.n,
         baseline=before.value,
         other=after.value,

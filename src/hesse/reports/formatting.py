@@ -8,26 +8,31 @@ from typing import Final
 from hesse.units import KCAL_PER_MOL
 
 __all__ = [
-    "PROPERTY_NAMES",
     "ev_to_kcal",
     "format_noise_floor",
     "format_number",
     "format_percent",
     "format_signed",
     "kcal_unit",
+    "property_title",
 ]
 
-PROPERTY_NAMES: Final[Mapping[str, str]] = {
-    "energy": "energy",
-    "energy_per_atom": "energy per atom",
-    "forces": "forces",
-    "hvp": "Hessian-vector products",
-    "hessian": "Hessian",
-}
-"""Names of properties in tables and figures."""
+_TITLES: Final[Mapping[str, str]] = {"hvp": "Hessian-vector products", "hessian": "Hessian"}
 
 NEGLIGIBLE_NOISE: Final[float] = 1e-6
 """A noise floor below this, in any unit, is rounding error."""
+
+
+def property_title(name: str) -> str:
+    """Name of a property in tables and figures.
+
+    Args:
+        name: one of `hesse.evaluation.property_names`.
+
+    Returns:
+        The title, for example "Hessian-vector products".
+    """
+    return _TITLES.get(name, name.replace("_", " "))
 
 
 def format_number(value: float | None, digits: int = 3) -> str:

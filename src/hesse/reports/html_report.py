@@ -17,17 +17,17 @@ from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy import ndarray
 
-from hesse.evaluation import UNITS, Evaluation, MetricRow
+from hesse.evaluation import Evaluation, MetricRow, property_unit
 from hesse.reports.comparison import ComparedMetric, Comparison
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR
 from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot
 from hesse.reports.formatting import (
-    PROPERTY_NAMES,
     ev_to_kcal,
     format_noise_floor,
     format_number,
     format_percent,
     kcal_unit,
+    property_title,
 )
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.structures import segment_ids
@@ -108,7 +108,7 @@ def _environment() -> Environment:
         "noise_floor": format_noise_floor,
         "kcal": ev_to_kcal,
         "kcal_unit": kcal_unit,
-        "property_title": PROPERTY_NAMES.__getitem__,
+        "property_title": property_title,
         "verdict": _verdict,
     }
     return environment
@@ -118,7 +118,7 @@ def _opening(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     """The changes of each test set in words."""
     for evaluation in comparison.baseline.evaluations:
         changes = [
-            f"{PROPERTY_NAMES[p]} {format_percent(row.percent)}"
+            f"{property_title(p)} {format_percent(row.percent)}"
             for p in ("hessian", "forces", "energy")
             if (row := comparison.row(evaluation.name, p)) is not None and row.percent is not None
         ]
@@ -168,11 +168,11 @@ def _parities(comparison: Comparison) -> Iterator[tuple[str, list[_Drawing]]]:
                     predicted,
                     title=label,
                     quantity=_AXIS_NAMES[prop],
-                    unit=UNITS[prop],
+                    unit=property_unit(prop),
                     limits=limits,
                     color=color,
                 )
-                drawings.append(_Drawing(svg, f"Parity plot of {PROPERTY_NAMES[prop]}, {label}, {old.name}"))
+                drawings.append(_Drawing(svg, f"Parity plot of {property_title(prop)}, {label}, {old.name}"))
         if drawings:
             yield old.name, drawings
 

@@ -12,12 +12,12 @@ from rich.table import Table
 from hesse.evaluation import MetricRow
 from hesse.reports.comparison import Comparison
 from hesse.reports.formatting import (
-    PROPERTY_NAMES,
     ev_to_kcal,
     format_noise_floor,
     format_number,
     format_percent,
     kcal_unit,
+    property_title,
 )
 
 __all__ = ["comparison_table", "error_tables", "new_table", "print_tables", "vibration_table"]
@@ -44,7 +44,7 @@ def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
             rmse, mae, floor = (by_metric[m].value if m in by_metric else None for m in ("rmse", "mae", "noise_floor"))
             unit = by_metric["rmse"].unit
             table.add_row(
-                PROPERTY_NAMES[prop],
+                property_title(prop),
                 f"{by_metric['rmse'].n:,}",
                 format_number(rmse),
                 format_number(mae),
@@ -88,7 +88,7 @@ def comparison_table(comparison: Comparison) -> Table:
         cited = [p for p in comparison.published if p.property == row.property]
         table.add_row(
             "" if row.dataset == last else row.dataset,
-            PROPERTY_NAMES[row.property],
+            property_title(row.property),
             format_number(row.baseline),
             format_number(row.other),
             row.unit,

@@ -3,7 +3,7 @@
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.pairs import Neighbors, find_neighbors
-from hesse.structures.properties import Properties
+from hesse.structures.properties import Properties, component_counts
 from hesse.structures.quantities import (
     QUANTITIES,
     Column,
@@ -33,6 +33,7 @@ __all__ = [
     "closest_collision",
     "collate",
     "columns",
+    "component_counts",
     "find_neighbors",
     "from_ase",
     "label_names",

@@ -8,6 +8,7 @@ mask is noticed. Units: eV and Å.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -20,9 +21,9 @@ from torch import Tensor
 from hesse.errors import LabelShapeError, RequestError, did_you_mean
 from hesse.structures.batch import segment_indices, segment_offsets
 from hesse.structures.hessian_blocks import block_lengths, multiply_blocks
-from hesse.structures.quantities import Column, columns, label_names, quantity
+from hesse.structures.quantities import Column, Quantity, columns, label_names, quantity
 
-__all__ = ["Properties"]
+__all__ = ["Properties", "component_counts"]
 
 
 class Properties:
@@ -426,6 +427,22 @@ class Properties:
                 if not bool(mask.all()):
                     merged[f"{name}_mask"] = mask
         return cls(**merged)
+
+
+def component_counts(entry: Quantity, n_atoms: Int[Tensor, "structures"]) -> Int[Tensor, "structures"]:
+    """Number of values of each structure (of each product, for products).
+
+    Args:
+        entry: a quantity.
+        n_atoms: numbers of atoms.
+
+    Returns:
+        The numbers, `[structures]`.
+    """
+    if entry.per == "element":
+        return 9 * n_atoms * n_atoms
+    components = math.prod(entry.components)
+    return n_atoms * components if "atom" in entry.per else torch.full_like(n_atoms, components)
 
 
 _EXAMPLES: Mapping[str, str] = {"element": " A flat one of {size} numbers: .reshape({n}, 3, {n}, 3)."}

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hesse.losses import Loss, LossTerm, LossWeights, RampConfig
+from hesse.errors import did_you_mean
+from hesse.losses import Loss, LossTerm, LossWeights, RampConfig, term_names
 from hesse.models import HesseNetConfig, ModelConfig, ZblConfig
 from hesse.runtime.settings import Settings
 
@@ -177,6 +178,10 @@ class TrainConfig(Settings):
     def _check_loss(self) -> TrainConfig:
         if self.loss is not None and self.weights != LossWeights() and not self.weights.balance:
             raise ValueError("loss lists the terms with their weights: leave out weights (or write weights: balance)")
+        known = [term.name for term in self.loss] if self.loss is not None else term_names()
+        for name in self.weight_ramps:
+            if name not in known:
+                raise ValueError(f"weight_ramps: no loss term {name!r}. {did_you_mean(name, known)}")
         names = [term.name for term in self.loss or ()]
         for name in names:
             if names.count(name) > 1:

@@ -16,10 +16,14 @@ from hesse.training.compile_policy import state_restored
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient, sum_counts
 
-__all__ = ["BALANCE_BATCHES", "TermStart", "balanced_weights", "describe_terms", "measure_terms"]
+__all__ = ["TermStart", "balanced_weights", "describe_terms", "measure_terms"]
 
-BALANCE_BATCHES = 4
+BATCHES = 4
 """Batches over which the norms of gradients are averaged."""
+MAX_BATCHES = 20
+"""Batches in which a gradient is looked for, if it is not averaged."""
+NEGLIGIBLE = 1e-20
+"""A term below it is rounding error, for example of molecules whose atoms are farther apart than the cutoff."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class TermStart:
 
 
 def measure_terms(
-    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, n_batches: int
+    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, average: bool
 ) -> dict[str, TermStart]:
     """Evaluate each term of the loss alone, on batches that hold its label.
 
@@ -47,7 +51,7 @@ def measure_terms(
         loader: the loader of the run.
         data: training data.
         fresh_probes: whether products are computed from Hessians.
-        n_batches: number of batches for each term.
+        average: average over several batches; otherwise the first batch with a gradient is enough.
 
     Returns:
         Value and gradient norm of each term, by name.
@@ -60,10 +64,10 @@ def measure_terms(
     for term in gradient.loss:
         label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
         held = None if term.entry.role == "output" else _has(data, label)
-        chosen = [b for b in batches if held is None or bool(held[torch.as_tensor(b)].any())][:n_batches]
+        chosen = [b for b in batches if held is None or bool(held[torch.as_tensor(b)].any())]
         values, squares = [], []
         with state_restored(gradient):
-            for indices in chosen:
+            for indices in chosen[: BATCHES if average else MAX_BATCHES]:
                 for parameter in gradient.potential.parameters():
                     parameter.grad = None
                 # All structures with the label, also if only a part of them is drawn in the steps of the run.
@@ -79,8 +83,10 @@ def measure_terms(
                 norms = [p.grad.norm() for p in gradient.trainable_parameters() if p.grad is not None]
                 values.append(float(total))
                 squares.append(float(torch.stack(norms).square().sum()) if norms else 0.0)
+                if not average and squares[-1] > 0:  # a few structures may have no gradient
+                    break
         result[term.name] = TermStart(sum(values) / len(values), math.sqrt(sum(squares) / len(squares)))
-        if result[term.name].gradient_norm == 0.0 and result[term.name].value > 0.0:
+        if result[term.name].gradient_norm == 0.0 and result[term.name].value > NEGLIGIBLE:
             warnings.warn(
                 f"the loss term {term.name} does not depend on any trained parameter: its gradient is zero",
                 RuntimeWarning,

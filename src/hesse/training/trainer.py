@@ -40,7 +40,7 @@ from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
 from hesse.training.loader import TrainingLoader
-from hesse.training.loss_setup import BALANCE_BATCHES, balanced_weights, describe_terms, measure_terms
+from hesse.training.loss_setup import balanced_weights, describe_terms, measure_terms
 from hesse.training.model_writer import ModelWriter
 from hesse.training.non_finite import diagnose_non_finite
 from hesse.training.run_log import NullLogger, RunLogger
@@ -289,8 +289,8 @@ class Trainer:
         return self._result()
 
     def _before_first_step(self, log: RunLogger | NullLogger) -> None:
-        """Check that every term is in the loss, measure its weight if that is requested, and record both. What a run
-        that was interrupted before its first checkpoint does again."""
+        """Check that every term is in the loss, measure its weight if that is requested, and record both. A run that
+        is interrupted before its first checkpoint does this again."""
         config, fresh = self.config, self.config.probe.source == "fresh"
         balance = config.weights.balance
         terms = self.communicator.run_on_rank_zero(
@@ -299,7 +299,7 @@ class Trainer:
                 self.loader,
                 self.training,
                 fresh_probes=fresh,
-                n_batches=BALANCE_BATCHES if balance else 1,
+                average=balance,
             )
         )
         if balance:

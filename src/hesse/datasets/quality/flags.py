@@ -157,28 +157,25 @@ def find_non_finite(dataset: Dataset) -> dict[int, str]:
     Returns:
         The first such label of each structure that has one, by the index of the structure.
     """
-    labels, count = dataset.labels, len(dataset)
-    structure_index, structures = segment_ids(labels.n_atoms), torch.arange(count)
-    structure_of_row = {
-        "energy": structures,
-        "stress": structures,
-        "forces": structure_index,
-        "atomic_energies": structure_index,
+    labels = dataset.labels
+    rows = {
+        "structure": torch.arange(len(dataset)),
+        "atom": segment_ids(labels.n_atoms),
+        "element": segment_ids(labels.hessian_lengths()),
     }
     result: dict[int, str] = {}
-    for name in ("energy", "forces", "atomic_energies", "stress", "hessian", "probes", "hvp"):
-        value = getattr(labels, name)
-        if value is None:
+    for column, value in labels.items():
+        if column.kind != "value" or not value.is_floating_point():
             continue
-        if name in ("probes", "hvp"):
-            non_finite = ~value.isfinite().all(-1) & labels.mask("hvp")[:, structure_index]
-            affected = structure_index[non_finite.any(0)]
-        elif name == "hessian":
-            affected = segment_ids(labels.hessian_lengths())[~value.isfinite()]
-        else:
-            row_structure = structure_of_row[name]
-            finite = value.isfinite().reshape(len(value), -1).all(-1)
-            affected = row_structure[~finite & labels.mask(name)[row_structure]]
-        for i in affected.unique().tolist():
-            result.setdefault(i, name)
+        structure_index = rows[column.axes.removeprefix("probe ")]
+        finite = (
+            value.isfinite().flatten(2 if column.probe_axis else 1).all(-1) if value.dim() > 1 else value.isfinite()
+        )
+        invalid = ~finite
+        if column.probe_axis:
+            invalid = (invalid & labels.mask("hvp")[:, structure_index]).any(0)
+        elif column.axes != "element" and column.quantity.role == "label":
+            invalid = invalid & labels.mask(column.name)[structure_index]
+        for i in structure_index[invalid].unique().tolist():
+            result.setdefault(i, column.name)
     return result
