@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.checks.context import CheckContext
+from hesse.curvature.hvp import gradients
 from hesse.potential import Potential
 from hesse.structures import Batch, Structure
 
@@ -169,7 +170,7 @@ def _derivatives(potential: Potential, batch: Batch, along: torch.Tensor) -> lis
             if not target.requires_grad:
                 break
             try:
-                (gradient,) = torch.autograd.grad(target, positions, create_graph=True, materialize_grads=True)
+                (gradient,) = gradients(target, [positions], create_graph=True)
             except RuntimeError:  # the graph has no further derivative
                 break
             derivatives.append(gradient)

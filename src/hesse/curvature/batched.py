@@ -10,7 +10,7 @@ from ase import Atoms
 from torch import Tensor
 
 from hesse.curvature.energy_derivatives import check_finite, evaluate
-from hesse.curvature.hvp import gradients
+from hesse.curvature.hvp import energy_and_gradient
 from hesse.curvature.memory import saved_tensor_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential, check_elements, dtype_and_device, evaluation_mode, structure_at
@@ -139,10 +139,10 @@ class _MemoryModel:
             self.measured_size = len(structure)
             dtype, device = dtype_and_device(self.potential)
             batch = collate([structure], self.potential.cutoff, dtype=dtype, device=device)
-            positions = batch.positions.requires_grad_(True)
-            with torch.enable_grad(), saved_tensor_bytes() as saved_bytes:
-                gradients(
-                    self.potential(batch.with_positions(positions=positions)).sum(), [positions], create_graph=True
+            with saved_tensor_bytes() as saved_bytes:
+                energy_and_gradient(
+                    lambda positions: self.potential(batch.with_positions(positions=positions)),
+                    [batch.positions.requires_grad_(True)],
                 )
             self.bytes_per_slot = saved_bytes[0] / (batch.neighbors.numel() + len(structure))
         return self.bytes_per_slot * n_slots

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
 from hesse.curvature.hvp import gradients, hessian_vector_products, hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
-from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError, UnknownElementError
-from hesse.potential import Potential
+from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
+from hesse.potential import Potential, structure_at
+from hesse.potential import check_elements as check_known_elements
 from hesse.structures import Batch, Properties, Request, quantity, segment_ids
 from hesse.structures.hessian_blocks import blocks_from_rows
 
@@ -164,8 +164,8 @@ def prepare_batch(potential: Potential, batch: Batch, request: Request, *, check
     parameter = next((p for p in potential.parameters() if p.is_floating_point()), None)
     if parameter is not None and (batch.positions.dtype, batch.positions.device) != (parameter.dtype, parameter.device):
         batch = batch.to(parameter.device, parameter.dtype)
-    if potential.elements and check_elements:
-        _check_elements(potential, batch)
+    if check_elements:
+        check_known_elements(potential, batch.numbers, where=structure_at(batch.ids, batch.n_atoms))
     return potential.precompute(batch) if batch.precomputed is None else batch
 
 
@@ -211,19 +211,6 @@ def check_energy_shape(potential: Potential, atomic: object, n_atoms: int) -> No
         raise LabelShapeError(
             f"{type(potential).__name__} returned energies of {received}, expected a tensor with one per atom: "
             f"{(n_atoms,)}"
-        )
-
-
-def _check_elements(potential: Potential, batch: Batch) -> None:
-    supported = torch.tensor(potential.elements, device=batch.numbers.device)
-    unsupported = torch.nonzero(~torch.isin(batch.numbers, supported))[:, 0]
-    if len(unsupported):
-        symbol = chemical_symbols[int(batch.numbers[unsupported[0]])]
-        raise UnknownElementError(
-            f'structure "{batch.ids[int(batch.structure_index[unsupported[0]])]}" holds {symbol}; '
-            f"{type(potential).__name__} knows "
-            f"{', '.join(chemical_symbols[z] for z in potential.elements)} only. Remove the structure, or train a "
-            "potential on data with that element."
         )
 
 

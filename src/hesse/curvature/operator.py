@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hesse.curvature.energy_derivatives import evaluate
-from hesse.curvature.hvp import gradients, hvp_sequential, hvp_vmapped
+from hesse.curvature.hvp import energy_and_gradient, hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import LabelShapeError
 from hesse.potential import Potential, dtype_and_device
@@ -48,9 +48,10 @@ class HessianOperator:
         assert energy is not None
         self.energy: Float[Tensor, "structures"] = energy
         self._positions = batch.positions.detach().requires_grad_(True)
-        with torch.enable_grad(), saved_tensor_bytes() as saved_bytes:
-            atomic = potential(batch.with_positions(positions=self._positions))
-            (self._differentiable_gradient,) = gradients(atomic.sum(), [self._positions], create_graph=True)
+        with saved_tensor_bytes() as saved_bytes:
+            _, (self._differentiable_gradient,) = energy_and_gradient(
+                lambda positions: potential(batch.with_positions(positions=positions)), [self._positions]
+            )
         self.gradient: Float[Tensor, "atoms 3"] = self._differentiable_gradient.detach()
         self.graph_mib = saved_bytes[0] / 2**20
         limit_mib = memory_mib or DEFAULT_MEMORY_MIB.get(device.type, DEFAULT_MEMORY_MIB["other"])
