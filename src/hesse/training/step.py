@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hesse.curvature import evaluate
 from hesse.errors import CompilationError
 from hesse.losses import Loss, default_loss, matched_predictions
-from hesse.potential import Potential
+from hesse.potential import Potential, dtype_and_device
 from hesse.structures import Batch, Properties, Request
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.distributed import Communicator
@@ -145,7 +145,7 @@ class LossAndGradient:
             sums = self._reduce(sums, weights)
         total = self.loss.total(sums, weights)
         if total is None:
-            total = torch.zeros((), dtype=torch.float64, device=next(self.potential.parameters()).device)
+            total = torch.zeros((), dtype=torch.float64, device=dtype_and_device(self.potential)[1])
         return total, self.loss.values(sums)
 
     def _means(
@@ -233,7 +233,7 @@ class LossAndGradient:
 
     def _sum_over_processes(self, values: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
         """Scalars by name of the term, added up over processes; zero where no process has any."""
-        zero = torch.zeros((), dtype=torch.float64, device=next(self.potential.parameters()).device)
+        zero = torch.zeros((), dtype=torch.float64, device=dtype_and_device(self.potential)[1])
         total = self.communicator.all_reduce_sum(torch.stack([values.get(name, zero).to(zero) for name in weights]))
         return dict(zip(weights, total.unbind(), strict=True))
 
