@@ -107,9 +107,7 @@ def test_overlapping_atoms_and_wrong_signs(tmp_path: Path, data: Dataset) -> Non
 
 def test_transforms_of_whole_data_sets(data: Dataset) -> None:
     assert data.labels.hessian is not None
-    skew = replace(
-        data, labels=data.labels.replace(hessian=data.labels.hessian + torch.rand(len(data.labels.hessian)))
-    )
+    skew = replace(data, labels=data.labels.replace(hessian=data.labels.hessian + torch.rand(len(data.labels.hessian))))
     even = symmetrize_hessians(skew)
     for i in range(len(data)):
         n = len(data.structures[i])
