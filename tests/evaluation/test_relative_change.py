@@ -42,6 +42,17 @@ def test_structures_of_one_molecule_are_drawn_together() -> None:
     assert np.isnan(result.ci_low)
 
 
+def test_resamples_without_errors_of_the_baseline_are_left_out() -> None:
+    """Two structures, one of them without error by the first potential: drawn twice it gives no ratio."""
+    data = labeled(Morse(), molecules([3, 3]))
+    old, new = torch.zeros(6, 3, dtype=torch.float64), torch.ones(6, 3, dtype=torch.float64)
+    old[:3], new[:3] = 2.0, 1.0
+    result = relative_rmse_change(evaluation(data, old), evaluation(data, new), "forces")
+    assert result is not None
+    change = 100 * (np.sqrt(2 / 4) - 1)
+    assert (result.percent, result.ci_low, result.ci_high) == pytest.approx((change, -50.0, change))
+
+
 def test_the_interval_has_the_stated_coverage() -> None:
     """Errors of both potentials vary from structure to structure; the true change is −50 %."""
     data = labeled(Morse(), molecules([2] * 40), probes=0)

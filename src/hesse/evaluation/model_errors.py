@@ -222,23 +222,16 @@ def relative_rmse_change(
         return RelativeChange(percent, float("nan"), float("nan"), n_groups)
     from scipy.stats import bootstrap  # here, because the import takes half a second
 
-    resampled = bootstrap(
+    # The distribution of the two sums, not of their ratio: a resample without errors of the first potential has none.
+    before, after = bootstrap(
         totals,
-        _percent_change,
+        lambda old, new, axis: np.stack([old.sum(axis), new.sum(axis)]),
         paired=True,
         n_resamples=n_resamples,
         batch=max(1, 2_000_000 // n_groups),  # bounds the memory
         method="percentile",
         rng=np.random.default_rng(seed),
     ).bootstrap_distribution
-    # Without the resamples in which the first potential has no error at all; scipy's own interval would be NaN.
-    low, high = np.nanquantile(resampled, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    ratios = after[before > 0.0] / before[before > 0.0]
+    low, high = np.quantile(100.0 * (np.sqrt(ratios) - 1.0), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return RelativeChange(percent, float(low), float(high), n_groups)
-
-
-def _percent_change(
-    old: Float[ndarray, "... groups"], new: Float[ndarray, "... groups"], axis: int = -1
-) -> Float[ndarray, "..."]:
-    """Change of the RMSE from sums of squared errors over groups; NaN if there are no old errors."""
-    before, after = old.sum(axis), new.sum(axis)
-    return 100.0 * (np.sqrt(np.divide(after, before, out=np.full_like(after, np.nan), where=before > 0.0)) - 1.0)
