@@ -77,7 +77,7 @@ def test_stored_hessians_are_used(molecules, tmp_path):
     code, _, err = hesse("sample", "nms", "w.h5", "x.h5", *MORSE, *options, folder=tmp_path)
     assert code == 2
     assert "--no-reuse" in err
-    flipped = replace(labeled.labels, hessian=-labeled.labels.hessian)
+    flipped = labeled.labels.replace(hessian=-labeled.labels.hessian)
     write_dataset(tmp_path / "f.h5", replace(labeled, labels=flipped, metadata={"level": "MorseCalculator"}))
     code, _, err = hesse("sample", "nms", "f.h5", "x.h5", *MORSE, *options, folder=tmp_path)
     assert (code, "InconsistentLabelsError" in err) == (2, True), err
