@@ -54,7 +54,8 @@ def probed(
     batch, labels = data.batch(indices, model.cutoff, dtype=torch.float32)
     directions = make_probe("rademacher", probes).draw(batch, ProbeSeed(0, epoch))
     products = labels.hessian_matvec(directions)
-    return batch, labels.replace(probes=directions, hvp=products, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None
+    return batch, labels.replace(
+        probes=directions, hvp=products, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None
     )
 
 

@@ -228,7 +228,8 @@ def _rounded(dataset: Dataset) -> Dataset:
     labels: Properties = dataset.labels
     assert labels.hessian is not None
     assert labels.hessian_error is not None
-    rounded = labels.replace(hessian=(labels.hessian / GRAIN).round() * GRAIN,
+    rounded = labels.replace(
+        hessian=(labels.hessian / GRAIN).round() * GRAIN,
         hessian_error=torch.hypot(labels.hessian_error, torch.full_like(labels.hessian_error, GRAIN / 12**0.5)),
     )
     return replace(dataset, labels=rounded, metadata={**dataset.metadata, "hessian_grain": f"{GRAIN:.3g} eV/Å²"})

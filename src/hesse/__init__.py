@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
     from hesse.labelling import LabelSpec, label
-    from hesse.losses import LossWeights, weighted_loss
+    from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
         Ani,
         AniConfig,
@@ -61,7 +61,17 @@ if TYPE_CHECKING:
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
     from hesse.sampling import sample_md, sample_normal_modes, sample_paths, sample_rattled
-    from hesse.structures import Batch, Properties, Request, Structure, collate, from_ase, to_ase
+    from hesse.structures import (
+        Batch,
+        Properties,
+        Quantity,
+        Request,
+        Structure,
+        collate,
+        from_ase,
+        register_quantity,
+        to_ase,
+    )
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
@@ -74,6 +84,7 @@ _EXPORTS = {
         "AseEngine",
         "PotentialEngine",
         "PyscfEngine",
+    "Quantity",
         "XtbEngine",
         "as_engine",
         "as_potential",
@@ -85,7 +96,7 @@ _EXPORTS = {
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
     "labelling": ("LabelSpec", "label"),
-    "losses": ("LossWeights", "weighted_loss"),
+    "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
         "Ani",
         "AniConfig",
@@ -112,7 +123,17 @@ _EXPORTS = {
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
     "sampling": ("sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
-    "structures": ("Batch", "Properties", "Request", "Structure", "collate", "from_ase", "to_ase"),
+    "structures": (
+        "Batch",
+        "Properties",
+        "Quantity",
+        "Request",
+        "Structure",
+        "collate",
+        "from_ase",
+        "register_quantity",
+        "to_ase",
+    ),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 """Names that are defined under the same name in a package of Hesse."""
@@ -158,6 +179,8 @@ __all__ = [
     "HipnnConfig",
     "HippynnPotential",
     "LabelSpec",
+    "Loss",
+    "LossTerm",
     "LossWeights",
     "MDSettings",
     "MacePotential",
@@ -170,6 +193,7 @@ __all__ = [
     "ProjectedHessianLoss",
     "Properties",
     "PyscfEngine",
+    "Quantity",
     "Rademacher",
     "ReferenceEnergies",
     "Request",
@@ -211,6 +235,7 @@ __all__ = [
     "normal_modes",
     "predict",
     "read_dataset",
+    "register_quantity",
     "run_md",
     "saddle",
     "sample_md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeAlias
 
 import torch
@@ -34,6 +35,7 @@ def compute(
     seed: int = 0,
     stress: bool = False,
     atomic_energies: bool = False,
+    outputs: Collection[str] = (),
 ) -> Properties:
     """Compute properties of structures with any engine or potential.
 
@@ -49,6 +51,7 @@ def compute(
         seed: seed of the random directions, which are a function of it and of each structure's id.
         stress: stress of periodic structures, eV/Å³.
         atomic_energies: energies of single atoms, eV (potentials only).
+        outputs: further quantities by name (`hesse.register_quantity`), of engines and potentials that have them.
 
     Returns:
         The properties of all structures, float64, on the CPU, in the order of `structures`.
@@ -64,7 +67,13 @@ def compute(
     check_whole_numbers(seed=seed)
     directions = _directions(inputs, probes, seed)
     request = Request(
-        energy=energy, forces=forces, probes=directions, hessian=hessian, stress=stress, atomic_energies=atomic_energies
+        energy=energy,
+        forces=forces,
+        probes=directions,
+        hessian=hessian,
+        stress=stress,
+        atomic_energies=atomic_energies,
+        **dict.fromkeys([outputs] if isinstance(outputs, str) else outputs, True),
     )
     if isinstance(source, PotentialEngine):
         return evaluate_structures(source.potential, inputs, request)

@@ -267,6 +267,9 @@ class ForceEngine(Engine):
         """See `Engine.compute`. Atomic energies are not available. ASE Atoms are accepted too."""
         structure = as_structure(structure)
         check_request(request)
+        if request.outputs:
+            names = ", ".join(sorted(request.outputs))
+            raise RequestError(f"{self.level} gives energies and their derivatives only: leave out {names}")
         if request.atomic_energies:
             raise RequestError(f"{self.level} has no atomic energies; only potentials do")
         if request.stress and not all(structure.pbc):

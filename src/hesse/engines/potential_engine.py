@@ -76,8 +76,8 @@ class PotentialEngine(Engine):
         curvature = request.probes is not None or request.hessian
         full_request = request.replace(forces=request.forces or curvature)
         labels = evaluate(self.potential, batch, full_request).to("cpu", torch.float64)
-        for name in ("energy", "forces", "hvp", "hessian", "stress"):
-            value = getattr(labels, name)
-            if value is not None and not np.isfinite(value.numpy()).all():
-                raise EngineError(f'structure "{structure.id}": {self.level} gave a {name} that is not finite')
+        for column, value in labels.items():
+            is_label = column.kind == "value" and column.quantity.role == "label"
+            if is_label and not np.isfinite(value.numpy()).all():
+                raise EngineError(f'structure "{structure.id}": {self.level} gave a {column.name} that is not finite')
         return attach_error_estimates(structure, labels, request) if full_request.forces else labels

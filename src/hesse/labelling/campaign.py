@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def label(
     seed: int = 0,
     hessian: bool = False,
     stress: bool = False,
+    outputs: Collection[str] = (),
     spec: LabelSpec | None = None,
     differences: FiniteDifferences | None = None,
     workers: int | None = None,
@@ -86,7 +87,8 @@ def label(
         seed: seed of their directions, which are a function of it and of each structure's id.
         hessian: also compute full Hessians.
         stress: also compute stresses (structures that are periodic in three directions).
-        spec: instead of the five arguments before, all of them in one object.
+        outputs: further quantities by name (`hesse.register_quantity`), if the engine has them.
+        spec: instead of the six arguments before, all of them in one object.
         differences: how curvature is taken from forces, if `engine` is a name or an ASE calculator.
         workers: number of processes, one thread each; 0 works in this process. By default 1 for a name, and 0 for an
             engine object.
@@ -106,7 +108,7 @@ def label(
         HesseError: the structures, the engine, the ledger or the output cannot be used.
     """
     start = time.monotonic()
-    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
+    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
     _check_inputs(inputs, output, scheduler)
     worker_engine, workers = engine_for_workers(engine, workers, scheduler, differences)
@@ -166,6 +168,7 @@ def plan_labels(
     seed: int = 0,
     hessian: bool = False,
     stress: bool = False,
+    outputs: Collection[str] = (),
     spec: LabelSpec | None = None,
     differences: FiniteDifferences | None = None,
     retry_failed: bool = False,
@@ -181,6 +184,7 @@ def plan_labels(
         seed: as in `label`.
         hessian: as in `label`.
         stress: as in `label`.
+        outputs: as in `label`.
         spec: as in `label`.
         differences: as in `label`.
         retry_failed: as in `label`.
@@ -191,7 +195,7 @@ def plan_labels(
     Raises:
         HesseError: as in `label`.
     """
-    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress)
+    label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
     _check_inputs(inputs, output, scheduler=None)
     engine_object, path = as_engine(engine, differences=differences), ledger_path(output)
@@ -201,15 +205,17 @@ def plan_labels(
         return make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
 
 
-def _label_spec(spec: LabelSpec | None, probes: int, probe: str, seed: int, hessian: bool, stress: bool) -> LabelSpec:
+def _label_spec(
+    spec: LabelSpec | None, probes: int, probe: str, seed: int, hessian: bool, stress: bool, outputs: Collection[str]
+) -> LabelSpec:
     """The arguments as one object. Raises RequestError if both are given."""
-    arguments = LabelSpec(probes, probe, seed, hessian, stress)
+    arguments = LabelSpec(probes, probe, seed, hessian, stress, outputs)  # type: ignore[arg-type]
     if spec is None:
         return arguments
     if not isinstance(spec, LabelSpec):
         raise RequestError(f"spec: expected a hesse.LabelSpec, got {type(spec).__name__}")
     if arguments != LabelSpec():
-        raise RequestError("give either spec, or probes, probe, seed, hessian and stress, not both")
+        raise RequestError("give either spec, or probes, probe, seed, hessian, stress and outputs, not both")
     return spec
 
 

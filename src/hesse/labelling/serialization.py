@@ -18,7 +18,7 @@ from torch import Tensor
 from hesse.errors import FileFormatError, LabelShapeError, RequestError
 from hesse.labelling.ledger import Record
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities
-from hesse.structures import Properties, Structure, segment_offsets
+from hesse.structures import QUANTITIES, Properties, Structure, segment_offsets
 
 __all__ = ["assemble_labels", "labels_from_bytes", "labels_to_bytes", "split_by_quantity"]
 
@@ -47,6 +47,8 @@ def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str
         STRESS: Properties(n_atoms=n_atoms, stress=labels.stress),
     }
     result = {name: part for name, part in by_quantity.items() if name in quantities}
+    for name in set(quantities) & set(QUANTITIES) - by_quantity.keys():
+        result[name] = Properties(n_atoms=n_atoms, **{name: labels[name]})
     for k, quantity in enumerate(hvp_quantities(quantities)):
         row = slice(k, k + 1)
         assert labels.probes is not None
@@ -117,6 +119,9 @@ def assemble_labels(
         arrays |= {"hessian": _nan_tensor(int((9 * sizes**2).sum())), "hessian_error": _nan_tensor(n_structures)}
     if spec.stress:
         arrays["stress"] = _nan_tensor(n_structures, 3, 3)
+    rows = {"structure": n_structures, "atom": n_atoms}
+    for name in spec.outputs:
+        arrays[name] = _nan_tensor(rows[QUANTITIES[name].per], *QUANTITIES[name].components)
     suspect = torch.zeros(n_structures, dtype=torch.bool)
     for i, structure_records in enumerate(records):
         atom_slice = slice(atom_offsets[i], atom_offsets[i + 1])
@@ -124,6 +129,7 @@ def assemble_labels(
             FORCES: {"energy": (i,), "forces": (atom_slice,), "energy_error": (i,), "forces_error": (i,)},
             HESSIAN: {"hessian": (slice(hessian_offsets[i], hessian_offsets[i + 1]),), "hessian_error": (i,)},
             STRESS: {"stress": (i,)},
+            **{name: {name: (i if QUANTITIES[name].per == "structure" else atom_slice,)} for name in spec.outputs},
         }
         for k, quantity in enumerate(products):
             targets[quantity] = {"probes": (k, atom_slice), "hvp": (k, atom_slice), "hvp_error": (k, i)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hesse.errors import ConfigError
+from hesse.errors import ConfigError, RequestError
 from hesse.probes import make_probe
 from hesse.runtime.settings import check_fields
+from hesse.structures import quantity
 
 __all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "hvp_quantities", "probe_index", "quantity_kind"]
 
@@ -30,8 +31,10 @@ class LabelSpec:
             starts with the same probes.
         hessian: also compute the full Hessian.
         stress: also compute the stress (of structures that are periodic in three directions).
+        outputs: further quantities to compute, by name (`hesse.register_quantity`), by engines that have them.
 
     Raises:
+        RequestError: a quantity in `outputs` that engines do not compute.
         ConfigError: `n_probes` is negative.
         UnknownOptionError: `probe` is not a known distribution.
     """
@@ -41,45 +44,51 @@ class LabelSpec:
     seed: int = 0
     hessian: bool = False
     stress: bool = False
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
         make_probe(self.probe, max(self.n_probes, 1))
+        names = [self.outputs] if isinstance(self.outputs, str) else list(self.outputs)
+        for name in names:
+            if quantity(name).source != "output" or not quantity(name).engines:
+                raise RequestError(f"outputs: {name} is not a registered quantity that engines compute")
+        object.__setattr__(self, "outputs", tuple(names))
 
     def quantities(self) -> tuple[str, ...]:
         """Name the quantities that make a structure complete.
 
         Returns:
-            The forces first, then the products in the order of their probes, then Hessian and stress.
+            The forces first, then the products in the order of their probes, then Hessian, stress and further outputs.
         """
         products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.n_probes))
-        return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress))
+        return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress), *self.outputs)
 
 
-def quantity_kind(quantity: str) -> str:
+def quantity_kind(name: str) -> str:
     """Kind of a quantity.
 
     Args:
-        quantity: its name, such as "hvp/rademacher/0/3".
+        name: its name, such as "hvp/rademacher/0/3".
 
     Returns:
-        "forces", "hvp", "hessian" or "stress".
+        "forces", "hvp", "hessian", "stress" or the name of a further output.
     """
-    return quantity.partition("/")[0]
+    return name.partition("/")[0]
 
 
-def probe_index(quantity: str) -> int:
+def probe_index(name: str) -> int:
     """Index of the probe of a Hessian-vector product.
 
     Args:
-        quantity: name of the product, such as "hvp/rademacher/0/3".
+        name: name of the product, such as "hvp/rademacher/0/3".
 
     Returns:
         The last part of the name, here 3.
     """
-    return int(quantity.rpartition("/")[2])
+    return int(name.rpartition("/")[2])
 
 
 def hvp_quantities(quantities: Iterable[str]) -> list[str]:
@@ -91,4 +100,4 @@ def hvp_quantities(quantities: Iterable[str]) -> list[str]:
     Returns:
         Those of kind "hvp", in the same order.
     """
-    return [quantity for quantity in quantities if quantity_kind(quantity) == "hvp"]
+    return [name for name in quantities if quantity_kind(name) == "hvp"]

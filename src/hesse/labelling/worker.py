@@ -59,6 +59,7 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
                 probes=_draw_probes(structure, quantities, label_spec),
                 hessian=HESSIAN in quantities,
                 stress=STRESS in quantities,
+                **{name: name in quantities for name in label_spec.outputs},
             ),
         )
         reasons = check_labels(structure, labels, quantities)

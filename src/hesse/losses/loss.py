@@ -323,9 +323,9 @@ def matched_predictions(
         ):
             value = predictions.pick(["hessian"]).select(torch.nonzero(references.mask("hessian"))[:, 0]).hessian
             assert value is not None
-        if term.quantity == "stress":
-            # The stress of molecules is NaN, which must not enter the loss of structures without this label.
-            value = torch.where(references.mask("stress")[:, None, None], value, 0.0)
+        elif term.entry.role == "label" and references[f"{term.quantity}_mask"] is not None:
+            # Predictions may be NaN where there is no label (stress of molecules, unused probes).
+            value = torch.where(_expand(references, term, references.mask(term.quantity)), value, 0.0)
         result[term.quantity] = value
     return result
 
