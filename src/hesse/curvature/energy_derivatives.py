@@ -16,7 +16,7 @@ Axes: structures of a batch; atoms of all structures, concatenated; probes = dir
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float
@@ -78,7 +78,7 @@ def evaluate(
         )
         with (
             _grad_enabled(first_order or create_graph),
-            saved_tensor_bytes(second_order and not create_graph) as saved_bytes,
+            saved_tensor_bytes() if second_order and not create_graph else nullcontext([0]) as saved_bytes,
         ):
             outputs = potential.outputs(inputs)
             atomic = outputs["atomic_energies"]

@@ -16,21 +16,15 @@ s at 64 MiB, 2.7 s at 1 GiB), because their memory is returned to the operating 
 
 
 @contextmanager
-def saved_tensor_bytes(enabled: bool = True) -> Iterator[list[int]]:
+def saved_tensor_bytes() -> Iterator[list[int]]:
     """Context that counts the bytes of all tensors saved for the backward pass.
 
     This is the memory that one more direction needs in a vectorized pass.
-
-    Args:
-        enabled: if False, nothing is counted.
 
     Yields:
         A list with the count as its only entry.
     """
     total = [0]
-    if not enabled:
-        yield total
-        return
     seen: set[int] = set()
 
     def count(tensor: Tensor) -> Tensor:
