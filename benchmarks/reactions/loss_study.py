@@ -49,7 +49,10 @@ SCHEMES: Mapping[str, Mapping[str, Any]] = {
     REFERENCE: {},
     "every 2": {"curvature": {"every_n_steps": 2}},
     "every 2, equal time": {"curvature": {"every_n_steps": 2}},
+    "balance": {"weights": "balance"},
     "fresh": {"probe": {"source": "fresh"}},
+    "soft": {"probe": {"source": "fresh", "weighting": "soft-modes"}},
+    "soft, 5 times the weight": {"probe": {"source": "fresh", "weighting": "soft-modes"}, "weights": {"hvp": 0.75}},
 }
 FIXED = {"compile": "never", "dtype": "float32", "cpu_threads": 1, "checkpoint_every": 500}
 SETS = {"rtp-validation": False, "rtp-test": True, "irc": False, "nms": False}

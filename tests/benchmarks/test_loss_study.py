@@ -157,7 +157,7 @@ def test_the_study_compares_seeds_in_pairs_and_continues(tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--scheme", "soft"], ["--scheme", "x={"], ["--scheme", "E-F", "--scheme", "every 2, equal time"]]
+    "wrong", [["--scheme", "every 3"], ["--scheme", "x={"], ["--scheme", "E-F", "--scheme", "every 2, equal time"]]
 )
 def test_invalid_schemes_are_refused(tmp_path: Path, wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
