@@ -335,8 +335,16 @@ def test_data_by_path_potential_by_name_and_settings_as_a_mapping(tmp_path: Path
         output=tmp_path / "run", potential=tmp_path / "start.hesse", quiet=True,
     )  # fmt: skip
     assert isinstance(result.potential, Hipnn)
-    assert [line.split()[0] for line in result.table().splitlines()] == ["energy", "energy_per_atom", "forces", "hvp"]
+    assert [line.split()[0] for line in result.table().splitlines()] == [
+        "energy",
+        "energy_per_atom",
+        "forces",
+        "hvp",
+        "hessian",
+    ]
     assert f"{result.scores['forces_rmse']:.4g} eV/Å" in result.table()
+    error = result.scores["hvp_rmse_standard_error"]
+    assert f"{result.scores['hvp_rmse']:.4g} ± {error:.1g} eV/Å²" in result.table()
 
 
 def test_wrong_arguments_get_a_reply(tmp_path: Path) -> None:

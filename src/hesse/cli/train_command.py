@@ -70,4 +70,6 @@ def _print_result(result: TrainResult) -> None:
     units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
     for name, value in result.scores.items():
         if name in units:
-            typer.echo(f"  validation {name:<22} {value:.5g} {units[name]}")
+            error = result.scores.get(f"{name}_standard_error")
+            shown = f"{value:.5g}" if error is None else f"{value:.5g} ± {error:.1g}"
+            typer.echo(f"  validation {name:<22} {shown} {units[name]}")

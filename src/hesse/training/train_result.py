@@ -22,7 +22,8 @@ class TrainResult:
         model_file: its file.
         steps: number of steps done in all sessions.
         best_step: step of the lowest validation loss.
-        scores: validation loss and root-mean-square errors of the best model, eV and Å, for example `forces_rmse`.
+        scores: validation loss and root-mean-square errors of the best model, eV and Å, for example `forces_rmse`;
+            curvature errors are estimated from probes and have a standard error, `hvp_rmse_standard_error`.
         seconds: wall time of all sessions.
         n_suspect_skipped: structures of both data sets that were left out because their labels are flagged as suspect.
     """
@@ -39,9 +40,14 @@ class TrainResult:
         """The validation errors of the best model as a text table.
 
         Returns:
-            One line per quantity with its root-mean-square error and unit; one sentence without validation data.
+            One line per quantity with its root-mean-square error, standard error if known, and unit; one sentence
+            without validation data.
         """
         rmse = {name: self.scores[f"{name}_rmse"] for name in _UNITS if f"{name}_rmse" in self.scores}
         if not rmse:
             return "no validation data"
-        return "\n".join(f"{name:<15} {value:>10.4g} {_UNITS[name]}" for name, value in rmse.items())
+        lines = []
+        for name, value in rmse.items():
+            error = self.scores.get(f"{name}_rmse_standard_error")
+            lines.append(f"{name:<15} {value:>10.4g}{'' if error is None else f' ± {error:.1g}'} {_UNITS[name]}")
+        return "\n".join(lines)
