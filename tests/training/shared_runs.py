@@ -45,6 +45,16 @@ RUNS: dict[str, dict[str, Any]] = {
         "weights": {"hvp": 0.0, "hessian": 0.2, "regularizer": 0.1},
         "batch": {"structures": 9, "atoms": 12},
     },
+    # The roots of means over all structures: means and gradients of the processes do not simply add up.
+    "roots, balanced": {
+        "loss": [
+            {"quantity": "energy", "form": "rmse"},
+            {"quantity": "forces", "form": "rmse", "normalization": "components"},
+            {"quantity": "forces", "form": "huber", "delta": 0.1, "name": "forces_huber"},
+            {"quantity": "hvp", "form": "mae", "weight": 0.1, "mass_weighted": True},
+        ],
+        "weights": {"balance": True},
+    },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
     "custom potential": {"custom": True},
 }
@@ -86,7 +96,8 @@ def mixed_data() -> Dataset:
     assert labels.energy is not None
     assert labels.forces is not None
     atoms = torch.repeat_interleave(no_forces, labels.n_atoms)
-    changed: Properties = labels.replace(energy=torch.where(no_energy, torch.nan, labels.energy),
+    changed: Properties = labels.replace(
+        energy=torch.where(no_energy, torch.nan, labels.energy),
         energy_mask=~no_energy,
         forces=torch.where(atoms[:, None], torch.nan, labels.forces),
         forces_mask=~no_forces,

@@ -146,7 +146,9 @@ def test_stress_is_compiled_too(sizes: tuple[int, ...]) -> None:
     labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": held})
     weights = {**WEIGHTS, "stress": 2.0}
     loss, slopes = gradient(
-        LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager")), (batch, labels), weights
+        LossAndGradient(potential, compiled=CompiledLossAndGradient(potential, backend="aot_eager")),
+        (batch, labels),
+        weights,
     )
     expected_loss, expected = gradient(LossAndGradient(potential), (batch, labels), weights)
     assert loss == pytest.approx(expected_loss, rel=1e-12)
@@ -308,7 +310,9 @@ def test_a_step_without_compiled_part_is_not_called_compiled() -> None:
 def test_unmasked_nan_labels_give_nan_in_compiled_losses() -> None:
     potential = network("hipnn, matrix")
     _, labels = part(potential, [4, 3, 5])
-    assert all(bool(torch.isfinite(value).all()) for value in default_loss().targets(labels, WEIGHTS).values())  # absent: zero
+    assert all(
+        bool(torch.isfinite(value).all()) for value in default_loss().targets(labels, WEIGHTS).values()
+    )  # absent: zero
     for name in ("energy", "forces", "hvp"):
         spoilt = getattr(labels, name).clone()
         spoilt[..., 0] = torch.nan

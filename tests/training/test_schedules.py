@@ -78,4 +78,10 @@ def test_ramps_at_their_ends() -> None:
         1,
     ]
     step = RampConfig(start=0.5, end=0.5)
-    assert [loss_weights_at(*parts(LossWeights(hvp=1.0)), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [0, 0, 1, 1, 1]
+    assert [loss_weights_at(*parts(LossWeights(hvp=1.0)), {"hvp": step}, k, 5)["hvp"] for k in range(5)] == [
+        0,
+        0,
+        1,
+        1,
+        1,
+    ]

@@ -44,6 +44,8 @@ ORACLE = Morse(depth=1.0, width=1.2)
 
 def config(**changes: Any) -> TrainConfig:
     merged: dict[str, Any] = {**OPTIONS}
+    if "loss" in changes:  # in place of weights
+        del merged["weights"]
     for name, value in changes.items():
         both = isinstance(value, dict) and name in OPTIONS
         merged[name] = {**OPTIONS[name], **value} if both else value

@@ -146,6 +146,8 @@ class Loss:
         result = {}
         for name, factor in factors.items():
             quantity, form, delta = self._forms[name]
+            if form == "mean" and quantity not in predictions:  # a potential without regularizer
+                continue
             values = predictions[quantity]
             if form != "mean":
                 values = _residual_function(form, delta, values - targets[quantity], targets.get(f"{name}_scale"))
@@ -316,6 +318,8 @@ def matched_predictions(
     result: dict[str, Tensor] = {}
     for term in terms:
         value = predictions[term.quantity]
+        if value is None and term.entry.role == "output":
+            continue
         if value is None:
             raise MissingLabelError(f"the loss of {term.quantity} needs it among predictions and references")
         if term.entry.per == "element" and (

@@ -202,8 +202,6 @@ class LossAndGradient:
     ) -> dict[str, Tensor]:
         predictions = evaluate(self.potential, batch, request, create_graph=create_graph)
         weights = requested_weights(self.loss, request, weights)
-        if predictions.regularizer is None:
-            weights = {name: w for name, w in weights.items() if self.loss[name].quantity != "regularizer"}
         terms = self.loss.active(labels, weights)
         matched = matched_predictions(predictions, labels, terms)
         factors = self.loss.factors(labels, weights, counts, batch.numbers)

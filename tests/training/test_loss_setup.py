@@ -1,0 +1,127 @@
+"""Before the first step: every term is in the loss; measured weights balance the gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from shared_runs import CustomPotential
+from tiny_run import config, training_data, validation_data
+
+from hesse.errors import ConfigError
+from hesse.losses import Loss, LossTerm
+from hesse.training import TrainConfig, train
+from hesse.training.initial_model import build_initial_potential
+from hesse.training.loader import TrainingLoader
+from hesse.training.loss_setup import balanced_weights, describe_terms, measure_terms
+from hesse.training.step import LossAndGradient, sum_counts
+
+
+def setup(**changes: Any) -> tuple[TrainConfig, LossAndGradient, TrainingLoader]:
+    settings = config(**changes)
+    model = build_initial_potential(settings, training_data(), None)
+    return (
+        settings,
+        LossAndGradient(model, settings.make_loss()),
+        TrainingLoader(training_data(), settings, model.cutoff),
+    )
+
+
+def notes(folder: Path) -> list[str]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["text"] for row in rows if row["kind"] == "note"]
+
+
+def test_balanced_terms_have_gradients_of_equal_norm() -> None:
+    """Recomputed here from the gradients of each term alone, on the same batches."""
+    data = training_data()
+    _, gradient, loader = setup(weights={"balance": True, "energy": 1.0, "forces": 1.0, "hvp": 0.25})
+    before = [p.detach().clone() for p in gradient.potential.parameters()]
+    terms = measure_terms(gradient, loader, data, fresh_probes=False, average=True)
+    weights = balanced_weights(gradient.loss, terms)
+    assert weights["energy"] == 4.0  # the default
+    norms = {}
+    for name, weight in weights.items():
+        squares = []
+        held = data.mask(name)
+        held = held.any(0) if held.dim() == 2 else held
+        for indices in loader.epoch(0)[:4]:
+            labeled = indices[held[torch.as_tensor(indices)].numpy()]
+            gradient.potential.zero_grad(set_to_none=True)
+            microbatches = loader.load(labeled, 0, only=labeled)
+            gradient(microbatches, {name: weight}, sum_counts(gradient.loss, microbatches, {name: weight}))
+            squares.append(
+                sum(float(p.grad.square().sum()) for p in gradient.potential.parameters() if p.grad is not None)
+            )
+        norms[name] = (sum(squares) / len(squares)) ** 0.5
+    assert norms["forces"] == pytest.approx(norms["energy"], rel=1e-9)
+    assert norms["hvp"] == pytest.approx(0.25 * norms["energy"], rel=1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(before, gradient.potential.parameters(), strict=True))
+
+
+def test_a_run_records_its_terms_and_keeps_its_weights(tmp_path: Path) -> None:
+    settings = config(steps=4, checkpoint_every=2, weights={"balance": True, "energy": 1.0, "forces": 1.0, "hvp": 1.0})
+    train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
+    first, ratios, *_ = notes(tmp_path / "a")
+    assert first.startswith("loss terms and weights: energy 4 (10 of 10 structures), forces ")
+    assert "hvp" in first
+    assert ratios.startswith("weights balanced: energy : forces : hvp = 1 : ")
+    train(training_data(), validation_data(), config(steps=4), output=tmp_path / "b", quiet=True)
+    assert "balanced" not in " ".join(notes(tmp_path / "b"))
+
+
+def test_a_term_that_the_potential_does_not_predict_is_refused(tmp_path: Path) -> None:
+    """A potential without regularizer: its weight would have no effect."""
+    settings = config(weights={"regularizer": 0.1})
+    with pytest.raises(ConfigError, match="the loss term regularizer has a weight, but is not in the loss"):
+        train(training_data(), validation_data(), settings, output=tmp_path, potential=CustomPotential(), quiet=True)
+
+
+def test_counts_of_structures_are_those_with_the_label() -> None:
+    data = training_data()
+    loss = Loss([LossTerm(quantity="energy"), LossTerm(quantity="hvp", weight=0.5, form="mae")])
+    (line,) = describe_terms(loss, data, loss.weights(), fresh_probes=False, balanced=False)
+    held = int(data.mask("hvp").any(0).sum())
+    assert line == (f"loss terms and weights: energy 1 (10 of 10 structures), hvp mae 0.5 ({held} of 10 structures)")
+
+
+@pytest.mark.parametrize("weighting", ["mass", "soft-modes"])
+def test_weighted_probes_are_transformed_ones(weighting: str) -> None:
+    """v = P z of the plain probes z of the same seed, and products with the stored Hessians."""
+    plain, weighted = (setup(probe={"source": "fresh", "weighting": w})[2] for w in ("none", weighting))
+    indices = plain.epoch(0)[0]
+    for (_, one), (_, other) in zip(plain.load(indices, 3), weighted.load(indices, 3), strict=True):
+        assert one.probes is not None
+        assert other.probes is not None
+        assert other.hvp is not None
+        assert other["probe_transform"] is None
+        mask = other.mask("hvp")[0]
+        assert bool(mask.any())
+        torch.testing.assert_close(other.hvp, other.hessian_matvec(other.probes), equal_nan=True)
+        squares = [float(v.square().sum()) for v in (one.probes, torch.nan_to_num(other.probes))]
+        assert squares[0] != pytest.approx(squares[1])
+
+
+def test_roots_of_several_microbatches() -> None:
+    """Loss and gradient of √(mean) over two microbatches are those of one microbatch with all structures."""
+    terms = [
+        {"quantity": "energy", "form": "rmse"},
+        {"quantity": "forces", "form": "rmse", "normalization": "components"},
+        {"quantity": "hvp", "form": "rmse", "weight": 0.1},
+    ]
+    _, gradient, loader = setup(loss=terms, batch={"structures": 10})
+    (indices,) = loader.epoch(0)
+    results = []
+    for groups in ([indices], [indices[:4], indices[4:]]):
+        gradient.potential.zero_grad(set_to_none=True)
+        microbatches = [m for group in groups for m in loader.load(group, 0, only=group)]
+        total, values = gradient(microbatches, gradient.loss.weights())
+        slopes = [p.grad.clone() for p in gradient.potential.parameters() if p.grad is not None]
+        results.append((total, values, slopes))
+    (one, ones, slopes), (two, twos, others) = results
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(ones, twos)
+    torch.testing.assert_close(slopes, others)
