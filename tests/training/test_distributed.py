@@ -264,17 +264,17 @@ def command(path: Path, *words: str, devices: int = 1) -> list[str]:
     return [sys.executable, "-m", "hesse", "train", str(path), "--quiet", *several, *words]
 
 
-def lines(folder: Path) -> int:
+def steps_done(folder: Path) -> int:
     log = folder / "metrics.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
+    return log.read_bytes().count(b'"kind": "train"') if log.exists() else 0
 
 
-def started(path: Path, *words: str, row: int) -> subprocess.Popen[str]:
-    """Start two processes; returns when their record has `row` lines."""
+def started(path: Path, *words: str, steps: int) -> subprocess.Popen[str]:
+    """Start two processes; returns when their record has this number of steps."""
     process = subprocess.Popen(
         command(path, *words, devices=2), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while lines(path.parent / "out") < row and process.poll() is None:
+    while steps_done(path.parent / "out") < steps and process.poll() is None:
         time.sleep(0.01)
     return process
 
@@ -304,7 +304,7 @@ def assert_killed(path: Path, process: subprocess.Popen[str], rank: int) -> None
 
 
 def test_a_job_with_a_killed_process_is_continued_by_one_process(path: Path, tmp_path: Path) -> None:
-    assert_killed(path, started(path, row=4), 1)
+    assert_killed(path, started(path, steps=4), 1)
     run_from_config(load_config(path), quiet=True)
     run_from_config(load_config(path, [f"output={tmp_path / 'one'}"]), quiet=True)
     assert_same_numbers(tmp_path / "one", tmp_path / "out", 1e-9)
@@ -313,7 +313,7 @@ def test_a_job_with_a_killed_process_is_continued_by_one_process(path: Path, tmp
 @pytest.mark.long
 def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
     process = subprocess.Popen(command(path), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while lines(path.parent / "out") < 4 and process.poll() is None:
+    while steps_done(path.parent / "out") < 4 and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     process.communicate(timeout=240)
@@ -324,7 +324,7 @@ def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
 
 @pytest.mark.long
 def test_a_killed_first_process_is_reported_too(path: Path) -> None:
-    assert_killed(path, started(path, row=4), 0)
+    assert_killed(path, started(path, steps=4), 0)
 
 
 @pytest.mark.long
@@ -332,7 +332,7 @@ def test_a_killed_first_process_is_reported_too(path: Path) -> None:
 @pytest.mark.parametrize("rank", [None, 1])
 def test_an_interrupted_job_reports_once(path: Path, number: signal.Signals, rank: int | None) -> None:
     """Signals to the launcher or to one of its processes."""
-    process = started(path, "steps=100000", row=4)
+    process = started(path, "steps=100000", steps=4)
     os.kill(process.pid if rank is None else children(process)[rank], number)
     out, errors = process.communicate(timeout=240)
     assert (process.returncode, out) == (1, "")
@@ -342,7 +342,7 @@ def test_an_interrupted_job_reports_once(path: Path, number: signal.Signals, ran
 
 @pytest.mark.long
 def test_processes_end_with_their_launcher(path: Path) -> None:
-    process = started(path, "steps=100000", row=3)
+    process = started(path, "steps=100000", steps=3)
     orphans = children(process)
     process.kill()
     process.communicate(timeout=240)
@@ -424,7 +424,7 @@ def test_tasks_of_srun(path: Path) -> None:
 def test_a_lost_task_of_srun_ends_the_other(path: Path, rank: int) -> None:
     """The cause is unknown; the other task reports the lost connection."""
     both = tasks(path, "steps=100000")
-    while lines(path.parent / "out") < 4:
+    while steps_done(path.parent / "out") < 4:
         time.sleep(0.01)
     both[rank].kill()
     both[rank].communicate(timeout=240)
