@@ -17,10 +17,10 @@ from hesse.datasets.transforms import convert_units
 from hesse.errors import LabelShapeError, RequestError
 from hesse.losses import weighted_loss
 from hesse.structures import (
+    COLUMNS,
     Properties,
     Quantity,
     Request,
-    columns,
     label_names,
     quantities,
     quantity,
@@ -166,6 +166,6 @@ def test_weights_of_structures_are_kept_in_files(tmp_path: Path) -> None:
 
 
 def test_every_column_belongs_to_a_quantity() -> None:
-    for name, column in columns().items():
+    for name, column in COLUMNS.items():
         assert name.startswith(column.quantity.name)
         assert (column.kind == "mask") == name.endswith("_mask")

@@ -253,10 +253,8 @@ def check_finite(batch: Batch, predictions: Properties) -> None:
     for column, values in predictions.items():
         if column.kind != "value" or column.quantity.role != "label" or column.name == "stress":
             continue  # the stress of molecules is NaN
-        if column.axes == "element":
-            structure_index = segment_ids(predictions.hessian_lengths())
-        else:
-            structure_index = rows[column.axes.removeprefix("probe ")]
+        is_hessian = column.rows == "element"
+        structure_index = segment_ids(predictions.hessian_lengths()) if is_hessian else rows[column.rows]
         by_row = values.transpose(0, 1) if column.probe_axis else values
         non_finite = ~torch.isfinite(by_row).reshape(len(by_row), -1).all(-1)
         if bool(non_finite.any()):

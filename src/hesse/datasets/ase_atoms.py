@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hesse.errors import LabelShapeError, LabelValueError, RequestError
-from hesse.structures import Column, Properties, Structure, columns, from_ase, to_ase
+from hesse.structures import COLUMNS, Column, Properties, Structure, from_ase, to_ase
 
 __all__ = [
     "ATTRIBUTE_KEYS",
@@ -235,7 +235,7 @@ def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
 
 def _label_keys() -> dict[str, Column]:
     """Keys and columns of labels, except those of probes and products."""
-    arrays = columns().values()
+    arrays = COLUMNS.values()
     return {c.name: c for c in arrays if c.kind != "mask" and c.quantity.role != "output" and c.axes != "probe atom"}
 
 

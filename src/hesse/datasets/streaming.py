@@ -29,7 +29,7 @@ from hesse.datasets.formats.table import find_format
 from hesse.datasets.io import DatasetSource, as_dataset, as_path, check_dataset, read_dataset
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
 from hesse.errors import FileFormatError, RequestError, UnitError
-from hesse.structures import Properties, columns, segment_indices
+from hesse.structures import COLUMNS, Properties, segment_indices
 
 __all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "as_dataset_like", "open_dataset"]
 
@@ -127,7 +127,7 @@ class StreamingDataset(BaseDataset["Dataset | StreamingDataset"]):
         digest.update(self.rng_keys.numpy().tobytes())
         rows = torch.from_numpy(self._rows)
         digest.update(b"n_atoms" + self.n_atoms.numpy().tobytes())
-        for column in columns().values():
+        for column in COLUMNS.values():
             name = f"labels/{column.name}"
             if column.name == "hessian_mask" and self._index.incomplete_hessians:
                 digest.update(b"hessian_mask" + self.mask("hessian").numpy().tobytes())

@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.losses.terms import LossTerm, residual_scale, term_names
-from hesse.structures import Properties, component_counts, segment_ids
+from hesse.losses.terms import LossTerm, term_names
+from hesse.structures import Properties, Quantity, component_counts, segment_ids
 
 __all__ = ["Loss", "default_loss", "matched_predictions", "per_structure_loss", "weighted_loss"]
 
@@ -44,6 +44,7 @@ class Loss:
     def __init__(self, terms: Iterable[LossTerm]) -> None:
         self.terms = tuple(term for term in terms if term.weight > 0)
         self._by_name = {term.name: term for term in self.terms}
+        self.entries = {term.name: term.entry for term in self.terms}
         # Plain values for the operations that are compiled: quantity, form, delta.
         self._forms = {
             t.name: (t.quantity, "mean" if t.entry.role == "output" else t.form, t.delta) for t in self.terms
@@ -78,7 +79,7 @@ class Loss:
         Returns:
             Their names, each once.
         """
-        return tuple(dict.fromkeys(term.quantity for term in self.terms if term.entry.role == "label"))
+        return tuple(dict.fromkeys(t.quantity for t in self.terms if self.entries[t.name].role == "label"))
 
     def active(self, references: Properties, weights: Mapping[str, float]) -> list[LossTerm]:
         """Terms of a batch: those with a weight, and with a label in its record.
@@ -91,7 +92,7 @@ class Loss:
             The terms.
         """
         weighted = [term for term in self.terms if weights.get(term.name, 0.0) > 0]
-        return [t for t in weighted if t.entry.role == "output" or references[t.quantity] is not None]
+        return [t for t in weighted if references[t.quantity] is not None or self.entries[t.name].role == "output"]
 
     def counts(self, references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
         """What the sums of each term are divided by: numbers of structures with the label (or their summed weights, or
@@ -104,7 +105,10 @@ class Loss:
         Returns:
             Scalars by name of the term.
         """
-        return {term.name: _structure_shares(term, references).sum() for term in self.active(references, weights)}
+        return {
+            term.name: _structure_shares(term, self.entries[term.name], references).sum()
+            for term in self.active(references, weights)
+        }
 
     def factors(
         self,
@@ -126,7 +130,7 @@ class Loss:
             Factors by name of the term, broadcastable to its residuals.
         """
         return {
-            term.name: _factors(term, references, counts[term.name], numbers)
+            term.name: _factors(term, self.entries[term.name], references, counts[term.name], numbers)
             for term in self.active(references, weights)
         }
 
@@ -217,15 +221,15 @@ class Loss:
         """
         result: dict[str, Tensor] = {}
         for term in self.active(references, weights):
-            value = references[term.quantity]
-            if value is None or term.entry.role != "label":
+            value, entry = references[term.quantity], self.entries[term.name]
+            if value is None or entry.role != "label":
                 continue
-            if term.entry.per != "element":
-                value = torch.where(_expand(references, term, references.mask(term.quantity)), value, 0.0)
+            if entry.per != "element":
+                value = torch.where(_expand(references, entry, references.mask(term.quantity)), value, 0.0)
             result[term.quantity] = value
-            scale = residual_scale(term, references.n_atoms, value.dtype)
+            scale = _residual_scale(term, references.n_atoms, value.dtype)
             if term.form in ("mae", "huber") and scale is not None:
-                result[f"{term.name}_scale"] = _expand(references, term, scale.rsqrt())
+                result[f"{term.name}_scale"] = _expand(references, entry, scale.rsqrt())
         return result
 
 
@@ -240,10 +244,33 @@ def _residual_function(form: str, delta: float | None, residual: Tensor, scale: 
     return torch.where(size <= delta, size.square(), 2 * delta * size - delta**2)
 
 
-def _structure_shares(term: LossTerm, references: Properties) -> Tensor:
+def _residual_scale(
+    term: LossTerm, n_atoms: Int[Tensor, "structures"], dtype: torch.dtype
+) -> Float[Tensor, "structures"] | None:
+    """Squared scale s² of the residuals of each structure.
+
+    For products it is 3N, the expected ratio of |ΔH v|² to 3N squared elements of ΔH: the term of products is an
+    unbiased estimate of that of Hessians. For energies it is √N, as in arXiv 2603.04523.
+
+    Args:
+        term: the term.
+        n_atoms: numbers of atoms N.
+        dtype: floating-point type of the result.
+
+    Returns:
+        s², `[structures]`; None if it is one.
+    """
+    n = n_atoms.to(dtype)
+    if term.normalization == "atom":
+        return n * n
+    if term.normalization == "components":
+        return None
+    return {"energy": n.sqrt(), "hvp": 3 * n}.get(term.quantity)
+
+
+def _structure_shares(term: LossTerm, entry: Quantity, references: Properties) -> Tensor:
     """What each structure adds to the count of a term: 1 if it has the label, times its weight and, for a mean over
     components, their number."""
-    entry = term.entry
     shares = references.has(term.quantity) if entry.role == "label" else torch.ones_like(references.n_atoms)
     if references.weight is not None and term.structure_weights:
         shares = shares * references.weight.to(torch.float64)
@@ -252,9 +279,15 @@ def _structure_shares(term: LossTerm, references: Properties) -> Tensor:
     return shares
 
 
-def _factors(term: LossTerm, references: Properties, count: Tensor, numbers: Int[Tensor, "atoms"] | None) -> Tensor:
+def _factors(
+    term: LossTerm,
+    entry: Quantity,
+    references: Properties,
+    count: Tensor,
+    numbers: Int[Tensor, "atoms"] | None,
+) -> Tensor:
     """Factor of each residual of a term, see `Loss.factors`."""
-    entry, n = term.entry, references.n_atoms
+    n = references.n_atoms
     value = references[term.quantity]
     dtype = torch.float64 if value is None else value.dtype
     # A count of zero belongs to a term without structures, whose sum is zero.
@@ -267,21 +300,20 @@ def _factors(term: LossTerm, references: Properties, count: Tensor, numbers: Int
     if term.normalization != "components":
         each = each / component_counts(entry, n).to(dtype)
     if term.form in ("mse", "rmse") and entry.role == "label":
-        scale = residual_scale(term, n, dtype)
+        scale = _residual_scale(term, n, dtype)
         each = each if scale is None else each / scale
-    result = share * _expand(references, term, each)
+    result = share * _expand(references, entry, each)
     if term.mass_weighted:
         result = result * _inverse_masses(references, numbers, dtype)[:, None]
     return result
 
 
-def _expand(references: Properties, term: LossTerm, values: Tensor) -> Tensor:
+def _expand(references: Properties, entry: Quantity, values: Tensor) -> Tensor:
     """Values per structure (and probe), made broadcastable to the values of a quantity."""
-    entry = term.entry
     if entry.per == "element":
         return values[segment_ids(references.hessian_lengths())]
     if "atom" in entry.per:
-        array = references[term.quantity]
+        array = references[entry.name]
         assert array is not None
         values = values[..., segment_ids(references.n_atoms, array.shape[1 if entry.per == "probe atom" else 0])]
     return values.reshape(*values.shape, *([1] * len(entry.components)))
@@ -300,14 +332,14 @@ def _inverse_masses(
 
 
 def matched_predictions(
-    predictions: Properties, references: Properties, terms: Iterable[LossTerm]
+    predictions: Properties, references: Properties, quantities: Iterable[Quantity]
 ) -> dict[str, Tensor]:
     """Predicted values of the terms, with the shapes of the labels.
 
     Args:
         predictions: predictions of all structures.
         references: their labels. Hessians are stored for labeled structures only.
-        terms: terms of the loss.
+        quantities: those of the loss.
 
     Returns:
         Values by quantity.
@@ -316,21 +348,19 @@ def matched_predictions(
         MissingLabelError: a prediction is missing.
     """
     result: dict[str, Tensor] = {}
-    for term in terms:
-        value = predictions[term.quantity]
-        if value is None and term.entry.role == "output":
+    for entry in quantities:
+        value = predictions[entry.name]
+        if value is None and entry.role == "output":
             continue
         if value is None:
-            raise MissingLabelError(f"the loss of {term.quantity} needs it among predictions and references")
-        if term.entry.per == "element" and (
-            predictions.hessian_mask is not None or references.hessian_mask is not None
-        ):
+            raise MissingLabelError(f"the loss of {entry.name} needs it among predictions and references")
+        if entry.per == "element" and (predictions.hessian_mask is not None or references.hessian_mask is not None):
             value = predictions.pick(["hessian"]).select(torch.nonzero(references.mask("hessian"))[:, 0]).hessian
             assert value is not None
-        elif term.entry.role == "label" and references[f"{term.quantity}_mask"] is not None:
+        elif entry.role == "label" and references[f"{entry.name}_mask"] is not None:
             # Predictions may be NaN where there is no label (stress of molecules, unused probes).
-            value = torch.where(_expand(references, term, references.mask(term.quantity)), value, 0.0)
-        result[term.quantity] = value
+            value = torch.where(_expand(references, entry, references.mask(entry.name)), value, 0.0)
+        result[entry.name] = value
     return result
 
 
@@ -392,11 +422,11 @@ def weighted_loss(
         for term in loss.active(references, values)
         # Not predicted, because no structure of this batch has the label, or the potential has no regularizer.
         if predictions[term.quantity] is not None
-        or (term.entry.role == "label" and bool(references.mask(term.quantity).any()))
+        or (loss.entries[term.name].role == "label" and bool(references.mask(term.quantity).any()))
     ]
     values = {term.name: values[term.name] for term in terms}
     factors = loss.factors(references, values, counts, numbers)
-    matched = matched_predictions(predictions, references, terms)
+    matched = matched_predictions(predictions, references, [loss.entries[term.name] for term in terms])
     means = loss.means(matched, loss.targets(references, values), factors)
     total = loss.total(means, values)
     if total is None:
@@ -433,7 +463,7 @@ def per_structure_loss(
     if references[name] is None:
         raise MissingLabelError(f"the loss of {name} needs it among predictions and references")
     term = loss[name]
-    matched = matched_predictions(predictions, references, [term])[name]
+    matched = matched_predictions(predictions, references, [term.entry])[name]
     one = {name: torch.ones((), dtype=torch.int64, device=references.n_atoms.device)}
     factor = loss.factors(references, {name: 1.0}, one, numbers)[name]
     target = loss.targets(references, {name: 1.0})[name]

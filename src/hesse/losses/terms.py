@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float, Int
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
 
 from hesse.errors import did_you_mean
 from hesse.runtime.settings import Settings
 from hesse.structures import QUANTITIES, Quantity, label_names
 
-__all__ = ["LossTerm", "RampConfig", "residual_scale", "term_names"]
+__all__ = ["LossTerm", "RampConfig", "term_names"]
 
 Form = Literal["mse", "mae", "huber", "rmse"]
 Normalization = Literal["structure", "components", "atom"]
@@ -108,11 +105,6 @@ class LossTerm(Settings):
         """The quantity's entry in the table."""
         return QUANTITIES[self.quantity]
 
-    @property
-    def is_curvature(self) -> bool:
-        """Whether it is a term of second derivatives."""
-        return self.quantity in ("hvp", "hessian")
-
 
 def term_names() -> list[str]:
     """Quantities that can have a term in the loss.
@@ -121,27 +113,3 @@ def term_names() -> list[str]:
         Their names: all labels, and the regularizer of a potential.
     """
     return [*label_names(), "regularizer"]
-
-
-def residual_scale(
-    term: LossTerm, n_atoms: Int[Tensor, "structures"], dtype: torch.dtype
-) -> Float[Tensor, "structures"] | None:
-    """Squared scale s² of the residuals of each structure.
-
-    For products it is 3N, the expected ratio of |ΔH v|² to 3N squared elements of ΔH: the term of products is an
-    unbiased estimate of that of Hessians. For energies it is √N, as in arXiv 2603.04523.
-
-    Args:
-        term: the term.
-        n_atoms: numbers of atoms N.
-        dtype: floating-point type of the result.
-
-    Returns:
-        s², `[structures]`; None if it is one.
-    """
-    n = n_atoms.to(dtype)
-    if term.normalization == "atom":
-        return n * n
-    if term.normalization == "components":
-        return None
-    return {"energy": n.sqrt(), "hvp": 3 * n}.get(term.quantity)

@@ -5,10 +5,10 @@ from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pai
 from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties, component_counts
 from hesse.structures.quantities import (
+    COLUMNS,
     QUANTITIES,
     Column,
     Quantity,
-    columns,
     label_names,
     quantity,
     register_quantity,
@@ -19,6 +19,7 @@ from hesse.structures.structure import Structure, from_ase, rng_key, to_ase, to_
 __all__ = [
     "BOND_FACTOR",
     "COLLISION_FACTOR",
+    "COLUMNS",
     "QUANTITIES",
     "Batch",
     "Column",
@@ -32,7 +33,6 @@ __all__ = [
     "check_request",
     "closest_collision",
     "collate",
-    "columns",
     "component_counts",
     "find_neighbors",
     "from_ase",

@@ -21,7 +21,7 @@ from torch import Tensor
 from hesse.errors import LabelShapeError, RequestError, did_you_mean
 from hesse.structures.batch import segment_indices, segment_offsets
 from hesse.structures.hessian_blocks import block_lengths, multiply_blocks
-from hesse.structures.quantities import Column, Quantity, columns, label_names, quantity
+from hesse.structures.quantities import COLUMNS, Column, Quantity, label_names, quantity
 
 __all__ = ["Properties", "component_counts"]
 
@@ -79,25 +79,25 @@ class Properties:
     weight: Float[Tensor, "structures"] | None
 
     def __init__(self, *, n_atoms: Int[Tensor, "structures"], **arrays: Tensor | None) -> None:
-        unknown = arrays.keys() - columns().keys()
+        unknown = arrays.keys() - COLUMNS.keys()
         if unknown:
-            raise RequestError(f"Properties has no {min(unknown)!r}. {did_you_mean(min(unknown), list(columns()))}")
+            raise RequestError(f"Properties has no {min(unknown)!r}. {did_you_mean(min(unknown), list(COLUMNS))}")
         # The order of the table, whatever the order of the arguments: digests depend on it.
-        present = {name: value for name in columns() if (value := arrays.get(name)) is not None}
+        present = {name: value for name in COLUMNS if (value := arrays.get(name)) is not None}
         self.__dict__.update(n_atoms=n_atoms, **present)
         if self.hvp is not None and self.probes is None:
             raise LabelShapeError("Hessian-vector products need the probes they were taken along: give both")
         for name, value in present.items():
-            shape = self._shape_of(columns()[name])
+            shape = self._shape_of(COLUMNS[name])
             if shape is not None and tuple(value.shape) != shape:
                 raise LabelShapeError(f"labels: {name} has shape {tuple(value.shape)}, expected {shape}")
 
     def __getattr__(self, name: str) -> Tensor | None:
-        if name in columns():
+        if name in COLUMNS:
             return None
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(f"Properties has no {name!r}. {did_you_mean(name, ['n_atoms', *columns()])}")
+        raise AttributeError(f"Properties has no {name!r}. {did_you_mean(name, ['n_atoms', *COLUMNS])}")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"Properties cannot be changed; make a new record: properties.replace({name}=...)")
@@ -113,8 +113,8 @@ class Properties:
 
     def __getitem__(self, name: str) -> Tensor | None:
         """An array by its name, for code that works for all quantities; None if the record has none."""
-        if name not in columns():
-            raise RequestError(f"Properties has no {name!r}. {did_you_mean(str(name), list(columns()))}")
+        if name not in COLUMNS:
+            raise RequestError(f"Properties has no {name!r}. {did_you_mean(str(name), list(COLUMNS))}")
         value: Tensor | None = self.__dict__.get(name)
         return value
 
@@ -167,7 +167,7 @@ class Properties:
             LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
             RequestError: there is no property of this name.
         """
-        allowed = {name: column for name, column in columns().items() if column.kind != "mask"}
+        allowed = {name: column for name, column in COLUMNS.items() if column.kind != "mask"}
         arrays: dict[str, Tensor] = {}
         for name, value in values.items():
             if name not in allowed:
@@ -184,8 +184,7 @@ class Properties:
         Yields:
             Entry in the table of arrays, and the array.
         """
-        table = columns()
-        yield from ((table[name], value) for name, value in self.__dict__.items() if name != "n_atoms")
+        yield from ((COLUMNS[name], value) for name, value in self.__dict__.items() if name != "n_atoms")
 
     def mask(self, name: str) -> Bool[Tensor, "*structures"]:
         """Which structures have a property.
@@ -202,7 +201,11 @@ class Properties:
         value, mask = self.__dict__.get(name), self.__dict__.get(f"{name}_mask")
         if value is not None and mask is not None:
             return mask
-        if quantity(name).mask_axes == "probe structure":
+        column = COLUMNS.get(f"{name}_mask")
+        if column is None:
+            quantity(name)  # raises for unknown names
+            raise RequestError(f"{name} has no mask: it is not a label")
+        if column.probe_axis:
             shape: tuple[int, ...] = (0 if self.probes is None else self.probes.shape[0], len(self))
         else:
             shape = (len(self),)
@@ -377,7 +380,7 @@ class Properties:
         indices = {"structure": structure_indices, "atom": atom_indices, "element": element_indices}
         selected: dict[str, Tensor] = {}
         for column, value in self.items():
-            index = indices[column.axes.removeprefix("probe ")]
+            index = indices[column.rows]
             assert index is not None
             selected[column.name] = value.index_select(1 if column.probe_axis else 0, index)
         return Properties(n_atoms=n_atoms, **selected)
@@ -406,7 +409,7 @@ class Properties:
         """
         n_probes = max((0 if p.probes is None else p.probes.shape[0] for p in records), default=0)
         merged: dict[str, Tensor] = {"n_atoms": torch.cat([part.n_atoms for part in records])}
-        for name, column in columns().items():
+        for name, column in COLUMNS.items():
             values = [part[name] for part in records]
             present = [value for value in values if value is not None]
             if column.kind == "mask" or not present:

@@ -7,17 +7,17 @@ a new quantity is one more entry (docs/how-to/add-a-quantity.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
 from hesse.errors import RequestError, did_you_mean
 
 __all__ = [
+    "COLUMNS",
     "QUANTITIES",
     "Column",
     "Quantity",
-    "columns",
     "label_names",
     "quantity",
     "register_quantity",
@@ -87,6 +87,8 @@ class Column:
         axes: its leading axes.
         components: its other axes.
         is_flag: whether it holds True and False; otherwise it holds real numbers.
+        probe_axis: whether the first axis is that of the probes.
+        rows: its axis over structures, atoms or elements.
     """
 
     name: str
@@ -95,17 +97,20 @@ class Column:
     axes: Axes
     components: tuple[int, ...] = ()
     is_flag: bool = False
+    probe_axis: bool = field(init=False)
+    rows: Literal["structure", "atom", "element"] = field(init=False)
 
-    @property
-    def probe_axis(self) -> bool:
-        """Whether the first axis is that of the probes."""
-        return self.axes.startswith("probe")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probe_axis", self.axes.startswith("probe"))
+        object.__setattr__(self, "rows", self.axes.removeprefix("probe "))
 
 
 _QUANTITIES: dict[str, Quantity] = {}
 QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(_QUANTITIES)
 """All quantities by name, in the order of reports."""
 _COLUMNS: dict[str, Column] = {}
+COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(_COLUMNS)
+"""All arrays of a `Properties` record by name: values of all quantities, then masks, then errors."""
 
 
 def register_quantity(new: Quantity) -> Quantity:
@@ -159,15 +164,6 @@ def label_names() -> tuple[str, ...]:
         Their names, in the order of reports.
     """
     return tuple(entry.name for entry in _QUANTITIES.values() if entry.role == "label")
-
-
-def columns() -> Mapping[str, Column]:
-    """Arrays of a `Properties` record.
-
-    Returns:
-        By name: values of all quantities, then masks, then errors.
-    """
-    return _COLUMNS
 
 
 def _columns_of(entry: Quantity) -> dict[str, Column]:

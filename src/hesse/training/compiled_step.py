@@ -249,7 +249,7 @@ class CompiledLossAndGradient:
             prepared = prepare_batch(
                 self.potential, pad_with_dummy(batch), request.replace(probes=probes), check_elements=False
             )
-            quantities = {name: self.loss[name].entry for name in factors}
+            quantities = {name: self.loss.entries[name] for name in factors}
             entries = {entry.name: entry for entry in quantities.values()}
             entries |= {f"{name}_scale": entry for name, entry in quantities.items()}
             targets = {name: _pad(value, entries[name]) for name, value in targets.items()}

@@ -92,7 +92,7 @@ def loss_weights_at(
         ramp = ramps.get(term.name, term.ramp)
         if ramp is not None:
             values[term.name] *= ramp.factor(step / max(steps - 1, 1))
-        if term.is_curvature:
+        if term.quantity in ("hvp", "hessian"):
             values[term.name] *= 0 if step % every_n_steps else every_n_steps
     return values
 

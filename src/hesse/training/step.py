@@ -33,7 +33,7 @@ def request_for_loss(loss: Loss, labels: Properties, weights: Mapping[str, float
     Returns:
         The request for `hesse.curvature.evaluate`.
     """
-    needed = {term.quantity for term in loss.active(labels, weights) if term.entry.role == "label"}
+    needed = {term.quantity for term in loss.active(labels, weights)} - {"regularizer"}
     # A whole pass of derivatives is left out if no structure of this batch has the label.
     costly = {name for name in needed & {"hvp", "hessian", "stress"} if not bool(labels.mask(name).any())}
     flags = dict.fromkeys(needed - costly - {"energy", "hvp"}, True)
@@ -202,8 +202,8 @@ class LossAndGradient:
     ) -> dict[str, Tensor]:
         predictions = evaluate(self.potential, batch, request, create_graph=create_graph)
         weights = requested_weights(self.loss, request, weights)
-        terms = self.loss.active(labels, weights)
-        matched = matched_predictions(predictions, labels, terms)
+        entries = [self.loss.entries[term.name] for term in self.loss.active(labels, weights)]
+        matched = matched_predictions(predictions, labels, entries)
         factors = self.loss.factors(labels, weights, counts, batch.numbers)
         return self.loss.means(matched, self.loss.targets(labels, weights), factors)
 

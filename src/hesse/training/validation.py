@@ -158,7 +158,7 @@ def _term_sum(term: LossTerm, predictions: Properties, references: Properties, b
     count = alone.counts(references, one)
     unit = {term.name: torch.ones_like(count[term.name])}
     factors = alone.factors(references, one, unit, batch.numbers)
-    matched = matched_predictions(predictions, references, [term])
+    matched = matched_predictions(predictions, references, [term.entry])
     return float(alone.means(matched, alone.targets(references, one), factors)[term.name]), float(count[term.name])
 
 

@@ -167,7 +167,7 @@ def find_non_finite(dataset: Dataset) -> dict[int, str]:
     for column, value in labels.items():
         if column.kind != "value" or not value.is_floating_point():
             continue
-        structure_index = rows[column.axes.removeprefix("probe ")]
+        structure_index = rows[column.rows]
         finite = (
             value.isfinite().flatten(2 if column.probe_axis else 1).all(-1) if value.dim() > 1 else value.isfinite()
         )

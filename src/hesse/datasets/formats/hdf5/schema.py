@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from hesse.structures.quantities import columns
+from hesse.structures.quantities import COLUMNS
 
 __all__ = [
     "DTYPES",
@@ -63,7 +63,7 @@ def schema() -> dict[str, tuple[str, tuple[str | int, ...]]]:
         Kind ("integer", "real", "flag", "text") and axes by name; arrays of labels follow from the table of quantities.
     """
     arrays = dict(_STRUCTURES)
-    for name, column in columns().items():
+    for name, column in COLUMNS.items():
         # Structures without a Hessian are those of length zero in the offsets.
         if column.quantity.role == "output" or name == "hessian_mask":
             continue
