@@ -15,6 +15,7 @@ from hesse.bench.timing import Work
 from hesse.datasets import Dataset
 from hesse.engines import PotentialLike, as_potential
 from hesse.errors import CompilationError
+from hesse.losses import term_names
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.step import LossAndGradient
 
@@ -23,7 +24,7 @@ __all__ = ["SCHEMES", "SCHEME_WEIGHTS", "BenchmarkCase", "HesseCase", "StepSpec"
 SCHEMES = ("ef", "ef_hvp", "ef_h")
 """Labels in the loss: energies and forces; with Hessian-vector products; with full Hessians."""
 
-_ZERO_WEIGHTS = dict.fromkeys(("energy", "forces", "hvp", "hessian", "atomic_energies", "stress", "regularizer"), 0.0)
+_ZERO_WEIGHTS = dict.fromkeys(term_names(), 0.0)
 SCHEME_WEIGHTS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "ef": {**_ZERO_WEIGHTS, "energy": 1.0, "forces": 1.0},

@@ -16,7 +16,7 @@ from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.parity import matched_values, property_names
 from hesse.evaluation.prediction import predict
-from hesse.structures import Properties
+from hesse.structures import Properties, label_names
 
 __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_change"]
 
@@ -147,7 +147,7 @@ def evaluate_model(
     dataset = as_dataset(data)
     if not include_suspect:
         dataset = dataset.without_suspects()
-    available = [label for label in ("energy", "forces", "hvp", "hessian") if bool(dataset.labels.mask(label).any())]
+    available = [label for label in label_names() if bool(dataset.labels.mask(label).any())]
     if not available or (available == ["hessian"] and not hessian):
         raise MissingLabelError(
             f"{dataset.source}: no structure has an energy, forces, a Hessian-vector product or a Hessian"

@@ -3,7 +3,8 @@
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.pairs import Neighbors, find_neighbors
-from hesse.structures.properties import Properties, component_counts
+from hesse.structures.properties import Properties
+from hesse.structures.property_arrays import component_counts
 from hesse.structures.quantities import (
     COLUMNS,
     QUANTITIES,

@@ -8,11 +8,9 @@ mask is noticed. Units: eV and Å.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NoReturn
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
@@ -21,9 +19,10 @@ from torch import Tensor
 from hesse.errors import LabelShapeError, RequestError, did_you_mean
 from hesse.structures.batch import segment_indices, segment_offsets
 from hesse.structures.hessian_blocks import block_lengths, multiply_blocks
-from hesse.structures.quantities import COLUMNS, Column, Quantity, label_names, quantity
+from hesse.structures.property_arrays import padded_array, single_array
+from hesse.structures.quantities import COLUMNS, Column, label_names, quantity
 
-__all__ = ["Properties", "component_counts"]
+__all__ = ["Properties"]
 
 
 class Properties:
@@ -173,7 +172,7 @@ class Properties:
             if name not in allowed:
                 raise RequestError(f"there is no property {name!r}. {did_you_mean(name, list(allowed))}")
             if value is not None:
-                arrays[name] = _single_array(allowed[name], value, n_atoms, structure_id)
+                arrays[name] = single_array(allowed[name], value, n_atoms, structure_id)
         return cls(n_atoms=torch.tensor([n_atoms]), suspect=torch.tensor([True]) if suspect else None, **arrays)
 
     # --- masks and positions -------------------------------------------------------------------------------------
@@ -418,7 +417,8 @@ class Properties:
                 merged[name] = torch.cat(present)
                 continue
             filled = [
-                _padded(column, value, part, n_probes, present[0]) for value, part in zip(values, records, strict=True)
+                padded_array(column, value, part.n_atoms, n_probes, present[0])
+                for value, part in zip(values, records, strict=True)
             ]
             merged[name] = torch.cat(filled, dim=1 if column.probe_axis else 0)
         for name in label_names():
@@ -430,61 +430,3 @@ class Properties:
                 if not bool(mask.all()):
                     merged[f"{name}_mask"] = mask
         return cls(**merged)
-
-
-def component_counts(entry: Quantity, n_atoms: Int[Tensor, "structures"]) -> Int[Tensor, "structures"]:
-    """Number of values of each structure (of each product, for products).
-
-    Args:
-        entry: a quantity.
-        n_atoms: numbers of atoms.
-
-    Returns:
-        The numbers, `[structures]`.
-    """
-    if entry.per == "element":
-        return 9 * n_atoms * n_atoms
-    components = math.prod(entry.components)
-    return n_atoms * components if "atom" in entry.per else torch.full_like(n_atoms, components)
-
-
-_EXAMPLES: Mapping[str, str] = {"element": " A flat one of {size} numbers: .reshape({n}, 3, {n}, 3)."}
-
-
-def _single_array(column: Column, value: Any, n: int, structure_id: str) -> Tensor:
-    """A value of one structure as an array of the record."""
-    array = np.array(value, dtype=np.float64)
-    shape: tuple[int | None, ...] = {
-        "structure": column.components,
-        "atom": (n, *column.components),
-        "probe atom": (None, n, *column.components),
-        "probe structure": (None,),
-        "element": (n, 3, n, 3),
-    }[column.axes]
-    fits = array.ndim == len(shape) and all(w is None or g == w for g, w in zip(array.shape, shape, strict=True))
-    if not fits:
-        expected = tuple("any" if want is None else want for want in shape)
-        hint = _EXAMPLES.get(column.axes, "").format(size=9 * n * n, n=n)
-        raise LabelShapeError(
-            f'structure "{structure_id}": {column.name} of shape {array.shape}, expected {expected}.{hint}'
-        )
-    tensor = torch.from_numpy(array)
-    if column.is_flag:
-        tensor = tensor.to(torch.bool)
-    if column.axes == "structure":
-        return tensor[None]
-    if column.axes == "probe structure":
-        return tensor[:, None]
-    return tensor.reshape(-1) if column.axes == "element" else tensor
-
-
-def _padded(column: Column, value: Tensor | None, record: Properties, n_probes: int, template: Tensor) -> Tensor:
-    """An array of one record for `concatenate`: missing values (also of further probes) are NaN, flags are False, and
-    weights are one."""
-    missing: float = {"suspect": 0.0, "weight": 1.0}.get(column.name, torch.nan)
-    n_rows = len(record) if "structure" in column.axes else int(record.n_atoms.sum())
-    if column.probe_axis:
-        n_present = 0 if value is None else value.shape[0]
-        padding = template.new_full((n_probes - n_present, n_rows, *column.components), missing)
-        return padding if value is None else torch.cat([value, padding])
-    return template.new_full((n_rows, *column.components), missing) if value is None else value
