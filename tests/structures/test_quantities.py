@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,10 +126,43 @@ def test_unknown_names_get_a_reply(registered: None) -> None:
         labels.energy = None  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["energy", "forces_mask", "hvp_error", "n_atoms"])
+@pytest.mark.parametrize("name", ["energy", "forces_mask", "hvp_error", "n_atoms", "replace", "mask"])
 def test_taken_names_are_refused(name: str) -> None:
     with pytest.raises(RequestError, match="choose another name"):
         register_quantity(Quantity(name=name, description="", per="structure"))
+
+
+def test_every_method_of_a_record_is_a_taken_name() -> None:
+    assert {name for name in vars(Properties) if not name.startswith("_")} <= quantities._METHODS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per": "element"}, "only for each structure or each atom"),
+        ({"per": "probe atom"}, "only for each structure or each atom"),
+        ({"per": "structure", "is_flag": True}, "cannot be labels"),
+    ],
+)
+def test_quantities_without_an_implementation_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        register_quantity(Quantity(name="overlap", description="", **options))
+    assert "overlap" not in quantities.QUANTITIES
+
+
+def test_a_missing_flag_is_false() -> None:
+    saddle = register_quantity(
+        Quantity(name="is_saddle", description="", per="structure", role="input", is_flag=True, source="")
+    )
+    try:
+        joined = Properties.concatenate([Properties.single(1, is_saddle=True), Properties.single(2)])
+        flags = joined["is_saddle"]
+        assert flags is not None
+        assert flags.tolist() == [True, False]
+    finally:
+        del quantities._QUANTITIES[saddle.name]
+        quantities._COLUMNS.clear()
+        quantities._COLUMNS.update(quantities._ordered_columns())
 
 
 def test_registering_twice(registered: None) -> None:

@@ -11,9 +11,12 @@ import torch
 from shared_runs import CustomPotential
 from tiny_run import config, training_data, validation_data
 
+from hesse.datasets import Dataset
 from hesse.errors import ConfigError
 from hesse.losses import Loss, LossTerm
 from hesse.training import TrainConfig, train
+from hesse.training.compiled_step import CompiledLossAndGradient
+from hesse.training.curvature_sampling import without_curvature
 from hesse.training.initial_model import build_initial_potential
 from hesse.training.loader import TrainingLoader
 from hesse.training.loss_setup import balanced_weights, describe_terms, measure_terms
@@ -125,3 +128,27 @@ def test_roots_of_several_microbatches() -> None:
     torch.testing.assert_close(one, two)
     torch.testing.assert_close(ones, twos)
     torch.testing.assert_close(slopes, others)
+
+
+def test_steps_without_a_weighted_label_stay_compiled() -> None:
+    """Such a microbatch has nothing to compute: compiled code would fail, and later steps would be eager."""
+    _, gradient, loader = setup(weights={"energy": 0.0, "forces": 0.0, "hvp": 1.0})
+    gradient.compiled = CompiledLossAndGradient(gradient.potential, gradient.loss, backend="aot_eager")
+    batch, labels = loader.load(loader.epoch(0)[0], 0)[0]
+    total, terms = gradient([(batch, without_curvature(labels))], gradient.loss.weights())
+    assert float(total) == 0.0
+    assert terms == {}
+    assert gradient.compiled is not None
+    assert all(p.grad is None for p in gradient.potential.parameters())
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_a_term_whose_structures_all_have_weight_zero_is_refused(balance: bool) -> None:
+    data = training_data()
+    weight = (~data.mask("hvp").any(0)).to(torch.float64)
+    weighted = Dataset(data.structures, data.labels.replace(weight=weight), metadata=data.metadata)
+    settings = config()
+    model = build_initial_potential(settings, weighted, None)
+    gradient = LossAndGradient(model, settings.make_loss())
+    with TrainingLoader(weighted, settings, model.cutoff) as loader, pytest.raises(ConfigError, match="loss term hvp"):
+        measure_terms(gradient, loader, weighted, fresh_probes=False, average=balance)

@@ -64,7 +64,7 @@ class LossTerm(Settings):
     delta: float | None = Field(None, gt=0, description="huber: where it becomes linear, in eV and Å (of r / s)")
     normalization: Normalization = Field(
         "structure",
-        description="scale s: √N^½ for the energy of N atoms, √3N for products, 1 for others (structure); N for "
+        description="scale s: N^¼ for the energy of N atoms, √(3N) for products, 1 for others (structure); N for "
         "energies (atom); 1, and a mean over all components of the batch (components)",
     )
     mass_weighted: bool = Field(

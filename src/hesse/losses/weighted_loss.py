@@ -95,16 +95,13 @@ def _as_mapping(weights: Mapping[str, float] | NamedWeights) -> dict[str, float]
     return values
 
 
-def per_structure_loss(
-    predictions: Properties, references: Properties, name: str, *, numbers: Int[Tensor, "atoms"] | None = None
-) -> Float[Tensor, "structures"]:
+def per_structure_loss(predictions: Properties, references: Properties, name: str) -> Float[Tensor, "structures"]:
     """Normalized squared error of one property for each structure.
 
     Args:
         predictions: predicted properties.
-        references: labels of the same structures.
+        references: labels of the same structures; their weights are not used.
         name: name of the property.
-        numbers: atomic numbers, for mass-weighted terms.
 
     Returns:
         Errors, `[structures]`; zero for structures without the label.
@@ -115,10 +112,10 @@ def per_structure_loss(
     loss = default_loss()
     if references[name] is None:
         raise MissingLabelError(f"the loss of {name} needs it among predictions and references")
-    term = loss[name]
+    term, references = loss[name], references.replace(weight=None)
     matched = matched_predictions(predictions, references, [term.entry])[name]
     one = {name: torch.ones((), dtype=torch.int64, device=references.n_atoms.device)}
-    factor = loss.factors(references, {name: 1.0}, one, numbers)[name]
+    factor = loss.factors(references, {name: 1.0}, one)[name]
     target = loss.targets(references, {name: 1.0})[name]
     values = factor * (matched - target).square()
     if term.entry.per == "element":

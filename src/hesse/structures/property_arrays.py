@@ -93,7 +93,7 @@ def padded_array(
     Returns:
         The array.
     """
-    missing: float = {"suspect": 0.0, "weight": 1.0}.get(column.name, torch.nan)
+    missing = 0.0 if column.is_flag else {"weight": 1.0}.get(column.name, torch.nan)
     n_rows = len(n_atoms) if column.rows == "structure" else int(n_atoms.sum())
     if column.probe_axis:
         n_present = 0 if value is None else value.shape[0]

@@ -111,6 +111,11 @@ QUANTITIES: Final[Mapping[str, Quantity]] = MappingProxyType(_QUANTITIES)
 _COLUMNS: dict[str, Column] = {}
 COLUMNS: Final[Mapping[str, Column]] = MappingProxyType(_COLUMNS)
 """All arrays of a `Properties` record by name: values of all quantities, then masks, then errors."""
+_METHODS: Final = frozenset({
+    "atom_slice", "concatenate", "detach", "has", "hessian_lengths", "hessian_matvec", "hessian_of", "index_select",
+    "items", "map_tensors", "mask", "pick", "replace", "select", "single", "suspect_mask", "to",
+})  # fmt: skip
+"""Methods of `Properties`, whose names its arrays cannot have."""
 
 
 def register_quantity(new: Quantity) -> Quantity:
@@ -127,17 +132,28 @@ def register_quantity(new: Quantity) -> Quantity:
         The same quantity.
 
     Raises:
-        RequestError: another quantity has this name, or one of its arrays would have the name of another array.
+        RequestError: another quantity has this name, or one of its arrays would have the name of another array or of
+            a method of `Properties`; values that are not for each structure or each atom; flags as labels.
     """
     if _QUANTITIES.get(new.name) == new:
         return new
-    taken = {"n_atoms", *_QUANTITIES, *_COLUMNS} & set(_columns_of(new))
+    taken = {"n_atoms", *_QUANTITIES, *_COLUMNS, *_METHODS} & set(_columns_of(new))
     if taken:
-        raise RequestError(f"there is a quantity or an array {min(taken)!r} already; choose another name")
+        raise RequestError(f"there is a quantity, an array or a method {min(taken)!r} already; choose another name")
+    if new.per not in ("structure", "atom"):
+        raise RequestError(
+            f"{new.name}: values for each {new.per} cannot be added, only for each structure or each atom"
+        )
+    if new.is_flag and new.role == "label":
+        raise RequestError(f"{new.name}: flags cannot be labels, which are compared and trained on; use role input")
+    _add(new)
+    return new
+
+
+def _add(new: Quantity) -> None:
     _QUANTITIES[new.name] = new
     _COLUMNS.clear()
     _COLUMNS.update(_ordered_columns())
-    return new
 
 
 def quantity(name: str) -> Quantity:
@@ -296,4 +312,4 @@ for _entry in (
         engines=False,
     ),
 ):
-    register_quantity(_entry)
+    _add(_entry)

@@ -262,7 +262,8 @@ class CompiledLossAndGradient:
             None if probes is None else _own_storage(probes.to(prepared.positions)),
             {name: _own_storage(value.to(device)) for name, value in targets.items()},
             {name: _own_storage(value.to(device)) for name, value in factors.items()},
-            {name: torch.tensor(weights[name], dtype=torch.float64, device=device) for name in factors},
+            # Not torch.tensor, whose copy to a GPU waits for the GPU.
+            {name: torch.full((), weights[name], dtype=torch.float64, device=device) for name in factors},
             None if stress_mask is None else _own_storage(stress_mask.to(device)),
         )
 

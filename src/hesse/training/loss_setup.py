@@ -57,7 +57,7 @@ def measure_terms(
         Value and gradient norm of each term, by name.
 
     Raises:
-        ConfigError: a term with a weight is not in the loss.
+        ConfigError: a term with a weight is not in the loss, or all structures with its label have the weight zero.
     """
     batches = loader.epoch(0)
     result: dict[str, TermStart] = {}
@@ -65,16 +65,22 @@ def measure_terms(
         label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
         held = None if term.entry.role == "output" else _has(data, label)
         chosen = [b for b in batches if held is None or bool(held[torch.as_tensor(b)].any())]
-        values, squares = [], []
+        values: list[float] = []
+        squares: list[float] = []
         with state_restored(gradient):
-            for indices in chosen[: BATCHES if average else MAX_BATCHES]:
+            for indices in chosen:
+                if len(values) == (BATCHES if average else MAX_BATCHES):
+                    break
                 for parameter in gradient.potential.parameters():
                     parameter.grad = None
                 # All structures with the label, also if only a part of them is drawn in the steps of the run.
                 labeled = indices if held is None else indices[held[torch.as_tensor(indices)].numpy()]
                 microbatches = loader.load(labeled, 0, only=labeled)
                 weights = {term.name: 1.0}
-                total, terms = gradient(microbatches, weights, sum_counts(gradient.loss, microbatches, weights))
+                counts = sum_counts(gradient.loss, microbatches, weights)
+                if not float(counts[term.name]) > 0:
+                    continue
+                total, terms = gradient(microbatches, weights, counts)
                 if term.name not in terms:
                     raise ConfigError(
                         f"the loss term {term.name} has a weight, but is not in the loss: the potential does not "
@@ -85,6 +91,11 @@ def measure_terms(
                 squares.append(float(torch.stack(norms).square().sum()) if norms else 0.0)
                 if not average and squares[-1] > 0:  # a few structures may have no gradient
                     break
+        if not values:
+            raise ConfigError(
+                f"the loss term {term.name} has a weight, but no structure counts in it: all structures with {label} "
+                "have the weight zero. Set the weight of the term to zero, or change those of the structures."
+            )
         result[term.name] = TermStart(sum(values) / len(values), math.sqrt(sum(squares) / len(squares)))
         if result[term.name].gradient_norm == 0.0 and result[term.name].value > NEGLIGIBLE:
             warnings.warn(

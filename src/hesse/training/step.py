@@ -169,9 +169,11 @@ class LossAndGradient:
     ) -> dict[str, Tensor]:
         """Add the gradient of one microbatch; returns its means."""
         request = request_for_loss(self.loss, labels, weights)
+        active = requested_weights(self.loss, request, weights)
+        if not self.loss.active(labels, active):
+            return {}
         if self.compiled is not None and not self.compiled.unsupported_reason(request):
             try:
-                active = requested_weights(self.loss, request, weights)
                 means, gradients = self.compiled(batch, labels, request, active, counts, linear=linear)
             except CompilationError as error:
                 if self.on_compile_failure is None:

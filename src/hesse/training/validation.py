@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hesse.curvature import evaluate
 from hesse.datasets import Dataset, DatasetLike
-from hesse.errors import NonFiniteLossError
+from hesse.errors import MissingLabelError, NonFiniteLossError
 from hesse.losses import Loss, LossTerm, matched_predictions, per_structure_loss
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, Rademacher
@@ -95,7 +95,8 @@ def validate(
         potential: the potential.
         data: validation data. Curvature is evaluated wherever it is labeled, even if its weight is zero.
         loss: the loss. Terms of products and of Hessians are both estimated from the probes: those of products over
-            all structures with pairs or Hessians, those of Hessians over structures with Hessians.
+            all structures with pairs or Hessians, those of Hessians over structures with Hessians. For squares the
+            estimate is unbiased; a mae or huber term of Hessians has another value than that of their products.
         weights: weight of each term by name; None: those of the terms.
         dtype: floating-point type of the evaluation.
         device: its device.
@@ -106,16 +107,18 @@ def validate(
 
     Returns:
         The loss and errors, the same in all processes.
+
+    Raises:
+        MissingLabelError: no structure counts in the loss: none has a label, or the weights of all of them are zero.
     """
     communicator = communicator or Communicator()
     weights = loss.weights() if weights is None else weights
     totals: dict[str, SquaredErrors] = defaultdict(SquaredErrors)
     means: dict[str, float] = defaultdict(float)
     counts: dict[str, float] = defaultdict(float)
-    of_probes = _estimated_from_probes(loss)
     for part, indices in _local_batches(data, max_atoms, communicator):
         batch, labels = part.batch(indices, potential.cutoff, dtype=dtype, device=device)
-        has_hessian = labels.mask("hessian")
+        has_hessian, stored = labels.mask("hessian"), labels
         labels = with_validation_probes(batch, labels, n_probes, seed=seed)
         has_pairs = labels.mask("hvp").any(0)
         outputs = [name for name in potential.output_names if labels[name] is not None]
@@ -130,30 +133,34 @@ def validate(
         labels_of_hessians = labels
         if labels.hvp is not None:
             labels_of_hessians = labels.replace(hvp_mask=labels.mask("hvp") & has_hessian)
-        for term in of_probes:
-            references = labels_of_hessians if loss[term.name].quantity == "hessian" else labels
-            mean, count = _term_sum(term, predictions, references, batch)
+        for term in loss:
+            if term.quantity == "hessian":
+                # A term of products has the same sum of squares, but is not divided by the same number of values.
+                products = term.model_copy(update={"quantity": "hvp"})
+                mean, _ = _term_sum(products, predictions, labels_of_hessians, batch)
+                count = float(loss.counts(stored, {term.name: 1.0}).get(term.name, 0.0))
+            else:
+                mean, count = _term_sum(term, predictions, labels, batch)
             means[term.name] += mean
             counts[term.name] += count
         _accumulate(totals, predictions, labels, has_hessian, structure_names(part, indices))
     # Sums over all processes are the same in each of them, and so are decisions that depend on them.
     means, counts = communicator.all_reduce_sum_dict(means), communicator.all_reduce_sum_dict(counts)
     values = loss.values({n: torch.tensor(means[n] / counts[n], dtype=torch.float64) for n in means if counts[n]})
+    if not values:
+        raise MissingLabelError(
+            f"{data.source}: no validation structure counts in the loss ({', '.join(loss.quantities())}): none has "
+            "these labels, or all have the weight zero"
+        )
     total = sum(weights[name] * float(value) for name, value in values.items())
     rmse, standard_errors = reduce_errors(totals, communicator)
     return ValidationMetrics(float(total), rmse, {n: e for n, e in standard_errors.items() if n in ("hvp", "hessian")})
 
 
-def _estimated_from_probes(loss: Loss) -> list[LossTerm]:
-    """The terms of labels, those of Hessians as terms of products: with `E[v vᵀ] = I` these have the same mean."""
-    terms = [term for term in loss if term.entry.role == "label"]
-    return [term.model_copy(update={"quantity": "hvp"}) if term.quantity == "hessian" else term for term in terms]
-
-
 def _term_sum(term: LossTerm, predictions: Properties, references: Properties, batch: Batch) -> tuple[float, float]:
     """Sum of a term over structures, and what it is to be divided by."""
     alone, one = Loss([term]), {term.name: 1.0}
-    if references[term.quantity] is None or predictions[term.quantity] is None:
+    if term.entry.role != "label" or references[term.quantity] is None or predictions[term.quantity] is None:
         return 0.0, 0.0
     count = alone.counts(references, one)
     unit = {term.name: torch.ones_like(count[term.name])}
