@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hesse.datasets import Dataset
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
-from hesse.losses import LossWeights
+from hesse.losses import Loss, LossTerm, LossWeights
 from hesse.structures import Structure, collate
 from hesse.training import ProjectedHessianLoss
 from oracles import Harmonic, Morse, labeled, molecules
@@ -208,6 +208,18 @@ def test_wrong_requests_are_refused() -> None:
         ProjectedHessianLoss(LossWeights(hessian=1.0))
     with pytest.raises(RequestError, match="not regularizer"):
         ProjectedHessianLoss(LossWeights(regularizer=1.0))
+    with pytest.raises(RequestError, match="balance is measured"):
+        ProjectedHessianLoss(LossWeights(balance=True))
+    with pytest.raises(RequestError, match="mass-weighted terms need the elements"):
+        ProjectedHessianLoss(Loss([LossTerm(quantity="hvp", mass_weighted=True)]))
+
+
+def test_other_forms() -> None:
+    positions = torch.randn(4, 3, dtype=torch.float64)
+    loss = Loss([LossTerm(quantity="forces", form="mae", weight=2.0)])
+    total, terms = ProjectedHessianLoss(loss)(lambda x: x.square().sum(), positions, forces=torch.zeros(4, 3).double())
+    assert float(terms["forces"]) == pytest.approx(float(2 * positions.abs().mean()))
+    assert float(total.detach()) == pytest.approx(float(4 * positions.abs().mean()))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hesse.curvature.hvp import gradients, hessian_vector_products
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
-from hesse.losses import LossWeights, weighted_loss
+from hesse.losses import Loss, LossWeights, weighted_loss
 from hesse.structures import Properties
 
 __all__ = ["ProjectedHessianLoss"]
@@ -32,22 +32,26 @@ class ProjectedHessianLoss(nn.Module):
     which takes up to 1.5 times as long.
 
     Args:
-        weights: weights of the terms; None for `LossWeights()`. Terms other than energy, forces and hvp must be zero.
+        weights: weights of squared errors, None for `LossWeights()`; or a `hesse.Loss` whose terms have other forms.
+            Terms other than energy, forces and hvp are not possible.
         supports_vmap: whether products with several probes are computed in one vectorized pass, which is faster. Set it
             to False for functions with operations that torch.vmap does not support.
 
     Raises:
-        RequestError: another term has a weight.
+        RequestError: another term has a weight; weights that are measured in a run; mass-weighted terms.
     """
 
-    def __init__(self, weights: LossWeights | None = None, *, supports_vmap: bool = True) -> None:
+    def __init__(self, weights: LossWeights | Loss | None = None, *, supports_vmap: bool = True) -> None:
         super().__init__()
-        self.weights = weights or LossWeights()
-        other = set(self.weights.active()) - {"energy", "forces", "hvp"}
-        if other or self.weights.regularizer:
-            raise RequestError(
-                f"this loss has energy, forces and hvp terms, not {', '.join(sorted(other)) or 'regularizer'}"
-            )
+        weights = weights or LossWeights()
+        if not isinstance(weights, Loss) and weights.balance:
+            raise RequestError("weights: balance is measured by hesse.train; give numbers here")
+        self.loss = weights if isinstance(weights, Loss) else weights.loss()
+        other = {term.quantity for term in self.loss} - {"energy", "forces", "hvp"}
+        if other:
+            raise RequestError(f"this loss has energy, forces and hvp terms, not {', '.join(sorted(other))}")
+        if any(term.mass_weighted for term in self.loss):
+            raise RequestError("mass-weighted terms need the elements, which this loss does not know")
         self.supports_vmap = supports_vmap
 
     def forward(
@@ -103,7 +107,7 @@ class ProjectedHessianLoss(nn.Module):
         )
         references = _masked_labels(n_atoms, mask, energies, forces, *stacked)
         predictions = self._predict(energy, positions, n_atoms, mask, references, stacked[0])
-        total, terms = weighted_loss(predictions, references, self.weights)
+        total, terms = weighted_loss(predictions, references, self.loss)
         return total, {name: value.detach() for name, value in terms.items()}
 
     def _predict(
@@ -129,8 +133,9 @@ class ProjectedHessianLoss(nn.Module):
                     f"{len(n_atoms)} structures"
                 )
             gradient = hvp = None
-            needs_hvp = self.weights.hvp > 0 and probes is not None
-            if needs_hvp or (self.weights.forces > 0 and references.forces is not None):
+            quantities = self.loss.quantities()
+            needs_hvp = "hvp" in quantities and probes is not None
+            if needs_hvp or ("forces" in quantities and references.forces is not None):
                 (gradient,) = gradients(energies.sum(), [leaf], create_graph=True)
                 if gradient.grad_fn is None and not bool(gradient.any()) and int(n_atoms.max()) > 1:
                     raise RequestError(
