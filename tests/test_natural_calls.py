@@ -3,11 +3,13 @@ arguments get a reply instead of an AttributeError or TypeError."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,16 @@ def flat_ammonia() -> Atoms:
     atoms = molecule("NH3")
     atoms.positions[:, 2] *= 0.02
     return atoms
+
+
+class Charged(hesse.Potential):
+    """Springs whose charges have a misspelled name."""
+
+    cutoff = 3.0
+    output_names = ("chrges",)
+
+    def forward(self, batch: hesse.Batch) -> torch.Tensor:
+        return batch.neighbor_vectors().square().sum(-1).sum(-1)
 
 
 TINY: Mapping[str, Any] = {"steps": 1, "compile": "never", "model": {"features": 4, "channels": 2, "radial": 3}}
@@ -180,6 +192,36 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "LossWeights(hvp=)": lambda t: hesse.LossWeights(hvp=0.1),
     "TrainConfig(steps=)": lambda t: hesse.TrainConfig(steps=10),
     "LabelSpec(n_probes=)": lambda t: hesse.LabelSpec(n_probes=2),
+    # loss, quantities and records
+    "TrainConfig(weights=balance)": lambda t: hesse.TrainConfig(weights="balance").make_loss(),
+    "TrainConfig(weights={balance, hvp})": lambda t: hesse.TrainConfig(weights={"balance": True, "hvp": 0.3}),
+    "TrainConfig(weights={length_scale})": lambda t: hesse.TrainConfig(weights={"length_scale": 0.55}),
+    "TrainConfig(loss=[{...}])": lambda t: hesse.TrainConfig(
+        loss=[{"quantity": "energy", "form": "huber", "delta": 0.1}, {"quantity": "hvp", "mass_weighted": True}]
+    ).make_loss(),
+    "TrainConfig(loss=[LossTerm])": lambda t: hesse.TrainConfig(
+        loss=[hesse.LossTerm(quantity="forces", form="mae"), hesse.LossTerm(quantity="forces", name="size")]
+    ),
+    "TrainConfig(probe=soft modes)": lambda t: hesse.TrainConfig(
+        probe={"source": "fresh", "weighting": "soft-modes", "soft_below": 300}
+    ),
+    "train(data, weights=balance)": lambda t: hesse.train(
+        t.data, config={**TINY, "weights": "balance"}, output=t.folder / "d", quiet=True
+    ).table(),
+    "Properties.single(n, energy=)": lambda t: hesse.Properties.single(3, energy=-1.0, forces=np.zeros((3, 3))),
+    "Properties.single(n, tensor)": lambda t: hesse.Properties.single(3, energy=torch.ones((), requires_grad=True)),
+    "labels.replace(hessian=None)": lambda t: t.data.labels.replace(hessian=None),
+    "labels.select(list)": lambda t: t.data.labels.select([2, 0]).energy,
+    "labels.select(mask)": lambda t: t.data.labels.select(t.data.labels.n_atoms > 3).energy,
+    "labels.select(index)": lambda t: t.data.labels.select(1).energy,
+    "labels.pick(name)": lambda t: t.data.labels.pick("energy").energy,
+    "labels.hessian_of(-1)": lambda t: t.data.labels.hessian_of(-1),
+    "name in labels": lambda t: "hessian" in t.data.labels or None,
+    "labels[n_atoms]": lambda t: t.data.labels["n_atoms"],
+    "pickle of labels": lambda t: pickle.loads(pickle.dumps(t.data.labels)).energy,
+    "pickle of a Request": lambda t: pickle.loads(pickle.dumps(hesse.Request(forces=True))),
+    "Request(...).replace(hessian=True)": lambda t: hesse.Request(forces=True).replace(hessian=True),
+    "compute(atoms, name, outputs=())": lambda t: hesse.compute(t.water, "gfn2", outputs=()).energy,
 }
 
 
@@ -292,6 +334,73 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     "no structure for ASE": (lambda t: hesse.to_ase(3), "expected a hesse.Structure"),
     "a configuration that is None": (lambda t: hesse.load_config(None), "expected the path of a YAML file"),
     "an unknown device": (lambda t: hesse.check(t.potential, device="gpu"), 'unknown device.*"cuda" for an NVIDIA GPU'),
+    "a misspelled short form of weights": (lambda t: hesse.TrainConfig(weights="balanced"), "by name .*, or balance"),
+    "one number for all weights": (lambda t: hesse.TrainConfig(weights=1), "by name .*, or balance"),
+    "a quantity of one's own that is none": (
+        lambda t: hesse.LossWeights(others={"hvp": 1.0}),
+        "not a quantity of your own",
+    ),
+    "an unknown loss term": (lambda t: hesse.TrainConfig(loss=[{"quantity": "energi"}]), 'Did you mean "energy"'),
+    "a misspelled option of a loss term": (
+        lambda t: hesse.TrainConfig(loss=[{"quantity": "energy", "wieght": 1}]),
+        'Did you mean "weight"',
+    ),
+    "a loss term with the name of another entry": (
+        lambda t: hesse.LossTerm(quantity="energy", name="loss"),
+        "another name",
+    ),
+    "two loss terms of one name": (
+        lambda t: hesse.TrainConfig(loss=[{"quantity": "energy"}, {"quantity": "energy", "form": "mae"}]),
+        "two loss terms are called 'energy'",
+    ),
+    "weights and loss": (
+        lambda t: hesse.TrainConfig(loss=[{"quantity": "energy"}], weights={"hvp": 1}),
+        "leave out weights",
+    ),
+    "factors beside loss": (
+        lambda t: hesse.TrainConfig(loss=[{"quantity": "energy"}], weights={"balance": True, "hvp": 0.3}),
+        "weights of the terms of loss",
+    ),
+    "two ramps of one term": (
+        lambda t: hesse.TrainConfig(loss=[{"quantity": "energy", "ramp": {}}], weight_ramps={"energy": {}}),
+        "give one",
+    ),
+    "a ramp of an unknown term": (lambda t: hesse.TrainConfig(weight_ramps={"hpv": {}}), 'Did you mean "hvp"'),
+    "a wavenumber without soft modes": (lambda t: hesse.TrainConfig(probe={"soft_below": 300}), "soft-modes"),
+    "weighted probes that are stored": (lambda t: hesse.TrainConfig(probe={"weighting": "mass"}), "source: fresh"),
+    "a Loss of names": (lambda t: hesse.Loss(["energy"]), "expected loss terms"),
+    "a Loss of one term": (lambda t: hesse.Loss(hesse.LossTerm(quantity="energy")), "expected a list"),
+    "a term that a Loss lacks": (lambda t: hesse.LossWeights().loss()["stress"], "the loss has no term 'stress'"),
+    "a record of lists": (lambda t: hesse.Properties(n_atoms=[3], energy=[1.0]), "Properties.single"),
+    "a record with an array": (lambda t: t.data.labels.replace(energy=np.zeros(3)), "torch tensors, got energy"),
+    "a label that is text": (lambda t: hesse.Properties.single(3, energy="a"), "energy = a: expected numbers"),
+    "a label of rows of different lengths": (
+        lambda t: hesse.Properties.single(2, forces=[[1, 2], [1, 2, 3]]),
+        "expected numbers in a regular array",
+    ),
+    "atoms in place of their number": (lambda t: hesse.Properties.single(t.water, energy=1.0), "n_atoms: expected"),
+    "an unknown property": (lambda t: t.data.labels.pick(["enrgy"]), 'Did you mean "energy"'),
+    "a structure of a record": (lambda t: t.data.labels[0], r"select\(\[0, 1\]\)"),
+    "a Hessian beyond the end": (lambda t: t.data.labels.hessian_of(7), "no structure 7: .* 3 structures"),
+    "a number of probes in a Request": (lambda t: hesse.Request(probes=2), r"hesse.compute\(.*probes=2\)"),
+    "text in a Request": (lambda t: hesse.Request(forces="yes"), "forces: expected True or False"),
+    "products in a Request": (lambda t: hesse.Request(hvp=True), "by their probes"),
+    "a further output that is unknown": (lambda t: hesse.compute(t.water, "gfn2", outputs=["dipole"]), "dipole"),
+    "forces as a further output": (
+        lambda t: hesse.compute(t.water, "gfn2", outputs=["forces"]),
+        "its own argument: forces=True",
+    ),
+    "a quantity that is a mapping": (lambda t: hesse.register_quantity({"name": "x"}), "expected hesse.Quantity"),
+    "a quantity with a name of ASE": (
+        lambda t: hesse.register_quantity(hesse.Quantity(name="charge", description="", per="structure")),
+        "another meaning",
+    ),
+    "a quantity for each atoms": (lambda t: hesse.Quantity(name="q", description="", per="atoms"), '"atom"'),
+    "a quantity with a number of components": (
+        lambda t: hesse.Quantity(name="q", description="", per="atom", components=3),
+        r"\(3,\) for a vector",
+    ),
+    "an output that is not registered": (lambda t: hesse.evaluate(Charged(), t.data), "'chrges' is not a registered"),
     "an unknown element": (lambda t: hesse.compute(molecule("SiH4"), t.potential), "Si"),
 }
 
@@ -302,6 +411,27 @@ def test_wrong_arguments_get_a_reply(call: str, things: Things, monkeypatch: pyt
     function, reply = WRONG[call]
     with pytest.raises((hesse.HesseError, IndexError), match=reply):
         function(things)
+
+
+def test_records_are_not_changed(things: Things) -> None:
+    with pytest.raises(AttributeError, match="replace"):
+        del things.data.labels.energy
+    assert "energy" in things.data.labels
+
+
+def test_file_with_an_unregistered_quantity(things: Things, tmp_path: Path) -> None:
+    hesse.write_dataset(tmp_path / "dipoles.h5", things.data)
+    with h5py.File(tmp_path / "dipoles.h5", "a") as file:
+        file["labels/dipole"] = np.zeros((3, 3))
+    with pytest.raises(hesse.HesseError, match="register it before"):
+        hesse.read_dataset(tmp_path / "dipoles.h5")
+
+
+def test_loss_terms_are_shown_at_the_start(things: Things, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hesse.train(things.data, config={**TINY, "weights": "balance"}, output=tmp_path / "run")
+    shown = capsys.readouterr().err
+    assert "loss terms and weights: energy" in shown
+    assert "weights balanced: energy : forces : hvp = 1 : " in shown
 
 
 def test_old_names_name_the_new_ones() -> None:

@@ -27,7 +27,7 @@ from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential, structure_at
 from hesse.potential import check_elements as check_known_elements
-from hesse.structures import Batch, Properties, Request, quantity, segment_ids
+from hesse.structures import QUANTITIES, Batch, Properties, Request, quantity, segment_ids
 from hesse.structures.hessian_blocks import blocks_from_rows
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "check_energy_shape",
     "check_finite",
     "evaluate",
+    "further_output_names",
     "prepare_batch",
     "stress_from_strain_gradient",
 ]
@@ -136,13 +137,38 @@ def _further_outputs(
         entry = quantity(name)
         rows = len(batch) if entry.per == "structure" else len(batch.numbers)
         received = outputs.get(name)
-        if received is None or tuple(received.shape) != (rows, *entry.components):
-            got = "no such output" if received is None else f"shape {tuple(received.shape)}"
+        if not isinstance(received, Tensor) or tuple(received.shape) != (rows, *entry.components):
+            got = "no such output" if received is None else f"shape {tuple(getattr(received, 'shape', ()))}"
+            got = got if received is None or isinstance(received, Tensor) else type(received).__name__
             raise LabelShapeError(
                 f"{type(potential).__name__}.outputs: expected {name} of shape {(rows, *entry.components)}, got {got}"
             )
         result[name] = received
     return result
+
+
+def further_output_names(potential: Potential) -> tuple[str, ...]:
+    """Further quantities that a potential predicts.
+
+    Args:
+        potential: any potential.
+
+    Returns:
+        Their names.
+
+    Raises:
+        RequestError: its `output_names` are not names of registered quantities.
+    """
+    names = potential.output_names
+    if isinstance(names, str):
+        raise RequestError(f"{type(potential).__name__}.output_names: expected a tuple of names: ({names!r},)")
+    for name in names:
+        if name not in QUANTITIES:
+            raise RequestError(
+                f"{type(potential).__name__}.output_names: {name!r} is not a registered quantity: "
+                "hesse.register_quantity(hesse.Quantity(...))"
+            )
+    return tuple(names)
 
 
 def prepare_batch(potential: Potential, batch: Batch, request: Request, *, check_elements: bool) -> Batch:
@@ -185,7 +211,7 @@ def _check_request(potential: Potential, batch: Batch, request: Request) -> None
         raise RequestError(
             f"{type(potential).__name__} gives energies of whole structures only: its atoms have no energies"
         )
-    missing = request.outputs - set(potential.output_names)
+    missing = request.outputs - set(further_output_names(potential))
     if missing:
         raise RequestError(
             f"{type(potential).__name__} does not predict {', '.join(sorted(missing))}; it predicts energies and their "

@@ -73,7 +73,7 @@ def compute(
         hessian=hessian,
         stress=stress,
         atomic_energies=atomic_energies,
-        **dict.fromkeys([outputs] if isinstance(outputs, str) else outputs, True),
+        **_further(outputs),
     )
     if isinstance(source, PotentialEngine):
         return evaluate_structures(source.potential, inputs, request)
@@ -115,3 +115,12 @@ def _directions(
             f"{len(structures)} structures, end to end"
         )
     return array
+
+
+def _further(outputs: Collection[str] | None) -> dict[str, bool]:
+    """Further quantities as arguments of a Request."""
+    names = [outputs] if isinstance(outputs, str) else list(outputs or ())
+    own = sorted({"energy", "forces", "hessian", "stress", "atomic_energies", "probes"} & set(names))
+    if own:
+        raise RequestError(f"outputs: {own[0]} has its own argument: {own[0]}=True")
+    return dict.fromkeys(names, True)

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from hesse.curvature import evaluate_structures
+from hesse.curvature.energy_derivatives import further_output_names
 from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike, as_potential
 from hesse.errors import RequestError, check_numbers
@@ -100,7 +101,7 @@ def _predict_part(
         hessian=hessian,
         atomic_energies=potential.has_atomic_energies and labels.atomic_energies is not None,
         stress=bool(labels.mask("stress").any()) and any(all(s.pbc) for s in dataset.structures),
-        **{name: labels[name] is not None for name in potential.output_names},
+        **{name: labels[name] is not None for name in further_output_names(potential)},
     )
     predictions = evaluate_structures(potential, dataset.structures, request, memory_mib=memory_mib, quiet=quiet)
     if predictions.hvp is None:

@@ -23,7 +23,7 @@ from ase.data import atomic_masses
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hesse.errors import ConfigError, MissingLabelError
+from hesse.errors import ConfigError, MissingLabelError, did_you_mean
 from hesse.losses.terms import LossTerm
 from hesse.structures import Properties, Quantity, component_counts, segment_ids
 
@@ -41,6 +41,12 @@ class Loss:
     """
 
     def __init__(self, terms: Iterable[LossTerm]) -> None:
+        if isinstance(terms, LossTerm | str | Mapping) or not isinstance(terms, Iterable):
+            raise ConfigError(f"expected a list: Loss([hesse.LossTerm(quantity='energy'), ...]), got {terms!r}")
+        terms = list(terms)
+        for term in terms:
+            if not isinstance(term, LossTerm):
+                raise ConfigError(f"expected loss terms, hesse.LossTerm(quantity='energy'), got {term!r}")
         self.terms = tuple(term for term in terms if term.weight > 0)
         self._by_name = {term.name: term for term in self.terms}
         self.entries = {term.name: term.entry for term in self.terms}
@@ -62,6 +68,8 @@ class Loss:
         return f"Loss({', '.join(f'{term.name} {term.weight:g}' for term in self.terms)})"
 
     def __getitem__(self, name: str) -> LossTerm:
+        if name not in self._by_name:
+            raise ConfigError(f"the loss has no term {name!r}. {did_you_mean(name, self._by_name)}")
         return self._by_name[name]
 
     def weights(self) -> dict[str, float]:

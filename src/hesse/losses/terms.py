@@ -81,6 +81,13 @@ class LossTerm(Settings):
             raise ValueError(f"there is no loss term of {value!r}. {did_you_mean(value, term_names())}")
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if value in ("step", "loss", "lr", "seconds", "kind", "text"):
+            raise ValueError(f"rows of the record have an entry {value!r} already: give the term another name")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _fill_name(cls, data: Any) -> Any:

@@ -47,15 +47,20 @@ class LossWeights(Settings):
     def _resolve(cls, data: Any) -> Any:
         if data == "balance":
             data = {"balance": True}
-        if not isinstance(data, Mapping):
+        if isinstance(data, cls):
             return data
+        if not isinstance(data, Mapping):
+            raise ValueError("expected weights by name ({energy: 4, forces: 0.3, hvp: 0.15}), or balance")
         values = dict(data)
         registered = set(term_names()) - cls.model_fields.keys()
         moved = {name: values.pop(name) for name in list(values) if name in registered}
         if moved:
             values["others"] = {**values.get("others", {}), **moved}
+        for name in values["others"] if isinstance(values.get("others"), Mapping) else ():
+            if name not in registered:
+                raise ValueError(f"others: {name!r} is not a quantity of your own (hesse.register_quantity)")
         length = values.get("length_scale")
-        if values.get("balance") is True:
+        if values.get("balance") in (True, "true", "yes", "on"):  # as pydantic reads it
             return {"energy": 1.0, "forces": 1.0, "hvp": 1.0, **values}
         if isinstance(length, int | float) and not {"forces", "hvp"} & values.keys():
             energy = values.get("energy", 1.0)

@@ -126,6 +126,8 @@ def format_duration(seconds: float) -> str:
     Returns:
         The duration with a suitable unit.
     """
+    if seconds < 0.01:
+        return "0 s"
     if seconds < 10.0:
         return f"{seconds:.2g} s"
     if seconds < 90.0:

@@ -270,6 +270,10 @@ def _sections_at(
             current = kinds[part]
             continue
         user_path.append(part)
+        if part.isdecimal():  # an item of a list
+            items = [c for c in get_args(current) or () if get_origin(c) in (list, tuple)] or [current]
+            current = (get_args(items[0]) or (None,))[0]
+            continue
         if get_origin(current) is dict:  # every key is a section of the same class
             current = get_args(current)[1]
             continue

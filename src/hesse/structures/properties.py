@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hesse.errors import LabelShapeError, RequestError, did_you_mean
+from hesse.errors import LabelShapeError, RequestError, check_whole_numbers, did_you_mean
 from hesse.structures.batch import segment_indices, segment_offsets
 from hesse.structures.hessian_blocks import block_lengths, multiply_blocks
 from hesse.structures.property_arrays import padded_array, single_array
@@ -81,6 +81,12 @@ class Properties:
         unknown = arrays.keys() - COLUMNS.keys()
         if unknown:
             raise RequestError(f"Properties has no {min(unknown)!r}. {did_you_mean(min(unknown), list(COLUMNS))}")
+        for name, value in {"n_atoms": n_atoms, **arrays}.items():
+            if not isinstance(value, Tensor) and (value is not None or name == "n_atoms"):
+                raise LabelShapeError(
+                    f"Properties holds torch tensors, got {name} of type {type(value).__name__}: "
+                    "torch.as_tensor(...), or Properties.single(n, ...) for arrays and numbers of one structure"
+                )
         # The order of the table, whatever the order of the arguments: digests depend on it.
         present = {name: value for name in COLUMNS if (value := arrays.get(name)) is not None}
         self.__dict__.update(n_atoms=n_atoms, **present)
@@ -101,8 +107,14 @@ class Properties:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"Properties cannot be changed; make a new record: properties.replace({name}=...)")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"Properties cannot be changed; make a new record: properties.replace({name}=None)")
+
     def __len__(self) -> int:
         return len(self.n_atoms)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__dict__
 
     def __repr__(self) -> str:
         counts = [f"{name} {int(self.mask(name).sum())}" for name in label_names() if self[name] is not None]
@@ -112,8 +124,12 @@ class Properties:
 
     def __getitem__(self, name: str) -> Tensor | None:
         """An array by its name, for code that works for all quantities; None if the record has none."""
-        if name not in COLUMNS:
-            raise RequestError(f"Properties has no {name!r}. {did_you_mean(str(name), list(COLUMNS))}")
+        if not isinstance(name, str):
+            raise RequestError(
+                f"expected the name of an array, such as 'energy', got {name!r}; single structures: select([0, 1])"
+            )
+        if name not in COLUMNS and name != "n_atoms":
+            raise RequestError(f"Properties has no {name!r}. {did_you_mean(name, ['n_atoms', *COLUMNS])}")
         value: Tensor | None = self.__dict__.get(name)
         return value
 
@@ -164,8 +180,12 @@ class Properties:
 
         Raises:
             LabelShapeError: a shape that does not fit `n_atoms`; the message names `structure_id`.
-            RequestError: there is no property of this name.
+            LabelValueError: a value that is not a number or a regular array of numbers.
+            RequestError: there is no property of this name, or `n_atoms` is not a number of atoms.
         """
+        check_whole_numbers(n_atoms=n_atoms)
+        if n_atoms < 0:
+            raise RequestError(f"n_atoms: expected the number of atoms of the structure, got {n_atoms}")
         allowed = {name: column for name, column in COLUMNS.items() if column.kind != "mask"}
         arrays: dict[str, Tensor] = {}
         for name, value in values.items():
@@ -250,8 +270,11 @@ class Properties:
             eV/Å², `(n, 3, n, 3)`.
 
         Raises:
-            LabelShapeError: this structure has no Hessian.
+            LabelShapeError: this structure has no Hessian, or there is no such structure.
         """
+        if not -len(self) <= index < len(self):
+            raise LabelShapeError(f"there is no structure {index}: these labels are of {len(self)} structures")
+        index %= len(self)
         if self.hessian is None or not bool(self.mask("hessian")[index]):
             raise LabelShapeError(f"structure {index} of these labels has no Hessian")
         n = int(self.n_atoms[index])
@@ -339,15 +362,21 @@ class Properties:
             converted[column.name] = value.to(device=device, dtype=None if keep_dtype else dtype)
         return Properties(**converted)
 
-    def select(self, indices: Int[Tensor, "chosen"]) -> Properties:
+    def select(self, indices: Int[Tensor, "chosen"] | Bool[Tensor, "structures"] | Sequence[int]) -> Properties:
         """Properties of selected structures.
 
         Args:
-            indices: structures in the order of the result; an index may occur repeatedly.
+            indices: structures in the order of the result; an index may occur repeatedly. A list, or a mask of all
+                structures, will do too.
 
         Returns:
             The new record.
         """
+        indices = torch.as_tensor(indices, device=self.n_atoms.device).reshape(-1)
+        if indices.dtype == torch.bool:
+            if len(indices) != len(self):
+                raise LabelShapeError(f"a mask of {len(indices)} structures for a record of {len(self)}")
+            indices = indices.nonzero()[:, 0]
         n = self.n_atoms[indices]
         elements = None
         if self.hessian is not None:
@@ -392,7 +421,14 @@ class Properties:
 
         Returns:
             The new record.
+
+        Raises:
+            RequestError: there is no such property.
         """
+        names = [names] if isinstance(names, str) else names
+        for name in names:
+            if name not in COLUMNS:
+                quantity(name)  # raises
         kept = {*names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
         return Properties(n_atoms=self.n_atoms, **{c.name: value for c, value in self.items() if c.name in kept})
 

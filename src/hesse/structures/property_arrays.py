@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from hesse.errors import LabelShapeError
+from hesse.errors import LabelShapeError, LabelValueError
 from hesse.structures.quantities import Column, Quantity
 
 __all__ = ["component_counts", "padded_array", "single_array"]
@@ -50,8 +50,16 @@ def single_array(column: Column, value: Any, n: int, structure_id: str) -> Tenso
 
     Raises:
         LabelShapeError: another shape.
+        LabelValueError: not numbers.
     """
-    array = np.array(value, dtype=np.float64)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise LabelValueError(
+            f'structure "{structure_id}": {column.name} = {str(value)[:60]}: expected numbers in a regular array'
+        ) from None
     shape: tuple[int | None, ...] = {
         "structure": column.components,
         "atom": (n, *column.components),

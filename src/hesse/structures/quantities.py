@@ -6,12 +6,13 @@ a new quantity is one more entry (docs/how-to/add-a-quantity.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args, get_type_hints
 
-from hesse.errors import RequestError, did_you_mean
+from hesse.errors import RequestError, check_whole_numbers, did_you_mean
 
 __all__ = [
     "COLUMNS",
@@ -67,6 +68,16 @@ class Quantity:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise RequestError(f"the name of a quantity must be a Python identifier, got {self.name!r}")
+        for option in ("per", "role", "source"):
+            choices = get_args(get_type_hints(Quantity)[option])
+            if (value := getattr(self, option)) not in choices:
+                raise RequestError(f"quantity {self.name}: {option} = {value!r}. {did_you_mean(str(value), choices)}")
+        if not isinstance(self.components, tuple) or not all(isinstance(n, int) and n > 0 for n in self.components):
+            raise RequestError(
+                f"quantity {self.name}: components = {self.components!r}, expected the shape of one value as a tuple: "
+                "() for a number, (3,) for a vector"
+            )
+        check_whole_numbers(energy_power=self.energy_power, length_power=self.length_power)
         if not self.unit:
             object.__setattr__(self, "unit", _unit(self.energy_power, self.length_power))
 
@@ -116,6 +127,16 @@ _METHODS: Final = frozenset({
     "items", "map_tensors", "mask", "pick", "replace", "select", "single", "suspect_mask", "to",
 })  # fmt: skip
 """Methods of `Properties`, whose names its arrays cannot have."""
+_RESERVED: Final = frozenset({
+    # extended XYZ and ASE atoms
+    "structure_id", "tag", "group", "level", "engine", "step", "code_version", "numbers", "positions", "charge",
+    "multiplicity", "species", "pos", "pbc", "Lattice", "masses", "tags",
+    "hessian_offsets",  # HDF5
+    "balance", "length_scale", "others", "outputs",  # options and arguments
+    "loss", "lr", "seconds", "kind", "text",  # the record of a run
+})  # fmt: skip
+_RESERVED_PATTERN: Final = re.compile(r"(probe|hvp)_\d+")
+"""Names that files, options and records of runs use for something else."""
 
 
 def register_quantity(new: Quantity) -> Quantity:
@@ -135,8 +156,12 @@ def register_quantity(new: Quantity) -> Quantity:
         RequestError: another quantity has this name, or one of its arrays would have the name of another array or of
             a method of `Properties`; values that are not for each structure or each atom; flags as labels.
     """
+    if not isinstance(new, Quantity):
+        raise RequestError(f"expected hesse.Quantity(name=..., description=..., per=...), got {new!r}")
     if _QUANTITIES.get(new.name) == new:
         return new
+    if new.name in _RESERVED or _RESERVED_PATTERN.fullmatch(new.name):
+        raise RequestError(f"{new.name!r} has another meaning in files or options; choose another name")
     taken = {"n_atoms", *_QUANTITIES, *_COLUMNS, *_METHODS} & set(_columns_of(new))
     if taken:
         raise RequestError(f"there is a quantity, an array or a method {min(taken)!r} already; choose another name")

@@ -56,6 +56,15 @@ class Request:
             names = ["energy", "forces", "probes", "hessian", "atomic_energies", "stress", *known]
             hint = "Hessian-vector products are requested by their probes" if name == "hvp" else None
             raise RequestError(f"there is no property {name!r} to request. {hint or did_you_mean(name, names)}")
+        derivatives = {"energy": energy, "forces": forces, "hessian": hessian, "stress": stress}
+        for name, wanted in {**derivatives, "atomic_energies": atomic_energies, **outputs}.items():
+            if wanted is None or isinstance(wanted, str):
+                raise RequestError(f"{name}: expected True or False, got {wanted!r}")
+        if probes is not None and not isinstance(probes, Tensor):
+            raise RequestError(
+                f"probes: expected the directions as a tensor [probes, atoms, 3], got {type(probes).__name__}; "
+                "hesse.compute(structures, engine, probes=2) draws random ones"
+            )
         self.__dict__.update(
             energy=energy,
             forces=forces,

@@ -85,6 +85,8 @@ class ProbeConfig(Settings):
             raise ValueError(
                 f"weighting {self.weighting} needs Hessians, from which fresh probes are weighted: source: fresh"
             )
+        if self.weighting != "soft-modes" and self.soft_below != type(self).model_fields["soft_below"].default:
+            raise ValueError("soft_below belongs to weighting: soft-modes (with source: fresh)")
         return self
 
 
@@ -178,10 +180,15 @@ class TrainConfig(Settings):
     def _check_loss(self) -> TrainConfig:
         if self.loss is not None and self.weights != LossWeights() and not self.weights.balance:
             raise ValueError("loss lists the terms with their weights: leave out weights (or write weights: balance)")
+        if self.loss is not None and self.weights.balance and self.weights != LossWeights(balance=True):
+            raise ValueError("factors of balanced weights are the weights of the terms of loss: write weights: balance")
         known = [term.name for term in self.loss] if self.loss is not None else term_names()
         for name in self.weight_ramps:
             if name not in known:
                 raise ValueError(f"weight_ramps: no loss term {name!r}. {did_you_mean(name, known)}")
+        for term in self.loss or ():
+            if term.ramp is not None and term.name in self.weight_ramps:
+                raise ValueError(f"the loss term {term.name!r} has a ramp of its own and one in weight_ramps: give one")
         names = [term.name for term in self.loss or ()]
         for name in names:
             if names.count(name) > 1:

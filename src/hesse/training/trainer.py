@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -254,7 +255,7 @@ class Trainer:
                 track("training", config.steps, quiet=quiet or not is_rank_zero, done=state.step) as advance,
             ):
                 if state.step == 0:
-                    self._before_first_step(log)
+                    self._before_first_step(log, quiet=quiet or not is_rank_zero)
                 if not finished:
                     advance(0, self.compile_policy.decide(config, self._example_microbatches, self.weights))
                 while not finished:
@@ -288,7 +289,7 @@ class Trainer:
             log.close()
         return self._result()
 
-    def _before_first_step(self, log: RunLogger | NullLogger) -> None:
+    def _before_first_step(self, log: RunLogger | NullLogger, *, quiet: bool) -> None:
         """Check that every term is in the loss, measure its weight if that is requested, and record both. A run that
         is interrupted before its first checkpoint does this again."""
         config, fresh = self.config, self.config.probe.source == "fresh"
@@ -306,6 +307,8 @@ class Trainer:
             self.state.weights = self.weights = balanced_weights(self.loss, terms)
         for text in describe_terms(self.loss, self.training, self.weights, fresh_probes=fresh, balanced=balance):
             log.message(0, text)
+            if not quiet:
+                print(text, file=sys.stderr)
         self._write_hessian_errors(log)
 
     def _write_hessian_errors(self, log: RunLogger | NullLogger) -> None:

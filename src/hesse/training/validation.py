@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hesse.curvature import evaluate
+from hesse.curvature.energy_derivatives import further_output_names
 from hesse.datasets import Dataset, DatasetLike
 from hesse.errors import MissingLabelError, NonFiniteLossError
 from hesse.losses import Loss, LossTerm, matched_predictions, per_structure_loss
@@ -121,7 +122,7 @@ def validate(
         has_hessian, stored = labels.mask("hessian"), labels
         labels = with_validation_probes(batch, labels, n_probes, seed=seed)
         has_pairs = labels.mask("hvp").any(0)
-        outputs = [name for name in potential.output_names if labels[name] is not None]
+        outputs = [name for name in further_output_names(potential) if labels[name] is not None]
         request = Request(
             forces=labels.forces is not None,
             probes=torch.nan_to_num(labels.probes) if labels.probes is not None and bool(has_pairs.any()) else None,
