@@ -117,10 +117,11 @@ def test_the_root_of_hippynn() -> None:
 
 @pytest.mark.parametrize("name", ["energy", "forces", "hvp", "hessian"])
 def test_weights_of_structures_count_like_repeated_structures(name: str) -> None:
-    """A structure of weight 2 counts as if it were there twice; one of weight 0 as if it were not."""
+    """A structure of weight 3 counts as if it were there three times; one of weight 0 as if it were not. The sum of
+    the weights is not the number of structures, which would hide a wrong divisor."""
     loss = Loss([LossTerm(quantity=name)])
-    weighted = LABELS.replace(weight=torch.tensor([2.0, 1.0, 0.0]))
-    repeated = torch.tensor([0, 0, 1])
+    weighted = LABELS.replace(weight=torch.tensor([3.0, 1.0, 0.0]))
+    repeated = torch.tensor([0, 0, 0, 1])
     one, _ = weighted_loss(GUESS, weighted, loss)
     other, _ = weighted_loss(GUESS.select(repeated), LABELS.select(repeated), loss)
     assert float(one) == pytest.approx(float(other), rel=1e-12)

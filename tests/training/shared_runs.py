@@ -53,7 +53,7 @@ RUNS: dict[str, dict[str, Any]] = {
             {"quantity": "forces", "form": "huber", "delta": 0.1, "name": "forces_huber"},
             {"quantity": "hvp", "form": "mae", "weight": 0.1, "mass_weighted": True},
         ],
-        "weights": {"balance": True},
+        "weights": "balance",
     },
     "curvature only": {"weights": {"energy": 0, "forces": 0, "hvp": 1}, "batch": {"structures": 2}},
     "custom potential": {"custom": True},
