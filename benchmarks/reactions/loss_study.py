@@ -82,6 +82,7 @@ TABLES: Mapping[str, Columns] = {
         f"free energy bias, {RAISED_TO[0]:g}": "its mean signed error",
         f"free energy, {RAISED_TO[1]:g}": f"minima, raised to {RAISED_TO[1]:g} cm⁻¹",
         "zero-point energy": "zero-point energy",
+        "thermal part": "thermal part",
         "activation free energy": "activation",
     },
     "Saddle points": {
@@ -107,9 +108,12 @@ COMPARED = {
     **{f"frequencies below {limit:g}": f"below {limit:g}" for limit in SOFT},
     f"matched frequencies below {SOFT[0]:g}": f"below {SOFT[0]:g}, matched",
     f"free energy, {RAISED_TO[0]:g}": "free energy",
+    "thermal part": "its thermal part",
     "activation free energy": "activation free energy",
 }
 """Columns of the paired changes."""
+CONTROLS = {REFERENCE: None, "fresh": ("soft", "soft, 5 times the weight")}
+"""Schemes that others are compared with in pairs of the same seed, and which others; None: all."""
 
 
 def folder_of(output: Path, name: str, seed: int) -> Path:
@@ -172,7 +176,7 @@ def evaluate_one(folder: Path, sets: Mapping[str, Dataset]) -> None:
 
 
 def collect(output: Path, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """Numbers of all finished runs: by scheme and seed, and changes to the reference scheme of the same seed in %."""
+    """Numbers of all finished runs: by scheme and seed, and changes to the controls of the same seed in %."""
     values: dict[str, dict[int, dict[str, float]]] = {}
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for name in names:
@@ -181,11 +185,17 @@ def collect(output: Path, names: Sequence[str], seeds: Sequence[int]) -> dict[st
         if finished:
             values[name] = {seed: read_json(folder / "errors.json") for seed, folder in finished.items()}
             runs[name] = {seed: read_json(folder / "run.json") for seed, folder in finished.items()}
-    changes: dict[str, dict[int, dict[str, float]]] = {}
-    for name, by_seed in values.items():
-        shared = [seed for seed in by_seed if seed in values.get(REFERENCE, {})]
-        if name != REFERENCE and shared:
-            changes[name] = {seed: changes_of(by_seed[seed], values[REFERENCE][seed]) for seed in shared}
+    changes = {
+        control: {
+            name: {
+                seed: changes_of(run, values[control][seed]) for seed, run in runs_of.items() if seed in values[control]
+            }
+            for name, runs_of in values.items()
+            if name != control and (others is None or name in others)
+        }
+        for control, others in CONTROLS.items()
+        if control in values
+    }
     return {"costs": read_json(output / "costs.json"), "runs": runs, "values": values, "changes": changes}
 
 
@@ -226,13 +236,13 @@ def value_table(title: str, columns: Columns, summary: Mapping[str, Any]) -> str
     return markdown(title, ["scheme", *columns.values()], lines)
 
 
-def change_table(summary: Mapping[str, Any]) -> str:
-    """Changes to the reference scheme in %; bold where all seeds agree in the sign."""
+def change_table(control: str, summary: Mapping[str, Any]) -> str:
+    """Changes to a control in %; bold where all seeds agree in the sign."""
     lines = []
-    for name, by_seed in summary["changes"].items():
+    for name, by_seed in summary["changes"][control].items():
         cells = [[run[key] for run in by_seed.values() if key in run] for key in COMPARED]
         lines.append([name, *(signed_range(cell) for cell in cells)])
-    return markdown(f"Change from {REFERENCE} of the same seed, %", ["scheme", *COMPARED.values()], lines)
+    return markdown(f"Change from {control} of the same seed, %", ["scheme", *COMPARED.values()], lines)
 
 
 def scaled(key: str, value: float) -> float:
@@ -269,7 +279,8 @@ def report(output: Path, names: Sequence[str], seeds: Sequence[int]) -> str:
         return "no run is finished"
     write_json(output / "summary.json", summary)
     tables = [cost_table(summary), *(value_table(title, columns, summary) for title, columns in TABLES.items())]
-    text = "\n".join([*tables, change_table(summary)] if summary["changes"] else tables)
+    tables += [change_table(control, summary) for control, changes in summary["changes"].items() if changes]
+    text = "\n".join(tables)
     with atomic_write(output / "tables.md") as aside:
         Path(aside).write_text(text, encoding="utf-8")
     return text

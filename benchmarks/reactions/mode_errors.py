@@ -103,6 +103,12 @@ def free_energy(frequencies: Float[ndarray, "modes"], temperature: float, *, rai
     return float((0.5 * energy + thermal * np.log(-np.expm1(-energy / thermal))).sum())
 
 
+def thermal_part(frequencies: Float[ndarray, "modes"]) -> float:
+    """The vibrational free energy without the zero-point energy of the same, raised frequencies, eV."""
+    raised = np.maximum(frequencies, RAISED_TO[0])
+    return free_energy(raised, TEMPERATURE) - 0.5 * INVERSE_CM * float(raised.sum())
+
+
 def match_modes(reference: NormalModes, model: NormalModes) -> tuple[Int[ndarray, "modes"], Float[ndarray, "modes"]]:
     """The assignment of modes with the largest sum of squared overlaps.
 
@@ -225,7 +231,11 @@ def _free_energy_numbers(minima: Sequence[StructureErrors]) -> dict[str, float]:
             f"free energy bias, {raised_to:g}": float(errors.mean()),
         }
     zero_point = [np.subtract(*e.zero_point_energies()) / KCAL_PER_MOL for e in minima]
-    return result | {"zero-point energy": float(np.abs(zero_point).mean())}
+    thermal = [np.subtract(*(thermal_part(v) for v in (e.ordered, e.reference))) / KCAL_PER_MOL for e in minima]
+    return result | {
+        "zero-point energy": float(np.abs(zero_point).mean()),
+        "thermal part": float(np.abs(thermal).mean()),
+    }
 
 
 def _free_energy_error(errors: StructureErrors, raised_to: float = RAISED_TO[0]) -> float:

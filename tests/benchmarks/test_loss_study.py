@@ -76,6 +76,7 @@ def test_errors_of_a_diatomic() -> None:
     # ln(1 − x²) − ln(1 − x) = ln(1 + x), where x is the Boltzmann factor of the reference
     expected = (0.5 * quantum + thermal * np.log1p(np.exp(-quantum / thermal))) / KCAL_PER_MOL
     assert numbers["free energy, 100"] == pytest.approx(expected)
+    assert numbers["thermal part"] == pytest.approx(thermal * np.log1p(np.exp(-quantum / thermal)) / KCAL_PER_MOL)
     assert numbers["false imaginary structures"] == 0
     assert numbers["minima"] == 1
 
@@ -147,7 +148,7 @@ def test_the_study_compares_seeds_in_pairs_and_continues(tmp_path: Path, capsys:
     values = summary["values"]
     for seed in ("0", "1"):
         new, old = values["E-F"][seed]["rtp-test/hessian"], values["E-F-HVP"][seed]["rtp-test/hessian"]
-        assert summary["changes"]["E-F"][seed]["rtp-test/hessian"] == pytest.approx(100 * (new / old - 1))
+        assert summary["changes"]["E-F-HVP"]["E-F"][seed]["rtp-test/hessian"] == pytest.approx(100 * (new / old - 1))
     assert values["E-F"]["0"]["minima"] > 0
     assert "nms/hessian" not in values["E-F"]["0"]
 
