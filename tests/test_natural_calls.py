@@ -390,6 +390,8 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
         lambda t: hesse.compute(t.water, "gfn2", outputs=["forces"]),
         "its own argument: forces=True",
     ),
+    "further labels that are None": (lambda t: hesse.label(t.water, "gfn2", outputs=None), "outputs: expected names"),
+    "a weight of a quantity that is not registered": (lambda t: hesse.LossWeights(dipole=1.0), "registered first"),
     "a quantity that is a mapping": (lambda t: hesse.register_quantity({"name": "x"}), "expected hesse.Quantity"),
     "a quantity with a name of ASE": (
         lambda t: hesse.register_quantity(hesse.Quantity(name="charge", description="", per="structure")),
@@ -423,8 +425,19 @@ def test_file_with_an_unregistered_quantity(things: Things, tmp_path: Path) -> N
     hesse.write_dataset(tmp_path / "dipoles.h5", things.data)
     with h5py.File(tmp_path / "dipoles.h5", "a") as file:
         file["labels/dipole"] = np.zeros((3, 3))
-    with pytest.raises(hesse.HesseError, match="register it before"):
+    with pytest.raises(hesse.HesseError, match="register them before"):
         hesse.read_dataset(tmp_path / "dipoles.h5")
+
+
+def test_table_of_a_run_has_all_labels() -> None:
+    scores = {"forces_rmse": 0.1, "atomic_energies_rmse": 0.2, "stress_rmse": 0.3}
+    result = hesse.TrainResult(Charged(), Path("model.hesse"), 1, 1, scores, 1.0)
+    rows = [line.split() for line in result.table().splitlines()]
+    assert rows == [
+        ["forces", "0.1", "eV/Å"],
+        ["atomic_energies", "0.2", "eV"],
+        ["stress", "0.3", "eV/Å³"],
+    ]
 
 
 def test_loss_terms_are_shown_at_the_start(things: Things, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,11 @@ def test_a_minimal_file_has_defaults_and_paths_beside_it(path: Path) -> None:
     assert config.weights == defaults.weights
 
 
+def test_a_factor_of_balanced_weights_as_a_word(path: Path) -> None:
+    config = load_config(write(path, weights="balance"), ["weights.hvp=0.5"])
+    assert config.weights == hesse.LossWeights(balance=True, hvp=0.5)
+
+
 def test_absolute_paths_stay(path: Path) -> None:
     config = load_config(write(path, data={"train": "/somewhere/a.h5", "validation": "b.xyz"}))
     assert str(config.data.train) == "/somewhere/a.h5"

@@ -67,7 +67,9 @@ def _print_result(result: TrainResult) -> None:
             f"  {result.n_suspect_skipped} structures with suspect labels were left out "
             "(include_flagged=true uses them)"
         )
-    units = {"energy_rmse": "eV", "energy_per_atom_rmse": "eV", "forces_rmse": "eV/Å", "hvp_rmse": "eV/Å²"}
+    from hesse.training.train_result import score_units
+
+    units = {f"{name}_rmse": unit for name, unit in score_units().items() if name != "hessian"}
     for name, value in result.scores.items():
         if name in units:
             error = result.scores.get(f"{name}_standard_error")

@@ -5,7 +5,7 @@ one: a later campaign reuses every quantity that an earlier one has computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from hesse.errors import ConfigError, RequestError
@@ -51,7 +51,9 @@ class LabelSpec:
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
         make_probe(self.probe, max(self.n_probes, 1))
-        names = [self.outputs] if isinstance(self.outputs, str) else list(self.outputs)
+        names = [self.outputs] if isinstance(self.outputs, str) else self.outputs
+        if not isinstance(names, Collection):
+            raise RequestError(f"outputs: expected names of quantities, got {self.outputs!r}")
         for name in names:
             if quantity(name).source != "output" or not quantity(name).engines:
                 raise RequestError(f"outputs: {name} is not a registered quantity that engines compute")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from hesse.errors import did_you_mean
 from hesse.losses.loss import Loss
 from hesse.losses.terms import LossTerm, term_names
 from hesse.runtime.settings import Settings
@@ -56,6 +58,13 @@ class LossWeights(Settings):
         moved = {name: values.pop(name) for name in list(values) if name in registered}
         if moved:
             values["others"] = {**values.get("others", {}), **moved}
+        known = {*cls.model_fields, *cls.renamed} - {"others"}
+        for name in values.keys() - {*known, "others"}:
+            if not get_close_matches(str(name), known):
+                raise ValueError(
+                    f"there is no weight {name!r}. {did_you_mean(str(name), known - cls.renamed.keys())} Quantities of your own are "
+                    "registered first (hesse.register_quantity)"
+                )
         for name in values["others"] if isinstance(values.get("others"), Mapping) else ():
             if name not in registered:
                 raise ValueError(f"others: {name!r} is not a quantity of your own (hesse.register_quantity)")

@@ -371,6 +371,9 @@ class Properties:
 
         Returns:
             The new record.
+
+        Raises:
+            LabelShapeError: a mask of another number of structures.
         """
         indices = torch.as_tensor(indices, device=self.n_atoms.device).reshape(-1)
         if indices.dtype == torch.bool:

@@ -79,6 +79,8 @@ def _override(content: dict[str, Any], word: str) -> None:
     mapping: dict[str, Any] = content
     for section in sections:
         inner = mapping.setdefault(section, {})
+        if inner == "balance":  # the short form of the section `weights`
+            inner = mapping[section] = {"balance": True}
         if not isinstance(inner, dict):
             raise ConfigError(f'override "{word}": {section} is a value, not a section')
         mapping = inner

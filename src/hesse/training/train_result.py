@@ -7,10 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hesse.potential import Potential
+from hesse.structures import QUANTITIES, label_names
 
-__all__ = ["TrainResult"]
+__all__ = ["TrainResult", "score_units"]
 
-_UNITS = {"energy": "eV", "energy_per_atom": "eV", "forces": "eV/Å", "hvp": "eV/Å²", "hessian": "eV/Å²"}
+
+def score_units() -> dict[str, str]:
+    """Units of the errors of a run.
+
+    Returns:
+        Unit of each label, and of the energy per atom, by name; in the order of tables.
+    """
+    units = {"energy": "eV", "energy_per_atom": "eV"}
+    return {**units, **{name: QUANTITIES[name].unit for name in label_names()}}
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,12 @@ class TrainResult:
             One line per quantity with its root-mean-square error, standard error if known, and unit; one sentence
             without validation data.
         """
-        rmse = {name: self.scores[f"{name}_rmse"] for name in _UNITS if f"{name}_rmse" in self.scores}
+        units = score_units()
+        rmse = {name: self.scores[f"{name}_rmse"] for name in units if f"{name}_rmse" in self.scores}
         if not rmse:
             return "no validation data"
         lines = []
         for name, value in rmse.items():
             error = self.scores.get(f"{name}_rmse_standard_error")
-            lines.append(f"{name:<15} {value:>10.4g}{'' if error is None else f' ± {error:.1g}'} {_UNITS[name]}")
+            lines.append(f"{name:<15} {value:>10.4g}{'' if error is None else f' ± {error:.1g}'} {units[name]}")
         return "\n".join(lines)

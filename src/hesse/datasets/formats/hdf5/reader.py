@@ -256,14 +256,10 @@ class HDF5Reader:
             for key in group:
                 name = f"{group_name}/{key}"
                 if name not in known:
-                    valid = [n for n in known if n.startswith(group_name)]
-                    hint = did_you_mean(name, valid)
-                    if group_name == "labels" and key.isidentifier():
-                        register = "register it before the file is read (hesse.register_quantity)"
-                        if hint.startswith("Did you mean"):
-                            hint += f" If it is a quantity of your own, {register}."
-                        else:
-                            hint = f"If it is a quantity of your own, {register}; otherwise remove it. {hint}"
+                    valid = [n.partition("/")[2] for n in known if n.startswith(group_name)]
+                    hint = did_you_mean(key, valid).replace('mean "', f'mean "{group_name}/')
+                    if group_name == "labels":
+                        hint += " Quantities of your own: register them before (hesse.register_quantity)."
                     raise self.error(f'not part of the format: "{name}". {hint}')
                 self._check_hard_link(group.get(key, getlink=True), name)
                 names.append(name)
