@@ -219,3 +219,23 @@ def test_ramps_rise_from_zero_to_one() -> None:
     ramp = RampConfig(start=0.2, end=0.6, shape="linear")
     assert [ramp.factor(x) for x in (0.0, 0.2, 0.6, 1.0)] == [0.0, 0.0, 1.0, 1.0]
     assert ramp.factor(0.4) == pytest.approx(0.5)
+
+
+def test_a_root_of_zero_has_a_finite_gradient() -> None:
+    assert LABELS.forces is not None
+    forces = LABELS.forces.clone().requires_grad_(True)
+    total, _ = weighted_loss(LABELS.replace(forces=forces), LABELS, Loss([LossTerm(quantity="forces", form="rmse")]))
+    (slope,) = torch.autograd.grad(total, forces)
+    assert float(total.detach()) == pytest.approx(0.0, abs=1e-14)
+    assert torch.equal(slope, torch.zeros_like(slope))
+
+
+@pytest.mark.parametrize("form", ["mse", "rmse", "mae"])
+def test_structures_that_do_not_count_give_no_loss(form: str) -> None:
+    labels = LABELS.replace(weight=torch.zeros(3, dtype=torch.float64))
+    assert GUESS.forces is not None
+    forces = GUESS.forces.clone().requires_grad_(True)
+    total, _ = weighted_loss(GUESS.replace(forces=forces), labels, Loss([LossTerm(quantity="forces", form=form)]))
+    (slope,) = torch.autograd.grad(total, forces)
+    assert float(total.detach()) == pytest.approx(0.0, abs=1e-14)
+    assert torch.equal(slope, torch.zeros_like(slope))
