@@ -391,7 +391,7 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
         "its own argument: forces=True",
     ),
     "further labels that are None": (lambda t: hesse.label(t.water, "gfn2", outputs=None), "outputs: expected names"),
-    "a weight of a quantity that is not registered": (lambda t: hesse.LossWeights(dipole=1.0), "registered first"),
+    "a weight of a quantity that is not registered": (lambda t: hesse.LossWeights(dipole=1.0), "register them before"),
     "a quantity that is a mapping": (lambda t: hesse.register_quantity({"name": "x"}), "expected hesse.Quantity"),
     "a quantity with a name of ASE": (
         lambda t: hesse.register_quantity(hesse.Quantity(name="charge", description="", per="structure")),

@@ -61,9 +61,10 @@ class LossWeights(Settings):
         known = {*cls.model_fields, *cls.renamed} - {"others"}
         for name in values.keys() - {*known, "others"}:
             if not get_close_matches(str(name), known):
+                hint = did_you_mean(str(name), known - cls.renamed.keys())
                 raise ValueError(
-                    f"there is no weight {name!r}. {did_you_mean(str(name), known - cls.renamed.keys())} Quantities of your own are "
-                    "registered first (hesse.register_quantity)"
+                    f"there is no weight {name!r}. {hint} Quantities of your own: register them before "
+                    "(hesse.register_quantity)"
                 )
         for name in values["others"] if isinstance(values.get("others"), Mapping) else ():
             if name not in registered:
