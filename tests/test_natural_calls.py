@@ -378,6 +378,7 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
         lambda t: hesse.Properties.single(2, forces=[[1, 2], [1, 2, 3]]),
         "expected numbers in a regular array",
     ),
+    "a weight below zero": (lambda t: hesse.Properties.single(3, energy=1.0, weight=-1), "weight = -1.0: expected 0"),
     "atoms in place of their number": (lambda t: hesse.Properties.single(t.water, energy=1.0), "n_atoms: expected"),
     "an unknown property": (lambda t: t.data.labels.pick(["enrgy"]), 'Did you mean "energy"'),
     "a structure of a record": (lambda t: t.data.labels[0], r"select\(\[0, 1\]\)"),
@@ -438,6 +439,14 @@ def test_table_of_a_run_has_all_labels() -> None:
         ["atomic_energies", "0.2", "eV"],
         ["stress", "0.3", "eV/Å³"],
     ]
+
+
+def test_file_with_a_weight_below_zero(things: Things, tmp_path: Path) -> None:
+    weights = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+    labels = things.data.labels.replace(weight=weights)
+    hesse.write_dataset(tmp_path / "weights.h5", hesse.Dataset(things.data.structures, labels))
+    with pytest.raises(hesse.HesseError, match="weight = -1, expected 0 or more"):
+        hesse.read_dataset(tmp_path / "weights.h5")
 
 
 def test_loss_terms_are_shown_at_the_start(things: Things, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

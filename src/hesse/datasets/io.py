@@ -289,7 +289,7 @@ def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:
         A report for each curvature label that is present; none if all structures are flagged.
 
     Raises:
-        LabelValueError: a label that is NaN or infinite.
+        LabelValueError: a label that is NaN or infinite, or a weight below zero.
         GeometryError: two atoms closer than 0.3 Å.
         InconsistentLabelsError: Hessians or Hessian-vector products that contradict geometry and forces.
     """
@@ -314,4 +314,11 @@ def _check_finite(dataset: Dataset) -> None:
             f'{dataset.source}: structure "{dataset.structures[first].id}": {name} holds NaN or infinity '
             f"({len(non_finite)} of {len(dataset)} structures). Leave out a label that is not known, remove the "
             "structure, or keep it out of use with `hesse convert --flag-suspect`."
+        )
+    weight = dataset.labels.weight
+    if weight is not None and bool((weight < 0).any()):
+        first = int(weight.argmin())
+        raise LabelValueError(
+            f'{dataset.source}: structure "{dataset.structures[first].id}": weight = {float(weight[first]):g}, '
+            "expected 0 or more"
         )

@@ -50,7 +50,7 @@ def single_array(column: Column, value: Any, n: int, structure_id: str) -> Tenso
 
     Raises:
         LabelShapeError: another shape.
-        LabelValueError: not numbers.
+        LabelValueError: not numbers, or a weight below zero.
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
@@ -74,6 +74,8 @@ def single_array(column: Column, value: Any, n: int, structure_id: str) -> Tenso
         raise LabelShapeError(
             f'structure "{structure_id}": {column.name} of shape {array.shape}, expected {expected}.{hint}'
         )
+    if column.name == "weight" and not array >= 0:
+        raise LabelValueError(f'structure "{structure_id}": weight = {array}: expected 0 or more')
     tensor = torch.from_numpy(array)
     if column.is_flag:
         tensor = tensor.to(torch.bool)
