@@ -60,6 +60,7 @@ def test_balanced_terms_have_gradients_of_equal_norm() -> None:
                 sum(float(p.grad.square().sum()) for p in gradient.potential.parameters() if p.grad is not None)
             )
         norms[name] = (sum(squares) / len(squares)) ** 0.5
+        assert weight * terms[name].gradient_norm == pytest.approx(norms[name], rel=1e-9)
     assert norms["forces"] == pytest.approx(norms["energy"], rel=1e-9)
     assert norms["hvp"] == pytest.approx(0.25 * norms["energy"], rel=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, gradient.potential.parameters(), strict=True))

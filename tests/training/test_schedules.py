@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hesse.losses import Loss, LossWeights
+from hesse.losses import Loss, LossTerm, LossWeights
 from hesse.training import RampConfig, ScheduleConfig
 from hesse.training.schedules import Plateau, learning_rate, loss_weights_at
 
@@ -85,3 +85,12 @@ def test_ramps_at_their_ends() -> None:
         1,
         1,
     ]
+
+
+def test_ramps_of_terms_and_of_the_run() -> None:
+    """Those of the run come first."""
+    rising = RampConfig(start=0.0, end=1.0, shape="linear")
+    loss = Loss([LossTerm(quantity="energy", ramp=rising), LossTerm(quantity="forces", ramp=rising)])
+    ramps = {"forces": RampConfig(start=0.0, end=0.5, shape="linear")}
+    weights = loss_weights_at(loss, {"energy": 2.0, "forces": 4.0}, ramps, step=25, steps=101)
+    assert weights == pytest.approx({"energy": 0.5, "forces": 2.0})
