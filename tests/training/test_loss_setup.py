@@ -11,9 +11,10 @@ import torch
 from shared_runs import CustomPotential
 from tiny_run import config, training_data, validation_data
 
-from hesse.datasets import Dataset
+from hesse.datasets import Dataset, PackedDataset
 from hesse.errors import ConfigError
 from hesse.losses import Loss, LossTerm
+from hesse.structures.hessian_blocks import multiply_blocks
 from hesse.training import TrainConfig, train
 from hesse.training.compiled_step import CompiledLossAndGradient
 from hesse.training.curvature_sampling import without_curvature
@@ -105,8 +106,12 @@ def test_weighted_probes_are_transformed_ones(weighting: str) -> None:
         mask = other.mask("hvp")[0]
         assert bool(mask.any())
         torch.testing.assert_close(other.hvp, other.hessian_matvec(other.probes), equal_nan=True)
-        squares = [float(v.square().sum()) for v in (one.probes, torch.nan_to_num(other.probes))]
-        assert squares[0] != pytest.approx(squares[1])
+        packed = weighted._source
+        assert isinstance(packed, PackedDataset)
+        transforms = packed.labels.select(torch.as_tensor(indices))["probe_transform"]
+        assert transforms is not None
+        expected = multiply_blocks(transforms, other.n_atoms, other.hessian_mask, one.probes)
+        torch.testing.assert_close(other.probes, expected, equal_nan=True)
 
 
 def test_roots_of_several_microbatches() -> None:
@@ -153,3 +158,19 @@ def test_a_term_whose_structures_all_have_weight_zero_is_refused(balance: bool) 
     gradient = LossAndGradient(model, settings.make_loss())
     with TrainingLoader(weighted, settings, model.cutoff) as loader, pytest.raises(ConfigError, match="loss term hvp"):
         measure_terms(gradient, loader, weighted, fresh_probes=False, average=balance)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"curvature": {"every_n_steps": 2}},
+        {"curvature": {"fraction": 0.5}, "weights": {"hvp": 0.0, "hessian": 1.0}},
+        {"curvature": {"fraction": 0.5}, "weights": {"hvp": 0.1, "hessian": 1.0}},
+    ],
+)
+def test_weighted_probes_with_curvature_of_a_part_of_the_structures(options: dict[str, Any]) -> None:
+    """Batches in which no structure, or some of them, have curvature terms."""
+    _, gradient, loader = setup(probe={"source": "fresh", "weighting": "mass"}, **options)
+    for step, indices in enumerate(loader.epoch(0)):
+        total, _ = gradient(loader.load(indices, step), gradient.loss.weights())
+        assert bool(torch.isfinite(total))

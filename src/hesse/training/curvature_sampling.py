@@ -94,7 +94,7 @@ def without_curvature(labels: Properties) -> Properties:
     Returns:
         The labels without Hessians and (probe, product) pairs.
     """
-    names = ("probes", "hvp", "hvp_mask", "hvp_error", "hessian", "hessian_mask", "hessian_error")
+    names = ("probes", "hvp", "hvp_mask", "hvp_error", "hessian", "hessian_mask", "hessian_error", "probe_transform")
     return labels.replace(**dict.fromkeys(names))
 
 
@@ -114,7 +114,8 @@ def mask_curvature(labels: Properties, name: str, mask: Bool[Tensor, "structures
         return labels.replace(hvp_mask=labels.mask("hvp") & mask)
     if name == "hessian" and labels.hessian is not None:
         elements = torch.repeat_interleave(mask, labels.hessian_lengths())
-        return labels.replace(hessian=labels.hessian[elements], hessian_mask=labels.mask("hessian") & mask)
+        hessian, hessian_mask = labels.hessian[elements], labels.mask("hessian") & mask
+        return labels.replace(hessian=hessian, hessian_mask=hessian_mask, probe_transform=None)
     return labels
 
 
