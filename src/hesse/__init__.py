@@ -84,7 +84,7 @@ _EXPORTS = {
         "AseEngine",
         "PotentialEngine",
         "PyscfEngine",
-    "Quantity",
+        "Quantity",
         "XtbEngine",
         "as_engine",
         "as_potential",

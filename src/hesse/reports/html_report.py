@@ -87,7 +87,7 @@ def render_report(comparison: Comparison) -> str:
             parities=list(_parities(comparison)),
             learning_curves=list(_learning_curves(comparison)),
             tagged=list(_tagged_rows(comparison)),
-                colors={"baseline": BASELINE_COLOR, "other": OTHER_COLOR},
+            colors={"baseline": BASELINE_COLOR, "other": OTHER_COLOR},
         )
     )
 
