@@ -77,7 +77,8 @@ def test_missing_labels_do_not_count() -> None:
 
 def test_hessians_present_on_different_structures_are_matched() -> None:
     data = labeled(Morse(), molecules([2, 3, 4]), hessian=True)
-    labels = data.labels.replace(hessian=data.labels.select(torch.tensor([0, 2])).hessian,
+    labels = data.labels.replace(
+        hessian=data.labels.select(torch.tensor([0, 2])).hessian,
         hessian_mask=torch.tensor([True, False, True]),
     )
     dataset = Dataset(data.structures, labels)
