@@ -141,6 +141,8 @@ def test_the_reply_to_a_mistyped_name_gives_the_nearest_one(
         ({"loss": [{"quantity": "energy"}], "weights": {"energy": 2}}, [], "leave out weights"),
         ({"weights": {"length_scale": 0.5, "forces": 1.0}}, [], "length_scale sets the weights"),
         ({"probe": {"weighting": "mass"}}, [], "needs Hessians"),
+        ({"probe": {"kind": "gaussian"}}, [], "belong to fresh probes"),
+        ({}, ["probe.n_probes=4"], "belong to fresh probes"),
     ],
     ids=str,
 )
@@ -176,7 +178,7 @@ def test_yaml_runs_no_code(path: Path, tmp_path: Path) -> None:
 
 def test_every_kind_of_probes_is_an_option() -> None:
     for kind in PROBE_KINDS:
-        assert ProbeConfig(kind=kind).kind == kind  # type: ignore[arg-type]
+        assert ProbeConfig(source="fresh", kind=kind).kind == kind  # type: ignore[arg-type]
 
 
 def test_a_missing_section_is_named() -> None:

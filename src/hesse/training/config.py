@@ -80,6 +80,15 @@ class ProbeConfig(Settings):
     soft_below: float = Field(400.0, gt=0, description="soft-modes: wavenumber in cm⁻¹ above which modes count less")
 
     @model_validator(mode="after")
+    def _check_source(self) -> ProbeConfig:
+        if self.source == "stored" and (self.kind != "rademacher" or self.n_probes != 1):
+            raise ValueError(
+                "kind and n_probes belong to fresh probes (source: fresh, from stored Hessians); stored pairs are used "
+                "as they are, at most curvature.probes of a structure"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_weighting(self) -> ProbeConfig:
         if self.weighting != "none" and self.source != "fresh":
             raise ValueError(
