@@ -53,7 +53,7 @@ class StructureErrors:
         matched: frequencies by the model of the modes that belong to `reference`, cm⁻¹.
         overlaps: squared overlaps of these pairs of modes, 0 to 1.
         squared: by kind ("cartesian", (eV/Å²)²; "mass-weighted", (eV/Å²/u)²), squared error of the Hessian in each
-            range of `RANGES`, and last the rest: rigid-body motions.
+            range of `RANGES`, and last the rest: directions that no mode's displacement spans.
     """
 
     structure: Structure
