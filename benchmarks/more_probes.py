@@ -20,7 +20,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -65,7 +64,7 @@ def repeated(data: Dataset, indices: Sequence[int], model: Potential, labels: Pr
     assert labels.hvp is not None
     batch, more = data.batch(list(indices) * len(labels.probes), model.cutoff, dtype=torch.float32)
     flat = {"probes": labels.probes.reshape(1, -1, 3), "hvp": labels.hvp.reshape(1, -1, 3)}
-    return batch, replace(more, **flat, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None)
+    return batch, more.replace(**flat, hvp_mask=None, hvp_error=None, hessian=None, hessian_mask=None)
 
 
 def timed(
