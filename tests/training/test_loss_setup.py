@@ -13,7 +13,7 @@ from tiny_run import config, training_data, validation_data
 
 from hesse.datasets import Dataset, PackedDataset
 from hesse.errors import ConfigError
-from hesse.losses import Loss, LossTerm
+from hesse.losses import Loss, LossTerm, LossWeights
 from hesse.structures.hessian_blocks import multiply_blocks
 from hesse.training import TrainConfig, train
 from hesse.training.compiled_step import CompiledLossAndGradient
@@ -91,6 +91,15 @@ def test_counts_of_structures_are_those_with_the_label() -> None:
     (line,) = describe_terms(loss, data, loss.weights(), fresh_probes=False, balanced=False)
     held = int(data.mask("hvp").any(0).sum())
     assert line == (f"loss terms and weights: energy 1 (10 of 10 structures), hvp mae 0.5 ({held} of 10 structures)")
+
+
+def test_unusual_measured_weights_get_a_remark() -> None:
+    loss = LossWeights.model_validate("balance").loss()
+    options: dict[str, Any] = {"fresh_probes": False, "balanced": True}
+    usual = {"energy": 4.0, "forces": 0.6, "hvp": 0.1}
+    assert len(describe_terms(loss, training_data(), usual, **options)) == 2
+    *_, remark = describe_terms(loss, training_data(), {**usual, "forces": 400.0}, **options)
+    assert remark.startswith("the measured weight of forces is 1333 times the usual one, in proportion to energy")
 
 
 @pytest.mark.parametrize("weighting", ["mass", "soft-modes"])

@@ -22,6 +22,9 @@ BATCHES = 4
 """Batches over which the norms of gradients are averaged."""
 MAX_BATCHES = 20
 """Batches in which a gradient is looked for, if it is not averaged."""
+UNUSUAL_RATIO = 30.0
+"""Measured weights that differ by more than this factor from the default ones get a remark. In the loss study forces of
+critical points got 2,000 times their default weight, and curvature and energies suffered."""
 NEGLIGIBLE = 1e-20
 """A term below it is rounding error, for example of molecules whose atoms are farther apart than the cutoff."""
 
@@ -147,7 +150,7 @@ def describe_terms(
 
     Returns:
         One line about the terms, their weights and the numbers of structures that hold their labels; for measured
-        weights another one with their ratios.
+        weights another one with their ratios, and a remark about unusual ones.
     """
     parts = []
     for term in loss:
@@ -160,6 +163,16 @@ def describe_terms(
         first = weights[loss.terms[0].name]
         ratios = " : ".join(f"{weights[term.name] / first:.3g}" for term in loss)
         lines.append(f"weights balanced: {' : '.join(term.name for term in loss)} = {ratios}")
+        usual = LossWeights().by_name()
+        for term in loss:
+            unit = usual.get(term.quantity, 0.0) / (usual.get(loss.terms[0].quantity, 0.0) or 1.0)
+            measured = weights[term.name] / first
+            if unit > 0 and not 1 / UNUSUAL_RATIO < measured / (unit * term.weight) < UNUSUAL_RATIO:
+                lines.append(
+                    f"the measured weight of {term.name} is {measured / unit:.0f} times the usual one, in proportion to "
+                    f"{loss.terms[0].name}: gradients before the first step say little about this term (forces of "
+                    "relaxed structures are near zero, for example). Consider numbers (docs/choosing-weights.md)"
+                )
     return lines
 
 
