@@ -169,8 +169,8 @@ def describe_terms(
             measured = weights[term.name] / first
             if unit > 0 and not 1 / UNUSUAL_RATIO < measured / (unit * term.weight) < UNUSUAL_RATIO:
                 lines.append(
-                    f"the measured weight of {term.name} is {measured / unit:.0f} times the usual one, in proportion to "
-                    f"{loss.terms[0].name}: gradients before the first step say little about this term (forces of "
+                    f"the measured weight of {term.name} is {measured / unit:.0f} times the usual one, in proportion "
+                    f"to {loss.terms[0].name}: gradients before the first step say little about this term (forces of "
                     "relaxed structures are near zero, for example). Consider numbers (docs/choosing-weights.md)"
                 )
     return lines
