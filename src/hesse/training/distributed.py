@@ -291,7 +291,9 @@ def init_distributed(device: str) -> Iterator[Communicator]:
     store = _rendezvous(rank_info, _backend(device))
     communicator = Communicator(rank_info, store=store)
     yield communicator
-    # Not after an error: this would wait for a process that may have ended.
+    # Not after an error: this would wait for a process that may have ended. The barrier lets all processes close their
+    # connections together: one of many two-process runs aborted while it exited before its peer.
+    dist.barrier()
     dist.destroy_process_group()
 
 
