@@ -26,4 +26,4 @@ def test_a_quantity_takes_three_files(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line}
     assert rows["dipole"][4:6] == ["e", "Å"]
-    assert float(rows["dipole"][1]) < 0.2
+    assert float(rows["dipole"][1]) < 0.1  # the labels have a root mean square of 0.27

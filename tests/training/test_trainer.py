@@ -24,7 +24,8 @@ from hesse.structures import Batch, Properties, Request, collate
 from hesse.training import read_log, run_setup, train, validation
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient
-from hesse.training.validation import validate, with_validation_probes
+from hesse.training.validation import validate
+from hesse.training.validation_probes import with_validation_probes
 from oracles import Morse, labeled, molecule, molecules
 
 

@@ -18,7 +18,8 @@ from hesse.potential import Potential
 from hesse.structures import Properties, Request, Structure, collate
 from hesse.training.error_sums import SquaredErrors
 from hesse.training.initial_model import build_initial_potential
-from hesse.training.validation import ValidationMetrics, hessian_errors, validate, with_validation_probes
+from hesse.training.validation import ValidationMetrics, hessian_errors, validate
+from hesse.training.validation_probes import with_validation_probes
 from oracles import labeled, molecules
 
 HVP = LossWeights(energy=0, forces=0, hvp=1).loss()

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature.hvp import gradients, hessian_vector_products, hvp_sequential, hvp_vmapped
+from hesse.curvature.hvp import energy_and_gradient, hessian_vector_products, hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
 from hesse.potential import Potential, structure_at
@@ -74,38 +74,47 @@ def evaluate(
     second_order = request.probes is not None or request.hessian
     first_order = request.forces or second_order or request.stress
     with torch.enable_grad():
-        inputs, positions, strain = (
-            _differentiable_inputs(batch, request) if first_order else (batch, batch.positions, None)
-        )
+        variables = _variables(batch, request) if first_order else []
+        outputs: dict[str, Tensor] = {}
+
+        def energies(*displaced: Tensor) -> Tensor:
+            outputs.update(potential.outputs(_displace(batch, *displaced)))
+            check_energy_shape(potential, outputs["atomic_energies"], len(batch.numbers))
+            energy = batch.sum_over_atoms(outputs["atomic_energies"])
+            if displaced:
+                _check_gradient(potential, energy)
+            return energy
+
         with (
             _grad_enabled(first_order or create_graph),
             saved_tensor_bytes() if second_order and not create_graph else nullcontext([0]) as saved_bytes,
         ):
-            outputs = potential.outputs(inputs)
-            atomic = outputs["atomic_energies"]
-            check_energy_shape(potential, atomic, len(batch.numbers))
-            energy = batch.sum_over_atoms(atomic)
             gradient = stress = None
             if first_order:
-                variables = [positions] if strain is None else [positions, strain]
-                _check_gradient(potential, energy)
-                derivatives = gradients(energy.sum(), variables, create_graph=create_graph or second_order)
-                gradient = derivatives[0]
-                if strain is not None:
-                    stress = stress_from_strain_gradient(batch, derivatives[1])
+                energy, (gradient, *by_strain) = energy_and_gradient(
+                    energies, variables, create_graph=create_graph or second_order
+                )
+                stress = stress_from_strain_gradient(batch, by_strain[0]) if by_strain else None
+            else:
+                energy = energies()
         hvp = hessian = None
         hvp_function = hvp_vmapped if potential.supports_vmap else hvp_sequential
         if request.probes is not None:
             assert gradient is not None
             retain_graph = create_graph or request.hessian
             hvp = hessian_vector_products(
-                gradient, positions, request.probes, create_graph, retain_graph, supports_vmap=potential.supports_vmap
+                gradient,
+                variables[0],
+                request.probes,
+                create_graph,
+                retain_graph,
+                supports_vmap=potential.supports_vmap,
             )
         if request.hessian:
             assert gradient is not None
             limit_mib = memory_mib or DEFAULT_MEMORY_MIB.get(batch.positions.device.type, DEFAULT_MEMORY_MIB["other"])
             chunk = None if create_graph else max(1, int(limit_mib * 2**20 / max(saved_bytes[0], 1)))
-            graph = (gradient, positions)
+            graph = (gradient, variables[0])
             hessian = blocks_from_rows(
                 batch.n_atoms,
                 lambda rows, last: hvp_function(*graph, rows, create_graph, retain_graph=not last),
@@ -119,7 +128,7 @@ def evaluate(
         probes=request.probes,
         hvp=hvp,
         hessian=hessian,
-        atomic_energies=atomic if request.atomic_energies else None,
+        atomic_energies=outputs["atomic_energies"] if request.atomic_energies else None,
         stress=stress,
         stress_mask=None if stress is None else batch.pbc.all(-1),
         regularizer=outputs.get("regularizer"),
@@ -240,13 +249,19 @@ def check_energy_shape(potential: Potential, atomic: object, n_atoms: int) -> No
         )
 
 
-def _differentiable_inputs(batch: Batch, request: Request) -> tuple[Batch, Tensor, Tensor | None]:
-    """The batch with differentiable positions; for stress also with a differentiable strain, of value zero."""
+def _variables(batch: Batch, request: Request) -> list[Tensor]:
+    """Differentiable positions; for stress also a differentiable strain, of value zero."""
     positions = batch.positions.detach().requires_grad_(True)
     if not request.stress:
-        return batch.with_positions(positions=positions), positions, None
-    strain = positions.new_zeros(len(batch), 3, 3).requires_grad_(True)
-    return apply_strain(batch, positions, strain), positions, strain
+        return [positions]
+    return [positions, positions.new_zeros(len(batch), 3, 3).requires_grad_(True)]
+
+
+def _displace(batch: Batch, positions: Tensor | None = None, strain: Tensor | None = None) -> Batch:
+    """The batch as a function of the variables."""
+    if positions is None:
+        return batch
+    return batch.with_positions(positions=positions) if strain is None else apply_strain(batch, positions, strain)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hesse.training.compile_policy import state_restored
 from hesse.training.loader import TrainingLoader
 from hesse.training.step import LossAndGradient, sum_counts
 
-__all__ = ["TermStart", "balanced_weights", "describe_terms", "measure_terms"]
+__all__ = ["TermStart", "balanced_weights", "describe_terms", "measure_terms", "set_up_loss"]
 
 BATCHES = 4
 """Batches over which the norms of gradients are averaged."""
@@ -40,6 +40,31 @@ class TermStart:
 
     value: float
     gradient_norm: float
+
+
+def set_up_loss(
+    gradient: LossAndGradient, loader: TrainingLoader, data: DatasetLike, *, fresh_probes: bool, balance: bool
+) -> tuple[dict[str, float], Sequence[str]]:
+    """Check that every term is in the loss, and measure the weights if that is requested. Process 0 does it for all.
+
+    Args:
+        gradient: loss and gradient.
+        loader: the loader of the run.
+        data: training data.
+        fresh_probes: whether products are computed from Hessians.
+        balance: whether to measure the weights.
+
+    Returns:
+        Weight of each term by name, and lines for the record of the run.
+
+    Raises:
+        ConfigError: see `measure_terms` and `balanced_weights`.
+    """
+    terms = gradient.communicator.run_on_rank_zero(
+        lambda: measure_terms(gradient, loader, data, fresh_probes=fresh_probes, average=balance)
+    )
+    weights = balanced_weights(gradient.loss, terms) if balance else gradient.loss.weights()
+    return weights, describe_terms(gradient.loss, data, weights, fresh_probes=fresh_probes, balanced=balance)
 
 
 def measure_terms(
@@ -67,11 +92,12 @@ def measure_terms(
     for term in gradient.loss:
         label = "hessian" if term.quantity == "hvp" and fresh_probes else term.quantity
         held = None if term.entry.role == "output" else _has(data, label)
-        chosen = [b for b in batches if held is None or bool(held[torch.as_tensor(b)].any())]
         values: list[float] = []
         squares: list[float] = []
         with state_restored(gradient):
-            for indices in chosen:
+            for indices in batches:
+                if held is not None and not bool(held[torch.as_tensor(indices)].any()):
+                    continue
                 if len(values) == (BATCHES if average else MAX_BATCHES):
                     break
                 for parameter in gradient.potential.parameters():

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hesse.curvature.hvp import gradients, hessian_vector_products
+from hesse.curvature.hvp import energy_and_gradient, hessian_vector_products
 from hesse.errors import LabelShapeError, MissingLabelError, RequestError
 from hesse.losses import Loss, LossWeights, weighted_loss
 from hesse.structures import Properties
@@ -122,26 +122,32 @@ class ProjectedHessianLoss(nn.Module):
         """Predictions of the function for all references with a weight."""
         with torch.enable_grad():
             leaf = positions.detach().requires_grad_(True)
-            energies = energy(leaf)
-            if not isinstance(energies, Tensor):
-                raise LabelShapeError(
-                    f"the function returned a {type(energies).__name__}, expected a tensor of energies"
-                )
-            if energies.numel() != len(n_atoms):
-                raise LabelShapeError(
-                    f"the function returned energies of shape {tuple(energies.shape)}, expected one for each of "
-                    f"{len(n_atoms)} structures"
-                )
+
+            def checked_energies(x: Tensor) -> Tensor:
+                values = energy(x)
+                if not isinstance(values, Tensor):
+                    raise LabelShapeError(
+                        f"the function returned a {type(values).__name__}, expected a tensor of energies"
+                    )
+                if values.numel() != len(n_atoms):
+                    raise LabelShapeError(
+                        f"the function returned energies of shape {tuple(values.shape)}, expected one for each of "
+                        f"{len(n_atoms)} structures"
+                    )
+                return values
+
             gradient = hvp = None
             quantities = self.loss.quantities()
             needs_hvp = "hvp" in quantities and probes is not None
             if needs_hvp or ("forces" in quantities and references.forces is not None):
-                (gradient,) = gradients(energies.sum(), [leaf], create_graph=True)
+                energies, (gradient,) = energy_and_gradient(checked_energies, [leaf])
                 if gradient.grad_fn is None and not bool(gradient.any()) and int(n_atoms.max()) > 1:
                     raise RequestError(
                         "the energies do not depend on the positions that the function was given, so that all forces "
                         "would be zero: compute them from its argument, with nothing detached on the way"
                     )
+            else:
+                energies = checked_energies(leaf)
             if needs_hvp:
                 assert gradient is not None
                 assert probes is not None

@@ -75,9 +75,14 @@ def sum_counts(loss: Loss, microbatches: Sequence[MicroBatch], weights: Mapping[
     """
     total: dict[str, Tensor] = {}
     for _, labels in microbatches:
-        for name, count in loss.counts(labels, weights).items():
-            total[name] = total[name] + count if name in total else count
+        _add(total, loss.counts(labels, weights))
     return total
+
+
+def _add(total: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Add scalars by name, in place."""
+    for name, value in values.items():
+        total[name] = total[name] + value if name in total else value
 
 
 class LossAndGradient:
@@ -139,8 +144,7 @@ class LossAndGradient:
             step_weights = self.loss.linear_weights({n: float(v) for n, v in means.items()}, weights)
         sums: dict[str, Tensor] = {}
         for batch, labels in microbatches:
-            for name, value in self._backward(batch, labels, step_weights, counts, linear).items():
-                sums[name] = sums[name] + value if name in sums else value
+            _add(sums, self._backward(batch, labels, step_weights, counts, linear))
         if distributed:
             sums = self._reduce(sums, weights)
         total = self.loss.total(sums, weights)
@@ -155,8 +159,8 @@ class LossAndGradient:
         sums: dict[str, Tensor] = {}
         for batch, labels in microbatches:
             request = request_for_loss(self.loss, labels, weights)
-            for name, value in self._eager_means(batch, labels, request, weights, counts, create_graph=False).items():
-                sums[name] = sums[name] + value if name in sums else value
+            active = requested_weights(self.loss, request, weights)
+            _add(sums, self._eager_means(batch, labels, request, active, counts, create_graph=False))
         return sums
 
     def _backward(
@@ -185,7 +189,7 @@ class LossAndGradient:
                     parameter = self.potential.get_parameter(name)
                     parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
                 return means
-        means = self._eager_means(batch, labels, request, weights, counts, create_graph=True)
+        means = self._eager_means(batch, labels, request, active, counts, create_graph=True)
         total = self.loss.total(means, weights, linear=linear)
         if total is not None and total.requires_grad:  # False if no structure has a weighted label
             # In parameters only: without `inputs`, third derivatives in positions would be computed as well.
@@ -202,8 +206,8 @@ class LossAndGradient:
         *,
         create_graph: bool,
     ) -> dict[str, Tensor]:
+        """The means of one microbatch; `weights` are those of the requested terms."""
         predictions = evaluate(self.potential, batch, request, create_graph=create_graph)
-        weights = requested_weights(self.loss, request, weights)
         entries = [self.loss.entries[term.name] for term in self.loss.active(labels, weights)]
         matched = matched_predictions(predictions, labels, entries)
         factors = self.loss.factors(labels, weights, counts, batch.numbers)

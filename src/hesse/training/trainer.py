@@ -41,7 +41,7 @@ from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
 from hesse.training.loader import TrainingLoader
-from hesse.training.loss_setup import balanced_weights, describe_terms, measure_terms
+from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
 from hesse.training.non_finite import diagnose_non_finite
 from hesse.training.run_log import NullLogger, RunLogger
@@ -290,22 +290,14 @@ class Trainer:
         return self._result()
 
     def _before_first_step(self, log: RunLogger | NullLogger, *, quiet: bool) -> None:
-        """Check that every term is in the loss, measure its weight if that is requested, and record both. A run that
-        is interrupted before its first checkpoint does this again."""
-        config, fresh = self.config, self.config.probe.source == "fresh"
-        balance = config.weights.balance
-        terms = self.communicator.run_on_rank_zero(
-            lambda: measure_terms(
-                self.gradient,
-                self.loader,
-                self.training,
-                fresh_probes=fresh,
-                average=balance,
-            )
+        """Check and record the loss terms, and measure their weights if that is requested. A run that is interrupted
+        before its first checkpoint does this again."""
+        balance = self.config.weights.balance
+        self.weights, texts = set_up_loss(
+            self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
         )
-        if balance:
-            self.state.weights = self.weights = balanced_weights(self.loss, terms)
-        for text in describe_terms(self.loss, self.training, self.weights, fresh_probes=fresh, balanced=balance):
+        self.state.weights = self.weights if balance else None
+        for text in texts:
             log.message(0, text)
             if not quiet:
                 print(text, file=sys.stderr)
