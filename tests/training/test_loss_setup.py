@@ -99,7 +99,7 @@ def test_unusual_measured_weights_get_a_remark() -> None:
     usual = {"energy": 4.0, "forces": 0.6, "hvp": 0.1}
     assert len(describe_terms(loss, training_data(), usual, **options)) == 2
     *_, remark = describe_terms(loss, training_data(), {**usual, "forces": 400.0}, **options)
-    assert remark.startswith("the measured weight of forces is 1333 times the usual one, in proportion to energy")
+    assert remark.startswith("unusual weights, in units of the default ones with energy 1: forces 1.33e+03. ")
 
 
 @pytest.mark.parametrize("weighting", ["mass", "soft-modes"])

@@ -190,15 +190,18 @@ def describe_terms(
         ratios = " : ".join(f"{weights[term.name] / first:.3g}" for term in loss)
         lines.append(f"weights balanced: {' : '.join(term.name for term in loss)} = {ratios}")
         usual = LossWeights().by_name()
+        unusual = []
         for term in loss:
             unit = usual.get(term.quantity, 0.0) / (usual.get(loss.terms[0].quantity, 0.0) or 1.0)
             measured = weights[term.name] / first
             if unit > 0 and not 1 / UNUSUAL_RATIO < measured / (unit * term.weight) < UNUSUAL_RATIO:
-                lines.append(
-                    f"the measured weight of {term.name} is {measured / unit:.0f} times the usual one, in proportion "
-                    f"to {loss.terms[0].name}: gradients before the first step say little about this term (forces of "
-                    "relaxed structures are near zero, for example). Consider numbers (docs/choosing-weights.md)"
-                )
+                unusual.append(f"{term.name} {measured / unit:.3g}")
+        if unusual:
+            lines.append(
+                f"unusual weights, in units of the default ones with {loss.terms[0].name} 1: {', '.join(unusual)}. "
+                "Gradients before the first step can say little about a term (forces of relaxed structures, energies "
+                "of a new network): consider numbers (docs/choosing-weights.md)"
+            )
     return lines
 
 
