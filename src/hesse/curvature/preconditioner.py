@@ -12,8 +12,6 @@ import numpy as np
 from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
-from scipy.sparse import coo_matrix, diags, identity
-from scipy.sparse.linalg import splu
 
 from hesse.structures import Structure, find_neighbors
 
@@ -45,6 +43,9 @@ def model_hessian_preconditioner(
     Returns:
         A function of one or several columns `[3n, m]`.
     """
+    from scipy.sparse import coo_matrix, diags, identity
+    from scipy.sparse.linalg import splu
+
     n = len(structure)
     radii = covalent_radii[structure.numbers]
     pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, float(2.0 * CUTOFF_FACTOR * radii.max()))

@@ -17,9 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.md.langevin import Langevin
-from ase.md.md import MolecularDynamics
-from ase.md.verlet import VelocityVerlet
 from jaxtyping import Float
 from numpy import ndarray as Array
 
@@ -234,7 +231,10 @@ def run_md(
 
 
 def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iterator[int]:
-    integrator: MolecularDynamics
+    from ase.md.langevin import Langevin
+    from ase.md.verlet import VelocityVerlet
+
+    integrator: Langevin | VelocityVerlet
     start, end = settings.temperature, settings.final_temperature
     if settings.ensemble == "nve":
         integrator = VelocityVerlet(atoms, settings.time_step * FEMTOSECOND)

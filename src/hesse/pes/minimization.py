@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.optimize import BFGS, FIRE, LBFGS
 from jaxtyping import Float
 from numpy import ndarray as Array
 
@@ -20,7 +19,8 @@ from hesse.structures import Structure, to_ase
 
 __all__ = ["MinimizationResult", "minimize"]
 
-_OPTIMIZERS = {"bfgs": BFGS, "lbfgs": LBFGS, "fire": FIRE}
+_OPTIMIZERS = ("bfgs", "lbfgs", "fire")
+"""Names of optimizers of ASE, in lower case."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +89,9 @@ def minimize(
     check_whole_numbers(steps=steps)
     if not (np.isfinite(fmax) and fmax > 0) or steps < 1:
         raise ConfigError(f"minimize needs a positive fmax (eV/Å) and at least one step, got {fmax} and {steps}")
-    optimizer_class = _OPTIMIZERS[check_choice(optimizer, _OPTIMIZERS, "optimizer")]
+    from ase import optimize  # imports half of ASE
+
+    optimizer_class = getattr(optimize, check_choice(optimizer, _OPTIMIZERS, "optimizer").upper())
     atoms = to_ase(structure)
     atoms.calc = EngineCalculator(engine, structure)
     run = optimizer_class(atoms, logfile=None)

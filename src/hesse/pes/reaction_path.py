@@ -19,7 +19,6 @@ from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineLike, as_engine
@@ -288,6 +287,7 @@ def _steepest_descent(
     gradient_at: Callable[[Float[Array, "d"]], Float[Array, "d"]], start: Float[Array, "d"], length: float
 ) -> Float[Array, "d"]:
     """End point of steepest descent on a model surface after `length`, or at its minimum if that comes first."""
+    from scipy.integrate import solve_ivp
 
     def downhill(s: float, q: Float[Array, "d"]) -> Float[Array, "d"]:
         gradient = gradient_at(q)

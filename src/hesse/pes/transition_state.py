@@ -19,7 +19,6 @@ from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
-from scipy.sparse.csgraph import connected_components
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
@@ -304,6 +303,8 @@ def _internal_basis(structure: Structure) -> Float[Array, "d 3n"]:
 
 def _n_fragments(structure: Structure) -> int:
     """Number of fragments of the structure."""
+    from scipy.sparse.csgraph import connected_components
+
     radii = covalent_radii[structure.numbers]
     pairs = structure.neighbors(float(2.0 * _FRAGMENT_FACTOR * radii.max()))
     bonded = pairs.distances < _FRAGMENT_FACTOR * (radii[pairs.centers] + radii[pairs.neighbors])

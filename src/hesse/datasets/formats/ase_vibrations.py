@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.io.jsonio import decode, write_json
-from ase.vibrations import VibrationsData
 
 from hesse.datasets.dataset import Dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.runtime.filesystem import atomic_write, check_input_file
 from hesse.structures import Properties, from_ase, to_ase
 
+# ase.vibrations imports matplotlib and half of ASE: only where it is used.
 if TYPE_CHECKING:
+    from ase.vibrations import VibrationsData
+
     from hesse.datasets.io import DatasetSource
 
 # What ASE's decoder raises for JSON whose values do not fit together.
@@ -45,6 +46,8 @@ def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Data
             of real numbers.
         GeometryError: invalid atoms or cell.
     """
+    from ase.vibrations import VibrationsData
+
     if not isinstance(data, VibrationsData):
         raise RequestError(f"expected an ase.vibrations.VibrationsData, got {type(data).__name__}")
     atoms = data.get_atoms()
@@ -83,6 +86,8 @@ def to_vibrations_data(dataset: DatasetSource, index: int = 0) -> VibrationsData
     if not -len(dataset) <= index < len(dataset):
         raise RequestError(f"index: expected a number from 0 to {len(dataset) - 1}, got {index}")
     hessian = dataset.labels.hessian_of(index)
+    from ase.vibrations import VibrationsData
+
     return VibrationsData(to_ase(dataset.structures[index]), hessian.double().numpy())
 
 
@@ -105,6 +110,8 @@ def write_vibrations(path: str | Path, dataset: DatasetSource) -> None:
         raise RequestError(
             f"{path}: VibrationsData holds one structure, got {len(dataset)}. Choose one: `hesse convert --match ID`."
         )
+    from ase.io.jsonio import write_json
+
     data = to_vibrations_data(dataset)
     with atomic_write(path) as temporary:
         write_json(temporary, data)
@@ -124,6 +131,9 @@ def read_vibrations(path: str | Path) -> Dataset:
         RequestError: a Hessian of a part of the atoms.
         GeometryError: invalid atoms or cell.
     """
+    from ase.io.jsonio import decode
+    from ase.vibrations import VibrationsData
+
     path = Path(path)
     check_input_file(path)
     try:

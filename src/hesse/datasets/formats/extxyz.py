@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io.extxyz import read_xyz
 
 from hesse.datasets.ase_atoms import ATTRIBUTE_KEYS, TEXT_KEYS, AtomsReader, label_columns, label_info
 from hesse.datasets.dataset import Dataset
@@ -99,6 +98,8 @@ class _Frame:
     def to_atoms(self, rename: Mapping[str, str], missing: set[str]) -> Atoms:
         """The frame as ASE reads it, with keys renamed; the old names that it has are removed from `missing`. Raises
         FileFormatError for anything that is not extended XYZ."""
+        from ase.io.extxyz import read_xyz  # imports half of ASE
+
         try:
             info = _parse_comment(self.lines[1], rename)
             missing -= _rename_keys(info, rename)

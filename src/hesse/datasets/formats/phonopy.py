@@ -28,7 +28,6 @@ import h5py
 import numpy as np
 import yaml
 from ase import Atoms
-from ase.io import read as read_with_ase
 from jaxtyping import Float
 from numpy import ndarray as Array
 
@@ -202,6 +201,8 @@ def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
             f"{file}: the supercell is unknown. Put its SPOSCAR or the phonopy.yaml of the calculation into the same "
             "folder."
         )
+    from ase.io import read as read_with_ase  # imports half of ASE
+
     try:
         atoms = read_with_ase(cell, format="vasp")
     except Exception as error:  # the reader raises errors of any type

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from ase.io import read as read_with_ase
-
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.ani_hdf5 import is_grouped, read_grouped
 from hesse.datasets.formats.ase_vibrations import read_vibrations, write_vibrations
@@ -280,6 +278,8 @@ def _is_geometry(path: Path) -> bool:
 
 
 def _read_geometries(path: Path, options: ReadOptions) -> Dataset:
+    from ase.io import read as read_with_ase  # imports half of ASE
+
     check_input_file(path)
     ase_format = _GEOMETRIES.get(path.suffix.lower(), "vasp")
     try:
