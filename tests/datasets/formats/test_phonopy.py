@@ -127,6 +127,30 @@ def test_force_constants_in_the_same_folder(tmp_path: Path, example: Example) ->
             read_dataset(folder)
 
 
+@pytest.mark.parametrize("stray", ["FORCE_CONSTANTS", "FORCE_SETS", "force_constants.hdf5"])
+def test_files_in_the_working_folder_do_not_enter(
+    tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch, stray: str
+) -> None:
+    other = tmp_path / "other"
+    constants = -calculation(other)
+    write_constants(other / "FORCE_CONSTANTS", constants)
+    with h5py.File(other / "force_constants.hdf5", "w") as file:
+        file["force_constants"] = constants
+    from phonopy.file_IO import write_FORCE_SETS
+
+    record = phonopy.load(other / "phonopy_params.yaml", produce_fc=False, log_level=0)
+    write_FORCE_SETS(record.dataset, filename=other / "FORCE_SETS")
+    (tmp_path / "work").mkdir()
+    shutil.copy(other / stray, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    content = yaml.safe_load((example[0] / "phonopy_params.yaml").read_text())
+    del content["displacements"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "phonopy.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(FileFormatError, match="neither force constants nor forces"):
+        read_dataset(tmp_path / "bare" / "phonopy.yaml")
+
+
 def write_constants(file: Path, constants: NDArray[np.float64]) -> None:
     if file.suffix:
         with h5py.File(file, "w") as handle:

@@ -12,11 +12,13 @@ with PyYAML's safe loader first, and phonopy receives only what that returned: m
 from __future__ import annotations
 
 import bz2
+import contextlib
 import datetime
 import gzip
 import io
 import lzma
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -336,12 +338,11 @@ def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
 
 
 def _content_from_phonopy(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
-    options = {"produce_fc": False, "is_nac": False, "symmetrize_fc": False, "is_compact_fc": False, "log_level": 0}
-    record = phonopy.load(io.StringIO(text), force_constants_filename=None, **options)
+    record = _load_with_phonopy(phonopy, text, None)
     has_forces = record.dataset is not None and "forces" in str(_dataset_keys(record.dataset))
     force_sets = folder / "FORCE_SETS"
     if not has_forces and record.force_constants is None and force_sets.is_file():
-        record = phonopy.load(io.StringIO(text), force_sets_filename=str(force_sets), **options)
+        record = _load_with_phonopy(phonopy, text, force_sets.resolve())
         has_forces = True
     units = phonopy.physical_units.get_calculator_physical_units(record.calculator)
     length, force, energy = units.distance_to_A, units.force_to_eVperA, units.energy_to_eV
@@ -365,6 +366,22 @@ def _content_from_phonopy(phonopy: Any, text: str, folder: Path, name: str) -> _
         [(u * length, f * force, None if e is None else e * energy) for u, f, e in displaced],
         origin,
     )
+
+
+def _load_with_phonopy(phonopy: Any, text: str, force_sets: Path | None) -> Any:
+    """The record that phonopy makes of the text of a YAML file, and of FORCE_SETS if given."""
+    # phonopy completes a record with FORCE_SETS, FORCE_CONSTANTS and force_constants.hdf5 of the working folder, which
+    # belong to any calculation: it works in an empty one.
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        return phonopy.load(
+            io.StringIO(text),
+            force_sets_filename=None if force_sets is None else str(force_sets),
+            produce_fc=False,
+            is_nac=False,
+            symmetrize_fc=False,
+            is_compact_fc=False,
+            log_level=0,
+        )
 
 
 def _dataset_keys(dataset: Mapping[str, Any]) -> list[str]:
