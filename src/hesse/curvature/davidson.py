@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.data import atomic_masses
 from jaxtyping import Bool, Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
@@ -273,7 +272,7 @@ def _mass_weights(
     n = len(structure)
     if masses is False:
         return np.ones(3 * n), None
-    atom_masses = np.asarray(atomic_masses[structure.numbers] if masses is True else masses, dtype=np.float64)
+    atom_masses = np.asarray(structure.atomic_masses if masses is True else masses, dtype=np.float64)
     if atom_masses.shape != (n,) or not (np.isfinite(atom_masses).all() and (atom_masses > 0).all()):
         raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {atom_masses}')
     return np.repeat(1.0 / np.sqrt(atom_masses), 3), atom_masses

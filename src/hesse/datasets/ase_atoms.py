@@ -31,7 +31,7 @@ __all__ = [
 TEXT_KEYS: Final = ("structure_id", "tag", "group")
 ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
 """Metadata of the data set that have their own keys; other metadata get the key `hesse_NAME`."""
-_GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity")
+_GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity", "masses")
 _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
 
 

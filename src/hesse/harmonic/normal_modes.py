@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_masses
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
@@ -160,7 +159,7 @@ def normal_modes(
     if not np.isfinite(blocks).all():
         raise LabelValueError(f'structure "{structure.id}": its Hessian holds numbers that are not finite')
     try:
-        m = np.asarray(atomic_masses[structure.numbers] if masses is None else masses, dtype=np.float64)
+        m = np.asarray(structure.atomic_masses if masses is None else masses, dtype=np.float64)
     except (TypeError, ValueError):
         raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {masses!r}') from None
     if m.shape != (n,) or not (np.isfinite(m).all() and (m > 0).all()):

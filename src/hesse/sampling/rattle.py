@@ -127,6 +127,7 @@ def _draw(start: Structure, size: float, sampling: RattleSampling, rng: np.rando
             pbc=start.pbc,
             charge=start.charge,
             multiplicity=start.multiplicity,
+            masses=start.masses,
         )
         if not has_collision(candidate, sampling.min_contact):
             return candidate

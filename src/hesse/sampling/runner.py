@@ -309,6 +309,7 @@ def with_name(structure: Structure, parent: Structure, tag: str, name: str) -> S
         multiplicity=structure.multiplicity,
         tag=tag,
         group=parent.group or parent.id,
+        masses=structure.masses,
     )
 
 

@@ -2,6 +2,7 @@
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
+from hesse.structures.elements import own_masses, parse_element, parse_elements
 from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
 from hesse.structures.property_arrays import component_counts
@@ -38,6 +39,9 @@ __all__ = [
     "find_neighbors",
     "from_ase",
     "label_names",
+    "own_masses",
+    "parse_element",
+    "parse_elements",
     "quantity",
     "register_quantity",
     "rng_key",

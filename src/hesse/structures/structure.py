@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_masses
 from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError, RequestError
+from hesse.structures.elements import own_masses
 from hesse.structures.pairs import Neighbors, distance_matrix, find_neighbors
 
 __all__ = ["Structure", "from_ase", "rng_key", "to_ase", "to_structure"]
@@ -50,9 +52,11 @@ class Structure:
         multiplicity: spin multiplicity 2S+1.
         tag: kind of geometry ("relaxed", "nms-300K"); errors are reported per tag.
         group: structures of one group (a molecule, a reaction) are kept together when data are split.
+        masses: u, `[atoms]`, of isotopes; None for the standard atomic masses.
 
     Raises:
-        GeometryError: shapes that do not fit, non-finite positions, a periodic direction without a lattice vector.
+        GeometryError: shapes that do not fit, non-finite positions, a periodic direction without a lattice vector,
+            masses that are not positive.
     """
 
     numbers: NDArray[np.int64]
@@ -64,6 +68,7 @@ class Structure:
     multiplicity: int = 1
     tag: str = ""
     group: str = ""
+    masses: NDArray[np.float64] | None = None
     _neighbors: dict[float, Neighbors] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +79,8 @@ class Structure:
         set_field("positions", _readonly_array(self.positions, np.float64))
         set_field("cell", _readonly_array(self.cell, np.float64))
         set_field("pbc", tuple(bool(p) for p in self.pbc))
+        if self.masses is not None:
+            set_field("masses", _readonly_array(self.masses, np.float64))
         if not self.id:
             set_field("id", self._content_id())
         n = len(self.numbers)
@@ -84,7 +91,13 @@ class Structure:
             )
         wrong = sorted({int(z) for z in self.numbers if not 1 <= z <= 118})
         if wrong:
-            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {wrong}')
+            ghosts = " (0 stands for ghost or dummy atoms, which no potential knows: remove them)" if 0 in wrong else ""
+            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {wrong}{ghosts}')
+        masses = self.masses
+        if masses is not None and (masses.shape != (n,) or not (np.isfinite(masses).all() and (masses > 0).all())):
+            raise GeometryError(
+                f'structure "{self.id}": expected {n} positive masses in u, got {np.array2string(masses, threshold=8)}'
+            )
         if not np.isfinite(self.positions).all():
             raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
         if self.cell.shape != (3, 3) or len(self.pbc) != 3:
@@ -101,6 +114,8 @@ class Structure:
         for array in (self.numbers, np.round(self.positions, 8) + 0.0, np.round(self.cell, 8) + 0.0):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(f"{self.pbc}{self.charge}{self.multiplicity}".encode())
+        if self.masses is not None:
+            digest.update(np.round(self.masses, 6).tobytes())
         has_symbols = self.numbers.ndim == 1 and all(1 <= z <= 118 for z in self.numbers)
         formula = Symbols(self.numbers).get_chemical_formula() if has_symbols else "unknown"
         return f"{formula}-{digest.hexdigest()}"
@@ -117,6 +132,11 @@ class Structure:
         """Whether any direction is periodic."""
         return any(self.pbc)
 
+    @property
+    def atomic_masses(self) -> NDArray[np.float64]:
+        """Mass of every atom in u: `masses`, or the standard atomic masses (as in ASE)."""
+        return np.asarray(atomic_masses[self.numbers] if self.masses is None else self.masses, dtype=np.float64)
+
     def with_positions(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
         """Copy with other positions.
 
@@ -126,7 +146,7 @@ class Structure:
             tag: tag of the new structure; by default unchanged.
 
         Returns:
-            The new structure, with cell, charge, multiplicity and group of this one.
+            The new structure, with cell, charge, multiplicity, masses and group of this one.
         """
         return Structure(
             self.numbers,
@@ -138,6 +158,7 @@ class Structure:
             multiplicity=self.multiplicity,
             tag=self.tag if tag is None else tag,
             group=self.group,
+            masses=self.masses,
         )
 
     @classmethod
@@ -209,7 +230,7 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
     """Convert ASE `Atoms` to a structure: geometry only, without calculator results.
 
     Id, tag, group, charge and multiplicity are read from `atoms.info` (keys `structure_id`, `tag`, `group`, `charge`,
-    `multiplicity`).
+    `multiplicity`). Masses are kept where they are not the standard ones, up to the rounding of usual tables.
 
     Args:
         atoms: ASE atoms.
@@ -238,6 +259,7 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
         multiplicity=multiplicity,
         tag=str(info.get("tag", "")),
         group=str(info.get("group", "")),
+        masses=own_masses(atoms.numbers, atoms.get_masses()) if atoms.has("masses") else None,
     )
 
 
@@ -256,6 +278,8 @@ def to_ase(structure: Structure) -> Atoms:
     if not isinstance(structure, Structure):
         raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}")
     atoms = Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
+    if structure.masses is not None:
+        atoms.set_masses(structure.masses)
     atoms.info["structure_id"] = structure.id
     if structure.tag:
         atoms.info["tag"] = structure.tag

@@ -228,7 +228,8 @@ def write_extxyz(path: str | Path, dataset: Dataset) -> None:
 
 
 def _frame_lines(dataset: Dataset, i: int, structure: Structure) -> Iterator[str]:
-    columns = {"pos": structure.positions, **label_columns(dataset.labels, i)}
+    masses = {} if structure.masses is None else {"masses": structure.masses[:, None]}
+    columns = {"pos": structure.positions, **masses, **label_columns(dataset.labels, i)}
     info = {**_cell_info(structure), **label_info(structure, dataset.labels, i, dataset.metadata)}
     properties = "".join(f":{name}:R:{values.shape[1]}" for name, values in columns.items())
     entries = [f"Properties=species:S:1{properties}", *(f"{key}={_format(value)}" for key, value in info.items())]

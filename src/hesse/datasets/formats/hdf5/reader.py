@@ -360,6 +360,7 @@ def structures_from_content(content: Content) -> list[Structure]:
     positions = content["structures/positions"]
     cells = content.get("structures/cell", np.zeros((count, 3, 3)))
     pbc = content.get("structures/pbc", np.zeros((count, 3), dtype=bool))
+    masses = content.get("structures/masses", np.zeros(len(numbers)))
     ids = content["structures/id"].tolist()
     return [
         Structure(
@@ -372,6 +373,7 @@ def structures_from_content(content: Content) -> list[Structure]:
             multiplicity=columns["multiplicity"][i],
             tag=columns["tag"][i].decode(),
             group=columns["group"][i].decode(),
+            masses=masses[start:end] if masses[start:end].any() else None,
         )
         for i, (start, end) in enumerate(pairwise(offsets))
     ]

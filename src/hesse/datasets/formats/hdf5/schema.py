@@ -26,9 +26,10 @@ __all__ = [
 ]
 
 FORMAT: Final = "hesse-dataset"
-VERSION: Final = 3
-"""The newest version that can be read. Version 2 added `labels/suspect`, version 3 weights and registered quantities. A
-file is written in the lowest version that holds its arrays, so that older releases can read it."""
+VERSION: Final = 4
+"""The newest version that can be read. Version 2 added `labels/suspect`, version 3 weights and registered quantities,
+version 4 masses of isotopes. A file is written in the lowest version that holds its arrays, so that older releases can
+read it."""
 
 NATIVE_UNITS: Final = {"energy_unit": "eV", "length_unit": "angstrom"}
 """Units in which Hesse writes; files of other programs may state others."""
@@ -46,6 +47,7 @@ _STRUCTURES: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
     "structures/multiplicity": ("integer", ("S",)),
     "structures/tag": ("text", ("S",)),
     "structures/group": ("text", ("S",)),
+    "structures/masses": ("real", ("A",)),
 }
 _AXES: Final = {
     "structure": ("S",),
@@ -82,6 +84,8 @@ def version_of(name: str) -> int:
     Returns:
         The version.
     """
+    if name == "structures/masses":
+        return 4
     if name in _STRUCTURES or name.removeprefix("labels/") in _FIRST_LABELS:
         return 1
     return 2 if name == "labels/suspect" else 3

@@ -119,6 +119,10 @@ def _collect_content(dataset: Dataset) -> Content:
         values = [getattr(s, name) for s in structures]
         if any(values):
             content[f"structures/{name}"] = _encode(values)
+    if any(s.masses is not None for s in structures):
+        # Zeros for structures with the standard masses.
+        own = [np.zeros(len(s)) if s.masses is None else s.masses for s in structures]
+        content["structures/masses"] = np.concatenate(own)
     arrays = schema()
     for column, value in labels.items():
         key = f"labels/{column.name}"
