@@ -40,6 +40,13 @@ __all__ = [
 ]
 
 
+class NotReadWarning(UserWarning):
+    """A file holds something that was not read: columns and keys of unknown names, or values that cannot be trusted.
+
+    `read_dataset(..., strict=True)` and `--strict` make it an error.
+    """
+
+
 class HesseError(Exception):
     """Base class of all deliberate errors.
 

@@ -105,3 +105,22 @@ def test_no_verb_overwrites_its_input(
         assert run(monkeypatch, *words) == 2
         assert "this is an input" in capsys.readouterr().err
     assert (file.read_bytes(), model.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "target"), [((), 0, True), (("--strict",), 2, False), (("--quiet",), 0, True)]
+)
+def test_what_is_not_read_is_said_once(tmp_path: Path, option: tuple[str, ...], code: int, target: bool) -> None:
+    """One line in the words of Hesse, from a whole process; with --strict an error."""
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3:tags:I:1 my_key=1\nHe 0 0 0 1\n" * 2)
+    done = subprocess.run(
+        [sys.executable, "-m", "hesse", "convert", "a.xyz", "a.h5", *option],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    line = "a.xyz: not read: my_key (2 times), tags (2 times)"
+    expected = {0: f"{line}\na.h5: 2 structures, 2 atoms\n", 2: f"FileFormatError: {line} (--strict)\n"}[code]
+    assert done.stderr == ("" if "--quiet" in option else expected)
+    assert (tmp_path / "a.h5").exists() == target

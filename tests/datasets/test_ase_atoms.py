@@ -92,4 +92,4 @@ def test_unknown_keys_are_listed() -> None:
     atoms = Atoms("H", info={"REF_energy": -1.0})
     atoms.calc = SinglePointCalculator(atoms, energy=-2.0, magmom=1.0)
     data = Dataset.from_ase(atoms)
-    assert set(data.unknown_keys) == {"REF_energy", "magmom"}
+    assert set(data.not_read) == {"REF_energy", "magmom"}

@@ -150,13 +150,13 @@ def test_a_wrong_index_gets_a_reply(index: object) -> None:
 
 
 def test_data_sets_add_up() -> None:
-    one = replace(DATA[:2], metadata={"level": "a", "engine": "x", "step": "1"}, unknown_keys=("p",))
+    one = replace(DATA[:2], metadata={"level": "a", "engine": "x", "step": "1"}, not_read={"p": 2})
     other = replace(labeled(Morse(), MIXED[2:], probes=0), metadata={"level": "b", "engine": "x"}, source="b.h5")
     both = one + other
     assert both.ids == DATA.ids
     assert both.mask("hessian").tolist() == [True, True, False, False, False]
     assert both.metadata == {"level": "a; b", "engine": "x"}
-    assert (both.source, both.unknown_keys) == ("memory + b.h5", ("p",))
+    assert (both.source, both.not_read) == ("memory + b.h5", {"p": 2})
     assert (DATA[:2] + DATA[2:]).content_hash() == DATA.content_hash()
     with pytest.raises(RequestError, match="occurs twice"):
         one + DATA

@@ -240,8 +240,8 @@ def test_labels_under_other_names_are_listed_and_can_be_renamed(tmp_path: Path) 
     path = tmp_path / "foreign.xyz"
     path.write_text(FOREIGN)
     plain = read_extxyz(path)
-    assert set(plain.unknown_keys) == {"REF_forces", "REF_energy", "name", "dipole"}
-    assert plain.select([0]).unknown_keys == plain.unknown_keys
+    assert set(plain.not_read) == {"REF_forces", "REF_energy", "name", "dipole"}
+    assert plain.select([0]).not_read == plain.not_read
     assert float(plain.labels.energy[0]) == -3.0
     taken = read_extxyz(path, rename={"REF_forces": "forces", "REF_energy": "energy", "name": "structure_id"})
     assert taken.structures[0].id == "0012"
@@ -263,4 +263,4 @@ def test_the_error_for_a_missing_label_suggests_another_key(tmp_path: Path) -> N
 def test_hesse_knows_all_keys_that_it_writes(tmp_path: Path) -> None:
     data = labeled(Morse(), molecules([3, 4], 0), hessian=True)
     write_extxyz(tmp_path / "a.xyz", data)
-    assert read_extxyz(tmp_path / "a.xyz").unknown_keys == ()
+    assert read_extxyz(tmp_path / "a.xyz").not_read == {}

@@ -21,7 +21,14 @@ from hesse.datasets import (
     with_tag,
     write_dataset,
 )
-from hesse.errors import FileFormatError, GeometryError, InconsistentLabelsError, LabelValueError, MissingLabelError
+from hesse.errors import (
+    FileFormatError,
+    GeometryError,
+    InconsistentLabelsError,
+    LabelValueError,
+    MissingLabelError,
+    NotReadWarning,
+)
 from hesse.structures import Properties, Structure
 from oracles import Morse, labeled, molecules
 
@@ -117,3 +124,12 @@ def test_transforms_of_whole_data_sets(data: Dataset) -> None:
         symmetrize_hessians(Dataset((Structure([1], [[0, 0, 0]]),), Properties.single(1)))
     assert {s.tag for s in with_tag(data, "hot").structures} == {"hot"}
     assert with_metadata(data, level="x").metadata["level"] == "x"
+
+
+def test_what_is_not_read_is_a_warning_or_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("1\nmy_key=1\nHe 0 0 0\n")
+    with pytest.warns(NotReadWarning, match=r"a\.xyz: not read: my_key$"):
+        data = read_dataset(tmp_path / "a.xyz")
+    assert data.not_read == {"my_key": 1}
+    with pytest.raises(FileFormatError, match=r"not read: my_key\. Remove it"):
+        read_dataset(tmp_path / "a.xyz", strict=True)

@@ -11,8 +11,9 @@ import os
 import sys
 import sysconfig
 import traceback
+import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -26,7 +27,7 @@ from hesse.cli.label_command import label
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.sample_command import sample
 from hesse.cli.train_command import train
-from hesse.errors import HesseError, InterruptedRunError, WriteError
+from hesse.errors import FileFormatError, HesseError, InterruptedRunError, NotReadWarning, WriteError
 
 app = typer.Typer(
     name="hesse",
@@ -76,6 +77,9 @@ def main() -> None:
     """Entry point. Exit codes: 0 success; 1 the execution failed; 2 the request was wrong."""
     try:
         _run()
+    except NotReadWarning as warning:  # --strict
+        print(f"{FileFormatError.__name__}: {warning} (--strict)", file=sys.stderr)
+        sys.exit(FileFormatError.exit_code)
     except HesseError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -96,6 +100,7 @@ def main() -> None:
 
 
 def _run() -> None:
+    warnings.showwarning = _print_warning
     try:
         app(standalone_mode=True)
     except SystemExit as end:
@@ -103,6 +108,21 @@ def _run() -> None:
             raise KeyboardInterrupt from None
         sys.stdout.flush()  # reports a full disk behind standard output here, not at the end of the interpreter
         raise
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Warnings of Hesse as one line, others as Python prints them."""
+    if issubclass(category, NotReadWarning):
+        print(message, file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")
 
 
 def _report_bug() -> NoReturn:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import QUIET
+from hesse.cli.common_options import QUIET, STRICT
 
 if TYPE_CHECKING:
     from hesse.bench import BenchmarkCase
@@ -32,6 +32,7 @@ def labels(
     quick: Annotated[bool, typer.Option("--quick", help="Small molecules, ten seconds.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a log-log plot (.png).")] = None,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Cost of energy, gradient, Hessian-vector product and Hessian as a function of the number of atoms, for straight
@@ -107,6 +108,7 @@ def step(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     picture: Annotated[Path | None, typer.Option(help="With --periodic: draw time and memory (.png).")] = None,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Cost of one training step: the loss of energies and forces (E-F), with Hessian-vector products (E-F-HVP) or
@@ -178,6 +180,7 @@ def inference(
     memory: Annotated[float | None, typer.Option(help="MiB for one batch. [default: by device]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Five timings, and five seconds for each scheme.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Cost of inference: energies, forces, Hessian-vector products and Hessians of many structures together, or of one

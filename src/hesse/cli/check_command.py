@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import QUIET
+from hesse.cli.common_options import QUIET, STRICT
 
 if TYPE_CHECKING:
     from hesse.structures import Structure
@@ -43,6 +43,7 @@ def check(
     list_: Annotated[
         bool, typer.Option("--list", help="List the checks and what their failures mean, without MODEL.")
     ] = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Check derivatives, smoothness and symmetries of a potential. Also its precision, singular geometries and

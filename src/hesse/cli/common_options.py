@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ __all__ = [
     "OVERWRITE",
     "QUIET",
     "SCHEDULER",
+    "STRICT",
     "WORKERS",
     "open_input",
     "print_failures",
@@ -30,6 +32,19 @@ SCHEDULER = typer.Option(
 )
 OVERWRITE = typer.Option("--overwrite", help="Replace OUT if it exists.")
 QUIET = typer.Option("--quiet", help="No progress.")
+
+
+def _refuse_what_is_not_read(requested: bool) -> bool:
+    if requested:
+        from hesse.errors import NotReadWarning
+
+        warnings.simplefilter("error", NotReadWarning)
+    return requested
+
+
+STRICT = typer.Option(
+    "--strict", callback=_refuse_what_is_not_read, help="Refuse files of which something is not read."
+)
 
 MAX_SHOWN = 10
 """Number of failures that are printed one by one."""

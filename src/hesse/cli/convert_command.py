@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hesse.cli.common_options import MAX_SHOWN, print_remaining
+from hesse.cli.common_options import MAX_SHOWN, STRICT, print_remaining
 from hesse.cli.input_options import (
     CurvatureUnit,
     EnergyUnit,
@@ -63,12 +64,16 @@ def convert(
             help="Flag single structures that would be refused, so that training and evaluation skip them.",
         ),
     ] = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No messages.")] = False,
 ) -> None:
     """Convert data of any known format to HDF5 or extended XYZ. The data are checked first."""
     from hesse import datasets
+    from hesse.errors import NotReadWarning
     from hesse.runtime.filesystem import check_output_path
 
+    if quiet and not strict:
+        warnings.simplefilter("ignore", NotReadWarning)
     datasets.check_writable_suffix(target)
     check_output_path(target, source)
     dataset = datasets.read_dataset(
@@ -106,9 +111,6 @@ def convert(
             print(f"not written: {', '.join(not_written)}, which a .json cannot hold", file=sys.stderr)
         if "source_note" in dataset.metadata:
             print(f"note: {dataset.metadata['source_note']}", file=sys.stderr)
-        for name in dataset.unknown_keys[:MAX_SHOWN]:
-            print(f"not read: {name}", file=sys.stderr)
-        print_remaining(len(dataset.unknown_keys))
         for report in reports:
             print(report.message, file=sys.stderr)
         for name, reason in list(suspect_reasons.items())[:MAX_SHOWN]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hesse.cli.common_options import STRICT
+
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
     from hesse.evaluation import MetricRow
@@ -40,6 +42,7 @@ def evaluate(
     include_suspect: Annotated[
         bool, typer.Option("--include-suspect", help="Also use labels that are flagged suspect.")
     ] = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
     """Errors of a potential on data sets. RMSE and MAE of every kind of label, beside the noise floor of the labels."""

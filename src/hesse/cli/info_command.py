@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,7 +74,9 @@ def info(
         sections = {"weights": [("of module", card["module"])], **_provenance_sections(card["provenance"])}
     else:
         from hesse.datasets import Subset, dataset_summary, read_dataset
+        from hesse.errors import NotReadWarning
 
+        warnings.simplefilter("ignore", NotReadWarning)  # it is part of the output
         # Unchecked, because the content of broken files is of most interest; it includes the result of the check.
         dataset = read_dataset(
             file,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, print_remaining
+from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, STRICT, print_remaining
 from hesse.runtime.progress import format_duration
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def label(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the missing labels and an estimate of the time; compute nothing.")
     ] = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Compute energies, forces and curvature with an engine. The same command continues after an interruption and adds
@@ -62,7 +62,6 @@ def label(
     spec = LabelSpec(n_probes=probes, probe=probe, seed=seed, hessian=hessian, stress=stress)
     differences = FiniteDifferences(step=step, richardson=richardson, hessian_richardson=hessian_richardson)
     dataset = read_dataset(source, check=False)
-    _print_unknown_keys(dataset.unknown_keys)
     structures = dataset.structures[:limit]
     if dry_run:
         plan = plan_labels(structures, engine, output, spec=spec, differences=differences, retry_failed=retry_failed)
@@ -86,13 +85,6 @@ def label(
             f"no label can be used: all {len(report.dataset)} structures in {output} are flagged suspect, for the "
             "reasons above. Check the settings of the engine and the geometries."
         )
-
-
-def _print_unknown_keys(names: Sequence[str]) -> None:
-    """Print unknown keys of the input: with a misspelled charge, the labels would belong to another molecule."""
-    if names:
-        more = ", ..." if len(names) > MAX_SHOWN else ""
-        typer.echo(f"{len(names)} unknown keys were not read: {', '.join(names[:MAX_SHOWN])}{more}", err=True)
 
 
 def _print_plan(source: Path, plan: LabelPlan, workers: int) -> None:

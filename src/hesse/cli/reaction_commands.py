@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, WORKERS, open_input, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -41,6 +41,7 @@ def saddle(
     workers: Annotated[int, WORKERS] = 1,
     overwrite: Overwrite = False,
     json: Json = None,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Search transition states. The results have exactly one imaginary mode, and their energies and Hessians."""
@@ -73,6 +74,7 @@ def irc(
     workers: Annotated[int, WORKERS] = 1,
     overwrite: Overwrite = False,
     json: Json = None,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions."""

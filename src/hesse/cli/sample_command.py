@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, WORKERS, open_input, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, STRICT, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -58,6 +58,7 @@ def nms(
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Normal-mode samples: thermal displacements of each molecule in the harmonic approximation."""
@@ -108,6 +109,7 @@ def md(
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Molecular dynamics: geometries along trajectories, with their energies and forces."""
@@ -142,6 +144,7 @@ def rattle(
     closest: Annotated[float, typer.Option(help="No atoms closer than this fraction of their covalent radii.")] = 0.6,
     seed: Annotated[int, typer.Option(help="Seed of the random displacements.")] = 0,
     overwrite: Overwrite = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Rattled structures: Gaussian displacements of all atoms, and strained cells. No engine is needed."""
@@ -170,6 +173,7 @@ def irc(
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     overwrite: Overwrite = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
     """Reaction paths from transition states in both directions, with energies and forces."""

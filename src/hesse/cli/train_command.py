@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.errors import ConfigError, HesseError
+from hesse.cli.common_options import STRICT
+from hesse.errors import ConfigError, HesseError, NotReadWarning
 
 if TYPE_CHECKING:
     from hesse.training import RunConfig, TrainResult
@@ -25,6 +27,7 @@ def train(
         int, typer.Option(min=1, help="Processes that share every step: one GPU each, or the cores of the machine.")
     ] = 1,
     restart: Annotated[bool, typer.Option(help="Start again, even if the output folder contains a run.")] = False,
+    strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train one potential. After an interruption the same command continues, with any number of processes."""
@@ -38,7 +41,7 @@ def train(
         return
     if rank_from_environment(os.environ) is not None:
         raise ConfigError("--devices starts processes, and this is one of several already: leave it out here")
-    options = [*(["--restart"] if restart else []), *(["--quiet"] if quiet else [])]
+    options = [*(["--restart"] if restart else []), *(["--strict"] if strict else []), *(["--quiet"] if quiet else [])]
     code = launch(["train", *options, "--", str(config), *(overrides or [])], devices, settings)
     if code:
         raise typer.Exit(code)
@@ -50,6 +53,8 @@ def _run_training(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
     from hesse.training.distributed import init_distributed
 
     with init_distributed(settings.device) as processes:
+        if not processes.is_rank_zero:  # the first process says it
+            warnings.filterwarnings("ignore", category=NotReadWarning, append=True)
         try:
             result = run_from_config(settings, restart=restart, quiet=quiet, communicator=processes)
         except BaseException as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -41,13 +42,13 @@ class AtomsReader:
     Attributes:
         structures: geometries so far.
         labels: the labels of each.
-        unknown_keys: keys and columns that were not read, in order of occurrence.
+        not_read: keys and columns that were not read, and the number of atoms that have them.
     """
 
     def __init__(self) -> None:
         self.structures: list[Structure] = []
         self.labels: list[Properties] = []
-        self.unknown_keys: dict[str, None] = {}
+        self.not_read: Counter[str] = Counter()
         self._metadata: dict[str, set[str]] = {}
         self._index_of: dict[str, int] = {}
 
@@ -62,7 +63,7 @@ class AtomsReader:
             GeometryError: atoms that are not a valid structure.
             LabelShapeError, LabelValueError: a label of a wrong shape, not a number, or of another geometry.
         """
-        self.unknown_keys |= dict.fromkeys(_unknown_keys(atoms))
+        self.not_read.update(_unknown_keys(atoms))
         structure = _to_structure(atoms)
         if structure.id in self._index_of:
             structure = self._with_new_id(structure, explicit="structure_id" in atoms.info)

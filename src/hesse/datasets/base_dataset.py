@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -25,12 +26,12 @@ class BaseDataset(ABC, Generic[Part]):
     Attributes:
         source: the file that the data were read from; named in error messages.
         metadata: facts about all labels.
-        unknown_keys: columns and keys of that file that were not read; they may be labels under other names.
+        not_read: what that file holds and was not read, and how often.
     """
 
     source: str
     metadata: Mapping[str, str]
-    unknown_keys: tuple[str, ...] = ()
+    not_read: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -113,7 +114,7 @@ class BaseDataset(ABC, Generic[Part]):
             if self.has(name):
                 continue
             present = [n for n in label_names() if self.has(n)]
-            candidate = next((key for key in self.unknown_keys if name in key.lower()), None)
+            candidate = next((key for key in self.not_read if name in key.lower()), None)
             hint = (
                 ""
                 if candidate is None

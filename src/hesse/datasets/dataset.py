@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,7 +41,8 @@ class Dataset(BaseDataset["Dataset"]):
         labels: all labels, float64, in the same order; absent ones are masked.
         metadata: facts about all labels: `level` (of theory), `engine`, `step`, `code_version`, ...
         source: the file that the data were read from; named in error messages.
-        unknown_keys: columns and keys of that file that were not read; they may be labels under other names.
+        not_read: what that file holds and was not read, and how often: columns and keys of unknown names (they may be
+            labels under other names), and values that cannot be trusted.
 
     Raises:
         RequestError: an id occurs twice, or labels and structures differ in number or in numbers of atoms.
@@ -50,7 +52,7 @@ class Dataset(BaseDataset["Dataset"]):
     labels: Properties
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: str = "memory"
-    unknown_keys: tuple[str, ...] = ()
+    not_read: Mapping[str, int] = field(default_factory=dict)
     _packed: dict[float, PackedDataset] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +130,7 @@ class Dataset(BaseDataset["Dataset"]):
             tuple(reader.structures),
             Properties.concatenate(reader.labels),
             metadata={**reader.metadata(), **metadata},
-            unknown_keys=tuple(reader.unknown_keys),
+            not_read=reader.not_read,
         )
 
     def to_ase(self) -> list[Atoms]:
@@ -175,7 +177,7 @@ class Dataset(BaseDataset["Dataset"]):
             Properties.concatenate([self.labels, other.labels]),
             metadata=joined_metadata(self.metadata, other.metadata),
             source=self.source if self.source == other.source else f"{self.source} + {other.source}",
-            unknown_keys=tuple(dict.fromkeys((*self.unknown_keys, *other.unknown_keys))),
+            not_read=Counter(self.not_read) + Counter(other.not_read),
         )
 
     def select(self, indices: Sequence[int] | Int[Tensor, "chosen"]) -> Dataset:
@@ -197,7 +199,7 @@ class Dataset(BaseDataset["Dataset"]):
             self.labels.select(chosen),
             metadata=self.metadata,
             source=self.source,
-            unknown_keys=self.unknown_keys,
+            not_read=self.not_read,
         )
 
     def filter(self, predicate: Callable[[Structure], bool]) -> Dataset:

@@ -3,6 +3,7 @@ writing."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +16,7 @@ from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
 from hesse.datasets.formats.table import ReadOptions, find_format, find_writer
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency
 from hesse.datasets.quality.flags import find_non_finite
-from hesse.errors import GeometryError, LabelValueError, RequestError, UnitError
+from hesse.errors import FileFormatError, GeometryError, LabelValueError, NotReadWarning, RequestError, UnitError
 from hesse.structures import Properties, Structure, from_ase
 
 __all__ = [
@@ -55,6 +56,7 @@ def read_dataset(
     curvature_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
     subset: SubsetLike = ALL,
+    strict: bool = False,
 ) -> Dataset:
     """Read a data set. The format is detected by suffix, name and content:
 
@@ -75,12 +77,14 @@ def read_dataset(
             `{"REF_energy": "energy"}`.
         subset: the part of the file to read, or a pattern for ids, `"H2O/*"`. For grouped HDF5, DeePMD and folders of
             outputs, nothing else is read from disk.
+        strict: refuse a file with anything that is not read, instead of warning (`hesse.errors.NotReadWarning`).
 
     Returns:
         Structures and labels in eV and Å.
 
     Raises:
-        FileFormatError: an unknown format, a truncated or damaged file, or one whose reading would run code.
+        FileFormatError: an unknown format, a truncated or damaged file, one whose reading would run code, or `strict`
+            and a file of which something is not read.
         UnitError: units that are missing, unknown, or different from those that the file states.
         MissingExtraError: a package that this format needs is not installed.
         LabelShapeError, LabelValueError, GeometryError, InconsistentLabelsError, RequestError: see the readers and
@@ -102,9 +106,27 @@ def read_dataset(
         subset=as_subset(subset),
     )
     dataset = find_format(path).read_part(path, options)
+    _report_not_read(path, dataset, strict=strict)
     if check:
         check_dataset(dataset)
     return dataset
+
+
+_MAX_NAMED = 12
+"""Number of keys and columns that a message names."""
+
+
+def _report_not_read(path: Path, dataset: Dataset, *, strict: bool) -> None:
+    if not dataset.not_read:
+        return
+    names = [f"{name} ({count} times)" if count > 1 else name for name, count in dataset.not_read.items()]
+    more = f", and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    message = f"{path}: not read: {', '.join(names[:_MAX_NAMED])}{more}"
+    if strict:
+        raise FileFormatError(
+            f"{message}. Remove it, rename what is a label (`--rename OLD=NEW`), or read without strict."
+        )
+    warnings.warn(message, NotReadWarning, stacklevel=3)
 
 
 def as_path(path: str | Path) -> Path:

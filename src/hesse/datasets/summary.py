@@ -61,7 +61,7 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
         "charged": sum(s.charge != 0 for s in dataset.structures),
         "groups": len({s.group for s in dataset.structures if s.group}),
         "attributes": dict(dataset.metadata),
-        "unread": list(dataset.unknown_keys),
+        "unread": list(dataset.not_read),
         "units": {"energy": "eV", "length": "Å"},
         "tags": _tag_rows(dataset),
         "probes_per_structure": int(labels.mask("hvp").sum(0).max()),

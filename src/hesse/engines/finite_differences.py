@@ -8,6 +8,9 @@ Three errors limit a label, and each is estimated in its own way:
 * truncation. Derivatives grow from order to order by a common factor, which predicts the first neglected one.
   `|D(e) − D(2e)|/3` would be the error of the plain difference, far above that of Richardson's combination. The growth
   depends on how fast the direction moves neighboring atoms against each other (`relative_motion`).
+  In crystals the even derivatives of the gradient may vanish by symmetry (an atom at a center of inversion, a small
+  ideal cell), and no rotational sum rule covers for them: there the odd derivatives count as well, and where the even
+  ones vanish, two further gradients measure the truncation (`outer_points`).
 * noise (unfinished iterations, rounding). Two gradients cannot show it. The fourth difference of the five gradients
   that Richardson's combination uses anyway, `g(2e) − 4g(e) + 6g(0) − 4g(−e) + g(−2e)`, has lost all smooth terms up to
   the cubic: noise of standard deviation δ leaves √70 δ in it (difference tables for noise: Moré and Wild, SIAM J. Sci.
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from ase.geometry import find_mic
@@ -33,6 +37,7 @@ from hesse.structures import Structure
 
 __all__ = [
     "DirectionalDerivative",
+    "OuterPoints",
     "central_difference",
     "choose_step",
     "estimate_gradient_noise",
@@ -75,6 +80,10 @@ def relative_motion(structure: Structure, direction: Float[np.ndarray, "n 3"]) -
     return np.sqrt((weights * (stretch**2 + rotation)).sum(1) / weights.sum(1))
 
 
+OuterPoints = Literal["never", "symmetry", "always"]
+"""When two further gradients, at twice the largest displacement, measure the truncation: never; where the derivatives
+that would reveal it vanish by symmetry; always."""
+
 Gradient = Callable[[float], Float[np.ndarray, "n 3"]]
 
 _SMOOTH_MARGIN = 4.0
@@ -92,6 +101,9 @@ benchmarks/truncation_constants.py measures them: 5.0 for Rademacher, 5.3 for Ga
 
 _FOURTH_DERIVATIVE_RATIO = 7.0
 """1/Å; the same from the fourth to the fifth derivative: 6.9, 7.2 and 7.4; 99, 99 and 98 % within a factor of 3."""
+
+_VANISHED = 0.1
+"""Truncation predicted from even derivatives below this fraction of that from odd ones: symmetry removes the former."""
 
 _SECOND_ORDER_ERROR = 800.0
 """eV/Å⁴; error of the plain difference over the square of its step, Rademacher directions (5 % below 30, 5 % above
@@ -119,12 +131,14 @@ class DirectionalDerivative:
         noise: error from the noise of the gradients; None where the gradients used cannot reveal it.
         truncation: error from the neglected terms of the Taylor series.
         grid: error caused by an integration grid; zero without one.
+        measured: the truncation where further gradients measured it; None elsewhere.
     """
 
     value: Float[np.ndarray, "n 3"]
     noise: float | None
     truncation: float
     grid: float = 0.0
+    measured: float | None = None
 
 
 def choose_step(noise: float, fourth_order: bool) -> float:
@@ -146,7 +160,11 @@ def choose_step(noise: float, fourth_order: bool) -> float:
 
 
 def central_difference(
-    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
+    gradient: Gradient,
+    origin: Float[np.ndarray, "n 3"],
+    epsilon: float,
+    relative_rates: Float[np.ndarray, "n"],
+    outer_points: OuterPoints = "never",
 ) -> DirectionalDerivative:
     """The second-order difference, from `gradient(±epsilon)`.
 
@@ -159,18 +177,34 @@ def central_difference(
         origin: `gradient(0)`.
         epsilon: the displacement.
         relative_rates: how fast the neighbors of each atom move relative to it along the direction (`relative_motion`).
+        outer_points: when `gradient(±2 epsilon)` measures the truncation too.
 
     Returns:
         The derivative with its estimated truncation error; its noise is unknown.
     """
     plus, minus = gradient(epsilon), gradient(-epsilon)
     second = (plus + minus - 2.0 * origin) / epsilon**2
-    truncation = epsilon**2 / 6.0 * _DERIVATIVE_RATIO * _rms(second * relative_rates[:, None])
-    return DirectionalDerivative((plus - minus) / (2.0 * epsilon), None, truncation)
+    value = (plus - minus) / (2.0 * epsilon)
+    scale = epsilon**2 / 6.0
+    even = scale * _DERIVATIVE_RATIO * _rms(second * relative_rates[:, None])
+    odd = scale * _DERIVATIVE_RATIO**2 * _rms(value * relative_rates[:, None] ** 2)
+    if not _outer_points_needed(even, odd, outer_points):
+        return DirectionalDerivative(value, None, even if outer_points == "never" else max(even, odd))
+    wide = (gradient(2.0 * epsilon) - gradient(-2.0 * epsilon)) / (4.0 * epsilon)
+    measured = _rms(wide - value) / 3.0
+    return DirectionalDerivative(value, None, max(even, measured), measured=measured)
+
+
+def _outer_points_needed(even: float, odd: float, outer_points: OuterPoints) -> bool:
+    return outer_points == "always" or (outer_points == "symmetry" and even < _VANISHED * odd)
 
 
 def richardson(
-    gradient: Gradient, origin: Float[np.ndarray, "n 3"], epsilon: float, relative_rates: Float[np.ndarray, "n"]
+    gradient: Gradient,
+    origin: Float[np.ndarray, "n 3"],
+    epsilon: float,
+    relative_rates: Float[np.ndarray, "n"],
+    outer_points: OuterPoints = "never",
 ) -> DirectionalDerivative:
     """The fourth-order difference, from `gradient(±epsilon)` and `gradient(±2 epsilon)`.
 
@@ -181,6 +215,7 @@ def richardson(
         origin: `gradient(0)`.
         epsilon: the displacement.
         relative_rates: how fast the neighbors of each atom move relative to it along the direction (`relative_motion`).
+        outer_points: when `gradient(±4 epsilon)` measures the truncation too.
 
     Returns:
         The derivative with its estimated truncation error and noise.
@@ -191,16 +226,23 @@ def richardson(
     # The k-th difference of step e approximates e^k times the k-th derivative along v.
     first = _rms(0.5 * (plus - minus))
     second = _rms(plus + minus - 2.0 * origin)
-    third = _rms(0.5 * (plus2 - minus2) - (plus - minus))
+    thirds = 0.5 * (plus2 - minus2) - (plus - minus)
+    third = _rms(thirds)
     fourths = plus2 + minus2 - 4.0 * (plus + minus) + 6.0 * origin
     fourth = _rms(fourths)
     ratio = max(_ratio(second, first), _ratio(third, second))
     smooth = _SMOOTH_MARGIN * third * ratio if ratio < _MAX_RATIO else 0.0
     noise = np.sqrt(max(fourth**2 - smooth**2, 0.0) / 70.0)
     # Noise is in the fourth difference too, and small here: a step is a small part of an Ångström.
-    truncation = _FOURTH_DERIVATIVE_RATIO * _rms(fourths * relative_rates[:, None]) / 30.0
+    even = _FOURTH_DERIVATIVE_RATIO * _rms(fourths * relative_rates[:, None]) / 30.0
+    odd = epsilon * _FOURTH_DERIVATIVE_RATIO**2 * _rms(thirds * relative_rates[:, None] ** 2) / 30.0
     # 130 = 8² + 8² + 1² + 1²: the squared weights of Richardson's combination, over 12.
-    return DirectionalDerivative(value, float(np.sqrt(130.0) / 12.0 * noise / epsilon), truncation)
+    value_noise = float(np.sqrt(130.0) / 12.0 * noise / epsilon)
+    if not _outer_points_needed(even, odd, outer_points):
+        return DirectionalDerivative(value, value_noise, even if outer_points == "never" else max(even, odd))
+    wide = (8.0 * (plus2 - minus2) - (gradient(4.0 * epsilon) - gradient(-4.0 * epsilon))) / (24.0 * epsilon)
+    measured = _rms(wide - value) / 15.0
+    return DirectionalDerivative(value, value_noise, max(even, measured), measured=measured)
 
 
 def estimate_gradient_noise(gradients: Float[np.ndarray, "points n 3"]) -> float:

@@ -70,7 +70,7 @@ def test_the_energy_of_an_excited_state_is_not_guessed(tmp_path: Path, data: Dat
     (tmp_path / "a.log").write_text(gaussian_text(data, route="#P B97D/6-31G(d) td(root=1) Freq"))
     back = read_dataset(tmp_path / "a.log")
     assert back.labels.energy is None
-    assert "excited" in back.unknown_keys[0]
+    assert "excited" in next(iter(back.not_read))
 
 
 def test_checkpoint(tmp_path: Path, data: Dataset) -> None:
@@ -85,12 +85,12 @@ def test_orca(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "a.hess").write_text(hess_text(data))
     alone = read_dataset(tmp_path / "a.hess")
     assert alone.labels.forces is None
-    assert "taken as 0 and 1" in alone.unknown_keys[0]
+    assert "taken as 0 and 1" in next(iter(alone.not_read))
     (tmp_path / "a.out").write_text(orca_output(data))
     for name in ("a.hess", "a.out"):
         back = read_dataset(tmp_path / name)
         require_same(back, data, digits=1e-8)
-        assert back.unknown_keys == ()
+        assert back.not_read == {}
         assert back.metadata["level"] == "PBE0 def2-SVP Freq"
     (tmp_path / "a.out").write_text(orca_output(data, gradient=False))
     assert read_dataset(tmp_path / "a.hess").labels.forces is None
@@ -144,9 +144,9 @@ def test_folders(tmp_path: Path, data: Dataset) -> None:
     back = read_dataset(tmp_path)
     assert [s.id for s in back.structures] == ["a", "sub/b", "sub/c"]
     assert back.metadata["level"] == "B3LYP/6-31G(d); B97D/6-31G(d); PBE0 def2-SVP Freq"
-    assert len(back.unknown_keys) == 1
-    assert back.unknown_keys[0].startswith("died.log: ")
-    assert "did not end normally" in back.unknown_keys[0]
+    assert len(back.not_read) == 1
+    assert next(iter(back.not_read)).startswith("died.log: ")
+    assert "did not end normally" in next(iter(back.not_read))
     assert [s.id for s in read_dataset(tmp_path, subset=Subset(match="sub/*")).structures] == ["sub/b", "sub/c"]
     with pytest.raises(UnitError, match="known units"):
         read_dataset(tmp_path, energy_unit="hartree")

@@ -122,7 +122,7 @@ def read_grouped(
         Properties.concatenate([chunk.labels for chunk in chunks]),
         metadata=first.metadata,
         source=first.source,
-        unknown_keys=first.unknown_keys,
+        not_read=first.not_read,
     )
 
 
@@ -183,14 +183,14 @@ class _Reader:
         metadata = {"source_units": f"{units}{', by convention of such files' if assumed else ''}"}
         if names.level:
             metadata["level"] = names.level
-        unknown_keys = tuple(f"{name} (in {count} groups)" for name, count in sorted(scan.ignored.items()))
+        not_read = dict(sorted(scan.ignored.items()))
         for leaf, rows in self.selected_rows(scan.leaves, subset):
             for start in range(0, len(rows), chunk):
                 structures, labels = self.read_block(leaf, rows[start : start + chunk])
                 if assumed and labels.energy is not None:
                     check_total_energies(self.path, structures, labels.energy, units.energy)
                 converted, labels = units.to_internal(structures, labels)
-                yield Dataset(converted, labels, metadata=metadata, source=str(self.path), unknown_keys=unknown_keys)
+                yield Dataset(converted, labels, metadata=metadata, source=str(self.path), not_read=not_read)
 
     def selected_rows(
         self, leaves: list[_LeafGroup], subset: Subset

@@ -5,6 +5,7 @@ definition of the format; forces should be minus the gradient, virials are minus
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: S
     if not systems:
         raise FileFormatError(f"{folder}: no DeePMD system in it (a folder with type.raw and set.*/coord.npy)")
     sets: list[_DeepmdSet] = []
-    unknown_files: set[str] = set()
+    unknown_files: Counter[str] = Counter()
     for system in systems:
         sets += _iter_sets(folder, system, unknown_files)
     matching = [(s, f) for s in sets for f in range(s.n_frames) if subset.matches(s.id(f))]
@@ -105,12 +106,12 @@ def read_deepmd(folder: str | Path, *, units: FileUnits | None = None, subset: S
             f"{n_vacuum_boxes} of {len(pairs)} frames in boxes with at least {_MIN_VACUUM:g} Å of vacuum on every side "
             "were read as molecules, not as crystals"
         )
-    unknown_keys = tuple(sorted(unknown_files))
-    return Dataset(structures, labels, metadata=metadata, source=str(folder), unknown_keys=unknown_keys)
+    not_read = dict(sorted(unknown_files.items()))
+    return Dataset(structures, labels, metadata=metadata, source=str(folder), not_read=not_read)
 
 
-def _iter_sets(root: Path, system: Path, unknown_files: set[str]) -> Iterator[_DeepmdSet]:
-    """Sets of one system; names of files that are not read are added to `unknown_files`."""
+def _iter_sets(root: Path, system: Path, unknown_files: Counter[str]) -> Iterator[_DeepmdSet]:
+    """Sets of one system; names of files that are not read are counted in `unknown_files`."""
     types = [_integer(word, system / "type.raw") for word in _read_words(system / "type.raw")]
     if not (system / "type_map.raw").is_file():
         raise FileFormatError(
@@ -126,7 +127,7 @@ def _iter_sets(root: Path, system: Path, unknown_files: set[str]) -> Iterator[_D
     name = system.name if system == root else system.relative_to(root).as_posix()
     for folder in sorted(system.glob("set.*")):
         arrays = {f.stem: _memmap(f) for f in sorted(folder.glob("*.npy")) if f.stem in _KNOWN_ARRAYS}
-        unknown_files |= {f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS}
+        unknown_files.update(f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS)
         if "coord" not in arrays:
             raise FileFormatError(f"{folder}: coord.npy is missing")
         deepmd_set = _DeepmdSet(

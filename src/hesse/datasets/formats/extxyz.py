@@ -73,15 +73,13 @@ def read_extxyz(
     if not reader.structures:
         raise FileFormatError(f"{path}: the file is empty; expected at least one frame")
     if missing:
-        keys = reader.unknown_keys
+        keys = reader.not_read
         hint = did_you_mean(min(missing), keys) if keys else "It has no keys but the known ones."
         raise RequestError(f'{path}: --rename: no frame has "{min(missing)}". {hint}')
     structures, labels = convert_units(
         reader.structures, Properties.concatenate(reader.labels), energy=energy_unit, length=length_unit
     )
-    return Dataset(
-        structures, labels, metadata=reader.metadata(), source=str(path), unknown_keys=tuple(reader.unknown_keys)
-    )
+    return Dataset(structures, labels, metadata=reader.metadata(), source=str(path), not_read=reader.not_read)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,7 +77,7 @@ def read_qm_output(path: str | Path) -> Dataset:
 
 
 def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
-    """Read all outputs at or below a folder. Files that cannot be read are listed with the reason in `unknown_keys`.
+    """Read all outputs at or below a folder. Files that cannot be read are listed with the reason in `not_read`.
 
     An ORCA output is skipped if its Hessian file is in the same folder, since that reads both.
 
@@ -135,9 +136,7 @@ def _dataset(
     failed: list[str],
 ) -> Dataset:
     levels = sorted({result.level for _, results in parsed for result in results if result.level})
-    unused = sorted(
-        {f"{file.name}: {text}" for file, results in parsed for result in results for text in result.unused}
-    )
+    unused = Counter(f"{file.name}: {text}" for file, results in parsed for result in results for text in result.unused)
     metadata = {"source_units": "hartree, bohr (Gaussian archives: angstrom)"}
     if levels:
         metadata["level"] = "; ".join(levels)
@@ -146,7 +145,7 @@ def _dataset(
         Properties.concatenate([label for _, label in pairs]),
         metadata=metadata,
         source=str(source),
-        unknown_keys=(*unused, *failed),
+        not_read={**unused, **dict.fromkeys(failed, 1)},
     )
 
 
