@@ -17,9 +17,16 @@ from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from hesse.errors import RequestError, UnknownElementError
-from hesse.structures import Batch
+from hesse.structures import Batch, TrainingEnvironments
 
-__all__ = ["Potential", "check_elements", "dtype_and_device", "evaluation_mode", "structure_at"]
+__all__ = [
+    "Potential",
+    "check_elements",
+    "dtype_and_device",
+    "evaluation_mode",
+    "known_environments",
+    "structure_at",
+]
 
 
 class Potential(nn.Module, ABC):
@@ -32,6 +39,8 @@ class Potential(nn.Module, ABC):
         output_names: further quantities that `outputs` predicts, besides energies and the regularizer.
         supports_vmap: whether the gradient can be differentiated along several directions in one vectorized pass
             (`is_grads_batched` of `torch.autograd.grad`). If False, Hessian-vector products are computed one by one.
+        training_environments: a summary of the training data, by which structures outside of them are recognized; None
+            if there is none. Model files keep it.
     """
 
     cutoff: float
@@ -39,6 +48,7 @@ class Potential(nn.Module, ABC):
     has_atomic_energies: bool = True
     output_names: tuple[str, ...] = ()
     supports_vmap: bool = True
+    training_environments: TrainingEnvironments | None = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Float[Tensor, "atoms"]:
@@ -95,6 +105,19 @@ class Potential(nn.Module, ABC):
             f"{type(self).__name__} holds no energies per element that could be shifted. Keep its references as they "
             "are, or add some: SumPotential([ReferenceEnergies(elements), potential])"
         )
+
+
+def known_environments(potential: Potential) -> TrainingEnvironments | None:
+    """The summary of the training data of a potential.
+
+    Args:
+        potential: any potential; of a sum or an ensemble without its own summary, that of its first member counts.
+
+    Returns:
+        The summary, or None.
+    """
+    found = (part.training_environments for part in potential.modules() if isinstance(part, Potential))
+    return next((summary for summary in found if summary is not None), None)
 
 
 @contextmanager

@@ -22,8 +22,9 @@ from hesse._version import __version__
 from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.models.registry import from_description, to_description
-from hesse.potential import Potential
+from hesse.potential import Potential, known_environments
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
+from hesse.structures import TrainingEnvironments
 
 __all__ = [
     "FORMAT_VERSION",
@@ -31,6 +32,7 @@ __all__ = [
     "load_weights",
     "migrate",
     "read_model_header",
+    "read_training_environments",
     "read_weights_header",
     "save_model",
     "save_weights",
@@ -71,7 +73,7 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
 
     Args:
         path: file to write; replaced in one step if it exists.
-        potential: one of Hesse's own kinds, or a sum or ensemble of them.
+        potential: one of Hesse's own kinds, or a sum or ensemble of them. Its `training_environments` are stored too.
         provenance: where it comes from (data hash, configuration, metrics, level of theory, ...), stored as JSON.
 
     Raises:
@@ -92,6 +94,9 @@ def save_model(path: str | Path, potential: Potential, provenance: Mapping[str, 
         "config": json.dumps(to_description(potential)),
         "provenance": json.dumps({"code_version": __version__, **(provenance or {})}),
     }
+    environments = known_environments(potential)
+    if environments is not None:
+        header["environments"] = environments.to_text()
     tensors = dict(potential.state_dict())
     types = _float_dtypes(tensors, _reference_energy_names(potential))
     if len(types) > 1:
@@ -160,6 +165,27 @@ def _parsed_header(meta: Mapping[str, str]) -> dict[str, Any]:
     return {"version": version, "model": dict(config["model"]), "elements": elements, "provenance": provenance}
 
 
+def read_training_environments(path: str | Path) -> TrainingEnvironments | None:
+    """The summary of the training data in a model file, without loading the model.
+
+    Args:
+        path: a `.hesse` file.
+
+    Returns:
+        The summary; None in files without one, such as those of older versions.
+
+    Raises:
+        RequestError: not the path of a file.
+        FileFormatError: not a model file, or damaged.
+    """
+    path = _checked_path(path)
+    text = read_header(path, "model").get("environments")
+    try:
+        return None if text is None else TrainingEnvironments.from_text(text)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+        raise FileFormatError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from error
+
+
 def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Potential:
     """Read a potential from a `.hesse` file.
 
@@ -176,7 +202,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
         FileFormatError: the file is missing, damaged, of a newer version, or its tensors do not fit its configuration.
     """
     path = _checked_path(path)
-    header = read_model_header(path)
+    header, environments = read_model_header(path), read_training_environments(path)
     tensors = read_tensors(path, "model")
     description = {"model": header["model"], "elements": list(header["elements"])}
     try:
@@ -208,6 +234,7 @@ def load_model(path: str | Path, *, dtype: torch.dtype | None = None, device: to
     with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced
         potential = from_description(description).to(dtype=stored_dtype)
     potential.load_state_dict(tensors)
+    potential.training_environments = environments
     return potential.to(device=device, dtype=dtype or stored_dtype).eval()
 
 

@@ -3,6 +3,7 @@
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
+from hesse.structures.environments import Extrapolation, TrainingEnvironments, environment_sample
 from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
 from hesse.structures.property_arrays import component_counts
@@ -25,17 +26,20 @@ __all__ = [
     "QUANTITIES",
     "Batch",
     "Column",
+    "Extrapolation",
     "Neighbors",
     "Properties",
     "Quantity",
     "Request",
     "Structure",
+    "TrainingEnvironments",
     "batch_from_pairs",
     "bonded_pairs",
     "check_request",
     "closest_collision",
     "collate",
     "component_counts",
+    "environment_sample",
     "find_neighbors",
     "from_ase",
     "label_names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from hesse._version import __version__
 from hesse.datasets import DatasetLike
 from hesse.potential import Potential
+from hesse.structures import TrainingEnvironments, environment_sample
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
 from hesse.training.initial_model import load_best, save_potential
@@ -69,8 +71,17 @@ class ModelWriter:
         # Files of other frameworks record which parameters are trainable.
         for mean, value in zip(self.average.parameters(), self.model.parameters(), strict=True):
             mean.requires_grad_(value.requires_grad)
+        self.average.training_environments = self._training_environments
         save_potential(self.folder, stem, self.average, provenance)
         self.average.requires_grad_(False)
+
+    @cached_property
+    def _training_environments(self) -> TrainingEnvironments:
+        """The summary of the training data that the model file keeps."""
+        chosen = self.training.select(environment_sample(self.training.n_atoms.numpy()))
+        return TrainingEnvironments.from_structures(
+            [structure for _, part in chosen.iter_in_memory() for structure in part.structures]
+        )
 
     def load_best(self) -> tuple[Potential, Path, dict[str, Any]]:
         """Read the best model.

@@ -1,0 +1,361 @@
+"""Whether a structure resembles the training data of a model: a summary of atomic environments, and the comparison.
+
+The surroundings of an atom are described by a short vector that does not depend on rotations, on the order of the atoms
+or on the elements of the data set: smooth counts of neighbors at several distances, each also weighted by the covalent
+radius of the neighbor, and the shape (dipole and quadrupole) of the first shell. The summary keeps, for each element,
+a metric from the covariance of its vectors and some training environments that lie far from each other. The distance of
+an atom is that to the nearest of them. Its limit is the distance that 99 % of training structures keep when a quarter
+of the data, other molecules, is left out: distances beyond what new structures of the same kind have.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from jaxtyping import Float, Int
+from numpy import ndarray as Array
+
+from hesse.structures.pairs import find_neighbors
+from hesse.structures.structure import Structure
+
+__all__ = ["Extrapolation", "TrainingEnvironments", "environment_sample", "environment_vectors"]
+
+_CUTOFF = 5.0
+"""Å."""
+_CENTERS = np.array([1.0, 1.5, 2.0, 2.5, 3.25, 4.25])
+_WIDTHS = np.array([0.25, 0.25, 0.3, 0.35, 0.5, 0.6])
+"""Å; centers and widths of the Gaussians that count neighbors."""
+_SHELL = 1.6
+"""Å; range of the first shell, whose shape is described."""
+_SIZE = 2 * len(_CENTERS) + 3
+"""Length of the vector of an atom."""
+_RADIUS_UNIT = 0.75
+"""Å; covalent radius of a neighbor of weight zero in the weighted counts (that of carbon, nearly)."""
+
+_MAX_STRUCTURES, _MAX_ATOMS = 2000, 40_000
+"""Size of the sample of the training data."""
+_KEPT, _KEPT_PER_ELEMENT = 256, 8
+"""Training environments that the summary keeps, altogether and at least for each element."""
+_FOLDS = 4
+_QUANTILE = 0.99
+_MIN_LIMIT = 2.0
+"""Least limit of distances, for data of (nearly) one geometry."""
+_PRIOR_ATOMS = 40
+"""Weight of the variances of all elements, as a number of atoms, in the covariance of one."""
+_MIN_VARIANCE = 1e-3
+_CONTACT, _SHORTER = 1.5, 0.85
+"""A pair of elements closer than 1.5 sums of covalent radii and than 0.85 of its shortest training distance is new."""
+_MAX_TEXT = 4_000_000
+"""Characters of a summary in a file, far above those of any that is written."""
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """How far a structure is from the training data of a model.
+
+    Attributes:
+        grade: the largest ratio of a distance to its limit: above 1, the structure is outside what the model was
+            trained on, and its energies and forces there are not to be trusted.
+        atom: index of the atom with this grade.
+        reason: what was found, as a text.
+    """
+
+    grade: float
+    atom: int
+    reason: str
+
+    @property
+    def outside(self) -> bool:
+        """Whether the structure is outside the training data."""
+        return self.grade > 1.0
+
+
+def environment_vectors(structure: Structure) -> Float[Array, "n d"]:
+    """Describe the surroundings of each atom.
+
+    Args:
+        structure: any structure, periodic or not.
+
+    Returns:
+        Dimensionless numbers, `[n, 15]`, invariant under rotation and permutation.
+    """
+    pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
+    r = np.maximum(pairs.distances, 1e-6)
+    ends = structure.positions[pairs.neighbors] + pairs.cell_shifts @ structure.cell
+    units = (ends - structure.positions[pairs.centers]) / r[:, None]
+    smooth = 0.5 * (1.0 + np.cos(np.pi * r / _CUTOFF))
+    counts = np.exp(-(((r[:, None] - _CENTERS) / _WIDTHS) ** 2)) * smooth[:, None]
+    sizes = covalent_radii[structure.numbers[pairs.neighbors]] / _RADIUS_UNIT - 1.0
+    shell = (np.exp(-((r / _SHELL) ** 2)) * smooth)[:, None]
+    tensors = (units[:, :, None] * units[:, None, :] - np.eye(3) / 3.0).reshape(-1, 9)
+    columns = np.concatenate([counts, counts * sizes[:, None], shell * units, shell * tensors], axis=1)
+    sums = np.zeros((len(structure), columns.shape[1]))
+    occupied = pairs.counts > 0
+    if occupied.any():
+        sums[occupied] = np.add.reduceat(columns, (np.cumsum(pairs.counts) - pairs.counts)[occupied], axis=0)
+    k = 2 * len(_CENTERS)
+    dipole, quadrupole = sums[:, k : k + 3], sums[:, k + 3 :].reshape(-1, 3, 3)
+    cubed = np.einsum("nij,njk,nki->n", quadrupole, quadrupole, quadrupole)
+    shape = [np.linalg.norm(dipole, axis=1), np.linalg.norm(quadrupole, axis=(1, 2)), np.cbrt(cubed)]
+    return np.concatenate([sums[:, :k], np.stack(shape, axis=1)], axis=1)
+
+
+def environment_sample(n_atoms: Int[Array, "structures"]) -> list[int]:
+    """Choose the structures of a data set that a summary is made from: all of small data, always the same of large.
+
+    Args:
+        n_atoms: number of atoms of each structure.
+
+    Returns:
+        Indices of structures, ascending.
+    """
+    order = np.random.default_rng(0).permutation(len(n_atoms))[:_MAX_STRUCTURES]
+    within = np.cumsum(n_atoms[order]) <= _MAX_ATOMS
+    within[:1] = True
+    return sorted(order[within].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class _Element:
+    """Training environments of one element: `(x - mean) @ metric` are coordinates in which they have unit variance."""
+
+    mean: Float[Array, "d"]
+    metric: Float[Array, "d d"]
+    kept: Float[Array, "k d"]
+
+    @classmethod
+    def fit(cls, vectors: Float[Array, "m d"], pooled: Float[Array, "d"], n_kept: int) -> _Element:
+        mean = vectors.mean(axis=0)
+        centered = vectors - mean
+        covariance = (centered.T @ centered + _PRIOR_ATOMS * np.diag(pooled)) / (len(vectors) + _PRIOR_ATOMS)
+        metric = np.linalg.cholesky(np.linalg.inv(covariance + 0.1 * np.diag(pooled)))
+        # Rounded as in a file, so that a model gives the same grades before and after it is stored.
+        mean, metric = mean.astype(np.float32).astype(float), metric.astype(np.float32).astype(float)
+        kept = _far_apart((vectors - mean) @ metric, n_kept)
+        return cls(mean, metric, np.clip(kept, -6e4, 6e4).astype(np.float16).astype(float))
+
+    def distances(self, vectors: Float[Array, "m d"]) -> Float[Array, "m"]:
+        points = (vectors - self.mean) @ self.metric
+        squares = (points**2).sum(1)[:, None] + (self.kept**2).sum(1) - 2.0 * points @ self.kept.T
+        return np.sqrt(np.maximum(squares.min(axis=1), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingEnvironments:
+    """A summary of the atomic environments in training data, some kB.
+
+    Attributes:
+        n_structures: number of structures it was made from.
+        limit: largest distance of an atom within the training data, dimensionless.
+        elements: by atomic number.
+        shortest: Å, the shortest distance of each pair of elements (atomic numbers, the smaller first) below 5 Å.
+    """
+
+    n_structures: int
+    limit: float
+    elements: Mapping[int, _Element]
+    shortest: Mapping[tuple[int, int], float]
+
+    @classmethod
+    def from_structures(cls, structures: Sequence[Structure]) -> TrainingEnvironments:
+        """Summarize training data. Of large data, use those that `environment_sample` chooses.
+
+        Args:
+            structures: the structures; those of one group (molecule) are left out together to find the limit.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ValueError: there are no structures.
+        """
+        if not structures:
+            raise ValueError("there are no structures to summarize")
+        vectors = np.concatenate([environment_vectors(s) for s in structures])
+        numbers = np.concatenate([s.numbers for s in structures])
+        owner = np.repeat(np.arange(len(structures)), [len(s) for s in structures])
+        names = [s.group or s.id for s in structures]
+        if len(set(names)) < _FOLDS:
+            names = [str(i) for i in range(len(structures))]
+        limit = _limit(vectors, numbers, owner, names)
+        return cls(len(structures), float(np.float32(limit)), _fit(vectors, numbers), _shortest(structures))
+
+    def compare(self, structure: Structure) -> Extrapolation:
+        """Compare a structure with the training data.
+
+        Args:
+            structure: any structure.
+
+        Returns:
+            Its grade, the atom that determines it, and why.
+        """
+        symbols = [chemical_symbols[z] for z in structure.numbers]
+        for i, z in enumerate(structure.numbers.tolist()):
+            if z not in self.elements:
+                return Extrapolation(np.inf, i, f"the training data hold no {symbols[i]}")
+        grades = _distances(self.elements, environment_vectors(structure), structure.numbers) / self.limit
+        atom = int(grades.argmax())
+        grade, contact = float(grades[atom]), self._closest_contact(structure)
+        if contact is not None and contact[0] > max(grade, 1.0):
+            grade, i, j, distance, shortest = contact
+            known = "none below 5 Å" if shortest is None else f"none below {shortest:.2f} Å"
+            name = f"{symbols[i]}{i}-{symbols[j]}{j}"
+            return Extrapolation(grade, i, f"{name} at {distance:.2f} Å, of which the training data have {known}")
+        word = "beyond" if grade > 1.0 else "within"
+        return Extrapolation(
+            grade, atom, f"surroundings of {symbols[atom]}{atom} {word} the training data ({grade:.1f} of the limit)"
+        )
+
+    def _closest_contact(self, structure: Structure) -> tuple[float, int, int, float, float | None] | None:
+        """The pair of atoms that is most too close: its grade, the atoms, their distance and the shortest known."""
+        radii, numbers = covalent_radii[structure.numbers], structure.numbers
+        longest = float(2.0 * _CONTACT * radii.max())
+        pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, longest)
+        near = pairs.distances < _CONTACT * (radii[pairs.centers] + radii[pairs.neighbors])
+        if not near.any():
+            return None
+        first, second, r = pairs.centers[near], pairs.neighbors[near], np.maximum(pairs.distances[near], 1e-6)
+        keys, inverse = np.unique(_pair_keys(numbers[first], numbers[second]), return_inverse=True)
+        known = np.array([self.shortest.get((k // 1000, k % 1000), np.nan) for k in keys.tolist()])[inverse]
+        grades = _SHORTER * np.where(np.isnan(known), _CUTOFF, known) / r
+        k = int(grades.argmax())
+        shortest = None if np.isnan(known[k]) else float(known[k])
+        return float(grades[k]), int(first[k]), int(second[k]), float(r[k]), shortest
+
+    def to_text(self) -> str:
+        """Convert to JSON, for the header of a file.
+
+        Returns:
+            The text.
+        """
+        return json.dumps(
+            {
+                "version": 1,
+                "structures": self.n_structures,
+                "limit": self.limit,
+                "shortest": [[a, b, round(r, 3)] for (a, b), r in sorted(self.shortest.items())],
+                "elements": {
+                    str(z): [_encode(e.mean, "<f4"), _encode(e.metric, "<f4"), _encode(e.kept, "<f2")]
+                    for z, e in sorted(self.elements.items())
+                },
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str) -> TrainingEnvironments:
+        """Read the text of `to_text`.
+
+        Args:
+            text: JSON.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ValueError, KeyError, TypeError: not such a text.
+        """
+        if len(text) > _MAX_TEXT:
+            raise ValueError("a summary of the training data that is too long")
+        values = json.loads(text)
+        if values["version"] != 1:
+            raise ValueError(f"a summary of the training data of an unknown version, {values['version']!r}")
+        elements = {}
+        for z, (mean, metric, kept) in values["elements"].items():
+            matrix = _decode(metric, "<f4").reshape(_SIZE, _SIZE)
+            elements[int(z)] = _Element(
+                _decode(mean, "<f4").reshape(_SIZE), matrix, _decode(kept, "<f2").reshape(-1, _SIZE)
+            )
+        if not all(0 < z < len(chemical_symbols) and len(e.kept) for z, e in elements.items()):
+            raise ValueError("a summary of the training data with wrong elements")
+        limit, shortest = float(values["limit"]), {(int(a), int(b)): float(r) for a, b, r in values["shortest"]}
+        if not (np.isfinite(limit) and limit > 0 and np.isfinite(list(shortest.values())).all()):
+            raise ValueError("a summary of the training data with wrong numbers")
+        return cls(int(values["structures"]), limit, elements, shortest)
+
+
+def _encode(values: Float[Array, "*n"], kind: str) -> str:
+    return base64.b64encode(values.astype(kind).tobytes()).decode()
+
+
+def _decode(text: str, kind: str) -> Float[Array, "n"]:
+    """Numbers of a text. Raises ValueError if one is not finite."""
+    values = np.frombuffer(base64.b64decode(text, validate=True), dtype=kind).astype(float)
+    if not np.isfinite(values).all():
+        raise ValueError("a summary of the training data with numbers that are not finite")
+    return values
+
+
+def _fit(vectors: Float[Array, "m d"], numbers: Int[Array, "m"]) -> dict[int, _Element]:
+    """The environments of each element."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    squares = [((vectors[numbers == z] - vectors[numbers == z].mean(axis=0)) ** 2).sum(axis=0) for z in elements]
+    pooled = np.sum(squares, axis=0) / max(len(numbers) - len(elements), 1) + _MIN_VARIANCE
+    shares = np.maximum(_KEPT_PER_ELEMENT, _KEPT * np.sqrt(counts) / np.sqrt(counts).sum()).astype(int)
+    return {
+        int(z): _Element.fit(vectors[numbers == z], pooled, int(share))
+        for z, share in zip(elements, shares, strict=True)
+    }
+
+
+def _far_apart(points: Float[Array, "m d"], count: int) -> Float[Array, "k d"]:
+    """Points that cover all: each next one is the farthest from those chosen before, the first the one of the mean."""
+    chosen = [int((points**2).sum(axis=1).argmin())]
+    distances = ((points - points[chosen[0]]) ** 2).sum(axis=1)
+    while len(chosen) < min(count, len(points)) and distances.max() > 0:
+        chosen.append(int(distances.argmax()))
+        distances = np.minimum(distances, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+    return points[chosen]
+
+
+def _distances(
+    elements: Mapping[int, _Element], vectors: Float[Array, "m d"], numbers: Int[Array, "m"]
+) -> Float[Array, "m"]:
+    """Distance of each atom from the training environments of its element; zero for elements that have none."""
+    result = np.zeros(len(numbers))
+    for z in np.unique(numbers).tolist():
+        if z in elements:
+            result[numbers == z] = elements[z].distances(vectors[numbers == z])
+    return result
+
+
+def _limit(
+    vectors: Float[Array, "m d"], numbers: Int[Array, "m"], owner: Int[Array, "m"], names: Sequence[str]
+) -> float:
+    """The distance that 99 % of structures keep from the data without their part; structures of one name stay
+    together."""
+    labels = np.asarray(names)[owner]
+    groups = np.unique(labels)
+    if len(groups) < 2:
+        return _MIN_LIMIT
+    order = np.random.default_rng(0).permutation(len(groups))
+    parts = (order % _FOLDS)[np.searchsorted(groups, labels)]
+    distances = np.zeros(len(numbers))
+    for part in np.unique(parts):
+        inside = parts == part
+        distances[inside] = _distances(_fit(vectors[~inside], numbers[~inside]), vectors[inside], numbers[inside])
+    largest = np.zeros(int(owner.max()) + 1)
+    np.maximum.at(largest, owner, distances)
+    return max(_MIN_LIMIT, float(np.quantile(largest, _QUANTILE)))
+
+
+def _pair_keys(first: Int[Array, "p"], second: Int[Array, "p"]) -> Int[Array, "p"]:
+    """One number for each pair of elements: 1000 times the smaller atomic number, plus the larger."""
+    return np.minimum(first, second) * 1000 + np.maximum(first, second)
+
+
+def _shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
+    """The shortest distance of each pair of elements."""
+    found: dict[tuple[int, int], float] = {}
+    for structure in structures:
+        pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
+        keys = _pair_keys(structure.numbers[pairs.centers], structure.numbers[pairs.neighbors])
+        for key in np.unique(keys).tolist():
+            shortest = float(pairs.distances[keys == key].min())
+            pair = (key // 1000, key % 1000)
+            found[pair] = min(shortest, found.get(pair, np.inf))
+    return found
