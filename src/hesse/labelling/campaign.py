@@ -5,6 +5,7 @@ A campaign can be stopped and continued, and the failure of one structure does n
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -25,7 +26,7 @@ from hesse.errors import ExecutionError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
 from hesse.labelling.plan import LabelPlan, make_plan
-from hesse.labelling.serialization import assemble_labels
+from hesse.labelling.serialization import DamagedRecordError, assemble_labels
 from hesse.labelling.spec import LabelSpec
 from hesse.labelling.worker import make_worker
 from hesse.runtime.filesystem import check_output_path
@@ -116,6 +117,8 @@ def label(
     ledger_file = ":memory:" if output is None else ledger_path(output)
     campaign = _Campaign(inputs, engine_object, label_spec, output)
     with Ledger(ledger_file, engine=_engine_description(engine_object)) as ledger:
+        for text in () if quiet else ledger.messages:
+            print(text, file=sys.stderr)
         plan = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
         worker_spec = (worker_engine, differences, label_spec)
         tasks = ((inputs[pending.index], pending.missing) for pending in plan.pending)
@@ -202,6 +205,8 @@ def plan_labels(
     if not path.exists():
         return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)
     with Ledger(path, engine=_engine_description(engine_object), read_only=True) as ledger:
+        for text in ledger.messages:
+            print(text, file=sys.stderr)
         return make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
 
 
@@ -267,17 +272,16 @@ class _Campaign:
         reasons = {(a.key, a.quantities): a.reason for a in attempts}
         failed = dict(plan.failed)
         for pending in plan.pending:
-            if reason := reasons[plan.keys[pending.index], pending.missing]:
+            if reason := reasons.get((plan.keys[pending.index], pending.missing), ""):
                 failed[pending.index] = reason
+        dataset = self._assemble(ledger, plan, complete, failed)
         failures = tuple(Failure(self.structures[i].id, reason) for i, reason in sorted(failed.items()))
-        if not complete:
+        if dataset is None:
             summary = "; ".join(f"{count} x {reason}" for count, reason in group_by_reason(failures)[:3])
             raise ExecutionError(
                 f"none of {len(self.structures)} structures could be labeled with {self.engine.level}: {summary}"
             )
         structures = tuple(self.structures[i] for i in complete)
-        records = (ledger.read(plan.keys[i], requested) for i in complete)
-        dataset = Dataset(structures, assemble_labels(structures, self.spec, records), metadata=self._metadata())
         # A second check needs all structures: it finds curvature that contradicts the forces of the whole data set.
         dataset, reasons_by_consensus = flag_suspect(dataset)
         suspects = []
@@ -300,7 +304,24 @@ class _Campaign:
             plan.n_partial,
             time.monotonic() - start,
             sum(seconds.values()),
+            notes=tuple(ledger.messages),
         )
+
+    def _assemble(self, ledger: Ledger, plan: LabelPlan, complete: list[int], failed: dict[int, str]) -> Dataset | None:
+        """The labels of the complete structures. Those whose records turn out to be damaged move from `complete` to
+        `failed`. None if there is no structure."""
+        requested = self.spec.quantities()
+        while complete:
+            structures = tuple(self.structures[i] for i in complete)
+            records = (ledger.read(plan.keys[i], requested) for i in complete)
+            try:
+                labels = assemble_labels(structures, self.spec, records)
+                return Dataset(structures, labels, metadata=self._metadata())
+            except DamagedRecordError as error:
+                index = complete.pop(error.index)
+                ledger.discard(plan.keys[index], requested)
+                failed[index] = "its record in the ledger was damaged; the same command computes it again"
+        return None
 
     def _metadata(self) -> dict[str, str]:
         engine, spec = self.engine, self.spec

@@ -52,6 +52,7 @@ class LabelReport:
         n_partial: number of structures that had some of their quantities before.
         seconds: wall time of this run, s.
         engine_seconds: engine time, s, summed over the structures: that of the last attempt at each, in any run.
+        notes: what was found in the ledger: damaged records, or records without checksums.
     """
 
     dataset: Dataset
@@ -61,6 +62,7 @@ class LabelReport:
     n_partial: int
     seconds: float
     engine_seconds: float
+    notes: tuple[str, ...] = ()
 
     def curvature_errors(self) -> dict[str, tuple[float, float]]:
         """Error estimates of the curvature of structures that are not suspect.

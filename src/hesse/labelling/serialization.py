@@ -20,7 +20,19 @@ from hesse.labelling.ledger import Record
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities
 from hesse.structures import QUANTITIES, Properties, Structure, segment_offsets
 
-__all__ = ["assemble_labels", "labels_from_bytes", "labels_to_bytes", "split_by_quantity"]
+__all__ = ["DamagedRecordError", "assemble_labels", "labels_from_bytes", "labels_to_bytes", "split_by_quantity"]
+
+
+class DamagedRecordError(FileFormatError):
+    """A record of the ledger cannot be used.
+
+    Attributes:
+        index: index of its structure.
+    """
+
+    def __init__(self, message: str, index: int) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 def split_by_quantity(labels: Properties, quantities: Sequence[str]) -> dict[str, Properties]:
@@ -104,7 +116,7 @@ def assemble_labels(
         The labels of all structures, in eV and Å. Errors that no structure has are left out.
 
     Raises:
-        FileFormatError: a record is damaged.
+        DamagedRecordError: a record is missing, damaged, or of another structure.
     """
     sizes = torch.tensor([len(s) for s in structures])
     n_structures, n_atoms = len(structures), int(sizes.sum())
@@ -133,18 +145,31 @@ def assemble_labels(
         }
         for k, quantity in enumerate(products):
             targets[quantity] = {"probes": (k, atom_slice), "hvp": (k, atom_slice), "hvp_error": (k, i)}
-        for quantity, record in structure_records.items():
-            labels = labels_from_bytes(record.payload)
-            for name, index in targets[quantity].items():
-                value = getattr(labels, name)
-                if value is not None:
-                    view = arrays[name][index]
-                    view.copy_(value.reshape(view.shape))
-            suspect[i] |= bool(record.suspect_reason)
+        try:
+            for quantity, names in targets.items():
+                if quantity in spec.quantities():
+                    _fill(arrays, names, structure_records[quantity].payload, len(structures[i]))
+        except (FileFormatError, KeyError, RuntimeError, AttributeError, TypeError) as error:
+            raise DamagedRecordError(f'structure "{structures[i].id}": {error}', i) from error
+        suspect[i] = any(bool(record.suspect_reason) for record in structure_records.values())
     present = {
         name: value for name, value in arrays.items() if not (name.endswith("_error") and bool(value.isnan().all()))
     }
     return Properties(n_atoms=sizes, suspect=suspect if bool(suspect.any()) else None, **present)
+
+
+def _fill(arrays: Mapping[str, Tensor], targets: Mapping[str, Any], payload: bytes, n_atoms: int) -> None:
+    """Copy the labels of one record to their places. Raises FileFormatError if they do not fit there."""
+    labels = labels_from_bytes(payload)
+    if labels.n_atoms.tolist() != [n_atoms]:
+        raise FileFormatError(f"damaged record of labels (of {labels.n_atoms.tolist()} atoms instead of {n_atoms})")
+    for name, index in targets.items():
+        value, view = getattr(labels, name), arrays[name][index]
+        if value is None and name.endswith("_error"):
+            continue
+        if value is None or value.numel() != view.numel():
+            raise FileFormatError(f"damaged record of labels ({name} is missing or has another shape)")
+        view.copy_(value.reshape(view.shape))
 
 
 def _nan_tensor(*shape: int) -> Tensor:

@@ -5,27 +5,40 @@ Atomic writing means: write to a temporary file in the same folder, flush it to 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from filelock import FileLock, Timeout
+from typing import IO, TYPE_CHECKING, Any
 
 from hesse.errors import FileFormatError, RequestError, WriteError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["atomic_write", "atomic_write_text", "check_input_file", "check_output_path", "lock_file", "write_rows"]
+__all__ = [
+    "atomic_write",
+    "atomic_write_text",
+    "check_input_file",
+    "check_output_path",
+    "lock_file",
+    "open_without_links",
+    "remove_abandoned",
+    "write_rows",
+]
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """Errors of file systems that cannot lock (some clusters)."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def check_input_file(path: str | Path, what: str = "file") -> None:
@@ -83,6 +96,8 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     if target.is_dir():
         raise WriteError(f"cannot write {target}: it is a folder")
+    if target.exists() and not target.is_file():
+        raise WriteError(f"cannot write {target}: it is a device or a pipe, not a file. Choose another name.")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         if not target.parent.is_dir():
@@ -93,12 +108,63 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise WriteError(
-            f"cannot write {target}: {error.strerror or error}. An existing file is unchanged; "
-            "free some space or choose another place."
-        ) from error
+        raise WriteError(_write_failure(target, temporary, error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _write_failure(target: Path, temporary: Path, error: OSError) -> str:
+    """Message for a failed write, which names another file if that is the one that failed."""
+    files = {str(target), str(temporary), str(target.parent), None}
+    other = "" if error.filename in files else f"{error.filename}: "
+    if error.errno in _FORBIDDEN:
+        remedy = f"choose a folder in which you may write (this one is {target.absolute().parent})."
+    elif error.errno in _FULL:
+        remedy = "free some space or choose another place."
+    else:
+        remedy = "choose another place, or free some space if the disk is full."
+    return f"cannot write {target}: {other}{error.strerror or error}. An existing file is unchanged; {remedy}"
+
+
+def remove_abandoned(folder: Path, names: Collection[str]) -> None:
+    """Remove the temporary files that killed processes have left behind while they wrote certain files.
+
+    Only call this while no other process can be writing these files: while their lock is held.
+
+    Args:
+        folder: the folder of the files.
+        names: names of the files; temporary files of others are left alone.
+    """
+    for path in folder.iterdir():
+        match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part(\.[^.]+)?", path.name)
+        if match and match[1] in names and (match[2] or "") == Path(match[1]).suffix and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def open_without_links(path: str | Path, mode: str) -> IO[Any]:
+    """Open a file for writing, but never through a symbolic link, which would change a file elsewhere.
+
+    Args:
+        path: the file.
+        mode: as in `open`; text is UTF-8 and written line by line.
+
+    Returns:
+        The open file.
+
+    Raises:
+        WriteError: `path` is a link, or cannot be written.
+    """
+    text = "b" not in mode
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(path, mode, 1 if text else -1, encoding="utf-8" if text else None, opener=opener)
+    except OSError as error:
+        reason = "it is a link to another file; remove it" if error.errno == errno.ELOOP else error.strerror
+        raise WriteError(f"cannot write {path}: {reason}") from error
 
 
 def atomic_write_text(target: str | Path, text: str) -> None:
@@ -137,28 +203,37 @@ def lock_file(path: Path, busy: str) -> Iterator[None]:
     On a file system that cannot lock the block runs without protection.
 
     Args:
-        path: the lock: an empty file, created if missing. It must hold no data, and stays there afterwards.
+        path: the lock: a file, created empty if missing. It is never written to, and stays there afterwards.
         busy: the message if another process holds the lock.
 
     Raises:
         RequestError: another process holds the lock.
-        WriteError: the folder is missing or not writable.
+        WriteError: the folder is missing or not writable, or `path` is a link or a folder.
     """
-    if not path.parent.is_dir():  # filelock would create it
+    if not path.parent.is_dir():
         raise WriteError(f"cannot write in {path.parent}: there is no such folder. Create it first.")
-    # Never a soft lock (a file that merely exists): it would outlive a process that is killed.
-    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire()
-    except Timeout:
-        raise RequestError(busy) from None
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise WriteError(f"cannot write in {path.parent}: {error.strerror}") from error
+        if error.errno == errno.ELOOP:
+            raise WriteError(f"cannot lock {path}: it is a link to another file. Remove it.") from error
+        raise WriteError(f"cannot write in {path.parent}: {error.strerror} ({path.name})") from error
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise WriteError(f"cannot lock {path}: it is not a file. Remove it.")
+        try:
+            # Never a soft lock (a file that merely exists): it would outlive a process that is killed.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise RequestError(busy) from None
+            if error.errno not in _NO_LOCKS:
+                raise WriteError(f"cannot lock {path}: {error.strerror}") from error
         yield
     finally:
-        lock.release()
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the same open file
+        os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,225 @@
+"""What a damaged ledger still holds: checksums of its rows, and a scan that passes over what cannot be read.
+
+Every row has a checksum of all its values. A row whose checksum differs is never used: its quantity counts as missing,
+so that it is computed again. A file that SQLite cannot follow any more is read row by row, if necessary with the first
+page of a new ledger in place of its own; the rows that are sound are all that is taken from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+from hesse.runtime.filesystem import atomic_write
+
+__all__ = [
+    "ATTEMPT_COLUMNS",
+    "LABEL_COLUMNS",
+    "decode_text",
+    "is_sound_row",
+    "numbered_path",
+    "read_attempt_rows",
+    "read_label_rows",
+    "row_checksum",
+    "salvage",
+    "write_rebuilt",
+]
+
+Row = tuple[object, ...]
+"""The values of one row, without its checksum."""
+
+LABEL_COLUMNS = "engine, structure, geometry, quantity, suspect, payload"
+ATTEMPT_COLUMNS = "engine, structure, geometry, asked, atoms, reason, seconds"
+_N_LABEL, _N_ATTEMPT = LABEL_COLUMNS.count(",") + 1, ATTEMPT_COLUMNS.count(",") + 1
+
+_DAMAGE = (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError)
+"""What reading a damaged file raises."""
+_SMALLEST_ROW = 64
+"""Bytes that a row of labels takes at least (its keys are 32 digits each): bounds the number of rows of a file."""
+
+
+def row_checksum(*values: object) -> bytes:
+    """Checksum of one row.
+
+    Args:
+        *values: the values of its columns, in order: texts, bytes and numbers.
+
+    Returns:
+        16 bytes (BLAKE2b) that depend on every value and on the order.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for value in values:
+        if isinstance(value, int | float):  # a column of real numbers returns 1.0 for 1
+            value = repr(float(value))
+        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+        digest.update(f"{type(value).__name__} {len(data)}\n".encode())
+        digest.update(data)
+    return digest.digest()
+
+
+def is_sound_row(values: Row, checksum: object) -> bool:
+    """Compare a row with its checksum.
+
+    Args:
+        values: the values of its columns.
+        checksum: the checksum that was stored with it.
+
+    Returns:
+        True if they agree.
+    """
+    return isinstance(checksum, bytes) and hmac.compare_digest(checksum, row_checksum(*values))
+
+
+def read_label_rows(connection: sqlite3.Connection, max_rows: int) -> Iterator[tuple[Row, object]]:
+    """Read all rows of labels that can be read, from the table itself and not from its index.
+
+    Args:
+        connection: an open ledger.
+        max_rows: more rows than the file can have; ends the search behind damaged pages.
+
+    Yields:
+        The values of each row, and its checksum.
+    """
+    query = f"SELECT rowid, {LABEL_COLUMNS}, checksum FROM labels NOT INDEXED WHERE rowid > ? ORDER BY rowid"
+    last = failures = 0
+    while failures <= max_rows:
+        try:
+            for rowid, *values, checksum in connection.execute(query, (last,)):
+                if rowid > last:  # otherwise the order itself is damaged, and the search must still end
+                    last, failures = rowid, 0
+                yield tuple(values), checksum
+            return
+        except _DAMAGE:
+            last, failures = last + 1, failures + 1
+
+
+def read_attempt_rows(connection: sqlite3.Connection) -> Iterator[tuple[Row, object]]:
+    """Read the rows of attempts before the first page that cannot be read, and those after the last one.
+
+    Args:
+        connection: an open ledger.
+
+    Yields:
+        The values of each row, and its checksum; a row may occur twice.
+    """
+    keys = "engine, structure, geometry, asked"
+    for order in (keys, keys.replace(",", " DESC,") + " DESC"):
+        try:
+            for *values, checksum in connection.execute(
+                f"SELECT {ATTEMPT_COLUMNS}, checksum FROM attempts ORDER BY {order}"
+            ):
+                yield tuple(values), checksum
+            return
+        except _DAMAGE:
+            continue
+
+
+def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
+    """Read the sound rows of a ledger that SQLite calls damaged. The file is not changed.
+
+    Args:
+        path: the file.
+        schema: the statements that make an empty ledger.
+
+    Returns:
+        The rows of labels and of attempts, with their checksums as the last value; None if the file shows no sign of
+        ever having been a ledger with checksums.
+    """
+    content = path.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.sqlite"
+        template = _template(Path(folder) / "template.sqlite", schema)
+        best: tuple[list[Row], list[Row]] | None = None
+        # As it is; with the write-ahead log; with a new first page (header and schema are the same in all ledgers).
+        for first_page in (b"", template):
+            copy.write_bytes(first_page + content[len(first_page) :])
+            log, log_copy = Path(f"{path}-wal"), Path(f"{copy}-wal")
+            if log.is_file() and not log.is_symlink():
+                log_copy.write_bytes(log.read_bytes())
+            rows = _sound_rows(copy)
+            if rows is not None and (best is None or len(rows[0]) > len(best[0])):
+                best = rows
+            for leftover in Path(folder).glob("copy.sqlite*"):
+                leftover.unlink()
+    known = b"CREATE TABLE labels" in content[: len(template)] and b"checksum BLOB" in content[: len(template)]
+    if best is None or not any(best):
+        return ([], []) if known else None
+    return best
+
+
+def _sound_rows(path: Path) -> tuple[list[Row], list[Row]] | None:
+    with suppress(*_DAMAGE), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.text_factory = decode_text
+        connection.execute("PRAGMA query_only=1")
+        max_rows = path.stat().st_size // _SMALLEST_ROW + 1
+        labels = [(*row, sum_) for row, sum_ in read_label_rows(connection, max_rows) if is_sound_row(row, sum_)]
+        attempts = [(*row, sum_) for row, sum_ in read_attempt_rows(connection) if is_sound_row(row, sum_)]
+        return labels, attempts
+    return None
+
+
+def decode_text(data: bytes) -> str:
+    """Text of a column; bytes that are no text become replacement characters, so that the checksum differs.
+
+    Args:
+        data: the bytes of the column.
+
+    Returns:
+        The text.
+    """
+    return data.decode("utf-8", "replace")
+
+
+def _template(path: Path, schema: str) -> bytes:
+    """The first page of an empty ledger."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(schema)
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return path.read_bytes()[:size]
+
+
+def write_rebuilt(path: Path, schema: str, labels: list[Row], attempts: list[Row]) -> None:
+    """Write a new ledger with given rows, completely or not at all.
+
+    Args:
+        path: the file; replaced if it exists.
+        schema: the statements that make an empty ledger.
+        labels: rows of labels with their checksums.
+        attempts: rows of attempts with their checksums.
+
+    Raises:
+        WriteError: the file could not be written.
+    """
+    with atomic_write(path) as temporary, closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.executescript(schema)
+        connection.execute("BEGIN")
+        connection.executemany(f"INSERT OR REPLACE INTO labels VALUES ({_marks(_N_LABEL)})", labels)
+        connection.executemany(f"INSERT OR REPLACE INTO attempts VALUES ({_marks(_N_ATTEMPT)})", attempts)
+        connection.execute("COMMIT")
+
+
+def _marks(columns: int) -> str:
+    return ", ".join("?" * (columns + 1))
+
+
+def numbered_path(path: Path, word: str) -> Path:
+    """A free name beside a file: `NAME.WORD`, `NAME.WORD-2`, ...
+
+    Args:
+        path: the file.
+        word: the word to add.
+
+    Returns:
+        A path that does not exist.
+    """
+    candidate, number = Path(f"{path}.{word}"), 1
+    while candidate.exists() or candidate.is_symlink():
+        number += 1
+        candidate = Path(f"{path}.{word}-{number}")
+    return candidate
