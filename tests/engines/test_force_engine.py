@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk, fcc111
+from ase.calculators.emt import EMT
 
 import oracles
 from closed_form_engines import ClosedForm
 from hesse.datasets import sum_rule_errors
-from hesse.engines import FiniteDifferences, ForceEngine, SinglePoint
+from hesse.engines import AseEngine, FiniteDifferences, ForceEngine, SinglePoint
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
-from hesse.structures import Request, Structure
+from hesse.structures import Request, Structure, from_ase
 
 
 def rms(values):
@@ -166,3 +168,51 @@ def test_gradient_noise_is_added_for_crystals():
     engine = ClosedForm(oracles.Morse(), FiniteDifferences(step=1e-3), noise=1e-4)
     labels = engine.compute(crystal, Request(forces=True, probes=probe))
     assert float(labels.hvp_error[0, 0]) > 0.9 * 1e-4 / np.sqrt(2) / 1e-3
+
+
+def strained_copper():
+    """A strained, displaced cell of four atoms, whose second-order truncation the even derivatives do not show."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell([[3.61, 0.0722, 0.0361], [0.0, 3.6461, 0.1083], [0.0, 0.0, 3.5739]], scale_atoms=True)
+    atoms.rattle(0.1, seed=2)
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [bulk("Cu", cubic=True), bulk("Cu") * (1, 1, 2), strained_copper(), fcc111("Cu", (1, 1, 3), vacuum=6.0)],
+    ids=["ideal", "primitive", "strained", "slab"],
+)
+def test_truncation_in_crystals_is_seen_although_no_rotational_sum_rule_applies(atoms):
+    structure = from_ase(atoms)
+    engine = AseEngine(EMT())
+    surface, n = engine.energy_function(structure), len(structure)
+
+    def exact(v):
+        slopes = [
+            (surface(structure.positions - s * v).forces - surface(structure.positions + s * v).forces) / (2 * s)
+            for s in (5e-4, 1e-3)
+        ]
+        return (4 * slopes[0] - slopes[1]) / 3
+
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(4, n, 3))
+    labels = engine.compute(structure, Request(forces=True, hessian=True, probes=torch.from_numpy(signs)))
+    hessian = np.array([exact(v) for v in np.eye(3 * n).reshape(-1, n, 3)]).reshape(3 * n, 3 * n)
+    true = rms(labels.hessian_of(0).numpy().reshape(3 * n, 3 * n) - (hessian + hessian.T) / 2)
+    assert 0.5 < float(labels.hessian_error[0]) / true < 2.0
+    errors = [rms(labels.hvp[k].numpy() - exact(v)) for k, v in enumerate(signs)]
+    assert 0.5 < rms(labels.hvp_error.numpy()) / rms(errors) < 3.0
+
+
+def test_the_cost_of_error_estimates_in_crystals_is_bounded():
+    """Two further gradients at a quarter of the coordinates, at most six, but one of each element; none for products of
+    a structure without symmetry."""
+    structure = oracles.crystal(2)
+    n, elements = len(structure), len(set(structure.numbers.tolist()))
+    engine = ClosedForm(oracles.Morse())
+    engine.compute(structure, Request(hessian=True))
+    assert 1 + 6 * n < engine.calls <= 1 + 6 * n + 2 * max((3 * n + 3) // 4, elements)
+    engine = ClosedForm(oracles.Morse())
+    probes = np.random.default_rng(0).choice([-1.0, 1.0], size=(1, n, 3))
+    engine.compute(structure, Request(probes=torch.from_numpy(probes)))
+    assert engine.calls == 3
