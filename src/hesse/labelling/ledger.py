@@ -30,13 +30,13 @@ from hesse.labelling.ledger_repair import (
     ATTEMPT_COLUMNS,
     LABEL_COLUMNS,
     decode_text,
+    has_old_columns,
     is_sound_row,
-    numbered_path,
     row_checksum,
     salvage,
     write_rebuilt,
 )
-from hesse.runtime.filesystem import lock_file
+from hesse.runtime.filesystem import free_name, lock_file
 from hesse.structures import Structure
 
 __all__ = ["Attempt", "Ledger", "Record", "StructureKey", "description_digest", "geometry_digest"]
@@ -183,6 +183,8 @@ class Ledger:
     def _open(self, engine: Mapping[str, object], read_only: bool) -> None:
         try:
             version = self._open_file(read_only)
+        except UnicodeDecodeError:  # SQLite quotes damaged names in its messages
+            version = None
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
@@ -217,6 +219,8 @@ class Ledger:
         if self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             return None
         if version == _WITHOUT_CHECKSUMS:
+            if not has_old_columns(self._connection):
+                return None
             if read_only:
                 self._copy_to_memory()
             return version
@@ -268,8 +272,7 @@ class Ledger:
         rows = salvage(path, _MARKED_SCHEMA)
         if rows is None:
             raise FileFormatError(
-                f"{self.path}: not a sound ledger: no record in it can be read with a checksum. Move it aside to label "
-                "from the beginning, or choose another OUT."
+                f"{self.path}: not a sound ledger: no record in it can be read. Move it aside, or choose another OUT."
             )
         labels, attempts = rows
         found = f"{self.path}: the ledger is damaged; {len(labels)} records in it are sound"
@@ -279,7 +282,7 @@ class Ledger:
             self._insert_rows(labels, attempts)
             self.messages.append(f"{found}, and the others count as missing")
             return
-        aside = numbered_path(path, "damaged")
+        aside = free_name(path, "damaged")
         aside.write_bytes(path.read_bytes())
         write_rebuilt(path, _MARKED_SCHEMA, labels, attempts)
         for suffix in ("-wal", "-shm"):
@@ -365,7 +368,7 @@ class Ledger:
                 "SELECT structure, geometry, asked, atoms, seconds, reason FROM attempts WHERE engine = ?",
                 (self._engine,),
             ).fetchall()
-        return [Attempt((row[0], row[1]), tuple(json.loads(row[2])), *row[3:]) for row in rows]
+        return [Attempt((row[0], row[1]), _names(row[2]), *row[3:]) for row in rows]
 
     def read(self, key: StructureKey, quantities: Sequence[str]) -> dict[str, Record]:
         """Read the records of one structure.
@@ -460,6 +463,15 @@ def _refuse_links(path: Path) -> None:
         beside = Path(f"{target}{suffix}")
         if beside.is_symlink():
             raise FileFormatError(f"{beside}: a link, where SQLite writes a file of its own. Remove it.")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names of quantities; none if the row of an older ledger, which has no checksum of its own time, is damaged."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _error_name(error: sqlite3.Error) -> str:

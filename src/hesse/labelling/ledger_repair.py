@@ -21,8 +21,8 @@ __all__ = [
     "ATTEMPT_COLUMNS",
     "LABEL_COLUMNS",
     "decode_text",
+    "has_old_columns",
     "is_sound_row",
-    "numbered_path",
     "read_attempt_rows",
     "read_label_rows",
     "row_checksum",
@@ -85,14 +85,15 @@ def read_label_rows(connection: sqlite3.Connection, max_rows: int) -> Iterator[t
     Yields:
         The values of each row, and its checksum.
     """
-    query = f"SELECT rowid, {LABEL_COLUMNS}, checksum FROM labels NOT INDEXED WHERE rowid > ? ORDER BY rowid"
+    checksum = "NULL" if has_old_columns(connection) else "checksum"
+    query = f"SELECT rowid, {LABEL_COLUMNS}, {checksum} FROM labels NOT INDEXED WHERE rowid > ? ORDER BY rowid"
     last = failures = 0
     while failures <= max_rows:
         try:
-            for rowid, *values, checksum in connection.execute(query, (last,)):
+            for rowid, *values, stored in connection.execute(query, (last,)):
                 if rowid > last:  # otherwise the order itself is damaged, and the search must still end
                     last, failures = rowid, 0
-                yield tuple(values), checksum
+                yield tuple(values), stored
             return
         except _DAMAGE:
             last, failures = last + 1, failures + 1
@@ -108,15 +109,29 @@ def read_attempt_rows(connection: sqlite3.Connection) -> Iterator[tuple[Row, obj
         The values of each row, and its checksum; a row may occur twice.
     """
     keys = "engine, structure, geometry, asked"
+    checksum = "NULL" if has_old_columns(connection) else "checksum"
     for order in (keys, keys.replace(",", " DESC,") + " DESC"):
         try:
-            for *values, checksum in connection.execute(
-                f"SELECT {ATTEMPT_COLUMNS}, checksum FROM attempts ORDER BY {order}"
+            for *values, stored in connection.execute(
+                f"SELECT {ATTEMPT_COLUMNS}, {checksum} FROM attempts ORDER BY {order}"
             ):
-                yield tuple(values), checksum
+                yield tuple(values), stored
             return
         except _DAMAGE:
             continue
+
+
+def has_old_columns(connection: sqlite3.Connection) -> bool:
+    """Check for the tables of a ledger before there were checksums.
+
+    Args:
+        connection: an open ledger.
+
+    Returns:
+        True if both tables have exactly the columns of that time.
+    """
+    found = [[row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in ("labels", "attempts")]
+    return found == [LABEL_COLUMNS.split(", "), ATTEMPT_COLUMNS.split(", ")]
 
 
 def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
@@ -128,7 +143,7 @@ def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
 
     Returns:
         The rows of labels and of attempts, with their checksums as the last value; None if the file shows no sign of
-        ever having been a ledger with checksums.
+        ever having been a ledger. Rows of a ledger without checksums are taken as they are.
     """
     content = path.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -146,7 +161,7 @@ def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
                 best = rows
             for leftover in Path(folder).glob("copy.sqlite*"):
                 leftover.unlink()
-    known = b"CREATE TABLE labels" in content[: len(template)] and b"checksum BLOB" in content[: len(template)]
+    known = b"CREATE TABLE labels" in content[: len(template)]
     if best is None or not any(best):
         return ([], []) if known else None
     return best
@@ -157,8 +172,9 @@ def _sound_rows(path: Path) -> tuple[list[Row], list[Row]] | None:
         connection.text_factory = decode_text
         connection.execute("PRAGMA query_only=1")
         max_rows = path.stat().st_size // _SMALLEST_ROW + 1
-        labels = [(*row, sum_) for row, sum_ in read_label_rows(connection, max_rows) if is_sound_row(row, sum_)]
-        attempts = [(*row, sum_) for row, sum_ in read_attempt_rows(connection) if is_sound_row(row, sum_)]
+        old = has_old_columns(connection)
+        rows = read_label_rows(connection, max_rows), read_attempt_rows(connection)
+        labels, attempts = ([(*r, row_checksum(*r)) for r, stored in t if old or is_sound_row(r, stored)] for t in rows)
         return labels, attempts
     return None
 
@@ -206,20 +222,3 @@ def write_rebuilt(path: Path, schema: str, labels: list[Row], attempts: list[Row
 
 def _marks(columns: int) -> str:
     return ", ".join("?" * (columns + 1))
-
-
-def numbered_path(path: Path, word: str) -> Path:
-    """A free name beside a file: `NAME.WORD`, `NAME.WORD-2`, ...
-
-    Args:
-        path: the file.
-        word: the word to add.
-
-    Returns:
-        A path that does not exist.
-    """
-    candidate, number = Path(f"{path}.{word}"), 1
-    while candidate.exists() or candidate.is_symlink():
-        number += 1
-        candidate = Path(f"{path}.{word}-{number}")
-    return candidate

@@ -29,6 +29,7 @@ __all__ = [
     "atomic_write_text",
     "check_input_file",
     "check_output_path",
+    "free_name",
     "lock_file",
     "open_without_links",
     "remove_abandoned",
@@ -140,6 +141,23 @@ def remove_abandoned(folder: Path, names: Collection[str]) -> None:
         match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part(\.[^.]+)?", path.name)
         if match and match[1] in names and (match[2] or "") == Path(match[1]).suffix and not path.is_symlink():
             path.unlink(missing_ok=True)
+
+
+def free_name(path: Path, word: str) -> Path:
+    """A free name beside a file: `NAME.WORD`, `NAME.WORD-2`, ...
+
+    Args:
+        path: the file.
+        word: the word to add.
+
+    Returns:
+        A path that does not exist.
+    """
+    candidate, number = Path(f"{path}.{word}"), 1
+    while candidate.exists() or candidate.is_symlink():
+        number += 1
+        candidate = Path(f"{path}.{word}-{number}")
+    return candidate
 
 
 def open_without_links(path: str | Path, mode: str) -> IO[Any]:

@@ -16,13 +16,13 @@ import yaml
 
 from hesse.datasets import DatasetLike, Split, open_dataset
 from hesse.engines.names import with_base_folder
-from hesse.errors import ConfigError, FileFormatError, WriteError
+from hesse.errors import ConfigError, FileFormatError
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.train_result import TrainResult
-from hesse.training.trainer import train
+from hesse.training.trainer import open_run_folder, train_in_open_folder
 
 __all__ = ["load_config", "run_from_config"]
 
@@ -120,29 +120,20 @@ def run_from_config(
         if communicator is None:
             communicator = stack.enter_context(init_distributed(config.device))
         communicator.device(config.device)
+        stack.enter_context(open_run_folder(config.output, communicator))
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
         training, validation = _load_data(config.data, config.output, config.seed, communicator, resuming=resuming)
         if not resuming:  # a continued run keeps the record of its start
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
             communicator.run_on_rank_zero(lambda: atomic_write_text(config.output / "config.yaml", text))
         train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
-        return train(
-            training,
-            validation,
-            train_config,
-            output=config.output,
-            restart=restart,
-            quiet=quiet,
-            communicator=communicator,
+        return train_in_open_folder(
+            training, validation, train_config, config.output, communicator, restart=restart, quiet=quiet
         )
 
 
 def _is_resuming(config: RunConfig, *, restart: bool) -> bool:
-    """Create the folder of the run if necessary. True if it contains a run to continue."""
-    try:
-        config.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"cannot make the run folder {config.output}: {error.strerror}") from error
+    """True if the output folder contains a run to continue."""
     resuming = (config.output / "checkpoint.safetensors").exists() and not restart
     saved_config = config.output / "config.yaml"
     if resuming and saved_config.exists() and _split_options(load_config(saved_config)) != _split_options(config):

@@ -11,8 +11,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from hesse.errors import (
 )
 from hesse.potential import Potential
 from hesse.runtime.devices import disable_malloc_trim
-from hesse.runtime.filesystem import lock_file
+from hesse.runtime.filesystem import lock_file, remove_abandoned
 from hesse.runtime.progress import track
 from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import deferred_signals
@@ -51,7 +51,21 @@ from hesse.training.step import LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
 
-__all__ = ["train"]
+__all__ = ["open_run_folder", "train", "train_in_open_folder"]
+
+
+_RUN_FILES = (
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "config.yaml",
+    "split.json",
+    *(
+        f"{stem}.{ending}"
+        for stem in ("model", "last")
+        for ending in ("hesse", "safetensors", "pt", "model", "nequip.zip")
+    ),
+)
+"""Files that a run writes: half-written ones of a killed process are removed when the folder is locked again."""
 
 
 def train(
@@ -114,19 +128,52 @@ def train(
     with ExitStack() as stack:
         if communicator is None:
             communicator = stack.enter_context(init_distributed(config.device))
-        device = communicator.device(config.device)
-        communicator.run_on_rank_zero(lambda: _open_folder(folder, stack))
-        if config.cpu_threads is not None:
-            torch.set_num_threads(config.cpu_threads)
-        disable_malloc_trim()
-        # The loss of curvature has third derivatives: TF32 matrix products are not precise enough for them.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        initial_potential = resolve_initial_potential(config, potential, folder)
-        trainer = Trainer(
-            training, validation, config, folder, initial_potential, communicator, device, restart=restart
+        communicator.device(config.device)
+        stack.enter_context(open_run_folder(folder, communicator))
+        return train_in_open_folder(
+            training, validation, config, folder, communicator, potential=potential, restart=restart, quiet=quiet
         )
-        return trainer.fit(quiet=quiet)
+
+
+def train_in_open_folder(
+    training: DatasetLike,
+    validation: DatasetLike | None,
+    config: TrainConfig,
+    folder: Path,
+    communicator: Communicator,
+    *,
+    potential: PotentialLike | None = None,
+    restart: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
+    """Train in a folder that this job has locked.
+
+    Args:
+        training: training data.
+        validation: validation data, if any.
+        config: settings of the run.
+        folder: its folder, see `open_run_folder`.
+        communicator: the processes that train together.
+        potential: potential to train instead of a new network.
+        restart: begin again although the folder contains a run.
+        quiet: no progress on standard error.
+
+    Returns:
+        The best model, its file and its validation errors.
+
+    Raises:
+        HesseError: see `train`.
+    """
+    device = communicator.device(config.device)
+    if config.cpu_threads is not None:
+        torch.set_num_threads(config.cpu_threads)
+    disable_malloc_trim()
+    # The loss of curvature has third derivatives: TF32 matrix products are not precise enough for them.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    initial_potential = resolve_initial_potential(config, potential, folder)
+    trainer = Trainer(training, validation, config, folder, initial_potential, communicator, device, restart=restart)
+    return trainer.fit(quiet=quiet)
 
 
 def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
@@ -140,14 +187,32 @@ def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
     )
 
 
-def _open_folder(folder: Path, stack: ExitStack) -> None:
-    """Create the folder of a run if necessary, and lock it until the run ends."""
+@contextmanager
+def open_run_folder(folder: Path, communicator: Communicator) -> Iterator[None]:
+    """Context in which no other job works in the folder of a run. It creates the folder if necessary, and the first
+    process locks it before anything in it is written.
+
+    Args:
+        folder: the folder.
+        communicator: the processes that train together.
+
+    Raises:
+        RequestError: another job works in the folder.
+        WriteError: it cannot be created or written.
+    """
+    with ExitStack() as stack:
+        communicator.run_on_rank_zero(lambda: _lock_folder(folder, stack))
+        yield
+
+
+def _lock_folder(folder: Path, stack: ExitStack) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot create the run folder {folder}: {error.strerror}") from error
     busy = f"another process is working in {folder}: wait for it, stop it, or use another folder"
     stack.enter_context(lock_file(folder / ".lock", busy))
+    remove_abandoned(folder, _RUN_FILES)
 
 
 def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
@@ -217,9 +282,7 @@ class Trainer:
         self.compile_policy = CompilePolicy(self.gradient, self.state, communicator)
 
     def _find_checkpoint(self, *, restart: bool) -> bool:
-        """Remove temporary files of killed processes. True if there is a checkpoint to continue from."""
-        for temporary in self.folder.glob(".*.part*"):
-            temporary.unlink(missing_ok=True)
+        """True if there is a checkpoint to continue from."""
         if restart:
             self.checkpoint.unlink(missing_ok=True)
         return self.checkpoint.exists()
