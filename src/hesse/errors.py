@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "EngineError",
     "ExecutionError",
+    "ExtrapolationWarning",
     "FileFormatError",
     "GeometryError",
     "HesseError",
@@ -26,6 +27,7 @@ __all__ = [
     "MissingExtraError",
     "MissingLabelError",
     "NonFiniteLossError",
+    "NotReadWarning",
     "ProcessLostError",
     "RequestError",
     "UnitError",
@@ -45,6 +47,10 @@ class NotReadWarning(UserWarning):
 
     `read_dataset(..., strict=True)` and `--strict` make it an error.
     """
+
+
+class ExtrapolationWarning(UserWarning):
+    """A structure is outside what a model was trained on: its energies and forces there may be wrong."""
 
 
 class HesseError(Exception):

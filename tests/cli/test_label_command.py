@@ -73,13 +73,13 @@ def test_from_molecules_to_labels(molecules, tmp_path):
 
 def test_unknown_keys_are_listed_and_parameters_are_stored(tmp_path):
     frame = to_ase(oracles.molecule(3, 4, name="three"))
-    frame.info["total_charge"] = 0
+    frame.info["charge_total"] = 0
     write(tmp_path / "in.extxyz", [frame])
     (tmp_path / "lj_with_parameters.py").write_text(
         "from ase.calculators.lj import LennardJones\ndef make():\n    return LennardJones(sigma=1.0)\n"
     )
     arguments = ("in.extxyz", "out.extxyz", "--engine", "ase:lj_with_parameters:make", "--quiet")
-    with pytest.warns(NotReadWarning, match="not read: total_charge"):
+    with pytest.warns(NotReadWarning, match="not read: charge_total"):
         done = hesse("label", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).metadata["parameters"]

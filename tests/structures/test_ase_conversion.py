@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from hesse.errors import GeometryError
+from hesse.errors import GeometryError, LabelValueError
 from hesse.structures import Request, Structure, from_ase, to_ase
 from oracles import crystal
 
@@ -40,7 +40,7 @@ def test_from_ase_objects() -> None:
 def test_charge_must_be_a_number() -> None:
     atoms = molecule("H2O")
     atoms.info["charge"] = "plus one"
-    with pytest.raises(GeometryError, match="whole numbers"):
+    with pytest.raises(LabelValueError, match="charge must be a whole number"):
         from_ase(atoms)
 
 

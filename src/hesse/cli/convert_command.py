@@ -21,6 +21,7 @@ from hesse.cli.input_options import (
     Rename,
     Sample,
     SampleSeed,
+    StressUnit,
     parse_renames,
 )
 
@@ -34,6 +35,7 @@ def convert(
     length_unit: LengthUnit = None,
     forces_unit: ForcesUnit = None,
     curvature_unit: CurvatureUnit = None,
+    stress_unit: StressUnit = None,
     negate_forces: Annotated[
         bool,
         typer.Option("--negate-forces", "--forces-are-gradients", help="The forces in the file are gradients."),
@@ -83,6 +85,7 @@ def convert(
         length_unit=length_unit,
         forces_unit=forces_unit,
         curvature_unit=curvature_unit,
+        stress_unit=stress_unit,
         rename=parse_renames(rename or []),
         subset=datasets.Subset(match=match, sample=sample, seed=seed, limit=limit),
     )

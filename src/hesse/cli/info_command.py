@@ -19,6 +19,7 @@ from hesse.cli.input_options import (
     Rename,
     Sample,
     SampleSeed,
+    StressUnit,
     parse_renames,
 )
 
@@ -36,6 +37,7 @@ def info(
     length_unit: LengthUnit = None,
     forces_unit: ForcesUnit = None,
     curvature_unit: CurvatureUnit = None,
+    stress_unit: StressUnit = None,
     rename: Rename = None,
     match: Match = None,
     sample: Sample = None,
@@ -85,6 +87,7 @@ def info(
             length_unit=length_unit,
             forces_unit=forces_unit,
             curvature_unit=curvature_unit,
+            stress_unit=stress_unit,
             rename=parse_renames(rename or []),
             subset=Subset(match=match, sample=sample, seed=seed, limit=limit),
         )

@@ -16,6 +16,7 @@ __all__ = [
     "Rename",
     "Sample",
     "SampleSeed",
+    "StressUnit",
     "parse_renames",
 ]
 
@@ -26,6 +27,9 @@ LengthUnit = Annotated[str | None, typer.Option(help="Length unit, if the file d
 ForcesUnit = Annotated[str | None, typer.Option(help="Unit of forces, if it is not energy/length: hartree/bohr.")]
 CurvatureUnit = Annotated[
     str | None, typer.Option(help="Unit of Hessians and H v, if it is not energy/length²: hartree/bohr^2.")
+]
+StressUnit = Annotated[
+    str | None, typer.Option(help="Unit of the stress, if it is not energy/length³: GPa, kbar, eV/angstrom^3.")
 ]
 Rename = Annotated[
     list[str] | None,

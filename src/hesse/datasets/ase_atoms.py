@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hesse.errors import LabelShapeError, LabelValueError, RequestError
-from hesse.structures import COLUMNS, Column, Properties, Structure, from_ase, to_ase
+from hesse.structures import COLUMNS, Column, Properties, Structure, charge_state_of, from_ase, to_ase
 
 __all__ = [
     "ATTRIBUTE_KEYS",
@@ -33,6 +33,7 @@ TEXT_KEYS: Final = ("structure_id", "tag", "group")
 ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
 """Metadata of the data set that have their own keys; other metadata get the key `hesse_NAME`."""
 _GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity", "masses")
+_VIRIAL_KEYS: Final = ("virial", "virials")
 _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
 
 
@@ -63,7 +64,7 @@ class AtomsReader:
             GeometryError: atoms that are not a valid structure.
             LabelShapeError, LabelValueError: a label of a wrong shape, not a number, or of another geometry.
         """
-        self.not_read.update(_unknown_keys(atoms))
+        self.not_read.update(dict.fromkeys(_unknown_keys(atoms), 1))
         structure = _to_structure(atoms)
         if structure.id in self._index_of:
             structure = self._with_new_id(structure, explicit="structure_id" in atoms.info)
@@ -197,16 +198,17 @@ def _unknown_keys(atoms: Atoms) -> list[str]:
     """Keys and columns that are neither geometry nor labels nor metadata."""
     results = {} if atoms.calc is None else atoms.calc.results
     known = {*TEXT_KEYS, *ATTRIBUTE_KEYS, *_GEOMETRY_KEYS, *_label_keys()}
+    if atoms.pbc.all():
+        known |= set(_VIRIAL_KEYS)
     keys = [key for mapping in (atoms.info, atoms.arrays, results) for key in mapping]
-    return [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
+    unknown = [k for k in keys if k not in known and not k.startswith("hesse_") and not _PROBE.match(k)]
+    state = charge_state_of(atoms)
+    understood = {*state.read, *([] if "initial_charges" in state.not_read else ["initial_charges"])}
+    unknown = [f"{k} ({state.not_read[k]})" if k in state.not_read else k for k in unknown if k not in understood]
+    return [*unknown, *(["constraints (move_mask)"] if atoms.constraints else [])]
 
 
 def _to_structure(atoms: Atoms) -> Structure:
-    for key in ("charge", "multiplicity"):
-        value = atoms.info.get(key)
-        whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
-        if value is not None and (isinstance(value, bool) or not whole):
-            raise LabelValueError(f"{key} must be a whole number, got {value!r}")
     return from_ase(atoms)
 
 
@@ -224,6 +226,8 @@ def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
                 f'structure "{structure_id}": hessian of {flat.size} numbers, expected 9 × {n}² = {9 * n * n}'
             )
         fields["hessian"] = flat.reshape(n, 3, n, 3)
+    if (virial := _stress_of_virial(values, atoms, structure_id)) is not None:
+        fields.setdefault("stress", virial)
     fields |= _probe_pairs(atoms, structure_id)
     if "hvp_error" in values:
         fields["hvp_error"] = _to_floats(values["hvp_error"], "hvp_error", structure_id).reshape(-1)
@@ -232,6 +236,26 @@ def _to_labels(atoms: Atoms, structure_id: str) -> Properties:
             raise LabelValueError(f'structure "{structure_id}": suspect must be T or F, got {values["suspect"]!r}')
         fields["suspect"] = bool(values["suspect"])
     return Properties.single(n, structure_id=structure_id, **fields)
+
+
+def _stress_of_virial(values: Mapping[str, Any], atoms: Atoms, structure_id: str) -> np.ndarray | None:
+    """The stress of a crystal whose virial is stated: minus the virial divided by the volume."""
+    key = next((k for k in _VIRIAL_KEYS if k in values), None)
+    if key is None or not atoms.pbc.all():
+        return None
+    virial = _shaped(_to_floats(values[key], key, structure_id), COLUMNS["stress"], len(atoms), structure_id)
+    if virial.shape != (3, 3):
+        raise LabelShapeError(f'structure "{structure_id}": {key} needs six or nine numbers, got shape {virial.shape}')
+    stress = -virial / atoms.get_volume()
+    if "stress" in values:
+        stated = _to_floats(values["stress"], "stress", structure_id)
+        stated = _shaped(stated, COLUMNS["stress"], len(atoms), structure_id)
+        if stated.shape == (3, 3) and np.abs(stated - stress).max() > 1e-3 * max(np.abs(stress).max(), 1e-6):
+            raise LabelValueError(
+                f'structure "{structure_id}": stress and {key} contradict each other: the stress must be minus the '
+                "virial divided by the volume. Remove the wrong one."
+            )
+    return stress
 
 
 def _label_keys() -> dict[str, Column]:

@@ -54,6 +54,7 @@ def read_dataset(
     length_unit: str | None = None,
     forces_unit: str | None = None,
     curvature_unit: str | None = None,
+    stress_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
     subset: SubsetLike = ALL,
     strict: bool = False,
@@ -71,8 +72,8 @@ def read_dataset(
         path: a file or a folder.
         check: check geometries and labels, see `check_dataset`.
         energy_unit, length_unit: units of a file that does not state them; by default those of the format.
-        forces_unit, curvature_unit: units of forces and Hessians that do not follow from the units of energy and
-            length, such as `"hartree/bohr"`, `"hartree/bohr^2"`.
+        forces_unit, curvature_unit, stress_unit: units of forces, Hessians and stresses that do not follow from the
+            units of energy and length, such as `"hartree/bohr"`, `"hartree/bohr^2"`, `"kbar"`.
         rename: for extended XYZ and grouped HDF5: names of labels in the file and their usual names,
             `{"REF_energy": "energy"}`.
         subset: the part of the file to read, or a pattern for ids, `"H2O/*"`. For grouped HDF5, DeePMD and folders of
@@ -91,7 +92,7 @@ def read_dataset(
             `check_dataset`.
     """
     path = as_path(path)
-    for name in (energy_unit, length_unit, forces_unit, curvature_unit):
+    for name in (energy_unit, length_unit, forces_unit, curvature_unit, stress_unit):
         if name is not None and not isinstance(name, str):
             raise UnitError(f"expected the name of a unit, such as hartree or bohr, got {name!r}")
     if rename is not None and not isinstance(rename, Mapping):
@@ -102,6 +103,7 @@ def read_dataset(
         length_unit=length_unit,
         forces_unit=forces_unit,
         curvature_unit=curvature_unit,
+        stress_unit=stress_unit,
         rename=dict(rename or {}),
         subset=as_subset(subset),
     )

@@ -1,6 +1,7 @@
 """Structures, batches of structures, neighbor lists, and properties (energies, forces, Hessians, ...)."""
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
+from hesse.structures.charge_state import ChargeState, read_charge_state
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
 from hesse.structures.environments import Extrapolation, TrainingEnvironments, environment_sample
@@ -17,7 +18,7 @@ from hesse.structures.quantities import (
     register_quantity,
 )
 from hesse.structures.request import Request, check_request
-from hesse.structures.structure import Structure, from_ase, rng_key, to_ase, to_structure
+from hesse.structures.structure import Structure, charge_state_of, from_ase, rng_key, to_ase, to_structure
 
 __all__ = [
     "BOND_FACTOR",
@@ -25,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "QUANTITIES",
     "Batch",
+    "ChargeState",
     "Column",
     "Extrapolation",
     "Neighbors",
@@ -35,6 +37,7 @@ __all__ = [
     "TrainingEnvironments",
     "batch_from_pairs",
     "bonded_pairs",
+    "charge_state_of",
     "check_request",
     "closest_collision",
     "collate",
@@ -47,6 +50,7 @@ __all__ = [
     "parse_element",
     "parse_elements",
     "quantity",
+    "read_charge_state",
     "register_quantity",
     "rng_key",
     "segment_ids",

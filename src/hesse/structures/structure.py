@@ -17,10 +17,11 @@ from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError, RequestError
+from hesse.structures.charge_state import ChargeState, read_charge_state
 from hesse.structures.elements import own_masses
 from hesse.structures.pairs import Neighbors, distance_matrix, find_neighbors
 
-__all__ = ["Structure", "from_ase", "rng_key", "to_ase", "to_structure"]
+__all__ = ["Structure", "charge_state_of", "from_ase", "rng_key", "to_ase", "to_structure"]
 
 _HINT = "several structures, files and other objects are converted by hesse.datasets.as_structures"
 
@@ -229,8 +230,9 @@ def _readonly_array(values: ArrayLike | Sequence[Any], dtype: type[np.generic]) 
 def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
     """Convert ASE `Atoms` to a structure: geometry only, without calculator results.
 
-    Id, tag, group, charge and multiplicity are read from `atoms.info` (keys `structure_id`, `tag`, `group`, `charge`,
-    `multiplicity`). Masses are kept where they are not the standard ones, up to the rounding of usual tables.
+    Id, tag and group are read from `atoms.info` (keys `structure_id`, `tag`, `group`), charge and multiplicity under
+    their usual names (see `read_charge_state`). Masses are kept where they are not the standard ones, up to the
+    rounding of usual tables.
 
     Args:
         atoms: ASE atoms.
@@ -240,27 +242,40 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
         The structure.
 
     Raises:
-        GeometryError: not ASE atoms, an invalid geometry, or a charge or multiplicity that is not an integer.
+        GeometryError: not ASE atoms, or an invalid geometry.
+        LabelValueError: a charge or multiplicity that is not a whole number, or two that contradict each other.
     """
     if not isinstance(atoms, Atoms):
         raise GeometryError(f"expected ase.Atoms, got {type(atoms).__name__}: {_HINT}")
-    info = atoms.info
-    try:
-        charge, multiplicity = int(info.get("charge", 0)), int(info.get("multiplicity", 1))
-    except (TypeError, ValueError) as error:
-        raise GeometryError(f"charge and multiplicity must be whole numbers: {error}") from error
+    info, state = atoms.info, charge_state_of(atoms)
     return Structure(
         atoms.numbers,
         atoms.positions,
         id=id or str(info.get("structure_id", "")),
         cell=np.asarray(atoms.cell),
         pbc=tuple(bool(p) for p in atoms.pbc),  # type: ignore[arg-type]
-        charge=charge,
-        multiplicity=multiplicity,
+        charge=state.charge,
+        multiplicity=state.multiplicity,
         tag=str(info.get("tag", "")),
         group=str(info.get("group", "")),
         masses=own_masses(atoms.numbers, atoms.get_masses()) if atoms.has("masses") else None,
     )
+
+
+def charge_state_of(atoms: Atoms) -> ChargeState:
+    """Charge and multiplicity that ASE atoms state, in `atoms.info` or by initial charges.
+
+    Args:
+        atoms: ASE atoms.
+
+    Returns:
+        See `read_charge_state`.
+
+    Raises:
+        LabelValueError: a value that is not a whole number, or statements that contradict each other.
+    """
+    charges = atoms.get_initial_charges() if atoms.has("initial_charges") else None
+    return read_charge_state(atoms.info, atoms.numbers, charges)
 
 
 def to_ase(structure: Structure) -> Atoms:

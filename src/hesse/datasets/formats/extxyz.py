@@ -7,39 +7,42 @@ writer keeps all digits: what is read back is bit by bit what was written.
 from __future__ import annotations
 
 import io
-import json
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
-from hesse.datasets.ase_atoms import ATTRIBUTE_KEYS, TEXT_KEYS, AtomsReader, label_columns, label_info
+from hesse.datasets.ase_atoms import AtomsReader, label_columns, label_info
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.transforms import convert_units
-from hesse.errors import FileFormatError, HesseError, RequestError, did_you_mean
+from hesse.datasets.formats.file_units import FileUnits
+from hesse.datasets.formats.stated_units import check_derived_units, merge_units, pop_stated_units
+from hesse.datasets.formats.xyz_comment import find_title, has_numbers, parse_comment, rename_keys
+from hesse.errors import FileFormatError, GeometryError, HesseError, RequestError, UnitError, did_you_mean
 from hesse.runtime.filesystem import atomic_write, check_input_file
-from hesse.structures import Properties, Structure
+from hesse.structures import Properties, Structure, parse_elements
 
 __all__ = ["read_extxyz", "write_extxyz"]
 
-_KEY_VALUE: Final = re.compile(
-    r"""([^\s="'\[{]+)                                    # key
-    (?:\s*=\s*("[^"\\]*(?:\\.[^"\\]*)*"              # = "text", 'text', {list}, [list] or word
-              |'[^'\\]*(?:\\.[^'\\]*)*'|\{[^}]*\}|\[[^\]]*\]|[^\s"']*))?""",
-    re.VERBOSE,
-)
+_PLAIN_COLUMNS: Final = "species:S:1:pos:R:3"
+_SYMBOLS: Final = frozenset(chemical_symbols[1:])
+_SPECIES: Final = ("species", "symbols", "symbol", "element")
+_BYTE_ORDER_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_extxyz(
     path: str | Path,
     *,
-    energy_unit: str = "eV",
-    length_unit: str = "angstrom",
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    forces_unit: str | None = None,
+    curvature_unit: str | None = None,
+    stress_unit: str | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Read all frames of an extended (or plain) XYZ file; every label is optional. Labels are not checked for
@@ -47,39 +50,73 @@ def read_extxyz(
 
     Args:
         path: the file.
-        energy_unit: unit of energies in the file.
-        length_unit: unit of lengths in the file; forces are in energy/length.
+        energy_unit, length_unit: units of energies and lengths, if the file does not state them; by default eV and Å.
+        forces_unit, curvature_unit, stress_unit: units of derivatives, if they do not follow from the two above.
         rename: keys and columns of the file and the names of docs/formats.md under which to read them
             (`{"REF_forces": "forces"}`); they take precedence over keys that have these names already.
 
     Returns:
-        The data set, in eV and Å. A frame without `structure_id` gets an id made of formula and content.
+        The data set, in eV and Å. Without `structure_id`, the titles in the comment lines are the ids if all differ; a
+        single structure gets the name of the file, others an id made of formula and content.
 
     Raises:
         FileFormatError: the file is empty, truncated or not extended XYZ; the message names frame and line.
         LabelShapeError, LabelValueError: a label of a wrong shape, or not a number.
         GeometryError: a frame that is not a valid structure.
+        UnitError: units that the file states and that contradict the arguments, or are unknown.
         RequestError: two frames with the same `structure_id`, or a name in `rename` that no frame has.
     """
     path = Path(path)
+    options = {
+        "energy": energy_unit,
+        "length": length_unit,
+        "forces": forces_unit,
+        "curvature": curvature_unit,
+        "stress": stress_unit,
+    }
     reader = AtomsReader()
     missing = set(rename or {})
+    units: list[FileUnits] = []
+    titles: list[str | None] = []
     for frame in _iter_frames(path):
-        atoms = frame.to_atoms(rename or {}, missing)
+        atoms, stated = frame.to_atoms(rename or {}, missing, reader.not_read)
         try:
             reader.add(atoms)
+            frame_units = merge_units(stated, options)
+            check_derived_units(stated, frame_units, reader.labels[-1])
         except HesseError as error:
             raise type(error)(f"{frame.location}: {error}") from None
+        units.append(frame_units)
+        titles.append(None if "structure_id" in atoms.info else find_title(frame.lines[1]))
     if not reader.structures:
         raise FileFormatError(f"{path}: the file is empty; expected at least one frame")
     if missing:
         keys = reader.not_read
         hint = did_you_mean(min(missing), keys) if keys else "It has no keys but the known ones."
         raise RequestError(f'{path}: --rename: no frame has "{min(missing)}". {hint}')
-    structures, labels = convert_units(
-        reader.structures, Properties.concatenate(reader.labels), energy=energy_unit, length=length_unit
-    )
+    structures, labels = _convert(reader.structures, reader.labels, units)
+    structures = _named(structures, titles, path)
     return Dataset(structures, labels, metadata=reader.metadata(), source=str(path), not_read=reader.not_read)
+
+
+def _convert(
+    structures: list[Structure], labels: list[Properties], units: list[FileUnits]
+) -> tuple[tuple[Structure, ...], Properties]:
+    """Convert to eV and Å; frames may state different units."""
+    if len(set(units)) == 1:
+        return units[0].to_internal(structures, Properties.concatenate(labels))
+    pairs = [u.to_internal([s], label) for s, label, u in zip(structures, labels, units, strict=True)]
+    return tuple(s for (s,), _ in pairs), Properties.concatenate([label for _, label in pairs])
+
+
+def _named(structures: tuple[Structure, ...], titles: list[str | None], path: Path) -> tuple[Structure, ...]:
+    """Structures with the titles of the file as ids, if all have different ones; a single one has at least the name of
+    the file. None stands for structures with an id."""
+    if titles == [""]:
+        titles = [path.stem]
+    if all(titles) and len(set(titles)) == len(titles):
+        return tuple(replace(s, id=title or s.id) for s, title in zip(structures, titles, strict=True))
+    return structures
 
 
 @dataclass(frozen=True)
@@ -93,18 +130,26 @@ class _Frame:
     def location(self) -> str:
         return f"{self.path}: frame {self.index} (line {self.line})"
 
-    def to_atoms(self, rename: Mapping[str, str], missing: set[str]) -> Atoms:
-        """The frame as ASE reads it, with keys renamed; the old names that it has are removed from `missing`. Raises
-        FileFormatError for anything that is not extended XYZ."""
+    def to_atoms(
+        self, rename: Mapping[str, str], missing: set[str], not_read: Counter[str]
+    ) -> tuple[Atoms, dict[str, str]]:
+        """The frame as ASE reads it, with keys renamed, and the units that it states; the old names that it has are
+        removed from `missing`. Raises FileFormatError for anything that is not extended XYZ."""
         from ase.io.extxyz import read_xyz  # imports half of ASE
 
         try:
-            info = _parse_comment(self.lines[1], rename)
-            missing -= _rename_keys(info, rename)
-            properties = info.get("Properties", "species:S:1:pos:R:3")
-            expected = sum(int(x) for x in str(properties).split(":")[2::3])
+            info = parse_comment(self.lines[1], rename)
+            missing -= rename_keys(info, rename)
+            stated = pop_stated_units(info)
+            properties = str(info.get("Properties", _PLAIN_COLUMNS))
+            expected = sum(int(x) for x in properties.split(":")[2::3])
         except ValueError as error:
             raise FileFormatError(f"{self.location}: the comment line cannot be read: {error}") from error
+        except UnitError as error:
+            raise UnitError(f"{self.location}: {error}") from None
+        if not info and has_numbers(self.lines[1]):
+            not_read["numbers in the comment"] += 1
+        extra = 0
         for i, line in enumerate(self.lines[2:]):
             n_columns = len(line.split())
             if n_columns < expected or (n_columns > expected and "Properties" in info):
@@ -112,25 +157,56 @@ class _Frame:
                     f"{self.path}: frame {self.index}, line {self.line + 2 + i}: expected {expected} columns "
                     f"({properties}), got {n_columns}: {line.strip()[:60]!r}"
                 )
+            extra = max(extra, n_columns - expected)
+        if extra:
+            not_read[f"{extra} columns without a name" if extra > 1 else "a column without a name"] += 1
+        lines, masses = self._with_symbols(properties)
         try:
             # The comment line is parsed already.
-            text = io.StringIO("".join([self.lines[0], "_\n", *self.lines[2:]]))
-            return next(iter(read_xyz(text, 0, properties_parser=lambda _: info)))
+            text = io.StringIO("".join([self.lines[0], "_\n", *lines]))
+            atoms = next(iter(read_xyz(text, 0, properties_parser=lambda _: info)))
         except Exception as error:  # ASE raises errors of many types
             reason = f"unknown element {error}" if isinstance(error, KeyError) else str(error)
             raise FileFormatError(f"{self.location}: not extended XYZ: {reason}") from error
+        if masses is not None and not atoms.has("masses"):
+            atoms.set_masses(masses)
+        return atoms, stated
+
+    def _with_symbols(self, properties: str) -> tuple[list[str], NDArray[np.float64] | None]:
+        """Lines of the atoms with symbols that ASE knows, and the masses of isotopes."""
+        names, counts = properties.split(":")[::3], [int(x) for x in properties.split(":")[2::3]]
+        column = next((sum(counts[:i]) for i, name in enumerate(names) if name in _SPECIES), None)
+        lines = self.lines[2:]
+        if column is None:
+            return lines, None
+        rows = [line.split() for line in lines]
+        if all(row[column] in _SYMBOLS for row in rows):
+            return lines, None
+        try:
+            numbers, masses = parse_elements([row[column] for row in rows])
+        except GeometryError as error:
+            raise GeometryError(f"{self.location}: {error}") from None
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            row[column] = chemical_symbols[number]
+        return [" ".join(row) + "\n" for row in rows], masses
 
 
 def _iter_frames(path: Path) -> Iterator[_Frame]:
     check_input_file(path)
     number, index = 0, 0
     try:
-        with open(path, encoding="utf-8") as handle:
+        _check_encoding(path)
+        # Bytes that are not UTF-8 occur in comments (Å in Latin-1) and matter to nobody.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as handle:
             while count_line := handle.readline():
                 number += 1
                 if not count_line.strip():
                     continue
                 start = number
+                if count_line.strip().isdecimal() and not count_line.strip().strip("0"):
+                    raise FileFormatError(
+                        f"{path}: frame {index} (line {number}) is empty: it announces 0 atoms. Remove its two lines."
+                    )
                 if not (count_line.strip().isdecimal() and len(count_line.strip()) < 12 and int(count_line) > 0):
                     raise FileFormatError(
                         f"{path}: frame {index}, line {number}: expected the number of atoms, got "
@@ -140,6 +216,8 @@ def _iter_frames(path: Path) -> Iterator[_Frame]:
                 for _ in range(int(count_line) + 1):
                     line = handle.readline()
                     number += 1
+                    if not line.isascii():
+                        line = _as_latin1(line)
                     # A blank comment is valid; ASE reports blank atom lines.
                     if not line:
                         raise FileFormatError(
@@ -150,63 +228,23 @@ def _iter_frames(path: Path) -> Iterator[_Frame]:
                     lines.append(line)
                 yield _Frame(path, index, start, lines)
                 index += 1
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: frame {index}, after line {number}: not text in UTF-8 ({error})") from error
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse_comment(line: str, rename: Mapping[str, str]) -> dict[str, Any]:
-    """Keys and values of a comment line. Unlike ASE's parser, this one keeps an id such as "0012" as text and
-    parses long lists of numbers at once. Raises ValueError."""
-    info: dict[str, Any] = {}
-    for match in _KEY_VALUE.finditer(line):
-        key, raw = match.group(1), match.group(2)
-        info[key] = True if raw is None else _parse_value(rename.get(key, key), raw)
-    return info
-
-
-def _rename_keys(info: dict[str, Any], names: Mapping[str, str]) -> set[str]:
-    """Rename keys of a comment line and columns of its `Properties`, in place; returns the old names that occur."""
-    renamed = {old for old in names if old in info}
-    for old in renamed:
-        info[names[old]] = info.pop(old)
-    columns = str(info.get("Properties", "")).split(":")
-    renamed_columns = set(columns[::3]) & set(names)
-    if renamed_columns:
-        new = {names[old] for old in renamed_columns}
-        columns[::3] = [names[c] if c in renamed_columns else f"former_{c}" if c in new else c for c in columns[::3]]
-        info["Properties"] = ":".join(columns)
-    return renamed | renamed_columns
-
-
-def _parse_value(key: str, raw: str) -> Any:
-    text = raw
-    if raw[:1] in ('"', "'"):
-        text = re.sub(r"\\(.)", r"\1", raw[1:-1])
-    elif raw[:1] in ("{", "["):
-        text = raw[1:-1]
-    if key in TEXT_KEYS or key in ATTRIBUTE_KEYS or key.startswith("hesse_") or key == "Properties":
-        return text
-    if text.startswith("_JSON "):
-        return np.asarray(json.loads(text.removeprefix("_JSON ")))
-    words = text.replace(",", " ").split()
-    booleans = {"T": True, "True": True, "true": True, "F": False, "False": False, "false": False}
-    if words and all(p in booleans for p in words):
-        flags = [booleans[p] for p in words]
-        return flags if len(flags) > 1 else flags[0]
+def _as_latin1(line: str) -> str:
+    """Text whose bytes are not UTF-8, read as Latin-1."""
     try:
-        values = np.array(words, dtype=float)
-    except ValueError:
-        if key == "Lattice":
-            raise ValueError(f"Lattice needs nine numbers, got {text[:60]!r}") from None
-        return text
-    if key in ("Lattice", "stress", "virial") and values.size == 9:
-        # Column by column, as in ASE.
-        return values.reshape(3, 3, order="F")
-    if key == "Lattice":
-        raise ValueError(f"Lattice needs nine numbers, got {values.size}")
-    return values if values.size != 1 else values[0]
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return line.encode("utf-8", errors="surrogateescape").decode("latin-1")
+    return line
+
+
+def _check_encoding(path: Path) -> None:
+    with open(path, "rb") as handle:
+        if handle.read(2) in _BYTE_ORDER_MARKS:
+            raise FileFormatError(f"{path}: text in UTF-16; save it as UTF-8")
 
 
 def write_extxyz(path: str | Path, dataset: Dataset) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from ase.units import GPa as _GPA
 from torch import Tensor
 
 from hesse.datasets.transforms import convert_units
@@ -18,6 +19,22 @@ __all__ = ["FileUnits", "check_file_units", "check_total_energies"]
 
 _FORCES: Final = ("forces", "forces_error")
 _CURVATURE: Final = ("hvp", "hvp_error", "hessian", "hessian_error")
+_STRESS: Final = ("stress", "stress_error")
+_PRESSURES: Final = {"pa": 1e-9, "mpa": 1e-3, "gpa": 1.0, "bar": 1e-4, "kbar": 0.1, "kb": 0.1}
+"""Units of pressure by lower-case name, in GPa."""
+_ENERGY_NAMES: Final = {
+    **dict.fromkeys(("ha", "eh", "hartrees", "au", "a.u.", "atomic_unit", "atomic_units"), "hartree"),
+    **dict.fromkeys(("ry", "ryd", "rydbergs"), "rydberg"),
+    **dict.fromkeys(("electronvolt", "electron_volt"), "eV"),
+    "millielectronvolt": "meV",
+    **dict.fromkeys(("kcal/mole", "kcal mol-1", "kcal_mol", "kcalmol"), "kcal/mol"),
+    **dict.fromkeys(("kj/mole", "kj mol-1", "kj_mol", "kjmol"), "kJ/mol"),
+}
+_LENGTH_NAMES: Final = {
+    **dict.fromkeys(("a", "ang", "ang.", "angstroms", "\u212b", "\u00c5"), "angstrom"),
+    **dict.fromkeys(("a0", "au", "a.u.", "atomic_unit", "atomic_units", "bohrs"), "bohr"),
+    "nanometer": "nm",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +46,7 @@ class FileUnits:
         length: name of the length unit, one of `hesse.units.LENGTH_UNITS`.
         forces: unit of forces as `ENERGY/LENGTH`; by default made of the two units above.
         curvature: unit of Hessians and Hessian-vector products as `ENERGY/LENGTH^2`; by default likewise.
+        stress: unit of the stress as `ENERGY/LENGTH^3`, or one of pressure (`GPa`, `kbar`); by default likewise.
 
     Raises:
         UnitError: an unknown unit, or one that is not written in this form.
@@ -38,8 +56,11 @@ class FileUnits:
     length: str = "angstrom"
     forces: str | None = None
     curvature: str | None = None
+    stress: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "energy", _usual_name(self.energy, _ENERGY_NAMES))
+        object.__setattr__(self, "length", _usual_name(self.length, _LENGTH_NAMES))
         energy_unit(self.energy)
         length_unit(self.length)
         self._factors()
@@ -47,7 +68,27 @@ class FileUnits:
     def __str__(self) -> str:
         forces = self.forces or f"{self.energy}/{self.length}"
         curvature = self.curvature or f"{self.energy}/{self.length}^2"
-        return f"{self.energy}, {self.length}, {forces}, {curvature}"
+        stress = f", {self.stress}" if self.stress else ""
+        return f"{self.energy}, {self.length}, {forces}, {curvature}{stress}"
+
+    def value(self, quantity: str) -> float:
+        """Value of a unit.
+
+        Args:
+            quantity: "energy", "length", "forces", "curvature" or "stress".
+
+        Returns:
+            The unit in eV, Å, eV/Å, eV/Å² or eV/Å³.
+        """
+        e, a = energy_unit(self.energy), length_unit(self.length)
+        forces, curvature, stress = self._factors()
+        return {
+            "energy": e,
+            "length": a,
+            "forces": forces * e / a,
+            "curvature": curvature * e / a**2,
+            "stress": stress * e / a**3,
+        }[quantity]
 
     def to_internal(
         self, structures: Sequence[Structure], labels: Properties
@@ -73,33 +114,48 @@ class FileUnits:
             labels: labels after conversion with `energy` and `length`.
 
         Returns:
-            The same labels with forces in eV/Å and curvature in eV/Å².
+            The same labels with forces in eV/Å, curvature in eV/Å² and stress in eV/Å³.
         """
-        forces, curvature = self._factors()
+        forces, curvature, stress = self._factors()
         changed: dict[str, Tensor] = {}
-        for names, factor in ((_FORCES, forces), (_CURVATURE, curvature)):
+        for names, factor in ((_FORCES, forces), (_CURVATURE, curvature), (_STRESS, stress)):
             for name in names:
-                value = getattr(labels, name)
+                value = getattr(labels, name, None)
                 if value is not None and factor != 1.0:
                     changed[name] = value * factor
         return labels.replace(**changed) if changed else labels
 
-    def _factors(self) -> tuple[float, float]:
+    def _factors(self) -> tuple[float, float, float]:
         e, a = energy_unit(self.energy), length_unit(self.length)
         forces = 1.0 if self.forces is None else _derivative_unit(self.forces, 1) / (e / a)
         curvature = 1.0 if self.curvature is None else _derivative_unit(self.curvature, 2) / (e / a**2)
-        return forces, curvature
+        stress = 1.0 if self.stress is None else _stress_unit(self.stress) / (e / a**3)
+        return forces, curvature, stress
+
+
+def _usual_name(name: str, names: Mapping[str, str]) -> str:
+    return names.get(name.strip().lower(), name) if isinstance(name, str) else name
+
+
+def _stress_unit(text: str) -> float:
+    """Value of a unit of stress in eV/Å³."""
+    pressure = _PRESSURES.get(text.strip().lower())
+    return _derivative_unit(text, 3) if pressure is None else pressure * _GPA
 
 
 def _derivative_unit(text: str, power: int) -> float:
     """Value of a unit such as `"hartree/bohr^2"` (`power` 2) in eV/Å²."""
+    example = ("hartree/bohr", "hartree/bohr^2", "eV/angstrom^3, GPa or kbar")[power - 1]
+    if text.strip().lower() in ("au", "a.u.", "atomic_unit", "atomic_units"):
+        text = f"hartree/bohr^{power}"
     energy, slash, length = text.strip().rpartition("/")
-    exponents = ("",) if power == 1 else ("^2", "**2", "²")
+    exponents = (f"^{power}", f"**{power}", "¹²³"[power - 1], str(power), *(("",) if power == 1 else ()))
     exponent = next((t for t in exponents if length.endswith(t)), None)
     if not slash or exponent is None:
-        example = "hartree/bohr" if power == 1 else "hartree/bohr^2"
-        raise UnitError(f'expected ENERGY/LENGTH{exponents[0]}, for example {example}, got "{text}"')
-    return energy_unit(energy) / length_unit(length.removesuffix(exponent)) ** power
+        form = "" if power == 1 else f"^{power}"
+        raise UnitError(f'expected ENERGY/LENGTH{form}, for example {example}, got "{text}"')
+    e, a = _usual_name(energy, _ENERGY_NAMES), _usual_name(length.removesuffix(exponent), _LENGTH_NAMES)
+    return energy_unit(e) / length_unit(a) ** power
 
 
 def check_file_units(units: object) -> None:

@@ -29,6 +29,7 @@ from hesse.structures import Properties, from_ase
 __all__ = ["FileFormat", "ReadOptions", "file_formats", "find_format", "find_writer", "register_format"]
 
 _UNIT_OPTIONS: Final = ("energy", "length", "forces", "curvature")
+_ALL_UNIT_OPTIONS: Final = (*_UNIT_OPTIONS, "stress")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class ReadOptions:
     """What the caller of `read_dataset` states about a file.
 
     Attributes:
-        energy_unit, length_unit, forces_unit, curvature_unit: names of units; None if not stated.
+        energy_unit, length_unit, forces_unit, curvature_unit, stress_unit: names of units; None if not stated.
         rename: names of labels in the file and their usual names.
         subset: the part of the file to read.
     """
@@ -45,6 +46,7 @@ class ReadOptions:
     length_unit: str | None = None
     forces_unit: str | None = None
     curvature_unit: str | None = None
+    stress_unit: str | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     subset: Subset = ALL
 
@@ -52,9 +54,9 @@ class ReadOptions:
         """List the units that are stated.
 
         Returns:
-            Any of "energy", "length", "forces", "curvature".
+            Any of "energy", "length", "forces", "curvature", "stress".
         """
-        return tuple(name for name in _UNIT_OPTIONS if getattr(self, f"{name}_unit") is not None)
+        return tuple(name for name in _ALL_UNIT_OPTIONS if getattr(self, f"{name}_unit") is not None)
 
     def file_units(self) -> FileUnits:
         """Complete the units.
@@ -67,6 +69,7 @@ class ReadOptions:
             length=self.length_unit or "angstrom",
             forces=self.forces_unit,
             curvature=self.curvature_unit,
+            stress=self.stress_unit,
         )
 
 
@@ -82,7 +85,7 @@ class FileFormat:
         read: reader of a path with options; returns eV and Å.
         write: writer of a data set in eV and Å; None if the format is only read.
         written: what `write` can hold, for messages.
-        unit_options: units that the caller may state: of "energy", "length", "forces" and "curvature".
+        unit_options: units that the caller may state: of "energy", "length", "forces", "curvature" and "stress".
         units: units of the files, for documentation.
         no_unit_options: why other units cannot be stated, for the message.
         renames: whether labels can be renamed.
@@ -236,9 +239,15 @@ def _read_hdf5(path: Path, options: ReadOptions) -> Dataset:
 
 
 def _read_extxyz(path: Path, options: ReadOptions) -> Dataset:
-    units = options.file_units()
-    dataset = read_extxyz(path, energy_unit=units.energy, length_unit=units.length, rename=options.rename)
-    return replace(dataset, labels=units.rescale(dataset.labels))
+    return read_extxyz(
+        path,
+        energy_unit=options.energy_unit,
+        length_unit=options.length_unit,
+        forces_unit=options.forces_unit,
+        curvature_unit=options.curvature_unit,
+        stress_unit=options.stress_unit,
+        rename=options.rename,
+    )
 
 
 def _read_npz(path: Path, options: ReadOptions) -> Dataset:
@@ -318,8 +327,8 @@ _FORMATS: Final = (
         suffixes=(".extxyz", ".xyz"),
         read=_read_extxyz,
         write=write_extxyz,
-        unit_options=_UNIT_OPTIONS,
-        units="eV, Å (options for files that differ)",
+        unit_options=_ALL_UNIT_OPTIONS,
+        units="stated in the file, else eV, Å (options for files that differ)",
         renames=True,
     ),
     FileFormat(
