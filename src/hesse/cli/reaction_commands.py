@@ -19,6 +19,10 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows a
 Output = Annotated[Path, typer.Argument(metavar="OUT", help=".extxyz or .h5")]
 
 
+_NEAR = 0.3
+"""Å; saddles up to this distance from their start are counted as near to it."""
+
+
 class _Method(StrEnum):
     prfo = "prfo"
     sella = "sella"
@@ -44,21 +48,93 @@ def saddle(
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Search transition states. The results have exactly one imaginary mode, and their energies and Hessians."""
+    """Search transition states. The results have exactly one imaginary mode, and their energies and Hessians.
+
+    The last geometries of searches that failed are written too: for OUT = ts.h5, to ts.failed.h5. The same command
+    continues after an interruption: finished searches are kept in ts.h5.searches.jsonl."""
+    from hesse.datasets import write_dataset
+    from hesse.errors import ExecutionError
     from hesse.sampling import search_saddles
 
+    failed_output = _failed_output(source, output, json, overwrite)
     guesses = _open_starts(source, output, json, overwrite)
     options = {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust}
-    result = search_saddles(guesses, engine, workers=workers, quiet=quiet, **options)
+    result = search_saddles(guesses, engine, output, workers=workers, quiet=quiet, **options)
     for row in result.rows:
         if row["converged"]:
-            typer.echo(
-                f"{row['id']}: {row['energy']:.6f} eV, imaginary mode {-row['imaginary']:.0f}i cm⁻¹, "
-                f"{row['steps']} steps, {row['hessians']} Hessians"
+            typer.echo(_saddle_line(row))
+    rows = {row["id"]: row for row in result.rows}
+    print_failures(
+        [
+            f"{failure.id}: no transition state: {failure.reason}{_distance_text(rows[failure.id])}"
+            for failure in result.failures
+        ]
+    )
+    if result.failed is not None:
+        write_dataset(failed_output, result.failed)
+        typer.echo(f"{failed_output}: the last geometries of {len(result.failed)} searches that failed", err=True)
+    try:
+        _write_results(output, json, result, "saddle search")
+    except ExecutionError:
+        typer.echo(_saddle_summary(output, result), err=True)
+        raise
+    typer.echo(_saddle_summary(output, result))
+
+
+def _failed_output(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Path:
+    """The file for geometries of searches that failed. Raises RequestError if it may not be written."""
+    from hesse.errors import RequestError
+    from hesse.runtime.filesystem import check_output_path
+
+    path = output.with_name(f"{output.stem}.failed{output.suffix}")
+    check_output_path(path, source, *([json_file] if json_file is not None else []))
+    if path.exists() and not overwrite:
+        raise RequestError(
+            f"{path}, for geometries of searches that failed, exists already: choose another OUT, or give --overwrite "
+            "to replace it"
+        )
+    return path
+
+
+def _saddle_line(row: dict[str, Any]) -> str:
+    atoms = f" ({', '.join(row['mode_atoms'])})" if row.get("mode_atoms") else ""
+    return (
+        f"{row['id']}: {row['energy']:.6f} eV, imaginary mode {-row['imaginary']:.0f}i cm⁻¹{atoms}, "
+        f"{row['steps']} steps, {row['hessians']} Hessians{_distance_text(row)}"
+    )
+
+
+def _distance_text(row: dict[str, Any]) -> str:
+    """How far a search went, for the end of its line."""
+    if "rmsd" not in row:
+        return ""
+    change = row["energy_change"]
+    parts = [f"{row['rmsd']:.2f} Å from the start, {abs(change):.2f} eV {'below' if change < 0 else 'above'} it"]
+    bonds = [f"{name} {what}" for what in ("formed", "broken") for name in row[f"bonds_{what}"]]
+    parts += [f"bonds changed: {', '.join(bonds)}"] if bonds else []
+    parts += [f"outside the training data of the model: {row['extrapolation']}"] if row.get("outside_training") else []
+    return "; " + "; ".join(parts)
+
+
+def _saddle_summary(output: Path, result: ReactionResult) -> str:
+    """The numbers of a whole run."""
+    found = [row for row in result.rows if row["converged"]]
+    lines = [f"{output}: {len(found)} of {len(result.rows)} transition states"]
+    if found:
+        n_near = sum(row["rmsd"] <= _NEAR for row in found)
+        n_bonds = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in found)
+        lines.append(f"  {n_near} within {_NEAR} Å of the start; {n_bonds} with other bonds than the start")
+        if n_near < len(found) or n_bonds:
+            lines.append(
+                "  a saddle far from its start may belong to another reaction: look at it, and at its path (irc)"
             )
-    print_failures([f"{failure.id}: no transition state: {failure.reason}" for failure in result.failures])
-    _write_results(output, json, result, "saddle search")
-    typer.echo(f"{output}: {sum(row['converged'] for row in result.rows)} of {len(guesses)} transition states")
+    compared = [row for row in result.rows if "outside_training" in row]
+    if compared:
+        n_outside = sum(row["outside_training"] for row in compared)
+        lines.append(f"  {n_outside} of {len(compared)} last geometries are outside the training data of the model")
+    if result.n_reused:
+        lines.append(f"  {result.n_reused} searches were finished before")
+    return "\n".join(lines)
 
 
 def irc(
@@ -110,7 +186,8 @@ def _path_line(row: dict[str, Any]) -> str:
         for name in ("forward", "backward")
     )
     ends = ", ".join(f"{energy:.4f}" for energy in row.get("relaxed_ends", ()))
-    return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "")
+    outside = f"; outside the training data of the model: {row['extrapolation']}" if row.get("outside_training") else ""
+    return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "") + outside
 
 
 def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,20 @@ from numpy.typing import ArrayLike
 
 from hesse.curvature import HessianOperator, dtype_and_device, evaluate
 from hesse.engines import PotentialLike, as_potential
-from hesse.errors import EngineError, GeometryError, LabelShapeError, RequestError
+from hesse.errors import EngineError, ExtrapolationWarning, GeometryError, LabelShapeError, RequestError
+from hesse.potential import known_environments
 from hesse.runtime.devices import device_from_name
-from hesse.structures import Batch, Request, Structure
+from hesse.structures import Batch, Extrapolation, Request, Structure
 from hesse.structures.verlet import VerletNeighborList
 
 __all__ = ["HesseCalculator"]
 
 DEFAULT_SKIN = 1.0
 """Skin of the neighbor list, Å."""
+
+_SMALL_STRUCTURE, _LARGE_INTERVAL = 100, 10
+"""Structures up to this number of atoms are compared with the training data at every geometry, larger ones at every
+tenth, so that dynamics on an accelerator does not wait for it."""
 
 VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 """Order of stress components in ASE: xx, yy, zz, yz, xz, xy."""
@@ -39,6 +45,9 @@ class HesseCalculator(Calculator):
 
     A potential does not depend on charge, multiplicity, spins and constraints of the atoms: forces and Hessians are
     those of all atoms.
+
+    A model file keeps a summary of its training data: the first geometry outside of them gives an
+    `ExtrapolationWarning`, and `extrapolation` tells how far the present one is from them.
 
     Args:
         potential: a path (`run/model.hesse`), a name as on the command line (`mace:FILE`, `torchani:FILE`, ...), a
@@ -79,6 +88,9 @@ class HesseCalculator(Calculator):
         self.implemented_properties = ["energy", "free_energy", "forces", "stress", *per_atom]
         self._include_stress = False
         self._hessian_operator: HessianOperator | None = None
+        self._environments = known_environments(self.potential)
+        self._n_geometries = 0
+        self._has_warned = False
 
     @classmethod
     def from_file(
@@ -133,6 +145,8 @@ class HesseCalculator(Calculator):
             self._hessian_operator = None
         requested = set(properties or ["energy"])
         assert self.atoms is not None
+        if system_changes:
+            self._warn_if_outside(self.atoms)
         crystal = bool(self.atoms.pbc.all())
         if "stress" in requested:
             self._check_fully_periodic(self.atoms)
@@ -155,6 +169,14 @@ class HesseCalculator(Calculator):
         if labels.stress is not None:
             results["stress"] = self._to_numpy(labels.stress[0])[VOIGT]
         self.results.update(results)
+
+    @property
+    def extrapolation(self) -> Extrapolation | None:
+        """How far the atoms of the last calculation are from the training data of the model: a grade above 1 is outside
+        of them. None for a model without a summary of its training data."""
+        if self._environments is None or self.atoms is None:
+            return None
+        return self._environments.compare(self._structure(self.atoms))
 
     def get_hessian(self, atoms: Atoms | None = None) -> Float[Array, "n 3 n 3"]:
         """Exact second derivatives of the energy.
@@ -217,14 +239,32 @@ class HesseCalculator(Calculator):
         return self.atoms
 
     def _batch(self, atoms: Atoms) -> Batch:
-        structure = Structure(
+        return self.neighbor_list.batch(self._structure(atoms), dtype=self.dtype, device=self.device)
+
+    def _structure(self, atoms: Atoms) -> Structure:
+        return Structure(
             atoms.numbers,
             atoms.positions,
             id=atoms.info.get("structure_id") or atoms.get_chemical_formula(),
             cell=np.asarray(atoms.cell),
             pbc=tuple(atoms.pbc),
         )
-        return self.neighbor_list.batch(structure, dtype=self.dtype, device=self.device)
+
+    def _warn_if_outside(self, atoms: Atoms) -> None:
+        """Warn of the first geometry outside the training data."""
+        due = len(atoms) <= _SMALL_STRUCTURE or self._n_geometries % _LARGE_INTERVAL == 0
+        self._n_geometries += 1
+        if self._has_warned or not due:
+            return
+        found = self.extrapolation
+        if found is not None and found.outside:
+            self._has_warned = True
+            warnings.warn(
+                f"{atoms.get_chemical_formula()} is outside the training data of the model, which may be wrong there: "
+                f"{found.reason}. Later geometries are not reported; calculator.extrapolation has the present one.",
+                ExtrapolationWarning,
+                stacklevel=2,
+            )
 
     def _check_fully_periodic(self, atoms: Atoms) -> None:
         if not atoms.pbc.all():

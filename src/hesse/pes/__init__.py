@@ -1,15 +1,18 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
+from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, displacement
 from hesse.pes.lowest_modes import lowest_modes
 from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
 from hesse.pes.minimization import MinimizationResult, minimize
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.surface import OptimizationHistory
+from hesse.pes.training_range import describe_outside, extrapolation
 from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
 __all__ = [
     "SADDLE_METHODS",
+    "Displacement",
     "IRCResult",
     "MDResult",
     "MDSettings",
@@ -19,6 +22,11 @@ __all__ = [
     "SaddleResult",
     "Snapshot",
     "Vibrations",
+    "atom_name",
+    "bond_name",
+    "describe_outside",
+    "displacement",
+    "extrapolation",
     "irc",
     "lowest_modes",
     "minimize",

@@ -12,7 +12,7 @@ noise.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,9 +30,10 @@ from hesse.errors import (
 )
 from hesse.harmonic.normal_modes import internal_basis
 from hesse.pes.surface import atoms_with_results
+from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.settings import check_fields, settings_from
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Structure, bonded_pairs, closest_collision, to_ase
+from hesse.structures import Extrapolation, Structure, bonded_pairs, closest_collision, to_ase
 from hesse.units import BOLTZMANN, FEMTOSECOND
 
 __all__ = ["MDResult", "MDSettings", "Snapshot", "run_md"]
@@ -153,6 +154,8 @@ class MDResult(ShortRepr):
         steps: number of steps taken.
         completed: whether all steps were taken.
         reason: the reason of an early end; empty otherwise.
+        extrapolation: how far the snapshots are from the training data of a model, the farthest one; None for other
+            engines, and for models that keep no summary of them.
     """
 
     times: Float[Array, "steps"]
@@ -164,6 +167,7 @@ class MDResult(ShortRepr):
     steps: int
     completed: bool
     reason: str
+    extrapolation: Extrapolation | None = None
 
     @property
     def total_energies(self) -> Float[Array, "steps"]:
@@ -227,7 +231,9 @@ def run_md(
         recorder.reason = str(error)
     except _StoppedError as end:
         recorder.reason = str(end)
-    return recorder.result()
+    found = extrapolation(engine, *(snapshot.structure for snapshot in recorder.snapshots))
+    warn_if_outside(found, f'structure "{structure.id}": a snapshot of the run')
+    return replace(recorder.result(), extrapolation=found)
 
 
 def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iterator[int]:

@@ -14,8 +14,9 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, check_choice, check_numbers, check_whole_numbers
 from hesse.pes.surface import OptimizationHistory, atoms_with_results, max_force
+from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Structure, to_ase
+from hesse.structures import Extrapolation, Structure, to_ase
 
 __all__ = ["MinimizationResult", "minimize"]
 
@@ -35,6 +36,8 @@ class MinimizationResult(ShortRepr):
         steps: number of steps taken.
         converged: whether `fmax` fell below its limit.
         history: energy and largest force of every geometry.
+        extrapolation: how far `structure` is from the training data of a model; None for other engines, and for models
+            that keep no summary of them.
     """
 
     structure: Structure
@@ -44,6 +47,7 @@ class MinimizationResult(ShortRepr):
     steps: int
     converged: bool
     history: OptimizationHistory
+    extrapolation: Extrapolation | None = None
 
     def to_ase(self) -> Atoms:
         """Convert to ASE.
@@ -101,4 +105,6 @@ def minimize(
     relaxed = structure.with_positions(atoms.positions, id=structure.id)
     history = OptimizationHistory.from_points(points)
     energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
-    return MinimizationResult(relaxed, energy, forces, max_force(forces), int(run.nsteps), converged, history)
+    found = extrapolation(engine, relaxed)
+    warn_if_outside(found, f'structure "{structure.id}": the relaxed geometry')
+    return MinimizationResult(relaxed, energy, forces, max_force(forces), int(run.nsteps), converged, history, found)

@@ -26,8 +26,9 @@ from hesse.errors import ConfigError, RequestError, check_choice, check_numbers,
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.quasi_newton import bofill_update
 from hesse.pes.surface import CountedSurface, atoms_with_results, hessian_array, max_force
+from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Structure
+from hesse.structures import Extrapolation, Structure
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
 
@@ -84,6 +85,8 @@ class IRCResult(ShortRepr):
             not requested).
         backward_end: the same for the backward half.
         n_gradients: number of gradients computed.
+        extrapolation: how far the path is from the training data of a model, at the point where it is farthest; None
+            for other engines, and for models that keep no summary of them.
     """
 
     saddle: PathPoint
@@ -92,6 +95,7 @@ class IRCResult(ShortRepr):
     forward_end: str
     backward_end: str
     n_gradients: int
+    extrapolation: Extrapolation | None = None
 
     @property
     def points(self) -> tuple[PathPoint, ...]:
@@ -176,13 +180,17 @@ def irc(
     for name, sign in (("forward", 1), ("backward", -1)):
         requested = directions in ("both", name)
         halves[name] = follower.follow(start, sign * mode, sign, steps) if requested else ((), "not asked")
+    path_points = [follower.path_point(start, 0), *halves["forward"][0], *halves["backward"][0]]
+    found = extrapolation(engine, *(point.structure for point in path_points))
+    warn_if_outside(found, f'structure "{structure.id}": a part of the path')
     return IRCResult(
-        follower.path_point(start, 0),
+        path_points[0],
         halves["forward"][0],
         halves["backward"][0],
         halves["forward"][1],
         halves["backward"][1],
         surface.n_gradients,
+        found,
     )
 
 

@@ -24,11 +24,13 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
+from hesse.pes.geometry_changes import Displacement, displacement
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
 from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, hessian_array, max_force
+from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.imports import import_optional
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Structure, to_ase
+from hesse.structures import Extrapolation, Structure, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 
@@ -41,6 +43,8 @@ _MIN_TRUST, _MAX_TRUST = 0.01, 0.25
 """Å; bounds of the trust radius."""
 _FRAGMENT_FACTOR = 3.0
 """Atoms within this multiple of the sum of their covalent radii belong to one fragment."""
+_MODE_ATOMS, _MODE_SHARE = 4, 0.1
+"""Largest number of atoms that are named of a mode, and the least part of its squared displacements that each has."""
 _MAX_CHECKS = 5
 """How often a search may reach a stationary point that is not a first-order saddle, and continue."""
 
@@ -61,6 +65,10 @@ class SaddleResult(ShortRepr):
         converged: whether forces are below the limit and exactly one mode is negative.
         reason: the reason of not converging; empty otherwise.
         history: energy and largest force of every accepted geometry.
+        displacement: how far `structure` is from the start, and the bonds that changed on the way. A saddle far from
+            the start, or far below it, is often another one than was meant.
+        extrapolation: how far `structure` is from the training data of a model; None for other engines, and for models
+            that keep no summary of them.
     """
 
     structure: Structure
@@ -74,6 +82,23 @@ class SaddleResult(ShortRepr):
     converged: bool
     reason: str
     history: OptimizationHistory
+    displacement: Displacement
+    extrapolation: Extrapolation | None = None
+
+    @property
+    def energy_change(self) -> float:
+        """Energy of `structure` minus that of the start, eV."""
+        return self.energy - float(self.history.energies[0])
+
+    @property
+    def mode_atoms(self) -> tuple[int, ...]:
+        """Indices of the atoms that move most in the reaction mode, the first most; empty without a Hessian."""
+        modes = self.modes
+        if modes is None or not len(modes):
+            return ()
+        shares = (modes.cartesian[0] ** 2).sum(axis=1)
+        order = np.argsort(-shares, kind="stable")[:_MODE_ATOMS]
+        return tuple(int(i) for i in order if shares[i] > _MODE_SHARE * shares.sum())
 
     @property
     def modes(self) -> NormalModes | None:
@@ -136,9 +161,10 @@ def saddle(
     if len(_internal_basis(structure)) == 0:
         raise RequestError(f'structure "{structure.id}" has rigid motions only: it has no saddle point')
     surface = CountedSurface(engine, structure)
-    if method == "sella":
-        return _by_sella(surface, initial_hessian, fmax, steps, trust)
-    return _by_prfo(surface, initial_hessian, fmax, steps, trust)
+    search = _by_sella if method == "sella" else _by_prfo
+    result = search(surface, initial_hessian, fmax, steps, trust)
+    warn_if_outside(result.extrapolation, f'structure "{structure.id}": the last geometry of the search')
+    return result
 
 
 def _by_prfo(
@@ -221,6 +247,8 @@ def _result(
         converged=not reason,
         reason=reason,
         history=OptimizationHistory.from_points(history),
+        displacement=displacement(surface.structure, structure),
+        extrapolation=extrapolation(surface.engine, structure),
     )
 
 

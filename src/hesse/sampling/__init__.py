@@ -5,8 +5,9 @@ from hesse.sampling.md_sampling import MDSampling, sample_md
 from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
 from hesse.sampling.rattle import RattleSampling, sample_rattled
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
-from hesse.sampling.reactions import ReactionResult, follow_paths, search_saddles
+from hesse.sampling.reactions import ReactionResult, follow_paths
 from hesse.sampling.runner import SamplingFailure, SamplingResult, has_collision
+from hesse.sampling.saddle_searches import search_saddles
 from hesse.sampling.selection import (
     Rejected,
     SelectionCriteria,

@@ -1,7 +1,9 @@
-"""Transition states of many guesses, and the reaction paths through many transition states, over worker processes."""
+"""Reaction paths through many transition states, over worker processes; results of them and of saddle searches."""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -10,9 +12,10 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse._version import __version__
-from hesse.datasets import Dataset, StructuresLike, as_structures
+from hesse.datasets import Dataset
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.pes import IRCResult, MinimizationResult, SaddleResult, irc, minimize, saddle
+from hesse.errors import ExtrapolationWarning
+from hesse.pes import IRCResult, MinimizationResult, irc, minimize
 from hesse.runtime.parallel import TaskResult, map_tasks
 from hesse.runtime.progress import track
 from hesse.sampling.runner import (
@@ -21,9 +24,9 @@ from hesse.sampling.runner import (
     energy_labels,
     stored_hessians,
 )
-from hesse.structures import Properties, Structure
+from hesse.structures import Extrapolation, Properties, Structure
 
-__all__ = ["ReactionResult", "follow_paths", "search_saddles"]
+__all__ = ["ReactionResult", "follow_paths"]
 
 Options: TypeAlias = dict[str, Any]
 PathTask: TypeAlias = "tuple[Structure, Float[Array, 'n 3 n 3'] | None]"
@@ -39,57 +42,15 @@ class ReactionResult:
             there are none.
         rows: one per start, in order: JSON values by name; `converged`, and the `reason` if it did not.
         failures: starts without a saddle point or path.
+        failed: the last geometries of saddle searches that failed, with the tag "failed"; None if there are none.
+        n_reused: number of saddle searches whose results were kept from an earlier run.
     """
 
     dataset: Dataset | None
     rows: tuple[dict[str, Any], ...]
     failures: tuple[SamplingFailure, ...]
-
-
-def search_saddles(
-    guesses: StructuresLike,
-    engine: EngineLike,
-    *,
-    workers: int | None = None,
-    quiet: bool = False,
-    **options: Any,
-) -> ReactionResult:
-    """Search a saddle point near each guess.
-
-    Args:
-        guesses: the structures.
-        engine: a name or the path of a model; an object works in this process.
-        workers: number of processes of one thread each, 1 by default; 0 works in this process. A structure that kills
-            its process becomes a failure.
-        quiet: no progress.
-        **options: those of `hesse.saddle`: method, fmax, steps, trust.
-
-    Returns:
-        The saddle points, with energies, forces and Hessians.
-
-    Raises:
-        HesseError: there is no such engine, or a wrong option.
-    """
-    spec, workers = engine_for_workers(engine, workers, None)
-    starts = as_structures(guesses)
-    found: list[tuple[Structure, Properties]] = []
-    rows: list[dict[str, Any]] = []
-    failures: list[SamplingFailure] = []
-    for start, done in _run_all(_saddle_worker, (spec, options), starts, "saddle points", workers, quiet):
-        result: SaddleResult | None = done.value
-        reason = done.error if result is None else result.reason
-        rows.append({"id": start.id, "converged": not reason, "reason": reason})
-        if reason:
-            failures.append(SamplingFailure(start.id, reason))
-        if result is None:
-            continue
-        rows[-1] |= {name: getattr(result, name) for name in ("energy", "fmax", "steps")}
-        rows[-1]["hessians"] = result.n_hessians
-        if not reason and result.modes is not None:
-            rows[-1]["imaginary"] = float(result.modes.frequencies[0])
-            labels = Properties.single(len(start), energy=result.energy, forces=result.forces, hessian=result.hessian)
-            found.append((result.structure, labels))
-    return _result(found, rows, failures, spec, "saddle search")
+    failed: Dataset | None = None
+    n_reused: int = 0
 
 
 def follow_paths(
@@ -105,7 +66,7 @@ def follow_paths(
     """Follow the reaction path through each transition state.
 
     Args:
-        transition_states: the structures, as from `search_saddles`.
+        transition_states: the structures, as from `hesse.sampling.search_saddles`.
         engine: a name or the path of a model; an object works in this process.
         reuse: start with the Hessians of the data set.
         relax_ends: also relax both ends, to 0.005 eV/Å.
@@ -141,7 +102,7 @@ def follow_paths(
         for end in ends:
             found.append((replace(end.structure, group=group, tag="end"), energy_labels(end.structure, end.energy)))
         rows.append(_path_row(start, path, ends))
-    return _result(found, rows, failures, spec, "reaction paths")
+    return ReactionResult(as_dataset_of(found, spec, "reaction paths"), tuple(rows), tuple(failures))
 
 
 def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResult]) -> dict[str, Any]:
@@ -156,12 +117,16 @@ def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResu
         row["reason"] = "a half of the path did not reach a minimum: give more --steps"
     if ends:
         row["relaxed_ends"] = [run.energy - path.saddle.energy for run in ends]
-    return row
+    compared = [part.extrapolation for part in (path, *ends) if part.extrapolation is not None]
+    return row | extrapolation_columns(max(compared, key=lambda found: found.grade, default=None))
 
 
-def _saddle_worker(spec: tuple[str | Engine, Options]) -> Callable[[Structure], SaddleResult]:
-    engine = as_engine(spec[0])
-    return lambda structure: saddle(structure, engine, **spec[1])
+def extrapolation_columns(found: Extrapolation | None) -> dict[str, Any]:
+    """What is told of a comparison with the training data of a model, as JSON values; nothing without one."""
+    if found is None:
+        return {}
+    grade = found.grade if math.isfinite(found.grade) else None
+    return {"outside_training": found.outside, "extrapolation_grade": grade, "extrapolation": found.reason}
 
 
 def _path_worker(spec: tuple[str | Engine, Options, bool]) -> Callable[[PathTask], PathRun]:
@@ -169,9 +134,11 @@ def _path_worker(spec: tuple[str | Engine, Options, bool]) -> Callable[[PathTask
 
     def follow(task: PathTask) -> PathRun:
         structure, hessian = task
-        path = irc(structure, engine, hessian=hessian, **options)
-        halves = [half[-1].structure for half in (path.backward, path.forward) if half] if relax_ends else []
-        return path, [minimize(end.with_positions(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExtrapolationWarning)  # the rows tell it
+            path = irc(structure, engine, hessian=hessian, **options)
+            halves = [half[-1].structure for half in (path.backward, path.forward) if half] if relax_ends else []
+            return path, [minimize(end.with_positions(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
 
     return follow
 
@@ -193,16 +160,11 @@ def _run_all(
     return [(task, results[k]) for k, task in enumerate(tasks)]
 
 
-def _result(
-    found: Sequence[tuple[Structure, Properties]],
-    rows: Sequence[dict[str, Any]],
-    failures: Sequence[SamplingFailure],
-    engine: str | Engine,
-    made_by: str,
-) -> ReactionResult:
-    """The result, and its data set with the level of theory."""
+def as_dataset_of(pairs: Sequence[tuple[Structure, Properties]], engine: str | Engine, made_by: str) -> Dataset | None:
+    """A data set with the level of theory of an engine; None without structures."""
+    if not pairs:
+        return None
     metadata = {"level": as_engine(engine).level, "made_by": made_by, "code_version": __version__}
     if isinstance(engine, str):
         metadata["engine"] = engine
-    dataset = Dataset.from_pairs(found, **metadata) if found else None
-    return ReactionResult(dataset, tuple(rows), tuple(failures))
+    return Dataset.from_pairs(pairs, **metadata)

@@ -47,7 +47,7 @@ _MIN_LIMIT = 2.0
 """Least limit of distances, for data of (nearly) one geometry."""
 _PRIOR_ATOMS = 40
 """Weight of the variances of all elements, as a number of atoms, in the covariance of one."""
-_MIN_VARIANCE = 1e-3
+_MIN_VARIANCE = 1e-2
 _CONTACT, _SHORTER = 1.5, 0.85
 """A pair of elements closer than 1.5 sums of covalent radii and than 0.85 of its shortest training distance is new."""
 _MAX_TEXT = 4_000_000
