@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 import oracles
 from hesse.cli.app import app
 from hesse.datasets import read_dataset, write_dataset
+from hesse.engines import make_engine
 from hesse.errors import HesseError
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse")
+LEVEL = make_engine(MORSE[1]).level
 
 
 def hesse(*arguments, folder):
@@ -38,9 +40,10 @@ def molecules(tmp_path):
 def test_dynamics_then_selection(molecules, tmp_path):
     quick = ("--count", 3, "--stride", 5, "--equilibration", 5, "--quiet")
     code, out, err = hesse("sample", "md", molecules, "md.h5", *MORSE, *quick, folder=tmp_path)
-    assert (code, out, err) == (0, "md.h5: 8 geometries of 2 molecules (MorseCalculator)\n", "")
+    assert (code, out, err) == (0, f"md.h5: 8 geometries of 2 molecules ({LEVEL})\n", "")
     made = read_dataset(tmp_path / "md.h5")
-    assert made.metadata["level"] == made.metadata["sampling_level"] == "MorseCalculator"
+    assert made.metadata["level"] == made.metadata["sampling_level"]
+    assert made.metadata["level"].startswith("MorseCalculator@")
     assert bool(made.labels.mask("energy").all())
     code, out, err = hesse(
         "sample", "select", "md.h5", "few.h5", "--window", "1.0", "--per-group", 2, "--tolerance", 0, folder=tmp_path
@@ -67,10 +70,10 @@ def test_rattling_and_duplicates(molecules, tmp_path):
 def test_stored_hessians_are_used(molecules, tmp_path):
     structures = read_dataset(molecules).structures
     labeled = oracles.labeled(oracles.Morse(), structures, hessian=True)
-    write_dataset(tmp_path / "l.h5", replace(labeled, metadata={"level": "MorseCalculator"}))
+    write_dataset(tmp_path / "l.h5", replace(labeled, metadata={"level": LEVEL}))
     options = ("--no-relax", "--exclude-reaction", "--imaginary", "freeze", "--count", 2, "--quiet")
     code, out, err = hesse("sample", "nms", "l.h5", "n.h5", *MORSE, *options, folder=tmp_path)
-    assert (code, out) == (0, "n.h5: 4 geometries of 2 molecules (MorseCalculator)\n")
+    assert (code, out) == (0, f"n.h5: 4 geometries of 2 molecules ({LEVEL})\n")
     assert err == "2 Hessians were in the input\n"
     wrong = replace(labeled, metadata={"level": "other"})
     write_dataset(tmp_path / "w.h5", wrong)
@@ -78,7 +81,7 @@ def test_stored_hessians_are_used(molecules, tmp_path):
     assert code == 2
     assert "--no-reuse" in err
     flipped = labeled.labels.replace(hessian=-labeled.labels.hessian)
-    write_dataset(tmp_path / "f.h5", replace(labeled, labels=flipped, metadata={"level": "MorseCalculator"}))
+    write_dataset(tmp_path / "f.h5", replace(labeled, labels=flipped, metadata={"level": LEVEL}))
     code, _, err = hesse("sample", "nms", "f.h5", "x.h5", *MORSE, *options, folder=tmp_path)
     assert (code, "InconsistentLabelsError" in err) == (2, True), err
 

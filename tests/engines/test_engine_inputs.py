@@ -25,9 +25,9 @@ def model(tmp_path):
 
 def test_one_grammar_names_engines_and_potentials(model):
     for name in (str(model), model):
-        assert as_engine(name).level == "model:small"
+        assert as_engine(name).level.startswith("model:small.hesse@")
         assert as_potential(name).elements == (1, 6, 8)
-    assert make_engine(str(model)).level == "model:small"
+    assert make_engine(str(model)).level.startswith("model:small.hesse@")
     assert make_potential(str(model)).elements == (1, 6, 8)
     for function in (make_engine, make_potential):
         with pytest.raises(RequestError, match=f"named by its path alone: write {model}"):
@@ -52,7 +52,7 @@ def test_objects_become_engines_and_potentials():
 
 def test_an_engine_without_a_name_identifies_its_weights(model):
     first, second = (PotentialEngine(build_model(HipnnConfig(), (1, 8))) for _ in range(2))
-    assert first.level == "model:Hipnn"
+    assert first.level.startswith("model:Hipnn@")
     assert first.settings["weights_digest"] != second.settings["weights_digest"]
     again = PotentialEngine(as_potential(model)).settings
     assert again == PotentialEngine(as_potential(model)).settings

@@ -66,7 +66,7 @@ def test_model_files_and_python_factories(model: Path, tmp_path: Path, monkeypat
     energy = engine.compute(close, Request()).energy
     assert energy is not None
     assert float(energy) > 1
-    assert engine.level == "python:my_potentials:repulsion"
+    assert engine.level.startswith("python:my_potentials:repulsion@")
     assert "weights_digest" in engine.settings
 
 

@@ -41,7 +41,7 @@ def test_labels_are_correct_and_written(structures, tmp_path, suffix, workers):
     assert (len(report.dataset), report.failures, report.n_reused) == (6, (), 0)
     data = read_dataset(output)
     assert [s.id for s in data.structures] == [s.id for s in structures]
-    assert data.metadata["level"] == "MorseCalculator"
+    assert data.metadata["level"].startswith("MorseCalculator@")
     assert data.metadata["probe"] == "gaussian"
     assert data.metadata["probe_seed"] == "3"
     for k, structure in enumerate(structures):

@@ -16,7 +16,7 @@ def test_results_print_in_a_line() -> None:
     results = {
         relaxed: "converged=True",
         hesse.run_md(atoms, EMT(), temperature=300, steps=30, stride=1): "completed=True",
-        hesse.vibrations(relaxed, EMT()): "level='EMT'",
+        hesse.vibrations(relaxed, EMT()): "level='EMT@",
         hesse.lowest_modes(relaxed, EMT(), 2): "vectors=array[2, 4, 3]",
     }
     for result, words in results.items():

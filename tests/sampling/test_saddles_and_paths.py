@@ -20,7 +20,7 @@ def test_saddles_and_the_paths_through_them_with_an_engine_of_this_process() -> 
     assert [failure.id for failure in found.failures] == ["hopeless"]
     assert found.failures[0].reason == found.rows[1]["reason"]
     assert found.dataset is not None
-    assert found.dataset.metadata["level"] == "MorseCalculator"
+    assert found.dataset.metadata["level"].startswith("MorseCalculator@")
     assert found.dataset.labels.hessian is not None
 
     paths = follow_paths(found.dataset, engine, relax_ends=True, quiet=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from hesse.engine import EnergyFunction, Engine, SinglePoint
 from hesse.engines.force_engine import DEFAULT_GRADIENT_NOISE, FiniteDifferences, ForceEngine, checked_point
+from hesse.engines.levels import calculator_digest, level_with_digest
 from hesse.errors import ConfigError, EngineError, HesseError, RequestError
 from hesse.structures import Request, Structure, to_ase
 
@@ -27,7 +28,8 @@ class AseEngine(ForceEngine):
     Args:
         calculator: any ASE calculator. It is reset before every point, so that a calculator that keeps its wave
             function starts afresh: in finite differences warm starts are noise.
-        level: level of theory; the calculator's class name by default.
+        level: level of theory; by default the calculator's class name and a digest of its package's version, its
+            parameters and the networks in it ("EMT@3f2a9c01b4").
         reads_charge: whether the calculator reads `charge` and `multiplicity` from `atoms.info`. Without it, charged
             and open-shell structures are refused rather than computed as neutral singlets.
         differences: how curvature is taken from forces.
@@ -53,9 +55,12 @@ class AseEngine(ForceEngine):
     ) -> None:
         self.calculator = calculator
         self.name = "ase"
-        self.level = level or type(calculator).__name__
-        self.reads_charge = reads_charge
         kind = type(calculator)
+        parameters = _plain_parameters(calculator)
+        identifying = {key: value for key, value in (settings or {}).items() if key != "factory"}  # a name only
+        identity = calculator_digest(calculator, {**parameters, **identifying})
+        self.level = level or level_with_digest(kind.__name__, identity)
+        self.reads_charge = reads_charge
         self.differences = differences or FiniteDifferences()
         if not (np.isfinite(gradient_noise) and gradient_noise > 0):
             raise ConfigError(f"the noise of gradients must be a positive number of eV/Å, got {gradient_noise}")
@@ -63,7 +68,7 @@ class AseEngine(ForceEngine):
         self.settings = MappingProxyType(
             {
                 "calculator": f"{kind.__module__}.{kind.__qualname__}",
-                **_plain_parameters(calculator),
+                **parameters,
                 **(settings or {}),
                 **self.differences.settings(self.gradient_noise),
             }
@@ -90,9 +95,8 @@ class AseEngine(ForceEngine):
             except HesseError:
                 raise
             except Exception as error:  # calculators raise errors of any class
-                raise EngineError(
-                    f'structure "{structure.id}": {self.level} failed: {type(error).__name__}: {error}'
-                ) from error
+                what = f"{type(self.calculator).__name__} failed: {type(error).__name__}: {error}"
+                raise EngineError(f'structure "{structure.id}": {what}') from error
             return SinglePoint(energy, forces, _stress(atoms) if wants_stress else None)
 
         return point

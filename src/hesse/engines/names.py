@@ -9,14 +9,14 @@ to engines or potentials.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
 import importlib
 import inspect
 import os
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -27,6 +27,7 @@ from pydantic import Field
 from hesse.engine import Engine
 from hesse.engines.ase_engine import AseEngine
 from hesse.engines.force_engine import FiniteDifferences
+from hesse.engines.levels import file_digest, level_with_digest, module_file_digest, weights_digest
 from hesse.engines.potential_engine import PotentialEngine
 from hesse.engines.pyscf import PyscfEngine, PyscfSettings
 from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings
@@ -53,7 +54,10 @@ S = TypeVar("S", bound=Settings)
 
 
 def import_and_call(text: str, full_name: str) -> Any:
-    """Import a function by its name and call it without arguments. Modules are also found in the current folder.
+    """Import a function by its name and call it without arguments.
+
+    Modules are also found in the working folder, after all installed ones, until the function has returned: nothing
+    else that is imported later comes from there.
 
     Args:
         text: "package.module:factory".
@@ -69,8 +73,26 @@ def import_and_call(text: str, full_name: str) -> Any:
     if not factory_name:
         kind = full_name.partition(":")[0]
         raise RequestError(f'"{full_name}": expected {kind}:package.module:factory, for example {kind}:my_code:make')
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    with _working_folder_searched():
+        return _import_and_call(module_name, factory_name, full_name)
+
+
+@contextlib.contextmanager
+def _working_folder_searched() -> Iterator[None]:
+    """Context in which modules are searched in the working folder too, if they are found nowhere else."""
+    folder = os.getcwd()
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the user's code may have changed the search path
+            sys.path.remove(folder)
+
+
+def _import_and_call(module_name: str, factory_name: str, full_name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -338,15 +360,24 @@ def _refuse_model_prefix(text: str) -> None:
 
 def _model_engine(text: str) -> Engine:
     potential = make_potential(text)
-    path = Path(text)
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    return PotentialEngine(potential, f"model:{path.stem}", settings={"file_digest": digest})
+    digest = file_digest(text)
+    level = level_with_digest(f"model:{Path(text).name}", digest)
+    return PotentialEngine(potential, level, settings={"file_digest": digest})
 
 
 def _potential_engine(text: str) -> Engine:
     # The content of a file can change while its name stays: a digest identifies the weights.
-    name = text.partition("?")[0]
-    return PotentialEngine(make_potential(text), name, name=name.partition(":")[0])
+    name, _, options = text.partition("?")
+    kind, _, rest = name.partition(":")
+    potential = make_potential(text)
+    if kind == "python":
+        level = level_with_digest(name, weights_digest(potential), module_file_digest(rest.partition(":")[0]))
+        return PotentialEngine(potential, level, name=kind)
+    # Settings such as the head of a model belong to its identity, the permission to load it does not.
+    options = ",".join(sorted(part for part in options.split(",") if not part.strip().startswith("trust")))
+    digest = file_digest(rest)
+    level = level_with_digest(f"{kind}:{Path(rest).name}", digest, options)
+    return PotentialEngine(potential, level, name=kind)
 
 
 def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
@@ -363,4 +394,6 @@ def _ase_engine(text: str, differences: FiniteDifferences | None) -> Engine:
             f'engine "ase:{text}" returned a {type(result).__name__}, '
             "expected an ASE calculator or a hesse.engines.Engine"
         )
-    return AseEngine(result, differences=differences, settings={"factory": text})
+    source = module_file_digest(text.partition(":")[0])
+    settings = {"factory": text, **({"factory_digest": source} if source else {})}
+    return AseEngine(result, differences=differences, settings=settings)

@@ -18,6 +18,7 @@ from hesse.curvature import evaluate
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
+from hesse.engines.levels import level_with_digest, weights_digest
 from hesse.errors import EngineError
 from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.runtime.tensor_files import tensor_digest
@@ -32,7 +33,8 @@ class PotentialEngine(Engine):
 
     Args:
         potential: any `hesse.potential.Potential`; evaluated on its own device and in its own floating-point type.
-        level: name of its level of theory in labels ("model:ef_hvp"); the class of the potential by default.
+        level: its level of theory in labels ("model:water.hesse@3f2a9c01b4"); by default the class of the potential and
+            a digest of its weights.
         name: short name for messages.
         settings: further settings that identify the model (a digest of its file); by default a digest of its weights.
     """
@@ -46,7 +48,9 @@ class PotentialEngine(Engine):
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.potential = potential
-        self.level = level or f"model:{type(potential).__name__}"
+        if level is None:
+            level = level_with_digest(f"model:{type(potential).__name__}", weights_digest(potential))
+        self.level = level
         self.name = name
         self._dtype, self._device = dtype_and_device(potential)
         self._settings = settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy import ndarray as Array
 from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures, check_consistency
 from hesse.datasets.ase_atoms import atoms_with_labels
 from hesse.engines import Engine, as_engine
+from hesse.engines.levels import levels_agree, names_unknown_model
 from hesse.errors import EngineError, RequestError
 from hesse.pes import MinimizationResult, minimize
 from hesse.runtime.parallel import map_tasks
@@ -233,7 +235,7 @@ def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Eng
         engine: name of the engine, or the engine.
 
     Returns:
-        The known labels of each structure.
+        The known labels of each structure; none, with a warning, where the data set names a model without a digest.
 
     Raises:
         RequestError: the Hessians have another level of theory than the engine, or the data set does not name it.
@@ -243,7 +245,15 @@ def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Eng
         return [KnownLabels()] * len(structures)
     level = as_engine(engine).level
     stored_level = structures.metadata.get("level", "")
-    if stored_level.strip().lower() != level.strip().lower():
+    if names_unknown_model(stored_level):
+        warnings.warn(
+            f"the Hessians in {structures.source} are not used: their level {stored_level} does not say which model "
+            "computed them (files of earlier versions lack its digest). New ones are computed.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return [KnownLabels()] * len(structures)
+    if not levels_agree(stored_level, level):
         raise RequestError(
             f"{structures.source} holds Hessians of {stored_level or 'a level of theory it does not name'}, but the "
             f"engine is {level}. Choose that engine, or compute new Hessians (reuse=False; --no-reuse)."
