@@ -27,6 +27,7 @@ from hesse.deploy import HesseCalculator
 from hesse.errors import (
     ConfigError,
     EngineError,
+    ExtrapolationWarning,
     FileFormatError,
     GeometryError,
     LabelShapeError,
@@ -34,6 +35,7 @@ from hesse.errors import (
     UnknownElementError,
 )
 from hesse.harmonic.normal_modes import normal_modes
+from hesse.structures import TrainingEnvironments
 
 CONFIG = HipnnConfig(features=8, sensitivities=5, blocks=1, onsite_layers=1, cutoff=4.5, longest=4.0)
 
@@ -334,3 +336,22 @@ def test_results_that_are_not_finite_are_errors(potential: Hipnn) -> None:
         calculator.get_hessian(atoms)
     with pytest.raises(EngineError, match="finite"):
         calculator.hvp(np.ones((5, 3)), atoms)
+
+
+def test_a_geometry_outside_the_training_data_is_told_once() -> None:
+    model = oracles.Morse()
+    tetrahedron = 0.42 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    rng = np.random.default_rng(0)
+    data = [hesse.Structure([6] * 4, tetrahedron + rng.normal(0, 0.02, (4, 3)), id=str(i)) for i in range(30)]
+    assert HesseCalculator(model).extrapolation is None
+    model.training_environments = TrainingEnvironments.from_structures(data)
+    atoms = Atoms("C4", tetrahedron, calculator=HesseCalculator(model))
+    atoms.get_forces()
+    assert not atoms.calc.extrapolation.outside
+    atoms.positions *= 1.5
+    with pytest.warns(ExtrapolationWarning, match="C4 is outside the training data"):
+        atoms.get_potential_energy()
+    assert atoms.calc.extrapolation.outside
+    atoms.positions *= 1.02
+    atoms.get_potential_energy()  # a second warning would be an error here
+    assert atoms.calc.extrapolation.grade > 1.0

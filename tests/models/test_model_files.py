@@ -35,6 +35,7 @@ from hesse.models import (
     load_model,
     load_weights,
     read_model_header,
+    read_training_environments,
     save_model,
     save_weights,
     to_description,
@@ -44,7 +45,7 @@ from hesse.models.registry import COMPOSITES, NETWORKS, PARAMETER_FREE
 from hesse.potential import Potential
 from hesse.runtime import filesystem
 from hesse.runtime.tensor_files import tensor_digest
-from hesse.structures import Request, Structure, collate
+from hesse.structures import Request, Structure, TrainingEnvironments, collate
 from oracles import Morse, molecules
 
 CONFIG = HipnnConfig(features=4, sensitivities=3, blocks=2, onsite_layers=1, cutoff=4.0, longest=3.5)
@@ -82,6 +83,18 @@ def path(tmp_path: Path) -> Path:
 def parts_of(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     with safe_open(path, "pt") as handle:
         return dict(handle.metadata()), {n: handle.get_tensor(n) for n in handle.keys()}  # noqa: SIM118
+
+
+def test_the_summary_of_the_training_data_is_kept(tmp_path: Path) -> None:
+    model, data = hipnn(torch.float32), molecules([5, 3, 6, 4, 7])
+    assert read_training_environments(Path(__file__).parent / "frozen" / "format-2.hesse") is None
+    model.training_environments = TrainingEnvironments.from_structures(data)
+    save_model(tmp_path / "a.hesse", model)
+    loaded = load_model(tmp_path / "a.hesse", dtype=torch.float64)
+    save_model(tmp_path / "b.hesse", Ensemble([loaded, hipnn(torch.float64)]))
+    for found in (loaded.training_environments, read_training_environments(tmp_path / "b.hesse")):
+        assert found is not None
+        assert [found.compare(s) for s in data] == [model.training_environments.compare(s) for s in data]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -345,6 +358,10 @@ def test_a_configuration_that_does_not_fit_is_refused(path: Path, name: str) -> 
         ({"config": "[" * 100_000}, "damaged"),
         ({"config": "[]"}, "damaged"),
         ({"provenance": "nonsense"}, "damaged"),
+        ({"environments": "{"}, "damaged"),
+        ({"environments": "[" * 100_000}, "damaged"),
+        ({"environments": "[]"}, "damaged"),
+        ({"environments": "{}"}, "damaged"),
         ({"format": "something-else"}, "not a Hesse model"),
         ({"format": None}, "not a Hesse model"),
     ],

@@ -7,9 +7,10 @@ import pytest
 
 import closed_form_engines
 import oracles
+from hesse.engines import PotentialEngine
 from hesse.errors import RequestError
 from hesse.sampling import follow_paths, search_saddles
-from hesse.structures import Structure
+from hesse.structures import Structure, TrainingEnvironments
 
 
 def test_saddles_and_the_paths_through_them_with_an_engine_of_this_process() -> None:
@@ -44,3 +45,21 @@ def test_nothing_found_is_no_data_set() -> None:
 def test_objects_do_not_go_to_worker_processes() -> None:
     with pytest.raises(RequestError, match="by its name"):
         search_saddles(oracles.rhombus(1), closed_form_engines.morse(), workers=2)
+
+
+def test_rows_tell_what_is_outside_the_training_data_of_a_model() -> None:
+    model = oracles.Morse()
+    positions = oracles.rhombus().positions
+    rng = np.random.default_rng(0)
+    for scale, outside in ((1.0, False), (1.6, True)):
+        near = [scale * positions + rng.normal(0, 0.03, (4, 3)) for _ in range(40)]
+        data = [Structure([6] * 4, x, id=str(k)) for k, x in enumerate(near)]
+        model.training_environments = TrainingEnvironments.from_structures(data)
+        found = search_saddles(oracles.rhombus(1), PotentialEngine(model), quiet=True)
+        assert found.dataset is not None
+        (row,) = found.rows
+        assert row["converged"]
+        assert row["outside_training"] == outside
+        assert (row["extrapolation_grade"] > 1.0) == outside
+        (row,) = follow_paths(found.dataset, PotentialEngine(model), quiet=True).rows
+        assert row["outside_training"]  # the path ends at a minimum, which is in neither data set

@@ -18,7 +18,7 @@ from hesse.curvature import evaluate
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError, MissingLabelError, NonFiniteLossError, UnknownElementError, WriteError
 from hesse.losses import weighted_loss
-from hesse.models import Hipnn, load_model, read_model_header
+from hesse.models import Hipnn, load_model, read_model_header, read_training_environments
 from hesse.probes import ProbeSeed, make_probe
 from hesse.structures import Batch, Properties, Request, collate
 from hesse.training import read_log, run_setup, train, validation
@@ -306,6 +306,9 @@ def test_early_stopping_counts_validations_without_a_new_best(tmp_path: Path) ->
     assert result.best_step == best == result.steps - 3
     assert read_model_header(tmp_path / "model.hesse")["provenance"]["step"] == best
     assert read_model_header(tmp_path / "last.hesse")["provenance"]["step"] == result.steps
+    environments = read_training_environments(tmp_path / "model.hesse")
+    assert environments is not None
+    assert environments.n_structures == len(training_data())
 
 
 def test_the_best_model_is_saved_not_the_last(tmp_path: Path) -> None:

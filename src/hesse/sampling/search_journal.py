@@ -50,7 +50,14 @@ class FinishedSearch:
 
 
 def journal_path(output: Path) -> Path:
-    """Path of the journal of an output file: in the same folder, with the ending `.searches.jsonl` added."""
+    """Path of the journal of an output file, in the same folder.
+
+    Args:
+        output: the output file.
+
+    Returns:
+        `output` with the ending `.searches.jsonl` added.
+    """
     return Path(f"{output}.searches.jsonl")
 
 
