@@ -100,3 +100,14 @@ def test_info_on_a_subset(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "x.pt").write_bytes(b"\x80\x04")
     with pytest.raises(FileFormatError, match="runs any program"):
         run("info", tmp_path / "x.pt")
+
+
+def test_several_files_become_one(tmp_path: Path) -> None:
+    for name, z in (("a", 0.7), ("b", 0.8)):
+        (tmp_path / f"{name}.xyz").write_text(f"2\nh2\nH 0 0 0\nH 0 0 {z}\n1\n{name}1\nHe 0 0 0\n")
+    done = run("convert", tmp_path / "a.xyz", tmp_path / "b.xyz", tmp_path / "all.h5")
+    assert "2 structures have ids that occur in several files" in done.stderr
+    assert read_dataset(tmp_path / "all.h5").ids == ("a/h2", "a1", "b/h2", "b1")
+    with pytest.raises(RequestError, match="occurs twice"):
+        run("convert", tmp_path / "a.xyz", tmp_path / "a.xyz", tmp_path / "twice.h5")
+    assert not (tmp_path / "twice.h5").exists()

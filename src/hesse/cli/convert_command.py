@@ -27,8 +27,9 @@ from hesse.cli.input_options import (
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A data file, the output of a program, or a folder of them.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN...", help="Data files, outputs of programs, or folders of them."),
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; .json for one Hessian")],
     energy_unit: EnergyUnit = None,
@@ -69,7 +70,8 @@ def convert(
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No messages.")] = False,
 ) -> None:
-    """Convert data of any known format to HDF5 or extended XYZ. The data are checked first."""
+    """Convert data of any known format to HDF5 or extended XYZ. The data are checked first. Several files become one;
+    ids that occur in several of them begin with the name of their file then."""
     from hesse import datasets
     from hesse.errors import NotReadWarning
     from hesse.runtime.filesystem import check_output_path
@@ -77,18 +79,23 @@ def convert(
     if quiet and not strict:
         warnings.simplefilter("ignore", NotReadWarning)
     datasets.check_writable_suffix(target)
-    check_output_path(target, source)
-    dataset = datasets.read_dataset(
-        source,
-        check=False,
-        energy_unit=energy_unit,
-        length_unit=length_unit,
-        forces_unit=forces_unit,
-        curvature_unit=curvature_unit,
-        stress_unit=stress_unit,
-        rename=parse_renames(rename or []),
-        subset=datasets.Subset(match=match, sample=sample, seed=seed, limit=limit),
-    )
+    for source in sources:
+        check_output_path(target, source)
+    parts = [
+        datasets.read_dataset(
+            source,
+            check=False,
+            energy_unit=energy_unit,
+            length_unit=length_unit,
+            forces_unit=forces_unit,
+            curvature_unit=curvature_unit,
+            stress_unit=stress_unit,
+            rename=parse_renames(rename or []),
+            subset=datasets.Subset(match=match, sample=sample, seed=seed, limit=limit),
+        )
+        for source in sources
+    ]
+    dataset, n_renamed = datasets.join_datasets(parts, [source.stem for source in sources])
     if negate_forces:
         dataset = datasets.negate_forces(dataset)
     if negate_curvature:
@@ -112,6 +119,14 @@ def convert(
         not_written = [n for n in ("energy", "forces", "hvp", "stress") if dataset.labels.mask(n).any()]
         if target.suffix.lower() == ".json" and not_written:
             print(f"not written: {', '.join(not_written)}, which a .json cannot hold", file=sys.stderr)
+        if n_renamed:
+            print(
+                f"note: {n_renamed} structures have ids that occur in several files; there they begin with the name of "
+                "their file",
+                file=sys.stderr,
+            )
+        if len({part.metadata.get("level") for part in parts}) > 1 and level is None:
+            print("note: the files are of different levels of theory", file=sys.stderr)
         if "source_note" in dataset.metadata:
             print(f"note: {dataset.metadata['source_note']}", file=sys.stderr)
         for report in reports:

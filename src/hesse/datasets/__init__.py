@@ -49,6 +49,7 @@ from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, St
 from hesse.datasets.summary import dataset_summary
 from hesse.datasets.transforms import (
     convert_units,
+    join_datasets,
     negate_curvature,
     negate_forces,
     select_probes,
@@ -92,6 +93,7 @@ __all__ = [
     "from_vibrations_data",
     "hessian_blocks",
     "iterate_grouped",
+    "join_datasets",
     "negate_curvature",
     "negate_forces",
     "neighbor_pairs",

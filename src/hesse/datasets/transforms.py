@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from hesse.units import length_unit as length_in_angstrom
 
 __all__ = [
     "convert_units",
+    "join_datasets",
     "negate_curvature",
     "negate_forces",
     "select_probes",
@@ -51,6 +53,38 @@ def convert_units(
     if a != 1.0:
         structures = [replace(s, positions=s.positions * a, cell=s.cell * a) for s in structures]
     return tuple(structures), labels.replace(**scaled)
+
+
+def join_datasets(parts: Sequence[Dataset], names: Sequence[str]) -> tuple[Dataset, int]:
+    """Join data sets. Ids that occur in several of them get the name of their data set in front, `NAME/ID`.
+
+    Args:
+        parts: the data sets.
+        names: a name for each, such as that of its file.
+
+    Returns:
+        The joined data set, and the number of structures with a new id.
+
+    Raises:
+        RequestError: no data set, or ids that occur twice nevertheless, because two data sets have the same name.
+    """
+    if not parts or len(parts) != len(names):
+        raise RequestError(f"expected one name for each data set, got {len(parts)} data sets and {len(names)} names")
+    counts = Counter(structure.id for part in parts for structure in part.structures)
+    joined, n_renamed = None, 0
+    for part, name in zip(parts, names, strict=True):
+        check_is_dataset(part)
+        repeated = [counts[s.id] > 1 for s in part.structures]
+        if any(repeated):
+            structures = tuple(
+                replace(s, id=f"{name}/{s.id}") if again else s
+                for s, again in zip(part.structures, repeated, strict=True)
+            )
+            part = replace(part, structures=structures)
+            n_renamed += sum(repeated)
+        joined = part if joined is None else joined + part
+    assert joined is not None
+    return joined, n_renamed
 
 
 def negate_forces(dataset: Dataset) -> Dataset:

@@ -1,7 +1,7 @@
 """Structures, batches of structures, neighbor lists, and properties (energies, forces, Hessians, ...)."""
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
-from hesse.structures.charge_state import ChargeState, read_charge_state
+from hesse.structures.charge_state import ChargeState, is_charge_key, read_charge_state
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
 from hesse.structures.environments import Extrapolation, TrainingEnvironments, environment_sample
@@ -45,6 +45,7 @@ __all__ = [
     "environment_sample",
     "find_neighbors",
     "from_ase",
+    "is_charge_key",
     "label_names",
     "own_masses",
     "parse_element",

@@ -9,7 +9,7 @@ import pytest
 
 from foreign_files import known, of, write_deepmd
 from hesse.datasets import Dataset, Subset, negate_forces, read_dataset
-from hesse.errors import FileFormatError, InconsistentLabelsError, LabelShapeError, RequestError
+from hesse.errors import FileFormatError, GeometryError, InconsistentLabelsError, LabelShapeError, RequestError
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_invalid_files(tmp_path: Path) -> None:
             read_dataset(system(tmp_path / str(k), **arrays))  # type: ignore[arg-type]
     folder = system(tmp_path / "x")
     (folder / "type_map.raw").write_text("H Xx")
-    with pytest.raises(FileFormatError, match='no element "Xx"'):
+    with pytest.raises(GeometryError, match=r'type_map\.raw: type .*"Xx" is .*dummy'):
         read_dataset(folder)
     (folder / "type_map.raw").unlink()
     with pytest.raises(FileFormatError, match=r"type_map\.raw is missing"):
@@ -111,3 +111,21 @@ def test_published_gradients_stored_as_forces(shared_data: Path) -> None:
     with pytest.raises(InconsistentLabelsError, match=r"multiplied by -0\.99.*--negate-forces"):
         read_dataset(folder)
     assert len(negate_forces(read_dataset(folder, check=False))) == 9
+
+
+def test_a_single_frame_without_the_axis_of_frames(tmp_path: Path) -> None:
+    arrays = {"coord": np.array([0, 0, 0, 0, 0, 1.0]), "box": 3.0 * np.eye(3).reshape(9), "energy": np.array(-2.0)}
+    back = read_dataset(system(tmp_path / "s", **arrays, force=np.array([0, 0, 1.0, 0, 0, -1])))
+    assert back.labels.energy is not None
+    assert back.labels.forces is not None
+    assert (len(back), float(back.labels.energy[0])) == (1, -2.0)
+    assert back.labels.forces[:, 2].tolist() == [1.0, -1.0]
+    assert back.structures[0].positions[1].tolist() == [0, 0, 1]
+
+
+def test_heavy_hydrogen_is_a_type(tmp_path: Path) -> None:
+    folder = system(tmp_path / "s")
+    (folder / "type_map.raw").write_text("D 6")
+    structure = read_dataset(folder).structures[0]
+    assert structure.numbers.tolist() == [6, 1]
+    np.testing.assert_allclose(structure.atomic_masses, [12.011, 2.0141018], rtol=1e-6)

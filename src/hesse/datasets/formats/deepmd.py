@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from ase.data import atomic_numbers
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.file_units import FileUnits, check_file_units
 from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
-from hesse.errors import FileFormatError, HesseError, LabelShapeError
-from hesse.structures import Properties, Structure
+from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError
+from hesse.structures import Properties, Structure, own_masses, parse_elements
 
 __all__ = ["find_deepmd_systems", "read_deepmd"]
 
@@ -39,6 +38,8 @@ class _DeepmdSet:
     arrays: Mapping[str, Array]
     numbers: tuple[int, ...]
     type_map: tuple[int, ...]
+    types: tuple[int, ...]
+    type_masses: tuple[float, ...] | None
     periodic: bool
 
     @property
@@ -118,28 +119,44 @@ def _iter_sets(root: Path, system: Path, unknown_files: Counter[str]) -> Iterato
             f"{system}: type_map.raw is missing, so that the elements are unknown. Write one symbol for each type."
         )
     symbols = _read_words(system / "type_map.raw")
-    unknown = [s for s in symbols if s not in atomic_numbers]
-    if unknown:
-        raise FileFormatError(f'{system / "type_map.raw"}: no element "{unknown[0]}"')
-    type_map = tuple(atomic_numbers[s] for s in symbols)
-    if not types or min(types) < 0 or max(types) >= len(type_map):
-        raise FileFormatError(f"{system}: type.raw holds types {sorted(set(types))} for {len(type_map)} symbols")
+    try:
+        type_numbers, type_masses = parse_elements(symbols)
+    except GeometryError as error:
+        raise GeometryError(f"{system / 'type_map.raw'}: {str(error).replace('atom', 'type', 1)}") from None
+    type_map = tuple(type_numbers.tolist())
+    if not types or min(types) < 0 or max(types) >= len(symbols):
+        raise FileFormatError(f"{system}: type.raw holds types {sorted(set(types))} for {len(symbols)} symbols")
     name = system.name if system == root else system.relative_to(root).as_posix()
     for folder in sorted(system.glob("set.*")):
         arrays = {f.stem: _memmap(f) for f in sorted(folder.glob("*.npy")) if f.stem in _KNOWN_ARRAYS}
         unknown_files.update(f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS)
         if "coord" not in arrays:
             raise FileFormatError(f"{folder}: coord.npy is missing")
+        arrays = _as_frames(arrays, len(types))
+        if (system / "nopbc").exists() and "virial" in arrays:
+            unknown_files["virial.npy (not periodic)"] += 1
         deepmd_set = _DeepmdSet(
             folder=folder,
             system=name,
             arrays=arrays,
+            types=tuple(types),
             numbers=tuple(type_map[t] for t in types),
             type_map=type_map,
+            type_masses=None if type_masses is None else tuple(type_masses.tolist()),
             periodic=not (system / "nopbc").exists(),
         )
         _check_shapes(deepmd_set)
         yield deepmd_set
+
+
+def _as_frames(arrays: Mapping[str, Array], n: int) -> dict[str, Array]:
+    """The arrays of a single frame, which some programs write without the axis of frames, with this axis."""
+    if arrays["coord"].shape != (3 * n,):
+        return dict(arrays)
+    sizes = {"energy": 1, "box": 9, "virial": 9, "force": 3 * n, "hessian": 9 * n * n, "real_atom_types": n}
+    return {
+        name: array.reshape(1, -1) if array.size == sizes.get(name, 3 * n) else array for name, array in arrays.items()
+    }
 
 
 def _check_shapes(deepmd_set: _DeepmdSet) -> None:
@@ -166,13 +183,14 @@ def _read_frame(deepmd_set: _DeepmdSet, frame: int) -> tuple[Structure, Properti
         array = deepmd_set.arrays.get(key)
         return None if array is None else np.array(array[frame], dtype=np.float64).reshape(shape)
 
-    numbers = np.array(deepmd_set.numbers)
+    numbers, types = np.array(deepmd_set.numbers), np.array(deepmd_set.types)
     if "real_atom_types" in deepmd_set.arrays:
         types = np.asarray(deepmd_set.arrays["real_atom_types"][frame], dtype=np.int64)
         if types.max() >= len(deepmd_set.type_map):
             raise FileFormatError(f"{deepmd_set.folder}/real_atom_types.npy: type {types.max()} has no symbol")
         numbers = np.where(types >= 0, np.array(deepmd_set.type_map)[types], 0)
     is_real = numbers > 0  # systems of mixed sizes are padded with atoms of type -1
+    masses = None if deepmd_set.type_masses is None else np.array(deepmd_set.type_masses)[types][is_real]
     positions, cell, virial = row("coord", n, 3), row("box", 3, 3), row("virial", 3, 3)
     forces, hessian = row("force", n, 3), row("hessian", n, 3, n, 3)
     assert positions is not None
@@ -186,6 +204,7 @@ def _read_frame(deepmd_set: _DeepmdSet, frame: int) -> tuple[Structure, Properti
             cell=np.zeros((3, 3)) if cell is None else cell,
             pbc=(periodic,) * 3,
             group=deepmd_set.system,
+            masses=own_masses(numbers[is_real], masses),
         )
         volume = abs(np.linalg.det(structure.cell))
         labels = Properties.single(

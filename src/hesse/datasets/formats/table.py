@@ -17,14 +17,14 @@ from hesse.datasets.formats.ase_vibrations import read_vibrations, write_vibrati
 from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
 from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
 from hesse.datasets.formats.file_units import FileUnits
+from hesse.datasets.formats.geometries import GEOMETRY_SUFFIXES, is_geometry, read_geometries
 from hesse.datasets.formats.hdf5 import FORMAT, is_hesse_hdf5, read_hdf5, write_hdf5
 from hesse.datasets.formats.npz import read_npz
 from hesse.datasets.formats.phonopy import is_phonopy, read_phonopy
 from hesse.datasets.formats.qm_outputs import QM_SUFFIXES, is_qm_output, read_qm_folder, read_qm_output
 from hesse.datasets.formats.subset import ALL, Subset
-from hesse.errors import FileFormatError, HesseError, RequestError, UnitError
+from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.runtime.filesystem import check_input_file
-from hesse.structures import Properties, from_ase
 
 __all__ = ["FileFormat", "ReadOptions", "file_formats", "find_format", "find_writer", "register_format"]
 
@@ -269,44 +269,6 @@ def _read_qm(path: Path, options: ReadOptions) -> Dataset:
     return options.subset.apply(read_qm_output(path))
 
 
-_GEOMETRIES: Final[Mapping[str, str]] = {
-    ".poscar": "vasp",
-    ".vasp": "vasp",
-    ".cif": "cif",
-    ".pdb": "proteindatabank",
-    ".sdf": "sdf",
-    ".mol": "mol",
-    ".gen": "gen",
-    ".xsf": "xsf",
-}
-"""Formats from which ASE reads the geometry, by suffix. None of these readers runs code from the file."""
-
-
-def _is_geometry(path: Path) -> bool:
-    return path.suffix.lower() in _GEOMETRIES or path.name.upper().startswith(("POSCAR", "CONTCAR", "SPOSCAR"))
-
-
-def _read_geometries(path: Path, options: ReadOptions) -> Dataset:
-    from ase.io import read as read_with_ase  # imports half of ASE
-
-    check_input_file(path)
-    ase_format = _GEOMETRIES.get(path.suffix.lower(), "vasp")
-    try:
-        frames = read_with_ase(path, index=":", format=ase_format)
-    except Exception as error:  # the readers raise errors of many types
-        raise FileFormatError(f"{path}: cannot be read as {ase_format}: {type(error).__name__}: {error}") from error
-    if not frames:
-        raise FileFormatError(f"{path}: holds no structure")
-    ids = [path.stem] if len(frames) == 1 else [f"{path.stem}-{i}" for i in range(len(frames))]
-    try:
-        structures = [from_ase(atoms, id=name) for atoms, name in zip(frames, ids, strict=True)]
-    except HesseError as error:
-        raise type(error)(f"{path}: {error}") from None
-    return Dataset(
-        tuple(structures), Properties.concatenate([Properties.single(len(s)) for s in structures]), source=str(path)
-    )
-
-
 # --- the table --------------------------------------------------------------------------------------------------------
 
 _REGISTERED: Final[list[FileFormat]] = []
@@ -387,9 +349,9 @@ _FORMATS: Final = (
     ),
     FileFormat(
         name="geometries without labels",
-        files=f"POSCAR, {', '.join(sorted(_GEOMETRIES))}",
-        recognize=_is_geometry,
-        read=_read_geometries,
+        files=f"POSCAR, {', '.join(GEOMETRY_SUFFIXES)}",
+        recognize=is_geometry,
+        read=lambda path, options: read_geometries(path),
         units="Å",
         no_unit_options="positions in such files are in Å",
     ),
