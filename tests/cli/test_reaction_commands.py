@@ -127,8 +127,8 @@ def test_how_far_a_search_went_is_told():
     row |= {"hessians": 2, "rmsd": 0.9, "energy_change": -1.7, "bonds_formed": ["N2-H5"], "bonds_broken": ["C1-H5"]}
     row |= {"outside_training": True, "extrapolation": "C1 is far"}
     assert _saddle_line(row) == (
-        "a: -5.000000 eV, imaginary mode 1234i cm⁻¹ (H5, C1), 9 steps, 2 Hessians; 0.90 Å from the start, 1.70 eV below "
-        "it; bonds changed: N2-H5 formed, C1-H5 broken; outside the training data of the model: C1 is far"
+        "a: -5.000000 eV, imaginary mode 1234i cm⁻¹ (H5, C1), 9 steps, 2 Hessians; 0.90 Å from the start, 1.70 eV "
+        "below it; bonds changed: N2-H5 formed, C1-H5 broken; outside the training data of the model: C1 is far"
     )
     summary = _saddle_summary(Path("ts.h5"), ReactionResult(None, (row,), ()))
     assert summary.splitlines() == [

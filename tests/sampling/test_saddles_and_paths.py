@@ -61,5 +61,5 @@ def test_rows_tell_what_is_outside_the_training_data_of_a_model() -> None:
         assert row["converged"]
         assert row["outside_training"] == outside
         assert (row["extrapolation_grade"] > 1.0) == outside
-        (row,) = follow_paths(found.dataset, PotentialEngine(model), quiet=True).rows
+        (row,) = follow_paths(found.dataset, PotentialEngine(model), reuse=False, quiet=True).rows
         assert row["outside_training"]  # the path ends at a minimum, which is in neither data set

@@ -106,9 +106,7 @@ def test_searches_are_kept_one_by_one(tmp_path: Path) -> None:
     assert (first.n_reused, journal_path(output).is_file(), output.exists()) == (0, True, False)
     other = oracles.rhombus(2)
     named = other.with_positions(other.positions, id="b")
-    both = search_saddles(
-        [oracles.rhombus(1), other.with_positions(other.positions, id="b")], engine, output, quiet=True
-    )
+    both = search_saddles([oracles.rhombus(1), named], engine, output, quiet=True)
     assert both.n_reused == 1
     assert both.rows[0] == first.rows[0]
     assert both.dataset is not None

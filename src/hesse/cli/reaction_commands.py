@@ -125,9 +125,7 @@ def _saddle_summary(output: Path, result: ReactionResult) -> str:
         n_bonds = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in found)
         lines.append(f"  {n_near} within {_NEAR} Å of the start; {n_bonds} with other bonds than the start")
         if n_near < len(found) or n_bonds:
-            lines.append(
-                "  a saddle far from its start may belong to another reaction: look at it, and at its path (irc)"
-            )
+            lines.append("  a saddle far from its start may belong to another reaction: look at its path (hesse irc)")
     compared = [row for row in result.rows if "outside_training" in row]
     if compared:
         n_outside = sum(row["outside_training"] for row in compared)

@@ -20,9 +20,9 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.errors import ConfigError, LabelShapeError, LabelValueError, RequestError, check_choice
+from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Structure, to_structure
+from hesse.structures import Structure, hessian_array, to_structure
 from hesse.structures.rigid_body import rigid_body_modes
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
@@ -153,11 +153,7 @@ def normal_modes(
     """
     structure = to_structure(structure)
     n = len(structure)
-    blocks = np.asarray(hessian, dtype=np.float64)
-    if blocks.shape != (n, 3, n, 3):
-        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {blocks.shape}, expected {(n, 3, n, 3)}')
-    if not np.isfinite(blocks).all():
-        raise LabelValueError(f'structure "{structure.id}": its Hessian holds numbers that are not finite')
+    blocks = hessian_array(structure, hessian)
     try:
         m = np.asarray(structure.atomic_masses if masses is None else masses, dtype=np.float64)
     except (TypeError, ValueError):
@@ -200,7 +196,12 @@ def _project_out_gradient(
     structure: Structure, gradient: ArrayLike, weights: Float[Array, "3n"], internal: Float[Array, "modes 3n"]
 ) -> Float[Array, "fewer 3n"]:
     """Basis of the space spanned by `internal` without the direction of the gradient in mass-weighted coordinates."""
-    flat = np.asarray(gradient, dtype=np.float64)
+    try:
+        flat = np.asarray(gradient, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise LabelShapeError(
+            f'structure "{structure.id}": expected a gradient [atoms, 3], got {type(gradient).__name__}'
+        ) from None
     if flat.shape != (len(structure), 3):
         raise LabelShapeError(
             f'structure "{structure.id}": gradient of shape {flat.shape}, expected {(len(structure), 3)}'

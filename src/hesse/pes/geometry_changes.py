@@ -9,6 +9,7 @@ from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 
+from hesse.errors import RequestError
 from hesse.structures import BOND_FACTOR, Structure, find_neighbors
 
 __all__ = ["Displacement", "atom_name", "bond_name", "displacement"]
@@ -44,7 +45,15 @@ def displacement(first: Structure, second: Structure) -> Displacement:
 
     Returns:
         Their distance, and the bonds that changed: atoms closer than 1.3 sums of covalent radii are bonded.
+
+    Raises:
+        RequestError: the structures have other atoms.
     """
+    if not np.array_equal(first.numbers, second.numbers):
+        raise RequestError(
+            f'structures "{first.id}" and "{second.id}" do not have the same atoms in the same order: they cannot be '
+            "compared atom by atom"
+        )
     before, after = _contacts(first), _contacts(second)
     formed = {bond[:2] for bond, ratio in after.items() if _formed(before.get(bond), ratio)}
     broken = {bond[:2] for bond, ratio in before.items() if _formed(after.get(bond), ratio)}

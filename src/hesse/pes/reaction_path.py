@@ -25,10 +25,10 @@ from hesse.engines import EngineLike, as_engine
 from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.quasi_newton import bofill_update
-from hesse.pes.surface import CountedSurface, atoms_with_results, hessian_array, max_force
+from hesse.pes.surface import CountedSurface, atoms_with_results, max_force
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Extrapolation, Structure
+from hesse.structures import Extrapolation, Structure, hessian_array
 
 __all__ = ["IRCResult", "PathPoint", "irc"]
 

@@ -9,16 +9,14 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
-from numpy.typing import ArrayLike
 
 from hesse.datasets.ase_atoms import atoms_with_labels
 from hesse.engines import Engine, ForceEngine
 from hesse.engines.force_engine import checked_point
-from hesse.errors import LabelShapeError, LabelValueError, first_line
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure
 
-__all__ = ["CountedSurface", "OptimizationHistory", "hessian_array", "max_force"]
+__all__ = ["CountedSurface", "OptimizationHistory", "max_force"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,34 +58,6 @@ def max_force(gradient: Float[Array, "n 3"]) -> float:
         The largest length, eV/Å.
     """
     return float(np.linalg.norm(gradient, axis=-1).max())
-
-
-def hessian_array(structure: Structure, hessian: ArrayLike) -> Float[Array, "n 3 n 3"]:
-    """A Hessian that a caller gave, as an array of its own.
-
-    Args:
-        structure: the structure of the Hessian.
-        hessian: eV/Å², `[n, 3, n, 3]`.
-
-    Returns:
-        A copy in float64.
-
-    Raises:
-        LabelShapeError: another shape, or no numbers.
-        LabelValueError: not all numbers are finite.
-    """
-    shape = (len(structure), 3, len(structure), 3)
-    try:
-        result = np.array(hessian, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise LabelShapeError(
-            f"hessian: expected an array of shape {shape}, got {type(hessian).__name__} ({first_line(error)})"
-        ) from None
-    if result.shape != shape:
-        raise LabelShapeError(f'structure "{structure.id}": Hessian of shape {result.shape}, expected {shape}')
-    if not np.isfinite(result).all():
-        raise LabelValueError(f'structure "{structure.id}": its Hessian holds numbers that are not finite')
-    return result
 
 
 class CountedSurface:

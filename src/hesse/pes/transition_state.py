@@ -26,11 +26,11 @@ from hesse.errors import ConfigError, RequestError, check_choice, check_numbers,
 from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
 from hesse.pes.geometry_changes import Displacement, displacement
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
-from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, hessian_array, max_force
+from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, max_force
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.imports import import_optional
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Extrapolation, Structure, to_ase
+from hesse.structures import Extrapolation, Structure, hessian_array, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 

@@ -146,6 +146,7 @@ def sample_md(
         sampling_tasks(structures, engine, reuse=False),
         level=as_engine(engine).level,
         title="dynamics",
+        engine=engine,
         workers=workers,
         scheduler=scheduler,
         quiet=quiet,

@@ -138,6 +138,7 @@ def sample_normal_modes(
         sampling_tasks(structures, engine, reuse=reuse),
         level=as_engine(engine).level,
         title="sampling",
+        engine=engine,
         saddle_below=IMAGINARY_LIMIT if settings.relax else None,
         workers=workers,
         scheduler=scheduler,

@@ -101,6 +101,7 @@ def sample_paths(
         sampling_tasks(structures, engine, reuse=reuse),
         level=as_engine(engine).level,
         title="paths",
+        engine=engine,
         workers=workers,
         scheduler=scheduler,
         quiet=quiet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,8 +19,8 @@ from hesse.datasets import Dataset, StructuresLike, as_dataset, as_structures, c
 from hesse.datasets.ase_atoms import atoms_with_labels
 from hesse.engines import Engine, as_engine
 from hesse.engines.levels import levels_agree, names_unknown_model
-from hesse.errors import EngineError, RequestError
-from hesse.pes import MinimizationResult, minimize
+from hesse.errors import EngineError, ExtrapolationWarning, RequestError
+from hesse.pes import MinimizationResult, describe_outside, minimize
 from hesse.runtime.parallel import map_tasks
 from hesse.runtime.progress import track
 from hesse.structures import Properties, Structure, closest_collision
@@ -146,6 +147,7 @@ def run_sampling(
     *,
     level: str,
     title: str,
+    engine: str | Engine | None = None,
     saddle_below: float | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -159,6 +161,7 @@ def run_sampling(
         tasks: the starts and their known labels.
         level: level of theory of the engine.
         title: title of the progress line.
+        engine: the engine; with a model, samples outside its training data give one `ExtrapolationWarning`.
         saddle_below: starts whose lowest frequency is below this are listed in `saddles`, cm⁻¹; None lists none.
         workers: number of processes, 1 by default; 0 works in this process.
         scheduler: instead, a dask cluster.
@@ -170,7 +173,8 @@ def run_sampling(
     samples: dict[int, StructureSamples] = {}
     failures: dict[int, tuple[SamplingFailure, ...]] = {}
     with track(title, len(tasks), quiet=quiet) as advance:
-        for outcome in map_tasks(make_worker, spec, tasks, workers=workers, scheduler=scheduler):
+        make_silent = functools.partial(_make_silent_worker, make_worker)
+        for outcome in map_tasks(make_silent, spec, tasks, workers=workers, scheduler=scheduler):
             if outcome.value is None:
                 failures[outcome.index] = (SamplingFailure(tasks[outcome.index][0].id, outcome.error),)
             else:
@@ -179,8 +183,12 @@ def run_sampling(
             advance(1)
     order = sorted(samples)
     labels = [part for k in order for part in samples[k].labels]
+    structures = tuple(s for k in order for s in samples[k].structures)
+    outside = "" if engine is None else describe_outside(structures, as_engine(engine))
+    if outside:
+        warnings.warn(outside, ExtrapolationWarning, stacklevel=3)
     return SamplingResult(
-        tuple(s for k in order for s in samples[k].structures),
+        structures,
         tuple(f for k in sorted(failures) for f in failures[k]),
         tuple(tasks[k][0].id for k in order if saddle_below is not None and samples[k].lowest_frequency < saddle_below),
         level,
@@ -188,6 +196,20 @@ def run_sampling(
         sum(samples[k].reused for k in order),
         sum(bool(samples[k].structures) for k in order),
     )
+
+
+def _make_silent_worker(
+    make_worker: Callable[[Any], Callable[[SamplingTask], StructureSamples]], spec: Any
+) -> Callable[[SamplingTask], StructureSamples]:
+    """The worker without warnings of structures outside training data: one warning for all samples comes at the end."""
+    worker = make_worker(spec)
+
+    def sample(task: SamplingTask) -> StructureSamples:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExtrapolationWarning)
+            return worker(task)
+
+    return sample
 
 
 def validated_starts(structures: StructuresLike) -> tuple[Structure, ...]:

@@ -5,6 +5,7 @@ from hesse.structures.charge_state import ChargeState, is_charge_key, read_charg
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
 from hesse.structures.environments import Extrapolation, TrainingEnvironments, environment_sample
+from hesse.structures.hessian_arrays import hessian_array
 from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
 from hesse.structures.property_arrays import component_counts
@@ -45,6 +46,7 @@ __all__ = [
     "environment_sample",
     "find_neighbors",
     "from_ase",
+    "hessian_array",
     "is_charge_key",
     "label_names",
     "own_masses",

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hesse.errors import RequestError
 from hesse.structures.pairs import neighbor_matrix
 from hesse.structures.structure import Structure, rng_key
 
@@ -187,7 +188,15 @@ def collate(
 
     Returns:
         The batch.
+
+    Raises:
+        RequestError: not a sequence of structures, or none.
     """
+    if isinstance(structures, Structure) or not all(isinstance(s, Structure) for s in structures) or not structures:
+        raise RequestError(
+            f"collate expects a list of at least one hesse.Structure, got {type(structures).__name__}; a single "
+            "structure goes into a list: collate([structure], cutoff)"
+        )
     n_atoms = torch.tensor([len(s) for s in structures])
     neighbor_lists = [s.neighbors(cutoff) for s in structures]
     starts = np.concatenate([[0], np.cumsum([len(s) for s in structures])])

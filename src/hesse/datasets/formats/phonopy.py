@@ -35,7 +35,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
-from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError
+from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError, first_line
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
 from hesse.structures import Properties, Structure, from_ase
@@ -64,8 +64,17 @@ def from_phonopy(constants: Float[Array, "n n 3 3"]) -> Float[Array, "n 3 n 3"]:
 
     Returns:
         The Hessian `[n, 3, n, 3]`.
+
+    Raises:
+        LabelShapeError: another shape.
     """
-    return np.ascontiguousarray(np.asarray(constants).transpose(0, 2, 1, 3))
+    array = _as_array(constants)
+    if array.ndim != 4 or array.shape[0] != array.shape[1] or array.shape[2:] != (3, 3):
+        raise LabelShapeError(
+            f"from_phonopy expects full force constants [atoms, atoms, 3, 3], got shape {array.shape} (compact ones: "
+            "phonopy.harmonic.force_constants.compact_fc_to_full_fc, or read_dataset on phonopy's files)"
+        )
+    return np.ascontiguousarray(array.transpose(0, 2, 1, 3))
 
 
 def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
@@ -76,8 +85,26 @@ def to_phonopy(hessian: Float[Array, "n 3 n 3"]) -> Float[Array, "n n 3 3"]:
 
     Returns:
         Force constants `[n, n, 3, 3]`.
+
+    Raises:
+        LabelShapeError: another shape.
     """
-    return np.ascontiguousarray(np.asarray(hessian).transpose(0, 2, 1, 3))
+    array = _as_array(hessian)
+    if array.ndim != 4 or array.shape[0] != array.shape[2] or array.shape[1::2] != (3, 3):
+        n, rest = divmod(array.shape[0] if array.ndim == 2 and array.shape[0] == array.shape[1] else 0, 3)
+        advice = f": use .reshape({n}, 3, {n}, 3)" if n and not rest else ""
+        raise LabelShapeError(f"to_phonopy expects a Hessian [atoms, 3, atoms, 3], got shape {array.shape}{advice}")
+    return np.ascontiguousarray(array.transpose(0, 2, 1, 3))
+
+
+def _as_array(values: object) -> Array:
+    """The values as an array of numbers. Raises LabelShapeError otherwise."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise LabelShapeError(
+            f"expected an array of numbers, got {type(values).__name__}: {first_line(error)}"
+        ) from None
 
 
 def is_phonopy(path: Path) -> bool:
