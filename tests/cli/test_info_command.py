@@ -14,6 +14,7 @@ from hesse.cli.app import app
 from hesse.datasets import Dataset, dataset_summary, write_dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.models import Ensemble, HipnnConfig, SumPotential, Zbl, build_model, save_model, save_weights
+from hesse.structures import TrainingEnvironments
 from oracles import Morse, crystal, labeled, molecules
 
 
@@ -93,6 +94,11 @@ def test_a_model_file(tmp_path: Path) -> None:
     assert card["model"]["cutoff"] == 4.25
     assert card["elements"] == [1, 8]
     assert card["provenance"]["metrics"] == provenance["metrics"]
+    assert card["training_environments"] is None
+    model = build_model(config, (1, 6, 8))
+    model.training_environments = TrainingEnvironments.from_structures(molecules([4, 5, 6]))
+    save_model(tmp_path / "e.hesse", model)
+    assert "of 3 structures; kept H " in run("info", tmp_path / "e.hesse").stdout
     (tmp_path / "bad.hesse").write_bytes((tmp_path / "m.hesse").read_bytes()[:100])
     with pytest.raises(FileFormatError, match=r"bad\.hesse"):
         run("info", tmp_path / "bad.hesse")

@@ -10,7 +10,7 @@ from ase.vibrations import VibrationsData
 import closed_form_engines
 import hesse
 import oracles
-from hesse.errors import EngineError
+from hesse.errors import EngineError, LabelShapeError, RequestError
 from hesse.structures import Structure
 
 PAIR = Structure([6, 8], [[0, 0, 0], [1.2, 0, 0]], id="pair")
@@ -53,3 +53,16 @@ def test_water_agrees_with_ase():
 def test_a_relaxation_that_does_not_converge_is_an_error():
     with pytest.raises(EngineError, match=r'"pair": not relaxed after 1 steps.*more steps'):
         hesse.vibrations(PAIR, closed_form_engines.own_engine(), minimize=True, steps=1)
+
+
+def test_a_known_hessian_is_used() -> None:
+    engine = closed_form_engines.HessianFails()
+    top = oracles.rhombus(1)
+    exact = oracles.Morse().exact(top).hessian
+    given = hesse.vibrations(top, engine, hessian=exact)
+    np.testing.assert_allclose(given.frequencies, hesse.vibrations(top, engine.engine).frequencies, atol=0.5)
+    np.testing.assert_array_equal(given.hessian, exact)
+    with pytest.raises(LabelShapeError, match=r"Use .reshape\(4, 3, 4, 3\)"):
+        hesse.vibrations(top, engine, hessian=exact.reshape(12, 12))
+    with pytest.raises(RequestError, match="relaxed"):
+        hesse.vibrations(top, engine, hessian=exact, minimize=True)

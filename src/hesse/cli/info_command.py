@@ -65,9 +65,11 @@ def info(
     elif not file.exists() and (kind == "pyscf" or name.partition("?")[0] in XTB_METHODS):
         card, sections = _describe_engine(name)
     elif file.suffix.lower() == ".hesse":
-        from hesse.models import read_model_header
+        from hesse.models import read_model_header, read_training_environments
 
+        environments = read_training_environments(file)
         card = {"source": str(file), **read_model_header(file)}
+        card["training_environments"] = None if environments is None else environments.describe()
         sections = _model_sections(card)
     elif file.suffix.lower() == ".safetensors":
         from hesse.models import read_weights_header
@@ -202,7 +204,11 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
 def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
     """The options of the model, then one section for each nested table of its provenance."""
     sections: dict[str, Rows] = {
-        "file": [("format version", str(card["version"])), ("elements", _symbols(card["elements"]))],
+        "file": [
+            ("format version", str(card["version"])),
+            ("elements", _symbols(card["elements"])),
+            ("training environments", card["training_environments"] or "not kept: structures outside are not told"),
+        ],
         **_kind_sections(card["model"]),
         **_provenance_sections(card["provenance"]),
     }
@@ -255,10 +261,11 @@ def _format_number(value: float | None) -> str:
 def _print_sections(title: str, sections: Mapping[str, Rows]) -> None:
     """Tables on a terminal, aligned plain lines elsewhere."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from hesse.runtime.terminal import plain_markup, rich_stream
+
+    console = Console(file=rich_stream())
     if not console.is_terminal:
         width = max(len(name) for rows in sections.values() for name, _ in rows)
         print(title)
@@ -268,7 +275,7 @@ def _print_sections(title: str, sections: Mapping[str, Rows]) -> None:
                 print(f"  {name:<{width}}  {value}")
         return
     for heading, rows in sections.items():
-        table = Table(title=escape(heading), title_justify="left", show_header=False)
+        table = Table(title=plain_markup(heading), title_justify="left", show_header=False)
         for name, value in rows:
-            table.add_row(escape(name), escape(value))
+            table.add_row(plain_markup(name), plain_markup(value))
         console.print(table)

@@ -63,11 +63,11 @@ def saddle(
     for row in result.rows:
         if row["converged"]:
             typer.echo(_saddle_line(row))
-    rows = {row["id"]: row for row in result.rows}
     print_failures(
         [
-            f"{failure.id}: no transition state: {failure.reason}{_distance_text(rows[failure.id])}"
-            for failure in result.failures
+            f"{row['id']}: no transition state: {row['reason']}{_distance_text(row)}"
+            for row in result.rows
+            if not row["converged"]
         ]
     )
     if result.failed is not None:

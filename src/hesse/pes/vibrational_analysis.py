@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineLike, as_engine
-from hesse.errors import EngineError
+from hesse.errors import EngineError, RequestError
 from hesse.harmonic.normal_modes import NormalModes, normal_modes
 from hesse.pes.minimization import minimize as relax
 from hesse.pes.surface import atoms_with_results, max_force
 from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Request, Structure
+from hesse.structures import Request, Structure, hessian_array
 
 __all__ = ["Vibrations", "vibrations"]
 
@@ -92,6 +92,7 @@ def vibrations(
     structure: StructuresLike,
     engine: EngineLike,
     *,
+    hessian: ArrayLike | None = None,
     minimize: bool = False,
     fmax: float = 0.005,
     steps: int = 500,
@@ -105,6 +106,7 @@ def vibrations(
         structure: one structure: ASE Atoms, a Structure, the result of `minimize` or `saddle`, or the path of a file
             with one structure.
         engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it.
         minimize: relax the structure first.
         fmax: limit of the largest force after relaxation, eV/Å.
         steps: maximal number of steps of the relaxation.
@@ -114,12 +116,16 @@ def vibrations(
         Frequencies (cm⁻¹), normal modes and the zero-point energy (eV).
 
     Raises:
-        RequestError: not one structure, or not an engine.
+        RequestError: not one structure, or not an engine; a Hessian together with `minimize`.
+        LabelShapeError, LabelValueError: the Hessian has a wrong shape, or is not finite.
         EngineError: the engine failed, or the relaxation did not converge.
         GeometryError: atoms collided.
     """
     structure, engine = as_structure(structure), as_engine(engine)
+    known = None if hessian is None else hessian_array(structure, hessian)
     if minimize:
+        if known is not None:
+            raise RequestError("a Hessian was given for a structure that is to be relaxed: leave out one of the two")
         relaxation = relax(structure, engine, fmax=fmax, steps=steps)
         if not relaxation.converged:
             raise EngineError(
@@ -127,15 +133,15 @@ def vibrations(
                 f"{relaxation.fmax:.3g} eV/Å, limit {fmax:g}): give more steps, or relax it before"
             )
         structure = relaxation.structure
-    results = engine.compute(structure, Request(forces=True, hessian=True))
+    results = engine.compute(structure, Request(forces=True, hessian=known is None))
     assert results.energy is not None
     assert results.forces is not None
-    hessian = results.hessian_of(0).numpy()
+    full_hessian = results.hessian_of(0).numpy() if known is None else known
     return Vibrations(
         structure,
         engine.level,
         float(results.energy[0]),
         results.forces.numpy(),
-        hessian,
-        normal_modes(structure, hessian, masses=masses),
+        full_hessian,
+        normal_modes(structure, full_hessian, masses=masses),
     )

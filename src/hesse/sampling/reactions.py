@@ -117,7 +117,8 @@ def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResu
         row["reason"] = "a half of the path did not reach a minimum: give more --steps"
     if ends:
         row["relaxed_ends"] = [run.energy - path.saddle.energy for run in ends]
-    compared = [part.extrapolation for part in (path, *ends) if part.extrapolation is not None]
+    results = [path.extrapolation, *(end.extrapolation for end in ends)]
+    compared = [found for found in results if found is not None]
     return row | extrapolation_columns(max(compared, key=lambda found: found.grade, default=None))
 
 

@@ -227,6 +227,15 @@ class TrainingEnvironments:
         shortest = None if np.isnan(known[k]) else float(known[k])
         return float(grades[k]), int(first[k]), int(second[k]), float(r[k]), shortest
 
+    def describe(self) -> str:
+        """Describe the summary.
+
+        Returns:
+            A line: the number of structures, and the elements with the numbers of environments that are kept.
+        """
+        kept = ", ".join(f"{chemical_symbols[z]} {len(e.kept)}" for z, e in sorted(self.elements.items()))
+        return f"of {self.n_structures} structures; kept {kept}; limit {self.limit:.3g}"
+
     def to_text(self) -> str:
         """Convert to JSON, for the header of a file.
 
