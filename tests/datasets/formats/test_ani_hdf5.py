@@ -14,6 +14,7 @@ from foreign_files import BOHR, HARTREE, known, of, write_openreact
 from hesse.datasets import Dataset, FileUnits, Subset, check_dataset, iterate_grouped, read_dataset, read_grouped
 from hesse.errors import (
     FileFormatError,
+    GeometryError,
     InconsistentLabelsError,
     LabelShapeError,
     RequestError,
@@ -212,7 +213,8 @@ def test_invalid_files(tmp_path: Path) -> None:
     good = {"species": WATER, "coordinates": X[None], "energies": np.array([-76.4])}
     for name, changes, kind, words in (
         ("a", {"species": None}, FileFormatError, "neither species nor atomic_numbers"),
-        ("b", {"species": np.array([b"O", b"H", b"Xx"])}, FileFormatError, 'no element "Xx"'),
+        ("b", {"species": np.array([b"O", b"H", b"Xx"])}, GeometryError, '"Xx" is a dummy atom'),
+        ("z", {"species": np.array([8, 0, 1])}, GeometryError, "ghost or dummy atom between others"),
         ("c", {"species": WATER[:2]}, FileFormatError, "for 1 geometries of 3 atoms"),
         ("d", {"energies": np.zeros(4)}, LabelShapeError, "fits no energy"),
         ("e", {"hessian": np.zeros((1, 8, 8))}, LabelShapeError, "fits no hessian"),

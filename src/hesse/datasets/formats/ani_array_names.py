@@ -11,7 +11,7 @@ from hesse.errors import FileFormatError, UnknownOptionError, did_you_mean
 
 __all__ = ["ArrayNames", "recognize_arrays"]
 
-_COORDINATES: Final = ("coordinates", "positions")
+_COORDINATES: Final = ("coordinates", "positions", "coords")
 _SPECIES: Final = frozenset({"species", "atomic_numbers"})
 _LABEL_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -37,7 +37,7 @@ class ArrayNames:
         labels: name of the array of each label (energy, forces, hessian).
         negated: names of arrays that hold gradients, which are minus the forces.
         used: all names that are understood.
-        layout: "transition1x", or "ani" for all others.
+        layout: "transition1x", "themol" (arrays `coords` and `hessian`), or "ani" for all others.
         level: level of theory, if the names state it; otherwise empty.
     """
 
@@ -124,9 +124,15 @@ def recognize_arrays(
         labels=labels,
         negated=frozenset(negated),
         used=frozenset({coordinates, *_SPECIES, *labels.values()}),
-        layout="transition1x" if coordinates == "positions" and prefix == "wB97x_6-31G(d)" else "ani",
+        layout=_layout(coordinates, prefix),
         level=_LEVELS.get(prefix, prefix),
     )
+
+
+def _layout(coordinates: str, prefix: str) -> str:
+    if coordinates == "coords":
+        return "themol"
+    return "transition1x" if coordinates == "positions" and prefix == "wB97x_6-31G(d)" else "ani"
 
 
 def _level_prefix(present: list[str], source: str) -> str:

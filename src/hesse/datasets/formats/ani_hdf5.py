@@ -1,14 +1,15 @@
-"""Grouped HDF5 files: one group per molecule or reaction, and in it arrays over its geometries. Four layouts are read:
+"""Grouped HDF5 files: one group per molecule or reaction, and in it arrays over its geometries. Five layouts are read:
 
 - OpenREACT and TorchANI: `species`, `coordinates`, `energies`, `forces`, `hessian`;
 - ANI-1 (pyanitools): the same without forces, `species` as symbols, groups within groups;
 - ANI-1x: `atomic_numbers`, `coordinates`, `wb97x_dz.energy`, `wb97x_dz.forces`, …; NaN where a label is missing;
 - Transition1x: `positions`, `wB97x_6-31G(d).energy`, …; groups `data/formula/reaction`, within them `reactant`,
-  `transition_state`, `product`.
+  `transition_state`, `product`;
+- THEMol: `atomic_numbers`, `coords` and `hessian` of one geometry in each group.
 
 None of them states its units. By convention the first three are in Hartree, Hartree/Å and Hartree/Å², Transition1x in
-eV and eV/Å; forces are minus the gradient. Such files hold millions of geometries: only the selected rows are read, one
-group after the other.
+eV and eV/Å, the Hessians of THEMol in kcal/mol/Å²; forces are minus the gradient. Such files hold millions of
+geometries: only the selected rows are read, one group after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import Any, Final
 import h5py
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 from jaxtyping import Int
 from numpy import ndarray as Array
 
@@ -30,8 +30,8 @@ from hesse.datasets.formats.ani_array_names import ArrayNames, recognize_arrays
 from hesse.datasets.formats.file_units import FileUnits, check_file_units, check_total_energies
 from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
 from hesse.datasets.formats.subset import ALL, Subset, SubsetLike, as_subset
-from hesse.errors import FileFormatError, HesseError, LabelShapeError
-from hesse.structures import Properties, Structure
+from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError, UnitError
+from hesse.structures import Properties, Structure, parse_element
 
 __all__ = ["is_grouped", "iterate_grouped", "read_grouped"]
 
@@ -41,7 +41,11 @@ _ROWS_PER_CHUNK: Final = 5000
 _MAX_ROW_GAP: Final = 64
 """Largest number of unselected rows between two selected ones that are still read in one call."""
 _HARTREE_ANGSTROM: Final = FileUnits(energy="hartree", length="angstrom")
-_EV_ANGSTROM: Final = FileUnits(energy="eV", length="angstrom")
+_CONVENTIONS: Final = {
+    "transition1x": FileUnits(energy="eV", length="angstrom"),
+    "themol": FileUnits(energy="kcal/mol", length="angstrom"),
+}
+"""Units by layout, where they are not Hartree and Å."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class _LeafGroup:
     """Atomic numbers, common to all rows or one row per geometry; 0 or less is padding."""
 
     def id(self, row: int) -> str:
+        if self.names.layout == "themol" and self.n_rows == 1:
+            return self.path
         return f"{self.path}/{row:06d}"
 
 
@@ -179,7 +185,12 @@ class _Reader:
             )
         names = scan.leaves[0].names
         assumed = units is None
-        units = units or (_EV_ANGSTROM if names.layout == "transition1x" else _HARTREE_ANGSTROM)
+        if assumed and names.layout == "themol" and set(names.labels) - {"hessian"}:
+            raise UnitError(
+                f"{self.path}: arrays coords with {', '.join(sorted(names.labels))}, whose units follow from no known "
+                "convention. State them: `--energy-unit hartree --length-unit angstrom`."
+            )
+        units = units or _CONVENTIONS.get(names.layout, _HARTREE_ANGSTROM)
         metadata = {"source_units": f"{units}{', by convention of such files' if assumed else ''}"}
         if names.level:
             metadata["level"] = names.level
@@ -285,15 +296,24 @@ class _Reader:
             values = np.asarray(data[()], dtype=np.int64)
         elif data.dtype.kind == "S" or h5py.check_string_dtype(data.dtype) is not None:
             texts = [t.decode() if isinstance(t, bytes) else str(t) for t in np.asarray(data[()]).ravel().tolist()]
-            unknown = [t for t in texts if t.strip() and t.strip() not in atomic_numbers]
-            if unknown:
-                raise self.error(f'{name}: no element "{unknown[0]}"')
-            values = np.array([atomic_numbers.get(t.strip(), 0) for t in texts]).reshape(data.shape)
+            values = np.array([self.element(t.strip(), name) for t in texts]).reshape(data.shape)
         else:
             raise self.error(f"{name} holds {data.dtype}, expected atomic numbers or symbols")
         if values.ndim not in (1, 2) or values.shape[-1] == 0:
             raise self.error(f"{name} has shape {values.shape}, expected (atoms) or (geometries, atoms)")
         return values
+
+    def element(self, symbol: str, name: str) -> int:
+        """Atomic number; 0 for the empty text, which is padding."""
+        if not symbol:
+            return 0
+        try:
+            number, mass = parse_element(symbol)
+        except GeometryError as error:
+            raise GeometryError(f"{self.path}: {name}: {error}") from None
+        if mass is not None:
+            raise self.error(f"{name}: {symbol} is an isotope, whose masses such files cannot state; write H")
+        return number
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -322,6 +342,8 @@ class _Reader:
                 values[label] = -values[label]
         padded_numbers = np.broadcast_to(numbers, (len(rows), n))
         is_real = padded_numbers > 0
+        if (is_real[:, 1:] & ~is_real[:, :-1]).any():
+            raise GeometryError(f"{self.path}: {leaf.path}: a ghost or dummy atom between others (atomic number 0)")
         if is_real.all():
             labels = _build_labels(n, len(rows), values)
         else:
@@ -350,7 +372,7 @@ class _Reader:
             if total != 1:
                 raise self.error(f"{name} has shape {data.shape}, expected one row for each of {total} geometries")
             return np.asarray(data[()], dtype=np.float64)[None]  # a single geometry without an axis for it
-        if name.endswith(("coordinates", "positions")) and data.ndim == 2:
+        if name.endswith(("coordinates", "positions", "coords")) and data.ndim == 2:
             return np.asarray(data[()], dtype=np.float64)[None]
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > _MAX_ROW_GAP) + 1)
         blocks = [data[run[0] : run[-1] + 1][run - run[0]] for run in runs]

@@ -13,6 +13,7 @@ from typing import Final
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.formats.ani_hdf5 import is_grouped, read_grouped
+from hesse.datasets.formats.ase_files import read_ase_database, read_trajectory
 from hesse.datasets.formats.ase_vibrations import read_vibrations, write_vibrations
 from hesse.datasets.formats.deepmd import find_deepmd_systems, read_deepmd
 from hesse.datasets.formats.extxyz import read_extxyz, write_extxyz
@@ -23,6 +24,7 @@ from hesse.datasets.formats.npz import read_npz
 from hesse.datasets.formats.phonopy import is_phonopy, read_phonopy
 from hesse.datasets.formats.qm_outputs import QM_SUFFIXES, is_qm_output, read_qm_folder, read_qm_output
 from hesse.datasets.formats.subset import ALL, Subset
+from hesse.datasets.formats.vasp import is_vasp_output, read_vasp_output
 from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.runtime.filesystem import check_input_file
 
@@ -331,13 +333,32 @@ _FORMATS: Final = (
     ),
     FileFormat(
         name="grouped HDF5",
-        files=".h5 of OpenREACT, ANI, Transition1x",
+        files=".h5 of OpenREACT, ANI, Transition1x, THEMol",
         recognize=is_grouped,
         read=_read_grouped,
         unit_options=_UNIT_OPTIONS,
-        units="Hartree, Å by convention, Transition1x eV, Å; options take precedence",
+        units="Hartree, Å by convention, Transition1x eV, Å, THEMol kcal/mol, Å; options take precedence",
         renames=True,
         reads_subset=True,
+    ),
+    FileFormat(
+        name="VASP",
+        files="OUTCAR, vasprun.xml",
+        recognize=is_vasp_output,
+        read=lambda path, options: read_vasp_output(path),
+        units="eV, Å",
+    ),
+    FileFormat(
+        name="ASE's trajectories",
+        suffixes=(".traj",),
+        read=lambda path, options: read_trajectory(path),
+        units="eV, Å",
+    ),
+    FileFormat(
+        name="ASE's data bases",
+        suffixes=(".db",),
+        read=lambda path, options: read_ase_database(path),
+        units="eV, Å",
     ),
     FileFormat(
         name="ASE's VibrationsData",
