@@ -21,13 +21,24 @@ from hesse.cli.bench_command import bench
 from hesse.cli.check_command import check
 from hesse.cli.convert_command import convert
 from hesse.cli.demo_command import demo
+from hesse.cli.entry import was_interrupted
 from hesse.cli.evaluate_command import evaluate
 from hesse.cli.info_command import info
 from hesse.cli.label_command import label
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.sample_command import sample
 from hesse.cli.train_command import train
-from hesse.errors import FileFormatError, HesseError, InterruptedRunError, NotReadWarning, WriteError
+from hesse.errors import (
+    ExecutionError,
+    ExtrapolationWarning,
+    FileFormatError,
+    HesseError,
+    InterruptedRunError,
+    NotReadWarning,
+    WriteError,
+    first_line,
+)
+from hesse.runtime.terminal import protect_output
 
 app = typer.Typer(
     name="hesse",
@@ -75,6 +86,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def main() -> None:
     """Entry point. Exit codes: 0 success; 1 the execution failed; 2 the request was wrong."""
+    protect_output()
     try:
         _run()
     except NotReadWarning as warning:  # --strict
@@ -92,11 +104,37 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _DISK_FULL:
             _report_bug()
-        print(f"{WriteError.__name__}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        print(f"{WriteError.__name__}: {error.filename or _unnamed_file()}: {error.strerror}", file=sys.stderr)
         _mute_stdout()
         sys.exit(WriteError.exit_code)
-    except Exception:
+    except Exception as error:
+        if was_interrupted():  # an import that is interrupted may end in another error
+            print("interrupted", file=sys.stderr)
+            sys.exit(InterruptedRunError.exit_code)
+        if _is_out_of_memory(error):
+            print(
+                f"MemoryError: not enough memory ({first_line(error)}). Use fewer or smaller structures at a time, or "
+                "a machine with more memory.",
+                file=sys.stderr,
+            )
+            sys.exit(ExecutionError.exit_code)
         _report_bug()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """True for the errors of Python, NumPy and PyTorch when memory is short."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def _unnamed_file() -> str:
+    """What was written when an error without a file name occurred: standard output if it cannot be written now."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return "standard output"
+    return "a file"
 
 
 def _run() -> None:
@@ -119,7 +157,7 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     """Warnings of Hesse as one line, others as Python prints them."""
-    if issubclass(category, NotReadWarning):
+    if issubclass(category, NotReadWarning | ExtrapolationWarning):
         print(message, file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import yaml
 
 from hesse.errors import ExecutionError, InterruptedRunError
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.filesystem import atomic_write_text, open_without_links
+from hesse.runtime.processes import hesse_command
 from hesse.runtime.progress import track
 from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.training import RunConfig, validate_config
@@ -65,8 +65,8 @@ def train_in_parallel(
 
 def _start_process(file: Path, run: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "hesse", "train", str(file), "--quiet"]
-    with open(run / "stderr.txt", "wb") as errors:
+    command = hesse_command(["train", str(file), "--quiet"])
+    with open_without_links(run / "stderr.txt", "wb") as errors:
         # In its own session it does not receive Ctrl-C; the parent stops it instead.
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=errors, env=environment, start_new_session=True

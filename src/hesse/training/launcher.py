@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from hesse.errors import ConfigError, InterruptedRunError, ProcessLostError
+from hesse.runtime.processes import hesse_command
 from hesse.runtime.signals import forwarded_signals
 from hesse.training.config import RunConfig
 from hesse.training.distributed import FAILURE_KEY
@@ -32,7 +32,7 @@ _LAUNCHER_REPORTS = "launcher"
 
 
 def launch(arguments: Sequence[str], count: int, config: RunConfig) -> int:
-    """Run `python -m hesse ARGUMENTS` in several processes that train one model, as torchrun would.
+    """Run `hesse ARGUMENTS` in several processes that train one model, as torchrun would.
 
     SIGINT and SIGTERM are forwarded to all of them.
 
@@ -114,7 +114,7 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
     if loopback is not None:  # the host name may resolve to another interface
         environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
     return subprocess.Popen(
-        [sys.executable, "-m", "hesse", *arguments],
+        hesse_command(arguments),
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=None if rank == 0 else subprocess.DEVNULL,

@@ -33,7 +33,7 @@ from typing import Any
 from hesse._version import __version__
 from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
-from hesse.runtime.parallel.pool import TaskResult, WorkerProcess, serialize
+from hesse.runtime.parallel.pool import MAX_START_FAILURES, StartError, TaskResult, WorkerProcess, serialize
 
 __all__ = ["iter_dask", "run_on_worker", "scheduler_address"]
 
@@ -306,12 +306,16 @@ def run_on_worker(job_bytes: bytes, index: int, task: bytes) -> bytes:
     """
     job: _Job = pickle.loads(job_bytes)
     key, start = (job.token, threading.get_ident()), time.monotonic()
-    for _ in range(2):
+    n_start_failures = 0
+    for _ in range(MAX_START_FAILURES):
         process = _PROCESSES.get(key)
         if process is None or process.popen.poll() is not None:
             process = _PROCESSES[key] = WorkerProcess(job.init_message, folder=job.folder, idle_timeout=_IDLE_TIMEOUT)
             if (failure := process.setup_failure()) is not None:
                 _discard(key)
+                n_start_failures += 1
+                if isinstance(failure, StartError) and n_start_failures < MAX_START_FAILURES:
+                    continue
                 return serialize(failure)
         process.send(task)
         try:

@@ -20,7 +20,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -31,8 +30,19 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hesse.errors import ExecutionError, HesseError
+from hesse.runtime.processes import python_command
 
-__all__ = ["TaskResult", "WorkerProcess", "exit_with_parent", "iter_local", "run_task", "serialize", "worker_main"]
+__all__ = [
+    "MAX_START_FAILURES",
+    "StartError",
+    "TaskResult",
+    "WorkerProcess",
+    "exit_with_parent",
+    "iter_local",
+    "run_task",
+    "serialize",
+    "worker_main",
+]
 
 Value = TypeVar("Value")
 
@@ -77,6 +87,8 @@ def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[
         value, message = None, f"{type(error).__name__}: {error}"
     except Exception as error:
         value, message = None, f"unexpected {type(error).__name__}: {error}"
+    except SystemExit as error:  # a program that was made for the command line
+        value, message = None, f"the engine ended its program (exit code {error.code})"
     return TaskResult(index, value, message, time.perf_counter() - start)
 
 
@@ -85,10 +97,12 @@ _ONE_THREAD_ENVIRONMENT = {f"{library}_NUM_THREADS": "1" for library in _THREADE
 _PARENT_CHECK_INTERVAL = 1.0
 """Seconds between two checks of a worker whether its parent is alive."""
 _BOOTSTRAP = (
-    "import sys; sys.path[:] = __import__('ast').literal_eval(sys.argv[1]); "
     "from hesse.runtime.parallel.pool import worker_main; "
-    "worker_main(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))"
+    "worker_main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))"
 )
+MAX_START_FAILURES = 3
+"""Number of processes in succession that may end before they are set up: one may have been killed by chance, three have
+a cause."""
 
 
 def serialize(message: Any) -> bytes:
@@ -103,6 +117,10 @@ def serialize(message: Any) -> bytes:
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
+class StartError(ExecutionError):
+    """A worker process ended before it was set up."""
+
+
 class WorkerProcess:
     """A worker process, seen from its parent.
 
@@ -114,9 +132,9 @@ class WorkerProcess:
 
     def __init__(self, init_message: bytes, *, folder: str | None = None, idle_timeout: float = 0.0) -> None:
         parent_end, child_end = multiprocessing.Pipe()
-        arguments = [repr(sys.path), str(child_end.fileno()), str(os.getpid()), str(idle_timeout)]
+        arguments = [str(child_end.fileno()), str(os.getpid()), str(idle_timeout)]
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", _BOOTSTRAP, *arguments],
+            python_command(_BOOTSTRAP, arguments, folder=folder),
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # standard output is for results of the parent; engines print
@@ -146,7 +164,7 @@ class WorkerProcess:
         try:
             failure: HesseError | None = self.pipe.recv()
         except (EOFError, OSError):
-            return ExecutionError(f"a worker process could not start: {self.exit_description()}")
+            return StartError(f"a worker process could not start: {self.exit_description()}")
         return failure
 
     def exit_description(self) -> str:
@@ -180,6 +198,7 @@ def worker_main(descriptor: int, parent_pid: int, idle_timeout: float) -> None:
         idle_timeout: seconds without a task after which the process exits; 0 for never.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.set_inheritable(descriptor, False)  # programs of the engine must not keep the pipe open when this process dies
     threading.Thread(target=exit_with_parent, args=(parent_pid,), daemon=True).start()
     pipe: connection.Connection = connection.Connection(descriptor)
     with contextlib.suppress(EOFError, ConnectionError):
@@ -254,7 +273,7 @@ class _Worker:
 
 class _Pool:
     def __init__(self, init_message: bytes, queue: deque[tuple[int, Any]], workers: int, timeout: float | None) -> None:
-        self.init_message, self.queue, self.timeout = init_message, queue, timeout
+        self.init_message, self.queue, self.timeout, self.n_start_failures = init_message, queue, timeout, 0
         self.workers = [_Worker(init_message) for _ in range(workers)]
 
     def results(self) -> Iterator[TaskResult[Any]]:
@@ -283,7 +302,7 @@ class _Pool:
                 if isinstance(message, Exception):
                     raise message
                 if message is None:
-                    worker.ready = True
+                    worker.ready, self.n_start_failures = True, 0
                 else:
                     worker.pending.popleft()
                     worker.busy_since = time.monotonic()
@@ -300,8 +319,11 @@ class _Pool:
         worker.process.kill()
         self.workers.remove(worker)
         if not worker.pending:
-            if not worker.ready:
-                raise ExecutionError(f"a worker process could not start: {reason}")
+            self.n_start_failures += not worker.ready
+            if self.n_start_failures >= MAX_START_FAILURES:
+                raise ExecutionError(
+                    f"worker processes could not start, {self.n_start_failures} in succession: {reason}"
+                )
         else:
             index, _ = worker.pending.popleft()
             self.queue.extendleft(reversed(worker.pending))
