@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from hesse.datasets import read_dataset
 from hesse.engines import make_potential
 from hesse.errors import ConfigError
 from hesse.models import build_model
 from hesse.potential import Potential, check_elements
+from hesse.runtime.yaml_text import parse_yaml
 from hesse.structures import Structure
 from hesse.training import TrainConfig, load_config, validate_config
 from hesse.training.initial_model import build_initial_potential, resolve_initial_potential
@@ -48,7 +48,7 @@ def parse_network_config(text: str) -> Any:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise ConfigError(f'"{text}": expected name=value after the question mark, got "{part}"')
-        options[name] = yaml.safe_load(value)
+        options[name] = parse_yaml(value, f'"{text}"', error_type=ConfigError)
     return validate_config(TrainConfig, {"model": options}, source=f'"{text}"').model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,6 +20,7 @@ from hesse.reports.formatting import (
     kcal_unit,
     property_title,
 )
+from hesse.runtime.terminal import plain_markup, rich_stream
 
 __all__ = ["comparison_table", "error_tables", "new_table", "print_tables", "vibration_table"]
 
@@ -134,13 +136,27 @@ def print_tables(tables: Iterable[Table]) -> None:
     Args:
         tables: the tables.
     """
-    console = Console()
+    console = Console(file=rich_stream())
     for table in tables:
         if not console.is_terminal:
             table.box = None
         needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        Console(width=max(needed, console.width), highlight=False).print(table)
+        Console(file=rich_stream(), width=max(needed, console.width), highlight=False).print(table)
         console.print()
+
+
+class _PlainTable(Table):
+    """A table that shows all text literally: names come from files, and rich takes `[bold]` for a style."""
+
+    def add_column(self, header: Any = "", *args: Any, **options: Any) -> None:
+        super().add_column(_literal(header), *args, **options)
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*map(_literal, cells), **options)
+
+
+def _literal(cell: Any) -> Any:
+    return plain_markup(cell) if isinstance(cell, str) else cell
 
 
 def new_table(title: str) -> Table:
@@ -152,4 +168,6 @@ def new_table(title: str) -> Table:
     Returns:
         The table, without columns.
     """
-    return Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    return _PlainTable(
+        title=plain_markup(title), title_style="bold", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )

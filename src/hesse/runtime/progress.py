@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hesse.runtime.terminal import plain_markup, rich_stream
 
 __all__ = ["AdvanceCallback", "format_duration", "track"]
 
@@ -44,7 +45,7 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
     if quiet:
         yield lambda steps=1, note="": None
         return
-    console = Console(stderr=True)
+    console = Console(file=rich_stream(stderr=True))
     speed = _RateEstimator(total, done)
     if console.is_terminal:
         columns = (
@@ -56,13 +57,13 @@ def track(title: str, total: int, *, quiet: bool = False, done: int = 0) -> Iter
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(escape(title), total=total, completed=done, note="", speed="")
+            task = bar.add_task(plain_markup(title), total=total, completed=done, note="", speed="")
 
             def advance(steps: int = 1, note: str = "") -> None:
                 speed.update(steps)
                 bar.update(task, advance=steps, speed=speed.format())
                 if note:
-                    bar.update(task, note=escape(note))
+                    bar.update(task, note=plain_markup(note))
 
             yield advance
         return

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -19,12 +19,15 @@ from hesse.engines.names import with_base_folder
 from hesse.errors import ConfigError, FileFormatError
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
+from hesse.runtime.yaml_text import parse_yaml
 from hesse.training.config import DataConfig, RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.train_result import TrainResult
 from hesse.training.trainer import open_run_folder, train_in_open_folder
 
 __all__ = ["load_config", "run_from_config"]
+
+_MAX_BYTES: Final = 1 << 20
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -47,11 +50,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.is_file() and path.stat().st_size > _MAX_BYTES:
+            raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB are too much for a configuration")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileFormatError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, or a path with a null character
         raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
     _resolve_paths(content, path.parent)
@@ -84,10 +90,7 @@ def _override(content: dict[str, Any], word: str) -> None:
         if not isinstance(inner, dict):
             raise ConfigError(f'override "{word}": {section} is a value, not a section')
         mapping = inner
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f'override "{word}": the value is not valid YAML') from error
+    value = parse_yaml(text, f'override "{word}"', error_type=ConfigError)
     # YAML 1.1 reads 1e-3 (without a dot) as text.
     if isinstance(value, str):
         with contextlib.suppress(ValueError):

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import datetime
 import gzip
 import io
 import lzma
 import re
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_se
 from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError, first_line
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
+from hesse.runtime.yaml_text import parse_yaml
 from hesse.structures import Properties, Structure, from_ase
 
 __all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
@@ -306,7 +307,7 @@ def _read_text(file: Path) -> str:
     try:
         with opener(file, "rt", encoding="utf-8") as handle:
             text: str = handle.read(_MAX_TEXT_BYTES + 1)
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, MemoryError) as error:
         raise FileFormatError(f"{file}: truncated or damaged ({error})") from error
     if len(text) > _MAX_TEXT_BYTES:
         raise FileFormatError(f"{file}: more than {_MAX_TEXT_BYTES >> 20} MiB of text")
@@ -320,32 +321,8 @@ def _plain_yaml(file: Path) -> str:
         FileFormatError: damaged, not YAML, or with values other than mappings, lists, texts and numbers (tags such as
             `!!python/object/apply`).
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    try:
-        content = yaml.load(_read_text(file), Loader=loader)
-        _check_plain(content)
-    except yaml.constructor.ConstructorError as error:
-        raise FileFormatError(
-            f"{file}: holds YAML tags or keys that are not plain data ({error.problem}); loading such a file can run "
-            "programs, and phonopy writes none. Nothing was run. Remove the tags if you trust the rest."
-        ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise FileFormatError(f"{file}: cannot be read as YAML; it is truncated or damaged ({error})") from error
-    return yaml.dump(content, Dumper=dumper, sort_keys=False)
-
-
-def _check_plain(content: Any) -> None:
-    """Raise ConstructorError unless `content` holds only mappings, lists, texts, numbers, dates, booleans and None."""
-    pending, visited = [content], set()
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict | list):
-            if id(value) not in visited:  # an object can occur several times, through aliases
-                visited.add(id(value))
-                pending.extend([*value, *value.values()] if isinstance(value, dict) else value)
-        elif not isinstance(value, str | int | float | datetime.date | None):
-            raise yaml.constructor.ConstructorError(problem=f"a value of type {type(value).__name__}")
+    return yaml.dump(parse_yaml(_read_text(file), str(file)), Dumper=dumper, sort_keys=False)
 
 
 def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
