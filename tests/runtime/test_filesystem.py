@@ -22,6 +22,8 @@ from hesse.runtime.filesystem import (
     check_input_file,
     check_output_path,
     lock_file,
+    open_without_links,
+    remove_abandoned,
     write_rows,
 )
 
@@ -244,3 +246,37 @@ def test_input_files_are_checked(tmp_path: Path) -> None:
         check_input_file(tmp_path / "absent")
     with pytest.raises(WriteError, match="it is a folder"), atomic_write(tmp_path):
         pass
+
+
+def test_a_lock_changes_no_file_of_others(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    link = tmp_path / ".lock"
+    link.symlink_to(precious)
+    with pytest.raises(WriteError, match="it is a link to another file"), lock_file(link, "busy"):
+        pass
+    with pytest.raises(WriteError, match="it is a link to another file"):
+        open_without_links(link, "a")
+    with lock_file(precious, "busy"):  # a file that somebody has named like a lock
+        pass
+    assert precious.read_text() == "data"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WriteError, match="not a file"), lock_file(tmp_path / "pipe", "busy"):
+        pass
+    with pytest.raises(WriteError, match="a device or a pipe"):
+        atomic_write_text(tmp_path / "pipe", "x")
+
+
+def test_only_abandoned_files_of_our_own_are_removed(tmp_path: Path) -> None:
+    foreign = [".notes.part", ".other.h5.0123abcd.part.h5", ".model.hesse.part", ".model.hesse.0123abcd.part.txt"]
+    for name in (*foreign, ".model.hesse.0123abcd.part.hesse"):
+        (tmp_path / name).write_text("x")
+    remove_abandoned(tmp_path, ["model.hesse"])
+    assert names(tmp_path) == sorted(foreign)
+
+
+def test_a_failed_write_names_the_file_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"cannot write .*a\.txt: .*other\.txt: No such file"):
+        half_write(tmp_path / "a.txt", FileNotFoundError(2, "No such file", str(tmp_path / "other.txt")))
+    with pytest.raises(WriteError, match=r"Read-only file system.*choose a folder in which you may write"):
+        half_write(tmp_path / "a.txt", OSError(errno.EROFS, "Read-only file system"))

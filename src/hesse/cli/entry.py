@@ -14,6 +14,11 @@ _EXIT_CODE = 1
 _received: list[int] = []
 
 
+class _InterruptionError(KeyboardInterrupt):
+    """SIGINT or SIGTERM. A class of its own: where KeyboardInterrupt itself leaves code that was compiled from a text
+    (as dataclasses do), Python ends the process by SIGINT whatever happens later."""
+
+
 def main() -> None:
     """Entry point. Exit codes: 0 success; 1 the execution failed or was interrupted; 2 the request was wrong."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -35,7 +40,7 @@ def main() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stop where the program is, so that half-written files are removed."""
     _received.append(number)
-    raise KeyboardInterrupt
+    raise _InterruptionError
 
 
 def was_interrupted() -> bool:

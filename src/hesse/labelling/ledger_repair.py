@@ -152,7 +152,7 @@ def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
         best: tuple[list[Row], list[Row]] | None = None
         # As it is; with the write-ahead log; with a new first page (header and schema are the same in all ledgers).
         for first_page in (b"", template):
-            copy.write_bytes(first_page + content[len(first_page) :])
+            copy.write_bytes(_with_first_page(content, first_page))
             log, log_copy = Path(f"{path}-wal"), Path(f"{copy}-wal")
             if log.is_file() and not log.is_symlink():
                 log_copy.write_bytes(log.read_bytes())
@@ -165,6 +165,14 @@ def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:
     if best is None or not any(best):
         return ([], []) if known else None
     return best
+
+
+def _with_first_page(content: bytes, first_page: bytes) -> bytes:
+    """A database with another first page, whose header has the number of pages of this one (bytes 28 to 31)."""
+    if not first_page:
+        return content
+    n_pages = len(content) // len(first_page)
+    return first_page[:28] + n_pages.to_bytes(4, "big") + first_page[32:] + content[len(first_page) :]
 
 
 def _sound_rows(path: Path) -> tuple[list[Row], list[Row]] | None:
