@@ -30,7 +30,7 @@ def hessian_array(structure: Structure, hessian: ArrayLike) -> Float[Array, "n 3
     n = len(structure)
     shape = (n, 3, n, 3)
     try:
-        result = np.array(hessian, dtype=np.float64)
+        result = np.asarray(hessian, dtype=np.float64).copy()  # np.array warns of tensors
     except (TypeError, ValueError) as error:
         raise LabelShapeError(
             f"hessian: expected an array of shape {shape}, got {type(hessian).__name__} ({first_line(error)})"
