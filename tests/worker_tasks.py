@@ -84,3 +84,17 @@ def _kill_when_sending(main_thread: int) -> None:
             if frame.f_code.co_name == "_send" and frame.f_code.co_filename == multiprocessing.connection.__file__:
                 os.kill(os.getpid(), signal.SIGKILL)
             frame = frame.f_back
+
+
+def dies_once_at_the_start(marker: str) -> Callable[[int], int]:
+    """The first process ends before it is set up."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return lambda task: task
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def search_path(spec: None) -> Callable[[int], list[str]]:
+    return lambda task: sys.path

@@ -15,7 +15,8 @@ from tiny_run import OPTIONS, ORACLE, assert_same_run, record
 from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, MissingLabelError, RequestError
 from hesse.models import load_model
-from hesse.training import load_config
+from hesse.runtime.filesystem import lock_file
+from hesse.training import load_config, read_log
 from hesse.training.config_file import run_from_config
 from oracles import labeled, molecules
 
@@ -121,3 +122,38 @@ def test_the_command_line_trains_and_returns_exit_codes(path: Path) -> None:
     assert wrong.returncode == 2
     assert 'no option "learning_rat". Did you mean "learning_rate"?' in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_run_at_work_is_not_touched_by_a_second_one(path: Path) -> None:
+    out = path.parent / "out"
+    run_from_config(load_config(path), quiet=True)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    with lock_file(out / ".lock", "busy"):
+        for words, options in ((["seed=3"], {"restart": True}), ([], {})):
+            with pytest.raises(RequestError, match="another process is working"):
+                run_from_config(load_config(path, words), quiet=True, **options)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_files_of_others_stay_in_the_folder(path: Path) -> None:
+    out = path.parent / "out"
+    out.mkdir()
+    for name in (".notes.part", ".mine.h5.0123abcd.part.h5", ".last.hesse.0123abcd.part.hesse"):
+        (out / name).write_text("x")
+    run_from_config(load_config(path), quiet=True)
+    assert sorted(p.name for p in out.glob(".*.part*")) == [".mine.h5.0123abcd.part.h5", ".notes.part"]
+
+
+def test_a_damaged_record_is_told_and_kept_aside(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = path.parent / "out"
+    run_from_config(load_config(path), quiet=True)
+    log = out / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:2], b'{"kind": "tr\xff\n', *lines[3:]])
+    log.write_bytes(damaged)
+    with pytest.raises(FileFormatError, match="line 3 is not a row"):
+        read_log(log)
+    run_from_config(load_config(path), quiet=True)
+    assert "metrics.jsonl: line 3 is damaged" in capsys.readouterr().err
+    assert (out / "metrics.jsonl.damaged").read_bytes() == damaged
+    assert len(read_log(log)) == len(lines) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -74,3 +75,19 @@ def test_workers_run_one_thread_and_no_task_needs_no_worker():
 def test_a_value_that_cannot_be_pickled_is_a_failure():
     (results,) = map_tasks(tools.returns_code, None, [1], workers=1)
     assert "cannot be sent by the worker process" in results.error
+
+
+def test_a_process_that_dies_while_it_starts_is_started_again(tmp_path):
+    results = list(map_tasks(tools.dies_once_at_the_start, str(tmp_path / "marker"), range(3), workers=1))
+    assert [(o.value, o.error) for o in results] == [(0, ""), (1, ""), (2, "")]
+
+
+def test_processes_import_nothing_from_the_working_folder(tmp_path, monkeypatch):
+    for name in ("ast", "yaml", "numpy", "pickle", "threading"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
+    (result,) = map_tasks(tools.search_path, None, [0], workers=1)
+    assert not result.error
+    assert "" not in result.value
+    assert str(tmp_path) not in result.value
