@@ -290,7 +290,7 @@ class Ledger:
         self._connection = self._connect(self.path)
         self.messages.append(f"{found} and kept, and the others are computed again (the damaged file is {aside})")
 
-    def _insert_rows(self, labels: list[tuple[object, ...]], attempts: list[tuple[object, ...]]) -> None:
+    def _insert_rows(self, labels: Sequence[tuple[object, ...]], attempts: Sequence[tuple[object, ...]]) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?)", labels)
         self._connection.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", attempts)
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from hesse.errors import ExecutionError, InterruptedRunError
-from hesse.runtime.filesystem import atomic_write_text, open_without_links
+from hesse.runtime.filesystem import atomic_write_text, lock_file, open_without_links
 from hesse.runtime.processes import hesse_command
 from hesse.runtime.progress import track
 from hesse.runtime.signals import StoppedError, stop_signals
@@ -41,10 +41,12 @@ def train_in_parallel(
     Raises:
         ExecutionError: a run failed; the message contains its last line on standard error.
         InterruptedRunError: interrupted by SIGINT or SIGTERM.
+        RequestError: another process is training in this folder.
     """
     runs: dict[str, tuple[Path, subprocess.Popen[bytes], int]] = {}
     try:
-        with stop_signals():
+        busy = f"another process is training in {folder}: wait for it, stop it, or use another folder"
+        with lock_file(folder / ".lock", busy), stop_signals():
             for name, config in configs.items():
                 run = folder / name
                 run.mkdir(parents=True, exist_ok=True)
