@@ -121,6 +121,8 @@ def test_a_single_frame_without_the_axis_of_frames(tmp_path: Path) -> None:
     assert (len(back), float(back.labels.energy[0])) == (1, -2.0)
     assert back.labels.forces[:, 2].tolist() == [1.0, -1.0]
     assert back.structures[0].positions[1].tolist() == [0, 0, 1]
+    with pytest.raises(FileFormatError, match="a single number"):
+        read_dataset(system(tmp_path / "t", coord=np.array(1.0)))
 
 
 def test_heavy_hydrogen_is_a_type(tmp_path: Path) -> None:

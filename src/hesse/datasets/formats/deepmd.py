@@ -132,6 +132,8 @@ def _iter_sets(root: Path, system: Path, unknown_files: Counter[str]) -> Iterato
         unknown_files.update(f.name for f in folder.iterdir() if f.suffix != ".npy" or f.stem not in _KNOWN_ARRAYS)
         if "coord" not in arrays:
             raise FileFormatError(f"{folder}: coord.npy is missing")
+        if arrays["coord"].ndim == 0:
+            raise FileFormatError(f"{folder}: coord.npy is a single number, expected ({3 * len(types)},) for each frame")
         arrays = _as_frames(arrays, len(types))
         if (system / "nopbc").exists() and "virial" in arrays:
             unknown_files["virial.npy (not periodic)"] += 1
