@@ -98,3 +98,25 @@ def test_a_cutoff_of_zero_lists_no_pairs() -> None:
 def test_a_cutoff_is_a_positive_number(cutoff: float) -> None:
     with pytest.raises(GeometryError, match="cutoff"):
         find_neighbors(np.zeros((1, 3)), np.zeros((3, 3)), (False, False, False), cutoff)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (np.diag([1e6, 5.0, 5.0]), "long"),
+        (np.diag([0.01, 0.01, 0.01]), "placeholder"),
+        (np.diag([1.0, 1.0, 0.05]), "placeholder"),
+        (np.array([[5.6, 0, 0], [0, 5.6, 0.008], [6.0, 2.0, 0]]), "placeholder"),
+    ],
+)
+def test_cells_beyond_native_code_are_refused(cell: np.ndarray, words: str) -> None:
+    with pytest.raises(GeometryError, match=words):
+        find_neighbors(np.array([[0.0, 0, 0], [1.0, 1, 1]]), cell, (True, True, True), 3.0)
+
+
+def test_coordinates_and_lattice_vectors_are_bounded() -> None:
+    with pytest.raises(GeometryError, match="coordinates of up to 2e\\+06"):
+        Structure([1], [[2e6, 0, 0]])
+    for wrong in (np.nan, np.inf, 1e7):
+        with pytest.raises(GeometryError, match="lattice vectors"):
+            Structure([1], [[0.0, 0, 0]], cell=np.diag([5.0, 5.0, wrong]))

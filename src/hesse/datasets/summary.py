@@ -19,6 +19,8 @@ from hesse.structures import QUANTITIES, Properties, label_names
 
 __all__ = ["dataset_summary"]
 
+_MAX_CURVATURE: Final = 1e12
+"""eV/Å²; the eigenvalues of a matrix with larger elements need not be found."""
 _NEGATIVE_EIGENVALUE: Final = -0.5
 """eV/Å²; eigenvalues below it count as negative curvature, those above may be noise of rigid-body motions."""
 _MAX_HESSIANS: Final = 1000
@@ -107,7 +109,7 @@ def _curvature(dataset: Dataset) -> dict[str, Any] | None:
     negative: list[int] = []
     for _, matrices in hessian_blocks(dataset.labels):
         batch = matrices[: _MAX_HESSIANS - len(lowest)]
-        batch = batch[batch.isfinite().all(-1).all(-1)]
+        batch = batch[(batch.abs() < _MAX_CURVATURE).all(-1).all(-1)]  # not NaN either
         if len(batch) == 0:
             continue
         values = torch.linalg.eigvalsh(0.5 * (batch + batch.transpose(1, 2)).double())

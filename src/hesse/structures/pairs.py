@@ -21,6 +21,12 @@ from hesse.errors import GeometryError
 
 __all__ = ["Neighbors", "PairList", "distance_matrix", "find_neighbors", "neighbor_matrix", "neighbor_pairs"]
 
+_MAX_EXTENT: Final = 1e5
+"""Å; longer cells end the process in native code."""
+_MIN_HEIGHT: Final = 0.1
+"""Å between the planes of a cell that repeat; no crystal is below 1 Å."""
+_MAX_IMAGES: Final = 200_000
+"""Largest number of images of one cell within the cutoff; 0.4 Å cubes and 10 Å give about 130,000."""
 _MAX_DENSE_ATOMS: Final = 64
 """Open structures with up to this number of atoms use distance matrices, which is faster than any cell list."""
 _CHUNK_DISTANCES: Final = 2_000_000
@@ -83,7 +89,8 @@ def find_neighbors(
         The pairs in a fixed order, so that sums over them are reproducible.
 
     Raises:
-        GeometryError: the cutoff is negative or not finite.
+        GeometryError: the cutoff is negative or not finite, or a cell or an extent of the atoms is beyond what native
+            code can search.
     """
     if not (np.isfinite(cutoff) and cutoff >= 0):
         raise GeometryError(f"the cutoff must be a finite number of Å, not below zero, got {cutoff}")
@@ -101,8 +108,10 @@ def find_neighbors(
         if any(pbc):
             # vesin needs three lattice vectors; those of open directions are never repeated.
             box = _complete_cell(positions, cell, pbc, cutoff)
+            _check_searchable(box, pbc, cutoff)
             centers, neighbors, cell_shifts, distances = search.compute(positions, box, list(pbc), "ijSd")
         else:
+            _check_extent(float(np.ptp(positions, axis=0).max()), "the extent of the atoms is")
             centers, neighbors, distances = search.compute(positions, np.zeros((3, 3)), False, "ijd")
             cell_shifts = np.zeros((len(centers), 3), dtype=np.int64)
     centers, neighbors = np.asarray(centers, dtype=np.int64), np.asarray(neighbors, dtype=np.int64)
@@ -116,6 +125,25 @@ def find_neighbors(
         np.asarray(distances, dtype=np.float64)[order],
         np.bincount(centers, minlength=len(positions)).astype(np.int64),
     )
+
+
+def _check_searchable(box: NDArray[np.float64], pbc: tuple[bool, bool, bool], cutoff: float) -> None:
+    """Refuse cells in which a search would end the process, or take minutes. Raises GeometryError."""
+    _check_extent(float(np.linalg.norm(box, axis=1).max()), "a lattice vector, or the extent of the atoms, is")
+    areas = np.linalg.norm(np.cross(box[[1, 2, 0]], box[[2, 0, 1]]), axis=1)
+    heights = (abs(np.linalg.det(box)) / np.maximum(areas, 1e-300))[list(pbc)]
+    images = float(np.prod(2.0 * np.ceil(cutoff / np.maximum(heights, 1e-9)) + 1.0))
+    if heights.min() < _MIN_HEIGHT or images > _MAX_IMAGES:
+        raise GeometryError(
+            f"the periodic cell is only {', '.join(f'{h:.3g}' for h in heights)} Å high along its periodic directions: "
+            f"each atom would meet {images:.2g} images of every other within {cutoff:g} Å. The cell is a placeholder, "
+            "in other units, or damaged; give the true one, or none for a molecule"
+        )
+
+
+def _check_extent(extent: float, what: str) -> None:
+    if not extent <= _MAX_EXTENT:
+        raise GeometryError(f"{what} {extent:.3g} Å long, expected at most {_MAX_EXTENT:g} Å: other units, or damaged")
 
 
 def _complete_cell(

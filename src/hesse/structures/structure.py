@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
@@ -37,6 +37,10 @@ def rng_key(structure_id: str) -> int:
     """
     digest = hashlib.blake2b(structure_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+_MAX_COORDINATE: Final = 1e6
+"""Å."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +86,9 @@ class Structure:
         set_field("pbc", tuple(bool(p) for p in self.pbc))
         if self.masses is not None:
             set_field("masses", _readonly_array(self.masses, np.float64))
+        n = self.numbers.size
         if not self.id:
             set_field("id", self._content_id())
-        n = len(self.numbers)
         if self.numbers.ndim != 1 or n == 0 or self.positions.shape != (n, 3):
             raise GeometryError(
                 f'structure "{self.id}": expected numbers [atoms] and positions [atoms, 3] with at least one atom, '
@@ -101,6 +105,16 @@ class Structure:
             )
         if not np.isfinite(self.positions).all():
             raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
+        if np.abs(self.positions).max() > _MAX_COORDINATE:
+            raise GeometryError(
+                f'structure "{self.id}": coordinates of up to {np.abs(self.positions).max():.3g} Å, expected at most '
+                f"{_MAX_COORDINATE:g} Å; they are in other units, or damaged"
+            )
+        if self.cell.shape == (3, 3) and not (np.abs(self.cell) <= _MAX_COORDINATE).all():
+            raise GeometryError(
+                f'structure "{self.id}": lattice vectors {self.cell.tolist()}, expected finite numbers of at most '
+                f"{_MAX_COORDINATE:g} Å"
+            )
         if self.cell.shape != (3, 3) or len(self.pbc) != 3:
             raise GeometryError(f'structure "{self.id}": expected a cell [3, 3] and pbc [3], got {self.cell.shape}')
         periodic_vectors = self.cell[list(self.pbc)]

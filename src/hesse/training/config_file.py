@@ -175,6 +175,8 @@ def _load_data(
     path = output / "split.json"
     if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
         splits = Split.read(path).apply(dataset)
+        if not {"train", "validation"} <= splits.keys():
+            raise FileFormatError(f'{path}: damaged: expected the parts "train" and "validation"')
         return splits["train"], splits["validation"]
     training, validation = dataset.split(
         1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.transforms import convert_units
 from hesse.errors import FileFormatError, HesseError, LabelShapeError, UnitError
 from hesse.runtime.filesystem import check_input_file
-from hesse.structures import Properties, Structure
+from hesse.structures import Properties, Structure, is_charge_key, read_charge_state
 
 __all__ = ["read_npz"]
 
@@ -74,7 +75,9 @@ def read_npz(
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
             with archive:
-                items = _read_layout(path, archive, limit)
+                recorded = _Recorded(archive)
+                items = _with_charges(path, _read_layout(path, recorded, limit), recorded)
+                not_read = {f"array {name}": len(items) for name in archive.files if name not in recorded.used}
     except HesseError:
         raise
     except _ARCHIVE_ERRORS as error:
@@ -88,10 +91,55 @@ def read_npz(
         raise FileFormatError(f"{path}: the archive describes no structures")
     labels = Properties.concatenate([label for _, label in items])
     structures, labels = convert_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
-    return Dataset(structures, labels, source=str(path))
+    return Dataset(structures, labels, source=str(path), not_read=not_read)
 
 
-def _read_layout(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -> list[tuple[Structure, Properties]]:
+class _Recorded(Mapping[str, Array]):
+    """An archive that remembers which arrays were asked for."""
+
+    def __init__(self, archive: np.lib.npyio.NpzFile) -> None:
+        self.archive, self.files = archive, archive.files
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.files:
+            raise KeyError(name)
+        self.used.add(name)
+        return np.asarray(self.archive[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _with_charges(
+    path: Path, items: list[tuple[Structure, Properties]], archive: Mapping[str, Array]
+) -> list[tuple[Structure, Properties]]:
+    """Structures with the charges and multiplicities that arrays of one value, or of one for each structure, state."""
+    states = {name: archive[name].reshape(-1) for name in archive if is_charge_key(name)}
+    if not states:
+        return items
+    result = []
+    for i, (structure, labels) in enumerate(items):
+        info = {}
+        for name, values in states.items():
+            if values.size != 1 and values.size < len(items):
+                raise FileFormatError(f"{path}: {name} has {values.size} values for {len(items)} structures")
+            info[name] = values[0 if values.size == 1 else i].item()
+        try:
+            state = read_charge_state(info, structure.numbers)
+        except HesseError as error:
+            raise type(error)(f'{path}: structure "{structure.id}": {error}') from None
+        result.append((replace(structure, charge=state.charge, multiplicity=state.multiplicity), labels))
+    return result
+
+
+def _read_layout(path: Path, archive: _Recorded, limit: int | None) -> list[tuple[Structure, Properties]]:
     if "ids" in archive and not _is_packed(archive):
         return _read_horm(path, archive, limit)
     if "nuclear_charges" in archive and "coords" in archive:
@@ -105,7 +153,7 @@ def _read_layout(path: Path, archive: np.lib.npyio.NpzFile, limit: int | None) -
 
 
 def _read_horm(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
-    ids = archive["ids"]
+    ids = np.atleast_1d(archive["ids"])
     energies = archive.get("energy")
     groups = archive.get("formula")
     for name, values in (("energy", energies), ("formula", groups)):
@@ -144,9 +192,11 @@ def _read_horm(path: Path, archive: Mapping[str, np.ndarray], limit: int | None)
 def _read_rmd17(path: Path, archive: Mapping[str, np.ndarray], limit: int | None) -> list[tuple[Structure, Properties]]:
     numbers, coordinates = archive["nuclear_charges"], archive["coords"]
     energies, forces = archive.get("energies"), archive.get("forces")
+    if coordinates.ndim != 3:
+        raise FileFormatError(f"{path}: coords has shape {coordinates.shape}, expected (geometries, atoms, 3)")
     for name, values in (("energies", energies), ("forces", forces)):
-        if values is not None and len(values) != len(coordinates):
-            raise FileFormatError(f"{path}: {len(values)} {name} for {len(coordinates)} geometries")
+        if values is not None and values.shape[:1] != coordinates.shape[:1]:
+            raise FileFormatError(f"{path}: {name} has shape {values.shape} for {len(coordinates)} geometries")
     items = []
     for i in range(len(coordinates))[:limit]:
         structure = _make_structure(path, numbers, coordinates[i], f"{path.stem}-{i:06d}", path.stem)
