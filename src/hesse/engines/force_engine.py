@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, EnergyFunction, Engine, SinglePoint
+from hesse.engines.cell_checks import check_cell
 from hesse.engines.error_estimates import CurvatureErrors, attach_error_estimates
 from hesse.engines.finite_differences import (
     DirectionalDerivative,
@@ -309,6 +310,7 @@ class ForceEngine(Engine):
         if request.stress and not all(structure.pbc):
             raise GeometryError(f'structure "{structure.id}": stress needs a cell periodic in all three directions')
         probes = _checked_probes(structure, request)
+        check_cell(structure)
         structure.check_no_overlap()
         energy_function = self.energy_function(structure)
         point = checked_point(energy_function, structure.positions, structure)

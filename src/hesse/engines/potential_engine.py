@@ -17,6 +17,7 @@ import torch
 from hesse.curvature import evaluate
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
+from hesse.engines.cell_checks import check_cell
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.engines.levels import level_with_digest, weights_digest
 from hesse.errors import EngineError
@@ -74,6 +75,7 @@ class PotentialEngine(Engine):
         structure = as_structure(structure)
         check_request(request)
         check_elements(self.potential, structure.numbers, where=f'structure "{structure.id}"', name=self.level)
+        check_cell(structure)
         structure.check_no_overlap()
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
         # Second derivatives need the forces anyway, and so does the rotational sum rule.

@@ -22,7 +22,7 @@ from hesse.datasets import (
     write_dataset,
 )
 from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine, as_engine, engine_for_workers
-from hesse.errors import ExecutionError, InterruptedRunError, RequestError
+from hesse.errors import ExecutionError, GeometryError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
 from hesse.labelling.plan import LabelPlan, make_plan
@@ -87,7 +87,7 @@ def label(
         probe: distribution of their directions, see `hesse.probes.PROBE_KINDS`.
         seed: seed of their directions, which are a function of it and of each structure's id.
         hessian: also compute full Hessians.
-        stress: also compute stresses (structures that are periodic in three directions).
+        stress: also compute stresses of structures that are periodic in three directions; others are labeled without.
         outputs: further quantities by name (`hesse.register_quantity`), if the engine has them.
         spec: instead of the six arguments before, all of them in one object.
         differences: how curvature is taken from forces, if `engine` is a name or an ASE calculator.
@@ -111,7 +111,7 @@ def label(
     start = time.monotonic()
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
-    _check_inputs(inputs, output, scheduler)
+    _check_inputs(inputs, label_spec, output, scheduler)
     worker_engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     engine_object = as_engine(worker_engine, differences=differences)
     ledger_file = ":memory:" if output is None else ledger_path(output)
@@ -200,7 +200,7 @@ def plan_labels(
     """
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
-    _check_inputs(inputs, output, scheduler=None)
+    _check_inputs(inputs, label_spec, output, scheduler=None)
     engine_object, path = as_engine(engine, differences=differences), ledger_path(output)
     if not path.exists():
         return make_plan(inputs, label_spec, {}, [], retry_failed=retry_failed)
@@ -233,11 +233,18 @@ def _engine_description(engine: Engine) -> dict[str, object]:
     return {"name": engine.name, "level": engine.level, "settings": settings}
 
 
-def _check_inputs(structures: Sequence[Structure], output: str | Path | None, scheduler: str | None) -> None:
+def _check_inputs(
+    structures: Sequence[Structure], spec: LabelSpec, output: str | Path | None, scheduler: str | None
+) -> None:
     ids = Counter(s.id for s in structures)
     repeated_id, count = ids.most_common(1)[0]
     if count > 1:
         raise RequestError(f'the id "{repeated_id}" occurs {count} times; ids name structures and must differ')
+    if spec.stress and not any(all(structure.pbc) for structure in structures):
+        raise GeometryError(
+            "stress was requested, but no structure is periodic in all three directions: molecules and "
+            "slabs have none, leave it out"
+        )
     if scheduler is not None:
         scheduler_address(scheduler)
     if output is not None:
@@ -266,8 +273,9 @@ class _Campaign:
 
     def report(self, ledger: Ledger, plan: LabelPlan, start: float) -> LabelReport:
         """Read everything back from the ledger, write the output and sum up."""
-        requested, completed = self.spec.quantities(), ledger.completed()
-        complete = [i for i, key in enumerate(plan.keys) if all(name in completed.get(key, {}) for name in requested)]
+        completed = ledger.completed()
+        requested = [self.spec.quantities_of(structure) for structure in self.structures]
+        complete = [i for i, key in enumerate(plan.keys) if set(requested[i]) <= completed.get(key, {}).keys()]
         attempts = ledger.attempts()
         reasons = {(a.key, a.quantities): a.reason for a in attempts}
         failed = dict(plan.failed)
@@ -287,7 +295,7 @@ class _Campaign:
         suspects = []
         for i in dataset.labels.suspect_mask().nonzero()[:, 0].tolist():
             own_reasons = completed[plan.keys[complete[i]]]
-            quantity_reasons = dict.fromkeys(own_reasons[name] for name in requested if own_reasons[name])
+            quantity_reasons = dict.fromkeys(own_reasons[name] for name in requested[complete[i]] if own_reasons[name])
             name = structures[i].id
             suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
         if self.output is not None:
@@ -304,24 +312,29 @@ class _Campaign:
             plan.n_partial,
             time.monotonic() - start,
             sum(seconds.values()),
-            notes=tuple(ledger.messages),
+            notes=(*ledger.messages, *self._left_out(structures)),
         )
 
     def _assemble(self, ledger: Ledger, plan: LabelPlan, complete: list[int], failed: dict[int, str]) -> Dataset | None:
         """The labels of the complete structures. Those whose records turn out to be damaged move from `complete` to
         `failed`. None if there is no structure."""
-        requested = self.spec.quantities()
         while complete:
             structures = tuple(self.structures[i] for i in complete)
-            records = (ledger.read(plan.keys[i], requested) for i in complete)
+            records = (ledger.read(plan.keys[i], self.spec.quantities_of(self.structures[i])) for i in complete)
             try:
                 labels = assemble_labels(structures, self.spec, records)
                 return Dataset(structures, labels, metadata=self._metadata())
             except DamagedRecordError as error:
                 index = complete.pop(error.index)
-                ledger.discard(plan.keys[index], requested)
+                ledger.discard(plan.keys[index], self.spec.quantities_of(self.structures[index]))
                 failed[index] = "its record in the ledger was damaged; the same command computes it again"
         return None
+
+    def _left_out(self, structures: Sequence[Structure]) -> list[str]:
+        """Requested quantities that structures do not have, with the structures."""
+        open_ids = [s.id for s in structures if self.spec.stress and not all(s.pbc)]
+        reason = "labeled without stress, because it is not periodic in all three directions"
+        return [f"{count} x {text}" for count, text in group_by_reason([Failure(name, reason) for name in open_ids])]
 
     def _metadata(self) -> dict[str, str]:
         engine, spec = self.engine, self.spec

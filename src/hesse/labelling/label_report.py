@@ -52,7 +52,8 @@ class LabelReport:
         n_partial: number of structures that had some of their quantities before.
         seconds: wall time of this run, s.
         engine_seconds: engine time, s, summed over the structures: that of the last attempt at each, in any run.
-        notes: what was found in the ledger: damaged records, or records without checksums.
+        notes: what was found in the ledger (damaged records, or records without checksums), and requested quantities
+            that were left out for structures that have none.
     """
 
     dataset: Dataset

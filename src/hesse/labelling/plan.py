@@ -79,7 +79,6 @@ def make_plan(
     Returns:
         The plan.
     """
-    requested = spec.quantities()
     failures: dict[StructureKey, list[Attempt]] = {}
     for attempt in attempts:
         if attempt.reason:
@@ -87,7 +86,9 @@ def make_plan(
     keys = tuple((s.id, geometry_digest(s)) for s in structures)
     pending: list[PendingStructure] = []
     failed: dict[int, str] = {}
-    for index, key in enumerate(keys):
+    n_partial = 0
+    for index, (key, structure) in enumerate(zip(keys, structures, strict=True)):
+        requested = spec.quantities_of(structure)
         present = completed.get(key, {})
         missing = tuple(quantity for quantity in requested if quantity not in present)
         reason = "" if retry_failed else _recurring_failure(failures.get(key, []), present, missing)
@@ -95,12 +96,13 @@ def make_plan(
             failed[index] = reason
         elif missing:
             pending.append(PendingStructure(index, missing))
+            n_partial += len(missing) < len(requested)
     seconds, n_timings = _estimate_seconds(structures, pending, attempts)
     return LabelPlan(
         keys=keys,
         pending=tuple(pending),
         n_complete=len(keys) - len(pending) - len(failed),
-        n_partial=sum(len(structure.missing) < len(requested) for structure in pending),
+        n_partial=n_partial,
         failed=failed,
         seconds=seconds,
         n_timings=n_timings,

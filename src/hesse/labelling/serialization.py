@@ -129,7 +129,7 @@ def assemble_labels(
         arrays["hvp_error"] = _nan_tensor(len(products), n_structures)
     if spec.hessian:
         arrays |= {"hessian": _nan_tensor(int((9 * sizes**2).sum())), "hessian_error": _nan_tensor(n_structures)}
-    if spec.stress:
+    if any(STRESS in spec.quantities_of(structure) for structure in structures):
         arrays["stress"] = _nan_tensor(n_structures, 3, 3)
     rows = {"structure": n_structures, "atom": n_atoms}
     for name in spec.outputs:
@@ -147,14 +147,16 @@ def assemble_labels(
             targets[quantity] = {"probes": (k, atom_slice), "hvp": (k, atom_slice), "hvp_error": (k, i)}
         try:
             for quantity, names in targets.items():
-                if quantity in spec.quantities():
+                if quantity in spec.quantities_of(structures[i]):
                     _fill(arrays, names, structure_records[quantity].payload, len(structures[i]))
         except (FileFormatError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise DamagedRecordError(f'structure "{structures[i].id}": {error}', i) from error
         suspect[i] = any(bool(record.suspect_reason) for record in structure_records.values())
-    present = {
-        name: value for name, value in arrays.items() if not (name.endswith("_error") and bool(value.isnan().all()))
-    }
+    if any(STRESS in spec.quantities_of(structure) for structure in structures):
+        arrays["stress_mask"] = torch.tensor([STRESS in spec.quantities_of(structure) for structure in structures])
+        arrays["stress"] = arrays["stress"].nan_to_num(0.0)
+    optional = [name for name in arrays if name.endswith("_error")]
+    present = {name: value for name, value in arrays.items() if name not in optional or not bool(value.isnan().all())}
     return Properties(n_atoms=sizes, suspect=suspect if bool(suspect.any()) else None, **present)
 
 

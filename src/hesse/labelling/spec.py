@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hesse.errors import ConfigError, RequestError
 from hesse.probes import make_probe
 from hesse.runtime.settings import check_fields
-from hesse.structures import quantity
+from hesse.structures import Structure, quantity
 
 __all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "hvp_quantities", "probe_index", "quantity_kind"]
 
@@ -30,7 +30,7 @@ class LabelSpec:
         seed: seed of the probes. The probes of a structure depend only on the seed and on its id; a larger `n_probes`
             starts with the same probes.
         hessian: also compute the full Hessian.
-        stress: also compute the stress (of structures that are periodic in three directions).
+        stress: also compute the stress of structures that are periodic in three directions; it is left out for others.
         outputs: further quantities to compute, by name (`hesse.register_quantity`), by engines that have them.
 
     Raises:
@@ -67,6 +67,17 @@ class LabelSpec:
         """
         products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.n_probes))
         return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress), *self.outputs)
+
+    def quantities_of(self, structure: Structure) -> tuple[str, ...]:
+        """Name the quantities that make one structure complete.
+
+        Args:
+            structure: the structure.
+
+        Returns:
+            Those of `quantities` that exist for it: molecules and slabs have no stress.
+        """
+        return tuple(name for name in self.quantities() if name != STRESS or all(structure.pbc))
 
 
 def quantity_kind(name: str) -> str:
