@@ -68,8 +68,8 @@ def test_a_bond_and_an_element_that_the_data_do_not_have_are_named(summary: Trai
 def test_crystals_and_single_geometries() -> None:
     rng = np.random.default_rng(0)
 
-    def copper(amplitude: float, strain: float = 1.0) -> Structure:
-        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+    def copper(amplitude: float, strain: float = 1.0, repeat: tuple[int, int, int] = (2, 2, 2)) -> Structure:
+        atoms = bulk("Cu", cubic=True) * repeat
         atoms.set_cell(atoms.cell * strain, scale_atoms=True)
         atoms.positions += rng.normal(0.0, amplitude, atoms.positions.shape)
         return dataclasses.replace(from_ase(atoms), id=str(rng.integers(10**9)))
@@ -77,6 +77,10 @@ def test_crystals_and_single_geometries() -> None:
     summary = TrainingEnvironments.from_structures([copper(0.05) for _ in range(20)])
     assert not any(summary.compare(copper(0.05)).outside for _ in range(10))
     assert all(summary.compare(copper(0.05, strain)).outside for strain in (0.85, 1.2))
+    large = copper(0.05, repeat=(4, 4, 4))
+    assert not summary.compare(large).outside
+    vacancy = Structure(large.numbers[1:], large.positions[1:], cell=large.cell, pbc=large.pbc)
+    assert summary.compare(vacancy).outside
     single = TrainingEnvironments.from_structures([from_ase(molecule("C2H6"))])
     assert not single.compare(rattled("C2H6", 0.01, rng)).outside
     assert single.compare(rattled("C2H6", 0.4, rng)).outside

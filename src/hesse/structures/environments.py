@@ -43,8 +43,9 @@ _KEPT, _KEPT_PER_ELEMENT = 256, 8
 """Training environments that the summary keeps, altogether and at least for each element."""
 _FOLDS = 4
 _QUANTILE = 0.99
-_MIN_LIMIT = 2.0
-"""Least limit of distances, for data of (nearly) one geometry."""
+_MIN_LIMIT, _MIN_LIMIT_PERIODIC = 2.0, 4.5
+"""Least limits of distances, for data of (nearly) one geometry. That of periodic data is larger: in a small cell an atom
+meets several images of the same neighbor, so that environments vary less than in larger cells of the same crystal."""
 _PRIOR_ATOMS = 40
 """Weight of the variances of all elements, as a number of atoms, in the covariance of one."""
 _MIN_VARIANCE = 1e-2
@@ -182,7 +183,8 @@ class TrainingEnvironments:
         names = [s.group or s.id for s in structures]
         if len(set(names)) < _FOLDS:
             names = [str(i) for i in range(len(structures))]
-        limit = _limit(vectors, numbers, owner, names)
+        least = _MIN_LIMIT_PERIODIC if any(s.periodic for s in structures) else _MIN_LIMIT
+        limit = max(least, _limit(vectors, numbers, owner, names))
         return cls(len(structures), float(np.float32(limit)), _fit(vectors, numbers), _shortest(structures))
 
     def compare(self, structure: Structure) -> Extrapolation:
@@ -340,7 +342,7 @@ def _limit(
     labels = np.asarray(names)[owner]
     groups = np.unique(labels)
     if len(groups) < 2:
-        return _MIN_LIMIT
+        return 0.0
     order = np.random.default_rng(0).permutation(len(groups))
     parts = (order % _FOLDS)[np.searchsorted(groups, labels)]
     distances = np.zeros(len(numbers))
@@ -349,7 +351,7 @@ def _limit(
         distances[inside] = _distances(_fit(vectors[~inside], numbers[~inside]), vectors[inside], numbers[inside])
     largest = np.zeros(int(owner.max()) + 1)
     np.maximum.at(largest, owner, distances)
-    return max(_MIN_LIMIT, float(np.quantile(largest, _QUANTILE)))
+    return float(np.quantile(largest, _QUANTILE))
 
 
 def _pair_keys(first: Int[Array, "p"], second: Int[Array, "p"]) -> Int[Array, "p"]:
