@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hesse.datasets import read_npz
-from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError, UnitError
+from hesse.errors import FileFormatError, GeometryError, HesseError, LabelShapeError, LabelValueError, UnitError
 from hesse.units import ENERGY_UNITS, LENGTH_UNITS
 
 RNG = np.random.default_rng(0)
@@ -100,3 +100,21 @@ def test_truncated_missing_and_foreign_files(tmp_path: Path) -> None:
         np.save(handle, np.zeros(3))
     with pytest.raises(FileFormatError, match="single array"):
         read_npz(path, **UNITS)
+
+
+def test_charges_and_what_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    arrays = {
+        "natoms": [1, 1],
+        "z": [2, 2],
+        "pos": np.zeros((2, 3)),
+        "total_charge": [0, 2],
+        "dipole": np.zeros((2, 3)),
+    }
+    np.savez(path, **arrays, x_000=1.0, x_001=1.0)
+    data = read_npz(path, energy_unit="eV", length_unit="angstrom")
+    assert [s.charge for s in data.structures] == [0, 2]
+    assert data.not_read == {"array dipole": 2, "arrays x_…": 2}
+    np.savez(path, **{**arrays, "charge": [1, 2]})
+    with pytest.raises(LabelValueError, match='"a-000000": charge is stated twice'):
+        read_npz(path, energy_unit="eV", length_unit="angstrom")

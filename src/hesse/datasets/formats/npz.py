@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from hesse.structures import Properties, Structure, is_charge_key, read_charge_s
 __all__ = ["read_npz"]
 
 _NUMBERS: Final = ("z", "charges", "numbers", "atomic_numbers")
+_NUMBERED: Final = re.compile(r"(.+)_\d+$")
 _POSITIONS: Final = ("pos", "positions", "coordinates")
 _ARCHIVE_ERRORS = (
     OSError,
@@ -77,7 +80,7 @@ def read_npz(
             with archive:
                 recorded = _Recorded(archive)
                 items = _with_charges(path, _read_layout(path, recorded, limit), recorded)
-                not_read = {f"array {name}": len(items) for name in archive.files if name not in recorded.used}
+                not_read = _not_read(archive.files, recorded.used, len(items))
     except HesseError:
         raise
     except _ARCHIVE_ERRORS as error:
@@ -92,6 +95,22 @@ def read_npz(
     labels = Properties.concatenate([label for _, label in items])
     structures, labels = convert_units([s for s, _ in items], labels, energy=energy_unit, length=length_unit)
     return Dataset(structures, labels, source=str(path), not_read=not_read)
+
+
+def _not_read(names: list[str], used: set[str], n_structures: int) -> dict[str, int]:
+    """Arrays that were not asked for; those of single structures (`dipole_000`) are counted together."""
+    known = {_NUMBERED.sub(r"\1", name) for name in used if _NUMBERED.match(name)}
+    numbered: Counter[str] = Counter()
+    single: dict[str, int] = {}
+    for name in names:
+        stem = _NUMBERED.sub(r"\1", name)
+        if name in used or (stem != name and stem in known):  # of structures that were not selected
+            continue
+        if stem == name:
+            single[f"array {name}"] = n_structures
+        else:
+            numbered[f"arrays {stem}_…"] += 1
+    return {**single, **numbered}
 
 
 class _Recorded(Mapping[str, Array]):
@@ -122,6 +141,7 @@ def _with_charges(
 ) -> list[tuple[Structure, Properties]]:
     """Structures with the charges and multiplicities that arrays of one value, or of one for each structure, state."""
     states = {name: archive[name].reshape(-1) for name in archive if is_charge_key(name)}
+    states = {name: values for name, values in states.items() if values.size and values.dtype.kind in "iuf"}
     if not states:
         return items
     result = []
