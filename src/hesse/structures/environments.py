@@ -44,7 +44,7 @@ _KEPT, _KEPT_PER_ELEMENT = 256, 8
 _FOLDS = 4
 _QUANTILE = 0.99
 _MIN_LIMIT, _MIN_LIMIT_PERIODIC = 2.0, 4.5
-"""Least limits of distances, for data of (nearly) one geometry. That of periodic data is larger: in a small cell an atom
+"""Least limits of distances, for data of (nearly) one geometry. Larger for periodic data: in a small cell an atom
 meets several images of the same neighbor, so that environments vary less than in larger cells of the same crystal."""
 _PRIOR_ATOMS = 40
 """Weight of the variances of all elements, as a number of atoms, in the covariance of one."""
