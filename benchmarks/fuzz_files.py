@@ -119,7 +119,7 @@ def read_case(seed: Seed, path: Path) -> tuple[str, str]:
 def _place(error: BaseException) -> str:
     """Type and message of an error, with the innermost lines of its traceback, outermost first."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "fuzz" not in f.filename]
+    lines = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if not f.filename.endswith("fuzz_files.py")]
     return f"{type(error).__name__}: {str(error)[:160]} [{' > '.join(lines[-6:])}]"
 
 
@@ -180,11 +180,11 @@ def _child(kind: str, source: Path, work: Path, numbers: Sequence[int], seed: in
     with os.fdopen(write_end, "w", encoding="utf-8") as out, open(os.devnull, "w") as null:
         os.dup2(null.fileno(), 2)  # native code writes there too
         for number in numbers:
-            path = write_case(SEEDS[kind], source, target, (seed, kind_number, number))
-            signal.setitimer(signal.ITIMER_REAL, 4 * TIME_LIMIT)  # the machine may be busy
-            used = int(sum(os.times()[:2]))
-            resource.setrlimit(resource.RLIMIT_CPU, (used + TIME_LIMIT, used + 2 * TIME_LIMIT))
             try:
+                path = write_case(SEEDS[kind], source, target, (seed, kind_number, number))
+                signal.setitimer(signal.ITIMER_REAL, 4 * TIME_LIMIT)  # the machine may be busy
+                used = int(sum(os.times()[:2]))
+                resource.setrlimit(resource.RLIMIT_CPU, (used + TIME_LIMIT, -1))
                 result, detail = read_case(SEEDS[kind], path)
             except BaseException as error:
                 result, detail = "exception", _place(error)

@@ -23,7 +23,7 @@ class _TextError(yaml.YAMLError):
     """Something that YAML allows and that is refused here."""
 
 
-class _PlainLoader(_BASE):  # type: ignore[misc]
+class _PlainLoader(_BASE):
     """PyYAML's safe loader, which makes no objects, without repeated keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -74,13 +74,17 @@ def _check_events(text: str) -> None:
     for event in yaml.parse(text, Loader=_BASE):
         tag = getattr(event, "tag", None) or "!"
         if tag != "!" and tag.removeprefix("tag:yaml.org,2002:") not in _PLAIN_TAGS:
-            raise yaml.constructor.ConstructorError(problem=f"line {event.start_mark.line + 1}: {tag[:80]}")
+            raise yaml.constructor.ConstructorError(problem=f"{_line(event)}{tag[:80]}")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise _TextError(f"line {event.start_mark.line + 1}: nested more than {_MAX_DEPTH} times")
+                raise _TextError(f"{_line(event)}nested more than {_MAX_DEPTH} times")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+def _line(event: Any) -> str:
+    return f"line {event.start_mark.line + 1}: " if event.start_mark is not None else ""
 
 
 def _check_content(content: Any, most: int) -> None:

@@ -41,6 +41,8 @@ def rng_key(structure_id: str) -> int:
 
 _MAX_COORDINATE: Final = 1e6
 """Å."""
+_MAX_CHARGE: Final = 100_000
+"""Of a structure, in elementary charges; also the largest multiplicity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,11 @@ class Structure:
             )
         if not np.isfinite(self.positions).all():
             raise GeometryError(f'structure "{self.id}": positions are not all finite numbers')
+        if not (abs(self.charge) <= _MAX_CHARGE and 0 <= self.multiplicity <= _MAX_CHARGE):
+            raise GeometryError(
+                f'structure "{self.id}": charge {str(self.charge)[:20]}, multiplicity {str(self.multiplicity)[:20]}: '
+                "no calculation has such numbers"
+            )
         if np.abs(self.positions).max() > _MAX_COORDINATE:
             raise GeometryError(
                 f'structure "{self.id}": coordinates of up to {np.abs(self.positions).max():.3g} Å, expected at most '

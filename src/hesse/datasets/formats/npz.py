@@ -168,7 +168,7 @@ def _read_layout(path: Path, archive: _Recorded, limit: int | None) -> list[tupl
         return _read_packed(path, archive, limit)
     raise FileFormatError(
         f"{path}: expected the arrays ids, z_000, pos_000, … or nuclear_charges, coords, … or natoms, z, pos, …; found "
-        f"{', '.join(archive.files[:6]) or 'none'}"
+        f"{', '.join(list(archive)[:6]) or 'none'}"
     )
 
 
