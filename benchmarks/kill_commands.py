@@ -29,9 +29,9 @@ TRAIN = ["train", "run.yaml", "output=OUT", "--quiet"]
 CONFIG = """
 data: {train: labels.h5, validation: labels.h5}
 output: run
-steps: 120
+steps: 60
 checkpoint_every: 5
-validate_every: 20
+validate_every: 10
 compile: false
 model: {features: 8}
 """
