@@ -102,6 +102,14 @@ def test_info_on_a_subset(tmp_path: Path, data: Dataset) -> None:
         run("info", tmp_path / "x.pt")
 
 
+def test_a_charge_that_contradicts_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.xyz").write_text("1\ncharge=1 multiplicity=2\nHe 0 0 0\n")
+    for option, value in (("--charge", 2), ("--multiplicity", 4)):
+        with pytest.raises(RequestError, match="Leave the option out"):
+            run("convert", tmp_path / "a.xyz", tmp_path / "a.h5", option, value)
+    run("convert", tmp_path / "a.xyz", tmp_path / "a.h5", "--charge", 1)
+
+
 def test_several_files_become_one(tmp_path: Path) -> None:
     for name, z in (("a", 0.7), ("b", 0.8)):
         (tmp_path / f"{name}.xyz").write_text(f"2\nh2\nH 0 0 0\nH 0 0 {z}\n1\n{name}1\nHe 0 0 0\n")

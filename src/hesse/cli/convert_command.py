@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from hesse.cli.input_options import (
     StressUnit,
     parse_renames,
 )
+
+if TYPE_CHECKING:
+    from hesse.datasets import Dataset
 
 
 def convert(
@@ -101,6 +104,7 @@ def convert(
     if negate_curvature:
         dataset = datasets.negate_curvature(dataset)
     if charge is not None or multiplicity is not None:
+        _refuse_contradiction(dataset, charge, multiplicity)
         dataset = datasets.set_charge_multiplicity(dataset, charge=charge, multiplicity=multiplicity)
     if symmetrize:
         dataset = datasets.symmetrize_hessians(dataset)
@@ -135,3 +139,19 @@ def convert(
             print(f'suspect: structure "{name}": {reason}', file=sys.stderr)
         print_remaining(len(suspect_reasons))
         print(f"{target}: {len(dataset)} structures, {int(dataset.labels.n_atoms.sum())} atoms", file=sys.stderr)
+
+
+def _refuse_contradiction(dataset: Dataset, charge: int | None, multiplicity: int | None) -> None:
+    """Options are for what a file does not state; 0 and 1 may be either."""
+    for structure in dataset.structures:
+        for name, given, stated, default in (
+            ("charge", charge, structure.charge, 0),
+            ("multiplicity", multiplicity, structure.multiplicity, 1),
+        ):
+            if given is not None and stated not in (default, given):
+                from hesse.errors import RequestError
+
+                raise RequestError(
+                    f'--{name} {given} was given, but structure "{structure.id}" states {stated}. Leave the option '
+                    "out, or correct the file."
+                )

@@ -133,7 +133,7 @@ def _iter_sets(root: Path, system: Path, unknown_files: Counter[str]) -> Iterato
         if "coord" not in arrays:
             raise FileFormatError(f"{folder}: coord.npy is missing")
         if arrays["coord"].ndim == 0:
-            raise FileFormatError(f"{folder}: coord.npy is a single number, expected ({3 * len(types)},) for each frame")
+            raise FileFormatError(f"{folder}: coord.npy is a single number, expected {3 * len(types)} for each frame")
         arrays = _as_frames(arrays, len(types))
         if (system / "nopbc").exists() and "virial" in arrays:
             unknown_files["virial.npy (not periodic)"] += 1

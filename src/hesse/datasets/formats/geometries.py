@@ -69,7 +69,7 @@ def read_geometries(path: Path) -> Dataset:
         raise FileFormatError(f"{path}: holds no structure")
     if len(frames) == 1:
         names = [path.stem]
-    elif len(set(names)) < len(frames):
+    elif len(set(names)) < len(frames) or not all(name.isprintable() and name for name in names):
         names = [f"{path.stem}-{i}" for i in range(len(frames))]
     not_read: Counter[str] = Counter()
     structures = []

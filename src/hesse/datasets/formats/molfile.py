@@ -21,10 +21,22 @@ __all__ = ["read_molfile"]
 _COLUMN_CHARGES: Final = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 """Meaning of the charge column of V2000; 4 is a doublet radical."""
 _ISOTOPES: Final = {
-    (1, 2): 2.01410177812, (1, 3): 3.0160492779, (6, 12): 12.0, (6, 13): 13.0033548351, (6, 14): 14.0032419884,
-    (7, 14): 14.0030740043, (7, 15): 15.0001088989, (8, 16): 15.9949146196, (8, 17): 16.9991317565,
-    (8, 18): 17.9991596129, (16, 34): 33.967867, (17, 35): 34.968852682, (17, 37): 36.965902602,
-    (35, 79): 78.9183376, (35, 81): 80.9162897, (1, 1): 1.00782503223,
+    (1, 2): 2.01410177812,
+    (1, 3): 3.0160492779,
+    (6, 12): 12.0,
+    (6, 13): 13.0033548351,
+    (6, 14): 14.0032419884,
+    (7, 14): 14.0030740043,
+    (7, 15): 15.0001088989,
+    (8, 16): 15.9949146196,
+    (8, 17): 16.9991317565,
+    (8, 18): 17.9991596129,
+    (16, 34): 33.967867,
+    (17, 35): 34.968852682,
+    (17, 37): 36.965902602,
+    (35, 79): 78.9183376,
+    (35, 81): 80.9162897,
+    (1, 1): 1.00782503223,
 }
 """Masses of isotopes in u, by atomic number and mass number (AME2020)."""
 
@@ -104,7 +116,8 @@ def _split(lines: Sequence[str]) -> Iterator[list[str]]:
 def _parse_record(lines: list[str]) -> _Record:
     if len(lines) < 4:
         raise FileFormatError("cut off: four header lines expected")
-    record = _Record(title=" ".join(lines[0].split())[:80], is_drawing=lines[1][20:22].upper() == "2D")
+    title = " ".join(lines[0].split())[:80]
+    record = _Record(title=title if title.isprintable() else "", is_drawing=lines[1][20:22].upper() == "2D")
     if "V3000" in lines[3]:
         _parse_v3000(record, lines[4:])
     else:
