@@ -27,7 +27,7 @@ from hesse.training import read_log
 LABEL = ["label", "molecules.xyz", "OUT.h5", "--engine", "gfn2", "--hessian", "--workers", "2", "--quiet"]
 TRAIN = ["train", "run.yaml", "output=OUT", "--quiet"]
 CONFIG = """
-data: {train: labels.h5, validation: labels.h5}
+data: {train: labels.h5, validation_fraction: 0.3}
 output: run
 steps: 60
 checkpoint_every: 5
