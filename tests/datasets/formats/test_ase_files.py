@@ -194,6 +194,9 @@ def test_vasprun(tmp_path: Path) -> None:
     path.write_text(VASPRUN.replace("<modeling>", '<!DOCTYPE x [<!ENTITY a "aaa">]>\n<modeling>', 1))
     with pytest.raises(FileFormatError, match="declares entities"):
         read_dataset(path)
+    path.write_text(VASPRUN.replace("ISO-8859-1", "IS0-8859-1"))
+    with pytest.raises(FileFormatError, match="unknown encoding"):
+        read_dataset(path)
     path.write_text(VASPRUN[:1000])
     with pytest.raises(FileFormatError, match="truncated"):
         read_dataset(path)

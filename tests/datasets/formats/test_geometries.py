@@ -146,6 +146,7 @@ def test_pdb(tmp_path: Path) -> None:
     assert read(tmp_path, "a.pdb", cell).structures[0].pbc == (True, True, True)
     for old, new, message in (
         (" P 1  ", " P 21 ", "asymmetric unit"),
+        ("90.00  90.00  90.00", "179.0  179.0  179.0", "no cell has"),
         ("CA  GLY", "CA BGLY", "alternative places"),
         ("3.000   0.000   0.000  1.00", "3.000   0.000   0.000  0.50", "occupancy 0.5"),
     ):

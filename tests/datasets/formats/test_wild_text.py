@@ -146,6 +146,8 @@ def test_headers_of_i_pi(tmp_path: Path) -> None:
     assert structure.pbc == (True, True, True)
     with pytest.raises(FileFormatError, match="forces in this file, not positions"):
         read(tmp_path, f"1\n{head} forces{{atomic_unit}}  cell{{angstrom}}\nHe 1 0 0\n")
+    with pytest.raises(FileFormatError, match="no cell has"):
+        read(tmp_path, f"1\n{head.replace('90.0', '179.0')} positions{{angstrom}}\nHe 1 0 0\n")
     with pytest.raises(HesseError, match="does not state the unit"):
         read(tmp_path, f"1\n{head}\nHe 1 0 0\n")
 

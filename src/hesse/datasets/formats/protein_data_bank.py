@@ -121,4 +121,7 @@ def _cell(line: str, path: Path, not_read: Counter[str]) -> np.ndarray:
             f"{path}: an asymmetric unit (space group {line[55:66].strip()}), not the content of the cell. Expand it "
             "to P 1, or remove the line CRYST1 to read the molecule alone."
         )
-    return np.asarray(cellpar_to_cell(parameters))
+    try:
+        return np.asarray(cellpar_to_cell(parameters))
+    except (AssertionError, ValueError):
+        raise FileFormatError(f"{path}: CRYST1 states lengths and angles that no cell has: {parameters}") from None

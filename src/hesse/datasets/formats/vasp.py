@@ -129,7 +129,7 @@ def _converged_of_xml(path: Path) -> list[bool]:
                 element.clear()
             elif event == "end" and element.tag == "i" and element.get("name") == "NELM":
                 largest = int(element.text or 0)
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         if not complete:
             raise FileFormatError(
                 f"{path}: truncated before the end of the first step, or damaged ({error})"

@@ -95,7 +95,10 @@ def _ipi_cell(form: str, values: list[float]) -> np.ndarray:
     from ase.geometry import cellpar_to_cell
 
     if form == "abcABC" and len(values) >= 6:
-        return np.asarray(cellpar_to_cell(values[:6])) if any(values[:3]) else np.zeros((3, 3))
+        try:
+            return np.asarray(cellpar_to_cell(values[:6])) if any(values[:3]) else np.zeros((3, 3))
+        except AssertionError:
+            raise ValueError(f"no cell has the lengths and angles {values[:6]}") from None
     if form == "H" and len(values) >= 9:
         return np.reshape(values[:9], (3, 3)).T
     raise ValueError(f"a cell in the form {form} with {len(values)} numbers; abcABC (6) and H (9) can be read")
