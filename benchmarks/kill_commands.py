@@ -32,7 +32,7 @@ output: run
 steps: 60
 checkpoint_every: 5
 validate_every: 10
-compile: false
+compile: never
 model: {features: 8}
 """
 
