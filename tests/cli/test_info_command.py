@@ -14,7 +14,7 @@ from hesse.cli.app import app
 from hesse.datasets import Dataset, dataset_summary, write_dataset
 from hesse.errors import FileFormatError, HesseError, RequestError
 from hesse.models import Ensemble, HipnnConfig, SumPotential, Zbl, build_model, save_model, save_weights
-from hesse.structures import TrainingEnvironments
+from hesse.structures import Properties, Structure, TrainingEnvironments
 from oracles import Morse, crystal, labeled, molecules
 
 
@@ -136,3 +136,30 @@ def test_json_must_not_overwrite_the_model(tmp_path: Path) -> None:
     save_model(path, build_model(HipnnConfig(features=4, sensitivities=4), (1, 6)))
     with pytest.raises(RequestError, match="this is an input"):
         run("info", path, "--json", path)
+
+
+def test_a_model_that_started_from_another_shows_its_own_network(tmp_path: Path) -> None:
+    """The configuration has the default network then, which was not used."""
+    config = HipnnConfig(features=4, sensitivities=3, blocks=1, cutoff=4.25, longest=4.0)
+    unused = {"init_from": "old.hesse", "model": {"kind": "hessenet", "cutoff": 5.0}, "repulsion": None, "steps": 7}
+    save_model(tmp_path / "m.hesse", build_model(config, (1, 8)), {"config": unused})
+    shown = run("info", tmp_path / "m.hesse", "--json", tmp_path / "card.json").stdout
+    assert "hipnn" in shown
+    assert "old.hesse" in shown
+    assert "hessenet" not in shown
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card["provenance"]["config"] == {"init_from": "old.hesse", "steps": 7}
+    assert card["model"]["kind"] == "hipnn"
+
+
+def test_charges_and_multiplicities_of_data(tmp_path: Path) -> None:
+    ions = [
+        Structure([8, 1], [[0, 0, 0], [0, 0, 0.97]], charge=charge, multiplicity=multiplicity, id=f"{k}")
+        for k, (charge, multiplicity) in enumerate([(-1, 1), (0, 2), (0, 2), (1, 3)])
+    ]
+    write_dataset(tmp_path / "ions.h5", Dataset.from_pairs([(s, Properties.single(2, energy=0.0)) for s in ions]))
+    shown = run("info", tmp_path / "ions.h5", "--json", tmp_path / "card.json").stdout
+    card = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    assert card["charges"] == {"-1": 1, "0": 2, "1": 1}
+    assert card["multiplicities"] == {"1": 1, "2": 2, "3": 1}
+    assert "-1: 1  0: 2  1: 1" in shown

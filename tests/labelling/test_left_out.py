@@ -3,6 +3,8 @@ costs one record."""
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from ase.build import bulk, fcc111, molecule

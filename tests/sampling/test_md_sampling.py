@@ -94,3 +94,14 @@ def test_invalid_settings_get_a_reply(trimers):
         sample([trimers[0], trimers[0]])
     with pytest.raises(RequestError, match="by its name"):
         sample(trimers, workers=1)
+
+
+def test_each_run_tells_time_temperature_and_drift(trimers):
+    settings = MDSampling(count=3, stride=5, equilibration=5, relax=False, ensemble="nve")
+    result = sample_md(trimers, closed_form_engines.own_engine(), settings, workers=0, quiet=True)
+    assert [run.id for run in result.runs] == [f"{s.id}/md-300K/0" for s in trimers]
+    for run in result.runs:
+        assert run.time == run.time_requested == pytest.approx(10.0)
+        assert 10.0 < run.temperature < 3000.0
+        assert abs(run.energy_drift) < 1.0
+        assert str(run).startswith(f"{run.id}: 10 of 10 fs, mean temperature ")

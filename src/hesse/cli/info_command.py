@@ -69,6 +69,7 @@ def info(
 
         environments = read_training_environments(file)
         card = {"source": str(file), **read_model_header(file)}
+        card["provenance"] = _without_unused_network(card["provenance"])
         card["training_environments"] = None if environments is None else environments.describe()
         sections = _model_sections(card)
     elif file.suffix.lower() == ".safetensors":
@@ -158,6 +159,10 @@ def _data_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
         ("atoms", f"{card['atoms']} ({sizes['smallest']} to {sizes['largest']}, median {sizes['median']:g})"),
         ("elements", "  ".join(f"{symbol} {count}" for symbol, count in card["elements"].items())),
         ("periodic, charged", f"{card['periodic']}, {card['charged']}"),
+        *(
+            (name, "  ".join(f"{value}: {count}" for value, count in card[name].items()))
+            for name in ("charges", "multiplicities")
+        ),
         ("groups", f"{card['groups']}"),
         ("units", "eV, Å"),
         *((key, str(value)) for key, value in card["attributes"].items()),
@@ -213,6 +218,16 @@ def _model_sections(card: Mapping[str, Any]) -> dict[str, Rows]:
         **_provenance_sections(card["provenance"]),
     }
     return {title: rows for title, rows in sections.items() if rows}
+
+
+def _without_unused_network(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without the network of the configuration: the section of the model has the true one, which is another
+    where training started from an initial model."""
+    config = provenance.get("config")
+    if not isinstance(config, Mapping):
+        return dict(provenance)
+    kept = {key: value for key, value in config.items() if key not in ("model", "repulsion")}
+    return {**provenance, "config": kept}
 
 
 def _kind_sections(model: Mapping[str, Any], title: str = "model") -> dict[str, Rows]:

@@ -131,6 +131,9 @@ def md(
     )
     molecules = open_input(output, source, overwrite=overwrite)
     result = sample_md(molecules, engine, sampling, workers=workers, scheduler=scheduler, quiet=quiet)
+    if not quiet:
+        for run in result.runs:
+            typer.echo(str(run), err=True)
     _write_samples(output, molecules, result, "dynamics", seed)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -60,6 +62,8 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
         },
         "elements": {chemical_symbols[z]: int(c) for z, c in zip(numbers.tolist(), counts.tolist(), strict=True)},
         "periodic": sum(s.periodic for s in dataset.structures),
+        "charges": _counts(s.charge for s in dataset.structures),
+        "multiplicities": _counts(s.multiplicity for s in dataset.structures),
         "charged": sum(s.charge != 0 for s in dataset.structures),
         "groups": len({s.group for s in dataset.structures if s.group}),
         "attributes": dict(dataset.metadata),
@@ -78,6 +82,11 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
         "curvature": _curvature(unflagged),
         "data_hash": dataset.content_hash(),
     }
+
+
+def _counts(values: Iterable[int]) -> dict[str, int]:
+    """How often each value occurs, in order of the values."""
+    return {f"{value:d}": count for value, count in sorted(Counter(values).items())}
 
 
 def _tag_rows(dataset: Dataset) -> list[dict[str, Any]]:

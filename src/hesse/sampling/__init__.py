@@ -6,7 +6,7 @@ from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_norma
 from hesse.sampling.rattle import RattleSampling, sample_rattled
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
 from hesse.sampling.reactions import ReactionResult, follow_paths
-from hesse.sampling.runner import SamplingFailure, SamplingResult, has_collision
+from hesse.sampling.runner import DynamicsRun, SamplingFailure, SamplingResult, has_collision
 from hesse.sampling.saddle_searches import search_saddles
 from hesse.sampling.selection import (
     Rejected,
@@ -18,6 +18,7 @@ from hesse.sampling.selection import (
 )
 
 __all__ = [
+    "DynamicsRun",
     "MDSampling",
     "NormalModeSampling",
     "PathSampling",

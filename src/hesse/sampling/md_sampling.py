@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 
 from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.pes import MDSettings, run_md
+from hesse.pes import MDResult, MDSettings, run_md
 from hesse.runtime.settings import Settings, settings_from
 from hesse.sampling.runner import (
+    DynamicsRun,
     KnownLabels,
     SamplingFailure,
     SamplingResult,
@@ -163,6 +164,7 @@ def _sample_one(start: Structure, engine: Engine, sampling: MDSampling) -> Struc
     structures: list[Structure] = []
     labels: list[Properties] = []
     failures: list[SamplingFailure] = []
+    runs: list[DynamicsRun] = []
     center = start
     if sampling.relax:
         run = relax_or_raise(start, engine, sampling.fmax, sampling.steps)
@@ -177,6 +179,20 @@ def _sample_one(start: Structure, engine: Engine, sampling: MDSampling) -> Struc
             for s in result.snapshots:
                 structures.append(with_name(s.structure, start, md_tag(temperature), f"{name}/{s.step:06d}"))
                 labels.append(energy_labels(s.structure, s.energy, s.forces))
+            runs.append(_summary(name, result, sampling, temperature))
             if not result.completed:
                 failures.append(SamplingFailure(name, f"ended after {result.times[-1]:g} fs: {result.reason}"))
-    return StructureSamples(tuple(structures), tuple(labels), tuple(failures))
+    return StructureSamples(tuple(structures), tuple(labels), tuple(failures), runs=tuple(runs))
+
+
+def _summary(name: str, result: MDResult, sampling: MDSampling, temperature: float) -> DynamicsRun:
+    start = sampling.equilibration if result.steps > sampling.equilibration else 0
+    return DynamicsRun(
+        name,
+        float(result.times[-1]),
+        sampling.md_settings(temperature, 0).steps * sampling.time_step,
+        float(result.temperatures[start:].mean()),
+        temperature,
+        result.energy_drift,
+        "" if result.completed else result.reason,
+    )

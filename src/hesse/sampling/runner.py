@@ -26,6 +26,7 @@ from hesse.runtime.progress import track
 from hesse.structures import Properties, Structure, closest_collision
 
 __all__ = [
+    "DynamicsRun",
     "KnownLabels",
     "SamplingFailure",
     "SamplingResult",
@@ -69,6 +70,7 @@ class SamplingResult:
         labels: energies and forces of the samples where sampling computes them (dynamics, paths).
         n_reused: number of Hessians that were taken from the input.
         n_sampled: number of molecules with at least one sample.
+        runs: what each run of molecular dynamics did.
     """
 
     structures: tuple[Structure, ...]
@@ -78,6 +80,7 @@ class SamplingResult:
     labels: Properties
     n_reused: int = 0
     n_sampled: int = 0
+    runs: tuple[DynamicsRun, ...] = ()
 
     def dataset(self, **attributes: str) -> Dataset:
         """Convert to a data set.
@@ -105,6 +108,36 @@ class SamplingResult:
         return [atoms_with_labels(s, self.labels, i, {}) for i, s in enumerate(self.structures)]
 
 
+@dataclass(frozen=True)
+class DynamicsRun:
+    """What a run of molecular dynamics did.
+
+    Attributes:
+        id: id of the run, `{molecule}/md-300K/{run}`.
+        time: time reached, fs.
+        time_requested: fs.
+        temperature: mean over the steps after equilibration (over all, if the run ended before), K.
+        temperature_requested: K.
+        energy_drift: slope of the total energy, eV/ps. A thermostat exchanges energy with the molecule.
+        reason: why it ended early; empty otherwise.
+    """
+
+    id: str
+    time: float
+    time_requested: float
+    temperature: float
+    temperature_requested: float
+    energy_drift: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        end = f", ended early: {self.reason}" if self.reason else ""
+        return (
+            f"{self.id}: {self.time:g} of {self.time_requested:g} fs, mean temperature {self.temperature:.0f} K (set "
+            f"{self.temperature_requested:g} K), drift of the total energy {self.energy_drift:+.2g} eV/ps{end}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class KnownLabels:
     """Labels of a start that the input already has.
@@ -128,6 +161,7 @@ class StructureSamples:
         failures: samples that could not be created.
         lowest_frequency: lowest frequency of the start, cm⁻¹.
         reused: whether its Hessian was taken from the input.
+        runs: its runs of molecular dynamics.
     """
 
     structures: tuple[Structure, ...]
@@ -135,6 +169,7 @@ class StructureSamples:
     failures: tuple[SamplingFailure, ...] = ()
     lowest_frequency: float = 0.0
     reused: bool = False
+    runs: tuple[DynamicsRun, ...] = ()
 
 
 SamplingTask = tuple[Structure, KnownLabels]
@@ -195,6 +230,7 @@ def run_sampling(
         Properties.concatenate(labels) if labels else Properties(n_atoms=Properties.single(1).n_atoms[:0]),
         sum(samples[k].reused for k in order),
         sum(bool(samples[k].structures) for k in order),
+        tuple(run for k in order for run in samples[k].runs),
     )
 
 
