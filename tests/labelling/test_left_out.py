@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.emt import EMT
+from ase.io import write
+from typer.testing import CliRunner
 
+from hesse.cli.app import app
 from hesse.datasets import read_dataset
 from hesse.engines.cell_checks import check_cell
 from hesse.errors import GeometryError
 from hesse.labelling import label
-from hesse.structures import from_ase
+from hesse.structures import from_ase, to_ase
 
 
 def named(atoms, name):
@@ -71,3 +74,21 @@ def test_a_placeholder_cell_is_one_failed_record_at_once(length):
 )
 def test_cells_of_compressed_crystals_pass(atoms):
     check_cell(named(atoms, "crystal"))
+
+
+def test_what_was_left_out_is_told(mixed, tmp_path):
+    write(tmp_path / "mixed.extxyz", [to_ase(structure) for structure in mixed])
+    told = "note: 2 x labeled without stress, because it is not periodic in all three directions"
+    arguments = [
+        "label",
+        str(tmp_path / "mixed.extxyz"),
+        str(tmp_path / "o.h5"),
+        "--probes",
+        "0",
+        "--stress",
+        "--quiet",
+    ]
+    done = CliRunner().invoke(app, [*arguments, "--engine", "ase:ase.calculators.emt:EMT"])
+    assert done.exit_code == 0, done.output
+    assert told in done.stderr
+    assert told in label(mixed, EMT(), stress=True, quiet=True).table()

@@ -119,6 +119,8 @@ def _print_report(output: Path, report: LabelReport) -> None:
     for name, (median, largest) in report.curvature_errors().items():
         typer.echo(f"  {name} error: median {median:.1e}, largest {largest:.1e} eV/Å²")
     typer.echo(f"  {format_duration(report.seconds)}; {format_duration(report.engine_seconds)} of engine time in total")
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
     if report.suspects:
         typer.echo(
             f"{len(report.suspects)} structures are suspect (flagged in {output}; training and evaluation skip them):",

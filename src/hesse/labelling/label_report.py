@@ -102,6 +102,7 @@ class LabelReport:
         ]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {text}" for name, text in rows]
+        lines += [f"note: {note}" for note in self.notes]
         lines += [f"failed: {count} x {reason}" for count, reason in self.failures_by_reason()]
         lines += [f"suspect: {count} x {reason}" for count, reason in self.suspects_by_reason()]
         return "\n".join(lines)
