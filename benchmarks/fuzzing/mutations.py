@@ -193,7 +193,7 @@ def _changed_array(values: np.ndarray, rng: Random) -> np.ndarray | None:
         lambda: values.astype(np.int64) if values.dtype.kind in "iuf" else values,
         lambda: values.astype(bool) if values.dtype.kind in "iuf" else values,
         lambda: values.astype("f4").astype(">f8") if values.dtype.kind in "iuf" else values,
-        lambda: np.full_like(values, np.nan) if values.dtype.kind == "f" else np.full_like(values, -1),
+        lambda: np.full_like(values, np.nan) if values.dtype.kind == "f" else np.full(values.shape, -1),
         lambda: values * 1e300 if values.dtype.kind == "f" else values,
         lambda: np.zeros_like(values),
         lambda: np.zeros(values.shape, [("a", "f8"), ("b", "i4")]),
