@@ -78,7 +78,7 @@ def read_npz(
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise FileFormatError(f"{path}: a single array, expected an archive of several (.npz)")
             with archive:
-                recorded = _Recorded(archive)
+                recorded = _Recorded(path, archive)
                 items = _with_charges(path, _read_layout(path, recorded, limit), recorded)
                 not_read = _not_read(archive.files, recorded.used, len(items))
     except HesseError:
@@ -114,17 +114,20 @@ def _not_read(names: list[str], used: set[str], n_structures: int) -> dict[str, 
 
 
 class _Recorded(Mapping[str, Array]):
-    """An archive that remembers which arrays were asked for."""
+    """An archive that remembers which arrays were asked for; those that hold neither numbers nor text are refused."""
 
-    def __init__(self, archive: np.lib.npyio.NpzFile) -> None:
-        self.archive, self.files = archive, archive.files
+    def __init__(self, path: Path, archive: np.lib.npyio.NpzFile) -> None:
+        self.path, self.archive, self.files = path, archive, archive.files
         self.used: set[str] = set()
 
     def __getitem__(self, name: str) -> Array:
         if name not in self.files:
             raise KeyError(name)
         self.used.add(name)
-        return np.asarray(self.archive[name])
+        values = np.asarray(self.archive[name])
+        if values.dtype.kind not in "biufSU":
+            raise FileFormatError(f"{self.path}: {name} holds {values.dtype}, expected numbers or text")
+        return values
 
     def __contains__(self, name: object) -> bool:
         return name in self.files
