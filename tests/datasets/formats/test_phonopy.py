@@ -261,3 +261,12 @@ def test_files_without_data(tmp_path: Path, example: Example) -> None:
     record.save(tmp_path / "phonopy.yaml", settings={"force_sets": False, "displacements": True})
     with pytest.raises(FileFormatError, match="neither force constants nor forces"):
         read_dataset(tmp_path / "phonopy.yaml")
+
+
+def test_a_supercell_matrix_of_another_size_is_refused(tmp_path: Path, example: Example) -> None:
+    """phonopy would build it, which takes minutes and much memory."""
+    content = yaml.safe_load((example[0] / "phonopy_params.yaml").read_text())
+    content["supercell_matrix"] = [[1, 16, 16], [16, 1, 16], [16, 16, 1]]
+    (tmp_path / "phonopy_params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(FileFormatError, match=r"makes 59400 atoms of 8, but its supercell lists 64"):
+        read_dataset(tmp_path / "phonopy_params.yaml")

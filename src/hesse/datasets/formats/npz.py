@@ -184,8 +184,8 @@ def _read_horm(path: Path, archive: Mapping[str, np.ndarray], limit: int | None)
             raise FileFormatError(f"{path}: {name} has shape {values.shape}, expected one for each id, {ids.shape}")
     suffixes = {key.removeprefix("pos_") for key in archive if key.startswith("pos_")}
     items = []
-    for i, number in enumerate(ids.tolist()[:limit]):
-        suffix = next((s for s in (str(number), f"{number:0>3}") if s in suffixes), None)
+    for i, number in enumerate(map(str, ids.tolist()[:limit])):
+        suffix = next((s for s in (number, f"{number:0>3}") if s in suffixes), None)
         if suffix is None or f"z_{suffix}" not in archive:
             raise FileFormatError(f"{path}: id {number} is listed, but z_{number:0>3} or pos_{number:0>3} is missing")
         name = f"{path.stem}-{suffix}"

@@ -50,6 +50,8 @@ _MAX_TEXT_BYTES: Final = 1 << 30
 _DECOMPRESSORS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
     {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 )
+_MAX_SUPERCELL: Final = 50_000
+"""Largest number of atoms of a supercell; the force constants of so many would fill 180 GB."""
 _MIN_CORRELATION: Final = 0.5
 """Smallest accepted correlation between forces and those predicted from the force constants; consistent files give more
 than 0.99."""
@@ -322,7 +324,33 @@ def _plain_yaml(file: Path) -> str:
             `!!python/object/apply`).
     """
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(parse_yaml(_read_text(file), str(file)), Dumper=dumper, sort_keys=False)
+    content = parse_yaml(_read_text(file), str(file))
+    _check_supercell(content, file)
+    return yaml.dump(content, Dumper=dumper, sort_keys=False)
+
+
+def _check_supercell(content: Any, file: Path) -> None:
+    """Refuse a supercell matrix of another size than the supercell of the same file, and enormous ones.
+
+    phonopy would build that supercell, which takes minutes and much memory. What else is wrong, phonopy says.
+    """
+    try:
+        matrix = np.asarray(content["supercell_matrix"], dtype=np.float64)
+        n_unit = len(content["unit_cell"]["points"])
+        cell = content.get("supercell")
+        stated = len(cell["points"]) if cell else None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return
+    if matrix.shape not in ((3,), (3, 3)):
+        return
+    multiple = float(abs(np.linalg.det(np.diag(matrix) if matrix.ndim == 1 else matrix)))
+    expected = multiple * n_unit
+    if not expected <= _MAX_SUPERCELL or (stated is not None and abs(expected - stated) > 0.5):
+        counted = "" if stated is None else f", but its supercell lists {stated}"
+        raise FileFormatError(
+            f"{file}: supercell_matrix makes {expected:.6g} atoms of {n_unit}{counted} (at most {_MAX_SUPERCELL} are "
+            "read): damaged"
+        )
 
 
 def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
