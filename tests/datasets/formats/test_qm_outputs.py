@@ -168,7 +168,7 @@ def test_invalid_files(tmp_path: Path, data: Dataset) -> None:
         ("e.hess", hess_text(data)[:700], "damaged"),
         ("f.hess", hess_text(data).replace("$hessian\n9", "$hessian\n6"), "partial"),
         ("g.out", "\0\1\2" * 100, "binary"),
-        ("h.out", orca_output(data)[:60], "without a geometry"),
+        ("h.out", orca_output(data)[:60], "did not end normally"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(FileFormatError, match=words):

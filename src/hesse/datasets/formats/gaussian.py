@@ -1,37 +1,58 @@
-"""Gaussian: the archive block at the end of each job of an output, and formatted checkpoint files.
+"""Gaussian: the archive block at the end of each job of an output.
 
-Both hold geometry, gradient and Hessian in the same orientation with all digits; the tables in the output itself are in
-the standard orientation, which differs. Units are atomic, except for the archive's coordinates in Å; "gradient" is
-dE/dx in both.
+It holds geometry, gradient and Hessian in the same orientation with all digits; the tables in the output itself are in
+the standard orientation, which differs. Units are atomic, except for coordinates in Å; "gradient" is dE/dx. A job that
+does not end normally writes no archive block.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_masses
 from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.formats.qm_result import QMResult, symmetric_from_lower
-from hesse.errors import FileFormatError
-from hesse.units import LENGTH_UNITS
+from hesse.errors import FileFormatError, GeometryError
+from hesse.structures import own_masses, parse_element
 
-__all__ = ["read_archives", "read_fchk"]
+__all__ = ["energy_names_of", "level_name", "read_archives"]
 
 _ENERGY_NAMES: Final = ("CCSD(T)", "QCISD(T)", "CCSD", "QCISD", "MP4SDTQ", "MP4SDQ", "MP4DQ", "MP3", "MP2", "HF")
 """Names of energies in an archive, highest method first. A job also lists the lower methods, so that the first name
 present is the energy of the job; double hybrids use MP2."""
-_EXCITED_STATE: Final = re.compile(r"\b(td|tda|cis|eomccsd)\b", re.IGNORECASE)
+_CORRELATED: Final = (
+    ("CCSD(T)", ("CCSD(T)",)),
+    ("QCISD(T)", ("QCISD(T)",)),
+    ("CCSD", ("CCSD",)),
+    ("QCISD", ("QCISD",)),
+    ("MP4", ("MP4SDTQ", "MP4SDQ", "MP4DQ")),
+    ("MP3", ("MP3",)),
+    ("MP2", ("MP2",)),
+)
+"""Methods by a part of their names, and the names of their energies."""
+_NOT_ONE_ENERGY: Final = (
+    (re.compile(r"\b(td|tda|cis|eomccsd)\b", re.IGNORECASE), "the energy of an excited state"),
+    (re.compile(r"\bcounterpoise\b", re.IGNORECASE), "the energy of a counterpoise correction"),
+    (
+        re.compile(r"(?<![\w/-])(g[1-4](mp2)?(b3)?|w1\w*|(ro)?cbs-(qb3|apno|4m))(?![\w-])", re.IGNORECASE),
+        "the energy of a composite method",
+    ),
+)
+"""Keywords of jobs whose archive lists several energies, none of which is certainly the one of gradient and Hessian."""
 _SOLVENT: Final = re.compile(r"^\s*Solvent\s*:\s*([^,]+),", re.MULTILINE)
 _FREQUENCIES: Final = re.compile(r"^\s*Frequencies --\s+(.*)$", re.MULTILINE)
+_SCF_DONE: Final = re.compile(r"^ SCF Done:", re.MULTILINE)
+_NOT_CONVERGED: Final = re.compile(r"Convergence criterion not met|Convergence failure", re.IGNORECASE)
+_MASS: Final = re.compile(r"^ Atom\s+(\d+) has atomic number\s+(\d+) and mass\s+(\d+\.\d+)", re.MULTILINE)
+_ISOTOPE: Final = re.compile(r"\biso=(\d+(?:\.\d+)?)", re.IGNORECASE)
 _CHARGE_MULTIPLICITY: Final = re.compile(r"-?\d+,\d+$")
 _MIN_HEADER_FIELDS: Final = 7
-_FCHK_ENTRY = re.compile(r"^(.{40})\s{3}([IRCLH])(?:\s{3}N=)?\s+(\S+)")
 
 
 def read_archives(text: str, source: str) -> list[QMResult]:
@@ -47,13 +68,27 @@ def read_archives(text: str, source: str) -> list[QMResult]:
     Raises:
         FileFormatError: no complete archive block (the job did not end normally), or a damaged one.
     """
-    results = [_parse_archive(block, before, source) for block, before in _archive_blocks(text)]
+    results, last_end = [], 0
+    for block, before in _archive_blocks(text):
+        results.append(_parse_archive(block, before, source))
+        last_end += len(before)
     if not results:
-        raise FileFormatError(
-            f"{source}: a Gaussian output without a complete archive block (1\\1\\…\\@): the job did not end normally. "
-            "Run it to its end, or read the formatted checkpoint file (.fchk)."
-        )
+        raise FileFormatError(f"{source}: {_why_no_archive(text)}. Read the formatted checkpoint file (.fchk) instead.")
+    later = text[last_end:]
+    if "Error termination" in text or ("Normal termination" not in later and "Entering Link 1" in later):
+        note = "a job of this output did not end normally, and is left out"
+        results[-1] = replace(results[-1], unused=(*results[-1].unused, note))
     return [result for result in results if result.hessian is not None] or results[-1:]
+
+
+def _why_no_archive(text: str) -> str:
+    """Reason why an output holds no complete archive block."""
+    name = "a Gaussian output without a complete archive block (1\\1\\…\\@)"
+    if "Normal termination" not in text:
+        return f"{name}: the job did not end normally. Run it to its end"
+    route = " ".join(re.findall(r"^ ?#.*$", text, re.MULTILINE)).lower()
+    kind = next((kind for word, kind in (("irc", "an IRC"), ("test", "the keyword Test")) if word in route), "")
+    return f"{name}: the job ended normally but wrote none{f', as with {kind}' if kind else ''}"
 
 
 def _archive_blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -82,10 +117,15 @@ def _parse_archive(block: str, preceding_text: str, source: str) -> QMResult:
     index = next((i for i, s in enumerate(sections) if _CHARGE_MULTIPLICITY.match(s.split("\\")[0])), None)
     if index is None or index + 1 >= len(sections) or len(header) < _MIN_HEADER_FIELDS:
         raise FileFormatError(f"{source}: an archive block without a molecule: damaged, or of an unusual job")
+    if header[3].lower() == "scan":
+        raise FileFormatError(
+            f"{source}: a scan: its archive lists several energies for one geometry. Run single points or frequencies "
+            "at the geometries of the scan."
+        )
     molecule = sections[index].split("\\")
     try:
         charge, multiplicity = (int(x) for x in molecule[0].split(","))
-        numbers, positions = _parse_atoms(molecule[1:])
+        numbers, positions, isotopes = _parse_atoms(molecule[1:])
         values = dict(item.split("=", 1) for item in sections[index + 1].split("\\") if "=" in item)
         n = len(numbers)
         hessian = gradient = frequencies = None
@@ -93,34 +133,84 @@ def _parse_archive(block: str, preceding_text: str, source: str) -> QMResult:
             hessian = symmetric_from_lower(_parse_floats(sections[index + 2]), n)
             gradient = _parse_floats(sections[index + 3]).reshape(n, 3)
             frequencies = _parse_frequencies(preceding_text, n)
-        name = next((e for e in _ENERGY_NAMES if e in values), None)
-        excited = bool(_EXCITED_STATE.search(sections[1]))
+        energy, unused = _energy(values, header[4], sections[1], preceding_text)
         return QMResult(
             numbers=numbers,
             positions=positions,
             charge=charge,
             multiplicity=multiplicity,
-            energy=float(values[name]) if name and not excited else None,
+            energy=energy,
             gradient=gradient,
             hessian=hessian,
             frequencies=frequencies,
-            level=_level(header[4], header[5], preceding_text),
-            unused=("the energy of an excited state",) if excited else (),
+            level=level_name(header[4], header[5], preceding_text),
+            masses=_masses(preceding_text, numbers, isotopes),
+            unused=unused,
         )
-    except (ValueError, IndexError, KeyError) as error:
+    except GeometryError as error:
+        raise FileFormatError(f"{source}: {error}") from error
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise FileFormatError(f"{source}: a damaged archive block ({error})") from error
 
 
-def _parse_atoms(items: list[str]) -> tuple[Array, Array]:
-    numbers, positions = [], []
+def _energy(
+    values: dict[str, str], method: str, route: str, preceding_text: str
+) -> tuple[float | None, tuple[str, ...]]:
+    """The energy of the method (Hartree) if it is certain, and what is left out."""
+    for keyword, meaning in _NOT_ONE_ENERGY:
+        if keyword.search(route) or keyword.fullmatch(method):
+            return None, (meaning,)
+    last_two = [match.end() for match in _SCF_DONE.finditer(preceding_text)][-2:]
+    start = last_two[0] if len(last_two) == 2 else 0
+    if _NOT_CONVERGED.search(preceding_text, start):
+        return None, ("the energy of an SCF that did not converge",)
+    names = energy_names_of(method)
+    name = next((e for e in names or _ENERGY_NAMES if e in values), None)
+    if name is None:
+        return None, (f"the energy: the job lists none of {method}",) if names else ()
+    return float(values[name]), ()
+
+
+def energy_names_of(method: str) -> tuple[str, ...]:
+    """Names under which Gaussian stores the energy of a correlated method.
+
+    Args:
+        method: name of the method, such as "RCCSD(T)-FC".
+
+    Returns:
+        The names; none for Hartree-Fock, density functionals, and methods whose names do not tell.
+    """
+    return next((names for part, names in _CORRELATED if part in method.upper()), ())
+
+
+def _parse_atoms(items: list[str]) -> tuple[Array, Array, list[float | None]]:
+    """Atomic numbers, positions (Å), and the masses (u) that the symbols state."""
+    numbers, positions, masses = [], [], []
     for item in items:
-        symbol, *values = item.split(",")
-        symbol = re.sub(r"\(.*\)$", "", symbol).strip()
-        if symbol not in atomic_numbers or atomic_numbers[symbol] == 0:
-            raise ValueError(f'"{symbol}" is not an element; ghost atoms, dummy atoms and lattice vectors are not read')
-        numbers.append(atomic_numbers[symbol])
+        symbol, *values = re.sub(r"\([^)]*\)", "", item).split(",")
+        isotope = _ISOTOPE.search(item)
+        number, mass = parse_element(symbol)
+        if isotope is not None:  # a mass number or a mass
+            mass = _isotope_mass(number, float(isotope.group(1)))
+        numbers.append(number)
+        masses.append(mass)
         positions.append([float(v) for v in values[-3:]])
-    return np.array(numbers), np.array(positions)
+    return np.array(numbers), np.array(positions), masses
+
+
+def _isotope_mass(number: int, value: float) -> float:
+    heavy = {2.0: "D", 3.0: "T"}.get(value) if number == 1 else None
+    return value if heavy is None else float(parse_element(heavy)[1] or value)
+
+
+def _masses(text: str, numbers: Array, isotopes: list[float | None]) -> Float[Array, "n"] | None:
+    """Masses (u) that the job used: the last table of them; without one those that the symbols state."""
+    table = _MASS.findall(text)[-len(numbers) :]
+    if [(int(i), int(z)) for i, z, _ in table] == list(enumerate(numbers.tolist(), start=1)):
+        return own_masses(numbers, [float(m) for _, _, m in table])
+    if all(mass is None for mass in isotopes):
+        return None
+    return own_masses(numbers, [atomic_masses[z] if m is None else m for z, m in zip(numbers, isotopes, strict=True)])
 
 
 def _parse_floats(text: str) -> Float[Array, "elements"]:
@@ -133,7 +223,17 @@ def _parse_frequencies(text: str, n: int) -> Float[Array, "modes"] | None:
     return np.array(values) if len(values) in (3 * n - 6, 3 * n - 5) else None
 
 
-def _level(method: str, basis: str, text: str) -> str:
+def level_name(method: str, basis: str, text: str) -> str:
+    """Level of theory in the usual form.
+
+    Args:
+        method: method with the kind of reference, such as "RB3LYP".
+        basis: basis set.
+        text: text that may name a solvent.
+
+    Returns:
+        Such as "B3LYP/6-31G(d) in water"; empty if the method is not stated.
+    """
     if method in ("RO", "R", "U"):
         return ""
     for spin in ("RO", "R", "U"):  # restricted or unrestricted is not part of the level
@@ -142,83 +242,3 @@ def _level(method: str, basis: str, text: str) -> str:
             break
     solvent = _SOLVENT.findall(text)
     return f"{method}/{basis}{f' in {solvent[-1].strip()}' if solvent else ''}"
-
-
-def read_fchk(path: Path, text: str) -> QMResult:
-    """Read a formatted checkpoint file (`.fchk`) of Gaussian or of another program that writes this format.
-
-    Args:
-        path: file, named in error messages.
-        text: its text.
-
-    Returns:
-        Its geometry, and energy, gradient and Hessian if present.
-
-    Raises:
-        FileFormatError: damaged, without a geometry, or of a frequency job but without its Hessian.
-    """
-    lines = text.splitlines()
-    header = lines[1].split() if len(lines) > 1 else []
-    try:
-        values = _parse_fchk(lines)
-        numbers = np.array(values["Atomic numbers"], dtype=int)
-        n = len(numbers)
-        positions = np.array(values["Current cartesian coordinates"]).reshape(n, 3) * LENGTH_UNITS["bohr"]
-        gradient = values.get("Cartesian Gradient")
-        hessian = _fchk_hessian(values, header)
-        energy = values.get("Total Energy")
-        charge, multiplicity = (int(values[name][0]) for name in ("Charge", "Multiplicity"))
-        return QMResult(
-            numbers=numbers,
-            positions=positions,
-            charge=charge,
-            multiplicity=multiplicity,
-            energy=None if energy is None else energy[0],
-            gradient=None if gradient is None else np.array(gradient).reshape(n, 3),
-            hessian=None if hessian is None else symmetric_from_lower(np.array(hessian), n),
-            level=_level(header[1], header[2], "") if len(header) == 3 else "",
-        )
-    except KeyError as error:
-        raise FileFormatError(
-            f"{path}: not a formatted checkpoint file, or a damaged one: {error} is missing"
-        ) from error
-    except (ValueError, IndexError) as error:
-        raise FileFormatError(f"{path}: a damaged formatted checkpoint file ({error})") from error
-
-
-def _fchk_hessian(values: dict[str, list[float]], header: list[str]) -> list[float] | None:
-    hessian = values.get("Cartesian Force Constants")
-    if hessian is None and header[:1] == ["Freq"]:
-        raise ValueError("of a frequency job, but without its Cartesian Force Constants")
-    return hessian
-
-
-def _parse_fchk(lines: list[str]) -> dict[str, list[float]]:
-    """Numbers by name. The length of an array is on the line of its name, its values on the lines below."""
-    known_names = {
-        "Atomic numbers",
-        "Current cartesian coordinates",
-        "Cartesian Gradient",
-        "Cartesian Force Constants",
-        "Charge",
-        "Multiplicity",
-        "Total Energy",
-    }
-    entries: dict[str, list[float]] = {}
-    for i, line in enumerate(lines):
-        match = _FCHK_ENTRY.match(line)
-        if match is None or (name := match.group(1).strip()) not in known_names:
-            continue
-        if "N=" not in line[43:50]:
-            entries[name] = [float(match.group(3))]
-            continue
-        count = int(match.group(3))
-        numbers: list[float] = []
-        for value_line in lines[i + 1 :]:
-            if len(numbers) >= count:
-                break
-            numbers += [float(x) for x in value_line.split()]
-        if len(numbers) != count:
-            raise ValueError(f"{name}: {len(numbers)} numbers, {count} announced")
-        entries[name] = numbers
-    return entries

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from ase.data import atomic_numbers
 from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.formats.qm_result import QMResult
-from hesse.errors import FileFormatError
+from hesse.errors import FileFormatError, GeometryError
+from hesse.structures import own_masses, parse_elements
 from hesse.units import LENGTH_UNITS
 
 __all__ = ["is_orca", "read_orca_hess", "read_orca_output"]
 
 _CHARGE: Final = re.compile(r"^\s*Total Charge\s+Charge\s+\.+\s+(-?\d+)", re.MULTILINE)
 _MULTIPLICITY: Final = re.compile(r"^\s*Multiplicity\s+Mult\s+\.+\s+(\d+)", re.MULTILINE)
-_ENERGY: Final = re.compile(r"^FINAL SINGLE POINT ENERGY\s+(-?\d+\.\d+)", re.MULTILINE)
+_ENERGY: Final = re.compile(r"^FINAL SINGLE POINT ENERGY[ \t]+(-?\d+\.\d+)(.*)$", re.MULTILINE)
+_NOT_CONVERGED: Final = re.compile(r"not (fully )?converged", re.IGNORECASE)
+_SCF_FAILED: Final = re.compile(r"SCF NOT CONVERGED AFTER|wavefunction IS NOT CONVERGED", re.IGNORECASE)
+_ENDED: Final = "ORCA TERMINATED NORMALLY"
 # Blanks within a line only: otherwise some texts match in very many ways, which takes long.
 _COORDINATES: Final = re.compile(
     r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*\S+(?:[ \t]+-?\d+\.\d+){3}[ \t]*\n)+)",
@@ -65,8 +68,13 @@ def read_orca_output(text: str, source: str) -> QMResult:
         The geometry, and the energy and gradient printed after it, if any.
 
     Raises:
-        FileFormatError: no geometry, or damaged.
+        FileFormatError: the job did not end normally, no geometry, ghost atoms or point charges, or damaged.
     """
+    if _ENDED not in text:
+        raise FileFormatError(
+            f"{source}: the job did not end normally ({_ENDED} is missing), so that its last geometry and energy may "
+            "not belong together. Run it to its end."
+        )
     geometries = list(_COORDINATES.finditer(text))
     if not geometries:
         raise FileFormatError(
@@ -75,20 +83,26 @@ def read_orca_output(text: str, source: str) -> QMResult:
     atoms = [line.split() for line in geometries[-1].group(1).splitlines() if line.strip()]
     after = geometries[-1].end()
     energy, gradient = _ENERGY.search(text, after), _GRADIENT.search(text, after)
+    unused: tuple[str, ...] = ()
+    if _SCF_FAILED.search(text, after) or (energy is not None and _NOT_CONVERGED.search(energy.group(2))):
+        energy = gradient = None
+        unused = ("energy and gradient of an SCF that did not converge",)
     charge, multiplicity = _CHARGE.search(text), _MULTIPLICITY.search(text)
     try:
         rows = [] if gradient is None else [r.split() for r in gradient.group(1).splitlines() if r.strip()]
         return QMResult(
-            numbers=np.array([atomic_numbers[a[0].capitalize()] for a in atoms]),
+            numbers=parse_elements([a[0] for a in atoms])[0],
             positions=np.array([[float(x) for x in a[1:]] for a in atoms]),
             charge=int(charge.group(1)) if charge else 0,
             multiplicity=int(multiplicity.group(1)) if multiplicity else 1,
             energy=float(energy.group(1)) if energy else None,
             gradient=np.array([[float(x) for x in r[3:]] for r in rows]) if rows else None,
             level=" ".join(" ".join(_KEYWORDS.findall(text)).split()),
-            unused=() if charge and multiplicity else (_CHARGE_NOT_STATED,),
+            unused=unused if charge and multiplicity else (*unused, _CHARGE_NOT_STATED),
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except GeometryError as error:
+        raise FileFormatError(f"{source}: {error}") from error
+    except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{source}: a damaged ORCA output ({error})") from error
 
 
@@ -110,7 +124,8 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
     try:
         sections = _split_sections(text)
         atoms = _atom_lines(sections["$atoms"])
-        numbers = np.array([atomic_numbers[a[0].capitalize()] for a in atoms])
+        numbers, _ = parse_elements([a[0] for a in atoms])
+        masses = own_masses(numbers, [float(a[1]) for a in atoms])
         positions = np.array([[float(x) for x in a[2:5]] for a in atoms]) * LENGTH_UNITS["bohr"]
         hessian = _parse_matrix(sections["$hessian"], 3 * len(atoms))
         energy = _float_or_none(sections.get("$act_energy"))
@@ -121,12 +136,14 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
             same_geometry, engrad_gradient, engrad_energy = _parse_engrad(engrad, positions)
             if same_geometry:
                 gradient, energy = engrad_gradient, engrad_energy
-    except (KeyError, ValueError, IndexError) as error:
+    except GeometryError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{path}: not an ORCA Hessian file, or a damaged one ({error})") from error
     charge, multiplicity, level = 0, 1, ""
     unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
     output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
-    if output is not None and is_orca(output):
+    if output is not None and is_orca(output) and _ENDED in output:
         output_result = read_orca_output(output, str(path))
         charge, multiplicity, level, unused = (
             output_result.charge,
@@ -149,6 +166,7 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
         hessian=hessian,
         frequencies=frequencies,
         level=level,
+        masses=masses,
         unused=unused,
     )
 
@@ -181,7 +199,10 @@ def _atom_lines(lines: list[str]) -> list[list[str]]:
 def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
     """Symmetric matrix printed in blocks of columns: a line of column numbers, then a line for each row."""
     if int(lines[0].split()[0]) != size:
-        raise ValueError(f"a Hessian of {lines[0].strip()} rows for {size // 3} atoms; partial ones are not read")
+        raise GeometryError(
+            f"a partial Hessian: {lines[0].split()[0]} rows for {size} coordinates, because some atoms were frozen. "
+            "Partial Hessians are not read; compute it with all atoms free."
+        )
     matrix = np.full((size, size), np.nan)
     columns: list[int] = []
     for line in lines[1:]:

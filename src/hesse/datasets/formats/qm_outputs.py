@@ -9,6 +9,7 @@ frequencies that its program printed.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.gaussian import read_archives, read_fchk
+from hesse.datasets.formats.gaussian import read_archives
+from hesse.datasets.formats.gaussian_checkpoint import read_fchk
 from hesse.datasets.formats.orca import is_orca, read_orca_hess, read_orca_output
 from hesse.datasets.formats.qm_result import QMResult
 from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
@@ -165,7 +167,7 @@ def _read_results(path: Path) -> list[QMResult]:
             if hess is not None:
                 return [read_orca_hess(path.with_suffix(".hess"), hess, lambda s: _sibling_text(path, s))]
             return [read_orca_output(text, str(path))]
-        return [_read_with_cclib(path)]
+        return [_read_with_cclib(path, text)]
     except HesseError as error:
         raise type(error)(str(error) if str(path.parent / path.stem) in str(error) else f"{path}: {error}") from None
 
@@ -187,8 +189,19 @@ def _sibling_text(path: Path, suffix: str) -> str | None:
 
 # --- cclib ---------------------------------------------------------------------------------------------------------
 
+_SCF_FAILED: Final = re.compile(
+    r"SCF failed to converge|could not converge SCF|calculation failed to converge|SCF is unconverged|"
+    r"SC[CF] is not converged|SC[CF] not converged|convergence criteria cannot be satisfied|did not converge",
+    re.IGNORECASE,
+)
+"""What Q-Chem, Psi4, NWChem, GAMESS, xTB and others print when the equations were not solved."""
+_NO_END_KNOWN: Final = frozenset({"Molpro"})
+"""Programs of which cclib does not tell whether the job ended."""
+_SAME_GEOMETRY: Final = 1e-5
+"""Å."""
 
-def _read_with_cclib(path: Path) -> QMResult:
+
+def _read_with_cclib(path: Path, text: str) -> QMResult:
     cclib = import_optional("cclib", extra="formats", purpose=f"reading {path.name}")
     try:
         with warnings.catch_warnings():
@@ -200,42 +213,69 @@ def _read_with_cclib(path: Path) -> QMResult:
             f"{path}: cclib {cclib.__version__} cannot read it: damaged, incomplete, or of a version it does not know "
             f"({type(error).__name__}: {error})"
         ) from error
-    if data is None or not hasattr(data, "atomcoords") or not hasattr(data, "atomnos"):
+    if data is None or not hasattr(data, "atomnos"):
         raise FileFormatError(f"{path}: not an output of a known program (Gaussian, ORCA, and those of cclib)")
-    result = _result_from_cclib(data, cclib)
+    program = str(data.metadata.get("package", "")) or "this program"
+    n = len(data.atomnos)
+    if np.shape(getattr(data, "atomcoords", ()))[1:] != (n, 3):
+        raise FileFormatError(
+            f"{path}: {program} printed {n} atoms but no coordinates that cclib finds. Read the geometry from its own "
+            "file (.xyz) and label it again (`hesse label`)."
+        )
+    if program not in _NO_END_KNOWN and not data.metadata.get("success", False):
+        raise FileFormatError(
+            f"{path}: the job of {program} did not end normally, so that its last geometry and energy may not belong "
+            "together. Run it to its end."
+        )
+    result = _result_from_cclib(data, cclib, text)
     if result.energy is None and result.gradient is None and result.hessian is None:
         raise FileFormatError(f"{path}: nothing in it can be used; left out: {', '.join(result.unused) or 'nothing'}")
     return result
 
 
-def _result_from_cclib(data: Any, cclib: Any) -> QMResult:
+def _result_from_cclib(data: Any, cclib: Any, text: str) -> QMResult:
     """Reliable part of cclib's record, for the last geometry of the output."""
     program = str(data.metadata.get("package", ""))
     n, unused = len(data.atomnos), []
+    coordinates = np.asarray(data.atomcoords, dtype=float)
+    # Programs print a geometry again when they begin to compute its frequencies.
+    n_geometries = 1 + int((np.abs(np.diff(coordinates, axis=0)).max((1, 2), initial=0.0) > _SAME_GEOMETRY).sum())
+    energies = np.ravel(getattr(data, "scfenergies", []))
     energy = None
     if hasattr(data, "ccenergies") or hasattr(data, "mpenergies"):
         unused.append("the energy (several, of correlated methods; it is not known which one belongs to the Hessian)")
+    elif hasattr(data, "etenergies"):
+        unused.append("the energy (of an excited state)")
     elif hasattr(data, "dispersionenergies") and program not in _KNOWN_TOTAL_ENERGY:
         unused.append("the energy (it may lack the dispersion correction)")
-    elif hasattr(data, "scfenergies"):
+    elif _SCF_FAILED.search(text):
+        unused.append("the energy (an SCF did not converge)")
+    elif len(energies) < n_geometries:
+        unused.append("the energy (not of the last geometry)")
+    elif len(energies):
         # Divided by cclib's own factor, which restores the printed digits.
-        energy = float(np.ravel(data.scfenergies)[-1]) / cclib.parser.utils.convertor(1.0, "hartree", "eV")
+        energy = float(energies[-1]) / cclib.parser.utils.convertor(1.0, "hartree", "eV")
     level = "/".join(str(data.metadata[k]) for k in ("functional", "basis_set") if data.metadata.get(k))
     gradient = None
     grads = getattr(data, "grads", None)
     if grads is not None:
-        if program in _KNOWN_GRADIENT_SIGN and np.shape(grads) == np.shape(data.atomcoords):
+        if program in _KNOWN_GRADIENT_SIGN and np.shape(grads) == np.shape(data.atomcoords) and np.any(grads[-1]):
             gradient = np.asarray(grads[-1], dtype=float)
         else:
-            unused.append("gradients (not of the last geometry, or of unknown sign)")
+            unused.append("gradients (not of the last geometry, all zero, or of unknown sign)")
     hessian = getattr(data, "hessian", None)
     if hessian is not None:
+        if np.size(hessian) != 9 * n * n:
+            raise FileFormatError(
+                f"a partial Hessian: {np.size(hessian)} elements where {n} atoms need {9 * n * n}, because some atoms "
+                "were frozen. Partial Hessians are not read; compute it with all atoms free."
+            )
         hessian = np.asarray(hessian, dtype=float).reshape(3 * n, 3 * n)
     elif hasattr(data, "vibfreqs"):
         unused.append("the Hessian (the program did not print it)")
     return QMResult(
         numbers=np.asarray(data.atomnos, dtype=int),
-        positions=np.asarray(data.atomcoords[-1], dtype=float),
+        positions=coordinates[-1],
         charge=int(getattr(data, "charge", 0)),
         multiplicity=int(getattr(data, "mult", 1)),
         energy=energy,

@@ -34,6 +34,7 @@ class QMResult:
         hessian: Hartree/Bohr², not mass-weighted.
         frequencies: as printed, cm⁻¹, imaginary ones negative; rigid-body motions may be included as zeros.
         level: level of theory, as far as the output states it.
+        masses: u, if the program used other ones than the standard atomic masses.
         unused: quantities in the file whose meaning is not certain enough to use them.
     """
 
@@ -46,6 +47,7 @@ class QMResult:
     hessian: Float[Array, "3n 3n"] | None = None
     frequencies: Float[Array, "modes"] | None = None
     level: str = ""
+    masses: Float[Array, "n"] | None = None
     unused: tuple[str, ...] = ()
 
     def to_labeled_structure(self, id: str) -> tuple[Structure, Properties]:
@@ -63,7 +65,13 @@ class QMResult:
             InconsistentLabelsError: the Hessian gives other frequencies than the program printed.
         """
         structure = Structure(
-            self.numbers, self.positions, id=id, charge=self.charge, multiplicity=self.multiplicity, group=id
+            self.numbers,
+            self.positions,
+            id=id,
+            charge=self.charge,
+            multiplicity=self.multiplicity,
+            group=id,
+            masses=self.masses,
         )
         n = len(structure)
         e, a = ENERGY_UNITS["hartree"], LENGTH_UNITS["bohr"]
