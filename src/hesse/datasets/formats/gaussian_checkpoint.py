@@ -55,10 +55,7 @@ def read_fchk(path: Path, text: str) -> QMResult:
         values = _parse(lines)
         numbers = np.array(values["Atomic numbers"], dtype=int)
         n = len(numbers)
-        if 0.0 in values.get("Nuclear charges", []):
-            raise GeometryError("an atom of nuclear charge zero is a ghost atom, which no potential knows; remove it")
-        if values.get("Number of translation vectors", [0.0])[0]:
-            raise GeometryError("a crystal (translation vectors), which is not read from this format")
+        _check_molecule(values)
         positions = np.array(values["Current cartesian coordinates"]).reshape(n, 3) * LENGTH_UNITS["bohr"]
         unused = _discard_uncomputed(values, header, n)
         gradient, hessian = values.get("Cartesian Gradient"), values.get("Cartesian Force Constants")
@@ -84,6 +81,14 @@ def read_fchk(path: Path, text: str) -> QMResult:
         raise FileFormatError(f"{path}: {error}") from error
     except (ValueError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{path}: a damaged formatted checkpoint file ({error})") from error
+
+
+def _check_molecule(values: dict[str, list[float]]) -> None:
+    """Refuse ghost atoms and crystals."""
+    if 0.0 in values.get("Nuclear charges", []):
+        raise GeometryError("an atom of nuclear charge zero is a ghost atom, which no potential knows; remove it")
+    if values.get("Number of translation vectors", [0.0])[0]:
+        raise GeometryError("a crystal (translation vectors), which is not read from this format")
 
 
 def _discard_uncomputed(values: dict[str, list[float]], header: list[str], n: int) -> tuple[str, ...]:
