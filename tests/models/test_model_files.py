@@ -553,3 +553,18 @@ def test_weights_that_share_memory(tmp_path: Path) -> None:
     tied[1].weight = tied[0].weight
     save_weights(tmp_path / "a.safetensors", tied)
     load_weights(tmp_path / "a.safetensors", tied)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HesseNetConfig(features=10**9),
+        HesseNetConfig(features=20_000),
+        HipnnConfig(sensitivities=10**7),
+        AniConfig(hidden=(10**6, 10**6)),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_a_network_of_absurd_size_is_refused_before_it_is_built(config: Any) -> None:
+    with pytest.raises(ConfigError, match="cannot be built|more than the 1e\\+09 allowed"):
+        build_model(config, (1, 8))

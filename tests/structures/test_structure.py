@@ -82,3 +82,15 @@ def test_default_ids_contain_the_formula() -> None:
     assert len(digest) == 16
     with pytest.raises(GeometryError, match='"unknown-'):
         Structure([0, 200], [[0, 0, 0], [0, 0, 1]])
+
+
+def test_the_closest_pair_of_many_atoms_equals_that_of_all_distances() -> None:
+    positions = np.random.default_rng(3).random((700, 3)) * 60.0
+    positions[650] = positions[3] + [0.05, 0.0, 0.0]
+    distance, *pair = Structure(np.ones(700, dtype=int), positions).closest_pair()
+    assert distance == pytest.approx(0.05)
+    assert sorted(pair) == [3, 650]
+    positions[650] = positions[3]
+    distance, *pair = Structure(np.ones(700, dtype=int), positions).closest_pair()
+    assert distance == 0.0
+    assert sorted(pair) == [3, 650]

@@ -166,6 +166,7 @@ class EngineCalculator(Calculator):
             pbc=self.structure.pbc,
             charge=self.structure.charge,
             multiplicity=self.structure.multiplicity,
+            masses=self.structure.masses,
         )
         stress = "stress" in (properties or [])
         if isinstance(self.engine, ForceEngine) and not stress:

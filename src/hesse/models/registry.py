@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
+import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Discriminator, Tag, TypeAdapter, ValidationError
 from torch import Tensor
@@ -39,6 +40,7 @@ PARAMETER_FREE = ("zbl", "references")
 MAX_DEPTH = 5
 """Nesting depth of sums and ensembles; a file with more levels is damaged."""
 MAX_PARTS = 256
+MAX_PARAMETERS = 10**9
 
 
 def model_kind(config: Any) -> str:
@@ -69,9 +71,27 @@ def build_model(
 
     Returns:
         The network, in torch's default dtype, on the CPU.
+
+    Raises:
+        ConfigError: a network of more than a billion parameters.
     """
     build: Callable[..., Potential] = NETWORKS[config.kind][1]
+    _check_size(build, config, elements)
     return build(config, elements, reference_energies)
+
+
+def _check_size(build: Callable[..., Potential], config: Any, elements: tuple[int, ...]) -> None:
+    """Refuse a network that is too large, before memory is taken for it."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            count = sum(p.numel() for p in build(config, elements, None).parameters())
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise ConfigError(f"a network of these options cannot be built: {str(error).splitlines()[0]}") from error
+    if count > MAX_PARAMETERS:
+        raise ConfigError(
+            f"a network of these options has {count:.1e} parameters, more than the {MAX_PARAMETERS:.0e} allowed; reduce "
+            "features, channels, widths or sensitivities"
+        )
 
 
 def to_description(potential: Potential) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from hesse.structures.pairs import Neighbors, distance_matrix, find_neighbors
 
 __all__ = ["Structure", "charge_state_of", "from_ase", "rng_key", "to_ase", "to_structure"]
 
+_MAX_DENSE_ATOMS = 512
+"""Above this number of atoms distances are searched in a tree, in memory proportional to the atoms."""
 _HINT = "several structures, files and other objects are converted by hesse.datasets.as_structures"
 
 
@@ -218,6 +220,13 @@ class Structure:
                 return np.inf, 0, 0
             k = int(pairs.distances.argmin())
             return float(pairs.distances[k]), int(pairs.centers[k]), int(pairs.neighbors[k])
+        if len(self) > _MAX_DENSE_ATOMS:
+            from scipy.spatial import KDTree
+
+            nearest, neighbors = KDTree(self.positions).query(self.positions, k=2)
+            i = int(nearest[:, 1].argmin())
+            j = int(neighbors[i, 1]) if neighbors[i, 1] != i else int(neighbors[i, 0])
+            return float(nearest[i, 1]), i, j
         distances = distance_matrix(self.positions)
         i, j = np.unravel_index(int(distances.argmin()), distances.shape)
         return float(distances[i, j]), int(i), int(j)
