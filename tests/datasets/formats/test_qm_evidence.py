@@ -1,0 +1,196 @@
+"""Labels of outputs count only if the job computed, converged and finished them, for the very molecule that is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foreign_files import BOHR, HARTREE, checkpoint_text, gaussian_text, hess_text, known, orca_output
+from hesse.datasets import Dataset, read_dataset
+from hesse.errors import FileFormatError
+
+DEUTERIUM = 2.01410177812
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return known()
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Dataset]:
+    """Function that writes a text to a file and reads it."""
+
+    def write_and_read(text: str, name: str = "a.log") -> Dataset:
+        (tmp_path / name).write_text(text)
+        return read_dataset(tmp_path / name)
+
+    return write_and_read
+
+
+def archive_edited(data: Dataset, edit: Callable[[str], str], route: str = "#P B97D/6-31G(d) Freq") -> str:
+    """A Gaussian output whose archive block was edited before its lines were cut."""
+    lines = gaussian_text(data, route=route).split("\n")
+    body = edit("".join(line[1:] for line in lines[1:-3]))
+    return "\n".join([lines[0], *[f" {body[k : k + 70]}" for k in range(0, len(body), 70)], *lines[-3:]])
+
+
+def left_out(back: Dataset) -> str:
+    return "; ".join(back.not_read)
+
+
+# --- formatted checkpoint files --------------------------------------------------------------------------------------
+
+
+def entry(name: str, values: list[float]) -> str:
+    return f"{name:<40}   R   N={len(values):12d}\n" + "\n".join(f"{v:16.8E}" for v in values) + "\n"
+
+
+def test_a_single_point_has_no_gradient_in_a_checkpoint(read: Callable[..., Dataset], data: Dataset) -> None:
+    """Gaussian fills the gradient that it did not compute with zeros."""
+    text = checkpoint_text(data).replace("Freq      ", "SP        ", 1)
+    text = text[: text.index("Cartesian Gradient")] + entry("Cartesian Gradient", [0.0] * 9)
+    for order in ("", f"{'Nuclear derivative order':<40}   I     {0:12d}\n"):
+        back = read(text + order, "sp.fchk")
+        assert back.labels.energy is not None
+        assert back.labels.forces is None
+        assert "gradient" in left_out(back)
+
+
+def test_masses_in_a_checkpoint(read: Callable[..., Dataset], data: Dataset) -> None:
+    standard = data.structures[0].atomic_masses.tolist()
+    assert read(checkpoint_text(data) + entry("Real atomic weights", standard), "a.fchk").structures[0].masses is None
+    other = [standard[0] + 1.0, *standard[1:]]
+    masses = read(checkpoint_text(data) + entry("Real atomic weights", other), "a.fchk").structures[0].masses
+    np.testing.assert_allclose(masses, other, atol=1e-6)
+
+
+# --- Gaussian --------------------------------------------------------------------------------------------------------
+
+
+def test_isotopes_of_an_archive(read: Callable[..., Dataset], data: Dataset) -> None:
+    hydrogen = next(k for k, s in enumerate(data.structures) if 1 in s.numbers)
+    index = data.structures[hydrogen].numbers.tolist().index(1)
+    lines = gaussian_text(data, hydrogen).split("\n")
+    body = "".join(line[1:] for line in lines[1:-3])
+    for isotope in ("H(Iso=2)", "H(iso=2.0141018)"):
+        atoms = iter(range(100))
+        edited = re.sub(
+            r"\\(\w+),(?=-?\d+\.\d{10},)",
+            lambda m, atoms=atoms, isotope=isotope: f"\\{isotope if next(atoms) == index else m.group(1)},",
+            body,
+        )
+        back = read("\n".join([lines[0], f" {edited}", *lines[-3:]]))
+        masses = back.structures[0].masses
+        assert masses is not None
+        assert masses[index] == pytest.approx(DEUTERIUM, abs=1e-4)
+        assert np.delete(masses, index).tolist() == np.delete(data.structures[hydrogen].atomic_masses, index).tolist()
+
+
+def test_a_scan_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
+    with pytest.raises(FileFormatError, match="a scan: its archive lists several energies"):
+        read(
+            archive_edited(
+                data, lambda body: re.sub(r"HF=[-\d.]+", "HF=-1.117,-1.116", body.replace("Freq", "Scan", 1))
+            )
+        )
+
+
+@pytest.mark.parametrize(("route", "words"), [("IRC=(CalcFC)", "an IRC"), ("Freq Test", "keyword Test")])
+def test_jobs_that_write_no_archive_are_named(read: Callable[..., Dataset], route: str, words: str) -> None:
+    text = f" Entering Gaussian System, Link 0=g16\n # HF/STO-3G {route}\n Normal termination of Gaussian 16\n"
+    with pytest.raises(FileFormatError, match=f"ended normally but wrote none, as with .*{words}"):
+        read(text)
+
+
+def test_energies_of_an_unconverged_scf(read: Callable[..., Dataset], data: Dataset) -> None:
+    text = gaussian_text(data).replace("\n", "\n Convergence criterion not met.\n SCF Done:  E(UB97D) = -1.0\n", 1)
+    back = read(text)
+    assert back.labels.energy is None
+    assert "did not converge" in left_out(back)
+
+
+# --- ORCA ------------------------------------------------------------------------------------------------------------
+
+
+def test_orca_must_end_and_converge(read: Callable[..., Dataset], data: Dataset) -> None:
+    text = orca_output(data)
+    with pytest.raises(FileFormatError, match="did not end normally"):
+        read(text.replace("****ORCA TERMINATED NORMALLY****", ""), "a.out")
+    back = read(re.sub(r"(FINAL SINGLE POINT ENERGY.*)", r"\1 (SCF not fully converged!)", text), "a.out")
+    assert back.labels.energy is None
+    assert back.labels.forces is None
+    assert "did not converge" in left_out(back)
+
+
+def test_a_partial_hessian_of_orca_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
+    with pytest.raises(FileFormatError, match=r"a partial Hessian: 6 rows for 9 coordinates.*frozen"):
+        read(hess_text(data).replace("$hessian\n9", "$hessian\n6"), "a.hess")
+
+
+def test_heavy_hydrogen_in_a_hessian_file(read: Callable[..., Dataset]) -> None:
+    """The masses that ORCA states are kept, and its frequencies are checked with them."""
+    force_constant = 30.0  # eV/Å²
+    hessian = np.kron([[1.0, -1.0], [-1.0, 1.0]], np.diag([0.0, 0.0, force_constant])) * BOHR**2 / HARTREE
+    for mass, own in ((DEUTERIUM, True), (1.008, False)):
+        # √(2k/m) for two equal masses; √(1 eV/Å²/u) is 521.4709 cm⁻¹.
+        frequency = 521.4709 * np.sqrt(2.0 * force_constant / mass)
+        rows = [f"{i} {' '.join(f'{v:.10f}' for v in row)}" for i, row in enumerate(hessian)]
+        lines = ["$orca_hessian_file", "", "$hessian", "6", "0 1 2 3 4 5", *rows, "", "$vibrational_frequencies", "6"]
+        lines += [*(f"{i} 0.0" for i in range(5)), f"5 {frequency:.3f}", "", "$atoms", "2"]
+        lines += [f"H {mass} 0.0 0.0 0.0", f"H {mass} 0.0 0.0 1.4", "", "$end", ""]
+        masses = read("\n".join(lines), "a.hess").structures[0].masses
+        assert masses is None or masses.tolist() == [mass, mass]
+        assert (masses is not None) == own
+
+
+# --- other programs --------------------------------------------------------------------------------------------------
+
+QCHEM = """                  Welcome to Q-Chem
+     A Quantum Leap Into The Future Of Chemistry
+
+ Q-Chem 5.1
+$molecule
+0 1
+H 0 0 0
+H 0 0 1.1
+$end
+$rem
+jobtype opt
+method hf
+basis sto-3g
+$end
+"""
+
+
+def qchem_geometry(half: float, symbol: str = "H") -> str:
+    line = f" {'-' * 64}\n"
+    head = (
+        f"{line}             Standard Nuclear Orientation (Angstroms)\n    I     Atom           X        Y        Z\n"
+    )
+    rows = [(1, "H", -half), (2, symbol, half)]
+    atoms = "".join(f"    {i}      {s:<3}     0.0000000000     0.0000000000    {z:14.10f}\n" for i, s, z in rows)
+    return f"{head}{line}{atoms}{line}"
+
+
+def qchem_energy(energy: float) -> str:
+    return f" Total energy in the final basis set = {energy:.10f}\n"
+
+
+def test_a_geometry_does_not_get_the_energy_of_the_one_before(read: Callable[..., Dataset]) -> None:
+    """Q-Chem stopped after a new geometry was printed and before its energy was."""
+    pytest.importorskip("cclib")
+    steps = QCHEM + qchem_geometry(0.55) + qchem_energy(-1.05) + qchem_geometry(0.4)
+    with pytest.raises(FileFormatError, match="did not end normally"):
+        read(steps, "cut.out")
+    ended = " Total job time:  1.00s(wall), 1.00s(cpu)\n"
+    with pytest.raises(FileFormatError, match="not of the last geometry"):
+        read(steps + ended, "odd.out")
+    whole = read(steps + qchem_energy(-1.1) + ended, "whole.out")
+    assert whole.labels.energy is not None
+    assert float(whole.labels.energy[0]) == pytest.approx(-1.1 * HARTREE, abs=1e-6)
+    assert np.ptp(whole.structures[0].positions[:, 2]) == pytest.approx(0.8)
