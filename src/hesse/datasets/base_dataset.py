@@ -48,6 +48,11 @@ class BaseDataset(ABC, Generic[Part]):
 
     @property
     @abstractmethod
+    def charge_states(self) -> Int[Tensor, "structures 2"]:
+        """Charge (in elementary charges) and multiplicity of each structure."""
+
+    @property
+    @abstractmethod
     def rng_keys(self) -> Int[Tensor, "structures"]:
         """Seeds of the random draws of each structure (`hesse.structures.rng_key`)."""
 
@@ -130,7 +135,7 @@ class BaseDataset(ABC, Generic[Part]):
         """Select the energies.
 
         Returns:
-            Properties with the energies (eV) and their mask, without other labels.
+            Properties with the energies (eV), their mask and the weights of the structures, without other labels.
         """
 
     @abstractmethod

@@ -245,6 +245,11 @@ class Dataset(BaseDataset["Dataset"]):
         """See `BaseDataset.groups`."""
         return tuple(s.group for s in self.structures)
 
+    @property
+    def charge_states(self) -> Int[Tensor, "structures 2"]:
+        """See `BaseDataset.charge_states`."""
+        return torch.tensor([(s.charge, s.multiplicity) for s in self.structures], dtype=torch.int64).reshape(-1, 2)
+
     def _mask(self, name: str) -> Bool[Tensor, "*structures"]:
         return self.labels.mask(name)
 
@@ -253,7 +258,7 @@ class Dataset(BaseDataset["Dataset"]):
 
     def energies(self) -> Properties:
         """See `BaseDataset.energies`."""
-        return self.labels.pick(("energy",))
+        return self.labels.pick(("energy",)).replace(weight=self.labels.weight)
 
     def fingerprint(self) -> str:
         """See `BaseDataset.fingerprint`; here the same as `content_hash`."""

@@ -26,7 +26,8 @@ class FileIndex:
         groups: the groups, UTF-8.
         rng_keys: seeds of the random draws of each structure.
         numbers: atomic numbers of all structures, end to end.
-        energies: numbers of atoms, energies (eV) and their mask.
+        charge_states: charge and multiplicity of each structure.
+        energies: numbers of atoms, energies (eV), their mask and the weights of the structures.
         masks: which structures have a label, by its name.
         suspect: which structures are flagged suspect.
         bytes_per_structure: memory of each structure with all labels, when it is loaded.
@@ -37,6 +38,7 @@ class FileIndex:
     groups: NDArray[np.bytes_]
     rng_keys: Int[Tensor, "structures"]
     numbers: NDArray[np.uint8]
+    charge_states: Int[Tensor, "structures 2"]
     energies: Properties
     masks: dict[str, Bool[Tensor, "*structures"]]
     suspect: Bool[Tensor, "structures"]
@@ -77,15 +79,21 @@ class FileIndex:
         has_groups = "structures/group" in reader.names
         array_names = [name for name in reader.names if not name.endswith("_mask")]
         neighbor_bytes = np.minimum(n_atoms.numpy() - 1, 64) * n_atoms.numpy() * 8
+        charge_states = torch.tensor([0, 1]).repeat(count, 1)  # where absent
+        for k, name in enumerate(("structures/charge", "structures/multiplicity")):
+            if name in reader.names:
+                charge_states[:, k] = torch.from_numpy(reader.read_array(name))
         return cls(
             ids=ids,
             groups=reader.read_array("structures/group") if has_groups else np.zeros(count, dtype="S1"),
             rng_keys=torch.tensor([rng_key(name.decode()) for name in ids.tolist()], dtype=torch.int64),
             numbers=reader.read_array("structures/numbers").astype(np.uint8),
+            charge_states=charge_states,
             energies=Properties(
                 n_atoms=n_atoms,
                 energy=None if energy is None else energy.to(torch.float64),
                 energy_mask=column("energy_mask"),
+                weight=column("weight"),
             ),
             masks=masks,
             suspect=torch.zeros(count, dtype=torch.bool) if suspect is None else suspect,

@@ -100,6 +100,11 @@ class StreamingDataset(BaseDataset["Dataset | StreamingDataset"]):
         """See `BaseDataset.groups`."""
         return tuple(name.decode() for name in self._index.groups[self._rows].tolist())
 
+    @property
+    def charge_states(self) -> Int[Tensor, "structures 2"]:
+        """See `BaseDataset.charge_states`."""
+        return self._index.charge_states[torch.from_numpy(self._rows)]
+
     def _mask(self, name: str) -> Bool[Tensor, "*structures"]:
         mask = self._index.masks.get(name)
         if mask is None:

@@ -105,26 +105,28 @@ class ReferenceEnergies(Potential):
 def fit_reference_energies(
     numbers: Int[Tensor, "atoms"] | Sequence[Structure | Atoms], labels: Properties, elements: tuple[int, ...]
 ) -> Float[Tensor, "elements"]:
-    """Energies E0 that minimize `Σ (E − Σ_z n_z E0_z)²` over the structures that have an energy.
+    """Energies E0 that minimize `Σ (E − Σ_z n_z E0_z)²` over the structures that have an energy and no weight of zero.
 
     If the compositions do not determine all of them, the solution of smallest norm is taken.
 
     Args:
         numbers: atomic numbers of all atoms, or the structures themselves.
-        labels: energies (eV) and sizes of the structures.
+        labels: energies (eV) and sizes of the structures, and their weights, if any.
         elements: atomic numbers to fit.
 
     Returns:
         eV per element, float64, in the order of `elements`.
 
     Raises:
-        MissingLabelError: no structure has an energy.
+        MissingLabelError: no structure that counts has an energy.
     """
     if not isinstance(numbers, Tensor):
         numbers = torch.cat([torch.tensor(to_structure(s).numbers) for s in numbers])
     mask = labels.mask("energy")
+    if labels.weight is not None:
+        mask = mask & (labels.weight > 0)
     if labels.energy is None or not bool(mask.any()):
-        raise MissingLabelError("element references need energies, and no structure has one")
+        raise MissingLabelError("element references need energies, and no structure of a weight above zero has one")
     element_numbers = torch.tensor(elements, device=numbers.device)
     compositions = []
     for sizes, atoms in _in_chunks(labels.n_atoms, numbers):

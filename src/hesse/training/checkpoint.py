@@ -69,7 +69,8 @@ def run_fingerprint(
     Returns:
         The digest, 32 hexadecimal digits.
     """
-    settings = config.model_dump_json(exclude={"tensorboard", "checkpoint_every", "cpu_threads", "compile"})
+    without_effect = {"tensorboard", "checkpoint_every", "cpu_threads", "compile", "allow_mixed_charges"}
+    settings = config.model_dump_json(exclude=without_effect)
     text = f"{initial_digest}/{settings}/{training.fingerprint()}/{validation.fingerprint() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -170,6 +170,9 @@ class TrainConfig(Settings):
         None, ge=1, description="stop after this number of validations without a new best loss; null: never"
     )
     include_flagged: bool = Field(False, description="also use structures whose labels are flagged as suspect")
+    allow_mixed_charges: bool = Field(
+        False, description="train on structures of several charges or multiplicities, which no potential tells apart"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"

@@ -10,6 +10,7 @@ from hesse.datasets import DatasetLike
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.training.config import TrainConfig
+from hesse.training.data_checks import check_one_charge_state, check_weights
 
 __all__ = ["check_data", "weight_decay_groups"]
 
@@ -24,8 +25,10 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
 
     Raises:
         ConfigError: no label has a loss weight, or a weight that is zero has a ramp.
-        MissingLabelError: no training structure has a label whose weight is above zero, or no validation structure has
-            any of these labels.
+        LabelValueError: a structure whose weight is negative or not a number, or structures of several charges or
+            multiplicities without `config.allow_mixed_charges`.
+        MissingLabelError: no training structure has a label whose weight is above zero, or all that have it have
+            themselves the weight zero; or no validation structure has any of these labels.
         UnknownElementError: validation data contain an element that training data lack.
     """
     loss = config.make_loss()
@@ -34,6 +37,11 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
         raise ConfigError("the loss is a regularizer only: give the weight of a label")
     fresh = config.probe.source == "fresh"
     training.check_has_labels(*("hessian" if name == "hvp" and fresh else name for name in active))
+    check_weights(training, loss)
+    if validation is not None:
+        check_weights(validation)
+    if not config.allow_mixed_charges:
+        check_one_charge_state([training] if validation is None else [training, validation])
     unknown = set(config.weight_ramps) - loss.weights().keys()
     if unknown:
         raise ConfigError(f"weight_ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
