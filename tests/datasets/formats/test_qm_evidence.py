@@ -127,6 +127,48 @@ def test_orca_must_end_and_converge(read: Callable[..., Dataset], data: Dataset)
     assert "did not converge" in left_out(back)
 
 
+def test_ghosts_and_odd_rows_of_orca_are_refused(read: Callable[..., Dataset], data: Dataset) -> None:
+    """A row of another form must not end the table: the rest of the molecule would be lost."""
+    lines = orca_output(data, gradient=False).split("\n")
+    second = lines.index("-" * 33) + 2
+    for row, words in (
+        (re.sub(r"^  (\S+)", r"  \1 :", lines[second]), "ghost atom"),
+        ("  Q     0.500000     0.000000    0.000000    1.000000", "point charge"),
+        ("  O   ************    0.000000    1.000000", "damaged"),
+        ("  O     0.000000    1.000000", "three coordinates"),
+    ):
+        with pytest.raises(FileFormatError, match=words):
+            read("\n".join([*lines[:second], row, *lines[second + 1 :]]), "a.out")
+
+
+def test_point_charges_of_orca_are_refused(read: Callable[..., Dataset], data: Dataset, tmp_path: Path) -> None:
+    text = orca_output(data).replace("\n", '\n|  2> %PointCharges "water.pc"\n', 1)
+    with pytest.raises(FileFormatError, match="external point charges"):
+        read(text, "a.out")
+    for end in ("", "****ORCA TERMINATED NORMALLY****"):
+        (tmp_path / "a.out").write_text(text.replace("****ORCA TERMINATED NORMALLY****", end))
+        with pytest.raises(FileFormatError, match="external point charges"):
+            read(hess_text(data), "a.hess")
+
+
+def test_an_aborted_output_of_orca_gives_charge_and_multiplicity(
+    read: Callable[..., Dataset], data: Dataset, tmp_path: Path
+) -> None:
+    text = orca_output(data).replace("****ORCA TERMINATED NORMALLY****", "")
+    (tmp_path / "a.out").write_text(text)
+    back = read(hess_text(data), "a.hess")
+    assert (back.structures[0].charge, back.structures[0].multiplicity) == (-1, 2)
+    assert back.labels.forces is None
+    assert "did not end" in left_out(back)
+
+
+def test_the_last_job_of_orca_counts(read: Callable[..., Dataset], data: Dataset) -> None:
+    """Charge and multiplicity are those of the job whose geometry is read."""
+    first = orca_output(data).replace("....   -1", "....    0").replace("....    2", "....    1")
+    structure = read(first + orca_output(data), "a.out").structures[0]
+    assert (structure.charge, structure.multiplicity) == (-1, 2)
+
+
 def test_a_partial_hessian_of_orca_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
     with pytest.raises(FileFormatError, match=r"a partial Hessian: 6 rows for 9 coordinates.*frozen"):
         read(hess_text(data).replace("$hessian\n9", "$hessian\n6"), "a.hess")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
 from hesse.datasets.formats.qm_result import QMResult
@@ -31,7 +31,7 @@ _SCF_FAILED: Final = re.compile(r"SCF NOT CONVERGED AFTER|wavefunction IS NOT CO
 _ENDED: Final = "ORCA TERMINATED NORMALLY"
 # Blanks within a line only: otherwise some texts match in very many ways, which takes long.
 _COORDINATES: Final = re.compile(
-    r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*\S+(?:[ \t]+-?\d+\.\d+){3}[ \t]*\n)+)",
+    r"^CARTESIAN COORDINATES \(ANGSTROEM\)[ \t]*\n-+[ \t]*\n((?:[ \t]*[^\s][^\n]*\n)+)",
     re.MULTILINE,
 )
 _GRADIENT: Final = re.compile(
@@ -40,6 +40,7 @@ _GRADIENT: Final = re.compile(
     re.MULTILINE,
 )
 _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
+_POINT_CHARGES: Final = re.compile(r"^\|\s*\d+>[^#\n]*%\s*pointcharges", re.MULTILINE | re.IGNORECASE)
 _GEOMETRY_TOLERANCE: Final = 2e-4
 """Largest difference in Å between coordinates of the same geometry in two files (ORCA prints 6 digits)."""
 _CHARGE_NOT_STATED: Final = "charge and multiplicity are not stated: taken as 0 and 1"
@@ -80,30 +81,57 @@ def read_orca_output(text: str, source: str) -> QMResult:
         raise FileFormatError(
             f"{source}: an ORCA output without a geometry: it is truncated, or the job failed at the start"
         )
-    atoms = [line.split() for line in geometries[-1].group(1).splitlines() if line.strip()]
     after = geometries[-1].end()
     energy, gradient = _ENERGY.search(text, after), _GRADIENT.search(text, after)
     unused: tuple[str, ...] = ()
     if _SCF_FAILED.search(text, after) or (energy is not None and _NOT_CONVERGED.search(energy.group(2))):
         energy = gradient = None
         unused = ("energy and gradient of an SCF that did not converge",)
-    charge, multiplicity = _CHARGE.search(text), _MULTIPLICITY.search(text)
     try:
+        charge, multiplicity, level, not_stated = _read_job(text)
+        numbers, positions = _parse_coordinates(geometries[-1].group(1))
         rows = [] if gradient is None else [r.split() for r in gradient.group(1).splitlines() if r.strip()]
         return QMResult(
-            numbers=parse_elements([a[0] for a in atoms])[0],
-            positions=np.array([[float(x) for x in a[1:]] for a in atoms]),
-            charge=int(charge.group(1)) if charge else 0,
-            multiplicity=int(multiplicity.group(1)) if multiplicity else 1,
+            numbers=numbers,
+            positions=positions,
+            charge=charge,
+            multiplicity=multiplicity,
             energy=float(energy.group(1)) if energy else None,
             gradient=np.array([[float(x) for x in r[3:]] for r in rows]) if rows else None,
-            level=" ".join(" ".join(_KEYWORDS.findall(text)).split()),
-            unused=unused if charge and multiplicity else (*unused, _CHARGE_NOT_STATED),
+            level=level,
+            unused=(*unused, *not_stated),
         )
     except GeometryError as error:
         raise FileFormatError(f"{source}: {error}") from error
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{source}: a damaged ORCA output ({error})") from error
+
+
+def _read_job(text: str) -> tuple[int, int, str, tuple[str, ...]]:
+    """Charge, multiplicity and level of the last job of an output, and what was not stated."""
+    if _POINT_CHARGES.search(text):
+        raise GeometryError(
+            "a job with external point charges (%pointcharges), which no potential knows: its labels are not those of "
+            "the molecule alone. Compute it without them"
+        )
+    charges, multiplicities = _CHARGE.findall(text), _MULTIPLICITY.findall(text)
+    return (
+        int(charges[-1]) if charges else 0,
+        int(multiplicities[-1]) if multiplicities else 1,
+        " ".join(" ".join(_KEYWORDS.findall(text)).split()),
+        () if charges and multiplicities else (_CHARGE_NOT_STATED,),
+    )
+
+
+def _parse_coordinates(table: str) -> tuple[Int[Array, "n"], Float[Array, "n 3"]]:
+    """Atomic numbers and positions (Å). Every row must be an atom: none may be lost."""
+    rows = [line.split() for line in table.splitlines()]
+    # A ghost atom is a symbol followed by a colon.
+    numbers, _ = parse_elements([row[0] + (":" if row[1:2] == [":"] else "") for row in rows])
+    odd = next((row for row in rows if len(row) != 4), None)
+    if odd is not None:
+        raise ValueError(f'expected a symbol and three coordinates, got "{" ".join(odd)}"')
+    return numbers, np.array([[float(x) for x in row[1:]] for row in rows])
 
 
 def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | None]) -> QMResult:
@@ -144,18 +172,17 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
     unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
     output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
     if output is not None and is_orca(output) and _ENDED in output:
-        output_result = read_orca_output(output, str(path))
-        charge, multiplicity, level, unused = (
-            output_result.charge,
-            output_result.multiplicity,
-            output_result.level,
-            output_result.unused,
-        )
-        if _is_same_geometry(output_result.positions, positions):
-            energy = (
-                energy if output_result.energy is None else output_result.energy
-            )  # the Hessian file rounds it to few digits
-            gradient = output_result.gradient if gradient is None else gradient
+        job = read_orca_output(output, str(path))
+        charge, multiplicity, level, unused = job.charge, job.multiplicity, job.level, job.unused
+        if _is_same_geometry(job.positions, positions):
+            energy = energy if job.energy is None else job.energy  # the Hessian file rounds it to few digits
+            gradient = job.gradient if gradient is None else gradient
+    elif output is not None and is_orca(output):
+        try:
+            charge, multiplicity, level, unused = _read_job(output)
+        except (GeometryError, ValueError) as error:
+            raise FileFormatError(f"{path}: {error}") from error
+        unused = (*unused, "energy and gradient of an output whose job did not end")
     return QMResult(
         numbers=numbers,
         positions=positions,
