@@ -566,5 +566,5 @@ def test_weights_that_share_memory(tmp_path: Path) -> None:
     ids=lambda config: config.kind,
 )
 def test_a_network_of_absurd_size_is_refused_before_it_is_built(config: Any) -> None:
-    with pytest.raises(ConfigError, match="cannot be built|more than the 1e\\+09 allowed"):
+    with pytest.raises(ConfigError, match=r"cannot be built|more than the 1e\+09 allowed"):
         build_model(config, (1, 8))

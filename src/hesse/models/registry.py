@@ -89,8 +89,8 @@ def _check_size(build: Callable[..., Potential], config: Any, elements: tuple[in
         raise ConfigError(f"a network of these options cannot be built: {str(error).splitlines()[0]}") from error
     if count > MAX_PARAMETERS:
         raise ConfigError(
-            f"a network of these options has {count:.1e} parameters, more than the {MAX_PARAMETERS:.0e} allowed; reduce "
-            "features, channels, widths or sensitivities"
+            f"a network of these options has {count:.1e} parameters, more than the {MAX_PARAMETERS:.0e} allowed; "
+            "reduce features, channels, widths or sensitivities"
         )
 
 
