@@ -61,8 +61,11 @@ def test_batches_are_limited_by_atoms(seed: int, sizes: list[int], most: int) ->
 
 @given(st.integers(0, 1000), st.lists(st.sampled_from("abcdefg"), min_size=12, max_size=40))
 def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[str]) -> None:
-    structures = tuple(replace(atom(), id=f"{g}-{i}", group=g) for i, g in enumerate(groups))
-    data = Dataset(structures, Properties.concatenate([Properties.single(1) for _ in groups]))
+    pair = molecule(2, 1)
+    structures = tuple(
+        replace(pair, positions=pair.positions * (1 + i / 100), id=f"{g}-{i}", group=g) for i, g in enumerate(groups)
+    )
+    data = Dataset(structures, Properties.concatenate([Properties.single(2) for _ in groups]))
     try:
         parts = data.split(0.6, 0.4, seed=seed)
     except RequestError as error:
@@ -77,10 +80,7 @@ def test_splits_keep_groups_together_and_lose_nothing(seed: int, groups: list[st
 
 
 def test_splits_by_structure_have_the_requested_sizes() -> None:
-    data = Dataset(
-        tuple(replace(atom(), id=str(i)) for i in range(100)),
-        Properties.concatenate([Properties.single(1) for _ in range(100)]),
-    )
+    data = Dataset(tuple(molecules([3] * 100)), Properties.concatenate([Properties.single(3) for _ in range(100)]))
     assert [len(p) for p in data.split(0.8, 0.1, 0.1)] == [80, 10, 10]
     with pytest.raises(RequestError, match="fractions"):
         data.split(0.8, 0.3)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.datasets.quality.duplicates import first_with_geometry, merged_groups
 from hesse.errors import MissingLabelError, RequestError, did_you_mean
-from hesse.structures import Properties, label_names
+from hesse.structures import Properties, Structure, label_names
 
 __all__ = ["BaseDataset", "check_unique_ids", "joined_metadata", "structure_indices"]
 
@@ -212,8 +214,42 @@ class BaseDataset(ABC, Generic[Part]):
             )
         return self.select([index[name] for name in requested])
 
+    @abstractmethod
+    def iter_in_memory(self) -> Iterator[tuple[Int[Tensor, "some"], Any]]:
+        """Iterate over all structures in parts that fit into memory.
+
+        Yields:
+            The indices of the structures of a part, and the part.
+        """
+
+    def geometry_parts(self) -> Iterator[tuple[NDArray[np.int64], Sequence[Structure]]]:
+        """Iterate over the geometries of all structures in parts that fit into memory.
+
+        Yields:
+            The indices of the structures of a part, and the structures.
+        """
+        for indices, part in self.iter_in_memory():
+            yield indices.numpy(), part.structures
+
+    def split_groups(self, *, by_group: bool = True) -> tuple[list[str], int]:
+        """Find out which structures a split keeps together: those of one group, and those of the same geometry.
+
+        Args:
+            by_group: keep structures of one `group` together; otherwise only equal geometries.
+
+        Returns:
+            The name of the group of each structure, and the number of structures whose geometry an earlier one has.
+        """
+        groups = self.groups if by_group else ("",) * len(self)
+        names = [group or f"id:{name}" for name, group in zip(self.ids, groups, strict=True)]
+        first = first_with_geometry(self.geometry_parts, len(self))
+        return merged_groups(names, first), int((first != np.arange(len(self))).sum())
+
     def split(self, *fractions: float, seed: int = 0, by_group: bool = True) -> tuple[Part, ...]:
         """Split at random. Each structure gets into the same part whether the data are in memory or in a file.
+
+        Structures of the same geometry (the same molecule rotated or with another order of atoms, the same crystal)
+        always get into one part, so that none is judged by a geometry that it was fitted to.
 
         Args:
             *fractions: fractions of the structures, one for each part; they may sum to less than one.
@@ -230,8 +266,7 @@ class BaseDataset(ABC, Generic[Part]):
         valid = bool(fractions) and all(isinstance(f, int | float | np.number) for f in fractions)
         if not valid or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
             raise RequestError(f"split fractions must be positive and sum to at most 1, got {fractions}")
-        groups = self.groups if by_group else ("",) * len(self)
-        names = [group or f"id:{name}" for name, group in zip(self.ids, groups, strict=True)]
+        names, n_same = self.split_groups(by_group=by_group)
         unique_groups = sorted(set(names))
         order = np.random.default_rng(seed).permutation(len(unique_groups))
         sizes = dict.fromkeys(unique_groups, 0)
@@ -247,9 +282,11 @@ class BaseDataset(ABC, Generic[Part]):
             n_assigned += sizes[unique_groups[k]]
         parts = [[i for i, name in enumerate(names) if part_of[name] == p] for p in range(len(fractions))]
         if not all(parts):
+            same = f" ({n_same} of them repeat the geometry of another, which keeps them together)" if n_same else ""
+            ungrouped = ", or by_group=False (data: {by_group: false} in a YAML file)" if by_group else ""
             raise RequestError(
-                f"splitting {len(names)} structures in {len(unique_groups)} groups by {tuple(fractions)} leaves a part "
-                "empty; use more data, other fractions, or by_group=False (data: {by_group: false} in a YAML file)"
+                f"splitting {len(names)} structures{same} in {len(unique_groups)} groups by {tuple(fractions)} leaves "
+                f"a part empty; use more data, or other fractions{ungrouped}"
             )
         return tuple(self.select(part) for part in parts)
 
