@@ -382,6 +382,7 @@ def test_the_record_and_the_provenance_of_models(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["kind"], row["step"]) for row in lines] == [
         ("note", 0),  # the terms of the loss
+        ("note", 0),  # what is held out
         ("hessian", 0),
         ("note", 0),  # eager or compiled, and why
         *[("train", k) for k in (1, 2, 3, 4)],

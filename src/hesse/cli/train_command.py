@@ -66,7 +66,17 @@ def _run_training(settings: RunConfig, *, restart: bool, quiet: bool) -> None:
 
 
 def _print_result(result: TrainResult) -> None:
-    typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
+    if result.has_validation:
+        typer.echo(f"{result.model_file}: best of {result.steps} steps at step {result.best_step}")
+    else:
+        typer.echo(f"{result.model_file}: the model after the last of {result.steps} steps (no validation)")
+    if result.best_is_early:
+        typer.echo(
+            f"warning: the best step is early, {result.best_step} of {result.steps}: the rest of the run made the "
+            "validation loss worse. Few or special structures are held out (see the first lines of the run), or the "
+            "network overfits: add data, or compare with last.hesse on a test set (hesse evaluate).",
+            err=True,
+        )
     if result.n_suspect_skipped:
         typer.echo(
             f"  {result.n_suspect_skipped} structures with suspect labels were left out "

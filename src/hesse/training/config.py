@@ -224,7 +224,9 @@ class DataConfig(Settings):
 
     train: Path
     validation: Path | None = Field(None, description="a file; null: a part of the training data is held out")
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="fraction of the training data to hold out")
+    validation_fraction: float = Field(
+        0.1, ge=0, lt=1, description="fraction of the training data to hold out; 0: no validation, the last model"
+    )
     by_group: bool = Field(True, description="keep structures of one group (molecule, reaction) together")
     memory_mib: float | None = Field(
         None, gt=0, description="stream files whose structures need more memory than this; null: all in memory"

@@ -167,12 +167,15 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
 
 def _load_data(
     data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
-) -> tuple[DatasetLike, DatasetLike]:
-    """Training and validation data: two files, or one file that is split (again as recorded, for a continued run)."""
+) -> tuple[DatasetLike, DatasetLike | None]:
+    """Training and validation data: two files, or one file that is split (again as recorded, for a continued run), or
+    one file and None."""
     dataset = open_dataset(data.train, memory_mib=data.memory_mib)
-    if data.validation is not None:
-        return dataset, open_dataset(data.validation, memory_mib=data.memory_mib)
     path = output / "split.json"
+    if data.validation is not None or not data.validation_fraction:
+        validation = None if data.validation is None else open_dataset(data.validation, memory_mib=data.memory_mib)
+        communicator.run_on_rank_zero(lambda: path.unlink(missing_ok=True))  # of a run that was here before
+        return dataset, validation
     if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
         splits = Split.read(path).apply(dataset)
         if not {"train", "validation"} <= splits.keys():

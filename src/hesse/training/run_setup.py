@@ -24,7 +24,8 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
         config: settings of the run; its loss weights determine which labels are required.
 
     Raises:
-        ConfigError: no label has a loss weight, or a weight that is zero has a ramp.
+        ConfigError: no label has a loss weight, or a weight that is zero has a ramp; or an option that needs validation
+            data is given without them.
         LabelValueError: a structure whose weight is negative or not a number, or structures of several charges or
             multiplicities without `config.allow_mixed_charges`.
         MissingLabelError: no training structure has a label whose weight is above zero, or all that have it have
@@ -45,6 +46,9 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
     unknown = set(config.weight_ramps) - loss.weights().keys()
     if unknown:
         raise ConfigError(f"weight_ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
+    if validation is None and (config.early_stopping is not None or config.schedule.kind == "plateau"):
+        option = "schedule: {kind: plateau}" if config.early_stopping is None else "early_stopping"
+        raise ConfigError(f"{option} acts on validation errors, and this run has no validation data: leave it out")
     if validation is not None:
         # Products are computed from Hessians where there are any.
         if not any(validation.has(name) for name in (*active, *(["hessian"] if "hvp" in active else []))):

@@ -30,7 +30,7 @@ class TrainResult:
         potential: the best model by validation loss (the last one without validation data), with averaged parameters.
         model_file: its file.
         steps: number of steps done in all sessions.
-        best_step: step of the lowest validation loss.
+        best_step: step of the lowest validation loss (the last step without validation data).
         scores: validation loss and root-mean-square errors of the best model, eV and Å, for example `forces_rmse`;
             curvature errors are estimated from probes and have a standard error, `hvp_rmse_standard_error`.
         seconds: wall time of all sessions.
@@ -44,6 +44,16 @@ class TrainResult:
     scores: Mapping[str, float]
     seconds: float
     n_suspect_skipped: int = 0
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the model was selected by validation errors."""
+        return bool(self.scores)
+
+    @property
+    def best_is_early(self) -> bool:
+        """Whether the lowest validation loss came before a quarter of the steps, after which training made it worse."""
+        return self.has_validation and 4 * self.best_step < self.steps
 
     def table(self) -> str:
         """The validation errors of the best model as a text table.

@@ -50,6 +50,7 @@ from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
 from hesse.training.step import LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
+from hesse.training.validation_messages import validation_messages
 
 __all__ = ["open_run_folder", "train", "train_in_open_folder"]
 
@@ -360,7 +361,8 @@ class Trainer:
             self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
         )
         self.state.weights = self.weights if balance else None
-        for text in texts:
+        held_out = None if self.validator is None else self.validator.data
+        for text in (*texts, *validation_messages(self.training, held_out)):
             log.message(0, text)
             if not quiet:
                 print(text, file=sys.stderr)
