@@ -114,6 +114,80 @@ def test_energies_of_an_unconverged_scf(read: Callable[..., Dataset], data: Data
     assert "did not converge" in left_out(back)
 
 
+@pytest.mark.parametrize(
+    ("method", "values", "energy"),
+    [
+        ("UBD-FC", "\\MP2=-9.\\BD=-9.5", None),
+        ("UCCD-FC", "\\MP2=-9.\\CCD=-9.5", None),
+        ("UB2PLYPD3-FC", "", None),
+        ("UB2PLYPD3-FC", "\\MP2=-9.25", -9.25),
+        ("UDSDPBEP86", "", None),
+        ("UPBE0DH-FC", "\\MP2=-9.25", -9.25),
+        ("UPBEQIDH-FC", "", None),
+        ("UMP2-FC", "", None),
+        ("UCCSD(T)-FC", "\\MP2=-9.\\CCSD=-9.1\\CCSD(T)=-9.2", -9.2),
+        ("UCCSD(T)-FC", "\\MP2=-9.\\CCSD=-9.1", None),
+        ("ONIOM(MP2/6-31G(d):UFF)", "\\MP2=-9.", None),
+    ],
+)
+def test_the_energy_must_be_of_the_method(
+    read: Callable[..., Dataset], data: Dataset, method: str, values: str, energy: float | None
+) -> None:
+    """An archive lists the energies of lower methods too; none of them stands for that of the job."""
+    back = read(archive_edited(data, lambda body: body.replace("UB97D", method).replace("\\RMSD", f"{values}\\RMSD")))
+    assert back.labels.hessian is not None
+    if energy is None:
+        assert back.labels.energy is None
+        assert "energy" in left_out(back)
+    else:
+        assert back.labels.energy is not None
+        assert float(back.labels.energy[0]) == pytest.approx(energy * HARTREE, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("route", "words"),
+    [
+        ("#P B97D/6-31G(d) Freq Charge", "external point charges"),
+        ("#P B97D/6-31G(d) charge=angstroms freq", "external point charges"),
+        ("# B97D/6-31G(d) Freq Field=X+10", "external electric field"),
+        ("#P B97D/6-31G(d) Freq pop=(mk,charge) density=current", ""),
+    ],
+)
+def test_external_charges_and_fields(read: Callable[..., Dataset], data: Dataset, route: str, words: str) -> None:
+    checkpoint = checkpoint_text(data).replace(
+        f"{'Charge':<40}   I", f"{'Route':<40}   C   N=           5\n{route}\n{'Charge':<40}   I"
+    )
+    for text, name in ((gaussian_text(data, route=route), "a.log"), (checkpoint, "b.fchk")):
+        if words:
+            with pytest.raises(FileFormatError, match=words):
+                read(text, name)
+        else:
+            assert read(text, name).not_read == {}
+
+
+def test_charges_stated_in_the_text(read: Callable[..., Dataset], data: Dataset) -> None:
+    """The route of a second job need not repeat the keyword."""
+    with pytest.raises(FileFormatError, match="external point charges"):
+        read(gaussian_text(data).replace("\n", "\n Self energy of the charges =       0.0149 a.u.\n", 1))
+    for line in (
+        f"{'Number of point charges in /Mol/':<40}   I     {3:12d}\n",
+        entry("External E-field", [0.0, 0.0, 0.001, *[0.0] * 32]),
+    ):
+        with pytest.raises(FileFormatError, match="external"):
+            read(checkpoint_text(data) + line, "a.fchk")
+
+
+def test_the_energy_of_a_checkpoint_must_be_of_the_method(read: Callable[..., Dataset], data: Dataset) -> None:
+    def energy_of(method: str, lines: str = "") -> Dataset:
+        return read(checkpoint_text(data).replace("RB3LYP", method, 1) + lines, "a.fchk")
+
+    second_order = f"{'MP2 Energy':<40}   R     {-9.0:22.15E}\n"
+    assert energy_of("RB2PLYP", second_order).labels.energy is not None
+    for back in (energy_of("RB2PLYP"), energy_of("RBD-FC", second_order), energy_of("ONIOM(B3LYP:UFF)")):
+        assert back.labels.energy is None
+        assert "energy" in left_out(back)
+
+
 # --- ORCA ------------------------------------------------------------------------------------------------------------
 
 

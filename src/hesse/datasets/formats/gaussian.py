@@ -17,37 +17,23 @@ from ase.data import atomic_masses
 from jaxtyping import Float
 from numpy import ndarray as Array
 
+from hesse.datasets.formats.gaussian_methods import (
+    check_isolated,
+    energy_names_of,
+    is_correlated_energy,
+    uncertain_energy,
+)
 from hesse.datasets.formats.qm_result import QMResult, symmetric_from_lower
 from hesse.errors import FileFormatError, GeometryError
 from hesse.structures import own_masses, parse_element
 
-__all__ = ["energy_names_of", "level_name", "read_archives"]
+__all__ = ["level_name", "read_archives"]
 
-_ENERGY_NAMES: Final = ("CCSD(T)", "QCISD(T)", "CCSD", "QCISD", "MP4SDTQ", "MP4SDQ", "MP4DQ", "MP3", "MP2", "HF")
-"""Names of energies in an archive, highest method first. A job also lists the lower methods, so that the first name
-present is the energy of the job; double hybrids use MP2."""
-_CORRELATED: Final = (
-    ("CCSD(T)", ("CCSD(T)",)),
-    ("QCISD(T)", ("QCISD(T)",)),
-    ("CCSD", ("CCSD",)),
-    ("QCISD", ("QCISD",)),
-    ("MP4", ("MP4SDTQ", "MP4SDQ", "MP4DQ")),
-    ("MP3", ("MP3",)),
-    ("MP2", ("MP2",)),
-)
-"""Methods by a part of their names, and the names of their energies."""
-_NOT_ONE_ENERGY: Final = (
-    (re.compile(r"\b(td|tda|cis|eomccsd)\b", re.IGNORECASE), "the energy of an excited state"),
-    (re.compile(r"\bcounterpoise\b", re.IGNORECASE), "the energy of a counterpoise correction"),
-    (
-        re.compile(r"(?<![\w/-])(g[1-4](mp2)?(b3)?|w1\w*|(ro)?cbs-(qb3|apno|4m))(?![\w-])", re.IGNORECASE),
-        "the energy of a composite method",
-    ),
-)
-"""Keywords of jobs whose archive lists several energies, none of which is certainly the one of gradient and Hessian."""
 _SOLVENT: Final = re.compile(r"^\s*Solvent\s*:\s*([^,]+),", re.MULTILINE)
 _FREQUENCIES: Final = re.compile(r"^\s*Frequencies --\s+(.*)$", re.MULTILINE)
 _SCF_DONE: Final = re.compile(r"^ SCF Done:", re.MULTILINE)
+_SELF_ENERGY: Final = "Self energy of the charges"
+"""Printed where external point charges are present, even if a route does not repeat the keyword."""
 _NOT_CONVERGED: Final = re.compile(r"Convergence criterion not met|Convergence failure", re.IGNORECASE)
 _MASS: Final = re.compile(r"^ Atom\s+(\d+) has atomic number\s+(\d+) and mass\s+(\d+\.\d+)", re.MULTILINE)
 _ISOTOPE: Final = re.compile(r"\biso=(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -124,6 +110,9 @@ def _parse_archive(block: str, preceding_text: str, source: str) -> QMResult:
         )
     molecule = sections[index].split("\\")
     try:
+        check_isolated(sections[1])
+        if _SELF_ENERGY in preceding_text and not uncertain_energy(header[4], sections[1]):
+            check_isolated("charge")
         charge, multiplicity = (int(x) for x in molecule[0].split(","))
         numbers, positions, isotopes = _parse_atoms(molecule[1:])
         values = dict(item.split("=", 1) for item in sections[index + 1].split("\\") if "=" in item)
@@ -157,30 +146,21 @@ def _energy(
     values: dict[str, str], method: str, route: str, preceding_text: str
 ) -> tuple[float | None, tuple[str, ...]]:
     """The energy of the method (Hartree) if it is certain, and what is left out."""
-    for keyword, meaning in _NOT_ONE_ENERGY:
-        if keyword.search(route) or keyword.fullmatch(method):
-            return None, (meaning,)
+    uncertain = uncertain_energy(method, route)
+    if uncertain:
+        return None, (uncertain,)
     last_two = [match.end() for match in _SCF_DONE.finditer(preceding_text)][-2:]
     start = last_two[0] if len(last_two) == 2 else 0
     if _NOT_CONVERGED.search(preceding_text, start):
         return None, ("the energy of an SCF that did not converge",)
     names = energy_names_of(method)
-    name = next((e for e in names or _ENERGY_NAMES if e in values), None)
+    listed = [name for name in values if is_correlated_energy(name)]
+    if not names and listed:
+        return None, (f"the energy: which of HF, {', '.join(listed)} is that of {method} is not known",)
+    name = next((name for name in names or ("HF",) if name in values), None)
     if name is None:
-        return None, (f"the energy: the job lists none of {method}",) if names else ()
+        return None, (f"the energy: the job lists none of {method}",)
     return float(values[name]), ()
-
-
-def energy_names_of(method: str) -> tuple[str, ...]:
-    """Names under which Gaussian stores the energy of a correlated method.
-
-    Args:
-        method: name of the method, such as "RCCSD(T)-FC".
-
-    Returns:
-        The names; none for Hartree-Fock, density functionals, and methods whose names do not tell.
-    """
-    return next((names for part, names in _CORRELATED if part in method.upper()), ())
 
 
 def _parse_atoms(items: list[str]) -> tuple[Array, Array, list[float | None]]:
