@@ -15,6 +15,7 @@ from hesse.datasets import (
     Dataset,
     check_dataset,
     check_writable_suffix,
+    flag_suspect,
     read_dataset,
     symmetrize_hessians,
     with_metadata,
@@ -133,3 +134,15 @@ def test_what_is_not_read_is_a_warning_or_an_error(tmp_path: Path) -> None:
     assert data.not_read == {"my_key": 1}
     with pytest.raises(FileFormatError, match=r"not read: my_key\. Remove it"):
         read_dataset(tmp_path / "a.xyz", strict=True)
+
+
+def test_a_placeholder_cell_is_refused_or_flagged(tmp_path: Path) -> None:
+    """Programs write a cube of 1 Å where a molecule has no cell."""
+    text = 'Lattice="1 0 0 0 1 0 0 0 1" pbc="T T T" energy=-1 structure_id="{}"'
+    frames = "".join(f"2\n{text.format(name)}\nO 0 0 0\nH 0 0 0.96\n" for name in "ab")
+    (tmp_path / "a.xyz").write_text(frames + '2\nenergy=-1 structure_id="c"\nO 0 0 0\nH 0 0 0.96\n')
+    with pytest.raises(GeometryError, match=r'a\.xyz: structure "a": its cell repeats every 1 Å.*placeholder'):
+        read_dataset(tmp_path / "a.xyz")
+    flagged, reasons = flag_suspect(read_dataset(tmp_path / "a.xyz", check=False))
+    assert set(reasons) == {"a", "b"}
+    assert flagged.labels.suspect_mask().tolist() == [True, True, False]

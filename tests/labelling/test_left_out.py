@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
-from hesse.engines.cell_checks import check_cell
 from hesse.errors import GeometryError
 from hesse.labelling import label
-from hesse.structures import from_ase, to_ase
+from hesse.structures import check_cell, from_ase, to_ase
 
 
 def named(atoms, name):

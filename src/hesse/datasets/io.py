@@ -17,7 +17,7 @@ from hesse.datasets.formats.table import ReadOptions, find_format, find_writer
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency
 from hesse.datasets.quality.flags import find_non_finite
 from hesse.errors import FileFormatError, GeometryError, LabelValueError, NotReadWarning, RequestError, UnitError
-from hesse.structures import Properties, Structure, from_ase
+from hesse.structures import Properties, Structure, check_cell, from_ase
 
 __all__ = [
     "DatasetSource",
@@ -314,7 +314,7 @@ def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:
 
     Raises:
         LabelValueError: a label that is NaN or infinite, or a weight below zero.
-        GeometryError: two atoms closer than 0.3 Å.
+        GeometryError: two atoms closer than 0.3 Å, or a periodic cell that no crystal has.
         InconsistentLabelsError: Hessians or Hessian-vector products that contradict geometry and forces.
     """
     dataset = as_dataset(dataset)
@@ -324,6 +324,7 @@ def check_dataset(dataset: DatasetSource) -> list[ConsistencyReport]:
     _check_finite(dataset)
     for structure in dataset.structures:
         try:
+            check_cell(structure)
             structure.check_no_overlap()
         except GeometryError as error:
             raise GeometryError(f"{dataset.source}: {error}") from None

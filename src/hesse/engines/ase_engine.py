@@ -16,7 +16,7 @@ from hesse.engine import EnergyFunction, Engine, SinglePoint
 from hesse.engines.force_engine import DEFAULT_GRADIENT_NOISE, FiniteDifferences, ForceEngine, checked_point
 from hesse.engines.levels import calculator_digest, level_with_digest
 from hesse.errors import ConfigError, EngineError, HesseError, RequestError
-from hesse.structures import Request, Structure, to_ase
+from hesse.structures import Request, Structure, check_cell, to_ase
 
 __all__ = ["AseEngine", "EngineCalculator"]
 
@@ -171,6 +171,7 @@ class EngineCalculator(Calculator):
         stress = "stress" in (properties or [])
         if isinstance(self.engine, ForceEngine) and not stress:
             # The points of an optimization or a trajectory need no error estimates.
+            check_cell(structure)
             structure.check_no_overlap()
             point = checked_point(self._energy_function_for(structure, self.engine), structure.positions, structure)
             self.results = {"energy": point.energy, "free_energy": point.energy, "forces": point.forces}

@@ -12,7 +12,6 @@ from jaxtyping import Float
 
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, EnergyFunction, Engine, SinglePoint
-from hesse.engines.cell_checks import check_cell
 from hesse.engines.error_estimates import CurvatureErrors, attach_error_estimates
 from hesse.engines.finite_differences import (
     DirectionalDerivative,
@@ -23,7 +22,7 @@ from hesse.engines.finite_differences import (
     richardson,
 )
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
-from hesse.structures import Properties, Request, Structure, check_request
+from hesse.structures import Properties, Request, Structure, check_cell, check_request
 
 __all__ = [
     "DEFAULT_GRADIENT_NOISE",

@@ -17,13 +17,12 @@ import torch
 from hesse.curvature import evaluate
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
-from hesse.engines.cell_checks import check_cell
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.engines.levels import level_with_digest, weights_digest
 from hesse.errors import EngineError
 from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.runtime.tensor_files import tensor_digest
-from hesse.structures import Properties, Request, check_request, collate
+from hesse.structures import Properties, Request, check_cell, check_request, collate
 
 __all__ = ["PotentialEngine"]
 

@@ -1,6 +1,7 @@
 """Structures, batches of structures, neighbor lists, and properties (energies, forces, Hessians, ...)."""
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
+from hesse.structures.cell_checks import check_cell
 from hesse.structures.charge_state import ChargeState, is_charge_key, read_charge_state
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
@@ -39,6 +40,7 @@ __all__ = [
     "batch_from_pairs",
     "bonded_pairs",
     "charge_state_of",
+    "check_cell",
     "check_request",
     "closest_collision",
     "collate",

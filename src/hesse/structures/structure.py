@@ -228,8 +228,8 @@ class Structure:
             j = int(neighbors[i, 1]) if neighbors[i, 1] != i else int(neighbors[i, 0])
             return float(nearest[i, 1]), i, j
         distances = distance_matrix(self.positions)
-        i, j = np.unravel_index(int(distances.argmin()), distances.shape)
-        return float(distances[i, j]), int(i), int(j)
+        row, column = np.unravel_index(int(distances.argmin()), distances.shape)
+        return float(distances[row, column]), int(row), int(column)
 
     def check_no_overlap(self, minimum: float = 0.3) -> None:
         """Check that no atoms overlap.

@@ -20,7 +20,7 @@ from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
 from hesse.errors import GeometryError
-from hesse.structures import Properties, Structure, segment_ids
+from hesse.structures import Properties, Structure, check_cell, segment_ids
 
 __all__ = ["LabelIssue", "find_issues", "find_non_finite", "flag_suspect"]
 
@@ -130,6 +130,10 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
     for i, label in find_non_finite(dataset).items():
         reasons.setdefault(dataset.structures[i].id, f"{label} holds NaN or infinity")
     for structure in dataset.structures:
+        try:
+            check_cell(structure)
+        except GeometryError as error:
+            reasons.setdefault(structure.id, str(error))
         try:
             structure.check_no_overlap()
         except GeometryError:

@@ -1,7 +1,7 @@
 """Cells that no crystal has: placeholders of programs for molecules, or lengths in another unit.
 
 Programs sum over images, and in a cube of 1 Å there are so many that one energy takes hours. Such cells are refused
-before native code sees them, where it could not be stopped.
+where data are checked, and by engines before native code sees them, where it could not be stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from ase.data import covalent_radii
 
 from hesse.errors import GeometryError
-from hesse.structures import Structure
+from hesse.structures.structure import Structure
 
 __all__ = ["check_cell"]
 
