@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hesse.curvature import evaluate
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.losses import LossWeights, default_loss, per_structure_loss, weighted_loss
-from hesse.structures import Properties, Request, collate
+from hesse.structures import Batch, Properties, Request, Structure, collate, from_ase, to_ase
 from oracles import Morse, labeled, molecules
 
 LABELS = ("energy", "forces", "hvp", "hessian", "atomic_energies", "stress")
@@ -60,6 +61,16 @@ def references(held: list[set[str]], sizes: list[int], *, pairs: list[int], seed
     return Properties.concatenate(parts)
 
 
+def crystals(sizes: list[int]) -> Batch:
+    """Structures of these sizes in cubes of 6, 7, 8, ... Å."""
+    rng = np.random.default_rng(4)
+    structures = [
+        Structure(np.ones(n, dtype=int), rng.uniform(0, 6 + i, (n, 3)), cell=np.eye(3) * (6 + i), pbc=True)
+        for i, n in enumerate(sizes)
+    ]
+    return collate(structures, 1.0)
+
+
 def by_hand(prediction: Properties, held: list[set[str]], reference: Properties, pairs: list[int]) -> dict[str, float]:
     """Every term with loops over structures; the mean over those that hold the label."""
     sums: dict[str, list[float]] = {name: [] for name in LABELS}
@@ -79,7 +90,7 @@ def by_hand(prediction: Properties, held: list[set[str]], reference: Properties,
         if "atomic_energies" in held[i]:
             sums["atomic_energies"].append(gap("atomic_energies", rows) / n)
         if "stress" in held[i]:
-            sums["stress"].append(gap("stress", i) / 9)
+            sums["stress"].append(gap("stress", i) * ((6 + i) ** 3 / n) ** 2 / 9)
         size = 9 * n * n
         assert prediction.hessian is not None
         if "hessian" in held[i]:
@@ -113,7 +124,7 @@ def test_terms_and_total_are_those_computed_by_hand(held: list[set[str]], pairs:
     reference = references(held, SIZES, pairs=pairs)
     prediction = predictions(SIZES, probes=0 if reference.probes is None else reference.probes.shape[0])
     expected = by_hand(prediction, held, reference, pairs)
-    total, terms = weighted_loss(prediction, reference, weights)
+    total, terms = weighted_loss(prediction, reference, weights, batch=crystals(SIZES))
     assert {name: value.item() for name, value in terms.items()} == pytest.approx(expected, rel=1e-12)
     assert total.item() == pytest.approx(sum(weights[name] * value for name, value in expected.items()), rel=1e-12)
 
@@ -145,11 +156,12 @@ def test_nan_of_missing_labels_reaches_neither_value_nor_gradient(name: str) -> 
         assert torch.isnan(getattr(reference, name)).any()
     prediction = predictions(SIZES, probes=2 if name == "hvp" else 0)
     value = getattr(prediction, name).requires_grad_(True)
-    total, _ = weighted_loss(prediction, reference, {name: 1.0})
+    batch = crystals(SIZES) if name == "stress" else None
+    total, _ = weighted_loss(prediction, reference, {name: 1.0}, batch=batch)
     (derivative,) = torch.autograd.grad(total, value)
     assert torch.isfinite(total)
     assert torch.isfinite(derivative).all()
-    one_by_one = per_structure_loss(prediction, reference, name)
+    one_by_one = per_structure_loss(prediction, reference, name, batch)
     assert one_by_one.shape == (4,)
     assert torch.isfinite(one_by_one).all()
     assert one_by_one[[1, 3]].tolist() == [0.0, 0.0]
@@ -205,7 +217,7 @@ def test_batches_without_a_label_contribute_nothing(name: str) -> None:
     present = [n for n in LABELS if n != name and bool(part.mask(n).any())]
     every = predictions([3], probes=0)
     prediction = Properties(n_atoms=every.n_atoms, **{n: getattr(every, n) for n in present})
-    total, terms = weighted_loss(prediction, part, UNITY)
+    total, terms = weighted_loss(prediction, part, UNITY, batch=crystals([3]))
     assert terms.get(name, torch.tensor(0.0)) == 0.0
     assert total.item() == pytest.approx(sum(float(terms[n]) for n in present), rel=1e-12)
 
@@ -221,6 +233,44 @@ def test_full_hessian_and_hvp_losses_share_one_normalization() -> None:
     guess = Properties.single(n, hessian=error, probes=columns, hvp=product)
     _, terms = weighted_loss(guess, truth, {"hvp": 1.0, "hessian": 1.0})
     torch.testing.assert_close(terms["hvp"], terms["hessian"], rtol=1e-13, atol=0)
+
+
+def test_stress_counts_as_the_virial_per_atom() -> None:
+    """The same for a cell and its supercell, and the derivative of the energy per atom with respect to strain."""
+    potential = Morse(depth=2.0)
+    cell = from_ase(bulk("Cu", cubic=True) * (2, 2, 2))
+    cell = cell.with_positions(cell.positions + np.random.default_rng(0).normal(0, 0.05, (32, 3)))
+    large = from_ase(to_ase(cell) * (2, 1, 1))
+    values = []
+    for structure in (cell, large):
+        batch = collate([structure], potential.cutoff)
+        predicted = evaluate(potential, batch, Request(stress=True))
+        assert predicted.stress is not None
+        labels = predicted.replace(stress=torch.zeros_like(predicted.stress))
+        values.append(float(weighted_loss(predicted, labels, {"stress": 1.0}, batch=batch)[0]))
+    assert values[0] == pytest.approx(values[1], rel=1e-8)
+    strained, step = [], 1e-4
+    for sign in (1, -1):
+        atoms = to_ase(cell)
+        atoms.set_cell(atoms.cell[:] @ (np.eye(3) + sign * step * np.diag([1.0, 0, 0])), scale_atoms=True)
+        energy = evaluate(potential, collate([from_ase(atoms)], potential.cutoff), Request()).energy
+        assert energy is not None
+        strained.append(float(energy) / len(cell))
+    batch = collate([cell], potential.cutoff)
+    predicted = evaluate(potential, batch, Request(stress=True))
+    assert predicted.stress is not None
+    only_xx = torch.zeros_like(predicted.stress)
+    only_xx[0, 0, 0] = predicted.stress[0, 0, 0]
+    value, _ = weighted_loss(
+        predicted.replace(stress=only_xx), predicted.replace(stress=0 * only_xx), {"stress": 1.0}, batch=batch
+    )
+    assert math.sqrt(9 * float(value)) == pytest.approx(abs(strained[0] - strained[1]) / (2 * step), rel=1e-6)
+
+
+def test_stress_needs_the_batch() -> None:
+    reference = references([{"stress"}], [2], pairs=[0])
+    with pytest.raises(MissingLabelError, match="loss term of stress needs the batch"):
+        weighted_loss(predictions([2], probes=0), reference, {"stress": 1.0})
 
 
 def test_missing_predictions_raise() -> None:

@@ -213,15 +213,15 @@ def test_every_network_compiled(kind: str, dtype: torch.dtype) -> None:
 
 def test_factors_give_the_loss_as_a_sum_of_squares() -> None:
     potential = network("hipnn, matrix")
-    _, labels = part(potential, [4, 3, 5, 2], probes=2)
+    batch, labels = part(potential, [4, 3, 5, 2], probes=2)
     stress = torch.randn(4, 3, 3, dtype=torch.float64)
     labels = Properties(**{**vars(labels), "stress": stress, "stress_mask": torch.tensor([True, False, True, True])})
     weights = {**WEIGHTS, "atomic_energies": 0.7, "stress": 0.4}
     guess = labels.map_tensors(lambda x: torch.nan_to_num(x) + 0.3)
     loss = default_loss()
     counts = loss.counts(labels, weights)
-    expected, _ = weighted_loss(guess, labels, weights, counts)
-    by = loss.factors(labels, weights, counts)
+    expected, _ = weighted_loss(guess, labels, weights, counts, batch=batch)
+    by = loss.factors(labels, weights, counts, batch)
     total = sum(
         weights[name] * (by[name] * (getattr(guess, name) - target).square()).sum()
         for name, target in loss.targets(labels, weights).items()

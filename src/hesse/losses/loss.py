@@ -2,11 +2,12 @@
 
 Per structure of N atoms, with the default terms (arXiv 2603.04523):
 
-    λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)
+    λ_E ΔE²/√N  +  λ_F |ΔF|²/(3N)  +  λ_H (1/K) Σ_k |ΔH v_k|²/(9N²)  +  λ_full ‖ΔH‖²/(9N²)  +  λ_σ |Δσ V/N|²/9
 
 With `E[v vᵀ] = I` the HVP term is an unbiased estimate of the Hessian term for all distributions of probes, so λ_H and
-λ_full have the same meaning. Each term is the mean over those structures of the batch that have the label; it is zero
-if none has it. Losses depend on labels and predictions only, not on models.
+λ_full have the same meaning. Stress counts as the virial per atom, σ V/N in eV: stress itself, in eV/Å³, is about ten
+times smaller, its square a hundred times. Each term is the mean over those structures of the batch that have the label;
+it is zero if none has it. Losses depend on labels and predictions only, not on models.
 
 All that does not depend on predictions (masks, sizes, weights of structures, number of structures in the step) is
 collected in one factor per residual (`Loss.factors`); what remains is `Loss.means`, a few operations on tensors. The
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError, did_you_mean
 from hesse.losses.terms import LossTerm
-from hesse.structures import Properties, Quantity, component_counts, segment_ids
+from hesse.structures import Batch, Properties, Quantity, component_counts, segment_ids
 
 __all__ = ["Loss", "matched_predictions"]
 
@@ -122,7 +123,7 @@ class Loss:
         references: Properties,
         weights: Mapping[str, float],
         counts: Mapping[str, Tensor],
-        numbers: Int[Tensor, "atoms"] | None = None,
+        batch: Batch | None = None,
     ) -> dict[str, Tensor]:
         """Factors of the functions of residuals in `means`, which contain all effects of masks, sizes and weights of
         structures.
@@ -131,13 +132,13 @@ class Loss:
             references: the labels.
             weights: weight of each term by name.
             counts: of the whole step, see `counts`.
-            numbers: atomic numbers, for mass-weighted terms.
+            batch: the structures, for stress (volumes of cells) and mass-weighted terms.
 
         Returns:
             Factors by name of the term, broadcastable to its residuals.
         """
         return {
-            term.name: _factors(term, self.entries[term.name], references, counts[term.name], numbers)
+            term.name: _factors(term, self.entries[term.name], references, counts[term.name], batch)
             for term in self.active(references, weights)
         }
 
@@ -213,7 +214,9 @@ class Loss:
         """Whether a term is a root of a mean, so that batches do not add up."""
         return any(term.form == "rmse" for term in self.terms)
 
-    def targets(self, references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    def targets(
+        self, references: Properties, weights: Mapping[str, float], batch: Batch | None = None
+    ) -> dict[str, Tensor]:
         """Labels of the terms, with zeros for missing values (whose factors are zero).
 
         NaN or infinity in an existing label is kept, so that it is noticed. The scales of residual functions other than
@@ -222,6 +225,7 @@ class Loss:
         Args:
             references: the labels.
             weights: weight of each term by name.
+            batch: the structures, for stress (volumes of cells).
 
         Returns:
             Labels by quantity.
@@ -234,8 +238,10 @@ class Loss:
             if entry.per != "element":
                 value = torch.where(_expand(references, entry, references.mask(term.quantity)), value, 0.0)
             result[term.quantity] = value
-            scale = _residual_scale(term, references.n_atoms, value.dtype)
-            if term.form in ("mae", "huber") and scale is not None:
+            if term.form not in ("mae", "huber"):
+                continue
+            scale = _residual_scale(term, references.n_atoms, batch, value.dtype)
+            if scale is not None:
                 result[f"{term.name}_scale"] = _expand(references, entry, scale.rsqrt())
         return result
 
@@ -252,16 +258,18 @@ def _residual_function(form: str, delta: float | None, residual: Tensor, scale: 
 
 
 def _residual_scale(
-    term: LossTerm, n_atoms: Int[Tensor, "structures"], dtype: torch.dtype
+    term: LossTerm, n_atoms: Int[Tensor, "structures"], batch: Batch | None, dtype: torch.dtype
 ) -> Float[Tensor, "structures"] | None:
     """Squared scale s² of the residuals of each structure.
 
     For products it is 3N, the expected ratio of |ΔH v|² to 3N squared elements of ΔH: the term of products is an
-    unbiased estimate of that of Hessians. For energies it is √N, as in arXiv 2603.04523.
+    unbiased estimate of that of Hessians. For energies it is √N, as in arXiv 2603.04523. For stress it is (N/V)²: the
+    residual is the virial per atom.
 
     Args:
         term: the term.
         n_atoms: numbers of atoms N.
+        batch: the structures, for volumes V.
         dtype: floating-point type of the result.
 
     Returns:
@@ -272,7 +280,17 @@ def _residual_scale(
         return n * n
     if term.normalization == "components":
         return None
+    if term.quantity == "stress":
+        volumes = torch.linalg.det(_require(batch, "of stress").cell.detach()).abs().to(n)
+        return (n / torch.where(volumes > 0, volumes, n)).square()  # molecules have neither a cell nor this label
     return {"energy": n.sqrt(), "hvp": 3 * n}.get(term.quantity)
+
+
+def _require(batch: Batch | None, which: str) -> Batch:
+    """The batch. Raises MissingLabelError if there is none."""
+    if batch is None:
+        raise MissingLabelError(f"a loss term {which} needs the batch of structures: pass batch=")
+    return batch
 
 
 def _structure_shares(term: LossTerm, entry: Quantity, references: Properties) -> Tensor:
@@ -291,7 +309,7 @@ def _factors(
     entry: Quantity,
     references: Properties,
     count: Tensor,
-    numbers: Int[Tensor, "atoms"] | None,
+    batch: Batch | None,
 ) -> Tensor:
     """Factor of each residual of a term, see `Loss.factors`."""
     n = references.n_atoms
@@ -307,11 +325,11 @@ def _factors(
     if term.normalization != "components":
         each = each / component_counts(entry, n).to(dtype)
     if term.form in ("mse", "rmse") and entry.role == "label":
-        scale = _residual_scale(term, n, dtype)
+        scale = _residual_scale(term, n, batch, dtype)
         each = each if scale is None else each / scale
     result = share * _expand(references, entry, each)
     if term.mass_weighted:
-        result = result * _inverse_masses(references, numbers, dtype)[:, None]
+        result = result * _inverse_masses(references, _require(batch, "weighted by masses").numbers, dtype)[:, None]
     return result
 
 
@@ -327,11 +345,9 @@ def _expand(references: Properties, entry: Quantity, values: Tensor) -> Tensor:
 
 
 def _inverse_masses(
-    references: Properties, numbers: Int[Tensor, "atoms"] | None, dtype: torch.dtype
+    references: Properties, numbers: Int[Tensor, "atoms"], dtype: torch.dtype
 ) -> Float[Tensor, "atoms"]:
     """1/mass of each atom, divided by its mean over the structure, so that the size of a term does not change."""
-    if numbers is None:
-        raise MissingLabelError("a mass-weighted loss term needs the atomic numbers of the batch: pass numbers=")
     inverse = (1.0 / torch.as_tensor(atomic_masses, dtype=dtype, device=numbers.device))[numbers]
     structure_index = segment_ids(references.n_atoms, len(numbers))
     sums = inverse.new_zeros(len(references)).index_add(0, structure_index, inverse)

@@ -64,8 +64,9 @@ class LossTerm(Settings):
     delta: float | None = Field(None, gt=0, description="huber: where it becomes linear, in eV and Å (of r / s)")
     normalization: Normalization = Field(
         "structure",
-        description="scale s: N^¼ for the energy of N atoms, √(3N) for products, 1 for others (structure); N for "
-        "energies (atom); 1, and a mean over all components of the batch (components)",
+        description="scale s: N^¼ for the energy of N atoms, √(3N) for products, N/V for stress (virial per atom, "
+        "eV), 1 for others (structure); N for energies (atom); 1, and a mean over all components of the batch "
+        "(components)",
     )
     mass_weighted: bool = Field(
         False, description="squared residuals of atoms count with 1/mass, so that hydrogen counts most (vectors only)"

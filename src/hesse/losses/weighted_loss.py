@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.losses.loss import Loss, matched_predictions
 from hesse.losses.terms import LossTerm, term_names
-from hesse.structures import Properties, segment_ids
+from hesse.structures import Batch, Properties, segment_ids
 
 __all__ = ["default_loss", "per_structure_loss", "weighted_loss"]
 
@@ -45,7 +45,7 @@ def weighted_loss(
     weights: Mapping[str, float] | Loss | NamedWeights,
     counts: Mapping[str, Tensor] | None = None,
     *,
-    numbers: Int[Tensor, "atoms"] | None = None,
+    batch: Batch | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The loss of a batch and its unweighted terms.
 
@@ -58,13 +58,13 @@ def weighted_loss(
             own terms.
         counts: see `Loss.counts`, summed over all batches of a step, so that their losses add up; None if this batch is
             the whole step.
-        numbers: atomic numbers, for mass-weighted terms.
+        batch: the structures, for stress (volumes of cells) and mass-weighted terms.
 
     Returns:
         The weighted sum, and its unweighted terms by name (means over the structures with the label).
 
     Raises:
-        MissingLabelError: a prediction is missing.
+        MissingLabelError: a prediction, or the batch of structures, is missing.
         ConfigError: a weight of a term that does not exist.
     """
     loss = weights if isinstance(weights, Loss) else default_loss()
@@ -78,9 +78,9 @@ def weighted_loss(
         or (loss.entries[term.name].role == "label" and bool(references.mask(term.quantity).any()))
     ]
     values = {term.name: values[term.name] for term in terms}
-    factors = loss.factors(references, values, counts, numbers)
+    factors = loss.factors(references, values, counts, batch)
     matched = matched_predictions(predictions, references, [loss.entries[term.name] for term in terms])
-    means = loss.means(matched, loss.targets(references, values), factors)
+    means = loss.means(matched, loss.targets(references, values, batch), factors)
     total = loss.total(means, values)
     if total is None:
         total = references.n_atoms.new_zeros((), dtype=torch.float64)
@@ -95,13 +95,16 @@ def _as_mapping(weights: Mapping[str, float] | NamedWeights) -> dict[str, float]
     return values
 
 
-def per_structure_loss(predictions: Properties, references: Properties, name: str) -> Float[Tensor, "structures"]:
+def per_structure_loss(
+    predictions: Properties, references: Properties, name: str, batch: Batch | None = None
+) -> Float[Tensor, "structures"]:
     """Normalized squared error of one property for each structure.
 
     Args:
         predictions: predicted properties.
         references: labels of the same structures; their weights are not used.
         name: name of the property.
+        batch: the structures, for stress (volumes of cells).
 
     Returns:
         Errors, `[structures]`; zero for structures without the label.
@@ -115,8 +118,8 @@ def per_structure_loss(predictions: Properties, references: Properties, name: st
     term, references = loss[name], references.replace(weight=None)
     matched = matched_predictions(predictions, references, [term.entry])[name]
     one = {name: torch.ones((), dtype=torch.int64, device=references.n_atoms.device)}
-    factor = loss.factors(references, {name: 1.0}, one)[name]
-    target = loss.targets(references, {name: 1.0})[name]
+    factor = loss.factors(references, {name: 1.0}, one, batch)[name]
+    target = loss.targets(references, {name: 1.0}, batch)[name]
     values = factor * (matched - target).square()
     if term.entry.per == "element":
         index = segment_ids(references.hessian_lengths())

@@ -32,7 +32,7 @@ class LossWeights(Settings):
     hvp: float = Field(0.15, ge=0)
     hessian: float = Field(0.0, ge=0)
     atomic_energies: float = Field(0.0, ge=0)
-    stress: float = Field(0.0, ge=0)
+    stress: float = Field(0.0, ge=0, description="of squared errors of the virial per atom, eV")
     regularizer: float = Field(0.0, ge=0, description="the potential's own regularizer")
     balance: bool = Field(
         False,

@@ -87,7 +87,8 @@ class Structure:
         set_field("numbers", _readonly_array(self.numbers, np.int64))
         set_field("positions", _readonly_array(self.positions, np.float64))
         set_field("cell", _readonly_array(self.cell, np.float64))
-        set_field("pbc", tuple(bool(p) for p in self.pbc))
+        pbc = (self.pbc,) * 3 if isinstance(self.pbc, bool | np.bool_) else self.pbc  # True, as in ASE
+        set_field("pbc", tuple(bool(p) for p in pbc))
         if self.masses is not None:
             set_field("masses", _readonly_array(self.masses, np.float64))
         n = self.numbers.size

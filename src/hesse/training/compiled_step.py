@@ -237,8 +237,8 @@ class CompiledLossAndGradient:
         counts: Mapping[str, Tensor],
     ) -> _Inputs:
         """Arguments of the compiled function; padded by a dummy molecule if a dimension is below two."""
-        targets = self.loss.targets(labels, weights)
-        factors = self.loss.factors(labels, weights, counts, batch.numbers)
+        targets = self.loss.targets(labels, weights, batch)
+        factors = self.loss.factors(labels, weights, counts, batch)
         stress_mask = labels.mask("stress") if request.stress else None
         probes, prepared = request.probes, None
         if min_dimension(batch) >= 2:

@@ -210,8 +210,8 @@ class LossAndGradient:
         predictions = evaluate(self.potential, batch, request, create_graph=create_graph)
         entries = [self.loss.entries[term.name] for term in self.loss.active(labels, weights)]
         matched = matched_predictions(predictions, labels, entries)
-        factors = self.loss.factors(labels, weights, counts, batch.numbers)
-        return self.loss.means(matched, self.loss.targets(labels, weights), factors)
+        factors = self.loss.factors(labels, weights, counts, batch)
+        return self.loss.means(matched, self.loss.targets(labels, weights, batch), factors)
 
     def eager_reason(self, labels: Properties, weights: Mapping[str, float]) -> str:
         """The reason why a microbatch is evaluated eagerly.

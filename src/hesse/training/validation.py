@@ -162,9 +162,9 @@ def _term_sum(term: LossTerm, predictions: Properties, references: Properties, b
         return 0.0, 0.0
     count = alone.counts(references, one)
     unit = {term.name: torch.ones_like(count[term.name])}
-    factors = alone.factors(references, one, unit, batch.numbers)
+    factors = alone.factors(references, one, unit, batch)
     matched = matched_predictions(predictions, references, [term.entry])
-    return float(alone.means(matched, alone.targets(references, one), factors)[term.name]), float(count[term.name])
+    return float(alone.means(matched, alone.targets(references, one, batch), factors)[term.name]), float(count[term.name])
 
 
 def hessian_errors(
