@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from foreign_files import BOHR, HARTREE, checkpoint_text, gaussian_text, hess_text, known, orca_output
-from hesse.datasets import Dataset, read_dataset
+from hesse.datasets import Dataset, Subset, read_dataset
+from hesse.datasets.formats.qm_result import QMResult
 from hesse.errors import FileFormatError
 
 DEUTERIUM = 2.01410177812
@@ -100,7 +101,14 @@ def test_a_scan_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
         )
 
 
-@pytest.mark.parametrize(("route", "words"), [("IRC=(CalcFC)", "an IRC"), ("Freq Test", "keyword Test")])
+@pytest.mark.parametrize(
+    ("route", "words"),
+    [
+        ("IRC=(CalcFC)", "an IRC: run frequency jobs at the points"),
+        ("Freq Test", "keyword Test: run it without"),
+        ("Freq integral=(grid=ultrafine)\n  scf=tight IRC=\n (calcfc)", "an IRC"),
+    ],
+)
 def test_jobs_that_write_no_archive_are_named(read: Callable[..., Dataset], route: str, words: str) -> None:
     text = f" Entering Gaussian System, Link 0=g16\n # HF/STO-3G {route}\n Normal termination of Gaussian 16\n"
     with pytest.raises(FileFormatError, match=f"ended normally but wrote none, as with .*{words}"):
@@ -244,7 +252,7 @@ def test_the_last_job_of_orca_counts(read: Callable[..., Dataset], data: Dataset
 
 
 def test_a_partial_hessian_of_orca_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
-    with pytest.raises(FileFormatError, match=r"a partial Hessian: 6 rows for 9 coordinates.*frozen"):
+    with pytest.raises(FileFormatError, match=r"a\.hess: a partial Hessian: of 2 of 3 atoms.*frozen"):
         read(hess_text(data).replace("$hessian\n9", "$hessian\n6"), "a.hess")
 
 
@@ -264,49 +272,109 @@ def test_heavy_hydrogen_in_a_hessian_file(read: Callable[..., Dataset]) -> None:
         assert (masses is not None) == own
 
 
-# --- other programs --------------------------------------------------------------------------------------------------
-
-QCHEM = """                  Welcome to Q-Chem
-     A Quantum Leap Into The Future Of Chemistry
-
- Q-Chem 5.1
-$molecule
-0 1
-H 0 0 0
-H 0 0 1.1
-$end
-$rem
-jobtype opt
-method hf
-basis sto-3g
-$end
-"""
+def test_one_geometry_in_several_jobs_is_one_group(read: Callable[..., Dataset], data: Dataset, tmp_path: Path) -> None:
+    """A frequency job run twice must not be both trained on and tested."""
+    twice = read(gaussian_text(data) + gaussian_text(data))
+    assert [s.id for s in twice.structures] == ["a-0", "a-1"]
+    assert len({s.group for s in twice.structures}) == 1
+    different = read(gaussian_text(data) + gaussian_text(data).replace("-1,2", "0,1").replace("-1,2", "0,1"))
+    assert len({s.group for s in different.structures}) == 2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "other.log").write_text(gaussian_text(data, 1))
+    (folder / "x.log").write_text(gaussian_text(data))
+    (folder / "y.fchk").write_text(turned_checkpoint(data))
+    groups = {s.id: s.group for s in read_dataset(folder).structures}
+    assert groups == {"other": "other", "x": "x", "y": "x"}
 
 
-def qchem_geometry(half: float, symbol: str = "H") -> str:
-    line = f" {'-' * 64}\n"
-    head = (
-        f"{line}             Standard Nuclear Orientation (Angstroms)\n    I     Atom           X        Y        Z\n"
-    )
-    rows = [(1, "H", -half), (2, symbol, half)]
-    atoms = "".join(f"    {i}      {s:<3}     0.0000000000     0.0000000000    {z:14.10f}\n" for i, s, z in rows)
-    return f"{head}{line}{atoms}{line}"
+def test_ids_of_jobs(read: Callable[..., Dataset], data: Dataset, tmp_path: Path) -> None:
+    """Titles distinguish the jobs of one file if all differ; no two files or jobs get the same id."""
+    titled = gaussian_text(data).replace("a title", "water")
+    both = titled + gaussian_text(data, 1)
+    assert read(both).ids == ("a:water", "a:a title")
+    assert read(titled).ids == ("a",)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, text in (
+        ("a.log", gaussian_text(data)),
+        ("a.fchk", checkpoint_text(data)),
+        ("b.log", gaussian_text(data, 1) + gaussian_text(data, 2)),
+        ("b-0.log", gaussian_text(data, 2)),
+        ("c.log", both),
+        ("c:water.log", titled),
+    ):
+        (folder / name).write_text(text)
+    back = read_dataset(folder)
+    assert set(back.ids) == {"a.log", "a.fchk", "b:0", "b:1", "b-0", "c-0", "c-1", "c:water"}
+    group = dict(zip(back.ids, back.groups, strict=True))
+    assert group["a.log"] == group["a.fchk"] == group["c-0"] == group["c:water"]
+    assert group["b-0"] == group["b:1"] != group["b:0"] == group["c-1"]
+    assert set(read_dataset(folder, subset=Subset(match="a.fchk")).ids) == {"a.fchk"}
 
 
-def qchem_energy(energy: float) -> str:
-    return f" Total energy in the final basis set = {energy:.10f}\n"
+def test_a_hessian_file_hides_only_outputs_of_orca(data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "a.hess").write_text(hess_text(data))
+    (tmp_path / "a.out").write_text(orca_output(data))
+    (tmp_path / "a.log").write_text(gaussian_text(data, 1))
+    assert set(read_dataset(tmp_path).ids) == {"a.hess", "a.log"}
 
 
-def test_a_geometry_does_not_get_the_energy_of_the_one_before(read: Callable[..., Dataset]) -> None:
-    """Q-Chem stopped after a new geometry was printed and before its energy was."""
-    pytest.importorskip("cclib")
-    steps = QCHEM + qchem_geometry(0.55) + qchem_energy(-1.05) + qchem_geometry(0.4)
-    with pytest.raises(FileFormatError, match="did not end normally"):
-        read(steps, "cut.out")
-    ended = " Total job time:  1.00s(wall), 1.00s(cpu)\n"
-    with pytest.raises(FileFormatError, match="not of the last geometry"):
-        read(steps + ended, "odd.out")
-    whole = read(steps + qchem_energy(-1.1) + ended, "whole.out")
-    assert whole.labels.energy is not None
-    assert float(whole.labels.energy[0]) == pytest.approx(-1.1 * HARTREE, abs=1e-6)
-    assert np.ptp(whole.structures[0].positions[:, 2]) == pytest.approx(0.8)
+def test_jobs_of_other_levels_are_named(read: Callable[..., Dataset], data: Dataset) -> None:
+    """A single point that follows a frequency job is not read, and must not vanish silently."""
+    single = archive_edited(data, lambda body: re.sub(r"NImag=0.*", r"\\\\@", body.replace("UB97D", "UM062X")))
+    back = read(gaussian_text(data) + single)
+    assert back.ids == ("a",)
+    assert "other jobs (M062X/6-31G(d))" in left_out(back)
+    assert read(gaussian_text(data) + single.replace("UM062X", "UB97D")).not_read == {}
+
+
+def turned_checkpoint(data: Dataset) -> str:
+    """A checkpoint file of a single point of the first molecule, in another orientation and order of atoms."""
+    text = checkpoint_text(data).replace("Freq      ", "SP        ", 1)
+    s = data.structures[0]
+    turn = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    x = entry("Current cartesian coordinates", (s.positions[::-1] @ turn / BOHR).ravel().tolist())
+    z = f"{'Atomic numbers':<40}   I   N={len(s):12d}\n{' '.join(map(str, s.numbers[::-1]))}\n"
+    return text[: text.index("Atomic numbers")] + z + x + text[text.index("Total Energy") : text.index("Cartesian G")]
+
+
+def test_a_partial_hessian_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
+    """Programs leave out frozen atoms, or leave their rows zero."""
+    whole = checkpoint_text(data)
+    start = whole.index("Cartesian Force Constants")
+    of_two = entry("Cartesian Force Constants", [0.1] * 21)
+    triangle = np.array([float(w) for w in whole[start:].split()[6:]])
+    rows, columns = np.tril_indices(9)
+    triangle[(rows >= 6) | (columns >= 6)] = 0.0
+    for text in (of_two, entry("Cartesian Force Constants", triangle.tolist())):
+        with pytest.raises(FileFormatError, match=r"a partial Hessian: .*2 of 3 atoms.*frozen"):
+            read(whole[:start] + text, "a.fchk")
+
+    def shorten(body: str) -> str:
+        head, rest = body.split("NImag=0\\\\")
+        return f"{head}NImag=0\\\\{','.join(['0.1'] * 21)}\\\\{rest.split(chr(92) * 2, 1)[1]}"
+
+    with pytest.raises(FileFormatError, match=r"a partial Hessian: .*2 of 3 atoms"):
+        read(archive_edited(data, shorten))
+
+
+def test_an_atom_far_from_the_others_is_not_frozen() -> None:
+    """Its rows are zero, too, but those of the other atoms add up to zero."""
+    pair = np.kron([[1.0, -1.0], [-1.0, 1.0]], np.diag([0.3, 0.0, 0.0]))
+    positions = np.array([[0.0, 0.0, 0.0], [0.8, 0.0, 0.0], [0.0, 90.0, 0.0]])
+
+    def result(block: np.ndarray) -> QMResult:
+        return QMResult(numbers=np.array([1, 1, 2]), positions=positions, hessian=np.pad(block, ((0, 3), (0, 3))))
+
+    result(pair).to_labeled_structure("far")
+    with pytest.raises(FileFormatError, match="a partial Hessian: of 2 of 3 atoms"):
+        result(pair + 0.2 * np.eye(6)).to_labeled_structure("frozen")
+
+
+def test_ghosts_of_gaussian_are_refused(read: Callable[..., Dataset], data: Dataset) -> None:
+    for symbol in ("H-Bq", "Bq", "H(Fragment=2)-Bq", "X"):
+        with pytest.raises(FileFormatError, match=r"ghost atom|dummy atom"):
+            read(archive_edited(data, lambda body, s=symbol: re.sub(r"(-1,2\\)[A-Z][a-z]?,", rf"\g<1>{s},", body)))
+    with pytest.raises(FileFormatError, match="ghost atom"):
+        read(checkpoint_text(data) + entry("Nuclear charges", [1.0, 0.0, 1.0]), "a.fchk")

@@ -37,6 +37,12 @@ _SELF_ENERGY: Final = "Self energy of the charges"
 _NOT_CONVERGED: Final = re.compile(r"Convergence criterion not met|Convergence failure", re.IGNORECASE)
 _MASS: Final = re.compile(r"^ Atom\s+(\d+) has atomic number\s+(\d+) and mass\s+(\d+\.\d+)", re.MULTILINE)
 _ISOTOPE: Final = re.compile(r"\biso=(\d+(?:\.\d+)?)", re.IGNORECASE)
+_ROUTE: Final = re.compile(r"^ ?#.*(?:\n(?! ?-{5}| ?Normal termination|[ \t]*$).*){0,20}", re.MULTILINE)
+_NO_ARCHIVE: Final = (
+    (re.compile(r"\birc(max)?\b", re.IGNORECASE), "an IRC: run frequency jobs at the points of its path"),
+    (re.compile(r"(?<![=(,])\btest\b", re.IGNORECASE), "the keyword Test: run it without"),
+)
+"""Keywords of jobs without archive, and what to do instead."""
 _CHARGE_MULTIPLICITY: Final = re.compile(r"-?\d+,\d+$")
 _MIN_HEADER_FIELDS: Final = 7
 
@@ -59,12 +65,20 @@ def read_archives(text: str, source: str) -> list[QMResult]:
         results.append(_parse_archive(block, before, source))
         last_end += len(before)
     if not results:
-        raise FileFormatError(f"{source}: {_why_no_archive(text)}. Read the formatted checkpoint file (.fchk) instead.")
+        raise FileFormatError(f"{source}: {_why_no_archive(text)}, or read its .fchk file.")
     later = text[last_end:]
     if "Error termination" in text or ("Normal termination" not in later and "Entering Link 1" in later):
         note = "a job of this output did not end normally, and is left out"
         results[-1] = replace(results[-1], unused=(*results[-1].unused, note))
-    return [result for result in results if result.hessian is not None] or results[-1:]
+    kept = [result for result in results if result.hessian is not None] or results[-1:]
+    # The energies of an optimization are those of its frequency job; others are named.
+    states = {(result.level, result.charge, result.multiplicity) for result in kept}
+    other = [r for r in results if (r.level, r.charge, r.multiplicity) not in states]
+    if other:
+        levels = ", ".join(dict.fromkeys(r.level or "a level that is not stated" for r in other))
+        note = f"other jobs ({levels}): frequency jobs are read, or else the last job"
+        kept[0] = replace(kept[0], unused=(*kept[0].unused, note))
+    return kept
 
 
 def _why_no_archive(text: str) -> str:
@@ -72,9 +86,10 @@ def _why_no_archive(text: str) -> str:
     name = "a Gaussian output without a complete archive block (1\\1\\…\\@)"
     if "Normal termination" not in text:
         return f"{name}: the job did not end normally. Run it to its end"
-    route = " ".join(re.findall(r"^ ?#.*$", text, re.MULTILINE)).lower()
-    kind = next((kind for word, kind in (("irc", "an IRC"), ("test", "the keyword Test")) if word in route), "")
-    return f"{name}: the job ended normally but wrote none{f', as with {kind}' if kind else ''}"
+    # Gaussian cuts long routes anywhere, within words and at blanks.
+    route = " ".join(re.sub(r"\n ?", blank, match) for match in _ROUTE.findall(text) for blank in ("", " "))
+    kind = next((f", as with {advice}" for word, advice in _NO_ARCHIVE if word.search(route)), "")
+    return f"{name}: the job ended normally but wrote none{kind}"
 
 
 def _archive_blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -133,6 +148,7 @@ def _parse_archive(block: str, preceding_text: str, source: str) -> QMResult:
             hessian=hessian,
             frequencies=frequencies,
             level=level_name(header[4], header[5], preceding_text),
+            title=" ".join("\\\\".join(sections[2:index]).split()),
             masses=_masses(preceding_text, numbers, isotopes),
             unused=unused,
         )

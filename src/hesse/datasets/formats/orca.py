@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
-from hesse.datasets.formats.qm_result import QMResult
+from hesse.datasets.formats.qm_result import CHARGE_NOT_STATED, QMResult, check_not_partial
 from hesse.errors import FileFormatError, GeometryError
 from hesse.structures import own_masses, parse_elements
 from hesse.units import LENGTH_UNITS
@@ -43,7 +43,6 @@ _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
 _POINT_CHARGES: Final = re.compile(r"^\|\s*\d+>[^#\n]*%\s*pointcharges", re.MULTILINE | re.IGNORECASE)
 _GEOMETRY_TOLERANCE: Final = 2e-4
 """Largest difference in Å between coordinates of the same geometry in two files (ORCA prints 6 digits)."""
-_CHARGE_NOT_STATED: Final = "charge and multiplicity are not stated: taken as 0 and 1"
 
 
 def is_orca(text: str) -> bool:
@@ -119,7 +118,7 @@ def _read_job(text: str) -> tuple[int, int, str, tuple[str, ...]]:
         int(charges[-1]) if charges else 0,
         int(multiplicities[-1]) if multiplicities else 1,
         " ".join(" ".join(_KEYWORDS.findall(text)).split()),
-        () if charges and multiplicities else (_CHARGE_NOT_STATED,),
+        () if charges and multiplicities else (CHARGE_NOT_STATED,),
     )
 
 
@@ -169,7 +168,7 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
     except (KeyError, ValueError, IndexError, OverflowError) as error:
         raise FileFormatError(f"{path}: not an ORCA Hessian file, or a damaged one ({error})") from error
     charge, multiplicity, level = 0, 1, ""
-    unused: tuple[str, ...] = (_CHARGE_NOT_STATED,)
+    unused: tuple[str, ...] = (CHARGE_NOT_STATED,)
     output = next((t for s in (".out", ".log") if (t := sibling_text(s)) is not None), None)
     if output is not None and is_orca(output) and _ENDED in output:
         job = read_orca_output(output, str(path))
@@ -225,11 +224,10 @@ def _atom_lines(lines: list[str]) -> list[list[str]]:
 
 def _parse_matrix(lines: list[str], size: int) -> Float[Array, "size size"]:
     """Symmetric matrix printed in blocks of columns: a line of column numbers, then a line for each row."""
-    if int(lines[0].split()[0]) != size:
-        raise GeometryError(
-            f"a partial Hessian: {lines[0].split()[0]} rows for {size} coordinates, because some atoms were frozen. "
-            "Partial Hessians are not read; compute it with all atoms free."
-        )
+    rows = int(lines[0].split()[0])
+    check_not_partial(rows, size // 3)
+    if rows != size:
+        raise ValueError(f"{rows} rows of the Hessian for {size} coordinates")
     matrix = np.full((size, size), np.nan)
     columns: list[int] = []
     for line in lines[1:]:

@@ -8,16 +8,14 @@ frequencies that its program printed.
 
 from __future__ import annotations
 
-import logging
-import re
-import warnings
 from collections import Counter
+from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.formats.cclib_outputs import read_with_cclib
 from hesse.datasets.formats.gaussian import read_archives
 from hesse.datasets.formats.gaussian_checkpoint import read_fchk
 from hesse.datasets.formats.orca import is_orca, read_orca_hess, read_orca_output
@@ -25,7 +23,6 @@ from hesse.datasets.formats.qm_result import QMResult
 from hesse.datasets.formats.subset import ALL, SubsetLike, as_subset
 from hesse.errors import FileFormatError, HesseError, MissingExtraError
 from hesse.runtime.filesystem import check_input_file
-from hesse.runtime.imports import import_optional
 from hesse.structures import Properties, Structure
 
 __all__ = ["QM_SUFFIXES", "is_qm_output", "read_qm_folder", "read_qm_output"]
@@ -34,10 +31,8 @@ QM_SUFFIXES: Final = frozenset({".log", ".out", ".fchk", ".fch", ".hess"})
 """Suffixes of files that are read as outputs."""
 _MAX_BYTES: Final = 1 << 30
 """Largest size of an output; the text is held in memory several times."""
-_KNOWN_GRADIENT_SIGN: Final = frozenset({"Psi4"})
-"""Programs for which cclib's `grads` are dE/dx in the orientation of the coordinates."""
-_KNOWN_TOTAL_ENERGY: Final = frozenset({"Psi4"})
-"""Programs for which cclib's energies include the dispersion correction, if there is one."""
+_TITLE_LENGTH: Final = 20000
+"""Characters at the beginning of an output that name the program."""
 
 
 def is_qm_output(path: Path) -> bool:
@@ -62,7 +57,8 @@ def read_qm_output(path: str | Path) -> Dataset:
 
     Returns:
         A structure for every frequency job (without one, for the last job), with labels in eV, eV/Å and eV/Å². Its id
-        is the name of the file, with `-0`, `-1`, … appended if there are several.
+        is the name of the file. If there are several jobs, their titles are appended (`name:title`) where all have
+        different ones, otherwise `-0`, `-1`, … Jobs of the same geometry have one group.
 
     Raises:
         FileFormatError: unknown program, incomplete output, or a damaged file.
@@ -72,7 +68,7 @@ def read_qm_output(path: str | Path) -> Dataset:
     path = Path(path)
     results = _read_results(path)
     try:
-        pairs = _to_structures(path.stem, results)
+        pairs = _to_structures(path.stem, results, {path.stem})
     except HesseError as error:
         raise type(error)(f"{path}: {error}") from None
     return _dataset(path, [(path, results)], pairs, [])
@@ -85,10 +81,11 @@ def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
 
     Args:
         folder: where the search begins.
-        subset: the part of the files to read; ids are paths below `folder` without suffix.
+        subset: the part of the files to read; ids are paths below `folder`, without suffix where that is enough to
+            distinguish them.
 
     Returns:
-        A structure for every frequency job, as for `read_qm_output`.
+        A structure for every frequency job, as for `read_qm_output`. Structures of the same geometry have one group.
 
     Raises:
         FileFormatError: the folder holds no output, or none that can be read.
@@ -97,10 +94,11 @@ def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
     """
     folder, subset = Path(folder), as_subset(subset)
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in QM_SUFFIXES and p.is_file())
-    files = [p for p in files if p.suffix == ".hess" or not p.with_suffix(".hess").is_file()]
-    candidates = [p for p in files if subset.matches(_id_of_file(folder, p))]
+    id_of = _ids_of_files(folder, [p for p in files if not _is_read_with_hessian(p)])
+    candidates = [p for p in id_of if subset.matches(id_of[p])]
     if files and not candidates:
-        raise subset.no_match_error(folder, [_id_of_file(folder, p) for p in files[:3]])
+        raise subset.no_match_error(folder, list(id_of.values())[:3])
+    taken = set(id_of.values())
     parsed: list[tuple[Path, list[QMResult]]] = []
     failed: list[str] = []
     pairs: list[tuple[Structure, Properties]] = []
@@ -108,7 +106,7 @@ def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
         file = candidates[k]
         try:
             results = _read_results(file)
-            pairs += _to_structures(_id_of_file(folder, file), results)
+            pairs += _to_structures(id_of[file], results, taken)
             parsed.append((file, results))
         except MissingExtraError:
             raise
@@ -117,17 +115,41 @@ def read_qm_folder(folder: str | Path, *, subset: SubsetLike = ALL) -> Dataset:
     if not parsed:
         reason = f"; the first: {failed[0]}" if failed else ""
         raise FileFormatError(
-            f"{folder}: none of {len(files)} outputs could be read{reason}. Expected {', '.join(sorted(QM_SUFFIXES))}."
+            f"{folder}: none of {len(id_of)} outputs could be read{reason}. Expected {', '.join(sorted(QM_SUFFIXES))}."
         )
     return _dataset(folder, parsed, pairs, failed)
 
 
-def _id_of_file(folder: Path, file: Path) -> str:
-    return file.relative_to(folder).with_suffix("").as_posix()
+def _is_read_with_hessian(file: Path) -> bool:
+    """Whether an output is one of ORCA that is read together with its Hessian file."""
+    if file.suffix.lower() not in (".out", ".log") or not file.with_suffix(".hess").is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return is_orca(lines.read(_TITLE_LENGTH))
 
 
-def _to_structures(name: str, results: list[QMResult]) -> list[tuple[Structure, Properties]]:
-    names = [name] if len(results) == 1 else [f"{name}-{i}" for i in range(len(results))]
+def _ids_of_files(folder: Path, files: list[Path]) -> dict[Path, str]:
+    """Paths below the folder, without suffix unless two files differ by nothing else."""
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+    count = Counter(names)
+    return {
+        file: name if count[name] == 1 else file.relative_to(folder).as_posix()
+        for file, name in zip(files, names, strict=True)
+    }
+
+
+def _ids_of_jobs(name: str, results: list[QMResult], taken: Container[str]) -> list[str]:
+    """Ids of the jobs of a file: its name, titles if they distinguish the jobs, or numbers; none that a file has."""
+    if len(results) == 1:
+        return [name]
+    titles = [f"{name}:{result.title}" for result in results if result.title]
+    numbers = ([f"{name}{separator}{i}" for i in range(len(results))] for separator in "-:#")
+    candidates = [titles, *numbers] if len(set(titles)) == len(results) else numbers
+    return next(ids for ids in candidates if not any(id in taken for id in ids) or "#" in ids[0])
+
+
+def _to_structures(name: str, results: list[QMResult], taken: Container[str]) -> list[tuple[Structure, Properties]]:
+    names = _ids_of_jobs(name, results, taken)
     return [result.to_labeled_structure(id) for id, result in zip(names, results, strict=True)]
 
 
@@ -142,13 +164,18 @@ def _dataset(
     metadata = {"source_units": "hartree, bohr (Gaussian archives: angstrom)"}
     if levels:
         metadata["level"] = "; ".join(levels)
-    return Dataset(
+    dataset = Dataset(
         tuple(s for s, _ in pairs),
         Properties.concatenate([label for _, label in pairs]),
         metadata=metadata,
         source=str(source),
         not_read={**unused, **dict.fromkeys(failed, 1)},
     )
+    groups, n_repeated = dataset.split_groups()
+    if not n_repeated:
+        return dataset
+    structures = tuple(replace(s, group=group) for s, group in zip(dataset.structures, groups, strict=True))
+    return replace(dataset, structures=structures)
 
 
 def _read_results(path: Path) -> list[QMResult]:
@@ -160,14 +187,14 @@ def _read_results(path: Path) -> list[QMResult]:
             return [read_orca_hess(path, text, lambda s: _sibling_text(path, s))]
         if suffix in (".fchk", ".fch"):
             return [read_fchk(path, text)]
-        if "Entering Gaussian System" in text[:4000] or "\n 1\\1\\" in text or "Gaussian, Inc." in text[:20000]:
+        if "Entering Gaussian System" in text[:4000] or "\n 1\\1\\" in text or "Gaussian, Inc." in text[:_TITLE_LENGTH]:
             return read_archives(text, str(path))
         if is_orca(text):
             hess = _sibling_text(path, ".hess")
             if hess is not None:
                 return [read_orca_hess(path.with_suffix(".hess"), hess, lambda s: _sibling_text(path, s))]
             return [read_orca_output(text, str(path))]
-        return [_read_with_cclib(path, text)]
+        return [read_with_cclib(path, text)]
     except HesseError as error:
         raise type(error)(str(error) if str(path.parent / path.stem) in str(error) else f"{path}: {error}") from None
 
@@ -185,103 +212,3 @@ def _read_text(path: Path) -> str:
 def _sibling_text(path: Path, suffix: str) -> str | None:
     sibling = path.with_suffix(suffix)
     return _read_text(sibling) if sibling.is_file() else None
-
-
-# --- cclib ---------------------------------------------------------------------------------------------------------
-
-_SCF_FAILED: Final = re.compile(
-    r"SCF failed to converge|could not converge SCF|calculation failed to converge|SCF is unconverged|"
-    r"SC[CF] is not converged|SC[CF] not converged|convergence criteria cannot be satisfied|did not converge",
-    re.IGNORECASE,
-)
-"""What Q-Chem, Psi4, NWChem, GAMESS, xTB and others print when the equations were not solved."""
-_NO_END_KNOWN: Final = frozenset({"Molpro"})
-"""Programs of which cclib does not tell whether the job ended."""
-_SAME_GEOMETRY: Final = 1e-5
-"""Å."""
-
-
-def _read_with_cclib(path: Path, text: str) -> QMResult:
-    cclib = import_optional("cclib", extra="formats", purpose=f"reading {path.name}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parser = cclib.io.ccopen(str(path), loglevel=logging.CRITICAL + 1)
-            data = None if parser is None else parser.parse()
-    except Exception as error:  # parsers raise errors of any type
-        raise FileFormatError(
-            f"{path}: cclib {cclib.__version__} cannot read it: damaged, incomplete, or of a version it does not know "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    if data is None or not hasattr(data, "atomnos"):
-        raise FileFormatError(f"{path}: not an output of a known program (Gaussian, ORCA, and those of cclib)")
-    program = str(data.metadata.get("package", "")) or "this program"
-    n = len(data.atomnos)
-    if np.shape(getattr(data, "atomcoords", ()))[1:] != (n, 3):
-        raise FileFormatError(
-            f"{path}: {program} printed {n} atoms but no coordinates that cclib finds. Read the geometry from its own "
-            "file (.xyz) and label it again (`hesse label`)."
-        )
-    if program not in _NO_END_KNOWN and not data.metadata.get("success", False):
-        raise FileFormatError(
-            f"{path}: the job of {program} did not end normally, so that its last geometry and energy may not belong "
-            "together. Run it to its end."
-        )
-    result = _result_from_cclib(data, cclib, text)
-    if result.energy is None and result.gradient is None and result.hessian is None:
-        raise FileFormatError(f"{path}: nothing in it can be used; left out: {', '.join(result.unused) or 'nothing'}")
-    return result
-
-
-def _result_from_cclib(data: Any, cclib: Any, text: str) -> QMResult:
-    """Reliable part of cclib's record, for the last geometry of the output."""
-    program = str(data.metadata.get("package", ""))
-    n, unused = len(data.atomnos), []
-    coordinates = np.asarray(data.atomcoords, dtype=float)
-    # Programs print a geometry again when they begin to compute its frequencies.
-    n_geometries = 1 + int((np.abs(np.diff(coordinates, axis=0)).max((1, 2), initial=0.0) > _SAME_GEOMETRY).sum())
-    energies = np.ravel(getattr(data, "scfenergies", []))
-    energy = None
-    if hasattr(data, "ccenergies") or hasattr(data, "mpenergies"):
-        unused.append("the energy (several, of correlated methods; it is not known which one belongs to the Hessian)")
-    elif hasattr(data, "etenergies"):
-        unused.append("the energy (of an excited state)")
-    elif hasattr(data, "dispersionenergies") and program not in _KNOWN_TOTAL_ENERGY:
-        unused.append("the energy (it may lack the dispersion correction)")
-    elif _SCF_FAILED.search(text):
-        unused.append("the energy (an SCF did not converge)")
-    elif len(energies) < n_geometries:
-        unused.append("the energy (not of the last geometry)")
-    elif len(energies):
-        # Divided by cclib's own factor, which restores the printed digits.
-        energy = float(energies[-1]) / cclib.parser.utils.convertor(1.0, "hartree", "eV")
-    level = "/".join(str(data.metadata[k]) for k in ("functional", "basis_set") if data.metadata.get(k))
-    gradient = None
-    grads = getattr(data, "grads", None)
-    if grads is not None:
-        if program in _KNOWN_GRADIENT_SIGN and np.shape(grads) == np.shape(data.atomcoords) and np.any(grads[-1]):
-            gradient = np.asarray(grads[-1], dtype=float)
-        else:
-            unused.append("gradients (not of the last geometry, all zero, or of unknown sign)")
-    hessian = getattr(data, "hessian", None)
-    if hessian is not None:
-        if np.size(hessian) != 9 * n * n:
-            raise FileFormatError(
-                f"a partial Hessian: {np.size(hessian)} elements where {n} atoms need {9 * n * n}, because some atoms "
-                "were frozen. Partial Hessians are not read; compute it with all atoms free."
-            )
-        hessian = np.asarray(hessian, dtype=float).reshape(3 * n, 3 * n)
-    elif hasattr(data, "vibfreqs"):
-        unused.append("the Hessian (the program did not print it)")
-    return QMResult(
-        numbers=np.asarray(data.atomnos, dtype=int),
-        positions=coordinates[-1],
-        charge=int(getattr(data, "charge", 0)),
-        multiplicity=int(getattr(data, "mult", 1)),
-        energy=energy,
-        gradient=gradient,
-        hessian=hessian,
-        frequencies=getattr(data, "vibfreqs", None),
-        level=level,
-        unused=tuple(unused),
-    )
