@@ -5,7 +5,7 @@
 Twelve strained and rattled cells of 32 atoms are labeled with energies, forces and stresses by ASE's EMT. HesseNet is
 trained with `energy: 4, forces: 0.3` and the given weights of stress: 0, 0.0072 (stress itself, not the virial per
 atom, with the weight 1: V/N = 11.8 Å³) and 1. The elastic constants are slopes of the stress between strains of
-±0.5 %, at EMT's lattice constant. Fifteen minutes on one core.
+±0.5 %, at EMT's lattice constant. Eight minutes on one core.
 """
 
 from __future__ import annotations
