@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foreign_files import BOHR, HARTREE, checkpoint_text, gaussian_text, hess_text, known, orca_output
+from foreign_files import BOHR, HARTREE, checkpoint_text, engrad_text, gaussian_text, hess_text, known, orca_output
 from hesse.datasets import Dataset, Subset, read_dataset
 from hesse.datasets.formats.qm_result import QMResult
 from hesse.errors import FileFormatError
@@ -99,6 +99,12 @@ def test_a_scan_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
                 data, lambda body: re.sub(r"HF=[-\d.]+", "HF=-1.117,-1.116", body.replace("Freq", "Scan", 1))
             )
         )
+
+
+def test_a_z_matrix_is_named(read: Callable[..., Dataset], data: Dataset) -> None:
+    z_matrix = r"-1,2\\O\\H,1,r\\H,1,r,2,a\\\\r=0.96\\a=104.5\\\\Version"
+    with pytest.raises(FileFormatError, match=r"as a Z-matrix.*\.fchk"):
+        read(archive_edited(data, lambda body: re.sub(r"-1,2.*Version", z_matrix, body)))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +227,20 @@ def test_ghosts_and_odd_rows_of_orca_are_refused(read: Callable[..., Dataset], d
     ):
         with pytest.raises(FileFormatError, match=words):
             read("\n".join([*lines[:second], row, *lines[second + 1 :]]), "a.out")
+
+
+def test_excited_states_and_fields_of_orca(read: Callable[..., Dataset], data: Dataset, tmp_path: Path) -> None:
+    """FINAL SINGLE POINT ENERGY of a TDDFT job may be that of an excited state."""
+    text = orca_output(data).replace("\nFINAL", "\nTD-DFT/TDA EXCITED STATES (SINGLETS)\n\nFINAL")
+    (tmp_path / "a.out").write_text(text)
+    (tmp_path / "a.engrad").write_text(engrad_text(data))
+    for content, name in ((text, "b.out"), (hess_text(data), "a.hess")):
+        back = read(content, name)
+        assert back.labels.energy is None
+        assert back.labels.forces is None
+        assert "excited states" in left_out(back)
+    with pytest.raises(FileFormatError, match=r"external electric field \(EField\)"):
+        read(orca_output(data).replace("\n", "\n|  2> %scf EField 0.0, 0.0, 0.01 end\n", 1), "c.out")
 
 
 def test_point_charges_of_orca_are_refused(read: Callable[..., Dataset], data: Dataset, tmp_path: Path) -> None:

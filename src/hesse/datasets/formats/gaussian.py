@@ -184,6 +184,11 @@ def _parse_atoms(items: list[str]) -> tuple[Array, Array, list[float | None]]:
     numbers, positions, masses = [], [], []
     for item in items:
         symbol, *values = re.sub(r"\([^)]*\)", "", item).split(",")
+        if len(values) < 3:  # as the first atoms of a Z-matrix
+            raise GeometryError(
+                "its archive states the geometry as a Z-matrix, which is not read. Run the frequency job with "
+                "Cartesian coordinates (as with Geom=AllCheck), or read its .fchk file"
+            )
         isotope = _ISOTOPE.search(item)
         number, mass = parse_element(symbol)
         if isotope is not None:  # a mass number or a mass

@@ -41,6 +41,9 @@ _GRADIENT: Final = re.compile(
 )
 _KEYWORDS: Final = re.compile(r"^\|\s*\d+>\s*!\s*(.+?)\s*$", re.MULTILINE)
 _POINT_CHARGES: Final = re.compile(r"^\|\s*\d+>[^#\n]*%\s*pointcharges", re.MULTILINE | re.IGNORECASE)
+_FIELD: Final = re.compile(r"^\|\s*\d+>[^#\n]*\bEField\b", re.MULTILINE | re.IGNORECASE)
+_EXCITED: Final = re.compile(r"^[^|\n]*(?:EXCITED STATES|EOM-CC\w* RESULTS)", re.MULTILINE)
+_OF_EXCITED_STATES: Final = "energy and gradient of a job with excited states: of which state they are is not known"
 _GEOMETRY_TOLERANCE: Final = 2e-4
 """Largest difference in Å between coordinates of the same geometry in two files (ORCA prints 6 digits)."""
 
@@ -68,7 +71,7 @@ def read_orca_output(text: str, source: str) -> QMResult:
         The geometry, and the energy and gradient printed after it, if any.
 
     Raises:
-        FileFormatError: the job did not end normally, no geometry, ghost atoms or point charges, or damaged.
+        FileFormatError: the job did not end normally, no geometry, ghost atoms, point charges, a field, or damaged.
     """
     if _ENDED not in text:
         raise FileFormatError(
@@ -86,6 +89,9 @@ def read_orca_output(text: str, source: str) -> QMResult:
     if _SCF_FAILED.search(text, after) or (energy is not None and _NOT_CONVERGED.search(energy.group(2))):
         energy = gradient = None
         unused = ("energy and gradient of an SCF that did not converge",)
+    elif _EXCITED.search(text, after):
+        energy = gradient = None
+        unused = (_OF_EXCITED_STATES,)
     try:
         charge, multiplicity, level, not_stated = _read_job(text)
         numbers, positions = _parse_coordinates(geometries[-1].group(1))
@@ -112,6 +118,11 @@ def _read_job(text: str) -> tuple[int, int, str, tuple[str, ...]]:
         raise GeometryError(
             "a job with external point charges (%pointcharges), which no potential knows: its labels are not those of "
             "the molecule alone. Compute it without them"
+        )
+    if _FIELD.search(text):
+        raise GeometryError(
+            "a job with an external electric field (EField), which no potential knows: its labels are not those of the "
+            "molecule alone. Compute it without"
         )
     charges, multiplicities = _CHARGE.findall(text), _MULTIPLICITY.findall(text)
     return (
@@ -173,7 +184,9 @@ def read_orca_hess(path: Path, text: str, sibling_text: Callable[[str], str | No
     if output is not None and is_orca(output) and _ENDED in output:
         job = read_orca_output(output, str(path))
         charge, multiplicity, level, unused = job.charge, job.multiplicity, job.level, job.unused
-        if _is_same_geometry(job.positions, positions):
+        if _OF_EXCITED_STATES in job.unused:  # also those of the other files
+            energy = gradient = None
+        elif _is_same_geometry(job.positions, positions):
             energy = energy if job.energy is None else job.energy  # the Hessian file rounds it to few digits
             gradient = job.gradient if gradient is None else gradient
     elif output is not None and is_orca(output):

@@ -109,11 +109,12 @@ class QMResult:
         """Refuse a Hessian whose rows of frozen atoms were left zero. An atom far from all others has such rows too;
         but then the rows of the others add up to zero."""
         assert self.hessian is not None
-        moves = self.hessian.reshape(len(self.numbers), -1).any(1)
+        n = len(self.numbers)
+        n_free = int(np.count_nonzero(self.hessian.reshape(n, -1).any(1)))
         largest = np.abs(self.hessian).max(initial=0.0)
         sums = self.hessian.reshape(len(self.hessian), -1, 3).sum(1)
         if np.abs(sums).max(initial=0.0) > _ZERO_ROWS_SUM * largest:
-            check_not_partial(3 * int(moves.sum()), len(moves))
+            check_not_partial(3 * n_free, n)
 
     def frequency_conflict(self) -> str:
         """Compare printed frequencies and those of the Hessian, the higher half only: away from stationary points, low
@@ -173,9 +174,9 @@ def symmetric_from_lower(values: Float[Array, "elements"], n: int) -> Float[Arra
         FileFormatError: the number of elements does not fit; a partial Hessian is named.
     """
     size = 3 * n
-    rows = (math.isqrt(8 * len(values) + 1) - 1) // 2
-    if rows * (rows + 1) // 2 == len(values):
-        check_not_partial(rows, n)
+    stated = (math.isqrt(8 * len(values) + 1) - 1) // 2
+    if stated * (stated + 1) // 2 == len(values):
+        check_not_partial(stated, n)
     if len(values) != size * (size + 1) // 2:
         raise FileFormatError(
             f"the lower triangle of a Hessian of {n} atoms has {size * (size + 1) // 2} elements, got {len(values)}"
