@@ -271,7 +271,7 @@ def test_any_energy_function_can_be_trained(tmp_path: Path) -> None:
     answer = evaluate(exact, collate(structures, 1.0), Request(forces=True))
     data = Dataset(tuple(structures), answer)
     result = train(
-        data, data, config(steps=150, weights={"hvp": 0.0}, optimizer={"learning_rate": 5e-2, "ema_decay": 0.5}),
+        data, None, config(steps=150, weights={"hvp": 0.0}, optimizer={"learning_rate": 5e-2, "ema_decay": 0.5}),
         output=tmp_path / "run", potential=CallablePotential(Pairs()), quiet=True,
     )  # fmt: skip
     assert isinstance(result.potential, CallablePotential)

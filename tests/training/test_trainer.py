@@ -51,6 +51,7 @@ def test_training_reduces_all_errors_and_curvature_labels_the_hessian_error(tmp_
         settings = config(
             steps=250, weights={"hvp": hvp}, optimizer={"learning_rate": 1e-2}, batch={"structures": 12},
             model={"features": 8, "sensitivities": 6}, validate_every=25, checkpoint_every=250,
+            allow_shared_structures=True,
         )  # fmt: skip
         result = train(data, data, settings, output=tmp_path / name, quiet=True)
         first = rows(tmp_path / name, "validation")[0]
@@ -464,8 +465,9 @@ def test_a_non_finite_loss_names_the_structure(tmp_path: Path, name: str, victim
 
 
 def test_a_non_finite_validation_loss_stops_the_run(tmp_path: Path) -> None:
+    settings = config(validate_every=1, allow_shared_structures=True)
     with pytest.raises(NonFiniteLossError, match="step 1: the validation loss is not a finite number"):
-        train(training_data(), with_invalid_label("energy"), config(validate_every=1), output=tmp_path, quiet=True)
+        train(training_data(), with_invalid_label("energy"), settings, output=tmp_path, quiet=True)
 
 
 def test_a_non_finite_gradient_names_the_structure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

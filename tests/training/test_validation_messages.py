@@ -72,7 +72,13 @@ def test_options_that_need_validation_are_refused_without(tmp_path: Path, option
 
 def test_an_early_best_step_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = training_data()
-    result = train(data, data.select([0, 5]), config(steps=4, validate_every=1), output=tmp_path / "run", quiet=True)
+    result = train(
+        data,
+        data.select([0, 5]),
+        config(steps=4, validate_every=1, allow_shared_structures=True),
+        output=tmp_path / "run",
+        quiet=True,
+    )
     for best, early in ((1, False), (4, False)):
         assert replace(result, best_step=best).best_is_early is early
     _print_result(replace(result, steps=600, best_step=100))

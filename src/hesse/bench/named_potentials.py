@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hesse.datasets import read_dataset
+from hesse.datasets import open_datasets
 from hesse.engines import make_potential
 from hesse.errors import ConfigError
 from hesse.models import build_model
@@ -119,9 +119,10 @@ def potential_from_config(file: str | Path) -> tuple[Potential, tuple[Structure,
         The potential and the structures.
 
     Raises:
-        HesseError: all that `load_config`, `read_dataset` and `make_potential` raise.
+        HesseError: all that `load_config`, `open_datasets` and `make_potential` raise.
     """
     config = load_config(file)
-    training = read_dataset(config.data.train)
+    training = open_datasets(config.data.train_files)
+    structures = tuple(s for _, part in training.iter_in_memory() for s in part.structures)
     initial = resolve_initial_potential(config, None, config.output)
-    return build_initial_potential(config, training, initial), training.structures
+    return build_initial_potential(config, training, initial), structures

@@ -35,9 +35,11 @@ from hesse.datasets.io import (
     read_dataset,
     write_dataset,
 )
+from hesse.datasets.opening import TrainingSource, names_of_files, open_dataset, open_datasets
 from hesse.datasets.packed import PackedDataset, PackedStructures
 from hesse.datasets.quality.consistency import ConsistencyReport, check_consistency, diagnose_consistency
 from hesse.datasets.quality.flags import LabelIssue, find_issues, flag_suspect
+from hesse.datasets.quality.outliers import Outlier, find_outliers
 from hesse.datasets.quality.sum_rules import (
     SumRuleErrors,
     hessian_blocks,
@@ -45,7 +47,7 @@ from hesse.datasets.quality.sum_rules import (
     sum_rule_errors,
 )
 from hesse.datasets.splits import Split
-from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, StreamingDataset, open_dataset
+from hesse.datasets.streaming import BLOCKS_PER_BUFFER, BUFFERS, DatasetLike, StreamingDataset
 from hesse.datasets.summary import dataset_summary
 from hesse.datasets.transforms import (
     convert_units,
@@ -69,6 +71,7 @@ __all__ = [
     "DatasetSource",
     "FileUnits",
     "LabelIssue",
+    "Outlier",
     "PackedDataset",
     "PackedStructures",
     "PairList",
@@ -78,6 +81,7 @@ __all__ = [
     "Subset",
     "SubsetLike",
     "SumRuleErrors",
+    "TrainingSource",
     "as_dataset",
     "as_structure",
     "as_structures",
@@ -88,16 +92,19 @@ __all__ = [
     "dataset_summary",
     "diagnose_consistency",
     "find_issues",
+    "find_outliers",
     "flag_suspect",
     "from_phonopy",
     "from_vibrations_data",
     "hessian_blocks",
     "iterate_grouped",
     "join_datasets",
+    "names_of_files",
     "negate_curvature",
     "negate_forces",
     "neighbor_pairs",
     "open_dataset",
+    "open_datasets",
     "pack_batches",
     "principal_rigid_body_modes",
     "read_dataset",

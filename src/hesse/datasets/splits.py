@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hesse.datasets.io import DatasetSource
-from hesse.datasets.streaming import DatasetLike, as_dataset_like
+from hesse.datasets.opening import as_dataset_like
+from hesse.datasets.streaming import DatasetLike
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import atomic_write_text
 

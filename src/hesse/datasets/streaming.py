@@ -7,9 +7,7 @@ else is read from Hesse's own HDF5 in blocks of structures that are adjacent in 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -24,14 +22,11 @@ from hesse.datasets.dataset import Dataset
 from hesse.datasets.file_index import FileIndex
 from hesse.datasets.formats.hdf5 import ChunkedReader
 from hesse.datasets.formats.hdf5.reader import labels_from_content, structures_from_content
-from hesse.datasets.formats.hdf5.schema import DTYPES, FORMAT, NATIVE_UNITS, Content, schema
-from hesse.datasets.formats.table import find_format
-from hesse.datasets.io import DatasetSource, as_dataset, as_path, check_dataset, read_dataset
+from hesse.datasets.formats.hdf5.schema import DTYPES, Content, schema
 from hesse.datasets.packed import PackedDataset, PackedStructures, concatenate_labels, geometry_tensors
-from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.structures import COLUMNS, Properties, segment_indices
 
-__all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "as_dataset_like", "open_dataset"]
+__all__ = ["BLOCKS_PER_BUFFER", "BUFFERS", "DatasetLike", "StreamingDataset", "memory_bytes"]
 
 Indices = NDArray[np.int64]
 _MIB: Final = 2**20
@@ -161,7 +156,7 @@ class StreamingDataset(BaseDataset["Dataset | StreamingDataset"]):
         """
         rows = self._rows[np.unique(np.asarray(indices, dtype=np.int64))]
         subset = StreamingDataset(self._reader, self._index, rows, self.memory_mib)
-        if _memory_bytes(self._index.bytes_per_structure[rows]) > self.memory_mib * _MIB:
+        if memory_bytes(self._index.bytes_per_structure[rows]) > self.memory_mib * _MIB:
             return subset
         pieces = [part for _, part in subset.iter_in_memory()]
         return Dataset(
@@ -279,80 +274,15 @@ DatasetLike = Dataset | StreamingDataset
 """A data set that a model can be trained on: in memory or in its file."""
 
 
-def as_dataset_like(data: DatasetLike | DatasetSource) -> DatasetLike:
-    """Convert to a data set, but leave one that stays in its file there.
+def memory_bytes(sizes: Indices) -> int:
+    """Memory of loaded structures.
 
     Args:
-        data: a `StreamingDataset`, or anything that `as_dataset` takes.
+        sizes: sizes of the arrays of each structure in bytes.
 
     Returns:
-        The same object for a `StreamingDataset`, else a data set in memory.
-
-    Raises:
-        HesseError: see `as_dataset`.
+        Memory in bytes, as Python objects and as packed tensors.
     """
-    return data if isinstance(data, StreamingDataset) else as_dataset(data)
-
-
-def open_dataset(path: str | Path, *, memory_mib: float | None = None, check: bool = True) -> DatasetLike:
-    """Open a data set for training: in memory if it fits into `memory_mib`, else streamed from its file.
-
-    A file that is streamed is read once at the start, block by block, for its checksum and the checks of
-    `read_dataset`.
-
-    Args:
-        path: a file of any format that `read_dataset` knows; with a limit it must be Hesse's own HDF5.
-        memory_mib: largest memory of loaded structures, MiB; None for no limit.
-        check: check geometries and labels, see `check_dataset`.
-
-    Returns:
-        A `Dataset` or a `StreamingDataset`.
-
-    Raises:
-        FileFormatError: with a limit, a file that is not Hesse's own HDF5; and all that `read_dataset` raises.
-        UnitError: a file to stream that is not in eV and Å.
-        RequestError: a limit that is too small for the largest structure.
-    """
-    path = as_path(path)
-    if memory_mib is None:
-        return read_dataset(path, check=check)
-    if find_format(path).name != FORMAT:
-        raise FileFormatError(
-            f"{path}: only Hesse's own HDF5 can be read in parts, as a memory limit ({memory_mib:g} MiB) may need. "
-            f"Convert the file first (`hesse convert {path.name} {path.stem}.h5`), or leave out the limit."
-        )
-    reader = ChunkedReader(path)
-    index = FileIndex.from_reader(reader)
-    if _memory_bytes(index.bytes_per_structure) <= memory_mib * _MIB:
-        return read_dataset(path, check=check)
-    _check_native_units(reader)
-    blocks_in_memory, largest = BUFFERS * BLOCKS_PER_BUFFER, int(index.bytes_per_structure.max())
-    if blocks_in_memory * largest > memory_mib * _MIB:
-        raise RequestError(
-            f"{path}: a memory limit of {memory_mib:g} MiB is too small: its largest structure takes "
-            f"{largest / _MIB:.2g} MiB, and some {blocks_in_memory} blocks of structures must fit at once. "
-            f"Raise the limit to {math.ceil(blocks_in_memory * largest / _MIB)} MiB or more."
-        )
-    reader.verify_checksum()
-    dataset = StreamingDataset(reader, index, np.arange(len(reader)), memory_mib)
-    for _, part in dataset.iter_in_memory():
-        if check:
-            check_dataset(part)
-    return dataset
-
-
-def _check_native_units(reader: ChunkedReader) -> None:
-    for key, unit in NATIVE_UNITS.items():
-        if reader.units.get(key) != unit:
-            problem = f"is in {reader.units[key]}" if key in reader.units else f"does not state its {key}"
-            raise UnitError(
-                f"{reader.path}: {problem}, but only files in eV and Å can be streamed. Convert it first: "
-                f"`hesse convert {reader.path.name} OUT.h5 --{key.replace('_', '-')} …`"
-            )
-
-
-def _memory_bytes(sizes: Indices) -> int:
-    """Memory in bytes of structures, as Python objects and as packed tensors."""
     return int(sizes.sum()) + _PYTHON_OBJECT_BYTES * len(sizes)
 
 

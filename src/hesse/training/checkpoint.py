@@ -69,7 +69,8 @@ def run_fingerprint(
     Returns:
         The digest, 32 hexadecimal digits.
     """
-    without_effect = {"tensorboard", "checkpoint_every", "cpu_threads", "compile", "allow_mixed_charges"}
+    without_effect = {"tensorboard", "checkpoint_every", "cpu_threads", "compile"}
+    without_effect |= {"allow_mixed_charges", "allow_shared_structures"}
     settings = config.model_dump_json(exclude=without_effect)
     text = f"{initial_digest}/{settings}/{training.fingerprint()}/{validation.fingerprint() if validation else ''}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hesse.errors import did_you_mean
 from hesse.losses import Loss, LossTerm, LossWeights, RampConfig, term_names
@@ -173,6 +173,9 @@ class TrainConfig(Settings):
     allow_mixed_charges: bool = Field(
         False, description="train on structures of several charges or multiplicities, which no potential tells apart"
     )
+    allow_shared_structures: bool = Field(
+        False, description="train although all validation structures are training structures too"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
@@ -222,8 +225,10 @@ class TrainConfig(Settings):
 class DataConfig(Settings):
     """Files of labeled structures."""
 
-    train: Path
-    validation: Path | None = Field(None, description="a file; null: a part of the training data is held out")
+    train: Path | tuple[Path, ...] = Field(description="a file, or a list of files whose structures are joined")
+    validation: Path | tuple[Path, ...] | None = Field(
+        None, description="a file or a list of files; null: a part of the training data is held out"
+    )
     validation_fraction: float = Field(
         0.1, ge=0, lt=1, description="fraction of the training data to hold out; 0: no validation, the last model"
     )
@@ -232,12 +237,28 @@ class DataConfig(Settings):
         None, gt=0, description="stream files whose structures need more memory than this; null: all in memory"
     )
 
-    @field_validator("validation", mode="before")
+    @field_validator("train", "validation", mode="before")
     @classmethod
-    def _check_validation(cls, value: object) -> object:
-        if isinstance(value, int | float):
+    def _check_files(cls, value: object, info: ValidationInfo) -> object:
+        if info.field_name == "validation" and isinstance(value, int | float):
             raise ValueError(f"expected the path of a file; for a fraction write validation_fraction: {value}")
-        return value
+        if isinstance(value, str | Path) or (value is None and info.field_name == "validation"):
+            return value
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(v, str | Path) for v in value):
+            raise ValueError("expected the path of a file, or a list of paths")
+        return Path(value[0]) if len(value) == 1 else tuple(Path(v) for v in value)
+
+    @property
+    def train_files(self) -> tuple[Path, ...]:
+        """The training files, one or several."""
+        return self.train if isinstance(self.train, tuple) else (self.train,)
+
+    @property
+    def validation_files(self) -> tuple[Path, ...]:
+        """The validation files; none if a part of the training data is held out."""
+        if self.validation is None:
+            return ()
+        return self.validation if isinstance(self.validation, tuple) else (self.validation,)
 
 
 class RunConfig(TrainConfig):

@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import yaml
 
-from hesse.datasets import DatasetLike, Split, open_dataset
 from hesse.engines.names import with_base_folder
 from hesse.errors import ConfigError, FileFormatError
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
 from hesse.runtime.yaml_text import parse_yaml
-from hesse.training.config import DataConfig, RunConfig, TrainConfig
+from hesse.training.config import RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
+from hesse.training.run_data import load_run_data
 from hesse.training.train_result import TrainResult
 from hesse.training.trainer import open_run_folder, train_in_open_folder
 
@@ -70,8 +70,12 @@ def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
     """Make relative paths in `content` relative to `folder`, in place."""
     data = content.get("data")
     for mapping, key in ((data, "train"), (data, "validation"), (content, "output")):
-        if isinstance(mapping, dict) and isinstance(mapping.get(key), str):
-            mapping[key] = str(folder / mapping[key])
+        if isinstance(mapping, dict):
+            value = mapping.get(key)
+            if isinstance(value, str):
+                mapping[key] = str(folder / value)
+            elif isinstance(value, list):
+                mapping[key] = [str(folder / file) if isinstance(file, str) else file for file in value]
     if isinstance(content.get("init_from"), str):
         content["init_from"] = with_base_folder(content["init_from"], folder)
 
@@ -95,6 +99,8 @@ def _override(content: dict[str, Any], word: str) -> None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
+    if key in ("data.train", "data.validation") and isinstance(value, str) and "," in value:
+        value = value if Path(value).exists() else [file.strip() for file in value.split(",") if file.strip()]
     mapping[name] = value
 
 
@@ -103,8 +109,9 @@ def run_from_config(
 ) -> TrainResult:
     """Train one model as a `RunConfig` describes it, which is what `hesse train` does.
 
-    The output folder also receives `config.yaml` and, if validation structures are held out of the training file,
-    `split.json` with their ids, which a continued run uses again.
+    The output folder also receives `config.yaml`, `data.json` with the files of data and their hashes and, if
+    validation structures are held out of the training files, `split.json` with their ids, which a continued run uses
+    again.
 
     Args:
         config: settings, data and output folder.
@@ -125,7 +132,7 @@ def run_from_config(
         communicator.device(config.device)
         stack.enter_context(open_run_folder(config.output, communicator))
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
-        training, validation = _load_data(config.data, config.output, config.seed, communicator, resuming=resuming)
+        training, validation = load_run_data(config.data, config.output, config.seed, communicator, resuming=resuming)
         if not resuming:  # a continued run keeps the record of its start
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
             communicator.run_on_rank_zero(lambda: atomic_write_text(config.output / "config.yaml", text))
@@ -156,35 +163,13 @@ def _split_options(config: RunConfig) -> tuple[object, ...]:
 
 def _absolute_paths(config: RunConfig) -> RunConfig:
     """The same configuration with absolute paths."""
-    data = {"train": config.data.train.resolve()}
-    if config.data.validation is not None:
-        data["validation"] = config.data.validation.resolve()
+    files = {"train": config.data.train, "validation": config.data.validation}
+    data = {
+        name: tuple(file.resolve() for file in value) if isinstance(value, tuple) else value.resolve()
+        for name, value in files.items()
+        if value is not None
+    }
     changes: dict[str, object] = {"data": config.data.model_copy(update=data), "output": config.output.resolve()}
     if config.init_from is not None:
         changes["init_from"] = with_base_folder(config.init_from, Path.cwd())
     return config.model_copy(update=changes)
-
-
-def _load_data(
-    data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
-) -> tuple[DatasetLike, DatasetLike | None]:
-    """Training and validation data: two files, or one file that is split (again as recorded, for a continued run), or
-    one file and None."""
-    dataset = open_dataset(data.train, memory_mib=data.memory_mib)
-    path = output / "split.json"
-    if data.validation is not None or not data.validation_fraction:
-        validation = None if data.validation is None else open_dataset(data.validation, memory_mib=data.memory_mib)
-        communicator.run_on_rank_zero(lambda: path.unlink(missing_ok=True))  # of a run that was here before
-        return dataset, validation
-    if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
-        splits = Split.read(path).apply(dataset)
-        if not {"train", "validation"} <= splits.keys():
-            raise FileFormatError(f'{path}: damaged: expected the parts "train" and "validation"')
-        return splits["train"], splits["validation"]
-    training, validation = dataset.split(
-        1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
-    )
-    communicator.run_on_rank_zero(
-        lambda: Split.from_dataset(dataset, train=training, validation=validation).write(path)
-    )
-    return training, validation

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse.datasets import DatasetLike, DatasetSource
-from hesse.datasets.streaming import as_dataset_like
+from hesse.datasets import DatasetLike
+from hesse.datasets.opening import TrainingSource, as_dataset_like
 from hesse.engines import PotentialLike
 from hesse.errors import (
     InterruptedRunError,
@@ -38,6 +38,7 @@ from hesse.runtime.signals import deferred_signals
 from hesse.training.checkpoint import TrainState, load_checkpoint, run_fingerprint, save_checkpoint
 from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
+from hesse.training.data_inspection import inspect_data
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
 from hesse.training.loader import TrainingLoader
@@ -60,6 +61,7 @@ _RUN_FILES = (
     "metrics.jsonl",
     "config.yaml",
     "split.json",
+    "data.json",
     *(
         f"{stem}.{ending}"
         for stem in ("model", "last")
@@ -70,8 +72,8 @@ _RUN_FILES = (
 
 
 def train(
-    training: DatasetSource | DatasetLike,
-    validation: DatasetSource | DatasetLike | None = None,
+    training: TrainingSource,
+    validation: TrainingSource | None = None,
     config: TrainConfig | Mapping[str, Any] | None = None,
     *,
     output: str | Path,
@@ -87,8 +89,9 @@ def train(
     of its framework.
 
     Args:
-        training: data set, its file, or ASE Atoms. Labels are needed for all loss weights above zero; absent labels are
-            masked. Structures whose labels are flagged as suspect are left out unless `config.include_flagged`.
+        training: data set, its file or a list of files, or ASE Atoms. Labels are needed for all loss weights above
+            zero; absent labels are masked. Structures whose labels are flagged as suspect are left out unless
+            `config.include_flagged`.
         validation: the same, to select the best model; None: the last model is returned.
         config: settings of the run, as a TrainConfig or a mapping as in a configuration file; None: the defaults.
         output: folder of the run; created if necessary.
@@ -356,13 +359,14 @@ class Trainer:
     def _before_first_step(self, log: RunLogger | NullLogger, *, quiet: bool) -> None:
         """Check and record the loss terms, and measure their weights if that is requested. A run that is interrupted
         before its first checkpoint does this again."""
+        held_out = None if self.validator is None else self.validator.data
+        found = self.communicator.run_on_rank_zero(lambda: inspect_data(self.training, held_out, self.config))
         balance = self.config.weights.balance
         self.weights, texts = set_up_loss(
             self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
         )
         self.state.weights = self.weights if balance else None
-        held_out = None if self.validator is None else self.validator.data
-        for text in (*texts, *validation_messages(self.training, held_out)):
+        for text in (*found, *texts, *validation_messages(self.training, held_out)):
             log.message(0, text)
             if not quiet:
                 print(text, file=sys.stderr)

@@ -206,7 +206,7 @@ def test_a_trained_model_goes_back_to_mace(tmp_path: Path) -> None:
     data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", optimizer={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
-        probe={"source": "fresh"}, reference_energies="fit",
+        probe={"source": "fresh"}, reference_energies="fit", allow_shared_structures=True,
     )  # fmt: skip
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=potential, quiet=True)
     assert result.model_file == tmp_path / "run" / "model.model"
@@ -226,7 +226,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path: Path, monkeypa
     data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", weights={"forces": 1, "hvp": 1}, probe={"source": "fresh"},
-        checkpoint_every=2, validate_every=2,
+        checkpoint_every=2, validate_every=2, allow_shared_structures=True,
     )  # fmt: skip
 
     def train(name: str) -> Any:

@@ -234,7 +234,7 @@ def test_a_trained_model_goes_back_to_nequip(kind: str, tmp_path: Path) -> None:
     data = labeled(Morse(), OPEN[:2], hessian=True)
     config = hesse.TrainConfig(
         steps=4, dtype="float64", optimizer={"learning_rate": 3e-3}, weights={"energy": 1, "forces": 1, "hvp": 1},
-        probe={"source": "fresh"}, reference_energies="fit",
+        probe={"source": "fresh"}, reference_energies="fit", allow_shared_structures=True,
     )  # fmt: skip
     given = NequipPotential(model)
     result = hesse.train(data, data, config, output=tmp_path / "run", potential=given, quiet=True)

@@ -7,7 +7,7 @@ candidates, whose interatomic distances are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hesse.structures import Structure
 
-__all__ = ["Parts", "first_with_geometry", "merged_groups"]
+__all__ = ["Parts", "first_with_geometry", "merged_groups", "same_geometry_in"]
 
 _TOLERANCE: Final = 1e-3
 """Å; distances of the same geometry differ by less: files round positions to 1e-3 Å or better."""
@@ -77,6 +77,29 @@ def first_with_geometry(parts: Parts, count: int) -> NDArray[np.int64]:
         later = close[(close > i) & (first[close] == close)]
         first[[j for j in later.tolist() if _equal(descriptions[i], descriptions[j])]] = i
     return first
+
+
+def same_geometry_in(parts: Parts, count: int, others: Parts, n_others: int) -> NDArray[np.int64]:
+    """Find the structures whose geometry is in another data set.
+
+    Args:
+        parts: the structures; called twice.
+        count: their number.
+        others: the structures of the other data set.
+        n_others: their number.
+
+    Returns:
+        `[structures]`, the index of the first structure of the other data set with the same geometry, −1 if there is
+        none.
+    """
+
+    def joined() -> Iterator[tuple[NDArray[np.int64], Sequence[Structure]]]:
+        yield from others()
+        for indices, structures in parts():
+            yield indices + n_others, structures
+
+    first = first_with_geometry(joined, n_others + count)[n_others:]
+    return np.where(first < n_others, first, -1)
 
 
 def merged_groups(names: Sequence[str], first: NDArray[np.int64]) -> list[str]:

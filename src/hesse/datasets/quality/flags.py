@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hesse.datasets.dataset import Dataset, check_is_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
+from hesse.datasets.quality.outliers import find_outliers
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
 from hesse.errors import GeometryError
 from hesse.structures import Properties, Structure, check_cell, segment_ids
@@ -116,8 +117,9 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
     """Flag the structures because of which `check_dataset` would refuse a data set.
 
     These are structures with labels that are not finite, with overlapping atoms, or with curvature that contradicts
-    the forces while that of the other structures agrees. A mistake in all structures (units, signs, layout) flags none;
-    it should be corrected instead.
+    the forces while that of the other structures agrees; and those with labels that no structure of atoms can have,
+    which `hesse train` refuses (`find_outliers`). A mistake in all structures (units, signs, layout) flags none; it
+    should be corrected instead.
 
     Args:
         dataset: the data; flags that are set already are kept.
@@ -144,6 +146,11 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
         for report in diagnose_consistency(flagged.without_suspects()):
             for name in report.outliers:
                 reasons.setdefault(name, f"its {report.label} contradicts its geometry and forces")
+        impossible = [outlier for outlier in find_outliers(flagged.without_suspects()) if outlier.impossible]
+        if 2 * len(impossible) < len(dataset):
+            for outlier in impossible:
+                reason = f"{outlier.label} = {outlier.value:.3g} {outlier.unit}, which no structure of atoms can have"
+                reasons.setdefault(outlier.id, reason)
     return _with_flags(dataset, reasons), reasons
 
 

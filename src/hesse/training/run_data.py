@@ -1,0 +1,215 @@
+"""The data of a run: read and split before it, recorded in its folder, and found again after it.
+
+`split.json` holds the ids of the structures that were held out of the training files, `data.json` the files and the
+hashes of their structures. With them `hesse evaluate RUN --split validation` judges the very structures that the run
+held out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hesse.datasets import Dataset, DatasetLike, Split, as_dataset, open_datasets
+from hesse.errors import FileFormatError, RequestError, did_you_mean
+from hesse.runtime.filesystem import atomic_write_text
+from hesse.training.config import DataConfig
+from hesse.training.distributed import Communicator
+
+__all__ = ["best_model", "is_run_folder", "load_run_data", "run_data"]
+
+_FORMAT: Final = "hesse-run-data"
+_VERSION: Final = 1
+_SYNONYMS: Final = {"training": "train", "valid": "validation", "val": "validation"}
+
+
+def load_run_data(
+    data: DataConfig, output: Path, seed: int, communicator: Communicator, *, resuming: bool
+) -> tuple[DatasetLike, DatasetLike | None]:
+    """Training and validation data of a run: separate files, or files that are split (again as recorded, for a
+    continued run), or training data only.
+
+    Args:
+        data: files and split.
+        output: folder of the run; files and split are recorded there.
+        seed: seed of the split.
+        communicator: the processes that train together.
+        resuming: whether the folder contains a run to continue.
+
+    Returns:
+        Training data, and validation data, if any.
+
+    Raises:
+        RequestError: training and validation have a file in common, or a split that does not fit.
+        FileFormatError: a damaged record.
+        HesseError: data that cannot be read.
+    """
+    _check_different_files(data)
+    dataset = open_datasets(data.train_files, memory_mib=data.memory_mib)
+    path = output / "split.json"
+    held_out = data.validation is None and data.validation_fraction > 0
+    if not held_out:
+        validation = open_datasets(data.validation_files, memory_mib=data.memory_mib) if data.validation_files else None
+        communicator.run_on_rank_zero(lambda: path.unlink(missing_ok=True))  # of a run that was here before
+        _record_files(data, output, dataset, validation, communicator, resuming=resuming)
+        return dataset, validation
+    if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
+        splits = Split.read(path).apply(dataset)
+        if not {"train", "validation"} <= splits.keys():
+            raise FileFormatError(f'{path}: damaged: expected the parts "train" and "validation"')
+        return splits["train"], splits["validation"]
+    training, validation = dataset.split(
+        1 - data.validation_fraction, data.validation_fraction, seed=seed, by_group=data.by_group
+    )
+    communicator.run_on_rank_zero(
+        lambda: Split.from_dataset(dataset, train=training, validation=validation).write(path)
+    )
+    _record_files(data, output, dataset, None, communicator, resuming=resuming)
+    return training, validation
+
+
+def _check_different_files(data: DataConfig) -> None:
+    training = {file.resolve() for file in data.train_files}
+    for file in data.validation_files:
+        if file.resolve() in training:
+            raise RequestError(
+                f"{file} is in data.train and in data.validation: errors on structures that the model was fitted to "
+                "say nothing about others. Leave out data.validation to hold out a part of the training file "
+                "(data.validation_fraction), or give another file."
+            )
+
+
+def _record_files(
+    data: DataConfig,
+    output: Path,
+    training: DatasetLike,
+    validation: DatasetLike | None,
+    communicator: Communicator,
+    *,
+    resuming: bool,
+) -> None:
+    """Write the files of a run and the hashes of their structures; a continued run keeps the record of its start."""
+    path = output / "data.json"
+
+    def write() -> None:
+        if resuming and path.exists():
+            return
+        parts = {"train": (data.train_files, training), "validation": (data.validation_files, validation)}
+        record = {
+            name: {
+                "files": [str(file.resolve()) for file in files],
+                "structures": len(dataset),
+                "data_hash": dataset.content_hash(),
+            }
+            for name, (files, dataset) in parts.items()
+            if dataset is not None
+        }
+        content = {"format": _FORMAT, "version": _VERSION, "parts": record}
+        atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    communicator.run_on_rank_zero(write)
+
+
+def is_run_folder(path: str | Path) -> bool:
+    """Check for the folder of a run.
+
+    Args:
+        path: any path or name.
+
+    Returns:
+        True for a folder with the record of a run, or with a model of one.
+    """
+    folder = Path(path)
+    return folder.is_dir() and any((folder / name).exists() for name in ("data.json", "metrics.jsonl", "config.yaml"))
+
+
+def best_model(folder: str | Path) -> Path:
+    """Find the best model of a run.
+
+    Args:
+        folder: folder of the run.
+
+    Returns:
+        The file of the model.
+
+    Raises:
+        FileFormatError: there is no model yet, or only one in the format of another program.
+    """
+    path = Path(folder) / "model.hesse"
+    if path.exists():
+        return path
+    others = sorted(p.name for p in Path(folder).glob("model.*"))
+    if others:
+        raise FileFormatError(
+            f"{folder}: this run trained a potential of another program ({', '.join(others)}); name it with its "
+            f"program, for example mace:{Path(folder) / others[0]}"
+        )
+    raise FileFormatError(
+        f"{folder}: there is no model (model.hesse) in this folder yet: a run writes it at its first validation"
+    )
+
+
+def run_data(folder: str | Path, part: str = "validation", files: Sequence[str | Path] | None = None) -> Dataset:
+    """Read a part of the data that a run was started with, for example the structures that it held out.
+
+    Args:
+        folder: folder of a run of `hesse train`.
+        part: "validation" or "train" (or "training"), or another part in its `split.json`.
+        files: where the files are now, if they were moved; by default those that the run recorded.
+
+    Returns:
+        The structures with their labels. Those that are flagged as suspect are among them.
+
+    Raises:
+        FileFormatError: a folder without the record of a run, or a damaged one; files that are missing.
+        RequestError: a part that the run does not have, or data that are no longer those of the run.
+    """
+    folder = Path(folder)
+    record = _read_record(folder)
+    name = _SYNONYMS.get(part, part)
+    split_file = folder / "split.json"
+    split = Split.read(split_file) if split_file.exists() else None
+    available = list(split.parts if split is not None else record)
+    if name not in available:
+        none = " It was trained without validation data." if available == ["train"] else ""
+        raise RequestError(f'{folder}: this run has no part "{part}".{none} {did_you_mean(name, available)}')
+    entry = record["train" if split is not None else name]
+    paths = [Path(file) for file in files] if files else [Path(file) for file in entry["files"]]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise FileFormatError(
+            f"{missing[0]}: there is no such file; this run was started with it. If it was moved, give it: "
+            f"`hesse evaluate {folder} FILE --split {part}`."
+        )
+    dataset = as_dataset(open_datasets(paths))  # type: ignore[arg-type]
+    if dataset.content_hash() != entry["data_hash"]:
+        raise RequestError(
+            f"{', '.join(map(str, paths))}: not the data that {folder} was started with: {len(dataset)} structures, "
+            f"then {entry['structures']}; geometries, labels or ids differ. Give the file as it was, or evaluate the "
+            f"model on this one without --split: `hesse evaluate {folder} {paths[0]}`."
+        )
+    return dataset if split is None else dataset.with_ids(split.parts[name])
+
+
+def _read_record(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    path = folder / "data.json"
+    if not path.exists():
+        what = "a run that was started from Python, which has no files of data" if is_run_folder(folder) else "no run"
+        raise FileFormatError(
+            f"{folder}: {what}: expected a folder of `hesse train` with data.json. Without it, evaluate a model on a "
+            "file: `hesse evaluate MODEL FILE`."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["version"] > _VERSION:
+            raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
+        parts: dict[str, Any] = content["parts"]
+        for entry in (parts["train"], *parts.values()):
+            valid = isinstance(entry["data_hash"], str) and isinstance(entry["structures"], int) and entry["files"]
+            if not valid or not all(isinstance(file, str) for file in entry["files"]):
+                raise ValueError("expected files, structures and data_hash of each part")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FileFormatError(f"{path}: cannot be read as the record of a run ({error})") from error
+    return parts
