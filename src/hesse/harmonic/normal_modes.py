@@ -16,17 +16,25 @@ from typing import Literal
 import numpy as np
 import torch
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, LabelShapeError, RequestError, check_choice
+from hesse.harmonic.masses import MassesLike, atom_masses
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, hessian_array, to_structure
 from hesse.structures.rigid_body import rigid_body_modes
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
 
-__all__ = ["NormalModes", "internal_basis", "normal_modes", "rigid_body_basis", "thermal_displacements"]
+__all__ = [
+    "NormalModes",
+    "internal_basis",
+    "moving_atoms",
+    "normal_modes",
+    "rigid_body_basis",
+    "thermal_displacements",
+]
 
 LINEAR_TOLERANCE = 1e-2
 """A molecule is linear if its extent perpendicular to the axis is below this fraction of its extent along it
@@ -34,6 +42,8 @@ LINEAR_TOLERANCE = 1e-2
 chain, near 0.05."""
 DEGENERACY_TOLERANCE = 1e-8
 """Eigenvalues that differ by less than this fraction of the largest one are treated as degenerate."""
+_FROZEN_TOLERANCE = 1e-6
+"""A rigid-body motion leaves frozen atoms in their places if they take less than this part of its length."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,13 +54,16 @@ class NormalModes(ShortRepr):
         frequencies: wavenumbers in cm⁻¹, negative for imaginary modes.
         vectors: eigenvectors, orthonormal in mass-weighted coordinates, dimensionless.
         masses: u.
-        n_rigid: number of rigid-body motions removed (6; 5 for linear molecules, 3 for atoms and crystals).
+        n_rigid: number of rigid-body motions removed (6; 5 for linear molecules, 3 for atoms and crystals; with frozen
+            atoms those that leave them in their places, mostly none).
+        atoms: indices of the atoms that move; None for all. The others have no displacement in any mode.
     """
 
     frequencies: Float[Array, "modes"]
     vectors: Float[Array, "modes n 3"]
     masses: Float[Array, "n"]
     n_rigid: int
+    atoms: Int[Array, "m"] | None = None
 
     def __len__(self) -> int:
         return len(self.frequencies)
@@ -127,20 +140,23 @@ def normal_modes(
     structure: Structure | Atoms,
     hessian: ArrayLike,
     *,
-    masses: ArrayLike | None = None,
+    masses: MassesLike = None,
     gradient: ArrayLike | None = None,
+    atoms: ArrayLike | None = None,
     linear_tolerance: float = LINEAR_TOLERANCE,
 ) -> NormalModes:
     """Compute the normal modes of a structure from its Hessian.
 
     Args:
         structure: the geometry, a Structure or ASE Atoms.
-        hessian: eV/Å², `(n, 3, n, 3)`; it is symmetrized.
-        masses: u, `[n]`; ASE's standard atomic weights by default. Programs that use the masses of the most abundant
-            isotopes give frequencies that differ by up to some cm⁻¹.
+        hessian: eV/Å², `(n, 3, n, 3)`, or that of the m atoms that move, `(m, 3, m, 3)`; it is symmetrized.
+        masses: u, `[n]`, or "principal" for those of the most abundant isotopes, as in most programs; ASE's standard
+            atomic weights by default. Frequencies differ by up to some cm⁻¹.
         gradient: eV/Å, `[n, 3]`, of a point on a reaction path, in any length. If given, the direction of the path is
             projected out as well (one mode less): projected frequencies after Miller, Handy, Adams, J. Chem. Phys. 72,
             99 (1980).
+        atoms: indices of the atoms that move, all others being frozen (adsorbates, active sites); all by default. With
+            frozen atoms only rigid-body motions that leave them in their places are removed.
         linear_tolerance: see `LINEAR_TOLERANCE`.
 
     Returns:
@@ -149,27 +165,87 @@ def normal_modes(
     Raises:
         LabelShapeError: a Hessian or gradient of a wrong shape.
         LabelValueError: a Hessian that is not finite.
-        RequestError: masses of a wrong number or not positive; a gradient of zero length.
+        RequestError: masses of a wrong number or not positive; a gradient of zero length; atoms that do not exist.
     """
     structure = to_structure(structure)
-    n = len(structure)
-    blocks = hessian_array(structure, hessian)
-    try:
-        m = np.asarray(structure.atomic_masses if masses is None else masses, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {masses!r}') from None
-    if m.shape != (n,) or not (np.isfinite(m).all() and (m > 0).all()):
-        raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {m}')
-    weights = np.repeat(1.0 / np.sqrt(m), 3)
-    matrix = blocks.reshape(3 * n, 3 * n) * np.outer(weights, weights)
-    internal = internal_basis(structure, m, linear_tolerance=linear_tolerance)
-    n_rigid = 3 * n - len(internal)
+    n, moving = len(structure), moving_atoms(structure, atoms)
+    free = np.arange(n) if moving is None else moving
+    blocks = _block_of_atoms(structure, hessian, moving)
+    m = atom_masses(structure, masses)
+    weights = np.repeat(1.0 / np.sqrt(m[free]), 3)
+    matrix = blocks.reshape(3 * len(free), -1) * np.outer(weights, weights)
+    if moving is None:
+        internal = internal_basis(structure, m, linear_tolerance=linear_tolerance)
+    else:
+        internal = _internal_basis_of_part(structure, m, moving, linear_tolerance)
+    n_rigid = 3 * len(free) - len(internal)
     if gradient is not None:
-        internal = _project_out_gradient(structure, gradient, weights, internal)
+        flat = _gradient_array(structure, gradient)[free].reshape(-1)
+        internal = _project_out_gradient(structure, flat, weights, internal)
     values, vectors = np.linalg.eigh(internal @ (0.5 * (matrix + matrix.T)) @ internal.T)
     frequencies = np.sign(values) * np.sqrt(np.abs(values)) * HBAR / INVERSE_CM
-    rows = _canonical_vectors(values, vectors.T @ internal)
-    return NormalModes(frequencies, rows.reshape(-1, n, 3), m, n_rigid)
+    rows = np.zeros((len(values), n, 3))
+    rows[:, free] = _canonical_vectors(values, vectors.T @ internal).reshape(-1, len(free), 3)
+    return NormalModes(frequencies, rows, m, n_rigid, moving)
+
+
+def moving_atoms(structure: Structure, atoms: ArrayLike | None) -> Int[Array, "m"] | None:
+    """The atoms that move in vibrations of a part of a structure.
+
+    Args:
+        structure: the structure.
+        atoms: their indices, from 0, in any order; None for all.
+
+    Returns:
+        The indices in ascending order; None if these are all atoms.
+
+    Raises:
+        RequestError: no atoms, atoms that do not exist, or something other than indices.
+    """
+    if atoms is None:
+        return None
+    n = len(structure)
+    indices = np.asarray(atoms)
+    if indices.dtype == bool and indices.shape == (n,):
+        indices = np.flatnonzero(indices)
+    if indices.ndim != 1 or len(indices) == 0 or indices.dtype.kind not in "iu":
+        raise RequestError(
+            f'structure "{structure.id}": expected the indices of the atoms that move, at least one, got {atoms!r}'
+        )
+    if indices.min() < 0 or indices.max() >= n:
+        wrong = indices[(indices < 0) | (indices >= n)][0]
+        raise RequestError(f'structure "{structure.id}": there is no atom {wrong}; its atoms are 0 to {n - 1}')
+    unique: Int[Array, "m"] = np.unique(indices).astype(np.int64)
+    return None if len(unique) == n else unique
+
+
+def _block_of_atoms(
+    structure: Structure, hessian: ArrayLike, moving: Int[Array, "m"] | None
+) -> Float[Array, "m 3 m 3"]:
+    """The Hessian of the moving atoms, from that or from the one of all atoms."""
+    if moving is None:
+        return hessian_array(structure, hessian)
+    if np.shape(hessian)[:1] == (len(structure),):
+        return hessian_array(structure, hessian)[moving][:, :, moving]
+    part = Structure(structure.numbers[moving], structure.positions[moving], id=structure.id)
+    return hessian_array(part, hessian)
+
+
+def _internal_basis_of_part(
+    structure: Structure, masses: Float[Array, "n"], moving: Int[Array, "m"], linear_tolerance: float
+) -> Float[Array, "modes 3m"]:
+    """Orthonormal basis of the displacements of the moving atoms, without the rigid-body motions of the whole structure
+    that leave the frozen atoms where they are (rotations about one frozen atom, or about the axis through two)."""
+    n, frozen = len(structure), np.setdiff1d(np.arange(len(structure)), moving)
+    motions = rigid_body_basis(structure, np.ones(n), linear_tolerance=linear_tolerance)
+    _, sizes, combinations = np.linalg.svd(motions[:, frozen].reshape(len(motions), -1).T)
+    sizes = np.pad(sizes, (0, len(motions) - len(sizes)))
+    allowed = np.einsum("km,max->kax", combinations[sizes < _FROZEN_TOLERANCE], motions[:, moving])
+    if len(allowed) == 0:
+        return np.eye(3 * len(moving))
+    rigid = (allowed * np.sqrt(masses[moving])[:, None]).reshape(len(allowed), -1)
+    basis: Float[Array, "modes 3m"] = np.linalg.svd(rigid)[2][len(rigid) :]
+    return basis
 
 
 def _canonical_vectors(values: Float[Array, "modes"], rows: Float[Array, "modes 3n"]) -> Float[Array, "modes 3n"]:
@@ -192,10 +268,7 @@ def _canonical_vectors(values: Float[Array, "modes"], rows: Float[Array, "modes 
     return result
 
 
-def _project_out_gradient(
-    structure: Structure, gradient: ArrayLike, weights: Float[Array, "3n"], internal: Float[Array, "modes 3n"]
-) -> Float[Array, "fewer 3n"]:
-    """Basis of the space spanned by `internal` without the direction of the gradient in mass-weighted coordinates."""
+def _gradient_array(structure: Structure, gradient: ArrayLike) -> Float[Array, "n 3"]:
     try:
         flat = np.asarray(gradient, dtype=np.float64)
     except (TypeError, ValueError):
@@ -206,7 +279,17 @@ def _project_out_gradient(
         raise LabelShapeError(
             f'structure "{structure.id}": gradient of shape {flat.shape}, expected {(len(structure), 3)}'
         )
-    along = internal @ (weights * flat.reshape(-1))
+    return flat
+
+
+def _project_out_gradient(
+    structure: Structure,
+    gradient: Float[Array, "3n"],
+    weights: Float[Array, "3n"],
+    internal: Float[Array, "modes 3n"],
+) -> Float[Array, "fewer 3n"]:
+    """Basis of the space spanned by `internal` without the direction of the gradient in mass-weighted coordinates."""
+    along = internal @ (weights * gradient)
     if not np.isfinite(along).all() or not np.linalg.norm(along) > 0:
         raise RequestError(
             f'structure "{structure.id}": its gradient is zero or not finite: there is no path direction to leave out'
