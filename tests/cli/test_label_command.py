@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from ase.build import bulk, molecule
 from ase.io import read, write
 from typer.testing import CliRunner
 
 import oracles
 from hesse.cli.app import app
+from hesse.cli.common_options import workers_for
 from hesse.datasets import read_dataset
 from hesse.engines import make_engine
 from hesse.errors import HesseError, NotReadWarning
-from hesse.structures import to_ase
+from hesse.structures import from_ase, to_ase
 
 LEVEL = make_engine("ase:closed_form_engines:morse").level
 
@@ -178,3 +181,24 @@ def test_the_process_returns_the_exit_codes(molecules, tmp_path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == 'UnknownOptionError: no engine "gnf2". Did you mean "gfn2"?\n'
+
+
+def test_a_handful_of_molecules_starts_no_process(tmp_path, monkeypatch):
+    """Numbers are those of a worker, bit by bit; more structures, a crystal or a limit of time need processes."""
+    write(tmp_path / "a.xyz", [molecule("H2O"), molecule("CH4")])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("hesse.runtime.parallel.pool.WorkerProcess", None)
+        done = hesse("label", "a.xyz", "here.h5", "--engine", "gfn2", "--hessian", "--quiet", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = hesse("label", "a.xyz", "there.h5", "--engine", "gfn2", "--hessian", "--workers", 1, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    here, there = read_dataset(tmp_path / "here.h5").labels, read_dataset(tmp_path / "there.h5").labels
+    assert torch.equal(here.hessian, there.hessian)
+    few, crystal = [from_ase(molecule("H2O"))] * 2, [from_ase(bulk("Si"))]
+    assert workers_for(None, "gfn2", few) == 0
+    assert workers_for(2, "gfn2", few) == 2
+    assert workers_for(None, "gfn2", crystal) is None
+    assert workers_for(None, "pyscf:hf/sto-3g", few) is None
+    assert workers_for(None, "gfn2", few, processes=True) is None
+    assert workers_for(None, "gfn2", few * 3) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
+    from hesse.structures import Structure
 
 __all__ = [
     "ENGINE",
@@ -23,6 +25,7 @@ __all__ = [
     "open_input",
     "print_failures",
     "print_remaining",
+    "workers_for",
 ]
 
 ENGINE = typer.Option("--engine", help="gfn2, gfn1, pyscf:METHOD/BASIS, ase:package.module:factory, MODEL.hesse, ...")
@@ -45,6 +48,38 @@ def _refuse_what_is_not_read(requested: bool) -> bool:
 STRICT = typer.Option(
     "--strict", callback=_refuse_what_is_not_read, help="Refuse files of which something is not read."
 )
+
+_FEW_STRUCTURES = 4
+_FEW_ATOMS = 100
+
+
+def workers_for(
+    workers: int | None, engine: str, structures: Sequence[Structure], *, processes: bool = False
+) -> int | None:
+    """Choose whether a command starts worker processes, which takes a second of processor time each.
+
+    A handful of small molecules with an engine that does not crash and does not print is computed in this process, by
+    one thread, as in a worker.
+
+    Args:
+        workers: the number that was given, if any.
+        engine: name of the engine.
+        structures: the structures.
+        processes: processes are needed anyway (a cluster, a limit of time).
+
+    Returns:
+        Number of processes; 0 for this process, None for the default.
+    """
+    few = len(structures) <= _FEW_STRUCTURES and sum(len(s) for s in structures) <= _FEW_ATOMS
+    quiet = engine.partition("?")[0] in ("gfn1", "gfn2") or engine.endswith(".hesse")
+    if workers is not None or processes or not few or not quiet or any(s.periodic for s in structures):
+        return workers
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are not loaded yet
+    return 0
+
 
 MAX_SHOWN = 10
 """Number of failures that are printed one by one."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, STRICT, print_remaining
+from hesse.cli.common_options import ENGINE, MAX_SHOWN, QUIET, SCHEDULER, STRICT, print_remaining, workers_for
 from hesse.runtime.progress import format_duration
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def label(
         output,
         spec=spec,
         differences=differences,
-        workers=workers,
+        workers=workers_for(workers, engine, structures, processes=scheduler is not None or timeout is not None),
         scheduler=scheduler,
         timeout=timeout,
         retry_failed=retry_failed,

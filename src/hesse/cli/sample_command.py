@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, STRICT, WORKERS, open_input, print_failures
+from hesse.cli.common_options import (
+    ENGINE,
+    OVERWRITE,
+    QUIET,
+    SCHEDULER,
+    STRICT,
+    WORKERS,
+    open_input,
+    print_failures,
+    workers_for,
+)
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -75,6 +85,7 @@ def nms(
         project_out_path=exclude_reaction,
     )
     molecules = open_input(output, source, overwrite=overwrite)
+    workers = workers_for(workers, engine, molecules.structures, processes=scheduler is not None)
     result = sample_normal_modes(
         molecules, engine, sampling, reuse=reuse, workers=workers, scheduler=scheduler, quiet=quiet
     )
