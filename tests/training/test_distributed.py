@@ -310,6 +310,23 @@ def test_a_job_with_a_killed_process_is_continued_by_one_process(path: Path, tmp
     assert_same_numbers(tmp_path / "one", tmp_path / "out", 1e-9)
 
 
+def test_a_process_without_any_structure_takes_part(path: Path, tmp_path: Path) -> None:
+    """One training and one validation structure: the second process has neither, in no step and in no validation."""
+    write_dataset(tmp_path / "train.h5", mixed_data().select([7]))
+    write_dataset(tmp_path / "judge.h5", validation_data().select([0]))
+    words = [w for w in command(path, "steps=8", devices=2) if w != "--quiet"]
+    done = subprocess.run(words, env=ALONE, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "warning: 2 processes share steps of at most 1 structure: the others wait. Use --devices 1" in done.stderr
+    run_from_config(load_config(path, ["steps=8", f"output={tmp_path / 'one'}"]), quiet=True)
+    for folder in ("one", "out"):
+        rows = [row for row in record(tmp_path / folder) if row["kind"] == "validation"]
+        assert [row["step"] for row in rows] == [7, 8]
+    one, two = (tensors(tmp_path / folder / "last.hesse") for folder in ("one", "out"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.long
 def test_a_run_of_one_process_is_continued_by_two(path: Path) -> None:
     process = subprocess.Popen(command(path), env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

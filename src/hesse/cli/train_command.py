@@ -90,3 +90,5 @@ def _print_result(result: TrainResult) -> None:
             error = result.scores.get(f"{name}_standard_error")
             shown = f"{value:.5g}" if error is None else f"{value:.5g} ± {error:.1g}"
             typer.echo(f"  validation {name:<22} {shown} {units[name]}")
+    for text in result.terms_without_error():
+        typer.echo(f"  training term {text}")

@@ -13,7 +13,7 @@ from hesse.models.model_files import (
     save_model,
     save_weights,
 )
-from hesse.models.reference_energies import ReferenceEnergies, fit_reference_energies
+from hesse.models.reference_energies import ReferenceEnergies, fit_reference_energies, undetermined_elements
 from hesse.models.registry import ModelConfig, build_model, from_description, to_description
 from hesse.models.zbl import Zbl, ZblConfig
 
@@ -41,5 +41,6 @@ __all__ = [
     "save_model",
     "save_weights",
     "to_description",
+    "undetermined_elements",
     "with_reference_energies",
 ]

@@ -14,7 +14,7 @@ from hesse.errors import ConfigError, MissingLabelError
 from hesse.potential import Potential, check_elements
 from hesse.structures import Batch, Properties, Structure, segment_ids, to_structure
 
-__all__ = ["ReferenceEnergies", "fit_reference_energies"]
+__all__ = ["ReferenceEnergies", "fit_reference_energies", "undetermined_elements"]
 
 
 class ReferenceEnergies(Potential):
@@ -122,6 +122,42 @@ def fit_reference_energies(
     """
     if not isinstance(numbers, Tensor):
         numbers = torch.cat([torch.tensor(to_structure(s).numbers) for s in numbers])
+    composition, energies = _compositions_and_energies(numbers, labels, elements)
+    solution = torch.linalg.lstsq(composition, energies[:, None], driver="gelsd").solution
+    return solution[:, 0].to(numbers.device)
+
+
+def undetermined_elements(
+    numbers: Int[Tensor, "atoms"], labels: Properties, elements: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Elements whose energy the compositions of labeled structures do not determine.
+
+    If all structures are water, any shift of E0(O) by minus twice that of E0(H) gives the same total energies.
+
+    Args:
+        numbers: atomic numbers of all atoms.
+        labels: energies (eV) and sizes of the structures, and their weights, if any.
+        elements: atomic numbers that are fitted.
+
+    Returns:
+        Their atomic numbers; none if `fit_reference_energies` has a unique solution.
+
+    Raises:
+        MissingLabelError: no structure that counts has an energy.
+    """
+    composition = _compositions_and_energies(numbers, labels, elements)[0].unique(dim=0)
+    # Rows of equal length, so that large molecules do not decide what counts as zero.
+    composition = composition / composition.norm(dim=1, keepdim=True).clamp(min=1.0)
+    values, directions = torch.linalg.eigh(composition.T @ composition)
+    null = directions[:, values <= 1e-12 * values.max()]
+    free = (null.abs() > 1e-6).any(dim=1)
+    return tuple(z for z, is_free in zip(elements, free.tolist(), strict=True) if is_free)
+
+
+def _compositions_and_energies(
+    numbers: Int[Tensor, "atoms"], labels: Properties, elements: tuple[int, ...]
+) -> tuple[Float[Tensor, "structures elements"], Float[Tensor, "structures"]]:
+    """Numbers of atoms of each element, and energies, of the structures that count; on the host."""
     mask = labels.mask("energy")
     if labels.weight is not None:
         mask = mask & (labels.weight > 0)
@@ -132,11 +168,7 @@ def fit_reference_energies(
     for sizes, atoms in _in_chunks(labels.n_atoms, numbers):
         one_hot = (atoms[:, None] == element_numbers).to(torch.float64)
         compositions.append(one_hot.new_zeros(len(sizes), len(elements)).index_add(0, segment_ids(sizes), one_hot))
-    composition = torch.cat(compositions)
-    solution = torch.linalg.lstsq(
-        composition[mask].cpu(), labels.energy[mask].to(torch.float64).cpu()[:, None], driver="gelsd"
-    ).solution
-    return solution[:, 0].to(numbers.device)
+    return torch.cat(compositions)[mask].cpu(), labels.energy[mask].to(torch.float64).cpu()
 
 
 def _in_chunks(n_atoms: Int[Tensor, "structures"], numbers: Int[Tensor, "atoms"]) -> Iterator[tuple[Tensor, Tensor]]:

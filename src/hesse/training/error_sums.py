@@ -88,19 +88,22 @@ def reduce_errors(
     """Compute errors from the sums of all processes.
 
     Args:
-        totals: sums of this process by label; the same labels in all processes. Afterwards they hold the sums of all.
+        totals: sums of this process by label. A process without structures has no labels.
         communicator: the processes.
 
     Returns:
         RMSE by label, and its standard error by label; labels without any value are left out.
     """
+    # One exchange for all labels: processes may have different ones.
+    squared = communicator.all_reduce_sum_dict({(n, s): v for n, e in totals.items() for s, v in e.squared.items()})
+    counts = communicator.all_reduce_sum_dict({(n, s): v for n, e in totals.items() for s, v in e.counts.items()})
+    sums: dict[str, SquaredErrors] = defaultdict(SquaredErrors)
+    for (name, structure), count in counts.items():
+        sums[name].squared[structure], sums[name].counts[structure] = squared[name, structure], count
     rmse: dict[str, float] = {}
     standard_errors: dict[str, float] = {}
-    for name, errors in totals.items():
-        errors.squared = communicator.all_reduce_sum_dict(errors.squared)
-        errors.counts = communicator.all_reduce_sum_dict(errors.counts)
-        if errors.counts:
-            rmse[name], standard_error = errors.rmse()
-            if standard_error is not None:
-                standard_errors[name] = standard_error
+    for name, errors in sums.items():
+        rmse[name], standard_error = errors.rmse()
+        if standard_error is not None:
+            standard_errors[name] = standard_error
     return rmse, standard_errors

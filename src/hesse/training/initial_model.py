@@ -40,6 +40,7 @@ from hesse.training.distributed import Communicator
 
 __all__ = [
     "build_initial_potential",
+    "fits_reference_energies",
     "is_native",
     "load_best",
     "potential_digest",
@@ -96,6 +97,20 @@ def potential_digest(potential: Potential | None) -> str:
     return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
 
 
+def fits_reference_energies(config: TrainConfig, initial_potential: Potential | None) -> bool:
+    """Whether a run fits energies per element to the training energies.
+
+    Args:
+        config: settings of the run.
+        initial_potential: the potential to start from; None for a new network.
+
+    Returns:
+        True if so.
+    """
+    fit = config.reference_energies == "fit" or (config.reference_energies is None and initial_potential is None)
+    return fit and config.weights.energy > 0
+
+
 def build_initial_potential(
     config: TrainConfig, training: DatasetLike, initial_potential: Potential | None
 ) -> Potential:
@@ -114,8 +129,7 @@ def build_initial_potential(
         ConfigError: it has no trainable parameter.
         RequestError: reference energies are to be fitted and it has none, or it cannot be copied.
     """
-    fit = config.reference_energies == "fit" or (config.reference_energies is None and initial_potential is None)
-    fit = fit and config.weights.energy > 0
+    fit = fits_reference_energies(config, initial_potential)
     if initial_potential is None:
         return _build_network(config, training, fit=fit).to(dtype=getattr(torch, config.dtype), device=config.device)
     try:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hesse.errors import FileFormatError, WriteError
 from hesse.runtime.filesystem import atomic_write, atomic_write_text, free_name, open_without_links
 from hesse.runtime.imports import import_optional
 
-__all__ = ["NullLogger", "RunLogger", "read_log", "scan_log"]
+__all__ = ["NullLogger", "RunLogger", "last_training_terms", "read_log", "scan_log"]
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -66,6 +67,21 @@ def scan_log(path: str | Path) -> tuple[list[dict[str, Any]], list[int]]:
         elif number <= len(lines):
             damaged.append(number)
     return rows, damaged
+
+
+def last_training_terms(path: Path, names: Iterable[str]) -> dict[str, float]:
+    """Terms of the loss of the last training steps.
+
+    Args:
+        path: a `metrics.jsonl`.
+        names: names of the terms.
+
+    Returns:
+        Mean of each over the last hundred steps that have it, by name; terms that no step has are left out.
+    """
+    rows = [row for row in scan_log(path)[0] if row["kind"] == "train"] if path.exists() else []
+    values = {name: [row[name] for row in rows if isinstance(row.get(name), float)][-100:] for name in names}
+    return {name: sum(terms) / len(terms) for name, terms in values.items() if terms}
 
 
 def _describe(lines: list[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hesse.potential import Potential
@@ -35,6 +35,7 @@ class TrainResult:
             curvature errors are estimated from probes and have a standard error, `hvp_rmse_standard_error`.
         seconds: wall time of all sessions.
         n_suspect_skipped: structures of both data sets that were left out because their labels are flagged as suspect.
+        training_terms: unweighted terms of the loss by name, mean over the last hundred training steps with the term.
     """
 
     potential: Potential
@@ -44,6 +45,7 @@ class TrainResult:
     scores: Mapping[str, float]
     seconds: float
     n_suspect_skipped: int = 0
+    training_terms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def has_validation(self) -> bool:
@@ -59,15 +61,25 @@ class TrainResult:
         """The validation errors of the best model as a text table.
 
         Returns:
-            One line per quantity with its root-mean-square error, standard error if known, and unit; one sentence
-            without validation data.
+            One line per quantity with its root-mean-square error, standard error if known, and unit. Then the terms of
+            the loss that validation does not see, as means over the last training steps.
         """
         units = score_units()
         rmse = {name: self.scores[f"{name}_rmse"] for name in units if f"{name}_rmse" in self.scores}
-        if not rmse:
-            return "no validation data"
-        lines = []
+        lines = [] if rmse else ["no validation data"]
         for name, value in rmse.items():
             error = self.scores.get(f"{name}_rmse_standard_error")
             lines.append(f"{name:<15} {value:>10.4g}{'' if error is None else f' ± {error:.1g}'} {units[name]}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"{text} (term of the training steps)" for text in self.terms_without_error())])
+
+    def terms_without_error(self) -> list[str]:
+        """Terms of the loss whose errors validation does not give.
+
+        Returns:
+            Name and value of each, mean over the last training steps.
+        """
+        return [
+            f"{name:<15} {value:>10.4g}"
+            for name, value in self.training_terms.items()
+            if f"{name}_rmse" not in self.scores
+        ]

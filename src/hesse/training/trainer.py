@@ -40,14 +40,20 @@ from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
 from hesse.training.data_inspection import inspect_data
 from hesse.training.distributed import Communicator, init_distributed
-from hesse.training.initial_model import build_initial_potential, potential_digest, resolve_initial_potential
+from hesse.training.initial_model import (
+    build_initial_potential,
+    fits_reference_energies,
+    potential_digest,
+    resolve_initial_potential,
+)
 from hesse.training.loader import TrainingLoader
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
 from hesse.training.non_finite import diagnose_non_finite
-from hesse.training.run_log import NullLogger, RunLogger
+from hesse.training.run_log import NullLogger, RunLogger, last_training_terms
 from hesse.training.run_setup import check_data, weight_decay_groups
 from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
+from hesse.training.start_messages import start_messages
 from hesse.training.step import LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
@@ -260,6 +266,7 @@ class Trainer:
         self.training, self.config, self.folder, self.communicator = training, config, folder, communicator
         device_config = config.model_copy(update={"device": device})
         self.model = build_initial_potential(device_config, training, initial_potential)
+        self.fits_reference_energies = fits_reference_energies(config, initial_potential)
         communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.loader = TrainingLoader(training, device_config, self.model.cutoff, communicator)
         self.loss = config.make_loss()
@@ -338,8 +345,7 @@ class Trainer:
                     finished = is_last or self._should_stop()
                     if finished:
                         self._write_hessian_errors(log)
-                    status = f"loss {row['loss']:.3g}" + (f"  {self.scores.summary()}" if self.scores else "")
-                    advance(1, status)
+                    advance(1, self._status(row))
                     stop_signal = self.communicator.all_reduce_max(caught[0] if caught else 0)
                     if finished or stop_signal or state.step % config.checkpoint_every == 0:
                         self._save()
@@ -366,7 +372,9 @@ class Trainer:
             self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
         )
         self.state.weights = self.weights if balance else None
-        for text in (*found, *texts, *validation_messages(self.training, held_out)):
+        size, fitted = self.communicator.size, self.fits_reference_energies
+        start = start_messages(self.training, held_out, self.config, n_processes=size, fitted=fitted)
+        for text in (*found, *texts, *start, *validation_messages(self.training, held_out)):
             log.message(0, text)
             if not quiet:
                 print(text, file=sys.stderr)
@@ -431,6 +439,17 @@ class Trainer:
         self._update_ema()
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
+    def _status(self, row: Mapping[str, float]) -> str:
+        """Text beside the progress: the loss, validation errors, and the terms of this step that have none."""
+        known = {} if self.scores is None else self.scores.rmse
+        alone = [
+            f"{term.name} {row[term.name]:.3g}"
+            for term in self.loss
+            if term.name in row and term.quantity not in known and term.entry.role == "label"
+        ]
+        terms = f" ({', '.join(alone)})" if alone else ""
+        return f"loss {row['loss']:.3g}{terms}" + (f"  {self.scores.summary()}" if self.scores else "")
+
     def _update_ema(self) -> None:
         """Update the exponential moving average of the parameters."""
         decay = self.config.optimizer.ema_decay or 0.0
@@ -472,6 +491,9 @@ class Trainer:
             scores=provenance["metrics"],
             seconds=state.seconds,
             n_suspect_skipped=self.n_suspect_skipped,
+            training_terms=self.communicator.run_on_rank_zero(
+                lambda: last_training_terms(self.folder / "metrics.jsonl", [t.name for t in self.loss])
+            ),
         )
 
     def _checkpoint_hint(self) -> str:
