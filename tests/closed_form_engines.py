@@ -112,6 +112,10 @@ def slow() -> MorseCalculator:
     return MorseCalculator(lambda atoms: time.sleep(0.02))
 
 
+def model() -> oracles.Morse:
+    return oracles.Morse()
+
+
 def own_engine() -> ClosedForm:
     return ClosedForm(oracles.Morse())
 

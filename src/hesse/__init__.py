@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
-    from hesse.sampling import sample_md, sample_normal_modes, sample_paths, sample_rattled
+    from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import (
         Batch,
         Properties,
@@ -122,7 +122,7 @@ _EXPORTS = {
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
-    "sampling": ("sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
+    "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": (
         "Batch",
         "Properties",
@@ -237,6 +237,7 @@ __all__ = [
     "read_dataset",
     "register_quantity",
     "run_md",
+    "run_replicas",
     "saddle",
     "sample_md",
     "sample_normal_modes",

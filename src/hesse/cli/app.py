@@ -25,6 +25,7 @@ from hesse.cli.entry import was_interrupted
 from hesse.cli.evaluate_command import evaluate
 from hesse.cli.info_command import info
 from hesse.cli.label_command import label
+from hesse.cli.md_command import md
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.sample_command import sample
 from hesse.cli.train_command import train
@@ -76,6 +77,7 @@ app.command("evaluate")(evaluate)
 app.command("check")(check)
 app.command("saddle")(saddle)
 app.command("irc")(irc)
+app.command("md")(md)
 app.command("convert")(convert)
 app.command("info")(info)
 

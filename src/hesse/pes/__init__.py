@@ -3,6 +3,9 @@
 from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, displacement
 from hesse.pes.lowest_modes import lowest_modes
 from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
+from hesse.pes.md_failures import Failure, FailureReason
+from hesse.pes.md_settings import RAMPS, ReplicaSettings
+from hesse.pes.md_survival import SurvivalCurve, compare_survival, survival_curve, survival_of_rows
 from hesse.pes.minimization import MinimizationResult, minimize
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.surface import OptimizationHistory
@@ -11,16 +14,24 @@ from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
 __all__ = [
+    "RAMPS",
     "SADDLE_METHODS",
     "Displacement",
+    "Failure",
+    "FailureReason",
     "IRCResult",
     "MDResult",
     "MDSettings",
     "MinimizationResult",
     "OptimizationHistory",
+    "ReplicaSettings",
     "PathPoint",
     "SaddleResult",
     "Snapshot",
+    "SurvivalCurve",
+    "compare_survival",
+    "survival_curve",
+    "survival_of_rows",
     "Vibrations",
     "atom_name",
     "bond_name",

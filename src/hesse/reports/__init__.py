@@ -12,6 +12,7 @@ from hesse.reports.cost_tables import (
 from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
+from hesse.reports.survival_figure import draw_survival
 from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "draw_cell_costs",
     "draw_label_costs",
     "draw_summary",
+    "draw_survival",
     "error_tables",
     "inference_cost_tables",
     "label_cost_tables",

@@ -6,6 +6,7 @@ from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_norma
 from hesse.sampling.rattle import RattleSampling, sample_rattled
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
 from hesse.sampling.reactions import ReactionResult, follow_paths
+from hesse.sampling.replica_runs import ReplicaResult, run_replicas
 from hesse.sampling.runner import DynamicsRun, SamplingFailure, SamplingResult, has_collision
 from hesse.sampling.saddle_searches import search_saddles
 from hesse.sampling.selection import (
@@ -25,6 +26,7 @@ __all__ = [
     "RattleSampling",
     "ReactionResult",
     "Rejected",
+    "ReplicaResult",
     "SamplingFailure",
     "SamplingResult",
     "SelectionCriteria",
@@ -34,6 +36,7 @@ __all__ = [
     "fingerprint_distance",
     "follow_paths",
     "has_collision",
+    "run_replicas",
     "sample_md",
     "sample_normal_modes",
     "sample_paths",
