@@ -156,6 +156,40 @@ def orca_output(data: Dataset, i: int = 0, *, gradient: bool = True) -> str:
     return "\n".join([*lines, "", "****ORCA TERMINATED NORMALLY****", ""])
 
 
+def psi4_output(data: Dataset, i: int = 0) -> str:
+    """A gradient job of Psi4, as far as cclib reads it."""
+    z, x, e, f, _ = of(data, i)
+    symbols = [chemical_symbols[k] for k in z]
+    lines = ["          Psi4: An Open-Source Ab Initio Electronic Structure Package", " " * 31 + "Psi4 1.3.2 release"]
+    lines += ["", "                         Git: Rev {HEAD} ecbda83", "", "  ==> Geometry <==", ""]
+    lines += ["    Molecular point group: c1", "    Full point group: C1", ""]
+    lines += ["    Geometry (in Angstrom), charge = -1, multiplicity = 2:", ""]
+    lines += ["       Center              X                  Y                   Z               Mass", "    -----"]
+    lines += [f"    {s:>6}{a:20.12f}{b:20.12f}{c:20.12f}" for s, (a, b, c) in zip(symbols, x, strict=True)]
+    lines += ["", "  ==> Post-Iterations <==", "", f"  @UKS Final Energy: {e / HARTREE:22.14f}", ""]
+    lines += ["  -Total Gradient:", "     Atom            X                  Y                   Z", "    ------"]
+    lines += [f"    {k + 1:4d}{a:20.12f}{b:20.12f}{c:20.12f}" for k, (a, b, c) in enumerate(-f * BOHR / HARTREE)]
+    return "\n".join([*lines, "", "", "*** Psi4 exiting successfully. Buy a developer a beer!", ""])
+
+
+def qchem_output(data: Dataset, i: int = 0) -> str:
+    """A frequency job of Q-Chem that prints its Hessian, as far as cclib reads it."""
+    z, x, e, _, h = of(data, i)
+    matrix, dashes = h * BOHR**2 / HARTREE, f" {'-' * 64}"
+    lines = ["                  Welcome to Q-Chem", "     A Quantum Leap Into The Future Of Chemistry", " Q-Chem 5.1"]
+    lines += ["$molecule", "-1 2", "read", "$end", dashes, "             Standard Nuclear Orientation (Angstroms)"]
+    lines += ["    I     Atom           X                Y                Z", dashes]
+    lines += [
+        f"{k + 1:5d}      {chemical_symbols[z[k]]:<3}{a:17.10f}{b:17.10f}{c:17.10f}" for k, (a, b, c) in enumerate(x)
+    ]
+    lines += [dashes, f" Total energy in the final basis set = {e / HARTREE:.10f}", " Hessian of the SCF Energy"]
+    for start in range(0, len(h), 6):
+        columns = range(start, min(start + 6, len(h)))
+        lines.append("     " + "".join(f"{c + 1:12d}" for c in columns))
+        lines += [f"{r + 1:5d}" + "".join(f"{matrix[r, c]:12.7f}" for c in columns) for r in range(len(h))]
+    return "\n".join([*lines, "", " Total job time:  1.00s(wall), 1.00s(cpu)", ""])
+
+
 def damaged(content: bytes, seed: int, count: int) -> Iterator[bytes]:
     """The content cut off at many places, with bits turned, with a stretch of zeros, and doubled in part."""
     rng = np.random.default_rng(seed)

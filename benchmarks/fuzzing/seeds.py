@@ -32,6 +32,8 @@ from foreign_files import (
     known,
     of,
     orca_output,
+    psi4_output,
+    qchem_output,
     write_deepmd,
     write_openreact,
 )
@@ -76,6 +78,11 @@ def _read_with_units(path: Path) -> None:
     dataset_summary(dataset)
 
 
+def _read_all_of_it(path: Path) -> None:
+    """Read, and refuse a folder if any of its files cannot be read."""
+    _write_again(path, read_dataset(path, strict=True))
+
+
 def _write_again(path: Path, dataset: Dataset) -> None:
     target = path.parent / ".fuzz"
     target.mkdir(exist_ok=True)
@@ -90,6 +97,19 @@ def _text(name: str, make: Callable[[Dataset], str], *more: tuple[str, Callable[
             (folder / file).write_text(text(_data()), encoding="utf-8")
 
     return Seed(write, name, _read)
+
+
+def _outputs(folder: Path) -> None:
+    """A folder of outputs in which one geometry occurs three times."""
+    data = _data()
+    for name, text in (
+        ("a.log", gaussian_text(data)),
+        ("a.fchk", checkpoint_text(data)),
+        ("b.hess", hess_text(data, 1)),
+        ("b.out", orca_output(data, 1)),
+        ("c.out", qchem_output(data)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _written(name: str, *, text: bool = True, select: Sequence[int] | None = None) -> Seed:
@@ -377,9 +397,13 @@ def _json_text(data: Dataset) -> str:
 
 SEEDS: Final[dict[str, Seed]] = {
     "archive": _text("a.log", gaussian_text),
+    "archives": _text("a.log", lambda data: gaussian_text(data) + gaussian_text(data, 1) + gaussian_text(data)),
     "fchk": _text("a.fchk", checkpoint_text),
     "orca": _text("a.out", orca_output),
     "hess": _text("a.hess", hess_text, ("a.engrad", engrad_text), ("a.out", orca_output)),
+    "psi4": _text("a.out", psi4_output),
+    "qchem": _text("a.out", qchem_output),
+    "outputs": Seed(_outputs, "", _read_all_of_it),
     "extxyz": _written("a.extxyz"),
     "xyz": Seed(lambda folder: (folder / "a.xyz").write_text(_PLAIN_XYZ) and None, "a.xyz", _read),
     "hdf5": _written("a.h5", text=False),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from foreign_files import BOHR, HARTREE
+from foreign_files import BOHR, HARTREE, known, of, psi4_output, qchem_output
 from hesse.datasets import Dataset, read_dataset
 from hesse.errors import FileFormatError
 
@@ -29,6 +29,24 @@ def read(tmp_path: Path) -> Callable[..., Dataset]:
 
 def left_out(back: Dataset) -> str:
     return "; ".join(back.not_read)
+
+
+@pytest.mark.parametrize("output", [psi4_output, qchem_output])
+def test_numbers_of_other_programs(read: Callable[..., Dataset], output: Callable[[Dataset], str]) -> None:
+    data = known()
+    back = read(output(data), "a.out")
+    z, x, e, f, h = of(data, 0)
+    assert (back.structures[0].charge, back.structures[0].multiplicity) == (-1, 2)
+    np.testing.assert_array_equal(back.structures[0].numbers, z)
+    np.testing.assert_allclose(back.structures[0].positions, x, atol=1e-9)
+    assert back.labels.energy is not None
+    assert float(back.labels.energy[0]) == pytest.approx(e, abs=1e-8)
+    if output is psi4_output:
+        assert back.labels.forces is not None
+        np.testing.assert_allclose(back.labels.forces, f, atol=1e-9)
+    else:
+        np.testing.assert_allclose(back.labels.hessian_of(0).reshape(h.shape), h, atol=1e-5)
+    assert back.not_read == {}
 
 
 GHOST_ROWS = {
@@ -154,6 +172,9 @@ def test_mass_weighted_hessians_of_nwchem(read: Callable[..., Dataset], monkeypa
     assert doubtful.labels.hessian is None
     assert doubtful.labels.energy is not None
     assert "the Hessian (as cclib reads it" in left_out(doubtful)
+    record.scfenergies = []
+    record.vibfreqs = record.vibfreqs / 1.2
+    assert "cclib finds none" in left_out(read("an output", "hd.out"))
     record.hessian = record.hessian[:3, :3]
     with pytest.raises(FileFormatError, match=r"a partial Hessian: of 1 of 2 atoms"):
         read("an output", "hd.out")

@@ -186,7 +186,7 @@ def _energy(
     moved = np.abs(np.diff(coordinates, axis=0)).max((1, 2), initial=0.0) > _SAME_GEOMETRY
     n_geometries = 1 + int(moved.sum())
     if len(energies) < n_geometries:
-        return None, "the energy (not of the last geometry)" if len(energies) else ""
+        return None, f"the energy ({'not of the last geometry' if len(energies) else 'cclib finds none'})"
     one_each = len(energies) == len(coordinates)
     last = energies[int(np.flatnonzero([True, *moved])[-1]) if one_each else n_geometries - 1 :]
     if np.ptp(last) > _SAME_ENERGY:
