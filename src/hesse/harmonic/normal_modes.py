@@ -1,4 +1,4 @@
-"""Normal modes of a Hessian, and classical thermal displacements along them.
+"""Normal modes of a Hessian, and thermal displacements along them, classical or quantum.
 
 In mass-weighted coordinates `q = √m x`, a normal mode is an eigenvector of `M^-1/2 H M^-1/2` in the space orthogonal to
 rigid-body motions, and its eigenvalue is ω². Rigid-body motions are removed before the diagonalization: a Hessian away
@@ -305,10 +305,13 @@ def thermal_displacements(
     count: int = 1,
     min_frequency: float = 150.0,
     imaginary: Literal["floor", "freeze"] = "floor",
+    statistics: Literal["classical", "quantum"] = "classical",
 ) -> Float[Array, "count n 3"]:
-    """Draw Cartesian displacements from the classical Boltzmann distribution of the harmonic potential.
+    """Draw Cartesian displacements from the thermal distribution of the harmonic potential.
 
-    Normal coordinates are independent with variance `kT/ω²`, that is `½ kT` of potential energy per mode. Random
+    Normal coordinates are independent with variance `kT/ω²`, that is `½ kT` of potential energy per mode; with quantum
+    statistics `ħ/(2ω) coth(ħω/2kT)`, the thermal density of the quantum oscillator, which has the zero-point motion at
+    0 K (Landau and Lifshitz, Statistical Physics, Part 1, § 30) and the classical limit for ħω well below kT. Random
     numbers are drawn for the 3n mass-weighted coordinates and projected on the modes. The result is therefore a
     continuous function of the Hessian: it does not depend on signs of eigenvectors or on bases of degenerate modes.
 
@@ -322,20 +325,29 @@ def thermal_displacements(
             real one.
         imaginary: "floor" samples an imaginary mode like a real one of the same magnitude (at least `min_frequency`),
             so that both sides of a saddle point are visited; "freeze" leaves it out.
+        statistics: "classical" or "quantum".
 
     Returns:
         Displacements in Å, `[count, n, 3]`.
 
     Raises:
-        ConfigError: a temperature or minimum frequency that is not positive, an unknown treatment of imaginary modes.
+        ConfigError: a temperature or minimum frequency that is not positive (with quantum statistics the temperature
+            may be zero), an unknown treatment of imaginary modes or unknown statistics.
     """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"the temperature must be a positive number of K, got {temperature}")
+    check_choice(statistics, ("classical", "quantum"), "statistics")
+    if not (np.isfinite(temperature) and (temperature > 0 or (temperature == 0 and statistics == "quantum"))):
+        raise ConfigError(
+            f"the temperature must be a positive number of K, or zero with quantum statistics, got {temperature}"
+        )
     if not (np.isfinite(min_frequency) and min_frequency > 0):
         raise ConfigError(f"the minimum frequency must be a positive number of cm⁻¹, got {min_frequency}")
     check_choice(imaginary, ("floor", "freeze"), "treatment of imaginary modes")
     omega = np.maximum(np.abs(modes.frequencies), min_frequency) * INVERSE_CM / HBAR
-    sigma = np.sqrt(BOLTZMANN * temperature) / omega
+    if statistics == "quantum":
+        kt = max(BOLTZMANN * temperature, 1e-12)  # at 0 K the hyperbolic cotangent is one
+        sigma = np.sqrt(0.5 * HBAR / omega / np.tanh(np.minimum(0.5 * HBAR * omega / kt, 50.0)))
+    else:
+        sigma = np.sqrt(BOLTZMANN * temperature) / omega
     if imaginary == "freeze":
         sigma = np.where(modes.frequencies < 0, 0.0, sigma)
     mass_weighted = rng.normal(size=(count, 3 * len(modes.masses)))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-__all__ = ["Sizes", "Temperatures"]
+__all__ = ["Sizes", "Temperatures", "TemperaturesFromZero"]
 
 
 def _as_tuple(values: Any) -> Any:
@@ -26,6 +26,9 @@ _NotNegative = Annotated[float, Field(ge=0)]
 
 Temperatures = Annotated[tuple[_Positive, ...], BeforeValidator(_as_tuple), AfterValidator(_check_names)]
 """K; at least one, all of them different in six digits."""
+
+TemperaturesFromZero = Annotated[tuple[_NotNegative, ...], BeforeValidator(_as_tuple), AfterValidator(_check_names)]
+"""K, as `Temperatures`, where 0 K has a meaning: zero-point motion."""
 
 Sizes = Annotated[tuple[_NotNegative, ...], BeforeValidator(_as_tuple), AfterValidator(_check_names)]
 """Å; at least one, all of them different in six digits."""
