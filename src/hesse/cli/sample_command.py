@@ -38,6 +38,11 @@ class _Imaginary(StrEnum):
     freeze = "freeze"
 
 
+class _Statistics(StrEnum):
+    classical = "classical"
+    quantum = "quantum"
+
+
 class _Ensemble(StrEnum):
     langevin = "langevin"
     nve = "nve"
@@ -51,7 +56,9 @@ def nms(
         list[float] | None, typer.Option(help="K; may be given several times. [default: 300]")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Geometries per molecule and temperature.")] = 20,
-    engine: Annotated[str, ENGINE] = "gfn2",
+    engine: Annotated[
+        str, typer.Option(help="gfn2, ..., MODEL.hesse; or stored: the Hessians in IN as they are, no relaxation.")
+    ] = "gfn2",
     seed: Annotated[int, typer.Option(help="Seed of the random displacements.")] = 0,
     relax: Annotated[bool, typer.Option(help="Relax first; the relaxed structure is included.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
@@ -64,6 +71,9 @@ def nms(
     exclude_reaction: Annotated[
         bool, typer.Option("--exclude-reaction", help="No displacement along the reaction path (with --no-relax).")
     ] = False,
+    statistics: Annotated[
+        _Statistics, typer.Option(help="Classical, or with quantum zero-point motion (0 K is allowed).")
+    ] = _Statistics.classical,
     reuse: Reuse = True,
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
@@ -83,6 +93,7 @@ def nms(
         min_frequency=floor,
         imaginary=imaginary.value,
         project_out_path=exclude_reaction,
+        statistics=statistics.value,
     )
     molecules = open_input(output, source, overwrite=overwrite)
     workers = workers_for(workers, engine, molecules.structures, processes=scheduler is not None)

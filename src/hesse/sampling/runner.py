@@ -267,12 +267,12 @@ def validated_starts(structures: StructuresLike) -> tuple[Structure, ...]:
     return starts
 
 
-def sampling_tasks(structures: StructuresLike, engine: str | Engine, *, reuse: bool) -> list[SamplingTask]:
+def sampling_tasks(structures: StructuresLike, engine: str | Engine | None, *, reuse: bool) -> list[SamplingTask]:
     """The starts with the Hessians that their data set has.
 
     Args:
         structures: see `hesse.datasets.as_structures`.
-        engine: the engine, whose level of theory must be that of the Hessians.
+        engine: the engine, whose level of theory must be that of the Hessians; None accepts any level.
         reuse: False ignores Hessians in the data set.
 
     Returns:
@@ -285,12 +285,12 @@ def sampling_tasks(structures: StructuresLike, engine: str | Engine, *, reuse: b
     return [(start, KnownLabels()) for start in starts]
 
 
-def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engine) -> list[KnownLabels]:
+def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Engine | None) -> list[KnownLabels]:
     """Hessians (and forces) in a data set. Suspect labels are not used.
 
     Args:
         structures: a data set; a list of structures has no labels.
-        engine: name of the engine, or the engine.
+        engine: name of the engine, or the engine; None accepts Hessians of any level of theory.
 
     Returns:
         The known labels of each structure; none, with a warning, where the data set names a model without a digest.
@@ -301,9 +301,9 @@ def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Eng
     """
     if not isinstance(structures, Dataset) or structures.labels.hessian is None:
         return [KnownLabels()] * len(structures)
-    level = as_engine(engine).level
     stored_level = structures.metadata.get("level", "")
-    if names_unknown_model(stored_level):
+    level = stored_level if engine is None else as_engine(engine).level
+    if engine is not None and names_unknown_model(stored_level):
         warnings.warn(
             f"the Hessians in {structures.source} are not used: their level {stored_level} does not say which model "
             "computed them (files of earlier versions lack its digest). New ones are computed.",
@@ -311,7 +311,7 @@ def stored_hessians(structures: Sequence[Structure] | Dataset, engine: str | Eng
             stacklevel=2,
         )
         return [KnownLabels()] * len(structures)
-    if not levels_agree(stored_level, level):
+    if engine is not None and not levels_agree(stored_level, level):
         raise RequestError(
             f"{structures.source} holds Hessians of {stored_level or 'a level of theory it does not name'}, but the "
             f"engine is {level}. Choose that engine, or compute new Hessians (reuse=False; --no-reuse)."
