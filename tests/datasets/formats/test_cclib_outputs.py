@@ -186,6 +186,47 @@ def test_mass_weighted_hessians_of_nwchem(read: Callable[..., Dataset], monkeypa
         read("an output", "hd.out")
 
 
+def gamess_hessian(matrix: np.ndarray) -> str:
+    """The table of GAMESS: blocks of two atoms, whose rows begin with their own."""
+    lines = ["          CARTESIAN FORCE CONSTANT MATRIX", f"          {'-' * 31}", ""]
+    for first in range(0, len(matrix), 6):
+        lines += [
+            "                                   1                          2",
+            "                               C",
+            "",
+        ]
+        for row in range(first, len(matrix)):
+            head = f"{row // 3 + 1:3d}   C            " if row % 3 == 0 else " " * 19
+            lines.append(f"{head:<19}{'XYZ'[row % 3]}" + "".join(f"{v:9.6f}" for v in matrix[row, first : first + 6]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_hessians_of_gamess(read: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch, i: int) -> None:
+    """cclib misplaces the columns of more than two atoms; an even and an odd number of atoms."""
+    import cclib
+
+    z, x, _, _, h = of(known(), i)
+    matrix = h * BOHR**2 / HARTREE
+    record = SimpleNamespace(
+        metadata={"package": "GAMESS", "success": True},
+        atomnos=z,
+        atomcoords=[x],
+        charge=0,
+        mult=1,
+        hessian=matrix * 0.0,
+    )
+    monkeypatch.setattr(cclib.io, "ccopen", lambda *_, **__: SimpleNamespace(parse=lambda: record))
+    text = gamess_hessian(np.zeros_like(matrix)) + gamess_hessian(matrix)
+    back = read(text, "a.out")
+    np.testing.assert_allclose(back.labels.hessian_of(0).reshape(h.shape), h, atol=1e-6 * HARTREE / BOHR**2)
+    start = text.rindex("MATRIX")
+    for damaged in (text[:-200], text[:start] + text[start:].replace("0.", "**", 1), text[:-40].replace("Z", "Q")):
+        with pytest.raises(FileFormatError, match="incomplete or damaged"):
+            read(damaged, "a.out")
+
+
 def test_charge_and_multiplicity_are_named_if_assumed(
     read: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:

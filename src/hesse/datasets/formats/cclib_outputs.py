@@ -58,6 +58,9 @@ _OUTSIDE: Final = (
     (re.compile(r"^[^#\n]*\bperturb_h[ \t]+(?:true|1|on|yes)\b", re.MULTILINE | re.IGNORECASE), "field (perturb_h)"),
 )
 """Input of Q-Chem, GAMESS and Psi4 that they repeat in their outputs."""
+_GAMESS_HESSIAN: Final = "CARTESIAN FORCE CONSTANT MATRIX"
+_GAMESS_ROW: Final = re.compile(r"^.{19}([XYZ])((?:.{9}){1,6})[ \t]*$")
+_GAMESS_WIDTH: Final = 9
 _QCHEM_MOLECULE: Final = re.compile(r"^[ \t]*\$molecule[ \t]*\n[ \t]*(-?\d+)[ \t]+(\d+)[ \t]*$", re.MULTILINE | re.I)
 
 
@@ -154,7 +157,7 @@ def _to_result(data: Any, text: str, *, hartree: float) -> QMResult:
         multiplicity=multiplicity,
         energy=energy,
         gradient=gradient,
-        hessian=_hessian(data),
+        hessian=_hessian(data, text),
         frequencies=getattr(data, "vibfreqs", None),
         level="/".join(str(data.metadata[k]) for k in ("functional", "basis_set") if data.metadata.get(k)),
         masses=_masses(data),
@@ -204,9 +207,11 @@ def _gradient(data: Any, coordinates: Float[Array, "geometries n 3"]) -> tuple[F
     return None, "gradients (not of the last geometry, all zero, or of unknown sign)"
 
 
-def _hessian(data: Any) -> Float[Array, "3n 3n"] | None:
+def _hessian(data: Any, text: str) -> Float[Array, "3n 3n"] | None:
     """Hessian in Hartree/Bohr²; None if the record has none."""
     n = len(data.atomnos)
+    if _program(data) == "GAMESS":
+        return _gamess_hessian(text, n)
     hessian = getattr(data, "hessian", None)
     if hessian is None:
         return None
@@ -224,6 +229,27 @@ def _hessian(data: Any) -> Float[Array, "3n 3n"] | None:
         return None
     roots = np.repeat(np.sqrt(masses), 3)
     return np.asarray(1e-3 * hessian * np.outer(roots, roots))
+
+
+def _gamess_hessian(text: str, n: int) -> Float[Array, "3n 3n"] | None:
+    """Last Hessian of a GAMESS output: cclib 1.8 misplaces its columns. Blocks of six columns, from their row on."""
+    start = text.rfind(_GAMESS_HESSIAN)
+    if start < 0:
+        return None
+    rows = (match.groups() for line in text[start:].splitlines() if (match := _GAMESS_ROW.match(line)))
+    matrix = np.zeros((3 * n, 3 * n))
+    try:
+        for first in range(0, 3 * n, 6):
+            for row in range(first, 3 * n):
+                axis, line = next(rows, ("", ""))
+                values = [float(line[k : k + _GAMESS_WIDTH]) for k in range(0, len(line), _GAMESS_WIDTH)]
+                if axis != "XYZ"[row % 3]:
+                    raise ValueError(f"row {row + 1} is missing")
+                matrix[row, first : first + 6] = values
+    except ValueError as error:
+        raise FileFormatError(f"the Hessian of GAMESS is incomplete or damaged ({error})") from error
+    lower = np.tril(matrix)
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _masses(data: Any) -> Float[Array, "n"] | None:
