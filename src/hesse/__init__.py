@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from hesse.models.adapters.mace import MacePotential
     from hesse.models.adapters.nequip import NequipPotential
     from hesse.models.adapters.torchani import TorchAniPotential
-    from hesse.pes import MDSettings, irc, lowest_modes, minimize, run_md, saddle, vibrations
+    from hesse.pes import MDSettings, irc, lowest_modes, minimize, neb, run_md, saddle, vibrations
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import g2_molecules
@@ -118,7 +118,7 @@ _EXPORTS = {
     "models.adapters.mace": ("MacePotential",),
     "models.adapters.nequip": ("NequipPotential",),
     "models.adapters.torchani": ("TorchAniPotential",),
-    "pes": ("MDSettings", "irc", "lowest_modes", "minimize", "run_md", "saddle", "vibrations"),
+    "pes": ("MDSettings", "irc", "lowest_modes", "minimize", "neb", "run_md", "saddle", "vibrations"),
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("g2_molecules",),
@@ -233,6 +233,7 @@ __all__ = [
     "make_probe",
     "minimize",
     "normal_modes",
+    "neb",
     "predict",
     "read_dataset",
     "register_quantity",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -13,7 +14,14 @@ from hesse.curvature.energy_derivatives import check_finite, evaluate
 from hesse.curvature.hvp import energy_and_gradient
 from hesse.curvature.memory import saved_tensor_bytes
 from hesse.errors import ConfigError, GeometryError, LabelShapeError, RequestError
-from hesse.potential import Potential, check_elements, dtype_and_device, evaluation_mode, structure_at
+from hesse.potential import (
+    Potential,
+    check_elements,
+    dtype_and_device,
+    evaluation_mode,
+    structure_at,
+    warn_of_charge_states,
+)
 from hesse.runtime.progress import track
 from hesse.structures import Properties, Request, Structure, collate, segment_indices, segment_offsets, to_structure
 
@@ -75,6 +83,7 @@ def evaluate_structures(
     n_atoms = torch.tensor([len(s) for s in all_structures])
     starts = segment_offsets(n_atoms)[:-1]
     _check_inputs(potential, all_structures, request, int(n_atoms.sum()))
+    warn_of_charge_states(potential, all_structures)
     dtype, device = dtype_and_device(potential)
     kind = "hessian" if request.hessian else "other"
     limit_mib = memory_mib or BATCH_MIB[kind].get(device.type, BATCH_MIB[kind]["other"])
@@ -112,7 +121,7 @@ def _check_inputs(potential: Potential, structures: Sequence[Structure], request
 
 def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: float) -> Iterator[list[int]]:
     """Indices of the structures of each batch, small structures first."""
-    memory = _MemoryModel(potential)
+    memory = _memory_model(potential)
     indices: list[int] = []
     max_neighbors = n_atoms = 0
     for index in sorted(range(len(structures)), key=lambda i: len(structures[i])):
@@ -126,22 +135,37 @@ def _batches(potential: Potential, structures: Sequence[Structure], max_bytes: f
     yield indices
 
 
+_MEMORY_MODELS: WeakKeyDictionary[Potential, tuple[tuple[torch.dtype, torch.device], _MemoryModel]] = (
+    WeakKeyDictionary()
+)
+"""Measured for each potential once: an optimization of few small structures calls it thousands of times."""
+
+
+def _memory_model(potential: Potential) -> _MemoryModel:
+    known = _MEMORY_MODELS.get(potential)
+    if known is None or known[0] != dtype_and_device(potential):
+        known = _MEMORY_MODELS[potential] = dtype_and_device(potential), _MemoryModel(potential)
+    return known[1]
+
+
 class _MemoryModel:
     """Bytes saved for the backward pass per slot: per entry of the neighbor matrix, and per atom."""
 
     def __init__(self, potential: Potential) -> None:
-        self.potential = potential
+        self._potential = ref(potential)  # not kept alive
         self.measured_size, self.bytes_per_slot = 0, 0.0
 
     def bytes_for(self, structure: Structure, n_slots: int) -> float:
         """Bytes for `n_slots` slots of structures that resemble this one."""
         if len(structure) > REMEASURE_FACTOR * self.measured_size:
             self.measured_size = len(structure)
-            dtype, device = dtype_and_device(self.potential)
-            batch = collate([structure], self.potential.cutoff, dtype=dtype, device=device)
+            potential = self._potential()
+            assert potential is not None
+            dtype, device = dtype_and_device(potential)
+            batch = collate([structure], potential.cutoff, dtype=dtype, device=device)
             with saved_tensor_bytes() as saved_bytes:
                 energy_and_gradient(
-                    lambda positions: self.potential(batch.with_positions(positions=positions)),
+                    lambda positions: potential(batch.with_positions(positions=positions)),
                     [batch.positions.requires_grad_(True)],
                 )
             self.bytes_per_slot = saved_bytes[0] / (batch.neighbors.numel() + len(structure))

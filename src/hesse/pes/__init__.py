@@ -1,5 +1,6 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
+from hesse.pes.elastic_band import NEBResult, neb
 from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, displacement
 from hesse.pes.lowest_modes import lowest_modes
 from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
@@ -23,6 +24,7 @@ __all__ = [
     "MDResult",
     "MDSettings",
     "MinimizationResult",
+    "NEBResult",
     "OptimizationHistory",
     "ReplicaSettings",
     "PathPoint",
@@ -39,6 +41,7 @@ __all__ = [
     "displacement",
     "extrapolation",
     "irc",
+    "neb",
     "lowest_modes",
     "minimize",
     "run_md",

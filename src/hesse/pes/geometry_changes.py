@@ -1,4 +1,5 @@
-"""How far a structure has moved: distance after superposition, and bonds that formed or broke."""
+"""How far a structure has moved: distance after superposition, and bonds that formed or broke; whether two structures
+have the same atoms."""
 
 from __future__ import annotations
 
@@ -6,13 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
+from ase.symbols import Symbols
 from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import RequestError
 from hesse.structures import BOND_FACTOR, Structure, find_neighbors
 
-__all__ = ["Displacement", "atom_name", "bond_name", "displacement"]
+__all__ = ["Displacement", "atom_name", "bond_name", "check_same_atoms", "displacement", "rotation_onto", "superposed"]
+
+_MAX_NAMED = 6
+"""Largest number of atoms that an error message names."""
 
 _MIN_CHANGE = 0.1
 """Least change of a bond length, as a fraction of the sum of covalent radii, of a bond that forms or breaks: lengths
@@ -51,13 +56,91 @@ def displacement(first: Structure, second: Structure) -> Displacement:
     """
     if not np.array_equal(first.numbers, second.numbers):
         raise RequestError(
-            f'structures "{first.id}" and "{second.id}" do not have the same atoms in the same order: they cannot be '
-            "compared atom by atom"
+            f'structures "{first.id}" and "{second.id}" do not have the same atoms in the same order '
+            f"({_difference_of_atoms(first, second)}): they cannot be compared atom by atom"
         )
     before, after = _contacts(first), _contacts(second)
     formed = {bond[:2] for bond, ratio in after.items() if _formed(before.get(bond), ratio)}
     broken = {bond[:2] for bond, ratio in before.items() if _formed(after.get(bond), ratio)}
     return Displacement(_rmsd(first, second), tuple(sorted(formed)), tuple(sorted(broken)))
+
+
+def check_same_atoms(reactant: Structure, product: Structure) -> None:
+    """Check that a path can lead from one structure to another: the same atoms in the same order, and the same cell,
+    charge and multiplicity.
+
+    Args:
+        reactant: the first structure.
+        product: the second structure.
+
+    Raises:
+        RequestError: they differ; the message says in what, and names the atoms.
+    """
+    pair = f'reactant "{reactant.id}" and product "{product.id}"'
+    if not np.array_equal(reactant.numbers, product.numbers):
+        raise RequestError(
+            f"{pair} need the same elements in the same order, but {_difference_of_atoms(reactant, product)}. Atom k "
+            "of one becomes atom k of the other: reorder the atoms of one file"
+        )
+    for name, first, second in (
+        ("charges", reactant.charge, product.charge),
+        ("multiplicities", reactant.multiplicity, product.multiplicity),
+        ("periodic directions", reactant.pbc, product.pbc),
+    ):
+        if first != second:
+            raise RequestError(f"{pair} have different {name}: {first} and {second}. A path needs the same on both")
+    if not np.allclose(reactant.cell, product.cell, atol=1e-6) and reactant.periodic:
+        raise RequestError(
+            f"{pair} have different cells. A path needs the same cell: relax one in the cell of the other"
+        )
+
+
+def _difference_of_atoms(first: Structure, second: Structure) -> str:
+    """What is different about the elements of two structures, in words."""
+    formulas = [Symbols(s.numbers).get_chemical_formula() for s in (first, second)]
+    if formulas[0] != formulas[1]:
+        return f"they are {formulas[0]} and {formulas[1]}"
+    names = [
+        f"atom {i} is {chemical_symbols[first.numbers[i]]} and {chemical_symbols[second.numbers[i]]}"
+        for i in np.flatnonzero(first.numbers != second.numbers)
+    ]
+    return ", ".join(names[:_MAX_NAMED]) + (f", and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
+
+
+def superposed(moving: Structure, fixed: Structure) -> Structure:
+    """Move a structure onto another one of the same atoms, as closely as a rigid motion can.
+
+    Molecules are shifted and rotated (never mirrored). In periodic structures each atom goes to its image nearest to
+    that of the other structure.
+
+    Args:
+        moving: the structure to move.
+        fixed: the other structure.
+
+    Returns:
+        The moved structure, with the same id.
+    """
+    if moving.periodic:
+        from ase.geometry import find_mic
+
+        vectors, _ = find_mic(moving.positions - fixed.positions, moving.cell, moving.pbc)
+        return moving.with_positions(fixed.positions + vectors, id=moving.id)
+    a, center = moving.positions - moving.positions.mean(axis=0), fixed.positions.mean(axis=0)
+    return moving.with_positions(a @ rotation_onto(moving, fixed) + center, id=moving.id)
+
+
+def rotation_onto(moving: Structure, fixed: Structure) -> Float[Array, "3 3"]:
+    """The rotation by which `superposed` turns a molecule.
+
+    Args:
+        moving: the molecule to turn.
+        fixed: the other structure.
+
+    Returns:
+        A matrix R; vectors of the moving molecule become `v @ R`.
+    """
+    a, b = (s.positions - s.positions.mean(axis=0) for s in (moving, fixed))
+    return _rotation(a, b)
 
 
 def bond_name(structure: Structure, bond: tuple[int, int]) -> str:

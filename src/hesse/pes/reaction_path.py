@@ -47,12 +47,13 @@ class PathPoint(ShortRepr):
     """One point of a path.
 
     Attributes:
-        structure: the geometry; its id is `{start}/irc/+0012` (the number of steps), tag and group are those of the
-            transition state.
+        structure: the geometry; on a path from a transition state its id is `{start}/irc/+0012` (the number of steps),
+            tag and group are those of the transition state.
         energy: eV.
         forces: eV/Å, `[n, 3]`.
         fmax: largest force on an atom, eV/Å.
-        path_length: length of the path from the transition state, Å √u; negative on the backward side.
+        path_length: length of the path from the transition state (negative on the backward side), or from the reactant
+            of an elastic band, Å √u.
     """
 
     structure: Structure
