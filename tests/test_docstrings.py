@@ -70,6 +70,8 @@ def section(docstring: str, title: str) -> str | None:
 def faults(name: str, function: Function, owner: ast.ClassDef | None) -> Iterator[str]:
     docstring = ast.get_docstring(function, clean=True) or ""
     decorators = {d.id if isinstance(d, ast.Name) else getattr(d, "attr", "") for d in function.decorator_list}
+    if "overload" in decorators:  # only a type; the function follows
+        return
     if not docstring:
         yield f"{name}: no docstring"
         return

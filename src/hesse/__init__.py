@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from hesse.pes import MDSettings, irc, lowest_modes, minimize, neb, run_md, saddle, vibrations
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
-    from hesse.recipes import g2_molecules
+    from hesse.recipes import analyze_vibrations, g2_molecules, thermo
     from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import (
         Batch,
@@ -121,7 +121,7 @@ _EXPORTS = {
     "pes": ("MDSettings", "irc", "lowest_modes", "minimize", "neb", "run_md", "saddle", "vibrations"),
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
-    "recipes": ("g2_molecules",),
+    "recipes": ("analyze_vibrations", "g2_molecules", "thermo"),
     "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": (
         "Batch",
@@ -208,6 +208,7 @@ __all__ = [
     "Zbl",
     "ZblConfig",
     "__version__",
+    "analyze_vibrations",
     "as_dataset",
     "as_engine",
     "as_potential",
@@ -245,6 +246,7 @@ __all__ = [
     "sample_paths",
     "sample_rattled",
     "save_model",
+    "thermo",
     "to_ase",
     "train",
     "vibrations",

@@ -13,12 +13,14 @@ from typing import Any
 
 __all__ = [
     "CompilationError",
+    "ChargeStateWarning",
     "ConfigError",
     "EngineError",
     "ExecutionError",
     "ExtrapolationWarning",
     "FileFormatError",
     "GeometryError",
+    "HarmonicWarning",
     "HesseError",
     "InconsistentLabelsError",
     "InterruptedRunError",
@@ -51,6 +53,15 @@ class NotReadWarning(UserWarning):
 
 class ExtrapolationWarning(UserWarning):
     """A structure is outside what a model was trained on: its energies and forces there may be wrong."""
+
+
+class ChargeStateWarning(UserWarning):
+    """A structure has a charge or multiplicity that the training data of a model did not have: the model, which knows
+    elements and positions only, gives the energies of the states that it was trained on."""
+
+
+class HarmonicWarning(UserWarning):
+    """Frequencies that may not mean what they seem to: large forces, modes near zero, an uncertain Hessian."""
 
 
 class HesseError(Exception):

@@ -39,7 +39,7 @@ def eigenvalue_covariance(modes: NormalModes, hessian_error: float) -> Float[Arr
     check_numbers(hessian_error=hessian_error)
     if not (np.isfinite(hessian_error) and hessian_error >= 0):
         raise RequestError(f"the error of a Hessian must be a number of eV/Å², not below zero; got {hessian_error}")
-    vectors = modes.cartesian.reshape(len(modes), -1)
+    vectors = modes.cartesian.reshape(len(modes), 3 * len(modes.masses))
     squares = vectors**2
     covariance: Float[Array, "modes modes"] = hessian_error**2 * (
         2.0 * (vectors @ vectors.T) ** 2 - squares @ squares.T

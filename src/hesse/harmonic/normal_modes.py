@@ -80,6 +80,19 @@ class NormalModes(ShortRepr):
         return self.vectors / np.sqrt(self.masses)[None, :, None]
 
     @property
+    def unit_displacements(self) -> Float[Array, "modes n 3"]:
+        """Cartesian displacements, each of length 1, dimensionless."""
+        cartesian = self.cartesian
+        norms: Float[Array, "modes"] = np.linalg.norm(cartesian.reshape(len(self), 3 * len(self.masses)), axis=1)
+        return cartesian / norms[:, None, None]
+
+    @property
+    def reduced_masses(self) -> Float[Array, "modes"]:
+        """u; masses that belong to `unit_displacements`, as programs print them."""
+        norms: Float[Array, "modes"] = np.square(self.cartesian).sum((1, 2))
+        return 1.0 / norms
+
+    @property
     def zero_point_energy(self) -> float:
         """Half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
         return float(0.5 * INVERSE_CM * self.frequencies[self.frequencies > 0].sum())

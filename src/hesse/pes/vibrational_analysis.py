@@ -1,131 +1,115 @@
-"""Harmonic vibrations of a structure with any engine: frequencies, normal modes and zero-point energy."""
+"""Harmonic vibrations of a structure with any engine, or from a Hessian that is known already."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase import Atoms
-from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.datasets import StructuresLike, as_structure
+from hesse.datasets import StructuresLike, as_dataset, as_structure, find_issues
 from hesse.engines import EngineLike, as_engine
-from hesse.errors import EngineError, RequestError
-from hesse.harmonic.normal_modes import NormalModes, normal_modes
+from hesse.errors import (
+    EngineError,
+    HarmonicWarning,
+    InconsistentLabelsError,
+    MissingLabelError,
+    RequestError,
+)
+from hesse.harmonic.masses import MassesLike, atom_masses
+from hesse.harmonic.normal_modes import moving_atoms, normal_modes
+from hesse.pes.hessian_columns import hessian_of_atoms
 from hesse.pes.minimization import minimize as relax
-from hesse.pes.surface import atoms_with_results, max_force
-from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Request, Structure, hessian_array
+from hesse.pes.vibrations_result import Vibrations
+from hesse.structures import Properties, Request, Structure, from_ase, hessian_array
 
-__all__ = ["Vibrations", "vibrations"]
+if TYPE_CHECKING:
+    from ase.vibrations import VibrationsData
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Vibrations(ShortRepr):
-    """Harmonic vibrations of one structure.
-
-    Attributes:
-        structure: the geometry.
-        level: level of theory of the engine.
-        energy: eV.
-        forces: eV/Å, `[n, 3]`.
-        hessian: eV/Å², `[n, 3, n, 3]`.
-        modes: normal modes, in order of their frequency.
-    """
-
-    structure: Structure
-    level: str
-    energy: float
-    forces: Float[Array, "n 3"]
-    hessian: Float[Array, "n 3 n 3"]
-    modes: NormalModes
-
-    @property
-    def frequencies(self) -> Float[Array, "modes"]:
-        """Harmonic frequencies in ascending order, cm⁻¹; imaginary ones are negative."""
-        return self.modes.frequencies
-
-    @property
-    def n_imaginary(self) -> int:
-        """Number of imaginary modes: 0 at a minimum, 1 at a transition state."""
-        return self.modes.n_imaginary
-
-    @property
-    def zpe(self) -> float:
-        """Zero-point energy: half the sum of the real frequencies, eV. Imaginary modes do not contribute."""
-        return self.modes.zero_point_energy
-
-    @property
-    def linear(self) -> bool:
-        """Whether the structure is a linear molecule, which has 3n−5 vibrations."""
-        return self.modes.n_rigid == 5
-
-    @property
-    def fmax(self) -> float:
-        """Largest force on an atom, eV/Å. Frequencies are meaningful only where it is small."""
-        return max_force(self.forces)
-
-    def table(self) -> str:
-        """Format the frequencies as a text table.
-
-        Returns:
-            One line per mode, and a summary; imaginary frequencies end with "i".
-        """
-        lines = [f"{self.structure.id}, {self.level}", "mode      cm⁻¹"]
-        for k, frequency in enumerate(self.frequencies, 1):
-            lines.append(f"{k:4d}  {abs(frequency):8.1f}{'i' if frequency < 0 else ''}")
-        lines.append(f"zero-point energy {self.zpe:.4f} eV, {self.n_imaginary} imaginary")
-        lines.append(f"largest force {self.fmax:.2g} eV/Å")
-        return "\n".join(lines)
-
-    def to_ase(self) -> Atoms:
-        """Convert to ASE.
-
-        Returns:
-            The geometry, whose calculator holds energy (eV) and forces (eV/Å).
-        """
-        return atoms_with_results(self.structure, self.energy, self.forces)
+__all__ = ["Vibrations", "free_atoms", "vibrations", "vibrations_from_labels"]
 
 
 def vibrations(
-    structure: StructuresLike,
-    engine: EngineLike,
+    structure: StructuresLike | VibrationsData,
+    engine: EngineLike | None = None,
     *,
     hessian: ArrayLike | None = None,
+    atoms: ArrayLike | None = None,
+    masses: MassesLike = None,
+    isotopes: Mapping[int, str | float] | None = None,
     minimize: bool = False,
     fmax: float = 0.005,
     steps: int = 500,
-    masses: ArrayLike | None = None,
 ) -> Vibrations:
-    """Compute harmonic vibrations from the full Hessian of an engine.
+    """Compute harmonic vibrations from the full Hessian of an engine, or from a known one.
 
-    Translations and, for molecules, rotations are projected out.
+    Translations and, for molecules, rotations are projected out. A `HarmonicWarning` tells of large forces, of modes in
+    (-50, 0) cm⁻¹ and of a Hessian whose estimated error matters.
 
     Args:
-        structure: one structure: ASE Atoms, a Structure, the result of `minimize` or `saddle`, or the path of a file
-            with one structure.
-        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
+        structure: one structure: ASE Atoms, a Structure, the result of `minimize` or `saddle`, the path of a file with
+            one structure, or ASE's VibrationsData.
+        engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator. None uses the Hessian
+            that `structure` holds (a file of a program, atoms with a Hessian, VibrationsData).
         hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it.
+        atoms: indices of the atoms that move, the others being frozen: only their part of the Hessian is computed. By
+            default all, or those without `FixAtoms` in ASE Atoms.
+        masses: "average" (standard atomic weights, the default), "principal" (the most abundant isotopes), or masses in
+            u, `[n]`.
+        isotopes: for single atoms, by index: the mass in u, or a name such as "D" or "13C".
         minimize: relax the structure first.
         fmax: limit of the largest force after relaxation, eV/Å.
         steps: maximal number of steps of the relaxation.
-        masses: masses in u, `[n]`; ASE's standard atomic weights by default.
 
     Returns:
-        Frequencies (cm⁻¹), normal modes and the zero-point energy (eV).
+        Frequencies (cm⁻¹), normal modes and the zero-point energy (eV), with error bars where the engine estimates the
+        error of its Hessian.
 
     Raises:
-        RequestError: not one structure, or not an engine; a Hessian together with `minimize`.
+        RequestError: not one structure, or not an engine; a Hessian together with `minimize`; wrong masses or atoms.
+        MissingLabelError: neither an engine nor a Hessian.
         LabelShapeError, LabelValueError: the Hessian has a wrong shape, or is not finite.
+        InconsistentLabelsError: the Hessian is that of another geometry.
         EngineError: the engine failed, or the relaxation did not converge.
         GeometryError: atoms collided.
     """
-    structure, engine = as_structure(structure), as_engine(engine)
+    if atoms is None:
+        atoms = free_atoms(structure)
+    if engine is None:
+        result = _from_known_hessian(structure, hessian, atoms, masses, isotopes, minimize)
+    else:
+        start = as_structure(_without_data(structure))
+        result = _with_engine(start, engine, hessian, atoms, masses, isotopes, minimize, fmax, steps)
+    for text in result.warnings():
+        warnings.warn(f'structure "{result.structure.id}": {text}', HarmonicWarning, stacklevel=2)
+    return result
+
+
+def _with_engine(
+    structure: Structure,
+    engine: EngineLike,
+    hessian: ArrayLike | None,
+    atoms: ArrayLike | None,
+    masses: MassesLike,
+    isotopes: Mapping[int, str | float] | None,
+    minimize: bool,
+    fmax: float,
+    steps: int,
+) -> Vibrations:
+    engine, moving = as_engine(engine), moving_atoms(structure, atoms)
+    m = atom_masses(structure, masses, isotopes)
     known = None if hessian is None else hessian_array(structure, hessian)
     if minimize:
         if known is not None:
             raise RequestError("a Hessian was given for a structure that is to be relaxed: leave out one of the two")
+        if moving is not None:
+            raise RequestError(
+                f'structure "{structure.id}": atoms are frozen, but a relaxation moves all of them: relax it before'
+            )
         relaxation = relax(structure, engine, fmax=fmax, steps=steps)
         if not relaxation.converged:
             raise EngineError(
@@ -133,15 +117,149 @@ def vibrations(
                 f"{relaxation.fmax:.3g} eV/Å, limit {fmax:g}): give more steps, or relax it before"
             )
         structure = relaxation.structure
-    results = engine.compute(structure, Request(forces=True, hessian=known is None))
-    assert results.energy is not None
-    assert results.forces is not None
-    full_hessian = results.hessian_of(0).numpy() if known is None else known
+    if known is None and moving is not None:
+        part = hessian_of_atoms(structure, engine, moving)
+        modes = normal_modes(structure, part.hessian, masses=m, atoms=moving)
+        return Vibrations(structure, engine.level, part.energy, part.forces, part.hessian, modes, part.error)
+    labels = engine.compute(structure, Request(forces=True, hessian=known is None))
+    if known is not None:
+        labels = labels.replace(hessian=Properties.single(len(structure), hessian=known).hessian)
+    return vibrations_from_labels(structure, labels, level=engine.level, atoms=moving, masses=m)
+
+
+def vibrations_from_labels(
+    structure: Structure,
+    labels: Properties,
+    *,
+    level: str = "",
+    atoms: ArrayLike | None = None,
+    masses: MassesLike = None,
+    isotopes: Mapping[int, str | float] | None = None,
+) -> Vibrations:
+    """Vibrations of a structure whose labels have a Hessian.
+
+    Args:
+        structure: the geometry.
+        labels: its labels, of this one structure.
+        level: their level of theory.
+        atoms: see `vibrations`.
+        masses: see `vibrations`.
+        isotopes: see `vibrations`.
+
+    Returns:
+        Frequencies, normal modes and the zero-point energy.
+
+    Raises:
+        MissingLabelError: there is no Hessian.
+        InconsistentLabelsError: it is that of another geometry.
+        RequestError: wrong masses or atoms.
+    """
+    n = len(structure)
+    if labels.hessian is None or not bool(labels.mask("hessian").all()):
+        raise MissingLabelError(f'structure "{structure.id}" has no Hessian: give an engine that computes it')
+    for issue in find_issues([structure], labels.replace(hessian_error=None)).get(0, ()):
+        if issue.label == "hessian":
+            raise InconsistentLabelsError(
+                f'structure "{structure.id}": its Hessian is not that of this geometry; {issue.reason}'
+            )
+    hessian = hessian_array(structure, labels.hessian_of(0).numpy())
+    moving = moving_atoms(structure, atoms)
+    modes = normal_modes(structure, hessian, masses=atom_masses(structure, masses, isotopes), atoms=moving)
+    known = {name: bool(labels.mask(name)[0]) for name in ("energy", "forces")}
+    error = None if labels.hessian_error is None else float(labels.hessian_error[0])
     return Vibrations(
         structure,
-        engine.level,
-        float(results.energy[0]),
-        results.forces.numpy(),
-        full_hessian,
-        normal_modes(structure, full_hessian, masses=masses),
+        level,
+        float(labels.energy[0]) if labels.energy is not None and known["energy"] else None,
+        labels.forces.numpy().reshape(n, 3) if labels.forces is not None and known["forces"] else None,
+        hessian if moving is None else hessian[moving][:, :, moving],
+        modes,
+        None if error is None or np.isnan(error) else error,
     )
+
+
+def _from_known_hessian(
+    source: Any,
+    hessian: ArrayLike | None,
+    atoms: ArrayLike | None,
+    masses: MassesLike,
+    isotopes: Mapping[int, str | float] | None,
+    minimize: bool,
+) -> Vibrations:
+    if minimize:
+        raise RequestError("only an engine can relax a structure: give one, or leave out minimize")
+    if hessian is None and _is_vibrations_data(source):
+        return _from_vibrations_data(source, masses, isotopes)
+    if hessian is not None:
+        structure = as_structure(_without_data(source))
+        moving = moving_atoms(structure, atoms)
+        if moving is None or np.shape(hessian)[:1] == (len(structure),):
+            array = hessian_array(structure, hessian)
+            labels = Properties.single(len(structure), hessian=array, structure_id=structure.id)
+            return vibrations_from_labels(structure, labels, atoms=moving, masses=masses, isotopes=isotopes)
+        modes = normal_modes(structure, hessian, masses=atom_masses(structure, masses, isotopes), atoms=moving)
+        return Vibrations(structure, "", None, None, np.asarray(hessian, dtype=np.float64), modes)
+    if isinstance(inner := getattr(source, "structure", None), Structure):
+        raise MissingLabelError(f'structure "{inner.id}" has no Hessian: give an engine that computes it')
+    dataset = as_dataset(source)
+    if len(dataset) != 1:
+        raise RequestError(f"expected one structure, got {len(dataset)}: hesse.analyze_vibrations takes many")
+    return vibrations_from_labels(
+        dataset.structures[0],
+        dataset.labels,
+        level=dataset.metadata.get("level", ""),
+        atoms=atoms,
+        masses=masses,
+        isotopes=isotopes,
+    )
+
+
+def _is_vibrations_data(source: object) -> bool:
+    from ase.vibrations import VibrationsData
+
+    return isinstance(source, VibrationsData)
+
+
+def _from_vibrations_data(
+    data: VibrationsData, masses: MassesLike, isotopes: Mapping[int, str | float] | None
+) -> Vibrations:
+    """Vibrations from ASE's record, whose Hessian may be that of a part of the atoms, in any order."""
+    structure = from_ase(data.get_atoms())
+    indices = np.asarray(data.get_indices()) % len(structure)
+    order = np.argsort(indices)
+    hessian = np.asarray(data.get_hessian(), dtype=np.float64)[order][:, :, order]
+    moving = moving_atoms(structure, indices)
+    modes = normal_modes(structure, hessian, masses=atom_masses(structure, masses, isotopes), atoms=moving)
+    return Vibrations(structure, "", None, None, hessian, modes)
+
+
+def _without_data(source: Any) -> Any:
+    return source.get_atoms() if _is_vibrations_data(source) else source
+
+
+def free_atoms(source: object) -> Array | None:
+    """The atoms that ASE's constraints leave free.
+
+    Args:
+        source: ASE Atoms; anything else has no constraints.
+
+    Returns:
+        Their indices; None without constraints.
+
+    Raises:
+        RequestError: a constraint other than `FixAtoms`, or all atoms are frozen.
+    """
+    if not isinstance(source, Atoms) or not source.constraints:
+        return None
+    from ase.constraints import FixAtoms
+
+    others = sorted({type(c).__name__ for c in source.constraints if not isinstance(c, FixAtoms)})
+    if others:
+        raise RequestError(
+            f"vibrations with the constraint {others[0]} are not known: remove it, or give the atoms that move (atoms=)"
+        )
+    frozen = np.concatenate([np.asarray(c.get_indices()) for c in source.constraints])
+    free = np.setdiff1d(np.arange(len(source)), frozen % len(source))
+    if not len(free):
+        raise RequestError("all atoms are frozen (FixAtoms): none is left to vibrate")
+    return free

@@ -3,5 +3,17 @@
 from hesse.recipes.demonstration import DemoPlan, DemoResult, run_demo
 from hesse.recipes.molecules import g2_molecules, hold_out
 from hesse.recipes.parallel_runs import train_in_parallel
+from hesse.recipes.thermo_of_structures import thermo
+from hesse.recipes.vibrations_of_many import VibrationsReport, analyze_vibrations
 
-__all__ = ["DemoPlan", "DemoResult", "g2_molecules", "hold_out", "run_demo", "train_in_parallel"]
+__all__ = [
+    "DemoPlan",
+    "DemoResult",
+    "VibrationsReport",
+    "analyze_vibrations",
+    "g2_molecules",
+    "hold_out",
+    "run_demo",
+    "thermo",
+    "train_in_parallel",
+]
