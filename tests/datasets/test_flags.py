@@ -175,3 +175,14 @@ def test_the_summary_lists_suspects_and_describes_the_others():
     assert "rotational" in entry["reason"]
     assert {c["verdict"] for c in card["consistency"]} == {"consistent"}
     assert dataset_summary(flagged(good(2), 0, 1))["suspect"]["structures"] == 2
+
+
+def test_impossible_labels_are_flagged_and_a_wrong_unit_is_not() -> None:
+    data = good()
+    assert data.labels.energy is not None
+    energy = data.labels.energy.clone()
+    energy[2] = 1e9
+    flagged, reasons = flag_suspect(replace(data, labels=data.labels.replace(energy=energy)))
+    assert reasons == {data.ids[2]: "energy = 1e+09 eV, which no structure of atoms can have"}
+    assert flagged.labels.suspect_mask().tolist() == [k == 2 for k in range(6)]
+    assert flag_suspect(replace(data, labels=data.labels.replace(energy=energy + 1e9)))[1] == {}

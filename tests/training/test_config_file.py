@@ -260,3 +260,18 @@ def test_settings_cannot_be_changed() -> None:
 def test_the_default_network_is_hessenet(path: Path) -> None:
     assert load_config(write(path)).model == hesse.HesseNetConfig()
     assert load_config(write(path, model={"features": 8})).model == hesse.HesseNetConfig(features=8)
+
+
+@pytest.mark.parametrize("value", [3, [], ["a.h5", 3], {"a": 1}, None], ids=str)
+def test_a_wrong_list_of_files_gets_a_reply(path: Path, value: object) -> None:
+    with pytest.raises(
+        ConfigError, match=r"\[data\]: option \"train\" = .*: expected the path of a file or folder, or"
+    ):
+        load_config(write(path, data={"train": value}))
+
+
+def test_lists_of_files(path: Path) -> None:
+    config = load_config(write(path, data={"train": ["a.h5", "/b.xyz"], "validation": ["c.h5"]}))
+    assert config.data.train_files == (path.parent / "a.h5", Path("/b.xyz"))
+    assert config.data.validation_files == (path.parent / "c.h5",)
+    assert load_config(write(path)).data.validation_files == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hesse.cli.common_options import STRICT
+from hesse.errors import RequestError, check_choice
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hesse.datasets import Dataset
-    from hesse.evaluation import MetricRow
+    from hesse.evaluation import GroupRow, MetricRow, StructureRow
 
 MIN_NOISE_RATIO = 1.5
 """Errors below this multiple of the noise floor depend more on the labels than on the model."""
@@ -28,10 +30,22 @@ class _Precision(StrEnum):
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A .hesse file, mace:FILE, torchani:FILE, python:module:factory, ...")
+        str, typer.Argument(metavar="MODEL", help="A .hesse file, the folder of a run, mace:FILE, torchani:FILE, ...")
     ],
-    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Labeled data sets (.h5, .extxyz).")],
+    data: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DATA]...", help="Labeled data sets (.h5, .extxyz).")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="PART", help="Data of the run in folder MODEL: validation (held out), train."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
+    groups: Annotated[Path | None, typer.Option(help="Write the errors of each group (molecule) to this file.")] = None,
+    structures: Annotated[Path | None, typer.Option(help="Write the errors of each structure to this file.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Number of the worst groups and structures to list.")] = 5,
+    rank_by: Annotated[
+        str | None, typer.Option(metavar="PROPERTY", help="What the worst are sorted by. [default: forces]")
+    ] = None,
     hessian: Annotated[bool, typer.Option(help="Errors of Hessians, if the data have them.")] = True,
     by_tag: Annotated[bool, typer.Option(help="Also the errors of each tag.")] = True,
     memory: Annotated[
@@ -45,28 +59,44 @@ def evaluate(
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
-    """Errors of a potential on data sets. RMSE and MAE of every kind of label, beside the noise floor of the labels."""
+    """Errors of a potential on data sets: RMSE and MAE of every kind of label, beside the noise floor of the labels,
+    and the molecules and structures with the largest errors."""
     import torch
 
-    from hesse.datasets import read_dataset
+    from hesse.datasets import names_of_files, read_dataset
     from hesse.engines import make_potential
     from hesse.engines.names import path_in_name
-    from hesse.evaluation import check_known_elements, evaluate_model
+    from hesse.evaluation import check_known_elements, evaluate_model, group_rows, property_names, structure_rows
     from hesse.models import read_model_header
-    from hesse.reports import error_tables, print_tables
+    from hesse.reports import error_tables, print_tables, worst_tables
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.training.run_data import best_model, is_run_folder, run_data
 
-    if json is not None:
-        check_output_path(json, *([file] if (file := path_in_name(model)) else []), *data)
-    potential = make_potential(model, device=device_from_name(device))
+    data = data or []
+    run = Path(model) if is_run_folder(model) else None
+    if run is not None:
+        model = str(best_model(run))
+    for target in (json, groups, structures):
+        if target is not None:
+            check_output_path(target, *([file] if (file := path_in_name(model)) else []), *data)
+    _check_arguments(model, run, data, split, [json, groups, structures])
+    if rank_by is not None:
+        check_choice(rank_by, property_names(), what="--rank-by")
+    torch_device = device_from_name(device)
+    if run is not None and split is not None:
+        datasets, names = [run_data(run, split, data)], [f"{run.resolve().name}/{split}"]
+    else:
+        datasets, names = [read_dataset(path) for path in data], names_of_files(data)
+    potential = make_potential(model, device=torch_device)
     provenance = read_model_header(model)["provenance"] if Path(model).is_file() else {}
-    datasets = [read_dataset(path) for path in data]
     for dataset in datasets:  # before any long work
         check_known_elements(potential, dataset)
     rows: list[MetricRow] = []
-    shown: list[MetricRow] = []
-    for name, dataset in zip(_dataset_names(data), datasets, strict=True):
+    rows_of_groups: list[GroupRow] = []
+    rows_of_structures: list[StructureRow] = []
+    tables: list[Table] = []
+    for name, dataset in zip(names, datasets, strict=True):
         evaluation = evaluate_model(
             potential,
             dataset,
@@ -80,22 +110,39 @@ def evaluate(
         )
         rows += evaluation.rows
         one_tag = len({structure.tag for structure in evaluation.dataset.structures}) == 1
-        shown += [row for row in evaluation.rows if not (one_tag and row.tag)]  # its numbers are those of the data set
+        shown = [row for row in evaluation.rows if not (one_tag and row.tag)]  # its numbers are those of the data set
+        tables += [*error_tables(shown), *(worst_tables(evaluation, worst, rank_by) if worst else ())]
+        if groups is not None:
+            rows_of_groups += group_rows(name, evaluation.by_group(rank_by))
+        if structures is not None:
+            rows_of_structures += structure_rows(name, evaluation.worst(len(evaluation.dataset), rank_by))
         if not quiet:
             if len(evaluation.dataset) < len(dataset):
                 n_left_out = len(dataset) - len(evaluation.dataset)
                 typer.echo(f"note: {name}: {n_left_out} structures with suspect labels were left out", err=True)
             for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)):
                 typer.echo(f"note: {note}", err=True)
-    if json is not None:
-        write_rows(json, rows)
-    print_tables(error_tables(shown))
+    for target, content in ((json, rows), (groups, rows_of_groups), (structures, rows_of_structures)):
+        if target is not None:
+            write_rows(target, content)
+    print_tables(tables)
 
 
-def _dataset_names(paths: Sequence[Path]) -> list[str]:
-    """The stem of each path; the full path if several have the same stem."""
-    stems = Counter(path.stem for path in paths)
-    return [path.stem if stems[path.stem] == 1 else str(path) for path in paths]
+def _check_arguments(
+    model: str, run: Path | None, data: Sequence[Path], split: str | None, targets: Sequence[Path | None]
+) -> None:
+    """Raise RequestError for arguments that do not go together."""
+    if split is not None and run is None:
+        raise RequestError(
+            f"--split {split} is a part of the data of a run, and {model} is no folder of a run: give the folder that "
+            f"`hesse train` wrote, for example `hesse evaluate runs/water --split {split}`"
+        )
+    if split is None and not data:
+        hint = f" or judge what the run held out: `hesse evaluate {run} --split validation`" if run is not None else ""
+        raise RequestError(f"DATA: give one or more files of labeled structures{hint}")
+    written = [target.resolve() for target in targets if target is not None]
+    if len(set(written)) < len(written):
+        raise RequestError("--json, --groups and --structures write different rows: give each a file of its own")
 
 
 def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:

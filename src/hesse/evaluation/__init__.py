@@ -1,5 +1,13 @@
 """Evaluation of potentials: predictions, errors in eV and Å, and the noise floor of the labels."""
 
+from hesse.evaluation.breakdown import (
+    GroupErrors,
+    GroupRow,
+    StructureErrors,
+    StructureRow,
+    group_rows,
+    structure_rows,
+)
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.model_errors import Evaluation, RelativeChange, evaluate_model, relative_rmse_change
 from hesse.evaluation.noise_floor import float32_resolution, noise_estimates
@@ -11,20 +19,26 @@ __all__ = [
     "METRICS",
     "ErrorSums",
     "Evaluation",
+    "GroupErrors",
+    "GroupRow",
     "MetricRow",
     "RelativeChange",
+    "StructureErrors",
+    "StructureRow",
     "VibrationalErrors",
     "check_known_elements",
     "error_metrics",
     "error_sums",
     "evaluate_model",
     "float32_resolution",
+    "group_rows",
     "matched_values",
     "noise_estimates",
     "predict",
     "property_names",
     "property_unit",
     "relative_rmse_change",
+    "structure_rows",
     "symmetrized_hessian",
     "vibrational_errors",
 ]

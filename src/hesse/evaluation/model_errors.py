@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,16 @@ from numpy import ndarray
 
 from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike
-from hesse.errors import MissingLabelError, RequestError
+from hesse.errors import ConfigError, MissingLabelError, RequestError, check_whole_numbers
+from hesse.evaluation.breakdown import (
+    GroupErrors,
+    StructureErrors,
+    errors_by_group,
+    errors_by_structure,
+    ranking_property,
+)
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
-from hesse.evaluation.parity import matched_values, property_names
+from hesse.evaluation.parity import ErrorSums, matched_values, property_names
 from hesse.evaluation.prediction import predict
 from hesse.structures import Properties, label_names
 
@@ -95,6 +103,60 @@ class Evaluation:
             The errors in the unit of the property; NaN for structures without a label.
         """
         return error_sums(self.dataset, self.predictions, property).rms_per_structure()
+
+    @cached_property
+    def _sums(self) -> dict[str, ErrorSums]:
+        return {name: error_sums(self.dataset, self.predictions, name) for name in property_names()}
+
+    def ranking_property(self, rank_by: str | None = None) -> str:
+        """The property by which groups and structures are sorted.
+
+        Args:
+            rank_by: the property, if it was chosen.
+
+        Returns:
+            That property, otherwise forces, energies per atom, or the first one that there is.
+
+        Raises:
+            RequestError: there is no error of `rank_by`.
+        """
+        return ranking_property(self._sums, rank_by)
+
+    def by_group(self, rank_by: str | None = None) -> tuple[GroupErrors, ...]:
+        """Errors of each group (a molecule, a reaction), the worst first.
+
+        Args:
+            rank_by: property whose root-mean-square error sorts the groups; by default forces (energies per atom if
+                there are no forces).
+
+        Returns:
+            For each group its name, number of structures, and errors by property. A structure without a group counts
+            alone, under its id.
+
+        Raises:
+            RequestError: there is no error of `rank_by`.
+        """
+        return errors_by_group(self.dataset, self._sums, rank_by)
+
+    def worst(self, n: int = 5, rank_by: str | None = None) -> tuple[StructureErrors, ...]:
+        """The structures with the largest errors.
+
+        Args:
+            n: how many.
+            rank_by: property whose root-mean-square error sorts the structures; by default forces (energies per atom if
+                there are no forces).
+
+        Returns:
+            For each of them its id, group, and errors by property, the worst first.
+
+        Raises:
+            RequestError: there is no error of `rank_by`.
+            ConfigError: `n` is not a whole number above zero.
+        """
+        check_whole_numbers(n=n)
+        if n < 1:
+            raise ConfigError(f"n: expected 1 or more, got {n}")
+        return errors_by_structure(self.dataset, self._sums, rank_by)[:n]
 
     def parity(self, property: str) -> tuple[Float[ndarray, "values"], Float[ndarray, "values"]]:
         """Reference and predicted values, for a parity plot.

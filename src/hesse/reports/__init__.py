@@ -13,7 +13,7 @@ from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
 from hesse.reports.survival_figure import draw_survival
-from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table
+from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table, worst_tables
 
 __all__ = [
     "PUBLISHED_CHANGES",
@@ -35,5 +35,6 @@ __all__ = [
     "render_report",
     "step_cost_tables",
     "vibration_table",
+    "worst_tables",
     "write_report",
 ]

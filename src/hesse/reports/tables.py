@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hesse.evaluation import MetricRow
+from hesse.evaluation import Evaluation, MetricRow, property_names, property_unit
 from hesse.reports.comparison import Comparison
 from hesse.reports.formatting import (
     ev_to_kcal,
@@ -61,6 +61,56 @@ def error_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
             )
             table.add_row("", "", *kcal)
         yield table
+
+
+def worst_tables(evaluation: Evaluation, n: int = 5, rank_by: str | None = None) -> Iterator[Table]:
+    """The groups (molecules, reactions) and the structures with the largest root-mean-square errors, in eV and Å.
+
+    Args:
+        evaluation: the errors of a potential on a data set.
+        n: number of groups and of structures to list.
+        rank_by: property that sorts them; by default forces, or energies per atom if there are no forces.
+
+    Yields:
+        A table of groups if there are several, and a table of structures if there are several.
+
+    Raises:
+        RequestError: there is no error of `rank_by`.
+    """
+    structures = evaluation.dataset.structures
+    key = evaluation.ranking_property(rank_by)
+    groups = evaluation.by_group(rank_by) if any(s.group for s in structures) else ()
+    columns = [name for name in property_names() if evaluation.row(name) and name in (key, *_BRIEF_COLUMNS)]
+
+    def table(title: str, names: Sequence[str]) -> Table:
+        result = new_table(f"{evaluation.name} · {title} by {property_title(key)} (errors in eV, Å)")
+        for name in names:
+            result.add_column(name, justify="left" if name != "structures" else "right", overflow="fold")
+        for name in columns:
+            unit = "" if name in _BRIEF_COLUMNS else f" ({property_unit(name)})"
+            result.add_column(_BRIEF_TITLES.get(name, property_title(name)) + unit, justify="right", no_wrap=True)
+        return result
+
+    if len(groups) > 1:
+        shown = groups[:n]
+        part = f"worst {len(shown)} of {len(groups)} groups" if len(shown) < len(groups) else "groups"
+        groups_table = table(part, ("group", "structures"))
+        for group in shown:
+            groups_table.add_row(
+                group.group, f"{group.n_structures:,}", *(format_number(group.rmse.get(name)) for name in columns)
+            )
+        yield groups_table
+    if len(structures) > 1:
+        part = f"worst {n} of {len(structures):,} structures" if n < len(structures) else "structures"
+        structures_table = table(part, ("structure",))
+        for structure in evaluation.worst(n, rank_by):
+            structures_table.add_row(structure.id, *(format_number(structure.rmse.get(name)) for name in columns))
+        yield structures_table
+
+
+_BRIEF_COLUMNS: Final = ("energy", "forces", "hvp", "hessian")
+"""Columns of the short tables, which are at most 80 characters wide with names of usual lengths."""
+_BRIEF_TITLES: Final[Mapping[str, str]] = {"energy_per_atom": "per atom", "hvp": "H v"}
 
 
 def comparison_table(comparison: Comparison) -> Table:

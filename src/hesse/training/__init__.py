@@ -13,6 +13,7 @@ from hesse.training.config import (
     TrainConfig,
 )
 from hesse.training.config_file import load_config
+from hesse.training.run_data import run_data
 from hesse.training.run_log import read_log
 from hesse.training.standalone_loss import ProjectedHessianLoss
 from hesse.training.train_result import TrainResult
@@ -32,6 +33,7 @@ __all__ = [
     "TrainResult",
     "load_config",
     "read_log",
+    "run_data",
     "train",
     "validate_config",
 ]

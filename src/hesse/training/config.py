@@ -245,7 +245,7 @@ class DataConfig(Settings):
         if isinstance(value, str | Path) or (value is None and info.field_name == "validation"):
             return value
         if not isinstance(value, list | tuple) or not value or not all(isinstance(v, str | Path) for v in value):
-            raise ValueError("expected the path of a file, or a list of paths")
+            raise ValueError("expected the path of a file or folder, or a list of paths")
         return Path(value[0]) if len(value) == 1 else tuple(Path(v) for v in value)
 
     @property

@@ -63,7 +63,7 @@ def outlier_messages(data: DatasetLike, labels: Sequence[str], name: str) -> lis
         raise LabelValueError(
             f"{data.source}: labels that no structure of atoms can have: {_listed(impossible)} ({len(impossible)} of "
             f"{len(data)} {name} structures). Correct or remove them; `hesse convert FILE NEW.h5 --flag-suspect` keeps "
-            "the file and leaves them out. If it is so many of them, the unit is another one."
+            "the labels and leaves these structures out. If it is most of them, the unit of the file is another one."
         )
     return [
         f"warning: {name} data: {_DESCRIPTIONS[label](found[0])}: {_listed(found)}: {len(found)} of {len(data)} "

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hesse.datasets import Dataset, DatasetLike, Split, as_dataset, open_datasets
+from hesse.datasets import Dataset, DatasetLike, Split, open_datasets
 from hesse.errors import FileFormatError, RequestError, did_you_mean
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.training.config import DataConfig
 from hesse.training.distributed import Communicator
+from hesse.training.run_identity import changed_run_error
 
 __all__ = ["best_model", "is_run_folder", "load_run_data", "run_data"]
 
@@ -56,7 +58,11 @@ def load_run_data(
         _record_files(data, output, dataset, validation, communicator, resuming=resuming)
         return dataset, validation
     if communicator.run_on_rank_zero(lambda: resuming and path.exists()):
-        splits = Split.read(path).apply(dataset)
+        split = Split.read(path)
+        if split.content_hash and dataset.content_hash() != split.content_hash:
+            n_before = sum(map(len, split.parts.values()))
+            raise changed_run_error(output, [f"data.train ({n_before} structures before, {len(dataset)} now)"])
+        splits = split.apply(dataset)
         if not {"train", "validation"} <= splits.keys():
             raise FileFormatError(f'{path}: damaged: expected the parts "train" and "validation"')
         return splits["train"], splits["validation"]
@@ -102,6 +108,7 @@ def _record_files(
                 "files": [str(file.resolve()) for file in files],
                 "structures": len(dataset),
                 "data_hash": dataset.content_hash(),
+                **({} if data.memory_mib is None else {"memory_mib": data.memory_mib}),
             }
             for name, (files, dataset) in parts.items()
             if dataset is not None
@@ -183,14 +190,23 @@ def run_data(folder: str | Path, part: str = "validation", files: Sequence[str |
             f"{missing[0]}: there is no such file; this run was started with it. If it was moved, give it: "
             f"`hesse evaluate {folder} FILE --split {part}`."
         )
-    dataset = as_dataset(open_datasets(paths))  # type: ignore[arg-type]
+    dataset = open_datasets(paths, memory_mib=entry.get("memory_mib"))
     if dataset.content_hash() != entry["data_hash"]:
+        several = f" The run had {', '.join(entry['files'])}, in this order." if len(entry["files"]) > 1 else ""
         raise RequestError(
             f"{', '.join(map(str, paths))}: not the data that {folder} was started with: {len(dataset)} structures, "
-            f"then {entry['structures']}; geometries, labels or ids differ. Give the file as it was, or evaluate the "
-            f"model on this one without --split: `hesse evaluate {folder} {paths[0]}`."
+            f"then {entry['structures']}; geometries, labels or ids differ.{several} Give the data as they were, or "
+            f"evaluate the model on these without --split: `hesse evaluate {folder} {paths[0]}`."
         )
-    return dataset if split is None else dataset.with_ids(split.parts[name])
+    return _in_memory(dataset if split is None else dataset.with_ids(split.parts[name]))
+
+
+def _in_memory(data: DatasetLike) -> Dataset:
+    """Read all structures of a part that is streamed; only the part must fit into memory."""
+    if isinstance(data, Dataset):
+        return data
+    whole = Dataset.from_pairs(pair for _, part in data.iter_in_memory() for pair in part)
+    return replace(whole, metadata=data.metadata, source=data.source)
 
 
 def _read_record(folder: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -208,6 +224,7 @@ def _read_record(folder: Path) -> Mapping[str, Mapping[str, Any]]:
         parts: dict[str, Any] = content["parts"]
         for entry in (parts["train"], *parts.values()):
             valid = isinstance(entry["data_hash"], str) and isinstance(entry["structures"], int) and entry["files"]
+            valid = valid and isinstance(entry.get("memory_mib", 1.0), int | float)
             if not valid or not all(isinstance(file, str) for file in entry["files"]):
                 raise ValueError("expected files, structures and data_hash of each part")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

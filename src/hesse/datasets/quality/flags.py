@@ -143,14 +143,16 @@ def flag_suspect(dataset: Dataset) -> tuple[Dataset, Mapping[str, str]]:
             reasons.setdefault(structure.id, f"atoms {first} and {second} are {distance:.3f} Å apart")
     flagged = _with_flags(dataset, reasons)
     if not bool(flagged.labels.suspect_mask().all()):
+        impossible = [outlier for outlier in find_outliers(flagged.without_suspects()) if outlier.impossible]
+        if 2 * len({outlier.id for outlier in impossible}) < len(dataset):
+            for outlier in impossible:
+                value = f"{outlier.label} = {outlier.value:.3g} {outlier.unit}"
+                reasons.setdefault(outlier.id, f"{value}, which no structure of atoms can have")
+            flagged = _with_flags(dataset, reasons)
+    if not bool(flagged.labels.suspect_mask().all()):
         for report in diagnose_consistency(flagged.without_suspects()):
             for name in report.outliers:
                 reasons.setdefault(name, f"its {report.label} contradicts its geometry and forces")
-        impossible = [outlier for outlier in find_outliers(flagged.without_suspects()) if outlier.impossible]
-        if 2 * len(impossible) < len(dataset):
-            for outlier in impossible:
-                reason = f"{outlier.label} = {outlier.value:.3g} {outlier.unit}, which no structure of atoms can have"
-                reasons.setdefault(outlier.id, reason)
     return _with_flags(dataset, reasons), reasons
 
 
