@@ -5,8 +5,9 @@ Potentials compute no derivatives: forces, Hessian-vector products and Hessians 
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,8 +17,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from torch import Tensor, nn
 
-from hesse.errors import RequestError, UnknownElementError
-from hesse.structures import Batch, TrainingEnvironments
+from hesse.errors import ChargeStateWarning, RequestError, UnknownElementError
+from hesse.structures import Batch, Structure, TrainingEnvironments, describe_states
 
 __all__ = [
     "Potential",
@@ -26,6 +27,7 @@ __all__ = [
     "evaluation_mode",
     "known_environments",
     "structure_at",
+    "warn_of_charge_states",
 ]
 
 
@@ -118,6 +120,32 @@ def known_environments(potential: Potential) -> TrainingEnvironments | None:
     """
     found = (part.training_environments for part in potential.modules() if isinstance(part, Potential))
     return next((summary for summary in found if summary is not None), None)
+
+
+def warn_of_charge_states(potential: Potential, structures: Iterable[Structure]) -> None:
+    """Warn, once for each charge and multiplicity, of structures with others than the training data of a potential.
+
+    Args:
+        potential: the potential; nothing is said if its training data are not known.
+        structures: the structures.
+    """
+    summary = known_environments(potential)
+    if summary is None or summary.charge_states is None:
+        return
+    told: set[tuple[int, int]] = potential.__dict__.setdefault("_charge_states_told", set())
+    for structure in structures:
+        state = summary.other_charge_state(structure)
+        if state is None or state in told:
+            continue
+        told.add(state)
+        warnings.warn(
+            f'structure "{structure.id}" has {describe_states([state])}, and the model was trained on '
+            f"{describe_states(summary.charge_states)} only. A potential knows elements and positions, no charge: its "
+            "energies and forces are those of the states that it was trained on. Other structures of this state are "
+            "not reported.",
+            ChargeStateWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

@@ -285,7 +285,7 @@ def test_a_run_is_not_continued_with_another_formula_on_the_same_weights(tmp_pat
     )
     cosine.load_state_dict(smooth.state_dict())
     go(tmp_path / "run", smooth, steps=1)
-    with pytest.raises(FileFormatError, match="or from another potential"):
+    with pytest.raises(FileFormatError, match="the potential that it starts from"):
         go(tmp_path / "run", cosine, steps=1)
 
 

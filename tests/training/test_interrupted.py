@@ -225,11 +225,11 @@ def test_restart_begins_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"steps": 21}, {"weights": {"energy": 2.0}}, {"batch": {"structures": 4}}, {"dtype": "float32"}],
+    [{"seed": 1}, {"weights": {"energy": 2.0}}, {"batch": {"structures": 4}}, {"dtype": "float32"}],
     ids=str,
 )
 def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    run(tmp_path, steps=3) if "steps" not in changes else run(tmp_path, steps=20)
+    run(tmp_path, steps=3)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(FileFormatError, match=r"another configuration or other data.*--restart"):
         run(tmp_path, **{"steps": 3, **changes})
@@ -284,7 +284,7 @@ def test_a_checkpoint_of_an_older_version_gets_a_reply(tmp_path: Path) -> None:
     state = json.loads(header["state"])
     state["progress"]["waited"] = state["progress"].pop("n_without_improvement")  # as in format 1
     write_tensors(path, {**header, "version": "1", "state": json.dumps(state)}, read_tensors(path, "checkpoint"))
-    with pytest.raises(FileFormatError, match=r"a checkpoint of format 1; .* reads format 2\. Finish .* --restart"):
+    with pytest.raises(FileFormatError, match=r"a checkpoint of format 1; .* reads format 3\. Finish .* --restart"):
         run(tmp_path, steps=2)
     run(tmp_path, steps=2, restart=True)
 

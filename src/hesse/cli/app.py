@@ -30,6 +30,7 @@ from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.sample_command import sample
 from hesse.cli.train_command import train
 from hesse.errors import (
+    ChargeStateWarning,
     ExecutionError,
     ExtrapolationWarning,
     FileFormatError,
@@ -159,7 +160,7 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     """Warnings of Hesse as one line, others as Python prints them."""
-    if issubclass(category, NotReadWarning | ExtrapolationWarning):
+    if issubclass(category, NotReadWarning | ExtrapolationWarning | ChargeStateWarning):
         print(message, file=sys.stderr)
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr, end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,17 @@ from numpy.typing import ArrayLike
 
 from hesse.curvature import HessianOperator, dtype_and_device, evaluate
 from hesse.engines import PotentialLike, as_potential
-from hesse.errors import EngineError, ExtrapolationWarning, GeometryError, LabelShapeError, RequestError
-from hesse.potential import known_environments
+from hesse.errors import (
+    EngineError,
+    ExtrapolationWarning,
+    GeometryError,
+    LabelShapeError,
+    LabelValueError,
+    RequestError,
+)
+from hesse.potential import known_environments, warn_of_charge_states
 from hesse.runtime.devices import device_from_name
-from hesse.structures import Batch, Extrapolation, Request, Structure
+from hesse.structures import Batch, Extrapolation, Request, Structure, to_structure
 from hesse.structures.verlet import VerletNeighborList
 
 __all__ = ["HesseCalculator"]
@@ -253,6 +261,9 @@ class HesseCalculator(Calculator):
     def _warn_if_outside(self, atoms: Atoms) -> None:
         """Warn of the first geometry outside the training data."""
         due = len(atoms) <= _SMALL_STRUCTURE or self._n_geometries % _LARGE_INTERVAL == 0
+        if self._n_geometries == 0:  # what atoms say about their charge does not change along a trajectory
+            with contextlib.suppress(LabelValueError):  # statements that contradict each other
+                warn_of_charge_states(self.potential, [to_structure(atoms)])
         self._n_geometries += 1
         if self._has_warned or not due:
             return

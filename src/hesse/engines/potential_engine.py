@@ -20,7 +20,7 @@ from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
 from hesse.engines.levels import level_with_digest, weights_digest
 from hesse.errors import EngineError
-from hesse.potential import Potential, check_elements, dtype_and_device
+from hesse.potential import Potential, check_elements, dtype_and_device, warn_of_charge_states
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Properties, Request, check_cell, check_request, collate
 
@@ -76,6 +76,7 @@ class PotentialEngine(Engine):
         check_elements(self.potential, structure.numbers, where=f'structure "{structure.id}"', name=self.level)
         check_cell(structure)
         structure.check_no_overlap()
+        warn_of_charge_states(self.potential, [structure])
         batch = collate([structure], self.potential.cutoff, dtype=self._dtype, device=self._device)
         # Second derivatives need the forces anyway, and so does the rotational sum rule.
         curvature = request.probes is not None or request.hessian

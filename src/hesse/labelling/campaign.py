@@ -29,6 +29,7 @@ from hesse.labelling.plan import LabelPlan, make_plan
 from hesse.labelling.serialization import DamagedRecordError, assemble_labels
 from hesse.labelling.spec import LabelSpec
 from hesse.labelling.worker import make_worker
+from hesse.potential import warn_of_charge_states
 from hesse.runtime.filesystem import check_output_path
 from hesse.runtime.parallel import map_tasks, scheduler_address
 from hesse.runtime.progress import track
@@ -120,6 +121,8 @@ def label(
         for text in () if quiet else ledger.messages:
             print(text, file=sys.stderr)
         plan = make_plan(inputs, label_spec, ledger.completed(), ledger.attempts(), retry_failed=retry_failed)
+        if isinstance(engine_object, PotentialEngine):
+            warn_of_charge_states(engine_object.potential, [inputs[pending.index] for pending in plan.pending])
         worker_spec = (worker_engine, differences, label_spec)
         tasks = ((inputs[pending.index], pending.missing) for pending in plan.pending)
         n_done, n_failed, n_suspect = len(inputs) - len(plan.pending), 0, 0

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from hesse.datasets import find_issues
-from hesse.engines import Engine, FiniteDifferences, as_engine
+from hesse.engines import Engine, FiniteDifferences, PotentialEngine, as_engine
 from hesse.labelling.serialization import labels_to_bytes, split_by_quantity
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities, probe_index, quantity_kind
+from hesse.potential import Potential
 from hesse.probes import ProbeSeed, make_probe
 from hesse.structures import Properties, Request, Structure, collate
 
@@ -46,6 +47,10 @@ def make_worker(spec: WorkerSpec) -> Callable[[LabelTask], dict[str, LabelResult
     """
     name_or_engine, differences, label_spec = spec
     engine = as_engine(name_or_engine, differences=differences)
+    if isinstance(engine, PotentialEngine) and isinstance(name_or_engine, str):
+        for part in engine.potential.modules():  # the campaign compares with the training data, once for all processes
+            if isinstance(part, Potential):
+                part.training_environments = None
 
     def label_structure(task: LabelTask) -> dict[str, LabelResult]:
         structure, quantities = task

@@ -2,10 +2,10 @@
 
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.cell_checks import check_cell
-from hesse.structures.charge_state import ChargeState, is_charge_key, read_charge_state
+from hesse.structures.charge_state import ChargeState, electronic_state, is_charge_key, read_charge_state
 from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
 from hesse.structures.elements import own_masses, parse_element, parse_elements
-from hesse.structures.environments import Extrapolation, TrainingEnvironments, environment_sample
+from hesse.structures.environments import Extrapolation, TrainingEnvironments, describe_states, environment_sample
 from hesse.structures.hessian_arrays import hessian_array
 from hesse.structures.pairs import Neighbors, find_neighbors
 from hesse.structures.properties import Properties
@@ -45,6 +45,8 @@ __all__ = [
     "closest_collision",
     "collate",
     "component_counts",
+    "describe_states",
+    "electronic_state",
     "environment_sample",
     "find_neighbors",
     "from_ase",

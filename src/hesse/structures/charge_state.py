@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hesse.errors import LabelValueError
 
-__all__ = ["ChargeState", "is_charge_key", "read_charge_state"]
+__all__ = ["ChargeState", "electronic_state", "is_charge_key", "read_charge_state"]
 
 _CHARGE_KEYS: Final = ("charge", "total_charge", "net_charge", "molecular_charge", "pubchem_total_charge")
 _MULTIPLICITY_KEYS: Final = ("multiplicity", "spin_multiplicity", "mult")
@@ -37,6 +37,22 @@ class ChargeState:
     multiplicity: int
     read: tuple[str, ...]
     not_read: Mapping[str, str]
+
+
+def electronic_state(n_protons: int, charge: int, multiplicity: int) -> tuple[int, int]:
+    """Charge and multiplicity, the latter as it must be if nothing or something impossible was said.
+
+    Args:
+        n_protons: sum of the atomic numbers.
+        charge: e.
+        multiplicity: 2S+1; below 1 if nothing is said.
+
+    Returns:
+        The charge, and the multiplicity; the lowest one of that number of electrons if the given one does not fit it.
+    """
+    is_odd = (n_protons - charge) % 2
+    fits = multiplicity >= 1 and multiplicity % 2 != is_odd
+    return charge, multiplicity if fits else 1 + is_odd
 
 
 def is_charge_key(key: str) -> bool:

@@ -20,10 +20,18 @@ from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
+from hesse.structures.charge_state import electronic_state
 from hesse.structures.pairs import find_neighbors
 from hesse.structures.structure import Structure
 
-__all__ = ["Extrapolation", "TrainingEnvironments", "environment_sample", "environment_vectors"]
+__all__ = [
+    "MAX_CHARGE_STATES",
+    "Extrapolation",
+    "TrainingEnvironments",
+    "describe_states",
+    "environment_sample",
+    "environment_vectors",
+]
 
 _CUTOFF = 5.0
 """Å."""
@@ -51,6 +59,8 @@ _PRIOR_ATOMS = 40
 _MIN_VARIANCE = 1e-2
 _CONTACT, _SHORTER = 1.5, 0.85
 """A pair of elements closer than 1.5 sums of covalent radii and than 0.85 of its shortest training distance is new."""
+MAX_CHARGE_STATES = 256
+"""Charges and multiplicities that the summary keeps."""
 _MAX_TEXT = 4_000_000
 """Characters of a summary in a file, far above those of any that is written."""
 
@@ -155,12 +165,14 @@ class TrainingEnvironments:
         limit: largest distance of an atom within the training data, dimensionless.
         elements: by atomic number.
         shortest: Å, the shortest distance of each pair of elements (atomic numbers, the smaller first) below 5 Å.
+        charge_states: charges and multiplicities of the structures; None if they were not recorded.
     """
 
     n_structures: int
     limit: float
     elements: Mapping[int, _Element]
     shortest: Mapping[tuple[int, int], float]
+    charge_states: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def from_structures(cls, structures: Sequence[Structure]) -> TrainingEnvironments:
@@ -185,7 +197,9 @@ class TrainingEnvironments:
             names = [str(i) for i in range(len(structures))]
         least = _MIN_LIMIT_PERIODIC if any(s.periodic for s in structures) else _MIN_LIMIT
         limit = max(least, _limit(vectors, numbers, owner, names))
-        return cls(len(structures), float(np.float32(limit)), _fit(vectors, numbers), _shortest(structures))
+        states = sorted({_state(s) for s in structures})[:MAX_CHARGE_STATES]
+        fitted = _fit(vectors, numbers)
+        return cls(len(structures), float(np.float32(limit)), fitted, _shortest(structures), tuple(states))
 
     def compare(self, structure: Structure) -> Extrapolation:
         """Compare a structure with the training data.
@@ -229,14 +243,28 @@ class TrainingEnvironments:
         shortest = None if np.isnan(known[k]) else float(known[k])
         return float(grades[k]), int(first[k]), int(second[k]), float(r[k]), shortest
 
+    def other_charge_state(self, structure: Structure) -> tuple[int, int] | None:
+        """Compare charge and multiplicity of a structure with those of the training data.
+
+        Args:
+            structure: any structure.
+
+        Returns:
+            Its charge and multiplicity if no training structure has them; None if one has, or nothing was recorded.
+        """
+        state = _state(structure)
+        return None if self.charge_states is None or state in self.charge_states else state
+
     def describe(self) -> str:
         """Describe the summary.
 
         Returns:
-            A line: the number of structures, and the elements with the numbers of environments that are kept.
+            A line: the number of structures, the elements with the numbers of environments that are kept, and charges
+            and multiplicities if they were recorded.
         """
         kept = ", ".join(f"{chemical_symbols[z]} {len(e.kept)}" for z, e in sorted(self.elements.items()))
-        return f"of {self.n_structures} structures; kept {kept}; limit {self.limit:.3g}"
+        states = "" if self.charge_states is None else f"; {describe_states(self.charge_states)}"
+        return f"of {self.n_structures} structures; kept {kept}; limit {self.limit:.3g}{states}"
 
     def to_text(self) -> str:
         """Convert to JSON, for the header of a file.
@@ -254,6 +282,7 @@ class TrainingEnvironments:
                     str(z): [_encode(e.mean, "<f4"), _encode(e.metric, "<f4"), _encode(e.kept, "<f2")]
                     for z, e in sorted(self.elements.items())
                 },
+                **({} if self.charge_states is None else {"charge_states": [list(s) for s in self.charge_states]}),
             }
         )
 
@@ -286,7 +315,29 @@ class TrainingEnvironments:
         limit, shortest = float(values["limit"]), {(int(a), int(b)): float(r) for a, b, r in values["shortest"]}
         if not (np.isfinite(limit) and limit > 0 and np.isfinite(list(shortest.values())).all()):
             raise ValueError("a summary of the training data with wrong numbers")
-        return cls(int(values["structures"]), limit, elements, shortest)
+        states = values.get("charge_states")  # files of older versions have none
+        if states is not None:
+            states = tuple((int(charge), int(multiplicity)) for charge, multiplicity in states)
+            if not states or len(states) > MAX_CHARGE_STATES:
+                raise ValueError("a summary of the training data with wrong charge states")
+        return cls(int(values["structures"]), limit, elements, shortest, states)
+
+
+def describe_states(states: Sequence[tuple[int, int]]) -> str:
+    """Describe charges and multiplicities.
+
+    Args:
+        states: charge and multiplicity of each.
+
+    Returns:
+        "charge 0 and multiplicity 1, charge +1 and multiplicity 2 and 3 more".
+    """
+    shown = [f"charge {charge:+d} and multiplicity {m}".replace("+0", "0") for charge, m in states[:4]]
+    return ", ".join(shown) + (f" and {len(states) - 4} more" if len(states) > 4 else "")
+
+
+def _state(structure: Structure) -> tuple[int, int]:
+    return electronic_state(int(structure.numbers.sum()), structure.charge, structure.multiplicity)
 
 
 def _encode(values: Float[Array, "*n"], kind: str) -> str:

@@ -1,11 +1,10 @@
 """The state of a run on disk: one safetensors file, replaced atomically, so that it survives a killed process.
 
-`run_fingerprint` identifies the run: a checkpoint is continued only by a run with the same fingerprint.
+It also holds what identifies the run (`hesse.training.run_identity`): only the same run continues it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -15,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesse.datasets import DatasetLike
-from hesse.errors import FileFormatError
+from hesse.errors import ConfigError, FileFormatError
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
-from hesse.training.config import TrainConfig
+from hesse.training.run_identity import Identity, changed_run_error, find_changes
 from hesse.training.schedules import Plateau
 
-__all__ = ["TrainState", "load_checkpoint", "run_fingerprint", "save_checkpoint"]
+__all__ = ["TrainState", "load_checkpoint", "save_checkpoint"]
 
-_FORMAT, _VERSION = "hesse-checkpoint", "2"
+_FORMAT, _VERSION = "hesse-checkpoint", "3"
 
 
 @dataclass
@@ -55,34 +53,13 @@ class TrainState:
     weights: dict[str, float] | None = None
 
 
-def run_fingerprint(
-    config: TrainConfig, training: DatasetLike, validation: DatasetLike | None, initial_digest: str = ""
-) -> str:
-    """Digest of everything that determines the numbers of a run.
-
-    Args:
-        config: its settings. Those that change no number (record, checkpoints, threads, compilation) are left out.
-        training: training data.
-        validation: validation data, if any.
-        initial_digest: `potential_digest` of the potential that the run starts from; empty for a new network.
-
-    Returns:
-        The digest, 32 hexadecimal digits.
-    """
-    without_effect = {"tensorboard", "checkpoint_every", "cpu_threads", "compile"}
-    without_effect |= {"allow_mixed_charges", "allow_shared_structures"}
-    settings = config.model_dump_json(exclude=without_effect)
-    text = f"{initial_digest}/{settings}/{training.fingerprint()}/{validation.fingerprint() if validation else ''}"
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def save_checkpoint(
     path: Path,
     state: TrainState,
     model: nn.Module,
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    fingerprint: str,
+    identity: Identity,
 ) -> None:
     """Write everything that a resumed run needs.
 
@@ -92,7 +69,7 @@ def save_checkpoint(
         model: the network.
         average: moving average of its parameters, by name.
         optimizer: its optimizer.
-        fingerprint: see `run_fingerprint`.
+        identity: what determines the numbers of the run.
 
     Raises:
         WriteError: the file cannot be written.
@@ -101,7 +78,7 @@ def save_checkpoint(
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for index, entries in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entries.items()}
-    state_json = json.dumps({"progress": asdict(state), "fingerprint": fingerprint})
+    state_json = json.dumps({"progress": asdict(state), "run": dict(identity)})
     header = {"format": _FORMAT, "version": _VERSION, "state": state_json}
     write_tensors(path, header, tensors)
 
@@ -111,8 +88,8 @@ def load_checkpoint(
     model: nn.Module,
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    fingerprint: str,
-) -> TrainState:
+    identity: Identity,
+) -> tuple[TrainState, int]:
     """Restore a saved state.
 
     Args:
@@ -120,14 +97,15 @@ def load_checkpoint(
         model: the network; its parameters and buffers are overwritten.
         average: moving average of its parameters, by name; overwritten.
         optimizer: its optimizer; its state is overwritten.
-        fingerprint: see `run_fingerprint`.
+        identity: what determines the numbers of the run that is to go on.
 
     Returns:
-        The progress of the run.
+        The progress of the run, and the number of steps that it was to do before.
 
     Raises:
         FileFormatError: the checkpoint is damaged, is of an older version of Hesse, or belongs to another configuration
             or other data.
+        ConfigError: the run has done more steps than it is to do now.
     """
     try:
         meta, tensors = read_header(path, "checkpoint"), read_tensors(path, "checkpoint")
@@ -135,18 +113,21 @@ def load_checkpoint(
         if meta["version"] == _VERSION:
             saved = content["progress"]
             state = TrainState(**{**saved, "plateau": Plateau(**saved["plateau"])})
-        saved_fingerprint = content["fingerprint"]
-    except (FileFormatError, KeyError, TypeError, ValueError) as error:
+            saved_run = content["run"]
+            changes, previous_steps = find_changes(saved_run, identity), int(saved_run["steps"])
+    except (FileFormatError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileFormatError(f"{path}: damaged checkpoint ({error}). Start again with --restart.") from error
     if meta["version"] != _VERSION:
         raise FileFormatError(
             f"{path}: a checkpoint of format {meta['version']}; this version of Hesse reads format {_VERSION}. "
             "Finish the run with the version that started it, or start it again with --restart."
         )
-    if saved_fingerprint != fingerprint:
-        raise FileFormatError(
-            f"{path}: this run was started with another configuration or other data, or from another potential (its "
-            "options or weights). Use another output folder, or --restart to begin again here."
+    if changes:
+        raise changed_run_error(path.parent, changes)
+    if state.step > identity["steps"]:
+        raise ConfigError(
+            f"steps: {identity['steps']}: the run in {path.parent} has done {state.step} steps already. Give as many "
+            "or more, another output, or --restart to begin again here."
         )
     model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
     for name in average:
@@ -157,4 +138,4 @@ def load_checkpoint(
             _, index, key = name.split(".", 2)
             entries.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
-    return state
+    return state, previous_steps

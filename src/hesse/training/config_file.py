@@ -22,6 +22,7 @@ from hesse.runtime.yaml_text import parse_yaml
 from hesse.training.config import RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
+from hesse.training.run_identity import changed_run_error
 from hesse.training.train_result import TrainResult
 from hesse.training.trainer import open_run_folder, train_in_open_folder
 
@@ -133,12 +134,23 @@ def run_from_config(
         stack.enter_context(open_run_folder(config.output, communicator))
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
         training, validation = load_run_data(config.data, config.output, config.seed, communicator, resuming=resuming)
-        if not resuming:  # a continued run keeps the record of its start
+
+        def write_config() -> None:
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
-            communicator.run_on_rank_zero(lambda: atomic_write_text(config.output / "config.yaml", text))
+            atomic_write_text(config.output / "config.yaml", text)
+
+        if not resuming:  # a continued run keeps the record of its start, unless its number of steps changes
+            communicator.run_on_rank_zero(write_config)
         train_config = TrainConfig.model_validate(config.model_dump(exclude={"data", "output"}))
         return train_in_open_folder(
-            training, validation, train_config, config.output, communicator, restart=restart, quiet=quiet
+            training,
+            validation,
+            train_config,
+            config.output,
+            communicator,
+            restart=restart,
+            quiet=quiet,
+            on_other_steps=write_config,
         )
 
 
@@ -146,19 +158,24 @@ def _is_resuming(config: RunConfig, *, restart: bool) -> bool:
     """True if the output folder contains a run to continue."""
     resuming = (config.output / "checkpoint.safetensors").exists() and not restart
     saved_config = config.output / "config.yaml"
-    if resuming and saved_config.exists() and _split_options(load_config(saved_config)) != _split_options(config):
-        raise FileFormatError(
-            f"{config.output}: this run was started with another configuration of its data. Use another output "
-            "folder, or --restart to begin again here."
-        )
+    if resuming and saved_config.exists():
+        before, now = _split_options(load_config(saved_config)), _split_options(config)
+        changes = [f"{name} ({before[name]} before, {now[name]} now)" for name in now if before[name] != now[name]]
+        if changes:
+            raise changed_run_error(config.output, changes)
     return resuming
 
 
-def _split_options(config: RunConfig) -> tuple[object, ...]:
-    """The options that determine which structures are held out."""
+def _split_options(config: RunConfig) -> dict[str, object]:
+    """By name, the options that determine which structures are held out; None if they have no effect."""
     data = config.data
     held_out = data.validation is None
-    return (held_out, *((data.validation_fraction, data.by_group, config.seed) if held_out else ()))
+    return {
+        "data.validation": "a part of the training data" if held_out else "files",
+        "data.validation_fraction": data.validation_fraction if held_out else None,
+        "data.by_group": data.by_group if held_out else None,
+        "seed": config.seed if held_out else None,
+    }
 
 
 def _absolute_paths(config: RunConfig) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from hesse._version import __version__
 from hesse.datasets import DatasetLike
 from hesse.potential import Potential
-from hesse.structures import TrainingEnvironments, environment_sample
+from hesse.structures import TrainingEnvironments, electronic_state, environment_sample, segment_ids
+from hesse.structures.environments import MAX_CHARGE_STATES
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
 from hesse.training.initial_model import load_best, save_potential
@@ -79,9 +81,10 @@ class ModelWriter:
     def _training_environments(self) -> TrainingEnvironments:
         """The summary of the training data that the model file keeps."""
         chosen = self.training.select(environment_sample(self.training.n_atoms.numpy()))
-        return TrainingEnvironments.from_structures(
+        summary = TrainingEnvironments.from_structures(
             [structure for _, part in chosen.iter_in_memory() for structure in part.structures]
         )
+        return replace(summary, charge_states=_charge_states(self.training))
 
     def load_best(self) -> tuple[Potential, Path, dict[str, Any]]:
         """Read the best model.
@@ -90,3 +93,12 @@ class ModelWriter:
             The potential, its file, and its provenance.
         """
         return load_best(self.folder, "model", self.model, self.communicator)
+
+
+def _charge_states(data: DatasetLike) -> tuple[tuple[int, int], ...]:
+    """Charges and multiplicities of all structures."""
+    protons = torch.zeros(len(data), dtype=torch.int64)
+    protons.index_add_(0, segment_ids(data.n_atoms), data.numbers.to(torch.int64))
+    rows = torch.cat([protons[:, None], data.charge_states], dim=1).unique(dim=0).tolist()
+    states = sorted({electronic_state(*row) for row in rows})
+    return tuple(states[:MAX_CHARGE_STATES])

@@ -11,7 +11,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from hesse.runtime.filesystem import lock_file, remove_abandoned
 from hesse.runtime.progress import track
 from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import deferred_signals
-from hesse.training.checkpoint import TrainState, load_checkpoint, run_fingerprint, save_checkpoint
+from hesse.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
 from hesse.training.data_inspection import inspect_data
@@ -50,6 +50,7 @@ from hesse.training.loader import TrainingLoader
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
 from hesse.training.non_finite import diagnose_non_finite
+from hesse.training.run_identity import other_steps_messages, run_identity
 from hesse.training.run_log import NullLogger, RunLogger, last_training_terms
 from hesse.training.run_setup import check_data, weight_decay_groups
 from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
@@ -88,7 +89,7 @@ def train(
     quiet: bool = False,
     communicator: Communicator | None = None,
 ) -> TrainResult:
-    """Train a potential. The same call continues a run that was interrupted.
+    """Train a potential. The same call continues a run that was interrupted, and trains on if `config.steps` grows.
 
     `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`. A potential that
     is not made of Hesse's networks is saved as `model.safetensors` (parameters), and an adapted one also in the format
@@ -123,7 +124,8 @@ def train(
             read.
         RequestError: another process trains in this folder; the given potential cannot be trained or differentiated; an
             argument of the wrong type.
-        ConfigError: an invalid setting, or a device that cannot be used on this machine.
+        ConfigError: an invalid setting, fewer steps than the run has done, or a device that cannot be used on this
+            machine.
         NonFiniteLossError: a loss or gradient is not finite; the message names the structures. The last checkpoint is
             valid.
         InterruptedRunError: SIGINT or SIGTERM; the state is saved.
@@ -155,6 +157,7 @@ def train_in_open_folder(
     potential: PotentialLike | None = None,
     restart: bool = False,
     quiet: bool = False,
+    on_other_steps: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Train in a folder that this job has locked.
 
@@ -167,6 +170,7 @@ def train_in_open_folder(
         potential: potential to train instead of a new network.
         restart: begin again although the folder contains a run.
         quiet: no progress on standard error.
+        on_other_steps: called in process 0 if a run goes on with another number of steps.
 
     Returns:
         The best model, its file and its validation errors.
@@ -183,6 +187,8 @@ def train_in_open_folder(
     torch.backends.cudnn.allow_tf32 = False
     initial_potential = resolve_initial_potential(config, potential, folder)
     trainer = Trainer(training, validation, config, folder, initial_potential, communicator, device, restart=restart)
+    if on_other_steps is not None and trainer.previous_steps != config.steps:
+        communicator.run_on_rank_zero(on_other_steps)
     return trainer.fit(quiet=quiet)
 
 
@@ -273,15 +279,13 @@ class Trainer:
         self.gradient = LossAndGradient(self.model, self.loss, communicator=communicator)
         self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(weight_decay_groups(self.model, config.optimizer.weight_decay), lr=0.0)
-        self.fingerprint = run_fingerprint(config, training, validation, potential_digest(initial_potential))
+        self.identity = run_identity(config, training, validation, potential_digest(initial_potential))
         self.checkpoint = folder / "checkpoint.safetensors"
-        self.state = TrainState()
-        communicator.check_equal(
-            self.fingerprint, "the processes of this job were given different configurations or data"
-        )
+        self.state, self.previous_steps = TrainState(), config.steps
+        communicator.check_equal(self.identity, "the processes of this job were given different configurations or data")
         if communicator.run_on_rank_zero(lambda: self._find_checkpoint(restart=restart)):
-            self.state = load_checkpoint(
-                self.checkpoint, self.model, self._ema_state(), self.optimizer, self.fingerprint
+            self.state, self.previous_steps = load_checkpoint(
+                self.checkpoint, self.model, self._ema_state(), self.optimizer, self.identity
             )
         communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: ValidationMetrics | None = None
@@ -330,6 +334,8 @@ class Trainer:
             ):
                 if state.step == 0:
                     self._before_first_step(log, quiet=quiet or not is_rank_zero)
+                elif self.previous_steps != config.steps:
+                    self._with_other_steps(log, quiet=quiet or not is_rank_zero)
                 if not finished:
                     advance(0, self.compile_policy.decide(config, self._example_microbatches, self.weights))
                 while not finished:
@@ -379,6 +385,16 @@ class Trainer:
             if not quiet:
                 print(text, file=sys.stderr)
         self._write_hessian_errors(log)
+
+    def _with_other_steps(self, log: RunLogger | NullLogger, *, quiet: bool) -> None:
+        """Tell what another number of steps means. Whether compiling pays off is decided anew for a longer run."""
+        state, config = self.state, self.config
+        if config.compile == "auto" and config.steps > self.previous_steps and not state.compiled:
+            state.compiled = None
+        for text in other_steps_messages(config, self.previous_steps, state.step, stopped=self._should_stop()):
+            log.message(state.step, text)
+            if not quiet:
+                print(text, file=sys.stderr)
 
     def _write_hessian_errors(self, log: RunLogger | NullLogger) -> None:
         """Add a row with the errors of the full Hessians of the averaged model, if there are labels to compare with."""
@@ -470,7 +486,7 @@ class Trainer:
         self.communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
         self.communicator.run_on_rank_zero(
             lambda: save_checkpoint(
-                self.checkpoint, self.state, self.model, self._ema_state(), self.optimizer, self.fingerprint
+                self.checkpoint, self.state, self.model, self._ema_state(), self.optimizer, self.identity
             )
         )
 

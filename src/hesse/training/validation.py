@@ -164,7 +164,9 @@ def _term_sum(term: LossTerm, predictions: Properties, references: Properties, b
     unit = {term.name: torch.ones_like(count[term.name])}
     factors = alone.factors(references, one, unit, batch)
     matched = matched_predictions(predictions, references, [term.entry])
-    return float(alone.means(matched, alone.targets(references, one, batch), factors)[term.name]), float(count[term.name])
+    return float(alone.means(matched, alone.targets(references, one, batch), factors)[term.name]), float(
+        count[term.name]
+    )
 
 
 def hessian_errors(
@@ -287,11 +289,15 @@ class Validator:
                 f"{self.writer.folder / 'checkpoint.safetensors'}; lower optimizer.learning_rate, or look at the "
                 "validation labels with `hesse info`."
             )
-        state.plateau.update(scores.loss, self.config.schedule)
+        # The validation after the last step may be an additional one: if the run goes on with more steps, schedules and
+        # early stopping are as if it had not been.
+        is_regular = state.step % self.config.validate_every == 0
+        if is_regular:
+            state.plateau.update(scores.loss, self.config.schedule)
         if scores.loss < state.best_loss:
             state.best_loss, state.best_step, state.n_without_improvement = scores.loss, state.step, 0
             self.writer.write("model", state.step, scores.as_row())
-        else:
+        elif is_regular:
             state.n_without_improvement += 1
         return scores
 
