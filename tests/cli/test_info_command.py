@@ -163,3 +163,10 @@ def test_charges_and_multiplicities_of_data(tmp_path: Path) -> None:
     assert card["charges"] == {"-1": 1, "0": 2, "1": 1}
     assert card["multiplicities"] == {"1": 1, "2": 2, "3": 1}
     assert "-1: 1  0: 2  1: 1" in shown
+
+
+def test_strict_refuses_what_is_not_read(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\nenergy=-1 mykey=3\nH 0 0 0\n")
+    assert CliRunner().invoke(app, ["info", str(tmp_path / "a.xyz")]).exit_code == 0
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "a.xyz"), "--strict"])
+    assert "not read: mykey" in str(result.exception)

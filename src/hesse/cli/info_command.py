@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hesse.cli.common_options import STRICT
 from hesse.cli.input_options import (
     CurvatureUnit,
     EnergyUnit,
@@ -46,6 +47,7 @@ def info(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the content as JSON.")
     ] = None,
+    strict: Annotated[bool, STRICT] = False,
 ) -> None:
     """Show the content of a data set or a model, or the settings of an engine. Labels, units, noise, consistency and
     curvature of data; options and provenance of models."""
@@ -81,7 +83,8 @@ def info(
         from hesse.datasets import Subset, dataset_summary, read_dataset
         from hesse.errors import NotReadWarning
 
-        warnings.simplefilter("ignore", NotReadWarning)  # it is part of the output
+        if not strict:
+            warnings.simplefilter("ignore", NotReadWarning)  # it is part of the output
         # Unchecked, because the content of broken files is of most interest; it includes the result of the check.
         dataset = read_dataset(
             file,
