@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_run import config
+from tiny_run import config, training_data
 
 from hesse.datasets import Dataset, open_dataset, write_dataset
 from hesse.errors import LabelValueError, MissingLabelError
@@ -92,3 +93,30 @@ def test_structures_of_weight_zero_do_not_shift_the_energies_per_element() -> No
     three = clean.select([0, 1, 2])
     expected = fit_reference_energies(three.structures, three.labels, clean.elements)
     torch.testing.assert_close(fit_reference_energies(clean.structures, ignored, clean.elements), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        (
+            {"loss": [{"quantity": "energy"}, {"quantity": "hvp", "mass_weighted": True, "name": "light"}]},
+            "the loss term light with mass_weighted: true",
+        ),
+        ({"probe": {"source": "fresh", "weighting": "mass"}}, "probe.weighting: mass"),
+        ({"probe": {"source": "fresh", "weighting": "soft-modes"}}, "probe.weighting: soft-modes"),
+    ],
+    ids=["loss", "mass", "soft-modes"],
+)
+def test_masses_of_isotopes_are_refused_where_terms_are_weighted_by_masses(
+    tmp_path: Path, changes: dict[str, Any], option: str
+) -> None:
+    data = training_data()
+    heavy = {7: replace(data.structures[7], masses=data.structures[7].atomic_masses * 1.1)}
+    with_isotopes = replace(data, structures=tuple(heavy.get(k, s) for k, s in enumerate(data.structures)))
+    pattern = rf'1 of 10 structures have masses of isotopes \("{data.structures[7].id}"\), and {option} knows'
+    with pytest.raises(LabelValueError, match=pattern):
+        train(with_isotopes, None, config(steps=1, **changes), output=tmp_path / "refused", quiet=True)
+    assert not (tmp_path / "refused" / "checkpoint.safetensors").exists()
+    # Without such an option, and without such masses, they train.
+    train(with_isotopes, None, config(steps=1), output=tmp_path / "plain", quiet=True)
+    train(data, None, config(steps=1, **changes), output=tmp_path / "standard", quiet=True)

@@ -347,7 +347,10 @@ def _expand(references: Properties, entry: Quantity, values: Tensor) -> Tensor:
 def _inverse_masses(
     references: Properties, numbers: Int[Tensor, "atoms"], dtype: torch.dtype
 ) -> Float[Tensor, "atoms"]:
-    """1/mass of each atom, divided by its mean over the structure, so that the size of a term does not change."""
+    """1/mass of each atom, divided by its mean over the structure, so that the size of a term does not change.
+
+    These are the standard masses: a batch has no others. Training refuses structures with masses of isotopes.
+    """
     inverse = (1.0 / torch.as_tensor(atomic_masses, dtype=dtype, device=numbers.device))[numbers]
     structure_index = segment_ids(references.n_atoms, len(numbers))
     sums = inverse.new_zeros(len(references)).index_add(0, structure_index, inverse)

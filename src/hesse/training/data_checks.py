@@ -11,7 +11,7 @@ from hesse.datasets import DatasetLike
 from hesse.errors import LabelValueError, MissingLabelError
 from hesse.losses import Loss
 
-__all__ = ["check_one_charge_state", "check_weights"]
+__all__ = ["check_one_charge_state", "check_standard_masses", "check_weights"]
 
 
 def check_one_charge_state(datasets: Sequence[DatasetLike]) -> None:
@@ -52,6 +52,27 @@ def check_one_charge_state(datasets: Sequence[DatasetLike]) -> None:
         "and positions only, so that their labels contradict each other. Train on one charge and multiplicity at a "
         "time, or write allow_mixed_charges: true if that is meant."
     )
+
+
+def check_standard_masses(datasets: Sequence[DatasetLike], option: str) -> None:
+    """Check that no structure has masses of its own: losses and probes know the standard masses of the elements only.
+
+    Args:
+        datasets: the data of a run.
+        option: the option that weights by masses, for the message.
+
+    Raises:
+        LabelValueError: there are structures with masses of isotopes; the message counts and names them.
+    """
+    for data in datasets:
+        names = [s.id for _, part in data.iter_in_memory() for s in part.structures if s.masses is not None]
+        if names:
+            listed = ", ".join(f'"{name}"' for name in names[:3]) + (", ..." if len(names) > 3 else "")
+            raise LabelValueError(
+                f"{data.source}: {len(names)} of {len(data)} structures have masses of isotopes ({listed}), and "
+                f"{option} knows the standard masses of the elements only. Leave out that option, or the masses "
+                "(dataclasses.replace(structure, masses=None)): labels do not depend on them."
+            )
 
 
 def check_weights(data: DatasetLike, loss: Loss | None = None) -> None:

@@ -10,7 +10,7 @@ from hesse.datasets import DatasetLike
 from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.training.config import TrainConfig
-from hesse.training.data_checks import check_one_charge_state, check_weights
+from hesse.training.data_checks import check_one_charge_state, check_standard_masses, check_weights
 
 __all__ = ["check_data", "weight_decay_groups"]
 
@@ -26,8 +26,8 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
     Raises:
         ConfigError: no label has a loss weight, or a weight that is zero has a ramp; or an option that needs validation
             data is given without them.
-        LabelValueError: a structure whose weight is negative or not a number, or structures of several charges or
-            multiplicities without `config.allow_mixed_charges`.
+        LabelValueError: a structure whose weight is negative or not a number, structures of several charges or
+            multiplicities without `config.allow_mixed_charges`, or masses of isotopes with terms weighted by masses.
         MissingLabelError: no training structure has a label whose weight is above zero, or all that have it have
             themselves the weight zero; or no validation structure has any of these labels.
         UnknownElementError: validation data contain an element that training data lack.
@@ -41,8 +41,14 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
     check_weights(training, loss)
     if validation is not None:
         check_weights(validation)
+    datasets = [training] if validation is None else [training, validation]
     if not config.allow_mixed_charges:
-        check_one_charge_state([training] if validation is None else [training, validation])
+        check_one_charge_state(datasets)
+    weighted = next((term.name for term in loss if term.mass_weighted), None)
+    if weighted is not None:
+        check_standard_masses(datasets, f"the loss term {weighted} with mass_weighted: true")
+    elif config.probe.weighting != "none":
+        check_standard_masses([training], f"probe.weighting: {config.probe.weighting}")
     unknown = set(config.weight_ramps) - loss.weights().keys()
     if unknown:
         raise ConfigError(f"weight_ramps are given for {', '.join(sorted(unknown))}, whose weight is zero")
