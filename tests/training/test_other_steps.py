@@ -62,7 +62,7 @@ def test_a_schedule_that_depends_on_steps_is_told(tmp_path: Path, capsys: pytest
     (text,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the run goes on")]
     assert "after step 10 with steps: 20 instead of 10." in text
     assert "The learning rate (schedule cosine) and the weight ramps (hvp) depend on the number of steps" in text
-    assert "The result is not that of one run of that length" in text
+    assert "The result is not that of one run of 20 steps" in text
     settings = config()
     rates = [row["lr"] for row in train_rows(tmp_path)]
     for step, rate in enumerate(rates):

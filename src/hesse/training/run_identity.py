@@ -143,9 +143,9 @@ def other_steps_messages(config: TrainConfig, previous_steps: int, step: int, *,
     if not dependent:
         return [f"{text}: nothing depends on their number, the result is that of one run of {config.steps} steps"]
     verb = "depend" if ramps else "depends"
+    rise = " The learning rate may rise again." if config.schedule.kind == "cosine" else ""
     return [
-        f"warning: {text}. The {' and the '.join(dependent)} {verb} on the number of steps: from here on they are "
-        f"those of a run of {config.steps} steps, but the steps before were those of a run of "
-        f"{previous_steps}. The learning rate may rise again. "
-        "The result is not that of one run of that length; for it, use --restart or another output."
+        f"warning: {text}. The {' and the '.join(dependent)} {verb} on the number of steps: from here on as in a run "
+        f"of {config.steps} steps, before as in a run of {previous_steps}.{rise} The result is not that of one run of "
+        f"{config.steps} steps; for it, use --restart or another output."
     ]
