@@ -56,7 +56,18 @@ if TYPE_CHECKING:
     from hesse.models.adapters.mace import MacePotential
     from hesse.models.adapters.nequip import NequipPotential
     from hesse.models.adapters.torchani import TorchAniPotential
-    from hesse.pes import MDSettings, irc, lowest_modes, minimize, neb, run_md, saddle, vibrations
+    from hesse.pes import (
+        MDSettings,
+        irc,
+        lowest_modes,
+        minimize,
+        neb,
+        reaction,
+        remove_imaginary_modes,
+        run_md,
+        saddle,
+        vibrations,
+    )
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import analyze_vibrations, g2_molecules, thermo
@@ -118,7 +129,18 @@ _EXPORTS = {
     "models.adapters.mace": ("MacePotential",),
     "models.adapters.nequip": ("NequipPotential",),
     "models.adapters.torchani": ("TorchAniPotential",),
-    "pes": ("MDSettings", "irc", "lowest_modes", "minimize", "neb", "run_md", "saddle", "vibrations"),
+    "pes": (
+        "MDSettings",
+        "irc",
+        "lowest_modes",
+        "minimize",
+        "neb",
+        "reaction",
+        "remove_imaginary_modes",
+        "run_md",
+        "saddle",
+        "vibrations",
+    ),
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("analyze_vibrations", "g2_molecules", "thermo"),
@@ -233,12 +255,14 @@ __all__ = [
     "make_potential",
     "make_probe",
     "minimize",
-    "normal_modes",
     "neb",
     "predict",
+    "normal_modes",
     "read_dataset",
+    "reaction",
     "register_quantity",
     "run_md",
+    "remove_imaginary_modes",
     "run_replicas",
     "saddle",
     "sample_md",

@@ -7,10 +7,13 @@ from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
 from hesse.pes.md_failures import Failure, FailureReason
 from hesse.pes.md_settings import RAMPS, ReplicaSettings
 from hesse.pes.md_survival import SurvivalCurve, compare_survival, survival_curve, survival_of_rows
-from hesse.pes.minimization import MinimizationResult, minimize
+from hesse.pes.minimization import MinimizationResult, minimize, minimize_each
+from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.surface import OptimizationHistory
 from hesse.pes.training_range import describe_outside, extrapolation
+from hesse.pes.reaction_result import Reaction, ReactionOutcome, ReactionThermo, StageCalls, Verification
+from hesse.pes.reaction_search import ReactionSettings, reaction, verify
 from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
@@ -30,6 +33,7 @@ __all__ = [
     "PathPoint",
     "SaddleResult",
     "Snapshot",
+    "MinimumResult",
     "SurvivalCurve",
     "compare_survival",
     "survival_curve",
@@ -41,10 +45,15 @@ __all__ = [
     "displacement",
     "extrapolation",
     "irc",
-    "neb",
     "lowest_modes",
     "minimize",
     "run_md",
     "saddle",
     "vibrations",
 ]
+    "eyring_rate",
+    "minimize_each",
+    "neb",
+    "reaction",
+    "remove_imaginary_modes",
+    "wigner_factor",

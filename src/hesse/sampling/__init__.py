@@ -4,6 +4,7 @@ from hesse.sampling.fingerprint import distance_fingerprint, fingerprint_distanc
 from hesse.sampling.md_sampling import MDSampling, sample_md
 from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
 from hesse.sampling.rattle import RattleSampling, sample_rattled
+from hesse.sampling.reaction_campaign import CampaignResult, Pair, reaction_pairs, search_reactions
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
 from hesse.sampling.reactions import ReactionResult, follow_paths
 from hesse.sampling.replica_runs import ReplicaResult, run_replicas
@@ -19,9 +20,11 @@ from hesse.sampling.selection import (
 )
 
 __all__ = [
+    "CampaignResult",
     "DynamicsRun",
     "MDSampling",
     "NormalModeSampling",
+    "Pair",
     "PathSampling",
     "RattleSampling",
     "ReactionResult",
@@ -36,11 +39,13 @@ __all__ = [
     "fingerprint_distance",
     "follow_paths",
     "has_collision",
+    "reaction_pairs",
     "run_replicas",
     "sample_md",
     "sample_normal_modes",
     "sample_paths",
     "sample_rattled",
+    "search_reactions",
     "search_saddles",
     "select_structures",
     "unique_structures",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,12 @@ import numpy as np
 
 from hesse.datasets import StructuresLike, as_structures
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning, InterruptedRunError
+from hesse.errors import ExtrapolationWarning
 from hesse.pes import SaddleResult, atom_name, bond_name, saddle
-from hesse.runtime.parallel import map_tasks
-from hesse.runtime.progress import track
-from hesse.runtime.signals import StoppedError, stop_signals
+from hesse.sampling.journaled_runs import run_journaled
 from hesse.sampling.reactions import ReactionResult, as_dataset_of, extrapolation_columns
 from hesse.sampling.runner import SamplingFailure
-from hesse.sampling.search_journal import FinishedSearch, SearchJournal, journal_path, search_key
+from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Properties, Structure
 
 __all__ = ["search_saddles"]
@@ -58,31 +55,18 @@ def search_saddles(
     spec, workers = engine_for_workers(engine, workers, None)
     starts, model = as_structures(guesses), as_engine(spec)
     keys = [search_key(start, model, options) for start in starts]
-    opened = nullcontext(None) if output is None else SearchJournal.open(journal_path(Path(output)))
-    with opened as journal:
-        known = [None if journal is None else journal.finished(k, len(s)) for k, s in zip(keys, starts, strict=True)]
-        found: dict[int, FinishedSearch] = {i: search for i, search in enumerate(known) if search is not None}
-        n_reused, errors = len(found), {}
-        pending = [i for i in range(len(starts)) if i not in found]
-        results = map_tasks(_make_searcher, (spec, options), [starts[i] for i in pending], workers=workers)
-        with track("saddle points", len(starts), quiet=quiet, done=n_reused) as advance:
-            try:
-                with stop_signals():
-                    for done in results if pending else ():
-                        i = pending[done.index]
-                        if done.value is None:
-                            errors[i] = done.error
-                        else:
-                            found[i] = _finished(starts[i], done.value)
-                            if journal is not None:
-                                journal.add(keys[i], found[i])
-                        advance(1)
-            except StoppedError:
-                results.close()
-                kept = "nothing is kept" if journal is None else f"kept in {journal.path}; the same command continues"
-                message = f"stopped after {len(found)} of {len(starts)} searches, {kept}"
-                raise InterruptedRunError(message) from None
-    return _collect(starts, found, errors, spec, n_reused)
+    run = run_journaled(
+        _make_searcher,
+        (spec, options),
+        starts,
+        keys,
+        lambda i, result: _finished(starts[i], result),
+        output=None if output is None else Path(output),
+        title="saddle points",
+        workers=workers,
+        quiet=quiet,
+    )
+    return _collect(starts, run.found, run.errors, spec, run.n_reused)
 
 
 def _collect(
@@ -105,8 +89,11 @@ def _collect(
             continue
         row = dict(search.row)
         rows.append(row)
-        moved = start.with_positions(search.positions, id=start.id)
-        labels = Properties.single(len(start), energy=row["energy"], forces=search.forces, hessian=search.hessian)
+        arrays = search.arrays
+        moved = start.with_positions(arrays["positions"], id=start.id)
+        labels = Properties.single(
+            len(start), energy=row["energy"], forces=arrays["forces"], hessian=arrays.get("hessian")
+        )
         if row["converged"]:
             saddles.append((moved, labels))
         else:
@@ -146,5 +133,7 @@ def _finished(start: Structure, result: SaddleResult) -> FinishedSearch:
     row["bonds_formed"] = [bond_name(start, bond) for bond in moved.formed]
     row["bonds_broken"] = [bond_name(start, bond) for bond in moved.broken]
     row |= extrapolation_columns(result.extrapolation)
-    hessian = None if result.hessian is None else np.asarray(result.hessian)
-    return FinishedSearch(row, result.structure.positions, np.asarray(result.forces), hessian)
+    arrays = {"positions": result.structure.positions, "forces": np.asarray(result.forces)}
+    if result.hessian is not None:
+        arrays["hessian"] = np.asarray(result.hessian)
+    return FinishedSearch(row, arrays)

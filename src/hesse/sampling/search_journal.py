@@ -1,18 +1,18 @@
-"""The journal of many saddle searches: finished ones are not repeated when an interrupted run is started again.
+"""The journal of many searches (minima, bands, saddle points, paths, reactions): finished ones are not repeated when an
+interrupted run is started again.
 
 One line of JSON for each finished search, written at once, with its checksum. The key of a search is a digest of
-everything that determines its result: id and geometry of the guess, engine and options. Lines that are damaged or cut
-off count as missing.
+everything that determines its result: ids and geometries of its structures, engine and options. Lines that are
+damaged or cut off count as missing.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from hesse.structures import Structure
 
 __all__ = ["FinishedSearch", "SearchJournal", "journal_path", "search_key"]
 
-_FIRST_LINE = '{"format": "hesse-searches", "version": 1}'
+_FIRST_LINE = '{"format": "hesse-searches", "version": 2}'
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +38,11 @@ class FinishedSearch:
 
     Attributes:
         row: what is told of it; JSON values by name.
-        positions: Å, the last geometry.
-        forces: eV/Å.
-        hessian: eV/Å²; None where forces did not converge.
+        arrays: its geometries, forces, Hessians, ... by name.
     """
 
     row: Mapping[str, Any]
-    positions: Float[Array, "n 3"]
-    forces: Float[Array, "n 3"]
-    hessian: Float[Array, "n 3 n 3"] | None
+    arrays: Mapping[str, Float[Array, "..."]]
 
 
 def journal_path(output: Path) -> Path:
@@ -61,11 +57,11 @@ def journal_path(output: Path) -> Path:
     return Path(f"{output}.searches.jsonl")
 
 
-def search_key(structure: Structure, engine: Engine, options: Mapping[str, Any]) -> str:
+def search_key(structures: Structure | Sequence[Structure], engine: Engine, options: Mapping[str, Any]) -> str:
     """Digest of everything that determines the result of a search.
 
     Args:
-        structure: the guess.
+        structures: the guess, or both ends.
         engine: the engine.
         options: options of the search; JSON values by name.
 
@@ -73,9 +69,11 @@ def search_key(structure: Structure, engine: Engine, options: Mapping[str, Any])
         32 hexadecimal digits.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for array in (structure.numbers, structure.positions, structure.cell, structure.atomic_masses):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    state = [structure.id, list(structure.pbc), structure.charge, structure.multiplicity]
+    state: list[Any] = []
+    for structure in [structures] if isinstance(structures, Structure) else structures:
+        for array in (structure.numbers, structure.positions, structure.cell, structure.atomic_masses):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        state += [structure.id, list(structure.pbc), structure.charge, structure.multiplicity]
     level = [engine.name, engine.level, dict(engine.settings)]
     digest.update(json.dumps([state, level, dict(options)], sort_keys=True, default=str).encode())
     return digest.hexdigest()
@@ -113,22 +111,16 @@ class SearchJournal:
         with lock_file(lock, f"another search writes to {path}: wait for it, stop it, or choose another OUT"):
             yield cls(path)
 
-    def finished(self, key: str, n_atoms: int) -> FinishedSearch | None:
+    def finished(self, key: str) -> FinishedSearch | None:
         """The result of a search.
 
         Args:
             key: key of the search.
-            n_atoms: number of atoms of its structure.
 
         Returns:
             The result, or None.
         """
-        values = self._lines.get(key)
-        if values is None:
-            return None
-        hessian = _decode(values["hessian"], n_atoms, 3, n_atoms, 3) if values["hessian"] else None
-        positions, forces = _decode(values["positions"], n_atoms, 3), _decode(values["forces"], n_atoms, 3)
-        return FinishedSearch(values["row"], positions, forces, hessian)
+        return self._lines.get(key)
 
     def add(self, key: str, search: FinishedSearch) -> None:
         """Write the result of a search.
@@ -143,9 +135,7 @@ class SearchJournal:
         values = {
             "key": key,
             "row": dict(search.row),
-            "positions": _encode(search.positions),
-            "forces": _encode(search.forces),
-            "hessian": "" if search.hessian is None else _encode(search.hessian),
+            "arrays": {name: _encode(values) for name, values in search.arrays.items()},
         }
         text = json.dumps(values, allow_nan=False)
         line = json.dumps({"checksum": _checksum(text), "search": text})
@@ -163,7 +153,7 @@ class SearchJournal:
             raise WriteError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+def _read(path: Path) -> tuple[dict[str, FinishedSearch], int]:
     """The sound lines by key, and the number of others. Raises FileFormatError for another kind of file."""
     if not path.exists() and not path.is_symlink():
         return {}, 0
@@ -172,7 +162,7 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     first, *lines = path.read_bytes().split(b"\n")
     if first and first != _FIRST_LINE.encode() and not _FIRST_LINE.encode().startswith(first):
         raise FileFormatError(f"{path}: not a journal of searches. Move it, or choose another OUT.")
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, FinishedSearch] = {}
     n_damaged = 0
     for line in filter(None, lines):
         try:
@@ -180,7 +170,8 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
             if outer["checksum"] != _checksum(outer["search"]):
                 raise ValueError("its checksum differs")
             values = json.loads(outer["search"])
-            found[values["key"]] = values
+            arrays = {name: _decode(values) for name, values in values["arrays"].items()}
+            found[values["key"]] = FinishedSearch(values["row"], arrays)
         except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
             n_damaged += 1
     return found, n_damaged
@@ -190,13 +181,12 @@ def _checksum(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _encode(values: Float[Array, "*n"]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
+def _encode(values: Float[Array, "..."]) -> dict[str, Any]:
+    data = np.ascontiguousarray(values, dtype="<f8").tobytes()
+    return {"shape": list(np.shape(values)), "data": base64.b64encode(data).decode()}
 
 
-def _decode(text: str, *shape: int) -> Float[Array, "*n"]:
-    """Raises FileFormatError for numbers that do not fit the structure."""
-    try:
-        return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f8").astype(float).reshape(shape)
-    except (ValueError, binascii.Error) as error:
-        raise FileFormatError(f"a search in the journal does not fit its structure ({error})") from error
+def _decode(encoded: Mapping[str, Any]) -> Float[Array, "..."]:
+    """Raises ValueError (binascii.Error is one) where the numbers do not have the shape."""
+    data = base64.b64decode(encoded["data"], validate=True)
+    return np.frombuffer(data, dtype="<f8").astype(float).reshape(encoded["shape"])
