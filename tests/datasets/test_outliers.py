@@ -11,7 +11,7 @@ import torch
 
 from hesse.datasets import Dataset, find_outliers, open_dataset, write_dataset
 from hesse.structures import Properties
-from oracles import Morse, labeled, molecules
+from oracles import Morse, atom, labeled, molecule, molecules
 
 ENERGIES = {1: -14.0, 6: -1030.0, 8: -2040.0}
 
@@ -144,3 +144,15 @@ def test_labels_that_are_not_finite_are_left_to_other_checks() -> None:
     forces[0, 0], hvp[0, 0, 0], hessian[0], energy[0] = torch.nan, torch.inf, torch.nan, torch.inf
     labels = data.labels.replace(forces=forces, hvp=hvp, hessian=hessian, energy=energy)
     assert find_outliers(Dataset(data.structures, labels)) == []
+
+
+def test_isolated_atoms_beside_molecules_are_no_outliers() -> None:
+    """Files often hold single atoms, from which energies per element are taken."""
+    rng = np.random.default_rng(0)
+    chains = [molecule(6, k, elements=(6,), name=f"chain-{k}") for k in range(60)]
+    data = labeled(Morse(), [*chains, atom(6)], probes=0)
+    energies = [-6 * 1036.0 + 0.05 * rng.normal() for _ in chains] + [-1030.0]
+    labels = data.labels.replace(energy=torch.tensor(energies, dtype=torch.float64))
+    assert find_outliers(Dataset(data.structures, labels)) == []
+    wrong = with_energy(Dataset(data.structures, labels), {len(chains): -1e9, 3: -6 * 1030.0})
+    assert {(o.id, o.impossible) for o in find_outliers(wrong)} == {("atom-6", True), ("chain-3", False)}

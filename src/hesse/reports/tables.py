@@ -83,12 +83,12 @@ def worst_tables(evaluation: Evaluation, n: int = 5, rank_by: str | None = None)
     columns = [name for name in property_names() if evaluation.row(name) and name in (key, *_BRIEF_COLUMNS)]
 
     def table(title: str, names: Sequence[str]) -> Table:
-        result = new_table(f"{evaluation.name} · {title} by {property_title(key)} (errors in eV, Å)")
+        result = new_table(f"{evaluation.name} · {title} by {property_title(key)}")
         for name in names:
             result.add_column(name, justify="left" if name != "structures" else "right", overflow="fold")
         for name in columns:
-            unit = "" if name in _BRIEF_COLUMNS else f" ({property_unit(name)})"
-            result.add_column(_BRIEF_TITLES.get(name, property_title(name)) + unit, justify="right", no_wrap=True)
+            heading = f"{_BRIEF_TITLES.get(name, property_title(name))} {property_unit(name)}"
+            result.add_column(heading, justify="right", no_wrap=True)
         return result
 
     if len(groups) > 1:
@@ -110,7 +110,7 @@ def worst_tables(evaluation: Evaluation, n: int = 5, rank_by: str | None = None)
 
 _BRIEF_COLUMNS: Final = ("energy", "forces", "hvp", "hessian")
 """Columns of the short tables, which are at most 80 characters wide with names of usual lengths."""
-_BRIEF_TITLES: Final[Mapping[str, str]] = {"energy_per_atom": "per atom", "hvp": "H v"}
+_BRIEF_TITLES: Final[Mapping[str, str]] = {"energy_per_atom": "energy", "hvp": "H v"}
 
 
 def comparison_table(comparison: Comparison) -> Table:

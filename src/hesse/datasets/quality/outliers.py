@@ -69,8 +69,9 @@ def find_outliers(
     A label is far off if its distance from the median is more than 10 (energies: 6) times that of nine tenths of the
     structures, and more than 0.3 eV per atom, 20 eV/Å or 500 eV/Å². It is impossible if a total energy is more than 10
     times the sum of those of the neutral atoms (Thomas and Fermi: −20.9 Z^7/3 eV; plus 1000 eV per atom), or a force
-    above 1e4 eV/Å, or curvature above 1e6 eV/Å². Fewer than 8 structures are tested for the impossible only. Structures
-    of weight zero and labels that are not finite numbers (`check_dataset` refuses them) are left out.
+    above 1e4 eV/Å, or curvature above 1e6 eV/Å². Fewer than 8 structures, and energies of single
+    atoms, are tested for the impossible only. Structures of weight zero and labels that are not finite numbers
+    (`check_dataset` refuses them) are left out.
 
     Args:
         dataset: the data.
@@ -117,6 +118,8 @@ def _outliers(dataset: BaseDataset[Any], name: str, values: Float[ndarray, "stru
         distances = np.abs(distances - center)
         typical = float(np.quantile(np.abs(sound - center), 0.9, method="lower"))
         far = distances > max(_FACTORS[name] * typical, _FLOORS[name])
+        if name == "energy":  # isolated atoms among molecules are off by the atomization energy
+            far &= dataset.n_atoms.numpy()[rows] > 1
     chosen = np.flatnonzero(far | impossible)
     unit = quantity(name).unit
     ids = dataset.ids if len(chosen) else ()
