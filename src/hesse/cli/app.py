@@ -19,6 +19,7 @@ import typer
 
 from hesse.cli.bench_command import bench
 from hesse.cli.check_command import check
+from hesse.cli.complete_command import complete
 from hesse.cli.convert_command import convert
 from hesse.cli.demo_command import demo
 from hesse.cli.entry import was_interrupted
@@ -79,6 +80,7 @@ app.command("check")(check)
 app.command("saddle")(saddle)
 app.command("irc")(irc)
 app.command("md")(md)
+app.command("complete")(complete)
 app.command("convert")(convert)
 app.command("info")(info)
 
