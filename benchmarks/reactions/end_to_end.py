@@ -42,10 +42,9 @@ def main() -> None:
     for outcome, number in result.statistics().items():
         print(f"| {outcome} | {number} |")
     calls, seconds = ([row[name] for row in result.rows] for name in ("engine_calls", "seconds"))
-    print(
-        f"{options.engine}: {result.n_found} of {len(pairs)} found; engine calls: median "
-        f"{statistics.median(calls):.0f}, largest {max(calls)}; {sum(seconds) / 60:.1f} minutes, median {statistics.median(seconds):.0f} s"
-    )
+    print(f"{options.engine}: {result.n_found} of {len(pairs)} found")
+    print(f"engine calls: median {statistics.median(calls):.0f}, largest {max(calls)}")
+    print(f"{sum(seconds) / 60:.1f} minutes, median {statistics.median(seconds):.0f} s")
     for row in result.rows:
         print(row["id"], row["outcome"], row["engine_calls"], f"{row['seconds']:.0f} s", row["reason"], sep="  ")
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hesse.evaluation import evaluate_model as evaluate
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
-    from hesse.labelling import LabelSpec, complete_hessians, label
+    from hesse.labelling import LabelSpec, label
     from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
         Ani,
@@ -106,7 +106,7 @@ _EXPORTS = {
     "errors": ("HesseError",),
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
-    "labelling": ("LabelSpec", "complete_hessians", "label"),
+    "labelling": ("LabelSpec", "label"),
     "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
         "Ani",
@@ -138,7 +138,6 @@ _EXPORTS = {
         "reaction",
         "remove_imaginary_modes",
         "run_md",
-    "run_replicas",
         "saddle",
         "vibrations",
     ),
@@ -240,7 +239,6 @@ __all__ = [
     "check",
     "check_potential",
     "collate",
-    "complete_hessians",
     "compute",
     "evaluate",
     "evaluate_ensemble",
@@ -258,13 +256,13 @@ __all__ = [
     "make_probe",
     "minimize",
     "neb",
-    "predict",
     "normal_modes",
-    "read_dataset",
+    "predict",
     "reaction",
+    "read_dataset",
     "register_quantity",
-    "run_md",
     "remove_imaginary_modes",
+    "run_md",
     "run_replicas",
     "saddle",
     "sample_md",

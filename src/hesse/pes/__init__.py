@@ -1,7 +1,9 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
 from hesse.pes.elastic_band import NEBResult, neb
-from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, displacement
+from hesse.pes.end_identity import EndComparison, EndMatch, compare_end
+from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, check_same_atoms, displacement
+from hesse.pes.imaginary_modes import MinimumResult, remove_imaginary_modes
 from hesse.pes.lowest_modes import lowest_modes
 from hesse.pes.md import MDResult, MDSettings, Snapshot, run_md
 from hesse.pes.md_failures import Failure, FailureReason
@@ -10,10 +12,10 @@ from hesse.pes.md_survival import SurvivalCurve, compare_survival, survival_curv
 from hesse.pes.minimization import MinimizationResult, minimize, minimize_each
 from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
-from hesse.pes.surface import OptimizationHistory
-from hesse.pes.training_range import describe_outside, extrapolation
 from hesse.pes.reaction_result import Reaction, ReactionOutcome, ReactionThermo, StageCalls, Verification
 from hesse.pes.reaction_search import ReactionSettings, reaction, verify
+from hesse.pes.surface import OptimizationHistory
+from hesse.pes.training_range import describe_outside, extrapolation
 from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
@@ -21,43 +23,50 @@ __all__ = [
     "RAMPS",
     "SADDLE_METHODS",
     "Displacement",
+    "EndComparison",
+    "EndMatch",
     "Failure",
     "FailureReason",
     "IRCResult",
     "MDResult",
     "MDSettings",
     "MinimizationResult",
+    "MinimumResult",
     "NEBResult",
     "OptimizationHistory",
-    "ReplicaSettings",
     "PathPoint",
+    "Reaction",
+    "ReactionOutcome",
+    "ReactionSettings",
+    "ReactionThermo",
+    "ReplicaSettings",
     "SaddleResult",
     "Snapshot",
+    "StageCalls",
     "SurvivalCurve",
-    "compare_survival",
-    "survival_curve",
-    "survival_of_rows",
-    "MinimumResult",
-    "SurvivalCurve",
-    "compare_survival",
-    "survival_curve",
-    "survival_of_rows",
+    "Verification",
     "Vibrations",
     "atom_name",
     "bond_name",
+    "check_same_atoms",
+    "compare_end",
+    "compare_survival",
     "describe_outside",
     "displacement",
     "extrapolation",
+    "eyring_rate",
     "irc",
     "lowest_modes",
     "minimize",
-    "run_md",
-    "saddle",
-    "vibrations",
-]
-    "eyring_rate",
     "minimize_each",
     "neb",
     "reaction",
     "remove_imaginary_modes",
+    "run_md",
+    "saddle",
+    "survival_curve",
+    "survival_of_rows",
+    "verify",
+    "vibrations",
     "wigner_factor",
+]

@@ -109,7 +109,7 @@ def match_ends(
 
 def _same_molecule(first: Structure, second: Structure) -> bool:
     """Whether the bonds of both are the same up to an exchange of atoms of one element."""
-    import networkx
+    import networkx  # type: ignore[import-untyped]
 
     graphs = []
     for structure in (first, second):

@@ -61,5 +61,5 @@ def wigner_factor(frequency: float, temperature: ArrayLike) -> Float[Array, "tem
 def _positive(temperature: ArrayLike) -> Float[Array, "temperatures"]:
     kelvin = np.atleast_1d(np.asarray(temperature, dtype=float))
     if not (np.isfinite(kelvin).all() and (kelvin > 0).all()):
-        raise ConfigError(f"expected positive temperatures in K, got {temperature}")
+        raise ConfigError(f"expected positive temperatures in K, got {temperature!r}")
     return kelvin
