@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hesse.evaluation import evaluate_model as evaluate
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
-    from hesse.labelling import LabelSpec, label
+    from hesse.labelling import LabelSpec, complete_hessians, label
     from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
         Ani,
@@ -106,7 +106,7 @@ _EXPORTS = {
     "errors": ("HesseError",),
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
-    "labelling": ("LabelSpec", "label"),
+    "labelling": ("LabelSpec", "complete_hessians", "label"),
     "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
         "Ani",
@@ -239,6 +239,7 @@ __all__ = [
     "check",
     "check_potential",
     "collate",
+    "complete_hessians",
     "compute",
     "evaluate",
     "evaluate_ensemble",
