@@ -50,5 +50,5 @@ def test_structures_without_energy_do_not_count() -> None:
     numbers, labels = labels_of([[1], [1, 1], [8]], [-13.0, None, -2000.0])
     np.testing.assert_allclose(fit_reference_energies(numbers, labels, (1, 8)), [-13.0, -2000.0], rtol=1e-12)
     numbers, labels = labels_of([[1], [8]], [None, None])
-    with pytest.raises(MissingLabelError, match="no structure has one"):
+    with pytest.raises(MissingLabelError, match="no structure of a weight above zero has one"):
         fit_reference_energies(numbers, labels, (1, 8))
