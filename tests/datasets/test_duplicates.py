@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 import hesse
 from hesse.datasets import Dataset, open_dataset, write_dataset
-from hesse.datasets.quality.duplicates import first_with_geometry, merged_groups
+from hesse.datasets.quality.duplicates import first_with_geometry, merged_groups, same_geometry_in
 from hesse.structures import Structure
 from oracles import Morse, labeled, molecules
 
@@ -125,3 +125,18 @@ def test_no_split_leaks(doubled: Dataset, by_group: bool, tmp_path: Path) -> Non
 def test_a_part_that_stays_empty_says_why(doubled: Dataset) -> None:
     with pytest.raises(hesse.errors.RequestError, match="1 of them repeat the geometry of another"):
         doubled.select([0, 40]).split(0.5, 0.5)
+
+
+def test_geometries_of_another_data_set_are_found(tmp_path: Path) -> None:
+    """In memory and in files; a geometry that is twice in one of the two and not in the other is not shared."""
+    training = labeled(Morse(), molecules([3, 4, 5, 4, 3] * 12, seed=3))
+    (fresh,) = molecules([4], seed=9)
+    others = [turned(training.structures[k], k) for k in (7, 2, 40)]
+    validation = labeled(Morse(), [fresh, *others, turned(fresh, 99)])
+    expected = [-1, 7, 2, 40, -1]
+    write_dataset(tmp_path / "t.h5", training)
+    streamed = open_dataset(tmp_path / "t.h5", memory_mib=0.12)
+    assert not isinstance(streamed, Dataset)
+    for data in (training, streamed):
+        found = same_geometry_in(validation.geometry_parts, len(validation), data.geometry_parts, len(data))
+        assert found.tolist() == expected
