@@ -28,6 +28,7 @@ from hesse.cli.info_command import info
 from hesse.cli.label_command import label
 from hesse.cli.md_command import md
 from hesse.cli.reaction_commands import irc, saddle
+from hesse.cli.reaction_search_command import reaction
 from hesse.cli.sample_command import sample
 from hesse.cli.train_command import train
 from hesse.errors import (
@@ -79,8 +80,10 @@ app.command("evaluate")(evaluate)
 app.command("check")(check)
 app.command("saddle")(saddle)
 app.command("irc")(irc)
+app.command("reaction")(reaction)
 app.command("md")(md)
 app.command("complete")(complete)
+app.command("md")(md)
 app.command("convert")(convert)
 app.command("info")(info)
 

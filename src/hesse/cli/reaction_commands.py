@@ -23,7 +23,9 @@ _NEAR = 0.3
 """Å; saddles up to this distance from their start are counted as near to it."""
 
 
-class _Method(StrEnum):
+class Method(StrEnum):
+    """Methods of saddle search."""
+
     prfo = "prfo"
     sella = "sella"
 
@@ -38,7 +40,7 @@ def saddle(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states: .extxyz, .xyz, .h5, ...")],
     output: Output,
     engine: Annotated[str, ENGINE] = "gfn2",
-    method: Annotated[_Method, typer.Option(help="P-RFO, or the package Sella.")] = _Method.prfo,
+    method: Annotated[Method, typer.Option(help="P-RFO, or the package Sella.")] = Method.prfo,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end.")] = 0.005,
     steps: Annotated[int, typer.Option(min=1, help="Largest number of steps.")] = 200,
     trust: Annotated[float, typer.Option(help="Å; largest length of the first step.")] = 0.1,

@@ -12,6 +12,7 @@ from hesse.reports.cost_tables import (
 from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
+from hesse.reports.reaction_page import render_campaign, render_reaction, write_reaction_page
 from hesse.reports.survival_figure import draw_survival
 from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table, worst_tables
 
@@ -32,9 +33,12 @@ __all__ = [
     "inference_cost_tables",
     "label_cost_tables",
     "print_tables",
+    "render_campaign",
+    "render_reaction",
     "render_report",
     "step_cost_tables",
     "vibration_table",
     "worst_tables",
+    "write_reaction_page",
     "write_report",
 ]

@@ -5,9 +5,7 @@ This module computes what the page shows; words, tables and styles are in `templ
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from numpy import ndarray
 
 from hesse.evaluation import Evaluation, MetricRow, property_unit
 from hesse.reports.comparison import ComparedMetric, Comparison
+from hesse.reports.drawing import Drawing
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR
 from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot
 from hesse.reports.formatting import (
@@ -40,19 +39,6 @@ _LEARNING_CURVES = (
     ("hvp_rmse", "Hessian-vector products", "eV/Å²"),
 )
 _AXIS_NAMES = {"energy": "energy", "forces": "force component", "hessian": "Hessian element"}
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """A figure of the page: SVG text, and words for screen readers."""
-
-    svg: str
-    description: str
-
-    @property
-    def source(self) -> str:
-        # As an image, a drawing cannot mix its identifiers and styles with those of the page or of other drawings.
-        return "data:image/svg+xml;base64," + b64encode(self.svg.encode()).decode()
 
 
 def write_report(path: str | Path, comparison: Comparison) -> None:
@@ -144,15 +130,15 @@ def _tagged_rows(comparison: Comparison) -> Iterator[tuple[str, MetricRow, Metri
                 yield old.name, row, new_row, change
 
 
-def _histograms(comparison: Comparison) -> Iterator[_Drawing]:
+def _histograms(comparison: Comparison) -> Iterator[Drawing]:
     names = (comparison.baseline.name, comparison.other.name)
     for old, new in comparison.evaluation_pairs:
         svg = hessian_histogram(old.per_structure("hessian"), new.per_structure("hessian"), names=names, title=old.name)
         if svg is not None:
-            yield _Drawing(svg, f"Histogram of Hessian errors on {old.name}")
+            yield Drawing(svg, f"Histogram of Hessian errors on {old.name}")
 
 
-def _parities(comparison: Comparison) -> Iterator[tuple[str, list[_Drawing]]]:
+def _parities(comparison: Comparison) -> Iterator[tuple[str, list[Drawing]]]:
     """For each test set the parity plots of both potentials, property by property."""
     for old, new in comparison.evaluation_pairs:
         drawings = []
@@ -172,7 +158,7 @@ def _parities(comparison: Comparison) -> Iterator[tuple[str, list[_Drawing]]]:
                     limits=limits,
                     color=color,
                 )
-                drawings.append(_Drawing(svg, f"Parity plot of {property_title(prop)}, {label}, {old.name}"))
+                drawings.append(Drawing(svg, f"Parity plot of {property_title(prop)}, {label}, {old.name}"))
         if drawings:
             yield old.name, drawings
 
@@ -209,8 +195,8 @@ def _limits(reference: Float[ndarray, "values"]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _learning_curves(comparison: Comparison) -> Iterator[_Drawing]:
+def _learning_curves(comparison: Comparison) -> Iterator[Drawing]:
     for key, title, unit in _LEARNING_CURVES:
         svg = learning_curve((comparison.baseline, comparison.other), key, title=title, unit=unit)
         if svg is not None:
-            yield _Drawing(svg, f"Learning curve: {title}")
+            yield Drawing(svg, f"Learning curve: {title}")

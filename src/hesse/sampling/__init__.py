@@ -5,6 +5,7 @@ from hesse.sampling.md_sampling import MDSampling, sample_md
 from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
 from hesse.sampling.rattle import RattleSampling, sample_rattled
 from hesse.sampling.reaction_campaign import CampaignResult, Pair, reaction_pairs, search_reactions
+from hesse.sampling.reaction_files import write_reaction_files
 from hesse.sampling.reaction_paths import PathSampling, sample_paths
 from hesse.sampling.reactions import ReactionResult, follow_paths
 from hesse.sampling.replica_runs import ReplicaResult, run_replicas
@@ -49,4 +50,5 @@ __all__ = [
     "search_saddles",
     "select_structures",
     "unique_structures",
+    "write_reaction_files",
 ]

@@ -1,0 +1,27 @@
+"""Figures inside pages."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass
+
+__all__ = ["Drawing"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a page.
+
+    Attributes:
+        svg: SVG text.
+        description: words for screen readers.
+    """
+
+    svg: str
+    description: str
+
+    @property
+    def source(self) -> str:
+        """The address of an image. As an image, a drawing cannot mix its identifiers and styles with those of the page
+        or of other drawings."""
+        return "data:image/svg+xml;base64," + b64encode(self.svg.encode()).decode()

@@ -1,0 +1,155 @@
+"""The page of a reaction, and the page of a campaign: each one HTML file that refers to no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hesse.pes import Reaction, bond_name
+from hesse.reports.drawing import Drawing
+from hesse.reports.formatting import ev_to_kcal
+from hesse.reports.reaction_figures import energy_profile, mode_animation, mode_arrows
+from hesse.runtime.filesystem import atomic_write_text
+
+__all__ = ["render_campaign", "render_reaction", "write_reaction_page"]
+
+
+def write_reaction_page(path: str | Path, reaction: Reaction) -> None:
+    """Write the page of a reaction: energy profile, imaginary mode, tables. An interrupted call leaves no partial file.
+
+    Args:
+        path: the file.
+        reaction: the reaction, found or not.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    atomic_write_text(path, render_reaction(reaction))
+
+
+def render_reaction(reaction: Reaction) -> str:
+    """The page of a reaction as HTML.
+
+    Args:
+        reaction: the reaction, found or not.
+
+    Returns:
+        The HTML document.
+    """
+    profile = energy_profile(reaction)
+    arrows = animation = None
+    top = reaction.saddle
+    if top is not None and top.converged and top.modes is not None:
+        mode = top.modes.cartesian[0]
+        arrows = Drawing(mode_arrows(top.structure, mode), "The imaginary mode as arrows on the atoms")
+        animation = Drawing(mode_animation(top.structure, mode), "The imaginary mode as an animation")
+    thermo = reaction.thermo
+    change = None if reaction.path is None else reaction.path.change
+    return (
+        _environment()
+        .get_template("reaction.html")
+        .render(
+            reaction=reaction,
+            row=reaction.row(),
+            profile=None if profile is None else Drawing(profile, "Energy along the path"),
+            arrows=arrows,
+            animation=animation,
+            bonds="" if change is None else _bonds(reaction, change.formed, change.broken),
+            energies=list(_energies(reaction)),
+            rates=[]
+            if thermo is None
+            else list(
+                zip(
+                    thermo.temperature,
+                    thermo.gibbs_barrier,
+                    thermo.reverse_gibbs_barrier,
+                    thermo.gibbs_reaction_energy,
+                    thermo.tunneling,
+                    thermo.rate,
+                    strict=True,
+                )
+            ),
+            method="" if thermo is None else thermo.reactant.method,
+            wigner_high=thermo is not None and bool((thermo.tunneling > 2.0).any()),
+            matches=list(_matches(reaction)),
+            verification=list(_verification(reaction)),
+        )
+    )
+
+
+def render_campaign(rows: Sequence[Mapping[str, Any]], statistics: Mapping[str, int], pages: Mapping[str, str]) -> str:
+    """The page of a campaign as HTML: how the searches ended, and a line for each.
+
+    Args:
+        rows: one per reaction, see `hesse.pes.Reaction.row`.
+        statistics: numbers by outcome.
+        pages: addresses of the pages of the reactions, by id.
+
+    Returns:
+        The HTML document.
+    """
+    return _environment().get_template("campaign.html").render(rows=rows, statistics=statistics, pages=pages)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hesse.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["kcal"] = ev_to_kcal
+    return environment
+
+
+def _bonds(reaction: Reaction, formed: Sequence[tuple[int, int]], broken: Sequence[tuple[int, int]]) -> str:
+    assert reaction.reactant is not None
+    structure = reaction.reactant.structure
+    changes = [(bond, "forms") for bond in formed] + [(bond, "breaks") for bond in broken]
+    return ", ".join(f"{bond_name(structure, bond)} {what}" for bond, what in changes)
+
+
+def _energies(reaction: Reaction) -> Iterator[tuple[str, float]]:
+    """Names and values of the energies that are known."""
+    for name, value in (
+        ("barrier", reaction.barrier),
+        ("reverse barrier", reaction.reverse_barrier),
+        ("reaction energy", reaction.reaction_energy),
+    ):
+        if value is not None:
+            yield name, value
+    if reaction.ends is not None and reaction.reactant is not None:
+        for name, end in zip(("reactant", "product"), reaction.ends, strict=True):
+            yield f"end of the path at the {name}, above the reactant", end.energy - reaction.reactant.energy
+
+
+def _matches(reaction: Reaction) -> Iterator[tuple[str, str, float, str]]:
+    if reaction.matches is None:
+        return
+    for name, found in zip(("reactant", "product"), reaction.matches, strict=True):
+        yield name, str(found.match), found.rmsd, _bonds(reaction, found.formed, found.broken)
+
+
+def _verification(reaction: Reaction) -> Iterator[tuple[str, str]]:
+    """What another engine says, in words."""
+    found = reaction.verification
+    if found is None:
+        return
+    for name, value in (("barrier", found.barrier), ("reaction energy", found.reaction_energy)):
+        if value is not None:
+            yield f"{name} at these geometries", f"{value:.4f} eV"
+    answer = "yes" if found.saddle_found else "no"
+    if found.distance is not None:
+        answer += f", {found.distance:.2f} Å away"
+    yield f"a first-order saddle point within {found.limit:g} Å", answer
+    if found.imaginary_frequency is not None:
+        yield "its imaginary mode", f"{-found.imaginary_frequency:.0f}i cm⁻¹"
+    if found.reason:
+        yield "remark", found.reason
