@@ -30,7 +30,9 @@ from hesse.cli.md_command import md
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
 from hesse.cli.sample_command import sample
+from hesse.cli.thermo_command import thermo
 from hesse.cli.train_command import train
+from hesse.cli.vibrations_command import vibrations
 from hesse.errors import (
     ChargeStateWarning,
     ExecutionError,
@@ -83,7 +85,8 @@ app.command("irc")(irc)
 app.command("reaction")(reaction)
 app.command("md")(md)
 app.command("complete")(complete)
-app.command("md")(md)
+app.command("vibrations")(vibrations)
+app.command("thermo")(thermo)
 app.command("convert")(convert)
 app.command("info")(info)
 

@@ -114,6 +114,7 @@ class Thermochemistry(ShortRepr):
                 "enthalpy_error": self._error("energy", k),
                 "entropy_error": self._error("entropy", k),
                 "gibbs_error": self._error("gibbs", k),
+                "reason": "",
             }
             for k in range(len(self))
         ]
@@ -135,8 +136,8 @@ class Thermochemistry(ShortRepr):
         entropies, total = 1000.0 * self.entropy / KCAL_PER_MOL, self.gibbs
         for k, temperature in enumerate(self.temperature):
             line = f"{temperature:8.2f}   {enthalpies[k]:12.3f}   {entropies[k]:11.3f}   {gibbs[k]:12.3f}"
-            if "gibbs" in self.errors:
-                line += f" ± {self.errors['gibbs'][k] / KCAL_PER_MOL:.3f}"
+            error = self.errors["gibbs"][k] / KCAL_PER_MOL if "gibbs" in self.errors else 0.0
+            line += f" ± {error:.3f}" if error >= 5e-4 else ""
             lines.append(line if total is None else f"{line}  {total[k]:14.6f}")
         lines.append(f"zero-point energy {self.zpe / KCAL_PER_MOL:.3f} kcal/mol ({self.zpe:.5f} eV)")
         return "\n".join(lines)

@@ -30,7 +30,7 @@ from hesse.structures import Properties, Request, Structure, from_ase, hessian_a
 if TYPE_CHECKING:
     from ase.vibrations import VibrationsData
 
-__all__ = ["Vibrations", "free_atoms", "vibrations", "vibrations_from_labels"]
+__all__ = ["Vibrations", "free_atoms", "vibrations", "vibrations_from_data", "vibrations_from_labels"]
 
 
 def vibrations(
@@ -189,7 +189,7 @@ def _from_known_hessian(
     if minimize:
         raise RequestError("only an engine can relax a structure: give one, or leave out minimize")
     if hessian is None and _is_vibrations_data(source):
-        return _from_vibrations_data(source, masses, isotopes)
+        return vibrations_from_data(source, masses=masses, isotopes=isotopes)
     if hessian is not None:
         structure = as_structure(_without_data(source))
         moving = moving_atoms(structure, atoms)
@@ -220,11 +220,28 @@ def _is_vibrations_data(source: object) -> bool:
     return isinstance(source, VibrationsData)
 
 
-def _from_vibrations_data(
-    data: VibrationsData, masses: MassesLike, isotopes: Mapping[int, str | float] | None
+def vibrations_from_data(
+    data: VibrationsData,
+    *,
+    masses: MassesLike = None,
+    isotopes: Mapping[int, str | float] | None = None,
+    id: str | None = None,
 ) -> Vibrations:
-    """Vibrations from ASE's record, whose Hessian may be that of a part of the atoms, in any order."""
-    structure = from_ase(data.get_atoms())
+    """Vibrations from ASE's record, whose Hessian may be that of a part of the atoms, in any order.
+
+    Args:
+        data: geometry and Hessian.
+        masses: see `vibrations`.
+        isotopes: see `vibrations`.
+        id: id of the structure; by default the one in the atoms' `info`, or one made from the formula.
+
+    Returns:
+        Frequencies and normal modes.
+
+    Raises:
+        HesseError: a geometry, masses or a Hessian that cannot be used.
+    """
+    structure = from_ase(data.get_atoms(), id=id)
     indices = np.asarray(data.get_indices()) % len(structure)
     order = np.argsort(indices)
     hessian = np.asarray(data.get_hessian(), dtype=np.float64)[order][:, :, order]

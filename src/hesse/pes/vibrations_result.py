@@ -141,9 +141,9 @@ class Vibrations(ShortRepr):
         errors = self.frequency_errors
         lines = [f"{self.structure.id}, {self.level or 'level of theory not known'}", "mode      cm⁻¹"]
         for k, frequency in enumerate(self.frequencies, 1):
-            error = "" if errors is None else f" ± {errors[k - 1]:.1f}"
+            error = "" if errors is None or errors[k - 1] < 0.05 else f" ± {errors[k - 1]:.1f}"
             lines.append(f"{k:4d}  {abs(frequency):8.1f}{'i' if frequency < 0 else ' ' if error else ''}{error}")
-        error = "" if self.zpe_error is None else f" ± {self.zpe_error:.4f}"
+        error = "" if self.zpe_error is None or self.zpe_error < 5e-5 else f" ± {self.zpe_error:.4f}"
         lines.append(f"zero-point energy {self.zpe:.4f}{error} eV, {self.n_imaginary} imaginary")
         if self.atoms is not None:
             lines.append(f"{len(self.structure) - len(self.atoms)} of {len(self.structure)} atoms are frozen")

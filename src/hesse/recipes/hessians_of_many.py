@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray as Array
 
 from hesse.curvature import evaluate_structures
@@ -20,7 +20,7 @@ from hesse.engines.error_estimates import attach_error_estimates
 from hesse.errors import EngineError, ExecutionError, ExtrapolationWarning, HesseError, InterruptedRunError
 from hesse.harmonic.masses import MassesLike, atom_masses
 from hesse.harmonic.normal_modes import normal_modes
-from hesse.labelling import label
+from hesse.labelling import label, plan_labels
 from hesse.pes import MinimizationResult, Vibrations, minimize
 from hesse.pes.hessian_columns import PartialHessian, hessian_of_atoms
 from hesse.pes.vibrational_analysis import vibrations_from_labels
@@ -123,7 +123,7 @@ def compute_hessians(
             relaxed, _ = tasks.run(_make_relaxer, structures, relaxation, _relaxed_record)
             found = {i: record for i, record in relaxed.items() if isinstance(record, str)}
             structures = {
-                i: structures[i].with_positions(record.positions, id=structures[i].id)
+                i: structures[i].with_positions(record.arrays["positions"], id=structures[i].id)
                 for i, record in relaxed.items()
                 if not isinstance(record, str)
             }
@@ -147,6 +147,10 @@ def compute_hessians(
 
 def _hessians_by_campaign(run: HessianRun, structures: Mapping[int, Structure]) -> tuple[Found, int]:
     indices = {structure.id: i for i, structure in structures.items()}
+    n_known = 0
+    if run.output is not None:
+        plan = plan_labels(list(structures.values()), run.engine, run.output, probes=0, hessian=True)
+        n_known = plan.n_complete
     try:
         report = label(
             list(structures.values()),
@@ -167,7 +171,7 @@ def _hessians_by_campaign(run: HessianRun, structures: Mapping[int, Structure]) 
     found: Found = {indices[failure.id]: failure.reason for failure in report.failures}
     for structure, labels in report.dataset:
         found[indices[structure.id]] = KnownHessian(structure, run.level, labels=labels)
-    return found, report.n_reused
+    return found, n_known
 
 
 # --- full Hessians by models, many at once ----------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def _hessians_by_model(
     keys = {i: search_key(structure, engine, {"kind": "hessian"}) for i, structure in structures.items()}
     found: Found = {}
     for i, structure in structures.items():
-        record = None if journal is None else journal.finished(keys[i], len(structure))
+        record = None if journal is None else journal.finished(keys[i])
         if record is not None:
             found[i] = KnownHessian(structure, run.level, labels=_labels_of_record(structure, record))
     n_reused = len(found)
@@ -261,7 +265,7 @@ def _make_relaxer(spec: tuple[str | Engine, Mapping[str, Any]]) -> Callable[[Str
 def _relaxed_record(result: MinimizationResult) -> FinishedSearch | str:
     if not result.converged:
         return f"not relaxed after {result.steps} steps (largest force {result.fmax:.3g} eV/Å): give more steps"
-    return FinishedSearch({"energy": result.energy}, result.structure.positions, result.forces, None)
+    return FinishedSearch({"energy": result.energy}, {"positions": result.structure.positions})
 
 
 def _partial_hessians(
@@ -286,9 +290,8 @@ def _partial_hessians(
             if isinstance(record, str):
                 found[i] = record
                 continue
-            assert record.hessian is not None
-            block = record.hessian[atoms][:, :, atoms]
-            part = PartialHessian(record.row["energy"], record.forces, block, record.row["hessian_error"])
+            row, arrays = record.row, record.arrays
+            part = PartialHessian(row["energy"], arrays["forces"], arrays["hessian"], row["hessian_error"])
             found[i] = KnownHessian(structures[i], run.level, partial=part)
     return found, n_reused
 
@@ -298,12 +301,8 @@ def _make_partial(spec: tuple[str | Engine, Sequence[int]]) -> Callable[[Structu
 
     def compute(structure: Structure) -> FinishedSearch:
         part = hessian_of_atoms(structure, engine, atoms)
-        n = len(structure)
-        full: Float[Array, "n 3 n 3"] = np.full((n, 3, n, 3), np.nan)
-        for k, atom in enumerate(atoms):
-            full[atom][:, atoms] = part.hessian[k]
         row = {"energy": part.energy, "hessian_error": part.error}
-        return FinishedSearch(row, structure.positions, part.forces, full)
+        return FinishedSearch(row, {"forces": part.forces, "hessian": part.hessian})
 
     return compute
 
@@ -320,11 +319,11 @@ def _record_of_labels(known: KnownHessian) -> FinishedSearch:
     assert labels.forces is not None
     errors = {name: float(value[0]) for name in _ERRORS if (value := labels[name]) is not None}
     row = {"energy": float(labels.energy[0]), **{k: v for k, v in errors.items() if np.isfinite(v)}}
-    return FinishedSearch(row, known.structure.positions, labels.forces.numpy(), labels.hessian_of(0).numpy())
+    return FinishedSearch(row, {"forces": labels.forces.numpy(), "hessian": labels.hessian_of(0).numpy()})
 
 
 def _labels_of_record(structure: Structure, record: FinishedSearch) -> Properties:
     values: dict[str, Any] = {name: record.row.get(name) for name in ("energy", *_ERRORS)}
     return Properties.single(
-        len(structure), forces=record.forces, hessian=record.hessian, structure_id=structure.id, **values
+        len(structure), structure_id=structure.id, **values, **dict[str, Any](record.arrays)
     ).map_tensors(torch.Tensor.double)

@@ -93,8 +93,8 @@ class JournaledTasks:
         engine = settings.engine_object
         keys = {i: search_key(structure, engine, self.options) for i, structure in structures.items()}
         found: dict[int, FinishedSearch | str] = {}
-        for i, structure in structures.items():
-            known = None if journal is None else journal.finished(keys[i], len(structure))
+        for i in structures:
+            known = None if journal is None else journal.finished(keys[i])
             if known is not None:
                 found[i] = known
         n_known = len(found)

@@ -19,7 +19,7 @@ from hesse._version import __version__
 from hesse.datasets import Dataset, DatasetSource, as_dataset, check_writable_suffix, write_dataset
 from hesse.engines import EngineLike, as_engine, engine_for_workers
 from hesse.engines.levels import levels_agree, names_unknown_model
-from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError, check_numbers
 from hesse.harmonic.masses import MassesLike, atom_masses
 from hesse.harmonic.normal_modes import moving_atoms
 from hesse.harmonic.thermo_result import Thermochemistry
@@ -67,7 +67,7 @@ class VibrationsReport:
         Returns:
             One object per structure; those that failed have null values and a `reason`.
         """
-        rows = {result.structure.id: result.row() for result in self.results}
+        rows = {result.structure.id: [result.row()] for result in self.results}
         return in_order(self.ids, rows, self.failures, _ROW_NAMES)
 
     def thermo(self, settings: ThermoSettings | None = None) -> list[Thermochemistry]:
@@ -87,7 +87,7 @@ _ROW_NAMES = ("frequencies", "n_imaginary", "zpe", "linear", "level")
 
 def in_order(
     ids: Sequence[str],
-    rows: Mapping[str, dict[str, Any]],
+    rows: Mapping[str, list[dict[str, Any]]],
     failures: Sequence[Failure],
     names: Sequence[str],
 ) -> list[dict[str, Any]]:
@@ -95,16 +95,16 @@ def in_order(
 
     Args:
         ids: ids of all structures.
-        rows: rows by id.
-        failures: structures without a row.
+        rows: the rows of each result by id.
+        failures: structures without a result.
         names: names of values that are null for failures.
 
     Returns:
-        One row per structure.
+        All rows; one with a `reason` for each failure.
     """
     reasons = {failure.id: failure.reason for failure in failures}
     empty = dict.fromkeys(names)
-    return [rows[i] if i in rows else {"id": i, **empty, "reason": reasons.get(i, "")} for i in ids]
+    return [row for i in ids for row in rows.get(i, [{"id": i, **empty, "reason": reasons.get(i, "")}])]
 
 
 def thermo_of(vibrations: Vibrations, settings: ThermoSettings | None = None) -> Thermochemistry:
@@ -131,7 +131,7 @@ def analyze_vibrations(
     engine: EngineLike | None = None,
     *,
     output: str | Path | None = None,
-    atoms: ArrayLike | None = None,
+    atoms: ArrayLike | Mapping[str, ArrayLike] | None = None,
     masses: MassesLike = None,
     isotopes: Mapping[int, str | float] | None = None,
     minimize: bool = False,
@@ -152,8 +152,8 @@ def analyze_vibrations(
             in this process. Models compute Hessians of many structures in one pass.
         output: file for the new Hessians, `.h5` or `.extxyz`; what is finished is kept beside it at once, and the same
             call continues. None keeps nothing.
-        atoms: indices of the atoms that move, in every structure; only their part of the Hessian is computed. By
-            default all, or those without `FixAtoms` in ASE Atoms.
+        atoms: indices of the atoms that move, in every structure or by the ids of structures; only their part of the
+            Hessian is computed. By default all, or those without `FixAtoms` in ASE Atoms.
         masses: "average" (the default) or "principal", see `hesse.vibrations`.
         isotopes: for single atoms, by index: the mass in u, or a name such as "D" or "13C".
         minimize: relax the structures first. Hessians in `data` are not used then.
@@ -171,7 +171,7 @@ def analyze_vibrations(
 
     Raises:
         RequestError: Hessians of another level of theory than the engine; a relaxation without an engine.
-        ConfigError: masses as numbers; frozen atoms with a relaxation.
+        ConfigError: masses as numbers; frozen atoms with a relaxation; a force limit that is not positive.
         InterruptedRunError: SIGINT or SIGTERM; with an output the same call continues.
         HesseError: the data, the engine or the output cannot be used.
     """
@@ -179,13 +179,20 @@ def analyze_vibrations(
         check_writable_suffix(output)
     if minimize and engine is None:
         raise RequestError("only an engine can relax structures: give one, or leave out minimize")
+    check_numbers(fmax=fmax)
+    if not fmax > 0:
+        raise ConfigError(f"fmax: expected a positive number of eV/Å, got {fmax:g}")
     free = _free_atoms_of_all(data) if atoms is None else None
     if minimize and (atoms is not None or free):
         raise ConfigError("atoms are frozen, but a relaxation moves all of them: relax the structures before")
     if masses is not None and not isinstance(masses, str):
         raise ConfigError('masses of many structures are "average" or "principal"; single atoms: isotopes')
     dataset = as_dataset(data)
-    collector = _Collector(dataset, [atoms] * len(dataset) if free is None else free, masses, isotopes)
+    if isinstance(atoms, Mapping):
+        free = [atoms.get(name) for name in dataset.ids]
+    elif free is None:
+        free = [atoms] * len(dataset)
+    collector = _Collector(dataset, free, masses, isotopes)
     collector.check_structures()
     if not minimize and reuse:
         collector.add_stored(engine)

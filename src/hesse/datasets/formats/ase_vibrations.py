@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # What ASE's decoder raises for JSON whose values do not fit together.
 _DAMAGE = (KeyError, ValueError, TypeError, IndexError, OverflowError, MemoryError, AttributeError, AssertionError)
 
-__all__ = ["from_vibrations_data", "read_vibrations", "to_vibrations_data", "write_vibrations"]
+__all__ = ["from_vibrations_data", "read_vibrations", "read_vibrations_data", "to_vibrations_data", "write_vibrations"]
 
 
 def from_vibrations_data(data: VibrationsData, *, id: str | None = None) -> Dataset:
@@ -117,19 +117,17 @@ def write_vibrations(path: str | Path, dataset: DatasetSource) -> None:
         write_json(temporary, data)
 
 
-def read_vibrations(path: str | Path) -> Dataset:
-    """Read a JSON file that `VibrationsData.write` or `write_vibrations` wrote.
+def read_vibrations_data(path: str | Path) -> VibrationsData:
+    """Read ASE's VibrationsData from a JSON file, also one of a part of the atoms.
 
     Args:
         path: the file.
 
     Returns:
-        One structure with its Hessian in eV/Å². Its id is the stored one, or the name of the file.
+        Geometry and Hessian.
 
     Raises:
         FileFormatError: damaged, or JSON of another kind.
-        RequestError: a Hessian of a part of the atoms.
-        GeometryError: invalid atoms or cell.
     """
     from ase.io.jsonio import decode
     from ase.vibrations import VibrationsData
@@ -148,6 +146,25 @@ def read_vibrations(path: str | Path) -> Dataset:
         raise FileFormatError(
             f"{path}: JSON, but not of ASE's VibrationsData (expected: atoms and hessian); no other JSON is read"
         )
+    return data
+
+
+def read_vibrations(path: str | Path) -> Dataset:
+    """Read a JSON file that `VibrationsData.write` or `write_vibrations` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One structure with its Hessian in eV/Å². Its id is the stored one, or the name of the file.
+
+    Raises:
+        FileFormatError: damaged, or JSON of another kind.
+        RequestError: a Hessian of a part of the atoms.
+        GeometryError: invalid atoms or cell.
+    """
+    path = Path(path)
+    data = read_vibrations_data(path)
     try:
         dataset = from_vibrations_data(data, id=str(data.get_atoms().info.get("structure_id") or path.stem))
     except HesseError as error:
