@@ -234,7 +234,7 @@ def _phonopy_texts() -> tuple[str, str, str]:
     """The parameters, the displacements alone, and FORCE_SETS of a cell of two atoms."""
     points = [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
     cell = {
-        "lattice": (3.0 * np.eye(3)).tolist(),
+        "lattice": (4.1 * np.eye(3)).tolist(),
         "points": [
             {"symbol": s, "coordinates": p, "mass": m}
             for s, p, m in zip(("Cs", "Cl"), points, (133, 35.5), strict=True)
