@@ -7,6 +7,7 @@ iterations of an eigensolver, not the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from ase.data import covalent_radii
@@ -15,7 +16,7 @@ from numpy import ndarray as Array
 
 from hesse.structures import Structure, find_neighbors
 
-__all__ = ["model_hessian_preconditioner"]
+__all__ = ["model_hessian", "model_hessian_preconditioner"]
 
 STIFFNESS = 40.0
 """eV/Å², of a bond; the scale of the stretching constants of Lindh, Bernhardsson, Karlström, Malmqvist, Chem. Phys.
@@ -43,8 +44,24 @@ def model_hessian_preconditioner(
     Returns:
         A function of one or several columns `[3n, m]`.
     """
-    from scipy.sparse import coo_matrix, diags, identity
+    from scipy.sparse import diags, identity
     from scipy.sparse.linalg import splu
+
+    scale = diags(weights)
+    weighted = scale @ model_hessian(structure) @ scale
+    return splu((weighted + shift * identity(3 * len(structure))).tocsc()).solve
+
+
+def model_hessian(structure: Structure) -> Any:
+    """The model Hessian: springs between neighboring atoms.
+
+    Args:
+        structure: any structure.
+
+    Returns:
+        A sparse matrix of SciPy, eV/Å², `[3n, 3n]`; positive semidefinite.
+    """
+    from scipy.sparse import coo_matrix
 
     n = len(structure)
     radii = covalent_radii[structure.numbers]
@@ -67,8 +84,5 @@ def model_hessian_preconditioner(
         rows.append((3 * a[:, None, None] + np.arange(3)[None, :, None] + np.zeros((1, 1, 3), dtype=int)).ravel())
         columns.append((3 * b[:, None, None] + np.arange(3)[None, None] + np.zeros((1, 3, 1), dtype=int)).ravel())
         values.append(sign * blocks.ravel())
-    stiffness = coo_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(3 * n, 3 * n)
-    )
-    scale = diags(weights)
-    return splu((scale @ stiffness @ scale + shift * identity(3 * n)).tocsc()).solve
+    shape = (3 * n, 3 * n)
+    return coo_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape).tocsr()

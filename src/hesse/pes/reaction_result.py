@@ -17,7 +17,7 @@ from hesse.pes.geometry_changes import Displacement
 from hesse.pes.minimization import MinimizationResult
 from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint
-from hesse.pes.transition_state import SaddleResult
+from hesse.pes.saddle_result import SaddleResult
 from hesse.runtime.short_repr import ShortRepr
 
 __all__ = ["Reaction", "ReactionOutcome", "ReactionThermo", "StageCalls", "Verification"]

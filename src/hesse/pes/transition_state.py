@@ -1,40 +1,43 @@
 """First-order saddle points: transition states of reactions.
 
-There are two methods. "prfo" is implemented here: partitioned rational-function optimization in Cartesian coordinates
+There are three methods. "prfo" is implemented here: partitioned rational-function optimization in Cartesian coordinates
 without rigid motions, with the full Hessian of the engine at the start, every few steps and whenever the quadratic
-model fails; in between the Hessian is updated. "sella" uses the package Sella (Hermes, Sargsyan, Najm, Zádor, JCTC 18,
-6974 (2022)), which works in internal coordinates and starts from the Hessian of the engine. The results of both are
-checked with the Hessian of the engine at the end.
+model fails; in between the Hessian is updated. "davidson" is the same for large systems: without Hessians, with the
+lowest modes by Hessian-vector products, and springs between neighboring atoms for all others. "sella" uses the package
+Sella (Hermes, Sargsyan, Najm, Zádor, JCTC 18, 6974 (2022)), which works in internal coordinates and starts from the
+Hessian of the engine. All results are checked with the Hessian, or the lowest modes, of the engine at the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from ase import Atoms
 from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
+from hesse.curvature import LowestModes
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineCalculator, EngineLike, as_engine
 from hesse.errors import ConfigError, RequestError, check_choice, check_numbers, check_whole_numbers
-from hesse.harmonic.normal_modes import NormalModes, internal_basis, normal_modes
-from hesse.pes.geometry_changes import Displacement, displacement
+from hesse.harmonic.normal_modes import internal_basis, normal_modes
+from hesse.pes.elastic_band import NEBResult
+from hesse.pes.geometry_changes import displacement
 from hesse.pes.quasi_newton import limit_length, prfo_step, ts_bfgs_update
-from hesse.pes.surface import CountedSurface, OptimizationHistory, atoms_with_results, max_force
+from hesse.pes.saddle_curvature import ExactCurvature, LowestCurvature, SaddleCurvature
+from hesse.pes.saddle_result import SaddleResult
+from hesse.pes.surface import CountedSurface, OptimizationHistory, max_force
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.imports import import_optional
-from hesse.runtime.short_repr import ShortRepr
-from hesse.structures import Extrapolation, Structure, hessian_array, to_ase
+from hesse.structures import Structure, hessian_array, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 
-SADDLE_METHODS = ("prfo", "sella")
+SADDLE_METHODS = ("prfo", "davidson", "sella")
 """Methods of saddle search."""
 
 _HESSIAN_INTERVAL = 5
@@ -43,97 +46,36 @@ _MIN_TRUST, _MAX_TRUST = 0.01, 0.25
 """Å; bounds of the trust radius."""
 _FRAGMENT_FACTOR = 3.0
 """Atoms within this multiple of the sum of their covalent radii belong to one fragment."""
-_MODE_ATOMS, _MODE_SHARE = 4, 0.1
-"""Largest number of atoms that are named of a mode, and the least part of its squared displacements that each has."""
 _MAX_CHECKS = 5
 """How often a search may reach a stationary point that is not a first-order saddle, and continue."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SaddleResult(ShortRepr):
-    """The result of a saddle search.
-
-    Attributes:
-        structure: the last geometry; id, tag and group are those of the start.
-        energy: eV.
-        forces: eV/Å, `[n, 3]`.
-        fmax: largest force on an atom, eV/Å.
-        hessian: the Hessian of the engine at `structure`, eV/Å², `[n, 3, n, 3]`; None where forces did not converge.
-        steps: number of steps taken.
-        n_gradients: number of gradients computed.
-        n_hessians: number of Hessians computed.
-        converged: whether forces are below the limit and exactly one mode is negative.
-        reason: the reason of not converging; empty otherwise.
-        history: energy and largest force of every accepted geometry.
-        displacement: how far `structure` is from the start, and the bonds that changed on the way. A saddle far from
-            the start, or far below it, is often another one than was meant.
-        extrapolation: how far `structure` is from the training data of a model; None for other engines, and for models
-            that keep no summary of them.
-    """
-
-    structure: Structure
-    energy: float
-    forces: Float[Array, "n 3"]
-    fmax: float
-    hessian: Float[Array, "n 3 n 3"] | None
-    steps: int
-    n_gradients: int
-    n_hessians: int
-    converged: bool
-    reason: str
-    history: OptimizationHistory
-    displacement: Displacement
-    extrapolation: Extrapolation | None = None
-
-    @property
-    def energy_change(self) -> float:
-        """Energy of `structure` minus that of the start, eV."""
-        return self.energy - float(self.history.energies[0])
-
-    @property
-    def mode_atoms(self) -> tuple[int, ...]:
-        """Indices of the atoms that move most in the reaction mode, the first most; empty without a Hessian."""
-        modes = self.modes
-        if modes is None or not len(modes):
-            return ()
-        shares = (modes.cartesian[0] ** 2).sum(axis=1)
-        order = np.argsort(-shares, kind="stable")[:_MODE_ATOMS]
-        return tuple(int(i) for i in order if shares[i] > _MODE_SHARE * shares.sum())
-
-    @property
-    def modes(self) -> NormalModes | None:
-        """Normal modes at `structure`, the reaction mode first; None where there is no Hessian."""
-        return None if self.hessian is None else normal_modes(self.structure, self.hessian)
-
-    def to_ase(self) -> Atoms:
-        """Convert to ASE.
-
-        Returns:
-            The last geometry, whose calculator holds energy (eV) and forces (eV/Å).
-        """
-        return atoms_with_results(self.structure, self.energy, self.forces)
-
-
 def saddle(
-    structure: StructuresLike,
+    structure: StructuresLike | NEBResult,
     engine: EngineLike,
     *,
-    method: Literal["prfo", "sella"] = "prfo",
+    method: Literal["prfo", "davidson", "sella"] = "prfo",
     hessian: ArrayLike | None = None,
+    mode: ArrayLike | int | None = None,
     fmax: float = 0.005,
     steps: int = 200,
     trust: float = 0.1,
 ) -> SaddleResult:
     """Search for a transition state: a first-order saddle point near a guess.
 
-    The lowest mode at the start is followed uphill, then in every step the mode most similar to the one followed
-    before. Translations and, for structures that are not periodic, rotations are excluded; a cell stays as it is.
+    The lowest mode at the start (or the one asked for) is followed uphill, then in every step the mode most similar to
+    the one followed before. Translations and, for structures that are not periodic, rotations are excluded; a cell
+    stays as it is.
 
     Args:
-        structure: the guess, one structure: ASE Atoms, a Structure, or the path of a file with one structure.
+        structure: the guess, one structure: ASE Atoms, a Structure, or the path of a file with one structure; or the
+            result of `neb`, whose highest image it is, with the direction of the path as mode.
         engine: a name (`gfn2`), the path of a model, an Engine, a Potential or an ASE calculator.
-        method: "prfo" or "sella", see the module.
-        hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it.
+        method: "prfo", "davidson" (without full Hessians, for large systems) or "sella", see the module.
+        hessian: the Hessian at `structure`, eV/Å², `[n, 3, n, 3]`; None computes it. Not for "davidson".
+        mode: the mode to follow: a direction `[n, 3]`, such as that of a path, which decides where the Hessian has no
+            negative mode or several; or the number of a mode of the Hessian at the start (0 is the lowest), which is
+            followed in any case. Not for "sella", which finds its own.
         fmax: the search ends when no force on an atom exceeds this, eV/Å.
         steps: maximal number of steps.
         trust: maximal length of the first step over all coordinates, Å.
@@ -146,11 +88,15 @@ def saddle(
         ConfigError: `fmax`, `steps` or `trust` is not positive.
         UnknownOptionError: an unknown method.
         LabelShapeError, LabelValueError: the Hessian has a wrong shape, or is not finite.
-        RequestError: a structure that has rigid motions only; not one structure, or not an engine.
+        RequestError: a structure that has rigid motions only; a mode that it does not have; options that the method
+            does not have; not one structure, or not an engine.
         MissingExtraError: Sella is not installed.
         EngineError: the engine failed.
         GeometryError: atoms collided.
     """
+    if isinstance(structure, NEBResult):
+        mode = structure.tangent if mode is None and method != "sella" else mode
+        structure = structure.top.structure
     structure, engine = as_structure(structure), as_engine(engine)
     check_numbers(fmax=fmax, trust=trust)
     check_whole_numbers(steps=steps)
@@ -160,17 +106,47 @@ def saddle(
     initial_hessian = None if hessian is None else hessian_array(structure, hessian)
     if len(_internal_basis(structure)) == 0:
         raise RequestError(f'structure "{structure.id}" has rigid motions only: it has no saddle point')
+    if (method == "sella" and mode is not None) or (method == "davidson" and initial_hessian is not None):
+        raise RequestError(f'method "{method}" takes no {"mode" if method == "sella" else "Hessian"}: leave it out')
     surface = CountedSurface(engine, structure)
-    search = _by_sella if method == "sella" else _by_prfo
-    result = search(surface, initial_hessian, fmax, steps, trust)
+    if method == "sella":
+        result = _by_sella(surface, initial_hessian, fmax, steps, trust)
+    else:
+        curvature = LowestCurvature(surface) if method == "davidson" else ExactCurvature(surface)
+        followed = None if mode is None else _checked_mode(structure, mode)
+        result = _by_prfo(surface, curvature, initial_hessian, followed, fmax, steps, trust)
     warn_if_outside(result.extrapolation, f'structure "{structure.id}": the last geometry of the search')
     return result
 
 
+def _checked_mode(structure: Structure, mode: ArrayLike | int) -> Float[Array, "d"] | int:
+    """The mode to follow, of length one without rigid motions, or its number. Raises RequestError."""
+    basis = _internal_basis(structure)
+    if isinstance(mode, int | np.integer) and not isinstance(mode, bool):
+        if not 0 <= mode < len(basis):
+            raise RequestError(f'structure "{structure.id}" has the modes 0 to {len(basis) - 1}, not {mode}')
+        return int(mode)
+    direction = np.asarray(mode, dtype=float)
+    if direction.shape != (len(structure), 3) or not np.isfinite(direction).all():
+        raise RequestError(f"mode: expected a number, or a finite direction [{len(structure)}, 3], got {mode!r}")
+    internal: Float[Array, "d"] = basis.T @ (basis @ direction.reshape(-1))
+    length = float(np.linalg.norm(internal))
+    if length < 1e-6 * max(float(np.linalg.norm(direction)), 1e-12):
+        raise RequestError("mode: the direction is zero, or moves the structure as a whole")
+    return internal / length
+
+
 def _by_prfo(
-    surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, fmax: float, steps: int, trust: float
+    surface: CountedSurface,
+    curvature: SaddleCurvature,
+    initial_hessian: Float[Array, "n 3 n 3"] | None,
+    mode: Float[Array, "d"] | int | None,
+    fmax: float,
+    steps: int,
+    trust: float,
 ) -> SaddleResult:
-    search, n_fragments = _PRFOSearch(surface, initial_hessian, trust), _n_fragments(surface.structure)
+    search = _PRFOSearch(surface, curvature, initial_hessian, mode, trust)
+    n_fragments = _n_fragments(surface.structure)
     converged = checks = n_steps = 0
     for n_steps in range(steps + 1):
         converged = search.fmax < fmax
@@ -187,9 +163,25 @@ def _by_prfo(
         reason = f"the structure fell apart after {n_steps} steps"
     elif not converged:
         reason = f"largest force {search.fmax:.3g} eV/Å after {n_steps} steps, limit {fmax:g}"
-    hessian = search.model.reshape((len(surface.structure), 3) * 2) if converged else None
-    gradient = search.gradient.reshape(-1, 3)
-    return _result(surface, search.structure, search.energy, gradient, hessian, n_steps, reason, search.history)
+    gradient, hessian, lowest = search.gradient.reshape(-1, 3), None, None
+    if converged and isinstance(curvature, LowestCurvature):
+        lowest = curvature.lowest(search.structure, search.followed_mode)
+    elif converged:
+        hessian = search.model.reshape((len(surface.structure), 3) * 2)
+    result = _result(surface, search.structure, search.energy, gradient, hessian, n_steps, reason, search.history)
+    if not isinstance(curvature, LowestCurvature):
+        return result
+    if lowest is not None and not reason:
+        reason = _order_by_modes(lowest)
+    return replace(result, reason=reason, converged=not reason, lowest_modes=lowest, n_products=curvature.n_products)
+
+
+def _order_by_modes(lowest: LowestModes) -> str:
+    """Why a stationary point with these lowest modes is no first-order saddle point; empty if it is one."""
+    if not lowest.converged.all():
+        return f"its lowest modes did not converge (residual {lowest.residuals.max():.2g} eV/(Å² u))"
+    n_negative = int((lowest.eigenvalues < 0).sum())
+    return "" if n_negative == 1 else f"a stationary point with {n_negative} negative modes, not one"
 
 
 def _by_sella(
@@ -255,17 +247,27 @@ def _result(
 class _PRFOSearch:
     """State of a search: current geometry, quadratic model and trust radius."""
 
-    def __init__(self, surface: CountedSurface, initial_hessian: Float[Array, "n 3 n 3"] | None, trust: float) -> None:
-        self.surface, self.trust = surface, trust
+    def __init__(
+        self,
+        surface: CountedSurface,
+        curvature: SaddleCurvature,
+        initial_hessian: Float[Array, "n 3 n 3"] | None,
+        mode: Float[Array, "d"] | int | None,
+        trust: float,
+    ) -> None:
+        self.surface, self.curvature, self.trust = surface, curvature, trust
         self.structure = surface.structure
         self.energy, gradient = surface.gradient(self.structure.positions)
         self.gradient = gradient.reshape(-1)
         self.history = [(self.energy, self.fmax)]
-        self.followed_mode: Float[Array, "d"] | None = None
+        self.followed_mode: Float[Array, "d"] | None = None if isinstance(mode, int) else mode
+        self.by_number = isinstance(mode, int)
         if initial_hessian is None:
             self.recompute_hessian()
         else:
             self.model, self.hessian_age = initial_hessian.reshape(self.gradient.size, -1), 0
+        if isinstance(mode, int):
+            self.followed_mode = self._ascending()[1][:, mode]
 
     @property
     def fmax(self) -> float:
@@ -278,7 +280,7 @@ class _PRFOSearch:
 
     def recompute_hessian(self) -> None:
         """Replace the model by the engine's Hessian."""
-        self.model = self.surface.hessian(self.structure.positions).reshape(self.gradient.size, -1)
+        self.model = self.curvature.model(self.structure, self.followed_mode)
         self.hessian_age = 0
 
     def step(self) -> None:
@@ -312,17 +314,26 @@ class _PRFOSearch:
             self.hessian_age = _HESSIAN_INTERVAL  # the next step starts from a fresh Hessian
         return accepted
 
-    def _eigenpairs(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
-        """Eigenpairs of the model in the internal space, the mode to follow first. That is the lowest one, or, while
-        the model has no or several negative modes, the one most similar to the mode followed before."""
+    def _ascending(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
+        """Eigenpairs of the model in the internal space."""
         basis = _internal_basis(self.structure)
         values, rows = np.linalg.eigh(basis @ self.model @ basis.T)
-        vectors = basis.T @ rows
-        if self.followed_mode is not None and (values < 0).sum() != 1:
-            best = int(np.abs(self.followed_mode @ vectors).argmax())
-            order = [best, *(k for k in range(len(values)) if k != best)]
-            values, vectors = values[order], vectors[:, order]
-        return values, vectors
+        return values, basis.T @ rows
+
+    def _eigenpairs(self) -> tuple[Float[Array, "m"], Float[Array, "d m"]]:
+        """Eigenpairs, the mode to follow first. That is the lowest one, or, while the model has no or several negative
+        modes, the one most similar to the mode followed before. A mode that was asked for by its number is followed
+        until it is the only negative one."""
+        values, vectors = self._ascending()
+        if self.followed_mode is None:
+            return values, vectors
+        best = int(np.abs(self.followed_mode @ vectors).argmax())
+        one_negative = (values < 0).sum() == 1
+        self.by_number = self.by_number and not (one_negative and best == 0)
+        if one_negative and not self.by_number:
+            return values, vectors
+        order = [best, *(k for k in range(len(values)) if k != best)]
+        return values[order], vectors[:, order]
 
 
 def _internal_basis(structure: Structure) -> Float[Array, "d 3n"]:
