@@ -13,22 +13,20 @@ __all__ = ["curvature_messages", "idle_messages", "reference_energy_messages", "
 
 
 def start_messages(
-    training: DatasetLike, validation: DatasetLike | None, config: TrainConfig, *, n_processes: int, fitted: bool
+    training: DatasetLike, validation: DatasetLike | None, config: TrainConfig, *, fitted: bool
 ) -> list[str]:
-    """All messages of this module.
+    """Messages about labels and energies per element, for the record of a run.
 
     Args:
         training: training data.
         validation: validation data, if any.
         config: settings of the run.
-        n_processes: number of processes that train together.
         fitted: whether energies per element were fitted to the training energies.
 
     Returns:
         One line each; none if there is nothing to say.
     """
     return [
-        *idle_messages(len(training), config.batch.structures, n_processes),
         *([] if validation is None else curvature_messages(validation, config)),
         *(reference_energy_messages(training) if fitted else []),
     ]

@@ -54,7 +54,7 @@ from hesse.training.run_identity import other_steps_messages, run_identity
 from hesse.training.run_log import NullLogger, RunLogger, last_training_terms
 from hesse.training.run_setup import check_data, weight_decay_groups
 from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
-from hesse.training.start_messages import start_messages
+from hesse.training.start_messages import idle_messages, start_messages
 from hesse.training.step import LossAndGradient, MicroBatch
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
@@ -378,8 +378,10 @@ class Trainer:
             self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
         )
         self.state.weights = self.weights if balance else None
-        size, fitted = self.communicator.size, self.fits_reference_energies
-        start = start_messages(self.training, held_out, self.config, n_processes=size, fitted=fitted)
+        start = start_messages(self.training, held_out, self.config, fitted=self.fits_reference_energies)
+        if not quiet:  # not in the record, which is the same for all numbers of processes
+            for text in idle_messages(len(self.training), self.config.batch.structures, self.communicator.size):
+                print(text, file=sys.stderr)
         for text in (*found, *texts, *start, *validation_messages(self.training, held_out)):
             log.message(0, text)
             if not quiet:
