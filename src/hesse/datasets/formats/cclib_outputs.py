@@ -61,7 +61,7 @@ _OUTSIDE: Final = (
 _GAMESS_HESSIAN: Final = "CARTESIAN FORCE CONSTANT MATRIX"
 _GAMESS_ROW: Final = re.compile(r"^.{19}([XYZ])((?:.{9}){1,6})[ \t]*$")
 _GAMESS_WIDTH: Final = 9
-_QCHEM_MOLECULE: Final = re.compile(r"^[ \t]*\$molecule[ \t]*\n[ \t]*(-?\d+)[ \t]+(\d+)[ \t]*$", re.MULTILINE | re.I)
+_QCHEM_MOLECULE: Final = re.compile(r"^[ \t]*\$molecule[ \t]*\n[ \t]*(-?\d{1,6})[ \t]+(\d{1,6})[ \t]*$", re.M | re.I)
 
 
 def read_with_cclib(path: Path, text: str) -> QMResult:
