@@ -24,6 +24,7 @@ from hesse.evaluation.breakdown import (
 from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
 from hesse.evaluation.parity import ErrorSums, matched_values, property_names
 from hesse.evaluation.prediction import predict
+from hesse.evaluation.statistics import bootstrap_rms_change
 from hesse.structures import Properties, label_names
 
 __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_change"]
@@ -282,18 +283,5 @@ def relative_rmse_change(
     percent = 100.0 * (new.rms() / old.rms() - 1.0)
     if n_groups < 2:
         return RelativeChange(percent, float("nan"), float("nan"), n_groups)
-    from scipy.stats import bootstrap  # here, because the import takes half a second
-
-    # The distribution of the two sums, not of their ratio: a resample without errors of the first potential has none.
-    before, after = bootstrap(
-        totals,
-        lambda old, new, axis: np.stack([old.sum(axis), new.sum(axis)]),
-        paired=True,
-        n_resamples=n_resamples,
-        batch=max(1, 2_000_000 // n_groups),  # bounds the memory
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
-    ratios = after[before > 0.0] / before[before > 0.0]
-    low, high = np.quantile(100.0 * (np.sqrt(ratios) - 1.0), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return RelativeChange(percent, float(low), float(high), n_groups)
+    low, high = bootstrap_rms_change(*totals, confidence=confidence, n_resamples=n_resamples, seed=seed)
+    return RelativeChange(percent, low, high, n_groups)
