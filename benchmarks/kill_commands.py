@@ -79,7 +79,7 @@ def same_labels(first: Path, second: Path) -> bool:
 def same_runs(first: Path, second: Path) -> bool:
     """True if two training runs have the same models and records, apart from wall times."""
     records = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(run / "metrics.jsonl")]
+        [{k: v for k, v in row.items() if "seconds" not in k} for row in read_log(run / "metrics.jsonl")]
         for run in (first, second)
     ]
     models = [read_tensors(run / "last.hesse", "model") for run in (first, second)]

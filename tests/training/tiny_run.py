@@ -74,7 +74,7 @@ def run(folder: Path, *, restart: bool = False, validate: bool = True, **changes
 
 def record(folder: Path) -> list[dict[str, Any]]:
     """Rows of the record without wall times; they must not depend on interruptions."""
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_log(folder / "metrics.jsonl")]
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in read_log(folder / "metrics.jsonl")]
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -85,7 +85,7 @@ class LossTerm(Settings):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if value in ("step", "loss", "lr", "seconds", "kind", "text"):
+        if value in ("step", "loss", "lr", "seconds", "processor_seconds", "kind", "text"):
             raise ValueError(f"rows of the record have an entry {value!r} already: give the term another name")
         return value
 

@@ -133,7 +133,7 @@ _RESERVED: Final = frozenset({
     "multiplicity", "species", "pos", "pbc", "Lattice", "masses", "tags",
     "hessian_offsets",  # HDF5
     "balance", "length_scale", "others", "outputs",  # options and arguments
-    "loss", "lr", "seconds", "kind", "text",  # the record of a run
+    "loss", "lr", "seconds", "processor_seconds", "kind", "text",  # the record of a run
 })  # fmt: skip
 _RESERVED_PATTERN: Final = re.compile(r"(probe|hvp)_\d+")
 """Names that files, options and records of runs use for something else."""

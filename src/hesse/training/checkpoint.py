@@ -36,6 +36,7 @@ class TrainState:
         best_step: its step; -1 before the first validation.
         n_without_improvement: validations since then.
         seconds: wall time of all sessions.
+        processor_seconds: processor time of the first process in all sessions, with all of its threads.
         compiled: whether steps are compiled; None before that is decided.
         plateau: state of the plateau schedule.
         weights: weights of the loss terms by name, if they were measured before the first step.
@@ -48,6 +49,7 @@ class TrainState:
     best_step: int = -1
     n_without_improvement: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     compiled: bool | None = None
     plateau: Plateau = field(default_factory=Plateau)
     weights: dict[str, float] | None = None

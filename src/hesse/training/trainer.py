@@ -324,7 +324,7 @@ class Trainer:
             if is_rank_zero
             else NullLogger()
         )
-        started, previous_seconds = time.monotonic(), state.seconds
+        started = time.monotonic() - state.seconds, time.process_time() - state.processor_seconds
         finished = state.step >= config.steps or self._should_stop()
         try:
             with (
@@ -342,8 +342,10 @@ class Trainer:
                     for text in self.compile_policy.pop_messages():
                         log.message(state.step, text)
                     row = self._step()
-                    state.seconds = previous_seconds + time.monotonic() - started
-                    log.write("train", state.step, **row, seconds=state.seconds)
+                    state.seconds = time.monotonic() - started[0]
+                    state.processor_seconds = time.process_time() - started[1]
+                    times = {"seconds": state.seconds, "processor_seconds": state.processor_seconds}
+                    log.write("train", state.step, **row, **times)
                     is_last = state.step >= config.steps
                     if self.validator is not None and (is_last or state.step % config.validate_every == 0):
                         self.scores = self.validator.validate(self.ema_model, self.weights, state)
