@@ -22,9 +22,10 @@ from hesse.runtime.yaml_text import parse_yaml
 from hesse.training.config import RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
+from hesse.training.run_folder import open_run_folder
 from hesse.training.run_identity import changed_run_error
 from hesse.training.train_result import TrainResult
-from hesse.training.trainer import open_run_folder, train_in_open_folder
+from hesse.training.trainer import train_in_open_folder
 
 __all__ = ["load_config", "run_from_config"]
 

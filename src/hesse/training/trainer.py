@@ -11,8 +11,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,9 @@ from hesse.errors import (
     NonFiniteLossError,
     ProcessLostError,
     RequestError,
-    WriteError,
 )
 from hesse.potential import Potential
 from hesse.runtime.devices import disable_malloc_trim
-from hesse.runtime.filesystem import lock_file, remove_abandoned
 from hesse.runtime.progress import track
 from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import deferred_signals
@@ -49,7 +47,9 @@ from hesse.training.initial_model import (
 from hesse.training.loader import TrainingLoader
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
+from hesse.training.moving_average import update_moving_average
 from hesse.training.non_finite import diagnose_non_finite
+from hesse.training.run_folder import open_run_folder
 from hesse.training.run_identity import other_steps_messages, run_identity
 from hesse.training.run_log import NullLogger, RunLogger, last_training_terms
 from hesse.training.run_setup import check_data, weight_decay_groups
@@ -60,22 +60,7 @@ from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
 from hesse.training.validation_messages import validation_messages
 
-__all__ = ["open_run_folder", "train", "train_in_open_folder"]
-
-
-_RUN_FILES = (
-    "checkpoint.safetensors",
-    "metrics.jsonl",
-    "config.yaml",
-    "split.json",
-    "data.json",
-    *(
-        f"{stem}.{ending}"
-        for stem in ("model", "last")
-        for ending in ("hesse", "safetensors", "pt", "model", "nequip.zip")
-    ),
-)
-"""Files that a run writes: half-written ones of a killed process are removed when the folder is locked again."""
+__all__ = ["train", "train_in_open_folder"]
 
 
 def train(
@@ -201,34 +186,6 @@ def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
         f"expected a hesse.TrainConfig or a mapping of options, got {type(config).__name__}. To train from a "
         "configuration file, use `hesse train FILE`."
     )
-
-
-@contextmanager
-def open_run_folder(folder: Path, communicator: Communicator) -> Iterator[None]:
-    """Context in which no other job works in the folder of a run. It creates the folder if necessary, and the first
-    process locks it before anything in it is written.
-
-    Args:
-        folder: the folder.
-        communicator: the processes that train together.
-
-    Raises:
-        RequestError: another job works in the folder.
-        WriteError: it cannot be created or written.
-    """
-    with ExitStack() as stack:
-        communicator.run_on_rank_zero(lambda: _lock_folder(folder, stack))
-        yield
-
-
-def _lock_folder(folder: Path, stack: ExitStack) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"cannot create the run folder {folder}: {error.strerror}") from error
-    busy = f"another process is working in {folder}: wait for it, stop it, or use another folder"
-    stack.enter_context(lock_file(folder / ".lock", busy))
-    remove_abandoned(folder, _RUN_FILES)
 
 
 def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
@@ -456,7 +413,7 @@ class Trainer:
             raise NonFiniteLossError(message)
         self.optimizer.step()
         state.step, state.batch = state.step + 1, state.batch + 1
-        self._update_ema()
+        update_moving_average(self.ema_model, self.model, state.step, config.optimizer.ema_decay or 0.0)
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
     def _status(self, row: Mapping[str, float]) -> str:
@@ -469,19 +426,6 @@ class Trainer:
         ]
         terms = f" ({', '.join(alone)})" if alone else ""
         return f"loss {row['loss']:.3g}{terms}" + (f"  {self.scores.summary()}" if self.scores else "")
-
-    def _update_ema(self) -> None:
-        """Update the exponential moving average of the parameters."""
-        decay = self.config.optimizer.ema_decay or 0.0
-        step = self.state.step
-        decay = min(decay, (1.0 + step) / (10.0 + step))  # short memory at the start, when parameters change fast
-        with torch.no_grad():
-            pairs = zip(self.ema_model.parameters(), self.model.parameters(), strict=True)
-            # Some frameworks have integer tables as parameters.
-            means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
-            torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
-            for buffer, statistic in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
-                buffer.copy_(statistic)  # running statistics, if the network has them
 
     def _save(self) -> None:
         """Write a checkpoint."""
