@@ -27,6 +27,7 @@ from hesse.cli.evaluate_command import evaluate
 from hesse.cli.info_command import info
 from hesse.cli.label_command import label
 from hesse.cli.md_command import md
+from hesse.cli.minimize_command import minimize, neb
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
 from hesse.cli.sample_command import sample
@@ -80,6 +81,8 @@ app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("check")(check)
+app.command("minimize")(minimize)
+app.command("neb")(neb)
 app.command("saddle")(saddle)
 app.command("irc")(irc)
 app.command("reaction")(reaction)

@@ -27,6 +27,7 @@ class Method(StrEnum):
     """Methods of saddle search."""
 
     prfo = "prfo"
+    davidson = "davidson"
     sella = "sella"
 
 
@@ -40,7 +41,16 @@ def saddle(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Guesses of transition states: .extxyz, .xyz, .h5, ...")],
     output: Output,
     engine: Annotated[str, ENGINE] = "gfn2",
-    method: Annotated[Method, typer.Option(help="P-RFO, or the package Sella.")] = Method.prfo,
+    method: Annotated[Method, typer.Option(help="P-RFO; without full Hessians (davidson); or the package Sella.")] = (
+        Method.prfo
+    ),
+    mode: Annotated[
+        int | None, typer.Option(min=0, help="Number of the mode to follow at the start; 0 is the lowest.")
+    ] = None,
+    from_path: Annotated[
+        bool,
+        typer.Option("--from-path", help="IN has paths (hesse neb): start at their highest images, along the path."),
+    ] = False,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end.")] = 0.005,
     steps: Annotated[int, typer.Option(min=1, help="Largest number of steps.")] = 200,
     trust: Annotated[float, typer.Option(help="Å; largest length of the first step.")] = 0.1,
@@ -56,12 +66,17 @@ def saddle(
     continues after an interruption: finished searches are kept in ts.h5.searches.jsonl."""
     from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
-    from hesse.sampling import search_saddles
+    from hesse.sampling import highest_images, search_saddles
 
-    failed_output = _failed_output(source, output, json, overwrite)
-    guesses = _open_starts(source, output, json, overwrite)
-    options = {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust}
-    result = search_saddles(guesses, engine, output, workers=workers, quiet=quiet, **options)
+    failed_file = failed_output(source, output, json, overwrite)
+    guesses = open_starts(source, output, json, overwrite)
+    options: dict[str, Any] = {"method": method.value, "fmax": fmax, "steps": steps, "trust": trust}
+    if mode is not None:
+        options["mode"] = mode
+    starts, modes = highest_images(guesses) if from_path else (guesses.structures, None)
+    if method is Method.sella:
+        modes = None  # Sella finds its own
+    result = search_saddles(starts, engine, output, modes=modes, workers=workers, quiet=quiet, **options)
     for row in result.rows:
         if row["converged"]:
             typer.echo(_saddle_line(row))
@@ -73,18 +88,22 @@ def saddle(
         ]
     )
     if result.failed is not None:
-        write_dataset(failed_output, result.failed)
-        typer.echo(f"{failed_output}: the last geometries of {len(result.failed)} searches that failed", err=True)
+        write_dataset(failed_file, result.failed)
+        typer.echo(f"{failed_file}: the last geometries of {len(result.failed)} searches that failed", err=True)
     try:
-        _write_results(output, json, result, "saddle search")
+        write_results(output, json, result, "saddle search")
     except ExecutionError:
         typer.echo(_saddle_summary(output, result), err=True)
         raise
     typer.echo(_saddle_summary(output, result))
 
 
-def _failed_output(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Path:
-    """The file for geometries of searches that failed. Raises RequestError if it may not be written."""
+def failed_output(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Path:
+    """The file for geometries of searches that failed.
+
+    Raises:
+        RequestError: it may not be written.
+    """
     from hesse.errors import RequestError
     from hesse.runtime.filesystem import check_output_path
 
@@ -102,8 +121,12 @@ def _saddle_line(row: dict[str, Any]) -> str:
     atoms = f" ({', '.join(row['mode_atoms'])})" if row.get("mode_atoms") else ""
     return (
         f"{row['id']}: {row['energy']:.6f} eV, imaginary mode {-row['imaginary']:.0f}i cm⁻¹{atoms}, "
-        f"{row['steps']} steps, {row['hessians']} Hessians{_distance_text(row)}"
+        f"{row['steps']} steps, {_curvature_text(row)}{_distance_text(row)}"
     )
+
+
+def _curvature_text(row: dict[str, Any]) -> str:
+    return f"{row['products']} products H v" if "products" in row else f"{row['hessians']} Hessians"
 
 
 def _distance_text(row: dict[str, Any]) -> str:
@@ -153,13 +176,16 @@ def irc(
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
-    """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions."""
+    """Follow reaction paths from transition states. Mass-weighted steepest descent in both directions.
+
+    The same command continues after an interruption: finished paths are kept in OUT.searches.jsonl."""
     from hesse.sampling import follow_paths
 
-    transition_states = _open_starts(source, output, json, overwrite)
+    transition_states = open_starts(source, output, json, overwrite)
     result = follow_paths(
         transition_states,
         engine,
+        output=output,
         reuse=reuse,
         relax_ends=relax_ends,
         workers=workers,
@@ -174,10 +200,12 @@ def irc(
         if row["id"] not in failed:
             typer.echo(_path_line(row))
     print_failures([f"{failure.id}: no path: {failure.reason}" for failure in result.failures])
-    _write_results(output, json, result, "reaction paths")
+    write_results(output, json, result, "reaction paths")
     n_points = 0 if result.dataset is None else len(result.dataset)
     n_complete = sum(row["converged"] for row in result.rows)
     typer.echo(f"{output}: {n_points} structures; {n_complete} of {len(result.rows)} paths are complete")
+    if result.n_reused:
+        typer.echo(f"  {result.n_reused} searches were finished before")
 
 
 def _path_line(row: dict[str, Any]) -> str:
@@ -190,19 +218,31 @@ def _path_line(row: dict[str, Any]) -> str:
     return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "") + outside
 
 
-def _open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool) -> Dataset:
+def open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool, *further_sources: Path) -> Dataset:
+    """Read the input of a search, after checks that its outputs can be written.
+
+    Raises:
+        RequestError: an output that may not be written.
+        FileFormatError: the input cannot be read.
+    """
     from hesse.errors import RequestError
     from hesse.runtime.filesystem import check_output_path
 
     if json_file is not None:
-        check_output_path(json_file, source)
+        check_output_path(json_file, source, *further_sources)
         if json_file.absolute() == output.absolute():
             raise RequestError(f"OUT and --json are both {output}; choose another file for --json")
+    check_output_path(output, source, *further_sources)
     return open_input(output, source, overwrite=overwrite)
 
 
-def _write_results(output: Path, json_file: Path | None, result: ReactionResult, made_by: str) -> None:
-    """Write structures and rows. Raises ExecutionError if there is no structure."""
+def write_results(output: Path, json_file: Path | None, result: ReactionResult, made_by: str) -> None:
+    """Write structures and rows.
+
+    Raises:
+        ExecutionError: there is no structure.
+        WriteError: a file cannot be written.
+    """
     from hesse.datasets import write_dataset
     from hesse.errors import ExecutionError
     from hesse.runtime.filesystem import write_rows

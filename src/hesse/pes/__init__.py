@@ -1,6 +1,6 @@
 """The potential-energy surface of any engine: minima, transition states, reaction paths, vibrations, dynamics."""
 
-from hesse.pes.elastic_band import NEBResult, neb
+from hesse.pes.elastic_band import NEBResult, band_tangent, neb
 from hesse.pes.end_identity import EndComparison, EndMatch, compare_end
 from hesse.pes.geometry_changes import Displacement, atom_name, bond_name, check_same_atoms, displacement
 from hesse.pes.imaginary_modes import MinimumResult, remove_imaginary_modes
@@ -14,9 +14,10 @@ from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.reaction_result import Reaction, ReactionOutcome, ReactionThermo, StageCalls, Verification
 from hesse.pes.reaction_search import ReactionSettings, reaction, verify
+from hesse.pes.saddle_result import SaddleResult
 from hesse.pes.surface import OptimizationHistory
 from hesse.pes.training_range import describe_outside, extrapolation
-from hesse.pes.transition_state import SADDLE_METHODS, SaddleResult, saddle
+from hesse.pes.transition_state import SADDLE_METHODS, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Verification",
     "Vibrations",
     "atom_name",
+    "band_tangent",
     "bond_name",
     "check_same_atoms",
     "compare_end",

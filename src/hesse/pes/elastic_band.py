@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
+from numpy.typing import ArrayLike
 
 from hesse.datasets import StructuresLike, as_structure, as_structures
 from hesse.engines import Engine, EngineLike, as_engine
@@ -41,7 +42,7 @@ from hesse.runtime.progress import track
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Extrapolation, Structure, closest_collision, to_ase
 
-__all__ = ["NEBResult", "neb"]
+__all__ = ["NEBResult", "band_tangent", "neb"]
 
 _CLIMB_FACTOR = 5.0
 """The highest image starts to climb when no force exceeds this multiple of the limit."""
@@ -339,7 +340,10 @@ class _Band:
         return NEBResult(
             images,
             highest,
-            _tangent(images, highest),
+            band_tangent(
+                [image.structure.positions for image in images[highest - 1 : highest + 2]],
+                [image.energy for image in images[highest - 1 : highest + 2]],
+            ),
             n_steps,
             largest,
             converged,
@@ -350,17 +354,26 @@ class _Band:
         )
 
 
-def _tangent(images: Sequence[PathPoint], index: int) -> Float[Array, "n 3"]:
-    """Direction of the path at an image: the mean of the directions to its neighbors, weighted towards the higher one
-    (Henkelman and Jónsson 2000)."""
-    before, here, after = (images[index + k] for k in (-1, 0, 1))
-    backward = here.structure.positions - before.structure.positions
-    forward = after.structure.positions - here.structure.positions
-    rises = sorted((abs(after.energy - here.energy), abs(before.energy - here.energy)))
-    low, high = rises if after.energy <= before.energy else rises[::-1]
-    tangent = low * forward + high * backward
+def band_tangent(positions: Sequence[Float[Array, "n 3"]], energies: ArrayLike) -> Float[Array, "n 3"]:
+    """Direction of a path at an image: the mean of the directions to its neighbors, weighted towards the higher one
+    (Henkelman and Jónsson 2000).
+
+    Args:
+        positions: Å, of the image before, the image itself and the one after.
+        energies: eV, of the same three.
+
+    Returns:
+        The direction, of length one over all atoms, `[n, 3]`.
+    """
+    (x0, x1, x2), (e0, e1, e2) = positions, np.asarray(energies, dtype=float)
+    low, high = sorted((abs(e2 - e1), abs(e0 - e1)))
+    forward, backward = x2 - x1, x1 - x0
+    tangent = high * forward + low * backward if e2 > e0 else low * forward + high * backward
     length = float(np.linalg.norm(tangent))
-    return tangent / length if length > 0 else forward / max(float(np.linalg.norm(forward)), 1e-12)
+    result: Float[Array, "n 3"] = (
+        tangent / length if length > 0 else forward / max(float(np.linalg.norm(forward)), 1e-12)
+    )
+    return result
 
 
 def _set_results(atoms: Atoms, point: Point) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hesse.errors import InterruptedRunError
-from hesse.runtime.parallel import map_tasks
+from hesse.runtime.parallel import TaskResult, map_tasks
 from hesse.runtime.progress import track
 from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.sampling.search_journal import FinishedSearch, SearchJournal, journal_path
 
-__all__ = ["JournaledRun", "run_journaled"]
+__all__ = ["JournaledRun", "in_workers", "run_journaled"]
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -35,29 +35,41 @@ class JournaledRun:
     n_reused: int
 
 
+def in_workers(
+    make_worker: Callable[[Any], Callable[[Task], Value]], spec: Any, workers: int | None
+) -> Callable[[list[Task]], Generator[TaskResult[Value], None, None]]:
+    """A function that solves tasks in worker processes.
+
+    Args:
+        make_worker: see `hesse.runtime.parallel.map_tasks`.
+        spec: see there.
+        workers: number of processes, see there.
+
+    Returns:
+        The function, for `run_journaled`.
+    """
+    return lambda tasks: map_tasks(make_worker, spec, tasks, workers=workers)
+
+
 def run_journaled(
-    make_worker: Callable[[Any], Callable[[Task], Value]],
-    spec: Any,
+    solve: Callable[[list[Task]], Generator[TaskResult[Value], None, None]],
     tasks: Sequence[Task],
     keys: Sequence[str],
     finish: Callable[[int, Value], FinishedSearch],
     *,
     output: Path | None,
     title: str,
-    workers: int | None,
     quiet: bool,
 ) -> JournaledRun:
     """Run the tasks that the journal of an output file does not hold, and keep each result at once.
 
     Args:
-        make_worker: see `hesse.runtime.parallel.map_tasks`.
-        spec: see there.
-        tasks: see there.
+        solve: solves a list of tasks, as `hesse.runtime.parallel.map_tasks` does; see `in_workers`.
+        tasks: one per search.
         keys: key of each task, see `search_key`.
         finish: makes the record of a task from its index and what the worker returned, in this process.
         output: the output file, whose journal is used; None keeps nothing.
         title: of the progress.
-        workers: number of processes, see `map_tasks`.
         quiet: no progress.
 
     Returns:
@@ -65,7 +77,7 @@ def run_journaled(
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
-        HesseError: all that `map_tasks` raises, or a journal that cannot be read or written.
+        HesseError: all that `solve` raises, or a journal that cannot be read or written.
     """
     opened = nullcontext(None) if output is None else SearchJournal.open(journal_path(output))
     with opened as journal:
@@ -73,7 +85,7 @@ def run_journaled(
         found = {i: search for i, search in enumerate(known) if search is not None}
         n_reused, errors = len(found), dict[int, str]()
         pending = [i for i in range(len(tasks)) if i not in found]
-        results = map_tasks(make_worker, spec, [tasks[i] for i in pending], workers=workers)
+        results = solve([tasks[i] for i in pending])
         with track(title, len(tasks), quiet=quiet, done=n_reused) as advance:
             try:
                 with stop_signals():

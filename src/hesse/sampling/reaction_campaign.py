@@ -13,7 +13,7 @@ from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import HesseError, RequestError
 from hesse.pes import Reaction, ReactionOutcome, ReactionSettings, check_same_atoms, reaction
 from hesse.runtime.settings import settings_from
-from hesse.sampling.journaled_runs import run_journaled
+from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Structure
 
@@ -151,14 +151,12 @@ def search_reactions(
         return FinishedSearch(found.row(), arrays)
 
     run = run_journaled(
-        _make_worker,
-        (spec, judge, chosen),
+        in_workers(_make_worker, (spec, judge, chosen), workers),
         list(pairs),
         keys,
         finish,
         output=None if output is None else Path(output),
         title="reactions",
-        workers=workers,
         quiet=quiet,
     )
     rows = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
@@ -16,14 +19,14 @@ from hesse.datasets import Dataset
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import ExtrapolationWarning
 from hesse.pes import IRCResult, MinimizationResult, irc, minimize
-from hesse.runtime.parallel import TaskResult, map_tasks
-from hesse.runtime.progress import track
+from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.runner import (
     KnownLabels,
     SamplingFailure,
     energy_labels,
     stored_hessians,
 )
+from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Extrapolation, Properties, Structure
 
 __all__ = ["ReactionResult", "follow_paths"]
@@ -43,7 +46,7 @@ class ReactionResult:
         rows: one per start, in order: JSON values by name; `converged`, and the `reason` if it did not.
         failures: starts without a saddle point or path.
         failed: the last geometries of saddle searches that failed, with the tag "failed"; None if there are none.
-        n_reused: number of saddle searches whose results were kept from an earlier run.
+        n_reused: number of searches whose results were kept from an earlier run.
     """
 
     dataset: Dataset | None
@@ -57,6 +60,7 @@ def follow_paths(
     transition_states: Dataset,
     engine: EngineLike,
     *,
+    output: str | Path | None = None,
     reuse: bool = True,
     relax_ends: bool = False,
     workers: int | None = None,
@@ -68,6 +72,8 @@ def follow_paths(
     Args:
         transition_states: the structures, as from `hesse.sampling.search_saddles`.
         engine: a name or the path of a model; an object works in this process.
+        output: file for the results, which is not written here: each finished path is kept in `OUTPUT.searches.jsonl`
+            at once, and the same call does not repeat it. None keeps nothing.
         reuse: start with the Hessians of the data set.
         relax_ends: also relax both ends, to 0.005 eV/Å.
         workers: number of processes of one thread each, 1 by default; 0 works in this process. A structure that kills
@@ -81,28 +87,70 @@ def follow_paths(
 
     Raises:
         RequestError: Hessians of another level of theory.
-        HesseError: there is no such engine, or a wrong option.
+        InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        HesseError: there is no such engine, a wrong option, or a journal that cannot be read or written.
     """
     spec, workers = engine_for_workers(engine, workers, None)
+    model = as_engine(spec)
     known = stored_hessians(transition_states, spec) if reuse else [KnownLabels()] * len(transition_states)
     tasks = [(s, k.hessian) for s, k in zip(transition_states.structures, known, strict=True)]
+    asked = options | {"task": "path", "relax_ends": relax_ends}
+    keys = [search_key(start, model, asked | {"hessian": _digest(hessian)}) for start, hessian in tasks]
+    run = run_journaled(
+        in_workers(_path_worker, (spec, options, relax_ends), workers),
+        tasks,
+        keys,
+        lambda i, found: _finished(tasks[i][0], *found),
+        output=None if output is None else Path(output),
+        title="paths",
+        quiet=quiet,
+    )
     found: list[tuple[Structure, Properties]] = []
     rows: list[dict[str, Any]] = []
     failures: list[SamplingFailure] = []
-    for (start, _), done in _run_all(_path_worker, (spec, options, relax_ends), tasks, "paths", workers, quiet):
-        if done.value is None:
-            rows.append({"id": start.id, "converged": False, "reason": done.error})
-            failures.append(SamplingFailure(start.id, done.error))
+    for i, (start, _) in enumerate(tasks):
+        if i not in run.found:
+            rows.append({"id": start.id, "converged": False, "reason": run.errors[i]})
+            failures.append(SamplingFailure(start.id, run.errors[i]))
             continue
-        path, ends = done.value
-        group = start.group or start.id
-        for point in path.points:
-            labels = energy_labels(point.structure, point.energy, point.forces)
-            found.append((replace(point.structure, group=group, tag="irc"), labels))
-        for end in ends:
-            found.append((replace(end.structure, group=group, tag="end"), energy_labels(end.structure, end.energy)))
-        rows.append(_path_row(start, path, ends))
-    return ReactionResult(as_dataset_of(found, spec, "reaction paths"), tuple(rows), tuple(failures))
+        rows.append(dict(run.found[i].row))
+        found += _path_structures(start, run.found[i])
+    dataset = as_dataset_of(found, spec, "reaction paths")
+    return ReactionResult(dataset, tuple(rows), tuple(failures), n_reused=run.n_reused)
+
+
+def _digest(hessian: Float[Array, "n 3 n 3"] | None) -> str:
+    """Identity of a Hessian that a path starts with."""
+    return (
+        "" if hessian is None else hashlib.blake2b(np.ascontiguousarray(hessian).tobytes(), digest_size=8).hexdigest()
+    )
+
+
+def _finished(start: Structure, path: IRCResult, ends: Sequence[MinimizationResult]) -> FinishedSearch:
+    """The result as it is kept, with the row that tells of it."""
+    arrays = {
+        "positions": np.array([point.structure.positions for point in path.points]),
+        "energies": np.array([point.energy for point in path.points]),
+        "forces": np.array([point.forces for point in path.points]),
+        "end_positions": np.array([end.structure.positions for end in ends]),
+        "end_energies": np.array([end.energy for end in ends]),
+    }
+    return FinishedSearch(_path_row(start, path, ends), arrays)
+
+
+def _path_structures(start: Structure, search: FinishedSearch) -> list[tuple[Structure, Properties]]:
+    """The points of a path and its relaxed ends, as structures with labels."""
+    group, arrays, n_backward = start.group or start.id, search.arrays, search.row["backward_points"]
+    found = []
+    numbers = range(-n_backward, len(arrays["positions"]) - n_backward)
+    for k, x, energy, forces in zip(numbers, arrays["positions"], arrays["energies"], arrays["forces"], strict=True):
+        point = replace(start.with_positions(x, id=f"{start.id}/irc/{k:+05d}", tag="irc"), group=group)
+        found.append((point, energy_labels(point, float(energy), forces)))
+    outer = [number for number in (numbers[0], numbers[-1]) if number != 0]  # a half without points has no end
+    for k, x, energy in zip(outer, arrays["end_positions"], arrays["end_energies"], strict=False):
+        end = replace(start.with_positions(x, id=f"{start.id}/irc/{k:+05d}/relaxed", tag="end"), group=group)
+        found.append((end, energy_labels(end, float(energy))))
+    return found
 
 
 def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResult]) -> dict[str, Any]:
@@ -142,23 +190,6 @@ def _path_worker(spec: tuple[str | Engine, Options, bool]) -> Callable[[PathTask
             return path, [minimize(end.with_positions(end.positions, id=f"{end.id}/relaxed"), engine) for end in halves]
 
     return follow
-
-
-def _run_all(
-    make_worker: Callable[[Any], Callable[[Any], Any]],
-    spec: Any,
-    tasks: Sequence[Any],
-    title: str,
-    workers: int | None,
-    quiet: bool,
-) -> list[tuple[Any, TaskResult[Any]]]:
-    """Each task with its result, in the order of the tasks."""
-    results: dict[int, TaskResult[Any]] = {}
-    with track(title, len(tasks), quiet=quiet) as advance:
-        for result in map_tasks(make_worker, spec, tasks, workers=workers):
-            results[result.index] = result
-            advance(1)
-    return [(task, results[k]) for k, task in enumerate(tasks)]
 
 
 def as_dataset_of(pairs: Sequence[tuple[Structure, Properties]], engine: str | Engine, made_by: str) -> Dataset | None:
