@@ -282,5 +282,11 @@ def test_the_start_is_the_minimum_of_the_engine_or_a_reply() -> None:
     assert isinstance(failure, Failure)
     assert failure.reason is FailureReason.NOT_RELAXED
     assert not failure.reason.counted
+    # A symmetric start relaxes to a saddle point, from which a ramp would slide down.
+    line = Structure([6] * 3, [[0, 0, 0], [1.15, 0, 0], [2.3, 0, 0]], id="line")
+    assert isinstance(starting_geometry(line, engine, settings), Structure)
+    failure = starting_geometry(line, engine, ReplicaSettings(ramp="fast"))
+    assert isinstance(failure, Failure)
+    assert failure.detail == "C0-C2 formed"
     failure = starting_geometry(near.with_positions(near.positions, id="tired"), Tired(0), settings)
     assert failure == Failure(FailureReason.NOT_STARTED, "the license ran out")

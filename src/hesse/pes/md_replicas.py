@@ -22,6 +22,7 @@ from torch import Tensor
 from hesse.engines import Engine, PotentialEngine
 from hesse.errors import HesseError, first_line
 from hesse.pes.geometry_changes import bond_name, displacement
+from hesse.pes.imaginary_modes import remove_imaginary_modes
 from hesse.pes.md_failures import Failure, FailureMonitor, FailureReason
 from hesse.pes.md_forces import replica_forces
 from hesse.pes.md_integrators import MovingReplicas, integrate_step, remove_drift
@@ -45,6 +46,8 @@ BLOCK = 200
 """Steps between changes of the batch; a multiple of the window of the failure criterion."""
 SAMPLE_STRIDE = 10
 """Steps between samples of energies and temperatures."""
+IMAGINARY_LIMIT = -50.0
+"""cm⁻¹; smaller imaginary modes are left by rounding and by soft modes that are not fully relaxed."""
 MAX_ATOMS = 1024
 """Largest number of atoms in a batch."""
 
@@ -206,6 +209,9 @@ def replica_row(structure_id: str, seed: int, failure: Failure | None) -> dict[s
 def starting_geometry(structure: Structure, engine: Engine, settings: ReplicaSettings) -> Structure | Failure:
     """The geometry from which the replicas of a structure start: by default the nearest minimum of the engine.
 
+    Before a ramp, imaginary modes are removed too: from a saddle point, where a symmetric start can end, the molecule
+    would slide down without any heat.
+
     Args:
         structure: the input.
         engine: the engine.
@@ -223,7 +229,12 @@ def starting_geometry(structure: Structure, engine: Engine, settings: ReplicaSet
     if not settings.relax:
         return structure
     try:
-        run = minimize(structure, engine, fmax=settings.fmax, steps=settings.steps)
+        if settings.ramp is None:
+            run, left = minimize(structure, engine, fmax=settings.fmax, steps=settings.steps), ""
+        else:
+            found = remove_imaginary_modes(structure, engine, fmax=settings.fmax, steps=settings.steps)
+            lowest = 0.0 if found.modes is None or not len(found.modes) else found.modes.frequencies[0]
+            run, left = found.minimization, found.reason if lowest < IMAGINARY_LIMIT else ""
     except HesseError as error:
         return Failure(FailureReason.NOT_STARTED, first_line(error))
     changes = displacement(structure, run.structure)
@@ -233,6 +244,8 @@ def starting_geometry(structure: Structure, engine: Engine, settings: ReplicaSet
     if not run.converged:
         text = f"after {run.steps} steps the largest force is {run.fmax:.3g} eV/Å, not below {settings.fmax:g}"
         return Failure(FailureReason.NOT_RELAXED, text)
+    if left:
+        return Failure(FailureReason.NOT_RELAXED, f"no minimum was found: {left}")
     return run.structure
 
 

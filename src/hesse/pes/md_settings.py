@@ -63,7 +63,7 @@ class ReplicaSettings(Settings):
         failure: criterion "jctc2025", "fast" or "none" (only numbers that are not finite); None: "fast", or that of
             the ramp.
         stride: steps between snapshots of the trajectory; 0 keeps none.
-        relax: start from the nearest minimum of the engine.
+        relax: start from the nearest minimum of the engine; for a ramp, one without imaginary modes (a Hessian).
         fmax: largest force after relaxation, eV/Å.
         steps: largest number of steps of the relaxation.
 

@@ -68,7 +68,7 @@ def draw_survival(
 
             above = axes.secondary_xaxis("top", functions=(to_kelvin, to_time))
             above.set_xlabel("temperature (K)")
-        axes.legend(loc="lower left")
+        axes.legend(loc="best")
         if path.suffix == ".svg":
             atomic_write_text(path, to_svg(figure))
         else:
