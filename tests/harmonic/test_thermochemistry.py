@@ -188,7 +188,7 @@ def test_moments_of_inertia_agree_with_ase() -> None:
 
 def test_rows_and_table() -> None:
     modes = modes_of(WATER, [1600.0, 3700.0, 3800.0])
-    result = thermochemistry(WATER, modes, ThermoSettings(temperature=[298.15, 400.0]), energy=-5.0, hessian_error=1e-3)
+    result = thermochemistry(WATER, modes, ThermoSettings(temperature=[298.15, 400.0]), energy=-5.0, hessian_error=0.05)
     rows = result.rows()
     assert [row["temperature"] for row in rows] == [298.15, 400.0]
     assert {"id", "temperature", "pressure", "method", "zpe", "enthalpy", "entropy", "gibbs"} <= rows[0].keys()

@@ -19,7 +19,7 @@ from hesse.datasets import Dataset
 from hesse.errors import ConfigError, EngineError, ExecutionError, RequestError
 from hesse.harmonic.thermochemistry import ThermoSettings
 from hesse.labelling import ledger_path
-from hesse.recipes.hessians_of_many import vibrations_journal
+from hesse.sampling.search_journal import journal_path
 from hesse.structures import Properties, Request, Structure, to_ase
 
 STRUCTURES = [oracles.molecule(n, n, name=f"m{n}") for n in (4, 3, 6)]
@@ -142,7 +142,7 @@ def test_structures_are_relaxed_first(tmp_path: Path) -> None:
     report = hesse.analyze_vibrations(stored(*STRUCTURES), engine, steps=2000, **options)
     assert not report.failures
     assert all(result.fmax is not None and result.fmax < 1e-4 for result in report)
-    assert vibrations_journal(output).exists()
+    assert journal_path(output).exists()
     calls = engine.calls
     again = hesse.analyze_vibrations(stored(*STRUCTURES), engine, steps=2000, **options)
     assert engine.calls == calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ class CurvatureErrors:
 
 
 def attach_error_estimates(
-    structure: Structure,
+    structure: Structure | Sequence[Structure],
     labels: Properties,
     request: Request,
     *,
@@ -46,8 +47,8 @@ def attach_error_estimates(
     programs remove the net force.
 
     Args:
-        structure: the structure.
-        labels: its properties, with forces (the rotational sum rule needs them).
+        structure: the structure, or several; the errors of a method are then the same for all.
+        labels: their properties, with forces (the rotational sum rule needs them).
         request: the requested properties; forces that were not requested are removed.
         hvp_errors: errors of the Hessian-vector products as their method estimates them.
         hessian_errors: the same for the Hessian.
@@ -56,7 +57,7 @@ def attach_error_estimates(
         The properties with `forces_error` (eV/Å), `hvp_error` and `hessian_error` (eV/Å²), root mean square per
         component.
     """
-    violations = sum_rule_errors([structure], labels)
+    violations = sum_rule_errors([structure] if isinstance(structure, Structure) else structure, labels)
     changes: dict[str, torch.Tensor | None] = {}
     if request.forces:
         changes["forces_error"] = _larger_violation(violations.forces_translation, violations.forces_rotation)

@@ -273,8 +273,8 @@ def _canonical_vectors(values: Float[Array, "modes"], rows: Float[Array, "modes 
     starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > tolerance)
     sizes = np.diff(np.append(starts, len(values)))
     references = np.random.Generator(np.random.PCG64(0)).uniform(-1.0, 1.0, size=(int(sizes.max()), rows.shape[1]))
-    result = np.empty_like(rows)
-    for start, size in zip(starts, sizes, strict=True):
+    result = rows * np.where(rows @ references[0] < 0, -1.0, 1.0)[:, None]
+    for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
         space = rows[start : start + size]
         rotation, triangle = np.linalg.qr(space @ references[:size].T)
         result[start : start + size] = (rotation * np.where(np.diagonal(triangle) < 0, -1.0, 1.0)).T @ space

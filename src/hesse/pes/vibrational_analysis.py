@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.datasets import StructuresLike, as_dataset, as_structure, find_issues
-from hesse.engines import EngineLike, as_engine
+from hesse.engines import Engine, EngineLike, as_engine
 from hesse.errors import (
     EngineError,
     HarmonicWarning,
@@ -23,6 +23,7 @@ from hesse.errors import (
 from hesse.harmonic.masses import MassesLike, atom_masses
 from hesse.harmonic.normal_modes import moving_atoms, normal_modes
 from hesse.pes.hessian_columns import hessian_of_atoms
+from hesse.pes.minimization import MinimizationResult
 from hesse.pes.minimization import minimize as relax
 from hesse.pes.vibrations_result import Vibrations
 from hesse.structures import Properties, Request, Structure, from_ase, hessian_array
@@ -30,7 +31,15 @@ from hesse.structures import Properties, Request, Structure, from_ase, hessian_a
 if TYPE_CHECKING:
     from ase.vibrations import VibrationsData
 
-__all__ = ["Vibrations", "free_atoms", "vibrations", "vibrations_from_data", "vibrations_from_labels"]
+__all__ = [
+    "Vibrations",
+    "free_atoms",
+    "inconsistent_hessians",
+    "relaxed",
+    "vibrations",
+    "vibrations_from_data",
+    "vibrations_from_labels",
+]
 
 
 def vibrations(
@@ -110,13 +119,7 @@ def _with_engine(
             raise RequestError(
                 f'structure "{structure.id}": atoms are frozen, but a relaxation moves all of them: relax it before'
             )
-        relaxation = relax(structure, engine, fmax=fmax, steps=steps)
-        if not relaxation.converged:
-            raise EngineError(
-                f'structure "{structure.id}": not relaxed after {relaxation.steps} steps (largest force '
-                f"{relaxation.fmax:.3g} eV/Å, limit {fmax:g}): give more steps, or relax it before"
-            )
-        structure = relaxation.structure
+        structure = relaxed(structure, engine, fmax=fmax, steps=steps).structure
     if known is None and moving is not None:
         part = hessian_of_atoms(structure, engine, moving)
         modes = normal_modes(structure, part.hessian, masses=m, atoms=moving)
@@ -127,6 +130,30 @@ def _with_engine(
     return vibrations_from_labels(structure, labels, level=engine.level, atoms=moving, masses=m)
 
 
+def relaxed(structure: Structure, engine: Engine, *, fmax: float, steps: int) -> MinimizationResult:
+    """Relax a structure, and fail if it does not converge.
+
+    Args:
+        structure: the structure.
+        engine: the engine.
+        fmax: limit of the largest force, eV/Å.
+        steps: maximal number of steps.
+
+    Returns:
+        The result of a relaxation that has converged.
+
+    Raises:
+        EngineError: it did not converge.
+    """
+    result = relax(structure, engine, fmax=fmax, steps=steps)
+    if not result.converged:
+        raise EngineError(
+            f'structure "{structure.id}": not relaxed after {result.steps} steps (largest force {result.fmax:.3g} '
+            f"eV/Å, limit {fmax:g}): give more steps, or relax it before"
+        )
+    return result
+
+
 def vibrations_from_labels(
     structure: Structure,
     labels: Properties,
@@ -135,6 +162,7 @@ def vibrations_from_labels(
     atoms: ArrayLike | None = None,
     masses: MassesLike = None,
     isotopes: Mapping[int, str | float] | None = None,
+    check: bool = True,
 ) -> Vibrations:
     """Vibrations of a structure whose labels have a Hessian.
 
@@ -145,6 +173,7 @@ def vibrations_from_labels(
         atoms: see `vibrations`.
         masses: see `vibrations`.
         isotopes: see `vibrations`.
+        check: check that the Hessian is that of the geometry.
 
     Returns:
         Frequencies, normal modes and the zero-point energy.
@@ -157,11 +186,8 @@ def vibrations_from_labels(
     n = len(structure)
     if labels.hessian is None or not bool(labels.mask("hessian").all()):
         raise MissingLabelError(f'structure "{structure.id}" has no Hessian: give an engine that computes it')
-    for issue in find_issues([structure], labels.replace(hessian_error=None)).get(0, ()):
-        if issue.label == "hessian":
-            raise InconsistentLabelsError(
-                f'structure "{structure.id}": its Hessian is not that of this geometry; {issue.reason}'
-            )
+    if check and (reason := inconsistent_hessians([structure], labels).get(0)):
+        raise InconsistentLabelsError(reason)
     hessian = hessian_array(structure, labels.hessian_of(0).numpy())
     moving = moving_atoms(structure, atoms)
     modes = normal_modes(structure, hessian, masses=atom_masses(structure, masses, isotopes), atoms=moving)
@@ -176,6 +202,26 @@ def vibrations_from_labels(
         modes,
         None if error is None or np.isnan(error) else error,
     )
+
+
+def inconsistent_hessians(structures: Sequence[Structure], labels: Properties) -> dict[int, str]:
+    """Find Hessians that are not those of their geometries: they violate a sum rule, or are not symmetric.
+
+    Args:
+        structures: the geometries.
+        labels: their labels.
+
+    Returns:
+        A sentence for each such structure, by its index.
+    """
+    # Large estimated errors are told by `Vibrations.warnings`.
+    without_errors = labels.replace(hessian_error=None, forces_error=None, hvp_error=None)
+    return {
+        i: f'structure "{structures[i].id}": its Hessian is not that of this geometry; {issue.reason}'
+        for i, issues in find_issues(structures, without_errors).items()
+        for issue in issues[::-1]
+        if issue.label == "hessian"
+    }
 
 
 def _from_known_hessian(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,17 +22,16 @@ from hesse.errors import EngineError, ExecutionError, ExtrapolationWarning, Hess
 from hesse.harmonic.masses import MassesLike, atom_masses
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.labelling import label, plan_labels
-from hesse.pes import MinimizationResult, Vibrations, minimize
+from hesse.pes import MinimizationResult, Vibrations
 from hesse.pes.hessian_columns import PartialHessian, hessian_of_atoms
-from hesse.pes.vibrational_analysis import vibrations_from_labels
+from hesse.pes.vibrational_analysis import relaxed, vibrations_from_labels
 from hesse.potential import check_elements
-from hesse.recipes.journaled_tasks import HessianRun, JournaledTasks, interrupted
-from hesse.runtime.progress import track
-from hesse.runtime.signals import StoppedError, stop_signals
-from hesse.sampling.search_journal import FinishedSearch, SearchJournal, search_key
+from hesse.runtime.parallel import TaskResult, map_tasks
+from hesse.sampling.journaled_runs import JournaledRun, run_journaled
+from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Properties, Request, Structure, check_cell
 
-__all__ = ["KnownHessian", "compute_hessians", "vibrations_journal"]
+__all__ = ["HessianRun", "KnownHessian", "compute_hessians"]
 
 Moving: TypeAlias = "Int[Array, 'm'] | None"
 _CHUNK = 64
@@ -70,7 +70,13 @@ class KnownHessian:
         if self.partial is None:
             assert self.labels is not None
             return vibrations_from_labels(
-                self.structure, self.labels, level=self.level, atoms=moving, masses=masses, isotopes=isotopes
+                self.structure,
+                self.labels,
+                level=self.level,
+                atoms=moving,
+                masses=masses,
+                isotopes=isotopes,
+                check=False,  # done for many at once
             )
         part = self.partial
         m = atom_masses(self.structure, masses, isotopes)
@@ -78,20 +84,41 @@ class KnownHessian:
         return Vibrations(self.structure, self.level, part.energy, part.forces, part.hessian, modes, part.error)
 
 
+@dataclass(frozen=True)
+class HessianRun:
+    """How Hessians of many structures are computed.
+
+    Attributes:
+        engine: its name, or the engine itself, which works in this process.
+        output: file of the Hessians, beside which ledger and journal are kept; None keeps nothing.
+        workers: number of processes.
+        scheduler: a dask cluster instead.
+        timeout: seconds for one structure.
+        retry_failed: try failures of earlier runs again.
+        quiet: no progress.
+    """
+
+    engine: str | Engine
+    output: Path | None = None
+    workers: int | None = None
+    scheduler: str | None = None
+    timeout: float | None = None
+    retry_failed: bool = False
+    quiet: bool = False
+
+    @cached_property
+    def engine_object(self) -> Engine:
+        """The engine in this process."""
+        return as_engine(self.engine)
+
+    @property
+    def level(self) -> str:
+        """Its level of theory."""
+        return self.engine_object.level
+
+
 Found: TypeAlias = "dict[int, KnownHessian | str]"
 """For each structure its Hessian, or why there is none."""
-
-
-def vibrations_journal(output: Path) -> Path:
-    """Path of the journal of relaxations, partial Hessians and Hessians of models.
-
-    Args:
-        output: file of the Hessians.
-
-    Returns:
-        `output` with the ending `.vibrations.jsonl` added.
-    """
-    return Path(f"{output}.vibrations.jsonl")
 
 
 def compute_hessians(
@@ -116,29 +143,20 @@ def compute_hessians(
         HesseError: the engine or the files cannot be used.
     """
     found: Found = {}
-    opened = nullcontext(None) if run.output is None else SearchJournal.open(vibrations_journal(run.output))
-    with opened as journal:
-        if relaxation is not None:
-            tasks = JournaledTasks(run, journal, {"kind": "minimize", **relaxation}, "relaxing")
-            relaxed, _ = tasks.run(_make_relaxer, structures, relaxation, _relaxed_record)
-            found = {i: record for i, record in relaxed.items() if isinstance(record, str)}
-            structures = {
-                i: structures[i].with_positions(record.arrays["positions"], id=structures[i].id)
-                for i, record in relaxed.items()
-                if not isinstance(record, str)
-            }
-        parts = {i: structure for i, structure in structures.items() if moving[i] is not None}
-        whole = {i: structure for i, structure in structures.items() if moving[i] is None}
-        n_reused = 0
-        if parts:
-            results, n_known = _partial_hessians(run, journal, parts, moving)
+    if relaxation is not None:
+        structures, failed = _relax(run, structures, relaxation)
+        found |= failed
+    parts = {i: structure for i, structure in structures.items() if moving[i] is not None}
+    whole = {i: structure for i, structure in structures.items() if moving[i] is None}
+    by_model = isinstance(run.engine_object, PotentialEngine)
+    n_reused = 0
+    for members, compute in (
+        (parts, lambda some: _partial_hessians(run, some, moving)),
+        (whole, lambda some: _hessians_by_model(run, some) if by_model else _hessians_by_campaign(run, some)),
+    ):
+        if members:
+            results, n_known = compute(members)
             found, n_reused = found | results, n_reused + n_known
-        if whole and isinstance(run.engine_object, PotentialEngine):
-            results, n_known = _hessians_by_model(run, journal, whole)
-            found, n_reused = found | results, n_reused + n_known
-    if whole and not isinstance(run.engine_object, PotentialEngine):
-        results, n_known = _hessians_by_campaign(run, whole)
-        found, n_reused = found | results, n_reused + n_known
     return found, n_reused
 
 
@@ -177,38 +195,50 @@ def _hessians_by_campaign(run: HessianRun, structures: Mapping[int, Structure]) 
 # --- full Hessians by models, many at once ----------------------------------------------------------------------------
 
 
-def _hessians_by_model(
-    run: HessianRun, journal: SearchJournal | None, structures: Mapping[int, Structure]
-) -> tuple[Found, int]:
+def _hessians_by_model(run: HessianRun, structures: Mapping[int, Structure]) -> tuple[Found, int]:
     engine = run.engine_object
     assert isinstance(engine, PotentialEngine)
-    keys = {i: search_key(structure, engine, {"kind": "hessian"}) for i, structure in structures.items()}
-    found: Found = {}
-    for i, structure in structures.items():
-        record = None if journal is None else journal.finished(keys[i])
-        if record is not None:
-            found[i] = KnownHessian(structure, run.level, labels=_labels_of_record(structure, record))
-    n_reused = len(found)
-    with track(f"Hessians with {run.level}", len(structures), quiet=run.quiet, done=n_reused) as advance:
-        try:
-            with stop_signals():
-                pending = {i: s for i, s in structures.items() if i not in found}
-                for chunk in _chunks(pending):
-                    for i, result in _evaluate_chunk(engine, {i: structures[i] for i in chunk}).items():
-                        found[i] = result
-                        if journal is not None and isinstance(result, KnownHessian):
-                            journal.add(keys[i], _record_of_labels(result))
-                    advance(len(chunk))
-        except StoppedError:
-            raise interrupted(len(found), len(structures), journal) from None
-    return found, n_reused
+
+    def solve(tasks: list[Structure]) -> Generator[TaskResult[KnownHessian], None, None]:
+        for chunk in _chunks(tasks):
+            start = time.monotonic()
+            results = _evaluate_chunk(engine, {i: tasks[i] for i in chunk})
+            seconds = (time.monotonic() - start) / len(chunk)
+            for i, result in results.items():
+                failed = isinstance(result, str)
+                yield TaskResult(i, None if failed else result, result if failed else "", seconds)  # type: ignore[arg-type]
+
+    tasks = list(structures.values())
+    done = run_journaled(
+        solve,
+        tasks,
+        [search_key(structure, engine, {"kind": "hessian"}) for structure in tasks],
+        lambda _, known: _record_of_labels(known),
+        output=run.output,
+        title=f"Hessians with {run.level}",
+        quiet=run.quiet,
+    )
+    return _by_index(
+        structures, done, lambda s, record: KnownHessian(s, run.level, labels=_labels_of_record(s, record))
+    ), done.n_reused
 
 
-def _chunks(structures: Mapping[int, Structure]) -> Iterator[list[int]]:
+def _by_index(
+    structures: Mapping[int, Structure],
+    done: JournaledRun,
+    hessian: Callable[[Structure, FinishedSearch], KnownHessian],
+) -> Found:
+    """Hessians and errors by the indices of the structures."""
+    indices = list(structures)
+    found: Found = {indices[k]: error for k, error in done.errors.items()}
+    return found | {indices[k]: hessian(structures[indices[k]], record) for k, record in done.found.items()}
+
+
+def _chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:
     """Indices of structures of similar size, small ones first."""
     chunk: list[int] = []
     elements = 0
-    for i in sorted(structures, key=lambda i: len(structures[i])):
+    for i in sorted(range(len(structures)), key=lambda i: len(structures[i])):
         size = 9 * len(structures[i]) ** 2
         if chunk and (len(chunk) == _CHUNK or elements + size > _CHUNK_ELEMENTS):
             yield chunk
@@ -241,14 +271,49 @@ def _evaluate_chunk(engine: PotentialEngine, structures: Mapping[int, Structure]
         for i, structure in valid.items():
             found |= _evaluate_chunk(engine, {i: structure})
         return found
-    for k, (i, structure) in enumerate(valid.items()):
-        assert results is not None
-        labels = attach_error_estimates(structure, results.select([k]), request)
-        found[i] = KnownHessian(structure, engine.level, labels=labels)
+    if results is not None:
+        results = attach_error_estimates(list(valid.values()), results, request)
+        for k, (i, structure) in enumerate(valid.items()):
+            found[i] = KnownHessian(structure, engine.level, labels=results.select([k]))
     return found
 
 
 # --- relaxations and partial Hessians, one by one in processes --------------------------------------------------------
+
+
+def _relax(
+    run: HessianRun, structures: Mapping[int, Structure], options: Mapping[str, Any]
+) -> tuple[dict[int, Structure], Found]:
+    """The relaxed structures, and the reasons of those that did not relax."""
+    tasks = list(structures.values())
+    done = run_journaled(
+        _in_workers(run, _make_relaxer, options),
+        tasks,
+        [search_key(structure, run.engine_object, {"kind": "minimize", **options}) for structure in tasks],
+        lambda _, result: FinishedSearch({"energy": result.energy}, {"positions": result.structure.positions}),
+        output=run.output,
+        title="relaxing",
+        quiet=run.quiet,
+    )
+    indices = list(structures)
+    relaxed = {
+        indices[k]: tasks[k].with_positions(record.arrays["positions"], id=tasks[k].id)
+        for k, record in sorted(done.found.items())
+    }
+    return relaxed, {indices[k]: error for k, error in done.errors.items()}
+
+
+def _in_workers(
+    run: HessianRun, make_worker: Callable[[Any], Callable[[Any], Any]], spec: Any
+) -> Callable[[list[Any]], Generator[TaskResult[Any], None, None]]:
+    return lambda tasks: map_tasks(
+        make_worker,
+        (run.engine, spec),
+        tasks,
+        workers=run.workers,
+        scheduler=run.scheduler,
+        timeout=run.timeout,
+    )
 
 
 def _make_relaxer(spec: tuple[str | Engine, Mapping[str, Any]]) -> Callable[[Structure], MinimizationResult]:
@@ -257,50 +322,40 @@ def _make_relaxer(spec: tuple[str | Engine, Mapping[str, Any]]) -> Callable[[Str
     def relax(structure: Structure) -> MinimizationResult:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExtrapolationWarning)
-            return minimize(structure, engine, **options)
+            return relaxed(structure, engine, **options)
 
     return relax
 
 
-def _relaxed_record(result: MinimizationResult) -> FinishedSearch | str:
-    if not result.converged:
-        return f"not relaxed after {result.steps} steps (largest force {result.fmax:.3g} eV/Å): give more steps"
-    return FinishedSearch({"energy": result.energy}, {"positions": result.structure.positions})
-
-
 def _partial_hessians(
-    run: HessianRun,
-    journal: SearchJournal | None,
-    structures: Mapping[int, Structure],
-    moving: Mapping[int, Moving],
+    run: HessianRun, structures: Mapping[int, Structure], moving: Mapping[int, Moving]
 ) -> tuple[Found, int]:
-    groups: dict[tuple[int, ...], dict[int, Structure]] = {}
-    for i, structure in structures.items():
-        array = moving[i]
-        assert array is not None
-        groups.setdefault(tuple(array.tolist()), {})[i] = structure
-    found: Found = {}
-    n_reused = 0
-    for group, members in groups.items():
-        atoms = list(group)
-        tasks = JournaledTasks(run, journal, {"kind": "partial", "atoms": atoms}, f"partial Hessians with {run.level}")
-        records, n_known = tasks.run(_make_partial, members, atoms, lambda record: record)
-        n_reused += n_known
-        for i, record in records.items():
-            if isinstance(record, str):
-                found[i] = record
-                continue
-            row, arrays = record.row, record.arrays
-            part = PartialHessian(row["energy"], arrays["forces"], arrays["hessian"], row["hessian_error"])
-            found[i] = KnownHessian(structures[i], run.level, partial=part)
-    return found, n_reused
+    tasks = [(structure, array) for i, structure in structures.items() if (array := moving[i]) is not None]
+    done = run_journaled(
+        _in_workers(run, _make_partial, None),
+        tasks,
+        [search_key(s, run.engine_object, {"kind": "partial", "atoms": array.tolist()}) for s, array in tasks],
+        lambda _, record: record,
+        output=run.output,
+        title=f"partial Hessians with {run.level}",
+        quiet=run.quiet,
+    )
+
+    def hessian(structure: Structure, record: FinishedSearch) -> KnownHessian:
+        row, arrays = record.row, record.arrays
+        part = PartialHessian(row["energy"], arrays["forces"], arrays["hessian"], row["hessian_error"])
+        return KnownHessian(structure, run.level, partial=part)
+
+    return _by_index(structures, done, hessian), done.n_reused
 
 
-def _make_partial(spec: tuple[str | Engine, Sequence[int]]) -> Callable[[Structure], FinishedSearch]:
-    engine, atoms = as_engine(spec[0]), np.asarray(spec[1])
+def _make_partial(
+    spec: tuple[str | Engine, None],
+) -> Callable[[tuple[Structure, Int[Array, "m"]]], FinishedSearch]:
+    engine = as_engine(spec[0])
 
-    def compute(structure: Structure) -> FinishedSearch:
-        part = hessian_of_atoms(structure, engine, atoms)
+    def compute(task: tuple[Structure, Int[Array, "m"]]) -> FinishedSearch:
+        part = hessian_of_atoms(task[0], engine, task[1])
         row = {"energy": part.energy, "hessian_error": part.error}
         return FinishedSearch(row, {"forces": part.forces, "hessian": part.hessian})
 

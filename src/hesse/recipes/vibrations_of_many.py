@@ -26,9 +26,8 @@ from hesse.harmonic.thermo_result import Thermochemistry
 from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
 from hesse.labelling import Failure
 from hesse.pes import Vibrations
-from hesse.pes.vibrational_analysis import free_atoms
-from hesse.recipes.hessians_of_many import KnownHessian, compute_hessians
-from hesse.recipes.journaled_tasks import HessianRun
+from hesse.pes.vibrational_analysis import free_atoms, inconsistent_hessians
+from hesse.recipes.hessians_of_many import HessianRun, KnownHessian, compute_hessians
 from hesse.structures import Properties, Structure
 
 __all__ = ["VibrationsReport", "analyze_vibrations"]
@@ -212,8 +211,7 @@ def analyze_vibrations(
         relaxation = {"fmax": fmax, "steps": steps} if minimize else None
         moving = {i: collector.moving[i] for i in pending}
         found, n_reused = compute_hessians(run, {i: dataset.structures[i] for i in pending}, moving, relaxation)
-        for i, result in found.items():
-            collector.add(i, result)
+        collector.add_computed(found)
         if output is not None:
             _write_new(Path(output), found, run.level)
     collector.close(has_engine=engine is not None)
@@ -261,12 +259,29 @@ class _Collector:
         if not any(mask) or (engine is not None and not _is_of_level(dataset, engine)):
             return
         suspects = dataset.labels.suspect_mask().tolist()
+        unusable = inconsistent_hessians(dataset.structures, dataset.labels)
         for i, (structure, labels) in enumerate(dataset):
             if not mask[i] or i in self.failures or (suspects[i] and engine is not None):
+                continue
+            if i in unusable:
+                self.failures[i] = unusable[i]
                 continue
             known = KnownHessian(structure, dataset.metadata.get("level", ""), labels=labels)
             self.add(i, known)
             self.n_stored += i in self.results
+
+    def add_computed(self, found: Mapping[int, KnownHessian | str]) -> None:
+        """Vibrations from new Hessians, after they were checked together."""
+        whole = {i: known for i, known in found.items() if not isinstance(known, str) and known.labels is not None}
+        if whole:
+            labels = Properties.concatenate([known.labels for known in whole.values() if known.labels is not None])
+            reasons = inconsistent_hessians([known.structure for known in whole.values()], labels)
+            for k, i in enumerate(whole):
+                if k in reasons:
+                    self.failures[i] = reasons[k]
+        for i, known in found.items():
+            if i not in self.failures:
+                self.add(i, known)
 
     def add(self, index: int, found: KnownHessian | str) -> None:
         if isinstance(found, str):
