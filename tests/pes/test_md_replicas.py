@@ -15,7 +15,8 @@ from hesse.engines import Engine, PotentialEngine
 from hesse.errors import ConfigError, EngineError, UnknownOptionError
 from hesse.pes import FailureReason, ReplicaSettings
 from hesse.pes.md_failures import WINDOW, Failure, FailureMonitor
-from hesse.pes.md_replicas import BLOCK, Replica, ReplicaRun, advance_replicas, starting_geometry
+from hesse.pes.md_replicas import BLOCK, Replica, ReplicaRun, advance_replicas
+from hesse.pes.md_start import starting_geometry
 from hesse.structures import Structure
 from hesse.units import BOLTZMANN
 

@@ -44,8 +44,9 @@ class CompletedHessian(ShortRepr):
 
     Attributes:
         hessian: eV/Å², symmetric.
-        error: eV/Å², root-mean-square error of an element, from predicting each product by all others: that of a
-            completion with one probe less, so that it is rather too large than too small.
+        error: eV/Å², root-mean-square error of an element, from predicting each product by all others and from the
+            stated errors of the products: that of a completion with one probe less, so that it is rather too large
+            than too small.
         relative_error: `error` over the root-mean-square element.
         n_pairs: number of probes.
     """
@@ -104,7 +105,8 @@ def complete_hessian(
     rigid, rigid_products = _rigid_pairs(structure, _gradient(structure, forces))
     # Probes of unit length on average, so that one number is the error of all products.
     scale = np.sqrt(3 * n) / lengths
-    noise = np.maximum(_errors(structure, errors, len(vectors)) * scale, MIN_ERROR)
+    stated = _errors(structure, errors, len(vectors)) * scale
+    noise = np.maximum(stated, MIN_ERROR)
     known = np.concatenate([vectors * scale[:, None], rigid])
     targets = np.concatenate([values * scale[:, None], rigid_products])
     size = (3 * n * len(known)) ** 2 * 8 / 2**30
@@ -115,7 +117,9 @@ def complete_hessian(
         )
     sigma = np.concatenate([noise, np.full(len(rigid), MIN_ERROR)])
     hessian, left_out = _solve(expected, known.T, targets.T, sigma, len(vectors))
-    error = float(np.sqrt(np.square(left_out).sum(0).mean())) / (3 * n)
+    # Errors that all products share (truncation of differences) do not show where one is predicted from the others.
+    by_leaving_out = np.square(left_out).sum(0).mean() / (3 * n) ** 2
+    error = float(np.sqrt(by_leaving_out + np.square(stated).mean() / (3 * n)))
     overall = float(np.sqrt(np.mean(np.square(hessian))))
     return CompletedHessian(hessian.reshape(n, 3, n, 3), error, error / max(overall, 1e-12), len(vectors))
 

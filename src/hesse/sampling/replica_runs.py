@@ -21,8 +21,9 @@ from hesse.datasets import Dataset, StructuresLike
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, engine_for_workers
 from hesse.errors import ExtrapolationWarning, InterruptedRunError, RequestError, check_whole_numbers
 from hesse.pes.md_failures import Failure
-from hesse.pes.md_replicas import Replica, ReplicaRun, advance_replicas, replica_row, starting_geometry
+from hesse.pes.md_replicas import Replica, ReplicaRun, advance_replicas, replica_row
 from hesse.pes.md_settings import ReplicaSettings
+from hesse.pes.md_start import starting_geometry
 from hesse.pes.md_survival import SurvivalCurve, survival_of_rows
 from hesse.pes.training_range import extrapolation
 from hesse.runtime.parallel import map_tasks
