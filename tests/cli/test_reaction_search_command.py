@@ -68,7 +68,7 @@ def test_one_reaction_gets_a_page_and_its_geometries(ends):
     (row,) = json.loads((ends / "rows.json").read_text())
     assert json.loads((ends / "out" / "reactions.json").read_text()) == [row]
     assert row["found"]
-    assert row["temperature"] == [300.0, 500.0]
+    assert [at["temperature"] for at in row["rates"]] == [300.0, 500.0]
     page = Words((ends / "out" / "reaction.html").read_text())
     assert page.images == 3
     assert "left <&>" in page.text

@@ -90,9 +90,11 @@ def test_the_row_is_json(found):
     row = json.loads(json.dumps(found.row(), allow_nan=False))
     assert row["found"]
     assert row["outcome"] == "found"
-    assert row["ends_match"] == ["same", "same"]
+    assert row["ends_match"] is True
+    assert [end["match"] for end in row["ends"]] == ["same", "same"]
     assert row["engine_calls"] == sum(stage["evaluations"] for stage in row["calls"].values())
-    assert row["gibbs_barrier"] == pytest.approx(found.thermo.gibbs_barrier.tolist())
+    assert row["gibbs_barrier"] == pytest.approx(found.thermo.gibbs_barrier[0])
+    assert row["rates"][0]["rate"] == row["rate"] > 0
     assert row["verification"]["saddle_found"]
 
 

@@ -114,8 +114,9 @@ def _line(row: dict[str, Any]) -> str:
         f"reaction energy {row['reaction_energy']:.3f} eV",
         f"imaginary mode {-row['imaginary_frequency']:.0f}i cm⁻¹",
     ]
-    for t, gibbs, rate in zip(row["temperature"], row["gibbs_barrier"], row["rate"], strict=True):
-        parts.append(f"ΔG‡({t:g} K) {gibbs:.3f} eV, rate {rate:.2g} /s")
+    parts += [
+        f"ΔG‡({at['temperature']:g} K) {at['gibbs_barrier']:.3f} eV, rate {at['rate']:.2g} /s" for at in row["rates"]
+    ]
     parts.append(f"{row['engine_calls']} evaluations")
     if (check := row.get("verification")) is not None:
         answer = "has its saddle point there too" if check["saddle_found"] else "has no saddle point there"

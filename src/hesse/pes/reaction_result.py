@@ -100,6 +100,16 @@ class ReactionThermo(ShortRepr):
         """Rate constant of transition-state theory with Wigner's factor, 1/s."""
         return eyring_rate(self.gibbs_barrier, self.temperature) * self.tunneling
 
+    def rows(self) -> list[dict[str, float]]:
+        """Values at every temperature.
+
+        Returns:
+            One mapping per temperature: K, eV and 1/s by name.
+        """
+        names = ("temperature", "gibbs_barrier", "reverse_gibbs_barrier", "gibbs_reaction_energy", "tunneling", "rate")
+        columns = [getattr(self, name).tolist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
 
 def _gibbs(thermo: Thermochemistry) -> Float[Array, "temperatures"]:
     assert thermo.gibbs is not None
@@ -225,7 +235,8 @@ class Reaction(ShortRepr):
         """The result as JSON values by name: what `hesse reaction --json` writes.
 
         Returns:
-            Energies in eV, frequencies in cm⁻¹, rates in 1/s; None where a stage was not reached.
+            Energies in eV, frequencies in cm⁻¹, rates in 1/s; None where a stage was not reached. `temperature`,
+            `gibbs_barrier` and `rate` are those of the first temperature, `rates` has all of them.
         """
         row: dict[str, Any] = {"id": self.id, "level": self.level, "found": self.found}
         row |= {
@@ -234,13 +245,13 @@ class Reaction(ShortRepr):
         }
         for name in ("barrier", "reverse_barrier", "reaction_energy"):
             row[name] = getattr(self, name)
-        thermo = self.thermo
-        row["temperature"] = None if thermo is None else [float(t) for t in thermo.temperature]
-        row["gibbs_barrier"] = None if thermo is None else [float(g) for g in thermo.gibbs_barrier]
-        row["rate"] = None if thermo is None else [float(k) for k in thermo.rate]
+        rates = [] if self.thermo is None else self.thermo.rows()
+        for name in ("temperature", "gibbs_barrier", "rate"):
+            row[name] = rates[0][name] if rates else None
+        row["rates"] = rates
         row["imaginary_frequency"] = self.imaginary_frequency
-        row["ends_match"] = None if self.matches is None else [str(c.match) for c in self.matches]
-        row["end_rmsd"] = None if self.matches is None else [c.rmsd for c in self.matches]
+        row["ends_match"] = None if self.matches is None else self.found
+        row["ends"] = None if self.matches is None else [{"match": str(c.match), "rmsd": c.rmsd} for c in self.matches]
         row["engine_calls"] = self.engine_calls
         row["calls"] = {
             name: {"gradients": s.gradients, "hessians": s.hessians, "evaluations": s.evaluations}

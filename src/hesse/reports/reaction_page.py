@@ -60,19 +60,7 @@ def render_reaction(reaction: Reaction) -> str:
             animation=animation,
             bonds="" if change is None else _bonds(reaction, change.formed, change.broken),
             energies=list(_energies(reaction)),
-            rates=[]
-            if thermo is None
-            else list(
-                zip(
-                    thermo.temperature,
-                    thermo.gibbs_barrier,
-                    thermo.reverse_gibbs_barrier,
-                    thermo.gibbs_reaction_energy,
-                    thermo.tunneling,
-                    thermo.rate,
-                    strict=True,
-                )
-            ),
+            rates=[] if thermo is None else thermo.rows(),
             method="" if thermo is None else thermo.reactant.method,
             wigner_high=thermo is not None and bool((thermo.tunneling > 2.0).any()),
             matches=list(_matches(reaction)),
