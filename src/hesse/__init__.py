@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         register_quantity,
         to_ase,
     )
+    from hesse.studies import StudyConfig, run_study
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
@@ -156,6 +157,7 @@ _EXPORTS = {
         "register_quantity",
         "to_ase",
     ),
+    "studies": ("StudyConfig", "run_study"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 """Names that are defined under the same name in a package of Hesse."""
@@ -222,6 +224,7 @@ __all__ = [
     "RigidBodyFree",
     "Sphere",
     "Structure",
+    "StudyConfig",
     "SumPotential",
     "TorchAniPotential",
     "TrainConfig",
@@ -265,6 +268,7 @@ __all__ = [
     "remove_imaginary_modes",
     "run_md",
     "run_replicas",
+    "run_study",
     "saddle",
     "sample_md",
     "sample_normal_modes",

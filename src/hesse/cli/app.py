@@ -31,6 +31,7 @@ from hesse.cli.minimize_command import minimize, neb
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
 from hesse.cli.sample_command import sample
+from hesse.cli.study_command import study
 from hesse.cli.thermo_command import thermo
 from hesse.cli.train_command import train
 from hesse.cli.vibrations_command import vibrations
@@ -80,6 +81,7 @@ app.command("demo")(demo)
 app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("study")(study)
 app.command("check")(check)
 app.command("minimize")(minimize)
 app.command("neb")(neb)

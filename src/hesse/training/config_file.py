@@ -27,7 +27,7 @@ from hesse.training.run_identity import changed_run_error
 from hesse.training.train_result import TrainResult
 from hesse.training.trainer import train_in_open_folder
 
-__all__ = ["load_config", "run_from_config"]
+__all__ = ["load_config", "resolve_paths", "run_from_config"]
 
 _MAX_BYTES: Final = 1 << 20
 
@@ -62,14 +62,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
-    _resolve_paths(content, path.parent)
+    resolve_paths(content, path.parent)
     for word in overrides:
         _override(content, word)
     return validate_config(RunConfig, content, source=str(path))
 
 
-def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
-    """Make relative paths in `content` relative to `folder`, in place."""
+def resolve_paths(content: dict[str, Any], folder: Path) -> None:
+    """Make relative paths among the options of a run relative to a folder, in place.
+
+    Args:
+        content: the options; values of wrong types are left alone.
+        folder: the folder of their file.
+    """
     data = content.get("data")
     for mapping, key in ((data, "train"), (data, "validation"), (content, "output")):
         if isinstance(mapping, dict):

@@ -16,7 +16,14 @@ from hesse.datasets import DatasetLike
 from hesse.errors import FileFormatError
 from hesse.training.config import TrainConfig
 
-__all__ = ["Identity", "changed_run_error", "find_changes", "other_steps_messages", "run_identity"]
+__all__ = [
+    "Identity",
+    "changed_run_error",
+    "find_changes",
+    "find_setting_changes",
+    "other_steps_messages",
+    "run_identity",
+]
 
 Identity = Mapping[str, Any]
 """JSON values: `settings` and `steps` of the run, `training` and `validation` data (digest, number of structures), and
@@ -63,12 +70,7 @@ def find_changes(saved: Identity, current: Identity) -> list[str]:
     Returns:
         What differs, as texts; none if it is the same run.
     """
-    before, now = _flat(saved["settings"]), _flat(current["settings"])
-    changes = [
-        f"{name} ({_shown(before.get(name))} before, {_shown(now.get(name))} now)"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name) != now.get(name)
-    ]
+    changes = find_setting_changes(saved["settings"], current["settings"])
     for part in ("training", "validation"):
         if saved[part] != current[part]:
             counts = [0 if data[part] is None else data[part][1] for data in (saved, current)]
@@ -76,6 +78,24 @@ def find_changes(saved: Identity, current: Identity) -> list[str]:
     if saved["potential"] != current["potential"] and not any(text.startswith("init_from ") for text in changes):
         changes.append("the potential that it starts from (its options or weights)")
     return changes
+
+
+def find_setting_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Compare the settings of two runs.
+
+    Args:
+        saved: settings as plain values, by section.
+        current: the settings to compare them with.
+
+    Returns:
+        Each option that differs, with both values.
+    """
+    before, now = _flat(saved), _flat(current)
+    return [
+        f"{name} ({_shown(before.get(name))} before, {_shown(now.get(name))} now)"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    ]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

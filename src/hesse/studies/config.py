@@ -1,0 +1,159 @@
+"""The file of a study: YAML text to a `StudyConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from hesse.datasets import names_of_files
+from hesse.errors import ConfigError, FileFormatError
+from hesse.runtime.settings import Settings, validate_config
+from hesse.runtime.yaml_text import parse_yaml
+from hesse.training.config_file import resolve_paths
+
+__all__ = ["StudyConfig", "load_study"]
+
+Label = str | int | float | bool
+
+
+class StudyConfig(Settings):
+    """A matrix of runs: what all runs have in common, the axes along which they differ, and the test sets."""
+
+    synonyms: ClassVar[Mapping[str, str]] = {"matrix": "axes", "common": "base", "tests": "test", "out": "output"}
+
+    base: dict[str, Any] = Field(description="options of all runs, as in a file for hesse train, without output")
+    axes: dict[str, Any] = Field(description="values by name of the axis; every combination is a cell")
+    output: Path = Field(description="folder of the study")
+    test: dict[str, Path] = Field(default_factory=dict, description="test sets by name (or one file, or a list)")
+    hessian: bool = Field(True, description="errors of Hessians on test sets that have them")
+    exclude: tuple[dict[str, Label], ...] = Field((), description="combinations to leave out: {axis: value, ...}")
+    baseline: dict[str, Label] = Field(
+        default_factory=dict,
+        description="{axis: value, ...}: what a cell is compared with; by default the first scheme, or the first value "
+        "of the first axis",
+    )
+    fraction_keeps: Literal["steps", "steps-per-epoch", "epochs"] = Field(
+        "steps",
+        description="with less data (data_fraction), what stays the same: the number of steps and the batch; steps and "
+        "steps per epoch (smaller batches); or epochs and the batch (fewer steps)",
+    )
+    fraction_seed: int = Field(0, ge=0, description="seed of the order in which groups enter the parts of the data")
+    probe_seed: int = Field(0, ge=0, description="seed of fixed probes that are made from stored Hessians")
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def _name_files(cls, value: object) -> object:
+        if isinstance(value, str | Path):
+            value = [value]
+        if isinstance(value, list | tuple) and all(isinstance(file, str | Path) for file in value):
+            files = [Path(file) for file in value]
+            return dict(zip(names_of_files(files), files, strict=True))
+        if not isinstance(value, Mapping):
+            raise ValueError("expected a file, a list of files, or files by name ({irc: irc.h5})")
+        return value
+
+    @field_validator("base")
+    @classmethod
+    def _check_base(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "output" in value:
+            raise ValueError("leave out output: every cell has its own folder inside the output of the study")
+        if "data" not in value:
+            raise ValueError("data is required: data: {train: FILE, ...}, as for hesse train")
+        return value
+
+
+def load_study(path: str | Path) -> StudyConfig:
+    """Read the configuration of a study from a YAML file.
+
+    Args:
+        path: the file. Relative paths in it are relative to its folder.
+
+    Returns:
+        The configuration, with defaults for all options that were not given. Axes are checked by
+        `hesse.studies.expand_cells`.
+
+    Raises:
+        FileFormatError: the file is missing or is not a YAML mapping.
+        UnknownOptionError: an option that does not exist; the message gives the nearest valid name.
+        ConfigError: a value of the wrong type or out of range, or a missing option.
+    """
+    if not isinstance(path, str | Path):
+        raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot read the study ({error.strerror})") from error
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
+    return study_from_mapping(content, path.parent, source=str(path))
+
+
+def study_from_mapping(content: Mapping[str, Any], folder: Path, *, source: str) -> StudyConfig:
+    """A study from plain values.
+
+    Args:
+        content: the options.
+        folder: the folder from which relative paths count.
+        source: what to call the options in messages.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ConfigError: see `load_study`.
+    """
+    options = dict(content)
+    if isinstance(options.get("base"), Mapping):
+        options["base"] = _copy(options["base"])
+        resolve_paths(options["base"], folder)
+    if isinstance(options.get("output"), str | Path):
+        options["output"] = folder / options["output"]
+    test = options.get("test")
+    if isinstance(test, str | Path):
+        options["test"] = folder / test
+    elif isinstance(test, list | tuple):
+        options["test"] = [folder / file if isinstance(file, str | Path) else file for file in test]
+    elif isinstance(test, Mapping):
+        options["test"] = {k: folder / v if isinstance(v, str | Path) else v for k, v in test.items()}
+    axes = options.get("axes")
+    if isinstance(axes, Mapping):
+        options["axes"] = {name: _resolve_axis(str(name), values, folder) for name, values in axes.items()}
+    config = validate_config(StudyConfig, options, source=source)
+    if not config.axes:
+        raise ConfigError(f"{source}: axes is empty: give at least one, for example axes: {{seed: [0, 1, 2]}}")
+    return config
+
+
+def _resolve_axis(name: str, values: Any, folder: Path) -> Any:
+    """The values of an axis with paths of data relative to the folder of the file."""
+    if name in ("data.train", "data.validation"):
+        items = values.items() if isinstance(values, Mapping) else enumerate(values if isinstance(values, list) else ())
+        moved = {key: _moved(name, value, folder) for key, value in items}
+        return moved if isinstance(values, Mapping) else list(moved.values()) if isinstance(values, list) else values
+    if isinstance(values, Mapping):  # bundles of options
+        bundles = {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        for value in bundles.values():
+            if isinstance(value, dict):
+                resolve_paths(value, folder)
+        return bundles
+    return values
+
+
+def _moved(name: str, value: Any, folder: Path) -> Any:
+    options = {"data": {name.partition(".")[2]: value}}
+    resolve_paths(options, folder)
+    return options["data"][name.partition(".")[2]]
+
+
+def _copy(value: Any) -> Any:
+    """A copy of nested mappings, which callers keep unchanged."""
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,208 @@
+"""Errors of the model of a run on a data set, computed once and kept beside the run.
+
+The file `evaluations/DATA-HASH.json` in the folder of the run holds the errors of the whole set and, for statistics,
+the sums of squared errors of every group. It is used again as long as model and data have the same hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from hesse.datasets import Dataset
+from hesse.engines import make_potential
+from hesse.evaluation import Evaluation, MetricRow, error_sums, evaluate_model, property_names
+from hesse.runtime.devices import device_from_name
+from hesse.runtime.filesystem import atomic_write_text
+from hesse.training.run_data import best_model
+
+__all__ = ["SetErrors", "cached_errors", "evaluate_run", "stored_evaluations"]
+
+_FOLDER: Final = "evaluations"
+_FORMAT: Final = "hesse-set-errors"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SetErrors:
+    """Errors of one model on one data set.
+
+    Attributes:
+        data_hash: hash of the data set.
+        model_hash: hash of the file of the model.
+        hessian: whether errors of Hessians were asked for.
+        structures: number of structures.
+        rows: errors of the whole set, as in the rows of an evaluation.
+        groups: names of the groups (molecules, reactions); single structures where there is no group.
+        squared: by property, the sum of squared errors of each group; NaN for groups without a label.
+        counts: by property, the number of label values of each group.
+    """
+
+    data_hash: str
+    model_hash: str
+    hessian: bool
+    structures: int
+    rows: tuple[MetricRow, ...]
+    groups: tuple[str, ...]
+    squared: Mapping[str, Float[ndarray, "groups"]]
+    counts: Mapping[str, Float[ndarray, "groups"]]
+
+    def row(self, property: str, metric: str = "rmse") -> MetricRow | None:
+        """One number.
+
+        Args:
+            property: energy, forces, ...
+            metric: rmse, mae or noise_floor.
+
+        Returns:
+            The row, or None if the data do not give it.
+        """
+        return next((row for row in self.rows if (row.property, row.metric) == (property, metric)), None)
+
+
+def evaluate_run(
+    folder: Path, dataset: Dataset, *, hessian: bool = True, device: str = "cpu", quiet: bool = True
+) -> SetErrors:
+    """Errors of the best model of a run, read from its folder if they are known.
+
+    Args:
+        folder: folder of the run.
+        dataset: the labeled structures.
+        hessian: also errors of Hessians.
+        device: device of the calculation.
+        quiet: no progress.
+
+    Returns:
+        The errors.
+
+    Raises:
+        FileFormatError: the run has no model.
+        HesseError: the model cannot be evaluated on these data.
+    """
+    known = cached_errors(folder, dataset.content_hash(), hessian=hessian)
+    if known is not None:
+        return known
+    model = best_model(folder)
+    potential = make_potential(str(model), device=device_from_name(device))
+    evaluation = evaluate_model(potential, dataset, by_tag=False, hessian=hessian, quiet=quiet)
+    errors = _from_evaluation(evaluation, dataset.content_hash(), file_hash(model), hessian=hessian)
+    target = _path(folder, errors.data_hash, hessian=hessian)
+    target.parent.mkdir(exist_ok=True)
+    atomic_write_text(target, json.dumps(_to_json(errors), ensure_ascii=False, allow_nan=False) + "\n")
+    return errors
+
+
+def cached_errors(folder: Path, data_hash: str, *, hessian: bool) -> SetErrors | None:
+    """Errors that are kept beside a run.
+
+    Args:
+        folder: folder of the run.
+        data_hash: hash of the data set.
+        hessian: whether errors of Hessians are wanted.
+
+    Returns:
+        The errors; None if there are none of the present model, or the file is damaged.
+    """
+    path = _path(folder, data_hash, hessian=hessian)
+    model = folder / "model.hesse"
+    if not path.exists() or not model.exists():
+        return None
+    try:
+        errors = _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # it is computed again
+    same = (errors.data_hash, errors.hessian) == (data_hash, hessian) and errors.model_hash == file_hash(model)
+    return errors if same else None
+
+
+def stored_evaluations(folder: Path) -> Iterator[str]:
+    """Hashes of the data sets of which a run keeps errors.
+
+    Args:
+        folder: folder of the run.
+
+    Yields:
+        Hashes, for `cached_errors`.
+    """
+    for path in sorted((folder / _FOLDER).glob("*.json")):
+        yield path.stem.removesuffix("-no-hessian")
+
+
+def file_hash(path: Path) -> str:
+    """Hash of the content of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _path(folder: Path, data_hash: str, *, hessian: bool) -> Path:
+    return folder / _FOLDER / f"{data_hash}{'' if hessian else '-no-hessian'}.json"
+
+
+def _from_evaluation(evaluation: Evaluation, data_hash: str, model_hash: str, *, hessian: bool) -> SetErrors:
+    structures = evaluation.dataset.structures
+    names, index = np.unique([s.group or f"id:{s.id}" for s in structures], return_inverse=True)
+    squared, counts = {}, {}
+    for name in property_names():
+        sums = error_sums(evaluation.dataset, evaluation.predictions, name)
+        if not sums.n_values():
+            continue
+        labeled = sums.counts > 0
+        squared[name] = np.bincount(index[labeled], sums.squared[labeled], len(names))
+        counts[name] = np.bincount(index[labeled], sums.counts[labeled], len(names))
+    groups = tuple(name.removeprefix("id:") for name in names.tolist())
+    rows = tuple(row for row in evaluation.rows if not row.tag)
+    return SetErrors(data_hash, model_hash, hessian, len(structures), rows, groups, squared, counts)
+
+
+def _to_json(errors: SetErrors) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "data_hash": errors.data_hash,
+        "model_hash": errors.model_hash,
+        "hessian": errors.hessian,
+        "structures": errors.structures,
+        "rows": [asdict(row) for row in errors.rows],
+        "groups": list(errors.groups),
+        "squared": {name: values.tolist() for name, values in errors.squared.items()},
+        "counts": {name: values.tolist() for name, values in errors.counts.items()},
+    }
+
+
+def _from_json(content: Mapping[str, Any]) -> SetErrors:
+    if content["format"] != _FORMAT or content["version"] != _VERSION:
+        raise ValueError("another format")
+    groups = tuple(str(name) for name in content["groups"])
+    return SetErrors(
+        data_hash=str(content["data_hash"]),
+        model_hash=str(content["model_hash"]),
+        hessian=bool(content["hessian"]),
+        structures=int(content["structures"]),
+        rows=tuple(MetricRow(**row) for row in content["rows"]),
+        groups=groups,
+        squared={name: _column(values, len(groups)) for name, values in content["squared"].items()},
+        counts={name: _column(values, len(groups)) for name, values in content["counts"].items()},
+    )
+
+
+def _column(values: Sequence[float], length: int) -> Float[ndarray, "groups"]:
+    column = np.asarray(values, dtype=float)
+    if column.shape != (length,) or not all(math.isfinite(value) for value in column):
+        raise ValueError("a column of another length, or with numbers that are not finite")
+    return column
