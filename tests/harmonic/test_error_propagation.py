@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from hesse.harmonic.error_propagation import eigenvalue_covariance, error_of_sum
 from hesse.harmonic.normal_modes import NormalModes, normal_modes
 from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
 from hesse.structures import Structure
+from hesse.units import INVERSE_CM
 
 SIGMA = 2e-3
 WATER = Structure([8, 1, 1], [[0, 0, 0.1193], [0, 0.7632, -0.4770], [0, -0.7632, -0.4770]])
@@ -33,26 +36,52 @@ def spread() -> tuple[NormalModes, list[NormalModes]]:
     return normal_modes(structure, hessian), [normal_modes(structure, noisy(hessian, k)) for k in range(2000)]
 
 
-def test_frequencies_and_their_sums(spread: tuple[NormalModes, list[NormalModes]]) -> None:
+def test_independent_errors(spread: tuple[NormalModes, list[NormalModes]]) -> None:
     """The standard deviation of 2000 numbers is known to 1.6 %; limits are at five times that."""
     modes, samples = spread
     frequencies = np.array([sample.frequencies for sample in samples])
-    assert frequency_errors(modes, SIGMA) == pytest.approx(frequencies.std(0), rel=0.08)
+    assert frequency_errors(modes, SIGMA, proportional=False) == pytest.approx(frequencies.std(0), rel=0.08)
     eigenvalues = np.array([sample.eigenvalues for sample in samples])
-    scale = np.sqrt(np.diagonal(eigenvalue_covariance(modes, SIGMA)))
-    correlation = eigenvalue_covariance(modes, SIGMA) / np.outer(scale, scale)
-    assert correlation == pytest.approx(np.corrcoef(eigenvalues.T), abs=0.11)
-    assert error_of_sum(modes, SIGMA, lambda nu: nu) == pytest.approx(frequencies.sum(1).std(), rel=0.08)
+    covariance = eigenvalue_covariance(modes, SIGMA, proportional=False)
+    scale = np.sqrt(np.diagonal(covariance))
+    assert covariance / np.outer(scale, scale) == pytest.approx(np.corrcoef(eigenvalues.T), abs=0.11)
+    total = error_of_sum(modes, SIGMA, lambda nu: nu, proportional=False)
+    assert total == pytest.approx(frequencies.sum(1).std(), rel=0.08)
+
+
+def test_errors_in_proportion_to_the_hessian_add() -> None:
+    structure, hessian = stiff()
+    modes = normal_modes(structure, hessian)
+    internal = np.einsum("k,kia,kjb->iajb", modes.eigenvalues, *2 * [modes.vectors * np.sqrt(modes.masses)[:, None]])
+    ratio = SIGMA / np.sqrt(np.mean(internal**2))
+    scaled = normal_modes(structure, (1.0 + ratio) * hessian)
+    both, noise = frequency_errors(modes, SIGMA), frequency_errors(modes, SIGMA, proportional=False)
+    assert np.sqrt(both**2 - noise**2) == pytest.approx(scaled.frequencies - modes.frequencies, rel=1e-3)
+    partial = normal_modes(structure, hessian, atoms=[0, 1])
+    assert (frequency_errors(partial, SIGMA) > frequency_errors(partial, SIGMA, proportional=False)).all()
 
 
 def test_thermochemistry(spread: tuple[NormalModes, list[NormalModes]]) -> None:
+    """Never below the spread by independent errors, and the stated sum over modes otherwise."""
     modes, samples = spread
     settings = ThermoSettings(temperature=[300.0, 1500.0], method="grimme", symmetry=1)
     result = thermochemistry(WATER, modes, settings, hessian_error=SIGMA)
     runs = [thermochemistry(WATER, sample, settings) for sample in samples]
-    assert result.errors["gibbs"] == pytest.approx(np.std([run.gibbs_correction for run in runs], axis=0), rel=0.08)
-    assert result.errors["entropy"] == pytest.approx(np.std([run.entropy for run in runs], axis=0), rel=0.08)
-    assert result.errors["zpe"][0] == pytest.approx(np.std([run.zpe for run in runs]), rel=0.08)
+    assert (result.errors["gibbs"] > 0.92 * np.std([run.gibbs_correction for run in runs], axis=0)).all()
+    assert (result.errors["entropy"] > 0.92 * np.std([run.entropy for run in runs], axis=0)).all()
+    half = 0.5 * INVERSE_CM
+    assert result.errors["zpe"] == pytest.approx(float(error_of_sum(modes, SIGMA, lambda nu: half * nu)), rel=1e-6)
+    slopes = [thermochemistry(WATER, replace(modes, frequencies=modes.frequencies * f), settings) for f in (1.0, 1.001)]
+    independent = np.std([run.gibbs_correction for run in runs], axis=0)
+    internal = np.sum(np.outer(modes.eigenvalues, modes.eigenvalues) * overlaps(modes) ** 2)
+    ratio = SIGMA * 9 / np.sqrt(internal)
+    proportional = 0.5 * ratio * (slopes[1].gibbs_correction - slopes[0].gibbs_correction) / 0.001
+    assert result.errors["gibbs"] == pytest.approx(np.hypot(independent, proportional), rel=0.08)
+
+
+def overlaps(modes: NormalModes) -> np.ndarray:
+    dual = (modes.vectors * np.sqrt(modes.masses)[:, None]).reshape(len(modes), -1)
+    return dual @ dual.T
 
 
 def test_a_mode_at_zero_has_a_finite_error() -> None:

@@ -18,6 +18,7 @@ import closed_form_engines
 import hesse
 import oracles
 from hesse.datasets import Dataset
+from hesse.engines import FiniteDifferences
 from hesse.errors import (
     EngineError,
     FileFormatError,
@@ -258,3 +259,19 @@ def test_linear_molecules_and_atoms_are_written_too(tmp_path: Path) -> None:
     assert "Frequencies" not in (tmp_path / "atom.log").read_text(encoding="utf-8")
     assert len(atom.frequencies) == 0
     assert "zero-point energy 0.0000" in atom.table()
+
+
+def test_error_bars_hold_for_finite_differences() -> None:
+    """Errors of a coarse step are largest in stiff bonds; the bars of all modes together must have the right size."""
+    ratios = []
+    for seed in range(6):
+        structure = relaxed(seed, n=4)
+        engine = closed_form_engines.ClosedForm(oracles.Morse(), FiniteDifferences(step=0.04))
+        result = hesse.vibrations(structure, engine)
+        exact = hesse.normal_modes(structure, oracles.Morse().exact(structure).hessian)
+        assert result.frequency_errors is not None
+        ratios.append(np.abs(result.frequencies - exact.frequencies) / result.frequency_errors)
+        assert result.zpe_error is not None
+        assert abs(result.zpe - exact.zero_point_energy) < 4 * result.zpe_error
+    assert 0.3 < np.sqrt(np.mean(np.concatenate(ratios) ** 2)) < 1.6
+    assert np.concatenate(ratios).max() < 4.0

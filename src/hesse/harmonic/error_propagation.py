@@ -1,10 +1,15 @@
 """Error bars of frequencies and of sums over modes, from the estimated error of a Hessian.
 
-The elements of the error matrix are taken as independent (on and above the diagonal), each of the variance σ² that the
-estimate states. To first order the eigenvalue of mode k changes by `c_kᵀ ΔH c_k`, with its Cartesian displacements
-`c_k` per unit of the mass-weighted coordinate, so that the changes of two eigenvalues have the covariance
+The estimate is one number, the root mean square σ of the errors of the elements. How they are distributed depends on
+their origin, and two cases are added as variances:
 
-    σ² (2 (c_k·c_l)² − Σ_i c_ki² c_li²).
+- noise is the same everywhere: independent errors of the elements on and above the diagonal. To first order the
+  eigenvalue of mode k changes by `c_kᵀ ΔH c_k`, with its Cartesian displacements `c_k` per unit of the mass-weighted
+  coordinate, so that the changes of two eigenvalues have the covariance `σ² (2 (c_k·c_l)² − Σ_i c_ki² c_li²)`. This is
+  the larger part for soft modes;
+- errors of finite steps are largest in stiff bonds: an error in proportion to the Hessian, `ΔH = ε H` with ε the
+  ratio of σ to the root mean square of the elements. Each eigenvalue changes by `ε λ_k`. This is the larger part for
+  stretches.
 """
 
 from __future__ import annotations
@@ -22,12 +27,15 @@ from hesse.units import HBAR, INVERSE_CM
 __all__ = ["eigenvalue_covariance", "error_of_sum", "frequency_errors"]
 
 
-def eigenvalue_covariance(modes: NormalModes, hessian_error: float) -> Float[Array, "modes modes"]:
-    """Covariance of the eigenvalues of a Hessian with independent errors.
+def eigenvalue_covariance(
+    modes: NormalModes, hessian_error: float, *, proportional: bool = True
+) -> Float[Array, "modes modes"]:
+    """Covariance of the eigenvalues of a Hessian with errors.
 
     Args:
         modes: normal modes of the Hessian.
         hessian_error: root mean square error of its elements, eV/Å².
+        proportional: add errors in proportion to the Hessian to independent ones.
 
     Returns:
         (eV/(Å² u))², `[modes, modes]`.
@@ -39,20 +47,29 @@ def eigenvalue_covariance(modes: NormalModes, hessian_error: float) -> Float[Arr
     check_numbers(hessian_error=hessian_error)
     if not (np.isfinite(hessian_error) and hessian_error >= 0):
         raise RequestError(f"the error of a Hessian must be a number of eV/Å², not below zero; got {hessian_error}")
-    vectors = modes.cartesian.reshape(len(modes), 3 * len(modes.masses))
+    n, eigenvalues = len(modes.masses), modes.eigenvalues
+    vectors = modes.cartesian.reshape(len(modes), 3 * n)
     squares = vectors**2
     covariance: Float[Array, "modes modes"] = hessian_error**2 * (
         2.0 * (vectors @ vectors.T) ** 2 - squares @ squares.T
     )
+    if proportional:
+        # H = Σ_k λ_k d_k d_kᵀ with d_k = M c_k
+        dual = (modes.vectors * np.sqrt(modes.masses)[:, None]).reshape(len(modes), 3 * n)
+        squared_norm = float(eigenvalues @ (dual @ dual.T) ** 2 @ eigenvalues)
+        n_elements = (3 * (n if modes.atoms is None else len(modes.atoms))) ** 2
+        if squared_norm > 0:
+            covariance += hessian_error**2 * n_elements / squared_norm * np.outer(eigenvalues, eigenvalues)
     return covariance
 
 
-def frequency_errors(modes: NormalModes, hessian_error: float) -> Float[Array, "modes"]:
+def frequency_errors(modes: NormalModes, hessian_error: float, *, proportional: bool = True) -> Float[Array, "modes"]:
     """Standard errors of the frequencies.
 
     Args:
         modes: normal modes of the Hessian.
         hessian_error: root mean square error of its elements, eV/Å².
+        proportional: see `eigenvalue_covariance`.
 
     Returns:
         cm⁻¹, `[modes]`: half the difference between the frequencies at both ends of the error bar of the eigenvalue.
@@ -61,14 +78,18 @@ def frequency_errors(modes: NormalModes, hessian_error: float) -> Float[Array, "
     Raises:
         RequestError: an error that is negative or not finite.
     """
-    widths = np.sqrt(np.diagonal(eigenvalue_covariance(modes, hessian_error)))
+    widths = np.sqrt(np.diagonal(eigenvalue_covariance(modes, hessian_error, proportional=proportional)))
     eigenvalues = modes.eigenvalues
     result: Float[Array, "modes"] = 0.5 * (_wavenumber(eigenvalues + widths) - _wavenumber(eigenvalues - widths))
     return result
 
 
 def error_of_sum(
-    modes: NormalModes, hessian_error: float, terms: Callable[[Float[Array, "modes"]], Float[Array, "*rows modes"]]
+    modes: NormalModes,
+    hessian_error: float,
+    terms: Callable[[Float[Array, "modes"]], Float[Array, "*rows modes"]],
+    *,
+    proportional: bool = True,
 ) -> Float[Array, "*rows"]:
     """Standard errors of sums over modes, such as a zero-point energy or an entropy.
 
@@ -76,6 +97,7 @@ def error_of_sum(
         modes: normal modes of the Hessian.
         hessian_error: root mean square error of its elements, eV/Å².
         terms: contributions of the modes as a function of their frequencies (cm⁻¹), the last axis being the modes.
+        proportional: see `eigenvalue_covariance`.
 
     Returns:
         The standard errors, in the unit of the terms. Slopes are taken over the width of each error bar, so that soft
@@ -84,7 +106,7 @@ def error_of_sum(
     Raises:
         RequestError: an error that is negative or not finite.
     """
-    covariance = eigenvalue_covariance(modes, hessian_error)
+    covariance = eigenvalue_covariance(modes, hessian_error, proportional=proportional)
     eigenvalues, widths = modes.eigenvalues, np.sqrt(np.diagonal(covariance))
     # Imaginary modes do not contribute; a real one stays real.
     steps = np.maximum(widths, 1e-6 * np.abs(eigenvalues) + 1e-12)
