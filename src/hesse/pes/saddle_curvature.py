@@ -33,12 +33,15 @@ class SaddleCurvature(ABC):
     n_products = 0
 
     @abstractmethod
-    def model(self, structure: Structure, mode: Float[Array, "d"] | None) -> Float[Array, "d d"]:
+    def model(
+        self, structure: Structure, mode: Float[Array, "d"] | None, before: Float[Array, "d d"] | None
+    ) -> Float[Array, "d d"]:
         """A model of the Hessian, right in the modes that decide on a step.
 
         Args:
             structure: the geometry.
             mode: the mode that is followed, where there is one.
+            before: the model so far, with what the gradients have told; None at the start.
 
         Returns:
             The matrix, eV/Å², `[3n, 3n]`.
@@ -52,28 +55,34 @@ class ExactCurvature(SaddleCurvature):
     def __init__(self, surface: CountedSurface) -> None:
         self.surface = surface
 
-    def model(self, structure: Structure, mode: Float[Array, "d"] | None) -> Float[Array, "d d"]:
+    def model(
+        self, structure: Structure, mode: Float[Array, "d"] | None, before: Float[Array, "d d"] | None
+    ) -> Float[Array, "d d"]:
         """See `SaddleCurvature.model`."""
         return self.surface.hessian(structure.positions).reshape(3 * len(structure), -1)
 
 
 @final
 class LowestCurvature(SaddleCurvature):
-    """Springs between neighboring atoms, corrected so that the lowest modes are those of the engine."""
+    """The lowest modes of the engine, and for the others springs between neighboring atoms and what gradients tell."""
 
     def __init__(self, surface: CountedSurface) -> None:
         engine = surface.engine
         self.operator = engine.potential if isinstance(engine, PotentialEngine) else engine
         self._before: Float[Array, "modes n 3"] | None = None
 
-    def model(self, structure: Structure, mode: Float[Array, "d"] | None) -> Float[Array, "d d"]:
-        """See `SaddleCurvature.model`."""
+    def model(
+        self, structure: Structure, mode: Float[Array, "d"] | None, before: Float[Array, "d d"] | None
+    ) -> Float[Array, "d d"]:
+        """See `SaddleCurvature.model`. What the gradients have told about the other modes is kept, but not its signs:
+        these modes are positive."""
         modes = self._modes(structure, mode, masses=False, tolerance=_SEARCH_TOLERANCE)
         vectors = modes.vectors.reshape(len(modes), -1)
         others = np.eye(vectors.shape[1]) - vectors.T @ vectors
-        springs = others @ model_hessian(structure).toarray() @ others
-        model: Float[Array, "d d"] = springs + vectors.T @ (modes.eigenvalues[:, None] * vectors)
-        return model
+        known = model_hessian(structure).toarray() if before is None else before
+        values, axes = np.linalg.eigh(others @ known @ others)
+        model: Float[Array, "d d"] = (axes * np.abs(values)) @ axes.T
+        return model + vectors.T @ (modes.eigenvalues[:, None] * vectors)
 
     def lowest(self, structure: Structure, mode: Float[Array, "d"] | None) -> LowestModes:
         """The lowest modes of a stationary point, mass-weighted.

@@ -262,6 +262,7 @@ class _PRFOSearch:
         self.history = [(self.energy, self.fmax)]
         self.followed_mode: Float[Array, "d"] | None = None if isinstance(mode, int) else mode
         self.by_number = isinstance(mode, int)
+        self.known_model: Float[Array, "d d"] | None = None
         if initial_hessian is None:
             self.recompute_hessian()
         else:
@@ -280,7 +281,7 @@ class _PRFOSearch:
 
     def recompute_hessian(self) -> None:
         """Replace the model by the engine's Hessian."""
-        self.model = self.curvature.model(self.structure, self.followed_mode)
+        self.model = self.curvature.model(self.structure, self.followed_mode, self.known_model)
         self.hessian_age = 0
 
     def step(self) -> None:
@@ -294,7 +295,7 @@ class _PRFOSearch:
         energy, gradient = self.surface.gradient(trial.positions)
         gradient_change = gradient.reshape(-1) - self.gradient
         accepted = self._update_trust(predicted, energy - self.energy, float(np.linalg.norm(displacement)))
-        self.model = ts_bfgs_update(self.model, displacement, gradient_change)
+        self.model = self.known_model = ts_bfgs_update(self.model, displacement, gradient_change)
         self.hessian_age += 1
         if accepted:
             self.structure, self.energy, self.gradient = trial, energy, gradient.reshape(-1)
