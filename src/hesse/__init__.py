@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         make_potential,
     )
     from hesse.errors import HesseError
-    from hesse.evaluation import evaluate_model as evaluate
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
     from hesse.labelling import LabelSpec, complete_hessians, label
@@ -70,7 +69,7 @@ if TYPE_CHECKING:
     )
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
-    from hesse.recipes import analyze_vibrations, g2_molecules, thermo
+    from hesse.recipes import analyze_vibrations, evaluate, g2_molecules, thermo
     from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import (
         Batch,
@@ -144,7 +143,7 @@ _EXPORTS = {
     ),
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
-    "recipes": ("analyze_vibrations", "g2_molecules", "thermo"),
+    "recipes": ("analyze_vibrations", "evaluate", "g2_molecules", "thermo"),
     "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": (
         "Batch",
@@ -164,7 +163,6 @@ _EXPORTS = {
 
 _VERBS = {
     "check": ("checks", "check_potential"),
-    "evaluate": ("evaluation", "evaluate_model"),
 }
 """Functions that are named like the verbs of the command line and have a longer name where they are defined."""
 

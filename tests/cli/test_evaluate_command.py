@@ -61,6 +61,7 @@ def test_json_rows(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
     rows = json.loads(target.read_text())
     assert isinstance(rows, list)
     types = {"dataset": str, "tag": str, "property": str, "metric": str, "value": float, "unit": str, "n": int}
+    types |= {"ci_low": float, "ci_high": float, "groups": int}
     for row in rows:
         assert {key: type(value) for key, value in row.items()} == types
         assert row["dataset"] == "test-set"
@@ -178,3 +179,44 @@ def test_one_table_if_all_structures_have_the_same_tag(run: Run, model: Path, fi
     write_dataset(path, Dataset([replace(s, tag="hot") for s in several.structures], several.labels))
     assert run("evaluate", model, path, "--quiet")[1].count("RMSE") == 1
     assert run("evaluate", model, file, "--quiet")[1].count("RMSE") == 3
+
+
+def reactions(tmp_path: Path) -> Path:
+    structures = [replace(s, tag=tag) for s, tag in zip(molecules([4] * 3), ("ts", "reactant", "product"), strict=True)]
+    path = tmp_path / "reactions.h5"
+    write_dataset(path, labeled(Morse(), [replace(s, group="r") for s in structures], hessian=True))
+    return path
+
+
+def test_suites(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    rows, records = tmp_path / "rows.json", tmp_path / "records.json"
+    options = ("--json", rows, "--records", records, "--worst", 0)
+    code, out, _ = run("evaluate", model, reactions(tmp_path), "--suite", "reactions", *options)
+    assert code == 0
+    assert "reactions · reactions" in out
+    assert "transition states found" in out
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    found = json.loads(rows.read_text())
+    assert {"barrier", "reaction_energy", "transition_states"} <= {row["property"] for row in found}
+    (record,) = json.loads(records.read_text())
+    assert (record["dataset"], record["kind"], record["group"]) == ("reactions", "saddle", "r")
+    code, out, _ = run("evaluate", model, file, "--suite", "curvature", "--no-by-tag")
+    assert code == 0
+    assert "wB97M-V" in out
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+
+
+def test_a_suite_that_does_not_fit_the_data(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    code, _, err = run("evaluate", model, file, "--suite", "reactions")
+    assert code == 2
+    assert "reactant, ts and product" in err
+    code, out, err = run("evaluate", model, file, reactions(tmp_path), "--suite", "reactions", "--worst", 0)
+    assert code == 0
+    assert "note: test-set: errors of labels only" in err
+    assert "barrier, MAE" in out
+    code, _, err = run("evaluate", model, file, "--suite", "curves")
+    assert code == 2
+    assert "curvature" in err
+    code, _, err = run("evaluate", model, file, "--suite", "curvature", "--no-hessian")
+    assert code == 2
+    assert "--no-hessian" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,14 @@ MIN_NOISE_RATIO = 1.5
 """Errors below this multiple of the noise floor depend more on the labels than on the model."""
 
 
+class _Suite(StrEnum):
+    basic = "basic"
+    curvature = "curvature"
+    reactions = "reactions"
+    dynamics = "dynamics"
+    full = "full"
+
+
 class _Precision(StrEnum):
     model = "model"
     float32 = "float32"
@@ -38,6 +47,17 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(metavar="PART", help="Data of the run in folder MODEL: validation (held out), train."),
+    ] = None,
+    suite: Annotated[
+        _Suite, typer.Option(help="What to judge: errors of labels; also frequencies, reactions, dynamics; or all.")
+    ] = _Suite.basic,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Transition states and molecules at most; 0: all. [default: 20 and 5]"),
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Runs of dynamics of each molecule.")] = 2,
+    records: Annotated[
+        Path | None, typer.Option(help="Write each search and each run of dynamics of a suite to this file.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
     groups: Annotated[Path | None, typer.Option(help="Write the errors of each group (molecule) to this file.")] = None,
@@ -60,15 +80,18 @@ def evaluate(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")] = False,
 ) -> None:
     """Errors of a potential on data sets: RMSE and MAE of every kind of label, beside the noise floor of the labels,
-    and the molecules and structures with the largest errors."""
+    and the molecules and structures with the largest errors. With --suite also what the potential is needed for:
+    frequencies, reactions, dynamics."""
     import torch
 
     from hesse.datasets import names_of_files, read_dataset
     from hesse.engines import make_potential
     from hesse.engines.names import path_in_name
-    from hesse.evaluation import check_known_elements, evaluate_model, group_rows, property_names, structure_rows
+    from hesse.errors import MissingLabelError
+    from hesse.evaluation import METRICS, check_known_elements, group_rows, property_names, structure_rows
     from hesse.models import read_model_header
-    from hesse.reports import error_tables, print_tables, worst_tables
+    from hesse.recipes import evaluate as judge
+    from hesse.reports import error_tables, print_tables, suite_tables, worst_tables
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path, write_rows
     from hesse.training.run_data import best_model, is_run_folder, run_data
@@ -77,10 +100,10 @@ def evaluate(
     run = Path(model) if is_run_folder(model) else None
     if run is not None:
         model = str(best_model(run))
-    for target in (json, groups, structures):
+    for target in (json, groups, structures, records):
         if target is not None:
             check_output_path(target, *([file] if (file := path_in_name(model)) else []), *data)
-    _check_arguments(model, run, data, split, [json, groups, structures])
+    _check_arguments(model, run, data, split, [json, groups, structures, records])
     if rank_by is not None:
         check_choice(rank_by, property_names(), what="--rank-by")
     torch_device = device_from_name(device)
@@ -93,13 +116,18 @@ def evaluate(
     for dataset in datasets:  # before any long work
         check_known_elements(potential, dataset)
     rows: list[MetricRow] = []
+    rows_of_records: list[dict[str, Any]] = []
     rows_of_groups: list[GroupRow] = []
     rows_of_structures: list[StructureRow] = []
     tables: list[Table] = []
     for name, dataset in zip(names, datasets, strict=True):
-        evaluation = evaluate_model(
+        run_suite = partial(
+            judge,
             potential,
             dataset,
+            limit=limit,
+            replicas=replicas,
+            output=records or json,
             name=name,
             hessian=hessian,
             by_tag=by_tag,
@@ -108,9 +136,18 @@ def evaluate(
             include_suspect=include_suspect,
             quiet=quiet,
         )
+        try:
+            evaluation = run_suite(suite=suite.value)
+        except MissingLabelError as error:
+            if suite is _Suite.basic or len(datasets) == 1:
+                raise
+            typer.echo(f"note: {name}: errors of labels only. {error}", err=True)
+            evaluation = run_suite(suite="basic")
         rows += evaluation.rows
+        rows_of_records += [{"dataset": name, **record} for record in evaluation.records]
         one_tag = len({structure.tag for structure in evaluation.dataset.structures}) == 1
-        shown = [row for row in evaluation.rows if not (one_tag and row.tag)]  # its numbers are those of the data set
+        labels = [row for row in evaluation.rows if row.property in property_names() and row.metric in METRICS]
+        shown = [row for row in labels if not (one_tag and row.tag)]  # its numbers are those of the data set
         tables += [*error_tables(shown), *(worst_tables(evaluation, worst, rank_by) if worst else ())]
         if groups is not None:
             rows_of_groups += group_rows(name, evaluation.by_group(rank_by))
@@ -120,12 +157,14 @@ def evaluate(
             if len(evaluation.dataset) < len(dataset):
                 n_left_out = len(dataset) - len(evaluation.dataset)
                 typer.echo(f"note: {name}: {n_left_out} structures with suspect labels were left out", err=True)
-            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)):
+            further = (f"{name}: {note}" for note in evaluation.notes)
+            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows), *further):
                 typer.echo(f"note: {note}", err=True)
-    for target, content in ((json, rows), (groups, rows_of_groups), (structures, rows_of_structures)):
+    contents = ((json, rows), (groups, rows_of_groups), (structures, rows_of_structures), (records, rows_of_records))
+    for target, content in contents:
         if target is not None:
             write_rows(target, content)
-    print_tables(tables)
+    print_tables([*tables, *suite_tables(rows)])
 
 
 def _check_arguments(
@@ -142,7 +181,9 @@ def _check_arguments(
         raise RequestError(f"DATA: give one or more files of labeled structures{hint}")
     written = [target.resolve() for target in targets if target is not None]
     if len(set(written)) < len(written):
-        raise RequestError("--json, --groups and --structures write different rows: give each a file of its own")
+        raise RequestError(
+            "--json, --groups, --structures and --records write different rows: give each a file of its own"
+        )
 
 
 def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hesse.datasets import Dataset
+from hesse.evaluation.averages import Average, MetricRow, average_row, independent_groups, tag_masks
 from hesse.evaluation.noise_floor import noise_estimates
 from hesse.evaluation.parity import ErrorSums, matched_values, property_names, property_unit
 from hesse.structures import Properties
 
-__all__ = ["METRICS", "MetricRow", "error_metrics", "error_sums"]
+__all__ = ["METRICS", "error_metrics", "error_sums"]
 
 METRICS = ("rmse", "mae", "noise_floor")
 
 
-@dataclass(frozen=True)
-class MetricRow:
-    """One number of an evaluation; the fields are the stable contract of `hesse evaluate --json`.
-
-    Attributes:
-        dataset: name of the data set.
-        tag: the tag of the structures counted, or "" for the whole data set.
-        property: energy, energy_per_atom, forces, hvp, hessian, atomic_energies, stress, ...
-        metric: rmse, mae or noise_floor.
-        value: in `unit`.
-        unit: eV, eV/atom, eV/Å, eV/Å², ...
-        n: number of label values averaged: structures for energies, components for forces and Hessian-vector products,
-            elements for Hessians. For a noise floor, the number of values that have an estimate.
-    """
-
-    dataset: str
-    tag: str
-    property: str
-    metric: str
-    value: float
-    unit: str
-    n: int
-
-
 def error_metrics(
-    dataset: Dataset, predictions: Properties, *, by_tag: bool = True, name: str | None = None
+    dataset: Dataset,
+    predictions: Properties,
+    *,
+    by_tag: bool = True,
+    name: str | None = None,
+    intervals: bool = False,
 ) -> list[MetricRow]:
     """RMSE, MAE and noise floor of every property that both the data set and the predictions contain.
 
@@ -57,6 +36,7 @@ def error_metrics(
         predictions: predictions for the same structures in the same order, as `predict` returns them.
         by_tag: also give the rows of each tag; structures without a tag count in the whole data set only.
         name: name of the data set in the rows; by default the stem of the file it came from.
+        intervals: with 95 % intervals under another choice of molecules, see `hesse.evaluation.averages`.
 
     Returns:
         One row per tag (the whole data set first), property and metric, in eV, eV/atom, eV/Å and eV/Å².
@@ -68,27 +48,26 @@ def error_metrics(
     title = Path(dataset.source).stem if name is None else name
     sums_by_property = {prop: error_sums(dataset, predictions, prop) for prop in property_names()}
     noise = noise_estimates(dataset)
-    tags = np.array([s.tag for s in dataset.structures], dtype=object)
-    groups = {"": np.ones(len(tags), dtype=bool)}
-    if by_tag:
-        groups |= {tag: tags == tag for tag in sorted(set(tags) - {""})}
-    rows = []
-    for tag, mask in groups.items():
+    groups = independent_groups(dataset.structures) if intervals else None
+    rows: list[MetricRow | None] = []
+    for tag, mask in tag_masks(dataset.structures, by_tag=by_tag).items():
         for prop, sums in sums_by_property.items():
-            subset = sums.select(mask)
-            if not subset.n_values():
-                continue
-            values = {"rmse": (subset.rms(), subset.n_values()), "mae": (subset.mean_absolute(), subset.n_values())}
             has_values = mask & (sums.counts > 0)
-            estimates = [part for part in (each.select(has_values) for each in noise.get(prop, ())) if part.n_values()]
-            if estimates:
-                floor = max(estimates, key=ErrorSums.rms)
-                values["noise_floor"] = (floor.rms(), floor.n_values())
-            rows += [
-                MetricRow(title, tag, prop, metric, value, property_unit(prop), n)
-                for metric, (value, n) in values.items()
+            if not has_values.any():
+                continue
+            unit = property_unit(prop)
+            averages = [
+                Average(prop, "rmse", unit, sums.squared, sums.counts, sums.counts, root=True),
+                Average(prop, "mae", unit, sums.absolute, sums.counts, sums.counts),
             ]
-    return rows
+            estimates = [part for part in noise.get(prop, ()) if part.select(has_values).n_values()]
+            if estimates:
+                floor = max(estimates, key=lambda part: part.select(has_values).rms())
+                averages.append(
+                    Average(prop, "noise_floor", unit, floor.squared, floor.counts, floor.counts, root=True)
+                )
+            rows += [average_row(average, title, tag, has_values, groups) for average in averages]
+    return [row for row in rows if row is not None]
 
 
 def error_sums(dataset: Dataset, predictions: Properties, property: str) -> ErrorSums:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from numpy import ndarray
 from hesse.datasets import Dataset, DatasetSource, as_dataset
 from hesse.engines import PotentialLike
 from hesse.errors import ConfigError, MissingLabelError, RequestError, check_whole_numbers
+from hesse.evaluation.averages import MetricRow
 from hesse.evaluation.breakdown import (
     GroupErrors,
     StructureErrors,
@@ -21,7 +24,7 @@ from hesse.evaluation.breakdown import (
     errors_by_structure,
     ranking_property,
 )
-from hesse.evaluation.metrics import METRICS, MetricRow, error_metrics, error_sums
+from hesse.evaluation.metrics import METRICS, error_metrics, error_sums
 from hesse.evaluation.parity import ErrorSums, matched_values, property_names
 from hesse.evaluation.prediction import predict
 from hesse.evaluation.statistics import bootstrap_rms_change
@@ -39,19 +42,24 @@ class Evaluation:
         dataset: structures and reference labels, without the structures left out as suspect.
         predictions: predictions in the order of the data set.
         rows: errors of the whole data set and of each tag.
+        records: results of the long parts of a suite, see `hesse.evaluate`: one mapping of JSON values for each search
+            of a transition state (`kind` "saddle") and each replica of dynamics ("replica").
+        notes: what a suite left out, and why.
     """
 
     name: str
     dataset: Dataset
     predictions: Properties
     rows: tuple[MetricRow, ...]
+    records: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def row(self, property: str, metric: str = "rmse", tag: str = "") -> MetricRow | None:
         """One number of the evaluation.
 
         Args:
-            property: energy, energy_per_atom, forces, hvp or hessian.
-            metric: rmse, mae or noise_floor.
+            property: energy, energy_per_atom, forces, hvp or hessian, or one of a suite.
+            metric: rmse, mae or noise_floor, or one of a suite.
             tag: tag of the structures, or "" for the whole data set.
 
         Returns:
@@ -60,10 +68,12 @@ class Evaluation:
         Raises:
             RequestError: unknown property or metric.
         """
-        if property not in property_names() or metric not in METRICS:
+        properties = dict.fromkeys([*property_names(), *(row.property for row in self.rows)])
+        metrics = dict.fromkeys([*METRICS, *(row.metric for row in self.rows)])
+        if property not in properties or metric not in metrics:
             raise RequestError(
-                f'no row for property "{property}" and metric "{metric}": properties are '
-                f"{', '.join(property_names())}, metrics are {', '.join(METRICS)}"
+                f'no row for property "{property}" and metric "{metric}": properties are {", ".join(properties)}, '
+                f"metrics are {', '.join(metrics)}"
             )
         key = (property, metric, tag)
         return next((row for row in self.rows if (row.property, row.metric, row.tag) == key), None)
@@ -79,7 +89,7 @@ class Evaluation:
         """
         lines: list[tuple[str, ...]] = [("property", "RMSE", "MAE", "noise floor", "unit", "values")]
         for first in self.rows:
-            if first.metric != "rmse" or (first.tag and not by_tag):
+            if first.metric != "rmse" or first.property not in property_names() or (first.tag and not by_tag):
                 continue
             values = [self.row(first.property, metric, first.tag) for metric in METRICS]
             numbers = ["-" if row is None else f"{row.value:.3g}" for row in values]
@@ -182,6 +192,7 @@ def evaluate_model(
     memory_mib: float | None = None,
     dtype: torch.dtype | None = None,
     include_suspect: bool = False,
+    intervals: bool = False,
     quiet: bool = True,
 ) -> Evaluation:
     """Compare the predictions of a potential with the labels of a data set.
@@ -195,6 +206,7 @@ def evaluate_model(
         memory_mib: memory limit of one batch; None for a default by device. A structure that exceeds it runs alone.
         dtype: floating-point type of the calculation; by default that of the potential.
         include_suspect: use labels that are flagged suspect too; otherwise their structures are left out.
+        intervals: with 95 % intervals under another choice of molecules, see `hesse.evaluation.averages`.
         quiet: show no progress.
 
     Returns:
@@ -219,7 +231,7 @@ def evaluate_model(
         )
     predictions = predict(model, dataset, memory_mib=memory_mib, hessian=hessian, dtype=dtype, quiet=quiet)
     title = Path(dataset.source).stem if name is None else name
-    rows = error_metrics(dataset, predictions, by_tag=by_tag, name=title)
+    rows = error_metrics(dataset, predictions, by_tag=by_tag, name=title, intervals=intervals)
     return Evaluation(title, dataset, predictions, tuple(rows))
 
 

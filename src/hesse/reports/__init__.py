@@ -13,6 +13,7 @@ from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
 from hesse.reports.reaction_page import render_campaign, render_reaction, write_reaction_page
+from hesse.reports.suite_tables import suite_tables
 from hesse.reports.survival_figure import draw_survival
 from hesse.reports.tables import comparison_table, error_tables, print_tables, vibration_table, worst_tables
 
@@ -37,6 +38,7 @@ __all__ = [
     "render_reaction",
     "render_report",
     "step_cost_tables",
+    "suite_tables",
     "vibration_table",
     "worst_tables",
     "write_reaction_page",

@@ -1,0 +1,119 @@
+"""Tables of the suites of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.table import Table
+
+from hesse.evaluation import MetricRow
+from hesse.evaluation.level_spread import LEVEL_SPREAD
+from hesse.reports.formatting import ev_to_kcal, format_noise_floor, format_number, kcal_unit
+from hesse.reports.tables import new_table
+
+__all__ = ["suite_tables"]
+
+_RANGES: Final = (
+    ("imaginary", "imaginary"),
+    ("0_300", "below 300 cm⁻¹"),
+    ("300_1000", "300 to 1000 cm⁻¹"),
+    ("1000_2000", "1000 to 2000 cm⁻¹"),
+    ("above_2000", "above 2000 cm⁻¹"),
+)
+
+_SECTIONS: Final = {
+    "curvature": (
+        ("eigenvalues", "mae", "eigenvalues, MAE"),
+        ("mode_1", "abs_cos", "lowest mode, |cos|"),
+        ("mode_2", "abs_cos", "second mode, |cos|"),
+        ("modes_1_2", "overlap", "space of both, overlap"),
+        ("negative_modes", "fraction_right", "number of negative modes"),
+        ("projected_curvature", "slope", "softening slope"),
+        *((f"projected_curvature_{band}", "slope", f"  {title}") for band, title in _RANGES),
+        ("frequencies", "mae", "frequencies, MAE"),
+        *((f"frequencies_{band}", "mae", f"  {title}") for band, title in _RANGES),
+        ("zpe", "mae", "zero-point energy, MAE"),
+        ("gibbs_correction", "mae", "G(298 K) less E, MAE"),
+    ),
+    "reactions": (
+        ("barrier", "mae", "barrier, MAE"),
+        ("reverse_barrier", "mae", "reverse barrier, MAE"),
+        ("reaction_energy", "mae", "reaction energy, MAE"),
+        ("transition_states", "fraction_found", "transition states found"),
+        ("transition_states", "rmsd", "  their RMSD"),
+        ("imaginary_frequency", "mae", "  imaginary frequency, MAE"),
+        ("relaxed_barrier", "mae", "  relaxed barrier, MAE"),
+        ("irc_ends", "fraction_right", "  right ends of the path"),
+    ),
+    "dynamics": (
+        ("dynamics", "fraction_started", "molecules that relax"),
+        ("dynamics", "fraction_survived", "replicas that survive"),
+        ("failure_temperature", "mean", "temperature reached"),
+    ),
+}
+"""What the tables show: property, metric and title."""
+
+
+def suite_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
+    """One table per data set and part of a suite: numbers with their 95 % intervals, energies also in kcal/mol.
+
+    Args:
+        rows: rows of evaluations; those of tags and of errors of labels are not shown.
+
+    Yields:
+        Tables to print, at most 80 columns wide. The value of "number of negative modes" is the fraction of structures
+        for which it is right.
+    """
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        known = {(row.property, row.metric): row for row in rows if row.dataset == dataset and not row.tag}
+        for section, lines in _SECTIONS.items():
+            shown = [(known[prop, metric], title) for prop, metric, title in lines if (prop, metric) in known]
+            if shown:
+                yield _table(f"{dataset} · {section}", shown, known)
+    if any(row.metric == "level_spread" for row in rows):
+        yield _spread_table(rows)
+
+
+def _table(title: str, lines: Sequence[tuple[MetricRow, str]], known: dict[tuple[str, str], MetricRow]) -> Table:
+    table = new_table(title)
+    for heading in ("", "value", "95 % interval", "unit", "n", "noise"):
+        table.add_column(heading, justify="left" if heading in ("", "unit") else "right", no_wrap=True)
+    for row, name in lines:
+        floor = known.get((row.property, "noise_floor")) if row.metric == "mae" else None
+        unit = "" if row.unit == "1" else row.unit
+        table.add_row(
+            name,
+            format_number(row.value),
+            _interval(row.ci_low, row.ci_high),
+            unit,
+            f"{row.n:,}",
+            "" if floor is None else format_noise_floor(floor.value),
+        )
+        if row.unit == "eV":
+            table.add_row(
+                "",
+                format_number(ev_to_kcal(row.value)),
+                _interval(ev_to_kcal(row.ci_low), ev_to_kcal(row.ci_high)),
+                kcal_unit(row.unit),
+                "",
+                "" if floor is None else format_noise_floor(ev_to_kcal(floor.value)),
+            )
+    return table
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
+
+
+def _spread_table(rows: Sequence[MetricRow]) -> Table:
+    """How far levels of theory lie apart, beside the errors of the model."""
+    table = new_table("Hessian, MAE, beside levels of theory")
+    table.add_column("", no_wrap=True)
+    table.add_column("eV/Å²", justify="right", no_wrap=True)
+    for row in rows:
+        if (row.property, row.metric, row.tag) == ("hessian", "mae", ""):
+            table.add_row(f"the model, {row.dataset}", format_number(row.value))
+    for level, value in LEVEL_SPREAD.items():
+        table.add_row(f"{level} from wB97M-D4/def2-QZVPPD", format_number(value))
+    return table
