@@ -93,6 +93,9 @@ def test_many_give_lines(folder: Path) -> None:
     assert "... and 2 more" in done.stdout
     assert "12 of 12 structures, 12 from Hessians in many.h5" in done.stdout
     assert len(rows(folder / "v.json")) == 12
+    uncertain = [line for line in done.stderr.splitlines() if "the estimated error" in line]
+    assert len(uncertain) == 1
+    assert "(the first of 2 structures" in uncertain[0]
     limited = hesse("vibrations", "many.h5", "--limit", 2, folder=folder)
     assert limited.stdout.count("zero-point energy") == 2
 

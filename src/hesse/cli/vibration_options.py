@@ -188,6 +188,11 @@ def _parse_isotopes(texts: list[str]) -> Mapping[int, str]:
 
 def print_warnings(report: VibrationsReport, *, with_warnings: bool = True) -> None:
     """Print to standard error what the reader should know: warnings of the results, and failures with their reasons."""
-    if with_warnings:
-        print_failures([f"warning: {result.structure.id}: {text}" for result in report for text in result.warnings()])
+    kinds: dict[str, list[str]] = {}
+    for result in report if with_warnings else ():
+        for kind, text in result.warnings_by_kind().items():
+            kinds.setdefault(kind, []).append(f"{result.structure.id}: {text}")
+    for texts in kinds.values():
+        more = f" (the first of {len(texts)} structures of which this is said)" if len(texts) > 1 else ""
+        typer.echo(f"warning: {texts[0]}{more}", err=True)
     print_failures([f"{failure.id}: failed: {failure.reason}" for failure in report.failures])

@@ -108,23 +108,31 @@ class Vibrations(ShortRepr):
         Returns:
             Sentences about large forces, modes in (-50, 0) cm⁻¹, and error bars that matter; none if all is well.
         """
-        texts = []
+        return list(self.warnings_by_kind().values())
+
+    def warnings_by_kind(self) -> dict[str, str]:
+        """The warnings by what they are about.
+
+        Returns:
+            Sentences under "forces", "soft modes" and "errors"; none if all is well.
+        """
+        texts = {}
         if self.fmax is not None and self.fmax > MAX_FORCE:
-            texts.append(
+            texts["forces"] = (
                 f"the largest force is {self.fmax:.2g} eV/Å: not a stationary point, where frequencies have no simple "
                 "meaning. Relax it first"
             )
         soft = self.frequencies[(self.frequencies < 0) & (self.frequencies > -SOFT_IMAGINARY)]
         if len(soft):
             names = ", ".join(f"{-nu:.1f}i" for nu in soft)
-            texts.append(
+            texts["soft modes"] = (
                 f"{len(soft)} imaginary mode{'s' if len(soft) > 1 else ''} near zero ({names} cm⁻¹): perhaps only the "
                 "relaxation or the Hessian is not tight enough"
             )
         errors = self.frequency_errors
         if errors is not None and len(errors) and errors.max() > MAX_FREQUENCY_ERROR:
             worst, count = int(errors.argmax()), int((errors > MAX_FREQUENCY_ERROR).sum())
-            texts.append(
+            texts["errors"] = (
                 f"the estimated error of the Hessian ({self.hessian_error:.2g} eV/Å²) makes {count} "
                 f"frequenc{'ies' if count > 1 else 'y'} uncertain by more than {MAX_FREQUENCY_ERROR:g} cm⁻¹ (at most "
                 f"{self.frequencies[worst]:.1f} ± {errors[worst]:.1f}); zero-point energy {self.zpe:.4f} ± "
