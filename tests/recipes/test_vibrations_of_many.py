@@ -172,6 +172,11 @@ def test_models_compute_many_at_once_and_continue(tmp_path: Path) -> None:
     assert again.n_reused == 3
     np.testing.assert_array_equal(again[0].frequencies, report[0].frequencies)
     np.testing.assert_array_equal(again[0].hessian_error, report[0].hessian_error)
+    relaxed = hesse.analyze_vibrations(structures, model, minimize=True, fmax=1e-3, steps=2000, quiet=True)
+    assert [f.id for f in relaxed.failures] == ["clash"]
+    assert all(result.fmax is not None and result.fmax < 1e-3 for result in relaxed)
+    short = hesse.analyze_vibrations(STRUCTURES, model, minimize=True, steps=1, quiet=True)
+    assert "not relaxed" in short.failures[0].reason
     part = hesse.analyze_vibrations(STRUCTURES[:1], model, atoms=[0, 3], quiet=True)
     np.testing.assert_allclose(part[0].frequencies, expected(STRUCTURES[0], atoms=[0, 3]), atol=1e-4)
 

@@ -127,7 +127,7 @@ class Vibrations(ShortRepr):
             names = ", ".join(f"{-nu:.1f}i" for nu in soft)
             texts["soft modes"] = (
                 f"{len(soft)} imaginary mode{'s' if len(soft) > 1 else ''} near zero ({names} cm⁻¹): perhaps only the "
-                "relaxation or the Hessian is not tight enough"
+                "relaxation or the Hessian is not tight enough; hesse minimize --remove-imaginary follows them"
             )
         errors = self.frequency_errors
         if errors is not None and len(errors) and errors.max() > MAX_FREQUENCY_ERROR:

@@ -24,6 +24,7 @@ from hesse.harmonic.normal_modes import normal_modes
 from hesse.labelling import label, plan_labels
 from hesse.pes import MinimizationResult, Vibrations
 from hesse.pes.hessian_columns import PartialHessian, hessian_of_atoms
+from hesse.pes.minimization import minimize_each
 from hesse.pes.vibrational_analysis import relaxed, vibrations_from_labels
 from hesse.potential import check_elements
 from hesse.runtime.parallel import TaskResult, map_tasks
@@ -285,11 +286,12 @@ def _relax(
     run: HessianRun, structures: Mapping[int, Structure], options: Mapping[str, Any]
 ) -> tuple[dict[int, Structure], Found]:
     """The relaxed structures, and the reasons of those that did not relax."""
-    tasks = list(structures.values())
+    tasks, engine = list(structures.values()), run.engine_object
+    together = isinstance(engine, PotentialEngine) and (run.workers or 0) <= 1 and run.scheduler is None
     done = run_journaled(
-        _in_workers(run, _make_relaxer, options),
+        _together(engine, options) if together else _in_workers(run, _make_relaxer, options),
         tasks,
-        [search_key(structure, run.engine_object, {"kind": "minimize", **options}) for structure in tasks],
+        [search_key(structure, engine, {"kind": "minimize", **options}) for structure in tasks],
         lambda _, result: FinishedSearch({"energy": result.energy}, {"positions": result.structure.positions}),
         output=run.output,
         title="relaxing",
@@ -301,6 +303,26 @@ def _relax(
         for k, record in sorted(done.found.items())
     }
     return relaxed, {indices[k]: error for k, error in done.errors.items()}
+
+
+def _together(
+    engine: Engine, options: Mapping[str, Any]
+) -> Callable[[list[Structure]], Generator[TaskResult[MinimizationResult], None, None]]:
+    """Relaxations of many structures by a model in this process."""
+
+    def solve(tasks: list[Structure]) -> Generator[TaskResult[MinimizationResult], None, None]:
+        start = time.monotonic()
+        for index, result in minimize_each(tasks, engine, **options) if tasks else ():
+            seconds = time.monotonic() - start
+            if isinstance(result, HesseError):
+                yield TaskResult(index, None, str(result), seconds)
+            elif not result.converged:
+                error = f'structure "{tasks[index].id}": not relaxed ({result.reason}): give more steps'
+                yield TaskResult(index, None, error, seconds)
+            else:
+                yield TaskResult(index, result, "", seconds)
+
+    return solve
 
 
 def _in_workers(
