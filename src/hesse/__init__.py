@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         register_quantity,
         to_ase,
     )
-    from hesse.studies import StudyConfig, run_study
+    from hesse.studies import StudyConfig, compare, run_study
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
@@ -156,7 +156,7 @@ _EXPORTS = {
         "register_quantity",
         "to_ase",
     ),
-    "studies": ("StudyConfig", "run_study"),
+    "studies": ("StudyConfig", "compare", "run_study"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 """Names that are defined under the same name in a package of Hesse."""
@@ -240,6 +240,7 @@ __all__ = [
     "check",
     "check_potential",
     "collate",
+    "compare",
     "complete_hessians",
     "compute",
     "evaluate",

@@ -147,7 +147,8 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'short\.yaml.*"base" is required'):
         load_study(tmp_path / "short.yaml")
     (tmp_path / "good.yaml").write_text(
-        "base: {data: {train: a.h5}, init_from: old.hesse}\naxes: {seed: [0], data.train: {b: b.h5}}\noutput: x\ntest: [c.h5, d/e.h5]\n"
+        "base: {data: {train: a.h5}, init_from: old.hesse}\naxes: {seed: [0], data.train: {b: b.h5}}\n"
+        "output: x\ntest: [c.h5, d/e.h5]\n"
     )
     config = load_study(tmp_path / "good.yaml")
     assert config.output == tmp_path / "x"

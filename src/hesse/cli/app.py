@@ -19,6 +19,7 @@ import typer
 
 from hesse.cli.bench_command import bench
 from hesse.cli.check_command import check
+from hesse.cli.compare_command import compare
 from hesse.cli.complete_command import complete
 from hesse.cli.convert_command import convert
 from hesse.cli.demo_command import demo
@@ -82,6 +83,7 @@ app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("study")(study)
+app.command("compare")(compare)
 app.command("check")(check)
 app.command("minimize")(minimize)
 app.command("neb")(neb)

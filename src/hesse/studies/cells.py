@@ -17,7 +17,7 @@ from hesse.runtime.settings import validate_config
 from hesse.studies.config import Label, StudyConfig
 from hesse.training import RunConfig, TrainConfig
 
-__all__ = ["SCHEMES", "Cell", "expand_cells"]
+__all__ = ["SCHEMES", "Cell", "cell_name", "expand_cells"]
 
 SCHEMES: Final[Mapping[str, str]] = {
     "e": "energies",
@@ -98,7 +98,7 @@ def expand_cells(study: StudyConfig, source: str = "study") -> tuple[Cell, ...]:
     if not merged:
         raise ConfigError(f"{source}: exclude leaves no cell")
     cells = tuple(
-        Cell(_cell_name(labels), labels, cell.options, cell.pairs, cell.fraction) for labels, cell in merged.values()
+        Cell(cell_name(labels), labels, cell.options, cell.pairs, cell.fraction) for labels, cell in merged.values()
     )
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -188,7 +188,7 @@ def _check_pattern(pattern: Mapping[str, Label], axes: Mapping[str, Mapping[Labe
 
 def _cell(study: StudyConfig, values: Mapping[str, Any], labels: Mapping[str, Label], source: str) -> Cell:
     """One cell, with labels that may have no effect."""
-    where = f"{source}, cell {_cell_name(labels)}"
+    where = f"{source}, cell {cell_name(labels)}"
     options: dict[str, Any] = json.loads(json.dumps(study.base, default=str))
     for name, value in values.items():
         if name in _SPECIAL:
@@ -282,8 +282,15 @@ def _apply_probe(options: dict[str, Any], probe: str) -> str:
     return "stored"
 
 
-def _cell_name(labels: Mapping[str, Label]) -> str:
-    """A readable name that is a name of a folder on every system."""
+def cell_name(labels: Mapping[str, Label]) -> str:
+    """A readable name that is a name of a folder on every system.
+
+    Args:
+        labels: labels by axis.
+
+    Returns:
+        The labels, with the name of their axis where they do not speak for themselves.
+    """
     words = []
     for axis, label in labels.items():
         if axis == "data_fraction":

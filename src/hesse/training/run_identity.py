@@ -21,6 +21,7 @@ __all__ = [
     "changed_run_error",
     "find_changes",
     "find_setting_changes",
+    "flat_settings",
     "other_steps_messages",
     "run_identity",
 ]
@@ -29,7 +30,7 @@ Identity = Mapping[str, Any]
 """JSON values: `settings` and `steps` of the run, `training` and `validation` data (digest, number of structures), and
 the digest of the initial `potential`."""
 
-_WITHOUT_EFFECT = {
+WITHOUT_EFFECT = {
     "tensorboard", "checkpoint_every", "cpu_threads", "compile", "allow_mixed_charges", "allow_shared_structures",
 }  # fmt: skip
 """Options that change no number of a run."""
@@ -53,7 +54,7 @@ def run_identity(
     """
     return {
         "steps": config.steps,
-        "settings": config.model_dump(mode="json", exclude={*_WITHOUT_EFFECT, "steps"}),
+        "settings": config.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "steps"}),
         "training": [training.fingerprint(), len(training)],
         "validation": None if validation is None else [validation.fingerprint(), len(validation)],
         "potential": hashlib.blake2b(initial_digest.encode(), digest_size=16).hexdigest(),
@@ -90,7 +91,7 @@ def find_setting_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     Returns:
         Each option that differs, with both values.
     """
-    before, now = _flat(saved), _flat(current)
+    before, now = flat_settings(saved), flat_settings(current)
     return [
         f"{name} ({_shown(before.get(name))} before, {_shown(now.get(name))} now)"
         for name in dict.fromkeys([*before, *now])
@@ -98,11 +99,19 @@ def find_setting_changes(saved: Mapping[str, Any], current: Mapping[str, Any]) -
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted name."""
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings without sections.
+
+    Args:
+        settings: settings as plain values, by section.
+        prefix: of all names.
+
+    Returns:
+        Values by dotted name.
+    """
     result: dict[str, Any] = {}
     for name, value in settings.items():
-        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+        inner = flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
         result.update(inner)
     return result
 

@@ -1,0 +1,108 @@
+"""The page of a comparison of several runs: one HTML file that refers to no other file.
+
+This module computes what the page shows; words, tables and styles are in `templates/study.html`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hesse._version import __version__
+from hesse.reports.drawing import Drawing
+from hesse.reports.formatting import format_number, format_percent, property_title
+from hesse.reports.study_figures import AgreementPlot, accuracy_figure, agreement_plot, fraction_figure
+
+__all__ = ["render_study_page"]
+
+_DRAWN: Final = ("energy", "forces", "hessian", "hvp")
+_MAX_POINTS: Final = 2000
+"""Groups up to which their plot is part of the page: every point is an element of the document."""
+
+
+def render_study_page(content: Mapping[str, Any]) -> str:
+    """The page of a comparison as HTML. Equal comparisons give equal text.
+
+    Args:
+        content: plain values of a comparison, as in its `comparison.json`.
+
+    Returns:
+        The HTML document.
+    """
+    return (
+        _environment()
+        .get_template("study.html")
+        .render(
+            content=content,
+            datasets=list(_error_tables(content)),
+            curves=list(_curves(content)),
+            accuracy=list(_accuracy(content)),
+            agreement=list(_agreement(content)),
+            version=__version__,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hesse.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "number": format_number,
+        "percent": format_percent,
+        "probability": lambda p: "–" if p is None else "< 0.0001" if p < 1e-4 else format_number(p, 2),
+        "property_title": property_title,
+    }
+    return environment
+
+
+def _error_tables(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """For each test set the properties with their units, and the row of each variant and property."""
+    rows = [row for row in content["errors"] if row["metric"] == "rmse"]
+    for name in dict.fromkeys(row["dataset"] for row in rows):
+        own = [row for row in rows if row["dataset"] == name]
+        yield {
+            "name": name,
+            "structures": own[0]["structures"],
+            "properties": {row["property"]: row["unit"] for row in own},
+            "floors": {row["property"]: row["noise_floor"] for row in own},
+            "variants": list(dict.fromkeys(row["variant"] for row in own)),
+            "rows": {(row["variant"], row["property"]): row for row in own},
+        }
+
+
+def _curves(content: Mapping[str, Any]) -> Iterator[Drawing]:
+    rows = content["learning_curves"]
+    for dataset, prop in dict.fromkeys((row["dataset"], row["property"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["property"]) == (dataset, prop) and row["mean"] > 0]
+        if prop in _DRAWN and len({row["fraction"] for row in own}) > 1:
+            title = f"{property_title(prop)}, {dataset}"
+            yield Drawing(fraction_figure(own, title), f"Error of {title} against the fraction of the training data")
+
+
+def _accuracy(content: Mapping[str, Any]) -> Iterator[Drawing]:
+    seconds = {row["variant"]: row["processor_seconds"] for row in content["costs"]}
+    rows = [row for row in content["errors"] if row["metric"] == "rmse" and seconds.get(row["variant"])]
+    for dataset, prop in dict.fromkeys((row["dataset"], row["property"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["property"]) == (dataset, prop)]
+        if prop in _DRAWN and len(own) > 1:
+            title = f"{property_title(prop)}, {dataset}"
+            points = [(row["variant"], seconds[row["variant"]], row["mean"], row["sd"]) for row in own]
+            svg = accuracy_figure(points, title, own[0]["unit"])
+            yield Drawing(svg, f"Error of {title} against the processor time of training")
+
+
+def _agreement(content: Mapping[str, Any]) -> Iterator[AgreementPlot]:
+    for row in content["agreement"]:
+        if row["property"] in _DRAWN and row["n"] <= _MAX_POINTS:
+            name = f"{row['variant']} against {row['baseline']}, {property_title(row['property'])}, {row['dataset']}"
+            yield agreement_plot(row, name)

@@ -1,0 +1,293 @@
+"""Comparison of runs: errors, changes against a baseline with their statistics, learning curves, and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hesse.errors import RequestError, did_you_mean
+from hesse.evaluation.statistics import MIN_PAIRS
+from hesse.reports.formatting import format_percent, property_title
+from hesse.studies.cells import cell_name
+from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
+from hesse.studies.config import Label
+from hesse.studies.runs import ComparedRun, RunSet, RunSource, read_runs
+from hesse.studies.variant_statistics import (
+    NOT_TESTED,
+    SIGNIFICANT,
+    Variants,
+    agreement_rows,
+    change_rows,
+    cost_row,
+    curve_rows,
+    error_rows,
+    with_holm,
+)
+
+__all__ = ["StudyComparison", "compare", "compare_runs"]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyComparison:
+    """Comparison of runs.
+
+    Attributes:
+        title: what is compared.
+        variants: runs by name of the variant, in the order of their seeds.
+        baselines: name of the baseline of each variant that has one.
+        errors: errors of all variants.
+        changes: changes against the baselines.
+        agreement: agreement with the baselines over groups.
+        curves: learning curves; empty if the runs have the same fraction of the data.
+        costs: time of all variants.
+        failed: reasons by name of cells that failed.
+        missing: names of cells that are not done.
+        notes: what to know when reading the numbers.
+    """
+
+    title: str
+    variants: Mapping[str, tuple[ComparedRun, ...]]
+    baselines: Mapping[str, str]
+    errors: tuple[ErrorRow, ...]
+    changes: tuple[ChangeRow, ...]
+    agreement: tuple[AgreementRow, ...]
+    curves: tuple[CurveRow, ...]
+    costs: tuple[CostRow, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def crossings(self) -> tuple[str, ...]:
+        """With how much of the data variants reach the mean error of their baseline with all data."""
+        return tuple(_crossings(self))
+
+    @cached_property
+    def verdicts(self) -> tuple[str, ...]:
+        """What the numbers say, a sentence for each variant and test set."""
+        return tuple(_verdicts(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers as plain values, as in `comparison.json`.
+
+        Returns:
+            A dictionary of lists of rows.
+        """
+        return {
+            "title": self.title,
+            "verdicts": list(self.verdicts),
+            "crossings": list(self.crossings),
+            "notes": list(self.notes),
+            "variants": [
+                {
+                    "name": name,
+                    "labels": dict(runs[0].labels),
+                    "baseline": self.baselines.get(name),
+                    "runs": [{"folder": str(run.folder), "seed": run.seed} for run in runs],
+                }
+                for name, runs in self.variants.items()
+            ],
+            "errors": [asdict(row) for row in self.errors],
+            "changes": [asdict(row) for row in self.changes],
+            "agreement": [asdict(row) for row in self.agreement],
+            "learning_curves": [asdict(row) for row in self.curves],
+            "costs": [asdict(row) for row in self.costs],
+            "failed": dict(self.failed),
+            "missing": list(self.missing),
+        }
+
+    def write(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write the comparison as JSON, CSV, Markdown and a page.
+
+        Args:
+            folder: the folder; created if necessary.
+
+        Returns:
+            The files.
+
+        Raises:
+            WriteError: a file cannot be written.
+        """
+        from hesse.studies.comparison_files import write_comparison
+
+        return write_comparison(self, Path(folder))
+
+    def markdown(self) -> str:
+        """The tables as Markdown.
+
+        Returns:
+            The text.
+        """
+        from hesse.studies.comparison_files import markdown_report
+
+        return markdown_report(self)
+
+
+def compare(
+    runs: RunSource | Sequence[RunSource],
+    data: Sequence[str | Path] | Mapping[str, str | Path] = (),
+    *,
+    baseline: str | Mapping[str, Label] | None = None,
+    hessian: bool = True,
+    quiet: bool = True,
+) -> StudyComparison:
+    """Compare trained potentials: errors, changes against a baseline with statistics over seeds and over molecules,
+    learning curves and costs.
+
+    Runs that differ in their seed only are repetitions of one variant. Runs of the same seed are pairs in all tests.
+
+    Args:
+        runs: the folder of a study, or folders (or results) of runs.
+        data: test sets, files or files by name. By default those of the study, those of which all runs keep errors, or
+            the validation data if all runs have the same.
+        baseline: name of the variant to compare all others with, or the values of axes that make a variant a baseline:
+            `{"scheme": "ef"}` compares each variant with that of the scheme ef which is otherwise the same. By default
+            that of the study, or the first scheme, or the first variant.
+        hessian: also errors of Hessians.
+        quiet: no progress.
+
+    Returns:
+        The comparison; `write` writes it as files.
+
+    Raises:
+        FileFormatError: not the folder of a run or study, or a damaged record.
+        RequestError: no finished run, the same run twice, runs without a common test set, or no such baseline.
+    """
+    return compare_runs(read_runs(runs, data, hessian=hessian, quiet=quiet), baseline)
+
+
+def compare_runs(runs: RunSet, baseline: str | Mapping[str, Label] | None = None) -> StudyComparison:
+    """Compare runs that were read.
+
+    Args:
+        runs: the runs.
+        baseline: see `compare`.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        RequestError: no such baseline.
+    """
+    variants: dict[str, tuple[ComparedRun, ...]] = {}
+    for run in runs.runs:
+        variants[run.variant] = tuple(sorted((*variants.get(run.variant, ()), run), key=lambda r: r.seed))
+    baselines = _find_baselines(variants, runs.baseline if baseline is None else baseline)
+    changes = [row for name, base in baselines.items() for row in change_rows(name, base, variants)]
+    return StudyComparison(
+        title=runs.title,
+        variants=variants,
+        baselines=baselines,
+        errors=tuple(row for name, members in variants.items() for row in error_rows(name, members)),
+        changes=with_holm(changes),
+        agreement=tuple(row for name, base in baselines.items() for row in agreement_rows(name, base, variants)),
+        curves=tuple(curve_rows(variants)),
+        costs=tuple(cost_row(name, members) for name, members in variants.items()),
+        failed=runs.failed,
+        missing=runs.missing,
+        notes=tuple(_notes(variants, changes)),
+    )
+
+
+def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> dict[str, str]:
+    """Name of the baseline of each variant that is not one itself."""
+    if isinstance(baseline, str):
+        if baseline not in variants:
+            raise RequestError(f"no variant {baseline!r} as baseline. {did_you_mean(baseline, list(variants))}")
+        return {name: baseline for name in variants if name != baseline}
+    labels = {name: dict(members[0].labels) for name, members in variants.items()}
+    axes = list(dict.fromkeys(axis for each in labels.values() for axis in each))
+    if not baseline:
+        if not axes:
+            return {}
+        axis = "scheme" if "scheme" in axes else next((a for a in axes if a != "data_fraction"), axes[0])
+        baseline = {axis: next(each[axis] for each in labels.values() if axis in each)}
+    for axis, label in baseline.items():
+        if axis not in axes:
+            raise RequestError(f"baseline: no axis {axis!r} here. {did_you_mean(axis, axes)}")
+        if not any(each.get(axis) == label for each in labels.values()):
+            known = list(dict.fromkeys(str(each[axis]) for each in labels.values() if axis in each))
+            raise RequestError(f"baseline, {axis}: no variant with {label!r}. {did_you_mean(str(label), known)}")
+    result = {}
+    for name, own in labels.items():
+        wanted = {**own, **baseline}
+        if all(own.get(axis) == label for axis, label in baseline.items()):
+            continue
+        # An axis that has no effect on the baseline (probes of E-F) is not among its labels.
+        matches = [n for n, each in labels.items() if all(wanted.get(axis) == label for axis, label in each.items())]
+        matches = [n for n in matches if all(labels[n].get(axis) == label for axis, label in baseline.items())]
+        if matches:
+            result[name] = max(matches, key=lambda n: len(labels[n]))
+    return result
+
+
+def _notes(variants: Variants, changes: Sequence[ChangeRow]) -> list[str]:
+    notes = []
+    if few := [name for name, members in variants.items() if len(members) < MIN_PAIRS]:
+        notes.append(
+            f"{len(few)} of {len(variants)} variants have fewer than {MIN_PAIRS} seeds: their scatter between seeds is "
+            "not known well, and there is no test"
+        )
+    tested = [row for row in changes if row.p_t is not None]
+    smallest = {row.smallest_p_wilcoxon for row in tested if row.smallest_p_wilcoxon is not None}
+    if single := list(dict.fromkeys(row.dataset for row in changes if row.groups < 2)):
+        notes.append(f"all structures of {', '.join(single)} are of one group: nothing is known about other molecules")
+    if tested:
+        notes.append(f"{len(tested)} tests; probabilities are corrected for their number (Holm)")
+    if smallest and max(smallest) > SIGNIFICANT:
+        notes.append(
+            f"Wilcoxon's test of {min(row.pairs for row in tested)} pairs cannot give less than p = {max(smallest):g}, "
+            "whatever the data are"
+        )
+    return notes
+
+
+def _verdicts(comparison: StudyComparison) -> list[str]:
+    lines = []
+    for name, base in comparison.baselines.items():
+        rows = [row for row in comparison.changes if row.variant == name]
+        for dataset in dict.fromkeys(row.dataset for row in rows):
+            by_verdict: dict[str, list[str]] = {}
+            for row in rows:
+                if row.dataset == dataset and row.percent is not None:
+                    word = f"{property_title(row.property)} {format_percent(row.percent)}"
+                    by_verdict.setdefault(row.verdict, []).append(word)
+            parts = [f"{verdict}: {', '.join(words)}" for verdict, words in by_verdict.items()]
+            lines.append(f"{name} against {base} on {dataset}: {'; '.join(parts)}.")
+    return lines
+
+
+def _crossings(comparison: StudyComparison) -> list[str]:
+    """At which fraction of the data a series has passed its baseline with all data."""
+    lines = []
+    pairs = {
+        (_series(comparison.variants[name]), _series(comparison.variants[base]))
+        for name, base in comparison.baselines.items()
+    }
+    for series, base in sorted(pairs):
+        for key in dict.fromkeys((row.dataset, row.property) for row in comparison.curves):
+            points, against = (
+                {
+                    row.fraction: row.mean
+                    for row in comparison.curves
+                    if (row.series, row.dataset, row.property) == (name, *key)
+                }
+                for name in (series, base)
+            )
+            if series == base or len(points) < 2 or not against or key[1] in NOT_TESTED:
+                continue
+            largest = max(against)
+            passed = next((f for f in sorted(points) if points[f] <= against[largest]), None)
+            amount = "no part" if passed is None else f"{100 * passed:g} %"
+            lines.append(
+                f"{key[0]}, {property_title(key[1])}: {series} reaches the mean error of {base} with "
+                f"{100 * largest:g} % of the data with {amount} of them"
+            )
+    return lines
+
+
+def _series(members: Sequence[ComparedRun]) -> str:
+    return cell_name({axis: label for axis, label in members[0].labels.items() if axis != "data_fraction"})
