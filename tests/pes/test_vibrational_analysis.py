@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,3 +276,24 @@ def test_error_bars_hold_for_finite_differences() -> None:
         assert abs(result.zpe - exact.zero_point_energy) < 4 * result.zpe_error
     assert 0.3 < np.sqrt(np.mean(np.concatenate(ratios) ** 2)) < 1.6
     assert np.concatenate(ratios).max() < 4.0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:goodvibes")
+def test_goodvibes_reads_the_text(tmp_path: Path) -> None:
+    thermo = pytest.importorskip("goodvibes.thermo")
+    structure = relaxed()
+    exact = oracles.Morse().exact(structure)
+    labels = Properties.single(len(structure), energy=-500.0, forces=-exact.gradient, hessian=exact.hessian)
+    result = hesse.vibrations(Dataset.from_pairs([(structure, labels)], level="closed form"))
+    result.write(tmp_path / "modes.log")
+    per_liter = 101.325 / (8.3144621 * 298.15)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_back = thermo.calc_bbe(
+            str(tmp_path / "modes.log"), QS="grimme", QH=True, cutoff=100.0, H_FREQ_CUTOFF=100.0, temp=298.15,
+            conc=per_liter, scale_fac=1.0,
+        )  # fmt: skip
+    ours = hesse.thermo(result, method="grimme", enthalpy="head-gordon")
+    assert ours.gibbs is not None
+    assert read_back.qh_gibbs_free_energy == pytest.approx(ours.gibbs[0] / Hartree, abs=1e-6)
+    assert read_back.zpe == pytest.approx(result.zpe / Hartree, abs=1e-7)
