@@ -71,6 +71,13 @@ def flat_ammonia() -> Atoms:
     return atoms
 
 
+def inverted_ammonia() -> Atoms:
+    """Ammonia turned inside out."""
+    atoms = molecule("NH3")
+    atoms.positions[:, 2] *= -1
+    return atoms
+
+
 class Charged(hesse.Potential):
     """Springs whose charges have a misspelled name."""
 
@@ -120,6 +127,21 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "lowest_modes(atoms, name)": lambda t: hesse.lowest_modes(t.atoms[1], "gfn2", 1).eigenvalues,
     "lowest_modes(atoms, potential)": lambda t: hesse.lowest_modes(t.atoms[1], t.potential, 1).eigenvalues,
     "saddle(atoms, name)": lambda t: hesse.saddle(flat_ammonia(), "gfn2").modes.frequencies[0],
+    "saddle(atoms, name, mode=0)": lambda t: hesse.saddle(flat_ammonia(), "gfn2", mode=0).imaginary_frequency,
+    "saddle(atoms, name, method=davidson)": lambda t: (
+        hesse.saddle(flat_ammonia(), "gfn2", method="davidson").n_products
+    ),
+    "remove_imaginary_modes(atoms, name)": lambda t: hesse.remove_imaginary_modes(t.water, "gfn2", fmax=0.05).modes,
+    "neb(atoms, atoms, name)": lambda t: hesse.neb(t.atoms[1], inverted_ammonia(), "gfn2", images=3, fmax=0.5).to_ase(),
+    "neb(atoms, atoms, model file)": lambda t: (
+        hesse.neb(t.atoms[1], inverted_ammonia(), t.model_file, images=3, steps=1, relax_ends=False).energies
+    ),
+    "saddle(neb(...), engine)": lambda t: (
+        hesse.saddle(hesse.neb(t.atoms[1], inverted_ammonia(), t.engine, images=3, fmax=0.5), t.engine).energy
+    ),
+    "reaction(atoms, atoms, name).barrier": lambda t: (
+        hesse.reaction(t.atoms[1], inverted_ammonia(), "gfn2", images=3, path_fmax=0.5).thermo.rate
+    ),
     "irc(...).to_ase()": lambda t: hesse.irc(hesse.saddle(flat_ammonia(), t.engine), t.engine, steps=3).to_ase(),
     "run_md(atoms, name, settings)": lambda t: hesse.run_md(
         t.water, "gfn2", hesse.MDSettings(temperature=300, steps=3)
@@ -277,6 +299,9 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     "a limit that is None": (lambda t: hesse.minimize(t.water, "gfn2", fmax=None), "fmax: expected a number, got None"),
     "half a step": (lambda t: hesse.minimize(t.water, "gfn2", steps=1.5), "steps: expected a whole number, got 1.5"),
     "an optimizer that is None": (lambda t: hesse.minimize(t.water, "gfn2", optimizer=None), 'no optimizer "None"'),
+    "images that are text": (lambda t: hesse.neb(t.water, t.water, "gfn2", images="a"), "images: expected a whole"),
+    "another molecule as the product": (lambda t: hesse.neb(t.water, t.atoms[1], "gfn2"), "they are H2O and H3N"),
+    "a mode that is text": (lambda t: hesse.saddle(t.water, "gfn2", mode="a"), "mode: expected a number"),
     "a trust radius that is text": (lambda t: hesse.saddle(t.water, "gfn2", trust="a"), "trust: expected a number"),
     "a Hessian that is text": (lambda t: hesse.saddle(t.water, "gfn2", hessian="h.npy"), "hessian: expected an array"),
     "a Hessian that is not finite": (

@@ -108,4 +108,8 @@ def test_wrong_requests_change_nothing(ends):
     write(ends / "other.extxyz", end("other", numbers=(6, 6, 6, 7)))
     with pytest.raises(ExecutionError, match="no reaction was found for 1 pairs"):
         hesse("reaction", "r.extxyz", "other.extxyz", *MORSE, "--out", "out", folder=ends)
+    (ends / "early").mkdir()  # as a search leaves it that was interrupted before its first result
+    (ends / "early" / ".reactions.searches.jsonl.lock").touch()
+    with pytest.raises(ExecutionError):
+        hesse("reaction", "r.extxyz", "other.extxyz", *MORSE, "--out", "early", folder=ends)
     assert (ends / "mine" / "file").read_text() == "mine"

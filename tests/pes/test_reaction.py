@@ -80,7 +80,7 @@ def test_another_engine_evaluates_the_answer(found):
     assert check.barrier == pytest.approx(5.0 / 4.0 * found.barrier, rel=1e-6)  # all energies scale with the depth
     assert check.distance < 1e-3
     assert check.imaginary_frequency == pytest.approx(np.sqrt(5.0 / 4.0) * found.imaginary_frequency, rel=1e-2)
-    broken = hesse.pes.verify(found, closed_form_engines.ClosedForm(oracles.Morse(), noise=float("nan")))
+    broken = hesse.pes.verify_reaction(found, closed_form_engines.ClosedForm(oracles.Morse(), noise=float("nan")))
     assert not broken.saddle_found
     assert broken.barrier is None
     assert "not finite" in broken.reason

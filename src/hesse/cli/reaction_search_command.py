@@ -92,8 +92,9 @@ def _check_folder(out: Path, json_file: Path | None, sources: list[Path], overwr
         check_output_path(json_file, *sources)
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file: --out needs a folder")
-    ours = (out / "reactions.searches.jsonl").exists()
-    if out.is_dir() and any(out.iterdir()) and not ours and not overwrite:
+    # A search that was interrupted early has left its lock only.
+    ours = (out / "reactions.searches.jsonl", out / ".reactions.searches.jsonl.lock")
+    if out.is_dir() and any(out.iterdir()) and not any(path.exists() for path in ours) and not overwrite:
         raise RequestError(
             f"{out} is not empty, and no search has written there: choose another --out, or give --overwrite to write "
             "into it"

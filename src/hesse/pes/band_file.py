@@ -21,7 +21,7 @@ __all__ = ["BandFile"]
 
 _NEAR = 1e-3
 """Å; the same end, relaxed twice, is at most this far from itself."""
-_INTERVAL = 20.0
+_INTERVAL = 5.0
 """Seconds between two writes while a search runs."""
 
 

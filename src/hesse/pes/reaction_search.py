@@ -37,7 +37,7 @@ from hesse.pes.transition_state import saddle
 from hesse.runtime.settings import Settings, settings_from
 from hesse.structures import Structure
 
-__all__ = ["ReactionSettings", "reaction", "verify"]
+__all__ = ["ReactionSettings", "reaction", "verify_reaction"]
 
 _MAX_PEAKS = 2
 """Number of local maxima of a path at which a saddle search starts."""
@@ -356,7 +356,7 @@ def _bonds(structure: Structure, formed: Sequence[tuple[int, int]], broken: Sequ
     return ", ".join(f"{bond_name(structure, bond)} {what}" for bond, what in changes)
 
 
-def verify(found: Reaction, engine: EngineLike, *, distance: float = 0.3) -> Verification:
+def verify_reaction(found: Reaction, engine: EngineLike, *, distance: float = 0.3) -> Verification:
     """Evaluate a reaction by another engine.
 
     Args:

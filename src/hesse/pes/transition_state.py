@@ -126,7 +126,10 @@ def _checked_mode(structure: Structure, mode: ArrayLike | int) -> Float[Array, "
         if not 0 <= mode < len(basis):
             raise RequestError(f'structure "{structure.id}" has the modes 0 to {len(basis) - 1}, not {mode}')
         return int(mode)
-    direction = np.asarray(mode, dtype=float)
+    try:
+        direction = np.asarray(mode, dtype=float)
+    except (TypeError, ValueError):
+        direction = np.zeros(0)
     if direction.shape != (len(structure), 3) or not np.isfinite(direction).all():
         raise RequestError(f"mode: expected a number, or a finite direction [{len(structure)}, 3], got {mode!r}")
     internal: Float[Array, "d"] = basis.T @ (basis @ direction.reshape(-1))
