@@ -38,6 +38,8 @@ def test_masses_of_the_structure_stay() -> None:
         ([12.0, 0.0, 35.0, 35.0, 35.0], None, "expected 5 positive masses"),
         (["a"] * 5, None, "expected 5 positive masses"),
         (None, {7: "D"}, "no atom 7; its atoms are 0 to 4"),
+        (None, 3, "isotopes: expected atoms and their isotopes"),
+        (None, {"a": "D"}, "isotopes: expected a whole number"),
         (None, {0: "D"}, '"2H"|"D"'),
         (None, {0: "37Cl"}, "is an isotope of Cl, but the atom is C"),
         (None, {0: "19C"}, "not in the table; give it in u"),

@@ -58,3 +58,22 @@ def test_replies() -> None:
         symmetry_number(oracles.crystal(0))
     with pytest.raises(ConfigError, match="tolerance"):
         symmetry_number(molecule("H2O"), tolerance=0.0)
+
+
+RELAXED = (
+    "C2H6", "isobutane", "CH3OCH3", "C3H8", "2-butyne", "C6H6", "trans-butane", "C3H9N", "CH3COCH3", "H2O2",
+    "cyclobutane", "NH3",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_relaxed_molecules_keep_their_number() -> None:
+    """From rattled starts, to the default limit of forces: the tolerance is far from both sides."""
+    pytest.importorskip("tblite.interface", reason="tblite is not installed")
+    import hesse
+
+    rng = np.random.default_rng(0)
+    for start in (m for m in hesse.g2_molecules() if m.id in RELAXED):
+        for _ in range(3):
+            rattled = start.with_positions(start.positions + rng.normal(scale=0.08, size=start.positions.shape))
+            assert symmetry_number(hesse.minimize(rattled, "gfn2").structure) == symmetry_number(start), start.id

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.errors import RequestError, did_you_mean
+from hesse.errors import RequestError, check_whole_numbers, did_you_mean
 from hesse.structures import Structure, own_masses
 
 __all__ = ["MASS_KINDS", "MassesLike", "atom_masses", "isotope_mass"]
@@ -113,7 +113,10 @@ def atom_masses(
             ) from None
         if result.shape != (n,) or not (np.isfinite(result).all() and (result > 0).all()):
             raise RequestError(f'structure "{structure.id}": expected {n} positive masses in u, got {result}')
+    if isotopes is not None and not isinstance(isotopes, Mapping):
+        raise RequestError(f'isotopes: expected atoms and their isotopes, such as {{3: "D"}}, got {isotopes!r}')
     for index, isotope in (isotopes or {}).items():
+        check_whole_numbers(isotopes=index)
         if not 0 <= index < n:
             raise RequestError(f'structure "{structure.id}": there is no atom {index}; its atoms are 0 to {n - 1}')
         result[index] = isotope_mass(int(structure.numbers[index]), isotope)

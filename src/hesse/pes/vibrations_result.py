@@ -218,7 +218,7 @@ class Vibrations(ShortRepr):
             FileFormatError: another suffix.
             WriteError: the file cannot be written.
         """
-        if Path(path).suffix.lower() != ".json":
+        if not isinstance(path, str | Path) or Path(path).suffix.lower() != ".json":
             write_modes(path, self.structure, self.modes, energy=self.energy, level=self.level)
             return
         from ase.io.jsonio import write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from hesse.errors import FileFormatError
+from hesse.errors import FileFormatError, RequestError
 from hesse.harmonic.mode_files.gaussian_text import gaussian_text
 from hesse.harmonic.mode_files.molden import molden_text
 from hesse.harmonic.mode_files.movie import mode_movie
@@ -33,8 +33,11 @@ def check_mode_file(path: str | Path) -> str:
         "molden", "movie" or "gaussian".
 
     Raises:
+        RequestError: not a path.
         FileFormatError: another suffix.
     """
+    if not isinstance(path, str | Path):
+        raise RequestError(f"expected the path of a file of modes, got {path!r}")
     suffix = Path(path).suffix.lower()
     if suffix not in MODE_FILE_SUFFIXES:
         raise FileFormatError(
