@@ -349,7 +349,10 @@ WRONG: dict[str, tuple[Callable[[Things], Any], str]] = {
     ),
     "a number in place of a section": (lambda t: hesse.TrainConfig(batch=3), "expected a mapping of options"),
     "isotopes that are a number": (lambda t: hesse.vibrations(t.water, "gfn2", isotopes=3), "isotopes: expected atoms"),
-    "a temperature that is text": (lambda t: hesse.thermo(t.water, "gfn2", temperature="x"), "expected numbers of K"),
+    "a temperature of thermochemistry that is text": (
+        lambda t: hesse.thermo(t.water, "gfn2", temperature="x"),
+        "expected numbers of K",
+    ),
     "thermochemistry of a number": (lambda t: hesse.thermo(3), "expected a data set"),
     "masses that are text": (lambda t: hesse.vibrations(t.water, "gfn2", masses="x"), "expected 3 positive masses"),
     "a start that is text": (lambda t: hesse.lowest_modes(t.water, "gfn2", start="x"), "start: expected directions"),
