@@ -75,7 +75,8 @@ def main() -> None:
         if ours.reactant is None or ours.product is None or ours.path is None:
             print(f"| {pair.id} | {len(pair.reactant)} | {ours.outcome} | | | | |", flush=True)
             continue
-        calls = sum(ours.calls[stage].evaluations for stage in ("path", "saddle") if stage in ours.calls)
+        parts = [ours.calls[stage].evaluations for stage in ("path", "saddle") if stage in ours.calls]
+        calls = sum(parts)
         try:
             outcome, top, theirs = by_ase(ours.reactant.structure, ours.product.structure, settings)
         except HesseError as error:
@@ -88,10 +89,8 @@ def main() -> None:
         for name, found, number in (("ours", converged, calls), ("ASE + Sella", top is not None, theirs)):
             totals[name][0] += found
             totals[name][1] += number
-        print(
-            f"| {pair.id} | {len(pair.reactant)} | {ours.outcome} | {calls} | {outcome} | {theirs} | {same} |",
-            flush=True,
-        )
+        cells = [pair.id, len(pair.reactant), ours.outcome, " + ".join(map(str, parts)), outcome, theirs, same]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     for name, (found, number) in totals.items():
         print(f"{name}: {found} saddle points, {number} evaluations")
 

@@ -71,3 +71,10 @@ def test_a_flat_square_leaves_its_saddle_points():
     assert short.modes is None
     with pytest.raises(ConfigError, match="at least one round"):
         hesse.remove_imaginary_modes(square, engine, rounds=0)
+
+
+def test_a_cell_that_is_a_placeholder_is_refused():
+    placeholder = Structure([6, 6], [[0, 0, 0], [1.2, 0, 0]], cell=np.eye(3), pbc=(True,) * 3, id="placeholder")
+    for engine in (closed_form_engines.own_engine(), oracles.Morse()):
+        with pytest.raises(GeometryError, match="placeholder"):
+            hesse.minimize(placeholder, engine)

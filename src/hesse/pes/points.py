@@ -12,7 +12,7 @@ from hesse.curvature import evaluate_structures
 from hesse.engines import Engine, PotentialEngine
 from hesse.errors import HesseError
 from hesse.pes.surface import CountedSurface
-from hesse.structures import Request, Structure
+from hesse.structures import Request, Structure, check_cell
 
 __all__ = ["Point", "PointEvaluator"]
 
@@ -52,9 +52,12 @@ class PointEvaluator:
             One point per geometry; where it failed (atoms on top of each other, no convergence, an element that the
             model does not have) the error instead.
         """
+        results: list[Point | HesseError | None] = [_refusal(structure) for structure in structures]
         if not isinstance(self.engine, PotentialEngine):
-            return [self._single(structure) for structure in structures]
-        results: list[Point | HesseError | None] = [_overlap(structure) for structure in structures]
+            return [
+                self._single(structure) if refused is None else refused
+                for structure, refused in zip(structures, results, strict=True)
+            ]
         places = [i for i, result in enumerate(results) if result is None]
         sound = [structures[i] for i in places]
         for i, point in zip(places, self._together(self.engine, sound), strict=True):
@@ -100,8 +103,10 @@ class PointEvaluator:
             return error
 
 
-def _overlap(structure: Structure) -> HesseError | None:
+def _refusal(structure: Structure) -> HesseError | None:
+    """Why a geometry is not computed: a cell that is none, or atoms on top of each other."""
     try:
+        check_cell(structure)
         structure.check_no_overlap()
     except HesseError as error:
         return error
