@@ -102,10 +102,12 @@ def main() -> None:
             (LABEL, "labels", ".h5", same_labels),
             (TRAIN, "undisturbed", "", same_runs),
         ):
-            seconds, kills, different = finish(words, undisturbed, folder), 0, 0
+            # The second of two runs, whose programs the machine has in memory.
+            seconds = min(finish(words, name, folder) for name in (undisturbed, f"{undisturbed}-again"))
+            kills = different = 0
             for turn in range(options.rounds):
                 output = f"turn{turn}-{words[0]}"
-                kills += disturbed(words, output, folder, options.kills, 1.1 * seconds, draw)
+                kills += disturbed(words, output, folder, options.kills, 0.9 * seconds, draw)
                 different += not same(folder / f"{undisturbed}{ending}", folder / f"{output}{ending}")
             print(f"{words[0]}: {kills} kills in {options.rounds} rounds, {different} different", flush=True)
 
