@@ -17,6 +17,7 @@ from hesse.pes import ReplicaSettings
 from hesse.sampling import run_replicas
 from hesse.sampling.replica_store import ReplicaStore, store_path
 from hesse.structures import Structure, TrainingEnvironments
+from loopback_cluster import cluster
 
 SHORT = {"temperature": 60.0, "time": 0.15, "time_step": 0.5, "stride": 100, "quiet": True}
 
@@ -135,6 +136,21 @@ def test_replicas_in_worker_processes_one_of_which_dies(tmp_path) -> None:
     assert again.n_reused == 1  # the other one is tried again
 
 
+@pytest.mark.slow
+def test_replicas_on_a_cluster(tmp_path) -> None:
+    pytest.importorskip("distributed")
+    options = {**SHORT, "relax": False, "time": 0.02}
+    with cluster(tmp_path) as made:
+        made.start_worker()
+        arguments = ([tetrahedron()], "ase:closed_form_engines:morse", tmp_path / "md.h5")
+        result = run_replicas(*arguments, seeds=2, scheduler=made.address, **options)
+        assert [row["survived"] for row in result.rows] == [True, True]
+        with pytest.raises(RequestError, match="needs an output"):
+            run_replicas(*arguments[:2], scheduler=made.address, **options)
+    here = run_replicas(tetrahedron(), closed_form_engines.morse(), seeds=2, **options)
+    assert [row["energy_drift"] for row in result.rows] == pytest.approx([row["energy_drift"] for row in here.rows])
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -144,6 +160,7 @@ def test_replicas_in_worker_processes_one_of_which_dies(tmp_path) -> None:
         ({"seeds": "3"}, RequestError, "seeds: expected how many"),
         ({"seeds": [0.5]}, ConfigError, "seeds"),
         ({"workers": 2}, RequestError, "by its name"),
+        ({"scheduler": "tcp://127.0.0.1:1"}, RequestError, "by its name"),
         ({"temperature": -5.0}, ConfigError, "temperature"),
         ({"settings": ReplicaSettings(), "time": 1.0}, RequestError, "got both"),
     ],

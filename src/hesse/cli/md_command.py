@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, open_input, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, SCHEDULER, STRICT, WORKERS, open_input, print_failures
 
 if TYPE_CHECKING:
     from hesse.sampling import ReplicaResult
@@ -59,6 +59,7 @@ def md(
     relax: Annotated[bool, typer.Option(help="Start from the nearest minimum of the engine.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
     workers: Annotated[int | None, WORKERS] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the survival curve: .png or .svg")] = None,
     compare: Annotated[
         list[Path] | None, typer.Option(help="JSON of an earlier run, for the same figure; may be given several times.")
@@ -94,7 +95,9 @@ def md(
     others = {_label(path, rows): rows for path in compare or () for rows in [_read_rows(path)]}
     _check_outputs(source, output, json, figure)
     molecules = open_input(output, source, overwrite=overwrite)
-    result = run_replicas(molecules, engine, output, settings, seeds=seeds, workers=workers, quiet=quiet)
+    result = run_replicas(
+        molecules, engine, output, settings, seeds=seeds, workers=workers, scheduler=scheduler, quiet=quiet
+    )
     if json is not None:
         write_rows(json, result.rows)
     if result.dataset is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from hesse.pes.md_start import starting_geometry
 from hesse.pes.md_survival import SurvivalCurve, survival_of_rows
 from hesse.pes.training_range import extrapolation
 from hesse.runtime.parallel import map_tasks
-from hesse.runtime.progress import track
+from hesse.runtime.parallel.pool import TaskResult
+from hesse.runtime.progress import AdvanceCallback, track
 from hesse.runtime.settings import settings_from
 from hesse.runtime.signals import StoppedError, deferred_signals, stop_signals
 from hesse.sampling.reactions import as_dataset_of, extrapolation_columns
@@ -87,6 +88,7 @@ def run_replicas(
     *,
     seeds: int | Sequence[int] = 5,
     workers: int | None = None,
+    scheduler: str | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> ReplicaResult:
@@ -101,6 +103,8 @@ def run_replicas(
         settings: ensemble, temperature or ramp, length, criterion of failure.
         seeds: how many (0, 1, 2, ...), or the seeds themselves.
         workers: number of processes of one thread each; by default 1 for engines, 0 (this process) for models.
+        scheduler: instead, a dask cluster whose machines see the folder of `output` at the same path; see
+            `hesse.runtime.parallel.map_tasks`.
         quiet: no progress.
         **options: the fields of `ReplicaSettings` in place of `settings`.
 
@@ -108,16 +112,20 @@ def run_replicas(
         A row for each replica, and the snapshots.
 
     Raises:
-        RequestError: two structures have the same id; no seeds; an engine object together with workers.
+        RequestError: two structures have the same id; no seeds; an engine object together with workers; a cluster
+            without an output.
         InterruptedRunError: SIGINT or SIGTERM; with an output, the same call continues.
         HesseError: the input cannot be read, or there is no such engine.
     """
     settings = settings_from(ReplicaSettings, settings, options)
     starts, numbers = validated_starts(structures), _checked_seeds(seeds)
-    spec, workers = engine_for_workers(engine, workers, None)
+    spec, workers = engine_for_workers(engine, workers, scheduler)
     source = as_engine(spec)
-    if workers is None:
+    if scheduler is not None and output is None:
+        raise RequestError("a cluster needs an output, in a folder that all of its machines see: it keeps the replicas")
+    if workers is None and scheduler is None:
         workers = 0 if isinstance(source, PotentialEngine) else 1
+    pool = _Pool(workers, scheduler)
     with _open_store(output) as store:
         pairs = [(i, seed) for i in range(len(starts)) for seed in numbers]
         keys = {pair: _key(starts[pair[0]], source, settings, pair[1]) for pair in pairs}
@@ -125,11 +133,11 @@ def run_replicas(
         runs = {pair: run for pair, run in known.items() if run is not None}
         n_reused = sum(run.failure is not None or run.step >= settings.n_steps for run in runs.values())
         try:
-            failures = _begin(starts, pairs, runs, spec if workers else source, settings, workers, quiet)
+            failures = _begin(starts, pairs, runs, spec if pool.elsewhere else source, settings, pool, quiet)
             pending = {keys[p]: run for p, run in runs.items() if run.failure is None and run.step < settings.n_steps}
             lost: dict[str, ReplicaRun] = {}
-            if workers:
-                lost = _run_in_workers(spec, settings, pending, store, workers, quiet)
+            if pool.elsewhere:
+                lost = _run_in_workers(spec, settings, pending, store, pool, quiet)
             else:
                 _run_here(source, settings, pending, store, quiet)
         except StoppedError:
@@ -138,6 +146,41 @@ def run_replicas(
             raise InterruptedRunError(f"stopped after {n_done} of {len(pairs)} replicas, {place}") from None
         finished = {p: lost.get(keys[p]) or store.load(keys[p], run.replica) or run for p, run in runs.items()}
     return _collect(starts, pairs, finished, failures, spec, settings, n_reused)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Where the work is done.
+
+    Attributes:
+        workers: number of processes; 0 for this one.
+        scheduler: instead, a cluster.
+    """
+
+    workers: int | None
+    scheduler: str | None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other processes do the work."""
+        return bool(self.workers) or self.scheduler is not None
+
+    def map(
+        self,
+        make_worker: Callable[[Any], Callable[[Any], Any]],
+        spec: Any,
+        tasks: Sequence[Any],
+        advance: AdvanceCallback,
+    ) -> Generator[TaskResult[Any], None, None]:
+        """See `hesse.runtime.parallel.map_tasks`; its messages are shown beside the progress."""
+        return map_tasks(
+            make_worker,
+            spec,
+            tasks,
+            workers=self.workers,
+            scheduler=self.scheduler,
+            on_message=lambda message: advance(0, message),
+        )
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -177,7 +220,7 @@ def _begin(
     runs: dict[tuple[int, int], ReplicaRun],
     spec: str | Engine,
     settings: ReplicaSettings,
-    workers: int,
+    pool: _Pool,
     quiet: bool,
 ) -> dict[int, Failure]:
     """Relax the structures that have replicas without a state, and begin these. Returns structures that failed."""
@@ -185,7 +228,7 @@ def _begin(
     failures: dict[int, Failure] = {}
     with track("relaxing", len(missing), quiet=quiet or not settings.relax or not missing) as advance, stop_signals():
         tasks = [starts[i] for i in missing]
-        for done in map_tasks(_make_relaxer, (spec, settings), tasks, workers=workers) if tasks else ():
+        for done in pool.map(_make_relaxer, (spec, settings), tasks, advance) if tasks else ():
             i = missing[done.index]
             found = done.value if done.value is not None else Failure.not_started(done.error)
             if isinstance(found, Failure):
@@ -246,7 +289,7 @@ def _run_in_workers(
     settings: ReplicaSettings,
     pending: Mapping[str, ReplicaRun],
     store: ReplicaStore,
-    workers: int,
+    pool: _Pool,
     quiet: bool,
 ) -> dict[str, ReplicaRun]:
     """The replicas in processes, which write to the folder themselves: one by one for engines, a share for models.
@@ -255,10 +298,10 @@ def _run_in_workers(
     if not pending:
         return lost
     items = list(pending.items())
-    n_tasks = workers if isinstance(as_engine(spec), PotentialEngine) else len(items)
+    n_tasks = pool.workers if pool.workers and isinstance(as_engine(spec), PotentialEngine) else len(items)
     tasks = [task for k in range(n_tasks) if (task := items[k::n_tasks])]
     with track("replicas", len(items), quiet=quiet) as advance, stop_signals():
-        results = map_tasks(_make_runner, (spec, settings, store.folder), tasks, workers=workers)
+        results = pool.map(_make_runner, (spec, settings, store.folder.absolute()), tasks, advance)
         try:
             for done in results:
                 for key, run in tasks[done.index] if done.value is None else ():
