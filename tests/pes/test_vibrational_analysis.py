@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import molecule
 from ase.constraints import FixAtoms, FixBondLength
 from ase.io import read
@@ -205,6 +206,8 @@ def test_what_may_mislead_is_told() -> None:
     assert "1 imaginary mode near zero (20.0i cm⁻¹)" in texts
     assert "the estimated error of the Hessian (0.05 eV/Å²) makes" in texts
     assert "±" in result.table()
+    flagged = hesse.vibrations(Dataset.from_pairs([(structure, labels.replace(suspect=torch.tensor([True])))]))
+    assert "flagged suspect" in flagged.warnings()[0]
     assert result.row()["warnings"] == result.warnings()
     tight = hesse.vibrations(relaxed(), engine)
     assert tight.warnings() == []

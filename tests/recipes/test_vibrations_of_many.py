@@ -95,6 +95,7 @@ def test_one_failure_does_not_stop_the_others_and_the_ledger_continues(tmp_path:
     np.testing.assert_array_equal(repeated[0].frequencies, report[0].frequencies)
     new = hesse.read_dataset(output)
     assert new.ids == ("m4", "m3", "m6")
+    assert new.metadata["engine"] == "counting"
     # The file of new Hessians is an input like any other.
     np.testing.assert_allclose(hesse.analyze_vibrations(output)[2].frequencies, repeated[2].frequencies)
 
@@ -168,6 +169,7 @@ def test_models_compute_many_at_once_and_continue(tmp_path: Path) -> None:
         assert result.level == single.level
         assert result.energy == pytest.approx(single.energy)
         assert result.hessian_error == pytest.approx(single.hessian_error, abs=1e-10)
+    assert hesse.read_dataset(output).metadata["level"] == report[0].level
     again = hesse.analyze_vibrations(structures, model, output=output, quiet=True)
     assert again.n_reused == 3
     np.testing.assert_array_equal(again[0].frequencies, report[0].frequencies)

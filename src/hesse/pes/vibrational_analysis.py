@@ -201,6 +201,7 @@ def vibrations_from_labels(
         hessian if moving is None else hessian[moving][:, :, moving],
         modes,
         None if error is None or np.isnan(error) else error,
+        bool(labels.suspect_mask()[0]),
     )
 
 

@@ -45,6 +45,7 @@ class Vibrations(ShortRepr):
         hessian: eV/Å², `[n, 3, n, 3]`; of the m atoms that move, `[m, 3, m, 3]`, where others are frozen.
         modes: normal modes, in order of their frequency.
         hessian_error: estimated root mean square error of the elements of the Hessian, eV/Å²; None if it is not known.
+        suspect: whether the labels, to which the Hessian belongs, failed a check.
     """
 
     structure: Structure
@@ -54,6 +55,7 @@ class Vibrations(ShortRepr):
     hessian: Float[Array, "m 3 m 3"]
     modes: NormalModes
     hessian_error: float | None = None
+    suspect: bool = False
 
     @property
     def atoms(self) -> Int[Array, "m"] | None:
@@ -106,7 +108,8 @@ class Vibrations(ShortRepr):
         """What a reader of the frequencies should know.
 
         Returns:
-            Sentences about large forces, modes in (-50, 0) cm⁻¹, and error bars that matter; none if all is well.
+            Sentences about suspect labels, large forces, modes in (-50, 0) cm⁻¹, and error bars that matter; none if
+            all is well.
         """
         return list(self.warnings_by_kind().values())
 
@@ -114,9 +117,11 @@ class Vibrations(ShortRepr):
         """The warnings by what they are about.
 
         Returns:
-            Sentences under "forces", "soft modes" and "errors"; none if all is well.
+            Sentences under "suspect", "forces", "soft modes" and "errors"; none if all is well.
         """
         texts = {}
+        if self.suspect:
+            texts["suspect"] = "its labels are flagged suspect: they failed a check when they were made or read"
         if self.fmax is not None and self.fmax > MAX_FORCE:
             texts["forces"] = (
                 f"the largest force is {self.fmax:.2g} eV/Å: not a stationary point, where frequencies have no simple "

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from hesse._version import __version__
 from hesse.datasets import Dataset, DatasetSource, as_dataset, check_writable_suffix, write_dataset
-from hesse.engines import EngineLike, as_engine, engine_for_workers
+from hesse.engines import EngineLike, PotentialEngine, as_engine, engine_for_workers
 from hesse.engines.levels import levels_agree, names_unknown_model
 from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError, check_numbers
 from hesse.harmonic.masses import MassesLike, atom_masses
@@ -212,8 +212,8 @@ def analyze_vibrations(
         moving = {i: collector.moving[i] for i in pending}
         found, n_reused = compute_hessians(run, {i: dataset.structures[i] for i in pending}, moving, relaxation)
         collector.add_computed(found)
-        if output is not None:
-            _write_new(Path(output), found, run.level)
+        if output is not None and isinstance(run.engine_object, PotentialEngine):
+            _write_new(Path(output), found, run)
     collector.close(has_engine=engine is not None)
     return collector.report(n_reused)
 
@@ -324,15 +324,16 @@ def _is_of_level(dataset: Dataset, engine: EngineLike) -> bool:
     return True
 
 
-def _write_new(output: Path, found: Mapping[int, KnownHessian | str], level: str) -> None:
-    """Write the new full Hessians; partial ones have no place in data sets."""
+def _write_new(output: Path, found: Mapping[int, KnownHessian | str], run: HessianRun) -> None:
+    """Write the full Hessians of a model, as a label campaign writes those of other engines."""
     pairs: list[tuple[Structure, Properties]] = []
     for i in sorted(found):
         known = found[i]
         if not isinstance(known, str) and known.labels is not None:
             pairs.append((known.structure, known.labels))
     if pairs:
-        metadata = {"level": level, "made_by": "vibrations", "code_version": __version__}
+        engine = run.engine_object
+        metadata = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
         write_dataset(output, Dataset.from_pairs(pairs, **metadata))
 
 
