@@ -21,6 +21,7 @@ from hesse.errors import ConfigError, FileFormatError, InterruptedRunError
 from hesse.evaluation import evaluate_model
 from hesse.studies import plan_study, run_study
 from hesse.studies.set_errors import cached_errors, evaluate_run
+from hesse.training import read_log
 
 
 def write_study(folder: Path, **changes: Any) -> Path:
@@ -59,6 +60,10 @@ def test_a_study_trains_and_evaluates_every_cell_once(tmp_path: Path) -> None:
         pooled = (errors.squared[prop].sum() / errors.counts[prop].sum()) ** 0.5
         assert pooled == pytest.approx(row.value), "the groups hold all errors"
     assert errors.groups == ("g0", "g1", "g2")
+    without = cached_errors(folder, data.content_hash(), hessian=False)
+    assert without is not None
+    assert "hessian" not in {row.property for row in without.rows} | set(without.squared)
+    assert without.row("forces") == errors.row("forces")
     before = times(tmp_path)
     again = run_study(path, workers=0, quiet=True)
     assert again.finished == result.finished
@@ -135,6 +140,10 @@ def test_missing_test_sets_are_told_before_any_work(tmp_path: Path) -> None:
     path = write_study(tmp_path, test={"far": "nowhere.h5"})
     with pytest.raises(FileFormatError, match=r"\[test\], far.*nowhere\.h5: there is no such file"):
         run_study(path, workers=0, quiet=True)
+    (tmp_path / "test.h5").rename(tmp_path / "nowhere.h5")
+    (tmp_path / "train.h5").unlink()
+    with pytest.raises(FileFormatError, match=r"cell ef_seed0, data\.train: .*train\.h5: there is no such file"):
+        run_study(path, workers=0, quiet=True)
     assert not (tmp_path / "study").exists()
 
 
@@ -181,6 +190,9 @@ def test_an_interrupted_study_continues(tmp_path: Path, file: str) -> None:
     data = read_dataset(tmp_path / "test.h5")
     for name in result.finished:
         assert evaluate_run(result.run_folder(name), data).rows == evaluate_run(expected.run_folder(name), data).rows
+        log = [row for row in read_log(result.run_folder(name) / "metrics.jsonl") if row["kind"] == "train"]
+        for times in ([row["seconds"] for row in log], [row["processor_seconds"] for row in log]):
+            assert times == sorted(times), "the times of both sessions add up"
 
 
 @pytest.mark.slow
@@ -203,3 +215,24 @@ def test_processes_train_the_same_models_and_survive_a_kill(tmp_path: Path) -> N
     for name in expected.finished:
         ours = evaluate_run(tmp_path / "study/runs" / name, data)
         assert ours.rows == evaluate_run(expected.run_folder(name), data).rows
+
+
+@pytest.mark.slow
+def test_a_cluster_trains_the_same_models(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    from loopback_cluster import cluster
+
+    axes = {"optimizer.learning_rate": {"good": 1e-3, "bad": 1e250}, "seed": [0, 1]}
+    base = {**study()["base"], "optimizer": {"max_grad_norm": None}}
+    path = write_study(tmp_path, axes=axes, base=base)
+    with cluster(tmp_path) as made:
+        made.start_worker()
+        result = run_study(path, scheduler=made.address, quiet=True)
+    assert result.finished == ("learning-rate-good_seed0", "learning-rate-good_seed1")
+    assert len(result.failed) == 2
+    other = tmp_path / "other"
+    other.mkdir()
+    expected = run_study(write_study(other, axes=axes, base=base), workers=0, quiet=True)
+    data = read_dataset(tmp_path / "test.h5")
+    for name in result.finished:
+        assert evaluate_run(result.run_folder(name), data).rows == evaluate_run(expected.run_folder(name), data).rows

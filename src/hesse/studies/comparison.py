@@ -226,6 +226,11 @@ def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> 
 
 def _notes(variants: Variants, changes: Sequence[ChangeRow]) -> list[str]:
     notes = []
+    if not changes and len(variants) > 1:
+        notes.append(
+            "nothing is compared: no variant differs from a baseline in the compared axis only and has a seed in "
+            "common with it; choose the baseline by its name (baseline, --baseline NAME)"
+        )
     if few := [name for name, members in variants.items() if len(members) < MIN_PAIRS]:
         notes.append(
             f"{len(few)} of {len(variants)} variants have fewer than {MIN_PAIRS} seeds: their scatter between seeds is "

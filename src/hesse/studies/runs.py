@@ -269,9 +269,9 @@ def _differences(origins: Sequence[Mapping[str, Any]]) -> list[dict[str, Label]]
     if len({origin.get("data_hash") for origin in origins}) > 1:
         counts = [origin.get("structures") for origin in origins]
         hashes = [str(origin.get("data_hash"))[:6] for origin in origins]
-        unique = len(set(counts)) == len(set(hashes))
         for labels, count, word in zip(result, counts, hashes, strict=True):
-            labels["structures"] = f"{count}-structures" if unique else f"data-{word}"
+            same = {h for c, h in zip(counts, hashes, strict=True) if c == count} == {word}
+            labels["structures"] = f"{count}-structures" if same else f"{count}-structures-{word}"
     return result
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,16 +112,33 @@ def cached_errors(folder: Path, data_hash: str, *, hessian: bool) -> SetErrors |
     Returns:
         The errors; None if there are none of the present model, or the file is damaged.
     """
-    path = _path(folder, data_hash, hessian=hessian)
     model = folder / "model.hesse"
-    if not path.exists() or not model.exists():
+    if not model.exists():
         return None
+    errors = _read(_path(folder, data_hash, hessian=hessian))
+    if errors is None and not hessian:  # everything else is the same with Hessians
+        errors = _read(_path(folder, data_hash, hessian=True))
+        errors = None if errors is None else _without_hessian(errors)
+    if errors is None or errors.data_hash != data_hash or errors.model_hash != file_hash(model):
+        return None
+    return errors
+
+
+def _read(path: Path) -> SetErrors | None:
     try:
-        errors = _from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # it is computed again
-    same = (errors.data_hash, errors.hessian) == (data_hash, hessian) and errors.model_hash == file_hash(model)
-    return errors if same else None
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # there are none, or they are computed again
+
+
+def _without_hessian(errors: SetErrors) -> SetErrors:
+    return replace(
+        errors,
+        hessian=False,
+        rows=tuple(row for row in errors.rows if row.property != "hessian"),
+        squared={name: values for name, values in errors.squared.items() if name != "hessian"},
+        counts={name: values for name, values in errors.counts.items() if name != "hessian"},
+    )
 
 
 def stored_evaluations(folder: Path) -> Iterator[str]:

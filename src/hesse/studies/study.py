@@ -26,7 +26,7 @@ from hesse.studies.cells import Cell, expand_cells
 from hesse.studies.config import StudyConfig, load_study, study_from_mapping
 from hesse.studies.data import CellData, prepare_data
 from hesse.studies.set_errors import cached_errors, evaluate_run
-from hesse.training import RunConfig
+from hesse.training import DataConfig, RunConfig
 from hesse.training.config_file import run_from_config
 from hesse.training.run_identity import find_setting_changes
 
@@ -130,7 +130,8 @@ def run_study(
     Args:
         study: the path of its YAML file, a `StudyConfig`, or a mapping as in the file (relative paths count from the
             working folder).
-        workers: processes of one thread each on this machine, by default one for each core; 0 works in this process.
+        workers: processes of one thread each on this machine, by default one for each core (one alone
+            if a cell uses a GPU); 0 works in this process.
         scheduler: a dask cluster instead (address or scheduler file), whose workers share the folder of the study.
         retry_failed: try cells again that failed before.
         quiet: no progress.
@@ -148,9 +149,11 @@ def run_study(
     """
     config, source = _as_study(study)
     started = time.monotonic()
-    if workers is None and scheduler is None:
-        workers = n_cores()
     cells = expand_cells(config, source)
+    if workers is None and scheduler is None:
+        # Processes would share a GPU and be slower than one after the other.
+        workers = n_cores() if all(cell.options["device"] == "cpu" for cell in cells) else 1
+    _check_data_files(cells, source)
     tests = _read_tests(config, source)
     try:
         (config.output / "runs").mkdir(parents=True, exist_ok=True)
@@ -236,6 +239,16 @@ def _stop_if_interrupted(reason: str) -> None:
     """Stop if the run got the signal before this function did."""
     if reason.startswith(f"{InterruptedRunError.__name__}:"):
         raise StoppedError
+
+
+def _check_data_files(cells: Sequence[Cell], source: str) -> None:
+    """Raise FileFormatError for data that do not exist, before anything is written."""
+    for cell in cells:
+        data = validate_config(DataConfig, cell.options["data"], source=source)
+        for option, files in (("train", data.train_files), ("validation", data.validation_files)):
+            for file in files:
+                if not file.exists():
+                    raise FileFormatError(f"{source}, cell {cell.name}, data.{option}: {file}: there is no such file")
 
 
 def _read_tests(config: StudyConfig, source: str) -> dict[str, Dataset]:
