@@ -84,6 +84,12 @@ def test_another_engine_evaluates_the_answer(found):
     assert not broken.saddle_found
     assert broken.barrier is None
     assert "not finite" in broken.reason
+    model = hesse.HesseNet(hesse.HesseNetConfig(features=4, channels=2, radial=3, cutoff=3.0), (1, 8)).double()
+    lacking = hesse.pes.verify_reaction(found, model)
+    assert not lacking.saddle_found
+    assert "C" in lacking.reason
+    with pytest.raises(RequestError, match="no saddle point"):
+        hesse.pes.verify_reaction(hesse.pes.Reaction("r", "level", ReactionOutcome.SAME_ENDS), model)
 
 
 def test_the_row_is_json(found):
@@ -125,6 +131,38 @@ def test_a_failing_engine_is_an_outcome():
     assert result.outcome is ReactionOutcome.ENGINE_FAILED
     assert "no convergence" in result.reason
     assert result.reactant is not None
+
+
+def test_a_later_failure_does_not_hide_an_earlier_result():
+    class FailsLater(closed_form_engines.ClosedForm):
+        limit = 10**9
+
+        def energy_function(self, structure):
+            compute = super().energy_function(structure)
+
+            def point(positions):
+                if self.calls >= self.limit:
+                    raise EngineError("no license any more")
+                return compute(positions)
+
+            return point
+
+    engine = FailsLater(oracles.Morse())
+    whole = hesse.reaction(*ends(), engine)
+    engine.calls, engine.limit = 0, engine.calls - 5  # in the last stage
+    without = hesse.reaction(*ends(), engine)
+    assert without.found
+    assert without.thermo is None
+    assert without.reason == "no free energies: no license any more"
+    assert without.barrier == pytest.approx(whole.barrier)
+    assert json.dumps(without.row(), allow_nan=False)
+    # The second band fails, the first one led to a saddle point whose path was cut.
+    engine.calls, engine.limit = 0, 10**9
+    first = hesse.reaction(*ends(), engine, irc_steps=1, attempts=1)
+    engine.calls, engine.limit = 0, engine.calls + 20
+    second = hesse.reaction(*ends(), engine, irc_steps=1, attempts=2)
+    assert first.outcome is second.outcome is ReactionOutcome.PATH_INCOMPLETE
+    assert second.saddle.energy == pytest.approx(first.saddle.energy)
 
 
 def test_wrong_requests_get_a_reply():

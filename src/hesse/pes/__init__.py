@@ -13,7 +13,8 @@ from hesse.pes.minimization import MinimizationResult, minimize, minimize_each
 from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint, irc
 from hesse.pes.reaction_result import Reaction, ReactionOutcome, ReactionThermo, StageCalls, Verification
-from hesse.pes.reaction_search import ReactionSettings, reaction, verify_reaction
+from hesse.pes.reaction_search import ReactionSettings, reaction
+from hesse.pes.reaction_verification import verify_reaction
 from hesse.pes.saddle_result import SaddleResult
 from hesse.pes.surface import OptimizationHistory
 from hesse.pes.training_range import describe_outside, extrapolation

@@ -19,7 +19,7 @@ from hesse.errors import EngineError, ExtrapolationWarning, GeometryError
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
 from hesse.pes.call_counter import CallCounter, counted
-from hesse.pes.elastic_band import NEBResult, neb
+from hesse.pes.elastic_band import neb
 from hesse.pes.end_identity import EndMatch, match_ends
 from hesse.pes.geometry_changes import bond_name, check_same_atoms, displacement
 from hesse.pes.minimization import MinimizationResult, minimize
@@ -29,27 +29,28 @@ from hesse.pes.reaction_result import (
     ReactionOutcome,
     ReactionThermo,
     StageCalls,
-    Verification,
     peaks,
 )
+from hesse.pes.reaction_verification import verify_reaction
 from hesse.pes.surface import CountedSurface
 from hesse.pes.transition_state import saddle
 from hesse.runtime.settings import Settings, settings_from
 from hesse.structures import Structure
 
-__all__ = ["ReactionSettings", "reaction", "verify_reaction"]
+__all__ = ["ReactionSettings", "reaction"]
 
 _MAX_PEAKS = 2
 """Number of local maxima of a path at which a saddle search starts."""
 _ORDER = (
     ReactionOutcome.ENGINE_FAILED,
+    ReactionOutcome.NO_BARRIER,
     ReactionOutcome.NO_SADDLE,
     ReactionOutcome.PATH_INCOMPLETE,
     ReactionOutcome.ENDS_DIFFER,
     ReactionOutcome.END_DIFFERS,
     ReactionOutcome.FOUND,
 )
-"""Outcomes of one saddle search, the best last."""
+"""Outcomes of a band and the searches from it, the best last."""
 
 
 class ReactionSettings(Settings):
@@ -131,7 +132,7 @@ def reaction(
         warnings.simplefilter("ignore", ExtrapolationWarning)  # of every intermediate geometry
         found = search.run()
         if other is not None and found.saddle is not None and found.saddle.converged:
-            found = replace(found, verification=_verification(found, other, chosen.distance))
+            found = replace(found, verification=verify_reaction(found, other, distance=chosen.distance))
     return found
 
 
@@ -187,10 +188,12 @@ class _Search:
     def run(self) -> Reaction:
         try:
             self._relax_ends()
+            relaxed, tried = self.found, list[Reaction]()
             for attempt in range(self.settings.attempts):
-                self.found = max(self._attempt(attempt), key=lambda found: _ORDER.index(found.outcome))
+                tried += self._attempt(relaxed, attempt)
+                self.found = max(tried, key=lambda found: _ORDER.index(found.outcome))
                 if self.found.found:
-                    self._thermochemistry()
+                    self._add_thermochemistry()
                     break
         except _EndedError as end:
             self._end(end.outcome, end.reason)
@@ -224,9 +227,9 @@ class _Search:
         if apart.rmsd < 0.05:  # Å
             raise _EndedError(ReactionOutcome.SAME_ENDS, f"they are {apart.rmsd:.3f} Å apart")
 
-    def _attempt(self, attempt: int) -> list[Reaction]:
-        """One band, and the searches from its highest images."""
-        reactant, product = self.found.reactant, self.found.product
+    def _attempt(self, relaxed: Reaction, attempt: int) -> list[Reaction]:
+        """One band between the relaxed ends, and the searches from its highest images."""
+        reactant, product = relaxed.reactant, relaxed.product
         assert reactant is not None
         assert product is not None
         settings = self.settings
@@ -242,24 +245,26 @@ class _Search:
                     relax_ends=False,
                 )
             except (EngineError, GeometryError) as error:  # other images may do
-                return [replace(self.found, outcome=ReactionOutcome.ENGINE_FAILED, reason=str(error))]
+                return [replace(relaxed, outcome=ReactionOutcome.ENGINE_FAILED, reason=str(error))]
             tally.gradients += path.n_gradients
-        self.found = replace(self.found, path=path)
+        joined = replace(relaxed, path=path)
         if not path.has_barrier:
-            raise _EndedError(ReactionOutcome.NO_BARRIER, "no image is higher than both ends")
+            reason = "no image is higher than both ends"
+            return [replace(joined, outcome=ReactionOutcome.NO_BARRIER, reason=reason)]
         results = []
         for index in peaks(path, _MAX_PEAKS):
             try:
-                results.append(self._from_image(path, index))
+                results.append(self._from_image(joined, index))
             except (EngineError, GeometryError) as error:
-                results.append(replace(self.found, outcome=ReactionOutcome.ENGINE_FAILED, reason=str(error)))
+                results.append(replace(joined, outcome=ReactionOutcome.ENGINE_FAILED, reason=str(error)))
             if results[-1].found:
                 break
         return results
 
-    def _from_image(self, path: NEBResult, index: int) -> Reaction:
-        """Saddle search and reaction path from one image."""
-        settings, before = self.settings, self.found
+    def _from_image(self, before: Reaction, index: int) -> Reaction:
+        """Saddle search and reaction path from one image of a band."""
+        settings, path = self.settings, before.path
+        assert path is not None
         with self.stages.stage("saddle") as tally:
             top = saddle(
                 path.images[index].structure,
@@ -292,8 +297,14 @@ class _Search:
             tally.gradients = sum(len(end.history) for end in ends)
         return _judged(result, ends)
 
-    def _thermochemistry(self) -> None:
-        found = self.found
+    def _add_thermochemistry(self) -> None:
+        """Free energies of the reaction that was found; it stays found where the engine fails here."""
+        try:
+            self.found = self._with_thermochemistry(self.found)
+        except (EngineError, GeometryError) as error:
+            self.found = replace(self.found, reason=f"no free energies: {error}")
+
+    def _with_thermochemistry(self, found: Reaction) -> Reaction:
         assert found.reactant is not None
         assert found.product is not None
         assert found.saddle is not None
@@ -320,7 +331,7 @@ class _Search:
             results[1],
             float(modes.frequencies[0]),
         )
-        self.found = replace(found, thermo=thermo, reason="; ".join(remarks))
+        return replace(found, thermo=thermo, reason="; ".join(remarks))
 
 
 def _judged(result: Reaction, ends: Sequence[MinimizationResult]) -> Reaction:
@@ -354,57 +365,3 @@ def _judged(result: Reaction, ends: Sequence[MinimizationResult]) -> Reaction:
 def _bonds(structure: Structure, formed: Sequence[tuple[int, int]], broken: Sequence[tuple[int, int]]) -> str:
     changes = [*((bond, "formed") for bond in formed), *((bond, "broken") for bond in broken)]
     return ", ".join(f"{bond_name(structure, bond)} {what}" for bond, what in changes)
-
-
-def verify_reaction(found: Reaction, engine: EngineLike, *, distance: float = 0.3) -> Verification:
-    """Evaluate a reaction by another engine.
-
-    Args:
-        found: a reaction with a saddle point.
-        engine: the other engine.
-        distance: Å; its saddle point must be this near to that of the reaction.
-
-    Returns:
-        Energies at the geometries of the reaction, and whether there is a first-order saddle point; failures of the
-        engine are told there.
-
-    Raises:
-        RequestError: not an engine, or an element that a model does not have.
-    """
-    return _verification(found, as_engine(engine), distance)
-
-
-def _verification(found: Reaction, engine: Engine, limit: float) -> Verification:
-    assert found.saddle is not None
-    assert found.reactant is not None
-    assert found.product is not None
-    barrier = reaction_energy = None
-    reasons = []
-    try:
-        energies = [
-            CountedSurface(engine, s).gradient(s.positions)[0]
-            for s in (found.reactant.structure, found.saddle.structure, found.product.structure)
-        ]
-        barrier, reaction_energy = energies[1] - energies[0], energies[2] - energies[0]
-    except (EngineError, GeometryError) as error:
-        reasons.append(str(error))
-    try:
-        top = saddle(found.saddle.structure, engine)
-    except (EngineError, GeometryError) as error:
-        reasons.append(str(error))
-        return Verification(engine.level, barrier, reaction_energy, False, None, limit, None, "; ".join(reasons))
-    far = top.displacement.rmsd > limit
-    reasons += [top.reason] if top.reason else []
-    reasons += [f"its saddle point is {top.displacement.rmsd:.2f} Å away"] if far and top.converged else []
-    frequency = float(top.modes.frequencies[0]) if top.converged and top.modes is not None else None
-    return Verification(
-        engine.level,
-        barrier,
-        reaction_energy,
-        top.converged and not far,
-        top.displacement.rmsd if top.converged else None,
-        limit,
-        frequency,
-        "; ".join(reasons),
-        top.displacement,
-    )
