@@ -21,7 +21,7 @@ from hesse.evaluation.curvature_errors import (
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.structures import Properties, Structure
 from hesse.units import BOLTZMANN, HBAR, INVERSE_CM
-from oracles import Morse, atom, labeled, linear, molecule, molecules
+from oracles import Morse, atom, crystal, labeled, linear, molecule, molecules
 
 
 def hessian_of_frequencies(structure: Structure, frequencies: Sequence[float]) -> np.ndarray:
@@ -232,3 +232,14 @@ def test_atoms_and_structures_without_hessians_are_left_out() -> None:
     without = data.labels.replace(hessian=None)
     assert curvature_metrics(data, without) == []
     assert curvature_metrics(replace(data, labels=without), data.labels) == []
+
+
+def test_crystals_have_three_modes_less_than_coordinates() -> None:
+    structure = crystal(0, atoms=3)
+    data = labeled(Morse(cutoff=3.0), [structure], hessian=True, forces=False)
+    rows = values_of(curvature_metrics(data, data.labels.replace(hessian=1.21 * data.labels.hessian)))
+    modes = normal_modes(structure, data.labels.hessian_of(0).numpy())
+    assert rows["eigenvalues", "mae"].n == 6
+    assert rows["eigenvalues", "mae"].value == pytest.approx(0.21 * np.abs(modes.eigenvalues).mean())
+    assert rows["zpe", "bias"].value == pytest.approx(0.1 * modes.zero_point_energy)
+    assert rows["gibbs_correction", "mae"].n == 1

@@ -51,6 +51,11 @@ def test_reactions_are_found_by_group_and_tag() -> None:
     assert notes == []
 
 
+def test_a_transition_state_alone_is_searched_but_a_minimum_alone_is_no_reaction() -> None:
+    data, _ = reactions({("a", "ts"): (0.0, 0.0), ("b", "product"): (0.0, 0.0)})
+    assert find_reactions(data) == ([ReactionMembers("a", saddle=0)], [])
+
+
 def test_a_group_with_two_reactants_is_no_single_reaction() -> None:
     data, _ = reactions()
     structures = [replace(s, group="a") if s.group == "c" else s for s in data.structures]

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 import closed_form_engines
 from hesse.datasets import Dataset
@@ -14,7 +15,7 @@ from hesse.engines import PotentialEngine
 from hesse.evaluation.reaction_errors import find_reactions
 from hesse.evaluation.saddle_judgment import JudgmentSettings, SaddleTask, judge_saddle, saddle_tasks
 from hesse.pes import irc, minimize, saddle
-from hesse.structures import Properties
+from hesse.structures import Batch, Properties
 from oracles import Harmonic, Morse, labeled, rhombus
 
 
@@ -58,6 +59,19 @@ def test_the_reference_itself_has_its_transition_state_and_ends() -> None:
     assert row["ends_right"]
     assert row["reason"] == ""
     assert row["hessians"] >= 1
+
+
+class Shifted(Morse):
+    """Its energies are not zero at the minimum."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) + 2.5
+
+
+def test_an_offset_of_energies_does_not_change_the_barrier() -> None:
+    row = judge_saddle(task(), PotentialEngine(Shifted()))
+    assert row["barrier"] == pytest.approx(row["reference_barrier"], abs=1e-3)
+    assert row["ends_right"]
 
 
 def test_another_potential_has_another_barrier() -> None:

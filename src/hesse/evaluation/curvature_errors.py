@@ -1,6 +1,6 @@
 """Errors of curvature in the numbers that chemists use: eigenvalues, modes, frequencies, thermochemistry.
 
-Both Hessians, the symmetrized reference and the prediction, are those at the stored geometry, mass-weighted, with
+Both Hessians, reference and prediction, are symmetrized and those at the stored geometry, mass-weighted, with
 translations and rotations projected out; a structure of n atoms has 3n−6 modes (3n−5 if linear, 3n−3 if periodic).
 Eigenvalues and frequencies are compared in ascending order, imaginary frequencies as negative numbers.
 
@@ -31,7 +31,6 @@ from numpy import ndarray
 from hesse.datasets import Dataset
 from hesse.evaluation.averages import Average, MetricRow, average_row, independent_groups, tag_masks
 from hesse.evaluation.noise_floor import noise_estimates
-from hesse.evaluation.parity import symmetrized_hessian
 from hesse.harmonic.error_propagation import eigenvalue_covariance, error_of_sum, frequency_errors
 from hesse.harmonic.normal_modes import DEGENERACY_TOLERANCE, NormalModes, normal_modes
 from hesse.harmonic.thermochemistry import ThermoSettings, thermochemistry
@@ -129,14 +128,13 @@ def compare_hessians(dataset: Dataset, predictions: Properties, *, quiet: bool =
         LabelValueError: a Hessian that is not finite.
     """
     labels = dataset.labels
-    references = labels.replace(hessian=symmetrized_hessian(labels))
     both = (labels.mask("hessian") & predictions.mask("hessian")).nonzero()[:, 0].tolist()
     stationary, noise = _is_stationary(labels), _hessian_noise(dataset)
     result = []
     with track("normal modes", len(both), quiet=quiet) as advance:
         for index in both:
             structure = dataset.structures[index]
-            hessians = [side.hessian_of(index).numpy() for side in (references, predictions)]
+            hessians = [side.hessian_of(index).numpy() for side in (labels, predictions)]
             reference, predicted = (normal_modes(structure, hessian) for hessian in hessians)
             advance(1)
             if not len(reference):
@@ -260,6 +258,7 @@ def _averages(compared: Sequence[ComparedHessians], n_structures: int) -> Iterat
     yield everywhere.slope("projected_curvature", -np.inf, np.inf)
     for band, low, high in BANDS:
         yield everywhere.slope(f"projected_curvature_{band}", low, high)
+    frequency_noise = [frequency_errors(c.reference, c.noise) for c in at_points.with_noise]
     for band, low, high in (("", -np.inf, np.inf), *BANDS):
         name = f"frequencies_{band}" if band else "frequencies"
         masks = [(c.reference.frequencies >= low) & (c.reference.frequencies < high) for c in at_points.compared]
@@ -269,8 +268,8 @@ def _averages(compared: Sequence[ComparedHessians], n_structures: int) -> Iterat
         ]
         yield from at_points.errors(name, "cm⁻¹", errors, ("mae", "bias"))
         noise = [
-            frequency_errors(c.reference, c.noise)[(c.reference.frequencies >= low) & (c.reference.frequencies < high)]
-            for c in at_points.with_noise
+            widths[(c.reference.frequencies >= low) & (c.reference.frequencies < high)]
+            for c, widths in zip(at_points.with_noise, frequency_noise, strict=True)
         ]
         yield at_points.noise(name, "cm⁻¹", noise)
     zpe = [[c.predicted.zero_point_energy - c.reference.zero_point_energy] for c in at_points.compared]

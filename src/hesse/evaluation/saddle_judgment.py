@@ -9,7 +9,6 @@ from typing import Any
 from hesse.datasets import Dataset
 from hesse.engines import Engine
 from hesse.errors import ExtrapolationWarning, HesseError, first_line
-from hesse.evaluation.parity import symmetrized_hessian
 from hesse.evaluation.reaction_errors import ReactionMembers
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.pes.end_identity import match_ends
@@ -80,7 +79,6 @@ def saddle_tasks(dataset: Dataset, reactions: list[ReactionMembers]) -> list[Sad
         One task for each transition state.
     """
     labels = dataset.labels
-    references = labels.replace(hessian=symmetrized_hessian(labels))
     has_hessian, has_energy = labels.mask("hessian"), labels.mask("energy")
     tasks = []
     for members in reactions:
@@ -89,7 +87,7 @@ def saddle_tasks(dataset: Dataset, reactions: list[ReactionMembers]) -> list[Sad
         structure = dataset.structures[members.saddle]
         frequency = barrier = None
         if has_hessian[members.saddle]:
-            modes = normal_modes(structure, references.hessian_of(members.saddle).numpy())
+            modes = normal_modes(structure, labels.hessian_of(members.saddle).numpy())
             frequency = float(modes.frequencies[0]) if modes.n_imaginary else None
         reactant, product = (None if i is None else dataset.structures[i] for i in (members.reactant, members.product))
         if members.reactant is not None and labels.energy is not None:
