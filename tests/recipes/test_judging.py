@@ -108,6 +108,17 @@ def test_finished_searches_are_not_repeated(flips: Dataset, tmp_path: Path, monk
     assert not (tmp_path / "errors.json").exists()
 
 
+def test_another_potential_does_not_get_the_searches_of_the_first(flips: Dataset, tmp_path: Path) -> None:
+    """Neither has weights: only what they predict tells them apart."""
+    options: dict[str, Any] = {"suite": "full", "replicas": 1, "output": tmp_path / "errors.json"}
+    frequencies = []
+    for depth in (4.0, 8.0):
+        result = hesse.evaluate(Morse(depth=depth), flips, **options)
+        frequencies.append(result.records[0]["imaginary_frequency"])
+    assert frequencies[1] == pytest.approx(2**0.5 * frequencies[0], rel=1e-3)
+    assert len(list((tmp_path / "errors.json.replicas").glob("*.safetensors"))) == 4
+
+
 def test_an_error_of_one_search_is_its_record(flips: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     original = judging.judge_saddle
 

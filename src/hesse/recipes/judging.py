@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import torch
 
 from hesse.datasets import DatasetSource
-from hesse.engines import Engine, PotentialLike, as_engine, as_potential
+from hesse.engines import Engine, PotentialEngine, PotentialLike, as_engine, as_potential
 from hesse.errors import ConfigError, MissingLabelError, RequestError, check_choice, check_whole_numbers
 from hesse.evaluation import Evaluation, MetricRow, evaluate_model
 from hesse.evaluation.curvature_errors import curvature_metrics
@@ -26,6 +26,8 @@ from hesse.evaluation.reaction_errors import find_reactions, reaction_metrics, s
 from hesse.evaluation.saddle_judgment import JudgmentSettings, SaddleTask, empty_record, judge_saddle, saddle_tasks
 from hesse.evaluation.survival import starting_molecules, survival_metrics
 from hesse.pes.md_settings import ReplicaSettings
+from hesse.potential import Potential
+from hesse.runtime.tensor_files import tensor_digest
 from hesse.sampling import run_replicas
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.search_journal import FinishedSearch, search_key
@@ -119,8 +121,8 @@ def evaluate(
     potential = as_potential(potential, dtype=dtype)
     parts: dict[str, Callable[[], _Part]] = {
         "curvature": lambda: _curvature(result, by_tag, quiet),
-        "reactions": lambda: _reactions(result, as_engine(potential), limit, output, quiet),
-        "dynamics": lambda: _dynamics(result, as_engine(potential), limit, replicas, output, quiet),
+        "reactions": lambda: _reactions(result, _engine(potential, result), limit, output, quiet),
+        "dynamics": lambda: _dynamics(result, _engine(potential, result), limit, replicas, output, quiet),
     }
     for part, run in parts.items():
         if suite not in (part, "full"):
@@ -141,6 +143,18 @@ def evaluate(
 
 
 _Part = tuple[list[MetricRow], list[dict[str, Any]], list[str]]
+
+
+def _engine(potential: Potential, result: Evaluation) -> Engine:
+    """The potential as an engine, whose settings tell finished searches of one potential from those of another.
+
+    Usually weights do that. Of a potential without any, such as a Python function, predictions have to: a function that
+    was edited since must not get the results of the old one.
+    """
+    if potential.state_dict() or result.predictions.energy is None:
+        return as_engine(potential)
+    energies = (result.predictions.energy.double().cpu() * 1e6).round().nan_to_num()
+    return PotentialEngine(potential, settings={"predictions_digest": tensor_digest({}, {"energies": energies})})
 
 
 def _curvature(result: Evaluation, by_tag: bool, quiet: bool) -> _Part:
