@@ -12,7 +12,7 @@ from ase import Atoms
 import closed_form_engines
 import oracles
 from hesse.datasets import read_dataset, write_dataset
-from hesse.errors import ConfigError, InterruptedRunError, RequestError
+from hesse.errors import ConfigError, InterruptedRunError, RequestError, WriteError
 from hesse.pes import ReplicaSettings
 from hesse.sampling import run_replicas
 from hesse.sampling.replica_store import ReplicaStore, store_path
@@ -107,6 +107,9 @@ def test_damaged_states_count_as_missing_and_two_calls_do_not_share_a_folder(tmp
     second.write_bytes(b"")
     assert run_replicas([tetrahedron()], oracles.Morse(), output, seeds=2, **SHORT).n_reused == 0
     assert run_replicas([tetrahedron()], oracles.Morse(), output, seeds=2, **SHORT).n_reused == 2
+    store_path(tmp_path / "taken.h5").touch()
+    with pytest.raises(WriteError, match="Move what is in its place"):
+        run_replicas([tetrahedron()], oracles.Morse(), tmp_path / "taken.h5", seeds=2, **SHORT)
     with ReplicaStore.open(store_path(output)), pytest.raises(RequestError, match="another run writes"):
         run_replicas([tetrahedron()], oracles.Morse(), output, seeds=2, **SHORT)
 

@@ -67,7 +67,10 @@ class ReplicaStore:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
+            raise WriteError(
+                f"cannot make the folder {folder}, which keeps the replicas: {error.strerror}. Move what is in its "
+                "place, or choose another OUT"
+            ) from error
         with lock_file(
             folder / ".lock", f"another run writes to {folder}: wait for it, stop it, or choose another OUT"
         ):
