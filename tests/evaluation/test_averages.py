@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 
 from hesse.errors import ConfigError
 from hesse.evaluation.averages import (
@@ -58,6 +58,38 @@ def test_the_interval_of_a_mean_covers_the_truth() -> None:
         naive += low <= 1.0 <= high
     assert 0.83 <= covered / 150 <= 0.96
     assert naive / 150 < 0.78
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_the_interval_of_few_groups_covers_the_truth(n: int) -> None:
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(300):
+        values = rng.exponential(size=n)
+        low, high = grouped_mean_interval(values, np.ones(n), np.arange(n))
+        covered += low <= 1.0 <= high
+        assert low >= 0.0
+    assert 0.84 <= covered / 300 <= 0.98
+
+
+def test_the_interval_of_few_groups_is_that_of_student() -> None:
+    values = np.array([0.3, -0.2, 0.5, 0.9])
+    low, high = grouped_mean_interval(values, np.ones(4), np.arange(4))
+    expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    # Different weights do not matter where every group has the same mean.
+    weights = np.array([1.0, 5.0, 2.0])
+    assert grouped_mean_interval(2.0 * weights, weights, np.arange(3)) == pytest.approx((2.0, 2.0))
+
+
+def test_an_overlap_is_not_above_one() -> None:
+    overlaps = np.array([1.0, 0.7, 0.99])
+    ones = np.ones(3)
+    average = Average("mode_1", "abs_cos", "1", overlaps, ones, ones.astype(int), at_most=1.0)
+    row = average_row(average, "set", "", everything(3), np.arange(3))
+    assert row is not None
+    assert row.ci_high == 1.0
+    assert 0.0 <= row.ci_low < 0.7
 
 
 def test_a_weighted_mean_is_resampled_as_a_ratio() -> None:

@@ -40,8 +40,9 @@ def test_fractions_and_temperatures() -> None:
     assert curve.fraction[-1] == survived.value
     temperature = rows["failure_temperature", "mean"]
     assert (temperature.value, temperature.unit) == (1500.0, "K")
-    assert temperature.ci_low == pytest.approx(750.0)
-    assert temperature.ci_high == pytest.approx(2250.0)
+    assert temperature.groups == 2  # two molecules with means of 2250 and 750 K
+    assert temperature.ci_low == 0.0
+    assert temperature.ci_high == pytest.approx(1500.0 + 12.706 * 750.0, rel=1e-4)
 
 
 def test_nothing_that_started_has_no_survival() -> None:

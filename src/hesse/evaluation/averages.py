@@ -2,9 +2,12 @@
 
 Structures of one group (a molecule, a reaction) are alike, so whole groups are drawn with replacement; structures
 without a group count alone. Intervals of means and root mean squares are those of this bootstrap, corrected for bias
-and skewness (BCa: Efron, J. Am. Stat. Assoc. 82, 171 (1987)). Those of fractions are exact binomial ones (Clopper and
-Pearson, Biometrika 26, 404 (1934)) for the number of independent trials that the structures are worth, as for survival
-curves (`hesse.pes.md_survival`): a bootstrap of "all 5 of 5" would say that nothing is uncertain.
+and skewness (BCa: Efron, J. Am. Stat. Assoc. 82, 171 (1987)). Of fewer than 20 groups the bootstrap knows too little:
+its 95 % intervals of skewed errors contain the truth in half of all cases for 2 groups and in about 78 % for 5. Those
+of Student's t, with the standard error of the ratio, do so in about 90 % and 88 %; these are taken there. Intervals of
+fractions are exact binomial ones (Clopper and Pearson, Biometrika 26, 404 (1934)) for the number of independent trials
+that the structures are worth, as for survival curves (`hesse.pes.md_survival`): a bootstrap of "all 5 of 5" would say
+that nothing is uncertain.
 
 An interval describes the choice of test molecules. It does not contain the scatter between training seeds.
 """
@@ -39,6 +42,8 @@ __all__ = [
 CONFIDENCE: Final = 0.95
 """Probability of the intervals of an evaluation."""
 _RESAMPLES: Final = 1000
+_MIN_GROUPS: Final = 20
+"""Fewer groups than this get intervals of Student's t."""
 _MAX_GROUPS: Final = 1000
 """More groups than this are joined at random to so many blocks: sums of blocks have the same scatter, and less work."""
 
@@ -87,6 +92,7 @@ class Average:
         counts: number of values of each structure.
         root: the number is the square root of the average.
         fraction: the values are 0 or 1.
+        at_most: the largest possible value.
     """
 
     property: str
@@ -97,6 +103,7 @@ class Average:
     counts: Int[ndarray, "structures"]
     root: bool = False
     fraction: bool = False
+    at_most: float = float("inf")
 
 
 def independent_groups(structures: Sequence[Structure]) -> Int[ndarray, "structures"]:
@@ -168,7 +175,7 @@ def average_row(
     if interval is None:
         return MetricRow(*row, groups=n_groups)
     low, high = (float(np.sqrt(max(v, 0.0))) for v in interval) if average.root else interval
-    return MetricRow(*row, low, high, n_groups)
+    return MetricRow(*row, low, min(high, average.at_most), n_groups)
 
 
 def grouped_mean_interval(
@@ -180,7 +187,7 @@ def grouped_mean_interval(
     n_resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Bootstrap interval of a weighted mean, with whole groups drawn.
+    """Interval of a weighted mean when other groups are drawn: by bootstrap, or by Student's t for few groups.
 
     Args:
         totals: weighted sums of values.
@@ -205,6 +212,8 @@ def grouped_mean_interval(
         blocks = (np.random.default_rng(seed).permutation(n_blocks) % _MAX_GROUPS)[blocks]
         n_blocks = _MAX_GROUPS
     sums = [np.bincount(blocks, values, n_blocks) for values in (totals, weights)]
+    if n_blocks < _MIN_GROUPS:
+        return _t_interval(sums[0], sums[1], confidence)
     from scipy.stats import bootstrap  # here, because the import takes half a second
 
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
@@ -223,6 +232,17 @@ def grouped_mean_interval(
     if not (np.isfinite(low) and np.isfinite(high)):
         low, high = np.quantile(result.bootstrap_distribution, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def _t_interval(totals: Float[ndarray, "n"], weights: Float[ndarray, "n"], confidence: float) -> Interval:
+    """Interval of a ratio of sums by the spread of its linear approximation; not below zero if no value is."""
+    from scipy.stats import t
+
+    n, ratio = len(totals), float(totals.sum() / weights.sum())
+    deviations = (totals - ratio * weights) / weights.mean()
+    half = float(t.ppf(0.5 + confidence / 2, n - 1) * np.sqrt((deviations**2).sum() / (n * (n - 1))))
+    low = ratio - half
+    return (max(low, 0.0) if (totals >= 0).all() else low), ratio + half
 
 
 def grouped_fraction_interval(

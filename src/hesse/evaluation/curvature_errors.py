@@ -20,7 +20,7 @@ Noise floors come from the noise of the reference Hessians (`hesse.evaluation.no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -309,7 +309,7 @@ class _Collector:
         )
 
     def mean(self, name: str, metric: str, values: Sequence[Sequence[float]], *, fraction: bool = False) -> Average:
-        return self._average(name, metric, "1", values, fraction=fraction)
+        return replace(self._average(name, metric, "1", values, fraction=fraction), at_most=1.0)
 
     def slope(self, name: str, low: float, high: float) -> Average:
         totals, weights = np.zeros(self.n_structures), np.zeros(self.n_structures)
