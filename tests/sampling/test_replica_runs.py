@@ -70,16 +70,17 @@ def test_an_interrupted_call_continues(tmp_path, monkeypatch) -> None:
 
     advance = md_replicas._Group.advance
 
-    def once(self):
-        advance(self)
+    def once(self, stop):
+        advance(self, stop)
         os.kill(os.getpid(), signal.SIGTERM)
+        return True
 
     monkeypatch.setattr(md_replicas._Group, "advance", once)
     with pytest.raises(InterruptedRunError, match=r"0 of 2 replicas, kept in .*md\.h5\.replicas"):
         run_replicas([tetrahedron()], oracles.Morse(), tmp_path / "md.h5", seeds=2, **options)
     monkeypatch.setattr(md_replicas._Group, "advance", advance)
     blocks = []
-    monkeypatch.setattr(md_replicas._Group, "advance", lambda self: (blocks.append(1), advance(self)))
+    monkeypatch.setattr(md_replicas._Group, "advance", lambda self, stop: blocks.append(1) or advance(self, stop))
     continued = run_replicas([tetrahedron()], oracles.Morse(), tmp_path / "md.h5", seeds=2, **options)
     assert len(blocks) == 3  # of four
     assert continued.n_reused == 0
@@ -95,6 +96,28 @@ def test_an_interrupted_call_continues(tmp_path, monkeypatch) -> None:
     assert len(blocks) == 3 + 4
     other = run_replicas([tetrahedron()], oracles.Morse(), tmp_path / "md.h5", seeds=2, **{**options, "time": 0.1})
     assert other.n_reused == 0
+
+
+def test_an_engine_object_is_interrupted_at_the_next_step_and_continues(tmp_path) -> None:
+    """A block of 200 steps of a slow engine is not waited for; it is done again from its beginning."""
+    calculator, calls = closed_form_engines.morse(), []
+
+    def before(atoms):
+        calls.append(1)
+        if len(calls) == 250:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    calculator.before = before
+    options = {**SHORT, "relax": False, "time": 0.2}
+    with pytest.raises(InterruptedRunError, match="0 of 1 replicas"):
+        run_replicas([tetrahedron()], calculator, tmp_path / "md.h5", seeds=1, **options)
+    assert len(calls) < 255
+    calls.clear()
+    result = run_replicas([tetrahedron()], calculator, tmp_path / "md.h5", seeds=1, **options)
+    here = run_replicas([tetrahedron()], closed_form_engines.morse(), seeds=1, **options)
+    assert result.rows[0]["steps"] == 400
+    assert 200 <= len(calls) < 210
+    assert result.rows[0]["energy_drift"] == pytest.approx(here.rows[0]["energy_drift"])
 
 
 def test_damaged_states_count_as_missing_and_two_calls_do_not_share_a_folder(tmp_path) -> None:

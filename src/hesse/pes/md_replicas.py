@@ -206,6 +206,7 @@ def advance_replicas(
     *,
     on_finished: Callable[[ReplicaRun], None],
     on_block: Callable[[Sequence[ReplicaRun], int], bool] = lambda live, steps: True,
+    stop: Callable[[], bool] = lambda: False,
     max_atoms: int = MAX_ATOMS,
 ) -> None:
     """Move replicas until each has failed or its time is over.
@@ -217,6 +218,8 @@ def advance_replicas(
         on_finished: called with each replica at the end of its last block.
         on_block: called after each block with the replicas in motion and the number of replica steps of the block;
             False ends the call.
+        stop: asked before each step; True ends the call in the middle of a block, whose replicas are then in no state
+            to go on from (earlier copies are).
         max_atoms: size of the batch.
     """
     pending = deque(runs)
@@ -231,7 +234,8 @@ def advance_replicas(
         if group is None or len(live) > n_live:
             group = _Group(live, engine, settings)
         before = sum(run.step for run in live)
-        group.advance()
+        if not group.advance(stop):
+            return
         steps = sum(run.step for run in live) - before
         finished = [run for run in live if _is_finished(run, settings)]
         for run in finished:
@@ -287,8 +291,8 @@ class _Group:
             reason = FailureReason.NOT_STARTED if run.step == 0 else failure.reason
             self._stop(i, Failure(reason, self.forces.errors.get(i, failure.detail)))
 
-    def advance(self) -> None:
-        """One block of steps, less where all replicas end before."""
+    def advance(self, stop: Callable[[], bool]) -> bool:
+        """One block of steps, less where all replicas end before. Returns False if it was abandoned."""
         settings, state = self.settings, self.state
         langevin = settings.ensemble == "langevin"
         noise = self._noise() if langevin else None
@@ -299,6 +303,8 @@ class _Group:
             self._record()
             if not any(self.active):
                 break
+            if stop():
+                return False
             now = [settings.target(run.step + 1) for run in self.runs]
             if langevin and now != targets:
                 targets = now
@@ -314,6 +320,7 @@ class _Group:
             self._count_step(k + 1)
         self._record()
         self._write_back()
+        return True
 
     def _noise(self) -> Float[Tensor, "steps atoms 3"]:
         blocks = [

@@ -261,6 +261,8 @@ def _run_here(
     keys = {id(run): key for key, run in pending.items()}
     total = sum(settings.n_steps - run.step for run in pending.values())
     n_failed, saved = 0, time.monotonic()
+    # A block of a model takes seconds and is finished; one of another engine may take hours.
+    slow = not isinstance(engine, PotentialEngine)
     with track("dynamics (steps)", total, quiet=quiet) as advance, deferred_signals() as caught:
 
         def keep(run: ReplicaRun) -> None:
@@ -272,14 +274,21 @@ def _run_here(
         def go_on(live: Sequence[ReplicaRun], steps: int) -> bool:
             nonlocal saved
             advance(steps)
-            if caught or time.monotonic() - saved > SAVE_INTERVAL:
+            if slow or caught or time.monotonic() - saved > SAVE_INTERVAL:
                 for run in live:
                     if run.step:
                         store.save(keys[id(run)], run)
                 saved = time.monotonic()
             return not caught
 
-        advance_replicas(list(pending.values()), engine, settings, on_finished=keep, on_block=go_on)
+        advance_replicas(
+            list(pending.values()),
+            engine,
+            settings,
+            on_finished=keep,
+            on_block=go_on,
+            stop=lambda: slow and bool(caught),
+        )
         if caught:
             raise StoppedError
 
