@@ -121,6 +121,10 @@ def test_combinations_can_be_left_out() -> None:
         ({"seed": [0]}, {"tset": {}}, UnknownOptionError, r'no option "tset".*"test"'),
         ({"seed": [0]}, {"test": 5}, ConfigError, r'"test".*expected a file, a list of files, or files by name'),
         ({}, {}, ConfigError, r"axes is empty"),
+        ({"seed": [0]}, {"suite": {"near": "full"}}, ConfigError, r"suite: no test set 'near'. Valid: far"),
+        ({"seed": [0]}, {"suite": "curvatur"}, ConfigError, r"suite: no suite 'curvatur'.*\"curvature\""),
+        ({"seed": [0]}, {"suite": {"far": "ful"}}, ConfigError, r"suite: no suite 'ful'.*\"full\""),
+        ({"seed": [0]}, {"suite": "curvature", "hessian": False}, ConfigError, r"leave out hessian: false"),
         ({"tag": {"a b": {"steps": 1}, "a/b": {"steps": 2}}}, {}, ConfigError, r"several cells would be called 'a-b'"),
         (
             {"scheme": ["ef"]},

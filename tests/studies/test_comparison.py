@@ -21,7 +21,7 @@ from tiny_study import grouped, study, write_data
 
 import hesse
 from hesse.datasets import write_dataset
-from hesse.errors import FileFormatError, RequestError
+from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.evaluation import MetricRow
 from hesse.studies import StudyComparison, StudyResult, compare, run_study
 from hesse.studies.comparison import compare_runs
@@ -38,7 +38,7 @@ def set_errors(group_rmse: np.ndarray, name: str = "far") -> SetErrors:
     rmse = float(np.sqrt(np.mean(group_rmse**2)))
     rows = (MetricRow(name, "", "forces", "rmse", rmse, "eV/Å", int(counts.sum())),)
     names = tuple(f"g{k}" for k in range(len(group_rmse)))
-    return SetErrors("d", "m", True, 40, rows, names, {"forces": 10 * group_rmse**2}, {"forces": counts})
+    return SetErrors("d", "m", True, "basic", 40, rows, names, {"forces": 10 * group_rmse**2}, {"forces": counts})
 
 
 def made_up(scale: float, seed: int, noise: float = 0.03, **labels: Label) -> ComparedRun:
@@ -219,6 +219,23 @@ def test_other_test_data_and_validation_data(finished: StudyResult, tmp_path: Pa
         shutil.copytree(folder, copy)
         shutil.rmtree(copy / "evaluations")
     assert {row.dataset for row in compare(bare).errors} == {"validation"}
+
+
+def test_a_suite_adds_numbers_that_are_tested_too(finished: StudyResult, tmp_path: Path) -> None:
+    folders = [finished.run_folder(name) for name in finished.finished]
+    result = compare(folders, [finished.output.parent / "test.h5"], suite="curvature", baseline="ef")
+    row = next(row for row in result.changes if row.property == "eigenvalues")
+    assert (row.metric, row.pairs, row.groups, row.group_low) == ("mae", 3, 0, None)
+    assert row.p_t_holm is not None
+    shown = {(row.property, row.metric) for row in result.errors}
+    assert {("projected_curvature", "slope"), ("eigenvalues", "mae"), ("hessian", "rmse")} <= shown
+    assert not {("hessian", "level_spread"), ("hessian", "noise_floor")} & shown
+    text = next(path for path in result.write(tmp_path) if path.suffix == ".md").read_text()
+    assert "## Further numbers on test" in text
+    assert "eigenvalues (MAE)" in text
+    Page((tmp_path / "report.html").read_text())
+    with pytest.raises(UnknownOptionError, match=r'no suite "curvatur".*"curvature"'):
+        compare(folders, suite="curvatur")  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_compared_gets_a_reply(finished: StudyResult, tmp_path: Path) -> None:

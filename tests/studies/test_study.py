@@ -148,10 +148,13 @@ def test_missing_test_sets_are_told_before_any_work(tmp_path: Path) -> None:
 
 
 def test_errors_are_computed_again_for_another_model(tmp_path: Path) -> None:
-    path = write_study(tmp_path, axes={"seed": [0, 1]})
+    path = write_study(tmp_path, axes={"seed": [0, 1]}, suite={"far": "curvature"})
     result = run_study(path, workers=0, quiet=True)
     first, second = (result.run_folder(f"seed{k}") for k in (0, 1))
     data = read_dataset(tmp_path / "test.h5")
+    suites = cached_errors(first, data.content_hash(), suite="curvature")
+    assert suites is not None
+    assert suites.row("eigenvalues", "mae") is not None
     old = evaluate_run(first, data)
     (first / "model.hesse").write_bytes((second / "model.hesse").read_bytes())
     assert cached_errors(first, data.content_hash(), hessian=True) is None

@@ -27,6 +27,7 @@ def compare(
         Path | None, typer.Option(help="Folder of page, Markdown, CSV and JSON. [default: comparison in the study]")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the changes to this file, as a list of rows.")] = None,
+    suite: Annotated[str, typer.Option(help="What is judged on --data: basic, curvature, reactions, ...")] = "basic",
     hessian: Annotated[bool, typer.Option(help="Errors of Hessians, if the data have them.")] = True,
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
@@ -42,8 +43,8 @@ def compare(
     if json is not None:
         check_output_path(json)
     result = compare_runs(
-        [str(run) for run in runs], [str(file) for file in data or []], baseline=_baseline(baseline), hessian=hessian,
-        quiet=quiet,
+        [str(run) for run in runs], [str(file) for file in data or []], baseline=_baseline(baseline),
+        suite=suite, hessian=hessian, quiet=quiet,  # type: ignore[arg-type]  # checked there
     )  # fmt: skip
     if out is None and len(runs) == 1 and (runs[0] / STUDY_FILE).exists():
         out = runs[0] / "comparison"

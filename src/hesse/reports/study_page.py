@@ -5,13 +5,14 @@ This module computes what the page shows; words, tables and styles are in `templ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hesse._version import __version__
+from hesse.evaluation import property_names
 from hesse.reports.drawing import Drawing
 from hesse.reports.formatting import format_number, format_percent, property_title
 from hesse.reports.study_figures import AgreementPlot, accuracy_figure, agreement_plot, fraction_figure
@@ -67,7 +68,8 @@ def _environment() -> Environment:
 
 def _error_tables(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """For each test set the properties with their units, and the row of each variant and property."""
-    rows = [row for row in content["errors"] if row["metric"] == "rmse"]
+    rows = [row for row in content["errors"] if row["metric"] == "rmse" and row["property"] in property_names()]
+    further = [row for row in content["errors"] if row["property"] not in property_names()]
     for name in dict.fromkeys(row["dataset"] for row in rows):
         own = [row for row in rows if row["dataset"] == name]
         yield {
@@ -76,8 +78,17 @@ def _error_tables(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "properties": {row["property"]: row["unit"] for row in own},
             "floors": {row["property"]: row["noise_floor"] for row in own},
             "variants": list(dict.fromkeys(row["variant"] for row in own)),
+            "further": _by_number([row for row in further if row["dataset"] == name]),
             "rows": {(row["variant"], row["property"]): row for row in own},
         }
+
+
+def _by_number(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], dict[str, Mapping[str, Any]]]:
+    """Rows by variant, by property, metric and unit."""
+    result: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        result.setdefault((row["property"], row["metric"], row["unit"]), {})[row["variant"]] = row
+    return result
 
 
 def _curves(content: Mapping[str, Any]) -> Iterator[Drawing]:

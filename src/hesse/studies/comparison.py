@@ -10,6 +10,7 @@ from typing import Any
 
 from hesse.errors import RequestError, did_you_mean
 from hesse.evaluation.statistics import MIN_PAIRS
+from hesse.recipes.judging import Suite
 from hesse.reports.formatting import format_percent, property_title
 from hesse.studies.cells import cell_name
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
@@ -131,6 +132,7 @@ def compare(
     data: Sequence[str | Path] | Mapping[str, str | Path] = (),
     *,
     baseline: str | Mapping[str, Label] | None = None,
+    suite: Suite = "basic",
     hessian: bool = True,
     quiet: bool = True,
 ) -> StudyComparison:
@@ -146,6 +148,7 @@ def compare(
         baseline: name of the variant to compare all others with, or the values of axes that make a variant a baseline:
             `{"scheme": "ef"}` compares each variant with that of the scheme ef which is otherwise the same. By default
             that of the study, or the first scheme, or the first variant.
+        suite: what is judged on `data`, see `hesse.evaluate`; the test sets of a study have their own.
         hessian: also errors of Hessians.
         quiet: no progress.
 
@@ -156,7 +159,7 @@ def compare(
         FileFormatError: not the folder of a run or study, or a damaged record.
         RequestError: no finished run, the same run twice, runs without a common test set, or no such baseline.
     """
-    return compare_runs(read_runs(runs, data, hessian=hessian, quiet=quiet), baseline)
+    return compare_runs(read_runs(runs, data, suite=suite, hessian=hessian, quiet=quiet), baseline)
 
 
 def compare_runs(runs: RunSet, baseline: str | Mapping[str, Label] | None = None) -> StudyComparison:
@@ -238,7 +241,7 @@ def _notes(variants: Variants, changes: Sequence[ChangeRow]) -> list[str]:
         )
     tested = [row for row in changes if row.p_t is not None]
     smallest = {row.smallest_p_wilcoxon for row in tested if row.smallest_p_wilcoxon is not None}
-    if single := list(dict.fromkeys(row.dataset for row in changes if row.groups < 2)):
+    if single := list(dict.fromkeys(row.dataset for row in changes if row.groups == 1)):
         notes.append(f"all structures of {', '.join(single)} are of one group: nothing is known about other molecules")
     if tested:
         notes.append(f"{len(tested)} tests; probabilities are corrected for their number (Holm)")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hesse.errors import WriteError
+from hesse.evaluation import property_names
 from hesse.reports.formatting import format_number, format_percent, property_title
 from hesse.reports.study_page import render_study_page
 from hesse.runtime.filesystem import atomic_write_text
@@ -19,7 +20,7 @@ from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, Curv
 if TYPE_CHECKING:
     from hesse.studies.comparison import StudyComparison
 
-__all__ = ["format_p", "markdown_report", "write_comparison"]
+__all__ = ["format_p", "is_label_rmse", "markdown_report", "write_comparison"]
 
 
 def write_comparison(comparison: StudyComparison, folder: Path) -> tuple[Path, ...]:
@@ -100,7 +101,7 @@ def markdown_report(comparison: StudyComparison) -> str:
     parts = [f"# {comparison.title}\n", *(f"- {text}" for text in comparison.verdicts), ""]
     parts += [f"Note: {text}.\n" for text in comparison.notes]
     for dataset in dict.fromkeys(row.dataset for row in comparison.errors):
-        parts.append(_error_table(comparison, dataset))
+        parts += [_error_table(comparison, dataset), *_suite_table(comparison, dataset)]
     if comparison.changes:
         parts.append(_change_table(comparison.changes))
     if comparison.agreement:
@@ -117,7 +118,7 @@ def markdown_report(comparison: StudyComparison) -> str:
 
 
 def _error_table(comparison: StudyComparison, dataset: str) -> str:
-    rows = [row for row in comparison.errors if row.dataset == dataset and row.metric == "rmse"]
+    rows = [row for row in comparison.errors if row.dataset == dataset and is_label_rmse(row)]
     columns = {row.property: f"{property_title(row.property)}, {row.unit}" for row in rows}
     by_key = {(row.variant, row.property): row for row in rows}
     lines = []
@@ -127,6 +128,33 @@ def _error_table(comparison: StudyComparison, dataset: str) -> str:
         lines.append([variant, *(_mean_and_sd(row) for row in cells), str(seeds)])
     title = f"RMSE on {dataset} ({rows[0].structures} structures): mean ± standard deviation over seeds"
     return _table(title, ["variant", *columns.values(), "seeds"], lines)
+
+
+def is_label_rmse(row: ErrorRow) -> bool:
+    """Whether a row belongs to the main table of a test set.
+
+    Args:
+        row: an error.
+
+    Returns:
+        True for root-mean-square errors of labels; False for mean absolute errors, and for what a suite adds.
+    """
+    return row.metric == "rmse" and row.property in property_names()
+
+
+def _suite_table(comparison: StudyComparison, dataset: str) -> Iterator[str]:
+    """What a suite adds: a line for each number, a column for each variant."""
+    rows = [row for row in comparison.errors if row.dataset == dataset and row.property not in property_names()]
+    variants = list(dict.fromkeys(row.variant for row in rows))
+    by_key: dict[tuple[str, str, str], dict[str, ErrorRow]] = {}
+    for row in rows:
+        by_key.setdefault((row.property, row.metric, row.unit), {})[row.variant] = row
+    lines = [
+        [property_title(prop), metric.replace("_", " "), *(_mean_and_sd(found.get(name)) for name in variants), unit]
+        for (prop, metric, unit), found in by_key.items()
+    ]
+    if lines:
+        yield _table(f"Further numbers on {dataset}", ["property", "metric", *variants, "unit"], lines)
 
 
 def _mean_and_sd(row: ErrorRow | CurveRow | None) -> str:
@@ -145,7 +173,7 @@ def _change_table(rows: Sequence[ChangeRow]) -> str:
             row.variant,
             row.baseline,
             row.dataset,
-            property_title(row.property),
+            property_title(row.property) + ("" if row.metric == "rmse" else f" ({row.metric.upper()})"),
             format_percent(row.percent),
             _interval(row.seed_low, row.seed_high),
             _interval(row.group_low, row.group_high),
@@ -157,7 +185,8 @@ def _change_table(rows: Sequence[ChangeRow]) -> str:
         for row in rows
     ]
     return _table(
-        "Change of the RMSE in pairs of the same seed, with 95 % intervals over seeds and over groups of the test set; "
+        "Change of the RMSE (MAE where it says so) in pairs of the same seed, with 95 % intervals over seeds and over "
+        "groups of the test set; "
         "two-sided probabilities after Holm's correction",
         head,
         lines,

@@ -15,7 +15,7 @@ class ErrorRow:
         variant: name of what the runs have in common.
         dataset: name of the test set.
         property: energy, forces, ...
-        metric: rmse or mae.
+        metric: rmse or mae; with a suite also bias, slope, fraction, ...
         unit: its unit.
         seeds: number of runs.
         mean: mean over the runs.
@@ -43,18 +43,19 @@ class ErrorRow:
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """Change of the root-mean-square error from a baseline to a variant, in pairs of runs of the same seed.
+    """Change of an error from a baseline to a variant, in pairs of runs of the same seed.
 
     Attributes:
         variant: name of the variant.
         baseline: name of its baseline.
         dataset: name of the test set.
-        property: energy, forces, ...
+        property: energy, forces, ...; with a suite also frequencies, barrier, ...
+        metric: rmse; mae of what a suite adds.
         pairs: number of seeds that both have.
         percent: change of the mean error of these seeds in percent; negative is better.
         seed_low, seed_high: 95 % interval over seeds (Student's t of the changes of single seeds).
-        group_low, group_high: 95 % interval under resampling of the groups of the test set.
-        groups: number of groups.
+        group_low, group_high: 95 % interval under resampling of the groups of the test set (rmse only).
+        groups: number of groups; 0 for other metrics than rmse.
         t, p_t, p_t_holm: Student's t of the paired differences, its probability, and that after Holm's correction.
         p_wilcoxon, p_wilcoxon_holm: the same for Wilcoxon's signed-rank test.
         smallest_p_wilcoxon: the smallest probability that Wilcoxon's test can give with so many pairs.
@@ -68,6 +69,7 @@ class ChangeRow:
     baseline: str
     dataset: str
     property: str
+    metric: str
     pairs: int
     percent: float | None
     seed_low: float | None

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hesse.reports.formatting import format_number, format_percent, property_title
 from hesse.reports.tables import new_table
-from hesse.studies.comparison_files import format_p
+from hesse.studies.comparison_files import format_p, is_label_rmse
 
 if TYPE_CHECKING:
     from hesse.studies.comparison import StudyComparison
@@ -27,7 +27,7 @@ def comparison_tables(comparison: StudyComparison) -> Iterator[Table]:
         Tables to print.
     """
     for dataset in dict.fromkeys(row.dataset for row in comparison.errors):
-        rows = [row for row in comparison.errors if row.dataset == dataset and row.metric == "rmse"]
+        rows = [row for row in comparison.errors if row.dataset == dataset and is_label_rmse(row)]
         by_key = {(row.variant, row.property): row for row in rows}
         columns = {row.property: row.unit for row in rows if row.property != "energy_per_atom"}
         table = new_table(f"RMSE on {dataset}, mean ± standard deviation over seeds")
@@ -62,8 +62,8 @@ def comparison_tables(comparison: StudyComparison) -> Iterator[Table]:
 
 
 def _change_table(comparison: StudyComparison) -> Table:
-    table = new_table("Change of the RMSE, 95 % interval over groups, probability after correction")
-    for heading in ("variant", "against", "set", "property"):
+    table = new_table("Change of the error, 95 % interval over groups, probability after correction")
+    for heading in ("variant", "against", "set", "property", "metric"):
         table.add_column(heading)
     for heading in ("change", "interval", "pairs", "p (t)", "p (Wilcoxon)"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -74,6 +74,7 @@ def _change_table(comparison: StudyComparison) -> Table:
             row.baseline,
             row.dataset,
             "H v" if row.property == "hvp" else property_title(row.property),
+            row.metric.upper(),
             format_percent(row.percent),
             "–" if low is None or high is None else f"{format_percent(low)} to {format_percent(high)}",
             str(row.pairs),

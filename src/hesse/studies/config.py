@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hesse.datasets import names_of_files
-from hesse.errors import ConfigError, FileFormatError
+from hesse.errors import ConfigError, FileFormatError, did_you_mean
+from hesse.recipes.judging import SUITES, Suite
 from hesse.runtime.settings import Settings, validate_config
 from hesse.runtime.yaml_text import parse_yaml
 from hesse.training.config_file import resolve_paths
@@ -28,6 +29,9 @@ class StudyConfig(Settings):
     axes: dict[str, Any] = Field(description="values by name of the axis; every combination is a cell")
     output: Path = Field(description="folder of the study")
     test: dict[str, Path] = Field(default_factory=dict, description="test sets by name (or one file, or a list)")
+    suite: str | dict[str, str] = Field(
+        "basic", description="what is judged, as in hesse evaluate --suite; of all test sets, or by name"
+    )
     hessian: bool = Field(True, description="errors of Hessians on test sets that have them")
     exclude: tuple[dict[str, Label], ...] = Field((), description="combinations to leave out: {axis: value, ...}")
     baseline: dict[str, Label] = Field(
@@ -42,6 +46,30 @@ class StudyConfig(Settings):
     )
     fraction_seed: int = Field(0, ge=0, description="seed of the order in which groups enter the parts of the data")
     probe_seed: int = Field(0, ge=0, description="seed of fixed probes that are made from stored Hessians")
+
+    def suite_of(self, test: str) -> Suite:
+        """The suite of a test set.
+
+        Args:
+            test: its name.
+
+        Returns:
+            Its suite; "basic" unless another one was chosen.
+        """
+        name = self.suite.get(test, "basic") if isinstance(self.suite, dict) else self.suite
+        return next(suite for suite in SUITES if suite == name)
+
+    @model_validator(mode="after")
+    def _check_suite(self) -> StudyConfig:
+        by_test = self.suite if isinstance(self.suite, dict) else dict.fromkeys(self.test, self.suite)
+        for name, suite in by_test.items():
+            if name not in self.test:
+                raise ValueError(f"suite: no test set {name!r}. {did_you_mean(name, list(self.test))}")
+            if suite not in SUITES:
+                raise ValueError(f"suite: no suite {suite!r}. {did_you_mean(suite, SUITES)}")
+        if not self.hessian and any(self.suite_of(name) == "curvature" for name in self.test):
+            raise ValueError("the suite curvature compares Hessians: leave out hessian: false")
+        return self
 
     @field_validator("test", mode="before")
     @classmethod

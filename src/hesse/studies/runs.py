@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from hesse.datasets import Dataset, names_of_files, read_dataset
-from hesse.errors import FileFormatError, RequestError
+from hesse.errors import FileFormatError, RequestError, check_choice
 from hesse.losses import LossWeights
 from hesse.models import read_model_header
+from hesse.recipes.judging import SUITES, Suite
 from hesse.studies.cells import cell_name
 from hesse.studies.config import Label
 from hesse.studies.set_errors import SetErrors, cached_errors, evaluate_run, stored_evaluations
@@ -26,6 +27,9 @@ from hesse.training.run_identity import WITHOUT_EFFECT, flat_settings
 __all__ = ["ComparedRun", "RunSet", "RunSource", "read_runs"]
 
 RunSource = str | Path | TrainResult
+
+Judge = Callable[[Path, Dataset], SetErrors]
+"""Errors of the model of a run on a data set."""
 
 _NO_LABELS: Final = {*WITHOUT_EFFECT, "seed"}
 
@@ -87,6 +91,7 @@ def read_runs(
     sources: RunSource | Sequence[RunSource],
     data: Sequence[str | Path] | Mapping[str, str | Path] = (),
     *,
+    suite: Suite = "basic",
     hessian: bool = True,
     quiet: bool = True,
 ) -> RunSet:
@@ -96,6 +101,7 @@ def read_runs(
         sources: the folder of a study, or folders (or results) of runs.
         data: test sets, files or files by name. Without any, those of the study, or those of which all runs keep
             errors, or the validation data if all runs have the same.
+        suite: what is judged on `data`, see `hesse.evaluate`.
         hessian: also errors of Hessians.
         quiet: no progress.
 
@@ -119,7 +125,13 @@ def read_runs(
         raise RequestError(
             f"{studies[0]} is a whole study: compare it alone, or give the folders of its runs ({studies[0]}/runs/...)"
         )
-    return _read_study(folders[0], tests, hessian, quiet) if studies else _read_folders(folders, tests, hessian, quiet)
+    check_choice(suite, SUITES, "suite")
+
+    def judge(folder: Path, dataset: Dataset) -> SetErrors:
+        return evaluate_run(folder, dataset, suite=suite, hessian=hessian, quiet=quiet)
+
+    read = _read_study if studies else _read_folders
+    return read(folders, tests, judge, hessian)
 
 
 def _open_tests(data: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Dataset]:
@@ -129,14 +141,17 @@ def _open_tests(data: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[s
     return {name: read_dataset(file) for name, file in files.items()}
 
 
-def _read_study(folder: Path, tests: Mapping[str, Dataset], hessian: bool, quiet: bool) -> RunSet:
+def _read_study(folders: Sequence[Path], tests: Mapping[str, Dataset], judge: Judge, hessian: bool) -> RunSet:
+    folder = folders[0]
     path = folder / STUDY_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != "hesse-study" or content["version"] != 1:
             raise ValueError("another format or version")
         cells = [(str(cell["name"]), dict(cell["labels"])) for cell in content["cells"]]
-        known = {str(name): str(entry["data_hash"]) for name, entry in content["test"].items()}
+        known = {
+            str(name): (str(entry["data_hash"]), _suite(entry["suite"])) for name, entry in content["test"].items()
+        }
         files = {str(name): Path(entry["file"]) for name, entry in content["test"].items()}
         config = content["config"]
         baseline, hessian = dict(config["baseline"]), hessian and bool(config["hessian"])
@@ -154,24 +169,29 @@ def _read_study(folder: Path, tests: Mapping[str, Dataset], hessian: bool, quiet
             missing.append(name)
         else:
             errors = {}
-            for test, data_hash in known.items():
-                stored = cached_errors(run, data_hash, hessian=hessian)
+            for test, (data_hash, own) in known.items():
+                stored = cached_errors(run, data_hash, suite=own, hessian=hessian)
                 if stored is None:  # computed without Hessians, or the model has changed
                     if test not in unread:
                         unread[test] = read_dataset(files[test])
-                    stored = evaluate_run(run, unread[test], hessian=hessian, quiet=quiet)
+                    stored = evaluate_run(run, unread[test], suite=own, hessian=hessian)
                 errors[test] = stored
-            errors |= {
-                test: evaluate_run(run, dataset, hessian=hessian, quiet=quiet) for test, dataset in tests.items()
-            }
+            errors |= {test: judge(run, dataset) for test, dataset in tests.items()}
             ordered = {axis: labels[axis] for axis in axes if axis in labels and axis != "seed"}
             runs.append(_read_run(run, ordered, errors))
     if not runs:
         raise RequestError(f"{folder}: no cell of this study is done: run `hesse study` first")
     if not runs[0].errors:
-        shared = _common_errors([run.folder for run in runs], hessian, quiet)
+        shared = _common_errors([run.folder for run in runs], judge, hessian)
         runs = [_read_run(run.folder, run.labels, errors) for run, errors in zip(runs, shared, strict=True)]
     return RunSet(f"study {folder.resolve().name}", tuple(runs), failed, tuple(missing), baseline)
+
+
+def _suite(name: Any) -> Suite:
+    found: Suite | None = next((suite for suite in SUITES if suite == name), None)
+    if found is None:
+        raise ValueError(f"no suite {name!r}")
+    return found
 
 
 def _cell_status(path: Path) -> tuple[str, str]:
@@ -184,7 +204,7 @@ def _cell_status(path: Path) -> tuple[str, str]:
         raise FileFormatError(f"{path}: cannot be read as the record of a cell ({error})") from error
 
 
-def _read_folders(folders: Sequence[Path], tests: Mapping[str, Dataset], hessian: bool, quiet: bool) -> RunSet:
+def _read_folders(folders: Sequence[Path], tests: Mapping[str, Dataset], judge: Judge, hessian: bool) -> RunSet:
     for folder in folders:
         if not is_run_folder(folder):
             raise FileFormatError(f"{folder}: expected the folder of a run (hesse train) or of a study (hesse study)")
@@ -193,11 +213,10 @@ def _read_folders(folders: Sequence[Path], tests: Mapping[str, Dataset], hessian
         raise RequestError(f"{next(n for n in names if names.count(n) > 1)}: the same run was given twice")
     if tests:
         errors: Sequence[Mapping[str, SetErrors]] = [
-            {name: evaluate_run(folder, dataset, hessian=hessian, quiet=quiet) for name, dataset in tests.items()}
-            for folder in folders
+            {name: judge(folder, dataset) for name, dataset in tests.items()} for folder in folders
         ]
     else:
-        errors = _common_errors(folders, hessian, quiet)
+        errors = _common_errors(folders, judge, hessian)
     labels = _differences([_provenance(folder) for folder in folders])
     runs = tuple(_read_run(f, label, e) for f, label, e in zip(folders, labels, errors, strict=True))
     seen: dict[tuple[str, int], Path] = {}
@@ -211,12 +230,12 @@ def _read_folders(folders: Sequence[Path], tests: Mapping[str, Dataset], hessian
     return RunSet(f"{len(runs)} runs", runs, {}, (), {})
 
 
-def _common_errors(folders: Sequence[Path], hessian: bool, quiet: bool) -> list[dict[str, SetErrors]]:
+def _common_errors(folders: Sequence[Path], judge: Judge, hessian: bool) -> list[dict[str, SetErrors]]:
     """Errors on the sets that all runs know, or on their common validation data."""
     common = set.intersection(*(set(stored_evaluations(folder)) for folder in folders))
     result: list[dict[str, SetErrors]] = [{} for _ in folders]
-    for data_hash in sorted(common):
-        found = [cached_errors(folder, data_hash, hessian=hessian) for folder in folders]
+    for data_hash, suite in sorted(common, key=lambda key: (SUITES.index(key[1]), key[0])):
+        found = [cached_errors(folder, data_hash, suite=suite, hessian=hessian) for folder in folders]
         for errors, each in zip(result, found, strict=True):
             if each is not None and None not in found and each.rows:
                 errors[each.rows[0].dataset] = each
@@ -233,7 +252,7 @@ def _common_errors(folders: Sequence[Path], hessian: bool, quiet: bool) -> list[
             "these runs held out different validation structures, on which they cannot be compared: give test data, "
             "`hesse compare RUN... --data FILE`"
         )
-    return [{"validation": evaluate_run(folder, parts[0], hessian=hessian, quiet=quiet)} for folder in folders]
+    return [{"validation": judge(folder, parts[0])} for folder in folders]
 
 
 def _provenance(folder: Path) -> Mapping[str, Any]:

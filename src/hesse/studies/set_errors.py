@@ -1,7 +1,8 @@
 """Errors of the model of a run on a data set, computed once and kept beside the run.
 
-The file `evaluations/DATA-HASH.json` in the folder of the run holds the errors of the whole set and, for statistics,
-the sums of squared errors of every group. It is used again as long as model and data have the same hashes.
+The file `evaluations/DATA-HASH.json` in the folder of the run (`DATA-HASH-SUITE.json` of a suite other than basic)
+holds the errors of the whole set and, for statistics, the sums of squared errors of every group. It is used again as
+long as model and data have the same hashes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy import ndarray
 from hesse.datasets import Dataset
 from hesse.engines import make_potential
 from hesse.evaluation import Evaluation, MetricRow, error_sums, evaluate_model, property_names
+from hesse.recipes.judging import SUITES, Suite, evaluate
 from hesse.runtime.devices import device_from_name
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.training.run_data import best_model
@@ -40,6 +42,7 @@ class SetErrors:
         data_hash: hash of the data set.
         model_hash: hash of the file of the model.
         hessian: whether errors of Hessians were asked for.
+        suite: what was judged, see `hesse.evaluate`.
         structures: number of structures.
         rows: errors of the whole set, as in the rows of an evaluation.
         groups: names of the groups (molecules, reactions); single structures where there is no group.
@@ -50,6 +53,7 @@ class SetErrors:
     data_hash: str
     model_hash: str
     hessian: bool
+    suite: str
     structures: int
     rows: tuple[MetricRow, ...]
     groups: tuple[str, ...]
@@ -70,13 +74,20 @@ class SetErrors:
 
 
 def evaluate_run(
-    folder: Path, dataset: Dataset, *, hessian: bool = True, device: str = "cpu", quiet: bool = True
+    folder: Path,
+    dataset: Dataset,
+    *,
+    suite: Suite = "basic",
+    hessian: bool = True,
+    device: str = "cpu",
+    quiet: bool = True,
 ) -> SetErrors:
     """Errors of the best model of a run, read from its folder if they are known.
 
     Args:
         folder: folder of the run.
         dataset: the labeled structures.
+        suite: what is judged, see `hesse.evaluate`.
         hessian: also errors of Hessians.
         device: device of the calculation.
         quiet: no progress.
@@ -88,25 +99,31 @@ def evaluate_run(
         FileFormatError: the run has no model.
         HesseError: the model cannot be evaluated on these data.
     """
-    known = cached_errors(folder, dataset.content_hash(), hessian=hessian)
+    known = cached_errors(folder, dataset.content_hash(), suite=suite, hessian=hessian)
     if known is not None:
         return known
+    target = _path(folder, dataset.content_hash(), suite, hessian=hessian)
     model = best_model(folder)
     potential = make_potential(str(model), device=device_from_name(device))
-    evaluation = evaluate_model(potential, dataset, by_tag=False, hessian=hessian, quiet=quiet)
-    errors = _from_evaluation(evaluation, dataset.content_hash(), file_hash(model), hessian=hessian)
-    target = _path(folder, errors.data_hash, hessian=hessian)
     target.parent.mkdir(exist_ok=True)
+    if suite == "basic":
+        evaluation = evaluate_model(potential, dataset, by_tag=False, hessian=hessian, quiet=quiet)
+    else:  # searches and dynamics are kept beside the file, and not repeated after an interruption
+        evaluation = evaluate(
+            potential, dataset, suite=suite, by_tag=False, hessian=hessian, output=target, quiet=quiet
+        )
+    errors = _from_evaluation(evaluation, dataset.content_hash(), file_hash(model), suite, hessian=hessian)
     atomic_write_text(target, json.dumps(_to_json(errors), ensure_ascii=False, allow_nan=False) + "\n")
     return errors
 
 
-def cached_errors(folder: Path, data_hash: str, *, hessian: bool) -> SetErrors | None:
+def cached_errors(folder: Path, data_hash: str, *, suite: Suite = "basic", hessian: bool = True) -> SetErrors | None:
     """Errors that are kept beside a run.
 
     Args:
         folder: folder of the run.
         data_hash: hash of the data set.
+        suite: what is judged.
         hessian: whether errors of Hessians are wanted.
 
     Returns:
@@ -115,9 +132,9 @@ def cached_errors(folder: Path, data_hash: str, *, hessian: bool) -> SetErrors |
     model = folder / "model.hesse"
     if not model.exists():
         return None
-    errors = _read(_path(folder, data_hash, hessian=hessian))
-    if errors is None and not hessian:  # everything else is the same with Hessians
-        errors = _read(_path(folder, data_hash, hessian=True))
+    errors = _read(_path(folder, data_hash, suite, hessian=hessian))
+    if errors is None and not hessian and suite == "basic":  # everything else is the same with Hessians
+        errors = _read(_path(folder, data_hash, suite, hessian=True))
         errors = None if errors is None else _without_hessian(errors)
     if errors is None or errors.data_hash != data_hash or errors.model_hash != file_hash(model):
         return None
@@ -141,17 +158,18 @@ def _without_hessian(errors: SetErrors) -> SetErrors:
     )
 
 
-def stored_evaluations(folder: Path) -> Iterator[str]:
-    """Hashes of the data sets of which a run keeps errors.
+def stored_evaluations(folder: Path) -> Iterator[tuple[str, Suite]]:
+    """The data sets of which a run keeps errors.
 
     Args:
         folder: folder of the run.
 
     Yields:
-        Hashes, for `cached_errors`.
+        Hash and suite, for `cached_errors`.
     """
     for path in sorted((folder / _FOLDER).glob("*.json")):
-        yield path.stem.removesuffix("-no-hessian")
+        data_hash, *words = path.stem.split("-")
+        yield data_hash, next((suite for suite in SUITES if suite in words), "basic")
 
 
 def file_hash(path: Path) -> str:
@@ -167,11 +185,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _path(folder: Path, data_hash: str, *, hessian: bool) -> Path:
-    return folder / _FOLDER / f"{data_hash}{'' if hessian else '-no-hessian'}.json"
+def _path(folder: Path, data_hash: str, suite: Suite, *, hessian: bool) -> Path:
+    words = [data_hash, *([] if suite == "basic" else [suite]), *([] if hessian else ["no-hessian"])]
+    return folder / _FOLDER / f"{'-'.join(words)}.json"
 
 
-def _from_evaluation(evaluation: Evaluation, data_hash: str, model_hash: str, *, hessian: bool) -> SetErrors:
+def _from_evaluation(
+    evaluation: Evaluation, data_hash: str, model_hash: str, suite: Suite, *, hessian: bool
+) -> SetErrors:
     structures = evaluation.dataset.structures
     names, index = np.unique([s.group or f"id:{s.id}" for s in structures], return_inverse=True)
     squared, counts = {}, {}
@@ -183,8 +204,8 @@ def _from_evaluation(evaluation: Evaluation, data_hash: str, model_hash: str, *,
         squared[name] = np.bincount(index[labeled], sums.squared[labeled], len(names))
         counts[name] = np.bincount(index[labeled], sums.counts[labeled], len(names))
     groups = tuple(name.removeprefix("id:") for name in names.tolist())
-    rows = tuple(row for row in evaluation.rows if not row.tag)
-    return SetErrors(data_hash, model_hash, hessian, len(structures), rows, groups, squared, counts)
+    rows = tuple(row for row in evaluation.rows if not row.tag and math.isfinite(row.value))
+    return SetErrors(data_hash, model_hash, hessian, suite, len(structures), rows, groups, squared, counts)
 
 
 def _to_json(errors: SetErrors) -> dict[str, Any]:
@@ -194,6 +215,7 @@ def _to_json(errors: SetErrors) -> dict[str, Any]:
         "data_hash": errors.data_hash,
         "model_hash": errors.model_hash,
         "hessian": errors.hessian,
+        "suite": errors.suite,
         "structures": errors.structures,
         "rows": [asdict(row) for row in errors.rows],
         "groups": list(errors.groups),
@@ -210,6 +232,7 @@ def _from_json(content: Mapping[str, Any]) -> SetErrors:
         data_hash=str(content["data_hash"]),
         model_hash=str(content["model_hash"]),
         hessian=bool(content["hessian"]),
+        suite=str(content["suite"]),
         structures=int(content["structures"]),
         rows=tuple(MetricRow(**row) for row in content["rows"]),
         groups=groups,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from hesse.datasets import Dataset, read_dataset
 from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, RequestError, WriteError
+from hesse.recipes.judging import Suite
 from hesse.runtime.filesystem import atomic_write_text, lock_file
 from hesse.runtime.parallel import map_tasks
 from hesse.runtime.progress import track
@@ -43,13 +44,13 @@ class CellTask:
     Attributes:
         folder: folder of its run.
         config: configuration of the run as plain values.
-        tests: files of the test sets by name.
+        tests: file and suite of each test set, by name.
         hessian: whether errors of Hessians are computed.
     """
 
     folder: str
     config: Mapping[str, Any]
-    tests: Mapping[str, str]
+    tests: Mapping[str, tuple[str, Suite]]
     hessian: bool
 
 
@@ -208,8 +209,8 @@ def make_cell_worker(_: None) -> Callable[[CellTask], dict[str, Any]]:
         folder = Path(task.folder)
         config = validate_config(RunConfig, task.config, source=f"cell {folder.name}")
         result = run_from_config(config, quiet=True)
-        for path in task.tests.values():
-            evaluate_run(folder, read(path), hessian=task.hessian, device=config.device)
+        for path, suite in task.tests.values():
+            evaluate_run(folder, read(path), suite=suite, hessian=task.hessian, device=config.device)
         return {"steps": result.steps, "best_step": result.best_step}
 
     return run
@@ -265,7 +266,7 @@ def _task(config: StudyConfig, cell: Cell, data: CellData, source: str) -> CellT
     folder = (config.output / "runs" / cell.name).resolve()
     options = {**cell.options, "data": dict(data.options)}
     run = Cell(cell.name, cell.labels, options).run_config(folder, source)
-    tests = {name: str(path.resolve()) for name, path in config.test.items()}
+    tests = {name: (str(path.resolve()), config.suite_of(name)) for name, path in config.test.items()}
     return CellTask(str(folder), run.model_dump(mode="json"), tests, config.hessian)
 
 
@@ -291,7 +292,8 @@ def _is_done(task: CellTask, tests: Mapping[str, Dataset]) -> bool:
     if record is None or record["status"] != "done" or not (folder / "model.hesse").exists():
         return False
     return all(
-        cached_errors(folder, dataset.content_hash(), hessian=task.hessian) is not None for dataset in tests.values()
+        cached_errors(folder, dataset.content_hash(), suite=task.tests[name][1], hessian=task.hessian) is not None
+        for name, dataset in tests.items()
     )
 
 
@@ -330,7 +332,11 @@ def _write_study(
         "version": 1,
         "config": config.model_dump(mode="json"),
         "test": {
-            name: {"file": str(config.test[name].resolve()), "data_hash": dataset.content_hash()}
+            name: {
+                "file": str(config.test[name].resolve()),
+                "data_hash": dataset.content_hash(),
+                "suite": config.suite_of(name),
+            }
             for name, dataset in tests.items()
         },
         "cells": [

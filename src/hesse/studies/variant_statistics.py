@@ -40,6 +40,9 @@ SIGNIFICANT: Final = 0.05
 NOT_TESTED: Final = ("energy_per_atom",)
 """Properties whose changes say the same as those of another one, so that they would only make the family larger."""
 
+_OF_LABELS: Final = ("noise_floor", "level_spread")
+"""Rows of an evaluation that do not depend on the model."""
+
 Variants = Mapping[str, Sequence[ComparedRun]]
 
 
@@ -60,8 +63,8 @@ def error_rows(name: str, members: Sequence[ComparedRun]) -> list[ErrorRow]:
     rows = []
     for dataset in _datasets(members):
         first = members[0].errors[dataset]
-        for prop in property_names():
-            for metric in ("rmse", "mae"):
+        for prop, metric in dict.fromkeys((row.property, row.metric) for row in first.rows):
+            if metric not in _OF_LABELS:
                 found = [run.errors[dataset].row(prop, metric) for run in members]
                 values = tuple(row.value for row in found if row is not None)
                 if len(values) < len(members) or found[0] is None:
@@ -99,16 +102,28 @@ def change_rows(name: str, base: str, variants: Variants) -> list[ChangeRow]:
         return []
     rows = []
     for dataset in _datasets([run for pair in pairs for run in pair]):
-        for prop in property_names():
-            if prop in NOT_TESTED:
-                continue
-            found = [(old.errors[dataset].row(prop), new.errors[dataset].row(prop)) for old, new in pairs]
+        for prop, metric in _compared_metrics(pairs[0][0].errors[dataset]):
+            found = [[run.errors[dataset].row(prop, metric) for run in pair] for pair in pairs]
             values = [(old.value, new.value) for old, new in found if old is not None and new is not None]
             if len(values) == len(pairs):
                 before, after = np.array(values).T
                 sets = [(old.errors[dataset], new.errors[dataset]) for old, new in pairs]
-                rows.append(_change(name, base, dataset, prop, before, after, sets))
+                rows.append(_change(name, base, dataset, prop, metric, before, after, sets))
     return rows
+
+
+def _compared_metrics(errors: SetErrors) -> list[tuple[str, str]]:
+    """Properties whose changes are tested, each with one metric: root mean squares of labels; of what a suite adds
+    (frequencies, barriers) mean absolute errors, or root mean squares where there are none. Other numbers (slopes,
+    fractions) are no errors, which are better if they are smaller."""
+    known = {(row.property, row.metric) for row in errors.rows}
+    result = {}
+    for prop, _ in ((row.property, row.metric) for row in errors.rows):
+        order = ("rmse",) if prop in property_names() else ("mae", "rmse")
+        metric = next((metric for metric in order if (prop, metric) in known), None)
+        if metric is not None and prop not in NOT_TESTED:
+            result[prop] = metric
+    return list(result.items())
 
 
 def _change(
@@ -116,6 +131,7 @@ def _change(
     base: str,
     dataset: str,
     prop: str,
+    metric: str,
     before: Any,
     after: Any,
     sets: Sequence[tuple[SetErrors, SetErrors]],
@@ -125,10 +141,14 @@ def _change(
         percent = float(100.0 * (after.mean() / before.mean() - 1.0))
         over_seeds = mean_interval(100.0 * (after / before - 1.0))
         seed_low, seed_high = _known(over_seeds.low), _known(over_seeds.high)
-    # Groups of all seeds together: the interval is that of the mean change, for other molecules.
-    old, new = (sum(pair[side].squared[prop] for pair in sets) for side in (0, 1))
-    labeled = sets[0][0].counts[prop] > 0
-    low, high = bootstrap_rms_change(np.asarray(old)[labeled], np.asarray(new)[labeled])
+    low = high = math.nan
+    n_groups = 0
+    if metric == "rmse" and all(prop in errors.squared for pair in sets for errors in pair):
+        # Groups of all seeds together: the interval is that of the mean change, for other molecules.
+        old, new = (sum(pair[side].squared[prop] for pair in sets) for side in (0, 1))
+        labeled = sets[0][0].counts[prop] > 0
+        n_groups = int(labeled.sum())
+        low, high = bootstrap_rms_change(np.asarray(old)[labeled], np.asarray(new)[labeled])
     t = p_t = p_wilcoxon = smallest = None
     untested = f"{len(before)} of {MIN_PAIRS} pairs of seeds that a test needs" if len(before) < MIN_PAIRS else ""
     if not untested:
@@ -137,8 +157,8 @@ def _change(
         smallest = test.smallest_p_wilcoxon
         untested = "" if p_t is not None else "all differences are equal"
     return ChangeRow(
-        name, base, dataset, prop, len(before), percent, seed_low, seed_high, _known(low), _known(high),
-        int(labeled.sum()), t, p_t, None, p_wilcoxon, None, smallest, untested, "",
+        name, base, dataset, prop, metric, len(before), percent, seed_low, seed_high, _known(low), _known(high),
+        n_groups, t, p_t, None, p_wilcoxon, None, smallest, untested, "",
     )  # fmt: skip
 
 
@@ -242,7 +262,7 @@ def curve_rows(variants: Variants) -> list[CurveRow]:
                 row.sd,
             )
             for row in error_rows(name, members)
-            if row.metric == "rmse"
+            if row.metric == "rmse" and row.property in property_names()
         ]
     return sorted(rows, key=lambda row: (row.dataset, property_names().index(row.property), row.series, row.fraction))
 
