@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures, workers_for
 from hesse.cli.reaction_commands import failed_output, open_starts, write_results
 
 _UNUSUAL = 6
@@ -31,7 +31,7 @@ def minimize(
     remove_imaginary: Annotated[
         bool, typer.Option("--remove-imaginary", help="Displace along imaginary modes and relax again.")
     ] = False,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")] = None,
     strict: Annotated[bool, STRICT] = False,
@@ -51,7 +51,7 @@ def minimize(
         engine,
         output,
         remove_imaginary=remove_imaginary,
-        workers=workers,
+        workers=workers_for(workers, engine, starts.structures),
         quiet=quiet,
         fmax=fmax,
         steps=steps,
@@ -96,7 +96,7 @@ def neb(
     climb: Annotated[bool, typer.Option(help="The highest image climbs to the saddle point.")] = True,
     spring: Annotated[float, typer.Option(help="eV/Å²; stiffness of the springs between images.")] = 1.0,
     relax_ends: Annotated[bool, typer.Option(help="Relax the ends first.")] = True,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")] = None,
     strict: Annotated[bool, STRICT] = False,
@@ -115,7 +115,7 @@ def neb(
         pairs,
         engine,
         output,
-        workers=workers,
+        workers=workers_for(workers, engine, first.structures),
         quiet=quiet,
         images=images,
         fmax=fmax,

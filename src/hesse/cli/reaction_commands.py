@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, open_input, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, open_input, print_failures, workers_for
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -54,7 +54,7 @@ def saddle(
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end.")] = 0.005,
     steps: Annotated[int, typer.Option(min=1, help="Largest number of steps.")] = 200,
     trust: Annotated[float, typer.Option(help="Å; largest length of the first step.")] = 0.1,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
     overwrite: Overwrite = False,
     json: Json = None,
     strict: Annotated[bool, STRICT] = False,
@@ -76,6 +76,7 @@ def saddle(
     starts, modes = highest_images(guesses) if from_path else (guesses.structures, None)
     if method is Method.sella:
         modes = None  # Sella finds its own
+    workers = workers_for(workers, engine, starts)
     result = search_saddles(starts, engine, output, modes=modes, workers=workers, quiet=quiet, **options)
     for row in result.rows:
         if row["converged"]:
@@ -170,7 +171,7 @@ def irc(
     directions: Annotated[_Directions, typer.Option(help="Halves of the path.")] = _Directions.both,
     reuse: Annotated[bool, typer.Option(help="Use Hessians in IN, if they are of the engine's level.")] = True,
     relax_ends: Annotated[bool, typer.Option("--relax-ends", help="Also relax both ends, to 0.005 eV/Å.")] = False,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
     overwrite: Overwrite = False,
     json: Json = None,
     strict: Annotated[bool, STRICT] = False,
@@ -188,7 +189,7 @@ def irc(
         output=output,
         reuse=reuse,
         relax_ends=relax_ends,
-        workers=workers,
+        workers=workers_for(workers, engine, transition_states.structures),
         quiet=quiet,
         step=step,
         steps=steps,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures
+from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures, workers_for
 from hesse.cli.reaction_commands import Method
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def reaction(
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at ends and saddle point.")] = 0.005,
     temperature: Annotated[list[float] | None, typer.Option(help="K, of free energies and rates; repeatable.")] = None,
     distance: Annotated[float, typer.Option(help="Å; --verify must find its saddle point within this.")] = 0.3,
-    workers: Annotated[int, WORKERS] = 1,
+    workers: Annotated[int | None, WORKERS] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")] = None,
     strict: Annotated[bool, STRICT] = False,
@@ -66,6 +66,7 @@ def reaction(
     options["distance"] = distance
     if temperature:
         options["temperature"] = tuple(temperature)
+    workers = workers_for(workers, engine, [pair.reactant for pair in pairs], processes=verify is not None)
     result = search_reactions(
         pairs, engine, out / "reactions", verify=verify, workers=workers, quiet=quiet, on_result=keep, **options
     )

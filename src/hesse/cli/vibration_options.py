@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import print_failures
+from hesse.cli.common_options import print_failures, workers_for
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -108,6 +108,9 @@ def compute_vibrations(
     moving = None if atoms is None else _parse_atoms(atoms, source, dataset)
     if limit is not None:
         dataset = dataset[:limit]
+    if engine is not None:
+        processes = any(options.get(name) is not None for name in ("scheduler", "timeout"))
+        options["workers"] = workers_for(options.get("workers"), engine, dataset.structures, processes=processes)
     return analyze_vibrations(dataset, engine, output=output, atoms=moving, isotopes=masses_of, **options)
 
 
