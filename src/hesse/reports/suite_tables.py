@@ -108,12 +108,12 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _spread_table(rows: Sequence[MetricRow]) -> Table:
     """How far levels of theory lie apart, beside the errors of the model."""
-    table = new_table("Hessian, MAE, beside levels of theory")
+    table = new_table("Hessian, MAE; levels of theory, from wB97M-D4/def2-QZVPPD")
     table.add_column("", no_wrap=True)
     table.add_column("eV/Å²", justify="right", no_wrap=True)
     for row in rows:
         if (row.property, row.metric, row.tag) == ("hessian", "mae", ""):
             table.add_row(f"the model, {row.dataset}", format_number(row.value))
     for level, value in LEVEL_SPREAD.items():
-        table.add_row(f"{level} from wB97M-D4/def2-QZVPPD", format_number(value))
+        table.add_row(level, format_number(value))
     return table
