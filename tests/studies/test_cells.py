@@ -58,6 +58,7 @@ def test_axes_without_effect_make_no_further_cells() -> None:
     assert [cell.pairs for cell in found.values()] == ["stored", "stored", "pair-0", "fixed-gaussian", "stored"]
     fresh = found["ef-hvp_fresh-one-hot"].options["probe"]
     assert (fresh["source"], fresh["kind"]) == ("fresh", "one-hot")
+    assert list(cells({"scheme": ["ef", "ef-hvp"], "probe": ["stored"]})) == ["ef", "ef-hvp_stored"], "names stay"
     weighted = cells({"scheme": ["ef", "ef-hvp"], "weights.hvp": [0.1, 0.2]})
     assert list(weighted) == ["ef", "ef-hvp_hvp-0.1", "ef-hvp_hvp-0.2"]
     assert weighted["ef-hvp_hvp-0.2"].options["weights"]["hvp"] == 0.2

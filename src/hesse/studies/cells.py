@@ -93,8 +93,9 @@ def expand_cells(study: StudyConfig, source: str = "study") -> tuple[Cell, ...]:
             continue
         cell = _cell(study, {name: value for name, (_, value) in chosen.items()}, labels, source)
         key = json.dumps([cell.options, cell.pairs, cell.fraction], sort_keys=True, default=str)
-        known = merged[key][0] if key in merged else labels
-        merged[key] = ({name: known[name] for name in known if labels[name] == known[name]}, cell)
+        own = dict(cell.labels)
+        known = merged[key][0] if key in merged else own
+        merged[key] = ({name: known[name] for name in known if own.get(name) == known[name]}, cell)
     if not merged:
         raise ConfigError(f"{source}: exclude leaves no cell")
     cells = tuple(
@@ -213,6 +214,7 @@ def _cell(study: StudyConfig, values: Mapping[str, Any], labels: Mapping[str, La
     if "hvp" not in supervised:
         options.pop("probe", None)
         pairs = "stored"
+        labels = {name: label for name, label in labels.items() if name != "probe"}
     if not supervised & {"hvp", "hessian"}:
         options.pop("curvature", None)
     if fraction < 1 and study.fraction_keeps == "steps-per-epoch":
