@@ -250,6 +250,13 @@ def test_what_cannot_be_compared_gets_a_reply(finished: StudyResult, tmp_path: P
         compare([finished.output, folder])
     with pytest.raises(RequestError, match="one or more"):
         compare([])
+    for wrong in (3, [3], None):
+        with pytest.raises(RequestError, match="one or more"):
+            compare(wrong)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="data: expected a file"):
+        compare(folder, 5)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="baseline: expected the name of a variant"):
+        compare(folder, baseline=4)  # type: ignore[arg-type]
     shutil.copytree(folder, tmp_path / "copy")
     with pytest.raises(RequestError, match=r"the same options and the same seed \(0\)"):
         compare([folder, tmp_path / "copy"])

@@ -159,6 +159,10 @@ def compare(
         FileFormatError: not the folder of a run or study, or a damaged record.
         RequestError: no finished run, the same run twice, runs without a common test set, or no such baseline.
     """
+    if not isinstance(baseline, str | Mapping | None):
+        raise RequestError(
+            f"baseline: expected the name of a variant, or values of axes ({{'scheme': 'ef'}}), got {baseline!r}"
+        )
     return compare_runs(read_runs(runs, data, suite=suite, hessian=hessian, quiet=quiet), baseline)
 
 

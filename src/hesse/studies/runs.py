@@ -112,8 +112,8 @@ def read_runs(
         FileFormatError: not the folder of a run or study, or a damaged record.
         RequestError: no finished run, the same run twice, or runs without a common test set.
     """
-    items = [sources] if isinstance(sources, str | Path | TrainResult) else list(sources)
-    if not items or not all(isinstance(item, str | Path | TrainResult) for item in items):
+    items = [sources] if isinstance(sources, str | Path | TrainResult) else sources
+    if not isinstance(items, list | tuple) or not items or not all(map(_is_source, items)):
         raise RequestError("expected the folder of a study, or folders of runs, one or more")
     folders = [item.model_file.parent if isinstance(item, TrainResult) else Path(item) for item in items]
     for folder in folders:
@@ -134,9 +134,16 @@ def read_runs(
     return read(folders, tests, judge, hessian)
 
 
+def _is_source(item: object) -> bool:
+    return isinstance(item, str | Path | TrainResult)
+
+
 def _open_tests(data: Sequence[str | Path] | Mapping[str, str | Path]) -> dict[str, Dataset]:
     if isinstance(data, str | Path):
         data = [data]
+    values = list(data.values()) if isinstance(data, Mapping) else data
+    if not isinstance(values, list | tuple) or not all(isinstance(file, str | Path) for file in values):
+        raise RequestError("data: expected a file, a list of files, or files by name")
     files = data if isinstance(data, Mapping) else dict(zip(names_of_files([Path(f) for f in data]), data, strict=True))
     return {name: read_dataset(file) for name, file in files.items()}
 
