@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,19 @@ import torch
 
 from hesse.errors import ConfigError
 
-__all__ = ["device_from_name", "disable_malloc_trim", "torch_threads"]
+__all__ = ["device_from_name", "disable_malloc_trim", "n_cores", "torch_threads"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAX_THRESHOLD = 2**30
+
+
+def n_cores() -> int:
+    """Number of cores that this process may use.
+
+    Returns:
+        The number, at least 1.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_from_name(name: str) -> torch.device:

@@ -7,7 +7,6 @@ The folder of a study holds `study.json` (its configuration and cells), `data/` 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any, Final
 from hesse.datasets import Dataset, read_dataset
 from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, RequestError, WriteError
 from hesse.recipes.judging import Suite
+from hesse.runtime.devices import n_cores
 from hesse.runtime.filesystem import atomic_write_text, lock_file
 from hesse.runtime.parallel import map_tasks
 from hesse.runtime.progress import track
@@ -214,15 +214,6 @@ def make_cell_worker(_: None) -> Callable[[CellTask], dict[str, Any]]:
         return {"steps": result.steps, "best_step": result.best_step}
 
     return run
-
-
-def n_cores() -> int:
-    """Number of cores that this process may use.
-
-    Returns:
-        The number.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _as_study(study: StudySource) -> tuple[StudyConfig, str]:

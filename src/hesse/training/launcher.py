@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from hesse.errors import ConfigError, InterruptedRunError, ProcessLostError
+from hesse.runtime.devices import n_cores
 from hesse.runtime.processes import hesse_command
 from hesse.runtime.signals import forwarded_signals
 from hesse.training.config import RunConfig
@@ -109,7 +110,7 @@ def _start(arguments: Sequence[str], rank: int, count: int, port: int, threads: 
         LAUNCHER: str(os.getpid()),
     }
     if threads is None:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() // count)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // count)))
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
     if loopback is not None:  # the host name may resolve to another interface
         environment.setdefault("GLOO_SOCKET_IFNAME", loopback)
@@ -135,11 +136,6 @@ def _check_devices(device: str, count: int) -> None:
         raise ConfigError(f'device "{device}" cannot be used here. Use "cpu", or another one.') from error
     if n_devices < count:
         raise ConfigError(f'device "{device}": there are {n_devices} on this machine, and --devices requests {count}')
-
-
-def _n_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _exit_cause(child: subprocess.Popen[bytes]) -> str:
