@@ -220,3 +220,22 @@ def test_a_suite_that_does_not_fit_the_data(run: Run, model: Path, file: Path, t
     code, _, err = run("evaluate", model, file, "--suite", "curvature", "--no-hessian")
     assert code == 2
     assert "--no-hessian" in err
+
+
+def test_a_page(run: Run, model: Path, file: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    other = tmp_path / "noisy.h5"
+    known = data()
+    error = torch.full((len(known),), 1e3, dtype=torch.float64)
+    write_dataset(other, replace(known, labels=known.labels.replace(hessian_error=error), metadata={"level": "DFT"}))
+    code, _, err = run("evaluate", model, file, other, "--page", page, "--suite", "curvature", "--quiet")
+    assert (code, err) == (0, "")
+    text = page.read_text()
+    for words in ("Is model good enough?", "On test-set, 4 structures", "On noisy, 4 structures", "closed form",
+                  "not meaningful below", "but the model was trained on", "that of the model, on cpu"):  # fmt: skip
+        assert words in text, words
+    assert not list(tmp_path.glob("page.html.*"))
+    assert run("evaluate", model, file, "--page", page, "--json", page)[0] == 2
+    assert run("evaluate", model, file, "--page", file)[0] == 2
+    assert run("evaluate", model, file, "--page", tmp_path / "nowhere" / "page.html")[0] == 2
+    assert page.read_text() == text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from hesse.datasets import Dataset
-    from hesse.evaluation import GroupRow, MetricRow, StructureRow
+    from hesse.evaluation import Evaluation, GroupRow, MetricRow, StructureRow
 
 MIN_NOISE_RATIO = 1.5
 """Errors below this multiple of the noise floor depend more on the labels than on the model."""
@@ -62,6 +62,10 @@ def evaluate(
     json: Annotated[Path | None, typer.Option(help="Write the errors to this file, as a list of rows.")] = None,
     groups: Annotated[Path | None, typer.Option(help="Write the errors of each group (molecule) to this file.")] = None,
     structures: Annotated[Path | None, typer.Option(help="Write the errors of each structure to this file.")] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page: verdict, tables, plots, the worst structures."),
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="Number of the worst groups and structures to list.")] = 5,
     rank_by: Annotated[
         str | None, typer.Option(metavar="PROPERTY", help="What the worst are sorted by. [default: forces]")
@@ -91,7 +95,7 @@ def evaluate(
     from hesse.evaluation import METRICS, check_known_elements, group_rows, property_names, structure_rows
     from hesse.models import read_model_header
     from hesse.recipes import evaluate as judge
-    from hesse.reports import error_tables, print_tables, suite_tables, worst_tables
+    from hesse.reports import error_tables, print_tables, suite_tables, worst_tables, write_evaluation_page
     from hesse.runtime.devices import device_from_name
     from hesse.runtime.filesystem import check_output_path, write_rows
     from hesse.training.run_data import best_model, is_run_folder, run_data
@@ -100,10 +104,10 @@ def evaluate(
     run = Path(model) if is_run_folder(model) else None
     if run is not None:
         model = str(best_model(run))
-    for target in (json, groups, structures, records):
+    for target in (json, groups, structures, records, page):
         if target is not None:
             check_output_path(target, *([file] if (file := path_in_name(model)) else []), *data)
-    _check_arguments(model, run, data, split, [json, groups, structures, records])
+    _check_arguments(model, run, data, split, [json, groups, structures, records, page])
     if rank_by is not None:
         check_choice(rank_by, property_names(), what="--rank-by")
     torch_device = device_from_name(device)
@@ -120,6 +124,8 @@ def evaluate(
     rows_of_groups: list[GroupRow] = []
     rows_of_structures: list[StructureRow] = []
     tables: list[Table] = []
+    evaluations: list[Evaluation] = []
+    page_notes: list[str] = []
     for name, dataset in zip(names, datasets, strict=True):
         run_suite = partial(
             judge,
@@ -127,7 +133,7 @@ def evaluate(
             dataset,
             limit=limit,
             replicas=replicas,
-            output=records or json,
+            output=records or json or page,
             name=name,
             hessian=hessian,
             by_tag=by_tag,
@@ -143,6 +149,7 @@ def evaluate(
                 raise
             typer.echo(f"note: {name}: errors of labels only. {error}", err=True)
             evaluation = run_suite(suite="basic")
+        evaluations.append(evaluation)
         rows += evaluation.rows
         rows_of_records += [{"dataset": name, **record} for record in evaluation.records]
         one_tag = len({structure.tag for structure in evaluation.dataset.structures}) == 1
@@ -153,17 +160,29 @@ def evaluate(
             rows_of_groups += group_rows(name, evaluation.by_group(rank_by))
         if structures is not None:
             rows_of_structures += structure_rows(name, evaluation.worst(len(evaluation.dataset), rank_by))
+        notes = [*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows)]
+        if len(evaluation.dataset) < len(dataset):
+            n_left_out = len(dataset) - len(evaluation.dataset)
+            notes.insert(0, f"{name}: {n_left_out} structures with suspect labels were left out")
+        page_notes += notes
         if not quiet:
-            if len(evaluation.dataset) < len(dataset):
-                n_left_out = len(dataset) - len(evaluation.dataset)
-                typer.echo(f"note: {name}: {n_left_out} structures with suspect labels were left out", err=True)
-            further = (f"{name}: {note}" for note in evaluation.notes)
-            for note in (*_level_notes(name, dataset, provenance), *_noise_notes(evaluation.rows), *further):
+            for note in (*notes, *(f"{name}: {note}" for note in evaluation.notes)):
                 typer.echo(f"note: {note}", err=True)
     contents = ((json, rows), (groups, rows_of_groups), (structures, rows_of_structures), (records, rows_of_records))
     for target, content in contents:
         if target is not None:
             write_rows(target, content)
+    if page is not None:
+        facts = {
+            "Potential": model,
+            **_training_facts(provenance),
+            "Data": ", ".join(str(path) for path in data) or names[0],
+            "Level of the data": ", ".join(dict.fromkeys(str(d.metadata.get("level") or "unknown") for d in datasets)),
+            "Suite": f"{suite.value}; limit {'20 and 5' if limit is None else limit or 'none'}; {replicas} replicas",
+            "Precision": f"{'that of the model' if dtype is _Precision.model else dtype.value}, on {device}",
+        }
+        title = run.resolve().name if run is not None else Path(model).stem if Path(model).is_file() else model
+        write_evaluation_page(page, evaluations, model=title, facts=facts, notes=page_notes)
     print_tables([*tables, *suite_tables(rows)])
 
 
@@ -182,8 +201,20 @@ def _check_arguments(
     written = [target.resolve() for target in targets if target is not None]
     if len(set(written)) < len(written):
         raise RequestError(
-            "--json, --groups, --structures and --records write different rows: give each a file of its own"
+            "--json, --groups, --structures, --records and --page write different things: give each a file of its own"
         )
+
+
+def _training_facts(provenance: dict[str, Any]) -> dict[str, str]:
+    """What a model file knows of its training."""
+    names = {
+        "level": "Level of the potential",
+        "structures": "Training structures",
+        "step": "Training steps",
+        "data_hash": "Hash of the training data",
+        "code_version": "Trained with Hesse",
+    }
+    return {title: str(provenance[name]) for name, title in names.items() if provenance.get(name)}
 
 
 def _level_notes(name: str, dataset: Dataset, provenance: dict[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from hesse.reports.cost_tables import (
     label_cost_tables,
     step_cost_tables,
 )
+from hesse.reports.evaluation_page import render_evaluation, write_evaluation_page
 from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
@@ -35,12 +36,14 @@ __all__ = [
     "label_cost_tables",
     "print_tables",
     "render_campaign",
+    "render_evaluation",
     "render_reaction",
     "render_report",
     "step_cost_tables",
     "suite_tables",
     "vibration_table",
     "worst_tables",
+    "write_evaluation_page",
     "write_reaction_page",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from numpy import ndarray
 
 from hesse.evaluation import Evaluation, MetricRow, property_unit
@@ -20,14 +20,8 @@ from hesse.reports.comparison import ComparedMetric, Comparison
 from hesse.reports.drawing import Drawing
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR
 from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot
-from hesse.reports.formatting import (
-    ev_to_kcal,
-    format_noise_floor,
-    format_number,
-    format_percent,
-    kcal_unit,
-    property_title,
-)
+from hesse.reports.formatting import format_percent, property_title
+from hesse.reports.page_environment import page_environment
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.structures import segment_ids
 
@@ -80,24 +74,7 @@ def render_report(comparison: Comparison) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("hesse.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "number": format_number,
-        "percent": format_percent,
-        "noise_floor": format_noise_floor,
-        "kcal": ev_to_kcal,
-        "kcal_unit": kcal_unit,
-        "property_title": property_title,
-        "verdict": _verdict,
-    }
-    return environment
+    return page_environment(verdict=_verdict)
 
 
 def _opening(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:

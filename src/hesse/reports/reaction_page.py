@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from hesse.pes import Reaction, bond_name
 from hesse.reports.drawing import Drawing
-from hesse.reports.formatting import ev_to_kcal
+from hesse.reports.page_environment import page_environment
 from hesse.reports.reaction_figures import energy_profile, mode_animation, mode_arrows
 from hesse.runtime.filesystem import atomic_write_text
 
@@ -85,16 +85,7 @@ def render_campaign(rows: Sequence[Mapping[str, Any]], statistics: Mapping[str, 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("hesse.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["kcal"] = ev_to_kcal
-    return environment
+    return page_environment()
 
 
 def _bonds(reaction: Reaction, formed: Sequence[tuple[int, int]], broken: Sequence[tuple[int, int]]) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR, figure_style, log_axis, new_figure, to_svg
 from hesse.reports.formatting import format_number
+from hesse.reports.point_plot import PlotLine, PointPlot
 
-__all__ = ["SERIES_COLORS", "AgreementPlot", "accuracy_figure", "agreement_plot", "fraction_figure"]
+__all__ = ["SERIES_COLORS", "accuracy_figure", "agreement_plot", "fraction_figure"]
 
 SERIES_COLORS: Final = (BASELINE_COLOR, OTHER_COLOR, "#009e73", "#cc79a7", "#7a5c00", "#56b4e9", "#1c2126")
 """Colors of Okabe and Ito, distinguishable with any color vision."""
@@ -85,30 +85,7 @@ def accuracy_figure(points: Sequence[tuple[str, float, float, float | None]], ti
         return to_svg(figure)
 
 
-@dataclass(frozen=True)
-class AgreementPlot:
-    """A plot of Bland and Altman in units of its panel, for a page that draws it itself so that points have names.
-
-    Attributes:
-        title: what is compared.
-        description: words for screen readers.
-        unit: unit of both axes.
-        points: x, y and text of each group; 0 to 300 from left to right, 0 to 200 from top to bottom.
-        lines: y, class and text of the horizontal lines.
-        x_ticks: x and text.
-        y_ticks: y and text.
-    """
-
-    title: str
-    description: str
-    unit: str
-    points: tuple[tuple[float, float, str], ...]
-    lines: tuple[tuple[float, str, str], ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-
-
-def agreement_plot(row: Mapping[str, Any], title: str) -> AgreementPlot:
+def agreement_plot(row: Mapping[str, Any], title: str) -> PointPlot:
     """Lay out a plot of Bland and Altman.
 
     Args:
@@ -138,17 +115,21 @@ def agreement_plot(row: Mapping[str, Any], title: str) -> AgreementPlot:
     ]
     x_ticks = [tick for tick in MaxNLocator(5).tick_values(left, right) if left <= tick <= right]
     y_ticks = [tick for tick in MaxNLocator(5).tick_values(bottom, top) if bottom <= tick <= top]
-    return AgreementPlot(
+    return PointPlot(
         title=title,
         description=(
             f"Bland-Altman plot of {title}: bias {_signed(row['bias'])} {unit}, limits of agreement "
             f"{_signed(row['low'])} to {_signed(row['high'])} {unit}, {row['n']} groups"
         ),
-        unit=unit,
+        x_label=f"mean of both errors ({unit})",
+        y_label=f"difference ({unit})",
         points=tuple((to_x(a), to_y(b), text) for a, b, text in zip(x, y, texts, strict=True)),
         lines=(
-            *((to_y(value), kind, f"{text} {_signed(value)}") for value, kind, text in lines),
-            (to_y(0.0), "zero", ""),
+            *(
+                PlotLine(0, to_y(value), 300, to_y(value), kind, f"{text} {_signed(value)}")
+                for value, kind, text in lines
+            ),
+            PlotLine(0, to_y(0.0), 300, to_y(0.0)),
         ),
         x_ticks=tuple((to_x(tick), f"{tick:.4g}") for tick in x_ticks),
         y_ticks=tuple((to_y(tick), f"{tick:.4g}".replace("-", "−")) for tick in y_ticks),

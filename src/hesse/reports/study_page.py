@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from hesse._version import __version__
 from hesse.evaluation import property_names
 from hesse.reports.drawing import Drawing
-from hesse.reports.formatting import format_number, format_percent, property_title
-from hesse.reports.study_figures import AgreementPlot, accuracy_figure, agreement_plot, fraction_figure
+from hesse.reports.formatting import format_number, property_title
+from hesse.reports.page_environment import page_environment
+from hesse.reports.point_plot import PointPlot
+from hesse.reports.study_figures import accuracy_figure, agreement_plot, fraction_figure
 
 __all__ = ["render_study_page"]
 
@@ -49,21 +51,7 @@ def render_study_page(content: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("hesse.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "number": format_number,
-        "percent": format_percent,
-        "probability": lambda p: "–" if p is None else "< 0.0001" if p < 1e-4 else format_number(p, 2),
-        "property_title": property_title,
-    }
-    return environment
+    return page_environment(probability=lambda p: "–" if p is None else "< 0.0001" if p < 1e-4 else format_number(p, 2))
 
 
 def _error_tables(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -112,7 +100,7 @@ def _accuracy(content: Mapping[str, Any]) -> Iterator[Drawing]:
             yield Drawing(svg, f"Error of {title} against the processor time of training")
 
 
-def _agreement(content: Mapping[str, Any]) -> Iterator[AgreementPlot]:
+def _agreement(content: Mapping[str, Any]) -> Iterator[PointPlot]:
     for row in content["agreement"]:
         if row["property"] in _DRAWN and row["n"] <= _MAX_POINTS:
             name = f"{row['variant']} against {row['baseline']}, {property_title(row['property'])}, {row['dataset']}"

@@ -12,7 +12,7 @@ from hesse.evaluation.level_spread import LEVEL_SPREAD
 from hesse.reports.formatting import ev_to_kcal, format_noise_floor, format_number, kcal_unit
 from hesse.reports.tables import new_table
 
-__all__ = ["suite_tables"]
+__all__ = ["SUITE_SECTIONS", "suite_tables"]
 
 _RANGES: Final = (
     ("imaginary", "imaginary"),
@@ -22,7 +22,7 @@ _RANGES: Final = (
     ("above_2000", "above 2000 cm⁻¹"),
 )
 
-_SECTIONS: Final = {
+SUITE_SECTIONS: Final = {
     "curvature": (
         ("eigenvalues", "mae", "eigenvalues, MAE"),
         ("mode_1", "abs_cos", "lowest mode, |cos|"),
@@ -67,7 +67,7 @@ def suite_tables(rows: Sequence[MetricRow]) -> Iterator[Table]:
     """
     for dataset in dict.fromkeys(row.dataset for row in rows):
         known = {(row.property, row.metric): row for row in rows if row.dataset == dataset and not row.tag}
-        for section, lines in _SECTIONS.items():
+        for section, lines in SUITE_SECTIONS.items():
             shown = [(known[prop, metric], title) for prop, metric, title in lines if (prop, metric) in known]
             if shown:
                 yield _table(f"{dataset} · {section}", shown, known)
