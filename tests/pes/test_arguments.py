@@ -67,7 +67,7 @@ def test_paths_and_trajectories_become_atoms(atoms):
         (3, "gfn2", RequestError, "expected structures: .*; got int"),
         ([1, 2], "gfn2", RequestError, "one item of the list is int"),
         ("nowhere.xyz", "gfn2", FileFormatError, "nowhere.xyz"),
-        (oracles.molecule(3, 1), None, RequestError, "expected an engine: .*; got None"),
+        (oracles.molecule(3, 1), None, RequestError, "expected an engine: .*; got None|no Hessian: give an engine"),
         (oracles.molecule(3, 1), 7, RequestError, "got an object of type int"),
         (oracles.molecule(3, 1), "gnf2", UnknownOptionError, "gfn2"),
         (oracles.molecule(3, 1), "nowhere.hesse", FileFormatError, "no such model file"),
