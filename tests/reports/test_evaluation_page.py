@@ -18,7 +18,9 @@ from hesse.datasets import Dataset
 from hesse.evaluation import Evaluation, MetricRow
 from hesse.evaluation.level_spread import level_spread_row
 from hesse.evaluation.saddle_judgment import SaddleTask, empty_record
+from hesse.harmonic.normal_modes import normal_modes
 from hesse.reports import render_evaluation, write_evaluation_page
+from hesse.reports.mode_drawings import worst_modes
 from hesse.reports.point_plot import PlotPoint, point_plot
 from oracles import Morse, labeled, molecules
 
@@ -98,6 +100,7 @@ def test_the_page_has_all_parts_and_refers_to_nothing() -> None:
     assert all(reference.startswith("data:") for reference in found.references)
     assert "http" not in re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]*", "", html)
     parts = ["What decides", "Errors of labels", "Curvature", "Reactions", "Dynamics", "Plots", "The worst structures"]
+    parts += ["The worst imaginary modes"]
     parts += ["Searches for transition states", "Runs of dynamics", "Methods", "Where this comes from"]
     assert found.headings == parts
     for words in ("Good enough for", "barriers at known geometries (0.23 to 0.69 kcal/mol)", "another level of theory",
@@ -123,6 +126,21 @@ def test_points_and_drawings_have_names() -> None:
     assert "third: reference -700 cm⁻¹, potential -600 cm⁻¹" in titles
     assert sum("errors of its forces as arrows" in words for words in pictures) == 6
     assert sum("Errors of structures" in words for words in pictures) == 2
+
+
+def test_the_worst_modes_are_those_of_lowest_overlap() -> None:
+    modes = worst_modes(evaluation())
+    assert [m.id for m in modes] == [f"{HOSTILE} {k}" for k in ((0, 3) if modes[0].id.endswith("0") else (3, 0))]
+    assert modes[0].overlap <= modes[1].overlap
+    for drawn in modes:
+        index = int(drawn.id.split()[-1])
+        hessian = evaluation().dataset.labels.hessian_of(index).numpy()
+        structure = evaluation().dataset.structures[index]
+        expected = normal_modes(structure, hessian).frequencies[0]
+        assert drawn.frequencies[0] == pytest.approx(expected)
+        assert drawn.frequencies[0] < 0
+        again = normal_modes(structure, evaluation().predictions.hessian_of(index).numpy()).frequencies[0]
+        assert drawn.frequencies[1] == pytest.approx(again)
 
 
 def test_errors_of_energies_alone_have_a_page(tmp_path: Path) -> None:

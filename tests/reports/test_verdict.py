@@ -50,6 +50,7 @@ def test_slopes(low: float, high: float, grade: Grade) -> None:
     (finding,) = judge_uses([row("projected_curvature", "slope", "1", 1.0, low, high)])
     assert finding.grade is grade
     assert finding.limits == "0.95 to 1.05; 0.90 to 1.10"
+    assert finding.value == "1.00"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hesse.evaluation.breakdown import StructureErrors
 from hesse.evaluation.level_spread import LEVEL_SPREAD
 from hesse.reports.drawing import Drawing
 from hesse.reports.formatting import format_number, property_title
+from hesse.reports.mode_drawings import worst_modes
 from hesse.reports.page_environment import page_environment
 from hesse.reports.point_plot import PlotPoint, PointPlot, point_plot
 from hesse.reports.reaction_figures import mode_arrows
@@ -126,6 +127,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "worst": worst,
         "properties": {p: property_unit(p) for p in property_names() if any(p in w.rmse for w in worst)},
         "drawings": list(_drawings(evaluation, worst)),
+        "modes": worst_modes(evaluation),
         "searches": [r for r in evaluation.records if r["kind"] == "saddle"][:_MAX_LINES],
         "replicas": [r for r in evaluation.records if r["kind"] == "replica"][:_MAX_LINES],
         "parts": [name for name, _ in sections],

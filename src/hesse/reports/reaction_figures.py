@@ -127,19 +127,27 @@ def mode_arrows(structure: Structure, mode: Float[Array, "n 3"], *, title: str =
         return to_svg(figure)
 
 
-def mode_animation(structure: Structure, mode: Float[Array, "n 3"], *, width: int = 440, height: int = 360) -> str:
+def mode_animation(
+    structure: Structure,
+    mode: Float[Array, "n 3"],
+    *,
+    view: Float[Array, "n 3"] | None = None,
+    width: int = 440,
+    height: int = 360,
+) -> str:
     """The motion of a mode as an animated drawing, without a script.
 
     Args:
         structure: the molecule.
         mode: Cartesian displacements in any unit.
+        view: displacements for which the view is chosen, so that several modes have the same one; by default `mode`.
         width: pixels.
         height: pixels.
 
     Returns:
         SVG text.
     """
-    positions, moves = _projected(structure, mode)
+    positions, moves = _projected(structure, mode, view)
     moves = moves * (_SWING / max(float(np.linalg.norm(moves, axis=1).max()), 1e-12))
     low, high = positions[:, :2].min(axis=0) - 1.2, positions[:, :2].max(axis=0) + 1.2
     scale = min(width / (high[0] - low[0]), height / (high[1] - low[1]))
@@ -183,12 +191,15 @@ def _animated(kind: str, places: dict[str, list[str]], style: str) -> str:
     return f"<{kind} {attributes} {style}>{steps}</{kind}>"
 
 
-def _projected(structure: Structure, mode: Float[Array, "n 3"]) -> tuple[Float[Array, "n 3"], Float[Array, "n 3"]]:
+def _projected(
+    structure: Structure, mode: Float[Array, "n 3"], view: Float[Array, "n 3"] | None = None
+) -> tuple[Float[Array, "n 3"], Float[Array, "n 3"]]:
     """Positions and displacements in the axes of the drawing: the longest extent of both first, the view along the
     shortest."""
     centered = structure.positions - structure.positions.mean(axis=0)
-    longest = max(float(np.linalg.norm(mode, axis=1).max()), 1e-12)
-    axes = np.linalg.svd(np.vstack([centered, mode * (_ARROW / longest)]))[2]
+    seen = mode if view is None else view
+    longest = max(float(np.linalg.norm(seen, axis=1).max()), 1e-12)
+    axes = np.linalg.svd(np.vstack([centered, seen * (_ARROW / longest)]))[2]
     return centered @ axes.T, np.asarray(mode) @ axes.T
 
 

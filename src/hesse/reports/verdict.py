@@ -113,7 +113,7 @@ class Finding:
             return format_number(ev_to_kcal(value), 2)
         if self.use.metric.startswith("fraction"):
             return f"{100 * value:.0f}"
-        return format_number(value, 2)
+        return format_number(value, 3 if self.use.metric == "slope" else 2)
 
     @property
     def _unit(self) -> str:
