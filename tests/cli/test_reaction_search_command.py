@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hesse.cli.app import app
 from hesse.datasets import read_dataset
-from hesse.errors import ExecutionError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, HesseError, RequestError
 from hesse.structures import Structure, to_ase
 
 MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
@@ -105,8 +105,11 @@ def test_wrong_requests_change_nothing(ends):
         hesse("reaction", "r.extxyz", "p.extxyz", *MORSE, "--out", "r.extxyz", folder=ends)
     with pytest.raises(RequestError, match="an even number"):
         hesse("reaction", "r.extxyz", *MORSE, "--out", "out", folder=ends)
+    with pytest.raises(ConfigError, match=r"temperature.* expected more than 0"):
+        hesse("reaction", "r.extxyz", "p.extxyz", *MORSE, "--out", "cold", "--temperature", -4, folder=ends)
+    assert not list((ends / "cold").glob("*"))
     write(ends / "other.extxyz", end("other", numbers=(6, 6, 6, 7)))
-    with pytest.raises(ExecutionError, match="no reaction was found for 1 pairs"):
+    with pytest.raises(ExecutionError, match="no reaction was found for the pair; the reason is above"):
         hesse("reaction", "r.extxyz", "other.extxyz", *MORSE, "--out", "out", folder=ends)
     (ends / "early").mkdir()  # as a search leaves it that was interrupted before its first result
     (ends / "early" / ".reactions.searches.jsonl.lock").touch()

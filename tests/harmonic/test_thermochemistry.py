@@ -167,9 +167,11 @@ def test_imaginary_modes_are_left_out_or_inverted() -> None:
     modes = modes_of(WATER, [-20.0, 1600.0, 3700.0])
     left_out = thermochemistry(WATER, modes)
     assert left_out.n_imaginary == 1
+    assert left_out.table().endswith("1 imaginary mode is left out")
     assert left_out.zpe == pytest.approx(2650.0 * INVERSE_CM)
     inverted = thermochemistry(WATER, modes, ThermoSettings(invert_below=30.0))
     assert inverted.n_imaginary == 0
+    assert "imaginary" not in inverted.table()
     assert inverted.zpe == pytest.approx(2660.0 * INVERSE_CM)
     assert inverted.entropy > left_out.entropy
 

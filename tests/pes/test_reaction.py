@@ -15,7 +15,7 @@ from hesse.engines import PotentialEngine
 from hesse.errors import ConfigError, EngineError, RequestError, UnknownElementError
 from hesse.pes import EndMatch, ReactionOutcome, compare_end, eyring_rate, wigner_factor
 from hesse.pes.end_identity import match_ends
-from hesse.structures import Structure
+from hesse.structures import Structure, TrainingEnvironments
 
 TETRAHEDRON = np.array([[0.55, 0, -0.39], [-0.55, 0, -0.39], [0, 0.55, 0.39], [0, -0.55, 0.39]])
 
@@ -102,6 +102,17 @@ def test_the_row_is_json(found):
     assert row["gibbs_barrier"] == pytest.approx(found.thermo.gibbs_barrier[0])
     assert row["rates"][0]["rate"] == row["rate"] > 0
     assert row["verification"]["saddle_found"]
+    assert "outside_training" not in row
+
+
+def test_the_row_says_that_a_model_is_outside_its_training_data():
+    model = oracles.Morse()
+    rng = np.random.default_rng(0)
+    known = [Structure([6] * 4, TETRAHEDRON + rng.normal(0, 0.03, (4, 3)), id=str(i)) for i in range(40)]
+    model.training_environments = TrainingEnvironments.from_structures(known)
+    row = hesse.reaction(*ends(), model, attempts=1).row()
+    assert row["outside_training"]
+    assert row["extrapolation_grade"] > 1
 
 
 def test_searches_that_end_early_say_why():
@@ -173,7 +184,9 @@ def test_wrong_requests_get_a_reply():
     with pytest.raises(ConfigError, match="images"):
         hesse.reaction(left, right, engine, images=0)
     with pytest.raises(ConfigError, match="temperature"):
-        hesse.reaction(left, right, engine, temperature=(-5.0,))
+        hesse.reaction(left, right, engine, temperature=-5.0)
+    with pytest.raises(ConfigError, match="expected a list of 1 or more"):
+        hesse.reaction(left, right, engine, temperature=())
     model = hesse.HesseNet(hesse.HesseNetConfig(features=4, channels=2, radial=3, cutoff=3.0), (1, 8)).double()
     with pytest.raises(UnknownElementError):
         hesse.reaction(left, right, model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,6 +23,7 @@ __all__ = [
     "STRICT",
     "WORKERS",
     "open_input",
+    "outside_text",
     "print_failures",
     "print_remaining",
     "workers_for",
@@ -96,6 +97,11 @@ def print_failures(lines: Sequence[str]) -> None:
     for line in lines[:MAX_SHOWN]:
         typer.echo(line, err=True)
     print_remaining(len(lines))
+
+
+def outside_text(row: Mapping[str, Any]) -> str:
+    """What is said at the end of a line about a result that lies outside the training data of the model, if it does."""
+    return f"; outside the training data of the model: {row['extrapolation']}" if row.get("outside_training") else ""
 
 
 def open_input(output: Path, source: Path, *, overwrite: bool) -> Dataset:

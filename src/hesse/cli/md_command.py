@@ -172,6 +172,12 @@ def _report(output: Path, result: ReplicaResult, others: Mapping[str, Rows]) -> 
     for reason, count in Counter(row["reason"] for row in counted if row["reason"]).most_common():
         example = next(row for row in counted if row["reason"] == reason)
         typer.echo(f"  {count} x {reason}, such as {example['id']} at {example['time']:.4g} ps: {example['detail']}")
+    outside = [row for row in counted if row.get("outside_training")]
+    if outside:
+        typer.echo(
+            f"  {len(outside)} ended outside the training data of the model, such as {outside[0]['id']}: "
+            f"{outside[0]['extrapolation']}"
+        )
     drifts = [row["energy_drift"] for row in counted if row["survived"] and row["energy_drift"] is not None]
     if drifts:
         typer.echo(f"  drift of the energy of survivors: at most {max(map(abs, drifts)):.2g} eV/ps")

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures, workers_for
+from hesse.cli.common_options import (
+    ENGINE,
+    OVERWRITE,
+    QUIET,
+    STRICT,
+    WORKERS,
+    outside_text,
+    print_failures,
+    workers_for,
+)
 from hesse.cli.reaction_commands import failed_output, open_starts, write_results
 
 _UNUSUAL = 6
@@ -68,9 +77,15 @@ def minimize(
     typer.echo(f"{output}: {len(found)} of {len(result.rows)} structures relaxed")
     if any(s.periodic for s in starts.structures):
         typer.echo("  cells were not relaxed")
-    changed = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in found)
-    if changed:
-        typer.echo(f"  {changed} have other bonds than before")
+    changed = [(row, text) for row in found if (text := _bonds_text(row))]
+    if changed and len(result.rows) > 1:
+        typer.echo(f"  {len(changed)} with other bonds than before, such as {changed[0][0]['id']}: {changed[0][1]}")
+    outside = [row for row in found if row.get("outside_training")]
+    if outside and len(result.rows) > 1:
+        typer.echo(
+            f"  {len(outside)} outside the training data of the model, such as {outside[0]['id']}: "
+            f"{outside[0]['extrapolation']}"
+        )
     displaced = sum(row.get("rounds", 0) > 0 for row in found)
     if remove_imaginary:
         typer.echo(f"  {displaced} were displaced along an imaginary mode")
@@ -82,7 +97,15 @@ def _line(row: dict[str, Any]) -> str:
     modes = ""
     if row.get("lowest_frequency") is not None:
         modes = f", lowest mode {row['lowest_frequency']:.0f} cm⁻¹ after {row['rounds']} displacements"
-    return f"{row['id']}: {row['energy']:.6f} eV, {row['steps']} steps, {row['rmsd']:.2f} Å from the start{modes}"
+    bonds = f"; bonds changed: {text}" if (text := _bonds_text(row)) else ""
+    return (
+        f"{row['id']}: {row['energy']:.6f} eV, {row['steps']} steps, {row['rmsd']:.2f} Å from the start{modes}{bonds}"
+        f"{outside_text(row)}"
+    )
+
+
+def _bonds_text(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {what}" for what in ("formed", "broken") for name in row[f"bonds_{what}"])
 
 
 def neb(
@@ -137,15 +160,14 @@ def neb(
 
 
 def _path_line(row: dict[str, Any]) -> str:
-    bonds = [f"{name} {what}" for what in ("formed", "broken") for name in row[f"bonds_{what}"]]
     parts = [
         f"highest image {row['highest']}, {row['barrier']:.3f} eV above the reactant",
         f"product {row['reaction_energy']:+.3f} eV",
         f"{row['steps']} iterations, {row['gradients']} gradients",
-        f"bonds changed: {', '.join(bonds) or 'none'}",
+        f"bonds changed: {_bonds_text(row) or 'none'}",
     ]
     parts += [] if row["has_barrier"] else ["no image is higher than both ends"]
-    parts += [f"{len(bonds)} bonds change: is the order of the atoms right?"] if len(bonds) > _UNUSUAL else []
+    n_bonds = len(row["bonds_formed"]) + len(row["bonds_broken"])
+    parts += [f"{n_bonds} bonds change: is the order of the atoms right?"] if n_bonds > _UNUSUAL else []
     parts += [f"not converged: {row['reason']}"] if not row["converged"] else []
-    parts += [f"outside the training data of the model: {row['extrapolation']}"] if row.get("outside_training") else []
-    return f"{row['id']}: " + "; ".join(parts)
+    return f"{row['id']}: " + "; ".join(parts) + outside_text(row)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, open_input, print_failures, workers_for
+from hesse.cli.common_options import (
+    ENGINE,
+    OVERWRITE,
+    QUIET,
+    STRICT,
+    WORKERS,
+    open_input,
+    outside_text,
+    print_failures,
+    workers_for,
+)
 
 if TYPE_CHECKING:
     from hesse.datasets import Dataset
@@ -138,8 +148,7 @@ def _distance_text(row: dict[str, Any]) -> str:
     parts = [f"{row['rmsd']:.2f} Å from the start, {abs(change):.2f} eV {'below' if change < 0 else 'above'} it"]
     bonds = [f"{name} {what}" for what in ("formed", "broken") for name in row[f"bonds_{what}"]]
     parts += [f"bonds changed: {', '.join(bonds)}"] if bonds else []
-    parts += [f"outside the training data of the model: {row['extrapolation']}"] if row.get("outside_training") else []
-    return "; " + "; ".join(parts)
+    return "; " + "; ".join(parts) + outside_text(row)
 
 
 def _saddle_summary(output: Path, result: ReactionResult) -> str:
@@ -215,8 +224,7 @@ def _path_line(row: dict[str, Any]) -> str:
         for name in ("forward", "backward")
     )
     ends = ", ".join(f"{energy:.4f}" for energy in row.get("relaxed_ends", ()))
-    outside = f"; outside the training data of the model: {row['extrapolation']}" if row.get("outside_training") else ""
-    return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "") + outside
+    return f"{row['id']}: {halves}" + (f"; relaxed ends at {ends} eV" if ends else "") + outside_text(row)
 
 
 def open_starts(source: Path, output: Path, json_file: Path | None, overwrite: bool, *further_sources: Path) -> Dataset:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hesse.cli.common_options import ENGINE, OVERWRITE, QUIET, STRICT, WORKERS, print_failures, workers_for
+from hesse.cli.common_options import (
+    ENGINE,
+    OVERWRITE,
+    QUIET,
+    STRICT,
+    WORKERS,
+    outside_text,
+    print_failures,
+    workers_for,
+)
 from hesse.cli.reaction_commands import Method
 
 if TYPE_CHECKING:
@@ -34,7 +43,10 @@ def reaction(
     attempts: Annotated[int, typer.Option(min=1, help="Elastic bands, each with more images than the one before.")] = 2,
     method: Annotated[Method, typer.Option(help="Saddle search: P-RFO, or the package Sella.")] = Method.prfo,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at ends and saddle point.")] = 0.005,
-    temperature: Annotated[list[float] | None, typer.Option(help="K, of free energies and rates; repeatable.")] = None,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(help="K, of free energies and rates; may be given several times. [default: 298.15]"),
+    ] = None,
     distance: Annotated[float, typer.Option(help="Å; --verify must find its saddle point within this.")] = 0.3,
     workers: Annotated[int | None, WORKERS] = None,
     overwrite: Annotated[bool, OVERWRITE] = False,
@@ -77,11 +89,16 @@ def reaction(
         if row["found"]:
             typer.echo(_line(row))
     print_failures(
-        [f"{row['id']}: {row['outcome'].replace('_', ' ')}: {row['reason']}" for row in result.rows if not row["found"]]
+        [
+            f"{row['id']}: {row['outcome'].replace('_', ' ')}: {row['reason']}{outside_text(row)}"
+            for row in result.rows
+            if not row["found"]
+        ]
     )
     _summary(out, pairs, result, folders)
     if result.n_found == 0:
-        raise ExecutionError(f"no reaction was found for {len(pairs)} pairs; the reasons are above")
+        count = "the pair; the reason is" if len(pairs) == 1 else f"any of {len(pairs)} pairs; the reasons are"
+        raise ExecutionError(f"no reaction was found for {count} above")
 
 
 def _check_folder(out: Path, json_file: Path | None, sources: list[Path], overwrite: bool) -> None:
@@ -124,7 +141,7 @@ def _line(row: dict[str, Any]) -> str:
         answer = "has its saddle point there too" if check["saddle_found"] else "has no saddle point there"
         energy = "" if check["barrier"] is None else f", barrier {check['barrier']:.3f} eV"
         parts.append(f"{check['level']} {answer}{energy}")
-    return f"{row['id']}: " + "; ".join(parts) + (f"; {row['reason']}" if row["reason"] else "")
+    return f"{row['id']}: " + "; ".join(parts) + (f"; {row['reason']}" if row["reason"] else "") + outside_text(row)
 
 
 def _summary(out: Path, pairs: list[Pair], result: CampaignResult, folders: dict[str, Path]) -> None:

@@ -111,7 +111,19 @@ def compute_vibrations(
     if engine is not None:
         processes = any(options.get(name) is not None for name in ("scheduler", "timeout"))
         options["workers"] = workers_for(options.get("workers"), engine, dataset.structures, processes=processes)
-    return analyze_vibrations(dataset, engine, output=output, atoms=moving, isotopes=masses_of, **options)
+    report = analyze_vibrations(dataset, engine, output=output, atoms=moving, isotopes=masses_of, **options)
+    if engine is not None:
+        _tell_outside(report, engine)
+    return report
+
+
+def _tell_outside(report: VibrationsReport, engine: str) -> None:
+    """Say how many geometries lie outside the training data of a model."""
+    from hesse.engines import as_engine
+    from hesse.pes import describe_outside
+
+    if text := describe_outside([result.structure for result in report], as_engine(engine)):
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _partial_vibrations_data(source: Path, masses: str, isotopes: Mapping[int, str]) -> VibrationsReport | None:

@@ -56,6 +56,9 @@ class Thermochemistry(ShortRepr):
     def __len__(self) -> int:
         return len(self.temperature)
 
+    def __str__(self) -> str:
+        return self.table()
+
     @property
     def entropy(self) -> Float[Array, "temperatures"]:
         """Total entropy, eV/K."""
@@ -140,4 +143,7 @@ class Thermochemistry(ShortRepr):
             line += f" ± {error:.3f}" if error >= 5e-4 else ""
             lines.append(line if total is None else f"{line}  {total[k]:14.6f}")
         lines.append(f"zero-point energy {self.zpe / KCAL_PER_MOL:.3f} kcal/mol ({self.zpe:.5f} eV)")
+        if self.n_imaginary:
+            modes = "1 imaginary mode is" if self.n_imaginary == 1 else f"{self.n_imaginary} imaginary modes are"
+            lines.append(f"{modes} left out")
         return "\n".join(lines)

@@ -17,7 +17,7 @@ from hesse.pes.reaction_search import ReactionSettings, reaction
 from hesse.pes.reaction_verification import verify_reaction
 from hesse.pes.saddle_result import SaddleResult
 from hesse.pes.surface import OptimizationHistory
-from hesse.pes.training_range import describe_outside, extrapolation
+from hesse.pes.training_range import describe_outside, extrapolation, extrapolation_columns, farthest
 from hesse.pes.transition_state import SADDLE_METHODS, saddle
 from hesse.pes.vibrational_analysis import Vibrations, vibrations
 
@@ -57,7 +57,9 @@ __all__ = [
     "describe_outside",
     "displacement",
     "extrapolation",
+    "extrapolation_columns",
     "eyring_rate",
+    "farthest",
     "irc",
     "lowest_modes",
     "minimize",

@@ -18,7 +18,9 @@ from hesse.pes.minimization import MinimizationResult
 from hesse.pes.rates import eyring_rate, wigner_factor
 from hesse.pes.reaction_path import IRCResult, PathPoint
 from hesse.pes.saddle_result import SaddleResult
+from hesse.pes.training_range import extrapolation_columns, farthest
 from hesse.runtime.short_repr import ShortRepr
+from hesse.structures import Extrapolation
 
 __all__ = ["Reaction", "ReactionOutcome", "ReactionThermo", "StageCalls", "Verification"]
 
@@ -209,6 +211,13 @@ class Reaction(ShortRepr):
         return None if modes is None else float(modes.frequencies[0])
 
     @property
+    def extrapolation(self) -> Extrapolation | None:
+        """How far the answer is from the training data of a model, at the geometry that is farthest: ends, saddle point
+        and the path through it. None for other engines, and for models without a summary of their data."""
+        stages = (self.reactant, self.product, self.saddle, self.irc, *(self.ends or ()))
+        return farthest(stage.extrapolation for stage in stages if stage is not None)
+
+    @property
     def engine_calls(self) -> int:
         """Number of evaluations of the engine in all stages."""
         return sum(stage.evaluations for stage in self.calls.values())
@@ -258,6 +267,7 @@ class Reaction(ShortRepr):
             for name, s in self.calls.items()
         }
         row["seconds"] = self.seconds
+        row |= extrapolation_columns(self.extrapolation)
         if self.verification is not None:
             row["verification"] = {
                 name: getattr(self.verification, name)

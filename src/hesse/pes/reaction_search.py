@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import Engine, EngineLike, as_engine
@@ -66,7 +66,7 @@ class ReactionSettings(Settings):
         saddle_steps: maximal number of steps of a saddle search.
         irc_step: length of a step along the reaction path, Å √u.
         irc_steps: maximal number of steps of each half.
-        temperature: K, of free energies and rates.
+        temperature: K, of free energies and rates: one, or several.
         thermo: method of the vibrational entropy, see `hesse.harmonic.thermochemistry.ThermoSettings`.
         distance: Å; a verifying engine must find its saddle point within this distance.
 
@@ -83,9 +83,14 @@ class ReactionSettings(Settings):
     saddle_steps: int = Field(100, ge=1)
     irc_step: float = Field(0.1, gt=0)
     irc_steps: int = Field(200, ge=1)
-    temperature: tuple[float, ...] = (298.15,)
+    temperature: tuple[Annotated[float, Field(gt=0)], ...] = Field((298.15,), min_length=1)
     thermo: Literal["rrho", "grimme", "truhlar"] = "rrho"
     distance: float = Field(0.3, gt=0)
+
+    @field_validator("temperature", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
 
 
 def reaction(

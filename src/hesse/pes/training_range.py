@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hesse.engines import Engine, PotentialEngine
 from hesse.errors import ExtrapolationWarning
 from hesse.potential import known_environments
 from hesse.structures import Extrapolation, Structure
 
-__all__ = ["describe_outside", "extrapolation", "warn_if_outside"]
+__all__ = ["describe_outside", "extrapolation", "extrapolation_columns", "farthest", "warn_if_outside"]
 
 
 def extrapolation(engine: Engine, *structures: Structure) -> Extrapolation | None:
@@ -28,6 +30,33 @@ def extrapolation(engine: Engine, *structures: Structure) -> Extrapolation | Non
     if summary is None or not structures:
         return None
     return max((summary.compare(structure) for structure in structures), key=lambda found: found.grade)
+
+
+def farthest(comparisons: Iterable[Extrapolation | None]) -> Extrapolation | None:
+    """Choose the comparison with the largest grade.
+
+    Args:
+        comparisons: results of `extrapolation`.
+
+    Returns:
+        The one that is farthest from the training data; None without any.
+    """
+    return max((found for found in comparisons if found is not None), key=lambda found: found.grade, default=None)
+
+
+def extrapolation_columns(found: Extrapolation | None) -> dict[str, Any]:
+    """What is told of a comparison with the training data of a model, for the rows of `--json`.
+
+    Args:
+        found: the result of `extrapolation`.
+
+    Returns:
+        JSON values by name; empty without a comparison. A grade that is not finite becomes null.
+    """
+    if found is None:
+        return {}
+    grade = found.grade if math.isfinite(found.grade) else None
+    return {"outside_training": found.outside, "extrapolation_grade": grade, "extrapolation": found.reason}
 
 
 def warn_if_outside(found: Extrapolation | None, what: str) -> None:

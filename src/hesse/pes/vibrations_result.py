@@ -145,6 +145,9 @@ class Vibrations(ShortRepr):
             )
         return texts
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """Format the frequencies as a text table.
 

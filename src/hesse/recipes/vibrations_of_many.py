@@ -28,13 +28,14 @@ from hesse.labelling import Failure
 from hesse.pes import Vibrations
 from hesse.pes.vibrational_analysis import free_atoms, inconsistent_hessians
 from hesse.recipes.hessians_of_many import HessianRun, KnownHessian, compute_hessians
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Structure
 
 __all__ = ["VibrationsReport", "analyze_vibrations"]
 
 
-@dataclass(frozen=True, eq=False)
-class VibrationsReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class VibrationsReport(ShortRepr):
     """Vibrations of many structures. A sequence of the results, without the structures that failed.
 
     Attributes:

@@ -160,6 +160,7 @@ _PLAIN_WORDS = {
     **dict.fromkeys(("bool_parsing", "bool_type"), _YES_OR_NO),
     "string_type": "expected a text",
     "tuple_type": "expected a list",
+    "too_short": "expected a list of {min_length} or more",
     "finite_number": "expected a finite number",
     "greater_than": "expected more than {gt:g}",
     "greater_than_equal": "expected {ge:g} or more",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
 
@@ -14,11 +15,18 @@ class ShortRepr:
     """A dataclass of results whose text is a line instead of pages of numbers. It is declared with `repr=False`."""
 
     def __repr__(self) -> str:
-        names = [field.name for field in fields(cast(Any, self))]
-        return f"{type(self).__name__}({', '.join(f'{name}={_short(getattr(self, name))}' for name in names)})"
+        values = {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
+        shown = [f"{name}={_short(value)}" for name, value in values.items() if value is not None]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _short(value: object) -> str:
+    if isinstance(value, ShortRepr):
+        return f"{type(value).__name__}(...)"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, value))}}}"
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], ShortRepr | Mapping):
+        return "(1 item)"
     if isinstance(value, np.ndarray) and value.ndim:
         return f"array{list(value.shape)}"
     if isinstance(value, tuple) and len(value) > 1:

@@ -12,10 +12,10 @@ import numpy as np
 
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import ExtrapolationWarning
-from hesse.pes import NEBResult, bond_name, neb
+from hesse.pes import NEBResult, bond_name, extrapolation_columns, neb
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.reaction_campaign import Pair
-from hesse.sampling.reactions import ReactionResult, as_dataset_of, extrapolation_columns
+from hesse.sampling.reactions import ReactionResult, as_dataset_of
 from hesse.sampling.runner import SamplingFailure, energy_labels
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Properties, Structure

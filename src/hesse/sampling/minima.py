@@ -18,6 +18,7 @@ from hesse.pes import (
     MinimumResult,
     bond_name,
     displacement,
+    extrapolation_columns,
     minimize,
     minimize_each,
     remove_imaginary_modes,
@@ -25,7 +26,7 @@ from hesse.pes import (
 from hesse.runtime.parallel import TaskResult
 from hesse.sampling.collected_searches import collect_searches
 from hesse.sampling.journaled_runs import in_workers, run_journaled
-from hesse.sampling.reactions import ReactionResult, extrapolation_columns
+from hesse.sampling.reactions import ReactionResult
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Structure
 

@@ -13,6 +13,7 @@ from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import HesseError, RequestError
 from hesse.pes import Reaction, ReactionOutcome, ReactionSettings, check_same_atoms, reaction
 from hesse.runtime.settings import settings_from
+from hesse.runtime.short_repr import ShortRepr
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Structure
@@ -35,8 +36,8 @@ class Pair:
     product: Structure
 
 
-@dataclass(frozen=True, eq=False)
-class CampaignResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class CampaignResult(ShortRepr):
     """What became of the searches for many reactions.
 
     Attributes:

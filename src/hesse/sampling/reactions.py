@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ from hesse._version import __version__
 from hesse.datasets import Dataset
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import ExtrapolationWarning
-from hesse.pes import IRCResult, MinimizationResult, irc, minimize
+from hesse.pes import IRCResult, MinimizationResult, extrapolation_columns, farthest, irc, minimize
+from hesse.runtime.short_repr import ShortRepr
 from hesse.sampling.journaled_runs import in_workers, run_journaled
 from hesse.sampling.runner import (
     KnownLabels,
@@ -27,7 +27,7 @@ from hesse.sampling.runner import (
     stored_hessians,
 )
 from hesse.sampling.search_journal import FinishedSearch, search_key
-from hesse.structures import Extrapolation, Properties, Structure
+from hesse.structures import Properties, Structure
 
 __all__ = ["ReactionResult", "follow_paths"]
 
@@ -36,8 +36,8 @@ PathTask: TypeAlias = "tuple[Structure, Float[Array, 'n 3 n 3'] | None]"
 PathRun: TypeAlias = tuple[IRCResult, list[MinimizationResult]]
 
 
-@dataclass(frozen=True, eq=False)
-class ReactionResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReactionResult(ShortRepr):
     """Saddle points or reaction paths of several structures.
 
     Attributes:
@@ -166,16 +166,7 @@ def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResu
     if ends:
         row["relaxed_ends"] = [run.energy - path.saddle.energy for run in ends]
     results = [path.extrapolation, *(end.extrapolation for end in ends)]
-    compared = [found for found in results if found is not None]
-    return row | extrapolation_columns(max(compared, key=lambda found: found.grade, default=None))
-
-
-def extrapolation_columns(found: Extrapolation | None) -> dict[str, Any]:
-    """What is told of a comparison with the training data of a model, as JSON values; nothing without one."""
-    if found is None:
-        return {}
-    grade = found.grade if math.isfinite(found.grade) else None
-    return {"outside_training": found.outside, "extrapolation_grade": grade, "extrapolation": found.reason}
+    return row | extrapolation_columns(farthest(results))
 
 
 def _path_worker(spec: tuple[str | Engine, Options, bool]) -> Callable[[PathTask], PathRun]:

@@ -25,13 +25,14 @@ from hesse.pes.md_replicas import Replica, ReplicaRun, advance_replicas, replica
 from hesse.pes.md_settings import ReplicaSettings
 from hesse.pes.md_start import starting_geometry
 from hesse.pes.md_survival import SurvivalCurve, survival_of_rows
-from hesse.pes.training_range import extrapolation
+from hesse.pes.training_range import extrapolation, extrapolation_columns
 from hesse.runtime.parallel import map_tasks
 from hesse.runtime.parallel.pool import TaskResult
 from hesse.runtime.progress import AdvanceCallback, track
 from hesse.runtime.settings import settings_from
+from hesse.runtime.short_repr import ShortRepr
 from hesse.runtime.signals import StoppedError, deferred_signals, stop_signals
-from hesse.sampling.reactions import as_dataset_of, extrapolation_columns
+from hesse.sampling.reactions import as_dataset_of
 from hesse.sampling.replica_store import ReplicaStore, store_path
 from hesse.sampling.runner import energy_labels, validated_starts, with_name
 from hesse.sampling.search_journal import search_key
@@ -43,8 +44,8 @@ SAVE_INTERVAL = 60.0
 """Seconds between saved states of replicas in motion."""
 
 
-@dataclass(frozen=True, eq=False)
-class ReplicaResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReplicaResult(ShortRepr):
     """The result of many replicas.
 
     Attributes:

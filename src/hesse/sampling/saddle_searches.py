@@ -15,10 +15,10 @@ from numpy import ndarray as Array
 from hesse.datasets import Dataset, StructuresLike, as_structures
 from hesse.engines import Engine, EngineLike, as_engine, engine_for_workers
 from hesse.errors import ExtrapolationWarning, RequestError
-from hesse.pes import SaddleResult, atom_name, band_tangent, bond_name, saddle
+from hesse.pes import SaddleResult, atom_name, band_tangent, bond_name, extrapolation_columns, saddle
 from hesse.sampling.collected_searches import collect_searches
 from hesse.sampling.journaled_runs import in_workers, run_journaled
-from hesse.sampling.reactions import ReactionResult, extrapolation_columns
+from hesse.sampling.reactions import ReactionResult
 from hesse.sampling.search_journal import FinishedSearch, search_key
 from hesse.structures import Structure
 
