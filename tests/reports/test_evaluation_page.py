@@ -151,7 +151,7 @@ def test_errors_of_energies_alone_have_a_page(tmp_path: Path) -> None:
     write_evaluation_page(tmp_path / "page.html", [result, evaluation()], model="m")
     found = Page((tmp_path / "page.html").read_text())
     assert "Errors of labels: energies" in " ".join(found.headings).replace(" : ", ": ")
-    assert "energies of whole molecules" in found.text
+    assert "total energies" in found.text
 
 
 def test_an_evaluation_without_anything_that_decides() -> None:
@@ -172,6 +172,9 @@ def test_points_lie_where_their_numbers_say() -> None:
     assert [text for *_, text in logarithmic.points] == ["a", "b", "c"]
     places = np.array([(place, float(text)) for place, text in logarithmic.x_ticks])
     assert np.diff(places[:, 0]) / np.diff(np.log10(places[:, 1])) == pytest.approx(300 / (2 * 1.12), rel=1e-3)
+    narrow = point_plot("t", [PlotPoint(149.0, 1.0, "a"), PlotPoint(152.0, 1.1, "b")], "x", "y", log=True)
+    assert len(narrow.x_ticks) > 2
+    assert len(narrow.y_ticks) > 2
     assert point_plot("one", points[:1], "x", "y").points[0][:2] == (150.0, 100.0)
 
 

@@ -128,10 +128,12 @@ class _Axis:
     def ticks(self) -> list[tuple[float, str]]:
         from matplotlib.ticker import MaxNLocator
 
-        if not self.log:
-            values = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-            return [(float(v), f"{v:.4g}".replace("-", "−")) for v in values if self.low <= v <= self.high]
-        steps = (1, 2, 5) if self.high - self.low < 1.5 else (1,)
-        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-        values = [step * 10.0**decade for decade in decades for step in steps]
-        return [(v, format_number(v, 1)) for v in values if self.low <= math.log10(v) <= self.high]
+        low, high = (10.0**end for end in (self.low, self.high)) if self.log else (self.low, self.high)
+        if self.log and self.high - self.low > 0.5:
+            steps = (1, 2, 5) if self.high - self.low < 1.5 else (1,)
+            decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+            values = [step * 10.0**decade for decade in decades for step in steps]
+            return [(v, format_number(v, 1)) for v in values if low <= v <= high]
+        # Within half a decade there may be no round number of a logarithmic scale.
+        values = [float(v) for v in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)]
+        return [(v, f"{v:.4g}".replace("-", "−")) for v in values if low <= v <= high]

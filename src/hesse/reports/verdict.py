@@ -51,7 +51,7 @@ _KCAL: Final = KCAL_PER_MOL
 _ROUNDING: Final = 1e-9
 
 USES: Final = (
-    Use("energies of whole molecules", "energy", "mae", "eV", _KCAL, 3 * _KCAL),
+    Use("total energies", "energy", "mae", "eV", _KCAL, 3 * _KCAL),
     Use("forces, for geometries", "forces", "mae", "eV/Å", _KCAL, 3 * _KCAL),
     Use("curvature, element by element", "hessian", "mae", "eV/Å²",
         LEVEL_SPREAD["wB97M-V"], LEVEL_SPREAD["B3LYP-D3/DZVP"]),
