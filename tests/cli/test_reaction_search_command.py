@@ -108,6 +108,8 @@ def test_wrong_requests_change_nothing(ends):
     with pytest.raises(ConfigError, match=r"temperature.* expected more than 0"):
         hesse("reaction", "r.extxyz", "p.extxyz", *MORSE, "--out", "cold", "--temperature", -4, folder=ends)
     assert not list((ends / "cold").glob("*"))
+    assert hesse("reaction", "r.extxyz", "p.extxyz", "--method", "davidson", folder=ends).exit_code == 2
+    assert "davidson" not in hesse("reaction", "--help", folder=ends).stdout
     write(ends / "other.extxyz", end("other", numbers=(6, 6, 6, 7)))
     with pytest.raises(ExecutionError, match="no reaction was found for the pair; the reason is above"):
         hesse("reaction", "r.extxyz", "other.extxyz", *MORSE, "--out", "out", folder=ends)

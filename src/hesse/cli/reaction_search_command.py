@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +19,17 @@ from hesse.cli.common_options import (
     print_failures,
     workers_for,
 )
-from hesse.cli.reaction_commands import Method
 
 if TYPE_CHECKING:
     from hesse.pes import Reaction
     from hesse.sampling import CampaignResult, Pair
+
+
+class _Method(StrEnum):
+    """The methods that end in a Hessian, which free energies need."""
+
+    prfo = "prfo"
+    sella = "sella"
 
 
 def reaction(
@@ -41,7 +48,7 @@ def reaction(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of the elastic band between the ends.")] = 8,
     attempts: Annotated[int, typer.Option(min=1, help="Elastic bands, each with more images than the one before.")] = 2,
-    method: Annotated[Method, typer.Option(help="Saddle search: P-RFO, or the package Sella.")] = Method.prfo,
+    method: Annotated[_Method, typer.Option(help="Saddle search: P-RFO, or the package Sella.")] = _Method.prfo,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at ends and saddle point.")] = 0.005,
     temperature: Annotated[
         list[float] | None,
