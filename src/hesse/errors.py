@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 __all__ = [
-    "CompilationError",
     "ChargeStateWarning",
+    "CompilationError",
     "ConfigError",
     "EngineError",
     "ExecutionError",

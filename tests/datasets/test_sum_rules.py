@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hesse.datasets import Dataset, principal_rigid_body_modes, sum_rule_errors
+from hesse.datasets import Dataset, find_issues, principal_rigid_body_modes, sum_rule_errors
 from hesse.structures import Properties, Structure
 from oracles import LennardJones, Morse, Polynomial, atom, crystal, labeled, linear, molecule, molecules, rotation
 
@@ -70,8 +70,9 @@ def test_missing_labels_and_other_structures_do_not_matter(exact: Dataset) -> No
             torch.testing.assert_close(getattr(mixed, name)[i], getattr(alone, name)[0], equal_nan=True)
         for name in NAMES:
             torch.testing.assert_close(mixed.noise(name)[i], alone.noise(name)[0], equal_nan=True)
-    # Without forces only the translational rule applies.
-    assert mixed.hessian_rotation[1].isnan()
+    # Without forces Hessians have to respond to rotations as some gradient does; products are not enough for that.
+    assert float(mixed.hessian_rotation[1]) < 1e-9
+    assert mixed.hvp_rotation[:, 1].isnan().all()
     assert not mixed.hessian_translation[1].isnan()
 
 
@@ -106,3 +107,31 @@ def test_published_dft_hessians(shared_data: object) -> None:
     defects = sum_rule_errors(data.structures, data.labels)
     assert 0.002 < defects.noise_floor("hessian") < 0.01
     assert defects.noise_floor("forces") < 1e-3
+
+
+def test_a_hessian_of_another_geometry_is_found_without_forces() -> None:
+    """The response to rotations must be e × g for one gradient g: also away from minima, and whatever g is."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    for seed in range(3):
+        structure = molecules([5 + seed], seed=seed)[0]
+        labels = labeled(Morse(), [structure], probes=0, hessian=True).labels
+        bare = labels.replace(forces=None)
+        size = float(labels.hessian.square().mean().sqrt())  # type: ignore[union-attr]
+        assert float(sum_rule_errors([structure], bare).hessian_rotation[0]) < 1e-9 * size
+        for positions in (structure.positions @ turn.T, structure.positions[::-1]):
+            wrong = structure.with_positions(np.array(positions))
+            assert float(sum_rule_errors([wrong], bare).hessian_rotation[0]) > 0.1 * size
+            assert "hessian" in {issue.label for issue in find_issues([wrong], bare)[0]}
+
+
+def test_noise_without_forces_has_its_size() -> None:
+    """White noise of 0.01 eV/Å² in the Hessians of 200 molecules: within 10 %, four standard errors."""
+    rng = np.random.default_rng(8)
+    structures = molecules([6] * 200, seed=1)
+    parts = [
+        Properties.single(6, hessian=labeled(Morse(), [s], probes=0, hessian=True).labels.hessian_of(0).numpy() + noise)
+        for s, noise in zip(structures, 0.01 * rng.normal(size=(200, 6, 3, 6, 3)), strict=True)
+    ]
+    found = sum_rule_errors(structures, Properties.concatenate(parts)).hessian_rotation
+    assert float(found.square().mean().sqrt()) == pytest.approx(0.01, rel=0.1)

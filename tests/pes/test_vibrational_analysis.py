@@ -300,3 +300,13 @@ def test_goodvibes_reads_the_text(tmp_path: Path) -> None:
     assert ours.gibbs is not None
     assert read_back.qh_gibbs_free_energy == pytest.approx(ours.gibbs[0] / Hartree, abs=1e-6)
     assert read_back.zpe == pytest.approx(result.zpe / Hartree, abs=1e-7)
+
+
+def test_a_hessian_of_another_frame_is_refused_without_forces() -> None:
+    atoms = molecule("CH3OH")
+    hessian = hesse.compute(atoms, "gfn2", hessian=True).hessian_of(0).numpy()
+    assert hesse.vibrations(atoms, hessian=hessian).n_imaginary >= 0
+    turned = atoms.copy()
+    turned.rotate(40, (1, 2, 3))
+    with pytest.raises(InconsistentLabelsError, match="not that of this geometry"):
+        hesse.vibrations(turned, hessian=hessian)

@@ -111,8 +111,8 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, An
     """
     result: dict[str, Any] = {}
     for name, value in settings.items():
-        inner = flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-        result.update(inner)
+        nested = isinstance(value, Mapping) and value
+        result.update(flat_settings(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value})
     return result
 
 

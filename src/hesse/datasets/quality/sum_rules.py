@@ -40,7 +40,8 @@ class SumRuleErrors:
     """Root-mean-square violation of each sum rule by each structure; NaN where it does not apply or a label is absent.
 
     Each is an estimate of the noise per component of the label: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The
-    rotational ones of products and Hessians contain the (usually smaller) noise of the forces too.
+    rotational ones of products and Hessians contain the (usually smaller) noise of the forces too. For Hessians without
+    forces they are the part that no forces explain; linear molecules have none then.
     """
 
     forces_translation: Float[Tensor, "structures"]
@@ -148,7 +149,12 @@ def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumR
         matrices = matrices.double()
         motions = basis.motions[:, atoms].reshape(6, len(members), 3 * size)
         violation = torch.einsum("bij,mbj->mbi", matrices, motions)
-        violation[3:] -= rotated[:, atoms].reshape(3, len(members), 3 * size)
+        expected = rotated[:, atoms].reshape(3, len(members), 3 * size)
+        unknown = expected.isnan() & basis.present[3:, members].all(0)[:, None]
+        implied = _implied_rotated_gradient(violation[3:], basis.axes[members], basis.lever_arms[:, members])
+        # A third of the noise of the nine components of an atom is taken for a gradient.
+        scale = torch.where(unknown, 1.5**0.5, 1.0)
+        violation[3:] = scale * (violation[3:] - torch.where(unknown, implied, expected))
         mean = violation.square().mean(-1)
         present = basis.present[:, members]
         errors["hessian_translation"][members] = mean[:3].mean(0).sqrt()
@@ -157,6 +163,20 @@ def sum_rule_errors(structures: Sequence[Structure], labels: Properties) -> SumR
         asymmetry = (matrices - matrices.transpose(1, 2)).square().sum((1, 2)) / 2.0
         errors["hessian_asymmetry"][members] = (asymmetry / (3 * size * (3 * size - 1))).sqrt()
     return SumRuleErrors(**errors)
+
+
+def _implied_rotated_gradient(
+    response: Float[Tensor, "3 some 3n"], axes: Float[Tensor, "some 3 3"], lever_arms: Float[Tensor, "3 some"]
+) -> Float[Tensor, "3 some 3n"]:
+    """Change of the gradient under each rotation for the gradient that fits best, where forces are not known.
+
+    Every gradient g turns into e × g, and Σ e × (e × g) = -2 g over three orthogonal axes. What a Hessian gives beyond
+    that belongs to no gradient.
+    """
+    e = axes.transpose(0, 1)[:, :, None]  # [3, some, 1, 3]
+    turned = (lever_arms[..., None] * response).unflatten(-1, (-1, 3))
+    gradient = -0.5 * torch.linalg.cross(e, turned).sum(0)
+    return torch.linalg.cross(e, gradient.expand_as(turned)).flatten(-2) / lever_arms[..., None]
 
 
 def _mask(
