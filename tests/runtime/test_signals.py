@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -42,6 +44,33 @@ def test_the_first_signal_stops_and_the_second_has_its_usual_effect(number: sign
         work()
     assert at_the_end == [before]
     assert handlers() == before
+
+
+class Collected:
+    """Something with weak references."""
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_in_a_callback_that_drops_exceptions_is_not_lost(number: signal.Signals) -> None:
+    """Python drops what callbacks of weak references and `__del__` raise."""
+    before, hook = handlers(), sys.unraisablehook
+
+    def callback(_: object) -> None:
+        signal.raise_signal(number)
+        time.sleep(0)  # the handler runs here
+
+    def work() -> None:
+        kept = Collected()
+        reference = weakref.ref(kept, callback)
+        with stop_signals():
+            del kept
+            assert reference() is None
+            time.sleep(10)
+
+    with pytest.raises(StoppedError):
+        work()
+    assert handlers() == before
+    assert sys.unraisablehook is hook
 
 
 def test_signals_are_forwarded_to_processes_that_run() -> None:

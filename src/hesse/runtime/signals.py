@@ -6,8 +6,10 @@ interrupted between two records (`stop_signals`). A program that waits for other
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,20 +19,25 @@ __all__ = ["StoppedError", "deferred_signals", "forwarded_signals", "stop_signal
 
 
 @contextmanager
-def _handled_by(react: Callable[[signal.Signals], None]) -> Iterator[Callable[[], None]]:
+def _handled_by(react: Callable[[signal.Signals], None]) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
     """Context in which SIGINT and SIGTERM call `react` instead of ending the process (main thread only: no other may
-    set handlers). Yields a function that restores the former handlers early."""
+    set handlers). Yields a function that restores the former handlers early, and one that sets those of the context
+    again."""
     before: dict[signal.Signals, Any] = {}
+
+    def set_handlers() -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                former = signal.signal(number, lambda received, _: react(signal.Signals(received)))
+                before.setdefault(number, former)
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # a handler that was not set by Python cannot be restored
 
     try:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, lambda received, _: react(signal.Signals(received)))
-        yield restore
+        set_handlers()
+        yield restore, set_handlers
     finally:
         restore()
 
@@ -76,19 +83,39 @@ class StoppedError(BaseException):
     """
 
 
+_SECONDS_TO_REPEAT = 0.01
+
+
 @contextmanager
 def stop_signals() -> Iterator[None]:
     """Context in which the first SIGINT or SIGTERM raises `StoppedError` (main thread only).
 
-    A second signal has its usual effect.
+    A second signal has its usual effect. Python drops exceptions in callbacks of weak references and in `__del__`; a
+    signal that arrives there is sent once more.
 
     Raises:
         StoppedError: a signal was received; raised by the signal handler at any point of the block.
     """
+    received: list[signal.Signals] = []
+    previous_hook = sys.unraisablehook
 
     def stop(number: signal.Signals) -> None:
+        received.append(number)
         restore()
         raise StoppedError
 
-    with _handled_by(stop) as restore:
-        yield
+    def repeat(dropped: Any) -> None:
+        if dropped.exc_type is not StoppedError:
+            previous_hook(dropped)
+            return
+        set_handlers()
+        timer = threading.Timer(_SECONDS_TO_REPEAT, os.kill, (os.getpid(), received[-1]))
+        timer.daemon = True
+        timer.start()
+
+    with _handled_by(stop) as (restore, set_handlers):
+        sys.unraisablehook = repeat
+        try:
+            yield
+        finally:
+            sys.unraisablehook = previous_hook
