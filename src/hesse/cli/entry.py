@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -28,13 +29,25 @@ def main() -> None:
         from hesse.cli.app import main as run
 
         run()
-    except SystemExit:
+    except SystemExit as end:
+        _leave_training(end.code)
         raise
     except BaseException:
         # An interrupted import can end in any error.
         if not _received:
             raise
         _report_interruption()
+
+
+def _leave_training(code: str | int | None) -> None:
+    """End a process that trained together with others at once: while Python takes itself down, threads of the
+    connection are sometimes destroyed before they have ended, which aborts a process whose work is done."""
+    module = sys.modules.get("hesse.training.rank_info")
+    if module is None or module.LAUNCHER not in os.environ or not isinstance(code, int | None):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
