@@ -11,7 +11,7 @@ import closed_form_engines
 import hesse
 import oracles
 from hesse.engines import PotentialEngine
-from hesse.errors import FileFormatError, RequestError, UnknownOptionError
+from hesse.errors import FileFormatError, MissingLabelError, RequestError, UnknownOptionError
 
 ENGINES = [
     pytest.param("ase:closed_form_engines:morse", id="name"),
@@ -67,7 +67,7 @@ def test_paths_and_trajectories_become_atoms(atoms):
         (3, "gfn2", RequestError, "expected structures: .*; got int"),
         ([1, 2], "gfn2", RequestError, "one item of the list is int"),
         ("nowhere.xyz", "gfn2", FileFormatError, "nowhere.xyz"),
-        (oracles.molecule(3, 1), None, RequestError, "expected an engine: .*; got None|no Hessian: give an engine"),
+        (oracles.molecule(3, 1), None, RequestError, "expected an engine: .*; got None"),
         (oracles.molecule(3, 1), 7, RequestError, "got an object of type int"),
         (oracles.molecule(3, 1), "gnf2", UnknownOptionError, "gfn2"),
         (oracles.molecule(3, 1), "nowhere.hesse", FileFormatError, "no such model file"),
@@ -75,6 +75,8 @@ def test_paths_and_trajectories_become_atoms(atoms):
 )
 @pytest.mark.parametrize("function", [hesse.minimize, hesse.saddle, hesse.irc, hesse.vibrations])
 def test_wrong_arguments_get_a_reply(function, structure, engine, error, reply):
+    if function is hesse.vibrations and engine is None:
+        error, reply = MissingLabelError, "has no Hessian: give an engine that computes it"
     with pytest.raises(error, match=reply):
         function(structure, engine)
 

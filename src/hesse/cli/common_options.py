@@ -100,7 +100,7 @@ def print_failures(lines: Sequence[str]) -> None:
 
 
 def outside_text(row: Mapping[str, Any]) -> str:
-    """What is said at the end of a line about a result that lies outside the training data of the model, if it does."""
+    """The end of a line about a result that lies outside the training data of the model, if it does."""
     return f"; outside the training data of the model: {row['extrapolation']}" if row.get("outside_training") else ""
 
 

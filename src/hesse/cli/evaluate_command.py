@@ -206,7 +206,7 @@ def _check_arguments(
 
 
 def _training_facts(provenance: dict[str, Any]) -> dict[str, str]:
-    """What a model file knows of its training."""
+    """Facts about the training of a model, from its file."""
     names = {
         "level": "Level of the potential",
         "structures": "Training structures",

@@ -101,7 +101,7 @@ class ComparedHessians:
         return float(reference.gibbs_correction[0]), float(predicted.gibbs_correction[0])
 
     def thermo_noise(self) -> tuple[float, float]:
-        """What the noise of the reference Hessian does to its thermochemistry.
+        """Noise of the thermochemistry that the noise of the reference Hessian causes.
 
         Returns:
             Standard errors of zero-point energy and Gibbs energy, eV; NaN where the noise is unknown.

@@ -1,4 +1,4 @@
-"""What is known of a Hessian before anything is computed: a mean and a spread of each pair of atoms.
+"""The prior of a Hessian, before anything is computed: a mean and a spread of each pair of atoms.
 
 The 3 x 3 block of two atoms is described by its component along the line between them and by those across it. Their
 means and standard deviations depend on the distance, in units of the sum of the covalent radii, and on whether none,

@@ -150,7 +150,7 @@ def _hessian_of(engine: Engine, structure: Structure) -> Float[Array, "n 3 n 3"]
 
 
 def summary_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What a person wants to know of the rows.
+    """Summary of the rows in lines of text.
 
     Args:
         rows: see `CompletionResult`.

@@ -103,7 +103,7 @@ class Loss:
         return [t for t in weighted if references[t.quantity] is not None or self.entries[t.name].role == "output"]
 
     def counts(self, references: Properties, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """What the sums of each term are divided by: numbers of structures with the label (or their summed weights, or
+        """Divisors of the sums of each term: numbers of structures with the label (or their summed weights, or
         numbers of components). If a step consists of several batches, their counts are added first.
 
         Args:

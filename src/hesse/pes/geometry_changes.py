@@ -96,7 +96,7 @@ def check_same_atoms(reactant: Structure, product: Structure) -> None:
 
 
 def _difference_of_atoms(first: Structure, second: Structure) -> str:
-    """What is different about the elements of two structures, in words."""
+    """Describe what differs in the elements of two structures, in words."""
     formulas = [Symbols(s.numbers).get_chemical_formula() for s in (first, second)]
     if formulas[0] != formulas[1]:
         return f"they are {formulas[0]} and {formulas[1]}"

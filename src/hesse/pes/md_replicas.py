@@ -149,7 +149,7 @@ class ReplicaRun:
         )
 
     def row(self, settings: ReplicaSettings) -> dict[str, Any]:
-        """What a table says of the replica.
+        """The row of the replica in a table.
 
         Args:
             settings: the settings of the run.

@@ -43,7 +43,7 @@ class ReactionOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class StageCalls:
-    """What one stage of a search took.
+    """Engine calls and time of one stage of a search.
 
     Attributes:
         gradients: number of gradients, those of finite-difference Hessians not counted.

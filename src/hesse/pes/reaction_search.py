@@ -151,7 +151,7 @@ class _EndedError(Exception):
 
 @dataclass
 class _Stages:
-    """What every stage took."""
+    """Engine calls and time of every stage."""
 
     counter: CallCounter | None
     calls: dict[str, StageCalls] = field(default_factory=dict)

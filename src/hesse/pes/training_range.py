@@ -45,7 +45,7 @@ def farthest(comparisons: Iterable[Extrapolation | None]) -> Extrapolation | Non
 
 
 def extrapolation_columns(found: Extrapolation | None) -> dict[str, Any]:
-    """What is told of a comparison with the training data of a model, for the rows of `--json`.
+    """Columns about the comparison with the training data of a model, for the rows of `--json`.
 
     Args:
         found: the result of `extrapolation`.

@@ -105,7 +105,7 @@ class Vibrations(ShortRepr):
         return max_force(self.forces if self.atoms is None else self.forces[self.atoms])
 
     def warnings(self) -> list[str]:
-        """What a reader of the frequencies should know.
+        """Remarks about forces, modes and errors that a reader of the frequencies should know.
 
         Returns:
             Sentences about suspect labels, large forces, modes in (-50, 0) cm⁻¹, and error bars that matter; none if

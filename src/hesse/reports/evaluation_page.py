@@ -103,7 +103,7 @@ def _environment() -> Environment:
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
-    """What the page shows of one data set."""
+    """The part of the page about one data set."""
     findings = judge_uses(evaluation.rows)
     ranking = evaluation.ranking_property()
     worst = evaluation.worst(_MAX_LINES)

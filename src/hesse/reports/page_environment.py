@@ -1,4 +1,4 @@
-"""What the templates of all pages share."""
+"""The jinja2 environment that all pages share."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _matches(reaction: Reaction) -> Iterator[tuple[str, str, float, str]]:
 
 
 def _verification(reaction: Reaction) -> Iterator[tuple[str, str]]:
-    """What another engine says, in words."""
+    """The result of another engine, in words."""
     found = reaction.verification
     if found is None:
         return
