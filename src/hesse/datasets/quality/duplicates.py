@@ -196,7 +196,7 @@ def _periodic_lattice(structure: Structure) -> NDArray[np.float64]:
 
 
 def _description(structure: Structure) -> _Description:
-    """Numbers that are compared: distances of a molecule, sorted for each pair of elements; cell and positions of a crystal."""
+    """Numbers to compare: sorted distances of each pair of elements of a molecule, cell and positions of a crystal."""
     if structure.periodic:
         return _periodic_lattice(structure), structure.positions
     if len(structure) <= _MAX_PAIRWISE_ATOMS:
