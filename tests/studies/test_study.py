@@ -19,8 +19,8 @@ from tiny_study import grouped, study, write_data
 from hesse.datasets import read_dataset, write_dataset
 from hesse.errors import ConfigError, FileFormatError, InterruptedRunError
 from hesse.evaluation import evaluate_model
+from hesse.recipes.set_errors import cached_errors, evaluate_run
 from hesse.studies import plan_study, run_study
-from hesse.studies.set_errors import cached_errors, evaluate_run
 from hesse.training import read_log
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from hesse.errors import FileFormatError, HesseError, first_line
 
-__all__ = ["parse_yaml"]
+__all__ = ["parse_yaml", "read_options"]
 
 _BASE: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS: Final = frozenset({"map", "seq", "str", "int", "float", "bool", "null", "timestamp"})
@@ -17,6 +18,10 @@ _MAX_DEPTH: Final = 100
 """Deepest nesting; phonopy's files and configurations need less than ten."""
 _MAX_EXPANSION: Final = 20
 """Number of values per character of text, with every alias counted as often as it is used."""
+
+
+_MAX_BYTES: Final = 1 << 20
+"""Largest file of options."""
 
 
 class _TextError(yaml.YAMLError):
@@ -34,6 +39,36 @@ class _PlainLoader(_BASE):
                 repeated = next(key for key in keys if keys.count(key) > 1)
                 raise _TextError(f"line {node.start_mark.line + 1}: the key {repeated[:60]!r} occurs twice")
         return super().construct_mapping(node, deep=deep)
+
+
+def read_options(path: str | Path, *, what: str = "configuration") -> dict[str, Any]:
+    """Read a YAML file of options as plain data.
+
+    Args:
+        path: the file.
+        what: what it describes, for messages.
+
+    Returns:
+        The options by name.
+
+    Raises:
+        FileFormatError: the file is missing, too large, or is not a YAML mapping.
+    """
+    if not isinstance(path, str | Path):
+        raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
+    path = Path(path)
+    try:
+        if path.is_file() and path.stat().st_size > _MAX_BYTES:
+            raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB are too much for a {what}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot read the {what} ({error.strerror})") from error
+    except ValueError as error:  # not UTF-8, or a path with a null character
+        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
+    return content
 
 
 def parse_yaml(text: str, source: str, *, error_type: type[HesseError] = FileFormatError) -> Any:

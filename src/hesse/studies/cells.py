@@ -6,10 +6,11 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from hesse.datasets import FIXED_PROBE_KINDS
 from hesse.errors import ConfigError, HesseError, UnknownOptionError, did_you_mean
 from hesse.losses import LossWeights
 from hesse.probes import PROBE_KINDS
@@ -43,6 +44,7 @@ class Cell:
         options: options of the run as plain values, without output; `data` is that of the whole training data.
         pairs: which (probe, product) pairs the training data hold: "stored", "pair-K" or "fixed-KIND".
         fraction: fraction of the training data.
+        probe_seed: seed of the probes of "fixed-KIND".
     """
 
     name: str
@@ -50,6 +52,7 @@ class Cell:
     options: Mapping[str, Any]
     pairs: str = "stored"
     fraction: float = 1.0
+    probe_seed: int = 0
 
     def run_config(self, output: Path, source: str) -> RunConfig:
         """The configuration of its run.
@@ -92,15 +95,13 @@ def expand_cells(study: StudyConfig, source: str = "study") -> tuple[Cell, ...]:
         if any(all(labels[name] == label for name, label in pattern.items()) for pattern in study.exclude):
             continue
         cell = _cell(study, {name: value for name, (_, value) in chosen.items()}, labels, source)
-        key = json.dumps([cell.options, cell.pairs, cell.fraction], sort_keys=True, default=str)
+        key = json.dumps([cell.options, cell.pairs, cell.fraction, cell.probe_seed], sort_keys=True, default=str)
         own = dict(cell.labels)
         known = merged[key][0] if key in merged else own
         merged[key] = ({name: known[name] for name in known if own.get(name) == known[name]}, cell)
     if not merged:
         raise ConfigError(f"{source}: exclude leaves no cell")
-    cells = tuple(
-        Cell(cell_name(labels), labels, cell.options, cell.pairs, cell.fraction) for labels, cell in merged.values()
-    )
+    cells = tuple(replace(cell, name=cell_name(labels), labels=labels) for labels, cell in merged.values())
     names = [cell.name for cell in cells]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(
@@ -164,17 +165,18 @@ def _check_axis(name: str, values: Mapping[Label, Any], *, named: bool, where: s
 
 def _check_probe(value: str, where: str) -> None:
     family, _, kind = value.partition("-")
-    if value == "stored" or (family == "pair" and kind.isdecimal()) or (family in _FAMILIES and kind in PROBE_KINDS):
+    if value == "stored" or (family == "pair" and kind.isdecimal()) or kind in _FAMILIES.get(family, ()):
         return
-    known = ["stored", "pair-0", *(f"{family}-{kind}" for family in _FAMILIES for kind in PROBE_KINDS)]
+    known = ["stored", "pair-0", *(f"{family}-{kind}" for family, kinds in _FAMILIES.items() for kind in kinds)]
     raise UnknownOptionError(
         f"{where}: no probe {value!r}. {did_you_mean(value, known)} Probes are stored, pair-K (the K-th stored pair), "
         "fixed-KIND (one pair for each structure, made from its Hessian) and fresh-KIND (new at every step, from "
-        f"Hessians), with KIND one of {', '.join(PROBE_KINDS)}"
+        f"Hessians), with KIND one of {', '.join(PROBE_KINDS)}; fixed also {', '.join(_DESIGNED)}"
     )
 
 
-_FAMILIES: Final = ("fixed", "fresh")
+_FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {"fixed": FIXED_PROBE_KINDS, "fresh": PROBE_KINDS}
+_DESIGNED: Final = FIXED_PROBE_KINDS[len(PROBE_KINDS) :]
 
 
 def _check_pattern(pattern: Mapping[str, Label], axes: Mapping[str, Mapping[Label, Any]], where: str) -> None:
@@ -223,7 +225,8 @@ def _cell(study: StudyConfig, values: Mapping[str, Any], labels: Mapping[str, La
         options["steps"] = max(1, round(fraction * config.steps))
     whole = validate_config(RunConfig, {**options, "output": "run"}, source=where).model_dump(mode="json")
     del whole["output"]
-    return Cell("", labels, whole, pairs, fraction)
+    own = config.seed if pairs.startswith("fixed-") else 0
+    return Cell("", labels, whole, pairs, fraction, own if study.probe_seed == "seed" else study.probe_seed)
 
 
 def _loss(config: RunConfig, where: str) -> Any:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from hesse.datasets import names_of_files
-from hesse.errors import ConfigError, FileFormatError, did_you_mean
+from hesse.errors import ConfigError, did_you_mean
 from hesse.recipes.judging import SUITES, Suite
 from hesse.runtime.settings import Settings, validate_config
-from hesse.runtime.yaml_text import parse_yaml
+from hesse.runtime.yaml_text import read_options
 from hesse.training.config_file import resolve_paths
 
 __all__ = ["StudyConfig", "load_study"]
@@ -45,7 +45,11 @@ class StudyConfig(Settings):
         "steps per epoch (smaller batches); or epochs and the batch (fewer steps)",
     )
     fraction_seed: int = Field(0, ge=0, description="seed of the order in which groups enter the parts of the data")
-    probe_seed: int = Field(0, ge=0, description="seed of fixed probes that are made from stored Hessians")
+    probe_seed: NonNegativeInt | Literal["seed"] = Field(
+        0,
+        description="seed of fixed probes that are made from stored Hessians; seed: that of each run, so that runs of "
+        "other seeds have other probes",
+    )
 
     def suite_of(self, test: str) -> Suite:
         """The suite of a test set.
@@ -108,19 +112,8 @@ def load_study(path: str | Path) -> StudyConfig:
         UnknownOptionError: an option that does not exist; the message gives the nearest valid name.
         ConfigError: a value of the wrong type or out of range, or a missing option.
     """
-    if not isinstance(path, str | Path):
-        raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot read the study ({error.strerror})") from error
-    except ValueError as error:
-        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    content = parse_yaml(text, str(path))
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
-    return study_from_mapping(content, path.parent, source=str(path))
+    content = read_options(path, what="study")
+    return study_from_mapping(content, Path(path).parent, source=str(path))
 
 
 def study_from_mapping(content: Mapping[str, Any], folder: Path, *, source: str) -> StudyConfig:

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 import torch
 
-from hesse.datasets import Dataset, open_datasets, select_probes, write_dataset
+from hesse.datasets import Dataset, draw_fixed_probes, open_datasets, select_probes, write_dataset
 from hesse.errors import ConfigError, FileFormatError, MissingLabelError
-from hesse.probes import ProbeSeed, make_probe
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
-from hesse.structures import collate, segment_ids
+from hesse.structures import segment_ids
 from hesse.studies.cells import Cell
 from hesse.studies.config import StudyConfig
 from hesse.training import DataConfig
@@ -28,8 +27,6 @@ from hesse.training.schedules import derive_seed
 __all__ = ["CellData", "nested_part", "prepare_data", "with_fixed_pairs"]
 
 _RECORD: Final = "data.json"
-_CHUNK: Final = 256
-"""Structures for which probes are drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,10 @@ class _DataWriter:
             recipe = {"validation_fraction": fraction, "seed": seed, "by_group": config.by_group}
             file = self._file(f"{stem.replace('train', 'validation')}", recipe, lambda: validation)
             self.options |= {"validation": str(file)}
-        self.done: dict[tuple[str, float], CellData] = {}
+        self.done: dict[tuple[str, float, int], CellData] = {}
 
     def data_of(self, cell: Cell) -> CellData:
-        key = (cell.pairs, cell.fraction)
+        key = (cell.pairs, cell.fraction, cell.probe_seed)
         if key not in self.done:
             self.done[key] = self._prepare(cell)
         return self.done[key]
@@ -117,12 +114,14 @@ class _DataWriter:
             recipe: dict[str, Any] = {"split": self.is_split and self.options["validation_fraction"]}
             if cell.pairs != "stored":
                 name += f"-{cell.pairs}"
-                recipe |= {"pairs": cell.pairs, "probe_seed": self.study.probe_seed}
+                recipe |= {"pairs": cell.pairs, "probe_seed": cell.probe_seed}
+                if cell.pairs.startswith("fixed-") and self.study.probe_seed == "seed":
+                    name += f"-seed{cell.probe_seed}"
             if cell.fraction < 1:
                 name += f"-{100 * cell.fraction:g}pct"
                 recipe |= {"fraction": cell.fraction, "fraction_seed": self.study.fraction_seed}
             where = f"{self.source}, cell {cell.name}"
-            file = self._file(name, recipe, lambda: with_pairs(part, cell.pairs, self.study.probe_seed, where))
+            file = self._file(name, recipe, lambda: with_pairs(part, cell.pairs, cell.probe_seed, where))
             options["train"] = str(file)
         return CellData(options, len(part), groups)
 
@@ -223,12 +222,12 @@ def with_pairs(data: Dataset, pairs: str, seed: int, where: str) -> Dataset:
 
 
 def with_fixed_pairs(data: Dataset, kind: str, *, seed: int = 0, where: str = "fixed probes") -> Dataset:
-    """Replace the stored pairs by one random probe of each structure and its product with the stored Hessian.
+    """Replace the stored pairs by one probe of each structure and its product with the stored Hessian.
 
     Args:
         data: structures with Hessians; those without one have no pair.
-        kind: distribution of the probes, one of `hesse.probes.PROBE_KINDS`.
-        seed: seed of the probes, which depend on it and on the ids of the structures only.
+        kind: kind of the probes, one of `hesse.datasets.FIXED_PROBE_KINDS`.
+        seed: seed of the probes, which depend on it and on the structures (random ones on their ids) only.
         where: what needs them, for the message.
 
     Returns:
@@ -243,11 +242,7 @@ def with_fixed_pairs(data: Dataset, kind: str, *, seed: int = 0, where: str = "f
             f"{where}: one fixed {kind} probe for each structure is multiplied with its Hessian, and the data have no "
             "Hessians: make labels with `hesse label --hessian`, or use the stored pairs (probe: stored or pair-0)"
         )
-    probe, drawn = make_probe(kind), []
-    for start in range(0, len(data), _CHUNK):
-        structures = data.structures[start : start + _CHUNK]
-        drawn.append(probe.draw(collate(structures, cutoff=1.0, dtype=torch.float64), ProbeSeed(seed)))
-    directions = torch.cat(drawn, dim=1)
+    directions = draw_fixed_probes(data.structures, kind, seed=seed)
     products = data.labels.hessian_matvec(directions)
     absent = ~mask[segment_ids(data.labels.n_atoms)][None, :, None]
     labels = data.labels.replace(

@@ -17,6 +17,7 @@ from typing import Any, Final
 from hesse.datasets import Dataset, read_dataset
 from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, RequestError, WriteError
 from hesse.recipes.judging import Suite
+from hesse.recipes.set_errors import cached_errors, evaluate_run
 from hesse.runtime.devices import n_cores
 from hesse.runtime.filesystem import atomic_write_text, lock_file
 from hesse.runtime.parallel import map_tasks
@@ -26,7 +27,6 @@ from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.studies.cells import Cell, expand_cells
 from hesse.studies.config import StudyConfig, load_study, study_from_mapping
 from hesse.studies.data import CellData, prepare_data
-from hesse.studies.set_errors import cached_errors, evaluate_run
 from hesse.training import DataConfig, RunConfig
 from hesse.training.config_file import run_from_config
 from hesse.training.run_identity import find_setting_changes

@@ -18,10 +18,10 @@ from hesse.evaluation.statistics import (
     mean_interval,
     paired_test,
 )
+from hesse.recipes.set_errors import SetErrors
 from hesse.studies.cells import cell_name
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
 from hesse.studies.runs import ComparedRun
-from hesse.studies.set_errors import SetErrors
 
 __all__ = [
     "SIGNIFICANT",

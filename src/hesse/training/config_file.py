@@ -10,15 +10,15 @@ import contextlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from hesse.engines.names import with_base_folder
-from hesse.errors import ConfigError, FileFormatError
+from hesse.errors import ConfigError
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
-from hesse.runtime.yaml_text import parse_yaml
+from hesse.runtime.yaml_text import parse_yaml, read_options
 from hesse.training.config import RunConfig, TrainConfig
 from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
@@ -28,8 +28,6 @@ from hesse.training.train_result import TrainResult
 from hesse.training.trainer import train_in_open_folder
 
 __all__ = ["load_config", "resolve_paths", "run_from_config"]
-
-_MAX_BYTES: Final = 1 << 20
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -48,21 +46,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         UnknownOptionError: an option that does not exist; the message gives the nearest valid name.
         ConfigError: a value of the wrong type or out of range, or an invalid override.
     """
-    if not isinstance(path, str | Path):
-        raise FileFormatError(f"expected the path of a YAML file, got {type(path).__name__}")
-    path = Path(path)
-    try:
-        if path.is_file() and path.stat().st_size > _MAX_BYTES:
-            raise FileFormatError(f"{path}: {path.stat().st_size >> 20} MiB are too much for a configuration")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or a path with a null character
-        raise FileFormatError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    content = parse_yaml(text, str(path))
-    if not isinstance(content, dict):
-        raise FileFormatError(f"{path}: expected a mapping of options (key: value), got {type(content).__name__}")
-    resolve_paths(content, path.parent)
+    content = read_options(path)
+    resolve_paths(content, Path(path).parent)
     for word in overrides:
         _override(content, word)
     return validate_config(RunConfig, content, source=str(path))
