@@ -3,7 +3,7 @@
 from hesse.curvature.batched import evaluate_structures
 from hesse.curvature.davidson import LowestModes, lowest_eigenpairs
 from hesse.curvature.energy_derivatives import check_finite, evaluate
-from hesse.curvature.ensemble import EnsemblePrediction, evaluate_ensemble
+from hesse.curvature.ensemble import EnsemblePrediction, evaluate_ensemble, mean_and_std
 from hesse.curvature.operator import HessianOperator
 from hesse.potential import dtype_and_device
 
@@ -17,4 +17,5 @@ __all__ = [
     "evaluate_ensemble",
     "evaluate_structures",
     "lowest_eigenpairs",
+    "mean_and_std",
 ]

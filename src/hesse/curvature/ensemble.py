@@ -13,7 +13,7 @@ from hesse.errors import RequestError
 from hesse.potential import Potential
 from hesse.structures import Batch, Properties, Request
 
-__all__ = ["EnsemblePrediction", "evaluate_ensemble"]
+__all__ = ["EnsemblePrediction", "evaluate_ensemble", "mean_and_std"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,19 @@ def evaluate_ensemble(
     """
     if len(potentials) < 2:
         raise RequestError(f"a standard deviation needs two potentials or more, got {len(potentials)}")
-    predictions = [evaluate(p, batch, request, memory_mib=memory_mib).map_tensors(Tensor.double) for p in potentials]
+    return mean_and_std([evaluate(p, batch, request, memory_mib=memory_mib) for p in potentials])
+
+
+def mean_and_std(predictions: Sequence[Properties]) -> EnsemblePrediction:
+    """Mean and standard deviation of several predictions for the same structures.
+
+    Args:
+        predictions: two or more, with the same properties and probes.
+
+    Returns:
+        Mean and standard deviation in float64 (eV, Å).
+    """
+    predictions = [prediction.map_tensors(Tensor.double) for prediction in predictions]
     mean, std = {}, {}
     for column, _ in predictions[0].items():
         if column.kind == "value" and column.quantity.role == "label":

@@ -5,6 +5,7 @@ from hesse.labelling.completion import CompletionResult, complete_hessians, summ
 from hesse.labelling.label_report import Failure, LabelReport, Suspect
 from hesse.labelling.plan import LabelPlan
 from hesse.labelling.spec import LabelSpec
+from hesse.labelling.teachers import as_teachers, check_teachers, spread_weights, teacher_labels
 
 __all__ = [
     "CompletionResult",
@@ -13,9 +14,13 @@ __all__ = [
     "LabelReport",
     "LabelSpec",
     "Suspect",
+    "as_teachers",
+    "check_teachers",
     "complete_hessians",
     "label",
     "ledger_path",
     "plan_labels",
+    "spread_weights",
     "summary_lines",
+    "teacher_labels",
 ]
