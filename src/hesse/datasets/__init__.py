@@ -2,6 +2,7 @@
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
 from hesse.datasets.dataset import Dataset
+from hesse.datasets.fixed_probes import FIXED_PROBE_KINDS, check_probe_kind, draw_fixed_probes
 from hesse.datasets.formats import (
     FileUnits,
     Subset,
@@ -65,6 +66,7 @@ from hesse.structures.pairs import PairList, neighbor_pairs
 __all__ = [
     "BLOCKS_PER_BUFFER",
     "BUFFERS",
+    "FIXED_PROBE_KINDS",
     "ConsistencyReport",
     "Dataset",
     "DatasetLike",
@@ -87,10 +89,12 @@ __all__ = [
     "as_structures",
     "check_consistency",
     "check_dataset",
+    "check_probe_kind",
     "check_writable_suffix",
     "convert_units",
     "dataset_summary",
     "diagnose_consistency",
+    "draw_fixed_probes",
     "find_issues",
     "find_outliers",
     "flag_suspect",

@@ -1,4 +1,4 @@
-"""Probes that favor light atoms or soft normal modes.
+"""Probes that favor light atoms, soft normal modes, or what free energies depend on.
 
 A probe z with `E[z zᵀ] = I` becomes `v = P z`, so that
 
@@ -8,6 +8,10 @@ with the normal modes u_k of the reference Hessian in mass-weighted coordinates,
 that the mean of `|v|²` is 3N as for other probes. The weights w are one for all modes (`mass`), or `1/(1 + (ν/ν₀)²)`
 (`soft-modes`): errors along modes far below ν₀ count fully, those of stretches hardly. Of the Cartesian error of a
 Hessian, modes below 300 cm⁻¹ are less than a percent, although entropies depend on them.
+
+The weights `coth(hν/2kT)/ν` (`free-energy`) are the derivatives of the harmonic free energy by the eigenvalues of the
+mass-weighted Hessian, up to a factor: to first order its error is `c' E[v·ΔH v]`, from zero-point energy and entropy
+together. Frequencies below 100 cm⁻¹ count as 100 cm⁻¹ there, as in quasi-harmonic free energies.
 """
 
 from __future__ import annotations
@@ -22,16 +26,24 @@ from torch import Tensor
 
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.structures import Structure, segment_offsets
+from hesse.units import BOLTZMANN, INVERSE_CM
 
 __all__ = ["PROBE_WEIGHTINGS", "probe_transform", "probe_transforms"]
 
-PROBE_WEIGHTINGS = ("none", "mass", "soft-modes")
+PROBE_WEIGHTINGS = ("none", "mass", "soft-modes", "free-energy")
+
+Weighting = Literal["mass", "soft-modes", "free-energy"]
+
+TEMPERATURE = 298.15
+"""K, of `free-energy`."""
+LOWEST = 100.0
+"""cm⁻¹; lower and imaginary frequencies count as this one in `free-energy`."""
 
 
 def probe_transform(
     structure: Structure,
     hessian: Float[ndarray, "n 3 n 3"],
-    weighting: Literal["mass", "soft-modes"],
+    weighting: Weighting,
     *,
     soft_below: float = 400.0,
 ) -> Float[ndarray, "n 3 n 3"]:
@@ -39,8 +51,8 @@ def probe_transform(
 
     Args:
         structure: the geometry.
-        hessian: its reference Hessian, eV/Å².
-        weighting: "mass" or "soft-modes".
+        hessian: its Hessian, eV/Å²: that of the reference, or of a cheaper level of theory.
+        weighting: "mass", "soft-modes" or "free-energy".
         soft_below: ν₀, cm⁻¹.
 
     Returns:
@@ -50,18 +62,29 @@ def probe_transform(
     modes = normal_modes(structure, hessian)
     if len(modes) == 0:
         return np.eye(3 * n).reshape(n, 3, n, 3)
-    weights = np.ones(len(modes)) if weighting == "mass" else 1.0 / (1.0 + (modes.frequencies / soft_below) ** 2)
+    weights = _mode_weights(modes.frequencies, weighting, soft_below)
     vectors = modes.vectors.reshape(len(modes), 3 * n)
     matrix = modes.cartesian.reshape(len(modes), 3 * n).T @ (np.sqrt(weights)[:, None] * vectors)
     scale = np.sqrt(3 * n / np.square(matrix).sum())
     return (scale * matrix).reshape(n, 3, n, 3)
 
 
+def _mode_weights(
+    frequencies: Float[ndarray, "modes"], weighting: Weighting, soft_below: float
+) -> Float[ndarray, "modes"]:
+    if weighting == "mass":
+        return np.ones(len(frequencies))
+    if weighting == "soft-modes":
+        return np.asarray(1.0 / (1.0 + (frequencies / soft_below) ** 2))
+    raised = np.maximum(frequencies, LOWEST)
+    return np.asarray(1.0 / (raised * np.tanh(raised * INVERSE_CM / (2.0 * BOLTZMANN * TEMPERATURE))))
+
+
 def probe_transforms(
     structures: list[Structure],
     elements: Float[Tensor, "elements"],
     mask: Bool[Tensor, "structures"],
-    weighting: Literal["mass", "soft-modes"],
+    weighting: Weighting,
     *,
     soft_below: float = 400.0,
 ) -> Float[Tensor, "elements"]:

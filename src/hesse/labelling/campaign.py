@@ -85,7 +85,7 @@ def label(
             calculators of the same class and parameters count as the same engine in the ledger.
         output: `.h5` or `.extxyz`; None keeps everything in memory, without a ledger.
         probes: number of Hessian-vector products per structure.
-        probe: distribution of their directions, see `hesse.probes.PROBE_KINDS`.
+        probe: kind of their directions, one of `hesse.datasets.FIXED_PROBE_KINDS`.
         seed: seed of their directions, which are a function of it and of each structure's id.
         hessian: also compute full Hessians.
         stress: also compute stresses of structures that are periodic in three directions; others are labeled without.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from hesse.datasets import check_probe_kind
 from hesse.errors import ConfigError, RequestError
-from hesse.probes import make_probe
 from hesse.runtime.settings import check_fields
 from hesse.structures import Structure, quantity
 
@@ -17,7 +17,7 @@ __all__ = ["FORCES", "HESSIAN", "STRESS", "LabelSpec", "hvp_quantities", "probe_
 
 FORCES, HESSIAN, STRESS = "forces", "hessian", "stress"
 """Names of quantities. `forces` includes the energy. A Hessian-vector product is named `hvp/FAMILY/SEED/INDEX`; its
-probe is a function of these three and of the structure's id."""
+probe is a function of these three and of the structure."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class LabelSpec:
 
     Attributes:
         n_probes: number of Hessian-vector products per structure; 0 for none.
-        probe: distribution of the probes, see `hesse.probes.PROBE_KINDS`.
-        seed: seed of the probes. The probes of a structure depend only on the seed and on its id; a larger `n_probes`
-            starts with the same probes.
+        probe: kind of the probes, one of `hesse.datasets.FIXED_PROBE_KINDS`.
+        seed: seed of the probes. The probes of a structure depend only on the seed and on its id (designed ones also on
+            its geometry); a larger `n_probes` starts with the same probes.
         hessian: also compute the full Hessian.
         stress: also compute the stress of structures that are periodic in three directions; it is left out for others.
         outputs: further quantities to compute, by name (`hesse.register_quantity`), by engines that have them.
@@ -36,7 +36,7 @@ class LabelSpec:
     Raises:
         RequestError: a quantity in `outputs` that engines do not compute.
         ConfigError: `n_probes` is negative.
-        UnknownOptionError: `probe` is not a known distribution.
+        UnknownOptionError: `probe` is not a known kind.
     """
 
     n_probes: int = 1
@@ -50,7 +50,7 @@ class LabelSpec:
         check_fields(self)
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
-        make_probe(self.probe, max(self.n_probes, 1))
+        check_probe_kind(self.probe, max(self.n_probes, 1))
         names = [self.outputs] if isinstance(self.outputs, str) else self.outputs
         if not isinstance(names, Collection):
             raise RequestError(f"outputs: expected names of quantities, got {self.outputs!r}")

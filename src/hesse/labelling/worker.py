@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from hesse.datasets import find_issues
+from hesse.datasets import draw_fixed_probes, find_issues
 from hesse.engines import Engine, FiniteDifferences, PotentialEngine, as_engine
 from hesse.labelling.serialization import labels_to_bytes, split_by_quantity
 from hesse.labelling.spec import FORCES, HESSIAN, STRESS, LabelSpec, hvp_quantities, probe_index, quantity_kind
 from hesse.potential import Potential
-from hesse.probes import ProbeSeed, make_probe
-from hesse.structures import Properties, Request, Structure, collate
+from hesse.structures import Properties, Request, Structure
 
 __all__ = ["LabelResult", "LabelTask", "WorkerSpec", "check_labels", "make_worker"]
 
@@ -81,9 +80,8 @@ def _draw_probes(structure: Structure, quantities: tuple[str, ...], label_spec: 
     indices = [probe_index(quantity) for quantity in hvp_quantities(quantities)]
     if not indices:
         return None
-    probe = make_probe(label_spec.probe, max(indices) + 1)
-    # Probes need no neighbors: any cutoff will do, and a short one is cheap.
-    return probe.draw(collate([structure], 0.1), ProbeSeed(label_spec.seed))[indices]
+    n_probes = max(indices) + 1
+    return draw_fixed_probes([structure], label_spec.probe, n_probes=n_probes, seed=label_spec.seed)[indices]
 
 
 def check_labels(structure: Structure, labels: Properties, quantities: tuple[str, ...]) -> dict[str, str]:
