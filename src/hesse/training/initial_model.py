@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesse.curvature import evaluate
+from hesse.curvature import evaluate, evaluate_structures
 from hesse.datasets import DatasetLike
 from hesse.engines import PotentialLike, as_potential
 from hesse.engines.names import path_in_name
@@ -34,7 +34,7 @@ from hesse.models import (
 from hesse.models.adapters import Adapter
 from hesse.potential import Potential, check_elements, dtype_and_device, structure_at
 from hesse.runtime.tensor_files import tensor_digest
-from hesse.structures import Request
+from hesse.structures import Request, segment_ids
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
 
@@ -46,6 +46,7 @@ __all__ = [
     "potential_digest",
     "resolve_initial_potential",
     "save_potential",
+    "trains_atomic_energies",
 ]
 
 
@@ -98,7 +99,7 @@ def potential_digest(potential: Potential | None) -> str:
 
 
 def fits_reference_energies(config: TrainConfig, initial_potential: Potential | None) -> bool:
-    """Whether a run fits energies per element to the training energies.
+    """Whether a run fits energies per element to the training labels.
 
     Args:
         config: settings of the run.
@@ -108,7 +109,20 @@ def fits_reference_energies(config: TrainConfig, initial_potential: Potential | 
         True if so.
     """
     fit = config.reference_energies == "fit" or (config.reference_energies is None and initial_potential is None)
-    return fit and config.weights.energy > 0
+    return fit and not {"energy", "atomic_energies"}.isdisjoint(config.make_loss().quantities())
+
+
+def trains_atomic_energies(config: TrainConfig, training: DatasetLike) -> bool:
+    """Whether a run trains on energies of atoms, whose means are then the energies per element.
+
+    Args:
+        config: settings of the run.
+        training: training data.
+
+    Returns:
+        True if the loss has such a term and the data such labels.
+    """
+    return "atomic_energies" in config.make_loss().quantities() and training.has("atomic_energies")
 
 
 def build_initial_potential(
@@ -143,7 +157,7 @@ def build_initial_potential(
     if not any(parameter.requires_grad for parameter in potential.parameters()):
         raise ConfigError(f"no parameter of this {type(potential).__name__} can be trained (requires_grad)")
     if fit:
-        potential.shift_reference_energies(_residual_reference_energies(potential, training))
+        potential.shift_reference_energies(_residual_reference_energies(potential, training, config))
     return potential
 
 
@@ -155,14 +169,19 @@ def _build_network(config: TrainConfig, training: DatasetLike, *, fit: bool) -> 
         repulsion = None if config.repulsion is None else Zbl(config.repulsion, elements)
         reference_energies = None
         if fit:
-            shifts = _residual_reference_energies(repulsion, training)
+            shifts = _residual_reference_energies(repulsion, training, config)
             reference_energies = torch.tensor([shifts[z] for z in elements], dtype=torch.float64)
         network = build_model(config.model, elements, reference_energies)
     return network if repulsion is None else SumPotential([repulsion, network])
 
 
-def _residual_reference_energies(potential: Potential | None, training: DatasetLike) -> dict[int, float]:
-    """Energies per element, fitted to the training energies minus those of `potential`."""
+def _residual_reference_energies(
+    potential: Potential | None, training: DatasetLike, config: TrainConfig
+) -> dict[int, float]:
+    """Energies per element, fitted to the training labels minus the predictions of `potential`: means of the energies
+    of atoms where these are trained, otherwise a fit to the energies of structures."""
+    if trains_atomic_energies(config, training):
+        return _mean_atomic_energies(potential, training)
     labels, elements, numbers = training.energies(), training.elements, training.numbers
     if potential is not None and labels.energy is not None:
         dtype, device = dtype_and_device(potential)
@@ -176,6 +195,25 @@ def _residual_reference_energies(potential: Potential | None, training: DatasetL
         labels = labels.replace(energy=labels.energy - predicted)
     fitted = fit_reference_energies(numbers, labels, elements)
     return dict(zip(elements, fitted.tolist(), strict=True))
+
+
+def _mean_atomic_energies(potential: Potential | None, training: DatasetLike) -> dict[int, float]:
+    """By element, the mean labeled energy of an atom minus that predicted by `potential`; zero for an element none of
+    whose atoms is labeled."""
+    sums, counts = torch.zeros(2, 119, dtype=torch.float64)
+    for _, part in training.iter_in_memory():
+        labels, numbers = part.labels, part.numbers.long()
+        targets = labels.atomic_energies
+        if targets is None:
+            continue
+        if potential is not None:
+            predicted = evaluate_structures(potential, part.structures, Request(atomic_energies=True)).atomic_energies
+            assert predicted is not None
+            targets = targets - predicted
+        labeled = labels.mask("atomic_energies")[segment_ids(labels.n_atoms)]
+        sums.index_add_(0, numbers[labeled], targets[labeled])
+        counts.index_add_(0, numbers[labeled], torch.ones_like(targets[labeled]))
+    return {z: float(sums[z] / counts[z].clamp(min=1)) for z in training.elements}
 
 
 def save_potential(folder: Path, stem: str, potential: Potential, provenance: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from ase.data import chemical_symbols
 from hesse.datasets import DatasetLike
 from hesse.models import undetermined_elements
 from hesse.training.config import TrainConfig
+from hesse.training.initial_model import trains_atomic_energies
 
 __all__ = ["curvature_messages", "idle_messages", "reference_energy_messages", "start_messages"]
 
@@ -28,7 +29,7 @@ def start_messages(
     """
     return [
         *([] if validation is None else curvature_messages(validation, config)),
-        *(reference_energy_messages(training) if fitted else []),
+        *(reference_energy_messages(training) if fitted and not trains_atomic_energies(config, training) else []),
     ]
 
 
