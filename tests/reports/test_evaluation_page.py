@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from hesse.evaluation.saddle_judgment import SaddleTask, empty_record
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.reports import render_evaluation, write_evaluation_page
 from hesse.reports.mode_drawings import worst_modes
+from hesse.reports.molecule_drawings import draw_arrows, draw_motion
 from hesse.reports.point_plot import PlotPoint, point_plot
 from oracles import Morse, labeled, molecules
 
@@ -178,6 +180,22 @@ def test_points_lie_where_their_numbers_say() -> None:
     assert point_plot("one", points[:1], "x", "y").points[0][:2] == (150.0, 100.0)
 
 
+def test_a_scene_is_the_molecule_in_another_orientation() -> None:
+    structure = molecules([5])[0]
+    moves = np.random.default_rng(0).normal(size=(5, 3))
+    for drawing, longest in ((draw_arrows(structure, moves, "a"), 1.2), (draw_motion(structure, moves, "m"), 0.35)):
+        scene = json.loads(drawing.scene)
+        positions = np.array([atom[:3] for atom in scene["atoms"]])
+        shifted = positions + np.array(scene["moves"])
+        scale = longest / np.linalg.norm(moves, axis=1).max()
+        for found, expected in ((positions, structure.positions), (shifted, structure.positions + scale * moves)):
+            distances = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (found, expected)]
+            np.testing.assert_allclose(*distances, atol=4e-3)
+        assert np.linalg.norm(positions, axis=1).max() < scene["extent"]
+    still = json.loads(draw_arrows(structure, 0.0 * moves, "still").scene)
+    assert not np.any(still["moves"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 500])
 def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
@@ -189,13 +207,28 @@ def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
         "<script>document.querySelectorAll('th button')[0].click();"
         "const dot = document.querySelector('circle'); dot.dispatchEvent(new PointerEvent('pointerenter'));"
         "document.body.dataset.wide = document.documentElement.scrollWidth > window.innerWidth;"
+        "const canvas = document.querySelector('.turning canvas'), holder = canvas.parentElement;"
+        "document.body.dataset.canvases = document.querySelectorAll('.turning.drawn-by-script canvas').length;"
+        "canvas.scrollIntoView();"
+        "const empty = document.createElement('canvas'); let before = null;"
+        "const timer = setInterval(() => {"
+        "  [empty.width, empty.height] = [canvas.width, canvas.height];"
+        "  if (before === null && canvas.toDataURL() !== empty.toDataURL()) {"
+        "    document.body.dataset.painted = true;"
+        "    before = canvas.toDataURL();"
+        "    canvas.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }));"
+        "  } else if (before !== null && canvas.toDataURL() !== before) {"
+        "    document.body.dataset.turned = true;"
+        "    clearInterval(timer);"
+        "  }"
+        "}, 50);"
         "document.body.dataset.images = [...document.images].filter((i) => !i.complete).length;"
         "</script></body>"
     )
     path.write_text(page().replace("</body>", probe))
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
-         "--enable-logging=stderr", "--dump-dom", str(path)],
+         "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", str(path)],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
@@ -203,3 +236,6 @@ def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
     assert done.stdout.count("<th ") == done.stdout.count('type="button"') > 30
     assert 'data-wide="false"' in done.stdout, "the page does not scroll sideways, tables do"
     assert re.search(r"<output>[^<]+: ", done.stdout), "the name of a point is shown"
+    assert 'data-canvases="10"' in done.stdout, "six structures, and two modes of two transition states"
+    assert 'data-painted="true"' in done.stdout
+    assert 'data-turned="true"' in done.stdout

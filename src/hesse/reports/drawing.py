@@ -15,10 +15,13 @@ class Drawing:
     Attributes:
         svg: SVG text.
         description: words for screen readers.
+        scene: the molecule of the drawing for a page that can turn it, see `hesse.reports.molecule_scene`; "" for other
+            figures.
     """
 
     svg: str
     description: str
+    scene: str = ""
 
     @property
     def source(self) -> str:

@@ -20,9 +20,9 @@ from hesse.evaluation.level_spread import LEVEL_SPREAD
 from hesse.reports.drawing import Drawing
 from hesse.reports.formatting import format_number, property_title
 from hesse.reports.mode_drawings import worst_modes
+from hesse.reports.molecule_drawings import draw_arrows
 from hesse.reports.page_environment import page_environment
 from hesse.reports.point_plot import PlotPoint, PointPlot, point_plot
-from hesse.reports.reaction_figures import mode_arrows
 from hesse.reports.suite_tables import SUITE_SECTIONS
 from hesse.reports.verdict import judge_uses, summarize
 from hesse.runtime.filesystem import atomic_write_text
@@ -231,8 +231,7 @@ def _drawings(evaluation: Evaluation, worst: Sequence[StructureErrors]) -> Itera
         words = f"{structure.to_ase().get_chemical_formula()}, {errors.id}"
         if arrows is not None:
             words += ", with the errors of its forces as arrows"
-        svg = mode_arrows(structure, np.zeros((len(structure), 3)) if arrows is None else arrows)
-        yield errors, Drawing(svg, words)
+        yield errors, draw_arrows(structure, np.zeros((len(structure), 3)) if arrows is None else arrows, words)
 
 
 def _force_errors(evaluation: Evaluation, index: int) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from hesse.evaluation.curvature_errors import mode_overlap
 from hesse.evaluation.reaction_errors import REACTION_TAGS
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.reports.drawing import Drawing
-from hesse.reports.reaction_figures import mode_animation
+from hesse.reports.molecule_drawings import draw_motion
 
 __all__ = ["DrawnModes", "worst_modes"]
 
@@ -71,10 +71,12 @@ def worst_modes(evaluation: Evaluation, n: int = 3) -> list[DrawnModes]:
         sign = np.copysign(1.0, np.vdot(reference.vectors[0], predicted.vectors[0]))
         frequencies = float(reference.frequencies[0]), float(predicted.frequencies[0])
         drawings = (
-            Drawing(mode_animation(structure, view), f"The imaginary mode of {structure.id} by the reference"),
-            Drawing(
-                mode_animation(structure, sign * predicted.cartesian[0], view=view),
+            draw_motion(structure, view, f"The imaginary mode of {structure.id} by the reference"),
+            draw_motion(
+                structure,
+                sign * predicted.cartesian[0],
                 f"The lowest mode of {structure.id} by the potential",
+                view=view,
             ),
         )
         result.append(DrawnModes(structure.id, overlap, frequencies, drawings))

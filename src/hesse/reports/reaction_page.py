@@ -11,8 +11,9 @@ from jinja2 import Environment
 
 from hesse.pes import Reaction, bond_name
 from hesse.reports.drawing import Drawing
+from hesse.reports.molecule_drawings import draw_arrows, draw_motion
 from hesse.reports.page_environment import page_environment
-from hesse.reports.reaction_figures import energy_profile, mode_animation, mode_arrows
+from hesse.reports.reaction_figures import energy_profile
 from hesse.runtime.filesystem import atomic_write_text
 
 __all__ = ["render_campaign", "render_reaction", "write_reaction_page"]
@@ -45,8 +46,8 @@ def render_reaction(reaction: Reaction) -> str:
     top = reaction.saddle
     if top is not None and top.converged and top.modes is not None:
         mode = top.modes.cartesian[0]
-        arrows = Drawing(mode_arrows(top.structure, mode), "The imaginary mode as arrows on the atoms")
-        animation = Drawing(mode_animation(top.structure, mode), "The imaginary mode as an animation")
+        arrows = draw_arrows(top.structure, mode, "The imaginary mode as arrows on the atoms")
+        animation = draw_motion(top.structure, mode, "The imaginary mode as an animation")
     thermo = reaction.thermo
     change = None if reaction.path is None else reaction.path.change
     return (
