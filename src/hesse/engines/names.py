@@ -1,8 +1,9 @@
 """Names of engines and potentials, as written on the command line and in configurations.
 
-One grammar for both: the path of a model file; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE` for files of
-those frameworks; `python:package.module:factory` and `ase:package.module:factory` for objects that your own modules
-create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
+One grammar for both: the path of a model file; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE`,
+`chgnet:FILE`, `sevenn:FILE` for files of those frameworks; `chgnet:0.3.0`, `sevenn:7net-0` for published weights that
+an installed package brings with it; `python:package.module:factory` and `ase:package.module:factory` for objects that your
+own modules create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
 `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`, `mace:my.model?trust=pickle`. No other module converts text
 to engines or potentials.
 """
@@ -33,8 +34,8 @@ from hesse.engines.pyscf import PyscfEngine, PyscfSettings
 from hesse.engines.xtb import XTB_METHODS, XtbEngine, XtbSettings
 from hesse.errors import FileFormatError, RequestError, UnknownOptionError, did_you_mean
 from hesse.models import load_model
+from hesse.models.adapters import PUBLISHED, checkpoint_file, is_published
 from hesse.potential import Potential
-from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.settings import Settings, validate_config
 
 __all__ = [
@@ -117,6 +118,8 @@ ADAPTERS: Mapping[str, str] = {
     "hippynn": "HippynnPotential",
     "mace": "MacePotential",
     "nequip": "NequipPotential",
+    "chgnet": "ChgnetPotential",
+    "sevenn": "SevennPotential",
 }
 """Frameworks whose files can be read, and the class of the adapter in `hesse.models.adapters.<name>`."""
 
@@ -203,6 +206,7 @@ def parse_settings(text: str, model: type[S]) -> tuple[str, S]:
 POTENTIAL_NAMES: tuple[str, ...] = (
     "MODEL.hesse",
     *(f"{name}:FILE" for name in ADAPTERS),
+    *(f"{name}:{weights}" for name, published in PUBLISHED.items() for weights in published),
     "python:package.module:factory",
 )
 """Names that `make_potential` understands."""
@@ -214,8 +218,9 @@ def make_potential(
     """Create the potential of a name, in evaluation mode.
 
     Args:
-        text: the path of a model (`run/model.hesse`); `mace:FILE`, `torchani:FILE`, `hippynn:FILE` or `nequip:FILE` for
-            files of those frameworks, with settings after a question mark (`mace:my.model?trust=pickle`); or
+        text: the path of a model (`run/model.hesse`); `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE`,
+            `chgnet:FILE` or `sevenn:FILE` for files of those frameworks, with settings after a question mark
+            (`mace:my.model?trust=pickle`); `chgnet:0.3.0`, `sevenn:7net-0` for published weights; or
             `python:package.module:factory` for a function without arguments that returns a `Potential` (modules are
             also found in the current folder).
         dtype: floating-point type of its parameters; None leaves them as they are.
@@ -236,10 +241,9 @@ def make_potential(
     _refuse_model_prefix(text)
     if kind in ADAPTERS and rest:
         head, settings = parse_settings(text, _file_settings(kind))
-        path = head.partition(":")[2]
-        check_input_file(path, f"model file of {kind}")
+        file = checkpoint_file(kind, head.partition(":")[2])
         options = settings.model_dump(exclude={"trust"})
-        potential: Potential = _adapter(kind).from_file(Path(path), **options, trust_pickle=settings.trust == "pickle")
+        potential: Potential = _adapter(kind).from_file(file, **options, trust_pickle=settings.trust == "pickle")
     elif kind == "python" and rest:
         result = import_and_call(rest, text)
         if not isinstance(result, Potential):
@@ -275,26 +279,27 @@ def path_in_name(text: str) -> str | None:
         text: a name as for `make_potential`.
 
     Returns:
-        The path of the file; None for a `python:` factory.
+        The path of the file; None for a `python:` factory and for published weights.
     """
     kind, _, rest = text.partition(":")
-    if kind == "python":
+    if kind == "python" or is_published(kind, rest.partition("?")[0]):
         return None
     return rest.partition("?")[0] if kind in ADAPTERS and rest else text
 
 
 def with_base_folder(text: str, folder: Path) -> str:
-    """Make the path in the name of a potential relative to a folder.
+    """Make the path in the name of an engine or potential relative to a folder.
 
     Args:
-        text: a name as for `make_potential`.
+        text: a name as for `make_engine` or `make_potential`.
         folder: the folder from which relative paths count.
 
     Returns:
-        The name with the path joined to `folder`; absolute paths and `python:` factories are unchanged.
+        The name with the path joined to `folder`; absolute paths, factories (`python:`, `ase:`) and names of programs
+        are unchanged.
     """
     kind, _, rest = text.partition(":")
-    if kind == "python":
+    if kind in ("python", "ase", "pyscf") or kind.partition("?")[0] in XTB_METHODS:
         return text
     if kind in ADAPTERS and rest:
         return f"{kind}:{folder / rest}"
@@ -375,8 +380,7 @@ def _potential_engine(text: str) -> Engine:
         return PotentialEngine(potential, level, name=kind)
     # Settings such as the head of a model belong to its identity, the permission to load it does not.
     options = ",".join(sorted(part for part in options.split(",") if not part.strip().startswith("trust")))
-    digest = file_digest(rest)
-    level = level_with_digest(f"{kind}:{Path(rest).name}", digest, options)
+    level = level_with_digest(f"{kind}:{Path(rest).name}", file_digest(checkpoint_file(kind, rest)), options)
     return PotentialEngine(potential, level, name=kind)
 
 

@@ -16,8 +16,8 @@ from hesse.training.config_file import load_config
 from hesse.training.run_data import run_data
 from hesse.training.run_log import read_log
 from hesse.training.standalone_loss import ProjectedHessianLoss
+from hesse.training.train_function import train
 from hesse.training.train_result import TrainResult
-from hesse.training.trainer import train
 
 __all__ = [
     "BatchConfig",

@@ -40,6 +40,8 @@ class TrainState:
         compiled: whether steps are compiled; None before that is decided.
         plateau: state of the plateau schedule.
         weights: weights of the loss terms by name, if they were measured before the first step.
+        replay_epoch: number of the current epoch of the replay data, from 0.
+        replay_batch: number of the next batch in it, from 0.
     """
 
     step: int = 0
@@ -53,6 +55,8 @@ class TrainState:
     compiled: bool | None = None
     plateau: Plateau = field(default_factory=Plateau)
     weights: dict[str, float] | None = None
+    replay_epoch: int = 0
+    replay_batch: int = 0
 
 
 def save_checkpoint(

@@ -19,6 +19,7 @@ __all__ = [
     "DataConfig",
     "OptimizerConfig",
     "ProbeConfig",
+    "ReplayConfig",
     "RunConfig",
     "ScheduleConfig",
     "TrainConfig",
@@ -115,6 +116,13 @@ class CurvatureConfig(Settings):
     )
 
 
+class ReplayConfig(Settings):
+    """Steps on other data (data.replay) between the steps on training data, against forgetting. They have no curvature
+    terms."""
+
+    steps: int = Field(4, ge=1, description="steps on replay data after each step on training data")
+
+
 class TrainConfig(Settings):
     """All settings of a run except its data."""
 
@@ -154,6 +162,7 @@ class TrainConfig(Settings):
     )
     probe: ProbeConfig = ProbeConfig()
     curvature: CurvatureConfig = CurvatureConfig()
+    replay: ReplayConfig | None = Field(None, description="with data.replay; null: the default number of steps")
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     batch: BatchConfig = BatchConfig()
@@ -232,17 +241,20 @@ class DataConfig(Settings):
     validation_fraction: float = Field(
         0.1, ge=0, lt=1, description="fraction of the training data to hold out; 0: no validation, the last model"
     )
+    replay: Path | tuple[Path, ...] | None = Field(
+        None, description="a file or a list of files for steps between those on training data (replay)"
+    )
     by_group: bool = Field(True, description="keep structures of one group (molecule, reaction) together")
     memory_mib: float | None = Field(
         None, gt=0, description="stream files whose structures need more memory than this; null: all in memory"
     )
 
-    @field_validator("train", "validation", mode="before")
+    @field_validator("train", "validation", "replay", mode="before")
     @classmethod
     def _check_files(cls, value: object, info: ValidationInfo) -> object:
         if info.field_name == "validation" and isinstance(value, int | float):
             raise ValueError(f"expected the path of a file; for a fraction write validation_fraction: {value}")
-        if isinstance(value, str | Path) or (value is None and info.field_name == "validation"):
+        if isinstance(value, str | Path) or (value is None and info.field_name != "train"):
             return value
         if not isinstance(value, list | tuple) or not value or not all(isinstance(v, str | Path) for v in value):
             raise ValueError("expected the path of a file or folder, or a list of paths")
@@ -251,14 +263,21 @@ class DataConfig(Settings):
     @property
     def train_files(self) -> tuple[Path, ...]:
         """The training files, one or several."""
-        return self.train if isinstance(self.train, tuple) else (self.train,)
+        return _as_tuple(self.train)
 
     @property
     def validation_files(self) -> tuple[Path, ...]:
         """The validation files; none if a part of the training data is held out."""
-        if self.validation is None:
-            return ()
-        return self.validation if isinstance(self.validation, tuple) else (self.validation,)
+        return _as_tuple(self.validation)
+
+    @property
+    def replay_files(self) -> tuple[Path, ...]:
+        """The files of replay data, if any."""
+        return _as_tuple(self.replay)
+
+
+def _as_tuple(files: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    return () if files is None else files if isinstance(files, tuple) else (files,)
 
 
 class RunConfig(TrainConfig):

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from hesse.datasets import open_datasets
 from hesse.engines.names import with_base_folder
 from hesse.errors import ConfigError
 from hesse.runtime.filesystem import atomic_write_text
@@ -24,8 +25,8 @@ from hesse.training.distributed import Communicator, init_distributed
 from hesse.training.run_data import load_run_data
 from hesse.training.run_folder import open_run_folder
 from hesse.training.run_identity import changed_run_error
+from hesse.training.train_function import train_in_open_folder
 from hesse.training.train_result import TrainResult
-from hesse.training.trainer import train_in_open_folder
 
 __all__ = ["load_config", "resolve_paths", "run_from_config"]
 
@@ -61,7 +62,7 @@ def resolve_paths(content: dict[str, Any], folder: Path) -> None:
         folder: the folder of their file.
     """
     data = content.get("data")
-    for mapping, key in ((data, "train"), (data, "validation"), (content, "output")):
+    for mapping, key in ((data, "train"), (data, "validation"), (data, "replay"), (content, "output")):
         if isinstance(mapping, dict):
             value = mapping.get(key)
             if isinstance(value, str):
@@ -91,7 +92,7 @@ def _override(content: dict[str, Any], word: str) -> None:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = float(value)
-    if key in ("data.train", "data.validation") and isinstance(value, str) and "," in value:
+    if key in ("data.train", "data.validation", "data.replay") and isinstance(value, str) and "," in value:
         value = value if Path(value).exists() else [file.strip() for file in value.split(",") if file.strip()]
     mapping[name] = value
 
@@ -125,6 +126,9 @@ def run_from_config(
         stack.enter_context(open_run_folder(config.output, communicator))
         resuming = communicator.run_on_rank_zero(lambda: _is_resuming(config, restart=restart))
         training, validation = load_run_data(config.data, config.output, config.seed, communicator, resuming=resuming)
+        replay = (
+            open_datasets(config.data.replay_files, memory_mib=config.data.memory_mib) if config.data.replay else None
+        )
 
         def write_config() -> None:
             text = yaml.safe_dump(_absolute_paths(config).model_dump(mode="json"), sort_keys=False)
@@ -139,6 +143,7 @@ def run_from_config(
             train_config,
             config.output,
             communicator,
+            replay=replay,
             restart=restart,
             quiet=quiet,
             on_other_steps=write_config,
@@ -171,7 +176,7 @@ def _split_options(config: RunConfig) -> dict[str, object]:
 
 def _absolute_paths(config: RunConfig) -> RunConfig:
     """The same configuration with absolute paths."""
-    files = {"train": config.data.train, "validation": config.data.validation}
+    files = {name: getattr(config.data, name) for name in ("train", "validation", "replay")}
     data = {
         name: tuple(file.resolve() for file in value) if isinstance(value, tuple) else value.resolve()
         for name, value in files.items()

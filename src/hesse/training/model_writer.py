@@ -32,6 +32,7 @@ class ModelWriter:
         training: training data.
         config: settings of the run.
         communicator: the processes that train together.
+        broad: the data whose surroundings of atoms and charges the model file keeps; None: the training data.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class ModelWriter:
         training: DatasetLike,
         config: TrainConfig,
         communicator: Communicator,
+        broad: DatasetLike | None = None,
     ) -> None:
         self.folder, self.model, self.average = folder, model, average
         self.training, self.config, self.communicator = training, config, communicator
+        self.broad = training if broad is None else broad
 
     def write(self, stem: str, step: int, scores: Mapping[str, float]) -> None:
         """Write the averaged model with its provenance.
@@ -80,11 +83,11 @@ class ModelWriter:
     @cached_property
     def _training_environments(self) -> TrainingEnvironments:
         """The summary of the training data that the model file keeps."""
-        chosen = self.training.select(environment_sample(self.training.n_atoms.numpy()))
+        chosen = self.broad.select(environment_sample(self.broad.n_atoms.numpy()))
         summary = TrainingEnvironments.from_structures(
             [structure for _, part in chosen.iter_in_memory() for structure in part.structures]
         )
-        return replace(summary, charge_states=_charge_states(self.training))
+        return replace(summary, charge_states=_charge_states(self.broad))
 
     def load_best(self) -> tuple[Potential, Path, dict[str, Any]]:
         """Read the best model.

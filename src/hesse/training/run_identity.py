@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 Identity = Mapping[str, Any]
-"""JSON values: `settings` and `steps` of the run, `training` and `validation` data (digest, number of structures), and
-the digest of the initial `potential`."""
+"""JSON values: `settings` and `steps` of the run, `training` and `validation` data, and `replay` data if there are any
+(digest, number of structures), and the digest of the initial `potential`."""
 
 WITHOUT_EFFECT = {
     "tensorboard", "checkpoint_every", "cpu_threads", "compile", "allow_mixed_charges", "allow_shared_structures",
@@ -39,7 +39,11 @@ _MAX_VALUE = 60
 
 
 def run_identity(
-    config: TrainConfig, training: DatasetLike, validation: DatasetLike | None, initial_digest: str = ""
+    config: TrainConfig,
+    training: DatasetLike,
+    validation: DatasetLike | None,
+    initial_digest: str = "",
+    replay: DatasetLike | None = None,
 ) -> dict[str, Any]:
     """Everything that determines the numbers of a run.
 
@@ -48,6 +52,7 @@ def run_identity(
         training: training data.
         validation: validation data, if any.
         initial_digest: `potential_digest` of the potential that the run starts from; empty for a new network.
+        replay: replay data, if any.
 
     Returns:
         See `Identity`.
@@ -57,6 +62,7 @@ def run_identity(
         "settings": config.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "steps"}),
         "training": [training.fingerprint(), len(training)],
         "validation": None if validation is None else [validation.fingerprint(), len(validation)],
+        **({} if replay is None else {"replay": [replay.fingerprint(), len(replay)]}),
         "potential": hashlib.blake2b(initial_digest.encode(), digest_size=16).hexdigest(),
     }
 
@@ -72,9 +78,9 @@ def find_changes(saved: Identity, current: Identity) -> list[str]:
         What differs, as texts; none if it is the same run.
     """
     changes = find_setting_changes(saved["settings"], current["settings"])
-    for part in ("training", "validation"):
-        if saved[part] != current[part]:
-            counts = [0 if data[part] is None else data[part][1] for data in (saved, current)]
+    for part in ("training", "validation", "replay"):
+        if saved.get(part) != current.get(part):
+            counts = [data[part][1] if data.get(part) else 0 for data in (saved, current)]
             changes.append(f"the {part} data ({counts[0]} structures before, {counts[1]} now)")
     if saved["potential"] != current["potential"] and not any(text.startswith("init_from ") for text in changes):
         changes.append("the potential that it starts from (its options or weights)")

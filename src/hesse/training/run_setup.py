@@ -11,17 +11,21 @@ from hesse.errors import ConfigError, MissingLabelError, UnknownElementError
 from hesse.potential import Potential
 from hesse.training.config import TrainConfig
 from hesse.training.data_checks import check_one_charge_state, check_standard_masses, check_weights
+from hesse.training.replay_data import broad_data, check_replay
 
 __all__ = ["check_data", "weight_decay_groups"]
 
 
-def check_data(training: DatasetLike, validation: DatasetLike | None, config: TrainConfig) -> None:
+def check_data(
+    training: DatasetLike, validation: DatasetLike | None, config: TrainConfig, replay: DatasetLike | None = None
+) -> None:
     """Check that a run can be done on these data.
 
     Args:
         training: training data.
         validation: validation data, if any.
         config: settings of the run; its loss weights determine which labels are required.
+        replay: replay data, if any.
 
     Raises:
         ConfigError: no label has a loss weight, or a weight that is zero has a ramp; or an option that needs validation
@@ -41,7 +45,8 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
     check_weights(training, loss)
     if validation is not None:
         check_weights(validation)
-    datasets = [training] if validation is None else [training, validation]
+    check_replay(training, replay, config)
+    datasets = [data for data in (training, validation, replay) if data is not None]
     if not config.allow_mixed_charges:
         check_one_charge_state(datasets)
     weighted = next((term.name for term in loss if term.mass_weighted), None)
@@ -62,14 +67,15 @@ def check_data(training: DatasetLike, validation: DatasetLike | None, config: Tr
                 f"{validation.source}: the validation structures hold none of the weighted labels "
                 f"({', '.join(active)}), so the best model cannot be selected. Label them, or train without validation."
             )
-        unknown_elements = set(validation.elements) - set(training.elements)
+        known_elements = broad_data(training, replay).elements
+        unknown_elements = set(validation.elements) - set(known_elements)
         if unknown_elements:
             structures = (structure for _, part in validation.iter_in_memory() for structure in part.structures)
             first = next(s for s in structures if unknown_elements & set(s.numbers.tolist()))
             raise UnknownElementError(
                 f'{validation.source}: structure "{first.id}" holds element '
                 f"{sorted(unknown_elements & set(first.numbers.tolist()))}, which no training structure has (they have "
-                f"{list(training.elements)})"
+                f"{list(known_elements)})"
             )
 
 

@@ -11,181 +11,48 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hesse.datasets import DatasetLike
-from hesse.datasets.opening import TrainingSource, as_dataset_like
-from hesse.engines import PotentialLike
 from hesse.errors import (
     InterruptedRunError,
     NonFiniteLossError,
     ProcessLostError,
-    RequestError,
 )
 from hesse.potential import Potential
-from hesse.runtime.devices import disable_malloc_trim
 from hesse.runtime.progress import track
-from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import deferred_signals
 from hesse.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from hesse.training.compile_policy import CompilePolicy
 from hesse.training.config import TrainConfig
 from hesse.training.data_inspection import inspect_data
-from hesse.training.distributed import Communicator, init_distributed
+from hesse.training.distributed import Communicator
 from hesse.training.initial_model import (
     build_initial_potential,
     fits_reference_energies,
     potential_digest,
-    resolve_initial_potential,
 )
-from hesse.training.loader import TrainingLoader
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
 from hesse.training.moving_average import update_moving_average
 from hesse.training.non_finite import diagnose_non_finite
-from hesse.training.run_folder import open_run_folder
+from hesse.training.replay_data import broad_data, replay_messages
 from hesse.training.run_identity import other_steps_messages, run_identity
 from hesse.training.run_log import NullLogger, RunLogger, last_training_terms
 from hesse.training.run_setup import check_data, weight_decay_groups
 from hesse.training.schedules import derive_seed, learning_rate, loss_weights_at
 from hesse.training.start_messages import idle_messages, start_messages
 from hesse.training.step import LossAndGradient, MicroBatch
+from hesse.training.step_batches import StepBatches
 from hesse.training.train_result import TrainResult
 from hesse.training.validation import ValidationMetrics, Validator
 from hesse.training.validation_messages import validation_messages
 
-__all__ = ["train", "train_in_open_folder"]
-
-
-def train(
-    training: TrainingSource,
-    validation: TrainingSource | None = None,
-    config: TrainConfig | Mapping[str, Any] | None = None,
-    *,
-    output: str | Path,
-    potential: PotentialLike | None = None,
-    restart: bool = False,
-    quiet: bool = False,
-    communicator: Communicator | None = None,
-) -> TrainResult:
-    """Train a potential. The same call continues a run that was interrupted, and trains on if `config.steps` grows.
-
-    `output` receives `model.hesse` (best), `last.hesse`, `checkpoint.safetensors` and `metrics.jsonl`. A potential that
-    is not made of Hesse's networks is saved as `model.safetensors` (parameters), and an adapted one also in the format
-    of its framework.
-
-    Args:
-        training: data set, its file or a list of files, or ASE Atoms. Labels are needed for all loss weights above
-            zero; absent labels are masked. Structures whose labels are flagged as suspect are left out unless
-            `config.include_flagged`.
-        validation: the same, to select the best model; None: the last model is returned.
-        config: settings of the run, as a TrainConfig or a mapping as in a configuration file; None: the defaults.
-        output: folder of the run; created if necessary.
-        potential: potential to train instead of a new network as in `config.model`: one of Hesse's networks, an
-            adapter, any `Potential`, or its name or file. It is copied and converted to `config.dtype` and
-            `config.device`; parameters with `requires_grad` off do not change; its energies per element do not change
-            unless `config.reference_energies` is "fit".
-        restart: begin again although the folder contains a run.
-        quiet: no progress on standard error.
-        communicator: the processes that train together; None: those of the job in which this process was started
-            (torchrun, srun), or this process alone. All of them call this function with the same arguments, and
-            `output` is a folder that all of them can access.
-
-    Returns:
-        The best model, its file and its validation errors.
-
-    Raises:
-        MissingLabelError: no training structure has a label whose weight is above zero, or no validation structure has
-            any of these labels.
-        UnknownElementError: validation data contain an element that training data lack, or training data one that the
-            given potential does not know.
-        FileFormatError: the folder contains a run with another configuration or other data, or a data set cannot be
-            read.
-        RequestError: another process trains in this folder; the given potential cannot be trained or differentiated; an
-            argument of the wrong type.
-        ConfigError: an invalid setting, fewer steps than the run has done, or a device that cannot be used on this
-            machine.
-        NonFiniteLossError: a loss or gradient is not finite; the message names the structures. The last checkpoint is
-            valid.
-        InterruptedRunError: SIGINT or SIGTERM; the state is saved.
-        ProcessLostError: another process of the job ended.
-    """
-    config = _as_config(config)
-    training = as_dataset_like(training)
-    validation = None if validation is None else as_dataset_like(validation)
-    if not isinstance(output, str | Path):
-        raise RequestError(f"output: expected the path of a folder, got {type(output).__name__}")
-    folder = Path(output)
-    with ExitStack() as stack:
-        if communicator is None:
-            communicator = stack.enter_context(init_distributed(config.device))
-        communicator.device(config.device)
-        stack.enter_context(open_run_folder(folder, communicator))
-        return train_in_open_folder(
-            training, validation, config, folder, communicator, potential=potential, restart=restart, quiet=quiet
-        )
-
-
-def train_in_open_folder(
-    training: DatasetLike,
-    validation: DatasetLike | None,
-    config: TrainConfig,
-    folder: Path,
-    communicator: Communicator,
-    *,
-    potential: PotentialLike | None = None,
-    restart: bool = False,
-    quiet: bool = False,
-    on_other_steps: Callable[[], None] | None = None,
-) -> TrainResult:
-    """Train in a folder that this job has locked.
-
-    Args:
-        training: training data.
-        validation: validation data, if any.
-        config: settings of the run.
-        folder: its folder, see `open_run_folder`.
-        communicator: the processes that train together.
-        potential: potential to train instead of a new network.
-        restart: begin again although the folder contains a run.
-        quiet: no progress on standard error.
-        on_other_steps: called in process 0 if a run goes on with another number of steps.
-
-    Returns:
-        The best model, its file and its validation errors.
-
-    Raises:
-        HesseError: see `train`.
-    """
-    device = communicator.device(config.device)
-    if config.cpu_threads is not None:
-        torch.set_num_threads(config.cpu_threads)
-    disable_malloc_trim()
-    # The loss of curvature has third derivatives: TF32 matrix products are not precise enough for them.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    initial_potential = resolve_initial_potential(config, potential, folder)
-    trainer = Trainer(training, validation, config, folder, initial_potential, communicator, device, restart=restart)
-    if on_other_steps is not None and trainer.previous_steps != config.steps:
-        communicator.run_on_rank_zero(on_other_steps)
-    return trainer.fit(quiet=quiet)
-
-
-def _as_config(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
-    if isinstance(config, TrainConfig):
-        return config
-    if config is None or isinstance(config, Mapping):
-        return validate_config(TrainConfig, config or {}, source="config")
-    raise RequestError(
-        f"expected a hesse.TrainConfig or a mapping of options, got {type(config).__name__}. To train from a "
-        "configuration file, use `hesse train FILE`."
-    )
+__all__ = ["Trainer"]
 
 
 def _n_structures(datasets: Sequence[DatasetLike | None]) -> int:
@@ -204,6 +71,7 @@ class Trainer:
         initial_potential: the potential to start from; None for a new network.
         communicator: the processes that train together.
         device: device of this process.
+        replay: replay data, if any.
         restart: begin again although the folder contains a run.
     """
 
@@ -217,26 +85,29 @@ class Trainer:
         communicator: Communicator,
         device: str,
         *,
+        replay: DatasetLike | None = None,
         restart: bool,
     ) -> None:
         self.n_suspect_skipped = 0
         if not config.include_flagged:
-            datasets = (training, validation)
+            datasets = (training, validation, replay)
             training = training.without_suspects()
             validation = None if validation is None else validation.without_suspects()
-            self.n_suspect_skipped = _n_structures(datasets) - _n_structures((training, validation))
-        check_data(training, validation, config)
+            replay = None if replay is None else replay.without_suspects()
+            self.n_suspect_skipped = _n_structures(datasets) - _n_structures((training, validation, replay))
+        check_data(training, validation, config, replay)
+        broad = broad_data(training, replay)
         self.training, self.config, self.folder, self.communicator = training, config, folder, communicator
         device_config = config.model_copy(update={"device": device})
-        self.model = build_initial_potential(device_config, training, initial_potential)
+        self.model = build_initial_potential(device_config, broad, initial_potential)
         self.fits_reference_energies = fits_reference_energies(config, initial_potential)
         communicator.broadcast([*self.model.parameters(), *self.model.buffers()])
-        self.loader = TrainingLoader(training, device_config, self.model.cutoff, communicator)
+        self.batches = StepBatches(training, replay, device_config, self.model.cutoff, communicator)
         self.loss = config.make_loss()
         self.gradient = LossAndGradient(self.model, self.loss, communicator=communicator)
         self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(weight_decay_groups(self.model, config.optimizer.weight_decay), lr=0.0)
-        self.identity = run_identity(config, training, validation, potential_digest(initial_potential))
+        self.identity = run_identity(config, training, validation, potential_digest(initial_potential), replay)
         self.checkpoint = folder / "checkpoint.safetensors"
         self.state, self.previous_steps = TrainState(), config.steps
         communicator.check_equal(self.identity, "the processes of this job were given different configurations or data")
@@ -247,7 +118,7 @@ class Trainer:
         communicator.check_equal(self.state.step, f"the processes of this job do not see the same files in {folder}")
         self.scores: ValidationMetrics | None = None
         self.weights = self.state.weights or self.loss.weights()
-        self.writer = ModelWriter(folder, self.model, self.ema_model, training, config, communicator)
+        self.writer = ModelWriter(folder, self.model, self.ema_model, training, config, communicator, broad)
         self.validator = (
             None if validation is None else Validator(validation, config, device, communicator, self.writer)
         )
@@ -285,7 +156,7 @@ class Trainer:
         finished = state.step >= config.steps or self._should_stop()
         try:
             with (
-                self.loader,
+                self.batches,
                 deferred_signals() as caught,
                 track("training", config.steps, quiet=quiet or not is_rank_zero, done=state.step) as advance,
             ):
@@ -334,14 +205,24 @@ class Trainer:
         found = self.communicator.run_on_rank_zero(lambda: inspect_data(self.training, held_out, self.config))
         balance = self.config.weights.balance
         self.weights, texts = set_up_loss(
-            self.gradient, self.loader, self.training, fresh_probes=self.config.probe.source == "fresh", balance=balance
+            self.gradient,
+            self.batches.loader,
+            self.training,
+            fresh_probes=self.config.probe.source == "fresh",
+            balance=balance,
         )
         self.state.weights = self.weights if balance else None
         start = start_messages(self.training, held_out, self.config, fitted=self.fits_reference_energies)
         if not quiet:  # not in the record, which is the same for all numbers of processes
             for text in idle_messages(len(self.training), self.config.batch.structures, self.communicator.size):
                 print(text, file=sys.stderr)
-        for text in (*found, *texts, *start, *validation_messages(self.training, held_out)):
+        for text in (
+            *found,
+            *replay_messages(self.training, self.batches.replay),
+            *texts,
+            *start,
+            *validation_messages(self.training, held_out),
+        ):
             log.message(0, text)
             if not quiet:
                 print(text, file=sys.stderr)
@@ -368,20 +249,17 @@ class Trainer:
 
     def _example_microbatches(self) -> list[MicroBatch]:
         """Structures of the next step, all of them in this process."""
-        batches = self.loader.epoch(self.state.epoch)
-        indices = batches[min(self.state.batch, len(batches) - 1)]
-        return self.loader.load(indices, self.state.step, only=indices)
+        return self.batches.example(self.state).load(self.state.step, whole=True)
 
     def _step(self) -> dict[str, float]:
         """One step of the optimizer; returns the row for the record."""
         config, state = self.config, self.state
-        batches = self.loader.epoch(state.epoch)
-        if state.batch >= len(batches):
-            state.epoch, state.batch = state.epoch + 1, 0
-            batches = self.loader.epoch(state.epoch)
-        indices = batches[state.batch]
-        weights = loss_weights_at(
-            self.loss, self.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
+        batch = self.batches.next(state)
+        weights = batch.weights(
+            loss_weights_at(
+                self.loss, self.weights, config.weight_ramps, state.step, config.steps, config.curvature.every_n_steps
+            ),
+            {term.name: term.quantity for term in self.loss},
         )
         rate = learning_rate(config.optimizer.learning_rate, state.step, config.steps, config.schedule, state.plateau)
         for group in self.optimizer.param_groups:
@@ -390,7 +268,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # for networks with dropout
             rank = self.communicator.rank
             torch.manual_seed(derive_seed(config.seed, state.step, *([rank] if rank else [])))
-            microbatches = self.loader.load(indices, state.step)
+            microbatches = batch.load(state.step)
             if self.gradient.compiled is not None:
                 self.compile_policy.verify(microbatches, weights)
             total, terms = self.gradient(microbatches, weights)
@@ -403,16 +281,16 @@ class Trainer:
         if not math.isfinite(loss) or not math.isfinite(norm):
             message = diagnose_non_finite(
                 self.gradient,
-                self.loader,
-                indices.tolist(),
+                batch.loader,
+                batch.indices.tolist(),
                 state.step,
                 weights,
-                self.training.ids,
+                batch.ids,
                 self._checkpoint_hint(),
             )
             raise NonFiniteLossError(message)
         self.optimizer.step()
-        state.step, state.batch = state.step + 1, state.batch + 1
+        self.batches.count(state, batch)
         update_moving_average(self.ema_model, self.model, state.step, config.optimizer.ema_decay or 0.0)
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
