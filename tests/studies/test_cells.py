@@ -64,6 +64,23 @@ def test_axes_without_effect_make_no_further_cells() -> None:
     assert weighted["ef-hvp_hvp-0.2"].options["weights"]["hvp"] == 0.2
 
 
+def test_fixed_probes_are_the_same_in_all_runs_or_those_of_their_seed() -> None:
+    axes = {"probe": ["stored", "fixed-soft-modes"], "seed": [0, 3]}
+    assert [cell.probe_seed for cell in cells(axes, probe_seed=5).values()] == [5, 5, 5, 5]
+    own = cells(axes, probe_seed="seed")
+    assert {name: cell.probe_seed for name, cell in own.items()} == {
+        "stored_seed0": 0, "stored_seed3": 0, "fixed-soft-modes_seed0": 0, "fixed-soft-modes_seed3": 3,
+    }  # fmt: skip
+    for wrong in (-1, "run"):
+        with pytest.raises(ConfigError, match="probe_seed"):
+            cells(axes, probe_seed=wrong)
+
+
+def test_designed_probes_are_fixed_only() -> None:
+    with pytest.raises(UnknownOptionError, match=r"no probe 'fresh-soft-modes'.*fixed also mass, soft-modes"):
+        cells({"probe": ["fresh-soft-modes"]})
+
+
 def test_any_option_and_any_set_of_options_can_be_an_axis() -> None:
     found = cells(
         {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
-from tiny_study import grouped
+from tiny_study import grouped, study, write_data
 
+from hesse.datasets import draw_fixed_probes, read_dataset
 from hesse.errors import ConfigError, MissingLabelError
-from hesse.studies import nested_part, with_fixed_pairs
+from hesse.studies import expand_cells, nested_part, with_fixed_pairs
+from hesse.studies.config import study_from_mapping
+from hesse.studies.data import prepare_data
 
 
 def test_parts_of_the_data_are_nested_and_keep_groups_together() -> None:
@@ -45,6 +49,20 @@ def test_fixed_pairs_are_one_probe_for_each_structure_times_its_hessian() -> Non
     assert other is not None
     assert not torch.equal(other, made.labels.probes)
     assert made.metadata["probe"] == "gaussian"
+
+
+def test_runs_of_other_seeds_can_have_other_fixed_probes(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    axes = {"probe": ["fixed-free-energy"], "seed": [0, 3]}
+    config = study_from_mapping(study(axes=axes, probe_seed="seed"), tmp_path, source="study")
+    made = prepare_data(config, expand_cells(config), source="study")
+    files = [Path(data.options["train"]) for data in made.values()]
+    assert [file.name for file in files] == [f"train-fixed-free-energy-seed{seed}.h5" for seed in (0, 3)]
+    source = read_dataset(tmp_path / "train.h5")
+    for file, seed in zip(files, (0, 3), strict=True):
+        probes = read_dataset(file).labels.probes
+        expected = draw_fixed_probes(source.structures, "free-energy", seed=seed)
+        torch.testing.assert_close(probes, expected, rtol=0, atol=1e-12)
 
 
 def test_fixed_pairs_need_hessians() -> None:
