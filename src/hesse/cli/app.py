@@ -31,6 +31,7 @@ from hesse.cli.md_command import md
 from hesse.cli.minimize_command import minimize, neb
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
+from hesse.cli.recipe_command import recipe
 from hesse.cli.sample_command import sample
 from hesse.cli.study_command import study
 from hesse.cli.thermo_command import thermo
@@ -82,6 +83,7 @@ app.command("demo")(demo)
 app.command("label")(label)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
+app.command("recipe")(recipe)
 app.command("study")(study)
 app.command("compare")(compare)
 app.command("check")(check)

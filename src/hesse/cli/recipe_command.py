@@ -1,0 +1,65 @@
+"""`hesse recipe`: published protocols over the one training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hesse.cli.common_options import QUIET, STRICT
+
+if TYPE_CHECKING:
+    from hesse.recipes.protocols import RecipePlan
+
+
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="hint, ensemble-distillation, teacher-student or active.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; docs/recipes explains the options.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all options and data, list the stages.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the results of all stages to this file.")] = None,
+    strict: Annotated[bool, STRICT] = False,
+    quiet: Annotated[bool, QUIET] = False,
+) -> None:
+    """More from fewer labels: published protocols over the one training loop. Without NAME they are listed. The same
+    command continues an interrupted recipe."""
+    from hesse.errors import RequestError
+    from hesse.recipes.protocols import RECIPES, plan_recipe, run_recipe
+    from hesse.runtime.filesystem import check_output_path, write_rows
+
+    if name is None:
+        width = max(map(len, RECIPES), default=0)
+        for entry in RECIPES.values():
+            typer.echo(f"{entry.name:<{width}}  {entry.description}")
+        return
+    if config is None:
+        raise RequestError(f"hesse recipe {name}: expected a configuration file: hesse recipe {name} CONFIG.yaml")
+    if dry_run:
+        _print_plan(plan_recipe(name, config))
+        return
+    if json is not None:
+        check_output_path(json, config)
+    result = run_recipe(name, config, quiet=quiet)
+    if json is not None:
+        write_rows(json, [{"stage": r.name, **r.results, "seconds": r.seconds} for r in result.records.values()])
+    for remark in result.remarks:
+        typer.echo(f"note: {remark}", err=True)
+    if result.summary:
+        typer.echo(result.summary)
+    typer.echo(f"{result.output}: {len(result.records)} stages done")
+    if result.stopped:
+        typer.echo(f"ended: {result.stopped}")
+
+
+def _print_plan(plan: RecipePlan) -> None:
+    width = max(map(len, plan.stages))
+    for name, description in plan.stages.items():
+        typer.echo(f"{plan.states[name]:<10}  {name:<{width}}  {description}")
+    for remark in plan.remarks:
+        typer.echo(f"note: {remark}", err=True)
+    done = sum(state == "done" for state in plan.states.values())
+    typer.echo(f"{len(plan.stages)} stages: {done} done")

@@ -1,0 +1,266 @@
+"""Ensemble distillation: teachers that are trained on energies give their mean forces and curvature to a student.
+
+Matin et al., arXiv 2503.14293: several teachers are trained on energies only, as they are at hand from coupled-cluster
+calculations; the mean of their forces is a label for every structure; a student is trained on the true energies and
+these forces. Here also on mean Hessian-vector products along fixed probes, and with weights from the spread of the
+teachers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from hesse.datasets import read_dataset
+from hesse.errors import MissingLabelError, RequestError, UnknownElementError
+from hesse.evaluation import spread_calibration
+from hesse.labelling import teacher_labels
+from hesse.losses import LossWeights
+from hesse.models import Ensemble, load_model, save_model
+from hesse.potential import structure_at
+from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
+from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
+from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
+from hesse.recipes.protocols.teachers import LABELS, Targets, loss_terms, open_data, student_data_stage
+
+__all__ = ["EnsembleDistillation"]
+
+Variant = Literal["forces-only", "equal-weights", "true-forces"]
+
+
+class EnsembleDistillation(RecipeSettings):
+    """Configuration of the recipe `ensemble-distillation`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    synonyms: ClassVar[Mapping[str, str]] = {
+        **RecipeSettings.synonyms, "structures": "train", "data": "train", "n_teachers": "teachers",
+    }  # fmt: skip
+    data_files: ClassVar[tuple[str, ...]] = ("train", "unlabeled", "test")
+
+    train: Files = Field(description="structures with energies: a file, or a list of files; other labels are not used")
+    unlabeled: Files = Field((), description="further structures for the student, of which no label is used")
+    teachers: int = Field(5, ge=2, description="number of teachers, each with its own network and held-out structures")
+    teacher: dict[str, Any] = Field(default_factory=dict, description="options of the teachers, over those of training")
+    student: dict[str, Any] = Field(default_factory=dict, description="options of the student, over those of training")
+    weights: LossWeights = Field(
+        LossWeights(), description="weights of the student: true energies, forces and products of the teachers"
+    )
+    probes: int = Field(2, ge=0, description="products of the teachers for each structure; 0: forces only")
+    probe: str = Field("rademacher", description="distribution of their directions")
+    structure_weights: Literal["spread", "equal"] = Field(
+        "spread", description="weights of the structures in the terms of the teachers, see docs/recipes"
+    )
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="fraction of the data that every run holds out to choose its best step"
+    )
+    compare: tuple[Variant, ...] = Field(
+        (),
+        description="also train students without products (forces-only), without weights from the spread "
+        "(equal-weights), or on the true forces of the data (true-forces), for comparison",
+    )
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> EnsembleDistillation:
+        for section in ("training", "teacher", "student"):
+            for name in ("weights", "loss"):
+                if name in getattr(self, section):
+                    raise ValueError(
+                        f"{section}: leave out {name}: teachers are trained on energies, and the terms of the student "
+                        "are those of the option weights beside it"
+                    )
+            for name in ("data", "output", "seed", "init_from"):
+                if name in getattr(self, section):
+                    raise ValueError(f"{section}: leave out {name}: the recipe decides it")
+        if self.probes == 0 and self.weights.hvp > 0 and "hvp" in self.weights.model_fields_set:
+            raise ValueError("weights.hvp needs products of the teachers: probes above 0")
+        for name in ("hessian", "atomic_energies", "stress", "regularizer"):
+            if self.weights.by_name()[name] > 0 and name != "regularizer":
+                raise ValueError(f"weights: the student of this recipe has no term {name}: see teacher-student")
+        return self
+
+    def run(
+        self, section: Mapping[str, Any], data: Path | tuple[Path, ...], seed: int, **options: Any
+    ) -> dict[str, Any]:
+        """Options of one training run.
+
+        Args:
+            section: `teacher` or `student`.
+            data: its file or files.
+            seed: its seed.
+            **options: further options.
+
+        Returns:
+            Options as for `hesse train`, without output.
+        """
+        files = [str(file) for file in data] if isinstance(data, tuple) else str(data)
+        held_out = {"train": files, "validation_fraction": self.validation_fraction}
+        return merged(self.run_options(seed, **dict(section)), {"data": held_out, **options})
+
+
+def check(settings: EnsembleDistillation) -> Sequence[str]:
+    """Check data before any work.
+
+    Args:
+        settings: the configuration.
+
+    Returns:
+        Remarks.
+
+    Raises:
+        MissingLabelError: no energies; or no forces, for a comparison with true ones.
+        UnknownElementError: further structures with an element that no labeled structure has.
+        RequestError: labels of several levels, or ids that repeat.
+        HesseError: a file that cannot be read.
+    """
+    data = open_data(settings.train)
+    if not data.has("energy"):
+        raise MissingLabelError(f"{data.source}: no structure has an energy, on which the teachers are trained")
+    if "true-forces" in settings.compare and not data.has("forces"):
+        raise MissingLabelError(f"{data.source}: no structure has forces: leave true-forces out of compare")
+    level = str(data.metadata.get("level") or "")
+    if "; " in level and not settings.allow_mixed_levels:
+        raise RequestError(
+            f"{data.source}: energies of several levels of theory: {level}. Train on one of them, or write "
+            "allow_mixed_levels: true."
+        )
+    remarks = []
+    if settings.unlabeled:
+        further = open_data(settings.unlabeled)
+        unknown = [i for i, z in enumerate(further.numbers.tolist()) if z not in data.elements]
+        if unknown:
+            where = structure_at(further.ids, further.n_atoms, further.source)(unknown[0])
+            raise UnknownElementError(
+                f"{where} holds element {int(further.numbers[unknown[0]])}, which no structure with an energy has: the "
+                "teachers do not know it"
+            )
+        repeated = set(data.ids) & set(further.ids)
+        if repeated:
+            raise RequestError(
+                f'{further.source}: {len(repeated)} ids are in the labeled data too ("{min(repeated)}"): give other '
+                "structures, or other ids"
+            )
+    for name, file in settings.test.items():
+        test = read_dataset(file)
+        other = str(test.metadata.get("level") or "")
+        if other and level and other.lower() != level.lower():
+            remarks.append(f"the energies are of {level}, the test set {name} of {other}")
+    return remarks
+
+
+def stages(settings: EnsembleDistillation) -> list[Stage]:
+    """The stages of the recipe: teachers, their mean, the labels of the student, students, errors.
+
+    Args:
+        settings: the configuration.
+
+    Returns:
+        The stages.
+    """
+    output = settings.output
+    energies = {"weights": {"energy": settings.weights.energy or 1.0, "forces": 0.0, "hvp": 0.0}}
+    result = []
+    teachers = [f"teachers/{k}" for k in range(settings.teachers)]
+    for k, name in enumerate(teachers):
+        options = settings.run(settings.teacher, settings.train, k, **energies)
+        result.append(train_stage(output, name, "a teacher, trained on energies", options))
+    models = [output / name / MODEL for name in teachers]
+    result.append(_ensemble_stage(models))
+    targets = Targets(
+        ("energy",), settings.probes, settings.probe, spread_weights=settings.structure_weights == "spread"
+    )
+    device = str(merged(settings.training, settings.student).get("device", "cpu"))
+    files = [str(model) for model in models]
+    result.append(student_data_stage("labels", settings.train, settings.unlabeled, files, targets, device=device))
+    runs = {f"teacher {k}": output / name for k, name in enumerate(teachers)} | {"ensemble": output / "ensemble"}
+    for variant in ("student", *settings.compare):
+        for seed in settings.seeds:
+            name = f"{variant}/seed-{seed}"
+            result.append(train_stage(output, name, _DESCRIPTIONS[variant], _student(settings, variant, seed)))
+            runs[f"{variant} {seed}"] = output / name
+    if settings.test:
+        result.append(errors_stage("errors", runs, settings.test, suite=settings.suite, device=device))
+        result.append(_calibration_stage(files, settings.test, device=device))
+    return result
+
+
+_DESCRIPTIONS = {
+    "student": "the student, on true energies and labels of the teachers",
+    "forces-only": "a student without products of the teachers",
+    "equal-weights": "a student without weights from the spread",
+    "true-forces": "for comparison, a model trained on true energies and forces",
+}
+
+
+def _student(settings: EnsembleDistillation, variant: str, seed: int) -> dict[str, Any]:
+    """Options of a student."""
+    weights = settings.weights
+    if variant in ("forces-only", "true-forces") or settings.probes == 0:
+        weights = weights.model_copy(update={"hvp": 0.0})
+    data = settings.train if variant == "true-forces" else settings.output / "labels" / LABELS
+    equal = ("energy", "forces", "hvp") if variant == "equal-weights" else ("energy",)
+    balance = {"weights": "balance"} if weights.balance else {}
+    return settings.run(settings.student, data, seed, loss=loss_terms(weights, equal=equal), **balance)
+
+
+def _ensemble_stage(models: Sequence[Path]) -> Stage:
+    """A stage that saves the mean of the teachers as one model."""
+
+    def work(stage: StageWork) -> dict[str, Any]:
+        members = [load_model(model) for model in models]
+        save_model(stage.folder / MODEL, Ensemble(members), {"members": len(members)})
+        return {"members": len(members)}
+
+    return Stage("ensemble", "the mean of the teachers, as one model", work, {}, tuple(models), (MODEL,))
+
+
+def _calibration_stage(teachers: Sequence[str], tests: Mapping[str, Path], *, device: str) -> Stage:
+    """A stage that compares the spread of the teachers with the errors of their mean."""
+
+    def work(stage: StageWork) -> dict[str, Any]:
+        rows = []
+        for name, file in tests.items():
+            data = read_dataset(file).without_suspects()
+            mean = teacher_labels(data, list(teachers), probes=1, device=device, quiet=True).labels
+            rows += [{"dataset": name, **asdict(row)} for row in spread_calibration(data, mean)]
+        return {"rows": rows}
+
+    options = {"tests": sorted(tests)}
+    inputs = (*tests.values(), *map(Path, teachers))
+    return Stage("calibration", "does the spread of the teachers tell their error?", work, options, inputs)
+
+
+def summary(settings: EnsembleDistillation, records: Mapping[str, StageRecord]) -> str:
+    """Text about the results.
+
+    Args:
+        settings: the configuration.
+        records: the records of the stages.
+
+    Returns:
+        How well teachers agree with the energies and with each other, and the errors on the test sets.
+    """
+    labels = records["labels"].results
+    spreads = [
+        f"{name} {labels[f'{name}_spread']:.3g} {unit}" for name, unit in _UNITS.items() if f"{name}_spread" in labels
+    ]
+    lines = [
+        f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels; spread of the "
+        f"teachers (median over the structures): {', '.join(spreads)}"
+    ]
+    if "errors" in records:
+        lines.append(error_table(records["errors"].results["rows"]))
+        lines += [
+            f"{row['dataset']}, {row['property']}: error of the mean of the teachers / their spread "
+            f"{row['error_over_spread']:.2g}, rank correlation over {row['n']} structures {row['rank_correlation']:.2f}"
+            for row in records["calibration"].results["rows"]
+        ]
+    else:
+        lines.append("without test sets (test: FILE) the errors of teachers and student are not known")
+    return "\n".join(lines)
+
+
+_UNITS = {"energy": "eV", "forces": "eV/Å", "hvp": "eV/Å²"}

@@ -1,0 +1,217 @@
+"""Stages of a recipe: pieces of work with a record each, so that a recipe goes on where it was interrupted.
+
+Every stage has a folder. The record of a finished stage, `stage.json`, holds its options, its results, and hashes of
+all files it has read and of the files that later stages read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from hesse._version import __version__
+from hesse.engines.levels import file_digest
+from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, WriteError
+from hesse.runtime.filesystem import atomic_write_text, lock_file
+from hesse.runtime.signals import StoppedError, stop_signals
+from hesse.training.run_identity import find_setting_changes
+
+__all__ = ["Stage", "StageRecord", "StageWork", "run_stages", "stage_states"]
+
+STAGE_FILE: Final = "stage.json"
+STOP: Final = "stop"
+"""A stage with this result ends the recipe; its value is the reason."""
+_FORMAT: Final = "hesse-recipe-stage"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What the work of a stage is given.
+
+    Attributes:
+        folder: folder of the stage; its products go there.
+        results: results of all earlier stages, by name.
+        quiet: no progress.
+    """
+
+    folder: Path
+    results: Mapping[str, Mapping[str, Any]]
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work of a recipe.
+
+    Attributes:
+        name: its name, which is also its folder inside the output of the recipe ("tune/seed-0").
+        description: what it does, in a few words.
+        work: does it; returns its results as JSON values. If it is interrupted, it is called again, and continues with
+            what it finds in its folder. A result "stop" ends the recipe, with this reason.
+        options: everything that decides the results, as JSON values.
+        inputs: files that it reads; those of earlier stages need not exist before.
+        products: names of the files in its folder that later stages or users read.
+        always: done again in every call, for work that keeps its results itself.
+    """
+
+    name: str
+    description: str
+    work: Callable[[StageWork], Mapping[str, Any]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[Path] = ()
+    products: Sequence[str] = ()
+    always: bool = False
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """The record of a finished stage.
+
+    Attributes:
+        name: its name.
+        options: its options.
+        inputs: the files that it has read, each with its hash.
+        products: hashes of the files that it has made, by name.
+        results: its results.
+        seconds: wall time of the last session.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    inputs: Sequence[Sequence[str]]
+    products: Mapping[str, str]
+    results: Mapping[str, Any]
+    seconds: float
+
+
+def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) -> tuple[dict[str, StageRecord], str]:
+    """Do the stages that are not done, one after the other.
+
+    Args:
+        stages: all stages of the recipe, in their order.
+        output: folder of the recipe.
+        quiet: no progress on standard error.
+
+    Returns:
+        The records of all stages that are done, by name; and why the recipe ended before its last stage, if it did.
+
+    Raises:
+        ConfigError: a stage was finished with other options or other files.
+        FileFormatError: a damaged record.
+        RequestError: another process works in this folder.
+        InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        HesseError: all errors of the work of a stage.
+    """
+    records: dict[str, StageRecord] = {}
+    digest = cache(file_digest)
+    busy = f"another process works on the recipe in {output}: wait for it, stop it, or use another output"
+    with lock_file(output / ".lock", busy):
+        for number, stage in enumerate(stages, start=1):
+            folder = output / stage.name
+            record = _read_record(folder / STAGE_FILE)
+            if record is None or stage.always:
+                if not quiet:
+                    print(f"stage {number} of {len(stages)}: {stage.name}: {stage.description}", file=sys.stderr)
+                record = _do(stage, folder, records, quiet=quiet)
+            else:
+                _check_same(stage, record, folder, digest)
+            records[stage.name] = record
+            if record.results.get(STOP):
+                return records, str(record.results[STOP])
+    return records, ""
+
+
+def stage_states(stages: Sequence[Stage], output: Path) -> dict[str, str]:
+    """Which stages are done; nothing is written.
+
+    Args:
+        stages: all stages of the recipe.
+        output: its folder.
+
+    Returns:
+        "done", "to do" or "not needed" (after one that ended the recipe) by name of the stage.
+
+    Raises:
+        ConfigError: a stage was finished with other options or other files.
+        FileFormatError: a damaged record.
+    """
+    states: dict[str, str] = {}
+    ended = False
+    digest = cache(file_digest)
+    for stage in stages:
+        record = _read_record(output / stage.name / STAGE_FILE)
+        if record is not None and not stage.always:
+            _check_same(stage, record, output / stage.name, digest)
+        states[stage.name] = "not needed" if ended else "to do" if record is None else "done"
+        ended = ended or (record is not None and bool(record.results.get(STOP)))
+    return states
+
+
+def _do(stage: Stage, folder: Path, records: Mapping[str, StageRecord], *, quiet: bool) -> StageRecord:
+    started = time.monotonic()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
+    results = MappingProxyType({name: record.results for name, record in records.items()})
+    inputs = [(str(path.resolve()), file_digest(path)) for path in stage.inputs]
+    try:
+        with stop_signals():
+            found = json.loads(json.dumps(dict(stage.work(StageWork(folder, results, quiet))), allow_nan=False))
+    except StoppedError:
+        raise InterruptedRunError(f"stopped in the stage {stage.name}; the same command continues") from None
+    missing = [name for name in stage.products if not (folder / name).is_file()]
+    if missing:
+        raise FileFormatError(f"the stage {stage.name} has not made {folder / missing[0]}")
+    products = {name: file_digest(folder / name) for name in stage.products}
+    record = StageRecord(stage.name, dict(stage.options), inputs, products, found, time.monotonic() - started)
+    content = {"format": _FORMAT, "version": _VERSION, "code_version": __version__, **vars(record)}
+    atomic_write_text(folder / STAGE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return record
+
+
+def _check_same(stage: Stage, record: StageRecord, folder: Path, digest: Callable[[Path], str]) -> None:
+    """Raise ConfigError if a finished stage is not the one that is asked for."""
+    again = f"Give the recipe another output, or remove {folder} (and the stages that follow from it) to do it again."
+    changes = find_setting_changes(record.options, json.loads(json.dumps(dict(stage.options))))
+    if changes:
+        raise ConfigError(f"{folder}: this stage was finished with other options: {'; '.join(changes)}. {again}")
+    for path in stage.inputs:
+        if not path.is_file():
+            raise ConfigError(f"{path}: there is no such file; the stage in {folder} was finished with it. {again}")
+    if [digest(path) for path in stage.inputs] != [known for _, known in record.inputs]:
+        before, now = ", ".join(name for name, _ in record.inputs), ", ".join(map(str, stage.inputs))
+        raise ConfigError(
+            f"{folder}: this stage was finished with other files, or their content has changed since: "
+            f"{before or 'none'} before, {now or 'none'} now. {again}"
+        )
+    for name, known in record.products.items():
+        path = folder / name
+        if not path.is_file() or digest(path) != known:
+            state = "is missing" if not path.is_file() else "was changed after this stage was finished"
+            raise ConfigError(f"{path} {state}. {again}")
+
+
+def _read_record(path: Path) -> StageRecord | None:
+    """The record of a finished stage; None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["version"] > _VERSION:
+            raise ValueError(f"format {content['format']!r}, version {content['version']!r}")
+        options, products, results = (dict(content[name]) for name in ("options", "products", "results"))
+        inputs = [(str(name), str(known)) for name, known in content["inputs"]]
+        return StageRecord(str(content["name"]), options, inputs, products, results, float(content["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as the record of a stage ({error}). Remove it to do this stage again."
+        ) from error
