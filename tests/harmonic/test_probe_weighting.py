@@ -19,7 +19,16 @@ def parts(index: int) -> tuple[Structure, np.ndarray]:
     return DATA.structures[index], DATA.labels.hessian_of(index).numpy()
 
 
-@pytest.mark.parametrize("weighting", ["mass", "soft-modes"])
+def weights_of(weighting: str, frequencies: np.ndarray) -> np.ndarray:
+    if weighting == "mass":
+        return np.ones(len(frequencies))
+    if weighting == "soft-modes":
+        return np.asarray(1 / (1 + (frequencies / 300.0) ** 2))
+    raised = np.maximum(frequencies, 100.0)
+    return np.asarray(1 / (raised * np.tanh(raised / (2 * 207.2238))))  # kT/hc at 298.15 K in cm⁻¹
+
+
+@pytest.mark.parametrize("weighting", ["mass", "soft-modes", "free-energy"])
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_the_covariance_is_that_of_the_formula(index: int, weighting: str) -> None:
     structure, hessian = parts(index)
@@ -31,8 +40,8 @@ def test_the_covariance_is_that_of_the_formula(index: int, weighting: str) -> No
     root_mass = np.repeat(np.sqrt(atomic_masses[structure.numbers]), 3)
     in_modes = modes.vectors.reshape(len(modes), -1) @ (root_mass[:, None] * covariance * root_mass)
     in_modes = in_modes @ modes.vectors.reshape(len(modes), -1).T
-    weights = np.ones(len(modes)) if weighting == "mass" else 1 / (1 + (modes.frequencies / 300.0) ** 2)
-    np.testing.assert_allclose(in_modes / in_modes[0, 0], np.diag(weights / weights[0]), atol=1e-9)
+    weights = weights_of(weighting, modes.frequencies)
+    np.testing.assert_allclose(in_modes / in_modes[0, 0], np.diag(weights / weights[0]), rtol=1e-5, atol=1e-9)
 
 
 def test_soft_modes_are_favored() -> None:

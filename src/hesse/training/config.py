@@ -74,9 +74,10 @@ class ProbeConfig(Settings):
         "rademacher", description="distribution of fresh probes"
     )
     n_probes: int = Field(1, ge=1, description="fresh probes for each structure")
-    weighting: Literal["none", "mass", "soft-modes"] = Field(
+    weighting: Literal["none", "mass", "soft-modes", "free-energy"] = Field(
         "none",
-        description="fresh probes that favor light atoms (mass) or soft modes of the stored Hessian (soft-modes)",
+        description="fresh probes that favor light atoms (mass), soft modes of the stored Hessian (soft-modes) or what "
+        "the harmonic free energy depends on (free-energy)",
     )
     soft_below: float = Field(400.0, gt=0, description="soft-modes: wavenumber in cm⁻¹ above which modes count less")
 
