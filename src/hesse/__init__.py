@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
     from hesse.labelling import LabelSpec, complete_hessians, label
+    from hesse.lattice import Phonons, phonons, read_phonons
     from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
         Ani,
@@ -51,9 +52,11 @@ if TYPE_CHECKING:
         save_model,
     )
     from hesse.models.adapters import CallablePotential
+    from hesse.models.adapters.chgnet import ChgnetPotential
     from hesse.models.adapters.hippynn import HippynnPotential
     from hesse.models.adapters.mace import MacePotential
     from hesse.models.adapters.nequip import NequipPotential
+    from hesse.models.adapters.sevenn import SevennPotential
     from hesse.models.adapters.torchani import TorchAniPotential
     from hesse.pes import (
         MDSettings,
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
         to_ase,
     )
     from hesse.studies import StudyConfig, compare, run_study
+    from hesse.superconductivity import SpectralFunction, read_alpha2f, tc
     from hesse.training import ProjectedHessianLoss, TrainConfig, TrainResult, load_config, train
 
 _EXPORTS = {
@@ -107,6 +111,7 @@ _EXPORTS = {
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
     "labelling": ("LabelSpec", "complete_hessians", "label"),
+    "lattice": ("Phonons", "phonons", "read_phonons"),
     "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
         "Ani",
@@ -125,9 +130,11 @@ _EXPORTS = {
         "save_model",
     ),
     "models.adapters": ("CallablePotential",),
+    "models.adapters.chgnet": ("ChgnetPotential",),
     "models.adapters.hippynn": ("HippynnPotential",),
     "models.adapters.mace": ("MacePotential",),
     "models.adapters.nequip": ("NequipPotential",),
+    "models.adapters.sevenn": ("SevennPotential",),
     "models.adapters.torchani": ("TorchAniPotential",),
     "pes": (
         "MDSettings",
@@ -157,6 +164,7 @@ _EXPORTS = {
         "to_ase",
     ),
     "studies": ("StudyConfig", "compare", "run_study"),
+    "superconductivity": ("SpectralFunction", "read_alpha2f", "tc"),
     "training": ("ProjectedHessianLoss", "TrainConfig", "TrainResult", "load_config", "train"),
 }
 """Names that are defined under the same name in a package of Hesse."""
@@ -188,6 +196,7 @@ __all__ = [
     "AseEngine",
     "Batch",
     "CallablePotential",
+    "ChgnetPotential",
     "Dataset",
     "Engine",
     "Ensemble",
@@ -209,6 +218,7 @@ __all__ = [
     "NequipPotential",
     "NormalModes",
     "OneHot",
+    "Phonons",
     "Potential",
     "PotentialEngine",
     "ProbeSeed",
@@ -220,8 +230,10 @@ __all__ = [
     "ReferenceEnergies",
     "Request",
     "RigidBodyFree",
+    "SevennPotential",
     "Sphere",
     "Structure",
+    "SpectralFunction",
     "StudyConfig",
     "SumPotential",
     "TorchAniPotential",
@@ -260,9 +272,12 @@ __all__ = [
     "minimize",
     "neb",
     "normal_modes",
+    "phonons",
     "predict",
     "reaction",
+    "read_alpha2f",
     "read_dataset",
+    "read_phonons",
     "register_quantity",
     "remove_imaginary_modes",
     "run_md",
@@ -274,6 +289,7 @@ __all__ = [
     "sample_paths",
     "sample_rattled",
     "save_model",
+    "tc",
     "thermo",
     "to_ase",
     "train",

@@ -218,17 +218,17 @@ def test_the_tag_would_run_without_the_safe_loader(tmp_path: Path, monkeypatch: 
         pytest.skip("this release of phonopy reads YAML safely")
 
 
-def test_plain_yaml_keeps_every_digit(tmp_path: Path, example: Example) -> None:
+def testplain_yaml_keeps_every_digit(tmp_path: Path, example: Example) -> None:
     """Reading, writing and reading again changes no number, and aliases are preserved."""
-    from hesse.datasets.formats.phonopy import _plain_yaml
+    from hesse.datasets.formats.phonopy_files import plain_yaml
 
     file = tmp_path / "phonopy.yaml"
     file.write_text(
         "a: &a [1.0e-05, 0.1, -3.0, 12345678901234567890, text]\nb: *a\nc: {yes: ~, 1: .inf, on: 2026-11-28}\n"
     )
-    assert yaml.safe_load(_plain_yaml(file)) == yaml.safe_load(file.read_text())
+    assert yaml.safe_load(plain_yaml(file)) == yaml.safe_load(file.read_text())
     file = example[0] / "phonopy_params.yaml"
-    assert yaml.safe_load(_plain_yaml(file)) == yaml.safe_load(file.read_text())
+    assert yaml.safe_load(plain_yaml(file)) == yaml.safe_load(file.read_text())
 
 
 def test_published_crystals(shared_data: Path) -> None:

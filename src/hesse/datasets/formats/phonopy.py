@@ -11,52 +11,38 @@ with PyYAML's safe loader first, and phonopy receives only what that returned: m
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
-import io
-import lzma
-import re
-import tempfile
 import warnings
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
-import h5py
 import numpy as np
-import yaml
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.formats.safety import has_plausible_size, hdf5_passes, is_self_contained, open_hdf5
+from hesse.datasets.formats.phonopy_files import (
+    FORCE_CONSTANTS_FILES,
+    YAML_NAME,
+    find_yaml,
+    full_force_constants,
+    load_record,
+    plain_yaml,
+    read_force_constants,
+)
+from hesse.datasets.formats.safety import hdf5_passes
 from hesse.errors import FileFormatError, HesseError, InconsistentLabelsError, LabelShapeError, first_line
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.imports import import_optional
-from hesse.runtime.yaml_text import parse_yaml
 from hesse.structures import Properties, Structure, from_ase
 
 __all__ = ["from_phonopy", "is_phonopy", "read_phonopy", "to_phonopy"]
 
-_YAML_NAME: Final = re.compile(r"phonopy.*\.ya?ml(\.xz|\.gz|\.bz2)?$", re.IGNORECASE)
-_FORCE_CONSTANTS_FILES: Final = ("force_constants.hdf5", "FORCE_CONSTANTS")
-_MAX_TEXT_BYTES: Final = 1 << 30
-"""Largest size of the decompressed text; a small archive could otherwise fill the memory."""
-_DECOMPRESSORS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
-)
-_MAX_SUPERCELL: Final = 50_000
-"""Largest number of atoms of a supercell; the force constants of so many would fill 180 GB."""
 _MIN_CORRELATION: Final = 0.5
 """Smallest accepted correlation between forces and those predicted from the force constants; consistent files give more
 than 0.99."""
-
-ForceConstants = Float[Array, "rows atoms 3 3"]
 
 
 def from_phonopy(constants: Float[Array, "n n 3 3"]) -> Float[Array, "n 3 n 3"]:
@@ -121,9 +107,9 @@ def is_phonopy(path: Path) -> bool:
     """
     if path.is_dir():
         return any(
-            _YAML_NAME.fullmatch(p.name) or p.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir()
+            YAML_NAME.fullmatch(p.name) or p.name in (*FORCE_CONSTANTS_FILES, "FORCE_SETS") for p in path.iterdir()
         )
-    if _YAML_NAME.fullmatch(path.name) or path.name in (*_FORCE_CONSTANTS_FILES, "FORCE_SETS"):
+    if YAML_NAME.fullmatch(path.name) or path.name in (*FORCE_CONSTANTS_FILES, "FORCE_SETS"):
         return True
     return path.suffix.lower() in (".h5", ".hdf5") and hdf5_passes(path, lambda file: "force_constants" in file)
 
@@ -161,8 +147,8 @@ def read_phonopy(path: str | Path) -> Dataset:
     folder = path if path.is_dir() else path.parent
     if not path.is_dir():
         check_input_file(path)
-    name = folder.resolve().name if path.is_dir() or not _YAML_NAME.fullmatch(path.name) else path.name.split(".")[0]
-    yaml_file = path if _YAML_NAME.fullmatch(path.name) and path.is_file() else _find_yaml(folder)
+    name = folder.resolve().name if path.is_dir() or not YAML_NAME.fullmatch(path.name) else path.name.split(".")[0]
+    yaml_file = path if YAML_NAME.fullmatch(path.name) and path.is_file() else find_yaml(folder)
     try:
         content = _read_with_phonopy(yaml_file, folder, name) if yaml_file else _read_with_poscar(folder, name)
         _check_agreement(content)
@@ -221,12 +207,12 @@ def _check_agreement(content: _PhonopyData) -> None:
 
 
 def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
-    file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
+    file = next((folder / n for n in FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
     if file is None:
         raise FileFormatError(
             f"{folder}: no phonopy_disp.yaml (or phonopy.yaml), so that the cell of FORCE_SETS is unknown"
         )
-    constants = _read_force_constants(file)
+    constants = read_force_constants(file)
     cell = next((folder / n for n in ("SPOSCAR", "POSCAR") if (folder / n).is_file()), None)
     if cell is None:
         raise FileFormatError(
@@ -251,111 +237,12 @@ def _read_with_poscar(folder: Path, name: str) -> _PhonopyData:
     return _PhonopyData(supercell, constants, [], f"{file.name} and {cell.name}")
 
 
-def _read_force_constants(file: Path) -> ForceConstants:
-    check_input_file(file)
-    return _read_force_constants_hdf5(file) if file.suffix == ".hdf5" else _read_force_constants_text(file)
-
-
-def _read_force_constants_text(file: Path) -> ForceConstants:
-    """Read the text format: `rows columns`, then for each pair of atoms their two numbers and nine values."""
-    try:
-        with open(file, encoding="ascii") as handle:
-            sizes = [int(w) for w in handle.readline().split()]
-            rows, columns = sizes if len(sizes) == 2 else (sizes[0], sizes[0])
-            if not 0 < rows * columns * 11 <= file.stat().st_size:
-                raise ValueError(f"{rows} x {columns} atoms announced, more than the file can hold")
-            values = np.array(handle.read().split(), dtype=np.float64)
-        table = values.reshape(rows, columns, 11)
-        if not (table[..., 1] == np.arange(1, columns + 1)).all():
-            raise ValueError("the pairs of atoms are not in order")
-        return np.ascontiguousarray(table[..., 2:]).reshape(rows, columns, 3, 3)
-    except (ValueError, IndexError, OSError, UnicodeDecodeError, MemoryError) as error:
-        raise FileFormatError(
-            f"{file}: truncated, damaged, or not a FORCE_CONSTANTS file of phonopy ({error})"
-        ) from error
-
-
-def _read_force_constants_hdf5(file: Path) -> ForceConstants:
-    with open_hdf5(file) as handle:
-        data = handle.get("force_constants")
-        if not isinstance(data, h5py.Dataset) or len(data.shape) != 4 or data.shape[2:] != (3, 3):
-            raise FileFormatError(f"{file}: no array force_constants (atoms, atoms, 3, 3)")
-        plain = is_self_contained(data) and has_plausible_size(data, file.stat().st_size) and data.dtype.kind == "f"
-        if not plain:
-            raise FileFormatError(f"{file}: force_constants is not stored plainly, or damaged")
-        return np.asarray(data[()], dtype=np.float64)
-
-
 # --- through phonopy -----------------------------------------------------------------------------------------------
-
-
-def _find_yaml(folder: Path) -> Path | None:
-    """The YAML file with the most content; None if there is none."""
-    candidates = sorted(p for p in folder.iterdir() if _YAML_NAME.fullmatch(p.name))
-    for prefix in ("phonopy_params.yaml", "phonopy_disp.yaml", "phonopy.yaml"):
-        matches = [p for p in candidates if p.name.startswith(prefix)]
-        if matches:
-            return matches[0]
-    if len(candidates) > 1:
-        raise FileFormatError(
-            f"{folder}: several YAML files of phonopy ({', '.join(p.name for p in candidates)}): name one of them"
-        )
-    return candidates[0] if candidates else None
-
-
-def _read_text(file: Path) -> str:
-    check_input_file(file)
-    opener = _DECOMPRESSORS.get(file.suffix.lower(), open)
-    try:
-        with opener(file, "rt", encoding="utf-8") as handle:
-            text: str = handle.read(_MAX_TEXT_BYTES + 1)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError, MemoryError) as error:
-        raise FileFormatError(f"{file}: truncated or damaged ({error})") from error
-    if len(text) > _MAX_TEXT_BYTES:
-        raise FileFormatError(f"{file}: more than {_MAX_TEXT_BYTES >> 20} MiB of text")
-    return text
-
-
-def _plain_yaml(file: Path) -> str:
-    """The file's content as YAML text without tags: read with the safe loader and written anew.
-
-    Raises:
-        FileFormatError: damaged, not YAML, or with values other than mappings, lists, texts and numbers (tags such as
-            `!!python/object/apply`).
-    """
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    content = parse_yaml(_read_text(file), str(file))
-    _check_supercell(content, file)
-    return yaml.dump(content, Dumper=dumper, sort_keys=False)
-
-
-def _check_supercell(content: Any, file: Path) -> None:
-    """Refuse a supercell matrix of another size than the supercell of the same file, and enormous ones.
-
-    phonopy would build that supercell, which takes minutes and much memory. What else is wrong, phonopy says.
-    """
-    try:
-        matrix = np.asarray(content["supercell_matrix"], dtype=np.float64)
-        n_unit = len(content["unit_cell"]["points"])
-        cell = content.get("supercell")
-        stated = len(cell["points"]) if cell else None
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return
-    if matrix.shape not in ((3,), (3, 3)):
-        return
-    multiple = float(abs(np.linalg.det(np.diag(matrix) if matrix.ndim == 1 else matrix)))
-    expected = multiple * n_unit
-    if not expected <= _MAX_SUPERCELL or (stated is not None and abs(expected - stated) > 0.5):
-        counted = "" if stated is None else f", but its supercell lists {stated}"
-        raise FileFormatError(
-            f"{file}: supercell_matrix makes {expected:.6g} atoms of {n_unit}{counted} (at most {_MAX_SUPERCELL} are "
-            "read): damaged"
-        )
 
 
 def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
     phonopy = import_optional("phonopy", extra="formats", purpose=f"reading {file.name}")
-    text = _plain_yaml(file)
+    text = plain_yaml(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -370,11 +257,11 @@ def _read_with_phonopy(file: Path, folder: Path, name: str) -> _PhonopyData:
 
 
 def _content_from_phonopy(phonopy: Any, text: str, folder: Path, name: str) -> _PhonopyData:
-    record = _load_with_phonopy(phonopy, text, None)
+    record = load_record(phonopy, text, None)
     has_forces = record.dataset is not None and "forces" in str(_dataset_keys(record.dataset))
     force_sets = folder / "FORCE_SETS"
     if not has_forces and record.force_constants is None and force_sets.is_file():
-        record = _load_with_phonopy(phonopy, text, force_sets.resolve())
+        record = load_record(phonopy, text, force_sets.resolve())
         has_forces = True
     units = phonopy.physical_units.get_calculator_physical_units(record.calculator)
     length, force, energy = units.distance_to_A, units.force_to_eVperA, units.energy_to_eV
@@ -384,36 +271,20 @@ def _content_from_phonopy(phonopy: Any, text: str, folder: Path, name: str) -> _
     )
     displaced = _displaced_supercells(record.dataset, len(supercell)) if has_forces else []
     constants, origin = record.force_constants, "the yaml"
-    constants_file = next((folder / n for n in _FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
+    constants_file = next((folder / n for n in FORCE_CONSTANTS_FILES if (folder / n).is_file()), None)
     if constants is None and constants_file is not None:
-        constants, origin = _read_force_constants(constants_file), constants_file.name
+        constants, origin = read_force_constants(constants_file), constants_file.name
     elif constants is None and displaced and "first_atoms" in record.dataset:
         record.produce_force_constants(calculate_full_force_constants=True)
         constants, origin = record.force_constants, f"differences of forces, by phonopy {phonopy.__version__}"
     if constants is not None:
-        constants = _full_force_constants(constants, record, len(supercell)) * (force / length)
+        constants = full_force_constants(constants, record, len(supercell)) * (force / length)
     return _PhonopyData(
         _tag_supercell(supercell, name),
         constants,
         [(u * length, f * force, None if e is None else e * energy) for u, f, e in displaced],
         origin,
     )
-
-
-def _load_with_phonopy(phonopy: Any, text: str, force_sets: Path | None) -> Any:
-    """The record that phonopy makes of the text of a YAML file, and of FORCE_SETS if given."""
-    # phonopy completes a record with FORCE_SETS, FORCE_CONSTANTS and force_constants.hdf5 of the working folder, which
-    # belong to any calculation: it works in an empty one.
-    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
-        return phonopy.load(
-            io.StringIO(text),
-            force_sets_filename=None if force_sets is None else str(force_sets),
-            produce_fc=False,
-            is_nac=False,
-            symmetrize_fc=False,
-            is_compact_fc=False,
-            log_level=0,
-        )
 
 
 def _dataset_keys(dataset: Mapping[str, Any]) -> list[str]:
@@ -437,19 +308,6 @@ def _displaced_supercells(dataset: Mapping[str, Any], n: int) -> list[tuple[Arra
         energy = None if energies is None else float(energies[i])
         supercells.append((np.asarray(u).reshape(n, 3), np.asarray(forces, dtype=float).reshape(n, 3), energy))
     return supercells
-
-
-def _full_force_constants(constants: ForceConstants, record: Any, n: int) -> Float[Array, "n n 3 3"]:
-    """Force constants with all rows, expanded if phonopy stored only those of the primitive cell."""
-    if constants.shape[:2] == (n, n):
-        return constants
-    if constants.shape[:2] == (len(record.primitive), n):
-        from phonopy.harmonic.force_constants import compact_fc_to_full_fc
-
-        return np.asarray(compact_fc_to_full_fc(record.primitive, np.ascontiguousarray(constants)))
-    raise LabelShapeError(
-        f"force constants between {constants.shape[0]} and {constants.shape[1]} atoms for a supercell of {n}"
-    )
 
 
 def _tag_supercell(structure: Structure, group: str) -> Structure:

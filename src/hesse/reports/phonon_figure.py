@@ -1,0 +1,102 @@
+"""A picture of phonons: bands along a path, and the density of states beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hesse.errors import FileFormatError
+from hesse.lattice.bands import Bands, DensityOfStates
+from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons, check_same_crystal
+from hesse.reports.figure_style import (
+    BASELINE_COLOR,
+    MUTED_COLOR,
+    OTHER_COLOR,
+    figure_style,
+    to_png,
+    to_svg,
+)
+from hesse.runtime.filesystem import atomic_write_text
+
+__all__ = ["draw_phonons"]
+
+
+def draw_phonons(
+    path: str | Path,
+    phonons: Phonons,
+    *,
+    reference: Phonons | None = None,
+    bands: Bands | None = None,
+    mesh: MeshLike = DEFAULT_MESH,
+    title: str = "",
+    label: str = "",
+    reference_label: str = "reference",
+) -> None:
+    """Draw bands and density of states of phonons, beside those of a reference.
+
+    Args:
+        path: a `.png` or `.svg` file.
+        phonons: the phonons.
+        reference: other phonons of the same crystal, drawn beneath.
+        bands: bands that are known already; None computes them.
+        mesh: mesh of the density of states, see `Phonons.mesh`.
+        title: title of the picture.
+        label: name of the phonons in the legend; their level by default.
+        reference_label: name of the reference.
+
+    Raises:
+        RequestError: a reference of another crystal.
+        FileFormatError: another suffix.
+        WriteError: the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise FileFormatError(f"{path}: pictures are written as .svg or .png")
+    drawn = [(phonons, OTHER_COLOR, 1.4, label or phonons.level or "phonons")]
+    if reference is not None:
+        check_same_crystal(phonons, reference)
+        drawn.insert(0, (reference, BASELINE_COLOR, 1.2, reference_label))
+    bands = phonons.bands() if bands is None else bands
+    with figure_style():
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
+        left, right = figure.subplots(1, 2, width_ratios=(3.4, 1.0), sharey=True)
+        for shown, color, width, name in drawn:
+            _draw_bands(left, bands if shown is phonons else shown.bands(bands.path), bands, color, width)
+            dos = shown.dos(mesh)
+            _draw_density(right, dos, color, width)
+            left.plot([], [], color=color, linewidth=width, label=name)
+        for distance, _ in bands.path.ticks():
+            left.axvline(distance, color=MUTED_COLOR, linewidth=0.6, zorder=0)
+        for axes in (left, right):
+            axes.axhline(0.0, color=MUTED_COLOR, linewidth=0.8, zorder=0)
+        left.set_xticks(*zip(*bands.path.ticks(), strict=True))
+        left.set_xlim(bands.path.distances[0, 0], bands.path.distances[-1, -1])
+        left.set_ylabel("frequency, THz (imaginary below zero)" if _has_imaginary(bands) else "frequency, THz")
+        left.set_title(title or str(phonons.record.primitive.formula))
+        right.set_xlabel("modes per THz")
+        right.set_xlim(left=0.0)
+        if reference is not None:
+            figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        if suffix == ".png":
+            to_png(figure, path)
+        else:
+            atomic_write_text(path, to_svg(figure))
+
+
+def _has_imaginary(bands: Bands) -> bool:
+    return bool(bands.frequencies.min() < -0.05)
+
+
+def _draw_bands(axes: Axes, values: Bands, on: Bands, color: str, width: float) -> None:
+    for distances, frequencies in zip(on.path.distances, values.frequencies, strict=True):
+        axes.plot(distances, frequencies, color=color, linewidth=width)
+
+
+def _draw_density(axes: Axes, dos: DensityOfStates, color: str, width: float) -> None:
+    axes.plot(dos.density, dos.frequencies, color=color, linewidth=width)
+    axes.fill_betweenx(dos.frequencies, dos.density, color=color, alpha=0.12, linewidth=0)
+    axes.set_ylim(min(axes.get_ylim()[0], float(np.min(dos.frequencies))))
