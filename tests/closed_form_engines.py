@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import oracles
 from hesse.engines import EnergyFunction, Engine, FiniteDifferences, ForceEngine, SinglePoint
 from hesse.errors import EngineError
+from hesse.models.adapters import CallablePotential
 from hesse.structures import Properties, Request, Structure, from_ase
 
 
@@ -126,3 +127,8 @@ def fails() -> None:
 
 def number() -> int:
     return 3
+
+
+def whole_molecules() -> CallablePotential:
+    """A potential without energies of atoms."""
+    return CallablePotential(lambda positions, *_: positions.square().sum())

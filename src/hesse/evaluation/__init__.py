@@ -17,6 +17,7 @@ from hesse.evaluation.parity import ErrorSums, matched_values, property_names, p
 from hesse.evaluation.prediction import check_known_elements, predict
 from hesse.evaluation.reaction_errors import find_reactions, reaction_metrics, saddle_metrics
 from hesse.evaluation.saddle_judgment import judge_saddle, saddle_tasks
+from hesse.evaluation.spread_calibration import SpreadCalibration, spread_calibration
 from hesse.evaluation.survival import survival_metrics
 from hesse.evaluation.vibrational_errors import VibrationalErrors, vibrational_errors
 
@@ -28,6 +29,7 @@ __all__ = [
     "GroupRow",
     "MetricRow",
     "RelativeChange",
+    "SpreadCalibration",
     "StructureErrors",
     "StructureRow",
     "VibrationalErrors",
@@ -49,6 +51,7 @@ __all__ = [
     "relative_rmse_change",
     "saddle_metrics",
     "saddle_tasks",
+    "spread_calibration",
     "structure_rows",
     "survival_metrics",
     "symmetrized_hessian",

@@ -24,13 +24,14 @@ from hesse._version import __version__
 from hesse.curvature import evaluate_structures, mean_and_std
 from hesse.datasets import Dataset, StructuresLike, as_structures, read_dataset, write_dataset
 from hesse.datasets.base_dataset import check_unique_ids
-from hesse.engines import EngineLike, PotentialEngine, as_engine
+from hesse.engines import EngineLike, PotentialEngine, as_engine, as_potential
 from hesse.engines.levels import level_with_digest, names_unknown_model
 from hesse.errors import FileFormatError, InterruptedRunError, RequestError
 from hesse.labelling.ledger import geometry_digest
 from hesse.labelling.spec import LabelSpec
-from hesse.potential import check_elements, structure_at
+from hesse.potential import Potential, check_elements, structure_at
 from hesse.probes import ProbeSeed, make_probe
+from hesse.runtime.devices import device_from_name
 from hesse.runtime.filesystem import free_name, lock_file
 from hesse.runtime.progress import track
 from hesse.runtime.signals import StoppedError, stop_signals
@@ -83,6 +84,7 @@ def teacher_labels(
     seed: int = 0,
     hessian: bool = False,
     atomic_energies: bool = False,
+    device: str | None = None,
     quiet: bool = False,
 ) -> Dataset:
     """Label structures with the predictions of a potential, or with the mean of several.
@@ -99,6 +101,7 @@ def teacher_labels(
         seed: seed of their directions, which are a function of it and of each structure's id.
         hessian: also full Hessians.
         atomic_energies: also the energies of the atoms.
+        device: device of the calculation; None leaves every teacher where it is.
         quiet: no progress.
 
     Returns:
@@ -130,7 +133,10 @@ def teacher_labels(
         parts = [] if cache is None else cache.read()
         known = {(s.id, geometry_digest(s)) for part in parts for s in part.structures}
         pending = [s for s, key in zip(inputs, keys, strict=True) if key not in known]
-        parts += _label(pending, sources, spec, cache, metadata, len(inputs), atomic_energies, quiet=quiet)
+        potentials = [
+            as_potential(t.potential, device=None if device is None else device_from_name(device)) for t in sources
+        ]
+        parts += _label(pending, potentials, spec, cache, metadata, len(inputs), atomic_energies, quiet=quiet)
     rows = {}
     for row, structure in enumerate(s for part in parts for s in part.structures):
         rows[structure.id, geometry_digest(structure)] = row
@@ -208,7 +214,7 @@ def _metadata(teachers: Sequence[PotentialEngine], spec: LabelSpec, *, atomic_en
 
 def _label(
     pending: Sequence[Structure],
-    teachers: Sequence[PotentialEngine],
+    teachers: Sequence[Potential],
     spec: LabelSpec,
     cache: _Parts | None,
     metadata: dict[str, str],
@@ -220,7 +226,7 @@ def _label(
     """Labels of the pending structures, a part at a time."""
     parts: list[Dataset] = []
     chunks: list[tuple[Sequence[Structure], Properties]] = []
-    what = teachers[0].level if len(teachers) == 1 else f"{len(teachers)} teachers"
+    what = "one teacher" if len(teachers) == 1 else f"{len(teachers)} teachers"
 
     def finish_part() -> None:
         if chunks:
@@ -258,7 +264,7 @@ def _label(
 
 
 def _evaluate(
-    structures: Sequence[Structure], teachers: Sequence[PotentialEngine], spec: LabelSpec, *, atomic_energies: bool
+    structures: Sequence[Structure], teachers: Sequence[Potential], spec: LabelSpec, *, atomic_energies: bool
 ) -> Properties:
     """Predictions of one teacher; or means of several, with the spread of each structure as their error."""
     directions = None
@@ -267,7 +273,7 @@ def _evaluate(
         probe = make_probe(spec.probe, spec.n_probes)
         directions = probe.draw(collate(list(structures), 0.1), ProbeSeed(spec.seed))
     request = Request(forces=True, probes=directions, hessian=spec.hessian, atomic_energies=atomic_energies)
-    predictions = [evaluate_structures(teacher.potential, structures, request) for teacher in teachers]
+    predictions = [evaluate_structures(teacher, structures, request) for teacher in teachers]
     if len(teachers) == 1:
         return predictions[0]
     combined = mean_and_std(predictions)

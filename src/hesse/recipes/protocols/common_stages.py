@@ -9,6 +9,7 @@ from typing import Any
 
 from hesse.datasets import read_dataset
 from hesse.engines.names import path_in_name
+from hesse.evaluation import Evaluation
 from hesse.labelling import LabelSpec, label
 from hesse.recipes.judging import Suite
 from hesse.recipes.protocols.stages import Stage, StageWork
@@ -113,7 +114,7 @@ def errors_stage(
     return Stage(name, "errors on the test sets", work, products=("errors.json",), always=True)
 
 
-def error_rows(model: str, test: str, errors: SetErrors) -> list[dict[str, Any]]:
+def error_rows(model: str, test: str, errors: SetErrors | Evaluation) -> list[dict[str, Any]]:
     """Rows of one model on one test set.
 
     Args:

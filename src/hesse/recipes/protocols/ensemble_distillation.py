@@ -22,6 +22,7 @@ from hesse.labelling import teacher_labels
 from hesse.losses import LossWeights
 from hesse.models import Ensemble, load_model, save_model
 from hesse.potential import structure_at
+from hesse.probes import make_probe
 from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
@@ -114,8 +115,10 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
         MissingLabelError: no energies; or no forces, for a comparison with true ones.
         UnknownElementError: further structures with an element that no labeled structure has.
         RequestError: labels of several levels, or ids that repeat.
+        UnknownOptionError: an unknown distribution of directions.
         HesseError: a file that cannot be read.
     """
+    make_probe(settings.probe, 1)
     data = open_data(settings.train)
     if not data.has("energy"):
         raise MissingLabelError(f"{data.source}: no structure has an energy, on which the teachers are trained")

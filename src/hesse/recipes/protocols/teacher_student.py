@@ -20,8 +20,9 @@ from hesse.labelling import as_teachers
 from hesse.losses import LossWeights
 from hesse.models import Ensemble
 from hesse.potential import Potential
+from hesse.probes import make_probe
 from hesse.recipes.judging import Suite, evaluate
-from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
+from hesse.recipes.protocols.common_stages import MODEL, error_rows, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.inference_comparison import cost_stage, cost_table
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
@@ -128,6 +129,7 @@ def check(settings: TeacherStudent) -> Sequence[str]:
         HesseError: see `read_teachers`.
     """
     loss_terms(settings.weights, equal=())
+    make_probe(settings.probe, 1)
     remarks, _ = read_teachers(
         settings.teacher, open_data(settings.train), atomic_energies=settings.weights.atomic_energies > 0,
         true=settings.true_labels, allow_mixed_levels=settings.allow_mixed_levels,
@@ -176,14 +178,10 @@ def _teacher_errors_stage(teacher: Sequence[str], tests: Mapping[str, Path], sui
     def work(stage: StageWork) -> dict[str, Any]:
         rows = []
         for name, file in tests.items():
-            dataset = read_dataset(file)
-            kept = {} if suite == "basic" else {"output": stage.folder / f"{name}.json"}
-            evaluation = evaluate(teacher_potential(teacher), dataset, suite=suite, by_tag=False, **kept)
-            rows += [
-                {"model": "teacher", "dataset": name, "property": row.property, "metric": row.metric,
-                 "value": row.value, "unit": row.unit, "n": row.n}
-                for row in evaluation.rows if row.value == row.value
-            ]  # fmt: skip
+            kept = None if suite == "basic" else stage.folder / f"{name}.json"
+            data = read_dataset(file)
+            evaluation = evaluate(teacher_potential(teacher), data, suite=suite, by_tag=False, output=kept)
+            rows += error_rows("teacher", name, evaluation)
         return {"rows": rows}
 
     options = {"suite": suite, "tests": sorted(tests)}

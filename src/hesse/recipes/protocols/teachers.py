@@ -21,7 +21,7 @@ from hesse.losses import LossWeights
 from hesse.models import fit_reference_energies, read_model_header
 from hesse.recipes.protocols.recipe_settings import Files
 from hesse.recipes.protocols.stages import Stage, StageWork
-from hesse.structures import Properties, segment_ids
+from hesse.structures import COLUMNS, Properties, segment_ids
 
 __all__ = [
     "Agreement",
@@ -264,10 +264,8 @@ def student_data(data: Dataset, predicted: Dataset, targets: Targets, *, agreeme
     if "energy" in targets.true and labels.atomic_energies is not None and agreement is not None:
         labels = labels.replace(atomic_energies=labels.atomic_energies + _per_atom(data, agreement.shifts))
     for name in targets.true:
-        columns = (name, f"{name}_mask", f"{name}_error")
-        labels = labels.replace(
-            **{column: data.labels.__dict__.get(column) for column in columns if column in vars(labels)}
-        )
+        columns = [column for column in (name, f"{name}_mask", f"{name}_error") if column in COLUMNS]
+        labels = labels.replace(**{column: data.labels[column] for column in columns})
     if targets.spread_weights:
         labels = labels.replace(weight=spread_weights(predicted.labels))
     return Dataset(data.structures, labels, metadata=metadata, source=predicted.source)
