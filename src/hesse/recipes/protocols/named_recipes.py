@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from hesse.errors import WriteError, check_choice
 from hesse.recipes.protocols import ensemble_distillation, teacher_student
+from hesse.recipes.protocols.hint import hint_stages, hint_summary
+from hesse.recipes.protocols.hint_settings import HintSettings, check_hint
 from hesse.recipes.protocols.recipe_settings import RecipeSettings, read_recipe_settings
 from hesse.recipes.protocols.stages import Stage, StageRecord, run_stages, stage_states
 from hesse.runtime.filesystem import atomic_write_text
@@ -40,6 +42,14 @@ class Recipe:
 
 
 _ALL: Final[tuple[Recipe, ...]] = (
+    Recipe(
+        "hint",
+        "few expensive Hessians, chosen where they tell most, after pre-training on many cheap ones",
+        HintSettings,
+        check_hint,
+        hint_stages,
+        hint_summary,
+    ),
     Recipe(
         "ensemble-distillation",
         "forces and curvature from teachers that were trained on energies only",

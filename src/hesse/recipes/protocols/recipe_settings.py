@@ -15,7 +15,7 @@ from hesse.recipes.judging import SUITES, Suite
 from hesse.runtime.settings import Settings, validate_config
 from hesse.runtime.yaml_text import read_options
 
-__all__ = ["Files", "RecipeSettings", "read_recipe_settings"]
+__all__ = ["Files", "RecipeSettings", "file_list", "merged", "read_recipe_settings"]
 
 Files = Path | tuple[Path, ...]
 """One file, or a list of files whose structures are joined."""
@@ -98,6 +98,18 @@ class RecipeSettings(Settings):
             Options as for `hesse train`, without output.
         """
         return merged({**self.training, "seed": seed}, options)
+
+
+def file_list(files: Files | None) -> tuple[Path, ...]:
+    """The files of an option.
+
+    Args:
+        files: one file, several, or none.
+
+    Returns:
+        The files.
+    """
+    return () if files is None else files if isinstance(files, tuple) else (files,)
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,18 @@ from hesse.runtime.filesystem import atomic_write_text, lock_file
 from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.training.run_identity import find_setting_changes
 
-__all__ = ["Stage", "StageRecord", "StageWork", "run_stages", "stage_states"]
+__all__ = ["Paused", "Stage", "StageRecord", "StageWork", "run_stages", "stage_states"]
 
 STAGE_FILE: Final = "stage.json"
 STOP: Final = "stop"
 """A stage with this result ends the recipe; its value is the reason."""
 _FORMAT: Final = "hesse-recipe-stage"
 _VERSION: Final = 1
+
+
+class Paused(Exception):
+    """Raised by the work of a stage that waits for something that the user has to do; the message says what. The same
+    call then does this stage again."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,10 @@ def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) ->
             if record is None or stage.always:
                 if not quiet:
                     print(f"stage {number} of {len(stages)}: {stage.name}: {stage.description}", file=sys.stderr)
-                record = _do(stage, folder, records, quiet=quiet)
+                try:
+                    record = _do(stage, folder, records, quiet=quiet)
+                except Paused as reason:
+                    return records, str(reason)
             else:
                 _check_same(stage, record, folder, digest)
             records[stage.name] = record
