@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class CurvePoint:
     quantity: str
     metric: str
     unit: str
-    values: tuple[float, ...]
+    values: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -51,13 +51,13 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
     Returns:
         The numbers, in the order of the rows.
     """
-    found: dict[tuple[Any, ...], list[float]] = {}
+    found: dict[CurvePoint, list[float]] = {}
     for row in rows:
         variant, *middle, _ = str(row["model"]).split("/")
         labels = int(middle[0]) if middle else None
-        key = (variant, labels, row["dataset"], row["property"], row["metric"], row["unit"])
-        found.setdefault(key, []).append(float(row["value"]))
-    return [CurvePoint(*key, tuple(values)) for key, values in found.items()]
+        point = CurvePoint(variant, labels, row["dataset"], row["property"], row["metric"], row["unit"])
+        found.setdefault(point, []).append(float(row["value"]))
+    return [replace(point, values=tuple(values)) for point, values in found.items()]
 
 
 def curve_table(rows: Sequence[Mapping[str, Any]], metric: str = "rmse") -> str:
