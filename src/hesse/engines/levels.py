@@ -36,7 +36,7 @@ _DIGITS = 10
 
 _IDENTIFIED = re.compile(rf"^(?P<name>.+)@(?P<digits>[0-9a-f]{{{_DIGITS}}})$")
 
-_MODEL_KINDS = ("model", "mace", "torchani", "hippynn", "nequip", "python")
+_MODEL_KINDS = ("model", "mace", "torchani", "hippynn", "nequip", "chgnet", "sevenn", "python")
 
 
 def level_with_digest(name: str, *digests: str) -> str:

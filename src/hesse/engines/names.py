@@ -2,8 +2,8 @@
 
 One grammar for both: the path of a model file; `mace:FILE`, `torchani:FILE`, `hippynn:FILE`, `nequip:FILE`,
 `chgnet:FILE`, `sevenn:FILE` for files of those frameworks; `chgnet:0.3.0`, `sevenn:7net-0` for published weights that
-an installed package brings with it; `python:package.module:factory` and `ase:package.module:factory` for objects that your
-own modules create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
+an installed package brings with it; `python:package.module:factory` and `ase:package.module:factory` for objects that
+your own modules create; and for engines `gfn2`, `gfn1` and `pyscf:METHOD/BASIS`. Settings follow a question mark:
 `gfn2?accuracy=0.01`, `pyscf:hf/6-31g*?hvp=analytic,grid=3`, `mace:my.model?trust=pickle`. No other module converts text
 to engines or potentials.
 """
@@ -295,10 +295,12 @@ def with_base_folder(text: str, folder: Path) -> str:
         folder: the folder from which relative paths count.
 
     Returns:
-        The name with the path joined to `folder`; absolute paths, factories (`python:`, `ase:`) and names of programs
-        are unchanged.
+        The name with the path joined to `folder`; absolute paths, factories (`python:`, `ase:`), names of programs and
+        published weights are unchanged.
     """
     kind, _, rest = text.partition(":")
+    if is_published(kind, rest.partition("?")[0]):
+        return text
     if kind in ("python", "ase", "pyscf") or kind.partition("?")[0] in XTB_METHODS:
         return text
     if kind in ADAPTERS and rest:

@@ -21,7 +21,7 @@ _RUN_FILES = (
     *(
         f"{stem}.{ending}"
         for stem in ("model", "last")
-        for ending in ("hesse", "safetensors", "pt", "model", "nequip.zip")
+        for ending in ("hesse", "safetensors", "pt", "model", "nequip.zip", "pth", "pth.tar")
     ),
 )
 """Files that a run writes: half-written ones of a killed process are removed when the folder is locked again."""
