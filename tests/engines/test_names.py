@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from hesse.engines import POTENTIAL_NAMES, make_engine, make_potential
-from hesse.engines.names import ADAPTERS, settings_model, with_base_folder
-from hesse.errors import FileFormatError, RequestError, UnknownOptionError
+from hesse.engines.names import ADAPTERS, path_in_name, settings_model, with_base_folder
+from hesse.errors import FileFormatError, MissingExtraError, RequestError, UnknownOptionError
 from hesse.models import Hipnn, HipnnConfig, Zbl, save_model, save_weights
+from hesse.models.adapters import PUBLISHED, checkpoint_file
 from hesse.structures import Request
 from oracles import molecule
 
@@ -80,6 +83,9 @@ def test_model_files_and_python_factories(model: Path, tmp_path: Path, monkeypat
         ("mace:{model}?hed=a", UnknownOptionError, 'no option "hed". Did you mean "head"'),
         ("mace:{model}?trust_pickle=yes", UnknownOptionError, 'no option "trust_pickle". Use "trust"'),
         ("nequip:{model}?types=C", UnknownOptionError, 'no option "types"'),
+        ("chgnet:0.3", UnknownOptionError, 'neither a file nor published weights of chgnet. Did you mean "0.3.0"'),
+        ("chgnet:0.3.0?modal=PBE", UnknownOptionError, 'no option "modal"'),
+        ("sevenn:none", UnknownOptionError, "Valid: 7net-0, .*are not downloaded: give the path of their file"),
     ],
 )
 def test_invalid_names_get_a_reply(model: Path, text: str, error: type[Exception], reply: str) -> None:
@@ -94,7 +100,33 @@ def test_every_adapter_is_among_the_names_and_has_the_settings_of_its_files() ->
         "hippynn": ["trust", "energy_unit", "length_unit", "energy"],
         "mace": ["trust", "head"],
         "nequip": ["trust", "energy_unit", "length_unit"],
+        "chgnet": ["trust"],
+        "sevenn": ["trust", "modal"],
     }
+
+
+def test_published_weights_are_names_and_not_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {f"{name}:{weights}" for name in PUBLISHED for weights in PUBLISHED[name]} < set(POTENTIAL_NAMES)
+    for name in ("chgnet:0.3.0", "chgnet:R2SCAN", "sevenn:7net-mf-0?modal=PBE"):
+        assert with_base_folder(name, tmp_path) == name
+        assert path_in_name(name) is None
+    assert with_base_folder("sevenn:a.pth", tmp_path) == f"sevenn:{tmp_path / 'a.pth'}"
+    assert path_in_name("chgnet:a.pth.tar") == "a.pth.tar"
+    # The package is found without importing it, and its absence has a reply.
+    package = tmp_path / "chgnet"
+    (package / "pretrained" / "0.3.0").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemError('imported')")
+    file = package / PUBLISHED["chgnet"]["0.3.0"]
+    file.touch()
+    for module in [m for m in sys.modules if m.partition(".")[0] == "chgnet"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert checkpoint_file("chgnet", "0.3.0") == file
+    with pytest.raises(FileFormatError, match=r"does not hold the weights 0\.2\.0"):
+        checkpoint_file("chgnet", "0.2.0")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"sevenn, which is not installed: pip install \"hesse\[sevenn\]\""):
+        make_potential("sevenn:7net-0")
 
 
 def test_settings_of_engines_are_documented() -> None:
