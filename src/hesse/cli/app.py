@@ -29,11 +29,13 @@ from hesse.cli.info_command import info
 from hesse.cli.label_command import label
 from hesse.cli.md_command import md
 from hesse.cli.minimize_command import minimize, neb
+from hesse.cli.phonons_command import phonons
 from hesse.cli.reaction_commands import irc, saddle
 from hesse.cli.reaction_search_command import reaction
 from hesse.cli.recipe_command import recipe
 from hesse.cli.sample_command import sample
 from hesse.cli.study_command import study
+from hesse.cli.tc_command import tc
 from hesse.cli.thermo_command import thermo
 from hesse.cli.train_command import train
 from hesse.cli.vibrations_command import vibrations
@@ -96,6 +98,8 @@ app.command("md")(md)
 app.command("complete")(complete)
 app.command("vibrations")(vibrations)
 app.command("thermo")(thermo)
+app.command("tc")(tc)
+app.command("phonons")(phonons)
 app.command("convert")(convert)
 app.command("info")(info)
 

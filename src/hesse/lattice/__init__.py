@@ -1,24 +1,42 @@
 """Lattice dynamics of crystals: force constants from any engine, phonons, and what follows from them."""
 
 from hesse.lattice.bands import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
+from hesse.lattice.comparison import PhononComparison, compare_phonons
 from hesse.lattice.compute import phonons
-from hesse.lattice.files import read_phonons
+from hesse.lattice.files import holds_phonons, read_cell, read_phonons
 from hesse.lattice.force_constants import ForceConstantsReport
-from hesse.lattice.phonons_result import Phonons
+from hesse.lattice.grueneisen import Grueneisen, grueneisen
+from hesse.lattice.phonons_result import DEFAULT_MESH, Phonons
+from hesse.lattice.quasiharmonic import QuasiHarmonic, quasiharmonic, quasiharmonic_functions
 from hesse.lattice.relaxation import CrystalState, relax_crystal
-from hesse.lattice.thermal import ThermalProperties, thermal_properties
+from hesse.lattice.thermal import THZ, ThermalProperties, thermal_properties
+from hesse.lattice.volumes import GRUENEISEN_VOLUMES, QUASIHARMONIC_VOLUMES, phonons_at_volumes
 
 __all__ = [
+    "DEFAULT_MESH",
+    "GRUENEISEN_VOLUMES",
+    "QUASIHARMONIC_VOLUMES",
+    "THZ",
     "BandPath",
     "Bands",
     "CrystalState",
     "DensityOfStates",
     "ForceConstantsReport",
+    "Grueneisen",
     "ImaginaryMode",
+    "PhononComparison",
     "Phonons",
+    "QuasiHarmonic",
     "ThermalProperties",
     "band_path",
+    "compare_phonons",
+    "grueneisen",
+    "holds_phonons",
     "phonons",
+    "phonons_at_volumes",
+    "quasiharmonic",
+    "quasiharmonic_functions",
+    "read_cell",
     "read_phonons",
     "relax_crystal",
     "thermal_properties",

@@ -13,7 +13,7 @@ from jaxtyping import Complex, Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.errors import ConfigError, EngineError, LabelShapeError, RequestError
+from hesse.errors import ConfigError, EngineError, LabelShapeError
 from hesse.lattice.bands import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
 from hesse.lattice.cells import phonopy_errors, structure_of
 from hesse.lattice.force_constants import ForceConstantsReport
@@ -393,31 +393,3 @@ def _mesh(mesh: MeshLike) -> float | list[int]:
     if len(numbers) != 3 or not all(isinstance(n, int | np.integer) and n > 0 for n in numbers):
         raise ConfigError(message)
     return [int(n) for n in numbers]
-
-
-def check_same_crystal(phonons: Phonons, reference: Phonons) -> None:
-    """Check that two phonons belong to the same primitive cell, up to a strain.
-
-    Args:
-        phonons: some phonons.
-        reference: others.
-
-    Raises:
-        RequestError: other elements, another number of atoms, or another cell.
-    """
-    a, b = phonons.primitive, reference.primitive
-    if sorted(a.numbers) != sorted(b.numbers):
-        raise RequestError(
-            f"the reference is of another crystal: its primitive cell has {reference.record.primitive.formula}, not "
-            f"{phonons.record.primitive.formula}"
-        )
-    metric_a, metric_b = a.cell @ a.cell.T, b.cell @ b.cell.T
-    if not np.allclose(metric_a, metric_b, atol=_MAX_STRAIN * float(np.trace(metric_a)) / 3.0):
-        raise RequestError(
-            "the primitive cell of the reference has other lattice vectors, in which wave vectors mean something else "
-            f"({np.round(b.cell, 2).tolist()}, not {np.round(a.cell, 2).tolist()}): compute the phonons with the cell "
-            "of the reference"
-        )
-
-
-_MAX_STRAIN = 0.25

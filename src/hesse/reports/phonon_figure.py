@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from hesse.errors import FileFormatError
 from hesse.lattice.bands import Bands, DensityOfStates
-from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons, check_same_crystal
+from hesse.lattice.comparison import check_same_crystal
+from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.reports.figure_style import (
     BASELINE_COLOR,
     MUTED_COLOR,
@@ -61,8 +63,7 @@ def draw_phonons(
         drawn.insert(0, (reference, BASELINE_COLOR, 1.2, reference_label))
     bands = phonons.bands() if bands is None else bands
     with figure_style():
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.05)  # type: ignore[union-attr]
+        figure = Figure(figsize=(7.2, 3.8), layout=ConstrainedLayoutEngine(wspace=0.05))
         left, right = figure.subplots(1, 2, width_ratios=(3.4, 1.0), sharey=True)
         for shown, color, width, name in drawn:
             _draw_bands(left, bands if shown is phonons else shown.bands(bands.path), bands, color, width)
