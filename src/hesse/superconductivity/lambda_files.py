@@ -136,18 +136,16 @@ def read_mode_couplings(paths: Sequence[str | Path], broadening: float) -> ModeC
     for path in map(Path, paths):
         check_input_file(path)
         head, *blocks = re.split(r"Gaussian Broadening:", path.read_bytes().decode("utf-8", errors="replace"))
-        try:
-            words = head.split()
-            n = int(words[4])
-            points.append([float(word) for word in words[:3]])
-            squares.append([float(word) for word in words[5 : 5 + n]])
-            if len(squares[-1]) != n or not blocks:
-                raise ValueError(head)
-        except (ValueError, IndexError):
+        words = head.split()
+        n = int(words[4]) if len(words) > 4 and words[4].isdigit() else 0
+        numbers = [float(word) for word in words if re.fullmatch(_NUMBER, word)]
+        if n == 0 or len(words) != 5 + n or len(numbers) != len(words) or not blocks:
             raise FileFormatError(
                 f"{path}: expected a q point, squared frequencies and couplings of its modes, as ph.x writes them into "
                 "elph.inp_lambda.N"
-            ) from None
+            )
+        points.append(numbers[:3])
+        squares.append(numbers[5:])
         found = {}
         for block in blocks:
             width = re.match(rf"\s*({_NUMBER})\s*Ry", block)
