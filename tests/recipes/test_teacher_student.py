@@ -108,7 +108,8 @@ def test_true_energies_shift_the_energies_of_atoms(tmp_path: Path, trained_teach
 
 def test_several_teachers_and_fresh_directions(tmp_path: Path) -> None:
     teachers = [network(tmp_path, seed) for seed in (1, 2, 3)]
-    config = options(tmp_path, teacher=teachers, products="fresh", weights={"atomic_energies": 0.0})
+    config = options(tmp_path, teacher=teachers, products="fresh", weights={"atomic_energies": 0.0},
+                     compare={"energy and forces": {"hvp": 0.0}})  # fmt: skip
     result = run_recipe(NAME, config, quiet=True)
     labels = read_dataset(result.file("labels", "labels.h5"))
     assert labels.labels.weight is not None
@@ -118,6 +119,8 @@ def test_several_teachers_and_fresh_directions(tmp_path: Path) -> None:
     mean = sum(evaluate_structures(load_model(t), labels.structures[:1], request).hessian_of(0) for t in teachers) / 3
     torch.testing.assert_close(labels.labels.hessian_of(0), mean)
     assert result.records["student/seed-0"].options["probe"]["source"] == "fresh"
+    other = result.records["energy and forces/seed-0"].options
+    assert [term["quantity"] for term in other["loss"]] == ["energy", "forces"]
     assert labels.metadata["level"].startswith("model:mean of 3 teachers@")
 
 
@@ -146,6 +149,9 @@ def wrong(folder: Path) -> dict[str, tuple[dict[str, Any], type[Exception], str]
                              MissingLabelError, "no structure has forces"),
         "no such label": ({"teacher": good, "true_labels": ["force"]}, ConfigError, "no label 'force'"),
         "spread of one": ({"teacher": good, "structure_weights": "spread"}, ConfigError, "several teachers"),
+        "a potential in memory": ({"teacher": load_model(good)}, ConfigError, "hesse.save_model"),
+        "labels that are not made": (
+            {"teacher": good, "weights": {"hvp": 0.0}, "compare": {"h": {"hvp": 1.0}}}, ConfigError, "no such labels"),
         "no teacher": ({"teacher": []}, ConfigError, "teacher"),
         "no target": ({"teacher": good, "weights": dict.fromkeys(["energy", "forces", "hvp", "atomic_energies"], 0.0)},
                       ConfigError, "nothing to train"),

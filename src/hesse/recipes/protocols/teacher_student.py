@@ -7,6 +7,7 @@ energies, forces and curvature weight vibrational modes by 1, ω² and ω⁴.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -71,6 +72,11 @@ class TeacherStudent(RecipeSettings):
     structure_weights: Literal["spread", "equal"] | None = Field(
         None, description="weights of the structures by the spread of several teachers; null: if there are several"
     )
+    compare: dict[str, LossWeights] = Field(
+        default_factory=dict,
+        description="further students on the same labels, with other weights: {energy and forces: {energy: 4, forces: "
+        "0.3, hvp: 0}}",
+    )
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="fraction of the data that a run holds out to choose its best step"
     )
@@ -81,8 +87,14 @@ class TeacherStudent(RecipeSettings):
     @field_validator("teacher", mode="before")
     @classmethod
     def _one_teacher(cls, value: object) -> object:
-        names = value if isinstance(value, list | tuple) else [value]
-        return [str(file) if (file := getattr(n, "model_file", n)) is not None else n for n in names]
+        names = [getattr(n, "model_file", n) for n in (value if isinstance(value, list | tuple) else [value])]
+        for name in names:
+            if not isinstance(name, str | Path):
+                raise ValueError(
+                    f"expected the name or file of a potential, got {type(name).__name__}; a potential in memory is "
+                    "saved by hesse.save_model(FILE, potential)"
+                )
+        return [str(name) for name in names]
 
     @model_validator(mode="after")
     def _check_parts(self) -> TeacherStudent:
@@ -98,8 +110,19 @@ class TeacherStudent(RecipeSettings):
                 )
         if self.structure_weights == "spread" and len(self.teacher) < 2:
             raise ValueError("structure_weights: spread needs several teachers")
-        if self.weights.hessian > 0 or self.weights.stress > 0:
-            raise ValueError("weights: targets are energy, forces, hvp and atomic_energies")
+        for weights in (self.weights, *self.compare.values()):
+            if weights.hessian > 0 or weights.stress > 0:
+                raise ValueError("weights: targets are energy, forces, hvp and atomic_energies")
+        for name, weights in self.compare.items():
+            if name == "student" or not re.fullmatch(r"\w[\w +-]*", name):
+                raise ValueError(
+                    f"compare: {name!r} cannot be the name of a further student, which is that of a folder"
+                )
+            for term in ("hvp", "atomic_energies"):
+                if getattr(weights, term) > 0 and not getattr(self.weights, term) > 0:
+                    raise ValueError(
+                        f"compare: {name!r} has a term {term}, and there are no such labels: give it a weight"
+                    )
         return self
 
     @property
@@ -128,7 +151,8 @@ def check(settings: TeacherStudent) -> Sequence[str]:
     Raises:
         HesseError: see `read_teachers`.
     """
-    loss_terms(settings.weights, equal=())
+    for weights in (settings.weights, *settings.compare.values()):
+        loss_terms(weights, equal=())
     make_probe(settings.probe, 1)
     remarks, _ = read_teachers(
         settings.teacher, open_data(settings.train), atomic_energies=settings.weights.atomic_energies > 0,
@@ -149,18 +173,13 @@ def stages(settings: TeacherStudent) -> list[Stage]:
     output, targets = settings.output, settings.targets
     device = str(settings.training.get("device", "cpu"))
     result = [student_data_stage("labels", settings.train, (), settings.teacher, targets, device=device)]
-    options: dict[str, Any] = {"loss": loss_terms(settings.weights, equal=settings.true_labels)}
-    if settings.weights.balance:
-        options["weights"] = "balance"
-    if targets.hessian:
-        options["probe"] = {"source": "fresh", "kind": settings.probe, "n_probes": settings.probes}
-    data = {"train": str(output / "labels" / LABELS), "validation_fraction": settings.validation_fraction}
     runs = {}
-    for seed in settings.seeds:
-        name = f"student/seed-{seed}"
-        what = "the student, on labels of the teacher"
-        result.append(train_stage(output, name, what, settings.run_options(seed, data=data, **options)))
-        runs[f"student {seed}"] = output / name
+    for student, weights in {"student": settings.weights, **settings.compare}.items():
+        for seed in settings.seeds:
+            name = f"{student}/seed-{seed}"
+            what = "the student, on labels of the teacher" if student == "student" else "a student with other weights"
+            result.append(train_stage(output, name, what, _options(settings, weights, seed)))
+            runs[f"{student} {seed}"] = output / name
     if settings.test:
         result.append(_teacher_errors_stage(settings.teacher, settings.test, settings.suite))
         result.append(errors_stage("errors", runs, settings.test, suite=settings.suite, device=device))
@@ -169,6 +188,20 @@ def stages(settings: TeacherStudent) -> list[Stage]:
         models = {"teacher": settings.teacher, "student": (student,)}
         result.append(cost_stage("costs", models, settings.train, settings.md_steps))
     return result
+
+
+def _options(settings: TeacherStudent, weights: LossWeights, seed: int) -> dict[str, Any]:
+    """Options of a student."""
+    labels = settings.output / "labels" / LABELS
+    options: dict[str, Any] = {
+        "data": {"train": str(labels), "validation_fraction": settings.validation_fraction},
+        "loss": loss_terms(weights, equal=settings.true_labels),
+    }
+    if weights.balance:
+        options["weights"] = "balance"
+    if settings.targets.hessian and weights.hvp > 0:
+        options["probe"] = {"source": "fresh", "kind": settings.probe, "n_probes": settings.probes}
+    return settings.run_options(seed, **options)
 
 
 def _teacher_errors_stage(teacher: Sequence[str], tests: Mapping[str, Path], suite: Suite) -> Stage:
