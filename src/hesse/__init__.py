@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import analyze_vibrations, evaluate, g2_molecules, thermo
+    from hesse.reports.phonon_figure import draw_phonons
     from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import (
         Batch,
@@ -151,6 +152,7 @@ _EXPORTS = {
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("analyze_vibrations", "evaluate", "g2_molecules", "thermo"),
+    "reports.phonon_figure": ("draw_phonons",),
     "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": (
         "Batch",
@@ -231,9 +233,9 @@ __all__ = [
     "Request",
     "RigidBodyFree",
     "SevennPotential",
+    "SpectralFunction",
     "Sphere",
     "Structure",
-    "SpectralFunction",
     "StudyConfig",
     "SumPotential",
     "TorchAniPotential",
@@ -255,6 +257,7 @@ __all__ = [
     "compare",
     "complete_hessians",
     "compute",
+    "draw_phonons",
     "evaluate",
     "evaluate_ensemble",
     "evaluate_structures",

@@ -93,6 +93,7 @@ def phonons(
     differences of the forces of other engines. Without an engine they are read from files of phonopy."""
     from hesse.errors import HarmonicWarning, RequestError
     from hesse.lattice import DEFAULT_MESH, compare_phonons, read_phonons
+    from hesse.reports.phonon_figure import draw_phonons
     from hesse.reports.phonon_table import phonon_row, phonon_table
     from hesse.runtime.filesystem import check_output_path, write_rows
 
@@ -148,7 +149,7 @@ def phonons(
                 typer.echo(f"{out / _NAMES[kind]}")
     for path in pictures:
         name = "" if reference is None else str(reference)
-        result.plot(path, reference=expected, bands=bands, mesh=grid, reference_label=name or "reference")
+        draw_phonons(path, result, reference=expected, bands=bands, mesh=grid, reference_label=name or "reference")
         typer.echo(f"{path}")
 
 

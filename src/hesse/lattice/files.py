@@ -167,8 +167,16 @@ def _record(
             f"{folder}: no YAML file of phonopy, so that the supercell of {cell.name} is unknown: give it, such as "
             "--supercell 2 2 2"
         )
+    from phonopy.structure.atoms import PhonopyAtoms
+
     structure = as_structure(cell)
-    return make_record(structure, as_supercell_matrix(supercell, structure), primitive=primitive, symmetry=True)
+    with phonopy_errors(f"{cell}: phonopy has no masses of its elements", FileFormatError):
+        masses = np.array(
+            PhonopyAtoms(numbers=structure.numbers, cell=structure.cell, positions=structure.positions).masses
+        )
+    return make_record(
+        structure, as_supercell_matrix(supercell, structure), primitive=primitive, symmetry=True, masses=masses
+    )
 
 
 def _set_force_constants(record: Any, folder: Path, yaml_file: Path | None, named: Path | None, phonopy: Any) -> str:

@@ -316,46 +316,6 @@ class Phonons(ShortRepr):
 
         save_phonons(self.record, path, kind)
 
-    def plot(
-        self,
-        path: str | Path,
-        *,
-        reference: Phonons | None = None,
-        bands: Bands | None = None,
-        mesh: MeshLike = DEFAULT_MESH,
-        title: str = "",
-        label: str = "",
-        reference_label: str = "reference",
-    ) -> None:
-        """Draw bands and density of states.
-
-        Args:
-            path: a `.png` or `.svg` file.
-            reference: other phonons of the same crystal, drawn beneath.
-            bands: bands that are known already; None computes them.
-            mesh: mesh of the density of states, see `mesh`.
-            title: title of the picture.
-            label: name of these phonons in the legend.
-            reference_label: name of the others.
-
-        Raises:
-            RequestError: a reference of another crystal.
-            FileFormatError: another suffix.
-            WriteError: the file cannot be written.
-        """
-        from hesse.reports.phonon_figure import draw_phonons
-
-        draw_phonons(
-            path,
-            self,
-            reference=reference,
-            bands=bands,
-            mesh=mesh,
-            title=title,
-            label=label,
-            reference_label=reference_label,
-        )
-
 
 def _units(record: Any) -> Any:
     from phonopy.physical_units import get_calculator_physical_units

@@ -13,6 +13,7 @@ from hesse.reports.evaluation_page import render_evaluation, write_evaluation_pa
 from hesse.reports.figures import draw_summary
 from hesse.reports.html_report import render_report, write_report
 from hesse.reports.literature import PUBLISHED_CHANGES, PUBLISHED_SOURCE, PublishedChange
+from hesse.reports.phonon_figure import draw_phonons
 from hesse.reports.reaction_page import render_campaign, render_reaction, write_reaction_page
 from hesse.reports.suite_tables import suite_tables
 from hesse.reports.survival_figure import draw_survival
@@ -29,6 +30,7 @@ __all__ = [
     "comparison_table",
     "draw_cell_costs",
     "draw_label_costs",
+    "draw_phonons",
     "draw_summary",
     "draw_survival",
     "error_tables",
