@@ -16,6 +16,7 @@ from hesse.curvature import evaluate
 from hesse.errors import ConfigError, UnknownElementError
 from hesse.models import Ani, AniConfig, build_model, load_model, save_model
 from hesse.models.ani import aev_length
+from hesse.models.ani.network import SmoothCelu
 from hesse.structures import Request, Structure, collate
 from oracles import atom, crystal, image_pairs, linear, molecule, molecules, rotation
 
@@ -248,9 +249,10 @@ def test_third_derivatives_are_finite(name: str, cutoff_function: str, dtype: to
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), what
 
 
-def test_parameter_gradients_of_a_curvature_loss_equal_finite_differences() -> None:
+@pytest.mark.parametrize("activation", ["gelu", "smooth-celu"])
+def test_parameter_gradients_of_a_curvature_loss_equal_finite_differences(activation: str) -> None:
     """Third derivatives (two in positions, one in parameters) against central differences in the parameters."""
-    model = ani(activation="gelu")
+    model = ani(activation=activation)
     batch = collate([*molecules([6, 4]), linear(3)], model.cutoff)
     probes = torch.randn(1, len(batch.numbers), 3, dtype=torch.float64)
 
@@ -314,6 +316,43 @@ def test_hessians_are_smooth_across_the_angular_cutoff_in_both_precisions() -> N
     assert float(steps.max() / steps.median()) < 3.0
     narrow = evaluate(model.float(), batch.to(dtype=torch.float32), request).hessian.reshape(41, -1)  # type: ignore[union-attr]
     assert float((narrow - wide).abs().max()) < 1e-4 * float(wide.abs().max())
+
+
+# --- a smooth function in place of the celu ---------------------------------------------------------------------------
+
+
+def test_smooth_celu_has_the_limits_and_the_bell_of_the_celu() -> None:
+    alpha = 0.1
+    x = torch.linspace(-3.0, 3.0, 60_001, dtype=torch.float64, requires_grad=True)
+    y = SmoothCelu(alpha)(x)
+    assert float((y - nn.CELU(alpha)(x)).detach().abs().max()) < 0.1 * alpha
+    assert float(y[0].detach()) == pytest.approx(-alpha, abs=1e-12)
+    assert float(y[-1].detach()) == pytest.approx(3.0, abs=1e-12)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (bell,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+    (third,) = torch.autograd.grad(bell.sum(), x)
+    points = x.detach()
+    weight = bell.detach() * (points[1] - points[0])
+    mean = (weight * points).sum()
+    assert float(weight.sum()) == pytest.approx(1.0, abs=1e-8)  # 1/α exp(x/α) below zero has the same three moments
+    assert float(mean) == pytest.approx(-alpha, abs=1e-8)
+    assert float((weight * (points - mean).square()).sum()) == pytest.approx(alpha**2, rel=1e-6)
+    assert torch.isfinite(third).all()
+    assert float(third.diff().abs().max()) < 0.2  # a jump would stay as large on a finer grid
+
+
+def test_other_functions_keep_the_weights() -> None:
+    model = ani(cutoff_function="cosine")
+    smooth = model.with_functions(activation="smooth-celu")
+    assert smooth.config.activation == "smooth-celu"
+    assert smooth.config.cutoff_function == "cosine"
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(smooth.state_dict()[name], value, rtol=0, atol=0)
+    batch = collate(STRUCTURES, model.cutoff)
+    difference = (smooth(batch) - model(batch)).abs().max()
+    assert 0.0 < float(difference) < 0.1
+    with pytest.raises(ConfigError, match="activation"):
+        model.with_functions(activation="relu")
 
 
 # --- files, elements, refusals ---------------------------------------------------------------------------------------

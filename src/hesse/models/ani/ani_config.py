@@ -51,8 +51,10 @@ class AniConfig(Settings):
     hidden_of: dict[str, Widths] = Field(
         default_factory=dict, description="widths of single elements where they differ, by symbol"
     )
-    activation: Literal["celu", "gelu"] = Field(
-        "gelu", description="gelu is smooth; celu(x, 0.1) is that of ANI-1x and 2x, its second derivative jumps at zero"
+    activation: Literal["celu", "gelu", "smooth-celu"] = Field(
+        "gelu",
+        description="gelu is smooth; celu(x, 0.1) is that of ANI-1x and 2x, its second derivative jumps at zero; "
+        "smooth-celu is close to it and smooth",
     )
 
     @model_validator(mode="after")

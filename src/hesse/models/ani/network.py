@@ -6,7 +6,8 @@ Smith, Isayev, Roitberg, Chem. Sci. 8, 3192 (2017). Any elements, open or period
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -19,11 +20,43 @@ from hesse.models.ani.ani_config import AniConfig
 from hesse.models.ani.triplets import TripletIndex, find_triplets
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential, check_elements, structure_at
+from hesse.runtime.settings import validate_config
 from hesse.structures import Batch
 
 __all__ = ["Ani"]
 
 CELU_ALPHA = 0.1
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "celu": lambda: nn.CELU(CELU_ALPHA),
+    "gelu": nn.GELU,
+    "smooth-celu": lambda: SmoothCelu(CELU_ALPHA),
+}
+
+
+class SmoothCelu(nn.Module):
+    """A smooth function close to celu(x, α): `s log(1 + exp((x + α)/s)) − α` with `s = α √3/π`.
+
+    Both tend to −α and to x. Their second derivatives are bells of equal area, mean −α and variance α²; the functions
+    differ by less than 0.1 α.
+
+    Args:
+        alpha: α of the celu.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha, self.sharpness = alpha, math.pi / (math.sqrt(3.0) * alpha)
+
+    def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Values of the function.
+
+        Args:
+            x: any shape.
+
+        Returns:
+            The same shape.
+        """
+        return nn.functional.softplus(x + self.alpha, beta=self.sharpness) - self.alpha
 
 
 class Ani(Potential):
@@ -98,6 +131,30 @@ class Ani(Potential):
         """See `Potential.shift_reference_energies`."""
         self.references.shift_reference_energies(shifts)
 
+    def with_functions(self, *, activation: str | None = None, cutoff_function: str | None = None) -> Ani:
+        """A copy with the same weights and other functions, to train on.
+
+        A trained network with `celu` and the cosine cutoff, such as ANI-1x, has a curvature that jumps.
+        `activation="smooth-celu"` removes most of the jumps and changes the energies little.
+
+        Args:
+            activation: as in `AniConfig`; None: unchanged.
+            cutoff_function: as in `AniConfig`; None: unchanged.
+
+        Returns:
+            The copy; every parameter can be trained.
+
+        Raises:
+            ConfigError: an unknown function.
+        """
+        changes = {"activation": activation, "cutoff_function": cutoff_function}
+        options = self.config.model_dump() | {name: value for name, value in changes.items() if value is not None}
+        copy = Ani(validate_config(AniConfig, options, source="with_functions"), self.elements)
+        weight = next(self.parameters())
+        copy = copy.to(device=weight.device, dtype=weight.dtype)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
 
 def _network(config: AniConfig, symbol: str, width: int) -> nn.Sequential:
     """Linear layers with activations between them, from the AEV to one number."""
@@ -107,5 +164,5 @@ def _network(config: AniConfig, symbol: str, width: int) -> nn.Sequential:
         # Inputs and activations are small and mostly positive: variance 1/width keeps their size.
         nn.init.kaiming_normal_(layer.weight, a=1.0)
         nn.init.zeros_(layer.bias)
-        layers += [layer, nn.CELU(CELU_ALPHA) if config.activation == "celu" else nn.GELU()]
+        layers += [layer, ACTIVATIONS[config.activation]()]
     return nn.Sequential(*layers[:-1])
