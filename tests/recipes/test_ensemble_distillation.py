@@ -140,6 +140,7 @@ def _level(first: Dataset, level: str) -> Dataset:
         ({"unlabeled": [Structure([17, 1], [[0, 0, 0], [0, 0, 1.3]], id="hcl")]}, UnknownElementError,
          '"hcl" holds element 17'),
         ({"unlabeled": data().structures[:2]}, RequestError, "2 ids are in the labeled data too"),
+        ({"train": data((3, 4))}, RequestError, "2 structures in 2 groups .* too few to hold out"),
         ({"teachers": 1}, ConfigError, "teachers"),
         ({"teacher": {"weights": {"forces": 1.0}}}, ConfigError, "teacher: leave out weights"),
         ({"training": {**TRAINING, "stepss": 3}}, UnknownOptionError, "steps"),

@@ -26,7 +26,7 @@ from hesse.probes import make_probe
 from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
-from hesse.recipes.protocols.teachers import LABELS, Targets, loss_terms, open_data, student_data_stage
+from hesse.recipes.protocols.teachers import LABELS, Targets, check_held_out, loss_terms, open_data, student_data_stage
 
 __all__ = ["EnsembleDistillation"]
 
@@ -58,6 +58,7 @@ class EnsembleDistillation(RecipeSettings):
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="fraction of the data that every run holds out to choose its best step"
     )
+    by_group: bool = Field(True, description="keep structures of one group (molecule, reaction) together when held out")
     compare: tuple[Variant, ...] = Field(
         (),
         description="also train students without products (forces-only), without weights from the spread "
@@ -98,7 +99,7 @@ class EnsembleDistillation(RecipeSettings):
             Options as for `hesse train`, without output.
         """
         files = [str(file) for file in data] if isinstance(data, tuple) else str(data)
-        held_out = {"train": files, "validation_fraction": self.validation_fraction}
+        held_out = {"train": files, "validation_fraction": self.validation_fraction, "by_group": self.by_group}
         return merged(self.run_options(seed, **dict(section)), {"data": held_out, **options})
 
 
@@ -122,6 +123,7 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
     data = open_data(settings.train)
     if not data.has("energy"):
         raise MissingLabelError(f"{data.source}: no structure has an energy, on which the teachers are trained")
+    check_held_out(data, settings.validation_fraction, by_group=settings.by_group)
     if "true-forces" in settings.compare and not data.has("forces"):
         raise MissingLabelError(f"{data.source}: no structure has forces: leave true-forces out of compare")
     level = str(data.metadata.get("level") or "")

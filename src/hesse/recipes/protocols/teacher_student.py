@@ -30,6 +30,7 @@ from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
 from hesse.recipes.protocols.teachers import (
     LABELS,
     Targets,
+    check_held_out,
     loss_terms,
     open_data,
     read_teachers,
@@ -80,6 +81,7 @@ class TeacherStudent(RecipeSettings):
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="fraction of the data that a run holds out to choose its best step"
     )
+    by_group: bool = Field(True, description="keep structures of one group (molecule, reaction) together when held out")
     md_steps: int = Field(
         200, ge=0, description="steps of molecular dynamics by which teacher and student are timed; 0: not timed"
     )
@@ -154,8 +156,10 @@ def check(settings: TeacherStudent) -> Sequence[str]:
     for weights in (settings.weights, *settings.compare.values()):
         loss_terms(weights, equal=())
     make_probe(settings.probe, 1)
+    data = open_data(settings.train)
+    check_held_out(data, settings.validation_fraction, by_group=settings.by_group)
     remarks, _ = read_teachers(
-        settings.teacher, open_data(settings.train), atomic_energies=settings.weights.atomic_energies > 0,
+        settings.teacher, data, atomic_energies=settings.weights.atomic_energies > 0,
         true=settings.true_labels, allow_mixed_levels=settings.allow_mixed_levels,
     )  # fmt: skip
     return remarks
@@ -194,7 +198,11 @@ def _options(settings: TeacherStudent, weights: LossWeights, seed: int) -> dict[
     """Options of a student."""
     labels = settings.output / "labels" / LABELS
     options: dict[str, Any] = {
-        "data": {"train": str(labels), "validation_fraction": settings.validation_fraction},
+        "data": {
+            "train": str(labels),
+            "validation_fraction": settings.validation_fraction,
+            "by_group": settings.by_group,
+        },
         "loss": loss_terms(weights, equal=settings.true_labels),
     }
     if weights.balance:

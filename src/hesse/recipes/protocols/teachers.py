@@ -26,6 +26,7 @@ from hesse.structures import COLUMNS, Properties, segment_ids
 __all__ = [
     "Agreement",
     "Targets",
+    "check_held_out",
     "compare_energies",
     "loss_terms",
     "open_data",
@@ -105,6 +106,27 @@ def open_data(files: Files) -> Dataset:
     data = open_datasets(_as_tuple(files))
     assert isinstance(data, Dataset)
     return data.without_suspects()
+
+
+def check_held_out(data: Dataset, fraction: float, *, by_group: bool) -> None:
+    """Check that a part of the data can be held out.
+
+    Args:
+        data: the data.
+        fraction: the fraction to hold out.
+        by_group: whether groups stay together.
+
+    Raises:
+        RequestError: too few structures or groups.
+    """
+    try:
+        data.split(1 - fraction, fraction, by_group=by_group)
+    except RequestError:
+        names = {g if by_group and g else f"id:{name}" for g, name in zip(data.groups, data.ids, strict=True)}
+        raise RequestError(
+            f"{data.source}: {len(data)} structures in {len(names)} groups (molecules, reactions) are too few to hold "
+            f"out {fraction:g} of them: give more, another validation_fraction, or by_group: false"
+        ) from None
 
 
 def read_teachers(
