@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hesse.errors import HesseError
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
-    from hesse.labelling import LabelSpec, complete_hessians, label
+    from hesse.labelling import LabelSpec, complete_hessians, label, teacher_labels
     from hesse.lattice import Phonons, phonons, read_phonons
     from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import analyze_vibrations, evaluate, g2_molecules, thermo
+    from hesse.recipes.protocols import run_recipe
     from hesse.reports.phonon_figure import draw_phonons
     from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
     from hesse.structures import (
@@ -111,7 +112,7 @@ _EXPORTS = {
     "errors": ("HesseError",),
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
-    "labelling": ("LabelSpec", "complete_hessians", "label"),
+    "labelling": ("LabelSpec", "complete_hessians", "label", "teacher_labels"),
     "lattice": ("Phonons", "phonons", "read_phonons"),
     "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
@@ -152,6 +153,7 @@ _EXPORTS = {
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("analyze_vibrations", "evaluate", "g2_molecules", "thermo"),
+    "recipes.protocols": ("run_recipe",),
     "reports.phonon_figure": ("draw_phonons",),
     "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
     "structures": (
@@ -284,6 +286,7 @@ __all__ = [
     "register_quantity",
     "remove_imaginary_modes",
     "run_md",
+    "run_recipe",
     "run_replicas",
     "run_study",
     "saddle",
@@ -293,6 +296,7 @@ __all__ = [
     "sample_rattled",
     "save_model",
     "tc",
+    "teacher_labels",
     "thermo",
     "to_ase",
     "train",
