@@ -231,7 +231,7 @@ def make_record(
         f'structure "{structure.id}": phonopy cannot make the supercell {matrix.tolist()} and the primitive cell of it '
         f"(a supercell must be a multiple of the primitive cell; symprec {symprec:g} Å)"
     )
-    options = {
+    options: dict[str, Any] = {
         "primitive_matrix": "P" if isotopes and isinstance(primitive, str) else primitive,
         "symprec": symprec,
         "log_level": 0,
@@ -239,7 +239,12 @@ def make_record(
     with phonopy_errors(what):
         cell = atoms_of(structure, masses)
         n_atoms = len(structure) * round(float(np.linalg.det(matrix)))
+        n_primitive = len(phonopy.Phonopy(cell, **options).primitive)
+        if n_primitive == len(structure) and isinstance(primitive, str) and primitive == "auto":
+            options["primitive_matrix"] = (
+                "P"  # phonopy might permute its axes: wave vectors are those of the given cell
+            )
         if symmetry is None:
-            symmetry = n_atoms <= _LARGE or len(phonopy.Phonopy(cell, **options).primitive) > _FEW
+            symmetry = n_atoms <= _LARGE or n_primitive > _FEW
         # phonopy's columns are lattice vectors
         return phonopy.Phonopy(cell, np.asarray(matrix).T, is_symmetry=symmetry, **options)

@@ -180,14 +180,15 @@ def finish_force_constants(
     start = time.monotonic() if start is None else start
     before = np.array(record.force_constants)
     with phonopy_errors("phonopy cannot impose the symmetries of the force constants", EngineError):
-        record.symmetrize_force_constants(
-            show_drift=False, use_symfc_projector=len(record.supercell) <= _MAX_SYMFC_ATOMS
-        )
+        # symfc refuses supercells of one atom, whose force constants vanish.
+        projector = 1 < len(record.supercell) <= _MAX_SYMFC_ATOMS
+        record.symmetrize_force_constants(show_drift=False, use_symfc_projector=projector)
         after = np.array(record.force_constants)
         if not symmetrize:
             record.force_constants = before
     size = float(np.sqrt(np.mean(after**2))) or 1.0
-    group = str(record.symmetry.get_international_table()) if record.symmetry.dataset is not None else ""
+    unused = type(record.symmetry.dataset).__name__ == "NosymDataset"
+    group = "" if unused else str(record.symmetry.get_international_table())
     return ForceConstantsReport(
         method,
         n_displacements,
