@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 
 from hesse.datasets import Dataset
 from hesse.evaluation.metrics import error_sums
 from hesse.evaluation.parity import property_unit
 from hesse.structures import Properties
 
-__all__ = ["SpreadCalibration", "spread_calibration"]
+__all__ = ["SpreadCalibration", "StructureSpreads", "spread_calibration", "structure_spreads"]
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,45 @@ class SpreadCalibration:
     unit: str
 
 
-def spread_calibration(data: Dataset, mean: Properties) -> tuple[SpreadCalibration, ...]:
-    """Compare the spread of several models with the error of their mean.
+@dataclass(frozen=True, eq=False)
+class StructureSpreads:
+    """Errors and spreads of one property of single structures.
+
+    Attributes:
+        name: energy, forces, hvp or hessian.
+        errors: root mean square error of the mean of the models, of each structure with a label.
+        spreads: standard deviation of the models.
+        counts: number of label values of each.
+        error: root mean square error over all values.
+    """
+
+    name: str
+    errors: Float[ndarray, "structures"]
+    spreads: Float[ndarray, "structures"]
+    counts: Float[ndarray, "structures"]
+    error: float
+
+    @property
+    def spread(self) -> float:
+        """Root mean square of the standard deviations over all values."""
+        return float(np.sqrt(np.average(self.spreads**2, weights=self.counts)))
+
+    @property
+    def error_over_spread(self) -> float:
+        """Ratio of error and spread; 1 if the spread has the right size."""
+        return self.error / max(self.spread, 1e-300)
+
+
+def structure_spreads(data: Dataset, mean: Properties) -> tuple[StructureSpreads, ...]:
+    """Errors and spreads of single structures.
 
     Args:
-        data: reference labels. From Hessians, products along the probes of `mean` are made.
-        mean: means of the models for the same structures, with their standard deviations as errors, as
-            `hesse.labelling.teacher_labels` gives them.
+        data: reference labels, see `spread_calibration`.
+        mean: means of the models for the same structures, with their standard deviations as errors.
 
     Returns:
-        One result for each property that has both; none without a spread or with fewer than three structures.
+        One result for each property that has both.
     """
-    from scipy.stats import rankdata  # here, because the import takes half a second
-
     labels = data.labels
     if mean.probes is not None and labels.hessian is not None:
         mask = labels.mask("hessian").expand(len(mean.probes), -1)
@@ -70,14 +98,33 @@ def spread_calibration(data: Dataset, mean: Properties) -> tuple[SpreadCalibrati
         squared = spread.double().square()
         spreads = (squared.mean(0) if squared.dim() == 2 else squared).sqrt().numpy()
         known = np.isfinite(errors)
-        if known.sum() < 3:
+        results.append(StructureSpreads(name, errors[known], spreads[known], sums.counts[known], sums.rms()))
+    return tuple(results)
+
+
+def spread_calibration(data: Dataset, mean: Properties) -> tuple[SpreadCalibration, ...]:
+    """Compare the spread of several models with the error of their mean.
+
+    Args:
+        data: reference labels. From Hessians, products along the probes of `mean` are made.
+        mean: means of the models for the same structures, with their standard deviations as errors, as
+            `hesse.labelling.teacher_labels` gives them.
+
+    Returns:
+        One result for each property that has both; none without a spread or with fewer than three structures.
+    """
+    from scipy.stats import rankdata  # here, because the import takes half a second
+
+    results = []
+    for found in structure_spreads(data, mean):
+        if len(found.errors) < 3:
             continue
-        typical = float(np.sqrt(np.average(spreads[known] ** 2, weights=sums.counts[known])))
-        ranks = np.corrcoef(rankdata(errors[known]), rankdata(spreads[known]))[0, 1] if np.ptp(spreads[known]) else 0.0
-        error = sums.rms()
+        varies = np.ptp(found.spreads) > 0
+        ranks = np.corrcoef(rankdata(found.errors), rankdata(found.spreads))[0, 1] if varies else 0.0
         results.append(
             SpreadCalibration(
-                name, error, typical, error / max(typical, 1e-300), float(ranks), int(known.sum()), property_unit(name)
+                found.name, found.error, found.spread, found.error_over_spread, float(ranks), len(found.errors),
+                property_unit(found.name),
             )
-        )
+        )  # fmt: skip
     return tuple(results)

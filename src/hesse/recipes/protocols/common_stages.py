@@ -11,6 +11,7 @@ from hesse.datasets import read_dataset
 from hesse.engines.names import path_in_name
 from hesse.evaluation import Evaluation
 from hesse.labelling import LabelSpec, label
+from hesse.models import Ensemble, load_model, save_model
 from hesse.recipes.judging import Suite
 from hesse.recipes.protocols.stages import Stage, StageWork
 from hesse.recipes.set_errors import SetErrors, evaluate_run
@@ -20,13 +21,15 @@ from hesse.training import RunConfig
 from hesse.training.config_file import run_from_config
 from hesse.training.run_identity import WITHOUT_EFFECT
 
-__all__ = ["MODEL", "errors_stage", "label_stage", "train_stage"]
+__all__ = ["MODEL", "ensemble_stage", "error_table", "errors_stage", "label_stage", "train_stage"]
 
 MODEL = "model.hesse"
 """File of the best model in the folder of a training stage."""
+LABELS = "labels.h5"
+"""File of the labels in the folder of a label stage."""
 
 
-def train_stage(output: Path, name: str, description: str, options: Mapping[str, Any]) -> Stage:
+def train_stage(output: Path, name: str, description: str, options: Mapping[str, Any], *, branch: str = "") -> Stage:
     """A stage that trains one model, as `hesse train` does; its folder is that of a run.
 
     Args:
@@ -34,6 +37,7 @@ def train_stage(output: Path, name: str, description: str, options: Mapping[str,
         name: name of the stage.
         description: what it is for.
         options: options as for `hesse train`, without output. Data and models of earlier stages need not exist yet.
+        branch: its branch, see `Stage`.
 
     Returns:
         The stage; its product is `model.hesse`.
@@ -52,11 +56,38 @@ def train_stage(output: Path, name: str, description: str, options: Mapping[str,
         result = run_from_config(config, quiet=stage.quiet)
         return {"steps": result.steps, "best_step": result.best_step, "seconds": result.seconds}
 
-    return Stage(name, description, work, settings, files, (MODEL,))
+    return Stage(name, description, work, settings, files, (MODEL,), branch=branch)
+
+
+def ensemble_stage(name: str, models: Sequence[Path], *, branch: str = "") -> Stage:
+    """A stage that saves the mean of several models as one.
+
+    Args:
+        name: name of the stage.
+        models: files of the models.
+        branch: its branch, see `Stage`.
+
+    Returns:
+        The stage; its product is `model.hesse`.
+    """
+
+    def work(stage: StageWork) -> dict[str, Any]:
+        members = [load_model(model) for model in models]
+        save_model(stage.folder / MODEL, Ensemble(members), {"members": len(members)})
+        return {"members": len(members)}
+
+    return Stage(name, "the mean of the models, as one model", work, {}, tuple(models), (MODEL,), branch=branch)
 
 
 def label_stage(
-    name: str, description: str, structures: Path, engine: str, spec: LabelSpec, *, workers: int | None = None
+    name: str,
+    description: str,
+    structures: Path,
+    engine: str,
+    spec: LabelSpec,
+    *,
+    workers: int | None = None,
+    branch: str = "",
 ) -> Stage:
     """A stage that labels structures, as `hesse label` does. Failures of single structures are left out.
 
@@ -67,13 +98,14 @@ def label_stage(
         engine: name of the engine.
         spec: what to compute.
         workers: number of processes, one thread each.
+        branch: its branch, see `Stage`.
 
     Returns:
         The stage; its product is `labels.h5`.
     """
 
     def work(stage: StageWork) -> dict[str, Any]:
-        report = label(structures, engine, stage.folder / "labels.h5", spec=spec, workers=workers, quiet=stage.quiet)
+        report = label(structures, engine, stage.folder / LABELS, spec=spec, workers=workers, quiet=stage.quiet)
         return {
             "labeled": len(report.dataset),
             "failed": {failure.id: failure.reason for failure in report.failures},
@@ -81,7 +113,8 @@ def label_stage(
             "engine_seconds": report.engine_seconds,
         }
 
-    return Stage(name, description, work, {"engine": engine, "labels": vars(spec)}, (structures,), ("labels.h5",))
+    options = {"engine": engine, "labels": vars(spec)}
+    return Stage(name, description, work, options, (structures,), (LABELS,), branch=branch)
 
 
 def errors_stage(
@@ -92,7 +125,7 @@ def errors_stage(
 
     Args:
         name: name of the stage.
-        runs: folders of training stages, by a name of the model.
+        runs: folders of training stages, by a name of the model; those without a model are left out.
         tests: files of the test sets, by name.
         suite: what is judged.
         device: device of the calculation.
@@ -106,6 +139,8 @@ def errors_stage(
         for test, file in tests.items():
             dataset = read_dataset(file)
             for model, run in runs.items():
+                if not (run / MODEL).exists():  # of a branch that has ended
+                    continue
                 errors = evaluate_run(run, dataset, suite=suite, device=device, quiet=True)
                 rows += error_rows(model, test, errors)
         write_rows(stage.folder / "errors.json", rows)

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from hesse.errors import WriteError, check_choice
 from hesse.recipes.protocols import ensemble_distillation, teacher_student
+from hesse.recipes.protocols.active import active_stages, active_summary
+from hesse.recipes.protocols.active_settings import ActiveSettings, check_active
 from hesse.recipes.protocols.hint import hint_stages, hint_summary
 from hesse.recipes.protocols.hint_settings import HintSettings, check_hint
 from hesse.recipes.protocols.recipe_settings import RecipeSettings, read_recipe_settings
@@ -65,6 +67,14 @@ _ALL: Final[tuple[Recipe, ...]] = (
         teacher_student.check,
         teacher_student.stages,
         teacher_student.summary,
+    ),
+    Recipe(
+        "active",
+        "labels where a committee of models disagrees, in rounds",
+        ActiveSettings,
+        check_active,
+        active_stages,
+        active_summary,
     ),
 )
 RECIPES: Final[dict[str, Recipe]] = {recipe.name: recipe for recipe in _ALL}

@@ -27,7 +27,7 @@ __all__ = ["Paused", "Stage", "StageRecord", "StageWork", "run_stages", "stage_s
 
 STAGE_FILE: Final = "stage.json"
 STOP: Final = "stop"
-"""A stage with this result ends the recipe; its value is the reason."""
+"""A stage with this result ends the recipe or its branch; its value is the reason."""
 _FORMAT: Final = "hesse-recipe-stage"
 _VERSION: Final = 1
 
@@ -60,11 +60,12 @@ class Stage:
         name: its name, which is also its folder inside the output of the recipe ("tune/seed-0").
         description: what it does, in a few words.
         work: does it; returns its results as JSON values. If it is interrupted, it is called again, and continues with
-            what it finds in its folder. A result "stop" ends the recipe, with this reason.
+            what it finds in its folder. A result "stop" ends the recipe or its branch, with this reason.
         options: everything that decides the results, as JSON values.
         inputs: files that it reads; those of earlier stages need not exist before.
         products: names of the files in its folder that later stages or users read.
         always: done again in every call, for work that keeps its results itself.
+        branch: name of the branch of the recipe that a result "stop" of this stage ends; empty: the whole recipe.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Stage:
     inputs: Sequence[Path] = ()
     products: Sequence[str] = ()
     always: bool = False
+    branch: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) ->
         quiet: no progress on standard error.
 
     Returns:
-        The records of all stages that are done, by name; and why the recipe ended before its last stage, if it did.
+        The records of all stages that are done, by name; and why the recipe or branches of it ended early, if so.
 
     Raises:
         ConfigError: a stage was finished with other options or other files.
@@ -116,10 +118,13 @@ def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) ->
         HesseError: all errors of the work of a stage.
     """
     records: dict[str, StageRecord] = {}
+    ended: dict[str, str] = {}
     digest = cache(file_digest)
     busy = f"another process works on the recipe in {output}: wait for it, stop it, or use another output"
     with lock_file(output / ".lock", busy):
         for number, stage in enumerate(stages, start=1):
+            if stage.branch in ended:
+                continue
             folder = output / stage.name
             record = _read_record(folder / STAGE_FILE)
             if record is None or stage.always:
@@ -133,8 +138,10 @@ def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) ->
                 _check_same(stage, record, folder, digest)
             records[stage.name] = record
             if record.results.get(STOP):
-                return records, str(record.results[STOP])
-    return records, ""
+                ended[stage.branch] = str(record.results[STOP])
+            if "" in ended:
+                return records, ended[""]
+    return records, "; ".join(f"{branch}: {reason}" for branch, reason in ended.items())
 
 
 def stage_states(stages: Sequence[Stage], output: Path) -> dict[str, str]:
@@ -152,14 +159,16 @@ def stage_states(stages: Sequence[Stage], output: Path) -> dict[str, str]:
         FileFormatError: a damaged record.
     """
     states: dict[str, str] = {}
-    ended = False
+    ended: set[str] = set()
     digest = cache(file_digest)
     for stage in stages:
         record = _read_record(output / stage.name / STAGE_FILE)
         if record is not None and not stage.always:
             _check_same(stage, record, output / stage.name, digest)
-        states[stage.name] = "not needed" if ended else "to do" if record is None else "done"
-        ended = ended or (record is not None and bool(record.results.get(STOP)))
+        needed = ended.isdisjoint({"", stage.branch})
+        states[stage.name] = "not needed" if not needed else "to do" if record is None else "done"
+        if record is not None and record.results.get(STOP):
+            ended.add(stage.branch)
     return states
 
 
@@ -177,9 +186,9 @@ def _do(stage: Stage, folder: Path, records: Mapping[str, StageRecord], *, quiet
     except StoppedError:
         raise InterruptedRunError(f"stopped in the stage {stage.name}; the same command continues") from None
     missing = [name for name in stage.products if not (folder / name).is_file()]
-    if missing:
+    if missing and not found.get(STOP):
         raise FileFormatError(f"the stage {stage.name} has not made {folder / missing[0]}")
-    products = {name: file_digest(folder / name) for name in stage.products}
+    products = {name: file_digest(folder / name) for name in stage.products if name not in missing}
     record = StageRecord(stage.name, dict(stage.options), inputs, products, found, time.monotonic() - started)
     content = {"format": _FORMAT, "version": _VERSION, "code_version": __version__, **vars(record)}
     atomic_write_text(folder / STAGE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
