@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
     from hesse.labelling import LabelSpec, complete_hessians, label, teacher_labels
-    from hesse.lattice import Phonons, phonons, read_phonons
+    from hesse.lattice import Anharmonic, Phonons, anharmonic, phonons, read_phonons
     from hesse.losses import Loss, LossTerm, LossWeights, weighted_loss
     from hesse.models import (
         Ani,
@@ -73,9 +73,16 @@ if TYPE_CHECKING:
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import analyze_vibrations, evaluate, g2_molecules, thermo
-    from hesse.recipes.protocols import run_recipe
+    from hesse.recipes.protocols import plan_recipe, run_recipe
     from hesse.reports.phonon_figure import draw_phonons
-    from hesse.sampling import run_replicas, sample_md, sample_normal_modes, sample_paths, sample_rattled
+    from hesse.sampling import (
+        run_replicas,
+        sample_md,
+        sample_normal_modes,
+        sample_paths,
+        sample_rattled,
+        score_structures,
+    )
     from hesse.structures import (
         Batch,
         Properties,
@@ -113,7 +120,7 @@ _EXPORTS = {
     "evaluation": ("predict",),
     "harmonic.normal_modes": ("NormalModes", "normal_modes"),
     "labelling": ("LabelSpec", "complete_hessians", "label", "teacher_labels"),
-    "lattice": ("Phonons", "phonons", "read_phonons"),
+    "lattice": ("Anharmonic", "Phonons", "anharmonic", "phonons", "read_phonons"),
     "losses": ("Loss", "LossTerm", "LossWeights", "weighted_loss"),
     "models": (
         "Ani",
@@ -153,9 +160,16 @@ _EXPORTS = {
     "potential": ("Potential",),
     "probes": ("Gaussian", "OneHot", "ProbeSeed", "Rademacher", "RigidBodyFree", "Sphere", "make_probe"),
     "recipes": ("analyze_vibrations", "evaluate", "g2_molecules", "thermo"),
-    "recipes.protocols": ("run_recipe",),
+    "recipes.protocols": ("plan_recipe", "run_recipe"),
     "reports.phonon_figure": ("draw_phonons",),
-    "sampling": ("run_replicas", "sample_md", "sample_normal_modes", "sample_paths", "sample_rattled"),
+    "sampling": (
+        "run_replicas",
+        "sample_md",
+        "sample_normal_modes",
+        "sample_paths",
+        "sample_rattled",
+        "score_structures",
+    ),
     "structures": (
         "Batch",
         "Properties",
@@ -195,6 +209,7 @@ _RENAMED = {
 """Names of earlier versions, for the error message."""
 
 __all__ = [
+    "Anharmonic",
     "Ani",
     "AniConfig",
     "AseEngine",
@@ -248,6 +263,7 @@ __all__ = [
     "ZblConfig",
     "__version__",
     "analyze_vibrations",
+    "anharmonic",
     "as_dataset",
     "as_engine",
     "as_potential",
@@ -278,6 +294,7 @@ __all__ = [
     "neb",
     "normal_modes",
     "phonons",
+    "plan_recipe",
     "predict",
     "reaction",
     "read_alpha2f",
@@ -295,6 +312,7 @@ __all__ = [
     "sample_paths",
     "sample_rattled",
     "save_model",
+    "score_structures",
     "tc",
     "teacher_labels",
     "thermo",

@@ -10,7 +10,7 @@ import typer
 from hesse.cli.common_options import QUIET, STRICT
 
 if TYPE_CHECKING:
-    from hesse.recipes.protocols import RecipePlan
+    from hesse.recipes.protocols import RecipePlan, RecipeResult
 
 
 def recipe(
@@ -51,8 +51,36 @@ def recipe(
     if result.summary:
         typer.echo(result.summary)
     typer.echo(f"{result.output}: {len(result.records)} stages done")
+    for figure in _draw_figures(result):
+        typer.echo(f"figure: {figure}")
     if result.stopped:
         typer.echo(f"ended: {result.stopped}")
+
+
+def _draw_figures(result: RecipeResult) -> list[Path]:
+    """Figures of the recipes that have rows over labels or points of a calibration, in the output folder."""
+    from dataclasses import asdict
+    from json import loads
+
+    from hesse.recipes.protocols.label_curve import curve_points
+    from hesse.reports.recipe_figures import draw_calibration, draw_label_curve
+
+    drawn = []
+    if "results" in result.records:
+        points = [asdict(point) for point in curve_points(result.records["results"].results["rows"])]
+        rows = [{**point, "property": point["quantity"]} for point in points]
+        for name in ("hessian", "hvp", "forces"):
+            target = result.output / f"labels-{name}.png"
+            if draw_label_curve(rows, target, property=name):
+                drawn.append(target)
+    file = result.output / "calibration" / "points.json"
+    if "calibration" in result.records and file.exists():
+        target = result.output / "calibration.png"
+        points = loads(file.read_text(encoding="utf-8"))
+        last = points[-1]["model"] if points else ""
+        if draw_calibration([point for point in points if point["model"] == last], target):
+            drawn.append(target)
+    return drawn
 
 
 def _print_plan(plan: RecipePlan) -> None:

@@ -2,6 +2,7 @@
 
 from hesse.sampling.bands import search_bands
 from hesse.sampling.fingerprint import distance_fingerprint, fingerprint_distance
+from hesse.sampling.label_scores import LabelScores, ScoreSettings, choose_structures, score_structures
 from hesse.sampling.md_sampling import MDSampling, sample_md
 from hesse.sampling.minima import search_minima
 from hesse.sampling.normal_mode_sampling import NormalModeSampling, sample_normal_modes
@@ -25,6 +26,7 @@ from hesse.sampling.selection import (
 __all__ = [
     "CampaignResult",
     "DynamicsRun",
+    "LabelScores",
     "MDSampling",
     "NormalModeSampling",
     "Pair",
@@ -35,8 +37,10 @@ __all__ = [
     "ReplicaResult",
     "SamplingFailure",
     "SamplingResult",
+    "ScoreSettings",
     "SelectionCriteria",
     "SelectionResult",
+    "choose_structures",
     "distance_fingerprint",
     "farthest_point_sampling",
     "fingerprint_distance",
@@ -49,6 +53,7 @@ __all__ = [
     "sample_normal_modes",
     "sample_paths",
     "sample_rattled",
+    "score_structures",
     "search_bands",
     "search_minima",
     "search_reactions",

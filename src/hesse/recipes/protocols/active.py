@@ -129,7 +129,7 @@ def _member_options(
     if settings.validation is not None:
         files["validation"] = list(file_list(settings.validation))
     else:
-        files["validation_fraction"] = settings.validation_fraction
+        files |= {"validation_fraction": settings.validation_fraction, "by_group": settings.by_group}
     options = settings.run_options(seed * settings.members + k, data=files)
     if before and settings.begin == "previous":
         options = {key: value for key, value in options.items() if key not in ("model", "repulsion")}

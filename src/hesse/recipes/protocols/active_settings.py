@@ -41,6 +41,7 @@ class ActiveSettings(RecipeSettings):
     workers: int | None = Field(None, ge=1, description="processes of the engine, one thread each")
     validation: Files | None = Field(None, description="validation data; null: a part of the labels is held out")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="the part that every member holds out for itself")
+    by_group: bool = Field(True, description="keep structures of one molecule or reaction together when holding out")
     members: int = Field(3, ge=2, description="models of the committee")
     pick_by: tuple[PickBy, ...] = Field(
         ("curvature",), min_length=1, description="disagreement in curvature, forces or energy, or random; several "
@@ -176,7 +177,7 @@ def check_active(settings: ActiveSettings) -> list[str]:
             "has"
         )
     if settings.validation is None:
-        check_held_out(start, settings.validation_fraction, by_group=True)
+        check_held_out(start, settings.validation_fraction, by_group=settings.by_group)
     if not settings.allow_mixed_levels:
         _check_levels(settings, data)
     if settings.source == "pool":
