@@ -29,12 +29,12 @@ import hesse
 from hesse.runtime.filesystem import atomic_write
 
 BASE: Mapping[str, Any] = {
-    "steps": 400,
+    "steps": 250,
     "batch": {"structures": 8},
     "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.98},
     "compile": "never",
     "cpu_threads": 1,
-    "checkpoint_every": 400,
+    "checkpoint_every": 250,
 }
 FRESH: Mapping[str, Any] = {"source": "fresh"}
 
@@ -66,8 +66,11 @@ def hvp(*weights: float) -> Mapping[str, Any]:
 
 START = "ANI-1x, one member"
 SMOOTH_START = "the same, smooth"
+"""Schemes without training."""
 RECIPE: Mapping[str, Any] = {"weights": hvp(4, 3, 1.5), "probe": FRESH}
 SCHEMES: Mapping[str, Scheme] = {
+    START: Scheme(),
+    SMOOTH_START: Scheme(smooth=True),
     "E-F": Scheme(train={"weights": hvp(4, 0.3, 0)}),
     "E-F-HVP, default weights": Scheme(train={"weights": hvp(4, 0.3, 0.15)}),
     "E-F-HVP, one stored product": Scheme(train={"weights": hvp(4, 3, 1.5)}),
@@ -168,7 +171,7 @@ def cell(values: Sequence[float]) -> str:
 
 def tables(records: Sequence[Mapping[str, Any]]) -> str:
     """Tables of all schemes, in the order of `SCHEMES`, then by name."""
-    order = [START, SMOOTH_START, *SCHEMES]
+    order = list(SCHEMES)
     names = sorted({r["name"] for r in records}, key=lambda n: (order.index(n) if n in order else len(order), n))
     lines = []
     for title, columns in (
@@ -219,8 +222,6 @@ def main() -> None:
         chosen = dict(parse_scheme(text) for text in arguments.scheme) or dict(SCHEMES)
         for split in arguments.split or (0, 1, 2):
             for member in arguments.member or (0,):
-                fine_tune(arguments.output, START, Scheme(), split, member)
-                fine_tune(arguments.output, SMOOTH_START, Scheme(smooth=True), split, member)
                 for name, scheme in chosen.items():
                     fine_tune(arguments.output, name, scheme, split, member)
                     write_tables(arguments.output)
