@@ -7,8 +7,9 @@ from hesse.lattice.files import holds_phonons, read_cell, read_phonons
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.grueneisen import Grueneisen, grueneisen
 from hesse.lattice.phonons_result import DEFAULT_MESH, Phonons
-from hesse.lattice.quasiharmonic import QuasiHarmonic, quasiharmonic, quasiharmonic_functions
+from hesse.lattice.quasiharmonic import QuasiHarmonic, fit_vinet, quasiharmonic, quasiharmonic_functions
 from hesse.lattice.relaxation import CrystalState, relax_crystal
+from hesse.lattice.self_consistent import Anharmonic, AnharmonicRound, anharmonic
 from hesse.lattice.thermal import THZ, ThermalProperties, thermal_properties
 from hesse.lattice.volumes import GRUENEISEN_VOLUMES, QUASIHARMONIC_VOLUMES, phonons_at_volumes
 
@@ -17,6 +18,8 @@ __all__ = [
     "GRUENEISEN_VOLUMES",
     "QUASIHARMONIC_VOLUMES",
     "THZ",
+    "Anharmonic",
+    "AnharmonicRound",
     "BandPath",
     "Bands",
     "CrystalState",
@@ -28,8 +31,10 @@ __all__ = [
     "Phonons",
     "QuasiHarmonic",
     "ThermalProperties",
+    "anharmonic",
     "band_path",
     "compare_phonons",
+    "fit_vinet",
     "grueneisen",
     "holds_phonons",
     "phonons",
