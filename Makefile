@@ -17,7 +17,7 @@ test: venv
 test-slow: venv
 	$(BIN)/pytest -n 2 --maxschedchunk 1 -m "slow and not long"
 
-# The adapters of MACE and NequIP, in environments of their own.
+# The adapters of MACE, NequIP, CHGNet and SevenNet, in environments of their own.
 peers:
 	.ci/peers
 
@@ -39,4 +39,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-mace $(VENV)-nequip demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-mace $(VENV)-nequip $(VENV)-chgnet $(VENV)-sevenn demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

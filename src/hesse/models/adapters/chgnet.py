@@ -33,6 +33,12 @@ from hesse.structures import Batch
 
 __all__ = ["ChgnetPotential"]
 
+NOT_IN_DATA = (84, 85, 86, 87, 88)
+"""Elements of CHGNet's tables that its published training data do not hold: Po, At, Rn, Fr, Ra."""
+
+NOT_FITTED = 0.5
+"""eV; their E0 in the published weights are smaller, as they were initialized."""
+
 
 class ChgnetPotential(Adapter):
     """A CHGNet model: energies, from which forces, stress and curvature follow; magnetic moments are not computed.
@@ -55,6 +61,9 @@ class ChgnetPotential(Adapter):
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
         self.original: Any = _checked_model(original)
+        for module in self.original.modules():
+            if type(module) is nn.LayerNorm:
+                module.__class__ = _LayerNorm
         converter = self.original.graph_converter
         self.cutoff = float(converter.atom_graph_cutoff)
         self._bond_cutoff = float(converter.bond_graph_cutoff)
@@ -166,7 +175,8 @@ class ChgnetPotential(Adapter):
         if table is None:
             return tuple(range(1, count + 1)), torch.zeros(count)
         energies = table.weight[0]
-        fitted = energies.nonzero()[:, 0]
+        absent = [z - 1 for z in NOT_IN_DATA if z <= count and abs(float(energies[z - 1])) < NOT_FITTED]
+        fitted = torch.tensor([k for k in range(count) if k not in absent], device=energies.device)
         return tuple((fitted + 1).tolist()), energies[fitted]
 
     def save(self, path: str | Path) -> None:
@@ -174,6 +184,16 @@ class ChgnetPotential(Adapter):
         original = copy.deepcopy(self.original).cpu()
         with atomic_write(path) as temporary:
             torch.save({"model": original.as_dict()}, temporary)
+
+
+class _LayerNorm(nn.LayerNorm):
+    """Layer normalization made of elementary operations, because the fused one of PyTorch has wrong third derivatives:
+    it takes mean and variance for constants there. CHGNet's layers are given this class; their state stays the same."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        centered = input - input.mean(-1, keepdim=True)
+        scaled = centered * (centered.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return torch.addcmul(self.bias, scaled, self.weight)
 
 
 @dataclass(frozen=True, eq=False)
