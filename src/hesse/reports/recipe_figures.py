@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hesse.reports.figure_style import (
     BASELINE_COLOR,
@@ -60,7 +61,9 @@ def draw_label_curve(
                 _draw_variant(axes, [row for row in of_panel if row["variant"] == variant], variant, number)
             values = [value for row in of_panel for value in row["values"]]
             axes.set(xscale="log", yscale="log", xlabel="labels", title=dataset)
-            log_axis(axes.xaxis, min(counts), max(counts))
+            axes.xaxis.set_major_locator(FixedLocator(sorted(counts)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             log_axis(axes.yaxis, min(values), max(values))
             if k == 0:
                 axes.set_ylabel(f"error of {_NAMES.get(property, property)} ({of_panel[0]['unit']})")

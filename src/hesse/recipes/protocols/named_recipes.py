@@ -180,6 +180,7 @@ def run_recipe(
         ConfigError: a value that does not fit, or stages that were finished with other options or files.
         RequestError: data, engines or models that do not fit together.
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        WriteError: the output folder cannot be made or written.
         HesseError: all errors of labeling and training.
     """
     started = time.monotonic()
