@@ -83,6 +83,13 @@ def phonons(
             "picture (bands.png); may be given several times. [default: params and picture]"
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also curvature labels of the supercell: probes and products, .h5 or .extxyz."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images by the space group of each label of --labels.")] = 8,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Picture of the bands, .png or .svg.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers as JSON.")] = None,
     quiet: Annotated[bool, QUIET] = False,
@@ -91,16 +98,19 @@ def phonons(
 
     Force constants are exact Hessian-vector products of models, one per symmetry-distinct displacement, and
     differences of the forces of other engines. Without an engine they are read from files of phonopy."""
+    from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import HarmonicWarning, RequestError
-    from hesse.lattice import DEFAULT_MESH, compare_phonons, read_phonons
+    from hesse.lattice import DEFAULT_MESH, compare_phonons, crystal_labels, read_phonons
     from hesse.reports.phonon_figure import draw_phonons
     from hesse.reports.phonon_table import phonon_row, phonon_table
     from hesse.runtime.filesystem import check_output_path, write_rows
 
     cell = _supercell(supercell, supercell_matrix)
-    for path in (json, plot):
+    for path in (json, plot, labels):
         if path is not None:
             check_output_path(path, source)
+    if labels is not None:
+        check_writable_suffix(labels)
     if write and out is None:
         raise RequestError("--write: give the folder of the files with --out DIR")
     if engine is None and (grueneisen or qha or relax or relax_cell or displacement is not None):
@@ -138,6 +148,10 @@ def phonons(
         row |= _volume_properties(result, engine, temperatures, grid, grueneisen, qha, options | relaxation)
     if json is not None:
         write_rows(json, [row])
+    if labels is not None:
+        pairs = crystal_labels(result, images=images)
+        write_dataset(labels, pairs.dataset)
+        typer.echo(f"{labels}: {pairs}")
     pictures = [plot] if plot is not None else []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

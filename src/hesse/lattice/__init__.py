@@ -6,6 +6,7 @@ from hesse.lattice.compute import phonons
 from hesse.lattice.files import holds_phonons, read_cell, read_phonons
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.grueneisen import Grueneisen, grueneisen
+from hesse.lattice.labels import CrystalLabels, crystal_labels
 from hesse.lattice.phonons_result import DEFAULT_MESH, Phonons
 from hesse.lattice.quasiharmonic import QuasiHarmonic, fit_vinet, quasiharmonic, quasiharmonic_functions
 from hesse.lattice.relaxation import CrystalState, relax_crystal
@@ -22,6 +23,7 @@ __all__ = [
     "AnharmonicRound",
     "BandPath",
     "Bands",
+    "CrystalLabels",
     "CrystalState",
     "DensityOfStates",
     "ForceConstantsReport",
@@ -34,6 +36,7 @@ __all__ = [
     "anharmonic",
     "band_path",
     "compare_phonons",
+    "crystal_labels",
     "fit_vinet",
     "grueneisen",
     "holds_phonons",
