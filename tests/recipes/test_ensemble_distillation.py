@@ -33,8 +33,8 @@ FURTHER = molecules([4, 5, 3], seed=7)
 
 def options(folder: Path, **changes: Any) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "output": str(folder / "run"), "train": data(), "unlabeled": FURTHER, "teachers": 2, "probes": 2,
-        "training": TRAINING, "validation_fraction": 0.25,
+        "output": str(folder / "run"), "train": data(), "unlabeled": [data().structures[0], *FURTHER], "teachers": 2,
+        "probes": 2, "training": TRAINING, "validation_fraction": 0.25,
         "test": {"held out": data((4, 5, 3, 4), seed=9, hessian=True)},
     }  # fmt: skip
     return {**config, **changes}
@@ -138,8 +138,10 @@ def _level(first: Dataset, level: str) -> Dataset:
         ({"train": "nowhere.h5"}, FileFormatError, "nowhere.h5"),
         ({"train": _level(data(), "PBE; GFN2-xTB")}, RequestError, "several levels of theory: PBE; GFN2-xTB"),
         ({"unlabeled": [Structure([17, 1], [[0, 0, 0], [0, 0, 1.3]], id="hcl")]}, UnknownElementError,
-         '"hcl" holds element 17'),
-        ({"unlabeled": data().structures[:2]}, RequestError, "2 ids are in the labeled data too"),
+         '"hcl" holds Cl, which no labeled'),
+        ({"unlabeled": data().structures[:2]}, RequestError, "all structures are in .* too"),
+        ({"unlabeled": [Structure([6, 1], [[0, 0, 0], [0, 0, 1.3]], id=data().ids[0])]}, RequestError,
+         "1 structures have ids of labeled ones with other geometries"),
         ({"train": data((3, 4))}, RequestError, "2 structures in 2 groups .* too few to hold out"),
         ({"teachers": 1}, ConfigError, "teachers"),
         ({"teacher": {"weights": {"forces": 1.0}}}, ConfigError, "teacher: leave out weights"),

@@ -16,17 +16,24 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from hesse.datasets import read_dataset
-from hesse.errors import MissingLabelError, RequestError, UnknownElementError
+from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation import spread_calibration
 from hesse.labelling import teacher_labels
 from hesse.losses import LossWeights
 from hesse.models import Ensemble, load_model, save_model
-from hesse.potential import structure_at
 from hesse.probes import make_probe
 from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
-from hesse.recipes.protocols.teachers import LABELS, Targets, check_held_out, loss_terms, open_data, student_data_stage
+from hesse.recipes.protocols.teachers import (
+    LABELS,
+    Targets,
+    check_held_out,
+    loss_terms,
+    open_data,
+    open_unlabeled,
+    student_data_stage,
+)
 
 __all__ = ["EnsembleDistillation"]
 
@@ -134,20 +141,7 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
         )
     remarks = []
     if settings.unlabeled:
-        further = open_data(settings.unlabeled)
-        unknown = [i for i, z in enumerate(further.numbers.tolist()) if z not in data.elements]
-        if unknown:
-            where = structure_at(further.ids, further.n_atoms, further.source)(unknown[0])
-            raise UnknownElementError(
-                f"{where} holds element {int(further.numbers[unknown[0]])}, which no structure with an energy has: the "
-                "teachers do not know it"
-            )
-        repeated = set(data.ids) & set(further.ids)
-        if repeated:
-            raise RequestError(
-                f'{further.source}: {len(repeated)} ids are in the labeled data too ("{min(repeated)}"): give other '
-                "structures, or other ids"
-            )
+        open_unlabeled(settings.unlabeled, data)
     for name, file in settings.test.items():
         test = read_dataset(file)
         other = str(test.metadata.get("level") or "")

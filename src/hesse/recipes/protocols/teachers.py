@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from hesse.datasets import Dataset, open_datasets, write_dataset
 from hesse.engines import PotentialEngine
 from hesse.engines.levels import levels_agree
 from hesse.engines.names import path_in_name
-from hesse.errors import ConfigError, InconsistentLabelsError, MissingLabelError, RequestError
+from hesse.errors import ConfigError, InconsistentLabelsError, MissingLabelError, RequestError, UnknownElementError
 from hesse.labelling import as_teachers, check_teachers, spread_weights, teacher_labels
+from hesse.labelling.ledger import geometry_digest
 from hesse.losses import LossWeights
 from hesse.models import fit_reference_energies, read_model_header
+from hesse.potential import structure_at
 from hesse.recipes.protocols.recipe_settings import Files
 from hesse.recipes.protocols.stages import Stage, StageWork
 from hesse.structures import COLUMNS, Properties, segment_ids
@@ -30,6 +33,7 @@ __all__ = [
     "compare_energies",
     "loss_terms",
     "open_data",
+    "open_unlabeled",
     "read_teachers",
     "student_data",
     "student_data_stage",
@@ -106,6 +110,43 @@ def open_data(files: Files) -> Dataset:
     data = open_datasets(_as_tuple(files))
     assert isinstance(data, Dataset)
     return data.without_suspects()
+
+
+def open_unlabeled(files: Files, data: Dataset) -> Dataset:
+    """Read further structures for a student.
+
+    Args:
+        files: their files.
+        data: the labeled structures.
+
+    Returns:
+        The structures that are not among the labeled ones (the same id and geometry), without labels.
+
+    Raises:
+        UnknownElementError: an element that no labeled structure has.
+        RequestError: another geometry under the id of a labeled structure, or nothing new at all.
+        HesseError: a file that cannot be read.
+    """
+    further = open_data(files)
+    known = {s.id: geometry_digest(s) for s in data.structures}
+    others = [s.id for s in further.structures if known.get(s.id, geometry_digest(s)) != geometry_digest(s)]
+    if others:
+        raise RequestError(
+            f"{further.source}: {len(others)} structures have ids of labeled ones with other geometries "
+            f'("{others[0]}"): give them other ids'
+        )
+    new = [k for k, s in enumerate(further.structures) if s.id not in known]
+    if not new:
+        raise RequestError(f"{further.source}: all structures are in {data.source} too: leave out unlabeled")
+    further = further.select(new)
+    unknown = [atom for atom, z in enumerate(further.numbers.tolist()) if z not in data.elements]
+    if unknown:
+        where = structure_at(further.ids, further.n_atoms, further.source)(unknown[0])
+        raise UnknownElementError(
+            f"{where} holds {chemical_symbols[int(further.numbers[unknown[0]])]}, which no labeled structure has: the "
+            "teachers would not know it. Leave it out, or label a structure with it."
+        )
+    return Dataset(further.structures, Properties(n_atoms=further.n_atoms), source=further.source)
 
 
 def check_held_out(data: Dataset, fraction: float, *, by_group: bool) -> None:
@@ -315,8 +356,7 @@ def student_data_stage(
     def work(stage: StageWork) -> dict[str, Any]:
         data = open_data(files)
         if unlabeled:
-            further = open_data(unlabeled)
-            data = data + Dataset(further.structures, Properties(n_atoms=further.n_atoms), source=further.source)
+            data = data + open_unlabeled(unlabeled, data)
         predicted = teacher_labels(
             data, list(teachers), stage.folder / "cache", probes=targets.probes, probe=targets.probe, seed=targets.seed,
             hessian=targets.hessian, atomic_energies=targets.atomic_energies, device=device, quiet=stage.quiet,
