@@ -2,9 +2,10 @@
 
     python benchmarks/check_models.py run hipnn-l0 hipnn-l1 ani hessenet --out own.json
     python benchmarks/check_models.py run torchani hippynn --out peers.json --no-compile
+    python benchmarks/check_models.py run chgnet:0.3.0 sevenn:7net-0 --out universal.json --no-compile
     python benchmarks/check_models.py table own.json peers.json
 
-Weights are random: the checks are about formulas and derivatives, not about the quality of predictions. Models of
+Weights are random, except those of published models: the checks are about formulas and derivatives, not about the quality of predictions. Models of
 frameworks that cannot be installed together are run in an environment of their own; the last command joins the rows.
 """
 
@@ -86,7 +87,8 @@ def run(names: list[str], out: Path, *, compile: bool) -> None:
         torch.manual_seed(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # frameworks issue warnings of their own
-            results = check_potential(MODELS[name](), skip=() if compile else ("compile",))
+            model = MODELS[name]() if name in MODELS else name
+            results = check_potential(model, skip=() if compile else ("compile",))
         rows[name] = [asdict(result) for result in results]
         out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         for result in results:
@@ -120,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     runs = verbs.add_parser("run")
-    runs.add_argument("models", nargs="+", choices=MODELS)
+    runs.add_argument("models", nargs="+", help=f"{', '.join(MODELS)}, or the name of any potential")
     runs.add_argument("--out", type=Path, required=True)
     runs.add_argument("--no-compile", action="store_true")
     tables = verbs.add_parser("table")

@@ -1,14 +1,17 @@
 """Curvature of universal models: agreement with their own calculators, and phonons of crystals against DFT.
 
     python benchmarks/universal_models.py agreement chgnet:0.3.0 chgnet:0.2.0 chgnet:r2scan --out agreement.json
+    python benchmarks/universal_models.py steps chgnet:0.3.0 chgnet:0.2.0 --out steps.json
     python benchmarks/universal_models.py phonons chgnet:0.3.0 --references FOLDER --out phonons.json
     python benchmarks/universal_models.py phonons chgnet:0.3.0 --references FOLDER --ways relaxed --out phonons.json
     python benchmarks/universal_models.py table phonons.json other.json
 
 `agreement` compares energies, forces, stress and products `H v` (against differences of their forces) with the ASE
-calculators of the models. `phonons` needs a folder with the examples of phonopy (https://github.com/phonopy/phonopy,
-folder `example`): cells, and forces of supercells in which one atom is displaced. Results are written after every
-crystal, and a second start continues. Models that cannot be installed together are run in environments of their own.
+calculators of the models. `steps` compares the second derivative of the energy along the displacement of one atom of a
+perfect crystal with differences of forces over steps of 0.1 mÅ to 0.1 Å. `phonons` needs a folder with the examples of
+phonopy (https://github.com/phonopy/phonopy, folder `example`): cells, and forces of supercells in which one atom is
+displaced. Results are written after every crystal, and a second start continues. Models that cannot be installed
+together are run in environments of their own.
 """
 
 from __future__ import annotations
@@ -118,6 +121,33 @@ def agreement(names: list[str], out: Path) -> None:
         rows[name] = worst
         write(out, rows)
         print(name, {key: f"{value:.1e}" for key, value in worst.items()}, flush=True)
+
+
+# --- differences of forces over several steps -------------------------------------------------------------------------
+
+STEPS = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Å."""
+PERFECT = {"NaCl": ("rocksalt", 5.69), "MgO": ("rocksalt", 4.25), "Al": ("fcc", 4.05), "Si": ("diamond", 5.43)}
+
+
+def steps(names: list[str], out: Path) -> None:
+    rows = json.loads(out.read_text()) if out.exists() else {}
+    for name in names:
+        potential = hesse.make_potential(name, dtype=torch.float64)
+        for crystal, (lattice, constant) in PERFECT.items():
+            structure = from_ase(bulk(crystal, lattice, a=constant, cubic=True))
+            move = np.zeros_like(structure.positions)
+            move[0, 0] = 1.0
+            request = Request(forces=True, probes=torch.as_tensor(move[None]))
+            exact = evaluate(potential, collate([structure], potential.cutoff), request).hvp[0, 0, 0]
+            slopes = []
+            for step in STEPS:
+                moved = [structure.with_positions(structure.positions + s * step * move) for s in (1, -1)]
+                ends = [evaluate(potential, collate([m], potential.cutoff), Request(forces=True)) for m in moved]
+                slopes.append(float(ends[1].forces[0, 0] - ends[0].forces[0, 0]) / (2 * step))
+            rows[f"{name} {crystal}"] = [float(exact), *slopes]
+            write(out, rows)
+            print(name, crystal, *(f"{value:.3f}" for value in rows[f"{name} {crystal}"]), flush=True)
 
 
 # --- phonons ----------------------------------------------------------------------------------------------------------
@@ -249,8 +279,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     agree = verbs.add_parser("agreement")
+    stepwise = verbs.add_parser("steps")
     phonon = verbs.add_parser("phonons")
-    for verb in (agree, phonon):
+    for verb in (agree, stepwise, phonon):
         verb.add_argument("models", nargs="+")
         verb.add_argument("--out", type=Path, required=True)
     phonon.add_argument("--references", type=Path, required=True)
@@ -268,6 +299,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     if arguments.verb == "agreement":
         agreement(arguments.models, arguments.out)
+    elif arguments.verb == "steps":
+        steps(arguments.models, arguments.out)
     else:
         chosen = arguments.crystals, arguments.ways
         run_phonons(arguments.models, arguments.references, *chosen, arguments.out)
