@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn, TextIO
 
 import typer
 
+from hesse.cli.anharmonic_command import anharmonic
 from hesse.cli.bench_command import bench
 from hesse.cli.check_command import check
 from hesse.cli.compare_command import compare
@@ -98,6 +99,7 @@ app.command("md")(md)
 app.command("complete")(complete)
 app.command("vibrations")(vibrations)
 app.command("thermo")(thermo)
+app.command("anharmonic")(anharmonic)
 app.command("tc")(tc)
 app.command("phonons")(phonons)
 app.command("convert")(convert)
