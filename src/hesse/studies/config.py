@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from hesse.datasets import names_of_files
 from hesse.errors import ConfigError, did_you_mean
 from hesse.recipes.judging import SUITES, Suite
+from hesse.recipes.protocols.recipe_settings import files_by_name
 from hesse.runtime.settings import Settings, validate_config
 from hesse.runtime.yaml_text import read_options
 from hesse.training.config_file import resolve_paths
@@ -78,14 +78,7 @@ class StudyConfig(Settings):
     @field_validator("test", mode="before")
     @classmethod
     def _name_files(cls, value: object) -> object:
-        if isinstance(value, str | Path):
-            value = [value]
-        if isinstance(value, list | tuple) and all(isinstance(file, str | Path) for file in value):
-            files = [Path(file) for file in value]
-            return dict(zip(names_of_files(files), files, strict=True))
-        if not isinstance(value, Mapping):
-            raise ValueError("expected a file, a list of files, or files by name ({irc: irc.h5})")
-        return value
+        return files_by_name(value)
 
     @field_validator("base")
     @classmethod

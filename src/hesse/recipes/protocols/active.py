@@ -94,7 +94,9 @@ def _branch(
             options = _member_options(settings, data, seed, k, labels, before)
             name = f"{folder}/member-{k}"
             yield train_stage(output, name, "a member of the committee", options, branch=branch if number else ""), None
-        committee = Committee(f"{by}/{sum(sizes[:number])}/seed-{seed}", members, f"{folder}/committee")
+        committee = Committee(
+            f"{by}/{len(data.start) + sum(sizes[:number])}/seed-{seed}", members, f"{folder}/committee"
+        )
         yield ensemble_stage(committee.mean, members, branch=branch if number else ""), committee
         if number == len(sizes):
             return
@@ -171,11 +173,15 @@ def active_summary(settings: ActiveSettings, records: Mapping[str, StageRecord])
         return ""
     lines = [curve_table(records[RESULTS].results["rows"])]
     if CALIBRATION in records:
-        last = f"/{sum(settings.picks())}/"
+        rows = records[CALIBRATION].results["rows"]
+        last = {}  # the committee with most labels of each branch comes last
+        for row in rows:
+            by, _, seed = row["model"].split("/")
+            last[by, seed] = row["model"]
         lines += [
             f"{row['model']}, {row['dataset']}, {row['property']}: error / disagreement "
             f"{row['error_over_spread']:.2g}, rank correlation over {row['n']} structures {row['rank_correlation']:.2f}"
-            for row in records[CALIBRATION].results["rows"]
-            if last in row["model"] and row["property"] in ("forces", "hvp")
+            for row in rows
+            if row["model"] in last.values() and row["property"] in ("forces", "hvp")
         ]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from hesse.recipes.judging import SUITES, Suite
 from hesse.runtime.settings import Settings, validate_config
 from hesse.runtime.yaml_text import read_options
 
-__all__ = ["Files", "RecipeSettings", "file_list", "merged", "read_recipe_settings"]
+__all__ = ["Files", "RecipeSettings", "file_list", "files_by_name", "merged", "read_recipe_settings"]
 
 Files = Path | tuple[Path, ...]
 """One file, or a list of files whose structures are joined."""
@@ -72,12 +72,7 @@ class RecipeSettings(Settings):
     @field_validator("test", mode="before")
     @classmethod
     def _name_files(cls, value: object) -> object:
-        if isinstance(value, str | Path):
-            value = [value]
-        if isinstance(value, list | tuple) and all(isinstance(file, str | Path) for file in value):
-            files = [Path(file) for file in value]
-            return dict(zip(names_of_files(files), files, strict=True))
-        return value
+        return files_by_name(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +93,28 @@ class RecipeSettings(Settings):
             Options as for `hesse train`, without output.
         """
         return merged({**self.training, "seed": seed}, options)
+
+
+def files_by_name(value: object) -> object:
+    """The value of an option for test sets: files by name.
+
+    Args:
+        value: one file, a list of files, or files by name.
+
+    Returns:
+        Files by name; the stem of a file where no name is given.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(value, str | Path):
+        value = [value]
+    if isinstance(value, list | tuple) and all(isinstance(file, str | Path) for file in value):
+        files = [Path(file) for file in value]
+        return dict(zip(names_of_files(files), files, strict=True))
+    if not isinstance(value, Mapping):
+        raise ValueError("expected a file, a list of files, or files by name ({irc: irc.h5})")
+    return value
 
 
 def file_list(files: Files | None) -> tuple[Path, ...]:
