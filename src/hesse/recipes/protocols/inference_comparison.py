@@ -58,6 +58,7 @@ def cost_stage(name: str, models: Mapping[str, Sequence[str]], files: Files, ste
         return {
             "structure": structures[len(structures) // 2].id,
             "atoms": len(structures[len(structures) // 2]),
+            "structures": len(sample),
             "models": {
                 key: {
                     "steps_per_second": 1.0 / seconds[key],
@@ -124,7 +125,7 @@ def cost_table(results: Mapping[str, Any]) -> str:
     models = results["models"]
     lines = [
         f"{name}: {row['steps_per_second']:.3g} MD steps a second ({results['atoms']} atoms), {row['mib']:.3g} MiB for "
-        f"the forces of 64 structures, {row['parameters']} parameters"
+        f"the forces of {results['structures']} structures, {row['parameters']} parameters"
         for name, row in models.items()
     ]
     teacher, student = models["teacher"], models["student"]
