@@ -100,7 +100,7 @@ def phonons(
     differences of the forces of other engines. Without an engine they are read from files of phonopy."""
     from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import HarmonicWarning, RequestError
-    from hesse.lattice import DEFAULT_MESH, compare_phonons, crystal_labels, read_phonons
+    from hesse.lattice import DEFAULT_MESH, compare_phonons, crystal_labels, holds_phonons, read_phonons
     from hesse.reports.phonon_figure import draw_phonons
     from hesse.reports.phonon_table import phonon_row, phonon_table
     from hesse.runtime.filesystem import check_output_path, write_rows
@@ -113,6 +113,11 @@ def phonons(
         check_writable_suffix(labels)
     if write and out is None:
         raise RequestError("--write: give the folder of the files with --out DIR")
+    if engine is None and source.exists() and not holds_phonons(source):
+        raise RequestError(
+            f"{source} is a crystal structure: give an engine or a model (--engine), or, for stored force constants, a "
+            "folder or file of phonopy"
+        )
     if engine is None and (grueneisen or qha or relax or relax_cell or displacement is not None):
         raise RequestError("--relax, --displacement, --grueneisen and --qha need an engine: --engine")
     options: dict[str, Any] = {
@@ -132,7 +137,7 @@ def phonons(
         if engine is None:
             result = read_phonons(source, supercell=cell, primitive=primitive, born=True if born is None else born)
         else:
-            from hesse import phonons as compute
+            from hesse.lattice import phonons as compute
 
             result = compute(source, engine, relax=relax, relax_cell=relax_cell, fmax=fmax, steps=steps, **options)
     expected = None if reference is None else read_phonons(reference, supercell=cell)
