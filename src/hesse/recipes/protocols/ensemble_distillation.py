@@ -26,6 +26,7 @@ from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_sta
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
 from hesse.recipes.protocols.teachers import (
+    DOUBTFUL_ABOVE,
     LABELS,
     Targets,
     check_held_out,
@@ -247,9 +248,14 @@ def summary(settings: EnsembleDistillation, records: Mapping[str, StageRecord]) 
         f"{name} {labels[f'{name}_spread']:.3g} {unit}" for name, unit in _UNITS.items() if f"{name}_spread" in labels
     ]
     lines = [
-        f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels; spread of the "
-        f"teachers (median over the structures): {', '.join(spreads)}"
+        f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels, which vary by "
+        f"{labels['energy_variation']:.3g} eV; spread of the teachers (median over the structures): {', '.join(spreads)}"
     ]
+    if labels["energy_deviation"] > DOUBTFUL_ABOVE * labels["energy_variation"]:
+        lines.append(
+            "warning: the teachers have not learned the energies, so that their forces say little: train them longer "
+            "(teacher: {steps: ...}), or with more energies"
+        )
     if "errors" in records:
         lines.append(error_table(records["errors"].results["rows"]))
         lines += [

@@ -27,6 +27,7 @@ from hesse.recipes.protocols.stages import Stage, StageWork
 from hesse.structures import COLUMNS, Properties, segment_ids
 
 __all__ = [
+    "DOUBTFUL_ABOVE",
     "Agreement",
     "Targets",
     "check_held_out",
