@@ -249,7 +249,8 @@ def summary(settings: EnsembleDistillation, records: Mapping[str, StageRecord]) 
     ]
     lines = [
         f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels, which vary by "
-        f"{labels['energy_variation']:.3g} eV; spread of the teachers (median over the structures): {', '.join(spreads)}"
+        f"{labels['energy_variation']:.3g} eV; spread of the teachers (median over the structures): "
+        f"{', '.join(spreads)}"
     ]
     if labels["energy_deviation"] > DOUBTFUL_ABOVE * labels["energy_variation"]:
         lines.append(
