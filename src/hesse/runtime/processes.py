@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hesse
-
 __all__ = ["hesse_command", "python_command", "safe_search_path"]
 
 # Nothing is imported before the search path is set: PYTHONPATH may hold the working folder too.
@@ -33,7 +31,7 @@ def safe_search_path(*folders: str | None) -> list[str]:
     """
     unsafe = {os.path.realpath(folder) for folder in (os.getcwd(), *folders) if folder is not None}
     named = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(folder)]
-    own = str(Path(hesse.__file__).resolve().parents[1])
+    own = str(Path(__file__).resolve().parents[2])
     result = [folder for folder in sys.path if folder and "\n" not in folder and os.path.realpath(folder) not in unsafe]
     present = set(map(os.path.realpath, result))
     kept = [folder for folder in (*named, own) if os.path.realpath(folder) not in present]
