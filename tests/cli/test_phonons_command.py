@@ -86,12 +86,12 @@ def test_volumes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("POSCAR", "--supercell", "2", "2", "2"), "neither|no phonopy|POSCAR"),
+        (("POSCAR", "--supercell", "2", "2", "2"), "is a crystal structure: give an engine"),
         (("POSCAR", *EMT, "--supercell-matrix", "1 2 3"), "nine whole numbers"),
         (("POSCAR", *EMT, "--supercell-matrix", "1 0 0 0 1 0 0 0 1", "--supercell", "2", "2", "2"), "either"),
         (("POSCAR", *EMT, "--supercell", "0", "2", "2"), "volume"),
         (("POSCAR", *EMT, "--supercell", "1", "1", "1", "--write", "params"), "--out DIR"),
-        (("POSCAR", "--qha"), "need an engine"),
+        (("POSCAR", "--qha"), "give an engine"),
         (("missing", *EMT), "no such file"),
         (("POSCAR", *EMT, "--supercell", "1", "1", "1", "--born", "missing"), "BORN"),
         (("POSCAR", *EMT, "--supercell", "1", "1", "1", "--labels", "labels.txt"), "labels.txt"),
