@@ -29,12 +29,12 @@ import hesse
 from hesse.runtime.filesystem import atomic_write
 
 BASE: Mapping[str, Any] = {
-    "steps": 250,
+    "steps": 400,
     "batch": {"structures": 8},
     "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.98},
     "compile": "never",
     "cpu_threads": 1,
-    "checkpoint_every": 250,
+    "checkpoint_every": 400,
 }
 FRESH: Mapping[str, Any] = {"source": "fresh"}
 
