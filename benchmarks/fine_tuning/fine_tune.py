@@ -76,6 +76,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "E-F-HVP, one stored product": Scheme(train={"weights": hvp(4, 3, 1.5)}),
     "E-F-HVP, fresh probes": Scheme(train=RECIPE),
     "E-F-HVP, fresh, smooth": Scheme(smooth=True, train=RECIPE),
+    "E-F-HVP, fresh, smooth, lr 3e-4": Scheme(smooth=True, train={**RECIPE, "optimizer": {"learning_rate": 3e-4}}),
     "E-F-HVP, fresh, smooth, replay": Scheme(smooth=True, replay=True, train=RECIPE),
 }
 COLUMNS: Mapping[str, str] = {
