@@ -142,6 +142,7 @@ def wrong(tmp_path: Path, **changes: Any) -> dict[str, Any]:
             MissingLabelError,
             "pre-training needs products or Hessians",
         ),
+        ({"validation_fraction": 0.01}, RequestError, "12 structures in 6 groups .* too few to hold out"),
         ({"rungs": "all-labels", "engine": "gfn2"}, ConfigError, "needs candidates with expensive curvature"),
     ],
 )

@@ -95,6 +95,8 @@ def _stages(settings: HintSettings, data: HintData) -> Iterator[tuple[Stage, str
 def _pretraining_options(settings: HintSettings, seed: int) -> dict[str, Any]:
     assert settings.pretraining_data is not None
     data = _data_options(file_list(settings.pretraining_data), file_list(settings.pretraining_validation))
+    if settings.pretraining_validation is None:
+        data |= {"validation_fraction": settings.validation_fraction, "by_group": settings.by_group}
     options = merged(settings.run_options(seed, data=data), settings.pretraining)
     return _with_projections(options, full=open_data(settings.pretraining_data).has("hessian"))
 

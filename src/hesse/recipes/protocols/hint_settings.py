@@ -14,7 +14,7 @@ from hesse.errors import ConfigError, MissingLabelError, RequestError
 from hesse.losses import RampConfig
 from hesse.potential import check_elements, structure_at
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
-from hesse.recipes.protocols.teachers import open_data
+from hesse.recipes.protocols.teachers import check_held_out, open_data
 from hesse.sampling.label_scores import ScoreSettings
 
 __all__ = ["RUNGS", "HintData", "HintSettings", "Rung", "check_hint", "read_hint_data"]
@@ -40,6 +40,10 @@ class HintSettings(RecipeSettings):
     )
     pretraining_data: Files | None = Field(None, description="many cheap labels with curvature, to pre-train on")
     pretraining_validation: Files | None = Field(None, description="validation data of pre-training")
+    validation_fraction: float = Field(
+        0.1, ge=0, lt=1, description="without such data, the part of the cheap labels that is held out; 0: none"
+    )
+    by_group: bool = Field(True, description="keep structures of one molecule or reaction together when holding out")
     pretrained: str | None = Field(None, description="a model in place of pre-training")
     engine: str | None = Field(None, description="makes the expensive labels: pyscf:wb97x-d/6-31g*, gfn2, ...")
     labels: Files | None = Field(
@@ -179,7 +183,8 @@ def check_hint(settings: HintSettings) -> list[str]:
         Remarks.
 
     Raises:
-        RequestError: nothing to choose from, or levels of theory that do not fit together.
+        RequestError: nothing to choose from, levels of theory that do not fit together, or too few cheap labels to hold
+            some out.
         ConfigError: more labels than can be chosen.
         MissingLabelError: data without the labels that they are for.
         UnknownElementError: the pre-trained model does not know an element.
@@ -207,6 +212,8 @@ def check_hint(settings: HintSettings) -> list[str]:
         pretraining = open_data(settings.pretraining_data)
         if not has_curvature(pretraining):
             raise MissingLabelError(f"{pretraining.source}: pre-training needs products or Hessians (hesse label)")
+        if settings.pretraining_validation is None and settings.validation_fraction > 0:
+            check_held_out(pretraining, settings.validation_fraction, by_group=settings.by_group)
         _check_known(set(pretraining.elements), candidates, "the pre-training data")
     if settings.pretrained is not None and settings.needs_model:
         potential = as_potential(settings.pretrained)
