@@ -125,6 +125,10 @@ def test_masses(network: hesse.HesseNet) -> None:
     cubic = to_ase(fcc()).repeat((2, 1, 1))
     mixed = quiet(cubic, oracle, supercell=1, masses=[26.98, 30.0])
     assert len(mixed.primitive) == 2
+    q, weights, _ = mixed.mesh((2, 2, 2))
+    everywhere = mixed.frequencies([[i / 2, j / 2, k / 2] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    own = np.average(mixed.frequencies(q) ** 2, axis=0, weights=weights)
+    np.testing.assert_allclose(own, (everywhere**2).mean(axis=0), rtol=1e-9, atol=1e-9)
     with pytest.raises(RequestError, match="mass"):
         phonons(fcc(), oracle, masses=[1.0, 2.0])
 

@@ -167,7 +167,7 @@ def phonons(
                 result.save(out / _NAMES[kind], kind.value)  # type: ignore[arg-type]
                 typer.echo(f"{out / _NAMES[kind]}")
     for path in pictures:
-        name = "" if reference is None else str(reference)
+        name = "" if reference is None else reference.resolve().name
         draw_phonons(path, result, reference=expected, bands=bands, mesh=grid, reference_label=name or "reference")
         typer.echo(f"{path}")
 

@@ -210,7 +210,7 @@ def _boundary(record: Any, constants: Float[Array, "m n 3 3"]) -> float:
     half = 0.5 * float(widths(cell.cell).min())
     vectors, multiplicity = record.primitive.get_smallest_vectors()
     lengths = np.linalg.norm(vectors @ record.primitive.cell, axis=1)[multiplicity[..., 1]]  # [atoms, primitive atoms]
-    sizes = np.abs(constants).max(axis=(2, 3)).T.copy()
+    sizes = np.abs(constants).max(axis=(2, 3)).T / multiplicity[..., 0]  # of one of the nearest images
     sizes[sites, np.arange(len(sites))] = 0.0
     far = sizes[lengths > 0.9 * half]
     return float(far.max() / sizes.max()) if far.size and sizes.max() > 0 else 0.0

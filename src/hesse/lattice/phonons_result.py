@@ -168,7 +168,13 @@ class Phonons(ShortRepr):
 
     def _run_mesh(self, mesh: MeshLike) -> None:
         with phonopy_errors("phonopy cannot compute frequencies on the mesh", EngineError):
-            self.record.run_mesh(_mesh(mesh), is_gamma_center=True)
+            self.record.run_mesh(_mesh(mesh), is_gamma_center=True, is_mesh_symmetry=not self._has_isotopes)
+
+    @cached_property
+    def _has_isotopes(self) -> bool:
+        """Whether atoms of one element differ in mass: the space group of the elements is then not that of the waves."""
+        numbers, masses = self.primitive.numbers, self.primitive.atomic_masses
+        return any(np.ptp(masses[numbers == z]) > 1e-6 for z in np.unique(numbers))
 
     def dos(self, mesh: MeshLike = DEFAULT_MESH, *, points: int = 401) -> DensityOfStates:
         """Density of states by the linear tetrahedron method.
@@ -271,7 +277,7 @@ class Phonons(ShortRepr):
         Returns:
             `phonopy.Phonopy` with force constants; a copy.
         """
-        copy = self.record.copy()
+        copy = self.record.replicate()
         copy.dataset = self.record.dataset
         copy.force_constants = np.array(self.record.force_constants)
         if self.polar:

@@ -47,7 +47,8 @@ def phonon_remarks(phonons: Phonons) -> list[str]:
             "too large, or a model that breaks a symmetry"
         )
     reaches = report.cutoff is not None and report.cutoff > report.half_width
-    if reaches or report.boundary > _MAX_BOUNDARY:
+    # With Born charges the dipoles, which reach farthest, are interpolated in closed form.
+    if reaches or (report.boundary > _MAX_BOUNDARY and not phonons.polar):
         cutoff = (
             f"the cutoff of the potential ({report.cutoff:.3g} Å) exceeds half the width of the supercell "
             f"({report.half_width:.3g} Å)"

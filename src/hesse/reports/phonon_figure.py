@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from ase.symbols import Symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -77,7 +78,7 @@ def draw_phonons(
         left.set_xticks(*zip(*bands.path.ticks(), strict=True))
         left.set_xlim(bands.path.distances[0, 0], bands.path.distances[-1, -1])
         left.set_ylabel("frequency, THz (imaginary below zero)" if _has_imaginary(bands) else "frequency, THz")
-        left.set_title(title or str(phonons.record.primitive.formula))
+        left.set_title(title or Symbols(phonons.primitive.numbers).get_chemical_formula("metal"))
         right.set_xlabel("modes per THz")
         right.set_xlim(left=0.0)
         if reference is not None:
