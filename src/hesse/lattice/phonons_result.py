@@ -172,7 +172,7 @@ class Phonons(ShortRepr):
 
     @cached_property
     def _has_isotopes(self) -> bool:
-        """Whether atoms of one element differ in mass: the space group of the elements is then not that of the waves."""
+        """Whether atoms of one element differ in mass: waves then lack symmetries that the elements have."""
         numbers, masses = self.primitive.numbers, self.primitive.atomic_masses
         return any(np.ptp(masses[numbers == z]) > 1e-6 for z in np.unique(numbers))
 
