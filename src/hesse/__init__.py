@@ -25,10 +25,10 @@ if TYPE_CHECKING:
         XtbEngine,
         as_engine,
         as_potential,
-        compute,
         make_engine,
         make_potential,
     )
+    from hesse.engines.compute import compute
     from hesse.errors import HesseError
     from hesse.evaluation import predict
     from hesse.harmonic.normal_modes import NormalModes, normal_modes
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from hesse.pes import (
         MDSettings,
         irc,
-        lowest_modes,
         minimize,
         neb,
         reaction,
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
         saddle,
         vibrations,
     )
+    from hesse.pes.lowest_modes import lowest_modes
     from hesse.potential import Potential
     from hesse.probes import Gaussian, OneHot, ProbeSeed, Rademacher, RigidBodyFree, Sphere, make_probe
     from hesse.recipes import analyze_vibrations, evaluate, g2_molecules, thermo
