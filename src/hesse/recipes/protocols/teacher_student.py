@@ -27,13 +27,13 @@ from hesse.recipes.protocols.common_stages import MODEL, error_rows, error_table
 from hesse.recipes.protocols.inference_comparison import cost_stage, cost_table
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
+from hesse.recipes.protocols.teacher_checks import read_teachers
 from hesse.recipes.protocols.teachers import (
     LABELS,
     Targets,
     check_held_out,
     loss_terms,
     open_data,
-    read_teachers,
     student_data_stage,
 )
 from hesse.structures import label_names
