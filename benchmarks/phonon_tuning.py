@@ -1,0 +1,143 @@
+"""Phonon fine-tuning of a small network on KCl: displaced forces alone against Hessian-vector products.
+
+    python benchmarks/phonon_tuning.py OUT --kcl KCl-SSCHA [--seeds 0 1 2]
+
+`KCl-SSCHA` is the folder of phonopy's example: 120 supercells with random displacements, energies and forces, and the
+harmonic force constants of the same supercell. Frames with forces up to 5 eV/Å train a network from scratch on energies
+and forces (`base`); a fifth of them is kept for judging. It is then trained on, with replay of those frames, on
+
+- `forces`: forces of supercells in which one atom is displaced by 0.03 Å, with images by the space group;
+- `products`: the same directions as pairs of a probe and H v.
+
+Both see the same force constants, in the same number of steps; `frames` goes on with the frames alone. Judged are
+frequencies on a mesh (without Born charges), the highest one, entropy and heat capacity at 300 K against the harmonic
+force constants, and energies and forces of the frames that were kept. Finished runs are kept: the same command
+continues, and prints the table of what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import hesse
+from hesse.errors import HarmonicWarning
+from hesse.lattice import Phonons, compare_phonons, crystal_labels, phonons, read_phonons
+from hesse.structures import Properties
+
+MAX_FORCE, DISPLACEMENT, IMAGES = 5.0, 0.03, 7
+BASE: dict[str, Any] = {
+    "model": {"kind": "hessenet", "features": 16, "cutoff": 5.0},
+    "batch": {"structures": 4},
+    "steps": 600,
+    "compile": "never",
+    "cpu_threads": 1,
+    "weights": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
+    "checkpoint_every": 50,
+}
+TUNE = BASE | {"steps": 200, "optimizer": {"learning_rate": 1e-3}, "replay": {"steps": 1}}
+SCHEMES: dict[str, dict[str, float]] = {
+    "frames": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
+    "forces": {"energy": 0.0, "forces": 1.0, "hvp": 0.0},
+    "products": {"energy": 0.0, "forces": 0.0, "hvp": 1.0},
+}
+
+
+def frames(folder: Path) -> tuple[hesse.Dataset, hesse.Dataset]:
+    """Training and kept frames."""
+    data = hesse.read_dataset(folder / "phonopy_mlpsscha_params_KCl-120.yaml.xz")
+    assert data.labels.forces is not None
+    largest = data.labels.forces.norm(dim=1).reshape(len(data), -1).max(dim=1).values
+    calm = [int(k) for k in torch.nonzero(largest < MAX_FORCE)[:, 0]]
+    kept = calm[::5]
+    return data[[k for k in calm if k not in kept]], data[kept]
+
+
+def displaced(pairs: hesse.Dataset) -> hesse.Dataset:
+    """Supercells displaced along the probes, with their harmonic forces."""
+    supercell, labels = pairs.structures[0], pairs.labels
+    assert labels.probes is not None
+    assert labels.hvp is not None
+    items = []
+    for k, (probe, product) in enumerate(zip(labels.probes.numpy(), labels.hvp.numpy(), strict=True)):
+        scale = DISPLACEMENT / float(np.linalg.norm(probe))
+        moved = supercell.with_positions(supercell.positions + scale * probe, id=f"displaced-{k}")
+        items.append((moved, Properties.single(len(moved), forces=-scale * product)))
+    return hesse.Dataset(tuple(s for s, _ in items), Properties.concatenate([p for _, p in items]))
+
+
+def copies(pairs: hesse.Dataset, probes_each: int) -> hesse.Dataset:
+    """The supercell several times, with some of the pairs each, so that batches are as large as those of the others."""
+    supercell, labels = pairs.structures[0], pairs.labels
+    assert labels.probes is not None
+    assert labels.hvp is not None
+    items = []
+    for k in range(0, len(labels.probes), probes_each):
+        part = slice(k, k + probes_each)
+        named = supercell.with_positions(supercell.positions, id=f"supercell-{k}")
+        items.append((named, Properties.single(len(named), probes=labels.probes[part], hvp=labels.hvp[part])))
+    return hesse.Dataset(tuple(s for s, _ in items), Properties.concatenate([p for _, p in items]))
+
+
+def judge(model: Path, reference: Phonons, kept: hesse.Dataset) -> dict[str, float]:
+    """Errors of one model."""
+    potential = hesse.as_potential(model, dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HarmonicWarning)
+        own = phonons(reference.structure, potential, supercell=reference.record.supercell_matrix.T)
+    row = compare_phonons(own, reference, temperatures=[300.0], mesh=(8, 8, 8)).row()
+    labels = hesse.compute(list(kept.structures), potential, forces=True)
+    energies, forces = labels.energy - kept.labels.energy, labels.forces - kept.labels.forces
+    numbers = {name: float(np.ravel(row[name])[0]) for name in ("frequency_rms", "max_frequency_error")}
+    numbers["entropy_error"] = float(np.ravel(row["entropy_error"])[0]) * 96485.3
+    numbers["heat_capacity_error"] = float(np.ravel(row["heat_capacity_error"])[0]) * 96485.3
+    numbers["imaginary"] = len(own.imaginary_modes())
+    numbers["energy_rmse"] = 1e3 * float(energies.square().mean().sqrt()) / len(kept.structures[0])
+    numbers["forces_rmse"] = float(forces.square().mean().sqrt())
+    return numbers
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kcl", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train, kept = frames(options.kcl)
+    reference = read_phonons(options.kcl / "phonopy_fc222_JPCM2022.yaml.xz", born=False)
+    pairs = crystal_labels(reference, images=IMAGES).dataset
+    data = {"frames": train, "forces": displaced(pairs), "products": copies(pairs, 4)}
+    print(f"{len(train)} frames to train on, {len(kept)} kept, {len(data['forces'])} displaced supercells", flush=True)
+    results: dict[str, list[dict[str, float]]] = {}
+    for seed in options.seeds:
+        base = options.out / f"base-{seed}"
+        for name in ("base", *SCHEMES):
+            folder = base if name == "base" else options.out / f"{name}-{seed}"
+            done = folder / "judged.json"
+            if not done.is_file():
+                settings = (BASE if name == "base" else TUNE | {"weights": SCHEMES[name]}) | {"seed": seed}
+                if name == "base":
+                    hesse.train(train, config=settings, output=folder, quiet=True)
+                else:
+                    start = hesse.as_potential(base / "model.hesse")
+                    hesse.train(data[name], config=settings, output=folder, potential=start, replay=train, quiet=True)
+                done.write_text(json.dumps(judge(folder / "model.hesse", reference, kept)))
+            results.setdefault(name, []).append(json.loads(done.read_text()))
+            print(seed, name, results[name][-1], flush=True)
+    print("| trained on | " + " | ".join(next(iter(results.values()))[0]) + " |")
+    print("|---|" + "---|" * len(next(iter(results.values()))[0]))
+    for name, rows in results.items():
+        columns = ([row[key] for row in rows] for key in rows[0])
+        print(f"| {name} | " + " | ".join(f"{np.mean(c):.3g} ± {np.std(c):.2g}" for c in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()
