@@ -5,8 +5,9 @@
     python benchmarks/check_models.py run chgnet:0.3.0 sevenn:7net-0 --out universal.json --no-compile
     python benchmarks/check_models.py table own.json peers.json
 
-Weights are random, except those of published models: the checks are about formulas and derivatives, not about the quality of predictions. Models of
-frameworks that cannot be installed together are run in an environment of their own; the last command joins the rows.
+Weights are random, except those of published models: the checks are about formulas and derivatives, not about the
+quality of predictions. Models of frameworks that cannot be installed together are run in an environment of their own;
+the last command joins the rows.
 """
 
 from __future__ import annotations
