@@ -114,6 +114,12 @@ CALLS: dict[str, Callable[[Things], Any]] = {
         hesse.evaluate_structures(t.potential, t.atoms, hesse.Request()).energy
     ),
     "HessianOperator(potential, atoms)": lambda t: hesse.HessianOperator(t.potential, t.water),
+    "teacher_labels(atoms, potential)": lambda t: (
+        hesse.teacher_labels(t.atoms, t.potential, atomic_energies=True, quiet=True).labels.atomic_energies
+    ),
+    "teacher_labels(data, [file, potential], folder)": lambda t: (
+        hesse.teacher_labels(t.data, [t.model_file, t.potential], t.folder / "teachers", quiet=True).labels.forces_error
+    ),
     # geometries
     "minimize(atoms, name)": lambda t: hesse.minimize(t.water, "gfn2", fmax=0.05).energy,
     "minimize(atoms, potential)": lambda t: hesse.minimize(t.water, t.potential, steps=2).energy,
