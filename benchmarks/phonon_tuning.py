@@ -7,7 +7,7 @@ harmonic force constants of the same supercell. Frames with forces up to 5 eV/Å
 and forces (`base`); a fifth of them is kept for judging. It is then trained on, with replay of those frames, on
 
 - `forces`: forces of supercells in which one atom is displaced by 0.03 Å, with images by the space group;
-- `products`: the same directions as pairs of a probe and H v.
+- `products`: the same directions as pairs of a probe and H v (replay keeps the energy and force terms of all schemes).
 
 Both see the same force constants, in the same number of steps; `frames` goes on with the frames alone. Judged are
 frequencies on a mesh (without Born charges), the highest one, entropy and heat capacity at 300 K against the harmonic
@@ -44,8 +44,8 @@ BASE: dict[str, Any] = {
 TUNE = BASE | {"steps": 200, "optimizer": {"learning_rate": 1e-3}, "replay": {"steps": 1}}
 SCHEMES: dict[str, dict[str, float]] = {
     "frames": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
-    "forces": {"energy": 0.0, "forces": 1.0, "hvp": 0.0},
-    "products": {"energy": 0.0, "forces": 0.0, "hvp": 1.0},
+    "forces": {"energy": 1.0, "forces": 1.0, "hvp": 0.0},
+    "products": {"energy": 1.0, "forces": 1.0, "hvp": 1.0},
 }
 
 
