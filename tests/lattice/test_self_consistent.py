@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import MappingProxyType
 
 import numpy as np
@@ -156,6 +158,19 @@ def test_a_harmonic_crystal_stays_as_it_is():
     assert result.free_energy == pytest.approx(result.harmonic.thermal(100.0, (1, 1, 1)).free_energy[0], abs=1e-9)
     assert result.free_energy_error < 1e-9
     assert result.n_evaluations == 16 * len(result.rounds)
+
+
+def test_the_recursion_limit_stays_as_it_is():
+    """symfc raises it when it is imported; then a deeply nested file crashes the process."""
+    code = (
+        "import sys; limit = sys.getrecursionlimit(); from ase.build import bulk; import hesse, warnings; "
+        "warnings.simplefilter('ignore'); from ase.calculators.emt import EMT; "
+        "from hesse.lattice.symmetric_fit import SymmetricFit; "
+        "SymmetricFit(hesse.phonons(bulk('Al', cubic=True), EMT(), supercell=1).record); "
+        "assert 'symfc' in sys.modules; assert sys.getrecursionlimit() == limit, sys.getrecursionlimit()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_energies_and_forces_are_kept(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ MAX_ATOMS = 50_000
 """Largest number of atoms of a supercell."""
 DEFAULT_WIDTH = 10.0
 """Å; the supercell that is chosen where none is given is at least this wide in all directions."""
+_SYMFC_RECURSION = 100_000
+"""Recursion limit that symfc sets for its trees of blocks."""
 _LARGE, _FEW = 600, 4
 """Above the first number of atoms of a supercell the space group is not used for primitive cells of up to the second:
 the permutations of 1,000 atoms of rock salt by all its operations take 35 s, the twelve products at most seconds."""
@@ -55,12 +58,15 @@ def import_phonopy(purpose: str = "phonons of crystals") -> Any:
 @contextmanager
 def phonopy_errors(what: str, error_class: type[HesseError] = GeometryError) -> Iterator[None]:
     """Context in which phonopy, spglib, symfc and seekpath work: their warnings are not shown, and their errors, which
-    are of any type, become replies.
+    are of any type, become replies. symfc raises Python's recursion limit when it is imported; afterwards it is what it
+    was, because a deeply nested file would end a process without a limit.
 
     Args:
         what: the work, for the message.
         error_class: class of the reply.
     """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _SYMFC_RECURSION))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,6 +75,8 @@ def phonopy_errors(what: str, error_class: type[HesseError] = GeometryError) -> 
         raise
     except (Exception, SystemExit) as error:
         raise error_class(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def check_crystal(structure: Structure) -> None:

@@ -68,12 +68,12 @@ class SymmetricFit:
     """
 
     def __init__(self, record: Any) -> None:
-        from symfc import Symfc
-        from symfc.utils.utils import SymfcAtoms
-
         supercell = record.supercell
         self.n_atoms = len(supercell)
         with phonopy_errors(_WHAT, EngineError):
+            from symfc import Symfc
+            from symfc.utils.utils import SymfcAtoms
+
             atoms = SymfcAtoms(
                 cell=supercell.cell, scaled_positions=supercell.scaled_positions, numbers=supercell.numbers
             )
