@@ -46,12 +46,14 @@ def anharmonic(
 
     from hesse.errors import HarmonicWarning
     from hesse.lattice import anharmonic as compute
-    from hesse.lattice import phonons
+    from hesse.lattice import check_anharmonic_options, phonons
     from hesse.runtime.filesystem import check_output_path, write_rows
 
     for path in (json, plot):
         if path is not None:
             check_output_path(path)
+    for value in temperature or [300.0]:
+        check_anharmonic_options(value, snapshots, rounds, tolerance, seed=seed)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(record=True) as remarks:

@@ -10,7 +10,7 @@ from hesse.lattice.labels import CrystalLabels, crystal_labels
 from hesse.lattice.phonons_result import DEFAULT_MESH, Phonons
 from hesse.lattice.quasiharmonic import QuasiHarmonic, fit_vinet, quasiharmonic, quasiharmonic_functions
 from hesse.lattice.relaxation import CrystalState, relax_crystal
-from hesse.lattice.self_consistent import Anharmonic, AnharmonicRound, anharmonic
+from hesse.lattice.self_consistent import Anharmonic, AnharmonicRound, anharmonic, check_anharmonic_options
 from hesse.lattice.thermal import THZ, ThermalProperties, thermal_properties
 from hesse.lattice.volumes import GRUENEISEN_VOLUMES, QUASIHARMONIC_VOLUMES, phonons_at_volumes
 
@@ -35,6 +35,7 @@ __all__ = [
     "ThermalProperties",
     "anharmonic",
     "band_path",
+    "check_anharmonic_options",
     "compare_phonons",
     "crystal_labels",
     "fit_vinet",

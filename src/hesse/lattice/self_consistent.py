@@ -34,7 +34,7 @@ from hesse.runtime.filesystem import atomic_write
 from hesse.runtime.progress import track
 from hesse.structures import Structure
 
-__all__ = ["Anharmonic", "AnharmonicRound", "anharmonic"]
+__all__ = ["Anharmonic", "AnharmonicRound", "anharmonic", "check_anharmonic_options"]
 
 _TOGETHER: Final = 8
 """Displaced supercells of one call of a model."""
@@ -120,6 +120,37 @@ class Anharmonic:
         }
 
 
+def check_anharmonic_options(
+    temperature: float,
+    snapshots: int = 100,
+    rounds: int = 10,
+    tolerance: float = 0.02,
+    min_effective: float = 0.5,
+    seed: int = 0,
+) -> None:
+    """Check the numbers of `anharmonic` before any work begins.
+
+    Args:
+        temperature: K.
+        snapshots: displaced supercells of each round.
+        rounds: largest number of rounds.
+        tolerance: THz.
+        min_effective: smallest effective fraction of the displacements.
+        seed: of the displacements.
+
+    Raises:
+        ConfigError: one of them is impossible.
+    """
+    check_numbers(temperature=temperature, tolerance=tolerance, min_effective=min_effective)
+    check_whole_numbers(snapshots=snapshots, rounds=rounds, seed=seed)
+    if not 0 <= temperature < 1e5:
+        raise ConfigError(f"temperature: expected a number of K from 0, got {temperature}")
+    if snapshots < 2 * BLOCKS or snapshots % 2:
+        raise ConfigError(f"snapshots: expected an even number from {2 * BLOCKS}, got {snapshots}")
+    if rounds < 1 or tolerance <= 0 or not 0 < min_effective < 1:
+        raise ConfigError("expected rounds from 1, a positive tolerance, and min_effective between 0 and 1")
+
+
 def anharmonic(
     structure: StructuresLike | Phonons,
     engine: EngineLike,
@@ -160,14 +191,7 @@ def anharmonic(
         EngineError: the engine or a fit failed.
         GeometryError: see `phonons`.
     """
-    check_numbers(temperature=temperature, tolerance=tolerance, min_effective=min_effective)
-    check_whole_numbers(snapshots=snapshots, rounds=rounds, seed=seed)
-    if not 0 <= temperature < 1e5:
-        raise ConfigError(f"temperature: expected a number of K from 0, got {temperature}")
-    if snapshots < 2 * BLOCKS or snapshots % 2:
-        raise ConfigError(f"snapshots: expected an even number from {2 * BLOCKS}, got {snapshots}")
-    if rounds < 1 or tolerance <= 0 or not 0 < min_effective < 1:
-        raise ConfigError("expected rounds from 1, a positive tolerance, and min_effective between 0 and 1")
+    check_anharmonic_options(temperature, snapshots, rounds, tolerance, min_effective, seed)
     engine = as_engine(engine)
     if isinstance(structure, Phonons):
         if supercell is not None:
