@@ -206,6 +206,7 @@ def test_relaxation_of_atoms_and_cell() -> None:
         phonons(strained, EMT(), pressure=1.0)
 
 
+@pytest.mark.slow
 def test_matrices_of_supercells() -> None:
     oracle = oracles.LennardJones(epsilon=0.15, sigma=2.55, cutoff=3.5)
     cubic = quiet(fcc(), oracle, supercell=2 * np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]))

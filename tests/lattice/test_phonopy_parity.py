@@ -70,6 +70,7 @@ def compare(path: Path, loaded: Any, own: dict[str, Any]) -> float:
     return float(np.abs(result.frequencies(q) - loaded.qpoints.frequencies).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "files", "own"), CASES)
 def test_frequencies_are_those_of_phonopy(data: Path, name: str, files: dict[str, Any], own: dict[str, Any]) -> None:
     path = data / name
@@ -98,6 +99,7 @@ def test_silicon_from_the_output_of_its_supercell(data: Path, tmp_path: Path) ->
         assert compare(tmp_path, loaded, {}) < 1e-4
 
 
+@pytest.mark.slow
 def test_grueneisen_parameters_of_rock_salt(data: Path) -> None:
     from phonopy import PhonopyGruneisen
 

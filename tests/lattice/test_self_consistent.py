@@ -160,6 +160,7 @@ def test_a_harmonic_crystal_stays_as_it_is():
     assert result.n_evaluations == 16 * len(result.rounds)
 
 
+@pytest.mark.slow
 def test_the_recursion_limit_stays_as_it_is():
     """symfc raises it when it is imported; then a deeply nested file crashes the process."""
     code = (

@@ -88,6 +88,7 @@ def test_the_structures_of_largest_disagreement_are_picked(tmp_path: Path) -> No
         assert row["curvature"] == pytest.approx(spreads[row["id"]], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_branch_ends_when_the_calibrated_error_is_small(tmp_path: Path) -> None:
     config = options(tmp_path, curvature_error=1e4, pick_by=["curvature", "forces"])
     result = run_recipe("active", config, quiet=True)
@@ -113,6 +114,7 @@ def test_the_budget_limits_the_rounds(tmp_path: Path) -> None:
     assert plan.stages["curvature/seed-0/round-1/pick"].startswith("pick 1 structures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

@@ -42,6 +42,7 @@ def test_reference_energies_are_the_means_of_the_atoms(data: Dataset, tmp_path: 
         assert energy == pytest.approx(float(data.labels.atomic_energies[data.numbers == z].mean()), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_network_learns_them(data: Dataset, tmp_path: Path) -> None:
     result = run(data, tmp_path / "run", steps=120, optimizer={"learning_rate": 0.02})
     first, last = (evaluate_model(m, data).row("atomic_energies") for m in (run(data, tmp_path / "0", steps=1), result))
