@@ -41,7 +41,7 @@ class Potential(nn.Module, ABC):
         output_names: further quantities that `outputs` predicts, besides energies and the regularizer.
         supports_vmap: whether the gradient can be differentiated along several directions in one vectorized pass
             (`is_grads_batched` of `torch.autograd.grad`). If False, Hessian-vector products are computed one by one.
-        charges: charges of the structures it was trained on, if no summary of them is kept; None if unknown.
+        training_charges: charges of the structures it was trained on, if no summary of them is kept; None if unknown.
         training_environments: a summary of the training data, by which structures outside of them are recognized; None
             if there is none. Model files keep it.
     """
@@ -51,7 +51,7 @@ class Potential(nn.Module, ABC):
     has_atomic_energies: bool = True
     output_names: tuple[str, ...] = ()
     supports_vmap: bool = True
-    charges: tuple[int, ...] | None = None
+    training_charges: tuple[int, ...] | None = None
     training_environments: TrainingEnvironments | None = None
 
     @abstractmethod
@@ -152,14 +152,14 @@ def warn_of_charge_states(potential: Potential, structures: Iterable[Structure])
 
 
 def _warn_of_charges(potential: Potential, structures: Iterable[Structure]) -> None:
-    """Warn, once for each charge, of structures with others than `Potential.charges`."""
-    if potential.charges is None:
+    """Warn, once for each charge, of structures with others than `Potential.training_charges`."""
+    if potential.training_charges is None:
         return
-    told: set[int] = potential.__dict__.setdefault("_charges_told", set(potential.charges))
+    told: set[int] = potential.__dict__.setdefault("_charges_told", set(potential.training_charges))
     for structure in structures:
         if structure.charge not in told:
             told.add(structure.charge)
-            known = ", ".join(str(charge) for charge in potential.charges)
+            known = ", ".join(str(charge) for charge in potential.training_charges)
             warnings.warn(
                 f'structure "{structure.id}" has charge {structure.charge}, and the model was trained on structures of '
                 f"charge {known} only. A potential knows elements and positions, no charge: its energies and forces "

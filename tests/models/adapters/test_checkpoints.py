@@ -78,7 +78,7 @@ def test_charges_that_a_model_was_not_trained_on_are_told_once() -> None:
     potential = CallablePotential(lambda positions, numbers, cell, pbc: positions.square().sum())
     ion = Structure([8, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], id="ion", charge=-1)
     warn_of_charge_states(potential, [ion])  # nothing is known
-    potential.charges = (0,)
+    potential.training_charges = (0,)
     with pytest.warns(ChargeStateWarning, match='"ion" has charge -1.*charge 0 only'):
         warn_of_charge_states(potential, [ion])
     radical = Structure([8, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], multiplicity=2)

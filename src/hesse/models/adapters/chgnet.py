@@ -56,7 +56,7 @@ class ChgnetPotential(Adapter):
     """
 
     suffix = ".pth.tar"
-    charges = (0,)
+    training_charges = (0,)
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()

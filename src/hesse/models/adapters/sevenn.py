@@ -70,7 +70,7 @@ class SevennPotential(Adapter):
     """
 
     suffix = ".pth"
-    charges = (0,)
+    training_charges = (0,)
     _type_index: Int[Tensor, "numbers"]
 
     def __init__(
