@@ -7,7 +7,7 @@ from the configuration and the counters in the state of the run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +31,13 @@ class StepBatch:
     Attributes:
         loader: loads them.
         indices: which structures of its data.
-        ids: ids of all structures of its data.
+        data: its data.
         is_replay: whether they are replay data.
     """
 
     loader: TrainingLoader
     indices: NDArray[np.int64]
-    ids: Sequence[str]
+    data: DatasetLike
     is_replay: bool
 
     def load(self, step: int, *, whole: bool = False) -> list[MicroBatch]:
@@ -108,13 +108,13 @@ class StepBatches:
             if state.batch >= len(batches):
                 state.epoch, state.batch = state.epoch + 1, 0
                 batches = self.loader.epoch(state.epoch)
-            return StepBatch(self.loader, batches[state.batch], self.training.ids, False)
+            return StepBatch(self.loader, batches[state.batch], self.training, False)
         assert self.replay is not None
         batches = self._replay_loader.epoch(state.replay_epoch)
         if state.replay_batch >= len(batches):
             state.replay_epoch, state.replay_batch = state.replay_epoch + 1, 0
             batches = self._replay_loader.epoch(state.replay_epoch)
-        return StepBatch(self._replay_loader, batches[state.replay_batch], self.replay.ids, True)
+        return StepBatch(self._replay_loader, batches[state.replay_batch], self.replay, True)
 
     def example(self, state: TrainState) -> StepBatch:
         """A batch of training data like those of the coming steps.
@@ -126,7 +126,7 @@ class StepBatches:
             The batch.
         """
         batches = self.loader.epoch(state.epoch)
-        return StepBatch(self.loader, batches[min(state.batch, len(batches) - 1)], self.training.ids, False)
+        return StepBatch(self.loader, batches[min(state.batch, len(batches) - 1)], self.training, False)
 
     @staticmethod
     def count(state: TrainState, batch: StepBatch) -> None:

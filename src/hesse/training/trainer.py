@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hesse.datasets import DatasetLike
 from hesse.errors import (
@@ -38,7 +38,6 @@ from hesse.training.initial_model import (
 )
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
-from hesse.training.moving_average import update_moving_average
 from hesse.training.non_finite import diagnose_non_finite
 from hesse.training.replay_data import broad_data, replay_messages
 from hesse.training.run_identity import other_steps_messages, run_identity
@@ -285,13 +284,13 @@ class Trainer:
                 batch.indices.tolist(),
                 state.step,
                 weights,
-                batch.ids,
+                batch.data.ids,
                 self._checkpoint_hint(),
             )
             raise NonFiniteLossError(message)
         self.optimizer.step()
         self.batches.count(state, batch)
-        update_moving_average(self.ema_model, self.model, state.step, config.optimizer.ema_decay or 0.0)
+        _update_moving_average(self.ema_model, self.model, state.step, config.optimizer.ema_decay or 0.0)
         return {"loss": loss, **dict(zip(terms, values, strict=True)), "lr": rate}
 
     def _status(self, row: Mapping[str, float]) -> str:
@@ -341,3 +340,22 @@ class Trainer:
     def _checkpoint_hint(self) -> str:
         """Sentence that names the file of the last valid state."""
         return f"The last good state is in {self.checkpoint}" if self.checkpoint.exists() else "No state was saved yet"
+
+
+def _update_moving_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move the parameters of the average towards those of the model, and copy its buffers.
+
+    Args:
+        average: a copy of the model, changed in place.
+        model: the model after a step.
+        step: number of the step; the memory is short at the start, when parameters change fast.
+        decay: fraction of the average that stays, in later steps.
+    """
+    decay = min(decay, (1.0 + step) / (10.0 + step))
+    with torch.no_grad():
+        pairs = zip(average.parameters(), model.parameters(), strict=True)
+        # Some frameworks have integer tables as parameters.
+        means, values = zip(*((a, b) for a, b in pairs if b.is_floating_point()), strict=True)
+        torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(list(means), list(values), None)
+        for buffer, statistic in zip(average.buffers(), model.buffers(), strict=True):
+            buffer.copy_(statistic)  # running statistics, if the network has them
