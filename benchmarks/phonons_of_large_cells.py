@@ -29,8 +29,8 @@ def measure(repeats: int) -> dict[str, Any]:
     from ase.build import bulk
 
     import hesse
-    from hesse.lattice.cells import as_supercell_matrix, make_record
     from hesse.lattice.force_constants import compute_force_constants
+    from hesse.lattice.supercells import as_supercell_matrix, make_record
     from hesse.structures import from_ase
 
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from hesse.curvature import HessianOperator
 from hesse.errors import ConfigError, EngineError, GeometryError, HarmonicWarning, LabelShapeError, RequestError
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.lattice import Phonons, band_path, phonons, relax_crystal
-from hesse.lattice.cells import widths
+from hesse.lattice.supercells import widths
 from hesse.structures import Structure, to_ase
 
 sys.path.insert(0, str(Path(__file__).parent))

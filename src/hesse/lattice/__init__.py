@@ -1,12 +1,12 @@
 """Lattice dynamics of crystals: force constants from any engine, phonons, and what follows from them."""
 
-from hesse.lattice.bands import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
-from hesse.lattice.comparison import PhononComparison, compare_phonons
-from hesse.lattice.compute import phonons
+from hesse.lattice.band_structure import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
 from hesse.lattice.files import holds_phonons, read_cell, read_phonons
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.grueneisen import Grueneisen, grueneisen
 from hesse.lattice.labels import CrystalLabels, crystal_labels
+from hesse.lattice.phonon_calculation import phonons
+from hesse.lattice.phonon_comparison import PhononComparison, compare_phonons
 from hesse.lattice.phonons_result import DEFAULT_MESH, Phonons
 from hesse.lattice.quasiharmonic import QuasiHarmonic, fit_vinet, quasiharmonic, quasiharmonic_functions
 from hesse.lattice.relaxation import CrystalState, relax_crystal

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hesse.errors import FileFormatError, LabelShapeError, RequestError
-from hesse.lattice.cells import phonopy_errors
+from hesse.lattice.supercells import phonopy_errors
 from hesse.runtime.filesystem import check_input_file
 
 __all__ = ["born_charges"]

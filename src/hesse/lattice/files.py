@@ -21,9 +21,9 @@ from hesse.datasets.formats.phonopy_files import (
 from hesse.datasets.io import as_path
 from hesse.errors import FileFormatError, LabelShapeError, MissingLabelError, RequestError, check_choice
 from hesse.lattice.born import born_charges
-from hesse.lattice.cells import as_supercell_matrix, import_phonopy, make_record, phonopy_errors
 from hesse.lattice.force_constants import finish_force_constants
 from hesse.lattice.phonons_result import Phonons
+from hesse.lattice.supercells import as_supercell_matrix, import_phonopy, make_record, phonopy_errors
 from hesse.runtime.filesystem import atomic_write, check_input_file
 from hesse.structures import Structure
 

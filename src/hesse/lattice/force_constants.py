@@ -23,7 +23,7 @@ from numpy import ndarray as Array
 
 from hesse.engines import Engine, PotentialEngine
 from hesse.errors import ConfigError, EngineError, check_numbers
-from hesse.lattice.cells import phonopy_errors, structure_of, widths
+from hesse.lattice.supercells import phonopy_errors, structure_of, widths
 from hesse.runtime.progress import track
 from hesse.structures import Request, Structure
 

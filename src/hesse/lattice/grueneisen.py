@@ -15,9 +15,9 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import EngineError, RequestError
-from hesse.lattice.cells import phonopy_errors
-from hesse.lattice.comparison import check_same_crystal
+from hesse.lattice.phonon_comparison import check_same_crystal
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
+from hesse.lattice.supercells import phonopy_errors
 from hesse.lattice.thermal import THZ, as_temperatures
 from hesse.runtime.short_repr import ShortRepr
 from hesse.units import BOLTZMANN

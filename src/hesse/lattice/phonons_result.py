@@ -14,10 +14,10 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import ConfigError, EngineError, LabelShapeError
-from hesse.lattice.bands import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
-from hesse.lattice.cells import phonopy_errors, structure_of
+from hesse.lattice.band_structure import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.remarks import phonon_remarks
+from hesse.lattice.supercells import phonopy_errors, structure_of
 from hesse.lattice.thermal import ThermalProperties, thermal_properties
 from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure

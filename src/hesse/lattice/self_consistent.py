@@ -26,8 +26,8 @@ from numpy.typing import ArrayLike
 from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, compute
 from hesse.errors import ConfigError, HarmonicWarning, check_numbers, check_whole_numbers
-from hesse.lattice.compute import phonons
 from hesse.lattice.fixed_point import BLOCKS, FixedPointSearch, Sample, largest_change
+from hesse.lattice.phonon_calculation import phonons
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.lattice.thermal_gaussian import effective_sample_size
 from hesse.runtime.filesystem import atomic_write

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import EngineError, LabelShapeError
-from hesse.lattice.cells import phonopy_errors
+from hesse.lattice.supercells import phonopy_errors
 
 __all__ = ["NormalEquations", "SymmetricFit"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from hesse.datasets import StructuresLike
 from hesse.engines import EngineLike, as_engine
 from hesse.errors import ConfigError, HarmonicWarning
-from hesse.lattice.compute import as_crystal, phonons
+from hesse.lattice.phonon_calculation import as_crystal, phonons
 from hesse.lattice.phonons_result import Phonons
 from hesse.lattice.relaxation import relax_crystal
 from hesse.runtime.progress import track

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from hesse.errors import FileFormatError
-from hesse.lattice.bands import Bands, DensityOfStates
-from hesse.lattice.comparison import check_same_crystal
+from hesse.lattice.band_structure import Bands, DensityOfStates
+from hesse.lattice.phonon_comparison import check_same_crystal
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.reports.figure_style import (
     BASELINE_COLOR,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import ConfigError, check_whole_numbers
-from hesse.lattice.cells import phonopy_errors
+from hesse.lattice.supercells import phonopy_errors
 from hesse.runtime.imports import import_optional
 from hesse.runtime.short_repr import ShortRepr
 

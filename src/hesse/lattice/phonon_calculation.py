@@ -13,11 +13,11 @@ from hesse.datasets import StructuresLike, as_structure
 from hesse.engines import EngineLike, as_engine
 from hesse.errors import HarmonicWarning, RequestError
 from hesse.harmonic.masses import MassesLike, atom_masses
-from hesse.lattice.cells import as_supercell_matrix, check_crystal, default_supercell, import_phonopy, make_record
 from hesse.lattice.files import holds_phonons, read_cell
 from hesse.lattice.force_constants import compute_force_constants
 from hesse.lattice.phonons_result import Phonons
 from hesse.lattice.relaxation import relax_crystal, state_of
+from hesse.lattice.supercells import as_supercell_matrix, check_crystal, default_supercell, import_phonopy, make_record
 from hesse.structures import Structure
 
 __all__ = ["as_crystal", "phonons"]
