@@ -9,8 +9,8 @@ whose row exists is not computed again.
 
 SPC/E: H. J. C. Berendsen, J. R. Grigera, T. P. Straatsma, J. Phys. Chem. 91, 6269 (1987), rigid, with particle-mesh
 Ewald sums and Lennard-Jones interactions that go smoothly to zero before the cutoff. Hydrogens are twice as heavy, at
-the expense of oxygen, which permits 4 fs; distributions of positions do not depend on masses. The mapping takes the true
-masses.
+the expense of oxygen, which permits 4 fs; distributions of positions do not depend on masses. The mapping takes the
+true masses.
 
 Molecules are rigid, and the forces that OpenMM reports are without the constraint forces. Those act between atoms of
 one molecule, equal and opposite: the sum of the forces of a molecule, which is the force on its center of mass, is the
