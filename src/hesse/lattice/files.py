@@ -1,4 +1,4 @@
-"""Phonons from files of phonopy, and to them."""
+"""Phonons from files of phonopy and dynamical matrices of Quantum ESPRESSO, and to files of phonopy."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from hesse.datasets.formats.phonopy_files import (
 from hesse.datasets.io import as_path
 from hesse.errors import FileFormatError, LabelShapeError, MissingLabelError, RequestError, check_choice
 from hesse.lattice.born import born_charges
+from hesse.lattice.espresso_files import is_matrix_file, matrix_files, read_matrices
+from hesse.lattice.espresso_phonons import read_espresso_phonons, wave_vector_grid
 from hesse.lattice.force_constants import finish_force_constants
 from hesse.lattice.phonons_result import Phonons
 from hesse.lattice.supercells import as_supercell_matrix, import_phonopy, make_record, phonopy_errors
@@ -34,16 +36,25 @@ _FORCE_SETS = "FORCE_SETS"
 
 
 def holds_phonons(path: str | Path) -> bool:
-    """Whether a path is a file or a folder of phonopy, as opposed to a crystal structure.
+    """Whether a path is a file or a folder of phonons, as opposed to a crystal structure.
 
     Args:
         path: file or folder.
 
     Returns:
-        True for a folder, and for `phonopy*.yaml`, FORCE_SETS, FORCE_CONSTANTS and force_constants.hdf5.
+        True for a folder, for `phonopy*.yaml`, FORCE_SETS, FORCE_CONSTANTS and force_constants.hdf5, and for dynamical
+        matrices of Quantum ESPRESSO.
     """
     path = Path(path)
-    return path.is_dir() or bool(YAML_NAME.fullmatch(path.name)) or path.name in (_FORCE_SETS, *FORCE_CONSTANTS_FILES)
+    names = (_FORCE_SETS, *FORCE_CONSTANTS_FILES)
+    return path.is_dir() or bool(YAML_NAME.fullmatch(path.name)) or path.name in names or is_matrix_file(path)
+
+
+def _has_matrices(path: Path) -> bool:
+    """Whether a path is a file of dynamical matrices, or a folder that has them and no files of phonopy."""
+    if not path.is_dir():
+        return is_matrix_file(path)
+    return find_yaml(path) is None and not any((path / n).is_file() for n in _UNIT_CELLS) and bool(matrix_files(path))
 
 
 def read_phonons(
@@ -54,7 +65,8 @@ def read_phonons(
     born: str | Path | bool = True,
     symmetrize: bool = True,
 ) -> Phonons:
-    """Read phonons from a folder of phonopy, or from one of its files together with the others in its folder.
+    """Read phonons from a folder of phonopy, or from one of its files together with the others in its folder; or from
+    the dynamical matrices that ph.x of Quantum ESPRESSO writes (`NAME1`, `NAME2`, ...), also those of CellConstructor.
 
     Cells come from `phonopy_params.yaml`, `phonopy_disp.yaml` or `phonopy.yaml` (also packed), or from POSCAR-unitcell
     with `supercell`. Force constants are those in the YAML file, in `force_constants.hdf5` or `FORCE_CONSTANTS`, or are
@@ -66,7 +78,7 @@ def read_phonons(
         primitive: the primitive cell where no YAML file says it, see `make_record`.
         born: a BORN file, True for the one in the folder or the YAML file, False for none.
         symmetrize: impose sum rule and symmetries on force constants that are computed from forces; those that were
-            stored stay as they are.
+            stored stay as they are (see `Phonons.symmetrized`).
 
     Returns:
         The phonons. They have no energy, forces and stress, which such files do not hold.
@@ -79,6 +91,10 @@ def read_phonons(
     """
     path, start = as_path(path), time.monotonic()
     phonopy = import_phonopy("reading phonons")
+    if _has_matrices(path):
+        if supercell is not None:
+            raise RequestError(f"{path}: the wave vectors of dynamical matrices tell the supercell: leave it out")
+        return read_espresso_phonons(path, born=born)
     folder = path if path.is_dir() else path.parent
     if not path.is_dir():
         check_input_file(path)
@@ -110,10 +126,10 @@ def read_phonons(
 
 
 def read_cell(path: str | Path) -> tuple[Structure, Any]:
-    """Read the cell of phonopy's files, and the supercell that they use.
+    """Read the cell of files of phonons, and the supercell that they use.
 
     Args:
-        path: a folder or a YAML file of phonopy.
+        path: a folder or a YAML file of phonopy, or dynamical matrices of Quantum ESPRESSO.
 
     Returns:
         The unit cell, and the matrix of the supercell whose rows are its lattice vectors.
@@ -124,6 +140,9 @@ def read_cell(path: str | Path) -> tuple[Structure, Any]:
     """
     path = as_path(path)
     phonopy = import_phonopy("reading cells of phonopy")
+    if _has_matrices(path):
+        data = read_matrices(path)
+        return data.structure, np.diag(wave_vector_grid(data, path)[0])
     yaml_file = path if path.is_file() else find_yaml(path)
     if yaml_file is None:
         raise FileFormatError(f"{path}: no YAML file of phonopy, which would say what the cell is")

@@ -306,6 +306,21 @@ class Phonons(ShortRepr):
         record.nac_params = born_charges(record, born)
         return replace(self, record=record)
 
+    def symmetrized(self) -> Phonons:
+        """The same phonons with sum rule, space group and the symmetry of second derivatives imposed, as those that are
+        computed here have it; for force constants that were stored by another program.
+
+        Returns:
+            New phonons.
+        """
+        from dataclasses import replace
+
+        from hesse.lattice.force_constants import finish_force_constants
+
+        record = self.to_phonopy()
+        report = finish_force_constants(record, self.report.method, self.report.n_displacements)
+        return replace(self, record=record, report=report)
+
     def save(self, path: str | Path, kind: Literal["params", "text", "hdf5"] = "params") -> None:
         """Write a file that phonopy reads.
 
