@@ -12,13 +12,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from torch import Tensor, nn
 
 from hesse.errors import ChargeStateWarning, RequestError, UnknownElementError
-from hesse.structures import Batch, Structure, TrainingEnvironments, describe_states
+from hesse.structures import Batch, Structure, TrainingEnvironments, describe_states, species_name, species_names
 
 __all__ = [
     "Potential",
@@ -225,9 +224,9 @@ def check_elements(
     unknown = (~torch.isin(tensor, torch.tensor(potential.elements, device=tensor.device))).nonzero()[:, 0]
     if len(unknown):
         atom = int(unknown[0])
-        known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements))
+        known = ", ".join(species_names(sorted(potential.elements)))
         raise UnknownElementError(
-            f"{where if isinstance(where, str) else where(atom)} holds {chemical_symbols[int(tensor[atom])]}; "
+            f"{where if isinstance(where, str) else where(atom)} holds {species_name(int(tensor[atom]))}; "
             f"{name or type(potential).__name__} knows {known} only. {advice}"
         )
 

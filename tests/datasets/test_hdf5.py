@@ -230,7 +230,7 @@ def test_no_bit_that_flips_while_writing_gets_into_a_file(tmp_path: Path, monkey
     ("change", "kind", "words"),
     [
         (attribute("format", "ani"), FileFormatError, "not a Hesse data set"),
-        (attribute("version", 5), FileFormatError, "version 5 of the format; this Hesse reads up to 4"),
+        (attribute("version", 6), FileFormatError, "version 6 of the format; this Hesse reads up to 5"),
         (attribute("version", "one"), FileFormatError, "whole number"),
         (drop("structures/positions"), FileFormatError, "structures/positions is missing"),
         (drop("structures/offsets"), FileFormatError, "structures/offsets is missing"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from ase.data import covalent_radii
 from numpy.typing import ArrayLike, NDArray
 
-from hesse.structures import Structure
+from hesse.structures import Structure, species_radii
 
 __all__ = [
     "COMMON_ELEMENTS",
@@ -96,7 +95,7 @@ def grow_molecule(elements: Sequence[int], size: int, *, seed: int) -> Structure
     rng = np.random.default_rng(seed)
     numbers = [int(elements[k % len(elements)]) for k in range(size)]
     rng.shuffle(numbers)
-    radii = covalent_radii[numbers]
+    radii = species_radii(numbers)
     positions = [rng.normal(size=3)]
     while len(positions) < size:
         k, partner = len(positions), rng.integers(len(positions))
@@ -120,7 +119,7 @@ def distorted_crystal(elements: Sequence[int], *, seed: int = 4) -> Structure:
     """
     rng = np.random.default_rng(seed)
     numbers = [int(elements[k % len(elements)]) for k in range(4)]
-    size = 2.6 * 2.0 * float(covalent_radii[numbers].mean())
+    size = 2.6 * 2.0 * float(species_radii(numbers).mean())
     cell = size * (np.eye(3) + 0.07 * rng.normal(size=(3, 3)))
     corners = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])
     fractional = corners + 0.03 * rng.normal(size=(4, 3)) + rng.integers(-1, 2, size=(4, 3))
@@ -139,7 +138,7 @@ def linear_molecule(elements: Sequence[int], size: int, axis: Sequence[float]) -
         The molecule; neighbors are at the sum of their covalent radii.
     """
     numbers = [int(elements[k % len(elements)]) for k in range(size)]
-    radii = covalent_radii[numbers]
+    radii = species_radii(numbers)
     along = np.concatenate([[0.0], np.cumsum(radii[1:] + radii[:-1])])
     direction = np.array(axis, dtype=np.float64) / np.linalg.norm(axis)
     return make_structure(numbers, along[:, None] * direction, f"line of {size} atoms")

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 
 from hesse.checks.builtin_structures import grow_molecule, linear_molecule, make_structure, single_atom
 from hesse.checks.check_result import Outcome
 from hesse.checks.context import CheckContext, random_directions
 from hesse.checks.periodic import supports_periodic
 from hesse.curvature import evaluate
-from hesse.structures import Request, Structure
+from hesse.structures import Request, Structure, species_radii
 
 
 def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
@@ -26,7 +25,7 @@ def singular_structures(context: CheckContext) -> dict[str, list[Structure]]:
     pair = linear_molecule(elements, 2, (0.4, 0.7, -0.2))
     far = [[0.0, 0.0, 0.0], [cutoff + 20.0, 0.0, 0.0]]
     first, second = elements[0], elements[-1]
-    bond = float(covalent_radii[first] + covalent_radii[second])
+    bond = float(species_radii([first, second]).sum())
     cross = bond * np.array([[0.0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
     batches = {
         "a pair in a batch with a large molecule (unused slots of the neighbor matrix)": [pair, large_molecule],

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 
 from hesse.checks.builtin_structures import make_structure
 from hesse.checks.check_result import Outcome, skipped
 from hesse.checks.context import CheckContext, random_directions
 from hesse.checks.discontinuities import Discontinuity, ScanPath, find_discontinuities
-from hesse.structures import Structure
+from hesse.structures import Structure, species_radii
 
 SPACING = 0.04
 """Spacing of the grid points of a search, Å."""
@@ -85,7 +84,7 @@ def _drag_path(context: CheckContext) -> tuple[ScanPath, list[float]]:
     elements, cutoff = context.elements, context.potential.cutoff
     drag_cutoff = cutoff if 0 < cutoff < math.inf else DEFAULT_DRAG_CUTOFF
     numbers = [elements[k % len(elements)] for k in (0, 1, 2, 3)]
-    radii = covalent_radii[numbers]
+    radii = species_radii(numbers)
     center = np.zeros(3)
     left = (radii[0] + radii[1]) * np.array([-0.6, 0.8, 0.0])
     right = (radii[0] + radii[2]) * np.array([-0.5, -0.5, 0.7071])

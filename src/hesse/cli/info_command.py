@@ -267,9 +267,10 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Rows:
 
 
 def _symbols(elements: Sequence[int]) -> str:
-    from ase.data import chemical_symbols
 
-    return " ".join(chemical_symbols[z] for z in elements)
+    from hesse.structures import species_names
+
+    return " ".join(species_names(elements))
 
 
 def _format_number(value: float | None) -> str:

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.structures import Structure, find_neighbors
+from hesse.structures import Structure, find_neighbors, species_radii
 
 __all__ = ["model_hessian", "model_hessian_preconditioner"]
 
@@ -64,7 +63,7 @@ def model_hessian(structure: Structure) -> Any:
     from scipy.sparse import coo_matrix
 
     n = len(structure)
-    radii = covalent_radii[structure.numbers]
+    radii = species_radii(structure.numbers)
     pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, float(2.0 * CUTOFF_FACTOR * radii.max()))
     x = pairs.distances / (radii[pairs.centers] + radii[pairs.neighbors])
     within = (x < CUTOFF_FACTOR) & (pairs.centers != pairs.neighbors)

@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 
 from hesse.errors import LabelShapeError, LabelValueError, RequestError
-from hesse.structures import COLUMNS, Column, Properties, Structure, charge_state_of, from_ase, to_ase
+from hesse.structures import BEAD_COLUMN, COLUMNS, Column, Properties, Structure, charge_state_of, from_ase, to_ase
 
 __all__ = [
     "ATTRIBUTE_KEYS",
@@ -32,7 +32,7 @@ __all__ = [
 TEXT_KEYS: Final = ("structure_id", "tag", "group")
 ATTRIBUTE_KEYS: Final = ("level", "engine", "step", "code_version")
 """Metadata of the data set that have their own keys; other metadata get the key `hesse_NAME`."""
-_GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity", "masses")
+_GEOMETRY_KEYS: Final = ("numbers", "positions", "charge", "multiplicity", "masses", BEAD_COLUMN)
 _VIRIAL_KEYS: Final = ("virial", "virials")
 _PROBE: Final = re.compile(r"(probe|hvp)_(\d+)$")
 

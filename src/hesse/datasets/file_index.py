@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hesse.datasets.base_dataset import check_unique_ids
 from hesse.datasets.formats.hdf5 import ChunkedReader
+from hesse.datasets.formats.hdf5.schema import compact_numbers
 from hesse.structures import Properties, label_names, quantity, rng_key
 
 __all__ = ["FileIndex"]
@@ -37,7 +38,7 @@ class FileIndex:
     ids: NDArray[np.bytes_]
     groups: NDArray[np.bytes_]
     rng_keys: Int[Tensor, "structures"]
-    numbers: NDArray[np.uint8]
+    numbers: NDArray[np.integer]
     charge_states: Int[Tensor, "structures 2"]
     energies: Properties
     masks: dict[str, Bool[Tensor, "*structures"]]
@@ -87,7 +88,7 @@ class FileIndex:
             ids=ids,
             groups=reader.read_array("structures/group") if has_groups else np.zeros(count, dtype="S1"),
             rng_keys=torch.tensor([rng_key(name.decode()) for name in ids.tolist()], dtype=torch.int64),
-            numbers=reader.read_array("structures/numbers").astype(np.uint8),
+            numbers=compact_numbers(reader.read_array("structures/numbers")),
             charge_states=charge_states,
             energies=Properties(
                 n_atoms=n_atoms,

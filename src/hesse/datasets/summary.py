@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.io import DatasetSource, as_dataset
 from hesse.datasets.quality.consistency import diagnose_consistency
 from hesse.datasets.quality.flags import find_issues
 from hesse.datasets.quality.sum_rules import hessian_blocks, sum_rule_errors
-from hesse.structures import QUANTITIES, Properties, label_names
+from hesse.structures import QUANTITIES, Properties, label_names, species_names
 
 __all__ = ["dataset_summary"]
 
@@ -60,7 +59,7 @@ def dataset_summary(data: DatasetSource) -> dict[str, Any]:
             "median": float(sizes.quantile(0.5)),
             "largest": int(sizes.max()),
         },
-        "elements": {chemical_symbols[z]: int(c) for z, c in zip(numbers.tolist(), counts.tolist(), strict=True)},
+        "elements": dict(zip(species_names(numbers), counts.tolist(), strict=True)),
         "periodic": sum(s.periodic for s in dataset.structures),
         "charges": _counts(s.charge for s in dataset.structures),
         "multiplicities": _counts(s.multiplicity for s in dataset.structures),

@@ -27,7 +27,7 @@ from hesse.errors import (
 )
 from hesse.potential import known_environments, warn_of_charge_states
 from hesse.runtime.devices import device_from_name
-from hesse.structures import Batch, Extrapolation, Request, Structure, to_structure
+from hesse.structures import Batch, Extrapolation, Request, Structure, species_numbers, to_structure
 from hesse.structures.verlet import VerletNeighborList
 
 __all__ = ["HesseCalculator"]
@@ -251,7 +251,7 @@ class HesseCalculator(Calculator):
 
     def _structure(self, atoms: Atoms) -> Structure:
         return Structure(
-            atoms.numbers,
+            species_numbers(atoms),
             atoms.positions,
             id=atoms.info.get("structure_id") or atoms.get_chemical_formula(),
             cell=np.asarray(atoms.cell),

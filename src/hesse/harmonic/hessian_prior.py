@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.structures import Structure
+from hesse.structures import Structure, species_radii
 
 __all__ = ["BlockSpread", "HessianPrior", "typical_hessian"]
 
@@ -143,7 +142,7 @@ def typical_hessian(structure: Structure) -> HessianPrior:
         Mean and spread.
     """
     n = len(structure)
-    radii = covalent_radii[structure.numbers]
+    radii = species_radii(structure.numbers)
     vectors = structure.positions[None] - structure.positions[:, None]
     distances = np.linalg.norm(vectors, axis=-1)
     np.fill_diagonal(distances, 1.0)

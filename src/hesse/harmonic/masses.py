@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import numpy as np
-from ase.data import atomic_masses_common, atomic_numbers, chemical_symbols
+from ase.data import atomic_masses_common, atomic_numbers
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import RequestError, check_whole_numbers, did_you_mean
-from hesse.structures import Structure, own_masses
+from hesse.structures import Structure, own_masses, species_name
 
 __all__ = ["MASS_KINDS", "MassesLike", "atom_masses", "isotope_mass"]
 
@@ -50,7 +50,7 @@ def isotope_mass(number: int, isotope: str | float) -> float:
     Raises:
         RequestError: an unknown name, an isotope of another element, or a mass that no isotope of the element has.
     """
-    symbol = chemical_symbols[number]
+    symbol = species_name(number)
     try:
         mass = float(isotope)
     except (TypeError, ValueError):

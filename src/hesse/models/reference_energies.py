@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.potential import Potential, check_elements
-from hesse.structures import Batch, Properties, Structure, segment_ids, to_structure
+from hesse.structures import LAST_ELEMENT, Batch, Properties, Structure, is_species, segment_ids, to_structure
 
 __all__ = ["ReferenceEnergies", "fit_reference_energies", "undetermined_elements"]
 
@@ -24,11 +24,11 @@ class ReferenceEnergies(Potential):
     trained: fit it with `fit_reference_energies`. Hesse's own networks contain one, and use its index of elements.
 
     Args:
-        elements: atomic numbers, in any order, each once.
+        elements: atomic numbers or numbers of bead types, in any order, each once.
         energies: eV per element, in the order of `elements`; zero if None.
 
     Raises:
-        ConfigError: an atomic number that is repeated or not between 1 and 118; another number of energies.
+        ConfigError: a number that is repeated or neither of an element nor of a bead type; another number of energies.
     """
 
     cutoff = 0.0
@@ -40,14 +40,16 @@ class ReferenceEnergies(Potential):
         super().__init__()
         if not elements or len(set(elements)) != len(elements):
             raise ConfigError(f"expected one or more different elements, got {elements}")
-        if not all(isinstance(z, Integral) and 0 < z < 119 for z in elements):
-            raise ConfigError(f"expected atomic numbers from 1 to 118, got {elements}")
+        if not all(isinstance(z, Integral) and is_species(int(z)) for z in elements):
+            raise ConfigError(f"expected atomic numbers from 1 to 118, or numbers of bead types, got {elements}")
         order = sorted(range(len(elements)), key=lambda k: elements[k])
         self.elements = tuple(int(elements[k]) for k in order)
         self.register_buffer("_numbers", torch.tensor(self.elements), persistent=False)
         # Unknown elements get an out-of-range index, so that they raise instead of taking another element's energy.
-        index_of_number = torch.full((119,), len(elements))
-        index_of_number[self._numbers] = torch.arange(len(elements))
+        index_of_number = torch.full((LAST_ELEMENT + 1,), len(elements))
+        is_element = [k for k, z in enumerate(self.elements) if z <= LAST_ELEMENT]
+        index_of_number[self._numbers[is_element]] = torch.tensor(is_element, dtype=torch.int64)
+        self._has_beads = len(is_element) < len(elements)
         self.register_buffer("_index_of_number", index_of_number, persistent=False)
         self.register_buffer("energies", torch.zeros(len(elements), dtype=torch.float64))
         if energies is not None:
@@ -70,7 +72,11 @@ class ReferenceEnergies(Potential):
         Returns:
             Indices into `elements`; `len(elements)` for an unknown element.
         """
-        return self._index_of_number.index_select(0, numbers)
+        if not self._has_beads:
+            return self._index_of_number.index_select(0, numbers)
+        # Numbers of bead types are too large for a table.
+        matches = numbers[:, None] == self._numbers
+        return torch.where(matches.any(1), matches.to(torch.int64).argmax(1), len(self.elements))
 
     def one_hot(self, numbers: Int[Tensor, "atoms"], dtype: torch.dtype) -> Float[Tensor, "atoms elements"]:
         """One-hot encoding of the elements.

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from hesse.errors import ConfigError
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential
 from hesse.runtime.settings import Settings
 from hesse.smooth import masked_norm, smooth_cutoff
-from hesse.structures import Batch
+from hesse.structures import Batch, is_bead, species_names
 
 __all__ = ["Zbl", "ZblConfig"]
 
@@ -54,6 +55,11 @@ class Zbl(Potential):
         super().__init__()
         self.config = config or ZblConfig()
         self.elements = ReferenceEnergies(elements).elements if elements else ()
+        if is_bead(self.elements).any():
+            raise ConfigError(
+                f"the ZBL repulsion is that of two nuclei, and {', '.join(species_names(self.elements))} are beads: "
+                "leave out repulsion, and use a prior made from the data (hesse coarse prior)"
+            )
         radii = torch.as_tensor(covalent_radii.copy(), dtype=torch.float64)
         self.register_buffer("_radii", radii, persistent=False)
         used = covalent_radii[list(self.elements)] if self.elements else covalent_radii

@@ -6,13 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
-from ase.symbols import Symbols
 from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import RequestError
-from hesse.structures import BOND_FACTOR, Structure, find_neighbors
+from hesse.structures import BOND_FACTOR, Structure, chemical_formula, find_neighbors, species_name, species_radii
 
 __all__ = ["Displacement", "atom_name", "bond_name", "check_same_atoms", "displacement", "rotation_onto", "superposed"]
 
@@ -97,11 +95,11 @@ def check_same_atoms(reactant: Structure, product: Structure) -> None:
 
 def _difference_of_atoms(first: Structure, second: Structure) -> str:
     """Describe what differs in the elements of two structures, in words."""
-    formulas = [Symbols(s.numbers).get_chemical_formula() for s in (first, second)]
+    formulas = [chemical_formula(s.numbers) for s in (first, second)]
     if formulas[0] != formulas[1]:
         return f"they are {formulas[0]} and {formulas[1]}"
     names = [
-        f"atom {i} is {chemical_symbols[first.numbers[i]]} and {chemical_symbols[second.numbers[i]]}"
+        f"atom {i} is {species_name(first.numbers[i])} and {species_name(second.numbers[i])}"
         for i in np.flatnonzero(first.numbers != second.numbers)
     ]
     return ", ".join(names[:_MAX_NAMED]) + (f", and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
@@ -166,7 +164,7 @@ def atom_name(structure: Structure, index: int) -> str:
     Returns:
         Its element and index, such as "H5".
     """
-    return f"{chemical_symbols[structure.numbers[index]]}{index}"
+    return f"{species_name(structure.numbers[index])}{index}"
 
 
 def _rmsd(first: Structure, second: Structure) -> float:
@@ -187,7 +185,7 @@ def _rotation(a: Float[Array, "n 3"], b: Float[Array, "n 3"]) -> Float[Array, "3
 
 def _contacts(structure: Structure) -> dict[_Bond, float]:
     """Pairs of atoms near to a bond, periodic images included, with their distances over the sum of covalent radii."""
-    radii, longest = covalent_radii[structure.numbers], BOND_FACTOR + _MIN_CHANGE
+    radii, longest = species_radii(structure.numbers), BOND_FACTOR + _MIN_CHANGE
     pairs = find_neighbors(
         structure.positions, structure.cell, structure.pbc, float(2.0 * longest * radii.max()) + 1e-9
     )

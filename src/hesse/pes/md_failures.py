@@ -15,12 +15,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.pes.geometry_changes import atom_name
-from hesse.structures import COLLISION_FACTOR, Structure, bonded_pairs, find_neighbors
+from hesse.structures import COLLISION_FACTOR, Structure, bonded_pairs, find_neighbors, species_radii
 
 __all__ = ["CRITERIA", "Failure", "FailureCriterion", "FailureMonitor", "FailureReason"]
 
@@ -238,7 +237,7 @@ def _watched_pairs(start: Structure, criterion: FailureCriterion) -> _WatchedPai
         length = np.linalg.norm(start.positions[first] - start.positions[second], axis=-1)
     if criterion == "jctc2025":
         return _WatchedPairs(first, second, shift, length, MEAN_DISTANCE[0] * length, MEAN_DISTANCE[1] * length)
-    radii = covalent_radii[start.numbers]
+    radii = species_radii(start.numbers)
     low, high = COLLISION_FACTOR * (radii[first] + radii[second]), np.full(len(first), np.inf)
     bonds = {(int(i), int(j)) for i, j in bonded_pairs(start)}
     plain = ~shift.any(-1)

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from ase.data import covalent_radii
 from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
@@ -33,7 +32,7 @@ from hesse.pes.saddle_result import SaddleResult
 from hesse.pes.surface import CountedSurface, OptimizationHistory, max_force
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.imports import import_optional
-from hesse.structures import Structure, hessian_array, to_ase
+from hesse.structures import Structure, hessian_array, species_radii, to_ase
 
 __all__ = ["SADDLE_METHODS", "SaddleResult", "saddle"]
 
@@ -348,7 +347,7 @@ def _n_fragments(structure: Structure) -> int:
     """Number of fragments of the structure."""
     from scipy.sparse.csgraph import connected_components
 
-    radii = covalent_radii[structure.numbers]
+    radii = species_radii(structure.numbers)
     pairs = structure.neighbors(float(2.0 * _FRAGMENT_FACTOR * radii.max()))
     bonded = pairs.distances < _FRAGMENT_FACTOR * (radii[pairs.centers] + radii[pairs.neighbors])
     graph = np.zeros((len(structure), len(structure)))

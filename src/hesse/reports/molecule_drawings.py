@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from ase.data import covalent_radii
 from ase.data.colors import jmol_colors
 from jaxtyping import Float
 from matplotlib.colors import to_hex
@@ -14,7 +13,7 @@ from numpy import ndarray as Array
 
 from hesse.reports.drawing import Drawing
 from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, TEXT_COLOR, figure_style, new_figure, to_svg
-from hesse.structures import Structure, bonded_pairs
+from hesse.structures import Structure, bonded_pairs, is_bead, species_radii
 
 __all__ = ["draw_arrows", "draw_motion", "mode_animation", "mode_arrows"]
 
@@ -209,8 +208,8 @@ def _projected(
 
 
 def _radius(structure: Structure, atom: int) -> float:
-    return 0.45 * float(covalent_radii[structure.numbers[atom]]) + 0.08
+    return 0.45 * float(species_radii(structure.numbers[atom])) + 0.08
 
 
 def _color(structure: Structure, atom: int) -> str:
-    return str(to_hex(jmol_colors[structure.numbers[atom]]))
+    return str(to_hex(jmol_colors[0 if is_bead(structure.numbers[atom]) else structure.numbers[atom]]))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from ase.data import covalent_radii
 
 from hesse.errors import GeometryError
+from hesse.structures.species import species_radii
 from hesse.structures.structure import Structure
 
 __all__ = ["check_cell"]
@@ -38,7 +38,7 @@ def check_cell(structure: Structure) -> None:
     directions = [range(-1, 2) if periodic else range(1) for periodic in structure.pbc]
     shifts = np.array([shift for shift in product(*directions) if any(shift)])
     shortest = float(np.linalg.norm(shifts @ structure.cell, axis=1).min())
-    limit = _IMAGE_FRACTION * 2.0 * float(covalent_radii[structure.numbers].max())
+    limit = _IMAGE_FRACTION * 2.0 * float(species_radii(structure.numbers).max())
     volume = abs(float(np.linalg.det(structure.cell))) if all(structure.pbc) else np.inf
     if shortest >= limit and len(structure) <= _MAX_DENSITY * volume:
         return

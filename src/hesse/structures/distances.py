@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from ase.data import covalent_radii
 from jaxtyping import Int
 from numpy import ndarray as Array
 
 from hesse.structures.pairs import find_neighbors
+from hesse.structures.species import is_bead, species_radii
 from hesse.structures.structure import Structure
 
 __all__ = ["BOND_FACTOR", "COLLISION_FACTOR", "bonded_pairs", "closest_collision"]
@@ -30,7 +30,7 @@ def closest_collision(structure: Structure, fraction: float = COLLISION_FACTOR) 
         Distance (Å) and indices of the pair with the smallest ratio of distance to sum of radii; None without a
         collision.
     """
-    radii = covalent_radii[structure.numbers]
+    radii = species_radii(structure.numbers)
     # Not structure.neighbors(): it would cache a list with a cutoff that is used only here.
     pairs = find_neighbors(
         structure.positions, structure.cell, structure.pbc, float(2.0 * fraction * radii.max()) + 1e-9
@@ -43,7 +43,7 @@ def closest_collision(structure: Structure, fraction: float = COLLISION_FACTOR) 
 
 
 def bonded_pairs(structure: Structure, factor: float = BOND_FACTOR) -> Int[Array, "bonds 2"]:
-    """Bonded pairs of atoms. Bonds across a cell boundary are not included.
+    """Bonded pairs of atoms. Bonds across a cell boundary are not included, and beads have none.
 
     Args:
         structure: any structure.
@@ -52,9 +52,11 @@ def bonded_pairs(structure: Structure, factor: float = BOND_FACTOR) -> Int[Array
     Returns:
         Indices of the atoms, `[bonds, 2]`, the smaller one first, in ascending order.
     """
-    radii = covalent_radii[structure.numbers]
+    radii = species_radii(structure.numbers)
     longest = float(2.0 * factor * radii.max()) + 1e-9
     pairs = find_neighbors(structure.positions, structure.cell, (False, False, False), longest)
     bonded = pairs.distances < factor * (radii[pairs.centers] + radii[pairs.neighbors])
     bonded &= pairs.centers < pairs.neighbors
+    bead = is_bead(structure.numbers)  # whose radius says nothing about bonds
+    bonded &= ~(bead[pairs.centers] & bead[pairs.neighbors])
     return np.stack([pairs.centers[bonded], pairs.neighbors[bonded]], axis=1)

@@ -10,6 +10,7 @@ from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError
+from hesse.structures.species import standard_masses
 
 __all__ = ["own_masses", "parse_element", "parse_elements"]
 
@@ -113,5 +114,5 @@ def own_masses(numbers: ArrayLike, masses: ArrayLike | None) -> NDArray[np.float
     m, z = np.asarray(masses, dtype=np.float64), np.asarray(numbers)
     if m.shape != z.shape or not (np.isfinite(m).all() and (m > 0).all()):
         raise GeometryError(f"expected {z.size} positive masses in u, got {m.tolist()[:8]}")
-    standard = atomic_masses[z]
+    standard = standard_masses(z)
     return None if bool((np.abs(m - standard) <= _ROUNDING * standard).all()) else m

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
 from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
 from hesse.structures.charge_state import electronic_state
 from hesse.structures.pairs import find_neighbors
+from hesse.structures.species import is_bead, is_species, species_name, species_names, species_radii
 from hesse.structures.structure import Structure
 
 __all__ = [
@@ -101,7 +101,7 @@ def environment_vectors(structure: Structure) -> Float[Array, "n d"]:
     units = (ends - structure.positions[pairs.centers]) / r[:, None]
     smooth = 0.5 * (1.0 + np.cos(np.pi * r / _CUTOFF))
     counts = np.exp(-(((r[:, None] - _CENTERS) / _WIDTHS) ** 2)) * smooth[:, None]
-    sizes = covalent_radii[structure.numbers[pairs.neighbors]] / _RADIUS_UNIT - 1.0
+    sizes = species_radii(structure.numbers[pairs.neighbors]) / _RADIUS_UNIT - 1.0
     shell = (np.exp(-((r / _SHELL) ** 2)) * smooth)[:, None]
     tensors = (units[:, :, None] * units[:, None, :] - np.eye(3) / 3.0).reshape(-1, 9)
     columns = np.concatenate([counts, counts * sizes[:, None], shell * units, shell * tensors], axis=1)
@@ -210,7 +210,7 @@ class TrainingEnvironments:
         Returns:
             Its grade, the atom that determines it, and why.
         """
-        symbols = [chemical_symbols[z] for z in structure.numbers]
+        symbols = species_names(structure.numbers)
         for i, z in enumerate(structure.numbers.tolist()):
             if z not in self.elements:
                 return Extrapolation(np.inf, i, f"the training data hold no {symbols[i]}")
@@ -229,15 +229,15 @@ class TrainingEnvironments:
 
     def _closest_contact(self, structure: Structure) -> tuple[float, int, int, float, float | None] | None:
         """The pair of atoms that is most too close: its grade, the atoms, their distance and the shortest known."""
-        radii, numbers = covalent_radii[structure.numbers], structure.numbers
+        radii, numbers = species_radii(structure.numbers), structure.numbers
         longest = float(2.0 * _CONTACT * radii.max())
         pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, longest)
         near = pairs.distances < _CONTACT * (radii[pairs.centers] + radii[pairs.neighbors])
         if not near.any():
             return None
         first, second, r = pairs.centers[near], pairs.neighbors[near], np.maximum(pairs.distances[near], 1e-6)
-        keys, inverse = np.unique(_pair_keys(numbers[first], numbers[second]), return_inverse=True)
-        known = np.array([self.shortest.get((k // 1000, k % 1000), np.nan) for k in keys.tolist()])[inverse]
+        keys, inverse = _pair_keys(numbers[first], numbers[second])
+        known = np.array([self.shortest.get(key, np.nan) for key in keys])[inverse]
         grades = _SHORTER * np.where(np.isnan(known), _CUTOFF, known) / r
         k = int(grades.argmax())
         shortest = None if np.isnan(known[k]) else float(known[k])
@@ -262,7 +262,7 @@ class TrainingEnvironments:
             A line: the number of structures, the elements with the numbers of environments that are kept, and charges
             and multiplicities if they were recorded.
         """
-        kept = ", ".join(f"{chemical_symbols[z]} {len(e.kept)}" for z, e in sorted(self.elements.items()))
+        kept = ", ".join(f"{species_name(z)} {len(e.kept)}" for z, e in sorted(self.elements.items()))
         states = "" if self.charge_states is None else f"; {describe_states(self.charge_states)}"
         return f"of {self.n_structures} structures; kept {kept}; limit {self.limit:.3g}{states}"
 
@@ -310,7 +310,7 @@ class TrainingEnvironments:
             elements[int(z)] = _Element(
                 _decode(mean, "<f4").reshape(_SIZE), matrix, _decode(kept, "<f2").reshape(-1, _SIZE)
             )
-        if not all(0 < z < len(chemical_symbols) and len(e.kept) for z, e in elements.items()):
+        if not all(is_species(z) and len(e.kept) for z, e in elements.items()):
             raise ValueError("a summary of the training data with wrong elements")
         limit, shortest = float(values["limit"]), {(int(a), int(b)): float(r) for a, b, r in values["shortest"]}
         if not (np.isfinite(limit) and limit > 0 and np.isfinite(list(shortest.values())).all()):
@@ -337,7 +337,8 @@ def describe_states(states: Sequence[tuple[int, int]]) -> str:
 
 
 def _state(structure: Structure) -> tuple[int, int]:
-    return electronic_state(int(structure.numbers.sum()), structure.charge, structure.multiplicity)
+    n_protons = int(structure.numbers[~is_bead(structure.numbers)].sum())
+    return electronic_state(n_protons, structure.charge, structure.multiplicity)
 
 
 def _encode(values: Float[Array, "*n"], kind: str) -> str:
@@ -405,9 +406,13 @@ def _limit(
     return float(np.quantile(largest, _QUANTILE))
 
 
-def _pair_keys(first: Int[Array, "p"], second: Int[Array, "p"]) -> Int[Array, "p"]:
-    """One number for each pair of elements: 1000 times the smaller atomic number, plus the larger."""
-    return np.minimum(first, second) * 1000 + np.maximum(first, second)
+def _pair_keys(first: Int[Array, "p"], second: Int[Array, "p"]) -> tuple[list[tuple[int, int]], Int[Array, "p"]]:
+    """The different pairs of elements, the smaller number first, and which of them each pair is."""
+    kinds, codes = np.unique(np.stack([first, second]), return_inverse=True)
+    low, high = np.sort(codes.reshape(2, -1), axis=0)
+    keys, inverse = np.unique(low * len(kinds) + high, return_inverse=True)
+    pairs = zip(kinds[keys // max(len(kinds), 1)].tolist(), kinds[keys % max(len(kinds), 1)].tolist(), strict=True)
+    return list(pairs), inverse
 
 
 def _shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
@@ -415,9 +420,8 @@ def _shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
     found: dict[tuple[int, int], float] = {}
     for structure in structures:
         pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
-        keys = _pair_keys(structure.numbers[pairs.centers], structure.numbers[pairs.neighbors])
-        for key in np.unique(keys).tolist():
-            shortest = float(pairs.distances[keys == key].min())
-            pair = (key // 1000, key % 1000)
+        keys, inverse = _pair_keys(structure.numbers[pairs.centers], structure.numbers[pairs.neighbors])
+        for k, pair in enumerate(keys):
+            shortest = float(pairs.distances[inverse == k].min())
             found[pair] = min(shortest, found.get(pair, np.inf))
     return found

@@ -1,4 +1,4 @@
-"""One structure (elements, positions, cell) and its conversion from and to ASE `Atoms`.
+"""One structure (elements or bead types, positions, cell) and its conversion from and to ASE `Atoms`.
 
 Structures are immutable and contain no energies or forces; these are `Properties`.
 """
@@ -12,19 +12,40 @@ from typing import Any, Final
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
-from ase.symbols import Symbols
 from numpy.typing import ArrayLike, NDArray
 
 from hesse.errors import GeometryError, RequestError
 from hesse.structures.charge_state import ChargeState, read_charge_state
 from hesse.structures.elements import own_masses
 from hesse.structures.pairs import Neighbors, distance_matrix, find_neighbors
+from hesse.structures.species import (
+    LAST_ELEMENT,
+    bead_number,
+    chemical_formula,
+    is_bead,
+    is_species,
+    species_names,
+    standard_masses,
+)
 
-__all__ = ["Structure", "charge_state_of", "from_ase", "rng_key", "to_ase", "to_structure"]
+__all__ = [
+    "BEAD_COLUMN",
+    "NO_BEAD",
+    "Structure",
+    "charge_state_of",
+    "from_ase",
+    "rng_key",
+    "species_numbers",
+    "to_ase",
+    "to_structure",
+]
 
 _MAX_DENSE_ATOMS = 512
 """Above this number of atoms distances are searched in a tree, in memory proportional to the atoms."""
+BEAD_COLUMN: Final = "bead_type"
+"""Name of the array of ASE atoms, and of the column of extended XYZ files, with the names of bead types."""
+NO_BEAD: Final = "-"
+"""Stands there for an atom."""
 _HINT = "several structures, files and other objects are converted by hesse.datasets.as_structures"
 
 
@@ -52,7 +73,7 @@ class Structure:
     """Elements, positions and an optional cell, with a stable id.
 
     Attributes:
-        numbers: atomic numbers, `[atoms]`.
+        numbers: atomic numbers, `[atoms]`; those of bead types (`bead_number`) in coarse-grained structures.
         positions: Å, `[atoms, 3]`.
         id: unique name in a data set; by default the chemical formula and a digest of the content.
         cell: lattice vectors as rows, Å, `[3, 3]`; zeros without a lattice vector.
@@ -61,7 +82,7 @@ class Structure:
         multiplicity: spin multiplicity 2S+1.
         tag: kind of geometry ("relaxed", "nms-300K"); errors are reported per tag.
         group: structures of one group (a molecule, a reaction) are kept together when data are split.
-        masses: u, `[atoms]`, of isotopes; None for the standard atomic masses.
+        masses: u, `[atoms]`, of isotopes and beads; None for the standard atomic masses.
 
     Raises:
         GeometryError: shapes that do not fit, non-finite positions, a periodic direction without a lattice vector,
@@ -99,10 +120,13 @@ class Structure:
                 f'structure "{self.id}": expected numbers [atoms] and positions [atoms, 3] with at least one atom, '
                 f"got {self.numbers.shape} and {self.positions.shape}"
             )
-        wrong = sorted({int(z) for z in self.numbers if not 1 <= z <= 118})
+        wrong = [z for z in np.unique(self.numbers).tolist() if not is_species(z)]
         if wrong:
             ghosts = " (0 stands for ghost or dummy atoms, which no potential knows: remove them)" if 0 in wrong else ""
-            raise GeometryError(f'structure "{self.id}": atomic numbers must lie in 1..118, got {wrong}{ghosts}')
+            beads = "" if max(wrong) <= LAST_ELEMENT else "; the number of a bead type is hesse.bead_number(name)"
+            raise GeometryError(
+                f'structure "{self.id}": atomic numbers must lie in 1..118, got {wrong[:8]}{ghosts}{beads}'
+            )
         masses = self.masses
         if masses is not None and (masses.shape != (n,) or not (np.isfinite(masses).all() and (masses > 0).all())):
             raise GeometryError(
@@ -141,13 +165,13 @@ class Structure:
         digest.update(f"{self.pbc}{self.charge}{self.multiplicity}".encode())
         if self.masses is not None:
             digest.update(np.round(self.masses, 6).tobytes())
-        has_symbols = self.numbers.ndim == 1 and all(1 <= z <= 118 for z in self.numbers)
-        formula = Symbols(self.numbers).get_chemical_formula() if has_symbols else "unknown"
+        has_symbols = self.numbers.ndim == 1 and all(is_species(z) for z in np.unique(self.numbers).tolist())
+        formula = chemical_formula(self.numbers) if has_symbols else "unknown"
         return f"{formula}-{digest.hexdigest()}"
 
     def __repr__(self) -> str:
         lattice = ", periodic" if self.periodic else ""
-        return f"Structure({self.id!r}, {Symbols(self.numbers).get_chemical_formula()}, {len(self)} atoms{lattice})"
+        return f"Structure({self.id!r}, {chemical_formula(self.numbers)}, {len(self)} atoms{lattice})"
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -159,8 +183,20 @@ class Structure:
 
     @property
     def atomic_masses(self) -> NDArray[np.float64]:
-        """Mass of every atom in u: `masses`, or the standard atomic masses (as in ASE)."""
-        return np.asarray(atomic_masses[self.numbers] if self.masses is None else self.masses, dtype=np.float64)
+        """Mass of every atom in u: `masses`, or the standard atomic masses (as in ASE).
+
+        Raises:
+            GeometryError: beads without masses.
+        """
+        if self.masses is not None:
+            return np.asarray(self.masses, dtype=np.float64)
+        bead = is_bead(self.numbers)
+        if bead.any():
+            raise GeometryError(
+                f'structure "{self.id}": the beads {", ".join(species_names(np.unique(self.numbers[bead])))} have no '
+                "masses, and no table holds those of beads; give them: Structure(..., masses=...), or atoms.set_masses"
+            )
+        return standard_masses(self.numbers)
 
     def with_positions(self, positions: ArrayLike, *, id: str | None = None, tag: str | None = None) -> Structure:
         """Copy with other positions.
@@ -262,8 +298,8 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
     """Convert ASE `Atoms` to a structure: geometry only, without calculator results.
 
     Id, tag and group are read from `atoms.info` (keys `structure_id`, `tag`, `group`), charge and multiplicity under
-    their usual names (see `read_charge_state`). Masses are kept where they are not the standard ones, up to the
-    rounding of usual tables.
+    their usual names (see `read_charge_state`), bead types from `atoms.arrays["bead_type"]`. Masses are kept where they
+    are not the standard ones, up to the rounding of usual tables.
 
     Args:
         atoms: ASE atoms.
@@ -279,8 +315,9 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
     if not isinstance(atoms, Atoms):
         raise GeometryError(f"expected ase.Atoms, got {type(atoms).__name__}: {_HINT}")
     info, state = atoms.info, charge_state_of(atoms)
+    numbers = species_numbers(atoms)
     return Structure(
-        atoms.numbers,
+        numbers,
         atoms.positions,
         id=id or str(info.get("structure_id", "")),
         cell=np.asarray(atoms.cell),
@@ -289,8 +326,29 @@ def from_ase(atoms: Atoms, *, id: str | None = None) -> Structure:
         multiplicity=state.multiplicity,
         tag=str(info.get("tag", "")),
         group=str(info.get("group", "")),
-        masses=own_masses(atoms.numbers, atoms.get_masses()) if atoms.has("masses") else None,
+        masses=own_masses(numbers, atoms.get_masses()) if atoms.has("masses") else None,
     )
+
+
+def species_numbers(atoms: Atoms) -> NDArray[np.int64]:
+    """Numbers of the elements and bead types of ASE atoms.
+
+    Args:
+        atoms: ASE atoms; the array `bead_type`, if any, names the types of beads.
+
+    Returns:
+        Atomic numbers; those of bead types where the atoms have one.
+
+    Raises:
+        GeometryError: not the name of a bead type.
+    """
+    numbers = np.array(atoms.numbers, dtype=np.int64)
+    if BEAD_COLUMN in atoms.arrays:
+        names = np.asarray(atoms.arrays[BEAD_COLUMN]).astype(str)
+        for name in np.unique(names).tolist():
+            if name not in ("", NO_BEAD):
+                numbers[names == name] = bead_number(name)
+    return numbers
 
 
 def charge_state_of(atoms: Atoms) -> ChargeState:
@@ -316,14 +374,21 @@ def to_ase(structure: Structure) -> Atoms:
         structure: any structure.
 
     Returns:
-        Atoms with the same geometry; id, tag, group, charge and multiplicity are in `atoms.info`.
+        Atoms with the same geometry; id, tag, group, charge and multiplicity are in `atoms.info`. Beads have the symbol
+        X, and the names of their types are in `atoms.arrays["bead_type"]` ("-" for atoms).
 
     Raises:
         RequestError: not a structure.
     """
     if not isinstance(structure, Structure):
         raise RequestError(f"expected a hesse.Structure, got {type(structure).__name__}")
-    atoms = Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
+    bead = is_bead(structure.numbers)
+    numbers = np.where(bead, 0, structure.numbers)
+    atoms = Atoms(numbers=numbers, positions=structure.positions, cell=structure.cell, pbc=structure.pbc)
+    if bead.any():
+        names = np.full(len(structure), NO_BEAD, dtype=object)
+        names[bead] = species_names(structure.numbers[bead])
+        atoms.arrays[BEAD_COLUMN] = names.astype(str)
     if structure.masses is not None:
         atoms.set_masses(structure.masses)
     atoms.info["structure_id"] = structure.id

@@ -200,7 +200,8 @@ def _residual_reference_energies(
 def _mean_atomic_energies(potential: Potential | None, training: DatasetLike) -> dict[int, float]:
     """By element, the mean labeled energy of an atom minus that predicted by `potential`; zero for an element none of
     whose atoms is labeled."""
-    sums, counts = torch.zeros(2, 119, dtype=torch.float64)
+    elements = torch.tensor(training.elements)
+    sums, counts = torch.zeros(2, len(elements), dtype=torch.float64)
     for _, part in training.iter_in_memory():
         labels, numbers = part.labels, part.numbers.long()
         targets = labels.atomic_energies
@@ -211,9 +212,10 @@ def _mean_atomic_energies(potential: Potential | None, training: DatasetLike) ->
             assert predicted is not None
             targets = targets - predicted
         labeled = labels.mask("atomic_energies")[segment_ids(labels.n_atoms)]
-        sums.index_add_(0, numbers[labeled], targets[labeled])
-        counts.index_add_(0, numbers[labeled], torch.ones_like(targets[labeled]))
-    return {z: float(sums[z] / counts[z].clamp(min=1)) for z in training.elements}
+        index = torch.searchsorted(elements, numbers[labeled])
+        sums.index_add_(0, index, targets[labeled])
+        counts.index_add_(0, index, torch.ones_like(targets[labeled]))
+    return dict(zip(training.elements, (sums / counts.clamp(min=1)).tolist(), strict=True))
 
 
 def save_potential(folder: Path, stem: str, potential: Potential, provenance: Mapping[str, Any]) -> None:

@@ -3,10 +3,9 @@ does not see, energies per element that the data do not determine."""
 
 from __future__ import annotations
 
-from ase.data import chemical_symbols
-
 from hesse.datasets import DatasetLike
 from hesse.models import undetermined_elements
+from hesse.structures import species_names
 from hesse.training.config import TrainConfig
 from hesse.training.initial_model import trains_atomic_energies
 
@@ -86,7 +85,7 @@ def reference_energy_messages(training: DatasetLike) -> list[str]:
     free = undetermined_elements(training.numbers, training.energies(), elements)
     if not free:
         return []
-    symbols = ", ".join(chemical_symbols[z] for z in free)
+    symbols = ", ".join(species_names(free))
     return [
         f"warning: the energies per element of {symbols} are not determined: the training molecules have too few "
         "different compositions (one molecule has one). Forces, Hessians and energy differences between geometries of "

@@ -25,12 +25,14 @@ from hesse.datasets.formats.stated_units import check_derived_units, merge_units
 from hesse.datasets.formats.xyz_comment import find_title, has_numbers, parse_comment, rename_keys
 from hesse.errors import FileFormatError, GeometryError, HesseError, RequestError, UnitError, did_you_mean
 from hesse.runtime.filesystem import atomic_write, check_input_file
-from hesse.structures import Properties, Structure, parse_elements
+from hesse.structures import BEAD_COLUMN, NO_BEAD, Properties, Structure, is_bead, parse_elements, species_names
 
 __all__ = ["read_extxyz", "write_extxyz"]
 
 _PLAIN_COLUMNS: Final = "species:S:1:pos:R:3"
 _SYMBOLS: Final = frozenset(chemical_symbols[1:])
+_BEAD_SYMBOL: Final = chemical_symbols[0]
+"""X, which ASE reads; the names of bead types are in a column of their own."""
 _SPECIES: Final = ("species", "symbols", "symbol", "element")
 _BYTE_ORDER_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -180,13 +182,20 @@ class _Frame:
         if column is None:
             return lines, None
         rows = [line.split() for line in lines]
-        if all(row[column] in _SYMBOLS for row in rows):
+        is_atom = [True] * len(rows)
+        if BEAD_COLUMN in names:  # beads have the symbol X, and are no ghost atoms
+            of_beads = sum(counts[: names.index(BEAD_COLUMN)])
+            is_atom = [row[of_beads] == NO_BEAD for row in rows]
+        atoms = [row for row, flag in zip(rows, is_atom, strict=True) if flag]
+        for row, flag in zip(rows, is_atom, strict=True):
+            row[column] = row[column] if flag else _BEAD_SYMBOL
+        if all(row[column] in _SYMBOLS for row in atoms):
             return lines, None
         try:
-            numbers, masses = parse_elements([row[column] for row in rows])
+            numbers, masses = parse_elements([row[column] for row in atoms])
         except GeometryError as error:
             raise GeometryError(f"{self.location}: {error}") from None
-        for row, number in zip(rows, numbers.tolist(), strict=True):
+        for row, number in zip(atoms, numbers.tolist(), strict=True):
             row[column] = chemical_symbols[number]
         return [" ".join(row) + "\n" for row in rows], masses
 
@@ -268,11 +277,19 @@ def _frame_lines(dataset: Dataset, i: int, structure: Structure) -> Iterator[str
     columns = {"pos": structure.positions, **masses, **label_columns(dataset.labels, i)}
     info = {**_cell_info(structure), **label_info(structure, dataset.labels, i, dataset.metadata)}
     properties = "".join(f":{name}:R:{values.shape[1]}" for name, values in columns.items())
-    entries = [f"Properties=species:S:1{properties}", *(f"{key}={_format(value)}" for key, value in info.items())]
+    bead = is_bead(structure.numbers)
+    of_beads = f":{BEAD_COLUMN}:S:1" if bead.any() else ""
+    entries = [
+        f"Properties=species:S:1{of_beads}{properties}",
+        *(f"{key}={_format(value)}" for key, value in info.items()),
+    ]
     yield f"{len(structure)}\n{' '.join(entries)}\n"
     table = np.concatenate(list(columns.values()), axis=1).tolist()
-    for number, row in zip(structure.numbers.tolist(), table, strict=True):
-        yield f"{chemical_symbols[number]:<2} {' '.join(map(repr, row))}\n"
+    names = species_names(structure.numbers)
+    if bead.any():
+        names = [f"{_BEAD_SYMBOL} {n}" if b else f"{n} {NO_BEAD}" for n, b in zip(names, bead.tolist(), strict=True)]
+    for name, row in zip(names, table, strict=True):
+        yield f"{name:<2} {' '.join(map(repr, row))}\n"
 
 
 def _cell_info(structure: Structure) -> dict[str, Any]:

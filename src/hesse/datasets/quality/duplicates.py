@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hesse.structures import Structure
+from hesse.structures import Structure, is_bead
 
 __all__ = ["Parts", "first_with_geometry", "merged_groups", "same_geometry_in"]
 
@@ -30,6 +30,8 @@ _COUNT_BLOCK: Final = 1 << 16
 _Description: TypeAlias = tuple[NDArray[np.float64] | None, NDArray[Any]]
 _KEYS = np.random.default_rng(0).integers(1, 2**63, size=128, dtype=np.uint64)
 """A random number for each element; their sum identifies a composition."""
+_BEAD_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads the numbers of bead types, which are too large for a table, over 64 bits."""
 
 
 def first_with_geometry(parts: Parts, count: int) -> NDArray[np.int64]:
@@ -146,12 +148,19 @@ def _composition_keys(structures: Sequence[Structure]) -> list[int]:
     return [
         hash(
             (
-                hash(s.numbers.tobytes()) if s.periodic else int(_KEYS[s.numbers].sum()),
+                hash(s.numbers.tobytes()) if s.periodic else int(_keys(s.numbers).sum()),
                 *(s.charge, max(s.multiplicity, 1), *map(bool, s.pbc)),  # a multiplicity of 0 is not stated
             )
         )
         for s in structures
     ]
+
+
+def _keys(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The key of each atom's element or bead type."""
+    bead = is_bead(numbers)
+    keys = _KEYS[np.where(bead, 0, numbers)]
+    return np.where(bead, numbers.astype(np.uint64) * _BEAD_FACTOR, keys) if bead.any() else keys
 
 
 def _molecule_invariants(structures: Sequence[Structure]) -> NDArray[np.float64]:

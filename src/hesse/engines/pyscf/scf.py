@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree
 from jaxtyping import Float
 
@@ -17,7 +16,7 @@ from hesse.engines.pyscf.method import Method
 from hesse.engines.pyscf.pyscf_settings import PyscfSettings
 from hesse.errors import EngineError, HesseError, RequestError
 from hesse.runtime.imports import import_optional
-from hesse.structures import Structure
+from hesse.structures import Structure, species_name, species_names
 
 __all__ = ["ScfEnergyFunction"]
 
@@ -118,7 +117,7 @@ class ScfEnergyFunction:
 
     def _molecule(self, positions: Float[np.ndarray, "n 3"]) -> Any:
         structure = self.structure
-        symbols = [chemical_symbols[z] for z in structure.numbers]
+        symbols = species_names(structure.numbers)
         try:
             with _no_warnings():
                 return self._gto.M(
@@ -140,7 +139,7 @@ class ScfEnergyFunction:
         """Effective core potentials where the basis set was made for them. PySCF omits them by default."""
         potentials = {}
         for z in sorted({int(z) for z in self.structure.numbers if z > 10}):
-            symbol = chemical_symbols[z]
+            symbol = species_name(z)
             with _no_warnings(), contextlib.suppress(Exception):  # no potential of that name: all electrons
                 potential = self._gto.basis.load_ecp(self.method.basis, symbol)
                 if potential:

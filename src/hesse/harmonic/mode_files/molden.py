@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ase.data import chemical_symbols
 from ase.units import Bohr
 
 from hesse.harmonic.normal_modes import NormalModes
-from hesse.structures import Structure
+from hesse.structures import Structure, species_names
 
 __all__ = ["molden_text"]
 
@@ -22,7 +21,7 @@ def molden_text(structure: Structure, modes: NormalModes) -> str:
         The text of the file. Coordinates and Cartesian displacements (of length 1) are in bohr, as the format demands;
         imaginary frequencies are negative.
     """
-    symbols = [chemical_symbols[z] for z in structure.numbers]
+    symbols = species_names(structure.numbers)
     bohr = structure.positions / Bohr
     lines = ["[Molden Format]", "[Title]", f" {structure.id}", "[Atoms] AU"]
     for k, (symbol, z, r) in enumerate(zip(symbols, structure.numbers, bohr, strict=True), 1):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor
 
 from hesse import units
 from hesse.errors import LabelShapeError, RequestError
 from hesse.potential import Potential
-from hesse.structures import Batch
+from hesse.structures import Batch, is_species
 
 __all__ = ["CallablePotential"]
 
@@ -57,7 +56,7 @@ class CallablePotential(Potential):
                 f"{type(energy).__name__}"
             )
         self.energy = energy  # a module registers itself here
-        if not all(isinstance(z, int) and 0 < z < len(chemical_symbols) for z in elements):
+        if not all(isinstance(z, int) and is_species(z) for z in elements):
             raise RequestError(f"elements must be atomic numbers, such as (1, 8); got {elements}")
         self.elements = tuple(sorted(elements))
         self.has_atomic_energies = atomic

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from hesse.models.ani.triplets import TripletIndex, find_triplets
 from hesse.models.reference_energies import ReferenceEnergies
 from hesse.potential import Potential, check_elements, structure_at
 from hesse.runtime.settings import validate_config
-from hesse.structures import Batch
+from hesse.structures import Batch, species_names
 
 __all__ = ["Ani"]
 
@@ -78,7 +77,7 @@ class Ani(Potential):
         self.references = ReferenceEnergies(elements, reference_energies)
         self.config, self.cutoff, self.elements = config, config.radial_cutoff, self.references.elements
         width = aev_length(config, len(self.elements))
-        symbols = [chemical_symbols[z] for z in self.elements]
+        symbols = species_names(self.elements)
         self.networks = nn.ModuleDict({symbol: _network(config, symbol, width) for symbol in symbols})
 
     def aevs(self, batch: Batch) -> Float[Tensor, "atoms width"]:
@@ -121,7 +120,7 @@ class Ani(Potential):
         """
         triplets = self._triplets(batch)
         aevs_by_element = atomic_environment_vectors(self.config, batch, triplets).split(
-            [len(atoms) for atoms in triplets.atoms_by_element]
+            [atoms.shape[0] for atoms in triplets.atoms_by_element]
         )
         outputs = [net(block)[:, 0] for net, block in zip(self.networks.values(), aevs_by_element, strict=True)]
         energies = torch.where(triplets.is_real, torch.cat(outputs), 0.0)

@@ -185,10 +185,10 @@ def energies_per_atom(data: Dataset, shifts: Mapping[int, float]) -> Tensor:
     Returns:
         eV, `[atoms]`.
     """
-    table = torch.zeros(119, dtype=torch.float64)
+    energies = torch.zeros(len(data.numbers), dtype=torch.float64)
     for z, energy in shifts.items():
-        table[z] = energy
-    return table[data.numbers.long()]
+        energies[data.numbers == z] = energy
+    return energies
 
 
 def _rms(values: Tensor) -> float:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase.data import chemical_symbols
-
 from hesse.datasets import Dataset, open_datasets, write_dataset
 from hesse.engines.names import path_in_name
 from hesse.errors import ConfigError, RequestError, UnknownElementError
@@ -20,7 +18,7 @@ from hesse.potential import structure_at
 from hesse.recipes.protocols.recipe_settings import Files
 from hesse.recipes.protocols.stages import Stage, StageWork
 from hesse.recipes.protocols.teacher_checks import Agreement, compare_energies, energies_per_atom
-from hesse.structures import COLUMNS, Properties
+from hesse.structures import COLUMNS, Properties, species_name
 
 __all__ = [
     "Targets",
@@ -107,7 +105,7 @@ def open_unlabeled(files: Files, data: Dataset) -> Dataset:
     if unknown:
         where = structure_at(further.ids, further.n_atoms, further.source)(unknown[0])
         raise UnknownElementError(
-            f"{where} holds {chemical_symbols[int(further.numbers[unknown[0]])]}, which no labeled structure has: the "
+            f"{where} holds {species_name(int(further.numbers[unknown[0]]))}, which no labeled structure has: the "
             "teachers would not know it. Leave it out, or label a structure with it."
         )
     return Dataset(further.structures, Properties(n_atoms=further.n_atoms), source=further.source)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hesse.structures import is_bead
 from hesse.structures.quantities import COLUMNS
 
 __all__ = [
@@ -19,17 +20,19 @@ __all__ = [
     "VERSION",
     "ArrayStream",
     "Content",
+    "compact_numbers",
     "content_checksum",
     "schema",
     "stream_checksum",
     "version_of",
+    "version_of_content",
 ]
 
 FORMAT: Final = "hesse-dataset"
-VERSION: Final = 4
+VERSION: Final = 5
 """The newest version that can be read. Version 2 added `labels/suspect`, version 3 weights and registered quantities,
-version 4 masses of isotopes. A file is written in the lowest version that holds its arrays, so that older releases can
-read it."""
+version 4 masses of isotopes, version 5 numbers of bead types. A file is written in the lowest version that holds its
+arrays, so that older releases can read it."""
 
 NATIVE_UNITS: Final = {"energy_unit": "eV", "length_unit": "angstrom"}
 """Units in which Hesse writes; files of other programs may state others."""
@@ -89,6 +92,31 @@ def version_of(name: str) -> int:
     if name in _STRUCTURES or name.removeprefix("labels/") in _FIRST_LABELS:
         return 1
     return 2 if name == "labels/suspect" else 3
+
+
+def version_of_content(content: Content) -> int:
+    """The lowest version of the format that holds some arrays.
+
+    Args:
+        content: all arrays by name.
+
+    Returns:
+        The version.
+    """
+    lowest = max(version_of(name) for name in content)
+    return max(lowest, 5) if is_bead(content["structures/numbers"]).any() else lowest
+
+
+def compact_numbers(numbers: np.ndarray) -> np.ndarray:
+    """Atomic numbers as bytes; with bead types, whose numbers are larger, as integers of 64 bits.
+
+    Args:
+        numbers: numbers of elements and bead types.
+
+    Returns:
+        The same numbers.
+    """
+    return numbers.astype(np.int64 if is_bead(numbers).any() else np.uint8)
 
 
 _FIRST_LABELS: Final = frozenset(

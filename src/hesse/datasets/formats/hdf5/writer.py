@@ -17,9 +17,10 @@ from hesse.datasets.formats.hdf5.schema import (
     FORMAT,
     NATIVE_UNITS,
     Content,
+    compact_numbers,
     content_checksum,
     schema,
-    version_of,
+    version_of_content,
 )
 from hesse.errors import FileFormatError, RequestError, WriteError
 from hesse.runtime.filesystem import atomic_write
@@ -51,7 +52,7 @@ def write_hdf5(path: str | Path, dataset: Dataset) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver=("v110", "v110")) as file:
         _write_attribute(file, "format", FORMAT)
-        file.attrs["version"] = max(version_of(name) for name in content)
+        file.attrs["version"] = version_of_content(content)
         for key, unit in NATIVE_UNITS.items():
             _write_attribute(file, key, unit)
         _write_attribute(file, "checksum", checksum)
@@ -103,7 +104,7 @@ def _collect_content(dataset: Dataset) -> Content:
     content: Content = {
         "structures/offsets": segment_offsets(labels.n_atoms).numpy(),
         "structures/id": _encode([s.id for s in structures]),
-        "structures/numbers": np.concatenate([s.numbers for s in structures]).astype(np.uint8),
+        "structures/numbers": compact_numbers(np.concatenate([s.numbers for s in structures])),
         "structures/positions": np.concatenate([s.positions for s in structures]),
     }
     # Arrays of default values are left out.
