@@ -35,7 +35,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  { echo "Hesse needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[xtb,qc,cluster,formats,materials,tensorboard,peers,dev]" -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[xtb,qc,cluster,formats,materials,coarse,tensorboard,peers,dev]" -c constraints.txt
 	@touch $@
 
 clean:
