@@ -34,7 +34,11 @@ _NAMES = {
 
 def phonons(
     source: Annotated[
-        Path, typer.Argument(metavar="CRYSTAL", help="POSCAR, .cif, .extxyz, ...; or files or a folder of phonopy.")
+        Path,
+        typer.Argument(
+            metavar="CRYSTAL",
+            help="POSCAR, .cif, .extxyz, ...; or files or a folder of phonopy, or dynamical matrices of ph.x.",
+        ),
     ],
     engine: Annotated[
         str | None,
@@ -60,6 +64,9 @@ def phonons(
         bool | None, typer.Option(help="Use the space group. [default: where that is quicker]", show_default=False)
     ] = None,
     symprec: Annotated[float, typer.Option(help="Å; tolerance of the space group.")] = 1e-5,
+    symmetrize: Annotated[
+        bool, typer.Option("--symmetrize", help="Impose sum rule and symmetries on force constants that were stored.")
+    ] = False,
     masses: Annotated[str, typer.Option(help="average, or principal: the most abundant isotopes.")] = "average",
     born: Annotated[
         Path | None, typer.Option(metavar="FILE", help="BORN file of phonopy: Born charges, dielectric constant.")
@@ -97,7 +104,8 @@ def phonons(
     """Compute phonons of a crystal: bands, density of states, free energy, imaginary modes.
 
     Force constants are exact Hessian-vector products of models, one per symmetry-distinct displacement, and
-    differences of the forces of other engines. Without an engine they are read from files of phonopy."""
+    differences of the forces of other engines. Without an engine they are read from files of phonopy, or from
+    dynamical matrices of Quantum ESPRESSO."""
     from hesse.datasets import check_writable_suffix, write_dataset
     from hesse.errors import HarmonicWarning, RequestError
     from hesse.lattice import DEFAULT_MESH, compare_phonons, crystal_labels, holds_phonons, read_phonons
@@ -116,7 +124,7 @@ def phonons(
     if engine is None and source.exists() and not holds_phonons(source):
         raise RequestError(
             f"{source} is a crystal structure: give an engine or a model (--engine), or, for stored force constants, a "
-            "folder or file of phonopy"
+            "folder or file of phonopy, or dynamical matrices of ph.x"
         )
     if engine is None and (grueneisen or qha or relax or relax_cell or displacement is not None):
         raise RequestError("--relax, --displacement, --grueneisen and --qha need an engine: --engine")
@@ -136,6 +144,7 @@ def phonons(
         warnings.simplefilter("ignore", HarmonicWarning)  # printed below
         if engine is None:
             result = read_phonons(source, supercell=cell, primitive=primitive, born=True if born is None else born)
+            result = result.symmetrized() if symmetrize else result
         else:
             from hesse.lattice import phonons as compute
 

@@ -176,9 +176,9 @@ def _parse(lines: list[str], file: Path) -> EspressoMatrices:
     if min(species) < 0:
         raise ValueError
     structure = Structure(
-        [kinds[k][0] for k in species],
+        np.array([kinds[k][0] for k in species]),
         rows[:, 2:] * length,
-        id=file.name.rstrip("0123456789") or file.name,
+        id=file.name.rstrip("0123456789").rstrip("._-") or file.name,
         cell=cell * length,
         pbc=(True, True, True),
         masses=np.array([kinds[k][1] for k in species]),

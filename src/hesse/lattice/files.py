@@ -87,6 +87,7 @@ def read_phonons(
         FileFormatError: no such files, damaged, or of different crystals.
         MissingLabelError: neither force constants nor forces.
         LabelShapeError: force constants of another supercell.
+        RequestError: a supercell that is missing, or is given although the files tell it.
         MissingExtraError: phonopy is not installed.
     """
     path, start = as_path(path), time.monotonic()
