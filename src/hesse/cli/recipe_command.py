@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hesse.cli.common_options import QUIET, STRICT
+from hesse.cli.common_options import QUIET, SCHEDULER, STRICT
 
 if TYPE_CHECKING:
     from hesse.recipes.protocols import RecipePlan, RecipeResult
@@ -21,6 +21,11 @@ def recipe(
         Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; docs/recipes explains the options.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all options and data, list the stages.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes for training, one thread each. [default: one for each core]"),
+    ] = None,
+    scheduler: Annotated[str | None, SCHEDULER] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results of all stages to this file.")] = None,
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
@@ -43,7 +48,7 @@ def recipe(
         return
     if json is not None:
         check_output_path(json, config)
-    result = run_recipe(name, config, quiet=quiet)
+    result = run_recipe(name, config, workers=workers, scheduler=scheduler, quiet=quiet)
     if json is not None:
         write_rows(json, [{"stage": r.name, **r.results, "seconds": r.seconds} for r in result.records.values()])
     for remark in result.remarks:

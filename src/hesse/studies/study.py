@@ -177,7 +177,8 @@ def run_study(
                 with stop_signals():
                     for result in results if pending else ():
                         name = pending[result.index]
-                        _stop_if_interrupted(result.error)
+                        if result.interrupted:
+                            raise StoppedError
                         if result.value is None:
                             failed[name] = result.error
                         else:
@@ -225,12 +226,6 @@ def _as_study(study: StudySource) -> tuple[StudyConfig, str]:
     if isinstance(study, str | Path):
         return load_study(study), str(study)
     raise RequestError(f"expected the path of a YAML file, a StudyConfig or a mapping, got {type(study).__name__}")
-
-
-def _stop_if_interrupted(reason: str) -> None:
-    """Stop if the run got the signal before this function did."""
-    if reason.startswith(f"{InterruptedRunError.__name__}:"):
-        raise StoppedError
 
 
 def _check_data_files(cells: Sequence[Cell], source: str) -> None:

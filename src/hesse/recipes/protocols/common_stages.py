@@ -14,11 +14,11 @@ from hesse.labelling import LabelSpec, label
 from hesse.models import Ensemble, load_model, save_model
 from hesse.recipes.judging import Suite
 from hesse.recipes.protocols.stages import Stage, StageWork
+from hesse.recipes.protocols.training_runs import train_run
 from hesse.recipes.set_errors import SetErrors, evaluate_run
 from hesse.runtime.filesystem import write_rows
 from hesse.runtime.settings import validate_config
 from hesse.training import RunConfig
-from hesse.training.config_file import run_from_config
 from hesse.training.run_identity import WITHOUT_EFFECT
 
 __all__ = ["MODEL", "ensemble_stage", "error_table", "errors_stage", "label_stage", "train_stage"]
@@ -53,10 +53,9 @@ def train_stage(output: Path, name: str, description: str, options: Mapping[str,
     settings["data"] = data.model_dump(mode="json", exclude={"train", "validation", "replay"})
 
     def work(stage: StageWork) -> dict[str, Any]:
-        result = run_from_config(config, quiet=stage.quiet)
-        return {"steps": result.steps, "best_step": result.best_step, "seconds": result.seconds}
+        return train_run(config, quiet=stage.quiet)
 
-    return Stage(name, description, work, settings, files, (MODEL,), branch=branch)
+    return Stage(name, description, work, settings, files, (MODEL,), branch=branch, run=config)
 
 
 def ensemble_stage(name: str, models: Sequence[Path], *, branch: str = "") -> Stage:

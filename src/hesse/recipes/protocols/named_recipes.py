@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hesse.errors import WriteError, check_choice
+from hesse.errors import ConfigError, WriteError, check_choice
 from hesse.recipes.protocols import ensemble_distillation, teacher_student
 from hesse.recipes.protocols.active import active_stages, active_summary
 from hesse.recipes.protocols.active_settings import ActiveSettings, check_active
@@ -162,7 +162,12 @@ def plan_recipe(name: str, config: str | Path | RecipeSettings | Mapping[str, An
 
 
 def run_recipe(
-    name: str, config: str | Path | RecipeSettings | Mapping[str, Any], *, quiet: bool = False
+    name: str,
+    config: str | Path | RecipeSettings | Mapping[str, Any],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    quiet: bool = False,
 ) -> RecipeResult:
     """Do a recipe: a published protocol over the one training loop. The same call continues one that was interrupted.
 
@@ -170,6 +175,9 @@ def run_recipe(
         name: "hint", "ensemble-distillation", "teacher-student" or "active".
         config: the path of its YAML file, a mapping of the same options (relative paths count from the working folder;
             data may be data sets or ASE Atoms in place of files), or an object of its settings.
+        workers: processes in which models that do not need each other are trained, one thread each; by default one for
+            each core, or 1 if a GPU is used. 1 trains in this process, one model after the other.
+        scheduler: a dask cluster for training instead (address or scheduler file), which shares the folder.
         quiet: no progress on standard error.
 
     Returns:
@@ -180,9 +188,12 @@ def run_recipe(
         ConfigError: a value that does not fit, or stages that were finished with other options or files.
         RequestError: data, engines or models that do not fit together.
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        ExecutionError: a training run in another process failed.
         WriteError: the output folder cannot be made or written.
         HesseError: all errors of labeling and training.
     """
+    if workers is not None and scheduler is not None:
+        raise ConfigError("give either workers (processes on this machine) or a scheduler (a cluster), not both")
     started = time.monotonic()
     recipe, settings, remarks = _checked(name, config)
     stages = recipe.stages(settings)
@@ -193,7 +204,7 @@ def run_recipe(
     stage_states(stages, settings.output)  # refuse finished stages of another configuration before any work
     content = {"format": "hesse-recipe", "version": 1, "recipe": name, "settings": settings.model_dump(mode="json")}
     atomic_write_text(settings.output / "recipe.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    records, stopped = run_stages(stages, settings.output, quiet=quiet)
+    records, stopped = run_stages(stages, settings.output, workers=workers, scheduler=scheduler, quiet=quiet)
     summary = recipe.summary(settings, records)
     return RecipeResult(name, settings.output, records, stopped, summary, tuple(remarks), time.monotonic() - started)
 

@@ -19,8 +19,11 @@ from typing import Any, Final
 from hesse._version import __version__
 from hesse.engines.levels import file_digest
 from hesse.errors import ConfigError, FileFormatError, InterruptedRunError, WriteError
+from hesse.recipes.protocols.training_runs import train_runs
+from hesse.runtime.devices import n_cores
 from hesse.runtime.filesystem import atomic_write_text, lock_file
 from hesse.runtime.signals import StoppedError, stop_signals
+from hesse.training import RunConfig
 from hesse.training.run_identity import find_setting_changes
 
 __all__ = ["Paused", "Stage", "StageRecord", "StageWork", "run_stages", "stage_states"]
@@ -66,6 +69,7 @@ class Stage:
         products: names of the files in its folder that later stages or users read.
         always: done again in every call, for work that keeps its results itself.
         branch: name of the branch of the recipe that a result "stop" of this stage ends; empty: the whole recipe.
+        run: of a training run, its configuration. Runs that do not need each other are trained at the same time.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Stage:
     products: Sequence[str] = ()
     always: bool = False
     branch: str = ""
+    run: RunConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -99,27 +104,48 @@ class StageRecord:
     seconds: float
 
 
-def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) -> tuple[dict[str, StageRecord], str]:
-    """Do the stages that are not done, one after the other.
+def run_stages(
+    stages: Sequence[Stage],
+    output: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    quiet: bool = False,
+) -> tuple[dict[str, StageRecord], str]:
+    """Do the stages that are not done, in their order; training runs wait until something needs them, and are then
+    trained together.
 
     Args:
         stages: all stages of the recipe, in their order.
         output: folder of the recipe.
+        workers: processes for training, one thread each; by default one for each core, or 1 if a run uses a GPU. 1
+            trains in this process.
+        scheduler: a dask cluster for training instead (address or scheduler file), which shares the folder.
         quiet: no progress on standard error.
 
     Returns:
         The records of all stages that are done, by name; and why the recipe or branches of it ended early, if so.
 
     Raises:
-        ConfigError: a stage was finished with other options or other files.
+        ConfigError: a stage was finished with other options or other files; or both workers and a scheduler.
         FileFormatError: a damaged record.
         RequestError: another process works in this folder.
         InterruptedRunError: SIGINT or SIGTERM; the same call continues.
+        ExecutionError: a training run in another process failed.
         HesseError: all errors of the work of a stage.
     """
+    if workers is None and scheduler is None:
+        workers = n_cores() if all(stage.run is None or stage.run.device == "cpu" for stage in stages) else 1
+    parallel = scheduler is not None or (workers or 0) > 1
     records: dict[str, StageRecord] = {}
+    waiting: dict[str, Stage] = {}
     ended: dict[str, str] = {}
     digest = cache(file_digest)
+
+    def train_waiting() -> None:
+        records.update(_train_together(waiting, output, records, workers, scheduler, quiet=quiet))
+        waiting.clear()
+
     busy = f"another process works on the recipe in {output}: wait for it, stop it, or use another output"
     with lock_file(output / ".lock", busy):
         for number, stage in enumerate(stages, start=1):
@@ -127,21 +153,62 @@ def run_stages(stages: Sequence[Stage], output: Path, *, quiet: bool = False) ->
                 continue
             folder = output / stage.name
             record = _read_record(folder / STAGE_FILE)
-            if record is None or stage.always:
+            if record is not None and not stage.always:
+                _check_same(stage, record, folder, digest)
+            else:
+                if _needs(stage, [output / name for name in waiting]):
+                    train_waiting()
+                if stage.run is not None and parallel:
+                    waiting[stage.name] = stage
+                    continue
                 if not quiet:
                     print(f"stage {number} of {len(stages)}: {stage.name}: {stage.description}", file=sys.stderr)
                 try:
                     record = _do(stage, folder, records, quiet=quiet)
                 except Paused as reason:
-                    return records, str(reason)
-            else:
-                _check_same(stage, record, folder, digest)
+                    train_waiting()
+                    return _in_order(records, stages), str(reason)
             records[stage.name] = record
             if record.results.get(STOP):
                 ended[stage.branch] = str(record.results[STOP])
             if "" in ended:
-                return records, ended[""]
-    return records, "; ".join(f"{branch}: {reason}" for branch, reason in ended.items())
+                break
+        train_waiting()
+    reasons = ended[""] if "" in ended else "; ".join(f"{branch}: {reason}" for branch, reason in ended.items())
+    return _in_order(records, stages), reasons
+
+
+def _in_order(records: Mapping[str, StageRecord], stages: Sequence[Stage]) -> dict[str, StageRecord]:
+    return {stage.name: records[stage.name] for stage in stages if stage.name in records}
+
+
+def _needs(stage: Stage, folders: Sequence[Path]) -> bool:
+    """Whether a stage reads files in one of the folders. One that is done in every call may read anything."""
+    return bool(folders) and (stage.always or any(p.is_relative_to(f) for p in stage.inputs for f in folders))
+
+
+def _train_together(
+    stages: Mapping[str, Stage],
+    output: Path,
+    records: Mapping[str, StageRecord],
+    workers: int | None,
+    scheduler: str | None,
+    *,
+    quiet: bool,
+) -> dict[str, StageRecord]:
+    """Records of training runs that do not need each other."""
+    if not stages:
+        return {}
+    if len(stages) == 1 and scheduler is None:
+        return {name: _do(stage, output / name, records, quiet=quiet) for name, stage in stages.items()}
+    for name in stages:
+        _make_folder(output / name)
+    inputs = {name: _hashed(stage.inputs) for name, stage in stages.items()}
+    configs = {name: stage.run for name, stage in stages.items() if stage.run is not None}
+    done = {}
+    for name, results in train_runs(configs, workers=workers, scheduler=scheduler, quiet=quiet):
+        done[name] = _finished(stages[name], output / name, inputs[name], results, float(results["seconds"]))
+    return done
 
 
 def stage_states(stages: Sequence[Stage], output: Path) -> dict[str, str]:
@@ -174,22 +241,38 @@ def stage_states(stages: Sequence[Stage], output: Path) -> dict[str, str]:
 
 def _do(stage: Stage, folder: Path, records: Mapping[str, StageRecord], *, quiet: bool) -> StageRecord:
     started = time.monotonic()
+    _make_folder(folder)
+    earlier = MappingProxyType({name: record.results for name, record in records.items()})
+    inputs = _hashed(stage.inputs)
+    try:
+        with stop_signals():
+            results = stage.work(StageWork(folder, earlier, quiet))
+    except StoppedError:
+        raise InterruptedRunError(f"stopped in the stage {stage.name}; the same command continues") from None
+    return _finished(stage, folder, inputs, results, time.monotonic() - started)
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the folder {folder}: {error.strerror}") from error
-    results = MappingProxyType({name: record.results for name, record in records.items()})
-    inputs = [(str(path.resolve()), file_digest(path)) for path in stage.inputs]
-    try:
-        with stop_signals():
-            found = json.loads(json.dumps(dict(stage.work(StageWork(folder, results, quiet))), allow_nan=False))
-    except StoppedError:
-        raise InterruptedRunError(f"stopped in the stage {stage.name}; the same command continues") from None
+
+
+def _hashed(files: Sequence[Path]) -> list[tuple[str, str]]:
+    return [(str(path.resolve()), file_digest(path)) for path in files]
+
+
+def _finished(
+    stage: Stage, folder: Path, inputs: Sequence[tuple[str, str]], results: Mapping[str, Any], seconds: float
+) -> StageRecord:
+    """Write the record of a stage whose work is done."""
+    plain = json.loads(json.dumps(dict(results), allow_nan=False))
     missing = [name for name in stage.products if not (folder / name).is_file()]
-    if missing and not found.get(STOP):
+    if missing and not plain.get(STOP):
         raise FileFormatError(f"the stage {stage.name} has not made {folder / missing[0]}")
     products = {name: file_digest(folder / name) for name in stage.products if name not in missing}
-    record = StageRecord(stage.name, dict(stage.options), inputs, products, found, time.monotonic() - started)
+    record = StageRecord(stage.name, dict(stage.options), inputs, products, plain, seconds)
     content = {"format": _FORMAT, "version": _VERSION, "code_version": __version__, **vars(record)}
     atomic_write_text(folder / STAGE_FILE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return record

@@ -29,7 +29,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hesse.errors import ExecutionError, HesseError
+from hesse.errors import ExecutionError, HesseError, InterruptedRunError
 from hesse.runtime.processes import python_command
 
 __all__ = [
@@ -67,6 +67,11 @@ class TaskResult(Generic[Value]):
     def failed(self) -> bool:
         """True if the task failed."""
         return bool(self.error)
+
+    @property
+    def interrupted(self) -> bool:
+        """True if the task was stopped by SIGINT or SIGTERM, which this process may not have received yet."""
+        return self.error.startswith(f"{InterruptedRunError.__name__}:")
 
 
 def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[Any]:
