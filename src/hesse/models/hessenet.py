@@ -224,7 +224,7 @@ class InteractionLayer(nn.Module):
             new_scalars = new_scalars + scalars
         if self.gates is None:
             return new_scalars, None
-        gates = self.gates(hidden).reshape(len(new_scalars), self.l_max, -1)
+        gates = self.gates(hidden).reshape(new_scalars.shape[0], self.l_max, -1)
         new_vectors = vector * gates[:, :1]
         if matvec is not None:
             new_vectors = new_vectors + matvec * gates[:, 1:]

@@ -200,8 +200,10 @@ class Interaction(nn.Module):
         weight = self.weight.reshape(-1, self.features)
 
         def aggregated(sensitivities: Tensor, components: int) -> Tensor:
-            environment = torch.bmm(sensitivities.reshape(len(sent), -1, sent.shape[1]), sent)
-            return (environment.reshape(len(features) * components, -1) @ weight).reshape(-1, components, self.features)
+            environment = torch.bmm(sensitivities.reshape(sent.shape[0], -1, sent.shape[1]), sent)
+            return (environment.reshape(features.shape[0] * components, -1) @ weight).reshape(
+                -1, components, self.features
+            )
 
         if pairs.angular is None:
             return (aggregated(sensitivities, 1)[:, 0],)
@@ -227,7 +229,7 @@ class Interaction(nn.Module):
             return (scalar,)
         sums = [(part.transpose(1, 2)[..., None] * messages).sum(1) for part in pairs.angular.unbind(2)]
         orders = [sums[:3], sums[3:]][: self.l_max]
-        return (scalar, *(torch.stack(of, dim=2).reshape(len(scalar), len(of), -1) for of in orders))
+        return (scalar, *(torch.stack(of, dim=2).reshape(scalar.shape[0], len(of), -1) for of in orders))
 
 
 class Residual(nn.Module):

@@ -167,7 +167,7 @@ class Batch:
         Returns:
             Sums, `[structures, ...]`.
         """
-        zeros = values.new_zeros(len(self.n_atoms), *values.shape[1:])
+        zeros = values.new_zeros(self.n_atoms.shape[0], *values.shape[1:])
         return zeros.index_add(0, self.structure_index, values)
 
 

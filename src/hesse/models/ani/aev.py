@@ -76,7 +76,7 @@ def _radial(
     terms = bells * (0.25 * envelope)[..., None]
     numbers = torch.arange(len(triplets.atoms_by_element), device=mask.device)
     of_element = (triplets.neighbor_element[:, None] == numbers[:, None]).to(terms.dtype)
-    return torch.bmm(of_element, terms).reshape(len(vectors), -1)
+    return torch.bmm(of_element, terms).reshape(vectors.shape[0], -1)
 
 
 def _angular(
@@ -106,7 +106,7 @@ def _angular(
     shifts = vectors.new_tensor(config.angular_shifts)
     bells = log_weight[:, None] - config.angular_eta * (0.5 * distance[:, None] - shifts).square()
     terms = 2.0 * (torch.cat([bells, peaks], dim=1) @ _outer_sum_matrix(len(shifts), len(sections), vectors)).exp()
-    rows, elements = len(triplets.neighbor_element), len(triplets.atoms_by_element)
+    rows, elements = triplets.neighbor_element.shape[0], len(triplets.atoms_by_element)
     n_segments = rows * (elements * (elements + 1) // 2)
     return terms.new_zeros(n_segments, terms.shape[1]).index_add(0, triplets.segment, terms).reshape(rows, -1)
 

@@ -58,13 +58,13 @@ def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cu
     """
     # Atoms of one element are contiguous, so that each network works on one block of rows.
     real_atoms = [(element == number).nonzero()[:, 0] for number in range(elements)]
-    n_missing = [max(0, 2 - len(atoms)) for atoms in real_atoms]
+    n_missing = [max(0, 2 - atoms.shape[0]) for atoms in real_atoms]
     atoms_by_element = tuple(
         torch.cat([a, a.new_zeros(m)]) if m else a for a, m in zip(real_atoms, n_missing, strict=True)
     )
     order = torch.cat(atoms_by_element)
     padding = zip(real_atoms, n_missing, strict=True)
-    is_real = torch.cat([torch.arange(len(a) + m, device=order.device) < len(a) for a, m in padding])
+    is_real = torch.cat([torch.arange(a.shape[0] + m, device=order.device) < a.shape[0] for a, m in padding])
     neighbor_element = element[batch.neighbors.index_select(0, order)]
     n_rows, k = neighbor_element.shape
     within_cutoff = (batch.neighbor_vectors().square().sum(-1) < cutoff**2) & batch.neighbor_mask
@@ -73,10 +73,13 @@ def find_triplets(batch: Batch, element: Int[Tensor, "atoms"], elements: int, cu
     counts = torch.bincount(row, minlength=n_rows)
     row_start = counts.cumsum(0) - counts
     # Each neighbor is paired with the later ones of its row.
-    n_later = (row_start + counts)[row] - torch.arange(len(row), device=row.device) - 1
-    neighbor_j = torch.repeat_interleave(torch.arange(len(row), device=row.device), n_later)
+    n_later = (row_start + counts)[row] - torch.arange(row.shape[0], device=row.device) - 1
+    neighbor_j = torch.repeat_interleave(torch.arange(row.shape[0], device=row.device), n_later)
     neighbor_k = (
-        neighbor_j + 1 + torch.arange(len(neighbor_j), device=row.device) - (n_later.cumsum(0) - n_later)[neighbor_j]
+        neighbor_j
+        + 1
+        + torch.arange(neighbor_j.shape[0], device=row.device)
+        - (n_later.cumsum(0) - n_later)[neighbor_j]
     )
     element_inside = neighbor_element[row, slot]
     low = torch.minimum(element_inside[neighbor_j], element_inside[neighbor_k])
