@@ -111,7 +111,7 @@ def map_trajectory(
     labels = Properties(n_atoms=torch.full((count,), len(mapping)), forces=torch.from_numpy(np.concatenate(forces)))
     metadata = {
         "mapping": mapping.description,
-        "molecules": json.dumps(_runs_of(mapping.molecules.tolist())),
+        "molecules": json.dumps(_kinds_of(mapping)),
         "temperature": f"{temperature:.10g} K",
         "mapped_from": trajectory.source,
     }
@@ -120,10 +120,12 @@ def map_trajectory(
     return Dataset(tuple(structures), labels, metadata=metadata)
 
 
-def _runs_of(molecules: list[int]) -> list[int]:
-    """Number of beads of each molecule in turn."""
-    counts = Counter(molecules)
-    return [counts[m] for m in dict.fromkeys(molecules)]
+def _kinds_of(mapping: BeadMapping) -> list[list[str]]:
+    """Types of the beads of each kind of molecule."""
+    beads: dict[int, list[str]] = {}
+    for molecule, name in zip(mapping.molecules.tolist(), species_names(mapping.numbers), strict=True):
+        beads.setdefault(molecule, []).append(name)
+    return [list(kind) for kind in dict.fromkeys(map(tuple, beads.values()))]
 
 
 class _FrameMapper:

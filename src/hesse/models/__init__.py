@@ -1,6 +1,7 @@
 """Hesse's own potentials, sums and ensembles of potentials, and model files. Adapters: `hesse.models.adapters`."""
 
 from hesse.models.ani import Ani, AniConfig
+from hesse.models.bead_prior import BeadAngle, BeadBond, BeadMolecule, BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.models.compose import Ensemble, SumPotential, with_reference_energies
 from hesse.models.hessenet import HesseNet, HesseNetConfig
 from hesse.models.hipnn import Hipnn, HipnnConfig
@@ -20,12 +21,18 @@ from hesse.models.zbl import Zbl, ZblConfig
 __all__ = [
     "Ani",
     "AniConfig",
+    "BeadAngle",
+    "BeadBond",
+    "BeadMolecule",
+    "BeadPrior",
+    "BeadPriorConfig",
     "Ensemble",
     "HesseNet",
     "HesseNetConfig",
     "Hipnn",
     "HipnnConfig",
     "ModelConfig",
+    "PairRepulsion",
     "ReferenceEnergies",
     "SumPotential",
     "Zbl",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hesse.errors import ConfigError, UnknownOptionError, did_you_mean
 from hesse.models.ani import Ani, AniConfig
+from hesse.models.bead_prior import BeadPrior, BeadPriorConfig
 from hesse.models.compose import Ensemble, SumPotential
 from hesse.models.hessenet import HesseNet, HesseNetConfig
 from hesse.models.hipnn import Hipnn, HipnnConfig
@@ -35,7 +36,7 @@ NETWORKS: dict[str, tuple[type, type[Potential]]] = {
 RENAMED_KINDS = {"equivariant": "hessenet"}
 """Present names of kinds that older files call otherwise."""
 COMPOSITES: dict[str, type[SumPotential | Ensemble]] = {"sum": SumPotential, "ensemble": Ensemble}
-PARAMETER_FREE = ("zbl", "references")
+PARAMETER_FREE = ("zbl", "bead-prior", "references")
 """Kinds without trainable parameters."""
 MAX_DEPTH = 5
 """Nesting depth of sums and ensembles; a file with more levels is damaged."""
@@ -113,7 +114,7 @@ def to_description(potential: Potential) -> dict[str, Any]:
             return {"model": {"kind": kind, "parts": parts}, "elements": elements}
     if type(potential) is ReferenceEnergies:
         return {"model": {"kind": "references"}, "elements": elements}
-    if type(potential) in (Zbl, *(network for _, network in NETWORKS.values())):
+    if type(potential) in (Zbl, BeadPrior, *(network for _, network in NETWORKS.values())):
         config: BaseModel = potential.config  # type: ignore[assignment]
         return {"model": config.model_dump(mode="json"), "elements": elements}
     raise UnknownOptionError(
@@ -176,6 +177,8 @@ def _build(description: Mapping[str, Any], budget: _TensorBudget, *, depth: int)
         return budget.charge(ReferenceEnergies(elements))
     if kind == "zbl":
         return Zbl(_validated_config(ZblConfig, options), elements)
+    if kind == "bead-prior":
+        return BeadPrior(_validated_config(BeadPriorConfig, options), elements)
     if kind in NETWORKS:
         config_class, build = NETWORKS[kind]
         return budget.charge(build(_validated_config(config_class, options), elements))

@@ -145,6 +145,9 @@ class TrainConfig(Settings):
 
     model: ModelConfig = HesseNetConfig()
     repulsion: ZblConfig | None = Field(None, description="a repulsion that is added to the network")
+    baseline: Path | None = Field(
+        None, description="a model file whose energies are added to the network and stay as they are (a prior of beads)"
+    )
     init_from: str | None = Field(
         None,
         description="a potential to start from, in place of `model`: runs/a/model.hesse, mace:FILE?trust=pickle, ...",
@@ -197,8 +200,9 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check_init_from(self) -> TrainConfig:
-        if self.init_from is not None and (self.model != HesseNetConfig() or self.repulsion is not None):
-            raise ValueError("init_from names a whole potential: leave out model and repulsion")
+        network_options = (self.model != HesseNetConfig(), self.repulsion is not None, self.baseline is not None)
+        if self.init_from is not None and any(network_options):
+            raise ValueError("init_from names a whole potential: leave out model, repulsion and baseline")
         return self
 
     @model_validator(mode="after")

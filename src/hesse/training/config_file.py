@@ -62,7 +62,13 @@ def resolve_paths(content: dict[str, Any], folder: Path) -> None:
         folder: the folder of their file.
     """
     data = content.get("data")
-    for mapping, key in ((data, "train"), (data, "validation"), (data, "replay"), (content, "output")):
+    for mapping, key in (
+        (data, "train"),
+        (data, "validation"),
+        (data, "replay"),
+        (content, "output"),
+        (content, "baseline"),
+    ):
         if isinstance(mapping, dict):
             value = mapping.get(key)
             if isinstance(value, str):
@@ -183,6 +189,8 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         if value is not None
     }
     changes: dict[str, object] = {"data": config.data.model_copy(update=data), "output": config.output.resolve()}
+    if config.baseline is not None:
+        changes["baseline"] = config.baseline.resolve()
     if config.init_from is not None:
         changes["init_from"] = with_base_folder(config.init_from, Path.cwd())
     return config.model_copy(update=changes)

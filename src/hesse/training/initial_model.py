@@ -46,6 +46,7 @@ __all__ = [
     "potential_digest",
     "resolve_initial_potential",
     "save_potential",
+    "start_digest",
     "trains_atomic_energies",
 ]
 
@@ -98,6 +99,21 @@ def potential_digest(potential: Potential | None) -> str:
     return f"{kind}/{tensor_digest({}, {n: v.detach().cpu() for n, v in potential.state_dict().items()})}"
 
 
+def start_digest(config: TrainConfig, initial_potential: Potential | None) -> str:
+    """Digest of the potentials in files or arguments that a run starts from.
+
+    Args:
+        config: settings of the run.
+        initial_potential: the potential to start from; None for a new network.
+
+    Returns:
+        That of the potential, or of the baseline of a new network; empty without either.
+    """
+    if initial_potential is None and config.baseline is not None:
+        return potential_digest(load_model(config.baseline))
+    return potential_digest(initial_potential)
+
+
 def fits_reference_energies(config: TrainConfig, initial_potential: Potential | None) -> bool:
     """Whether a run fits energies per element to the training labels.
 
@@ -141,6 +157,7 @@ def build_initial_potential(
     Raises:
         UnknownElementError: the data contain an element that the initial potential does not know.
         ConfigError: it has no trainable parameter.
+        FileFormatError: the baseline is not a model file.
         RequestError: reference energies are to be fitted and it has none, or it cannot be copied.
     """
     fit = fits_reference_energies(config, initial_potential)
@@ -162,17 +179,27 @@ def build_initial_potential(
 
 
 def _build_network(config: TrainConfig, training: DatasetLike, *, fit: bool) -> Potential:
-    """A new network, with the repulsion and the fitted reference energies."""
+    """A new network, with the repulsion, the baseline and the fitted reference energies."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         elements = training.elements
-        repulsion = None if config.repulsion is None else Zbl(config.repulsion, elements)
+        fixed: list[Potential] = [] if config.repulsion is None else [Zbl(config.repulsion, elements)]
+        if config.baseline is not None:
+            fixed.append(_load_baseline(config.baseline, training))
         reference_energies = None
         if fit:
-            shifts = _residual_reference_energies(repulsion, training, config)
+            shifts = _residual_reference_energies(SumPotential(fixed) if fixed else None, training, config)
             reference_energies = torch.tensor([shifts[z] for z in elements], dtype=torch.float64)
         network = build_model(config.model, elements, reference_energies)
-    return network if repulsion is None else SumPotential([repulsion, network])
+    return SumPotential([*fixed, network]) if fixed else network
+
+
+def _load_baseline(path: Path, training: DatasetLike) -> Potential:
+    """A potential that is added to the network, without trainable parameters."""
+    baseline = load_model(path).requires_grad_(False)
+    where = structure_at(training.ids, training.n_atoms, training.source)
+    check_elements(baseline, training.numbers, where=where, name=f"the baseline {path}")
+    return baseline
 
 
 def _residual_reference_energies(

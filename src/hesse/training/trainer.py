@@ -34,7 +34,7 @@ from hesse.training.distributed import Communicator
 from hesse.training.initial_model import (
     build_initial_potential,
     fits_reference_energies,
-    potential_digest,
+    start_digest,
 )
 from hesse.training.loss_setup import set_up_loss
 from hesse.training.model_writer import ModelWriter
@@ -106,7 +106,7 @@ class Trainer:
         self.gradient = LossAndGradient(self.model, self.loss, communicator=communicator)
         self.ema_model = copy.deepcopy(self.model).requires_grad_(False).eval()
         self.optimizer = torch.optim.AdamW(weight_decay_groups(self.model, config.optimizer.weight_decay), lr=0.0)
-        self.identity = run_identity(config, training, validation, potential_digest(initial_potential), replay)
+        self.identity = run_identity(config, training, validation, start_digest(config, initial_potential), replay)
         self.checkpoint = folder / "checkpoint.safetensors"
         self.state, self.previous_steps = TrainState(), config.steps
         communicator.check_equal(self.identity, "the processes of this job were given different configurations or data")
