@@ -20,6 +20,7 @@ import typer
 from hesse.cli.anharmonic_command import anharmonic
 from hesse.cli.bench_command import bench
 from hesse.cli.check_command import check
+from hesse.cli.coarse_commands import coarse
 from hesse.cli.compare_command import compare
 from hesse.cli.complete_command import complete
 from hesse.cli.convert_command import convert
@@ -82,6 +83,7 @@ def _options(
 
 app.add_typer(sample)
 app.add_typer(bench)
+app.add_typer(coarse)
 app.command("demo")(demo)
 app.command("label")(label)
 app.command("train")(train)

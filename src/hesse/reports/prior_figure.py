@@ -1,0 +1,94 @@
+"""A picture of the prior of beads beside the data that it was fitted to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hesse.coarse import InternalDistribution, PairDistribution, PriorFit
+from hesse.errors import FileFormatError
+from hesse.models import BeadBond
+from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR, figure_style, new_figure, to_png, to_svg
+from hesse.runtime.filesystem import atomic_write_text
+from hesse.units import BOLTZMANN
+
+__all__ = ["draw_prior"]
+
+_COLUMNS = 3
+
+
+def draw_prior(path: str | Path, fit: PriorFit, *, title: str = "") -> None:
+    """Draw g(r), the potential of mean force and the repulsion of each pair of types, and the bonds and angles.
+
+    Args:
+        path: the picture, `.svg` or `.png`.
+        fit: the prior with its data.
+        title: title of the picture.
+
+    Raises:
+        FileFormatError: another suffix.
+        WriteError: the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".svg", ".png"):
+        raise FileFormatError(f"{path}: pictures are written as .svg or .png")
+    panels: list[PairDistribution | InternalDistribution] = [*fit.pairs, *fit.internal]
+    columns = min(_COLUMNS, max(1, len(panels)))
+    rows = -(-len(panels) // columns)
+    with figure_style():
+        figure, first = new_figure(width=1.2 + 3.6 * columns, height=0.4 + 2.9 * rows)
+        first.remove()
+        for k, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, k + 1)
+            if isinstance(panel, PairDistribution):
+                _draw_pair(axes, panel, with_legend=k == 0)
+            else:
+                _draw_internal(axes, panel)
+        if title:
+            figure.suptitle(title)
+        if suffix == ".svg":
+            atomic_write_text(path, to_svg(figure))
+        else:
+            to_png(figure, path)
+
+
+def _draw_pair(axes: Any, pair: PairDistribution, *, with_legend: bool) -> None:
+    """g(r) from the left axis, energies in meV from the right one."""
+    prior = pair.repulsion
+    axes.plot(pair.distances, pair.g, color=BASELINE_COLOR, linewidth=1.2, label="g(r)")
+    axes.axvline(prior.taper, color=BASELINE_COLOR, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("distance / Å")
+    axes.set_ylabel("g(r)")
+    axes.set_title(f"{'-'.join(pair.types)}: r_t = {prior.taper:.2f} Å, s = {prior.strength:.3f} eV/Å")
+    axes.set_xlim(max(0.0, prior.taper - 1.0), min(prior.taper + 5.0, float(pair.distances[-1])))
+    axes.set_ylim(0, None)
+    energies = axes.twinx()
+    seen = pair.g > 0
+    mean_force = -1e3 * BOLTZMANN * pair.temperature * np.log(np.where(seen, pair.g, 1.0))
+    energies.plot(pair.distances[seen], mean_force[seen], color=OTHER_COLOR, linewidth=1.0, linestyle="--")
+    r = np.linspace(max(0.0, prior.taper - 1.0), prior.reach, 400)
+    u = 1e3 * prior.strength * prior.fraction / prior.steepness * np.exp(-prior.steepness * (r - prior.taper))
+    energies.plot(r, u, color=OTHER_COLOR, linewidth=1.4)
+    energies.set_ylim(-1.2 * max(1.0, float(-mean_force[seen].min())), 1.3 * max(1.0, float(mean_force[seen].max())))
+    energies.set_ylabel("energy / meV", color=OTHER_COLOR)
+    if with_legend:
+        axes.plot([], [], color=OTHER_COLOR, label="prior")
+        axes.plot([], [], color=OTHER_COLOR, linestyle="--", label="−k_B T ln g")
+        axes.legend(loc="lower right", frameon=False)
+
+
+def _draw_internal(axes: Any, item: InternalDistribution) -> None:
+    """A histogram, and the Gaussian of the fitted harmonic term."""
+    axes.hist(item.values, bins=60, density=True, color=BASELINE_COLOR, alpha=0.5)
+    width = float(item.values.std())
+    is_bond = isinstance(item.term, BeadBond)
+    center = item.term.length if isinstance(item.term, BeadBond) else item.term.cosine
+    x = np.linspace(center - 4 * width, center + 4 * width, 200)
+    density = np.exp(-0.5 * ((x - center) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    axes.plot(x, density, color=OTHER_COLOR, linewidth=1.3)
+    unit = "eV/Å²" if is_bond else "eV"
+    axes.set_title(f"{item.name}: {center:.3f}{' Å' if is_bond else ''}, k = {item.term.stiffness:.3g} {unit}")
+    axes.set_xlabel("length / Å" if is_bond else "cos θ")
+    axes.set_ylabel("density")
