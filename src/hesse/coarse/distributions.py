@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.coarse.bead_frames import BeadFrames
+from hesse.coarse.state_points import GRAM_PER_CM3
 from hesse.errors import RequestError, check_whole_numbers
 from hesse.runtime.imports import import_optional
 from hesse.structures import find_neighbors
@@ -32,8 +33,6 @@ __all__ = [
 
 BLOCKS: Final = 10
 """Blocks of frames by default."""
-_U_PER_A3: Final = 1.66053906660
-"""g/cm³ of one u per Å³."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +230,7 @@ def density_profile(
     others = [frames.cell[k] for k in range(3) if k != axis]
     height = frames.volume / float(np.linalg.norm(np.cross(*others)))
     edges = np.linspace(0.0, 1.0, bins + 1)
-    scale = _U_PER_A3 * bins / frames.volume
+    scale = GRAM_PER_CM3 * bins / frames.volume
     values = []
     for chosen in _blocks(len(frames), blocks):
         weights = np.broadcast_to(frames.masses, fractions[chosen].shape)

@@ -126,7 +126,7 @@ class ReplicaRun:
         Returns:
             The state before the first step.
         """
-        masses = replica.start.atomic_masses[:, None]
+        masses = np.array(replica.start.atomic_masses)[:, None]  # own masses are read-only
         width = np.sqrt(BOLTZMANN * settings.target(0) / masses)
         velocities = width * replica.rng(-1).standard_normal((len(masses), 3))
         one = torch.zeros(len(masses), dtype=torch.int64)

@@ -1,5 +1,6 @@
 """Reports: tables for the terminal, a self-contained HTML page, and figures."""
 
+from hesse.reports.coarse_figures import draw_bead_comparison
 from hesse.reports.comparison import ComparedMetric, ComparedModel, Comparison
 from hesse.reports.cost_tables import (
     cell_cost_tables,
@@ -28,6 +29,7 @@ __all__ = [
     "PublishedChange",
     "cell_cost_tables",
     "comparison_table",
+    "draw_bead_comparison",
     "draw_cell_costs",
     "draw_label_costs",
     "draw_phonons",

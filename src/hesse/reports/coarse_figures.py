@@ -1,0 +1,70 @@
+"""Distributions of coarse-grained dynamics beside the mapped reference, as a figure: one row of panels per state
+point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from hesse.coarse import BeadComparison, BinnedDistribution
+from hesse.errors import RequestError
+from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, figure_style, to_png, to_svg
+from hesse.runtime.filesystem import atomic_write_text
+
+__all__ = ["draw_bead_comparison"]
+
+_SUFFIXES = (".png", ".svg")
+_MAX_POINTS = 12
+
+
+def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
+    """Draw all curves of a comparison with their 95 % bands.
+
+    Args:
+        comparison: the comparison; of more than 12 state points the first 12 are drawn.
+        path: `.png` or `.svg`.
+
+    Raises:
+        RequestError: another ending, or nothing to draw.
+        WriteError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in _SUFFIXES:
+        raise RequestError(f"{path}: a figure is written as .png or .svg")
+    points = comparison.points[:_MAX_POINTS]
+    if not points:
+        raise RequestError("there is no state point to draw")
+    columns = max(len(point.curves) for point in points)
+    with figure_style():
+        figure = Figure(figsize=(3.4 * columns, 0.4 + 2.4 * len(points)), layout="constrained")
+        axes = figure.subplots(len(points), columns, squeeze=False)
+        for row, point in zip(axes, points, strict=True):
+            for panel, curve in zip(row, point.curves, strict=False):
+                _draw(panel, curve.reference, MUTED_COLOR, "all-atom, mapped")
+                _draw(panel, curve.model, BASELINE_COLOR, "model")
+                panel.set_title(f"{point.name} · {curve.name}" if point.name else curve.name)
+                radial = curve.kind == "rdf"
+                panel.set_xlabel("r (Å)" if radial else "angle (degrees)")
+                panel.set_ylabel("g(r)" if radial else "density (1/degree)")
+                panel.set_ylim(bottom=0.0)
+                panel.set_xlim(0.0, curve.reference.centers[-1] + 0.5 * curve.reference.width)
+                panel.text(
+                    0.98, 0.96, f"difference {curve.error:.3g}\nnoise {curve.noise:.2g}",
+                    transform=panel.transAxes, ha="right", va="top", fontsize=8.0,
+                )  # fmt: skip
+            for panel in row[len(point.curves) :]:
+                panel.set_axis_off()
+        axes[0, 0].legend(loc="lower right")
+        if path.suffix == ".svg":
+            atomic_write_text(path, to_svg(figure))
+        else:
+            to_png(figure, path)
+
+
+def _draw(panel: Any, distribution: BinnedDistribution, color: str, label: str) -> None:
+    """A curve with its band."""
+    low, high = distribution.band()
+    panel.fill_between(distribution.centers, low, high, color=color, alpha=0.3, linewidth=0.0)
+    panel.plot(distribution.centers, distribution.mean, color=color, label=label, linewidth=1.3)

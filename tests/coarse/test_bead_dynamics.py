@@ -1,0 +1,161 @@
+"""Langevin dynamics of periodic boxes of beads: a gas against closed forms, state points, thousands of beads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import oracles
+from hesse.coarse import frames_by_state_point, radial_distribution, run_beads, virial_pressures
+from hesse.coarse.bead_dynamics import BAR, repeated
+from hesse.errors import ExecutionError, GeometryError, RequestError
+from hesse.structures import Structure, bead_number
+from hesse.units import BOLTZMANN
+
+ARGON = {"epsilon": 0.01032, "sigma": 3.405}  # eV, Å
+SIGMA3 = ARGON["sigma"] ** 3
+
+
+def argon(cutoff: float = 8.5) -> oracles.LennardJones:
+    return oracles.LennardJones(**ARGON, cutoff=cutoff)
+
+
+def box(reduced_density: float, side: int, tag: str = "120K 1.000g/cm3", **fields: object) -> Structure:
+    """Beads on a simple cubic lattice."""
+    spacing = (SIGMA3 / reduced_density) ** (1 / 3)
+    grid = spacing * np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    fields = {"pbc": True, "cell": side * spacing * np.eye(3), "id": f"box-{tag}"} | fields
+    return Structure([bead_number("AR")] * len(grid), grid, masses=[39.95] * len(grid), tag=tag, **fields)
+
+
+def test_state_points_have_their_temperatures_and_frames_their_tags(tmp_path: Path) -> None:
+    starts = [
+        box(0.7, 4),
+        box(0.7, 4, "240K 1.000g/cm3"),
+        box(0.6, 3, "90K", id="unused"),
+        box(0.6, 4, "90K", id="x/9"),
+    ]
+    run = run_beads(starts, argon(), tmp_path / "out.h5", seeds=2, time=2.0, time_step=10.0, stride=20, quiet=True)
+    assert [(row["state_point"], row["seed"]) for row in run.rows] == [
+        (point.tag, seed) for point in (starts[0], starts[1], starts[3]) for seed in (0, 1)
+    ]
+    for row in run.rows[:4]:
+        kelvin = float(row["state_point"].split("K")[0])
+        assert row["survived"], row
+        assert row["temperature"] == kelvin
+        assert row["mean_temperature"] == pytest.approx(kelvin, rel=0.15)  # the lattice melts
+    assert run.bead_steps_per_second > 0
+    frames = frames_by_state_point(run.dataset)
+    assert [(name, len(f), len(np.unique(f.runs))) for name, f in frames.items()] == [
+        (point.tag, 22, 2) for point in (starts[0], starts[1], starts[3])
+    ]
+    assert run.dataset.metadata["frame_time"] == "0.2 ps"
+    again = run_beads(starts, argon(), tmp_path / "out.h5", seeds=2, time=2.0, time_step=10.0, stride=20, quiet=True)
+    assert again.bead_steps_per_second is None  # nothing was computed
+    assert np.array_equal(again.dataset.structures[7].positions, run.dataset.structures[7].positions)
+
+
+@pytest.mark.slow
+def test_a_dilute_gas_has_the_closed_forms_of_distribution_and_pressure() -> None:
+    density, kelvin = 0.03, 240.0
+    start = box(density, 4, f"{kelvin:g}K")
+    run = run_beads(start, argon(), seeds=12, time=12.0, time_step=12.0, friction=0.005, stride=60, quiet=True)
+    frames = frames_by_state_point(run.dataset, frame_time=0.72)[start.tag].without_start(3.6)
+    rdf = radial_distribution(frames, r_max=12.0, bins=24)
+
+    def phi(r: np.ndarray) -> np.ndarray:
+        six = (ARGON["sigma"] / r) ** 6
+        return np.where(r < 8.5, 4 * ARGON["epsilon"] * (six * six - six), 0.0)
+
+    expected = np.exp(-phi(rdf.centers) / (BOLTZMANN * kelvin))
+    seen = (rdf.centers > 3.2) & (rdf.centers < 11.0)
+    low, high = rdf.band()
+    scatter = (high - low)[seen] / (2 * 1.96)
+    deviations = (rdf.mean - expected)[seen]
+    assert abs(deviations.mean()) < 0.03
+    assert np.sqrt(np.mean((deviations / np.maximum(scatter, 0.01)) ** 2)) < 2.0
+    r = np.linspace(0.5, 8.5, 20_000)
+    b2 = -2 * np.pi * np.trapezoid((np.exp(-phi(r) / (BOLTZMANN * kelvin)) - 1) * r**2, r)
+    number = density / SIGMA3
+    pressures = virial_pressures([s for s in run.dataset.structures if int(s.id[-7:]) >= 300], argon())
+    ideal = BAR * number * BOLTZMANN * kelvin
+    # A sharp cutoff has forces only inside: the jump of φ at 8.5 Å adds to the pressure of the closed form.
+    jump = BAR * 2 / 3 * np.pi * number**2 * 8.5**3 * float(phi(np.array(8.4999)))
+    assert b2 * number == pytest.approx(-0.05, abs=0.03)
+    assert pressures.mean() == pytest.approx(ideal * (1 + b2 * number) + jump, abs=0.02 * ideal)
+
+
+def test_the_virial_pressure_is_the_slope_of_the_energy_with_volume() -> None:
+    rng = np.random.default_rng(0)
+    start = box(0.8, 3)
+    start = start.with_positions(start.positions + rng.normal(0, 0.2, start.positions.shape))
+    (pressure,) = virial_pressures([start], argon(), temperature=100.0)
+    energies = []
+    for stretch in (1.0 + 1e-5, 1.0 - 1e-5):
+        scaled = Structure(
+            start.numbers, stretch * start.positions, cell=stretch * start.cell, pbc=True, masses=start.masses
+        )
+        energies.append(argon().exact(scaled).energy)
+    volume = np.linalg.det(start.cell)
+    static = -(energies[0] - energies[1]) / (volume * 6e-5)
+    assert pressure == pytest.approx(BAR * (27 * BOLTZMANN * 100.0 / volume + static), rel=1e-5)
+
+
+def test_a_repeated_box_is_the_same_crystal() -> None:
+    small = box(0.7, 3)
+    large = repeated(small, 2)
+    assert len(large) == 8 * 27
+    assert argon(6.0).exact(small).energy * 8 == pytest.approx(argon(6.0).exact(large).energy)
+    assert repeated(small, 1) is small
+
+
+@pytest.mark.slow
+def test_thousands_of_beads_search_their_neighbors_rarely_and_keep_the_energy() -> None:
+    run = run_beads(
+        box(0.8, 7), argon(6.0), repeat=2, time=0.2, time_step=5.0, friction=0.002, stride=20, temperature=100.0
+    )
+    (row,) = run.rows
+    assert len(run.dataset.structures[0]) == 8 * 343
+    assert row["survived"], row
+    assert abs(row["energy_drift"]) < 8 * 343 * 1e-3  # eV/ps; the cutoff is sharp
+    assert run.bead_steps_per_second > 0
+
+
+def test_beads_side_by_side_are_not_bonded_and_may_part() -> None:
+    """Water beads are 2.6 Å apart, within the distance of bonds between atoms of such radii."""
+    close = oracles.LennardJones(epsilon=0.0005, sigma=2.2, cutoff=5.0)
+    grid = 2.5 * np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    start = Structure([bead_number("W")] * 27, grid, cell=10 * np.eye(3), pbc=True, masses=[18.0] * 27, tag="300K")
+    run = run_beads(start, close, time=1.0, time_step=5.0, stride=100, quiet=True)
+    assert run.rows[0]["survived"], run.rows[0]
+    moved = np.linalg.norm(run.dataset.structures[-1].positions - grid, axis=1)
+    assert moved.max() > 2.0
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "error", "words"),
+    [
+        (box(0.7, 3, ""), {}, RequestError, "the temperature of .*without a tag.* is not known"),
+        (box(0.7, 3, "liquid"), {}, RequestError, 'temperature of "liquid" is not known'),
+        (box(0.7, 3, pbc=False), {}, GeometryError, "needs a box that is periodic"),
+        (box(0.7, 3), {"state_points": ["300K"]}, RequestError, "no state point \"300K\": there are '120K 1.000g/cm3'"),
+        (box(0.7, 3), {"repeat": 0}, RequestError, "at least 1, got 0"),
+        (box(60.0, 3), {}, ExecutionError, "no run was started: not started: atoms .* collide"),
+    ],
+)
+def test_what_cannot_run_gets_a_reply(start: Structure, options: dict, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        run_beads(start, argon(), time=0.1, quiet=True, **options)
+
+
+def test_a_model_that_explodes_is_a_failed_run_with_its_reason() -> None:
+    class Collapse(oracles.LennardJones):
+        def phi(self, r: torch.Tensor) -> torch.Tensor:
+            return -super().phi(r)
+
+    run = run_beads(box(0.9, 3), Collapse(**ARGON, cutoff=8.0), time=5.0, time_step=10.0, stride=100, quiet=True)
+    assert not run.rows[0]["survived"]
+    assert run.rows[0]["reason"] in ("collision", "large force")
