@@ -55,6 +55,7 @@ def test_a_failed_requirement_fails_the_assertion() -> None:
         hesse.testing.assert_check("rotation", faulty.Random())
 
 
+@pytest.mark.slow
 def test_pytest_is_not_imported() -> None:
     code = "import sys, hesse.testing; assert 'pytest' not in sys.modules; hesse.testing.FAST_CHECKS"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -79,6 +79,7 @@ def test_an_error_in_user_code_names_file_and_line(
     assert "defect in Hesse" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_behind_standard_output(file: Path) -> None:
     with open("/dev/full", "w") as full:

@@ -86,6 +86,7 @@ def test_wrong_requests(tmp_path: Path, data: Dataset) -> None:
         run("convert", tmp_path / "nan.h5", tmp_path / "b.h5")
 
 
+@pytest.mark.slow
 def test_exit_code_of_the_program(tmp_path: Path, data: Dataset) -> None:
     (tmp_path / "cut.xyz").write_text("3\nwater\nO 0 0 0\n")
     done = subprocess.run(

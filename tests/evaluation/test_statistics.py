@@ -86,6 +86,7 @@ def test_wrong_values_get_a_reply() -> None:
         holm([0.1, 1.2])
 
 
+@pytest.mark.slow
 def test_the_size_of_both_tests_is_as_stated() -> None:
     """Eight pairs without a difference: p below 0.05 in 5 % of 1,000 repetitions by the t test, and in 3.9 % (10 of 256
     choices of signs) by Wilcoxon's; three standard errors are allowed."""

@@ -176,6 +176,7 @@ def test_the_time_is_estimated_from_the_number_of_atoms():
     assert plan.seconds == pytest.approx(3e-4 * (12**2 + 20**2) * 3, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_failures_are_recorded_and_a_crash_costs_one_structure(structures, tmp_path):
     """Fluorine segfaults, neon exits, sodium raises, magnesium gives NaN; two atoms lie on each other."""
     bad = [dimer(9, "segfault"), dimer(10, "exit"), dimer(11, "raise"), dimer(12, "nan")]

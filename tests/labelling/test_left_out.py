@@ -75,6 +75,7 @@ def test_cells_of_compressed_crystals_pass(atoms):
     check_cell(named(atoms, "crystal"))
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_told(mixed, tmp_path):
     write(tmp_path / "mixed.extxyz", [to_ase(structure) for structure in mixed])
     told = "note: 2 x labeled without stress, because it is not periodic in all three directions"

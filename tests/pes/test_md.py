@@ -77,6 +77,7 @@ def test_a_diatomic_vibrates_with_its_frequency():
     assert result.degrees_of_freedom == 1
 
 
+@pytest.mark.slow
 def test_langevin_temperature_and_equipartition():
     """A tetrahedron, which stays harmonic: 9 kinetic and 6 potential squares of Gaussians. The number N of independent
     draws in a run is measured from its own correlation, not assumed. A mean of f·N squares has the relative standard
@@ -99,6 +100,7 @@ def test_langevin_temperature_and_equipartition():
         assert late.var() / late.mean() ** 2 == pytest.approx(2 / freedom, rel=0.2)
 
 
+@pytest.mark.slow
 def test_initial_velocities_have_the_maxwell_boltzmann_distribution(five):
     """400 starts: the kinetic energy of f = 12 or 9 directions, mean to 4.5 of √(2/400f) (2.0 and 2.4 %)."""
     engine = Springs(five)
@@ -159,6 +161,7 @@ def test_snapshots_are_taken_at_the_requested_steps(five):
     assert float(again.energy[0]) == pytest.approx(result.potential_energies[70], abs=1e-10)
 
 
+@pytest.mark.slow
 def test_a_temperature_ramp(five):
     result = run(five, temperature=10.0, final_temperature=1000.0, friction=0.1, steps=1500)
     thirds = result.temperatures[1:].reshape(3, -1).mean(1)

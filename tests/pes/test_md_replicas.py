@@ -159,6 +159,7 @@ def test_a_replica_does_not_depend_on_the_others_nor_on_the_kind_of_engine() -> 
     assert same.row(settings)["steps"] == 300
 
 
+@pytest.mark.slow
 def test_the_temperature_of_the_thermostat() -> None:
     """60 replicas of four atoms, 9 squares of velocities each, 0.5 ps after 0.3 ps of equilibration: at a friction of
     0.05/fs velocities are correlated over some 20 fs, so that about 60 · 25 · 9 squares are independent, a relative
@@ -228,6 +229,7 @@ def test_an_engine_that_fails_in_one_replica() -> None:
         assert (runs["tired"].row(settings)["time"] is None) == (not left)
 
 
+@pytest.mark.slow
 def test_a_stored_state_continues_as_if_nothing_had_happened() -> None:
     settings = ReplicaSettings(temperature=300.0, time=0.35, time_step=0.5, relax=False, stride=70)
     engine = PotentialEngine(oracles.Morse())

@@ -144,6 +144,7 @@ def test_a_failing_engine_is_an_outcome():
     assert result.reactant is not None
 
 
+@pytest.mark.slow
 def test_a_later_failure_does_not_hide_an_earlier_result():
     class FailsLater(closed_form_engines.ClosedForm):
         limit = 10**9

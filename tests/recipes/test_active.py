@@ -49,6 +49,7 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rounds_from_end_to_end(tmp_path: Path) -> None:
     config = options(tmp_path, pick_by=["random", "curvature"])
     result = run_recipe("active", config, quiet=True)

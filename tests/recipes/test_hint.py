@@ -53,6 +53,7 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_ladder_from_end_to_end(tmp_path: Path) -> None:
     config = options(tmp_path, rungs=["random", "selection", "pre-training", "curriculum", "replay", "all-labels"])
     plan = plan_recipe("hint", config)

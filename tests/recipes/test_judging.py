@@ -81,6 +81,7 @@ def test_a_suite_computes_its_own_part(flips: Dataset, suite: Any, there: str, m
     assert missing not in found
 
 
+@pytest.mark.slow
 def test_limits_are_told(flips: Dataset) -> None:
     result = hesse.evaluate(Morse(), flips, suite="full", limit=1, replicas=1)
     assert [(r["kind"], r.get("group") or r["structure"]) for r in result.records] == [
@@ -108,6 +109,7 @@ def test_finished_searches_are_not_repeated(flips: Dataset, tmp_path: Path, monk
     assert not (tmp_path / "errors.json").exists()
 
 
+@pytest.mark.slow
 def test_another_potential_does_not_get_the_searches_of_the_first(flips: Dataset, tmp_path: Path) -> None:
     """Neither has weights: only what they predict tells them apart."""
     options: dict[str, Any] = {"suite": "full", "replicas": 1, "output": tmp_path / "errors.json"}

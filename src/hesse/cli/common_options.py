@@ -52,6 +52,8 @@ STRICT = typer.Option(
 
 _FEW_STRUCTURES = 4
 _FEW_ATOMS = 100
+_STEADY_ENGINES = ("gfn1", "gfn2")
+"""Engines that do not crash and do not print."""
 
 
 def workers_for(
@@ -72,8 +74,8 @@ def workers_for(
         Number of processes; 0 for this process, None for the default.
     """
     few = len(structures) <= _FEW_STRUCTURES and sum(len(s) for s in structures) <= _FEW_ATOMS
-    quiet = engine.partition("?")[0] in ("gfn1", "gfn2") or engine.endswith(".hesse")
-    if workers is not None or processes or not few or not quiet or any(s.periodic for s in structures):
+    steady = engine.partition("?")[0] in _STEADY_ENGINES or engine.endswith(".hesse")
+    if workers is not None or processes or not few or not steady or any(s.periodic for s in structures):
         return workers
     import torch
 

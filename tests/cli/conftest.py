@@ -1,0 +1,13 @@
+"""Verbs compute with the closed forms in this process here: starting others takes longer than their work."""
+
+from __future__ import annotations
+
+import pytest
+
+from hesse.cli import common_options
+
+
+@pytest.fixture(autouse=True)
+def _closed_forms_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady = (*common_options._STEADY_ENGINES, "ase:closed_form_engines:morse")
+    monkeypatch.setattr(common_options, "_STEADY_ENGINES", steady)
