@@ -1,0 +1,189 @@
+"""Which state points does a coarse-grained model of water transfer to?
+
+    python transferability.py REFERENCE OUT                      # all that the reference has, three seeds
+    python transferability.py REFERENCE OUT --models 300K all --seeds 1 --time 4
+
+REFERENCE is the folder that `water_reference.py` writes. Models (HIP-NN-TS, l = 2, with a repulsive prior) are trained
+by force matching on one state point ("300K 1.000g/cm3"), on all ("all"), and on all but one ("without 300K ..."). Each
+one then predicts the forces of the last fifth of each state point, which no model is trained on, and runs Langevin
+dynamics at each, whose distributions are compared with the mapped reference.
+
+OUT receives beads.h5, the runs, rows.json and table.md. The same command continues; finished models are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hesse.coarse import compare_beads, explained_forces, fit_prior, map_trajectory, run_beads
+from hesse.datasets import Dataset, join_datasets, read_dataset, write_dataset
+from hesse.models import save_model
+from hesse.runtime.filesystem import atomic_write_text, write_rows
+from hesse.training import train
+
+HELD_OUT = 0.2
+"""Fraction of the frames of each state point, at its end, on which forces are judged."""
+MODEL = {
+    "kind": "hipnn", "l_max": 2, "features": 16, "sensitivities": 10, "blocks": 1, "onsite_layers": 2, "cutoff": 6.5,
+    "shortest": 2.2, "longest": 6.0,
+}  # fmt: skip
+
+
+def mapped(reference: Path, out: Path) -> Dataset:
+    """All state points that are finished, as beads; mapped again when the reference has grown."""
+    rows = json.loads((reference / "state_points.json").read_text())
+    file = out / "beads.h5"
+    if file.exists():
+        data = read_dataset(file, check=False)
+        if len(data.structures) == sum(row["frames"] for row in rows):
+            return data
+    parts = []
+    for row in rows:
+        files = reference / f"{row['name']}.trr", reference / f"water-{row['molecules']}.pdb"
+        parts.append(map_trajectory(files[0], topology=files[1], temperature=row["temperature_K"]))
+    data, _ = join_datasets(parts, [row["name"] for row in rows])
+    write_dataset(file, data)
+    return data
+
+
+def split(data: Dataset) -> tuple[Dataset, Dataset]:
+    """The first frames of each state point, and the last ones."""
+    tags = np.array([s.tag for s in data.structures])
+    late = np.zeros(len(tags), dtype=bool)
+    for tag in np.unique(tags):
+        members = np.flatnonzero(tags == tag)
+        late[members[round((1 - HELD_OUT) * len(members)) :]] = True
+    return data[(~late).tolist()], data[late.tolist()]
+
+
+def of_tags(data: Dataset, tags: Sequence[str]) -> Dataset:
+    """The frames of some state points."""
+    return data[[s.tag in tags for s in data.structures]]
+
+
+def subsets(tags: Sequence[str]) -> dict[str, list[str]]:
+    """Name of each model and the state points it is trained on."""
+    models = {tag: [tag] for tag in tags}
+    if len(tags) > 1:
+        models["all"] = list(tags)
+    if len(tags) > 2:
+        models |= {f"without {tag}": [t for t in tags if t != tag] for tag in tags}
+    return models
+
+
+def trained(data: Dataset, folder: Path, seed: int, options: argparse.Namespace) -> Path:
+    """Train one model, or find it."""
+    model = folder / "run" / "last.hesse"
+    if (folder / "done").exists():
+        return model
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / "prior.hesse", fit_prior(data).potential)
+    config = {
+        "model": MODEL, "baseline": str(folder / "prior.hesse"), "steps": options.steps, "seed": seed,
+        "weights": {"energy": 0.0, "forces": 1.0, "hvp": 0.0}, "batch": {"structures": options.batch},
+        "optimizer": {"learning_rate": 5e-3, "ema_decay": 0.98}, "compile": "never", "cpu_threads": 1,
+        "checkpoint_every": 50,
+    }  # fmt: skip
+    train(data, None, config, output=folder / "run", quiet=True)
+    (folder / "done").touch()
+    return model
+
+
+def judged(
+    name: str, seed: int, model: Path, data: Dataset, late: Dataset, tags: Sequence[str], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Forces and dynamics at each state point."""
+    forces = {row.tag: row for row in explained_forces(model, late)}
+    rows: list[dict[str, Any]] = []
+    for tag in tags:
+        row: dict[str, Any] = {"model": name, "seed": seed, "state_point": tag, "explained": forces[tag].explained}
+        row |= {"residual": forces[tag].residual, "rms": forces[tag].rms}
+        stride = max(1, round(1000 * options.interval / options.time_step))
+        run = run_beads(
+            of_tags(data, [tag]), str(model), model.parent / f"{tag.replace('/', '-').replace(' ', '-')}.h5",
+            seeds=options.boxes, time=options.time, time_step=options.time_step, stride=stride, friction=0.005,
+            quiet=True,
+        )  # fmt: skip
+        row["failed"] = sum(not r["survived"] for r in run.rows)
+        row["mean_temperature"] = float(np.mean([r["mean_temperature"] for r in run.rows if r["mean_temperature"]]))
+        row["bead_steps_per_second"] = run.bead_steps_per_second
+        if run.dataset is not None and not row["failed"]:
+            point = compare_beads(run.dataset, of_tags(data, [tag]), skip=options.skip).points[0]
+            for curve in point.curves:
+                row |= {curve.kind: curve.error, f"{curve.kind}_noise": curve.noise}
+            ours, theirs = next(iter(point.peaks.values()))
+            row |= {"peak": ours[1], "reference_peak": theirs[1], "speed_up": point.speed_up}
+        rows.append({k: v for k, v in row.items() if not (isinstance(v, float) and not np.isfinite(v))})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> str:
+    """Rows: models; columns: state points; explained variance, then g(r) and angle differences over their noise."""
+    lines = ["| trained on | " + " | ".join(tags) + " |", "|---" * (len(tags) + 1) + "|"]
+    for name in dict.fromkeys(row["model"] for row in rows):
+        cells = []
+        for tag in tags:
+            of = [row for row in rows if row["model"] == name and row["state_point"] == tag]
+            parts = []
+            for key in ("explained", "rdf", "adf"):
+                values = [row[key] for row in of if key in row]
+                noise = [row[f"{key}_noise"] for row in of if f"{key}_noise" in row]
+                spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 2 else ""
+                parts.append(f"{np.mean(values):.3f}{spread}" if values else "-")
+                if noise:
+                    parts[-1] += f" ({np.mean(noise):.3f})"
+            cells.append(", ".join(parts))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Transferability of coarse-grained models of water.")
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--models", nargs="+", help="only models whose names begin so, such as 300K all without")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1000, help="of training")
+    parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
+    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point")
+    parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
+    parser.add_argument("--time-step", type=float, default=4.0, help="fs")
+    parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
+    parser.add_argument("--boxes", type=int, default=4, help="runs of each state point, which move together")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    data = mapped(options.reference, options.out)
+    early, late = split(data)
+    tags = list(dict.fromkeys(s.tag for s in data.structures))
+    file = options.out / "rows.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    for seed in range(options.seeds):
+        for name, trained_on in subsets(tags).items():
+            if options.models and not any(name.startswith(start) for start in options.models):
+                continue
+            key = f"{name}-of-{len(tags)}" if len(trained_on) > 1 else name  # "all" grows with the reference
+            done = {row["state_point"] for row in rows if row["model"] == key and row["seed"] == seed}
+            if done.issuperset(tags):
+                continue
+            folder = options.out / f"{key.replace('/', '-').replace(' ', '-')}-{seed}"
+            model = trained(of_tags(early, trained_on), folder, seed, options)
+            for tag in tags:
+                if tag not in done:
+                    rows += judged(key, seed, model, data, late, [tag], options)
+                    write_rows(file, rows)
+                    print(json.dumps(rows[-1]), flush=True)
+            atomic_write_text(options.out / "table.md", table(rows, tags))
+    print(table(rows, tags))
+
+
+if __name__ == "__main__":
+    main()
