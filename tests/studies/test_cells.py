@@ -10,7 +10,7 @@ from tiny_study import study
 
 from hesse.errors import ConfigError, FileFormatError, HesseError, UnknownOptionError
 from hesse.studies import Cell, expand_cells, load_study
-from hesse.studies.config import study_from_mapping
+from hesse.studies.study_config import study_from_mapping
 
 
 def cells(axes: dict[str, Any], **changes: Any) -> dict[str, Cell]:

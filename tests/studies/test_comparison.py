@@ -25,9 +25,9 @@ from hesse.errors import FileFormatError, RequestError, UnknownOptionError
 from hesse.evaluation import MetricRow
 from hesse.recipes.set_errors import SetErrors
 from hesse.studies import StudyComparison, StudyResult, compare, run_study
-from hesse.studies.comparison import compare_runs
-from hesse.studies.config import Label
 from hesse.studies.runs import ComparedRun, RunSet
+from hesse.studies.study_comparison import compare_runs
+from hesse.studies.study_config import Label
 
 GROUPS = 12
 

@@ -12,8 +12,8 @@ from tiny_study import grouped, study, write_data
 from hesse.datasets import draw_fixed_probes, read_dataset
 from hesse.errors import ConfigError, MissingLabelError
 from hesse.studies import expand_cells, nested_part, with_fixed_pairs
-from hesse.studies.config import study_from_mapping
 from hesse.studies.data import prepare_data
+from hesse.studies.study_config import study_from_mapping
 
 
 def test_parts_of_the_data_are_nested_and_keep_groups_together() -> None:

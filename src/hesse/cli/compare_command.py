@@ -10,7 +10,7 @@ import typer
 from hesse.cli.common_options import QUIET, STRICT, print_failures
 
 if TYPE_CHECKING:
-    from hesse.studies.config import Label
+    from hesse.studies.study_config import Label
 
 
 def compare(

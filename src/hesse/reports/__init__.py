@@ -1,7 +1,7 @@
 """Reports: tables for the terminal, a self-contained HTML page, and figures."""
 
 from hesse.reports.coarse_figures import draw_bead_comparison
-from hesse.reports.comparison import ComparedMetric, ComparedModel, Comparison
+from hesse.reports.compared_models import ComparedMetric, ComparedModel, Comparison
 from hesse.reports.cost_tables import (
     cell_cost_tables,
     draw_cell_costs,

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from hesse.errors import RequestError
-from hesse.reports.comparison import ComparedModel
+from hesse.reports.compared_models import ComparedModel
 from hesse.reports.figure_style import (
     BASELINE_COLOR,
     MUTED_COLOR,

@@ -16,7 +16,7 @@ from jinja2 import Environment
 from numpy import ndarray
 
 from hesse.evaluation import Evaluation, MetricRow, property_unit
-from hesse.reports.comparison import ComparedMetric, Comparison
+from hesse.reports.compared_models import ComparedMetric, Comparison
 from hesse.reports.drawing import Drawing
 from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR
 from hesse.reports.figures import MAX_SCATTER_POINTS, hessian_histogram, learning_curve, parity_plot

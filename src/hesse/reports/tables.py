@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hesse.evaluation import Evaluation, MetricRow, property_names, property_unit
-from hesse.reports.comparison import Comparison
+from hesse.reports.compared_models import Comparison
 from hesse.reports.formatting import (
     ev_to_kcal,
     format_noise_floor,

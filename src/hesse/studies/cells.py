@@ -15,7 +15,7 @@ from hesse.errors import ConfigError, HesseError, UnknownOptionError, did_you_me
 from hesse.losses import LossWeights
 from hesse.probes import PROBE_KINDS
 from hesse.runtime.settings import validate_config
-from hesse.studies.config import Label, StudyConfig
+from hesse.studies.study_config import Label, StudyConfig
 from hesse.training import RunConfig, TrainConfig
 
 __all__ = ["SCHEMES", "Cell", "cell_name", "expand_cells"]

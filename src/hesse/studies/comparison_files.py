@@ -18,7 +18,7 @@ from hesse.runtime.filesystem import atomic_write_text
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
 
 if TYPE_CHECKING:
-    from hesse.studies.comparison import StudyComparison
+    from hesse.studies.study_comparison import StudyComparison
 
 __all__ = ["format_p", "is_label_rmse", "markdown_report", "write_comparison"]
 

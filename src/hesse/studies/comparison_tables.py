@@ -12,7 +12,7 @@ from hesse.reports.tables import new_table
 from hesse.studies.comparison_files import format_p, is_label_rmse
 
 if TYPE_CHECKING:
-    from hesse.studies.comparison import StudyComparison
+    from hesse.studies.study_comparison import StudyComparison
 
 __all__ = ["comparison_tables"]
 

@@ -20,7 +20,7 @@ from hesse.runtime.filesystem import atomic_write_text
 from hesse.runtime.settings import validate_config
 from hesse.structures import segment_ids
 from hesse.studies.cells import Cell
-from hesse.studies.config import StudyConfig
+from hesse.studies.study_config import StudyConfig
 from hesse.training import DataConfig
 from hesse.training.schedules import derive_seed
 

@@ -18,8 +18,8 @@ from hesse.models import read_model_header
 from hesse.recipes.judging import SUITES, Suite
 from hesse.recipes.set_errors import SetErrors, cached_errors, evaluate_run, stored_evaluations
 from hesse.studies.cells import cell_name
-from hesse.studies.config import Label
 from hesse.studies.study import CELL_FILE, STUDY_FILE
+from hesse.studies.study_config import Label
 from hesse.training import TrainResult, read_log, run_data
 from hesse.training.run_data import best_model, is_run_folder
 from hesse.training.run_identity import WITHOUT_EFFECT, flat_settings

@@ -25,8 +25,8 @@ from hesse.runtime.progress import track
 from hesse.runtime.settings import validate_config
 from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.studies.cells import Cell, expand_cells
-from hesse.studies.config import StudyConfig, load_study, study_from_mapping
 from hesse.studies.data import CellData, prepare_data
+from hesse.studies.study_config import StudyConfig, load_study, study_from_mapping
 from hesse.training import DataConfig, RunConfig
 from hesse.training.config_file import run_from_config
 from hesse.training.run_identity import find_setting_changes

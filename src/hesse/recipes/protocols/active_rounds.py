@@ -21,7 +21,7 @@ from hesse.recipes.protocols.active_settings import ActiveSettings, PickBy, read
 from hesse.recipes.protocols.common_stages import LABELS
 from hesse.recipes.protocols.recipe_settings import file_list
 from hesse.recipes.protocols.stages import Stage, StageWork
-from hesse.recipes.protocols.teachers import open_data
+from hesse.recipes.protocols.student_data import open_data
 from hesse.runtime.filesystem import write_rows
 from hesse.sampling import sample_md, search_saddles, unique_structures
 from hesse.sampling.label_scores import choose_structures

@@ -14,7 +14,7 @@ from hesse.engines.levels import levels_agree
 from hesse.errors import ConfigError, MissingLabelError, RequestError, UnknownElementError
 from hesse.recipes.protocols.hint_settings import has_curvature
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
-from hesse.recipes.protocols.teachers import check_held_out, open_data
+from hesse.recipes.protocols.student_data import check_held_out, open_data
 from hesse.sampling import MDSampling
 
 __all__ = ["ActiveData", "ActiveSettings", "PickBy", "check_active", "read_active_data"]

@@ -25,8 +25,7 @@ from hesse.probes import make_probe
 from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
-from hesse.recipes.protocols.teacher_checks import DOUBTFUL_ABOVE
-from hesse.recipes.protocols.teachers import (
+from hesse.recipes.protocols.student_data import (
     LABELS,
     Targets,
     check_held_out,
@@ -35,6 +34,7 @@ from hesse.recipes.protocols.teachers import (
     open_unlabeled,
     student_data_stage,
 )
+from hesse.recipes.protocols.teacher_checks import DOUBTFUL_ABOVE
 
 __all__ = ["EnsembleDistillation"]
 

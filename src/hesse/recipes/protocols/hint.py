@@ -19,7 +19,7 @@ from hesse.recipes.protocols.hint_settings import HintData, HintSettings, Rung, 
 from hesse.recipes.protocols.label_curve import curve_table
 from hesse.recipes.protocols.recipe_settings import file_list, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord
-from hesse.recipes.protocols.teachers import open_data
+from hesse.recipes.protocols.student_data import open_data
 from hesse.runtime.settings import validate_config
 from hesse.training import TrainConfig
 from hesse.training.replay_data import CURVATURE

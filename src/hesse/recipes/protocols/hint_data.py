@@ -14,7 +14,7 @@ from hesse.errors import ExecutionError
 from hesse.recipes.protocols.hint_settings import HintData, HintSettings, has_curvature, read_hint_data
 from hesse.recipes.protocols.recipe_settings import file_list
 from hesse.recipes.protocols.stages import Paused, Stage, StageWork
-from hesse.recipes.protocols.teachers import open_data
+from hesse.recipes.protocols.student_data import open_data
 from hesse.runtime.filesystem import write_rows
 from hesse.sampling.label_scores import choose_structures, score_structures
 from hesse.structures import Properties

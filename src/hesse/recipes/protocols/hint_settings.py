@@ -14,7 +14,7 @@ from hesse.errors import ConfigError, MissingLabelError, RequestError
 from hesse.losses import RampConfig
 from hesse.potential import check_elements, structure_at
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
-from hesse.recipes.protocols.teachers import check_held_out, open_data
+from hesse.recipes.protocols.student_data import check_held_out, open_data
 from hesse.sampling.label_scores import ScoreSettings
 
 __all__ = ["RUNGS", "HintData", "HintSettings", "Rung", "check_hint", "read_hint_data"]

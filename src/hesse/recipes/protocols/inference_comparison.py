@@ -22,7 +22,7 @@ from hesse.models import Ensemble
 from hesse.potential import Potential, dtype_and_device
 from hesse.recipes.protocols.recipe_settings import Files
 from hesse.recipes.protocols.stages import Stage, StageWork
-from hesse.recipes.protocols.teachers import open_data
+from hesse.recipes.protocols.student_data import open_data
 from hesse.structures import Structure, collate, to_ase
 
 __all__ = ["cost_stage", "cost_table"]

@@ -27,8 +27,7 @@ from hesse.recipes.protocols.common_stages import MODEL, error_rows, error_table
 from hesse.recipes.protocols.inference_comparison import cost_stage, cost_table
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
-from hesse.recipes.protocols.teacher_checks import read_teachers
-from hesse.recipes.protocols.teachers import (
+from hesse.recipes.protocols.student_data import (
     LABELS,
     Targets,
     check_held_out,
@@ -36,6 +35,7 @@ from hesse.recipes.protocols.teachers import (
     open_data,
     student_data_stage,
 )
+from hesse.recipes.protocols.teacher_checks import read_teachers
 from hesse.structures import label_names
 
 __all__ = ["TeacherStudent"]

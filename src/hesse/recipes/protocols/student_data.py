@@ -1,4 +1,4 @@
-"""What recipes with teachers have in common: the data of the student, and its loss."""
+"""The data of a student from its teachers, and its loss."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from hesse.recipes.judging import Suite
 from hesse.reports.formatting import format_percent, property_title
 from hesse.studies.cells import cell_name
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
-from hesse.studies.config import Label
 from hesse.studies.runs import ComparedRun, RunSet, RunSource, read_runs
+from hesse.studies.study_config import Label
 from hesse.studies.variant_statistics import (
     NOT_TESTED,
     SIGNIFICANT,
