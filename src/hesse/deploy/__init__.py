@@ -1,6 +1,17 @@
-"""Use of trained potentials: an ASE calculator with exact curvature."""
+"""Use of trained potentials: an ASE calculator with exact curvature, and the programs in which people run dynamics."""
 
 from hesse.deploy.calculator import HesseCalculator
+from hesse.deploy.force_field import ForceField
+from hesse.deploy.lammps import LammpsForces
+from hesse.deploy.metatomic_export import export_metatomic
+from hesse.deploy.torch_sim import torch_sim_model
 from hesse.structures.verlet import VerletNeighborList
 
-__all__ = ["HesseCalculator", "VerletNeighborList"]
+__all__ = [
+    "ForceField",
+    "HesseCalculator",
+    "LammpsForces",
+    "VerletNeighborList",
+    "export_metatomic",
+    "torch_sim_model",
+]
