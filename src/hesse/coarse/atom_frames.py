@@ -13,7 +13,7 @@ from numpy import ndarray as Array
 
 from hesse.errors import RequestError
 
-__all__ = ["AtomFrame", "AtomTopology", "Trajectory"]
+__all__ = ["AtomFrame", "AtomTopology", "Trajectory", "split_by_molecule"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,7 @@ class AtomTopology:
         Returns:
             One array for each molecule.
         """
-        order = np.argsort(self.molecules, kind="stable")
-        counts = np.bincount(self.molecules, minlength=len(self.molecule_names))
-        return np.split(order, np.cumsum(counts)[:-1])
+        return split_by_molecule(self.molecules)
 
     def kinds(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """The kinds of molecules.
@@ -76,6 +74,19 @@ class AtomTopology:
                     "hesse.coarse"
                 )
         return {name: (kinds.total(), next(iter(kinds))) for name, kinds in found.items()}
+
+
+def split_by_molecule(molecules: Int[Array, "atoms"]) -> list[Int[Array, "n"]]:
+    """Indices of the atoms of each molecule.
+
+    Args:
+        molecules: index of the molecule of each atom, from 0, without gaps.
+
+    Returns:
+        One array for each molecule, ascending.
+    """
+    order = np.argsort(molecules, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(molecules))[:-1])
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray as Array
 
-from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory
+from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory, split_by_molecule
 from hesse.datasets import Dataset
 from hesse.errors import RequestError
 from hesse.structures import BOND_FACTOR, Structure, chemical_formula, species_names, species_radii
@@ -40,12 +40,12 @@ class DatasetTrajectory(Trajectory):
             if not np.array_equal(structure.numbers, first.numbers):
                 raise RequestError(
                     f'{self.source}: frame "{structure.id}" has other atoms ({chemical_formula(structure.numbers)}) '
-                    'than '
+                    "than "
                     f"the first one ({chemical_formula(first.numbers)}, or another order): a trajectory is of one "
                     "system. Map systems one by one, and join the results (hesse convert)"
                 )
         molecules = _by_size(first, molecule_size, self.source) if molecule_size else _by_bonds(first, self.source)
-        formulas = [chemical_formula(first.numbers[molecules == m]) for m in range(int(molecules.max()) + 1)]
+        formulas = [chemical_formula(first.numbers[atoms]) for atoms in split_by_molecule(molecules)]
         renamed = dict(names or {})
         self.topology = AtomTopology(
             names=tuple(species_names(first.numbers)),
@@ -114,8 +114,8 @@ def _check_isomers(
     ):
         bonds[m][(min(a, b), max(a, b))] += 1
     known: dict[str, tuple[int, Counter[tuple[int, int]]]] = {}
-    for m, kind in enumerate(bonds):
-        formula = chemical_formula(structure.numbers[molecules == m])
+    for m, (kind, atoms) in enumerate(zip(bonds, split_by_molecule(molecules), strict=True)):
+        formula = chemical_formula(structure.numbers[atoms])
         other, expected = known.setdefault(formula, (m, kind))
         if kind != expected:
             raise RequestError(

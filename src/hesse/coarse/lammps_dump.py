@@ -12,7 +12,7 @@ from ase.data import atomic_masses, atomic_numbers
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory
+from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory, split_by_molecule
 from hesse.errors import FileFormatError, RequestError, UnitError, did_you_mean
 from hesse.units import ENERGY_UNITS
 
@@ -193,8 +193,8 @@ def _topology(frame: _DumpFrame, path: Path, names: dict[str, str]) -> AtomTopol
     _, molecules = np.unique(np.array(molecule_ids, dtype=np.int64), return_inverse=True)
     kinds: Counter[tuple[str, ...]] = Counter()
     molecule_names = []
-    for m in range(int(molecules.max()) + 1):
-        kind = tuple(labels[i] for i in np.flatnonzero(molecules == m))
+    for atoms in split_by_molecule(molecules):
+        kind = tuple(labels[i] for i in atoms)
         kinds[kind] += 1
         molecule_names.append(names.get(" ".join(kind), f"M{list(kinds).index(kind) + 1}"))
     unknown = set(names) - {" ".join(kind) for kind in kinds}

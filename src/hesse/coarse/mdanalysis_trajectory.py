@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray as Array
 
-from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory
+from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory, split_by_molecule
 from hesse.coarse.bead_mapping import BeadMapping, Center, map_atoms
 from hesse.errors import FileFormatError, RequestError, first_line
 from hesse.runtime.imports import import_optional
@@ -77,8 +77,7 @@ class UniverseTrajectory(Trajectory):
                     "topology with bonds (.tpr, .psf, .data)"
                 )
             index = np.asarray(atoms.fragindices)
-            first = [int(np.flatnonzero(index == m)[0]) for m in range(int(index.max()) + 1)]
-            names = [str(atoms[i].resname) for i in first]
+            names = [str(atoms[int(members[0])].resname) for members in split_by_molecule(index)]
         else:
             index = np.asarray(atoms.resindices)
             names = [str(name) for name in universe.residues.resnames]

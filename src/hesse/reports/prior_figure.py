@@ -61,7 +61,7 @@ def _draw_pair(axes: Any, pair: PairDistribution, *, with_legend: bool) -> None:
     axes.axvline(prior.taper, color=BASELINE_COLOR, linewidth=0.8, linestyle=":")
     axes.set_xlabel("distance / Å")
     axes.set_ylabel("g(r)")
-    axes.set_title(f"{'-'.join(pair.types)}: r_t = {prior.taper:.2f} Å, s = {prior.strength:.3f} eV/Å")
+    axes.set_title(f"{'-'.join(pair.types)}: $r_t$ = {prior.taper:.2f} Å, s = {prior.strength:.3f} eV/Å")
     axes.set_xlim(max(0.0, prior.taper - 1.0), min(prior.taper + 5.0, float(pair.distances[-1])))
     axes.set_ylim(0, None)
     energies = axes.twinx()
@@ -72,11 +72,12 @@ def _draw_pair(axes: Any, pair: PairDistribution, *, with_legend: bool) -> None:
     u = 1e3 * prior.strength * prior.fraction / prior.steepness * np.exp(-prior.steepness * (r - prior.taper))
     energies.plot(r, u, color=OTHER_COLOR, linewidth=1.4)
     energies.set_ylim(-1.2 * max(1.0, float(-mean_force[seen].min())), 1.3 * max(1.0, float(mean_force[seen].max())))
+    energies.spines["right"].set_visible(True)
     energies.set_ylabel("energy / meV", color=OTHER_COLOR)
     if with_legend:
         axes.plot([], [], color=OTHER_COLOR, label="prior")
-        axes.plot([], [], color=OTHER_COLOR, linestyle="--", label="−k_B T ln g")
-        axes.legend(loc="lower right", frameon=False)
+        axes.plot([], [], color=OTHER_COLOR, linestyle="--", label="$-k_B T\\,\\ln g$")
+        axes.legend(loc="upper right", frameon=False)
 
 
 def _draw_internal(axes: Any, item: InternalDistribution) -> None:
