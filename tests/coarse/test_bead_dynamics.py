@@ -32,28 +32,21 @@ def box(reduced_density: float, side: int, tag: str = "120K 1.000g/cm3", **field
 
 
 def test_state_points_have_their_temperatures_and_frames_their_tags(tmp_path: Path) -> None:
-    starts = [
-        box(0.7, 4),
-        box(0.7, 4, "240K 1.000g/cm3"),
-        box(0.6, 3, "90K", id="unused"),
-        box(0.6, 4, "90K", id="x/9"),
-    ]
-    run = run_beads(starts, argon(), tmp_path / "out.h5", seeds=2, time=2.0, time_step=10.0, stride=20, quiet=True)
-    assert [(row["state_point"], row["seed"]) for row in run.rows] == [
-        (point.tag, seed) for point in (starts[0], starts[1], starts[3]) for seed in (0, 1)
-    ]
-    for row in run.rows[:4]:
+    starts = [box(0.7, 3), box(0.6, 3, "90K", id="unused"), box(0.6, 3, "90K", id="x/9")]
+    options = {"seeds": 2, "time": 1.0, "time_step": 10.0, "stride": 20, "quiet": True}
+    run = run_beads(starts, argon(6.0), tmp_path / "out.h5", **options)
+    points = (starts[0], starts[2])
+    assert [(row["state_point"], row["seed"]) for row in run.rows] == [(p.tag, seed) for p in points for seed in (0, 1)]
+    for row in run.rows:
         kelvin = float(row["state_point"].split("K")[0])
         assert row["survived"], row
         assert row["temperature"] == kelvin
-        assert row["mean_temperature"] == pytest.approx(kelvin, rel=0.15)  # the lattice melts
+        assert row["mean_temperature"] == pytest.approx(kelvin, rel=0.3)  # the lattice melts
     assert run.bead_steps_per_second > 0
     frames = frames_by_state_point(run.dataset)
-    assert [(name, len(f), len(np.unique(f.runs))) for name, f in frames.items()] == [
-        (point.tag, 22, 2) for point in (starts[0], starts[1], starts[3])
-    ]
+    assert [(name, len(f), len(np.unique(f.runs))) for name, f in frames.items()] == [(p.tag, 12, 2) for p in points]
     assert run.dataset.metadata["frame_time"] == "0.2 ps"
-    again = run_beads(starts, argon(), tmp_path / "out.h5", seeds=2, time=2.0, time_step=10.0, stride=20, quiet=True)
+    again = run_beads(starts, argon(6.0), tmp_path / "out.h5", **options)
     assert again.bead_steps_per_second is None  # nothing was computed
     assert np.array_equal(again.dataset.structures[7].positions, run.dataset.structures[7].positions)
 

@@ -140,8 +140,8 @@ def _print(found: BeadComparison) -> None:
         )
         for curve in point.curves:
             typer.echo(
-                f"  {curve.name}: difference {curve.error:.3g} ({curve.low:.2g} to {curve.high:.2g}), "
-                f"noise {curve.noise:.2g}{'' if curve.significant else ': equal within noise'}"
+                f"  {curve.name}: difference {curve.error:.3g}, noise {curve.noise:.2g}; without noise "
+                f"{curve.low:.2g} to {curve.high:.2g}{'' if curve.significant else ': equal within noise'}"
             )
         _print_peaks(point)
     if found.missing:

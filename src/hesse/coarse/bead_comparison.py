@@ -47,7 +47,8 @@ class CurveComparison(ShortRepr):
         model, reference: distributions in the same bins.
         error: their difference: for g(r) the mean of |Δg| from 0 to the largest r; for angles half the integral of
             |ΔP|, which is 0 for equal and 1 for disjoint distributions.
-        low, high: its 95 % interval by block bootstrap of both.
+        low, high: 95 % interval of the difference that runs without noise would have, by block bootstrap of both
+            (reverse percentiles, because noise makes any difference larger; it may lie below `error`).
         noise: the mean difference of two perfect runs as long as these. NaN with a single block.
     """
 
@@ -267,7 +268,8 @@ def _compare_curve(
     if min(len(model.blocks), len(reference.blocks)) > 1:
         drawn = model.resampled(_SAMPLES, seed) - reference.resampled(_SAMPLES, seed + 1)
         tail = 0.5 * (1.0 - _CONFIDENCE)
-        low, high = (float(v) for v in np.quantile(size(drawn), [tail, 1.0 - tail]))
+        below, above = np.quantile(size(drawn), [tail, 1.0 - tail])
+        low, high = (max(0.0, float(2.0 * size(error) - limit)) for limit in (above, below))
         noise = float(size(drawn - error).mean())
     return CurveComparison(name, kind, model, reference, float(size(error)), low, high, noise)
 
