@@ -45,6 +45,7 @@ def model(tmp_path: Path) -> Path:
     return written(tmp_path / "model.hesse")
 
 
+@pytest.mark.slow
 def test_a_model_that_passes(run: Run, model: Path, tmp_path: Path) -> None:
     target = tmp_path / "checks.json"
     code, out, err = run("check", model, "--no-compile", "--json", target, "--quiet")

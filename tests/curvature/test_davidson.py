@@ -133,6 +133,7 @@ def chain(n: int, seed: int = 0) -> Structure:
     return minimize(oracles.molecule(n, seed, elements=(6,)), ClosedForm(MORSE), fmax=1e-3).structure
 
 
+@pytest.mark.slow
 def test_the_preconditioner_saves_products_at_a_minimum() -> None:
     structure = chain(30)
     hessian = MORSE.exact(structure).hessian

@@ -98,6 +98,7 @@ def test_the_size_of_both_tests_is_as_stated() -> None:
         assert abs(rate - expected) < 3 * math.sqrt(expected * (1 - expected) / 1000)
 
 
+@pytest.mark.slow
 def test_the_power_of_the_t_test_is_that_of_the_noncentral_t_distribution() -> None:
     """Five pairs whose mean difference is 1.5 standard deviations: power 0.7477 at 5 % (noncentral t distribution)."""
     from scipy import stats

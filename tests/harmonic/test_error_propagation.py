@@ -36,6 +36,7 @@ def spread() -> tuple[NormalModes, list[NormalModes]]:
     return normal_modes(structure, hessian), [normal_modes(structure, noisy(hessian, k)) for k in range(2000)]
 
 
+@pytest.mark.slow
 def test_independent_errors(spread: tuple[NormalModes, list[NormalModes]]) -> None:
     """The standard deviation of 2000 numbers is known to 1.6 %; limits are at five times that."""
     modes, samples = spread

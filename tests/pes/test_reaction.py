@@ -54,6 +54,7 @@ def test_the_path_leads_from_the_reactant_to_the_product(found):
     assert np.argmax([p.energy for p in points]) == points.index(found.irc.saddle)
 
 
+@pytest.mark.slow
 def test_every_call_of_the_engine_is_recorded():
     engine = closed_form_engines.own_engine()
     result = hesse.reaction(*ends(), engine)

@@ -55,6 +55,7 @@ def test_basic_is_the_errors_of_labels_with_intervals(flips: Dataset) -> None:
     assert row.ci_low <= row.value <= row.ci_high
 
 
+@pytest.mark.slow
 def test_full_has_everything(flips: Dataset) -> None:
     result = hesse.evaluate(Morse(depth=4.2), flips, suite="full")
     expected = {"energy", "eigenvalues", "zpe", "barrier", "transition_states", "irc_ends", "dynamics"}
@@ -95,6 +96,7 @@ def test_limits_are_told(flips: Dataset) -> None:
     assert len(hesse.evaluate(Morse(), flips, suite="reactions", limit=0).records) == 2
 
 
+@pytest.mark.slow
 def test_finished_searches_are_not_repeated(flips: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"suite": "full", "replicas": 1, "output": tmp_path / "errors.json"}
     first = hesse.evaluate(Morse(), flips, **options)

@@ -44,6 +44,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_commands_without_a_terminal(file: Path) -> None:
     done = subprocess.run([sys.executable, "-c", RUN, "info", str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_commands_without_a_terminal(file: Path) -> None:
     assert "\x1b" not in missing.stderr
 
 
+@pytest.mark.slow
 def test_commands_on_a_terminal(file: Path) -> None:
     """rich writes escapes of its own there; those of the file do not get through."""
     main_end, child_end = pty.openpty()

@@ -53,6 +53,7 @@ def test_names_tags_groups_and_labels(trimers):
             assert data.labels.forces[data.labels.atom_slice(i)].numpy() == pytest.approx(-exact.gradient, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_a_run_is_reproducible_from_its_id(trimers):
     full = {s.id: s.positions for s in sample(trimers, temperatures=(300.0, 50.0), runs=2).structures}
     fewer = sample(trimers[1:], temperatures=(50.0,), engine="ase:closed_form_engines:morse", workers=1)

@@ -52,6 +52,7 @@ def test_names_tags_and_groups(trimers):
     assert {(s.charge, s.multiplicity) for s in samples[7:]} == {(1, 2)}
 
 
+@pytest.mark.slow
 def test_a_sample_is_reproducible_from_its_id(trimers):
     """Number of samples, other molecules, temperatures and worker processes do not change it; the seed does."""
     options = {"temperatures": (300.0, 800.0), "count": 4}
@@ -104,6 +105,7 @@ def test_collisions_are_defined_by_covalent_radii():
     assert has_collision(pair(6, 2.0, cell=2.8 * np.eye(3), pbc=(True, True, True)))
 
 
+@pytest.mark.slow
 def test_failures_are_records(trimers):
     neon = Structure([10, 1], [[0, 0, 0], [0, 0, 1.3]], id="neon")
     sodium = Structure([11, 1], [[0, 0, 0], [0, 0, 1.3]], id="sodium")

@@ -62,6 +62,7 @@ def test_ase_atoms_and_an_ase_calculator() -> None:
     assert (row["seed"], row["survived"], row["steps"]) == (7, True, 20)
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_continues(tmp_path, monkeypatch) -> None:
     """SIGTERM after the first block: states are kept, and the result is that of a call without interruption."""
     options = {**SHORT, "time": 0.35}

@@ -28,6 +28,7 @@ def atoms() -> Atoms:
     return Atoms("CO", [[0, 0, 0], [0, 0, 1.15]])
 
 
+@pytest.mark.slow
 def test_atoms_files_and_every_kind_of_engine_give_the_same_samples(atoms, tmp_path):
     atoms.info["structure_id"] = "molecule"  # seeds follow from ids, and the file would be named after itself
     write(tmp_path / "molecule.xyz", atoms)

@@ -173,6 +173,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     return run_study(path, workers=0, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_study_is_compared_and_written(finished: StudyResult) -> None:
     result = compare(finished.output)
     assert list(result.variants) == ["ef", "ef-hvp"]

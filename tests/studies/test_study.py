@@ -164,6 +164,7 @@ def test_errors_are_computed_again_for_another_model(tmp_path: Path) -> None:
     assert evaluate_run(first, data).rows == new.rows, "a damaged file is replaced"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["runs/seed0/cell.json", "runs/seed1/checkpoint.safetensors"])
 def test_an_interrupted_study_continues(tmp_path: Path, file: str) -> None:
     """Interrupted between two cells and in the middle of one, with the same results as without."""

@@ -89,6 +89,7 @@ def test_labels_tell_once(model: Path, tmp_path: Path) -> None:
     assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_a_line(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,7 @@ def test_a_path_with_a_comma_is_one_file(path: Path, monkeypatch: pytest.MonkeyP
     assert load_config(path, ["data.train=[a.h5, b.h5]"]).data.train_files == (Path("a.h5"), Path("b.h5"))
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it(path: Path) -> None:
     shared = grouped([3, 4, 5, 2, 4, 3]).select([0, 5]) + grouped([4], seed=40)
     write_dataset(path.parent / "validation.h5", shared)

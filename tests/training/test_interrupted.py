@@ -134,7 +134,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+FAST = ("float32", "plateau", "curvature of some", "full Hessians, ramp, penalty", "l = 2, bounded atoms")
+
+
+@pytest.mark.parametrize("name", [v if v in FAST else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS])
 def test_all_kinds_of_runs_are_continued_bitwise_identically(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -130,6 +130,7 @@ class Stop(Exception):
     """An unexpected error."""
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_continued(
     streamed: StreamingDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

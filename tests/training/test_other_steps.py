@@ -34,7 +34,7 @@ def train_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
-@pytest.mark.parametrize("first", [10, 12])
+@pytest.mark.parametrize("first", [10, pytest.param(12, marks=pytest.mark.slow)])
 def test_without_dependence_on_steps_the_result_is_that_of_one_long_run(tmp_path: Path, name: str, first: int) -> None:
     """Twice longer, also from a step without a regular validation (every four steps)."""
     options = INDEPENDENT[name]

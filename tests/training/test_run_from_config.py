@@ -112,6 +112,7 @@ def hesse(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_returns_exit_codes(path: Path) -> None:
     done = hesse("train", path, "steps=3", "--quiet")
     assert done.returncode == 0, done.stderr
