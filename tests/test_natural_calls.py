@@ -173,7 +173,7 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     ),
     "label(atoms, calculator)": lambda t: hesse.label(bulk("Cu", cubic=True), EMT(), quiet=True).dataset,
     "label(atoms, name, spec=LabelSpec)": lambda t: hesse.label(
-        t.water, "gfn2", spec=hesse.LabelSpec(n_probes=0), quiet=True
+        t.water, "gfn2", spec=hesse.LabelSpec(n_probes=0), workers=0, quiet=True
     ),
     # data
     "data[0]": lambda t: t.data[0],
@@ -218,7 +218,7 @@ CALLS: dict[str, Callable[[Things], Any]] = {
     "HesseCalculator(potential).get_hessian(atoms)": lambda t: hesse.HesseCalculator(t.potential).get_hessian(t.water),
     "calculator.hvp(v, atoms)": lambda t: hesse.HesseCalculator(t.potential).hvp(np.ones((3, 3)), t.water),
     "sample_normal_modes(temperatures=array)": lambda t: hesse.sample_normal_modes(
-        t.water, "gfn2", temperatures=np.array([300.0, 600.0]), count=1, quiet=True
+        t.water, "gfn2", temperatures=np.array([300.0, 600.0]), count=1, workers=0, quiet=True
     ),
     "LossWeights(hvp=)": lambda t: hesse.LossWeights(hvp=0.1),
     "TrainConfig(steps=)": lambda t: hesse.TrainConfig(steps=10),

@@ -114,6 +114,7 @@ def test_closed_forms(potential: torch.nn.Module) -> None:
     assert bad == (set() if isinstance(potential, Zbl) else {"cutoff"})
 
 
+@pytest.mark.slow
 def test_a_potential_without_atomic_energies_and_periodicity() -> None:
     def energy(positions: torch.Tensor, numbers: torch.Tensor, cell: torch.Tensor, pbc: torch.Tensor) -> torch.Tensor:
         if bool(pbc.any()):

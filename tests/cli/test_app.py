@@ -109,7 +109,12 @@ def test_no_verb_overwrites_its_input(
 
 
 @pytest.mark.parametrize(
-    ("option", "code", "target"), [((), 0, True), (("--strict",), 2, False), (("--quiet",), 0, True)]
+    ("option", "code", "target"),
+    [
+        ((), 0, True),
+        pytest.param(("--strict",), 2, False, marks=pytest.mark.slow),
+        pytest.param(("--quiet",), 0, True, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_not_read_is_said_once(tmp_path: Path, option: tuple[str, ...], code: int, target: bool) -> None:
     """One line in the words of Hesse, from a whole process; with --strict an error."""

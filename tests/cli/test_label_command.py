@@ -77,6 +77,7 @@ def test_from_molecules_to_labels(molecules, tmp_path):
     assert "14 were in l.h5.ledger.sqlite before" in again.stdout
 
 
+@pytest.mark.slow
 def test_unknown_keys_are_listed_and_parameters_are_stored(tmp_path):
     frame = to_ase(oracles.molecule(3, 4, name="three"))
     frame.info["charge_total"] = 0

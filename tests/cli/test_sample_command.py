@@ -37,6 +37,7 @@ def molecules(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_dynamics_then_selection(molecules, tmp_path):
     quick = ("--count", 3, "--stride", 5, "--equilibration", 5, "--quiet")
     code, out, err = hesse("sample", "md", molecules, "md.h5", *MORSE, *quick, folder=tmp_path)
@@ -86,6 +87,7 @@ def test_stored_hessians_are_used(molecules, tmp_path):
     assert (code, "InconsistentLabelsError" in err) == (2, True), err
 
 
+@pytest.mark.slow
 def test_structures_without_imaginary_mode_have_no_path(tmp_path):
     write(tmp_path / "pair.extxyz", [to_ase(Structure([6, 6], [[0, 0, 0], [1.1, 0, 0]], id="pair"))])
     code, out, err = hesse("sample", "irc", "pair.extxyz", "p.h5", "--no-search", *MORSE, "--quiet", folder=tmp_path)

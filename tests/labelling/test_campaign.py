@@ -212,6 +212,7 @@ def test_no_label_at_all_is_an_error_with_the_reasons(tmp_path):
     assert not (tmp_path / "o.h5").exists()
 
 
+@pytest.mark.slow
 def test_labels_that_fail_a_check_are_kept_and_flagged(structures, tmp_path):
     """Potassium makes the forces noisy: its structure stays in ledger and file, flagged."""
     noisy = oracles.molecule(4, 8, elements=(19,), name="noisy")

@@ -155,6 +155,7 @@ def test_bands_and_density_of_states() -> None:
     assert len(result.imaginary_modes(bands)) == 0
 
 
+@pytest.mark.slow
 def test_the_path_does_not_depend_on_how_the_cell_is_given() -> None:
     oracle = oracles.LennardJones(epsilon=0.15, sigma=2.55, cutoff=3.5)
     conventional = quiet(bulk("Al", "fcc", a=4.05, cubic=True), oracle, supercell=2)

@@ -185,6 +185,7 @@ def test_central_differences_converge_to_forces_and_products_at_second_order(sha
         assert 1.8 < order < 2.2
 
 
+@pytest.mark.slow
 @every_shape
 def test_parameter_gradient_of_a_curvature_loss_is_that_of_finite_differences(shape: dict[str, Any]) -> None:
     """Every parameter tensor, along a random direction."""

@@ -115,6 +115,7 @@ def test_initial_velocities_have_the_maxwell_boltzmann_distribution(five):
         )
 
 
+@pytest.mark.slow
 def test_momentum_and_angular_momentum_are_zero(five):
     masses = normal_modes(five, np.zeros((5, 3, 5, 3))).masses
 

@@ -91,6 +91,7 @@ def test_curvature_that_validation_does_not_see_is_told(tmp_path: Path, capsys: 
     assert "of the training steps" in result.table()
 
 
+@pytest.mark.slow
 def test_fresh_probes_have_errors_in_training_and_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_structures_without_a_hessian_have_their_first_stored_pairs() -> None:
 # --- the estimate ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_estimate_is_unbiased(model: Potential) -> None:
     """The mean over 300 seeds is the full-matrix error within 4 standard errors (false alarm: 1 in 16,000).
 
@@ -105,6 +106,7 @@ def test_the_estimate_is_unbiased(model: Potential) -> None:
         assert values.std() > 0.005 * expected  # the probes differ
 
 
+@pytest.mark.slow
 def test_more_probes_have_a_smaller_spread(model: Potential) -> None:
     """The variance is proportional to 1/K: 16 times smaller with 32 probes than with 2 (F test of 100 draws each: a
     ratio of variances below 8 or above 32 has a probability below 1e-3)."""
@@ -148,6 +150,7 @@ def test_the_standard_error_of_a_validation(model: Potential) -> None:
     assert scores(model, data.select([0])).standard_errors == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structures_per_group", [1, 5])
 def test_the_standard_error_is_the_spread_over_samples(structures_per_group: int) -> None:
     """1,500 validation sets of 60 groups from a population with groups of different errors, and four noisy probes for
