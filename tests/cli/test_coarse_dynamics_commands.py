@@ -1,0 +1,92 @@
+"""The verbs `coarse md` and `coarse compare`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from hesse.cli.app import app
+from hesse.datasets import read_dataset, write_dataset
+from hesse.errors import FileFormatError, HesseError, RequestError
+from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion, save_model
+from hesse.structures import Structure, bead_number
+
+pytest.importorskip("freud", reason="freud computes distributions of pairs")
+SHORT = ("--time", 0.16, "--stride", 4, "--quiet")
+
+
+def hesse(*arguments: object, folder: Path) -> Result:
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, ["coarse", *(str(a) for a in arguments)])
+    if isinstance(done.exception, HesseError):
+        raise done.exception
+    return done
+
+
+@pytest.fixture
+def beads(tmp_path: Path) -> Path:
+    """A model of soft spheres, and one frame at each of two state points."""
+    pair = PairRepulsion(types=("W", "W"), taper=2.6, strength=0.5)
+    save_model(tmp_path / "model.hesse", BeadPrior(BeadPriorConfig(pairs=(pair,)), (bead_number("W"),)))
+    grid = 3.1 * np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    frames = [
+        Structure(
+            [bead_number("W")] * 27, grid, cell=9.3 * np.eye(3), pbc=True, masses=[18.0] * 27, tag=tag, id=tag[:4]
+        )
+        for tag in ("300K 1.004g/cm3", "350K 1.004g/cm3")
+    ]
+    write_dataset(tmp_path / "beads.h5", frames)
+    return tmp_path
+
+
+def test_dynamics_and_their_comparison(beads: Path) -> None:
+    done = hesse(
+        "md", "model.hesse", "beads.h5", "a.h5", *SHORT, "--seeds", 2, "--json", "a.json", "--pressure", folder=beads
+    )
+    assert "beads x steps per second" in done.output
+    assert "not that of the atoms" in done.output
+    rows = json.loads((beads / "a.json").read_text())
+    assert [row["state_point"] for row in rows] == ["300K 1.004g/cm3"] * 2 + ["350K 1.004g/cm3"] * 2
+    assert rows[0]["virial_bar"] > 0
+    frames = read_dataset(beads / "a.h5")
+    assert len(frames) == 4 * 11
+    assert frames.metadata["frame_time"] == "0.016 ps"
+    hesse("md", "model.hesse", "beads.h5", "b.h5", *SHORT, "--state-point", "350K 1.004g/cm3", folder=beads)
+    done = hesse("compare", "b.h5", "--reference", "a.h5", "--figure", "c.png", "--json", "c.json", folder=beads)
+    assert "350K 1.004g/cm3: 11 frames of the model, 22 of the reference" in done.output
+    assert "not compared, without frames of the model: 300K 1.004g/cm3" in done.output
+    assert "noise" in done.output
+    assert (beads / "c.png").stat().st_size > 5000
+    assert json.loads((beads / "c.json").read_text())[0]["curve"] == "g(r) W-W"
+
+
+def test_the_box_can_be_repeated(beads: Path) -> None:
+    hesse("md", "model.hesse", "beads.h5", "big.h5", "--repeat", 2, "--time", 0.008, "--stride", 1, folder=beads)
+    assert len(read_dataset(beads / "big.h5").structures[0]) == 8 * 27
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("md", "none.hesse", "beads.h5", "o.h5"), FileFormatError, "no such model file"),
+        (("md", "model.hesse", "beads.h5", "beads.h5"), RequestError, "is an input"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--state-point", "1K"), RequestError, 'no state point "1K"'),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "beads.h5"), RequestError, "is an input"),
+        (("compare", "beads.h5", "--reference", "none.h5"), FileFormatError, "no such file"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--figure", "x.pdf"), RequestError, "written as"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--json", "beads.h5"), RequestError, "is an input"),
+    ],
+)
+def test_wrong_input_gets_a_reply_and_damages_nothing(
+    beads: Path, arguments: tuple[str, ...], error: type, words: str
+) -> None:
+    before = (beads / "beads.h5").read_bytes()
+    with pytest.raises(error, match=words):
+        hesse(*arguments, folder=beads)
+    assert (beads / "beads.h5").read_bytes() == before
+    assert not (beads / "o.h5").exists()
