@@ -1,6 +1,7 @@
 """Lattice dynamics of crystals: force constants from any engine, phonons, and what follows from them."""
 
 from hesse.lattice.band_structure import BandPath, Bands, DensityOfStates, ImaginaryMode, band_path
+from hesse.lattice.ensembles import anharmonic_ensemble, sampling_temperature
 from hesse.lattice.files import holds_phonons, read_cell, read_phonons
 from hesse.lattice.force_constants import ForceConstantsReport
 from hesse.lattice.grueneisen import Grueneisen, grueneisen
@@ -34,6 +35,7 @@ __all__ = [
     "QuasiHarmonic",
     "ThermalProperties",
     "anharmonic",
+    "anharmonic_ensemble",
     "band_path",
     "check_anharmonic_options",
     "compare_phonons",
@@ -48,5 +50,6 @@ __all__ = [
     "read_cell",
     "read_phonons",
     "relax_crystal",
+    "sampling_temperature",
     "thermal_properties",
 ]

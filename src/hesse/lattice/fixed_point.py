@@ -13,7 +13,7 @@ from hesse.lattice.phonons_result import MeshLike, Phonons
 from hesse.lattice.symmetric_fit import NormalEquations, SymmetricFit
 from hesse.lattice.thermal_gaussian import ThermalGaussian, effective_sample_size, normalized_weights
 
-__all__ = ["BLOCKS", "FixedPointSearch", "Sample", "jackknife_errors"]
+__all__ = ["BLOCKS", "FixedPointSearch", "Sample", "full_constants", "jackknife_errors", "largest_change"]
 
 BLOCKS: Final = 8
 """Blocks of the jackknife that estimates statistical errors."""
@@ -103,17 +103,15 @@ class FixedPointSearch:
         self.fit = SymmetricFit(start.record)
 
     def first_gaussian(self) -> ThermalGaussian:
-        """The Gaussian of the harmonic phonons.
+        """The Gaussian of the harmonic phonons, with real frequencies in place of imaginary ones.
+
+        Steps from an imaginary mode to a real one would pass through zero, where the displacements have no bound.
 
         Returns:
             The Gaussian.
         """
-        from phonopy.harmonic.force_constants import compact_fc_to_full_fc
-
-        constants = self.start.force_constants
-        if len(constants) != len(self._masses):
-            constants = np.asarray(compact_fc_to_full_fc(self.start.record.primitive, constants))
-        return self._gaussian(constants)
+        gaussian = self._gaussian(full_constants(self.start))
+        return self._gaussian(gaussian.stable_force_constants()) if gaussian.n_imaginary else gaussian
 
     def _gaussian(self, constants: Float[Array, "n n 3 3"]) -> ThermalGaussian:
         return ThermalGaussian(constants, self._masses, self.temperature)
@@ -133,15 +131,20 @@ class FixedPointSearch:
         record.force_constants = full_fc_to_compact_fc(record.primitive, gaussian.force_constants)
         return replace(self.start, record=record)
 
-    def iterate(self, gaussian: ThermalGaussian, sample: Sample, limit: int = FITS) -> Iteration:
+    def iterate(
+        self, gaussian: ThermalGaussian, sample: Sample, limit: int = FITS, *, redrawn: bool = False
+    ) -> Iteration:
         """Fit and weight until nothing changes.
 
-        A step is halved until the weights are even enough, and where steps do not become smaller.
+        A step is halved until the weights are even enough and no mode is imaginary, and where steps do not become
+        smaller.
 
         Args:
-            gaussian: where to start.
+            gaussian: where to start; its modes are real.
             sample: displaced supercells.
             limit: largest number of fits.
+            redrawn: whether new displacements follow, so that a first step needs no weights: without it a search that
+                begins far away would never move.
 
         Returns:
             The Gaussian that was reached.
@@ -156,15 +159,26 @@ class FixedPointSearch:
             longest = 0.5 * longest if change > 0.8 * last else longest
             last, step = change, longest
             while step >= SHORTEST_STEP:
-                tried = self._gaussian((1 - step) * gaussian.force_constants + step * constants)
+                tried = self._towards(gaussian, constants, step)
                 new = sample.weights(tried)
-                if effective_sample_size(new) >= self._min_effective * len(new):
+                if tried.n_imaginary == 0 and effective_sample_size(new) >= self._min_effective * len(new):
                     break
                 step *= 0.5
             else:
+                if redrawn and fits == 1:
+                    gaussian = self._real_step(gaussian, constants)
+                    weights = sample.weights(gaussian)
                 return Iteration(gaussian, fits, weights, False)
             gaussian, weights = tried, new
         return Iteration(gaussian, limit, weights, False)
+
+    def _towards(self, gaussian: ThermalGaussian, constants: Float[Array, "n n 3 3"], step: float) -> ThermalGaussian:
+        return self._gaussian((1 - step) * gaussian.force_constants + step * constants)
+
+    def _real_step(self, gaussian: ThermalGaussian, constants: Float[Array, "n n 3 3"]) -> ThermalGaussian:
+        """The longest of some steps after which no mode is imaginary."""
+        tries = (self._towards(gaussian, constants, 0.5 * 2.0**-k) for k in range(8))
+        return next((tried for tried in tries if tried.n_imaginary == 0), gaussian)
 
     def free_energy(self, gaussian: ThermalGaussian, phonons: Phonons, sample: Sample) -> float:
         """Free energy with the force constants of a Gaussian.
@@ -181,20 +195,21 @@ class FixedPointSearch:
         return float(phonons.thermal(self.temperature, self.mesh).free_energy[0] + anharmonic / self._n_cells)
 
     def jackknife(
-        self, gaussian: ThermalGaussian, sample: Sample, limit: int = FITS
+        self, gaussian: ThermalGaussian, sample: Sample, limit: int = FITS, *, paired: bool = True
     ) -> tuple[Float[Array, "q modes"], float]:
         """Statistical errors, from results without each of several blocks of the sample.
 
         Args:
             gaussian: the Gaussian that was reached with the whole sample.
-            sample: displaced supercells; one and its opposite belong to the same block.
+            sample: displaced supercells.
             limit: largest number of fits.
+            paired: whether the second half has the opposite displacements, which belong to the blocks of the first.
 
         Returns:
             Errors of the frequencies on the commensurate wave vectors, THz, and of the free energy, eV.
         """
-        half = len(sample.moves) // 2
-        block = np.tile(np.arange(half) * BLOCKS // half, 2)
+        count = len(sample.moves) // 2 if paired else len(sample.moves)
+        block = np.tile(np.arange(count) * BLOCKS // count, 2 if paired else 1)
         frequencies, energies = [], []
         for k in range(BLOCKS):
             part = sample.part(block != k)
@@ -203,6 +218,23 @@ class FixedPointSearch:
             frequencies.append(phonons.frequencies(self.start.commensurate))
             energies.append(np.array(self.free_energy(found, phonons, part)))
         return jackknife_errors(frequencies), float(jackknife_errors(energies))
+
+
+def full_constants(phonons: Phonons) -> Float[Array, "n n 3 3"]:
+    """Force constants between all atoms of the supercell.
+
+    Args:
+        phonons: the phonons, which have those of the atoms of the primitive cell.
+
+    Returns:
+        eV/Å².
+    """
+    from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+
+    constants = phonons.force_constants
+    if len(constants) == len(phonons.supercell):
+        return constants
+    return np.asarray(compact_fc_to_full_fc(phonons.record.primitive, constants))
 
 
 def largest_change(before: ThermalGaussian, after: ThermalGaussian) -> float:

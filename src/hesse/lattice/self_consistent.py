@@ -206,7 +206,7 @@ def anharmonic(
         moves = gaussian.sample(snapshots, np.random.default_rng((seed, k)))
         energies, forces = source.compute(moves, f"round {k + 1}")
         sample = Sample(moves, energies, search.fit.normal_equations(moves, forces), gaussian)
-        found = search.iterate(gaussian, sample)
+        found = search.iterate(gaussian, sample, redrawn=True)
         change = largest_change(gaussian, found.gaussian)
         gaussian = found.gaussian
         lowest = float(gaussian.frequencies.min(initial=0))

@@ -50,12 +50,26 @@ class ThermalGaussian:
         floor = MIN_FREQUENCY / _THZ_PER_UNIT
         self.n_raised = int((omega < floor).sum())
         """Number of modes that are imaginary or softer than MIN_FREQUENCY."""
+        self.n_imaginary = int((omega < 0).sum())
+        """Number of imaginary modes."""
         self.frequencies = omega * _THZ_PER_UNIT
         """THz, ascending, without the translations; imaginary ones negative."""
         sampled = np.maximum(np.abs(omega), floor)
+        self._sampled = sampled
         quantum = HBAR * sampled
         occupation = np.ones_like(sampled) if temperature == 0 else 1 / np.tanh(quantum / (2 * BOLTZMANN * temperature))
         self._widths = np.sqrt(HBAR / (2 * sampled) * occupation)
+
+    def stable_force_constants(self) -> Float[Array, "n n 3 3"]:
+        """Force constants with the frequencies that are sampled, all of them real.
+
+        Returns:
+            eV/Å², with the symmetry of those that were given.
+        """
+        scaled = self._vectors * self._roots[:, None]
+        n = len(self.force_constants)
+        matrix: Float[Array, "m m"] = (scaled * self._sampled**2) @ scaled.T
+        return matrix.reshape(n, 3, n, 3).transpose(0, 2, 1, 3)
 
     def sample(self, count: int, rng: np.random.Generator) -> Float[Array, "count n 3"]:
         """Draw displacements in pairs of opposite sign, so that odd terms cancel exactly.
