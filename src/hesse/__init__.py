@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hesse.checks import check_potential as check
     from hesse.curvature import HessianOperator, evaluate_ensemble, evaluate_structures
     from hesse.datasets import Dataset, as_dataset, as_structure, as_structures, read_dataset, write_dataset
-    from hesse.deploy import HesseCalculator
+    from hesse.deploy import HesseCalculator, export
     from hesse.engine import Engine
     from hesse.engines import (
         AseEngine,
@@ -103,7 +103,7 @@ _EXPORTS = {
     "checks": ("check_potential",),
     "curvature": ("HessianOperator", "evaluate_ensemble", "evaluate_structures"),
     "datasets": ("Dataset", "as_dataset", "as_structure", "as_structures", "read_dataset", "write_dataset"),
-    "deploy": ("HesseCalculator",),
+    "deploy": ("HesseCalculator", "export"),
     "engine": ("Engine",),
     "engines": (
         "AseEngine",
@@ -282,6 +282,7 @@ __all__ = [
     "evaluate",
     "evaluate_ensemble",
     "evaluate_structures",
+    "export",
     "fit_reference_energies",
     "from_ase",
     "g2_molecules",

@@ -27,6 +27,7 @@ from hesse.cli.convert_command import convert
 from hesse.cli.demo_command import demo
 from hesse.cli.entry import was_interrupted
 from hesse.cli.evaluate_command import evaluate
+from hesse.cli.export_command import export
 from hesse.cli.info_command import info
 from hesse.cli.label_command import label
 from hesse.cli.md_command import md
@@ -106,6 +107,7 @@ app.command("tc")(tc)
 app.command("phonons")(phonons)
 app.command("convert")(convert)
 app.command("info")(info)
+app.command("export")(export)
 
 _TYPER_INTERRUPTED = 130
 """Exit code of Typer after Ctrl-C; it prints no message."""

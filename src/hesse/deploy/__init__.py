@@ -1,6 +1,7 @@
 """Use of trained potentials: an ASE calculator with exact curvature, and the programs in which people run dynamics."""
 
 from hesse.deploy.calculator import HesseCalculator
+from hesse.deploy.engine_export import export
 from hesse.deploy.force_field import ForceField
 from hesse.deploy.lammps import LammpsForces
 from hesse.deploy.metatomic_export import export_metatomic
@@ -12,6 +13,7 @@ __all__ = [
     "HesseCalculator",
     "LammpsForces",
     "VerletNeighborList",
+    "export",
     "export_metatomic",
     "torch_sim_model",
 ]

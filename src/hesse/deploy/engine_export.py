@@ -1,0 +1,101 @@
+"""Export of a model to the programs in which people run dynamics: one file (metatomic) or a folder of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.io import write
+
+from hesse.datasets import StructuresLike, as_structure
+from hesse.deploy.engine_files import ENGINE_FILES, ExportedRun, standard_orientation
+from hesse.deploy.force_field import ForceField
+from hesse.deploy.metatomic_export import export_metatomic
+from hesse.engines.names import path_in_name
+from hesse.errors import RequestError, check_choice
+from hesse.runtime.filesystem import atomic_write, atomic_write_text
+from hesse.structures import to_ase
+
+__all__ = ["EXPORT_TARGETS", "export"]
+
+EXPORT_TARGETS = ("metatomic", *ENGINE_FILES)
+
+
+def export(
+    model: str | Path,
+    to: str,
+    output: str | Path,
+    *,
+    structure: StructuresLike | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Write what a program needs to run a model.
+
+    The model computes the structure once, so that an element that it does not know, or colliding atoms, are reported
+    before the program starts.
+
+    Args:
+        model: path of a model, or a name as for `hesse.make_potential`.
+        to: "metatomic", "i-pi", "lammps", "openmm", "torch-sim" or "orca".
+        output: the file (metatomic), or a folder for the files; it is created.
+        structure: the atoms at the start; not for metatomic.
+        dtype: "float64" or "float32"; default: that of the model.
+        device: device of a metatomic file ("cpu", "cuda"); the other programs get the model itself.
+        overwrite: whether files of former exports are replaced.
+
+    Returns:
+        How to go on, for a terminal.
+
+    Raises:
+        UnknownOptionError: an unknown program.
+        RequestError: no structure, files that exist; a model that cannot be exported, with the operation.
+        UnknownElementError: an element of the structure that the model does not know.
+        HesseError: as `hesse.make_potential`.
+    """
+    check_choice(to, EXPORT_TARGETS, "program to export to")
+    output = Path(output)
+    if dtype not in (None, "float32", "float64"):
+        raise RequestError(f'expected dtype "float32" or "float64", got {dtype!r}')
+    if to == "metatomic":
+        _check_new([output], overwrite=overwrite)
+        export_metatomic(output, model, dtype=None if dtype is None else getattr(torch, dtype), device=device)
+        return f"{output}: for every program that reads metatomic files (LAMMPS, i-PI, ASE, GROMACS, torch-sim, ...)"
+    if device is not None:
+        raise RequestError(f"--device is for metatomic; set the device in the files for {to}")
+    if structure is None:
+        raise RequestError(f"{to} needs the atoms at the start: --structure start.xyz")
+    start = as_structure(structure)
+    ForceField(model, start, dtype=dtype)(start.positions, start.cell)
+    files = ENGINE_FILES[to]
+    atoms = _bare(standard_orientation(to_ase(start)))
+    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, dtype))
+    if output.is_file():
+        raise RequestError(f"{output}: this is a file, expected a folder for the files of {to}")
+    _check_new([output / name for name in (*texts, "start.extxyz")], overwrite=overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        atomic_write_text(output / name, text)
+    with atomic_write(output / "start.extxyz") as temporary:
+        write(temporary, atoms, format="extxyz")
+    return f"{output}: {', '.join([*texts, 'start.extxyz'])}\n  cd {output}\n  {files.how_to}"
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Geometry alone: labels in the file would only confuse."""
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=np.asarray(atoms.cell), pbc=atoms.pbc)
+
+
+def _portable_name(model: str) -> str:
+    """The name with an absolute path, since the program runs in another folder."""
+    path = path_in_name(model)
+    return model if path is None else model.replace(path, str(Path(path).absolute()), 1)
+
+
+def _check_new(files: list[Path], *, overwrite: bool) -> None:
+    existing = [file for file in files if file.exists()]
+    if existing and not overwrite:
+        raise RequestError(f"{existing[0]} exists already: choose another name, or give --overwrite to replace it")
