@@ -12,6 +12,7 @@ import oracles
 from hesse.coarse import frames_by_state_point, radial_distribution, run_beads, virial_pressures
 from hesse.coarse.bead_dynamics import BAR, repeated
 from hesse.errors import ExecutionError, GeometryError, RequestError
+from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.structures import Structure, bead_number
 from hesse.units import BOLTZMANN
 
@@ -55,25 +56,27 @@ def test_state_points_have_their_temperatures_and_frames_their_tags(tmp_path: Pa
 def test_a_dilute_gas_has_the_closed_forms_of_distribution_and_pressure() -> None:
     density, kelvin = 0.03, 240.0
     start = box(density, 4, f"{kelvin:g}K")
-    run = run_beads(start, argon(), seeds=12, time=12.0, time_step=12.0, friction=0.005, stride=60, quiet=True)
-    frames = frames_by_state_point(run.dataset, frame_time=0.72)[start.tag].without_start(3.6)
+    run = run_beads(start, argon(), seeds=12, time=14.4, time_step=12.0, friction=0.0003, stride=60, quiet=True)
+    frames = frames_by_state_point(run.dataset, frame_time=0.72)[start.tag].without_start(5.0)
     rdf = radial_distribution(frames, r_max=12.0, bins=24)
 
     def phi(r: np.ndarray) -> np.ndarray:
         six = (ARGON["sigma"] / r) ** 6
         return np.where(r < 8.5, 4 * ARGON["epsilon"] * (six * six - six), 0.0)
 
-    expected = np.exp(-phi(rdf.centers) / (BOLTZMANN * kelvin))
+    inside = rdf.centers[:, None] + rdf.width * np.linspace(-0.49, 0.49, 50)
+    factors = np.exp(-phi(inside) / (BOLTZMANN * kelvin))
+    expected = np.average(factors, axis=1, weights=inside**2)
     seen = (rdf.centers > 3.2) & (rdf.centers < 11.0)
     low, high = rdf.band()
     scatter = (high - low)[seen] / (2 * 1.96)
     deviations = (rdf.mean - expected)[seen]
-    assert abs(deviations.mean()) < 0.03
-    assert np.sqrt(np.mean((deviations / np.maximum(scatter, 0.01)) ** 2)) < 2.0
+    assert abs(deviations.mean()) < 0.05
+    assert np.sqrt(np.mean((deviations / np.maximum(scatter, 0.02)) ** 2)) < 2.0
     r = np.linspace(0.5, 8.5, 20_000)
     b2 = -2 * np.pi * np.trapezoid((np.exp(-phi(r) / (BOLTZMANN * kelvin)) - 1) * r**2, r)
     number = density / SIGMA3
-    pressures = virial_pressures([s for s in run.dataset.structures if int(s.id[-7:]) >= 300], argon())
+    pressures = virial_pressures([s for s in run.dataset.structures if int(s.id[-7:]) > 400], argon())
     ideal = BAR * number * BOLTZMANN * kelvin
     # A sharp cutoff has forces only inside: the jump of φ at 8.5 Å adds to the pressure of the closed form.
     jump = BAR * 2 / 3 * np.pi * number**2 * 8.5**3 * float(phi(np.array(8.4999)))
@@ -107,13 +110,13 @@ def test_a_repeated_box_is_the_same_crystal() -> None:
 
 @pytest.mark.slow
 def test_thousands_of_beads_search_their_neighbors_rarely_and_keep_the_energy() -> None:
-    run = run_beads(
-        box(0.8, 7), argon(6.0), repeat=2, time=0.2, time_step=5.0, friction=0.002, stride=20, temperature=100.0
-    )
+    pair = PairRepulsion(types=("AR", "AR"), taper=3.4, strength=0.1, width=0.4)
+    spheres = BeadPrior(BeadPriorConfig(pairs=(pair,)), (bead_number("AR"),))
+    run = run_beads(box(0.8, 7), spheres, repeat=2, time=0.4, time_step=5.0, stride=40, temperature=100.0, quiet=True)
     (row,) = run.rows
     assert len(run.dataset.structures[0]) == 8 * 343
     assert row["survived"], row
-    assert abs(row["energy_drift"]) < 8 * 343 * 1e-3  # eV/ps; the cutoff is sharp
+    assert abs(row["energy_drift"]) < 8 * 343 * 1e-4  # eV/ps
     assert run.bead_steps_per_second > 0
 
 
