@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from tests.coarse.small_liquids import CELL, waters, write_dump
+from small_liquids import CELL, waters, write_dump
 
 from hesse.coarse import (
     AtomTopology,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.coarse.small_liquids import waters
+from small_liquids import waters
 
 from hesse.coarse import map_selections, map_trajectory, open_trajectory
 from hesse.coarse.mdanalysis_trajectory import UniverseTrajectory

@@ -13,6 +13,7 @@ from hesse.coarse.distributions import (
     radial_distribution,
 )
 from hesse.coarse.force_noise import ExplainedForces, explained_forces, force_noise
+from hesse.coarse.free_energy_curvature import curvature_labels
 from hesse.coarse.mapped_data import describe_beads, map_trajectory
 from hesse.coarse.mdanalysis_trajectory import UniverseTrajectory, map_selections
 from hesse.coarse.open_trajectory import open_trajectory
@@ -41,6 +42,7 @@ __all__ = [
     "angular_distribution",
     "check_state_points",
     "compare_beads",
+    "curvature_labels",
     "density_of",
     "density_profile",
     "describe_beads",

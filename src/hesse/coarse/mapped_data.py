@@ -64,7 +64,9 @@ def map_trajectory(
         **options: of `open_trajectory`.
 
     Returns:
-        Beads with positions (Å; molecules are whole, their centers in the cell), forces (eV/Å), masses, cell and tag.
+        Beads with positions (Å; molecules are whole, their centers in the cell), forces (eV/Å), masses, cell and tag;
+        and, if all frames have Hessian-vector products along displacements of whole beads, those between the beads,
+        which `curvature_labels` makes labels of.
 
     Raises:
         MissingLabelError: frames without forces.
@@ -85,7 +87,7 @@ def map_trajectory(
             f"{mapping.position_weights.shape[1]}"
         )
     mapper = _FrameMapper(trajectory, mapping, variable_cell=variable_cell, allow_overlap=allow_overlap)
-    structures, forces, times = [], [], []
+    structures, forces, times, curvature = [], [], [], []
     stem = Path(trajectory.source.split(",")[0]).stem.replace("/", "_")
     with track("map", count, quiet=quiet) as advance:
         for k, frame in enumerate(trajectory.frames(start, stop, step)):
@@ -102,6 +104,7 @@ def map_trajectory(
             )
             forces.append(force)
             times.append(frame.time)
+            curvature.append(mapper.curvature(frame, start + k * step))
             advance()
     densities = [density for s in structures if (density := density_of(s)) is not None]
     point = StatePoint(temperature, float(np.mean(densities)) if densities else None)
@@ -109,6 +112,10 @@ def map_trajectory(
     size = -(-count // max(1, blocks))
     structures = [replace(s, tag=name, group=f"{stem} {name} block {k // size}") for k, s in enumerate(structures)]
     labels = Properties(n_atoms=torch.full((count,), len(mapping)), forces=torch.from_numpy(np.concatenate(forces)))
+    pairs = [pair for pair in curvature if pair is not None]
+    if len(pairs) == count and len({len(directions) for directions, _ in pairs}) == 1:
+        probes, products = (torch.from_numpy(np.concatenate([pair[k] for pair in pairs], axis=1)) for k in (0, 1))
+        labels = labels.replace(probes=probes, hvp=products)
     metadata = {
         "mapping": mapping.description,
         "molecules": json.dumps(_kinds_of(mapping)),
@@ -160,6 +167,23 @@ class _FrameMapper:
         if not self.allow_overlap:
             self._check_overlap(positions, frame, where)
         return positions, self.mapping.forces(frame.forces)
+
+    def curvature(
+        self, frame: AtomFrame, index: int
+    ) -> tuple[Float[Array, "probes beads 3"], Float[Array, "probes beads 3"]] | None:
+        """Directions of the beads and products between them; None for a frame without. Raises RequestError for
+        directions that do not move whole beads."""
+        if frame.probes is None or frame.hvps is None:
+            return None
+        directions = np.stack([self.mapping.positions(probe) for probe in frame.probes])
+        moved = np.stack([self.mapping.displacements(direction) for direction in directions])
+        scale = max(float(np.abs(frame.probes).max()), 1e-12)
+        if np.abs(moved - frame.probes).max() > 1e-5 * scale:
+            raise RequestError(
+                f"{self.trajectory.source}: frame {index}: the directions of its Hessian-vector products deform beads. "
+                "Products between beads need directions that move beads as a whole: mapping.displacements(directions)"
+            )
+        return directions, np.stack([self.mapping.forces(product) for product in frame.hvps])
 
     def _check_cell(self, frame: AtomFrame, where: str) -> None:
         if self.first_cell is None:
