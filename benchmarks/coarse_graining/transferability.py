@@ -96,32 +96,26 @@ def trained(data: Dataset, folder: Path, seed: int, options: argparse.Namespace)
     return model
 
 
-def judged(
-    name: str, seed: int, model: Path, data: Dataset, late: Dataset, tags: Sequence[str], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Forces and dynamics at each state point."""
-    forces = {row.tag: row for row in explained_forces(model, late)}
-    rows: list[dict[str, Any]] = []
-    for tag in tags:
-        row: dict[str, Any] = {"model": name, "seed": seed, "state_point": tag, "explained": forces[tag].explained}
-        row |= {"residual": forces[tag].residual, "rms": forces[tag].rms}
-        stride = max(1, round(1000 * options.interval / options.time_step))
-        run = run_beads(
-            of_tags(data, [tag]), str(model), model.parent / f"{tag.replace('/', '-').replace(' ', '-')}.h5",
-            seeds=options.boxes, time=options.time, time_step=options.time_step, stride=stride, friction=0.005,
-            quiet=True,
-        )  # fmt: skip
-        row["failed"] = sum(not r["survived"] for r in run.rows)
-        row["mean_temperature"] = float(np.mean([r["mean_temperature"] for r in run.rows if r["mean_temperature"]]))
-        row["bead_steps_per_second"] = run.bead_steps_per_second
-        if run.dataset is not None and not row["failed"]:
-            point = compare_beads(run.dataset, of_tags(data, [tag]), skip=options.skip).points[0]
-            for curve in point.curves:
-                row |= {curve.kind: curve.error, f"{curve.kind}_noise": curve.noise}
-            ours, theirs = next(iter(point.peaks.values()))
-            row |= {"peak": ours[1], "reference_peak": theirs[1], "speed_up": point.speed_up}
-        rows.append({k: v for k, v in row.items() if not (isinstance(v, float) and not np.isfinite(v))})
-    return rows
+def add_dynamics(row: dict[str, Any], model: Path, data: Dataset, options: argparse.Namespace) -> None:
+    """Run dynamics of a model at a state point, and add the comparison with the reference to its row."""
+    tag = row["state_point"]
+    run = run_beads(
+        of_tags(data, [tag]), str(model), model.parent / f"{tag.replace('/', '-').replace(' ', '-')}.h5",
+        seeds=options.boxes, time=options.time, time_step=options.time_step, friction=0.005, quiet=True,
+        stride=max(1, round(1000 * options.interval / options.time_step)),
+    )  # fmt: skip
+    row["failed"] = sum(not r["survived"] for r in run.rows)
+    row["mean_temperature"] = float(np.mean([r["mean_temperature"] for r in run.rows if r["mean_temperature"]]))
+    row["bead_steps_per_second"] = run.bead_steps_per_second
+    if run.dataset is None or row["failed"]:
+        return
+    point = compare_beads(run.dataset, of_tags(data, [tag]), skip=options.skip).points[0]
+    for curve in point.curves:
+        row |= {curve.kind: curve.error, f"{curve.kind}_noise": curve.noise}
+    ours, theirs = next(iter(point.peaks.values()))
+    row |= {"peak": ours[1], "reference_peak": theirs[1]}
+    if np.isfinite(point.speed_up):
+        row["speed_up"] = point.speed_up
 
 
 def table(rows: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> str:
@@ -153,7 +147,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
-    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point")
+    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point; 0: forces only")
     parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
     parser.add_argument("--time-step", type=float, default=4.0, help="fs")
     parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
@@ -166,22 +160,37 @@ def main() -> None:
     tags = list(dict.fromkeys(s.tag for s in data.structures))
     file = options.out / "rows.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    chosen = {
+        # "all" of a reference that has grown is another model.
+        f"{name}-of-{len(tags)}" if len(trained_on) > 1 else name: trained_on
+        for name, trained_on in subsets(tags).items()
+        if not options.models or any(name.startswith(start) for start in options.models)
+    }
+    by_key = {(row["model"], row["seed"], row["state_point"]): row for row in rows}
+
+    def save(row: Mapping[str, Any]) -> None:
+        write_rows(file, list(by_key.values()))
+        atomic_write_text(options.out / "table.md", table(list(by_key.values()), tags))
+        print(json.dumps(row), flush=True)
+
+    models: dict[tuple[str, int], Path] = {}
     for seed in range(options.seeds):
-        for name, trained_on in subsets(tags).items():
-            if options.models and not any(name.startswith(start) for start in options.models):
+        for name, trained_on in chosen.items():
+            folder = options.out / f"{name.replace('/', '-').replace(' ', '-')}-{seed}"
+            models[name, seed] = trained(of_tags(early, trained_on), folder, seed, options)
+            if all((name, seed, tag) in by_key for tag in tags):
                 continue
-            key = f"{name}-of-{len(tags)}" if len(trained_on) > 1 else name  # "all" grows with the reference
-            done = {row["state_point"] for row in rows if row["model"] == key and row["seed"] == seed}
-            if done.issuperset(tags):
-                continue
-            folder = options.out / f"{key.replace('/', '-').replace(' ', '-')}-{seed}"
-            model = trained(of_tags(early, trained_on), folder, seed, options)
-            for tag in tags:
-                if tag not in done:
-                    rows += judged(key, seed, model, data, late, [tag], options)
-                    write_rows(file, rows)
-                    print(json.dumps(rows[-1]), flush=True)
-            atomic_write_text(options.out / "table.md", table(rows, tags))
+            for found in explained_forces(models[name, seed], late):
+                row = {"model": name, "seed": seed, "state_point": found.tag, "explained": found.explained}
+                row |= {"residual": found.residual, "rms": found.rms}
+                save(by_key.setdefault((name, seed, found.tag), row))
+    for name, seed in models if options.time > 0 else ():
+        for tag in tags:
+            row = by_key[name, seed, tag]
+            if "failed" not in row:
+                add_dynamics(row, models[name, seed], data, options)
+                save(row)
+    rows = list(by_key.values())
     print(table(rows, tags))
 
 
