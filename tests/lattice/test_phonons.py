@@ -275,3 +275,24 @@ def test_eigenvectors_diagonalize(network: hesse.HesseNet) -> None:
     vector = np.real(vectors[-1] * np.exp(-1j * np.angle(vectors[-1].ravel()[np.abs(vectors[-1]).argmax()])))
     product = operator(torch.as_tensor(vector / masses)[None])[0].numpy() / masses
     assert THZ**2 * np.vdot(vector, product) == pytest.approx(frequencies[-1] * abs(frequencies[-1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("displacement", [None, 0.01])
+def test_interrupted_work_continues(tmp_path: Path, displacement: float | None) -> None:
+    class Failing(ClosedForm):
+        def compute(self, structure, request=hesse.Request(forces=True)):  # type: ignore[no-untyped-def]
+            if self.done == 3:
+                raise EngineError("out of memory")
+            self.done += 1
+            return super().compute(structure, request)
+
+    options = {"supercell": (2, 1, 1), "symmetry": False, "displacement": displacement, "cache": tmp_path / "kept"}
+    engine, whole, rest = Failing(argon_like()), ClosedForm(argon_like()), ClosedForm(argon_like())
+    engine.done = 0
+    with pytest.raises(EngineError, match="out of memory"):
+        quiet(fcc(), engine, **options)
+    found = quiet(fcc(), rest, **options)
+    np.testing.assert_array_equal(
+        found.force_constants, quiet(fcc(), whole, **options | {"cache": None}).force_constants
+    )
+    assert rest.calls < whole.calls

@@ -14,7 +14,7 @@ from hesse.cli.common_options import QUIET
 if TYPE_CHECKING:
     from hesse.lattice import Phonons
 
-_OUT = "Folder of the files of --write."
+_OUT = "Folder of the files of --write, and of all products and forces: the same command continues."
 
 
 class _File(StrEnum):
@@ -136,6 +136,7 @@ def phonons(
         "symprec": symprec,
         "masses": masses,
         "born": born,
+        "cache": None if out is None else out / "products",
         "quiet": quiet,
     }
     grid = DEFAULT_MESH if mesh is None else mesh

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy import ndarray as Array
 
 from hesse.engines import Engine, PotentialEngine
 from hesse.errors import ConfigError, EngineError, check_numbers
+from hesse.lattice.kept_results import KeptResults
 from hesse.lattice.supercells import phonopy_errors, structure_of, widths
 from hesse.runtime.progress import track
 from hesse.structures import Request, Structure
@@ -30,8 +32,8 @@ from hesse.structures import Request, Structure
 __all__ = ["ForceConstantsReport", "compute_force_constants", "finish_force_constants"]
 
 _TOGETHER = 6
-"""Number of products of one call, so that the progress of large supercells is shown; the graph of a potential is made
-once for each call."""
+"""Number of products of a potential in one call, so that the progress of large supercells is shown and kept; the graph
+of the potential is made once for each call."""
 _RECORDED_DISPLACEMENT = 0.01
 """Å; displacement that products are stored with in phonopy's files, whose forces are exactly linear in it."""
 _MAX_DISPLACEMENT = 0.5
@@ -76,7 +78,13 @@ class ForceConstantsReport:
 
 
 def compute_force_constants(
-    record: Any, engine: Engine, *, displacement: float | None = None, id: str = "supercell", quiet: bool = True
+    record: Any,
+    engine: Engine,
+    *,
+    displacement: float | None = None,
+    id: str = "supercell",
+    cache: str | Path | None = None,
+    quiet: bool = True,
 ) -> ForceConstantsReport:
     """Compute force constants and set them in phonopy's record, in its compact form, symmetrized.
 
@@ -85,6 +93,7 @@ def compute_force_constants(
         engine: the engine.
         displacement: Å; finite displacements of this length in place of Hessian-vector products.
         id: name of the supercell, for messages.
+        cache: a folder that keeps products and forces as they come, so that the same call continues.
         quiet: show no progress.
 
     Returns:
@@ -109,12 +118,12 @@ def compute_force_constants(
     moves = np.zeros((len(record.dataset["first_atoms"]), len(supercell), 3))
     for k, entry in enumerate(record.dataset["first_atoms"]):
         moves[k, entry["number"]] = entry["displacement"]
-    error = None
+    error, kept = None, KeptResults(cache, engine, supercell)
     if displacement is None:
-        products, error = _products(supercell, engine, moves / length, quiet)
+        products, error = _products(supercell, engine, moves / length, kept, quiet)
         forces, method = -length * products, "products"
     else:
-        forces, method = _displaced_forces(supercell, engine, moves, quiet), f"displacements of {length:g} Å"
+        forces, method = _displaced_forces(supercell, engine, moves, kept, quiet), f"displacements of {length:g} Å"
     with phonopy_errors(f'structure "{id}": phonopy cannot compute the force constants', EngineError):
         record.forces = forces
         record.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
@@ -123,32 +132,45 @@ def compute_force_constants(
 
 
 def _products(
-    supercell: Structure, engine: Engine, directions: Float[Array, "k n 3"], quiet: bool
+    supercell: Structure, engine: Engine, directions: Float[Array, "k n 3"], kept: KeptResults, quiet: bool
 ) -> tuple[Float[Array, "k n 3"], float | None]:
     """`H v` along directions (eV/Å²), and their root mean square error."""
     results, squares = [], list[float]()
+    together = _TOGETHER if isinstance(engine, PotentialEngine) else 1
     with track(f"Hessian-vector products with {engine.level}", len(directions), quiet=quiet) as advance:
-        for part in torch.as_tensor(directions).split(_TOGETHER):
-            labels = engine.compute(supercell, Request(probes=part))
-            assert labels.hvp is not None
-            results.append(labels.hvp.numpy())
-            if labels.hvp_error is not None:
-                squares += (labels.hvp_error.double().reshape(-1) ** 2).tolist()
+        for first in range(0, len(directions), together):
+            part = directions[first : first + together]
+
+            def products(part: Array = part) -> dict[str, Array]:
+                labels = engine.compute(supercell, Request(probes=torch.as_tensor(part)))
+                assert labels.hvp is not None
+                found = {"products": labels.hvp.numpy()}
+                if labels.hvp_error is not None:
+                    found["errors"] = labels.hvp_error.double().numpy().ravel()
+                return found
+
+            stored = kept.get("products", part, products)
+            results.append(stored["products"])
+            squares += (stored.get("errors", np.empty(0)) ** 2).tolist()
             advance(len(part))
     return np.concatenate(results), float(np.sqrt(np.mean(squares))) if squares else None
 
 
 def _displaced_forces(
-    supercell: Structure, engine: Engine, moves: Float[Array, "k n 3"], quiet: bool
+    supercell: Structure, engine: Engine, moves: Float[Array, "k n 3"], kept: KeptResults, quiet: bool
 ) -> Float[Array, "k n 3"]:
     """Forces of displaced supercells less those of the supercell itself, eV/Å."""
     forces = []
     with track(f"displaced supercells with {engine.level}", len(moves) + 1, quiet=quiet) as advance:
         for move in (np.zeros_like(moves[0]), *moves):
-            structure = supercell.with_positions(supercell.positions + move, id=supercell.id)
-            labels = engine.compute(structure, Request(forces=True))
-            assert labels.forces is not None
-            forces.append(labels.forces.numpy())
+
+            def of_one(move: Array = move) -> dict[str, Array]:
+                structure = supercell.with_positions(supercell.positions + move, id=supercell.id)
+                labels = engine.compute(structure, Request(forces=True))
+                assert labels.forces is not None
+                return {"forces": labels.forces.numpy()}
+
+            forces.append(kept.get("forces", move, of_one)["forces"])
             advance()
     return np.array(forces[1:]) - forces[0]
 

@@ -61,6 +61,7 @@ def phonons(
     symprec: float = 1e-5,
     masses: MassesLike = None,
     born: str | Path | Mapping[str, Any] | None = None,
+    cache: str | Path | None = None,
     quiet: bool = True,
 ) -> Phonons:
     """Compute the phonons of a crystal with an engine or a model.
@@ -87,6 +88,8 @@ def phonons(
         masses: "average" (standard atomic weights, the default), "principal" (the most abundant isotopes), or masses in
             u of the atoms of the cell.
         born: a BORN file of phonopy, or a mapping with "born" and "dielectric", for longitudinal optical modes.
+        cache: a folder that keeps products and forces as they come, so that the same call continues after an
+            interruption.
         quiet: show no progress.
 
     Returns:
@@ -118,7 +121,7 @@ def phonons(
     else:
         state = state_of(crystal, engine)
     report = compute_force_constants(
-        record, engine, displacement=displacement, id=f"{crystal.id}/supercell", quiet=quiet
+        record, engine, displacement=displacement, id=f"{crystal.id}/supercell", cache=cache, quiet=quiet
     )
     pressure_left = None if state.pressure is None else state.pressure - pressure
     result = Phonons(

@@ -12,7 +12,6 @@ Gaussian, until nothing changes or the weights have become too uneven; then a ne
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,10 @@ from hesse.datasets import StructuresLike
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, compute
 from hesse.errors import ConfigError, HarmonicWarning, check_numbers, check_whole_numbers
 from hesse.lattice.fixed_point import BLOCKS, FixedPointSearch, Sample, largest_change
+from hesse.lattice.kept_results import KeptResults
 from hesse.lattice.phonon_calculation import phonons
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.lattice.thermal_gaussian import effective_sample_size
-from hesse.runtime.filesystem import atomic_write
 from hesse.runtime.progress import track
 from hesse.structures import Structure
 
@@ -238,7 +237,7 @@ class _Forces:
 
     def __init__(self, supercell: Structure, engine: Engine, cache: Path | None, quiet: bool) -> None:
         self.supercell, self.engine, self.quiet = supercell, engine, quiet
-        self.cache = cache
+        self._kept = KeptResults(cache, engine, supercell)
         self.rest = float(self._chunk(np.zeros((1, len(supercell), 3)))[0][0])
 
     def compute(self, moves: Float[Array, "m n 3"], what: str) -> tuple[Float[Array, "m"], Float[Array, "m n 3"]]:
@@ -255,25 +254,15 @@ class _Forces:
         return np.concatenate(energies) - self.rest, np.concatenate(forces)
 
     def _chunk(self, moves: Float[Array, "m n 3"]) -> tuple[Float[Array, "m"], Float[Array, "m n 3"]]:
-        file = None
-        if self.cache is not None:
-            digest = hashlib.sha256(np.round(moves, 10).tobytes())
-            digest.update(f"{self.engine.level} {sorted(self.engine.settings.items())}".encode())
-            digest.update(self.supercell.positions.tobytes() + self.supercell.numbers.tobytes())
-            file = self.cache / f"{digest.hexdigest()[:32]}.npz"
-            if file.exists():
-                with np.load(file, allow_pickle=False) as stored:
-                    return stored["energies"], stored["forces"]
-        positions = self.supercell.positions
-        structures = [
-            self.supercell.with_positions(positions + move, id=f"{self.supercell.id}/moved") for move in moves
-        ]
-        labels = compute(structures, self.engine, forces=True)
-        assert labels.energy is not None
-        assert labels.forces is not None
-        energies, forces = labels.energy.numpy(), labels.forces.numpy().reshape(moves.shape)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(file) as path, open(path, "wb") as handle:
-                np.savez(handle, energies=energies, forces=forces)
-        return energies, forces
+        def energies_and_forces() -> dict[str, Array]:
+            positions = self.supercell.positions
+            structures = [
+                self.supercell.with_positions(positions + move, id=f"{self.supercell.id}/moved") for move in moves
+            ]
+            labels = compute(structures, self.engine, forces=True)
+            assert labels.energy is not None
+            assert labels.forces is not None
+            return {"energies": labels.energy.numpy(), "forces": labels.forces.numpy().reshape(moves.shape)}
+
+        stored = self._kept.get("energies and forces", moves, energies_and_forces)
+        return stored["energies"], stored["forces"]
