@@ -13,7 +13,10 @@ from hesse.structures import Request, Structure, from_ase
 
 pytest.importorskip("pyscf", reason="PySCF is not installed")
 
+from pyscf.scf.hf import SCF
+
 from hesse.engines import FiniteDifferences, PyscfEngine, make_engine
+from hesse.engines.pyscf import scf
 
 HF = "hf/sto-3g"
 
@@ -49,6 +52,34 @@ def test_products_by_differences_equal_the_analytic_hessian(structure, is_richar
     assert bool((true < 3 * labels.hvp_error[:, 0]).all())
     if not is_richardson:
         assert bool((labels.hvp_error[:, 0] < 3 * true).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["wb97x/sto-3g", "hse06/sto-3g"], ids=["long", "short"])
+@pytest.mark.parametrize("state", [{}, CATION], ids=["closed", "open"])
+def test_range_separated_exchange_is_that_of_pyscf(method, state, monkeypatch):
+    """With integrals that are kept, also in the analytic Hessian; they are computed once."""
+    structure, calls = rattled("H2", **state), []
+    settings = {"grid": 0, "hvp": "analytic"}
+    request = Request(forces=True, probes=signs(structure), hessian=True)
+    kept = PyscfEngine(method, **settings).compute(structure, request)
+    monkeypatch.setattr(scf, "_KEPT_FRACTION", 0.0)
+    original = SCF.get_jk
+
+    def counted(self, *arguments, **options):
+        calls.append(options.get("omega") or (arguments[5] if len(arguments) > 5 else None))
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(SCF, "get_jk", counted)
+    direct = PyscfEngine(method, **settings).compute(structure, request)
+    assert any(calls), "this functional has no range-separated exchange"
+    assert kept.energy == pytest.approx(direct.energy, abs=1e-8)
+    for name in ("forces", "hessian", "hvp"):
+        torch.testing.assert_close(kept[name], direct[name], rtol=0, atol=1e-6)
+    calls.clear()
+    monkeypatch.setattr(scf, "_KEPT_FRACTION", 0.25)
+    PyscfEngine(method, **settings).compute(structure, request)
+    assert not any(calls)
 
 
 @pytest.mark.parametrize("structure", [rattled("H2CO"), rattled("H2O", **CATION)], ids=["closed", "open"])

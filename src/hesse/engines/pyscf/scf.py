@@ -20,6 +20,8 @@ from hesse.structures import Structure, species_name, species_names
 
 __all__ = ["ScfEnergyFunction"]
 
+_KEPT_FRACTION = 0.25
+"""Part of PySCF's memory for integrals of range-separated exchange; those of the full operator need as much again."""
 _GRADIENT_TO_FORCES = -Hartree / Bohr
 """eV/Å per atomic unit of gradient, with the sign that turns gradients into forces."""
 
@@ -159,6 +161,7 @@ class ScfEnergyFunction:
             mean_field.grids.level = self.settings.grid
             # Grid points of small density must not appear and disappear from geometry to geometry.
             mean_field.small_rho_cutoff = 0
+            _keep_range_separated_integrals(mean_field)
         mean_field.disp = self.method.dispersion or False
         mean_field.conv_tol = self.settings.energy_threshold
         mean_field.conv_tol_grad = self.settings.gradient_threshold
@@ -184,6 +187,30 @@ class ScfEnergyFunction:
             raise EngineError(
                 f'structure "{self.structure.id}": {self.method.level} failed: {type(error).__name__}: {error}'
             ) from error
+
+
+def _keep_range_separated_integrals(mean_field: Any) -> None:
+    """Compute the integrals of range-separated exchange once for each geometry, where they fit into memory.
+
+    PySCF keeps those of the full Coulomb operator, and computes these again in every cycle.
+    """
+    from pyscf.scf.hf import dot_eri_dm
+
+    molecule, full = mean_field.mol, mean_field.get_jk
+    kept: dict[float, Any] = {}
+
+    def get_jk(
+        mol: Any = None, dm: Any = None, hermi: int = 1, with_j: bool = True, with_k: bool = True, omega: Any = None
+    ) -> Any:
+        if not omega or (mol is not None and mol is not molecule):
+            return full(mol, dm, hermi, with_j, with_k, omega)
+        if omega not in kept:
+            with molecule.with_range_coulomb(omega):
+                kept[omega] = molecule.intor("int2e", aosym="s8")
+        return dot_eri_dm(kept[omega], mean_field.make_rdm1() if dm is None else dm, hermi, with_j, with_k)
+
+    if molecule.nao**4 / 1e6 < _KEPT_FRACTION * mean_field.max_memory:
+        mean_field.get_jk = get_jk
 
 
 @contextlib.contextmanager
