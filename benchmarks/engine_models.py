@@ -18,8 +18,8 @@ from ase.io import write
 
 import hesse
 
-STEPS = 600
-NETWORK = {"kind": "hessenet", "features": 32, "channels": 8, "radial": 6, "cutoff": 4.5}
+STEPS = 300
+NETWORK = {"kind": "hessenet", "features": 16, "channels": 8, "radial": 6, "cutoff": 4.5}
 
 
 def copper() -> Atoms:
@@ -29,13 +29,13 @@ def copper() -> Atoms:
 def make(folder: Path) -> None:
     """Label, train and write `ethanol.hesse` and `copper.hesse`."""
     cases = {
-        "ethanol": (hesse.minimize(molecule("CH3CH2OH"), "gfn2").structure, "gfn2", 160, (0.04, 0.08, 0.12), 0.0),
-        "copper": (copper(), EMT(), 30, (0.06, 0.12, 0.18), 0.02),
+        "ethanol": (hesse.minimize(molecule("CH3CH2OH"), "gfn2").structure, "gfn2", 40, (0.04, 0.08, 0.12), 0.0),
+        "copper": (copper(), EMT(), 10, (0.06, 0.12, 0.18), 0.02),
     }
     for name, (start, engine, count, sizes, strain) in cases.items():
         sampled = hesse.sample_rattled(start, sizes=sizes, count=count, strain=strain, quiet=True)
         data = hesse.label(sampled.structures, engine, quiet=True).dataset
-        config = hesse.TrainConfig(model=NETWORK, steps=STEPS, compile="never", validate_every=200)
+        config = hesse.TrainConfig(model=NETWORK, steps=STEPS, compile="never", validate_every=100)
         held = len(data) // 10
         hesse.train(data[held:], data[:held], config, output=folder / f"run-{name}", quiet=True)
         shutil.copy(folder / f"run-{name}" / "model.hesse", folder / f"{name}.hesse")

@@ -73,7 +73,7 @@ SocketClient(unixsocket="hesse").run(atoms)
   </output>
   <total_steps> 400 </total_steps>
   <prng> <seed> 1 </seed> </prng>
-  <ffsocket name='hesse' mode='unix' pbc='false' latency='1e-4'> <address> hesse </address> </ffsocket>
+  <ffsocket name='hesse' mode='unix' pbc='false'> <address> hesse </address> <latency> 1e-4 </latency> </ffsocket>
   <system>
     <initialize nbeads='1'>
       <file mode='xyz'> init.xyz </file>
