@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread per process: small molecules gain nothing from more, and two processes share two cores well.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow peers lint venv clean
+.PHONY: demo test test-slow peers engines lint venv clean
 
 demo: venv
 	$(BIN)/hesse demo --out demo-out
@@ -20,6 +20,10 @@ test-slow: venv
 # The adapters of MACE, NequIP, CHGNet and SevenNet, in environments of their own.
 peers:
 	.ci/peers
+
+# LAMMPS, i-PI, OpenMM, torch-sim, metatomic, Sella and geomeTRIC, with real runs, in an environment of their own.
+engines:
+	.ci/engines
 
 lint: venv
 	$(BIN)/ruff check .
@@ -39,4 +43,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-mace $(VENV)-nequip $(VENV)-chgnet $(VENV)-sevenn demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-mace $(VENV)-nequip $(VENV)-chgnet $(VENV)-sevenn $(VENV)-engines demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,8 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 
 STEPS, EVERY, STEP = 400, 4, 0.5
-COPIES = 32
+COPIES = {True: 4, False: 32}
+"""Systems in one batch of torch-sim: periodic or not."""
 Run = tuple[np.ndarray, np.ndarray, float]
 """Times (ps), total energies (eV, of one system) and processor seconds per system."""
 
@@ -171,7 +172,8 @@ def torch_sim(model: str, atoms: Atoms) -> Run:
     from hesse.deploy import torch_sim_model
 
     engine = torch_sim_model(model, compute_stress=False)
-    state = library.initialize_state([atoms] * COPIES, engine.device, engine.dtype)
+    copies = COPIES[bool(atoms.pbc.all())]
+    state = library.initialize_state([atoms] * copies, engine.device, engine.dtype)
     begin_step, advance = library.integrators.nve(
         engine,
         kT=torch.tensor(300 * units.kB, dtype=engine.dtype),
@@ -188,7 +190,7 @@ def torch_sim(model: str, atoms: Atoms) -> Run:
                 masses=state.masses, momenta=state.momenta, system_idx=state.system_idx
             )
             energies.append(float((state.energy + kinetic).mean()))
-    seconds = (_processor_seconds() - begin) / COPIES
+    seconds = (_processor_seconds() - begin) / copies
     return np.arange(len(energies)) * EVERY * STEP / 1000, np.array(energies), seconds
 
 
