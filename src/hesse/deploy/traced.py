@@ -183,8 +183,8 @@ def _compare(potential: Potential, traced: torch.jit.ScriptModule, batch: Batch)
         return next((line for line in reversed(lines) if line.startswith("RuntimeError")), lines[-1])
     names = ("energies", "gradients", "derivatives by the cell")
     for name, a, b in zip(names, results, [expected, *_slopes(expected, [positions, cell])], strict=True):
-        largest = float((a.double() - b.double()).abs().max())
-        if not largest <= TOLERANCE[positions.dtype] * max(1.0, float(b.abs().max())):
+        largest = float((a.double() - b.double()).detach().abs().max())
+        if not largest <= TOLERANCE[positions.dtype] * max(1.0, float(b.detach().abs().max())):
             return f"{name} of {len(batch.numbers)} atoms differ by {largest:.2g}"
     return None
 
