@@ -118,12 +118,12 @@ def errors(model: hesse.Potential, test: Dataset) -> dict[str, float]:
     """RMSE of exact forces and products, relative to their size."""
     labels = test.labels
     found = hesse.evaluate_structures(model, test.structures, hesse.Request(forces=True, probes=labels.probes))
-    return {
-        name: float(
-            (found[name].double().cpu() - labels[name]).square().mean().sqrt() / labels[name].square().mean().sqrt()
-        )
-        for name in ("forces", "hvp")
-    }
+    return {name: relative_error(found[name].double().cpu(), labels[name]) for name in ("forces", "hvp")}
+
+
+def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """RMS of the difference over that of the exact values."""
+    return float(((found - exact).square().mean() / exact.square().mean()).sqrt())
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 from hesse._version import __version__
 from hesse.datasets import DatasetLike
 from hesse.potential import Potential
-from hesse.structures import TrainingEnvironments, electronic_state, environment_sample, segment_ids
+from hesse.structures import LAST_ELEMENT, TrainingEnvironments, electronic_state, environment_sample, segment_ids
 from hesse.structures.environments import MAX_CHARGE_STATES
 from hesse.training.config import TrainConfig
 from hesse.training.distributed import Communicator
@@ -101,7 +101,8 @@ class ModelWriter:
 def _charge_states(data: DatasetLike) -> tuple[tuple[int, int], ...]:
     """Charges and multiplicities of all structures."""
     protons = torch.zeros(len(data), dtype=torch.int64)
-    protons.index_add_(0, segment_ids(data.n_atoms), data.numbers.to(torch.int64))
+    numbers = data.numbers.to(torch.int64)
+    protons.index_add_(0, segment_ids(data.n_atoms), torch.where(numbers > LAST_ELEMENT, 0, numbers))
     rows = torch.cat([protons[:, None], data.charge_states], dim=1).unique(dim=0).tolist()
     states = sorted({electronic_state(*row) for row in rows})
     return tuple(states[:MAX_CHARGE_STATES])
