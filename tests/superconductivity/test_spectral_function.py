@@ -102,3 +102,8 @@ def test_impossible_modes():
         spectrum.renormalized([[-0.01, 0.02]], [[0.01, 0.02]])
     with pytest.raises(RequestError, match="same phonons"):
         spectrum.renormalized([[0.01, 0.02]], [[0.01, 0.02], [0.01, 0.02]])
+
+
+def test_mostly_negative_values_are_told_in_words() -> None:
+    with pytest.raises(RequestError, match="negative values are larger than λ, or λ is not above zero: was"):
+        SpectralFunction.from_grid([1e-3, 2e-3, 3e-3], [-0.5, 0.3, -0.2])

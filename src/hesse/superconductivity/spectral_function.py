@@ -85,8 +85,9 @@ class SpectralFunction:
         parts = [float(np.maximum(sign * strengths, 0) @ (1 / w)) for sign in (1, -1)]
         share = parts[1] / max(parts[0] - parts[1], 1e-300)
         if share > NEGATIVE_SHARE and not allow_negative:
+            size = f"{100 * share:.0f} % of λ" if share < 1 else "larger than λ, or λ is not above zero"
             raise RequestError(
-                f"α²F cannot be negative, but negative values are {100 * share:.0f} % of λ: was the interpolation "
+                f"α²F cannot be negative, but negative values are {size}: was the interpolation "
                 "between q points converged? Is this the right column? --allow-negative (allow_negative=True) computes "
                 "with them"
             )
