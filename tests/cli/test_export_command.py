@@ -77,6 +77,7 @@ def test_refusals(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_answer_to_orca(folder: Path) -> None:
     """Energy and gradient in Hartree and Bohr, by the program that ORCA calls."""
     write("job_EXT.xyz", ethanol(), format="xyz")
