@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
+from typer.testing import CliRunner
 
 pytest.importorskip("phonopy", reason="phonopy is not installed")
 
 import hesse
+from hesse.cli.app import app
 from hesse.errors import ConfigError, GeometryError, MissingLabelError, RequestError
 from hesse.lattice import Phonons, anharmonic_ensemble, sampling_temperature
 from hesse.lattice.fixed_point import full_constants
@@ -72,14 +77,17 @@ def test_harmonic_forces_give_their_force_constants(alloy: Phonons) -> None:
     assert result.free_energy == pytest.approx(exact, abs=1e-4)
 
 
-def test_other_temperatures_until_the_weights_collapse(alloy: Phonons) -> None:
+def test_weights_collapse_at_other_temperatures(alloy: Phonons) -> None:
+    _, data = ensemble(alloy, 40)
+    with pytest.raises(RequestError, match=r"of 40 displaced supercells drawn at 250 K only .* weights have collapsed"):
+        anharmonic_ensemble(alloy, data, 600.0, drawn_at=DRAWN_AT, mesh=MESH)
+
+
+@pytest.mark.slow
+def test_a_temperature_that_is_near(alloy: Phonons) -> None:
     _, data = ensemble(alloy, 100)
     near = anharmonic_ensemble(alloy, data, 290.0, drawn_at=DRAWN_AT, mesh=MESH)
     assert 10 < near.rounds[0].effective < 90
-    with pytest.raises(
-        RequestError, match=r"of 100 displaced supercells drawn at 250 K only .* weights have collapsed"
-    ):
-        anharmonic_ensemble(alloy, data, 600.0, drawn_at=DRAWN_AT, mesh=MESH)
 
 
 def test_what_does_not_fit(alloy: Phonons) -> None:
@@ -100,3 +108,26 @@ def test_what_does_not_fit(alloy: Phonons) -> None:
         anharmonic_ensemble(alloy, data[:8], drawn_at=DRAWN_AT, mesh=MESH)
     with pytest.raises(ConfigError, match="temperature"):
         anharmonic_ensemble(alloy, data, -5.0, drawn_at=DRAWN_AT, mesh=MESH)
+
+
+def test_command(alloy: Phonons, tmp_path: Path) -> None:
+    _, data = ensemble(alloy, 24)
+    alloy.save(tmp_path / "phonopy_params.yaml")
+    hesse.write_dataset(tmp_path / "frames.extxyz", data)
+    options = [
+        "--ensemble",
+        str(tmp_path / "frames.extxyz"),
+        "--drawn-at",
+        "250",
+        "--json",
+        str(tmp_path / "rows.json"),
+    ]
+    result = CliRunner().invoke(app, ["anharmonic", str(tmp_path / "phonopy_params.yaml"), *options])
+    assert result.exit_code == 0, result.output
+    row = json.loads((tmp_path / "rows.json").read_text())
+    row = row[0] if isinstance(row, list) else row
+    assert row["temperature"] == DRAWN_AT
+    assert row["largest"] == pytest.approx(row["largest_harmonic"], abs=1e-2)
+    result = CliRunner().invoke(app, ["anharmonic", str(tmp_path / "phonopy_params.yaml")])
+    assert isinstance(result.exception, RequestError)
+    assert "--ensemble" in str(result.exception)
