@@ -141,7 +141,7 @@ def _print(found: BeadComparison) -> None:
         for curve in point.curves:
             typer.echo(
                 f"  {curve.name}: difference {curve.error:.3g}, noise {curve.noise:.2g}; without noise "
-                f"{curve.low:.2g} to {curve.high:.2g}{'' if curve.significant else ': equal within noise'}"
+                f"{curve.low:.2g} to {curve.high:.2g}{'' if curve.significant else ': less than twice the noise'}"
             )
         _print_peaks(point)
     if found.missing:
