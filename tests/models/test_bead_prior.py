@@ -106,7 +106,8 @@ def test_bonded_beads_do_not_repel_but_all_others_do() -> None:
     positions = np.array([[0, 0, 0], [1.5, 0, 0], [1.5, 1.5, 0.0]])
     one = beads([A, B, A], positions)
     assert energy_and_forces(BeadPrior(config, (A, B)), one)[0] == energy_and_forces(bonded, one)[0]
-    far, near = (beads([A, B, A] * 2, np.concatenate([positions, positions + np.array([0, 0, z])])) for z in (20.0, 2.0))
+    above = [positions + np.array([0, 0, z]) for z in (20.0, 2.0)]
+    far, near = (beads([A, B, A] * 2, np.concatenate([positions, other])) for other in above)
     full = BeadPrior(config, (A, B))
     assert energy_and_forces(full, far)[0] == pytest.approx(2 * energy_and_forces(bonded, one)[0])
     assert energy_and_forces(full, near)[0] > energy_and_forces(full, far)[0] + 0.01

@@ -136,20 +136,20 @@ class BeadPrior(Potential):
         super().__init__()
         self.config, self.elements = config, tuple(sorted(elements))
         self.cutoff = max((pair.reach for pair in config.pairs), default=0.0)
-        index = {z: k for k, z in enumerate(self.elements)}
+        index, double = {z: k for k, z in enumerate(self.elements)}, torch.float64
         parameters = torch.zeros(len(index), len(index), 4, dtype=torch.float64)
         parameters[..., 2:] = 1.0
         for pair in config.pairs:
             known = [index[z] for z in map(bead_number, pair.types) if z in index]
             if len(known) == 2:
                 values = [pair.strength * pair.fraction / pair.steepness, pair.taper, pair.steepness, 4.0 * pair.width]
-                parameters[known[0], known[1]] = parameters[known[1], known[0]] = torch.tensor(values, dtype=torch.float64)
+                parameters[known[0], known[1]] = parameters[known[1], known[0]] = torch.tensor(values, dtype=double)
         bonds = [[bond.length, bond.stiffness] for m in config.molecules for bond in m.bonds]
         angles = [[angle.cosine, angle.stiffness] for m in config.molecules for angle in m.angles]
         self.register_buffer("_pair_parameters", parameters, persistent=False)
         self.register_buffer("_numbers", torch.tensor(self.elements, dtype=torch.int64), persistent=False)
-        self.register_buffer("_bond_parameters", torch.tensor(bonds, dtype=torch.float64).reshape(-1, 2), persistent=False)
-        self.register_buffer("_angle_parameters", torch.tensor(angles, dtype=torch.float64).reshape(-1, 2), persistent=False)
+        self.register_buffer("_bond_parameters", torch.tensor(bonds, dtype=double).reshape(-1, 2), persistent=False)
+        self.register_buffer("_angle_parameters", torch.tensor(angles, dtype=double).reshape(-1, 2), persistent=False)
 
     def precompute(self, batch: Batch) -> Batch:
         """See `Potential.precompute`: bonds and angles of all molecules."""
