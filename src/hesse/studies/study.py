@@ -177,8 +177,7 @@ def run_study(
                 with stop_signals():
                     for result in results if pending else ():
                         name = pending[result.index]
-                        if result.interrupted:
-                            raise StoppedError
+                        result.raise_if_interrupted()
                         if result.value is None:
                             failed[name] = result.error
                         else:

@@ -61,8 +61,7 @@ def train_runs(
             with stop_signals():
                 for result in done:
                     name = names[result.index]
-                    if result.interrupted:
-                        raise StoppedError
+                    result.raise_if_interrupted()
                     advance(1, f"{name}: {'failed' if result.value is None else 'done'}")
                     if result.value is None:
                         failures.append(f"{name}: {result.error}")

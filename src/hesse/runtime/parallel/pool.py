@@ -31,6 +31,7 @@ from typing import Any, Generic, TypeVar
 
 from hesse.errors import ExecutionError, HesseError, InterruptedRunError
 from hesse.runtime.processes import python_command
+from hesse.runtime.signals import StoppedError
 
 __all__ = [
     "MAX_START_FAILURES",
@@ -68,10 +69,14 @@ class TaskResult(Generic[Value]):
         """True if the task failed."""
         return bool(self.error)
 
-    @property
-    def interrupted(self) -> bool:
-        """True if the task was stopped by SIGINT or SIGTERM, which this process may not have received yet."""
-        return self.error.startswith(f"{InterruptedRunError.__name__}:")
+    def raise_if_interrupted(self) -> None:
+        """Stop this process too if the task was stopped by SIGINT or SIGTERM, which may not have arrived here yet.
+
+        Raises:
+            StoppedError: it was.
+        """
+        if self.error.startswith(f"{InterruptedRunError.__name__}:"):
+            raise StoppedError
 
 
 def run_task(worker: Callable[[Any], Any], index: int, task: Any) -> TaskResult[Any]:
