@@ -12,7 +12,7 @@ and forces (`base`); a fifth of them is kept for judging. It is then trained on,
 Both see the same force constants, in the same number of steps; `frames` goes on with the frames alone. The weight of
 the products is large because soft frequencies are small differences of large force constants: products that are right
 within 2.5 % (a loss of 0.003 eV²/Å⁴, which a weight of 10 leaves as it is) still mean frequencies that are wrong by
-0.6 THz. Forces of supercells that are displaced by u carry the same derivatives times u², 5·10⁻⁶ of that here. Judged are
+0.6 THz. Forces of supercells that are displaced by u carry the same derivatives times u², 5·10⁻⁶ of that here. Judged:
 frequencies on a mesh (without Born charges), the highest one, entropy and heat capacity at 300 K against the harmonic
 force constants, and energies and forces of the frames that were kept. Finished runs are kept: the same command
 continues, and prints the table of what is finished.
