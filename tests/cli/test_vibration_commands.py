@@ -100,6 +100,7 @@ def test_many_give_lines(folder: Path) -> None:
     assert limited.stdout.count("zero-point energy") == 2
 
 
+@pytest.mark.slow
 def test_an_engine_computes_what_is_missing_and_the_others_go_on(folder: Path) -> None:
     """Sodium makes the engine raise; the second run continues from the ledger."""
     bad = Structure([11, 6], [[0, 0, 0], [0, 0, 1.4]], id="bad")

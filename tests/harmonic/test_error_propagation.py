@@ -62,6 +62,7 @@ def test_errors_in_proportion_to_the_hessian_add() -> None:
     assert (frequency_errors(partial, SIGMA) > frequency_errors(partial, SIGMA, proportional=False)).all()
 
 
+@pytest.mark.slow
 def test_thermochemistry(spread: tuple[NormalModes, list[NormalModes]]) -> None:
     """Never below the spread by independent errors, and the stated sum over modes otherwise."""
     modes, samples = spread

@@ -32,7 +32,9 @@ def dimer(z, name):
     return Structure([z, 1], [[0, 0, 0], [0, 0, 1.2]], id=name)
 
 
-@pytest.mark.parametrize(("suffix", "workers"), [(".h5", 2), (".extxyz", 0)])
+@pytest.mark.parametrize(
+    ("suffix", "workers"), [pytest.param(".h5", 2, marks=pytest.mark.slow), (".h5", 0), (".extxyz", 0)]
+)
 def test_labels_are_correct_and_written(structures, tmp_path, suffix, workers):
     output = tmp_path / f"out{suffix}"
     request = LabelSpec(n_probes=2, hessian=True, seed=3, probe="gaussian")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hesse.recipes.protocols.stages.n_cores", lambda: 1)
+@pytest.fixture(scope="session", autouse=True)
+def _one_core() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hesse.recipes.protocols.stages.n_cores", lambda: 1)
+        yield
