@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,12 +41,13 @@ from hesse.models import (
     save_weights,
     to_description,
 )
+from hesse.models.bead_prior import BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.models.model_files import FORMAT_VERSION, MIGRATIONS
 from hesse.models.registry import COMPOSITES, NETWORKS, PARAMETER_FREE
 from hesse.potential import Potential
 from hesse.runtime import filesystem
 from hesse.runtime.tensor_files import tensor_digest
-from hesse.structures import Request, Structure, TrainingEnvironments, collate
+from hesse.structures import Request, Structure, TrainingEnvironments, bead_number, collate
 from oracles import Morse, molecules
 
 CONFIG = HipnnConfig(features=4, sensitivities=3, blocks=2, onsite_layers=1, cutoff=4.0, longest=3.5)
@@ -56,12 +58,16 @@ def hipnn(dtype: torch.dtype = torch.float64) -> Hipnn:
     return Hipnn(CONFIG, (1, 6, 8), torch.tensor([-13.6, -1029.5, -2042.0], dtype=torch.float64)).to(dtype)
 
 
+BEADS = (bead_number("A"), bead_number("B"))
 SMALL: dict[str, Callable[[], Potential]] = {
     "hipnn": lambda: hipnn(),
     "ani": lambda: build_model(AniConfig(hidden=(4, 3)), (1, 6, 8)).double(),
     "hessenet": lambda: build_model(HesseNetConfig(features=4, channels=2, radial=3), (1, 6, 8)).double(),
     "zbl": lambda: Zbl(ZblConfig(reach=1.5), (1, 6)),
     "references": lambda: ReferenceEnergies((1, 6), torch.tensor([-13.6, -1029.5], dtype=torch.float64)),
+    "bead-prior": lambda: BeadPrior(
+        BeadPriorConfig(pairs=(PairRepulsion(types=("A", "B"), taper=3.0, strength=0.1),)), BEADS
+    ),
     "sum": lambda: SumPotential([Zbl(), ReferenceEnergies((1, 6, 8)), hipnn(torch.float32)]),
     "ensemble": lambda: Ensemble([SumPotential([Zbl(), hipnn()]), hipnn(), hipnn()]),
 }
@@ -133,7 +139,11 @@ def test_round_trip_of_every_kind(tmp_path: Path, kind: str) -> None:
     before, after = model.state_dict(), loaded.state_dict()
     assert {n: v.dtype for n, v in before.items()} == {n: v.dtype for n, v in after.items()}
     assert all(torch.equal(before[name], after[name]) for name in before)
-    batch = collate(molecules([5, 3], elements=(1, 6)), 8.0)
+    structures = molecules([5, 3], elements=(1, 6))
+    if kind == "bead-prior":
+        types = [np.where(s.numbers == 1, *BEADS) for s in structures]
+        structures = [replace(s, numbers=t, masses=np.ones(len(t))) for s, t in zip(structures, types, strict=True)]
+    batch = collate(structures, 8.0)
     request = Request(forces=True, hessian=True)
     one, two = evaluate(model, batch, request), evaluate(loaded, batch, request)
     for name in ("energy", "forces", "hessian"):

@@ -232,7 +232,7 @@ def test_all_old_names_are_listed_at_once(path: Path) -> None:
         ({"steps": "many"}, r'option "steps" = \'many\''),
         ({"optimiser": {}}, 'the option "optimiser" was renamed to "optimizer"'),
         ({"probe": {"knd": "sphere"}}, r'TrainConfig, \[probe\]: no option "knd"\. Did you mean "kind"\?'),
-        ({"init_from": "a.hesse", "repulsion": {}}, "leave out model and repulsion"),
+        ({"init_from": "a.hesse", "repulsion": {}}, "leave out model, repulsion and baseline"),
     ],
     ids=str,
 )
