@@ -10,7 +10,7 @@ import pytest
 
 from hesse.coarse import compare_beads
 from hesse.coarse.bead_comparison import first_minimum
-from hesse.coarse.distributions import BinnedDistribution
+from hesse.coarse.bead_distributions import BinnedDistribution
 from hesse.datasets import Dataset, with_metadata
 from hesse.errors import GeometryError, RequestError
 from hesse.structures import Properties, Structure, bead_number

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
-from hesse.coarse.distributions import (
+from hesse.coarse.bead_distributions import (
     BinnedDistribution,
     angular_distribution,
     density_profile,
     mean_square_displacement,
     radial_distribution,
 )
+from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
 from hesse.errors import GeometryError, RequestError
 from hesse.structures import Structure, bead_number
 

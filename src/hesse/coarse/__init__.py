@@ -2,16 +2,16 @@
 
 from hesse.coarse.atom_frames import AtomFrame, AtomTopology, Trajectory
 from hesse.coarse.bead_comparison import BeadComparison, CurveComparison, StatePointComparison, compare_beads
-from hesse.coarse.bead_dynamics import BeadRun, run_beads, virial_pressures
-from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
-from hesse.coarse.bead_mapping import BeadGroup, BeadMapping, Center, map_atoms, map_groups, map_molecules
-from hesse.coarse.distributions import (
+from hesse.coarse.bead_distributions import (
     BinnedDistribution,
     angular_distribution,
     density_profile,
     mean_square_displacement,
     radial_distribution,
 )
+from hesse.coarse.bead_dynamics import BeadRun, run_beads, virial_pressures
+from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
+from hesse.coarse.bead_mapping import BeadGroup, BeadMapping, Center, map_atoms, map_groups, map_molecules
 from hesse.coarse.force_noise import ExplainedForces, explained_forces, force_noise
 from hesse.coarse.free_energy_curvature import curvature_labels
 from hesse.coarse.mapped_data import describe_beads, map_trajectory

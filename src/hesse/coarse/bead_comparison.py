@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
-from hesse.coarse.distributions import (
+from hesse.coarse.bead_distributions import (
     BLOCKS,
     BinnedDistribution,
     angular_distribution,
     mean_square_displacement,
     radial_distribution,
 )
+from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
 from hesse.datasets import StructuresLike
 from hesse.errors import RequestError
 from hesse.runtime.short_repr import ShortRepr
