@@ -13,6 +13,7 @@ from hesse.datasets import write_dataset
 from hesse.errors import ConfigError, ExecutionError, InterruptedRunError
 from hesse.models import load_model
 from hesse.recipes.protocols import run_recipe, training_runs
+from hesse.recipes.protocols import stages as stage_module
 from hesse.recipes.protocols.common_stages import MODEL, ensemble_stage, train_stage
 from hesse.recipes.protocols.stages import Stage, run_stages, stage_states
 from hesse.runtime.parallel import TaskResult
@@ -64,6 +65,15 @@ def test_runs_wait_until_something_needs_them(tmp_path: Path, monkeypatch: pytes
     assert set(stage_states(stages, out).values()) == {"done"}
     again, _ = run_stages(stages, out, workers=2, quiet=True)
     assert (groups, again["d"].results) == ([("a", "b"), ("c", "d")], records["d"].results)
+
+
+@pytest.mark.parametrize(("steps", "devices", "workers"), [(200, "cpu", 4), (199, "cpu", 1), (200, "cuda", 1)])
+def test_the_default_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, devices: str, workers: int
+) -> None:
+    monkeypatch.setattr(stage_module, "n_cores", lambda: 4)
+    configs = [stage.run for stage in runs(tmp_path, steps=steps, device=devices)]
+    assert stage_module._default_workers([config for config in configs if config is not None]) == workers
 
 
 def test_one_run_alone_is_trained_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,8 @@ def run_recipe(
         config: the path of its YAML file, a mapping of the same options (relative paths count from the working folder;
             data may be data sets or ASE Atoms in place of files), or an object of its settings.
         workers: processes in which models that do not need each other are trained, one thread each; by default one for
-            each core, or 1 if a GPU is used. 1 trains in this process, one model after the other.
+            each core, or 1 if a GPU is used or all runs are short (fewer than 200 steps). 1 trains in this process, one
+            model after the other.
         scheduler: a dask cluster for training instead (address or scheduler file), which shares the folder.
         quiet: no progress on standard error.
 

@@ -31,6 +31,8 @@ __all__ = ["Paused", "Stage", "StageRecord", "StageWork", "run_stages", "stage_s
 STAGE_FILE: Final = "stage.json"
 STOP: Final = "stop"
 """A stage with this result ends the recipe or its branch; its value is the reason."""
+_FEW_STEPS: Final = 200
+"""Runs of fewer steps take less time than processes take to start."""
 _FORMAT: Final = "hesse-recipe-stage"
 _VERSION: Final = 1
 
@@ -118,8 +120,8 @@ def run_stages(
     Args:
         stages: all stages of the recipe, in their order.
         output: folder of the recipe.
-        workers: processes for training, one thread each; by default one for each core, or 1 if a run uses a GPU. 1
-            trains in this process.
+        workers: processes for training, one thread each; by default one for each core, or 1 if a run uses a GPU or all
+            runs are short (fewer than 200 steps). 1 trains in this process.
         scheduler: a dask cluster for training instead (address or scheduler file), which shares the folder.
         quiet: no progress on standard error.
 
@@ -135,7 +137,7 @@ def run_stages(
         HesseError: all errors of the work of a stage.
     """
     if workers is None and scheduler is None:
-        workers = n_cores() if all(stage.run is None or stage.run.device == "cpu" for stage in stages) else 1
+        workers = _default_workers([stage.run for stage in stages if stage.run is not None])
     parallel = scheduler is not None or (workers or 0) > 1
     records: dict[str, StageRecord] = {}
     waiting: dict[str, Stage] = {}
@@ -176,6 +178,11 @@ def run_stages(
         train_waiting()
     reasons = ended[""] if "" in ended else "; ".join(f"{branch}: {reason}" for branch, reason in ended.items())
     return _in_order(records, stages), reasons
+
+
+def _default_workers(runs: Sequence[RunConfig]) -> int:
+    long = any(run.steps >= _FEW_STEPS for run in runs)
+    return n_cores() if long and all(run.device == "cpu" for run in runs) else 1
 
 
 def _in_order(records: Mapping[str, StageRecord], stages: Sequence[Stage]) -> dict[str, StageRecord]:
