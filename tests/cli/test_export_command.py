@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hesse import save_model
 from hesse.cli.app import app
-from hesse.deploy.orca import answer
+from hesse.deploy.orca_external import answer
 from hesse.errors import FileFormatError, HesseError, RequestError, UnknownElementError
 from moving_atoms import by_ase, ethanol, network
 
@@ -82,7 +82,7 @@ def test_the_answer_to_orca(folder: Path) -> None:
     """Energy and gradient in Hartree and Bohr, by the program that ORCA calls."""
     write("job_EXT.xyz", ethanol(), format="xyz")
     (folder / "job_EXT.extinp.tmp").write_text("job_EXT.xyz # geometry\n0 # charge\n1\n1 # cores\n1 # gradient\n")
-    command = [sys.executable, "-m", "hesse.deploy.orca", "model.hesse", "job_EXT.extinp.tmp"]
+    command = [sys.executable, "-m", "hesse.deploy.orca_external", "model.hesse", "job_EXT.extinp.tmp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = (folder / "job_EXT.engrad").read_text().splitlines()

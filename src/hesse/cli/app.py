@@ -159,7 +159,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _unnamed_file() -> str:
-    """What was written when an error without a file name occurred: standard output if it cannot be written now."""
+    """The file written to at an error without a file name: standard output if it cannot be written now."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -122,7 +122,7 @@ def _describe_potential(name: str) -> dict[str, Any]:
 
 
 def _describe_engine(name: str) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """What an engine records with its labels, and the settings that its name may hold."""
+    """The record that an engine adds to its labels, and the settings that its name may hold."""
     from hesse.engines import make_engine
     from hesse.engines.names import settings_model
 

@@ -1,4 +1,4 @@
-"""What is mapped: frames of an all-atom trajectory, and the molecules that its atoms form."""
+"""Input of a mapping: frames of an all-atom trajectory, and the molecules that its atoms form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What data sets in memory and in files have in common: which labels they hold, and parts by id, flag, random split."""
+"""Base class of data sets in memory and in files: which labels they hold, and parts by id, flag, random split."""
 
 from __future__ import annotations
 

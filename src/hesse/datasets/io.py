@@ -1,4 +1,4 @@
-"""What public functions take: data sets and structures from files of any format, ASE atoms, lists; their checks, and
+"""Input of public functions: data sets and structures from files of any format, ASE atoms, lists; their checks, and
 writing."""
 
 from __future__ import annotations

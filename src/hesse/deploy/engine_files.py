@@ -41,7 +41,7 @@ class ExportedRun:
 
 @dataclass(frozen=True)
 class EngineFiles:
-    """What one program needs.
+    """Settings and files of one program.
 
     Attributes:
         write: file names and their text, from a run.
@@ -207,7 +207,7 @@ torch.save(final.positions, "positions.pt")
 def _orca(run: ExportedRun) -> Mapping[str, str]:
     wrapper = f"""#!/bin/sh
 # ORCA calls this program for every energy and gradient.
-exec {sys.executable} -m hesse.deploy.orca {run.model!r} "$@"
+exec {sys.executable} -m hesse.deploy.orca_external {run.model!r} "$@"
 """
     rows = zip(run.atoms.get_chemical_symbols(), run.atoms.positions, strict=True)
     geometry = "\n".join(f"{symbol} {x:.8f} {y:.8f} {z:.8f}" for symbol, (x, y, z) in rows)

@@ -1,4 +1,4 @@
-"""What a damaged ledger still holds: checksums of its rows, and a scan that passes over what cannot be read.
+"""Rescue of damaged ledgers: checksums of its rows, and a scan that passes over what cannot be read.
 
 Every row has a checksum of all its values. A row whose checksum differs is never used: its quantity counts as missing,
 so that it is computed again. A file that SQLite cannot follow any more is read row by row, if necessary with the first

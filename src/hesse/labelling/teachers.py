@@ -201,7 +201,7 @@ def spread_weights(labels: Properties, name: str = "forces") -> Tensor:
 
 
 def _metadata(teachers: Sequence[PotentialEngine], spec: LabelSpec, *, atomic_energies: bool) -> dict[str, str]:
-    """What identifies the labels. The order of the teachers does not matter."""
+    """A digest that identifies the labels. The order of the teachers does not matter."""
     names = sorted(teacher.level for teacher in teachers)
     types = sorted({teacher.settings["dtype"] for teacher in teachers})
     level = names[0] if len(names) == 1 else level_with_digest(f"model:mean of {len(names)} teachers", *names)

@@ -41,7 +41,7 @@ _TOGETHER: Final = 8
 
 @dataclass(frozen=True)
 class AnharmonicRound:
-    """What one round of displacements gave.
+    """Result of one round of displacements.
 
     Attributes:
         fits: number of fits.

@@ -294,7 +294,7 @@ def _require(batch: Batch | None, which: str) -> Batch:
 
 
 def _structure_shares(term: LossTerm, entry: Quantity, references: Properties) -> Tensor:
-    """What each structure adds to the count of a term: 1 if it has the label, times its weight and, for a mean over
+    """Contribution of each structure to the count of a term: 1 if it has the label, times its weight and, for means of
     components, their number."""
     shares = references.has(term.quantity) if entry.role == "label" else torch.ones_like(references.n_atoms)
     if references.weight is not None and term.structure_weights:

@@ -1,4 +1,4 @@
-"""What a potential is good enough for, in words, from the numbers of an evaluation and their intervals."""
+"""Verdict on a potential: good enough for what, in words, from the numbers of an evaluation and their intervals."""
 
 from __future__ import annotations
 

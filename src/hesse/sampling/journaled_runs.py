@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class JournaledRun:
-    """What many searches found.
+    """Results of many searches.
 
     Attributes:
         found: the finished searches by the index of their task.

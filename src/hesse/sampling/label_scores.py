@@ -43,7 +43,7 @@ _CHUNK = 256
 
 
 class ScoreSettings(Settings):
-    """What makes a structure worth a label."""
+    """Options of the score of a structure."""
 
     energy: bool = Field(True, description="a high energy per atom above that of the elements")
     curvature: Literal["products", "eigenvalue", "none"] = Field(

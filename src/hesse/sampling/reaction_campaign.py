@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CampaignResult(ShortRepr):
-    """What became of the searches for many reactions.
+    """Results of the searches for many reactions.
 
     Attributes:
         rows: one per reaction, in order, see `hesse.pes.Reaction.row`.

@@ -110,7 +110,7 @@ class SamplingResult:
 
 @dataclass(frozen=True)
 class DynamicsRun:
-    """What a run of molecular dynamics did.
+    """Record of a run of molecular dynamics.
 
     Attributes:
         id: id of the run, `{molecule}/md-300K/{run}`.

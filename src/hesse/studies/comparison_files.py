@@ -143,7 +143,7 @@ def is_label_rmse(row: ErrorRow) -> bool:
 
 
 def _suite_table(comparison: StudyComparison, dataset: str) -> Iterator[str]:
-    """What a suite adds: a line for each number, a column for each variant."""
+    """Numbers that a suite adds: a line for each number, a column for each variant."""
     rows = [row for row in comparison.errors if row.dataset == dataset and row.property not in property_names()]
     variants = list(dict.fromkeys(row.variant for row in rows))
     by_key: dict[tuple[str, str, str], dict[str, ErrorRow]] = {}

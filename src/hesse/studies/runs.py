@@ -271,7 +271,7 @@ def _provenance(folder: Path) -> Mapping[str, Any]:
 
 
 def _differences(origins: Sequence[Mapping[str, Any]]) -> list[dict[str, Label]]:
-    """What distinguishes runs: the scheme, other options, and the training data."""
+    """Labels that distinguish runs: the scheme, other options, and the training data."""
     settings = [flat_settings(origin["config"]) for origin in origins]
     names = [name for name in dict.fromkeys(n for s in settings for n in s) if name.split(".")[0] not in _NO_LABELS]
     different = [name for name in names if len({json.dumps(s.get(name)) for s in settings}) > 1]

@@ -68,7 +68,7 @@ class StudyComparison:
 
     @cached_property
     def verdicts(self) -> tuple[str, ...]:
-        """What the numbers say, a sentence for each variant and test set."""
+        """The numbers in words, a sentence for each variant and test set."""
         return tuple(_verdicts(self))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What makes a run the same run: settings, data and initial potential. A checkpoint is continued only by the same run,
+"""Identity of a run: settings, data and initial potential. A checkpoint is continued only by the same run,
 except that the number of steps may change.
 
 If something else differs, the reply names it, and the ways to go on.

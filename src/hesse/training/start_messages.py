@@ -1,4 +1,4 @@
-"""What a run says before its first step about what it cannot learn or show: idle processes, curvature that validation
+"""Messages before the first step about what a run cannot learn or show: idle processes, curvature that validation
 does not see, energies per element that the data do not determine."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run says about its validation data before the first step: which groups are held out, are they few."""
+"""Messages about the validation data before the first step: which groups are held out, are they few."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _check_occupancy(path: Path, block: Mapping[str, Any]) -> None:
 
 
 def _not_read(atoms: Atoms) -> list[str]:
-    """What the file says beside the geometry."""
+    """Contents of the file beside the geometry."""
     results = [] if atoms.calc is None else list(atoms.calc.results)
     magnetic = ["initial magnetic moments"] if np.any(atoms.get_initial_magnetic_moments()) else []
     velocities = ["velocities"] if atoms.has("momenta") and np.any(atoms.get_momenta()) else []

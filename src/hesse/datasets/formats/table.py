@@ -36,7 +36,7 @@ _ALL_UNIT_OPTIONS: Final = (*_UNIT_OPTIONS, "stress")
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What the caller of `read_dataset` states about a file.
+    """Statements of the caller of `read_dataset` about a file.
 
     Attributes:
         energy_unit, length_unit, forces_unit, curvature_unit, stress_unit: names of units; None if not stated.

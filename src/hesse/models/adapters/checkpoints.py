@@ -122,7 +122,7 @@ def read_checkpoint(path: Path, framework: str, *, trust_pickle: bool = False) -
 
 
 def _array_types() -> list[Any]:
-    """What pickled numpy arrays consist of, under the names of NumPy 1 and 2. None of it runs code from the file."""
+    """Parts of pickled numpy arrays, under the names of NumPy 1 and 2. None of it runs code from the file."""
     rebuild: Any = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
     scalar: Any = np._core.multiarray.scalar  # type: ignore[attr-defined]
     names = [(f, f"numpy.{core}.multiarray.{f.__name__}") for f in (rebuild, scalar) for core in ("core", "_core")]

@@ -107,7 +107,7 @@ class ActiveSettings(RecipeSettings):
 
 @dataclass(frozen=True)
 class ActiveData:
-    """What the data of a configuration hold.
+    """Contents of the data of a configuration.
 
     Attributes:
         start: labeled structures to begin with.

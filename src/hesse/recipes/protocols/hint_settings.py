@@ -103,7 +103,7 @@ class HintSettings(RecipeSettings):
 
 @dataclass(frozen=True)
 class HintData:
-    """What the data of a configuration hold.
+    """Contents of the data of a configuration.
 
     Attributes:
         candidates: the structures to choose from, with their labels.

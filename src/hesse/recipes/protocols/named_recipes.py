@@ -83,7 +83,7 @@ RECIPES: Final[dict[str, Recipe]] = {recipe.name: recipe for recipe in _ALL}
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """What a recipe would do.
+    """The stages of a recipe, before any work.
 
     Attributes:
         output: its folder.

@@ -1,4 +1,4 @@
-"""What the configurations of all recipes have in common, and their files: YAML text or a mapping to settings."""
+"""Options that all recipes share, and their files: YAML text or a mapping to settings."""
 
 from __future__ import annotations
 

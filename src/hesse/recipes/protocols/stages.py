@@ -44,7 +44,7 @@ class Paused(Exception):
 
 @dataclass(frozen=True)
 class StageWork:
-    """What the work of a stage is given.
+    """Arguments of the work of a stage.
 
     Attributes:
         folder: folder of the stage; its products go there.

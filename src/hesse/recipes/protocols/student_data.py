@@ -36,7 +36,7 @@ LABELS = "labels.h5"
 
 @dataclass(frozen=True)
 class Targets:
-    """What the labels of a student are.
+    """Labels of a student.
 
     Attributes:
         true: labels that are taken from the data; all others are those of the teachers.

@@ -1,6 +1,6 @@
 """ORCA with an external method: the program that ORCA calls for every energy and gradient (`! ExtOpt`).
 
-    python -m hesse.deploy.orca MODEL JOB_EXT.extinp.tmp
+    python -m hesse.deploy.orca_external MODEL JOB_EXT.extinp.tmp
 
 The protocol is documented at https://github.com/faccts/orca-external-tools. ORCA writes the geometry and five numbers;
 the program answers with a file of energy and gradient in Hartree and Bohr.
@@ -27,7 +27,7 @@ __all__ = ["ExternalRequest", "answer", "engrad_text", "read_external_request"]
 
 @dataclass(frozen=True)
 class ExternalRequest:
-    """What ORCA asks for.
+    """A request of ORCA.
 
     Attributes:
         geometry: the file with the geometry.
@@ -113,7 +113,7 @@ def answer(model: str | Path, path: str | Path) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of `python -m hesse.deploy.orca`.
+    """Entry point of `python -m hesse.deploy.orca_external`.
 
     Args:
         arguments: the model, then what ORCA adds.
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
         Exit code.
     """
     if len(arguments) < 2:
-        print("expected: python -m hesse.deploy.orca MODEL JOB_EXT.extinp.tmp", file=sys.stderr)
+        print("expected: python -m hesse.deploy.orca_external MODEL JOB_EXT.extinp.tmp", file=sys.stderr)
         return 2
     try:
         answer(arguments[0], arguments[1])
