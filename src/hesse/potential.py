@@ -119,8 +119,8 @@ def known_environments(potential: Potential) -> TrainingEnvironments | None:
     Returns:
         The summary, or None.
     """
-    found = (part.training_environments for part in potential.modules() if isinstance(part, Potential))
-    return next((summary for summary in found if summary is not None), None)
+    summaries = (part.training_environments for part in potential.modules() if isinstance(part, Potential))
+    return next((summary for summary in summaries if summary is not None), None)
 
 
 def warn_of_charge_states(potential: Potential, structures: Iterable[Structure]) -> None:
@@ -134,12 +134,12 @@ def warn_of_charge_states(potential: Potential, structures: Iterable[Structure])
     if summary is None or summary.charge_states is None:
         _warn_of_charges(potential, structures)
         return
-    told: set[tuple[int, int]] = potential.__dict__.setdefault("_charge_states_told", set())
+    reported: set[tuple[int, int]] = potential.__dict__.setdefault("_charge_states_told", set())
     for structure in structures:
         state = summary.other_charge_state(structure)
-        if state is None or state in told:
+        if state is None or state in reported:
             continue
-        told.add(state)
+        reported.add(state)
         warnings.warn(
             f'structure "{structure.id}" has {describe_states([state])}, and the model was trained on '
             f"{describe_states(summary.charge_states)} only. A potential knows elements and positions, no charge: its "
@@ -154,10 +154,10 @@ def _warn_of_charges(potential: Potential, structures: Iterable[Structure]) -> N
     """Warn, once for each charge, of structures with others than `Potential.training_charges`."""
     if potential.training_charges is None:
         return
-    told: set[int] = potential.__dict__.setdefault("_charges_told", set(potential.training_charges))
+    reported: set[int] = potential.__dict__.setdefault("_charges_told", set(potential.training_charges))
     for structure in structures:
-        if structure.charge not in told:
-            told.add(structure.charge)
+        if structure.charge not in reported:
+            reported.add(structure.charge)
             known = ", ".join(str(charge) for charge in potential.training_charges)
             warnings.warn(
                 f'structure "{structure.id}" has charge {structure.charge}, and the model was trained on structures of '

@@ -112,7 +112,7 @@ def compare(
         for source in (model, reference):
             if path is not None:
                 check_output_path(path, source)
-    found = compare_beads(
+    comparison = compare_beads(
         model,
         reference,
         r_max=r_max,
@@ -123,13 +123,13 @@ def compare(
         reference_frame_time=reference_frame_time,
         blocks=blocks,
     )
-    _print(found)
+    _print(comparison)
     if json is not None:
-        write_rows(json, found.rows)
+        write_rows(json, comparison.rows)
     if figure is not None:
         from hesse.reports import draw_bead_comparison
 
-        draw_bead_comparison(found, figure)
+        draw_bead_comparison(comparison, figure)
 
 
 def _print(found: BeadComparison) -> None:

@@ -229,8 +229,8 @@ def _without_unused_network(provenance: Mapping[str, Any]) -> dict[str, Any]:
     config = provenance.get("config")
     if not isinstance(config, Mapping):
         return dict(provenance)
-    kept = {key: value for key, value in config.items() if key not in ("model", "repulsion")}
-    return {**provenance, "config": kept}
+    used = {key: value for key, value in config.items() if key not in ("model", "repulsion")}
+    return {**provenance, "config": used}
 
 
 def _kind_sections(model: Mapping[str, Any], title: str = "model") -> dict[str, Rows]:

@@ -182,9 +182,9 @@ def _report(output: Path, result: ReplicaResult, others: Mapping[str, Rows]) -> 
     if drifts:
         typer.echo(f"  drift of the energy of survivors: at most {max(map(abs, drifts)):.2g} eV/ps")
     for label, rows in others.items():
-        found = compare_survival(rows, result.rows)
-        if found is not None:
+        comparison = compare_survival(rows, result.rows)
+        if comparison is not None:
             typer.echo(
-                f"  compared with {label}: {found['difference']:+.4g} ps on the mean of {found['molecules']:.0f} "
-                f"molecules (p = {found['p_value']:.2g}, signed-rank test)"
+                f"  compared with {label}: {comparison['difference']:+.4g} ps on the mean of "
+                f"{comparison['molecules']:.0f} molecules (p = {comparison['p_value']:.2g}, signed-rank test)"
             )

@@ -73,20 +73,20 @@ def minimize(
     if len(result.rows) == 1 and result.rows[0]["converged"]:
         typer.echo(_line(result.rows[0]))
     write_results(output, json, result, "relaxation")
-    found = [row for row in result.rows if row["converged"]]
-    typer.echo(f"{output}: {len(found)} of {len(result.rows)} structures relaxed")
+    converged = [row for row in result.rows if row["converged"]]
+    typer.echo(f"{output}: {len(converged)} of {len(result.rows)} structures relaxed")
     if any(s.periodic for s in starts.structures):
         typer.echo("  cells were not relaxed")
-    changed = [(row, text) for row in found if (text := _bonds_text(row))]
+    changed = [(row, text) for row in converged if (text := _bonds_text(row))]
     if changed and len(result.rows) > 1:
         typer.echo(f"  {len(changed)} with other bonds than before, such as {changed[0][0]['id']}: {changed[0][1]}")
-    outside = [row for row in found if row.get("outside_training")]
+    outside = [row for row in converged if row.get("outside_training")]
     if outside and len(result.rows) > 1:
         typer.echo(
             f"  {len(outside)} outside the training data of the model, such as {outside[0]['id']}: "
             f"{outside[0]['extrapolation']}"
         )
-    displaced = sum(row.get("rounds", 0) > 0 for row in found)
+    displaced = sum(row.get("rounds", 0) > 0 for row in converged)
     if remove_imaginary:
         typer.echo(f"  {displaced} were displaced along an imaginary mode")
     if result.n_reused:

@@ -153,13 +153,13 @@ def _distance_text(row: dict[str, Any]) -> str:
 
 def _saddle_summary(output: Path, result: ReactionResult) -> str:
     """The numbers of a whole run."""
-    found = [row for row in result.rows if row["converged"]]
-    lines = [f"{output}: {len(found)} of {len(result.rows)} transition states"]
-    if found:
-        n_near = sum(row["rmsd"] <= _NEAR for row in found)
-        n_bonds = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in found)
+    converged = [row for row in result.rows if row["converged"]]
+    lines = [f"{output}: {len(converged)} of {len(result.rows)} transition states"]
+    if converged:
+        n_near = sum(row["rmsd"] <= _NEAR for row in converged)
+        n_bonds = sum(bool(row["bonds_formed"] or row["bonds_broken"]) for row in converged)
         lines.append(f"  {n_near} within {_NEAR} Å of the start; {n_bonds} with other bonds than the start")
-        if n_near < len(found) or n_bonds:
+        if n_near < len(converged) or n_bonds:
             lines.append("  a saddle far from its start may belong to another reaction: look at its path (hesse irc)")
     compared = [row for row in result.rows if "outside_training" in row]
     if compared:

@@ -54,18 +54,18 @@ class AtomTopology:
         Raises:
             RequestError: molecules of different atoms under one name.
         """
-        found: dict[str, Counter[tuple[str, ...]]] = {}
+        counts: dict[str, Counter[tuple[str, ...]]] = {}
         masses: dict[tuple[str, tuple[str, ...]], Float[Array, "n"]] = {}
         for name, atoms in zip(self.molecule_names, self.atoms_of_molecules(), strict=True):
             kind = tuple(self.names[i] for i in atoms)
-            found.setdefault(name, Counter())[kind] += 1
+            counts.setdefault(name, Counter())[kind] += 1
             known = masses.setdefault((name, kind), self.masses[atoms])
             if not np.allclose(known, self.masses[atoms], atol=1e-3):
                 raise RequestError(
                     f"molecules of two kinds are called {name!r}: their atoms {_listed(kind)} have different masses. "
                     "Give them different names in the topology"
                 )
-        for name, kinds in found.items():
+        for name, kinds in counts.items():
             if len(kinds) > 1:
                 (first, n), (second, m) = kinds.most_common(2)
                 raise RequestError(
@@ -73,7 +73,7 @@ class AtomTopology:
                     f"atoms {_listed(second)}. Give them different names in the topology, or in names={{...}} of "
                     "hesse.coarse"
                 )
-        return {name: (kinds.total(), next(iter(kinds))) for name, kinds in found.items()}
+        return {name: (kinds.total(), next(iter(kinds))) for name, kinds in counts.items()}
 
 
 def split_by_molecule(molecules: Int[Array, "atoms"]) -> list[Int[Array, "n"]]:

@@ -184,10 +184,10 @@ def _angle_counts(
     outer: Any,
 ) -> Float[Array, "bins"]:
     """Numbers of angles in bins, each pair of neighbors once."""
-    found = find_neighbors(positions, cell, (True, True, True), cutoff)
-    kept = middle[found.centers] & outer[found.neighbors]
-    centers = found.centers[kept]
-    ends = positions[found.neighbors[kept]] + found.cell_shifts[kept] @ cell
+    pairs = find_neighbors(positions, cell, (True, True, True), cutoff)
+    selected = middle[pairs.centers] & outer[pairs.neighbors]
+    centers = pairs.centers[selected]
+    ends = positions[pairs.neighbors[selected]] + pairs.cell_shifts[selected] @ cell
     units = ends - positions[centers]
     units /= np.linalg.norm(units, axis=1)[:, None]
     # Neighbors of a bead are consecutive: pairs (k, k + shift) of the same bead, for each shift.

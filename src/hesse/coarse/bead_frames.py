@@ -96,13 +96,13 @@ class BeadFrames:
         if self.frame_time is None:
             raise RequestError("the time between frames is not known: give it (frame_time, ps)")
         age = np.concatenate([np.arange(count) for count in np.unique(self.runs, return_counts=True)[1]])
-        kept = age * self.frame_time >= ps
-        if not kept.any():
+        selected = age * self.frame_time >= ps
+        if not selected.any():
             raise RequestError(
                 f"{self.name or 'the frames'}: no frame is later than {ps:g} ps; the longest run has "
                 f"{(age.max() + 1) * self.frame_time:g} ps"
             )
-        chosen = (self.positions[kept], self.cell, self.runs[kept])
+        chosen = (self.positions[selected], self.cell, self.runs[selected])
         return BeadFrames(self.name, self.numbers, self.masses, *chosen, self.frame_time)
 
     def unwrapped(self) -> list[Float[Array, "frames beads 3"]]:

@@ -152,10 +152,10 @@ def fit_prior(dataset: Dataset, *, temperature: float | None = None, bonds: Bond
     strengths = _mean_forces(dataset)
     pairs = []
     for first, second in itertools.combinations_with_replacement(names, 2):
-        found = _pair_distribution(dataset, first, second, excluded)
-        if found is None:
+        distribution = _pair_distribution(dataset, first, second, excluded)
+        if distribution is None:
             continue
-        distances, g, taper = found
+        distances, g, taper = distribution
         beads, total = (sum(strengths[n][k] for n in {first, second}) for k in (0, 1))
         repulsion = PairRepulsion(types=(first, second), taper=taper, strength=total / beads)
         pairs.append(PairDistribution((first, second), distances, g, float(temperatures.mean()), repulsion))

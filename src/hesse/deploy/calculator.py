@@ -267,12 +267,13 @@ class HesseCalculator(Calculator):
         self._n_geometries += 1
         if self._has_warned or not due:
             return
-        found = self.extrapolation
-        if found is not None and found.outside:
+        extrapolation = self.extrapolation
+        if extrapolation is not None and extrapolation.outside:
             self._has_warned = True
             warnings.warn(
                 f"{atoms.get_chemical_formula()} is outside the training data of the model, which may be wrong there: "
-                f"{found.reason}. Later geometries are not reported; calculator.extrapolation has the present one.",
+                f"{extrapolation.reason}. Later geometries are not reported; calculator.extrapolation has the present "
+                "one.",
                 ExtrapolationWarning,
                 stacklevel=2,
             )

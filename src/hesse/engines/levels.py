@@ -169,8 +169,8 @@ def calculator_digest(calculator: Any, parameters: Mapping[str, str]) -> str:
 
 def _modules_in(thing: Any) -> list[nn.Module]:
     """Networks among the attributes of an object, single or in lists."""
-    found: list[nn.Module] = []
+    modules: list[nn.Module] = []
     for _, value in sorted(getattr(thing, "__dict__", {}).items()):
         members = value if isinstance(value, list | tuple) else [value]
-        found += [member for member in members if isinstance(member, nn.Module)]
-    return found
+        modules += [member for member in members if isinstance(member, nn.Module)]
+    return modules

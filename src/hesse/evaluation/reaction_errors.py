@@ -138,13 +138,15 @@ def saddle_metrics(records: Sequence[Mapping[str, Any]], name: str, *, intervals
         - relaxed_barrier: mae, bias (eV), of those found: the saddle point and the minimum of the potential itself;
         - irc_ends: fraction_right, of those found whose reactant and product are in the data.
     """
-    found = [row for row in records if row["found"]]
+    converged = [row for row in records if row["found"]]
     averages = [
         *_error_averages("transition_states", "1", _column(records, "found"), ("fraction_found",), fraction=True),
-        *_error_averages("transition_states", "Å", _column(found, "rmsd"), ("rmsd",)),
-        *_error_averages("imaginary_frequency", "cm⁻¹", _differences(found, "imaginary_frequency"), ("mae", "bias")),
-        *_error_averages("relaxed_barrier", "eV", _differences(found, "barrier"), ("mae", "bias")),
-        *_error_averages("irc_ends", "1", _column(found, "ends_right"), ("fraction_right",), fraction=True),
+        *_error_averages("transition_states", "Å", _column(converged, "rmsd"), ("rmsd",)),
+        *_error_averages(
+            "imaginary_frequency", "cm⁻¹", _differences(converged, "imaginary_frequency"), ("mae", "bias")
+        ),
+        *_error_averages("relaxed_barrier", "eV", _differences(converged, "barrier"), ("mae", "bias")),
+        *_error_averages("irc_ends", "1", _column(converged, "ends_right"), ("fraction_right",), fraction=True),
     ]
     return _rows(averages, name, intervals)
 

@@ -116,15 +116,15 @@ def spread_calibration(data: Dataset, mean: Properties) -> tuple[SpreadCalibrati
     from scipy.stats import rankdata  # here, because the import takes half a second
 
     results = []
-    for found in structure_spreads(data, mean):
-        if len(found.errors) < 3:
+    for one in structure_spreads(data, mean):
+        if len(one.errors) < 3:
             continue
-        varies = np.ptp(found.spreads) > 0
-        ranks = np.corrcoef(rankdata(found.errors), rankdata(found.spreads))[0, 1] if varies else 0.0
+        varies = np.ptp(one.spreads) > 0
+        ranks = np.corrcoef(rankdata(one.errors), rankdata(one.spreads))[0, 1] if varies else 0.0
         results.append(
             SpreadCalibration(
-                found.name, found.error, found.spread, found.error_over_spread, float(ranks), len(found.errors),
-                property_unit(found.name),
+                one.name, one.error, one.spread, one.error_over_spread, float(ranks), len(one.errors),
+                property_unit(one.name),
             )
         )  # fmt: skip
     return tuple(results)

@@ -155,8 +155,8 @@ def typical_hessian(structure: Structure) -> HessianPrior:
         rows, here = np.array(table), kind == k
         for c in range(5):
             values = rows[:, c + 1] if c < 2 else np.log(rows[:, c + 1])
-            found = np.interp(ratio[here], rows[:, 0], values)
-            columns[c][here] = found if c < 2 else np.exp(found)
+            interpolated = np.interp(ratio[here], rows[:, 0], values)
+            columns[c][here] = interpolated if c < 2 else np.exp(interpolated)
     along = units[..., :, None] * units[..., None, :]
     mean = columns[0][..., None, None] * along + columns[1][..., None, None] * (np.eye(3) - along)
     mean[range(n), range(n)] = 0.0

@@ -55,9 +55,9 @@ def symmetry_number(
         # A linear molecule: the only further rotation takes one end to the other.
         return 2 if _permutation(positions, -positions, kinds, tolerance) is not None else 1
     while True:
-        found = _rotations(positions, kinds, tolerance)
-        if _is_group(found):
-            return len(found)
+        rotations = _rotations(positions, kinds, tolerance)
+        if _is_group(rotations):
+            return len(rotations)
         tolerance /= 2.0  # near the limit some rotations pass and their products do not
 
 
@@ -69,7 +69,7 @@ def _rotations(positions: Float[Array, "n 3"], kinds: Int[Array, "n"], tolerance
     second = _rarest(kinds, radii, areas > 0.5 * areas.max(), tolerance)
     frame = _frame(positions[first], positions[second])
     length = np.linalg.norm(positions[first] - positions[second])
-    found = set()
+    rotations = set()
     for i in np.flatnonzero((kinds == kinds[first]) & (np.abs(radii - radii[first]) < 2 * tolerance)):
         distances = np.linalg.norm(positions - positions[i], axis=1)
         near = (kinds == kinds[second]) & (np.abs(radii - radii[second]) < 2 * tolerance)
@@ -84,8 +84,8 @@ def _rotations(positions: Float[Array, "n 3"], kinds: Int[Array, "n"], tolerance
             fitted = _fit(positions, positions[rough])
             exact = _permutation(positions, positions @ fitted.T, kinds, tolerance)
             if exact is not None:
-                found.add(tuple(exact.tolist()))
-    return found
+                rotations.add(tuple(exact.tolist()))
+    return rotations
 
 
 def _rarest(kinds: Int[Array, "n"], radii: Float[Array, "n"], allowed: Array, tolerance: float) -> int:

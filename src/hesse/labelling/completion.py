@@ -168,7 +168,7 @@ def summary_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             f"  from {many} products each; error of an element, by predicting each product from the others: median "
             f"{np.median(errors):.3g} eV/Å² ({100 * np.median(relative):.2g} %), largest {errors.max():.3g} eV/Å²"
         )
-    kept = sum(row["status"] == "had a Hessian" for row in rows)
-    if kept:
-        lines.append(f"  {kept} had a Hessian already, which stays as it is")
+    unchanged = sum(row["status"] == "had a Hessian" for row in rows)
+    if unchanged:
+        lines.append(f"  {unchanged} had a Hessian already, which stays as it is")
     return lines

@@ -275,12 +275,12 @@ class Ledger:
                 f"{self.path}: not a sound ledger: no record in it can be read. Move it aside, or choose another OUT."
             )
         labels, attempts = rows
-        found = f"{self.path}: the ledger is damaged; {len(labels)} records in it are sound"
+        message = f"{self.path}: the ledger is damaged; {len(labels)} records in it are sound"
         if read_only:
             self._connection = self._connect(":memory:")
             self._connection.executescript(_MARKED_SCHEMA)
             self._insert_rows(labels, attempts)
-            self.messages.append(f"{found}, and the others count as missing")
+            self.messages.append(f"{message}, and the others count as missing")
             return
         aside = free_name(path, "damaged")
         aside.write_bytes(path.read_bytes())
@@ -288,7 +288,7 @@ class Ledger:
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
         self._connection = self._connect(self.path)
-        self.messages.append(f"{found} and kept, and the others are computed again (the damaged file is {aside})")
+        self.messages.append(f"{message} and kept, and the others are computed again (the damaged file is {aside})")
 
     def _insert_rows(self, labels: Sequence[tuple[object, ...]], attempts: Sequence[tuple[object, ...]]) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?)", labels)

@@ -130,8 +130,10 @@ def has_old_columns(connection: sqlite3.Connection) -> bool:
     Returns:
         True if both tables have exactly the columns of that time.
     """
-    found = [[row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in ("labels", "attempts")]
-    return found == [LABEL_COLUMNS.split(", "), ATTEMPT_COLUMNS.split(", ")]
+    columns = [
+        [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in ("labels", "attempts")
+    ]
+    return columns == [LABEL_COLUMNS.split(", "), ATTEMPT_COLUMNS.split(", ")]
 
 
 def salvage(path: Path, schema: str) -> tuple[list[Row], list[Row]] | None:

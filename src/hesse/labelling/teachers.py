@@ -208,7 +208,9 @@ def _metadata(teachers: Sequence[PotentialEngine], spec: LabelSpec, *, atomic_en
     metadata = {"level": level, "teachers": "; ".join(names), "dtype": ", ".join(types)}
     if spec.n_probes:
         metadata |= {"probe": spec.probe, "probes": str(spec.n_probes), "probe_seed": str(spec.seed)}
-    further = [name for name, wanted in (("hessian", spec.hessian), ("atomic_energies", atomic_energies)) if wanted]
+    further = [
+        name for name, requested in (("hessian", spec.hessian), ("atomic_energies", atomic_energies)) if requested
+    ]
     return {**metadata, "further_labels": ", ".join(further) or "none", "code_version": __version__}
 
 

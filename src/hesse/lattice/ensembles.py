@@ -83,9 +83,9 @@ def anharmonic_ensemble(
             f"{max(_MIN_EFFECTIVE, 0.1 * n):.0f} of {max(n, 2 * BLOCKS)}; draw displacements at this temperature"
         )
     result = search.iterate(first, sample)
-    found, weights = result.gaussian, result.weights
-    errors = search.jackknife(found, sample, paired=False)
-    change, effective = largest_change(first, found), effective_sample_size(weights)
+    gaussian, weights = result.gaussian, result.weights
+    errors = search.jackknife(gaussian, sample, paired=False)
+    change, effective = largest_change(first, gaussian), effective_sample_size(weights)
     if not result.settled:
         warnings.warn(
             f"the displaced supercells do not represent the self-consistent phonons at {temperature:.4g} K: "
@@ -94,10 +94,10 @@ def anharmonic_ensemble(
             HarmonicWarning,
             stacklevel=2,
         )
-    phonons = search.phonons(found)
-    lowest = float(found.frequencies.min(initial=0))
+    phonons = search.phonons(gaussian)
+    lowest = float(gaussian.frequencies.min(initial=0))
     rounds = (AnharmonicRound(result.fits, effective, change, lowest),)
-    energy = search.free_energy(found, phonons, sample)
+    energy = search.free_energy(gaussian, phonons, sample)
     return Anharmonic(temperature, phonons, harmonic, energy, errors[1], errors[0], n, rounds, result.settled)
 
 

@@ -213,10 +213,10 @@ class FixedPointSearch:
         frequencies, energies = [], []
         for k in range(BLOCKS):
             part = sample.part(block != k)
-            found = self.iterate(gaussian, part, limit).gaussian
-            phonons = self.phonons(found)
+            replicate = self.iterate(gaussian, part, limit).gaussian
+            phonons = self.phonons(replicate)
             frequencies.append(phonons.frequencies(self.start.commensurate))
-            energies.append(np.array(self.free_energy(found, phonons, part)))
+            energies.append(np.array(self.free_energy(replicate, phonons, part)))
         return jackknife_errors(frequencies), float(jackknife_errors(energies))
 
 

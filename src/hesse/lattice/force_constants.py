@@ -118,12 +118,12 @@ def compute_force_constants(
     moves = np.zeros((len(record.dataset["first_atoms"]), len(supercell), 3))
     for k, entry in enumerate(record.dataset["first_atoms"]):
         moves[k, entry["number"]] = entry["displacement"]
-    error, kept = None, KeptResults(cache, engine, supercell)
+    error, results = None, KeptResults(cache, engine, supercell)
     if displacement is None:
-        products, error = _products(supercell, engine, moves / length, kept, quiet)
+        products, error = _products(supercell, engine, moves / length, results, quiet)
         forces, method = -length * products, "products"
     else:
-        forces, method = _displaced_forces(supercell, engine, moves, kept, quiet), f"displacements of {length:g} Å"
+        forces, method = _displaced_forces(supercell, engine, moves, results, quiet), f"displacements of {length:g} Å"
     with phonopy_errors(f'structure "{id}": phonopy cannot compute the force constants', EngineError):
         record.forces = forces
         record.produce_force_constants(calculate_full_force_constants=False, show_drift=False)
@@ -144,10 +144,10 @@ def _products(
             def products(part: Array = part) -> dict[str, Array]:
                 labels = engine.compute(supercell, Request(probes=torch.as_tensor(part)))
                 assert labels.hvp is not None
-                found = {"products": labels.hvp.numpy()}
+                arrays = {"products": labels.hvp.numpy()}
                 if labels.hvp_error is not None:
-                    found["errors"] = labels.hvp_error.double().numpy().ravel()
-                return found
+                    arrays["errors"] = labels.hvp_error.double().numpy().ravel()
+                return arrays
 
             stored = kept.get("products", part, products)
             results.append(stored["products"])

@@ -163,8 +163,8 @@ class Phonons(ShortRepr):
             ConfigError: a mesh that is none.
         """
         self._run_mesh(mesh)
-        found = self.record.mesh
-        return np.array(found.qpoints), np.array(found.weights, dtype=float), np.array(found.frequencies)
+        stored = self.record.mesh
+        return np.array(stored.qpoints), np.array(stored.weights, dtype=float), np.array(stored.frequencies)
 
     def _run_mesh(self, mesh: MeshLike) -> None:
         with phonopy_errors("phonopy cannot compute frequencies on the mesh", EngineError):
@@ -243,7 +243,7 @@ class Phonons(ShortRepr):
             lowest first.
         """
         lowest = self.frequencies(self.commensurate)[:, 0]
-        found = [
+        modes = [
             ImaginaryMode(_triple(q), float(nu), True, "Γ" if not np.any(q) else "")
             for q, nu in zip(self.commensurate, lowest, strict=True)
             if nu < -IMAGINARY
@@ -255,8 +255,8 @@ class Phonons(ShortRepr):
             if values[i] < -IMAGINARY:
                 ends = {0: bands.path.labels[k][0], len(q) - 1: bands.path.labels[k][1]}
                 name = ends.get(i, "-".join(bands.path.labels[k]))
-                found.append(ImaginaryMode(_triple(q[i]), float(values[i]), self._fits(q[i]), name))
-        unique = {(np.round(mode.frequency, 4), mode.commensurate): mode for mode in reversed(found)}
+                modes.append(ImaginaryMode(_triple(q[i]), float(values[i]), self._fits(q[i]), name))
+        unique = {(np.round(mode.frequency, 4), mode.commensurate): mode for mode in reversed(modes)}
         return sorted(unique.values(), key=lambda mode: mode.frequency)
 
     def _fits(self, q: Float[Array, "3"]) -> bool:

@@ -205,17 +205,17 @@ def anharmonic(
         moves = gaussian.sample(snapshots, np.random.default_rng((seed, k)))
         energies, forces = source.compute(moves, f"round {k + 1}")
         sample = Sample(moves, energies, search.fit.normal_equations(moves, forces), gaussian)
-        found = search.iterate(gaussian, sample, redrawn=True)
-        change = largest_change(gaussian, found.gaussian)
-        gaussian = found.gaussian
+        iteration = search.iterate(gaussian, sample, redrawn=True)
+        change = largest_change(gaussian, iteration.gaussian)
+        gaussian = iteration.gaussian
         lowest = float(gaussian.frequencies.min(initial=0))
-        done.append(AnharmonicRound(found.fits, effective_sample_size(found.weights), change, lowest))
-        if found.settled:
+        done.append(AnharmonicRound(iteration.fits, effective_sample_size(iteration.weights), change, lowest))
+        if iteration.settled:
             errors = search.jackknife(gaussian, sample)
             if change <= max(tolerance, 2.0 * float(errors[0].max())):
                 converged = True
                 break
-    if not found.settled:
+    if not iteration.settled:
         errors = search.jackknife(gaussian, sample, limit=2)
     result = search.phonons(gaussian)
     free_energy = search.free_energy(gaussian, result, sample)
@@ -247,9 +247,9 @@ class _Forces:
         with track(f"{what}: displaced supercells", len(moves), quiet=self.quiet) as advance:
             for first in range(0, len(moves), size):
                 chunk = moves[first : first + size]
-                found = self._chunk(chunk)
-                energies.append(found[0])
-                forces.append(found[1])
+                computed = self._chunk(chunk)
+                energies.append(computed[0])
+                forces.append(computed[1])
                 advance(len(chunk))
         return np.concatenate(energies) - self.rest, np.concatenate(forces)
 

@@ -279,9 +279,9 @@ class _Band:
         if self.points and all(np.array_equal(a.positions, x) for a, x in zip(inner, self.positions, strict=True)):
             return
         moved = self._aligned(inner)
-        found = [self._sound(k, point) for k, point in enumerate(self.evaluate(moved), 1)]
-        self.points, self.positions = found, [np.array(a.positions) for a in inner]
-        for atoms, point in zip(inner, found, strict=True):
+        points = [self._sound(k, point) for k, point in enumerate(self.evaluate(moved), 1)]
+        self.points, self.positions = points, [np.array(a.positions) for a in inner]
+        for atoms, point in zip(inner, points, strict=True):
             _set_results(atoms, point)
         if self.file is not None and self.file.due:
             self._keep()

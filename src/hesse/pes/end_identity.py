@@ -96,7 +96,7 @@ def match_ends(
             for k, expected in zip(order, (reactant, product), strict=True)
         )
         options.append((sum(c.match.rank for c in pair), sum(c.rmsd for c in pair), order, (pair[0], pair[1])))
-    _, _, order, found = min(options, key=lambda option: option[:2])
+    _, _, order, matches = min(options, key=lambda option: option[:2])
     between = compare_end(reactant[0], product[0], product[1] - reactant[1]).match
     worst = {
         EndMatch.SAME: EndMatch.SAME,
@@ -104,7 +104,7 @@ def match_ends(
         EndMatch.RELABELED: EndMatch.CONFORMER,
         EndMatch.DIFFERENT: EndMatch.RELABELED,
     }[between]
-    return order, found, all(c.match.rank <= worst.rank for c in found)
+    return order, matches, all(c.match.rank <= worst.rank for c in matches)
 
 
 def _same_molecule(first: Structure, second: Structure) -> bool:

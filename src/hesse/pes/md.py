@@ -231,9 +231,9 @@ def run_md(
         recorder.reason = str(error)
     except _StoppedError as end:
         recorder.reason = str(end)
-    found = extrapolation(engine, *(snapshot.structure for snapshot in recorder.snapshots))
-    warn_if_outside(found, f'structure "{structure.id}": a snapshot of the run')
-    return replace(recorder.result(), extrapolation=found)
+    outside = extrapolation(engine, *(snapshot.structure for snapshot in recorder.snapshots))
+    warn_if_outside(outside, f'structure "{structure.id}": a snapshot of the run')
+    return replace(recorder.result(), extrapolation=outside)
 
 
 def _steps(atoms: Atoms, settings: MDSettings, rng: np.random.Generator) -> Iterator[int]:

@@ -225,12 +225,12 @@ class _WatchedPairs:
 def _watched_pairs(start: Structure, criterion: FailureCriterion) -> _WatchedPairs:
     """The pairs of a starting geometry with the limits of a criterion."""
     if start.periodic:
-        found = find_neighbors(start.positions, start.cell, start.pbc, PERIODIC_RANGE)
-        once = (found.centers < found.neighbors) | (
-            (found.centers == found.neighbors) & (found.cell_shifts > 0).any(-1)
+        neighbors = find_neighbors(start.positions, start.cell, start.pbc, PERIODIC_RANGE)
+        once = (neighbors.centers < neighbors.neighbors) | (
+            (neighbors.centers == neighbors.neighbors) & (neighbors.cell_shifts > 0).any(-1)
         )
-        first, second = found.centers[once], found.neighbors[once]
-        shift, length = found.cell_shifts[once] @ start.cell, found.distances[once]
+        first, second = neighbors.centers[once], neighbors.neighbors[once]
+        shift, length = neighbors.cell_shifts[once] @ start.cell, neighbors.distances[once]
     else:
         first, second = np.triu_indices(len(start), 1)
         shift = np.zeros((len(first), 3))

@@ -134,9 +134,9 @@ class BatchedForces(ReplicaForces):
 
     def _search(self, structure: Structure, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Centers, neighbors (within the replica) and cell shifts up to cutoff + skin."""
-        found = find_neighbors(positions, structure.cell, structure.pbc, self.potential.cutoff + self.skin)
+        listed = find_neighbors(positions, structure.cell, structure.pbc, self.potential.cutoff + self.skin)
         self.n_builds += 1
-        arrays = (found.centers, found.neighbors, found.cell_shifts)
+        arrays = (listed.centers, listed.neighbors, listed.cell_shifts)
         centers, neighbors, shifts = (torch.from_numpy(a).to(self.device) for a in arrays)
         return centers, neighbors, shifts
 

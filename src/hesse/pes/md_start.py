@@ -43,9 +43,9 @@ def starting_geometry(structure: Structure, engine: Engine, settings: ReplicaSet
         if settings.ramp is None:
             run, left = minimize(structure, engine, fmax=settings.fmax, steps=settings.steps), ""
         else:
-            found = remove_imaginary_modes(structure, engine, fmax=settings.fmax, steps=settings.steps)
-            lowest = 0.0 if found.modes is None or not len(found.modes) else found.modes.frequencies[0]
-            run, left = found.minimization, found.reason if lowest < IMAGINARY_LIMIT else ""
+            minimum = remove_imaginary_modes(structure, engine, fmax=settings.fmax, steps=settings.steps)
+            lowest = 0.0 if minimum.modes is None or not len(minimum.modes) else minimum.modes.frequencies[0]
+            run, left = minimum.minimization, minimum.reason if lowest < IMAGINARY_LIMIT else ""
     except HesseError as error:
         return Failure(FailureReason.NOT_STARTED, first_line(error))
     changes = displacement(structure, run.structure)

@@ -182,8 +182,8 @@ def irc(
         requested = directions in ("both", name)
         halves[name] = follower.follow(start, sign * mode, sign, steps) if requested else ((), "not asked")
     path_points = [follower.path_point(start, 0), *halves["forward"][0], *halves["backward"][0]]
-    found = extrapolation(engine, *(point.structure for point in path_points))
-    warn_if_outside(found, f'structure "{structure.id}": a part of the path')
+    outside = extrapolation(engine, *(point.structure for point in path_points))
+    warn_if_outside(outside, f'structure "{structure.id}": a part of the path')
     return IRCResult(
         path_points[0],
         halves["forward"][0],
@@ -191,7 +191,7 @@ def irc(
         halves["forward"][1],
         halves["backward"][1],
         surface.n_gradients,
-        found,
+        outside,
     )
 
 

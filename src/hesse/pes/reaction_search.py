@@ -135,10 +135,10 @@ def reaction(
     search = _Search(first, second, source, chosen, name or first.id)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExtrapolationWarning)  # of every intermediate geometry
-        found = search.run()
-        if other is not None and found.saddle is not None and found.saddle.converged:
-            found = replace(found, verification=verify_reaction(found, other, distance=chosen.distance))
-    return found
+        result = search.run()
+        if other is not None and result.saddle is not None and result.saddle.converged:
+            result = replace(result, verification=verify_reaction(result, other, distance=chosen.distance))
+    return result
 
 
 class _EndedError(Exception):
@@ -314,7 +314,7 @@ class _Search:
         assert found.product is not None
         assert found.saddle is not None
         assert found.saddle.modes is not None
-        asked = ThermoSettings(temperature=self.settings.temperature, method=self.settings.thermo)
+        requested = ThermoSettings(temperature=self.settings.temperature, method=self.settings.thermo)
         results, remarks = [], [found.reason] if found.reason else []
         with self.stages.stage("vibrations") as tally:
             for which, run in (("reactant", found.reactant), ("product", found.product)):
@@ -326,9 +326,9 @@ class _Search:
                         f"the {which} has an imaginary mode of {-modes.frequencies[0]:.0f}i cm⁻¹, which is left out of "
                         "its free energy"
                     )
-                results.append(thermochemistry(run.structure, modes, asked, energy=run.energy))
+                results.append(thermochemistry(run.structure, modes, requested, energy=run.energy))
         modes = found.saddle.modes
-        top = thermochemistry(found.saddle.structure, modes, asked, energy=found.saddle.energy)
+        top = thermochemistry(found.saddle.structure, modes, requested, energy=found.saddle.energy)
         thermo = ReactionThermo(
             np.atleast_1d(np.asarray(self.settings.temperature, dtype=float)),
             results[0],
@@ -344,7 +344,7 @@ def _judged(result: Reaction, ends: Sequence[MinimizationResult]) -> Reaction:
     assert result.reactant is not None
     assert result.product is not None
     expected = [(run.structure, run.energy) for run in (result.reactant, result.product)]
-    order, matches, found = match_ends(expected[0], expected[1], tuple((end.structure, end.energy) for end in ends))
+    order, matches, identity = match_ends(expected[0], expected[1], tuple((end.structure, end.energy) for end in ends))
     result = replace(
         result, ends=(ends[order[0]], ends[order[1]]), matches=matches, backward_to_reactant=order == (0, 1)
     )
@@ -360,7 +360,7 @@ def _judged(result: Reaction, ends: Sequence[MinimizationResult]) -> Reaction:
             words.append(
                 f"the end at the {which} is {what}, {comparison.rmsd:.2f} Å away" + (f" ({bonds})" if bonds else "")
             )
-    if found:
+    if identity:
         return replace(result, outcome=ReactionOutcome.FOUND, reason="; ".join(words))
     n_wrong = sum(comparison.match.rank >= EndMatch.RELABELED.rank for comparison in matches)
     outcome = ReactionOutcome.ENDS_DIFFER if n_wrong == 2 else ReactionOutcome.END_DIFFERS

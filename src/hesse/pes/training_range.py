@@ -41,7 +41,11 @@ def farthest(comparisons: Iterable[Extrapolation | None]) -> Extrapolation | Non
     Returns:
         The one that is farthest from the training data; None without any.
     """
-    return max((found for found in comparisons if found is not None), key=lambda found: found.grade, default=None)
+    return max(
+        (comparison for comparison in comparisons if comparison is not None),
+        key=lambda comparison: comparison.grade,
+        default=None,
+    )
 
 
 def extrapolation_columns(found: Extrapolation | None) -> dict[str, Any]:
@@ -84,7 +88,11 @@ def describe_outside(structures: Sequence[Structure], engine: Engine) -> str:
     Returns:
         A line; empty if there are none, or nothing is known about the training data.
     """
-    grades = [(found, s.id) for s in structures if (found := extrapolation(engine, s)) is not None and found.outside]
+    grades = [
+        (comparison, s.id)
+        for s in structures
+        if (comparison := extrapolation(engine, s)) is not None and comparison.outside
+    ]
     if not grades:
         return ""
     worst, name = max(grades, key=lambda pair: pair[0].grade)

@@ -143,10 +143,10 @@ def compute_hessians(
         InterruptedRunError: SIGINT or SIGTERM.
         HesseError: the engine or the files cannot be used.
     """
-    found: Found = {}
+    hessians: Found = {}
     if relaxation is not None:
         structures, failed = _relax(run, structures, relaxation)
-        found |= failed
+        hessians |= failed
     parts = {i: structure for i, structure in structures.items() if moving[i] is not None}
     whole = {i: structure for i, structure in structures.items() if moving[i] is None}
     by_model = isinstance(run.engine_object, PotentialEngine)
@@ -157,8 +157,8 @@ def compute_hessians(
     ):
         if members:
             results, n_known = compute(members)
-            found, n_reused = found | results, n_reused + n_known
-    return found, n_reused
+            hessians, n_reused = hessians | results, n_reused + n_known
+    return hessians, n_reused
 
 
 # --- full Hessians by engines -----------------------------------------------------------------------------------------
@@ -187,10 +187,10 @@ def _hessians_by_campaign(run: HessianRun, structures: Mapping[int, Structure]) 
         raise
     except ExecutionError as error:  # no structure could be labeled
         return dict.fromkeys(structures, str(error)), 0
-    found: Found = {indices[failure.id]: failure.reason for failure in report.failures}
+    results: Found = {indices[failure.id]: failure.reason for failure in report.failures}
     for structure, labels in report.dataset:
-        found[indices[structure.id]] = KnownHessian(structure, run.level, labels=labels)
-    return found, n_known
+        results[indices[structure.id]] = KnownHessian(structure, run.level, labels=labels)
+    return results, n_known
 
 
 # --- full Hessians by models, many at once ----------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def _by_index(
 ) -> Found:
     """Hessians and errors by the indices of the structures."""
     indices = list(structures)
-    found: Found = {indices[k]: error for k, error in done.errors.items()}
-    return found | {indices[k]: hessian(structures[indices[k]], record) for k, record in done.found.items()}
+    results: Found = {indices[k]: error for k, error in done.errors.items()}
+    return results | {indices[k]: hessian(structures[indices[k]], record) for k, record in done.found.items()}
 
 
 def _chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:
@@ -252,7 +252,7 @@ def _chunks(structures: Sequence[Structure]) -> Iterator[list[int]]:
 
 def _evaluate_chunk(engine: PotentialEngine, structures: Mapping[int, Structure]) -> Found:
     """Hessians of some structures in one pass; if one of them fails, one by one."""
-    found: Found = {}
+    hessians: Found = {}
     valid: dict[int, Structure] = {}
     for i, structure in structures.items():
         try:
@@ -262,21 +262,21 @@ def _evaluate_chunk(engine: PotentialEngine, structures: Mapping[int, Structure]
             structure.check_no_overlap()
             valid[i] = structure
         except HesseError as error:
-            found[i] = str(error)
+            hessians[i] = str(error)
     request = Request(forces=True, hessian=True)
     try:
         results = evaluate_structures(engine.potential, list(valid.values()), request) if valid else None
     except EngineError as error:
         if len(valid) == 1:
-            return found | dict.fromkeys(valid, str(error))
+            return hessians | dict.fromkeys(valid, str(error))
         for i, structure in valid.items():
-            found |= _evaluate_chunk(engine, {i: structure})
-        return found
+            hessians |= _evaluate_chunk(engine, {i: structure})
+        return hessians
     if results is not None:
         results = attach_error_estimates(list(valid.values()), results, request)
         for k, (i, structure) in enumerate(valid.items()):
-            found[i] = KnownHessian(structure, engine.level, labels=results.select([k]))
-    return found
+            hessians[i] = KnownHessian(structure, engine.level, labels=results.select([k]))
+    return hessians
 
 
 # --- relaxations and partial Hessians, one by one in processes --------------------------------------------------------

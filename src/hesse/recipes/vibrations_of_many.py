@@ -211,10 +211,10 @@ def analyze_vibrations(
         )
         relaxation = {"fmax": fmax, "steps": steps} if minimize else None
         moving = {i: collector.moving[i] for i in pending}
-        found, n_reused = compute_hessians(run, {i: dataset.structures[i] for i in pending}, moving, relaxation)
-        collector.add_computed(found)
+        hessians, n_reused = compute_hessians(run, {i: dataset.structures[i] for i in pending}, moving, relaxation)
+        collector.add_computed(hessians)
         if output is not None and isinstance(run.engine_object, PotentialEngine):
-            _write_new(Path(output), found, run)
+            _write_new(Path(output), hessians, run)
     collector.close(has_engine=engine is not None)
     return collector.report(n_reused)
 

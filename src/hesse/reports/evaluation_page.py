@@ -137,9 +137,9 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
 def _label_errors(evaluation: Evaluation, tag: str) -> Iterator[dict[str, Any]]:
     """For each property its RMSE, MAE and noise floor."""
     for name in property_names():
-        found = {row.metric: row for row in evaluation.rows if (row.property, row.tag) == (name, tag)}
-        if "rmse" in found:
-            yield {"property": name, **{metric: found.get(metric) for metric in METRICS}}
+        by_metric = {row.metric: row for row in evaluation.rows if (row.property, row.tag) == (name, tag)}
+        if "rmse" in by_metric:
+            yield {"property": name, **{metric: by_metric.get(metric) for metric in METRICS}}
 
 
 def _suite_sections(rows: Sequence[MetricRow]) -> Iterator[tuple[str, list[tuple[str, MetricRow, MetricRow | None]]]]:
@@ -177,12 +177,12 @@ def _plots(evaluation: Evaluation) -> Iterator[PointPlot]:
             yield point_plot(f"Errors of structures: {titles[1]} and {titles[0]}", points, *labels, log=True)
     if any(row.property == "barrier" for row in evaluation.rows):
         yield from _reaction_plots(evaluation)
-    found = [r for r in evaluation.records if r["kind"] == "saddle" and r["found"]]
+    saddles = [r for r in evaluation.records if r["kind"] == "saddle" and r["found"]]
     for key, title, unit in (
         ("imaginary_frequency", "Imaginary frequencies of the transition states found", "cm⁻¹"),
         ("barrier", "Barriers of the transition states found", "eV"),
     ):
-        pairs = [(r["group"], r[f"reference_{key}"], r[key]) for r in found]
+        pairs = [(r["group"], r[f"reference_{key}"], r[key]) for r in saddles]
         yield from _parity(title, [pair for pair in pairs if None not in pair], unit)
 
 

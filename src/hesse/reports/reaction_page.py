@@ -113,23 +113,23 @@ def _energies(reaction: Reaction) -> Iterator[tuple[str, float]]:
 def _matches(reaction: Reaction) -> Iterator[tuple[str, str, float, str]]:
     if reaction.matches is None:
         return
-    for name, found in zip(("reactant", "product"), reaction.matches, strict=True):
-        yield name, str(found.match), found.rmsd, _bonds(reaction, found.formed, found.broken)
+    for name, match in zip(("reactant", "product"), reaction.matches, strict=True):
+        yield name, str(match.match), match.rmsd, _bonds(reaction, match.formed, match.broken)
 
 
 def _verification(reaction: Reaction) -> Iterator[tuple[str, str]]:
     """The result of another engine, in words."""
-    found = reaction.verification
-    if found is None:
+    verification = reaction.verification
+    if verification is None:
         return
-    for name, value in (("barrier", found.barrier), ("reaction energy", found.reaction_energy)):
+    for name, value in (("barrier", verification.barrier), ("reaction energy", verification.reaction_energy)):
         if value is not None:
             yield f"{name} at these geometries", f"{value:.4f} eV"
-    answer = "yes" if found.saddle_found else "no"
-    if found.distance is not None:
-        answer += f", {found.distance:.2f} Å away"
-    yield f"a first-order saddle point within {found.limit:g} Å", answer
-    if found.imaginary_frequency is not None:
-        yield "its imaginary mode", f"{-found.imaginary_frequency:.0f}i cm⁻¹"
-    if found.reason:
-        yield "remark", found.reason
+    answer = "yes" if verification.saddle_found else "no"
+    if verification.distance is not None:
+        answer += f", {verification.distance:.2f} Å away"
+    yield f"a first-order saddle point within {verification.limit:g} Å", answer
+    if verification.imaginary_frequency is not None:
+        yield "its imaginary mode", f"{-verification.imaginary_frequency:.0f}i cm⁻¹"
+    if verification.reason:
+        yield "remark", verification.reason

@@ -34,8 +34,8 @@ def safe_search_path(*folders: str | None) -> list[str]:
     own = str(Path(__file__).resolve().parents[2])
     result = [folder for folder in sys.path if folder and "\n" not in folder and os.path.realpath(folder) not in unsafe]
     present = set(map(os.path.realpath, result))
-    kept = [folder for folder in (*named, own) if os.path.realpath(folder) not in present]
-    return [*result, *dict.fromkeys(kept)]
+    selected = [folder for folder in (*named, own) if os.path.realpath(folder) not in present]
+    return [*result, *dict.fromkeys(selected)]
 
 
 def python_command(code: str, arguments: Sequence[str], *, folder: str | None = None) -> list[str]:

@@ -93,14 +93,14 @@ def search_bands(
 
 def _images(pair: Pair, search: FinishedSearch) -> list[tuple[Structure, Properties]]:
     arrays = search.arrays
-    found = []
+    images = []
     for k, (x, energy, forces) in enumerate(
         zip(arrays["positions"], arrays["energies"], arrays["forces"], strict=True)
     ):
         moved = pair.reactant.with_positions(x, id=f"{pair.id}/neb/{k:02d}", tag="neb")
         named = replace(moved, group=pair.id)
-        found.append((named, energy_labels(named, float(energy), forces)))
-    return found
+        images.append((named, energy_labels(named, float(energy), forces)))
+    return images
 
 
 def _make_worker(spec: tuple[str | Engine, dict[str, Any]]) -> Callable[[Task], NEBResult]:

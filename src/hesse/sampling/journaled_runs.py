@@ -82,9 +82,9 @@ def run_journaled(
     opened = nullcontext(None) if output is None else SearchJournal.open(journal_path(output))
     with opened as journal:
         known = [None if journal is None else journal.finished(key) for key in keys]
-        found = {i: search for i, search in enumerate(known) if search is not None}
-        n_reused, errors = len(found), dict[int, str]()
-        pending = [i for i in range(len(tasks)) if i not in found]
+        finished = {i: search for i, search in enumerate(known) if search is not None}
+        n_reused, errors = len(finished), dict[int, str]()
+        pending = [i for i in range(len(tasks)) if i not in finished]
         results = solve([tasks[i] for i in pending])
         with track(title, len(tasks), quiet=quiet, done=n_reused) as advance:
             try:
@@ -94,13 +94,15 @@ def run_journaled(
                         if done.value is None:
                             errors[i] = done.error
                         else:
-                            found[i] = finish(i, done.value)
+                            finished[i] = finish(i, done.value)
                             if journal is not None:
-                                journal.add(keys[i], found[i])
+                                journal.add(keys[i], finished[i])
                         advance(1)
             except StoppedError:
                 results.close()
-                kept = "nothing is kept" if journal is None else f"kept in {journal.path}; the same command continues"
-                message = f"stopped after {len(found)} of {len(tasks)} searches, {kept}"
+                resumes = (
+                    "nothing is kept" if journal is None else f"kept in {journal.path}; the same command continues"
+                )
+                message = f"stopped after {len(finished)} of {len(tasks)} searches, {resumes}"
                 raise InterruptedRunError(message) from None
-    return JournaledRun(found, errors, n_reused)
+    return JournaledRun(finished, errors, n_reused)

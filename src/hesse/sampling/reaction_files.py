@@ -55,11 +55,11 @@ def write_reaction_files(folder: str | Path, reaction: Reaction) -> list[Path]:
         pairs["ts"].append((named, labels))
     pairs["path"] = _points(reaction, reaction.path_points, "irc")
     written = []
-    for name, found in pairs.items():
-        if found:
+    for name, pair in pairs.items():
+        if pair:
             written.append(place / f"{name}.extxyz")
             metadata = {"level": reaction.level, "made_by": "reaction search", "code_version": __version__}
-            write_dataset(written[-1], Dataset.from_pairs(found, **metadata))
+            write_dataset(written[-1], Dataset.from_pairs(pair, **metadata))
     return written
 
 

@@ -94,18 +94,18 @@ def follow_paths(
     model = as_engine(spec)
     known = stored_hessians(transition_states, spec) if reuse else [KnownLabels()] * len(transition_states)
     tasks = [(s, k.hessian) for s, k in zip(transition_states.structures, known, strict=True)]
-    asked = options | {"task": "path", "relax_ends": relax_ends}
-    keys = [search_key(start, model, asked | {"hessian": _digest(hessian)}) for start, hessian in tasks]
+    requested = options | {"task": "path", "relax_ends": relax_ends}
+    keys = [search_key(start, model, requested | {"hessian": _digest(hessian)}) for start, hessian in tasks]
     run = run_journaled(
         in_workers(_path_worker, (spec, options, relax_ends), workers),
         tasks,
         keys,
-        lambda i, found: _finished(tasks[i][0], *found),
+        lambda i, structures: _finished(tasks[i][0], *structures),
         output=None if output is None else Path(output),
         title="paths",
         quiet=quiet,
     )
-    found: list[tuple[Structure, Properties]] = []
+    structures: list[tuple[Structure, Properties]] = []
     rows: list[dict[str, Any]] = []
     failures: list[SamplingFailure] = []
     for i, (start, _) in enumerate(tasks):
@@ -114,8 +114,8 @@ def follow_paths(
             failures.append(SamplingFailure(start.id, run.errors[i]))
             continue
         rows.append(dict(run.found[i].row))
-        found += _path_structures(start, run.found[i])
-    dataset = as_dataset_of(found, spec, "reaction paths")
+        structures += _path_structures(start, run.found[i])
+    dataset = as_dataset_of(structures, spec, "reaction paths")
     return ReactionResult(dataset, tuple(rows), tuple(failures), n_reused=run.n_reused)
 
 
@@ -141,16 +141,16 @@ def _finished(start: Structure, path: IRCResult, ends: Sequence[MinimizationResu
 def _path_structures(start: Structure, search: FinishedSearch) -> list[tuple[Structure, Properties]]:
     """The points of a path and its relaxed ends, as structures with labels."""
     group, arrays, n_backward = start.group or start.id, search.arrays, search.row["backward_points"]
-    found = []
+    structures = []
     numbers = range(-n_backward, len(arrays["positions"]) - n_backward)
     for k, x, energy, forces in zip(numbers, arrays["positions"], arrays["energies"], arrays["forces"], strict=True):
         point = replace(start.with_positions(x, id=f"{start.id}/irc/{k:+05d}", tag="irc"), group=group)
-        found.append((point, energy_labels(point, float(energy), forces)))
+        structures.append((point, energy_labels(point, float(energy), forces)))
     outer = [number for number in (numbers[0], numbers[-1]) if number != 0]  # a half without points has no end
     for k, x, energy in zip(outer, arrays["end_positions"], arrays["end_energies"], strict=False):
         end = replace(start.with_positions(x, id=f"{start.id}/irc/{k:+05d}/relaxed", tag="end"), group=group)
-        found.append((end, energy_labels(end, float(energy))))
-    return found
+        structures.append((end, energy_labels(end, float(energy))))
+    return structures
 
 
 def _path_row(start: Structure, path: IRCResult, ends: Sequence[MinimizationResult]) -> dict[str, Any]:

@@ -231,13 +231,13 @@ def _begin(
         tasks = [starts[i] for i in missing]
         for done in pool.map(_make_relaxer, (spec, settings), tasks, advance) if tasks else ():
             i = missing[done.index]
-            found = done.value if done.value is not None else Failure.not_started(done.error)
-            if isinstance(found, Failure):
-                failures[i] = found
+            first = done.value if done.value is not None else Failure.not_started(done.error)
+            if isinstance(first, Failure):
+                failures[i] = first
             else:
                 for number, seed in pairs:
                     if number == i and (i, seed) not in runs:
-                        runs[i, seed] = ReplicaRun.begin(Replica(found, seed), settings)
+                        runs[i, seed] = ReplicaRun.begin(Replica(first, seed), settings)
             advance(1)
     return failures
 

@@ -162,7 +162,7 @@ def _read(path: Path) -> tuple[dict[str, FinishedSearch], int]:
     first, *lines = path.read_bytes().split(b"\n")
     if first and first != _FIRST_LINE.encode() and not _FIRST_LINE.encode().startswith(first):
         raise FileFormatError(f"{path}: not a journal of searches. Move it, or choose another OUT.")
-    found: dict[str, FinishedSearch] = {}
+    searches: dict[str, FinishedSearch] = {}
     n_damaged = 0
     for line in filter(None, lines):
         try:
@@ -171,10 +171,10 @@ def _read(path: Path) -> tuple[dict[str, FinishedSearch], int]:
                 raise ValueError("its checksum differs")
             values = json.loads(outer["search"])
             arrays = {name: _decode(values) for name, values in values["arrays"].items()}
-            found[values["key"]] = FinishedSearch(values["row"], arrays)
+            searches[values["key"]] = FinishedSearch(values["row"], arrays)
         except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
             n_damaged += 1
-    return found, n_damaged
+    return searches, n_damaged
 
 
 def _checksum(text: str) -> str:

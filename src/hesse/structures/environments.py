@@ -147,8 +147,8 @@ class _Element:
         metric = np.linalg.cholesky(np.linalg.inv(covariance + 0.1 * np.diag(pooled)))
         # Rounded as in a file, so that a model gives the same grades before and after it is stored.
         mean, metric = mean.astype(np.float32).astype(float), metric.astype(np.float32).astype(float)
-        kept = _far_apart((vectors - mean) @ metric, n_kept)
-        return cls(mean, metric, np.clip(kept, -6e4, 6e4).astype(np.float16).astype(float))
+        selected = _far_apart((vectors - mean) @ metric, n_kept)
+        return cls(mean, metric, np.clip(selected, -6e4, 6e4).astype(np.float16).astype(float))
 
     def distances(self, vectors: Float[Array, "m d"]) -> Float[Array, "m"]:
         points = (vectors - self.mean) @ self.metric
@@ -262,9 +262,9 @@ class TrainingEnvironments:
             A line: the number of structures, the elements with the numbers of environments that are kept, and charges
             and multiplicities if they were recorded.
         """
-        kept = ", ".join(f"{species_name(z)} {len(e.kept)}" for z, e in sorted(self.elements.items()))
+        counts = ", ".join(f"{species_name(z)} {len(e.kept)}" for z, e in sorted(self.elements.items()))
         states = "" if self.charge_states is None else f"; {describe_states(self.charge_states)}"
-        return f"of {self.n_structures} structures; kept {kept}; limit {self.limit:.3g}{states}"
+        return f"of {self.n_structures} structures; kept {counts}; limit {self.limit:.3g}{states}"
 
     def to_text(self) -> str:
         """Convert to JSON, for the header of a file.
@@ -305,10 +305,10 @@ class TrainingEnvironments:
         if values["version"] != 1:
             raise ValueError(f"a summary of the training data of an unknown version, {values['version']!r}")
         elements = {}
-        for z, (mean, metric, kept) in values["elements"].items():
+        for z, (mean, metric, vectors) in values["elements"].items():
             matrix = _decode(metric, "<f4").reshape(_SIZE, _SIZE)
             elements[int(z)] = _Element(
-                _decode(mean, "<f4").reshape(_SIZE), matrix, _decode(kept, "<f2").reshape(-1, _SIZE)
+                _decode(mean, "<f4").reshape(_SIZE), matrix, _decode(vectors, "<f2").reshape(-1, _SIZE)
             )
         if not all(is_species(z) and len(e.kept) for z, e in elements.items()):
             raise ValueError("a summary of the training data with wrong elements")
@@ -417,11 +417,11 @@ def _pair_keys(first: Int[Array, "p"], second: Int[Array, "p"]) -> tuple[list[tu
 
 def _shortest(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
     """The shortest distance of each pair of elements."""
-    found: dict[tuple[int, int], float] = {}
+    distances: dict[tuple[int, int], float] = {}
     for structure in structures:
         pairs = find_neighbors(structure.positions, structure.cell, structure.pbc, _CUTOFF)
         keys, inverse = _pair_keys(structure.numbers[pairs.centers], structure.numbers[pairs.neighbors])
         for k, pair in enumerate(keys):
             shortest = float(pairs.distances[inverse == k].min())
-            found[pair] = min(shortest, found.get(pair, np.inf))
-    return found
+            distances[pair] = min(shortest, distances.get(pair, np.inf))
+    return distances

@@ -432,8 +432,8 @@ class Properties:
         for name in names:
             if name not in COLUMNS:
                 quantity(name)  # raises
-        kept = {*names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
-        return Properties(n_atoms=self.n_atoms, **{c.name: value for c, value in self.items() if c.name in kept})
+        selected = {*names, *(f"{name}_mask" for name in names), *(["probes"] if "hvp" in names else [])}
+        return Properties(n_atoms=self.n_atoms, **{c.name: value for c, value in self.items() if c.name in selected})
 
     @classmethod
     def concatenate(cls, records: Sequence[Properties]) -> Properties:

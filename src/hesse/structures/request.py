@@ -57,9 +57,9 @@ class Request:
             hint = "Hessian-vector products are requested by their probes" if name == "hvp" else None
             raise RequestError(f"there is no property {name!r} to request. {hint or did_you_mean(name, names)}")
         derivatives = {"energy": energy, "forces": forces, "hessian": hessian, "stress": stress}
-        for name, wanted in {**derivatives, "atomic_energies": atomic_energies, **outputs}.items():
-            if wanted is None or isinstance(wanted, str):
-                raise RequestError(f"{name}: expected True or False, got {wanted!r}")
+        for name, requested in {**derivatives, "atomic_energies": atomic_energies, **outputs}.items():
+            if requested is None or isinstance(requested, str):
+                raise RequestError(f"{name}: expected True or False, got {requested!r}")
         if probes is not None and not isinstance(probes, Tensor):
             raise RequestError(
                 f"probes: expected the directions as a tensor [probes, atoms, 3], got {type(probes).__name__}; "
@@ -72,7 +72,7 @@ class Request:
             hessian=hessian,
             atomic_energies=atomic_energies,
             stress=stress,
-            outputs=frozenset(name for name, wanted in outputs.items() if wanted),
+            outputs=frozenset(name for name, requested in outputs.items() if requested),
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

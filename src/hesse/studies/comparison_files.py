@@ -150,8 +150,13 @@ def _suite_table(comparison: StudyComparison, dataset: str) -> Iterator[str]:
     for row in rows:
         by_key.setdefault((row.property, row.metric, row.unit), {})[row.variant] = row
     lines = [
-        [property_title(prop), metric.replace("_", " "), *(_mean_and_sd(found.get(name)) for name in variants), unit]
-        for (prop, metric, unit), found in by_key.items()
+        [
+            property_title(prop),
+            metric.replace("_", " "),
+            *(_mean_and_sd(rows_of_metric.get(name)) for name in variants),
+            unit,
+        ]
+        for (prop, metric, unit), rows_of_metric in by_key.items()
     ]
     if lines:
         yield _table(f"Further numbers on {dataset}", ["property", "metric", *variants, "unit"], lines)

@@ -195,10 +195,10 @@ def _read_study(folders: Sequence[Path], tests: Mapping[str, Dataset], judge: Ju
 
 
 def _suite(name: Any) -> Suite:
-    found: Suite | None = next((suite for suite in SUITES if suite == name), None)
-    if found is None:
+    match: Suite | None = next((suite for suite in SUITES if suite == name), None)
+    if match is None:
         raise ValueError(f"no suite {name!r}")
-    return found
+    return match
 
 
 def _cell_status(path: Path) -> tuple[str, str]:
@@ -242,9 +242,9 @@ def _common_errors(folders: Sequence[Path], judge: Judge, hessian: bool) -> list
     common = set.intersection(*(set(stored_evaluations(folder)) for folder in folders))
     result: list[dict[str, SetErrors]] = [{} for _ in folders]
     for data_hash, suite in sorted(common, key=lambda key: (SUITES.index(key[1]), key[0])):
-        found = [cached_errors(folder, data_hash, suite=suite, hessian=hessian) for folder in folders]
-        for errors, each in zip(result, found, strict=True):
-            if each is not None and None not in found and each.rows:
+        cached = [cached_errors(folder, data_hash, suite=suite, hessian=hessian) for folder in folders]
+        for errors, each in zip(result, cached, strict=True):
+            if each is not None and None not in cached and each.rows:
                 errors[each.rows[0].dataset] = each
     if result[0]:
         return result

@@ -220,11 +220,11 @@ def _find_baselines(variants: Variants, baseline: str | Mapping[str, Label]) -> 
             raise RequestError(f"baseline, {axis}: no variant with {label!r}. {did_you_mean(str(label), known)}")
     result = {}
     for name, own in labels.items():
-        wanted = {**own, **baseline}
+        requested = {**own, **baseline}
         if all(own.get(axis) == label for axis, label in baseline.items()):
             continue
         # An axis that has no effect on the baseline (probes of E-F) is not among its labels.
-        matches = [n for n, each in labels.items() if all(wanted.get(axis) == label for axis, label in each.items())]
+        matches = [n for n, each in labels.items() if all(requested.get(axis) == label for axis, label in each.items())]
         matches = [n for n in matches if all(labels[n].get(axis) == label for axis, label in baseline.items())]
         if matches:
             result[name] = max(matches, key=lambda n: len(labels[n]))

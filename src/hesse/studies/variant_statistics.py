@@ -65,14 +65,14 @@ def error_rows(name: str, members: Sequence[ComparedRun]) -> list[ErrorRow]:
         first = members[0].errors[dataset]
         for prop, metric in dict.fromkeys((row.property, row.metric) for row in first.rows):
             if metric not in _OF_LABELS:
-                found = [run.errors[dataset].row(prop, metric) for run in members]
-                values = tuple(row.value for row in found if row is not None)
-                if len(values) < len(members) or found[0] is None:
+                of_runs = [run.errors[dataset].row(prop, metric) for run in members]
+                values = tuple(row.value for row in of_runs if row is not None)
+                if len(values) < len(members) or of_runs[0] is None:
                     continue
                 summary, floor = mean_interval(values), first.row(prop, "noise_floor")
                 rows.append(
                     ErrorRow(
-                        name, dataset, prop, metric, found[0].unit, len(values), summary.mean, _known(summary.sd),
+                        name, dataset, prop, metric, of_runs[0].unit, len(values), summary.mean, _known(summary.sd),
                         _known(summary.low), _known(summary.high), None if floor is None else floor.value,
                         first.structures, values,
                     )
@@ -103,8 +103,8 @@ def change_rows(name: str, base: str, variants: Variants) -> list[ChangeRow]:
     rows = []
     for dataset in _datasets([run for pair in pairs for run in pair]):
         for prop, metric in _compared_metrics(pairs[0][0].errors[dataset]):
-            found = [[run.errors[dataset].row(prop, metric) for run in pair] for pair in pairs]
-            values = [(old.value, new.value) for old, new in found if old is not None and new is not None]
+            row_pairs = [[run.errors[dataset].row(prop, metric) for run in pair] for pair in pairs]
+            values = [(old.value, new.value) for old, new in row_pairs if old is not None and new is not None]
             if len(values) == len(pairs):
                 before, after = np.array(values).T
                 sets = [(old.errors[dataset], new.errors[dataset]) for old, new in pairs]

@@ -146,17 +146,17 @@ def read_mode_couplings(paths: Sequence[str | Path], broadening: float) -> ModeC
             )
         points.append(numbers[:3])
         squares.append(numbers[5:])
-        found = {}
+        by_mode = {}
         for block in blocks:
             width = re.match(rf"\s*({_NUMBER})\s*Ry", block)
             values = re.findall(rf"lambda\(\s*\d+\)\s*=\s*({_NUMBER})", block)
             if width is None or len(values) != n:
                 raise FileFormatError(f"{path}: expected a broadening and {n} values of λ in every block")
-            found[float(width[1])] = [float(value) for value in values]
-        chosen = next((width for width in found if np.isclose(width, broadening)), None)
+            by_mode[float(width[1])] = [float(value) for value in values]
+        chosen = next((width for width in by_mode if np.isclose(width, broadening)), None)
         if chosen is None:
-            raise RequestError(f"{path}: no broadening of {broadening:g} Ry, there are {', '.join(map(str, found))}")
-        couplings.append(found[chosen])
+            raise RequestError(f"{path}: no broadening of {broadening:g} Ry, there are {', '.join(map(str, by_mode))}")
+        couplings.append(by_mode[chosen])
     if len({len(row) for row in squares}) != 1:
         raise FileFormatError("expected files of one crystal, their numbers of modes differ")
     roots = np.sign(squares) * np.sqrt(np.abs(squares)) * FREQUENCY_UNITS["Ry"]

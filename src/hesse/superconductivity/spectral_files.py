@@ -65,17 +65,17 @@ def read_alpha2f(
     text = path.read_bytes().decode("utf-8", errors="replace")
     head = text[:2000]
     if "a2F" in head and "Rydberg" in head:
-        found, factor, stated = _matdyn(path, text)
+        content, factor, stated = _matdyn(path, text)
     elif re.search(r"w\[meV\].*a2f", head):
-        found, factor, stated = _epw(path, text, column)
+        content, factor, stated = _epw(path, text, column)
     elif re.match(r"\s*#\s*E\(THz\)", head):
-        found, factor, stated = _lambda_x(path, text, column)
+        content, factor, stated = _lambda_x(path, text, column)
     else:
-        found, factor, stated = _plain(path, text, unit, column)
+        content, factor, stated = _plain(path, text, unit, column)
     if unit is not None and not np.isclose(_unit(unit), factor):
         raise UnitError(f"{path}: this file states its unit, which is not {unit}: leave the unit out")
     try:
-        spectrum = SpectralFunction.from_grid(factor * found[:, 0], found[:, 1], allow_negative=allow_negative)
+        spectrum = SpectralFunction.from_grid(factor * content[:, 0], content[:, 1], allow_negative=allow_negative)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
     if stated is not None and abs(spectrum.coupling - stated) > NORMALIZATION_LIMIT * max(stated, 0.05):

@@ -141,10 +141,10 @@ def tc(
         usable: list[float] = []
         for cutoff in (factor * highest for factor in CUTOFFS):
             guess = usable[-1] if usable else None
-            found = eliashberg_tc(spectrum, value, cutoff=cutoff, mu_star_at=at or cutoff, guess=guess)
-            if found is None:
+            critical = eliashberg_tc(spectrum, value, cutoff=cutoff, mu_star_at=at or cutoff, guess=guess)
+            if critical is None:
                 break
-            usable.append(found)
+            usable.append(critical)
         first, second = strong_coupling_factors(spectrum.coupling, value, spectrum.omega_2 / spectrum.omega_log)
         rows.append(
             TcRow(

@@ -66,11 +66,11 @@ def outlier_messages(data: DatasetLike, labels: Sequence[str], name: str) -> lis
             "the labels and leaves these structures out. If it is most of them, the unit of the file is another one."
         )
     return [
-        f"warning: {name} data: {_DESCRIPTIONS[label](found[0])}: {_listed(found)}: {len(found)} of {len(data)} "
-        "structures. One wrong label can spoil a model: check them, and remove them or give them the weight 0 if they "
-        "are wrong."
+        f"warning: {name} data: {_DESCRIPTIONS[label](of_label[0])}: {_listed(of_label)}: {len(of_label)} of "
+        f"{len(data)} structures. One wrong label can spoil a model: check them, and remove them or give them the "
+        "weight 0 if they are wrong."
         for label in ("energy", "forces", "hvp", "hessian")
-        if (found := [outlier for outlier in outliers if outlier.label == label])
+        if (of_label := [outlier for outlier in outliers if outlier.label == label])
     ]
 
 

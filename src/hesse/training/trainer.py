@@ -201,7 +201,7 @@ class Trainer:
         """Check and record the loss terms, and measure their weights if that is requested. A run that is interrupted
         before its first checkpoint does this again."""
         held_out = None if self.validator is None else self.validator.data
-        found = self.communicator.run_on_rank_zero(lambda: inspect_data(self.training, held_out, self.config))
+        report = self.communicator.run_on_rank_zero(lambda: inspect_data(self.training, held_out, self.config))
         balance = self.config.weights.balance
         self.weights, texts = set_up_loss(
             self.gradient,
@@ -216,7 +216,7 @@ class Trainer:
             for text in idle_messages(len(self.training), self.config.batch.structures, self.communicator.size):
                 print(text, file=sys.stderr)
         for text in (
-            *found,
+            *report,
             *replay_messages(self.training, self.batches.replay),
             *texts,
             *start,

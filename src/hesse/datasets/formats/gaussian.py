@@ -70,15 +70,15 @@ def read_archives(text: str, source: str) -> list[QMResult]:
     if "Error termination" in text or ("Normal termination" not in later and "Entering Link 1" in later):
         note = "a job of this output did not end normally, and is left out"
         results[-1] = replace(results[-1], unused=(*results[-1].unused, note))
-    kept = [result for result in results if result.hessian is not None] or results[-1:]
+    selected = [result for result in results if result.hessian is not None] or results[-1:]
     # The energies of an optimization are those of its frequency job; others are named.
-    states = {(result.level, result.charge, result.multiplicity) for result in kept}
+    states = {(result.level, result.charge, result.multiplicity) for result in selected}
     other = [r for r in results if (r.level, r.charge, r.multiplicity) not in states]
     if other:
         levels = ", ".join(dict.fromkeys(r.level or "a level that is not stated" for r in other))
         note = f"other jobs ({levels}): frequency jobs are read, or else the last job"
-        kept[0] = replace(kept[0], unused=(*kept[0].unused, note))
-    return kept
+        selected[0] = replace(selected[0], unused=(*selected[0].unused, note))
+    return selected
 
 
 def _why_no_archive(text: str) -> str:

@@ -75,8 +75,8 @@ def uncertain_energy(method: str, route: str) -> str:
     Returns:
         What the energy is; empty if it is certain.
     """
-    found = (meaning for keyword, meaning in _NOT_ONE_ENERGY if keyword.search(route) or keyword.search(method))
-    return next(found, "")
+    meanings = (meaning for keyword, meaning in _NOT_ONE_ENERGY if keyword.search(route) or keyword.search(method))
+    return next(meanings, "")
 
 
 def check_isolated(route: str) -> None:

@@ -197,18 +197,18 @@ def find_format(path: Path) -> FileFormat:
     formats, suffix = file_formats(), path.suffix.lower()
     if not path.is_dir():
         check_input_file(path)
-    found = next((f for f in formats if f.matches(path)), None)
-    if found is None and path.is_dir():
+    match = next((f for f in formats if f.matches(path)), None)
+    if match is None and path.is_dir():
         *first, last = [f.folder for f in formats if f.folder]
         raise FileFormatError(
             f"{path}: this is a folder. Folders that can be read hold {', '.join(first)} or {last}; it contains none "
             "of these."
         )
-    found = found or next((f for f in formats if suffix in f.suffixes), None)
-    if found is None:
+    match = match or next((f for f in formats if suffix in f.suffixes), None)
+    if match is None:
         known = "; ".join(f"{f.files} ({f.name})" for f in formats)
         raise FileFormatError(f"{path}: no reader for {suffix or 'a file without a suffix'}. Known: {known}.")
-    return found
+    return match
 
 
 def find_writer(path: Path) -> Callable[[Path, Dataset], None]:
@@ -225,12 +225,12 @@ def find_writer(path: Path) -> Callable[[Path, Dataset], None]:
     """
     suffix = path.suffix.lower()
     writable = [f for f in file_formats() if f.write is not None]
-    found = next((f.write for f in writable if suffix in f.suffixes), None)
-    if found is None:
+    write = next((f.write for f in writable if suffix in f.suffixes), None)
+    if write is None:
         complete = " or ".join(f.suffixes[0] for f in writable if f.written == "data sets")
         limited = "".join(f" ({f.written} as {f.suffixes[0]} too)" for f in writable if f.written != "data sets")
         raise FileFormatError(f"{path}: data sets are written as {complete}{limited}, not as {suffix or 'a bare name'}")
-    return found
+    return write
 
 
 # --- readers with their options ---------------------------------------------------------------------------------------

@@ -92,12 +92,12 @@ def find_outliers(
             for name in others:
                 values[name][indices.numpy()] = _magnitudes(part.labels, name)
     weight = dataset.energies().weight
-    found: list[Outlier] = []
+    outliers: list[Outlier] = []
     for name, value in values.items():
         if weight is not None:
             value = np.where(weight.numpy() > 0, value, np.nan)
-        found += _outliers(dataset, name, value)
-    return found
+        outliers += _outliers(dataset, name, value)
+    return outliers
 
 
 def _outliers(dataset: BaseDataset[Any], name: str, values: Float[ndarray, "structures"]) -> list[Outlier]:

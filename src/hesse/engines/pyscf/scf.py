@@ -197,17 +197,17 @@ def _keep_range_separated_integrals(mean_field: Any) -> None:
     from pyscf.scf.hf import dot_eri_dm
 
     molecule, full = mean_field.mol, mean_field.get_jk
-    kept: dict[float, Any] = {}
+    integrals: dict[float, Any] = {}
 
     def get_jk(
         mol: Any = None, dm: Any = None, hermi: int = 1, with_j: bool = True, with_k: bool = True, omega: Any = None
     ) -> Any:
         if not omega or (mol is not None and mol is not molecule):
             return full(mol, dm, hermi, with_j, with_k, omega)
-        if omega not in kept:
+        if omega not in integrals:
             with molecule.with_range_coulomb(omega):
-                kept[omega] = molecule.intor("int2e", aosym="s8")
-        return dot_eri_dm(kept[omega], mean_field.make_rdm1() if dm is None else dm, hermi, with_j, with_k)
+                integrals[omega] = molecule.intor("int2e", aosym="s8")
+        return dot_eri_dm(integrals[omega], mean_field.make_rdm1() if dm is None else dm, hermi, with_j, with_k)
 
     if molecule.nao**4 / 1e6 < _KEPT_FRACTION * mean_field.max_memory:
         mean_field.get_jk = get_jk

@@ -149,8 +149,8 @@ def _calibration(settings: ActiveSettings, committees: list[Committee]) -> Stage
             for committee in committees:
                 if not all(member.exists() for member in committee.members):  # of a branch that has ended
                     continue
-                found, single = test_calibration(settings, dataset, committee.members, stage)
-                rows += [{"model": committee.name, "dataset": test, **row} for row in found]
+                summaries, single = test_calibration(settings, dataset, committee.members, stage)
+                rows += [{"model": committee.name, "dataset": test, **row} for row in summaries]
                 points += [{"model": committee.name, "dataset": test, **point} for point in single]
         atomic_write_text(stage.folder / "points.json", json.dumps(points) + "\n")
         return {"rows": rows}

@@ -81,8 +81,8 @@ def exploration_stage(settings: ActiveSettings, current: Round) -> Stage:
         if settings.source == "dynamics":
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExtrapolationWarning)  # structures outside the data are looked for
-                found = sample_md(starts, model, settings.sampling(current.seed), workers=0, quiet=stage.quiet)
-            structures, failed = list(found.structures), len(found.failures)
+                samples = sample_md(starts, model, settings.sampling(current.seed), workers=0, quiet=stage.quiet)
+            structures, failed = list(samples.structures), len(samples.failures)
         else:
             target = stage.folder / EXPLORED
             searches = search_saddles(starts, model, target, workers=0, quiet=stage.quiet, **settings.search)
@@ -198,8 +198,11 @@ def calibration_stage(settings: ActiveSettings, current: Round, labels: Path) ->
         data = open_data(labels)
         mean = _predictions(settings, data.structures, current.members, stage)
         rows = [asdict(row) for row in spread_calibration(data, mean)]
-        found = {spreads.name: spreads for spreads in structure_spreads(data, mean)}
-        return {"rows": rows, **({"factor": found["hvp"].error_over_spread} if "hvp" in found else {})}
+        spreads_by_name = {spreads.name: spreads for spreads in structure_spreads(data, mean)}
+        return {
+            "rows": rows,
+            **({"factor": spreads_by_name["hvp"].error_over_spread} if "hvp" in spreads_by_name else {}),
+        }
 
     return Stage(
         f"{current.folder}/calibration", "errors of the committee on what it has picked", work,
@@ -224,9 +227,9 @@ def test_calibration(
     data = test.without_suspects()
     mean = _predictions(settings, data.structures, members, stage)
     points = [
-        {"property": found.name, "spread": float(spread), "error": float(error)}
-        for found in structure_spreads(data, mean)
-        for spread, error in zip(found.spreads, found.errors, strict=True)
+        {"property": spreads.name, "spread": float(spread), "error": float(error)}
+        for spreads in structure_spreads(data, mean)
+        for spread, error in zip(spreads.spreads, spreads.errors, strict=True)
     ]
     return [asdict(row) for row in spread_calibration(data, mean)], points
 

@@ -82,18 +82,18 @@ def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request
 
     def work(stage: StageWork) -> Mapping[str, Any]:
         now = read_hint_data(settings)
-        wanted = open_data(request).ids
+        requested = open_data(request).ids
         source = now.candidates if now.own_labels else open_data(made) if made is not None else now.labels
-        missing = [i for i in wanted if source is None or i not in set(source.ids)]
+        missing = [i for i in requested if source is None or i not in set(source.ids)]
         if made is None and missing:
             where = "no labels are given" if source is None else f"{source.source} lacks {len(missing)} of them"
             raise Paused(
-                f"{len(wanted)} structures are chosen, and {where}. Label them: hesse label {request} labels.h5 "
+                f"{len(requested)} structures are chosen, and {where}. Label them: hesse label {request} labels.h5 "
                 "--engine ENGINE --hessian; then write labels: labels.h5 in the configuration, and run the same "
                 "command again."
             )
         assert source is not None
-        curved = source.with_ids([i for i in wanted if i in set(source.ids)])
+        curved = source.with_ids([i for i in requested if i in set(source.ids)])
         curved = curved.select(has_curvature(curved))
         if not now.own_labels and now.ordinary:  # labeled before
             curved = (
@@ -102,9 +102,9 @@ def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request
                 else curved
             )
         if len(curved) == 0:
-            raise ExecutionError(f"none of the {len(wanted)} chosen structures has a curvature label")
+            raise ExecutionError(f"none of the {len(requested)} chosen structures has a curvature label")
         write_dataset(stage.folder / CURVED, _with_level(curved, now.level))
-        result = {"chosen": len(wanted), "curved": len(curved)}
+        result = {"chosen": len(requested), "curved": len(curved)}
         if has_ordinary:
             special = set(curved.ids)
             rest = now.candidates.select([i for i, s in enumerate(now.candidates.ids) if s not in special])

@@ -51,13 +51,13 @@ def curve_points(rows: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
     Returns:
         The numbers, in the order of the rows.
     """
-    found: dict[CurvePoint, list[float]] = {}
+    values_by_point: dict[CurvePoint, list[float]] = {}
     for row in rows:
         variant, *middle, _ = str(row["model"]).split("/")
         labels = int(middle[0]) if middle else None
         point = CurvePoint(variant, labels, row["dataset"], row["property"], row["metric"], row["unit"])
-        found.setdefault(point, []).append(float(row["value"]))
-    return [replace(point, values=tuple(values)) for point, values in found.items()]
+        values_by_point.setdefault(point, []).append(float(row["value"]))
+    return [replace(point, values=tuple(values)) for point, values in values_by_point.items()]
 
 
 def curve_table(rows: Sequence[Mapping[str, Any]], metric: str = "rmse") -> str:

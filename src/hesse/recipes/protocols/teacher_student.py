@@ -219,9 +219,9 @@ def _teacher_errors_stage(teacher: Sequence[str], tests: Mapping[str, Path], sui
     def work(stage: StageWork) -> dict[str, Any]:
         rows = []
         for name, file in tests.items():
-            kept = None if suite == "basic" else stage.folder / f"{name}.json"
+            cache = None if suite == "basic" else stage.folder / f"{name}.json"
             data = read_dataset(file)
-            evaluation = evaluate(teacher_potential(teacher), data, suite=suite, by_tag=False, output=kept)
+            evaluation = evaluate(teacher_potential(teacher), data, suite=suite, by_tag=False, output=cache)
             rows += error_rows("teacher", name, evaluation)
         return {"rows": rows}
 
