@@ -39,13 +39,16 @@ def from_reactions(benchmark: Path, n_train: int, n_test: int) -> tuple[hesse.Da
     return _some(train, n_train, ["energy", "forces"]), _some(test, n_test, ["energy", "forces", "hessian"])
 
 
-def from_molecules(potential: str, n_train: int, n_test: int) -> tuple[hesse.Dataset, hesse.Dataset]:
+def from_molecules(
+    potential: str, n_train: int, n_test: int, *, same_molecules: bool = False
+) -> tuple[hesse.Dataset, hesse.Dataset]:
     """Samples of small molecules, labeled with a potential.
 
     Args:
         potential: its name.
         n_train: number of training structures.
-        n_test: number of test structures, of other molecules.
+        n_test: number of test structures.
+        same_molecules: test other geometries of the training molecules, not other molecules.
 
     Returns:
         Training data with energies and forces, test data with Hessians too.
@@ -54,7 +57,8 @@ def from_molecules(potential: str, n_train: int, n_test: int) -> tuple[hesse.Dat
     count = -(-2 * (n_train + n_test) // len(molecules))
     samples = hesse.sample_normal_modes(molecules, "gfn2", temperatures=(300, 1000), count=count, seed=0).structures
     data = hesse.Dataset.from_pairs([(s, hesse.Properties.single(len(s))) for s in samples])
-    parts = [_some(part, n, []) for part, n in zip(data.split(0.75, 0.25, seed=0), (n_train, n_test), strict=True)]
+    split = data.split(0.75, 0.25, seed=0, by_group=not same_molecules)
+    parts = [_some(part, n, []) for part, n in zip(split, (n_train, n_test), strict=True)]
     train, test = (
         teacher_labels(part, potential, probes=0, hessian=hessian)
         for part, hessian in zip(parts, (False, True), strict=True)
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("source", choices=["reactions", "molecules"])
     parser.add_argument("--benchmark", type=Path, help="folder of the reaction benchmark")
     parser.add_argument("--potential", help="name of the potential whose energies are the truth")
+    parser.add_argument("--same-molecules", action="store_true", help="test other geometries, not other molecules")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", type=int, default=800)
     parser.add_argument("--test", type=int, default=60)
@@ -82,7 +87,9 @@ def main() -> None:
     if options.source == "reactions":
         train, test = from_reactions(options.benchmark, options.train, options.test)
     else:
-        train, test = from_molecules(options.potential, options.train, options.test)
+        train, test = from_molecules(
+            options.potential, options.train, options.test, same_molecules=options.same_molecules
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     for name, data in (("train", train), ("test", test)):
         hesse.write_dataset(options.out / f"{name}.h5", data)

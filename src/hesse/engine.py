@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure
 
 __all__ = ["ENERGY_AND_FORCES", "EnergyFunction", "Engine", "SinglePoint"]
@@ -51,8 +52,8 @@ class Engine(ABC):
         """
 
 
-@dataclass(frozen=True, eq=False)
-class SinglePoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class SinglePoint(ShortRepr):
     """One evaluation: energy in eV, forces in eV/Å, stress in eV/Å³ (None for open structures).
 
     Attributes:

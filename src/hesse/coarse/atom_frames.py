@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from numpy import ndarray as Array
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 
 __all__ = ["AtomFrame", "AtomTopology", "Trajectory", "split_by_molecule"]
 
 
-@dataclass(frozen=True, eq=False)
-class AtomTopology:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtomTopology(ShortRepr):
     """Atoms and the molecules they form; the same in all frames.
 
     Attributes:
@@ -93,8 +94,8 @@ def _listed(names: tuple[str, ...]) -> str:
     return " ".join(names[:8]) + (f" ... ({len(names)})" if len(names) > 8 else "")
 
 
-@dataclass(frozen=True, eq=False)
-class AtomFrame:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtomFrame(ShortRepr):
     """One frame of a trajectory.
 
     Attributes:

@@ -20,6 +20,7 @@ from hesse.coarse.bead_frames import BeadFrames
 from hesse.coarse.state_points import GRAM_PER_CM3
 from hesse.errors import RequestError, check_whole_numbers
 from hesse.runtime.imports import import_optional
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import find_neighbors
 
 __all__ = [
@@ -35,8 +36,8 @@ BLOCKS: Final = 10
 """Blocks of frames by default."""
 
 
-@dataclass(frozen=True, eq=False)
-class BinnedDistribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class BinnedDistribution(ShortRepr):
     """A distribution in bins, of each block of frames.
 
     Attributes:

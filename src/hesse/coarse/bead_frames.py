@@ -11,6 +11,7 @@ from numpy import ndarray as Array
 
 from hesse.datasets import StructuresLike, as_structures
 from hesse.errors import GeometryError, RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, chemical_formula, species_names
 
 __all__ = ["BeadFrames", "frames_by_state_point"]
@@ -19,8 +20,8 @@ _SAME_CELL = 1e-3
 """Å; cells that differ by less are the same (files round them)."""
 
 
-@dataclass(frozen=True, eq=False)
-class BeadFrames:
+@dataclass(frozen=True, eq=False, repr=False)
+class BeadFrames(ShortRepr):
     """Frames of the same beads in the same cell.
 
     Attributes:

@@ -19,6 +19,7 @@ from numpy import ndarray as Array
 
 from hesse.coarse.atom_frames import AtomTopology
 from hesse.errors import RequestError, did_you_mean
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import bead_number, species_names
 
 __all__ = ["BeadGroup", "BeadMapping", "Center", "map_atoms", "map_groups", "map_molecules"]
@@ -31,8 +32,8 @@ BeadGroup = tuple[str, Sequence[str | int]]
 """A bead of a molecule: its type, and its atoms by name or by index within the molecule."""
 
 
-@dataclass(frozen=True, eq=False)
-class BeadMapping:
+@dataclass(frozen=True, eq=False, repr=False)
+class BeadMapping(ShortRepr):
     """Weights of atoms in beads.
 
     Attributes:

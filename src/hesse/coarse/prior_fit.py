@@ -19,6 +19,7 @@ from hesse.datasets import Dataset
 from hesse.errors import MissingLabelError, RequestError
 from hesse.models import BeadAngle, BeadBond, BeadMolecule, BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.models.bead_prior import molecule_starts
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure, bead_number, find_neighbors, species_name, species_names
 from hesse.units import BOLTZMANN
 
@@ -39,8 +40,8 @@ Bonds = Mapping[tuple[str, ...], Sequence[tuple[int, int]]]
 """Bonds of each kind of molecule, which the types of its beads name."""
 
 
-@dataclass(frozen=True, eq=False)
-class PairDistribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairDistribution(ShortRepr):
     """Distances of two types, of all state points together.
 
     Attributes:
@@ -58,8 +59,8 @@ class PairDistribution:
     repulsion: PairRepulsion
 
 
-@dataclass(frozen=True, eq=False)
-class InternalDistribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class InternalDistribution(ShortRepr):
     """Values of a bond length (Å) or the cosine of an angle within a kind of molecule.
 
     Attributes:
@@ -73,8 +74,8 @@ class InternalDistribution:
     term: BeadBond | BeadAngle
 
 
-@dataclass(frozen=True, eq=False)
-class PriorFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class PriorFit(ShortRepr):
     """A fitted prior and what it was fitted to.
 
     Attributes:

@@ -16,14 +16,15 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Batch, Properties, segment_indices
 from hesse.structures.pairs import PairList, neighbor_matrix, neighbor_pairs
 
 __all__ = ["PackedDataset", "PackedStructures", "concatenate_labels", "geometry_tensors"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PackedStructures:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class PackedStructures(ShortRepr):
     """Geometries of many structures, their atoms end to end.
 
     Attributes:

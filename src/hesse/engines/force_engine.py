@@ -22,6 +22,7 @@ from hesse.engines.finite_differences import (
     richardson,
 )
 from hesse.errors import ConfigError, EngineError, GeometryError, LabelShapeError, RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure, check_cell, check_request
 
 __all__ = [
@@ -234,8 +235,8 @@ class FiniteDifferences:
         return settings
 
 
-@dataclass(frozen=True, eq=False)
-class AnalyticDerivatives:
+@dataclass(frozen=True, eq=False, repr=False)
+class AnalyticDerivatives(ShortRepr):
     """Second derivatives that a program computes itself; those that are None come from finite differences.
 
     Attributes:

@@ -28,13 +28,14 @@ from hesse.evaluation.metrics import METRICS, error_metrics, error_sums
 from hesse.evaluation.parity import ErrorSums, matched_values, property_names
 from hesse.evaluation.prediction import predict
 from hesse.evaluation.statistics import bootstrap_rms_change
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, label_names
 
 __all__ = ["Evaluation", "RelativeChange", "evaluate_model", "relative_rmse_change"]
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(ShortRepr):
     """Errors of one potential on one data set.
 
     Attributes:
@@ -53,6 +54,9 @@ class Evaluation:
     rows: tuple[MetricRow, ...]
     records: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {len(self.dataset)} structures\n{self.table()}"
 
     def row(self, property: str, metric: str = "rmse", tag: str = "") -> MetricRow | None:
         """One number of the evaluation.

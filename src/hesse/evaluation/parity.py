@@ -17,14 +17,15 @@ from torch import Tensor
 
 from hesse.datasets import Dataset
 from hesse.errors import LabelShapeError, LabelValueError, RequestError, did_you_mean
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, label_names, quantity, segment_ids
 from hesse.structures.hessian_blocks import symmetrize_blocks
 
 __all__ = ["ErrorSums", "matched_values", "property_names", "property_unit", "symmetrized_hessian"]
 
 
-@dataclass(frozen=True, eq=False)
-class ErrorSums:
+@dataclass(frozen=True, eq=False, repr=False)
+class ErrorSums(ShortRepr):
     """Sums of squared and absolute values of each structure, and the number of values.
 
     Attributes:

@@ -13,6 +13,7 @@ from numpy import ndarray as Array
 
 from hesse.engines import Engine, EngineCalculator
 from hesse.errors import ConfigError, EngineError, GeometryError, HesseError, check_numbers, check_whole_numbers
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Request, Structure, from_ase, to_ase
 
 __all__ = ["CrystalState", "relax_crystal", "state_of"]
@@ -22,8 +23,8 @@ GPA = float(units.GPa)
 _MAX_VOLUME_CHANGE = 2.0
 
 
-@dataclass(frozen=True, eq=False)
-class CrystalState:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrystalState(ShortRepr):
     """Energy, forces and stress of a crystal.
 
     Attributes:

@@ -31,6 +31,7 @@ from hesse.lattice.phonon_calculation import phonons
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
 from hesse.lattice.thermal_gaussian import effective_sample_size
 from hesse.runtime.progress import track
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Structure
 
 __all__ = ["Anharmonic", "AnharmonicRound", "anharmonic", "check_anharmonic_options"]
@@ -56,8 +57,8 @@ class AnharmonicRound:
     lowest: float
 
 
-@dataclass(frozen=True, eq=False)
-class Anharmonic:
+@dataclass(frozen=True, eq=False, repr=False)
+class Anharmonic(ShortRepr):
     """Self-consistent phonons of a crystal at a temperature.
 
     Attributes:

@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float
 from numpy import ndarray as Array
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 
 __all__ = ["SurvivalCurve", "compare_survival", "survival_curve", "survival_of_rows"]
 
 
-@dataclass(frozen=True, eq=False)
-class SurvivalCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class SurvivalCurve(ShortRepr):
     """A step function: the values hold from each time until the next.
 
     Attributes:

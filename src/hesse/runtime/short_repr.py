@@ -27,8 +27,8 @@ def _short(value: object) -> str:
         return f"{{{', '.join(map(str, value))}}}"
     if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], ShortRepr | Mapping):
         return "(1 item)"
-    if isinstance(value, np.ndarray) and value.ndim:
-        return f"array{list(value.shape)}"
+    if shape := getattr(value, "shape", None):
+        return f"{'array' if isinstance(value, np.ndarray) else 'tensor'}{list(shape)}"
     if isinstance(value, tuple) and len(value) > 1:
         return f"({len(value)} items)"
     if isinstance(value, float):

@@ -33,6 +33,7 @@ from hesse.models import fit_reference_energies
 from hesse.potential import Potential
 from hesse.probes import ProbeSeed, Rademacher
 from hesse.runtime.settings import Settings, settings_from
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Request, Structure, collate
 from hesse.structures.environments import environment_vectors
 
@@ -60,8 +61,8 @@ class ScoreSettings(Settings):
         return self
 
 
-@dataclass(frozen=True, eq=False)
-class LabelScores:
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelScores(ShortRepr):
     """Scores of candidates.
 
     Attributes:

@@ -23,6 +23,7 @@ from hesse.errors import EngineError, ExtrapolationWarning, RequestError
 from hesse.pes import MinimizationResult, describe_outside, minimize
 from hesse.runtime.parallel import map_tasks
 from hesse.runtime.progress import track
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Structure, closest_collision
 
 __all__ = [
@@ -58,8 +59,8 @@ class SamplingFailure:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
-class SamplingResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class SamplingResult(ShortRepr):
     """Sampled geometries, in the order of the molecules they belong to.
 
     Attributes:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures.pairs import neighbor_matrix
 from hesse.structures.structure import Structure, rng_key
 
@@ -68,8 +69,8 @@ def segment_indices(
     return shift + torch.arange(len(shift), device=lengths.device)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Batch:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Batch(ShortRepr):
     """Concatenated structures with neighbors: the input of a potential.
 
     Attributes:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vesin import NeighborList
 
 from hesse.errors import GeometryError
+from hesse.runtime.short_repr import ShortRepr
 
 __all__ = ["Neighbors", "PairList", "distance_matrix", "find_neighbors", "neighbor_matrix", "neighbor_pairs"]
 
@@ -164,8 +165,8 @@ def _complete_cell(
 # --- many structures --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class PairList:
+@dataclass(frozen=True, eq=False, repr=False)
+class PairList(ShortRepr):
     """Neighbor pairs of all atoms of many structures, sorted by the central atom.
 
     Attributes:

@@ -12,6 +12,7 @@ from hesse.errors import RequestError, did_you_mean
 from hesse.evaluation.statistics import MIN_PAIRS
 from hesse.recipes.judging import Suite
 from hesse.reports.formatting import format_percent, property_title
+from hesse.runtime.short_repr import ShortRepr
 from hesse.studies.cells import cell_name
 from hesse.studies.comparison_rows import AgreementRow, ChangeRow, CostRow, CurveRow, ErrorRow
 from hesse.studies.runs import ComparedRun, RunSet, RunSource, read_runs
@@ -31,8 +32,8 @@ from hesse.studies.variant_statistics import (
 __all__ = ["StudyComparison", "compare", "compare_runs"]
 
 
-@dataclass(frozen=True, eq=False)
-class StudyComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class StudyComparison(ShortRepr):
     """Comparison of runs.
 
     Attributes:

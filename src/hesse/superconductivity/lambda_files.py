@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import check_input_file
+from hesse.runtime.short_repr import ShortRepr
 from hesse.superconductivity.spectral_files import FREQUENCY_UNITS
 from hesse.superconductivity.spectral_function import SpectralFunction
 from hesse.units import BOLTZMANN
@@ -74,8 +75,8 @@ def read_lambda_table(path: str | Path) -> list[LambdaRow]:
     return rows
 
 
-@dataclass(frozen=True)
-class ModeCouplings:
+@dataclass(frozen=True, eq=False, repr=False)
+class ModeCouplings(ShortRepr):
     """Couplings of all modes at the q points of a grid.
 
     Attributes:

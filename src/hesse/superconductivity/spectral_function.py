@@ -12,6 +12,7 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.units import BOLTZMANN
 
 __all__ = ["SpectralFunction"]
@@ -20,8 +21,8 @@ NEGATIVE_SHARE: Final = 0.05
 """Negative part of λ that is accepted: interpolation between q points leaves such values at low frequencies."""
 
 
-@dataclass(frozen=True)
-class SpectralFunction:
+@dataclass(frozen=True, eq=False, repr=False)
+class SpectralFunction(ShortRepr):
     """α²F(ω), as frequencies with the integral of α²F around each of them.
 
     A function on a grid has the weights of the trapezoidal rule in `strengths`; single modes are peaks without width.

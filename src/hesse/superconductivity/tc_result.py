@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.superconductivity.eliashberg import eliashberg_tc, lowest_temperature
 from hesse.superconductivity.formulas import allen_dynes_tc, mcmillan_tc, strong_coupling_factors
 from hesse.superconductivity.spectral_files import read_alpha2f
@@ -44,8 +45,8 @@ class TcRow:
     f2: float
 
 
-@dataclass(frozen=True)
-class TcResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class TcResult(ShortRepr):
     """Moments of α²F and the critical temperatures that follow from it.
 
     Attributes:

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Properties, Structure, segment_indices, segment_offsets
 from hesse.structures.hessian_blocks import stacked_blocks
 from hesse.structures.rigid_body import RigidBodyModes, rigid_body_modes
@@ -35,8 +36,8 @@ _LINEAR_TOLERANCE = 10**-1.5
 the forces."""
 
 
-@dataclass(frozen=True, eq=False)
-class SumRuleErrors:
+@dataclass(frozen=True, eq=False, repr=False)
+class SumRuleErrors(ShortRepr):
     """Root-mean-square violation of each sum rule by each structure; NaN where it does not apply or a label is absent.
 
     Each is an estimate of the noise per component of the label: forces in eV/Å, `hvp_*` and `hessian_*` in eV/Å². The

@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.errors import RequestError
+from hesse.runtime.short_repr import ShortRepr
 from hesse.structures import Batch, segment_offsets
 
 __all__ = ["EdgeList", "PaddedStructures", "check_not_periodic", "edge_list", "pad_structures"]
 
 
-@dataclass(frozen=True, eq=False)
-class PaddedStructures:
+@dataclass(frozen=True, eq=False, repr=False)
+class PaddedStructures(ShortRepr):
     """Structures as rows of equal length, padded after the last atom.
 
     Attributes:
@@ -63,8 +64,8 @@ def pad_structures(batch: Batch, *, pad_number: int = -1) -> PaddedStructures:
     return PaddedStructures(numbers.reshape(shape), positions.reshape(*shape, 3), mask.reshape(shape))
 
 
-@dataclass(frozen=True, eq=False)
-class EdgeList:
+@dataclass(frozen=True, eq=False, repr=False)
+class EdgeList(ShortRepr):
     """Directed pairs of atoms; every pair occurs in both directions.
 
     Attributes:
