@@ -200,3 +200,8 @@ def test_wrong_arguments_get_a_reply(arguments, error, words) -> None:
 def test_two_structures_of_the_same_id() -> None:
     with pytest.raises(RequestError, match="same id"):
         run_replicas([tetrahedron(), tetrahedron()], oracles.Morse(), quiet=True)
+
+
+def test_only_models_are_compiled() -> None:
+    with pytest.raises(ConfigError, match=r"compile is for models, and .* is not one"):
+        run_replicas([tetrahedron()], closed_form_engines.morse(), compile=True, **SHORT)

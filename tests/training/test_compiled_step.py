@@ -12,6 +12,7 @@ from tiny_run import config, record, training_data, validation_data
 from torch import Tensor, nn
 
 from hesse.curvature import evaluate
+from hesse.curvature.compiled_batches import min_dimension
 from hesse.datasets import Dataset
 from hesse.errors import CompilationError
 from hesse.losses import Loss, default_loss, weighted_loss
@@ -31,7 +32,7 @@ from hesse.structures import Batch, Properties, Request, collate
 from hesse.training import compile_policy, train
 from hesse.training.checkpoint import TrainState
 from hesse.training.compile_policy import CompilePolicy, choose_mode, max_relative_difference, tolerance
-from hesse.training.compiled_step import CompiledLossAndGradient, append_zeros, min_dimension, pad_with_dummy
+from hesse.training.compiled_step import CompiledLossAndGradient, append_zeros, pad_with_dummy
 from hesse.training.distributed import Communicator
 from hesse.training.step import LossAndGradient, MicroBatch, sum_counts
 from hesse.training.trainer import Trainer
@@ -320,14 +321,14 @@ def test_unmasked_nan_labels_give_nan_in_compiled_losses() -> None:
         assert bool(torch.isnan(targets).any()), name
 
 
-def test_a_step_that_fails_to_compile_is_repeated_eagerly_and_reported() -> None:
+def test_a_step_that_fails_to_compile_is_repeated_eagerly_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     potential = network("hipnn, matrix")
-    compiled = CompiledLossAndGradient(potential, backend="aot_eager")
 
     def broken(*_: object) -> None:
         raise RuntimeError("no compiler here\nand more")
 
-    compiled._function = broken  # type: ignore[assignment]
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    compiled = CompiledLossAndGradient(potential)
     microbatch, messages = part(potential, [3, 4, 5]), []
     step = LossAndGradient(potential, compiled=compiled, on_compile_failure=messages.append)
     assert gradient(step, microbatch)[0] == gradient(LossAndGradient(potential), microbatch)[0]

@@ -58,6 +58,9 @@ def md(
     stride: Annotated[int, typer.Option(min=0, help="Steps between snapshots in OUT.")] = 100,
     relax: Annotated[bool, typer.Option(help="Start from the nearest minimum of the engine.")] = True,
     fmax: Annotated[float, typer.Option(help="eV/Å; largest force at the end of the relaxation.")] = 0.005,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Translate the forces of a model to machine code first: for long runs.")
+    ] = False,
     workers: Annotated[int | None, WORKERS] = None,
     scheduler: Annotated[str | None, SCHEDULER] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the survival curve: .png or .svg")] = None,
@@ -91,6 +94,7 @@ def md(
         stride=stride,
         relax=relax,
         fmax=fmax,
+        compile=compile,
     )
     others = {_label(path, rows): rows for path in compare or () for rows in [_read_rows(path)]}
     _check_outputs(source, output, json, figure)

@@ -1,6 +1,7 @@
 """Derivatives of any potential: forces, Hessian-vector products, Hessians, stress; lowest modes of large structures."""
 
 from hesse.curvature.batched import evaluate_structures
+from hesse.curvature.compiled_evaluation import CompiledEvaluation
 from hesse.curvature.davidson import LowestModes, lowest_eigenpairs
 from hesse.curvature.energy_derivatives import check_finite, evaluate
 from hesse.curvature.ensemble import EnsemblePrediction, evaluate_ensemble, mean_and_std
@@ -8,6 +9,7 @@ from hesse.curvature.operator import HessianOperator
 from hesse.potential import dtype_and_device
 
 __all__ = [
+    "CompiledEvaluation",
     "EnsemblePrediction",
     "HessianOperator",
     "LowestModes",

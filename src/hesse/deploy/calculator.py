@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 
-from hesse.curvature import HessianOperator, dtype_and_device, evaluate
+from hesse.curvature import CompiledEvaluation, HessianOperator, dtype_and_device, evaluate
 from hesse.engines import PotentialLike, as_potential
 from hesse.errors import (
     EngineError,
@@ -67,8 +68,12 @@ class HesseCalculator(Calculator):
         device: "cpu", "cuda", ...; default: that of the potential, the CPU for files.
         skin: Å. Neighbors are searched this far beyond the cutoff, and again when an atom may have moved by half of it;
             results do not depend on it. With 0, they are searched at every step.
+        compile: translate energies, forces and stress to machine code (`torch.compile`), for dynamics of many steps:
+            two to five times as fast for small molecules. The first call takes half a minute to minutes, seconds if an
+            earlier process has compiled the same model. The results are compared with those of the plain path.
 
     Raises:
+        CompilationError: the potential cannot be compiled; at the first call.
         RequestError: not a potential; a dtype other than float32 and float64.
         ConfigError: an unavailable device, a negative skin.
         HesseError: as `hesse.make_potential`, for paths and names.
@@ -81,6 +86,7 @@ class HesseCalculator(Calculator):
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         target_dtype = _parse_dtype(dtype)
@@ -92,6 +98,7 @@ class HesseCalculator(Calculator):
             model = as_potential(model, dtype=self.dtype, device=self.device)  # a copy
         self.potential = model.eval()
         self.neighbor_list = VerletNeighborList(model.cutoff, skin)
+        self._evaluate = CompiledEvaluation(model) if compile else partial(evaluate, model)
         per_atom = ["energies"] if model.has_atomic_energies else []
         self.implemented_properties = ["energy", "free_energy", "forces", "stress", *per_atom]
         self._include_stress = False
@@ -108,6 +115,7 @@ class HesseCalculator(Calculator):
         dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         skin: float = DEFAULT_SKIN,
+        compile: bool = False,
     ) -> HesseCalculator:
         """The calculator of a model file; `HesseCalculator(path)` does the same.
 
@@ -116,6 +124,7 @@ class HesseCalculator(Calculator):
             dtype: as for `HesseCalculator`; default: as stored.
             device: "cpu", "cuda", ...
             skin: Å.
+            compile: as for `HesseCalculator`.
 
         Returns:
             The calculator.
@@ -124,7 +133,7 @@ class HesseCalculator(Calculator):
             FileFormatError: not a model file.
             HesseError: as `hesse.make_potential`.
         """
-        return cls(path, dtype=dtype, device=device, skin=skin)
+        return cls(path, dtype=dtype, device=device, skin=skin, compile=compile)
 
     def calculate(
         self,
@@ -165,7 +174,7 @@ class HesseCalculator(Calculator):
             stress=needs_gradient and crystal and self._include_stress,
             atomic_energies=self.potential.has_atomic_energies,
         )
-        labels = evaluate(self.potential, self._batch(self.atoms), request)
+        labels = self._evaluate(self._batch(self.atoms), request)
         assert labels.energy is not None
         energy = float(labels.energy[0])
         self._check_finite(energy)

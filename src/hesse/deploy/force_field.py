@@ -32,6 +32,7 @@ class ForceField:
         dtype: "float64" or "float32"; default: that of the potential.
         device: "cpu", "cuda", ...; default: that of the potential.
         skin: Å, of the neighbor list.
+        compile: as for `HesseCalculator`.
 
     Attributes:
         n_calls: number of geometries computed so far.
@@ -51,12 +52,13 @@ class ForceField:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         skin: float = DEFAULT_SKIN,
+        compile: bool = False,
     ) -> None:
         structure = to_structure(start)
-        if isinstance(potential, HesseCalculator) and dtype is None and device is None:
+        if isinstance(potential, HesseCalculator) and dtype is None and device is None and not compile:
             self.calculator = potential
         else:
-            self.calculator = HesseCalculator(potential, dtype=dtype, device=device, skin=skin)
+            self.calculator = HesseCalculator(potential, dtype=dtype, device=device, skin=skin, compile=compile)
         check_elements(self.calculator.potential, structure.numbers, where=f'structure "{structure.id}"')
         structure.check_no_overlap()
         self.atoms = to_ase(structure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -15,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature import evaluate
+from hesse.curvature import CompiledEvaluation, evaluate
 from hesse.engines import Engine, PotentialEngine
-from hesse.errors import HesseError, first_line
+from hesse.errors import CompilationError, HesseError, first_line
 from hesse.pes.surface import CountedSurface
 from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.structures import Batch, Request, Structure, batch_from_pairs, find_neighbors, rng_key
@@ -53,12 +54,15 @@ class ReplicaForces(ABC):
         """
 
 
-def replica_forces(engine: Engine, starts: Sequence[Structure]) -> ReplicaForces:
+def replica_forces(
+    engine: Engine, starts: Sequence[Structure], compiled: CompiledEvaluation | None = None
+) -> ReplicaForces:
     """The forces of replicas with any engine.
 
     Args:
         engine: potentials are evaluated in one pass, other engines replica by replica.
         starts: the structure of each replica.
+        compiled: compiled evaluation of a potential.
 
     Returns:
         The function of positions.
@@ -67,7 +71,7 @@ def replica_forces(engine: Engine, starts: Sequence[Structure]) -> ReplicaForces
         UnknownElementError: an element that the potential does not have.
     """
     if isinstance(engine, PotentialEngine):
-        return BatchedForces(engine.potential, starts)
+        return BatchedForces(engine.potential, starts, compiled=compiled)
     return EngineForces(engine, starts)
 
 
@@ -109,16 +113,25 @@ class BatchedForces(ReplicaForces):
         potential: any potential; positions and results are on its device.
         starts: the structure of each replica.
         skin: see `SKIN`.
+        compiled: compiled evaluation of the potential; None: plain.
 
     Attributes:
         n_builds: number of neighbor searches of single replicas so far.
     """
 
-    def __init__(self, potential: Potential, starts: Sequence[Structure], skin: float = SKIN) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        starts: Sequence[Structure],
+        skin: float = SKIN,
+        *,
+        compiled: CompiledEvaluation | None = None,
+    ) -> None:
         for start in starts:
             check_elements(potential, start.numbers, where=f'structure "{start.id}"')
         self.potential, self.structures, self.skin = potential.eval(), list(starts), skin
         self.dtype, self.device = dtype_and_device(potential)
+        self._properties = compiled or partial(evaluate, potential)
         self.errors, self.n_builds = {}, 0
         self._pairs = [self._search(s, s.positions) for s in self.structures]
         self._reference = torch.tensor(np.concatenate([s.positions for s in self.structures]), device=self.device)
@@ -158,6 +171,8 @@ class BatchedForces(ReplicaForces):
                 positions[atoms] = self._reference[atoms]
         try:
             energies, forces = self._evaluate(self._batch(positions))
+        except CompilationError:
+            raise
         except (HesseError, RuntimeError, ValueError, ArithmeticError) as error:
             if len(self.structures) == 1:
                 self.errors[0] = first_line(error)
@@ -229,7 +244,7 @@ class BatchedForces(ReplicaForces):
         ).to(dtype=self.dtype)
 
     def _evaluate(self, batch: Batch) -> EnergiesAndForces:
-        labels = evaluate(self.potential, batch, Request(forces=True))
+        labels = self._properties(batch, Request(forces=True))
         assert labels.energy is not None
         assert labels.forces is not None
         return labels.energy.double(), labels.forces.double()

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray as Array
 from torch import Tensor
 
+from hesse.curvature import CompiledEvaluation
 from hesse.engines import Engine, PotentialEngine
 from hesse.pes.md_failures import Failure, FailureMonitor, FailureReason
 from hesse.pes.md_forces import replica_forces
@@ -226,13 +227,16 @@ def advance_replicas(
     live: list[ReplicaRun] = []
     group: _Group | None = None
     single = not isinstance(engine, PotentialEngine)
+    compiled = (
+        CompiledEvaluation(engine.potential) if settings.compile and isinstance(engine, PotentialEngine) else None
+    )
     while live or pending:
         n_live, n_atoms = len(live), sum(len(r.positions) for r in live)
         while pending and (not live or (not single and n_atoms + len(pending[0].positions) <= max_atoms)):
             live.append(pending.popleft())
             n_atoms += len(live[-1].positions)
         if group is None or len(live) > n_live:
-            group = _Group(live, engine, settings)
+            group = _Group(live, engine, settings, compiled)
         before = sum(run.step for run in live)
         if not group.advance(stop):
             return
@@ -253,14 +257,20 @@ def _is_finished(run: ReplicaRun, settings: ReplicaSettings) -> bool:
 class _Group:
     """Replicas that move together."""
 
-    def __init__(self, runs: Sequence[ReplicaRun], engine: Engine, settings: ReplicaSettings) -> None:
+    def __init__(
+        self,
+        runs: Sequence[ReplicaRun],
+        engine: Engine,
+        settings: ReplicaSettings,
+        compiled: CompiledEvaluation | None,
+    ) -> None:
         self.runs, self.settings = list(runs), settings
         potential = engine.potential if isinstance(engine, PotentialEngine) else None
         self.device = torch.device("cpu") if potential is None else dtype_and_device(potential)[1]
         starts = [run.replica.start for run in self.runs]
         self.n_atoms = [len(s) for s in starts]
         moved = [run.replica.start.with_positions(run.positions, id=run.replica.start.id) for run in self.runs]
-        self.forces = replica_forces(engine, moved)
+        self.forces = replica_forces(engine, moved, compiled)
         self.monitor = FailureMonitor(settings.criterion, starts, self.device)
         positions = self._tensor(np.concatenate([run.positions for run in self.runs]))
         energies, forces = self.forces(positions)

@@ -66,6 +66,7 @@ class ReplicaSettings(Settings):
         relax: start from the nearest minimum of the engine; for a ramp, one without imaginary modes (a Hessian).
         fmax: largest force after relaxation, eV/Å.
         steps: largest number of steps of the relaxation.
+        compile: translate the forces of a model to machine code first (`torch.compile`), for long runs.
 
     Raises:
         ConfigError: a value out of range, or options that contradict each other.
@@ -85,6 +86,7 @@ class ReplicaSettings(Settings):
     relax: bool = True
     fmax: float = Field(0.005, gt=0)
     steps: int = Field(500, ge=1)
+    compile: bool = False
 
     @model_validator(mode="after")
     def _check_ramp(self) -> ReplicaSettings:

@@ -19,7 +19,7 @@ from ase import Atoms
 
 from hesse.datasets import Dataset, StructuresLike
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, engine_for_workers
-from hesse.errors import ExtrapolationWarning, InterruptedRunError, RequestError, check_whole_numbers
+from hesse.errors import ConfigError, ExtrapolationWarning, InterruptedRunError, RequestError, check_whole_numbers
 from hesse.pes.md_failures import Failure
 from hesse.pes.md_replicas import Replica, ReplicaRun, advance_replicas, replica_row
 from hesse.pes.md_settings import ReplicaSettings
@@ -113,6 +113,7 @@ def run_replicas(
         A row for each replica, and the snapshots.
 
     Raises:
+        ConfigError: compile with an engine that is no potential.
         RequestError: two structures have the same id; no seeds; an engine object together with workers; a cluster
             without an output.
         InterruptedRunError: SIGINT or SIGTERM; with an output, the same call continues.
@@ -122,6 +123,8 @@ def run_replicas(
     starts, numbers = validated_starts(structures), _checked_seeds(seeds)
     spec, workers = engine_for_workers(engine, workers, scheduler)
     source = as_engine(spec)
+    if settings.compile and not isinstance(source, PotentialEngine):
+        raise ConfigError(f"compile is for models, and {source.level} is not one: leave it out")
     if scheduler is not None and output is None:
         raise RequestError("a cluster needs an output, in a folder that all of its machines see: it keeps the replicas")
     if workers is None and scheduler is None:

@@ -14,54 +14,33 @@ dummy molecule of zero loss weight (`pad_with_dummy`).
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
-import torch.fx.experimental._config as shapes
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from hesse.curvature.compiled_batches import (
+    OutputModule,
+    compile_for_batches,
+    min_dimension,
+    own_storage,
+    refuse_random_layers,
+)
 from hesse.curvature.energy_derivatives import apply_strain, prepare_batch, stress_from_strain_gradient
-from hesse.errors import CompilationError, first_line
+from hesse.errors import CompilationError
 from hesse.losses import Loss, default_loss
 from hesse.potential import Potential
 from hesse.structures import Batch, Properties, Quantity, Request
 
-__all__ = ["DUMMY_ATOMS", "CompiledLossAndGradient", "append_zeros", "min_dimension", "pad_with_dummy"]
+__all__ = ["DUMMY_ATOMS", "CompiledLossAndGradient", "append_zeros", "pad_with_dummy"]
 
 DUMMY_ATOMS = 3
 """Atoms of the dummy molecule, an equilateral triangle: each has two neighbors, which form a triplet."""
 DUMMY_EDGE = 1.5
 """Their distances, Å."""
-
-
-def min_dimension(batch: Batch) -> int:
-    """The smallest of all tensor dimensions that differ between batches.
-
-    Args:
-        batch: the structures; its precomputed tables count too.
-
-    Returns:
-        The dimension.
-    """
-    return min((size for tensor in _iter_tensors(batch) for size in tensor.shape), default=0)
-
-
-def _iter_tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors whose shapes differ between batches."""
-    if isinstance(value, Batch):
-        yield from (value.n_atoms, value.numbers, value.neighbors)
-        yield from _iter_tensors(value.precomputed)
-    elif isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _iter_tensors(item)
 
 
 def pad_with_dummy(batch: Batch) -> Batch:
@@ -162,21 +141,10 @@ class CompiledLossAndGradient:
     """
 
     def __init__(self, potential: Potential, loss: Loss | None = None, *, backend: str = "inductor") -> None:
-        random_layer = next(
-            (m for m in potential.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p), None
-        )
-        if random_layer is not None:
-            raise CompilationError(
-                f"it draws random numbers ({type(random_layer).__name__}), in another order when compiled"
-            )
+        refuse_random_layers(potential)
         self.potential, self.loss = potential, loss or default_loss()
-        self._energy_module = _EnergyModule(potential)
-        # Without a minimum size of parallel loops, which would compile small batches separately.
-        options: dict[str, str | int | bool | Any] | None = {"cpp.min_chunk_size": 1} if backend == "inductor" else None
-        # fullgraph: an operation that cannot be compiled is an error, and no silent fallback.
-        self._function = torch.compile(
-            partial(_gradients_and_means, self.loss), dynamic=True, fullgraph=True, backend=backend, options=options
-        )
+        self._energy_module = OutputModule(potential)
+        self._function = compile_for_batches(partial(_gradients_and_means, self.loss), backend=backend)
 
     def unsupported_reason(self, request: Request) -> str:
         """The reason why a request cannot be compiled.
@@ -221,11 +189,7 @@ class CompiledLossAndGradient:
             raise CompilationError(reason)
         trainable: Parameters = {f"potential.{n}": p for n, p in self.potential.named_parameters() if p.requires_grad}
         inputs = self._make_inputs(batch, labels, request, weights, counts)
-        try:
-            with _compiler_settings():
-                gradients, means = self._function(self._energy_module, trainable, inputs, linear)
-        except Exception as error:  # compilers raise errors of many classes
-            raise CompilationError(f"{type(error).__name__}: {first_line(error)[:160]}") from error
+        gradients, means = self._function(self._energy_module, trainable, inputs, linear)
         return means, {name.removeprefix("potential."): value for name, value in gradients.items()}
 
     def _make_inputs(
@@ -256,26 +220,16 @@ class CompiledLossAndGradient:
             factors = {name: _pad(value, quantities[name]) for name, value in factors.items()}
             stress_mask = None if stress_mask is None else append_zeros(stress_mask, 1)
         device = prepared.positions.device
-        tensors = {name: _own_storage(value) for name, value in vars(prepared).items()}
+        tensors = {name: own_storage(value) for name, value in vars(prepared).items()}
         return _Inputs(
             Batch(**{**tensors, "ids": ()}),  # the compiler would treat ids as constants
-            None if probes is None else _own_storage(probes.to(prepared.positions)),
-            {name: _own_storage(value.to(device)) for name, value in targets.items()},
-            {name: _own_storage(value.to(device)) for name, value in factors.items()},
+            None if probes is None else own_storage(probes.to(prepared.positions)),
+            {name: own_storage(value.to(device)) for name, value in targets.items()},
+            {name: own_storage(value.to(device)) for name, value in factors.items()},
             # Not torch.tensor, whose copy to a GPU waits for the GPU.
             {name: torch.full((), weights[name], dtype=torch.float64, device=device) for name in factors},
-            None if stress_mask is None else _own_storage(stress_mask.to(device)),
+            None if stress_mask is None else own_storage(stress_mask.to(device)),
         )
-
-
-def _own_storage(value: Any) -> Any:
-    """Replace views by copies: a tensor that is a view in some batches only would be compiled twice."""
-    if isinstance(value, Tensor):
-        return value.clone() if value._is_view() else value
-    if isinstance(value, tuple):
-        items = [_own_storage(item) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    return value
 
 
 def _pad(values: Tensor, entry: Quantity) -> Tensor:
@@ -284,20 +238,8 @@ def _pad(values: Tensor, entry: Quantity) -> Tensor:
     return append_zeros(values, 1 if entry.per == "structure" else DUMMY_ATOMS, dim=dim)
 
 
-class _EnergyModule(nn.Module):
-    """A module whose `forward` returns energies, for `torch.func.functional_call` with other parameters."""
-
-    def __init__(self, potential: Potential) -> None:
-        super().__init__()
-        self.potential = potential
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Atomic energies and the further outputs of the potential."""
-        return self.potential.outputs(batch)
-
-
 def _gradients_and_means(
-    loss: Loss, energy_module: _EnergyModule, parameters: Parameters, inputs: _Inputs, linear: bool
+    loss: Loss, energy_module: OutputModule, parameters: Parameters, inputs: _Inputs, linear: bool
 ) -> tuple[Parameters, dict[str, Tensor]]:
     """The function to compile: gradient of the loss in the parameters, and the means of its terms."""
     batch, probes, stress = inputs.batch, inputs.probes, inputs.stress_mask is not None
@@ -336,20 +278,3 @@ def _gradients_and_means(
         return total, means
 
     return torch.func.grad(objective, has_aux=True)(parameters)
-
-
-@contextmanager
-def _compiler_settings() -> Iterator[None]:
-    """Settings for calls of the compiled function.
-
-    Several networks and kinds of batches may be compiled in one process (recompile_limit). Dimensions that are equal in
-    the first batch differ in later ones (use_duck_shape). The gradient in parameters is taken inside (no_grad).
-    """
-    with (
-        warnings.catch_warnings(),
-        torch._dynamo.config.patch(recompile_limit=64),
-        shapes.patch(use_duck_shape=False),  # type: ignore[attr-defined]
-        torch.no_grad(),
-    ):
-        warnings.simplefilter("ignore")  # warnings of the compiler about itself
-        yield
