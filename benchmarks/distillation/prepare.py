@@ -1,8 +1,9 @@
 """Data of the measurements in docs/recipes: ensemble distillation, and eight published networks as one teacher.
 
     python benchmarks/distillation/prepare.py reactions --benchmark FOLDER --out work    # benchmarks/reactions/build.py
-    python benchmarks/distillation/prepare.py molecules --potential "torchani:ani1ccx.pt?architecture=ani1ccx" --out ccx
-    cp benchmarks/distillation/ensemble.yaml work && hesse recipe ensemble-distillation work/ensemble.yaml
+    python benchmarks/distillation/prepare.py molecules --potential "torchani:ani1ccx.pt?architecture=ani1ccx" \\
+        --train 3000 --test 120 --same-molecules --out ccx
+    cp benchmarks/distillation/ensemble.yaml ccx && hesse recipe ensemble-distillation ccx/ensemble.yaml
 
 `reactions`: normal-mode samples of reactions at GFN2-xTB. `molecules`: molecules of H, C, N and O, sampled with
 GFN2-xTB; their energies are those of a potential, such as ANI-1ccx. Forces are in the training file too, but only the

@@ -2,8 +2,8 @@
 
 Matin et al., arXiv 2503.14293: several teachers are trained on energies only, as they are at hand from coupled-cluster
 calculations; the mean of their forces is a label for every structure; a student is trained on the true energies and
-these forces. Here also on mean Hessian-vector products along fixed probes, and with weights from the spread of the
-teachers.
+these forces. Here also, if asked for, on mean Hessian-vector products along fixed probes, and with weights from the
+spread of the teachers.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class EnsembleDistillation(RecipeSettings):
     weights: LossWeights = Field(
         LossWeights(), description="weights of the student: true energies, forces and products of the teachers"
     )
-    probes: int = Field(2, ge=0, description="products of the teachers for each structure; 0: forces only")
+    probes: int = Field(
+        0, ge=0, description="products of the teachers for each structure; 0: forces only, which measured better"
+    )
     probe: str = Field("rademacher", description="distribution of their directions")
     structure_weights: Literal["spread", "equal"] = Field(
         "spread", description="weights of the structures in the terms of the teachers, see docs/recipes"
@@ -87,6 +89,8 @@ class EnsembleDistillation(RecipeSettings):
                     raise ValueError(f"{section}: leave out {name}: the recipe decides it")
         if self.probes == 0 and self.weights.hvp > 0 and "hvp" in self.weights.model_fields_set:
             raise ValueError("weights.hvp needs products of the teachers: probes above 0")
+        if self.probes == 0 and "forces-only" in self.compare:
+            raise ValueError("compare: forces-only is the student itself without products: set probes above 0")
         for name in ("hessian", "atomic_energies", "stress", "regularizer"):
             if self.weights.by_name()[name] > 0 and name != "regularizer":
                 raise ValueError(f"weights: the student of this recipe has no term {name}: see teacher-student")
