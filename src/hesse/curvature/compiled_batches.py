@@ -15,7 +15,14 @@ from hesse.errors import CompilationError, first_line
 from hesse.potential import Potential
 from hesse.structures import Batch
 
-__all__ = ["OutputModule", "compile_for_batches", "min_dimension", "own_storage", "refuse_random_layers"]
+__all__ = [
+    "OutputModule",
+    "compile_for_batches",
+    "compiled_shape",
+    "min_dimension",
+    "own_storage",
+    "refuse_random_layers",
+]
 
 
 Arguments = ParamSpec("Arguments")
@@ -91,6 +98,19 @@ def _iter_tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, tuple):
         for item in value:
             yield from _iter_tensors(item)
+
+
+def compiled_shape(batch: Batch) -> tuple[object, ...]:
+    """What the compiler treats as constant: dimensions below two, and the kind of the precomputed tables.
+
+    Args:
+        batch: the structures, with precomputed tables.
+
+    Returns:
+        A key; batches of equal keys share a compilation.
+    """
+    sizes = tuple(min(size, 2) for tensor in _iter_tensors(batch) for size in tensor.shape)
+    return (type(batch.precomputed), batch.cell_shifts is None, len(batch) > 1, sizes)
 
 
 def own_storage(value: Any) -> Any:

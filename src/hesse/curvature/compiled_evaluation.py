@@ -7,7 +7,6 @@ the first time, and now and then later.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from hesse.curvature.compiled_batches import (
     OutputModule,
     compile_for_batches,
-    min_dimension,
+    compiled_shape,
     own_storage,
     refuse_random_layers,
 )
@@ -38,14 +37,18 @@ CHECK_EVERY: Final = 1000
 TOLERANCE: Final = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Largest accepted difference to `evaluate`, relative to the largest value; sums have other orders."""
 
+_FEW: Final = 2
+"""Smaller numbers of atoms or neighbors are evaluated by `evaluate`: the compiler would treat 0 and 1 as constants."""
+
 
 class CompiledEvaluation:
     """`hesse.curvature.evaluate` for energies, forces, stress and atomic energies, compiled.
 
     The first call of each kind (one structure or several, open or periodic, with stress or without) compiles, which
     takes half a minute to minutes, or seconds if PyTorch finds the result of an earlier process in its cache. One
-    compilation serves all sizes. Other properties, and structures so small that there is nothing to save (atoms,
-    diatomic molecules), are evaluated by `evaluate`.
+    compilation serves all sizes, except that networks with another layout for large structures, or a table with a
+    single entry, are compiled once more. Other properties, and structures so small that there is nothing to save
+    (atoms, diatomic molecules), are evaluated by `evaluate`.
 
     Args:
         potential: one of Hesse's own networks, or one that passes the check `compile` of `hesse check`. Its parameters
@@ -66,7 +69,7 @@ class CompiledEvaluation:
         self.n_compiled, self.largest_difference = 0, 0.0
         self._outputs = OutputModule(potential)
         self._function = compile_for_batches(_energies_and_gradients, backend=backend, cpp_wrapper=True)
-        self._kinds: set[tuple[bool, ...]] = set()
+        self._kinds: set[tuple[object, ...]] = set()
 
     def __call__(self, batch: Batch, request: Request) -> Properties:
         """Compute properties.
@@ -85,7 +88,7 @@ class CompiledEvaluation:
         prepared = prepare_batch(self.potential, batch, request, check_elements=True)
         if not request.forces or request.probes is not None or request.hessian or request.outputs:
             return evaluate(self.potential, prepared, request)
-        if min_dimension(replace(prepared, n_atoms=prepared.numbers)) < 2:
+        if min(prepared.neighbors.shape) < _FEW:
             return evaluate(self.potential, prepared, request)
         tensors = {name: own_storage(value) for name, value in vars(prepared).items()}
         without_ids = Batch(**{**tensors, "ids": ()})  # the compiler would treat ids as constants
@@ -104,7 +107,7 @@ class CompiledEvaluation:
             stress_mask=None if stress is None else prepared.pbc.all(-1),
         )
         self.n_compiled += 1
-        kind = (request.stress, prepared.cell_shifts is None, len(prepared) == 1)
+        kind = (request.stress, compiled_shape(prepared))
         if kind not in self._kinds or self.n_compiled % CHECK_EVERY == 0:
             self._compare(result, evaluate(self.potential, prepared, request))
             self._kinds.add(kind)
