@@ -56,6 +56,16 @@ def test_a_folder_of_files(folder: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["i-pi", "lammps"])
+def test_compiled_forces(folder: Path, target: str) -> None:
+    run("model.hesse", "out", "--to", target, "--structure", "ethanol.xyz", "--dtype", "float32", "--compile")
+    source = "".join(file.read_text() for file in (folder / "out").glob("*.py"))
+    assert "dtype='float32', compile=True)" in source
+    with pytest.raises(RequestError, match=r"compiled forces are for lammps and i-pi: leave --compile out for openmm"):
+        run("model.hesse", "other", "--to", "openmm", "--structure", "ethanol.xyz", "--compile")
+    assert not (folder / "other").exists()
+
+
+@pytest.mark.parametrize("target", ["i-pi", "lammps"])
 def test_a_turned_crystal(folder: Path, target: str) -> None:
     """Programs want the first lattice vector along x: the crystal is turned, and its energy stays."""
     run("model.hesse", "out", "--to", target, "--structure", "silicon.extxyz")

@@ -1,5 +1,6 @@
 """Compiled energies, forces and stress have the values of the plain ones, or are refused."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from ase.build import bulk, molecule
 import hesse
 import oracles
 from hesse.curvature import CompiledEvaluation, evaluate
-from hesse.curvature.compiled_evaluation import CHECK_EVERY
+from hesse.curvature.compiled_evaluation import CHECK_EVERY, TOLERANCE
 from hesse.errors import CompilationError, UnknownElementError
 from hesse.models import AniConfig, HesseNetConfig, HipnnConfig, build_model
 from hesse.potential import Potential
@@ -112,6 +113,32 @@ def test_wrong_code_of_the_compiler_is_an_error(network: Potential, monkeypatch:
     monkeypatch.setattr(compiled, "_function", faulty(right))
     compiled.n_compiled = CHECK_EVERY - 2
     compiled(batch, FORCES)  # not compared
+    with pytest.raises(CompilationError, match="compiled forces differ"):
+        compiled(batch, FORCES)
+
+
+def test_rounding_in_float32_is_no_error(network: Potential, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forces of a nearly perfect crystal are sums that cancel: their rounding is large relative to them."""
+    monkeypatch.setitem(TOLERANCE, torch.float32, 1e-9)
+    single = copy.deepcopy(network).float()
+    batch = carbon(network)
+    rounding = (evaluate(single, batch, FORCES).forces - evaluate(network, batch, FORCES).forces).std()
+    compiled = CompiledEvaluation(single, backend="aot_eager")
+    right = compiled._function
+
+    def with_noise(size: float) -> Callable[..., tuple[torch.Tensor, ...]]:
+        def call(*args: object) -> tuple[torch.Tensor, ...]:
+            atomic, gradient, stress = right(*args)
+            noise = torch.randn(gradient.shape, generator=torch.manual_seed(0))
+            return atomic, gradient + size * float(rounding) * noise, stress
+
+        return call
+
+    compiled._function = with_noise(1.0)  # type: ignore[assignment]
+    compiled(batch, FORCES)
+    assert compiled.largest_difference > 1e-9
+    compiled = CompiledEvaluation(single, backend="aot_eager")
+    compiled._function = with_noise(30.0)  # type: ignore[assignment]
     with pytest.raises(CompilationError, match="compiled forces differ"):
         compiled(batch, FORCES)
 

@@ -34,6 +34,9 @@ def export(
     ] = None,
     dtype: Annotated[_DType | None, typer.Option(help="Precision. [that of the model]")] = None,
     device: Annotated[str | None, typer.Option(help="Device of a metatomic file: cpu, cuda. [cpu]")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compiled forces in LAMMPS and i-PI, for long runs of small systems.")
+    ] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -48,6 +51,7 @@ def export(
         structure=structure,
         dtype=None if dtype is None else dtype.value,
         device=device,
+        compile=compile,
         overwrite=overwrite,
     )
     if not quiet:

@@ -21,6 +21,7 @@ from hesse.structures import to_ase
 __all__ = ["EXPORT_TARGETS", "export"]
 
 EXPORT_TARGETS = ("metatomic", *ENGINE_FILES)
+COMPILED_TARGETS = ("lammps", "i-pi")
 
 
 def export(
@@ -31,6 +32,7 @@ def export(
     structure: StructuresLike | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    compile: bool = False,
     overwrite: bool = False,
 ) -> str:
     """Write what a program needs to run a model.
@@ -45,6 +47,7 @@ def export(
         structure: the atoms at the start; not for metatomic.
         dtype: "float64" or "float32"; default: that of the model.
         device: device of a metatomic file ("cpu", "cuda"); the other programs get the model itself.
+        compile: compiled forces in LAMMPS and i-PI, see `HesseCalculator`.
         overwrite: whether files of former exports are replaced.
 
     Returns:
@@ -60,6 +63,8 @@ def export(
     output = Path(output)
     if dtype not in (None, "float32", "float64"):
         raise RequestError(f'expected dtype "float32" or "float64", got {dtype!r}')
+    if compile and to not in COMPILED_TARGETS:
+        raise RequestError(f"compiled forces are for {' and '.join(COMPILED_TARGETS)}: leave --compile out for {to}")
     if to == "metatomic":
         _check_new([output], overwrite=overwrite)
         export_metatomic(output, model, dtype=None if dtype is None else getattr(torch, dtype), device=device)
@@ -72,7 +77,7 @@ def export(
     ForceField(model, start, dtype=dtype)(start.positions, start.cell)
     files = ENGINE_FILES[to]
     atoms = _bare(standard_orientation(to_ase(start)))
-    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, dtype))
+    texts = files.write(ExportedRun(_portable_name(str(model)), atoms, dtype, compile))
     if output.is_file():
         raise RequestError(f"{output}: this is a file, expected a folder for the files of {to}")
     _check_new([output / name for name in (*texts, "start.extxyz")], overwrite=overwrite)

@@ -22,16 +22,24 @@ class ExportedRun:
         model: the model, as a name or an absolute path.
         atoms: the start.
         dtype: "float64", "float32", or None for that of the model.
+        compile: whether the forces are compiled (LAMMPS and i-PI).
     """
 
     model: str
     atoms: Atoms
     dtype: str | None = None
+    compile: bool = False
+
+    @property
+    def options(self) -> str:
+        """Options of the call that creates the forces, as source text."""
+        dtype = "" if self.dtype is None else f", dtype={self.dtype!r}"
+        return f"{dtype}, compile=True" if self.compile else dtype
 
     @property
     def calculator(self) -> str:
         """The call that creates the calculator, as source text."""
-        return f"HesseCalculator({self.model!r}{'' if self.dtype is None else f', dtype={self.dtype!r}'})"
+        return f"HesseCalculator({self.model!r}{self.options})"
 
     @property
     def symbols(self) -> list[str]:
@@ -123,7 +131,6 @@ def _lammps(run: ExportedRun) -> Mapping[str, str]:
     boundary = " ".join("p" if periodic else "f" for periodic in run.atoms.pbc)
     text = StringIO()
     write_lammps_data(text, atoms, specorder=run.symbols, masses=True, units="metal", atom_style="atomic")
-    option = "" if run.dtype is None else f", dtype={run.dtype!r}"
     script = f'''"""LAMMPS with the forces of a Hesse model. One process: python run.py"""
 
 from hesse.deploy import LammpsForces
@@ -144,7 +151,7 @@ thermo_style custom step temp pe etotal press
 fix motion all nve
 """)
 # The element of each atom type.
-forces = LammpsForces(lmp, {run.model!r}, {run.symbols!r}{option})
+forces = LammpsForces(lmp, {run.model!r}, {run.symbols!r}{run.options})
 forces.run(400)
 '''
     return {"run.py": script, "data.lmp": text.getvalue()}

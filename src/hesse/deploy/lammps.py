@@ -43,6 +43,7 @@ class LammpsForces:
         fix: id of the fix.
         dtype: "float64" or "float32"; default: that of the potential.
         device: "cpu", "cuda", ...
+        compile: as for `HesseCalculator`.
         check_masses: False for masses that are not those of the elements (heavy hydrogen, ...).
 
     Attributes:
@@ -66,6 +67,7 @@ class LammpsForces:
         fix: str = "hesse",
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        compile: bool = False,
         check_masses: bool = True,
     ) -> None:
         if not hasattr(lmp, "set_fix_external_callback"):
@@ -79,7 +81,7 @@ class LammpsForces:
                 "(hesse export MODEL --to metatomic), whose pair style divides the atoms among processes."
             )
         numbers = _numbers_of_types(lmp, elements)
-        calculator = HesseCalculator(as_potential(potential), dtype=dtype, device=device)
+        calculator = HesseCalculator(as_potential(potential), dtype=dtype, device=device, compile=compile)
         known = calculator.potential.elements
         for kind, number in enumerate(numbers, start=1):
             if known and number not in known:
