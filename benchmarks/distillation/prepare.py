@@ -9,8 +9,8 @@
 GFN2-xTB; their energies are those of a potential, such as ANI-1ccx. Forces are in the training file too, but only the
 comparison with true forces uses them. Test sets have Hessians.
 
-`student.yaml` takes geometries of reactions (`nms.h5` of the benchmark) as `train.h5`, the weights of ANI-1x as `ani1x.pt`, and structures
-with energies, forces and Hessians of wB97X/6-31G* as `truth.h5`.
+`student.yaml` takes geometries of reactions (`nms.h5` of the benchmark) as `train.h5`, the weights of ANI-1x as
+`ani1x.pt`, and structures with energies, forces and Hessians of wB97X/6-31G* as `truth.h5`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from hesse.datasets import (
     negate_forces,
     principal_rigid_body_modes,
     read_dataset,
+    write_dataset,
 )
 from hesse.errors import InconsistentLabelsError
 from hesse.structures import Properties, Structure
@@ -202,3 +203,14 @@ def test_published_gradients_called_forces_are_caught(shared_data: Path) -> None
     assert "forces hold gradients" in broken(data)
     (mended,) = check_consistency(negate_forces(data))
     assert mended.status == "consistent"
+
+
+@pytest.mark.parametrize("label", ["hessian", "hvp"])
+def test_curvature_of_another_level_is_not_compared_with_the_forces(right: Dataset, label: str, tmp_path: Path) -> None:
+    """Its sum rules are: a Hessian that does not sum to zero is found without forces too."""
+    other = only(scaled(right, forces=0.5), label)
+    assert broken(other)
+    stated = replace(other, metadata={"level": "dft", "curvature_level": "model:x.hesse"})
+    assert {report.status for report in check_consistency(stated)} <= {"consistent", "undetermined"}
+    write_dataset(tmp_path / "kept.h5", stated)
+    assert read_dataset(tmp_path / "kept.h5").metadata["curvature_level"] == "model:x.hesse"

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import hesse
 from hesse.cli.app import app
 from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import ConfigError, HesseError, MissingLabelError, RequestError, UnknownOptionError
 from hesse.labelling import label
 from hesse.recipes.protocols import plan_recipe, run_recipe
+from hesse.recipes.protocols.hint_settings import RUNGS
 from hesse.training import read_log
 from oracles import Morse, labeled, molecules
 
@@ -55,9 +58,9 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_ladder_from_end_to_end(tmp_path: Path) -> None:
-    config = options(tmp_path, rungs=["random", "selection", "pre-training", "curriculum", "replay", "all-labels"])
+    config = options(tmp_path, rungs=[*RUNGS])
     plan = plan_recipe("hint", config)
-    assert [name.split("/")[0] for name in plan.stages].count("tune") == 6
+    assert [name.split("/")[0] for name in plan.stages].count("tune") == 7
     result = run_recipe("hint", config, quiet=True)
     assert result.stopped == ""
     out = tmp_path / "out"
@@ -77,13 +80,27 @@ def test_the_ladder_from_end_to_end(tmp_path: Path) -> None:
     assert "hvp" not in steps["curriculum"][0]  # its weight is zero at the start
     assert ["hvp" in row for row in steps["replay"]] == [False] * 5 + [True]  # one of five steps has curvature
     models = {row["model"] for row in result.records["results"].results["rows"]}
-    assert models == {f"{r}/3/seed-0" for r in ("random", "selection", "pre-training", "curriculum", "replay")} | {
-        "all-labels/12/seed-0", "pretrained/seed-0",
-    }  # fmt: skip
+    assert models == {f"{rung}/3/seed-0" for rung in RUNGS[:-1]} | {"all-labels/12/seed-0", "pretrained/seed-0"}
     assert "replay" in result.summary
     assert "hessian" in result.summary
     assert run_recipe("hint", config, quiet=True).records["results"].results == result.records["results"].results
     assert set(plan_recipe("hint", config).states.values()) == {"done"}
+
+
+def test_the_curvature_of_the_pretrained_model_is_kept(tmp_path: Path) -> None:
+    result = run_recipe("hint", options(tmp_path, rungs="kept-curvature"), quiet=True)
+    kept = read_dataset(result.file("kept/selection-3-chosen-0-seed-0", "kept.h5"))
+    ordinary = read_dataset(result.file("data/selection-3-seed-0", "ordinary.h5"))
+    assert kept.ids == ordinary.ids
+    assert kept.metadata["level"] == "expensive"
+    assert torch.equal(kept.labels.forces, ordinary.labels.forces)  # of the expensive method
+    model = hesse.load_model(result.file("pretrain/seed-0", "model.hesse"))
+    expected = hesse.compute(kept.structures, model, hessian=True).hessian
+    torch.testing.assert_close(kept.labels.hessian, expected.to(kept.labels.hessian.dtype))
+    run = tmp_path / "out/tune/kept-curvature-3-seed-0"
+    assert json.loads((run / "data.json").read_text())["parts"]["train"]["structures"] == 12
+    steps = [row for row in read_log(run / "metrics.jsonl") if row["kind"] == "train"]
+    assert all("hvp" in row for row in steps)
 
 
 def test_a_pretrained_start_is_the_pretrained_model(tmp_path: Path) -> None:
@@ -144,6 +161,11 @@ def wrong(tmp_path: Path, **changes: Any) -> dict[str, Any]:
             "pre-training needs products or Hessians",
         ),
         ({"validation_fraction": 0.01}, RequestError, "12 structures in 6 groups .* too few to hold out"),
+        (
+            {"rungs": "kept-curvature", "candidates": surface(CHEAP, geometries(), "cheap"), "engine": "gfn2"},
+            ConfigError,
+            "needs candidates with energies and forces of the expensive level",
+        ),
         ({"rungs": "all-labels", "engine": "gfn2"}, ConfigError, "needs candidates with expensive curvature"),
     ],
 )

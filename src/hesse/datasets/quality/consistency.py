@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -115,7 +115,8 @@ def diagnose_consistency(dataset: Dataset) -> list[ConsistencyReport]:
     """Compare the Hessians and Hessian-vector products of a data set with its geometries and forces.
 
     Args:
-        dataset: the data; without forces only the translational rule can be checked.
+        dataset: the data. Without forces only the translational rule can be checked; likewise if the curvature is of
+            another level than the forces (metadata `curvature_level`).
 
     Returns:
         One report for each curvature label that is present.
@@ -125,6 +126,9 @@ def diagnose_consistency(dataset: Dataset) -> list[ConsistencyReport]:
     present = [name for name in ("hessian", "hvp") if bool(labels.mask(name).any())]
     if not present:
         return []
+    if dataset.metadata.get("curvature_level"):
+        labels = labels.pick(present)
+        dataset = replace(dataset, labels=labels)
     modes = principal_rigid_body_modes(dataset.structures)
     violations = sum_rule_errors(dataset.structures, labels)
     regression = {"hessian": _hessian_sums, "hvp": _hvp_sums}

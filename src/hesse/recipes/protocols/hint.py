@@ -14,7 +14,15 @@ from typing import Any
 
 from hesse.labelling import LabelSpec
 from hesse.recipes.protocols.common_stages import MODEL, errors_stage, label_stage, train_stage
-from hesse.recipes.protocols.hint_data import CURVED, ORDINARY, REQUEST, choice_stage, tuning_data_stage
+from hesse.recipes.protocols.hint_data import (
+    CURVED,
+    KEPT,
+    ORDINARY,
+    REQUEST,
+    choice_stage,
+    kept_curvature_stage,
+    tuning_data_stage,
+)
 from hesse.recipes.protocols.hint_settings import HintData, HintSettings, Rung, read_hint_data
 from hesse.recipes.protocols.label_curve import curve_table
 from hesse.recipes.protocols.recipe_settings import file_list, merged
@@ -87,6 +95,13 @@ def _stages(settings: HintSettings, data: HintData) -> Iterator[tuple[Stage, str
                 yield together, ""
                 curved = output / together.name / CURVED
                 ordinary = output / together.name / ORDINARY if ORDINARY in together.products else None
+                if rung == "kept-curvature" and ordinary is not None:
+                    model = models[seed]
+                    assert model is not None
+                    name = f"kept/selection-{count}-chosen-{chooser}-seed-{seed}"
+                    kept = kept_curvature_stage(name, ordinary, model, full=data.full)
+                    yield kept, ""
+                    ordinary = output / kept.name / KEPT
                 options = _tuning_options(settings, data, rung, seed, (curved,), ordinary, models[seed])
                 tune = train_stage(output, f"tune/{rung}-{count}-seed-{seed}", f"train, rung {rung}", options)
                 yield tune, f"{rung}/{count}/seed-{seed}"

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hesse.datasets import Dataset, write_dataset
+from hesse.datasets import Dataset, read_dataset, write_dataset
 from hesse.errors import ExecutionError
+from hesse.labelling import teacher_labels
 from hesse.recipes.protocols.hint_settings import HintData, HintSettings, has_curvature, read_hint_data
 from hesse.recipes.protocols.recipe_settings import file_list
 from hesse.recipes.protocols.stages import Paused, Stage, StageWork
@@ -19,9 +20,9 @@ from hesse.runtime.filesystem import write_rows
 from hesse.sampling.label_scores import choose_structures, score_structures
 from hesse.structures import Properties
 
-__all__ = ["CURVED", "ORDINARY", "REQUEST", "choice_stage", "tuning_data_stage"]
+__all__ = ["CURVED", "KEPT", "ORDINARY", "REQUEST", "choice_stage", "kept_curvature_stage", "tuning_data_stage"]
 
-REQUEST, CURVED, ORDINARY = "request.h5", "curved.h5", "ordinary.h5"
+REQUEST, CURVED, ORDINARY, KEPT = "request.h5", "curved.h5", "ordinary.h5", "kept.h5"
 
 
 def choice_stage(settings: HintSettings, name: str, count: int, model: Path | str | None, seed: int) -> Stage:
@@ -116,6 +117,36 @@ def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request
     products = (CURVED, ORDINARY) if has_ordinary else (CURVED,)
     files = (request, *file_list(settings.candidates), *file_list(settings.labels), *([made] if made else []))
     return Stage(name, "labels of the chosen structures, and the others", work, {}, files, products)
+
+
+def kept_curvature_stage(name: str, ordinary: Path, model: Path | str, *, full: bool) -> Stage:
+    """A stage that labels the structures without an expensive label with the curvature of the pre-trained model.
+
+    Fine-tuning on their energies and forces alone would destroy it.
+
+    Args:
+        name: name of the stage.
+        ordinary: structures with energies and forces.
+        model: the pre-trained model.
+        full: full Hessians instead of one product of each structure, as the expensive labels have.
+
+    Returns:
+        The stage. Product: `kept.h5`.
+    """
+
+    def work(stage: StageWork) -> Mapping[str, Any]:
+        data = read_dataset(ordinary)
+        of_model = teacher_labels(data, str(model), probes=0 if full else 1, hessian=full, quiet=stage.quiet)
+        names = ("hessian",) if full else ("probes", "hvp")
+        labels = data.labels.replace(**{label: getattr(of_model.labels, label) for label in names})
+        level = of_model.metadata.get("level", "model")  # not that of the forces, with which it does not agree
+        kept = replace(data, labels=labels, metadata={**data.metadata, "curvature_level": level})
+        write_dataset(stage.folder / KEPT, kept)
+        return {"structures": len(kept)}
+
+    files = (ordinary, *([model] if isinstance(model, Path) else []))
+    options = {"model": str(model) if isinstance(model, str) else "", "full": full}
+    return Stage(name, "curvature of the pre-trained model, to keep", work, options, files, (KEPT,))
 
 
 def _without_labels(structures: list[Any]) -> Dataset:

@@ -19,10 +19,11 @@ from hesse.sampling.label_scores import ScoreSettings
 
 __all__ = ["RUNGS", "HintData", "HintSettings", "Rung", "check_hint", "read_hint_data"]
 
-Rung = Literal["random", "selection", "pre-training", "curriculum", "replay", "all-labels"]
+Rung = Literal["random", "selection", "pre-training", "curriculum", "replay", "kept-curvature", "all-labels"]
 RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
-"""The rungs of the ladder: each of the first five adds one part of the protocol; the last one is a new network trained
-on all curvature labels."""
+"""The rungs of the ladder: each of the first five adds one part of the published protocol. `kept-curvature` is
+`pre-training` with the curvature of the pre-trained model as a label of all other structures; the last one is a new
+network trained on all curvature labels."""
 
 
 class HintSettings(RecipeSettings):
@@ -81,7 +82,7 @@ class HintSettings(RecipeSettings):
     @field_validator("rungs", mode="before")
     @classmethod
     def _all_rungs(cls, value: object) -> object:
-        return list(RUNGS[:5]) if value == "all" else [value] if isinstance(value, str) else value
+        return list(RUNGS[:6]) if value == "all" else [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_sources(self) -> HintSettings:
@@ -203,6 +204,11 @@ def check_hint(settings: HintSettings) -> list[str]:
         capped = "" if settings.per_group is None else f" with at most {settings.per_group} per group (per_group)"
         raise ConfigError(
             f"count: {max(settings.count)} of {len(free)} candidates, of which {limit} can be chosen{capped}"
+        )
+    if "kept-curvature" in settings.rungs and not data.ordinary:
+        raise ConfigError(
+            "the rung kept-curvature needs candidates with energies and forces of the expensive level, to train on "
+            "together with the curvature of the pre-trained model"
         )
     if "all-labels" in settings.rungs and not data.own_labels:
         raise ConfigError("the rung all-labels needs candidates with expensive curvature labels of their own")
