@@ -99,7 +99,7 @@ def _stages(settings: HintSettings, data: HintData) -> Iterator[tuple[Stage, str
                     model = models[seed]
                     assert model is not None
                     name = f"kept/selection-{count}-chosen-{chooser}-seed-{seed}"
-                    kept = kept_curvature_stage(name, ordinary, model, full=data.full)
+                    kept = kept_curvature_stage(name, ordinary, model, output / "kept" / "cache", full=data.full)
                     yield kept, ""
                     ordinary = output / kept.name / KEPT
                 options = _tuning_options(settings, data, rung, seed, (curved,), ordinary, models[seed])

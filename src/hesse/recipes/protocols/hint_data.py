@@ -119,7 +119,7 @@ def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request
     return Stage(name, "labels of the chosen structures, and the others", work, {}, files, products)
 
 
-def kept_curvature_stage(name: str, ordinary: Path, model: Path | str, *, full: bool) -> Stage:
+def kept_curvature_stage(name: str, ordinary: Path, model: Path | str, cache: Path, *, full: bool) -> Stage:
     """A stage that labels the structures without an expensive label with the curvature of the pre-trained model.
 
     Fine-tuning on their energies and forces alone would destroy it.
@@ -128,6 +128,7 @@ def kept_curvature_stage(name: str, ordinary: Path, model: Path | str, *, full: 
         name: name of the stage.
         ordinary: structures with energies and forces.
         model: the pre-trained model.
+        cache: folder in which its curvature is kept for other choices of structures.
         full: full Hessians instead of one product of each structure, as the expensive labels have.
 
     Returns:
@@ -136,7 +137,7 @@ def kept_curvature_stage(name: str, ordinary: Path, model: Path | str, *, full: 
 
     def work(stage: StageWork) -> Mapping[str, Any]:
         data = read_dataset(ordinary)
-        of_model = teacher_labels(data, str(model), probes=0 if full else 1, hessian=full, quiet=stage.quiet)
+        of_model = teacher_labels(data, str(model), cache, probes=0 if full else 1, hessian=full, quiet=stage.quiet)
         names = ("hessian",) if full else ("probes", "hvp")
         labels = data.labels.replace(**{label: getattr(of_model.labels, label) for label in names})
         level = of_model.metadata.get("level", "model")  # not that of the forces, with which it does not agree
