@@ -62,7 +62,9 @@ class HintSettings(RecipeSettings):
     )
     replay: int = Field(4, ge=1, description="ordinary steps after each step with curvature")
     rungs: tuple[Rung, ...] = Field(
-        ("replay",), min_length=1, description="rungs of the ladder of ablations, or all; replay is the whole protocol"
+        ("replay",),
+        min_length=1,
+        description="rungs of the ladder of ablations, or all; replay is the published protocol",
     )
     pretraining: dict[str, Any] = Field(default_factory=dict, description="options of pre-training, over training")
     tuning: dict[str, Any] = Field(default_factory=dict, description="options of fine-tuning, over training")
