@@ -94,10 +94,10 @@ def gradient(
     return float(loss), {name: slope.clone() for name, slope in slopes.items() if slope is not None}
 
 
-LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("hipnn, blocks", "hessenet")]
+LONG = [pytest.param(kind, marks=pytest.mark.long) for kind in ("hipnn, blocks", "hessenet", "sum")]
 
 
-@pytest.mark.parametrize("kind", ["ani", "sum", *LONG])
+@pytest.mark.parametrize("kind", ["ani", *LONG])
 def test_traced_steps_have_the_loss_and_gradient_of_eager_ones(kind: str) -> None:
     """One trace serves batches with other numbers and sizes of molecules. Dimensions of 0 and 1 (structures, neighbors,
     triplets) would be constants; a dummy molecule avoids them."""
