@@ -6,6 +6,7 @@ and the states of others are kept in a folder, so that the same call continues a
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 import warnings
@@ -140,6 +141,8 @@ def run_replicas(
             failures = _begin(starts, pairs, runs, spec if pool.elsewhere else source, settings, pool, quiet)
             pending = {keys[p]: run for p, run in runs.items() if run.failure is None and run.step < settings.n_steps}
             lost: dict[str, ReplicaRun] = {}
+            if settings.compile and pending and not quiet:
+                print("compiling the forces first: seconds to minutes", file=sys.stderr)
             if pool.elsewhere:
                 lost = _run_in_workers(spec, settings, pending, store, pool, quiet)
             else:
