@@ -44,9 +44,10 @@ def calculators() -> dict[str, Calculator]:
     torch.manual_seed(0)
     ani = torchani_model(ELEMENTS).float()
     graph = hippynn_graph(ELEMENTS, 0).float()
-    result: dict[str, Calculator] = {"TorchANI": copy.deepcopy(ani).ase()}
-    if (calculator := _hippynn_calculator(copy.deepcopy(graph))) is not None:
-        result["hippynn, l = 0"] = calculator
+    result: dict[str, Calculator] = {
+        "TorchANI": copy.deepcopy(ani).ase(),
+        "hippynn, l = 0": _hippynn_calculator(copy.deepcopy(graph)),
+    }
     networks = {
         "ANI": ani_from_torchani(ani),
         "HIP-NN, l = 0": hipnn_from_hippynn(graph, energy_unit="eV"),
@@ -61,8 +62,8 @@ def calculators() -> dict[str, Calculator]:
     return result
 
 
-def _hippynn_calculator(graph: torch.nn.Module) -> Calculator | None:
-    """The calculator of hippynn for open structures, if it can be made."""
+def _hippynn_calculator(graph: torch.nn.Module) -> Calculator:
+    """The calculator of hippynn for open structures."""
     from hippynn.interfaces.ase_interface import calculator_from_model
 
     calculator = calculator_from_model(graph, en_unit=units.eV)
