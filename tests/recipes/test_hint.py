@@ -103,6 +103,14 @@ def test_the_curvature_of_the_pretrained_model_is_kept(tmp_path: Path) -> None:
     assert all("hvp" in row for row in steps)
 
 
+def test_a_count_of_all_candidates_takes_nothing_from_smaller_ones(tmp_path: Path) -> None:
+    """Its data have no ordinary structures; those of smaller numbers of labels do."""
+    counts = {"count": [3, 12], "per_group": None, "rungs": ["kept-curvature"]}
+    plan = plan_recipe("hint", options(tmp_path, **counts))
+    kept = [name for name in plan.stages if name.startswith("kept/")]
+    assert kept == ["kept/selection-3-chosen-0-seed-0"]
+
+
 def test_a_pretrained_start_is_the_pretrained_model(tmp_path: Path) -> None:
     """Fine-tuning begins with the pre-trained parameters, and with energies per element of the expensive labels."""
     config = options(tmp_path, rungs="pre-training", tuning={"optimizer": {"learning_rate": 1e-12}, "steps": 1})

@@ -91,7 +91,7 @@ def _stages(settings: HintSettings, data: HintData) -> Iterator[tuple[Stage, str
                     )
                     made = output / labels.name / "labels.h5"
                     yield labels, ""
-                together = tuning_data_stage(settings, data, f"data/{kind}", request, made)
+                together = tuning_data_stage(settings, data, f"data/{kind}", count, request, made)
                 yield together, ""
                 curved = output / together.name / CURVED
                 ordinary = output / together.name / ORDINARY if ORDINARY in together.products else None

@@ -63,13 +63,16 @@ def choice_stage(settings: HintSettings, name: str, count: int, model: Path | st
     return Stage(name, f"choose {count} structures {kind}", work, options, files, (REQUEST, "choice.json"))
 
 
-def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request: Path, made: Path | None) -> Stage:
+def tuning_data_stage(
+    settings: HintSettings, data: HintData, name: str, count: int, request: Path, made: Path | None
+) -> Stage:
     """A stage that puts the data of fine-tuning together: structures with curvature, and ordinary ones.
 
     Args:
         settings: the configuration.
         data: what its data hold.
         name: name of the stage.
+        count: number of the chosen structures.
         request: the chosen structures.
         made: labels that the engine has made, if any.
 
@@ -79,7 +82,7 @@ def tuning_data_stage(settings: HintSettings, data: HintData, name: str, request
     Raises of its work:
         Paused: labels that the user has to make are missing.
     """
-    has_ordinary = data.ordinary and len(data.candidates) > max(settings.count)
+    has_ordinary = data.ordinary and len(data.candidates) > count
 
     def work(stage: StageWork) -> Mapping[str, Any]:
         now = read_hint_data(settings)
