@@ -33,7 +33,7 @@ def typical(structure: Structure) -> np.ndarray:
 
 
 def test_the_kinds_are_the_distributions_and_the_designed_ones() -> None:
-    assert (*PROBE_KINDS, *DESIGNED) == FIXED_PROBE_KINDS
+    assert (*PROBE_KINDS, *DESIGNED, "symmetry-adapted") == FIXED_PROBE_KINDS
 
 
 @pytest.mark.parametrize("kind", PROBE_KINDS)

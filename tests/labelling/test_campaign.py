@@ -237,7 +237,7 @@ def test_each_quantity_is_suspect_for_itself():
     """A wrong Hessian does not make the products suspect; wrong forces do, because products are taken from them."""
     structure = oracles.molecule(5, 1, name="five")
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
-    requested = LabelSpec(n_probes=2, hessian=True).quantities()
+    requested = LabelSpec(n_probes=2, hessian=True).quantities_of(structure)
     assert check_labels(structure, labels, requested) == {}
     tripled = labels.replace(hessian=3.0 * labels.hessian)
     assert set(check_labels(structure, tripled, requested)) == {"hessian"}

@@ -145,7 +145,7 @@ def test_labels_survive_splitting_and_serialization():
     structure = oracles.molecule(4, 1)
     labels = oracles.labeled(oracles.Morse(), [structure], probes=2, hessian=True).labels
     labels = labels.replace(hvp_error=torch.tensor([[0.1], [0.2]], dtype=torch.float64))
-    requested = LabelSpec(n_probes=2, hessian=True).quantities()
+    requested = LabelSpec(n_probes=2, hessian=True).quantities_of(structure)
     assert requested == ("forces", "hvp/rademacher/0/0", "hvp/rademacher/0/1", "hessian")
     parts = {
         name: labels_from_bytes(labels_to_bytes(part)) for name, part in split_by_quantity(labels, requested).items()

@@ -19,7 +19,12 @@ def label(
     output: Annotated[Path, typer.Argument(metavar="OUT", help=".h5 or .extxyz; the ledger is in the same folder.")],
     engine: Annotated[str, ENGINE],
     probes: Annotated[int, typer.Option(min=0, help="Hessian-vector products per structure.")] = 1,
-    probe: Annotated[str, typer.Option(help="Kind of the directions.")] = "rademacher",
+    probe: Annotated[
+        str,
+        typer.Option(
+            help="Kind of the directions; symmetry-adapted: those that determine the Hessian of each crystal."
+        ),
+    ] = "rademacher",
     hessian: Annotated[bool, typer.Option("--hessian", help="Also full Hessians.")] = False,
     stress: Annotated[bool, typer.Option("--stress", help="Also the stress (crystals).")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the random directions.")] = 0,

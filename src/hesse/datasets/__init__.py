@@ -2,7 +2,12 @@
 
 from hesse.datasets.batching import pack_batches, shuffled_batches
 from hesse.datasets.dataset import Dataset
-from hesse.datasets.fixed_probes import FIXED_PROBE_KINDS, check_probe_kind, draw_fixed_probes
+from hesse.datasets.fixed_probes import (
+    FIXED_PROBE_KINDS,
+    check_probe_kind,
+    count_fixed_probes,
+    draw_fixed_probes,
+)
 from hesse.datasets.formats import (
     FileUnits,
     Subset,
@@ -92,6 +97,7 @@ __all__ = [
     "check_probe_kind",
     "check_writable_suffix",
     "convert_units",
+    "count_fixed_probes",
     "dataset_summary",
     "diagnose_consistency",
     "draw_fixed_probes",

@@ -10,6 +10,9 @@ typically has (`hesse.harmonic.hessian_prior`), which costs nothing:
 `E[v vᵀ]` is not the identity, deliberately: the errors of some modes count more than those of others. The factor c
 makes the products as large as those of other probes, `E|H v|² = ‖H‖²` for the typical Hessian H, so that the loss needs
 no other weight.
+
+Probes of crystals can be `symmetry-adapted`: displacements of single atoms from which the space group generates the
+whole Hessian, scaled like `one-hot`. There are as many as the crystal needs.
 """
 
 from __future__ import annotations
@@ -25,18 +28,20 @@ from torch import Tensor
 
 from hesse.errors import GeometryError, RequestError, check_choice
 from hesse.harmonic.hessian_prior import typical_hessian
+from hesse.harmonic.irreducible_directions import count_irreducible_directions, irreducible_directions
 from hesse.harmonic.normal_modes import normal_modes
 from hesse.harmonic.probe_weighting import Weighting, probe_transform
 from hesse.probes import PROBE_KINDS, ProbeSeed, make_probe
 from hesse.structures import Structure, collate
 
-__all__ = ["FIXED_PROBE_KINDS", "check_probe_kind", "draw_fixed_probes"]
+__all__ = ["FIXED_PROBE_KINDS", "check_probe_kind", "count_fixed_probes", "draw_fixed_probes"]
 
 _WEIGHTINGS: Final[dict[str, Weighting]] = {"mass": "mass", "soft-modes": "soft-modes", "free-energy": "free-energy"}
 _SOFTEST: Final = "softest"
+_SYMMETRY: Final = "symmetry-adapted"
 
-FIXED_PROBE_KINDS: Final = (*PROBE_KINDS, *_WEIGHTINGS, _SOFTEST)
-"""Names of probes of labels: the distributions, then the designed ones (molecules only)."""
+FIXED_PROBE_KINDS: Final = (*PROBE_KINDS, *_WEIGHTINGS, _SOFTEST, _SYMMETRY)
+"""Names of probes of labels: the distributions, then those designed for molecules, then those of crystals."""
 
 _CHUNK: Final = 256
 """Structures that are collated at a time."""
@@ -57,6 +62,24 @@ def check_probe_kind(kind: str, n_probes: int = 1) -> None:
     make_probe(kind if kind in PROBE_KINDS else "rademacher", n_probes)
 
 
+def count_fixed_probes(structure: Structure, kind: str, n_probes: int = 1) -> int:
+    """Count the probes of a structure.
+
+    Args:
+        structure: the structure.
+        kind: one of `FIXED_PROBE_KINDS`.
+        n_probes: number of probes that are asked for.
+
+    Returns:
+        That number; with `symmetry-adapted`, unless it is zero, as many as the crystal needs.
+
+    Raises:
+        GeometryError: symmetry-adapted probes of a molecule.
+        MissingExtraError: they need spglib, which is not installed.
+    """
+    return count_irreducible_directions(structure) if kind == _SYMMETRY and n_probes else n_probes
+
+
 def draw_fixed_probes(
     structures: Sequence[Structure], kind: str, *, n_probes: int = 1, seed: int = 0
 ) -> Float[Tensor, "probes atoms 3"]:
@@ -75,12 +98,14 @@ def draw_fixed_probes(
     Raises:
         UnknownOptionError: unknown name.
         ConfigError: less than one probe.
-        GeometryError: a designed probe of a periodic structure.
-        RequestError: more probes along softest modes than a molecule has modes.
+        GeometryError: a probe designed for molecules of a periodic structure, or one of crystals of a molecule.
+        RequestError: more probes than a molecule has modes, or than a crystal has symmetry-adapted directions.
     """
     check_probe_kind(kind, n_probes)
     if kind in PROBE_KINDS:
         return _random(structures, kind, n_probes, seed)
+    if kind == _SYMMETRY:
+        return torch.cat([torch.from_numpy(_symmetry_adapted(structure, n_probes)) for structure in structures], dim=1)
     for structure in structures:
         if structure.periodic:
             raise GeometryError(
@@ -137,3 +162,13 @@ def _softest(structure: Structure, n_probes: int) -> Float[Array, "probes n 3"]:
     flat = hessian.reshape(3 * n, 3 * n)
     products = np.linalg.norm(directions @ flat, axis=1)
     return (directions * (np.linalg.norm(flat) / products)[:, None]).reshape(n_probes, n, 3)
+
+
+def _symmetry_adapted(structure: Structure, n_probes: int) -> Float[Array, "probes n 3"]:
+    directions = irreducible_directions(structure)
+    if len(directions) < n_probes:
+        raise RequestError(
+            f'structure "{structure.id}" has {len(directions)} symmetry-adapted directions, which determine its '
+            f"Hessian; {n_probes} were asked for"
+        )
+    return directions[:n_probes] * np.sqrt(3.0 * len(structure))

@@ -84,7 +84,7 @@ def label(
             makes its own engine; or an Engine, Potential or ASE calculator, which works in this process. Two ASE
             calculators of the same class and parameters count as the same engine in the ledger.
         output: `.h5` or `.extxyz`; None keeps everything in memory, without a ledger.
-        probes: number of Hessian-vector products per structure.
+        probes: number of Hessian-vector products per structure (`symmetry-adapted`: as many as each crystal needs).
         probe: kind of their directions, one of `hesse.datasets.FIXED_PROBE_KINDS`.
         seed: seed of their directions, which are a function of it and of each structure's id.
         hessian: also compute full Hessians.
@@ -343,5 +343,7 @@ class _Campaign:
         engine, spec = self.engine, self.spec
         metadata = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
         if spec.n_probes:
-            metadata |= {"probe": spec.probe, "probes": str(spec.n_probes), "probe_seed": str(spec.seed)}
+            metadata |= {"probe": spec.probe, "probe_seed": str(spec.seed)}
+            if spec.probe != "symmetry-adapted":
+                metadata["probes"] = str(spec.n_probes)
         return metadata

@@ -121,7 +121,8 @@ def assemble_labels(
     sizes = torch.tensor([len(s) for s in structures])
     n_structures, n_atoms = len(structures), int(sizes.sum())
     atom_offsets, hessian_offsets = segment_offsets(sizes).tolist(), segment_offsets(9 * sizes**2).tolist()
-    products = hvp_quantities(spec.quantities())
+    requested = [spec.quantities_of(structure) for structure in structures]
+    products = max(map(hvp_quantities, requested), key=len)  # those of others are the first of them
     arrays: dict[str, Tensor] = {"energy": _nan_tensor(n_structures), "forces": _nan_tensor(n_atoms, 3)}
     arrays |= {"energy_error": _nan_tensor(n_structures), "forces_error": _nan_tensor(n_structures)}
     if products:
@@ -129,7 +130,7 @@ def assemble_labels(
         arrays["hvp_error"] = _nan_tensor(len(products), n_structures)
     if spec.hessian:
         arrays |= {"hessian": _nan_tensor(int((9 * sizes**2).sum())), "hessian_error": _nan_tensor(n_structures)}
-    if any(STRESS in spec.quantities_of(structure) for structure in structures):
+    if any(STRESS in quantities for quantities in requested):
         arrays["stress"] = _nan_tensor(n_structures, 3, 3)
     rows = {"structure": n_structures, "atom": n_atoms}
     for name in spec.outputs:
@@ -147,14 +148,17 @@ def assemble_labels(
             targets[quantity] = {"probes": (k, atom_slice), "hvp": (k, atom_slice), "hvp_error": (k, i)}
         try:
             for quantity, names in targets.items():
-                if quantity in spec.quantities_of(structures[i]):
+                if quantity in requested[i]:
                     _fill(arrays, names, structure_records[quantity].payload, len(structures[i]))
         except (FileFormatError, KeyError, RuntimeError, AttributeError, TypeError) as error:
             raise DamagedRecordError(f'structure "{structures[i].id}": {error}', i) from error
         suspect[i] = any(bool(record.suspect_reason) for record in structure_records.values())
-    if any(STRESS in spec.quantities_of(structure) for structure in structures):
-        arrays["stress_mask"] = torch.tensor([STRESS in spec.quantities_of(structure) for structure in structures])
+    if any(STRESS in quantities for quantities in requested):
+        arrays["stress_mask"] = torch.tensor([STRESS in quantities for quantities in requested])
         arrays["stress"] = arrays["stress"].nan_to_num(0.0)
+    counts = torch.tensor([len(hvp_quantities(quantities)) for quantities in requested])
+    if products and int(counts.min()) < len(products):
+        arrays["hvp_mask"] = torch.arange(len(products))[:, None] < counts
     optional = [name for name in arrays if name.endswith("_error")]
     present = {name: value for name, value in arrays.items() if name not in optional or not bool(value.isnan().all())}
     return Properties(n_atoms=sizes, suspect=suspect if bool(suspect.any()) else None, **present)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from hesse.datasets import check_probe_kind
+from hesse.datasets import check_probe_kind, count_fixed_probes
 from hesse.errors import ConfigError, RequestError
 from hesse.runtime.settings import check_fields
 from hesse.structures import Structure, quantity
@@ -25,7 +25,8 @@ class LabelSpec:
     """The properties to compute for every structure. Energy and forces are always computed.
 
     Attributes:
-        n_probes: number of Hessian-vector products per structure; 0 for none.
+        n_probes: number of Hessian-vector products per structure; 0 for none. With `symmetry-adapted` probes each
+            crystal has as many as its symmetry needs.
         probe: kind of the probes, one of `hesse.datasets.FIXED_PROBE_KINDS`.
         seed: seed of the probes. The probes of a structure depend only on the seed and on its id (designed ones also on
             its geometry); a larger `n_probes` starts with the same probes.
@@ -35,7 +36,7 @@ class LabelSpec:
 
     Raises:
         RequestError: a quantity in `outputs` that engines do not compute.
-        ConfigError: `n_probes` is negative.
+        ConfigError: `n_probes` is negative, or a number of symmetry-adapted probes.
         UnknownOptionError: `probe` is not a known kind.
     """
 
@@ -51,6 +52,11 @@ class LabelSpec:
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
         check_probe_kind(self.probe, max(self.n_probes, 1))
+        if self.probe == "symmetry-adapted" and self.n_probes > 1:
+            raise ConfigError(
+                f"{self.n_probes} symmetry-adapted probes were asked for: every crystal has as many as its symmetry "
+                "needs. Leave their number out"
+            )
         names = [self.outputs] if isinstance(self.outputs, str) else self.outputs
         if not isinstance(names, Collection):
             raise RequestError(f"outputs: expected names of quantities, got {self.outputs!r}")
@@ -59,25 +65,23 @@ class LabelSpec:
                 raise RequestError(f"outputs: {name} is not a registered quantity that engines compute")
         object.__setattr__(self, "outputs", tuple(names))
 
-    def quantities(self) -> tuple[str, ...]:
-        """Name the quantities that make a structure complete.
-
-        Returns:
-            The forces first, then the products in the order of their probes, then Hessian, stress and further outputs.
-        """
-        products = tuple(f"hvp/{self.probe}/{self.seed}/{k}" for k in range(self.n_probes))
-        return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * self.stress), *self.outputs)
-
     def quantities_of(self, structure: Structure) -> tuple[str, ...]:
-        """Name the quantities that make one structure complete.
+        """Name the quantities that make a structure complete.
 
         Args:
             structure: the structure.
 
         Returns:
-            Those of `quantities` that exist for it: molecules and slabs have no stress.
+            The forces first, then the products in the order of their probes, then Hessian, stress (of structures that
+            are periodic in three directions) and further outputs.
+
+        Raises:
+            GeometryError: symmetry-adapted probes of a molecule.
         """
-        return tuple(name for name in self.quantities() if name != STRESS or all(structure.pbc))
+        count = count_fixed_probes(structure, self.probe, self.n_probes)
+        products = (f"hvp/{self.probe}/{self.seed}/{k}" for k in range(count))
+        with_stress = self.stress and all(structure.pbc)
+        return (FORCES, *products, *([HESSIAN] * self.hessian), *([STRESS] * with_stress), *self.outputs)
 
 
 def quantity_kind(name: str) -> str:

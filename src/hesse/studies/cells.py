@@ -175,8 +175,9 @@ def _check_probe(value: str, where: str) -> None:
     )
 
 
-_FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {"fixed": FIXED_PROBE_KINDS, "fresh": PROBE_KINDS}
-_DESIGNED: Final = FIXED_PROBE_KINDS[len(PROBE_KINDS) :]
+_FIXED: Final = tuple(kind for kind in FIXED_PROBE_KINDS if kind != "symmetry-adapted")  # of which there are several
+_FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {"fixed": _FIXED, "fresh": PROBE_KINDS}
+_DESIGNED: Final = _FIXED[len(PROBE_KINDS) :]
 
 
 def _check_pattern(pattern: Mapping[str, Label], axes: Mapping[str, Mapping[Label, Any]], where: str) -> None:
