@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import oracles
 from hesse.coarse import frames_by_state_point, radial_distribution, run_beads, virial_pressures
 from hesse.coarse.bead_dynamics import BAR, repeated
+from hesse.curvature import evaluate
 from hesse.errors import ExecutionError, GeometryError, RequestError
 from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.structures import Structure, bead_number
@@ -155,3 +157,18 @@ def test_a_model_that_explodes_is_a_failed_run_with_its_reason() -> None:
     run = run_beads(box(0.9, 3), Collapse(**ARGON, cutoff=8.0), time=5.0, time_step=10.0, stride=100, quiet=True)
     assert not run.rows[0]["survived"]
     assert run.rows[0]["reason"] in ("collision", "large force")
+
+
+def test_all_state_points_share_one_compiled_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes longer than a short run: it happens once, not once per state point."""
+    made = []
+
+    def compiled(potential: oracles.LennardJones) -> object:
+        made.append(potential)
+        return partial(evaluate, potential)
+
+    monkeypatch.setattr("hesse.engines.potential_engine.CompiledEvaluation", compiled)
+    starts = [box(0.7, 3), box(0.6, 3, "90K")]
+    run = run_beads(starts, argon(6.0), compile=True, time=0.02, time_step=10.0, quiet=True)
+    assert [row["survived"] for row in run.rows] == [True, True]
+    assert len(made) == 1

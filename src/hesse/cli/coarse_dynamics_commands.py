@@ -32,6 +32,9 @@ def md(
     repeat: Annotated[int, typer.Option(min=1, help="Copies of the box along each lattice vector.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each state point, which move together.")] = 1,
     stride: Annotated[int, typer.Option(min=1, help="Steps between frames in OUT.")] = 50,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Translate the forces to machine code first: for long runs.")
+    ] = False,
     pressure: Annotated[bool, typer.Option("--pressure", help="Also the pressure of the virial.")] = False,
     overwrite: Annotated[bool, OVERWRITE] = False,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the rows as JSON.")] = None,
@@ -61,6 +64,7 @@ def md(
         time_step=step,
         friction=friction,
         stride=stride,
+        compile=compile,
         quiet=quiet,
     )
     if run.dataset is not None:

@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 import torch
 
-from hesse.curvature import evaluate
+from hesse.curvature import CompiledEvaluation, evaluate
 from hesse.datasets.io import StructuresLike, as_structure
 from hesse.engine import ENERGY_AND_FORCES, Engine
 from hesse.engines.error_estimates import attach_error_estimates
@@ -63,6 +63,11 @@ class PotentialEngine(Engine):
             states = {name: value.detach().cpu() for name, value in self.potential.state_dict().items()}
             settings = {"weights_digest": tensor_digest({}, states)}
         return MappingProxyType({**settings, "dtype": str(self._dtype).removeprefix("torch.")})
+
+    @cached_property
+    def compiled(self) -> CompiledEvaluation:
+        """Compiled forces of the potential, made once for all who use this engine."""
+        return CompiledEvaluation(self.potential)
 
     def compute(self, structure: StructuresLike, request: Request = ENERGY_AND_FORCES) -> Properties:
         """See `Engine.compute`. ASE Atoms are accepted too.

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-5
 """Å; atoms that an operation leaves apart by less are equal. That of phonopy."""
 _MIN_ANGLE = 0.1
 """Smallest singular value of three unit vectors that count as independent: those of a plane have zero."""
-_CANDIDATES: list[tuple[int, int, int]] = sorted(
+_CANDIDATES: list[tuple[int, ...]] = sorted(
     (d for d in itertools.product((0, 1, -1), repeat=3) if next((x for x in d if x), 0) > 0),
     key=lambda d: (np.abs(d).sum(), -sum(d)),
 )

@@ -227,9 +227,7 @@ def advance_replicas(
     live: list[ReplicaRun] = []
     group: _Group | None = None
     single = not isinstance(engine, PotentialEngine)
-    compiled = (
-        CompiledEvaluation(engine.potential) if settings.compile and isinstance(engine, PotentialEngine) else None
-    )
+    compiled = engine.compiled if settings.compile and isinstance(engine, PotentialEngine) else None
     while live or pending:
         n_live, n_atoms = len(live), sum(len(r.positions) for r in live)
         while pending and (not live or (not single and n_atoms + len(pending[0].positions) <= max_atoms)):
