@@ -9,6 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import torch
@@ -193,9 +194,10 @@ def dtype_and_device(potential: Potential) -> tuple[torch.dtype, torch.device]:
         Type and device of its first floating-point parameter, or of its first buffer if it has no parameters;
         float64 on the CPU if it has no tensors at all.
     """
-    tensors = (t for t in (*potential.parameters(), *potential.buffers()) if t.is_floating_point())
-    first = next(tensors, torch.zeros(0, dtype=torch.float64))
-    return first.dtype, first.device
+    for tensor in chain(potential.parameters(), potential.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype, tensor.device
+    return torch.float64, torch.device("cpu")
 
 
 def check_elements(

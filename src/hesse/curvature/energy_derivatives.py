@@ -36,6 +36,7 @@ __all__ = [
     "check_finite",
     "evaluate",
     "further_output_names",
+    "gradient_with_graph",
     "prepare_batch",
     "stress_from_strain_gradient",
 ]
@@ -87,7 +88,7 @@ def evaluate(
 
         with (
             _grad_enabled(first_order or create_graph),
-            saved_tensor_bytes() if second_order and not create_graph else nullcontext([0]) as saved_bytes,
+            saved_tensor_bytes() if request.hessian and not create_graph else nullcontext([0]) as saved_bytes,
         ):
             gradient = stress = None
             if first_order:
@@ -135,6 +136,34 @@ def evaluate(
         **_further_outputs(potential, batch, outputs, request),
     )
     return result if create_graph else result.detach()
+
+
+def gradient_with_graph(
+    potential: Potential, batch: Batch
+) -> tuple[Float[Tensor, "structures"], Float[Tensor, "atoms 3"], Float[Tensor, "atoms 3"]]:
+    """Compute energies and their gradient, which can be differentiated once more.
+
+    Args:
+        potential: any differentiable energy.
+        batch: structures with neighbors, as `prepare_batch` returns them.
+
+    Returns:
+        The energies, eV; the gradient with its graph, eV/Å; and the positions with respect to which it is taken.
+
+    Raises:
+        HesseError: see `evaluate`.
+    """
+    positions = batch.positions.detach().requires_grad_(True)
+
+    def energies(displaced: Tensor) -> Tensor:
+        atomic = potential.outputs(_displace(batch, displaced))["atomic_energies"]
+        check_energy_shape(potential, atomic, len(batch.numbers))
+        energy = batch.sum_over_atoms(atomic)
+        _check_gradient(potential, energy)
+        return energy
+
+    energy, (gradient,) = energy_and_gradient(energies, [positions])
+    return energy.detach(), gradient, positions
 
 
 def _further_outputs(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from weakref import WeakKeyDictionary
+
 import torch
 from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
-from hesse.curvature.energy_derivatives import evaluate
-from hesse.curvature.hvp import energy_and_gradient, hvp_sequential, hvp_vmapped
+from hesse.curvature.energy_derivatives import gradient_with_graph, prepare_batch
+from hesse.curvature.hvp import hvp_sequential, hvp_vmapped
 from hesse.curvature.memory import DEFAULT_MEMORY_MIB, saved_tensor_bytes
 from hesse.errors import LabelShapeError
 from hesse.potential import Potential, dtype_and_device
 from hesse.structures import Batch, Request, Structure, collate, to_structure
 
 __all__ = ["HessianOperator"]
+
+
+_GRAPHS: WeakKeyDictionary[Potential, tuple[int, float, tuple[torch.dtype, torch.device]]] = WeakKeyDictionary()
+"""Size and memory (MiB) of the last measured graph of each potential: measuring takes as long as a small product."""
+_SIMILAR = 1.5
+"""Graphs whose numbers of pairs and atoms differ by less than this factor are not measured again."""
 
 
 class HessianOperator:
@@ -32,7 +41,7 @@ class HessianOperator:
     Attributes:
         energy: energies of the structures, eV.
         gradient: derivative of the energy with respect to positions, eV/Å.
-        graph_mib: memory of the graph, MiB.
+        graph_mib: memory of the graph, MiB; of one geometry after another, estimated from the first.
 
     Raises:
         UnknownElementError, LabelShapeError, RequestError: see `evaluate`.
@@ -43,17 +52,15 @@ class HessianOperator:
     ) -> None:
         dtype, device = dtype_and_device(potential)
         batch = structure if isinstance(structure, Batch) else collate([to_structure(structure)], potential.cutoff)
-        batch = batch.to(device, dtype)
-        energy = evaluate(potential, batch, Request()).energy  # includes all checks of potential and batch
-        assert energy is not None
-        self.energy: Float[Tensor, "structures"] = energy
-        self._positions = batch.positions.detach().requires_grad_(True)
-        with saved_tensor_bytes() as saved_bytes:
-            _, (self._differentiable_gradient,) = energy_and_gradient(
-                lambda positions: potential(batch.with_positions(positions=positions)), [self._positions]
-            )
+        batch = prepare_batch(potential, batch.to(device, dtype), Request(), check_elements=True)
+        known_mib = _known_graph_mib(potential, batch)
+        with saved_tensor_bytes() if known_mib is None else nullcontext([0]) as saved_bytes:
+            self.energy, self._differentiable_gradient, self._positions = gradient_with_graph(potential, batch)
+        if known_mib is None:
+            known_mib = saved_bytes[0] / 2**20
+            _GRAPHS[potential] = (_n_slots(batch), known_mib, (dtype, device))
         self.gradient: Float[Tensor, "atoms 3"] = self._differentiable_gradient.detach()
-        self.graph_mib = saved_bytes[0] / 2**20
+        self.graph_mib = known_mib
         limit_mib = memory_mib or DEFAULT_MEMORY_MIB.get(device.type, DEFAULT_MEMORY_MIB["other"])
         self._chunk = max(1, int(limit_mib / max(self.graph_mib, 1e-6)))
         self._hvp_function = hvp_vmapped if potential.supports_vmap else hvp_sequential
@@ -81,3 +88,16 @@ class HessianOperator:
                 for chunk in chunks
             ]
         )
+
+
+def _n_slots(batch: Batch) -> int:
+    """Number of entries of the neighbor matrix and of atoms."""
+    return batch.neighbors.numel() + len(batch.numbers)
+
+
+def _known_graph_mib(potential: Potential, batch: Batch) -> float | None:
+    """Memory of the graph from that of a similar structure, MiB; None without one."""
+    n_slots, mib, kind = _GRAPHS.get(potential, (0, 0.0, None))
+    n = _n_slots(batch)
+    similar = n_slots / _SIMILAR <= n <= n_slots * _SIMILAR
+    return mib * n / n_slots if similar and kind == dtype_and_device(potential) else None
