@@ -102,7 +102,7 @@ def add_dynamics(row: dict[str, Any], model: Path, data: Dataset, options: argpa
     run = run_beads(
         of_tags(data, [tag]), str(model), model.parent / f"{tag.replace('/', '-').replace(' ', '-')}.h5",
         seeds=options.boxes, time=options.time, time_step=options.time_step, friction=0.005, quiet=True,
-        stride=max(1, round(1000 * options.interval / options.time_step)),
+        stride=max(1, round(1000 * options.interval / options.time_step)), compile=options.compile,
     )  # fmt: skip
     row["failed"] = sum(not r["survived"] for r in run.rows)
     row["mean_temperature"] = float(np.mean([r["mean_temperature"] for r in run.rows if r["mean_temperature"]]))
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
+    parser.add_argument("--compile", action="store_true", help="dynamics in machine code")
     parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point; 0: forces only")
     parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
     parser.add_argument("--time-step", type=float, default=4.0, help="fs")
