@@ -341,6 +341,10 @@ def test_a_step_that_fails_to_compile_is_repeated_eagerly_and_reported(monkeypat
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 
+SIMPLE: dict[str, Any] = {"model": {"l_max": 0, "onsite_layers": 0}, "weights": {"hvp": 0.0}}
+"""Traced in a fraction of the time: what is tested here is the run, not its step."""
+
+
 def notes(folder: Path) -> list[str]:
     """Notes about the mode of the steps, without those about loss terms and data."""
     texts = [row["text"] for row in record(folder) if row["kind"] == "note"]
@@ -351,10 +355,10 @@ def notes(folder: Path) -> list[str]:
 def test_a_compiled_run_is_continued_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_policy, "CompiledLossAndGradient", Traced)
     data: Dataset = training_data()
-    settings = config(compile="always", steps=8, checkpoint_every=4)
+    settings = config(compile="always", steps=8, checkpoint_every=4, **SIMPLE)
     whole = train(data, validation_data(), settings, output=tmp_path / "whole", quiet=True)
     assert notes(tmp_path / "whole")[0].startswith("compiled: ")
-    plain = train(data, validation_data(), config(steps=8), output=tmp_path / "plain", quiet=True)
+    plain = train(data, validation_data(), config(steps=8, **SIMPLE), output=tmp_path / "plain", quiet=True)
     assert whole.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
 
     original = Trainer._step
@@ -375,7 +379,7 @@ def test_a_compiled_run_is_continued_compiled(tmp_path: Path, monkeypatch: pytes
         return real(*arguments)
 
     monkeypatch.setattr(compile_policy, "max_relative_difference", counted)
-    other = config(compile="auto", steps=8, checkpoint_every=4)  # the decision does not change
+    other = config(compile="auto", steps=8, checkpoint_every=4, **SIMPLE)  # the decision does not change
     again = train(data, validation_data(), other, output=tmp_path / "halves", quiet=True)
     assert again.scores == whole.scores
     assert count[0] == 1  # compiled again and compared at once
@@ -394,12 +398,12 @@ def test_a_run_with_wrong_compiled_gradients_continues_eagerly_and_warns(
         return 0.5 if count[0] == 3 else real(*arguments)
 
     monkeypatch.setattr(compile_policy, "max_relative_difference", third_differs)
-    settings = config(compile="always", steps=6)
+    settings = config(compile="always", steps=6, **SIMPLE)
     with pytest.warns(RuntimeWarning, match="step 3: from here on eager: compiled gradients differ"):
         done = train(training_data(), validation_data(), settings, output=tmp_path / "a", quiet=True)
     assert count[0] == 3  # before the first step, at it, and two steps on
     assert "from here on eager" in notes(tmp_path / "a")[1]
-    plain = train(training_data(), validation_data(), config(steps=6), output=tmp_path / "b", quiet=True)
+    plain = train(training_data(), validation_data(), config(steps=6, **SIMPLE), output=tmp_path / "b", quiet=True)
     assert done.scores["loss"] == pytest.approx(plain.scores["loss"], rel=1e-8)
 
 
