@@ -7,7 +7,8 @@ Atoms move a little before each call. The programs take turns; medians of the pr
 Hesse's are the calls of its ASE calculator, neighbor search included. TorchANI's Hessian is that of its own
 `energies_forces_and_hessians`. Where a program has no function for a quantity (products; Hessians of hippynn) it gets
 calls of `torch.autograd.grad`, for a Hessian one per row. Networks of a pair have the same weights; how far their
-results are apart is printed. Needs the extras torchani and hippynn.
+results are apart is printed. MACE has the size of MACE-OFF23 small, and its own `get_hessian`. Other programs are those
+that are installed: the extras torchani and hippynn, and mace-torch in an environment of its own.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from torch import Tensor
+from mace_sizes import mace_small
+from torch import Tensor, nn
 
 from hesse import HesseCalculator
 from hesse.bench.baselines import hippynn_graph, torchani_model
+from hesse.errors import MissingExtraError
 from hesse.models import HesseNetConfig, build_model
 from hesse.models.adapters.hippynn import hipnn_from_hippynn
 from hesse.models.adapters.torchani import ani_from_torchani
@@ -87,25 +91,44 @@ def of_energy(
     return Program(hessian or rows, product)
 
 
-def programs() -> dict[str, Program]:
-    """All programs, by name."""
+def of_mace() -> Program:
+    """The calculator of MACE; it has no products."""
+    calculator = mace_small(ELEMENTS)
+
+    def product(atoms: Atoms, direction: np.ndarray) -> np.ndarray:
+        return np.full(direction.size, np.nan)
+
+    return Program(lambda atoms: np.asarray(calculator.get_hessian(atoms)).reshape(3 * len(atoms), -1), product)
+
+
+def of_torchani(ani: nn.Module) -> Program:
+    """TorchANI's own Hessian."""
     from torchani.grad import energies_forces_and_hessians
 
-    torch.manual_seed(0)
-    ani, graph = torchani_model(ELEMENTS).float(), hippynn_graph(ELEMENTS, 0).float()
-
-    def torchani_hessian(atoms: Atoms) -> np.ndarray:
+    def hessian(atoms: Atoms) -> np.ndarray:
         positions = torch.tensor(atoms.positions[None], dtype=torch.float32)
         result = energies_forces_and_hessians(ani, torch.tensor(atoms.numbers[None]), positions)
         return units.Hartree * result.hessians[0].detach().numpy()
 
-    return {
-        "TorchANI": of_energy(lambda z, r: ani((z, r)).energies, units.Hartree, torchani_hessian),
-        "ANI": of_hesse(ani_from_torchani(ani), "TorchANI"),
-        "hippynn, l = 0": of_energy(lambda z, r: graph(z, r)[0], 1.0),
-        "HIP-NN, l = 0": of_hesse(hipnn_from_hippynn(graph, energy_unit="eV"), "hippynn, l = 0"),
-        "HesseNet": of_hesse(build_model(HesseNetConfig(), ELEMENTS)),
-    }
+    return of_energy(lambda z, r: ani((z, r)).energies, units.Hartree, hessian)
+
+
+def programs() -> dict[str, Program]:
+    """All programs that are installed, by name."""
+    torch.manual_seed(0)
+    result = {}
+    with suppress(MissingExtraError):
+        ani = torchani_model(ELEMENTS).float()
+        result["TorchANI"] = of_torchani(ani)
+        result["ANI"] = of_hesse(ani_from_torchani(ani), "TorchANI")
+    with suppress(MissingExtraError):
+        graph = hippynn_graph(ELEMENTS, 0).float()
+        result["hippynn, l = 0"] = of_energy(lambda z, r: graph(z, r)[0], 1.0)
+        result["HIP-NN, l = 0"] = of_hesse(hipnn_from_hippynn(graph, energy_unit="eV"), "hippynn, l = 0")
+    with suppress(ImportError):
+        result["MACE"] = of_mace()
+    result["HesseNet"] = of_hesse(build_model(HesseNetConfig(), ELEMENTS))
+    return result
 
 
 def measure(n_atoms: int) -> None:
