@@ -48,9 +48,7 @@ def main() -> None:
     harmonic = hesse.phonons(bulk("Al", "fcc", a=3.99, cubic=True), EMT(), supercell=2)
     results = {n: [search(harmonic, n, seed) for seed in range(options.seeds)] for n in SNAPSHOTS}
     best = {key: float(np.mean([r[key] for r in results[SNAPSHOTS[-1]]])) for key in ("frequency", "free_energy")}
-    print(
-        "| displaced supercells a round | frequency, THz | scatter | stated | free energy, meV/atom | scatter | stated |"
-    )
+    print("| displacements a round | frequency, THz | scatter | stated | free energy, meV/atom | scatter | stated |")
     print("|---|---|---|---|---|---|---|")
     for n, rows in results.items():
         cells = []

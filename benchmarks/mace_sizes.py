@@ -10,7 +10,9 @@ import contextlib
 import io
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
+import numpy as np
 import torch
 from ase.calculators.calculator import Calculator
 
@@ -31,10 +33,8 @@ def mace_small(elements: Sequence[int]) -> Calculator:
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        import numpy as np
-        from e3nn import o3
-        from mace import modules  # before e3nn
-        from mace.calculators import MACECalculator
+        modules, o3 = import_module("mace.modules"), import_module("e3nn.o3")  # in this order
+        calculators = import_module("mace.calculators")
 
         block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
         torch.manual_seed(0)
@@ -49,6 +49,6 @@ def mace_small(elements: Sequence[int]) -> Calculator:
                 correlation=3, gate=torch.nn.functional.silu, radial_MLP=[64, 64, 64], heads=None,
                 atomic_inter_scale=1.0, atomic_inter_shift=0.0,
             )  # fmt: skip
-            return MACECalculator(models=model, device="cpu", default_dtype="float32")
+            return calculators.MACECalculator(models=model, device="cpu", default_dtype="float32")
         finally:
             torch.set_default_dtype(before)
