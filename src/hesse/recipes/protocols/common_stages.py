@@ -47,9 +47,10 @@ def train_stage(output: Path, name: str, description: str, options: Mapping[str,
     """
     config = validate_config(RunConfig, {**options, "output": str(output / name)}, source=f"options of {name}")
     start = path_in_name(config.init_from) if config.init_from is not None else None
+    models = [Path(path) for path in (start, config.baseline) if path]
     data = config.data
-    files = (*data.train_files, *data.validation_files, *data.replay_files, *([Path(start)] if start else []))
-    settings = config.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "output", "data", "init_from"})
+    files = (*data.train_files, *data.validation_files, *data.replay_files, *models)
+    settings = config.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "output", "data", "init_from", "baseline"})
     settings["data"] = data.model_dump(mode="json", exclude={"train", "validation", "replay"})
 
     def work(stage: StageWork) -> dict[str, Any]:

@@ -4,6 +4,9 @@ Matin et al., arXiv 2503.14293: several teachers are trained on energies only, a
 calculations; the mean of their forces is a label for every structure; a student is trained on the true energies and
 these forces. Here also, if asked for, on mean Hessian-vector products along fixed probes, and with weights from the
 spread of the teachers.
+
+For beads (coarse graining) there are no energies, but forces with noise: teachers are trained on these, and the student
+on the mean of the teachers alone.
 """
 
 from __future__ import annotations
@@ -20,9 +23,8 @@ from hesse.errors import MissingLabelError, RequestError
 from hesse.evaluation import spread_calibration
 from hesse.labelling import teacher_labels
 from hesse.losses import LossWeights
-from hesse.models import Ensemble, load_model, save_model
 from hesse.probes import make_probe
-from hesse.recipes.protocols.common_stages import MODEL, error_table, errors_stage, train_stage
+from hesse.recipes.protocols.common_stages import MODEL, ensemble_stage, error_table, errors_stage, train_stage
 from hesse.recipes.protocols.recipe_settings import Files, RecipeSettings, merged
 from hesse.recipes.protocols.stages import Stage, StageRecord, StageWork
 from hesse.recipes.protocols.student_data import (
@@ -51,12 +53,18 @@ class EnsembleDistillation(RecipeSettings):
     data_files: ClassVar[tuple[str, ...]] = ("train", "unlabeled", "test")
 
     train: Files = Field(description="structures with energies: a file, or a list of files; other labels are not used")
+    train_on: Literal["energies", "forces"] = Field(
+        "energies",
+        description="what the teachers are trained on: energies, which the student gets too; or forces, for beads, "
+        "whose student gets only labels of the teachers",
+    )
     unlabeled: Files = Field((), description="further structures for the student, of which no label is used")
     teachers: int = Field(5, ge=2, description="number of teachers, each with its own network and held-out structures")
     teacher: dict[str, Any] = Field(default_factory=dict, description="options of the teachers, over those of training")
     student: dict[str, Any] = Field(default_factory=dict, description="options of the student, over those of training")
     weights: LossWeights = Field(
-        LossWeights(), description="weights of the student: true energies, forces and products of the teachers"
+        LossWeights(),
+        description="weights of the student: true energies (without them none), forces and products of the teachers",
     )
     probes: int = Field(
         0, ge=0, description="products of the teachers for each structure; 0: forces only, which measured better"
@@ -81,8 +89,8 @@ class EnsembleDistillation(RecipeSettings):
             for name in ("weights", "loss"):
                 if name in getattr(self, section):
                     raise ValueError(
-                        f"{section}: leave out {name}: teachers are trained on energies, and the terms of the student "
-                        "are those of the option weights beside it"
+                        f"{section}: leave out {name}: teachers are trained on {self.train_on}, and the terms of the "
+                        "student are those of the option weights beside it"
                     )
             for name in ("data", "output", "seed", "init_from"):
                 if name in getattr(self, section):
@@ -91,10 +99,22 @@ class EnsembleDistillation(RecipeSettings):
             raise ValueError("weights.hvp needs products of the teachers: probes above 0")
         if self.probes == 0 and "forces-only" in self.compare:
             raise ValueError("compare: forces-only is the student itself without products: set probes above 0")
+        if self.train_on == "forces":
+            if self.weights.energy > 0 and "energy" in self.weights.model_fields_set:
+                raise ValueError(
+                    "weights.energy: teachers trained on forces give no energies: leave it out, or write 0"
+                )
+            if "true-forces" in self.compare:
+                raise ValueError("compare: true-forces is what every teacher is, with train_on: forces")
         for name in ("hessian", "atomic_energies", "stress", "regularizer"):
             if self.weights.by_name()[name] > 0 and name != "regularizer":
                 raise ValueError(f"weights: the student of this recipe has no term {name}: see teacher-student")
         return self
+
+    @property
+    def student_weights(self) -> LossWeights:
+        """Weights of the student's terms: without energies where the teachers know none."""
+        return self.weights if self.train_on == "energies" else self.weights.model_copy(update={"energy": 0.0})
 
     def run(
         self, section: Mapping[str, Any], data: Path | tuple[Path, ...], seed: int, **options: Any
@@ -125,7 +145,7 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
         Remarks.
 
     Raises:
-        MissingLabelError: no energies; or no forces, for a comparison with true ones.
+        MissingLabelError: no energies (or forces) for the teachers; no forces for a comparison with true ones.
         UnknownElementError: further structures with an element that no labeled structure has.
         RequestError: labels of several levels, or ids that repeat.
         UnknownOptionError: an unknown distribution of directions.
@@ -133,15 +153,18 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
     """
     make_probe(settings.probe, 1)
     data = open_data(settings.train)
-    if not data.has("energy"):
-        raise MissingLabelError(f"{data.source}: no structure has an energy, on which the teachers are trained")
+    if settings.train_on == "energies" and not data.has("energy"):
+        also = ". For beads: train_on: forces" if data.has("forces") else ""
+        raise MissingLabelError(f"{data.source}: no structure has an energy, on which the teachers are trained{also}")
+    if settings.train_on == "forces" and not data.has("forces"):
+        raise MissingLabelError(f"{data.source}: no structure has forces, on which the teachers are trained")
     check_held_out(data, settings.validation_fraction, by_group=settings.by_group)
     if "true-forces" in settings.compare and not data.has("forces"):
         raise MissingLabelError(f"{data.source}: no structure has forces: leave true-forces out of compare")
     level = str(data.metadata.get("level") or "")
     if "; " in level and not settings.allow_mixed_levels:
         raise RequestError(
-            f"{data.source}: energies of several levels of theory: {level}. Train on one of them, or write "
+            f"{data.source}: {settings.train_on} of several levels of theory: {level}. Train on one of them, or write "
             "allow_mixed_levels: true."
         )
     remarks = []
@@ -151,7 +174,7 @@ def check(settings: EnsembleDistillation) -> Sequence[str]:
         test = read_dataset(file)
         other = str(test.metadata.get("level") or "")
         if other and level and other.lower() != level.lower():
-            remarks.append(f"the energies are of {level}, the test set {name} of {other}")
+            remarks.append(f"the {settings.train_on} are of {level}, the test set {name} of {other}")
     return remarks
 
 
@@ -165,17 +188,17 @@ def stages(settings: EnsembleDistillation) -> list[Stage]:
         The stages.
     """
     output = settings.output
-    energies = {"weights": {"energy": settings.weights.energy or 1.0, "forces": 0.0, "hvp": 0.0}}
+    learned = "energy" if settings.train_on == "energies" else "forces"
+    terms = {"energy": 0.0, "forces": 0.0, "hvp": 0.0, learned: settings.weights.by_name()[learned] or 1.0}
     result = []
     teachers = [f"teachers/{k}" for k in range(settings.teachers)]
     for k, name in enumerate(teachers):
-        options = settings.run(settings.teacher, settings.train, k, **energies)
-        result.append(train_stage(output, name, "a teacher, trained on energies", options))
+        options = settings.run(settings.teacher, settings.train, k, weights=terms)
+        result.append(train_stage(output, name, f"a teacher, trained on {settings.train_on}", options))
     models = [output / name / MODEL for name in teachers]
-    result.append(_ensemble_stage(models))
-    targets = Targets(
-        ("energy",), settings.probes, settings.probe, spread_weights=settings.structure_weights == "spread"
-    )
+    result.append(ensemble_stage("ensemble", models))
+    true = ("energy",) if settings.train_on == "energies" else ()
+    targets = Targets(true, settings.probes, settings.probe, spread_weights=settings.structure_weights == "spread")
     device = str(merged(settings.training, settings.student).get("device", "cpu"))
     files = [str(model) for model in models]
     result.append(student_data_stage("labels", settings.train, settings.unlabeled, files, targets, device=device))
@@ -192,7 +215,7 @@ def stages(settings: EnsembleDistillation) -> list[Stage]:
 
 
 _DESCRIPTIONS = {
-    "student": "the student, on true energies and labels of the teachers",
+    "student": "the student, on labels of the teachers, and on true energies where there are",
     "forces-only": "a student without products of the teachers",
     "equal-weights": "a student without weights from the spread",
     "true-forces": "for comparison, a model trained on true energies and forces",
@@ -201,24 +224,13 @@ _DESCRIPTIONS = {
 
 def _student(settings: EnsembleDistillation, variant: str, seed: int) -> dict[str, Any]:
     """Options of a student."""
-    weights = settings.weights
+    weights = settings.student_weights
     if variant in ("forces-only", "true-forces") or settings.probes == 0:
         weights = weights.model_copy(update={"hvp": 0.0})
     data = settings.train if variant == "true-forces" else settings.output / "labels" / LABELS
     equal = ("energy", "forces", "hvp") if variant == "equal-weights" else ("energy",)
     balance = {"weights": "balance"} if weights.balance else {}
     return settings.run(settings.student, data, seed, loss=loss_terms(weights, equal=equal), **balance)
-
-
-def _ensemble_stage(models: Sequence[Path]) -> Stage:
-    """A stage that saves the mean of the teachers as one model."""
-
-    def work(stage: StageWork) -> dict[str, Any]:
-        members = [load_model(model) for model in models]
-        save_model(stage.folder / MODEL, Ensemble(members), {"members": len(members)})
-        return {"members": len(members)}
-
-    return Stage("ensemble", "the mean of the teachers, as one model", work, {}, tuple(models), (MODEL,))
 
 
 def _calibration_stage(teachers: Sequence[str], tests: Mapping[str, Path], *, device: str) -> Stage:
@@ -251,12 +263,15 @@ def summary(settings: EnsembleDistillation, records: Mapping[str, StageRecord]) 
     spreads = [
         f"{name} {labels[f'{name}_spread']:.3g} {unit}" for name, unit in _UNITS.items() if f"{name}_spread" in labels
     ]
-    lines = [
-        f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels, which vary by "
-        f"{labels['energy_variation']:.3g} eV; spread of the teachers (median over the structures): "
-        f"{', '.join(spreads)}"
-    ]
-    if labels["energy_deviation"] > DOUBTFUL_ABOVE * labels["energy_variation"]:
+    told = f"spread of the teachers (median over the structures): {', '.join(spreads)}"
+    energies = settings.train_on == "energies"
+    if energies:
+        told = (
+            f"mean of the teachers: energies within {labels['energy_deviation']:.3g} eV of the labels, which vary by "
+            f"{labels['energy_variation']:.3g} eV; {told}"
+        )
+    lines = [told]
+    if energies and labels["energy_deviation"] > DOUBTFUL_ABOVE * labels["energy_variation"]:
         lines.append(
             "warning: the teachers have not learned the energies, so that their forces say little: train them longer "
             "(teacher: {steps: ...}), or with more energies"

@@ -14,6 +14,7 @@ from hesse.errors import ConfigError, RequestError, did_you_mean
 from hesse.recipes.judging import SUITES, Suite
 from hesse.runtime.settings import Settings, validate_config
 from hesse.runtime.yaml_text import read_options
+from hesse.training.config_file import resolve_paths
 
 __all__ = ["Files", "RecipeSettings", "file_list", "files_by_name", "merged", "read_recipe_settings"]
 
@@ -181,6 +182,10 @@ def read_recipe_settings(settings_type: type[S], source: Any) -> tuple[S, str]:
     for key in settings_type.engines:
         if key in options:
             options[key] = _moved_engine(options[key], folder)
+    for key, field in settings_type.model_fields.items():
+        if field.annotation == dict[str, Any] and isinstance(options.get(key), Mapping):  # options of training runs
+            options[key] = dict(options[key])
+            resolve_paths(options[key], folder)
     plain = {key: value for key, value in options.items() if key not in settings_type.data_files}
     in_memory = {key: options[key] for key in settings_type.data_files if _is_in_memory(options.get(key))}
     if not in_memory:
