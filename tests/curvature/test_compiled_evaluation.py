@@ -23,9 +23,17 @@ FORCES = Request(forces=True, atomic_energies=True)
 
 
 @pytest.fixture(scope="module")
-def network() -> Potential:
+def hessenet() -> Potential:
     torch.manual_seed(0)
     return build_model(HesseNetConfig(features=8, channels=4, radial=4), (1, 6, 8)).double().eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> Potential:
+    """A network that is compiled in a third of the time."""
+    torch.manual_seed(0)
+    config = HipnnConfig(features=4, sensitivities=4, blocks=1, onsite_layers=1, l_max=0, cutoff=4.0, longest=3.5)
+    return build_model(config, (1, 6, 8)).double().eval()
 
 
 def batch_of(network: Potential, *names: str) -> Batch:
@@ -50,10 +58,17 @@ def test_values_are_those_of_the_plain_path(network: Potential) -> None:
     compiled = CompiledEvaluation(network, backend="aot_eager")
     for batch in (batch_of(network, "CH3CH2OH"), batch_of(network, "C6H6", "H2O", "CH4")):
         assert_same(compiled(batch, FORCES), evaluate(network, batch, FORCES))
-    with_stress = FORCES.replace(stress=True)
-    assert_same(compiled(carbon(network), with_stress), evaluate(network, carbon(network), with_stress))
+    with_stress, crystal = FORCES.replace(stress=True), carbon(network)
+    assert_same(compiled(crystal, with_stress), evaluate(network, crystal, with_stress))
     assert compiled.n_compiled == 3
     assert compiled.largest_difference < 1e-10
+
+
+def test_values_of_the_default_network(hessenet: Potential) -> None:
+    compiled = CompiledEvaluation(hessenet, backend="aot_eager")
+    request, crystal = FORCES.replace(stress=True), carbon(hessenet)
+    assert_same(compiled(crystal, request), evaluate(hessenet, crystal, request))
+    assert compiled.n_compiled == 1
 
 
 @pytest.mark.parametrize(
