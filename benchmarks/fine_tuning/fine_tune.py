@@ -1,7 +1,7 @@
 """ANI-1x fine-tuned on reactive structures: what energies, forces and curvature buy, and what is forgotten.
 
     python benchmarks/fine_tuning/fine_tune.py OUT --ani ani1x.pt --horm horm_sample_dev.npz            # all schemes
-    python benchmarks/fine_tuning/fine_tune.py OUT ... --scheme E-F --split 3 --member 1
+    python benchmarks/fine_tuning/fine_tune.py OUT ... --scheme E-F --split 3 --member 0 --member 1     # and their mean
     python benchmarks/fine_tuning/fine_tune.py OUT ... --scheme 'slow={"smooth": true, "train": {"steps": 1000}}'
     python benchmarks/fine_tuning/fine_tune.py OUT --tables                                             # tables only
 
@@ -45,6 +45,7 @@ class Scheme:
 
     Attributes:
         smooth: with the smooth activation instead of the CELU.
+        twin: starts from a smooth network that was distilled from all eight members (`prepare.make_twin`).
         replay: ordinary molecules with labels of the ensemble are mixed into the batches, which are then three times as
             large.
         structures: so many training structures of the split only.
@@ -53,6 +54,7 @@ class Scheme:
     """
 
     smooth: bool = False
+    twin: bool = False
     replay: bool = False
     structures: int | None = None
     labels: str | None = None
@@ -66,11 +68,13 @@ def hvp(*weights: float) -> Mapping[str, Any]:
 
 START = "ANI-1x, one member"
 SMOOTH_START = "the same, smooth"
+TWIN_START = "smooth twin of all members"
 """Schemes without training."""
 RECIPE: Mapping[str, Any] = {"weights": hvp(4, 3, 1.5), "probe": FRESH}
 SCHEMES: Mapping[str, Scheme] = {
     START: Scheme(),
     SMOOTH_START: Scheme(smooth=True),
+    TWIN_START: Scheme(twin=True),
     "E-F": Scheme(train={"weights": hvp(4, 0.3, 0)}),
     "E-F-HVP, default weights": Scheme(train={"weights": hvp(4, 0.3, 0.15)}),
     "E-F-HVP, one stored product": Scheme(train={"weights": hvp(4, 3, 1.5)}),
@@ -78,6 +82,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "E-F-HVP, fresh, smooth": Scheme(smooth=True, train=RECIPE),
     "E-F-HVP, fresh, smooth, lr 3e-4": Scheme(smooth=True, train={**RECIPE, "optimizer": {"learning_rate": 3e-4}}),
     "E-F-HVP, fresh, smooth, replay": Scheme(smooth=True, replay=True, train=RECIPE),
+    "E-F-HVP, fresh, twin": Scheme(twin=True, train=RECIPE),
+    "E-F-HVP, fresh, twin, replay": Scheme(twin=True, replay=True, train=RECIPE),
 }
 COLUMNS: Mapping[str, str] = {
     "test/energy": "energy, eV",
@@ -119,10 +125,10 @@ def fine_tune(output: Path, name: str, scheme: Scheme, split: int, member: int) 
         return
     data = output / "data"
     horm = hesse.read_dataset(data / "horm.h5")
-    train_indices, test_indices = by_formula(horm, split)
-    potential = starting_point(data, member, smooth=scheme.smooth)
+    train_indices, _ = by_formula(horm, split)
+    potential = starting_point(data, member, smooth=scheme.smooth, twin=scheme.twin)
     started = time.process_time()
-    if name not in (START, SMOOTH_START):
+    if name not in (START, SMOOTH_START, TWIN_START):
         order = np.random.default_rng(7).permutation(train_indices)[: scheme.structures].tolist()
         training = horm.select(order)
         if scheme.labels is not None:
@@ -134,19 +140,31 @@ def fine_tune(output: Path, name: str, scheme: Scheme, split: int, member: int) 
         assert isinstance(trained, hesse.Ani)
         potential = trained
     seconds = time.process_time() - started
+    hesse.save_model(folder / "judged.hesse", potential)
+    write_errors(output, folder, potential, {"name": name, "split": split, "member": member, "scheme": asdict(scheme),
+                                             "seconds": seconds})  # fmt: skip
+
+
+def judge_ensemble(output: Path, name: str, split: int, members: Sequence[int]) -> None:
+    """Judge the mean of the networks of several members, unless that is done."""
+    folder = output / folder_name(f"{name}, mean of {len(members)}", split, members[0])
+    if (folder / "errors.json").exists():
+        return
+    networks = [hesse.load_model(output / folder_name(name, split, member) / "judged.hesse") for member in members]
+    record = {"name": f"{name}, mean of {len(members)}", "split": split, "member": list(members), "seconds": 0.0}
+    write_errors(output, folder, hesse.Ensemble(networks), record)
+
+
+def write_errors(output: Path, folder: Path, potential: hesse.Potential, record: Mapping[str, Any]) -> None:
+    """Judge a potential on the unseen structures of a split and on ordinary molecules; print and keep the errors."""
+    horm = hesse.read_dataset(output / "data" / "horm.h5")
+    unseen = horm.select(by_formula(horm, record["split"])[1])
+    ordinary = hesse.read_dataset(output / "data" / "ordinary.h5")
+    record = {**record, "test": judge(potential, unseen), "ordinary": judge(potential, ordinary)}
     folder.mkdir(parents=True, exist_ok=True)
-    ordinary = judge(potential, hesse.read_dataset(data / "ordinary.h5"))
-    record = {
-        "name": name,
-        "split": split,
-        "member": member,
-        "scheme": asdict(scheme),
-        "seconds": seconds,
-        "test": judge(potential, horm.select(test_indices)),
-        "ordinary": ordinary,
-    }
     atomic_write_json(folder / "errors.json", record)
-    print(f"{folder.name}: {seconds:.0f} s, " + ", ".join(f"{k} {number(record, k):.3g}" for k in COLUMNS), flush=True)
+    numbers = ", ".join(f"{k} {number(record, k):.3g}" for k in COLUMNS)
+    print(f"{folder.name}: {record['seconds']:.0f} s, {numbers}", flush=True)
 
 
 def atomic_write_json(path: Path, content: Any) -> None:
@@ -221,11 +239,14 @@ def main() -> None:
             raise SystemExit("give --ani and --horm, the files of weights and structures")
         prepare(arguments.output / "data", arguments.ani, arguments.horm)
         chosen = dict(parse_scheme(text) for text in arguments.scheme) or dict(SCHEMES)
+        members = arguments.member or [0]
         for split in arguments.split or (0, 1, 2):
-            for member in arguments.member or (0,):
-                for name, scheme in chosen.items():
+            for name, scheme in chosen.items():
+                for member in members:
                     fine_tune(arguments.output, name, scheme, split, member)
                     write_tables(arguments.output)
+                if len(members) > 1:
+                    judge_ensemble(arguments.output, name, split, members)
     write_tables(arguments.output)
     print((arguments.output / "tables.md").read_text(encoding="utf-8"))
 

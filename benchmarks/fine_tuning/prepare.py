@@ -9,7 +9,9 @@ judge (also Hessians).
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,6 +124,39 @@ def prepare(folder: Path, ani: Path, horm: Path) -> None:
             print(f"{name}: {len(chosen)} structures", flush=True)
 
 
+TWIN: Mapping[str, Any] = {
+    "steps": 2000,
+    "batch": {"structures": 16},
+    "weights": {"energy": 4.0, "forces": 3.0, "hvp": 1.5},
+    "optimizer": {"learning_rate": 1e-3, "ema_decay": 0.98},
+    "compile": "never",
+    "cpu_threads": 1,
+    "checkpoint_every": 200,
+}
+
+
+def make_twin(folder: Path) -> None:
+    """Write `twin.hesse`, if it is missing: one smooth network (activation and cutoff), the mean of the eight members.
+
+    It starts from member 0 and is trained on energies, forces and two products of the ensemble for displaced ordinary
+    molecules (300, 600 and 1000 K, those of the formulas to replay). No reactive structure is used.
+
+    Args:
+        folder: of `prepare`.
+    """
+    if (folder / "twin.hesse").exists():
+        return
+    known = {formula_of(s) for s in hesse.read_dataset(folder / "replay.h5").structures}
+    molecules = [m for m in hesse.g2_molecules() if formula_of(m) in known]
+    sampling = NormalModeSampling(temperatures=(300.0, 600.0, 1000.0), count=5, relax=False, seed=1)
+    member = starting_point(folder, 0, smooth=True)
+    sampled = hesse.sample_normal_modes(molecules, member, sampling, workers=0, quiet=True).structures
+    data = hesse.teacher_labels([*molecules, *sampled], str(folder / "ensemble.hesse"), probes=2, quiet=True)
+    member = member.with_functions(cutoff_function="smooth")
+    result = hesse.train(data, None, TWIN, output=folder / "twin", potential=member, quiet=True)
+    hesse.save_model(folder / "twin.hesse", result.potential)
+
+
 def by_formula(data: hesse.Dataset, split: int, n_test: int = 20) -> tuple[list[int], list[int]]:
     """Indices of training and test structures, which have no formula in common.
 
@@ -142,18 +177,21 @@ def by_formula(data: hesse.Dataset, split: int, n_test: int = 20) -> tuple[list[
     return np.flatnonzero(~is_test).tolist(), np.flatnonzero(is_test).tolist()
 
 
-def starting_point(folder: Path, member: int, *, smooth: bool) -> hesse.Ani:
-    """One member of ANI-1x.
+def starting_point(folder: Path, member: int, *, smooth: bool = False, twin: bool = False) -> hesse.Ani:
+    """One member of ANI-1x, or the smooth twin of all eight.
 
     Args:
         folder: of `prepare`.
         member: 0 to 7.
         smooth: with a smooth activation in place of the CELU.
+        twin: the network of `make_twin` instead.
 
     Returns:
         The network; every parameter can be trained.
     """
     torch.set_num_threads(1)
-    network = hesse.load_model(folder / f"member-{member}.hesse")
+    if twin:
+        make_twin(folder)
+    network = hesse.load_model(folder / ("twin.hesse" if twin else f"member-{member}.hesse"))
     assert isinstance(network, hesse.Ani)
     return network.with_functions(activation="smooth-celu") if smooth else network
