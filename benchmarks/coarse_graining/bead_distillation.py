@@ -1,6 +1,6 @@
 """Does ensemble distillation help a coarse-grained model of water?
 
-    python bead_distillation.py REFERENCE OUT [--teachers 8] [--seeds 3] [--steps 250] [--time 6]
+    python bead_distillation.py REFERENCE OUT [--teachers 8] [--seeds 3] [--steps 250] [--time 6] [--skip 1] [--boxes 2]
 
 REFERENCE is the folder that `water_reference.py` writes. Teachers (HIP-NN-TS, l = 2, with a repulsive prior) are
 trained by force matching on the frames of one state point, each with another network and other held-out frames; a
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from transferability import MODEL, add_dynamics, mapped, of_tags, split
+from transferability import MODEL, add_dynamics, add_dynamics_options, mapped, of_tags, split
 
 import hesse
 from hesse.coarse import explained_forces, fit_prior
@@ -75,12 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="students")
     parser.add_argument("--steps", type=int, default=250, help="of training")
     parser.add_argument("--batch", type=int, default=2, help="frames in a step of training")
-    parser.add_argument("--compile", action="store_true", help="dynamics in machine code")
-    parser.add_argument("--time", type=float, default=6.0, help="ps of dynamics; 0: forces only")
-    parser.add_argument("--skip", type=float, default=1.0, help="ps of them that are not judged")
-    parser.add_argument("--time-step", type=float, default=4.0, help="fs")
-    parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
-    parser.add_argument("--boxes", type=int, default=2, help="runs of each model, which move together")
+    add_dynamics_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,16 @@ def add_dynamics(row: dict[str, Any], model: Path, data: Dataset, options: argpa
         row["speed_up"] = point.speed_up
 
 
+def add_dynamics_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `add_dynamics`."""
+    parser.add_argument("--compile", action="store_true", help="dynamics in machine code")
+    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point; 0: forces only")
+    parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
+    parser.add_argument("--time-step", type=float, default=4.0, help="fs")
+    parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
+    parser.add_argument("--boxes", type=int, default=4, help="runs of each state point, which move together")
+
+
 def table(rows: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> str:
     """Rows: models; columns: state points; explained variance, then g(r) and angle differences over their noise."""
     lines = ["| trained on | " + " | ".join(tags) + " |", "|---" * (len(tags) + 1) + "|"]
@@ -147,12 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
-    parser.add_argument("--compile", action="store_true", help="dynamics in machine code")
-    parser.add_argument("--time", type=float, default=20.0, help="ps of dynamics at each state point; 0: forces only")
-    parser.add_argument("--skip", type=float, default=2.0, help="ps of them that are not judged")
-    parser.add_argument("--time-step", type=float, default=4.0, help="fs")
-    parser.add_argument("--interval", type=float, default=0.1, help="ps between frames")
-    parser.add_argument("--boxes", type=int, default=4, help="runs of each state point, which move together")
+    add_dynamics_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

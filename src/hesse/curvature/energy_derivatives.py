@@ -15,7 +15,7 @@ Axes: structures of a batch; atoms of all structures, concatenated; probes = dir
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -79,11 +79,8 @@ def evaluate(
         outputs: dict[str, Tensor] = {}
 
         def energies(*displaced: Tensor) -> Tensor:
-            outputs.update(potential.outputs(_displace(batch, *displaced)))
-            check_energy_shape(potential, outputs["atomic_energies"], len(batch.numbers))
-            energy = batch.sum_over_atoms(outputs["atomic_energies"])
-            if displaced:
-                _check_gradient(potential, energy)
+            energy, predicted = _energies_and_outputs(potential, batch, displaced)
+            outputs.update(predicted)
             return energy
 
         with (
@@ -156,14 +153,22 @@ def gradient_with_graph(
     positions = batch.positions.detach().requires_grad_(True)
 
     def energies(displaced: Tensor) -> Tensor:
-        atomic = potential.outputs(_displace(batch, displaced))["atomic_energies"]
-        check_energy_shape(potential, atomic, len(batch.numbers))
-        energy = batch.sum_over_atoms(atomic)
-        _check_gradient(potential, energy)
-        return energy
+        return _energies_and_outputs(potential, batch, (displaced,))[0]
 
     energy, (gradient,) = energy_and_gradient(energies, [positions])
     return energy.detach(), gradient, positions
+
+
+def _energies_and_outputs(
+    potential: Potential, batch: Batch, displaced: Sequence[Tensor]
+) -> tuple[Float[Tensor, "structures"], Mapping[str, Tensor]]:
+    """Energies of the structures at displaced positions, checked, and all outputs of the potential."""
+    outputs = potential.outputs(_displace(batch, *displaced))
+    check_energy_shape(potential, outputs["atomic_energies"], len(batch.numbers))
+    energy = batch.sum_over_atoms(outputs["atomic_energies"])
+    if displaced:
+        _check_gradient(potential, energy)
+    return energy, outputs
 
 
 def _further_outputs(

@@ -3,6 +3,7 @@
 from hesse.datasets.batching import pack_batches, shuffled_batches
 from hesse.datasets.dataset import Dataset
 from hesse.datasets.fixed_probes import (
+    COUNTED_BY_STRUCTURE,
     FIXED_PROBE_KINDS,
     check_probe_kind,
     count_fixed_probes,
@@ -71,6 +72,7 @@ from hesse.structures.pairs import PairList, neighbor_pairs
 __all__ = [
     "BLOCKS_PER_BUFFER",
     "BUFFERS",
+    "COUNTED_BY_STRUCTURE",
     "FIXED_PROBE_KINDS",
     "ConsistencyReport",
     "Dataset",

@@ -34,7 +34,13 @@ from hesse.harmonic.probe_weighting import Weighting, probe_transform
 from hesse.probes import PROBE_KINDS, ProbeSeed, make_probe
 from hesse.structures import Structure, collate
 
-__all__ = ["FIXED_PROBE_KINDS", "check_probe_kind", "count_fixed_probes", "draw_fixed_probes"]
+__all__ = [
+    "COUNTED_BY_STRUCTURE",
+    "FIXED_PROBE_KINDS",
+    "check_probe_kind",
+    "count_fixed_probes",
+    "draw_fixed_probes",
+]
 
 _WEIGHTINGS: Final[dict[str, Weighting]] = {"mass": "mass", "soft-modes": "soft-modes", "free-energy": "free-energy"}
 _SOFTEST: Final = "softest"
@@ -42,6 +48,9 @@ _SYMMETRY: Final = "symmetry-adapted"
 
 FIXED_PROBE_KINDS: Final = (*PROBE_KINDS, *_WEIGHTINGS, _SOFTEST, _SYMMETRY)
 """Names of probes of labels: the distributions, then those designed for molecules, then those of crystals."""
+
+COUNTED_BY_STRUCTURE: Final = (_SYMMETRY,)
+"""Those of which every structure decides the number."""
 
 _CHUNK: Final = 256
 """Structures that are collated at a time."""
@@ -77,7 +86,7 @@ def count_fixed_probes(structure: Structure, kind: str, n_probes: int = 1) -> in
         GeometryError: symmetry-adapted probes of a molecule.
         MissingExtraError: they need spglib, which is not installed.
     """
-    return count_irreducible_directions(structure) if kind == _SYMMETRY and n_probes else n_probes
+    return count_irreducible_directions(structure) if kind in COUNTED_BY_STRUCTURE and n_probes else n_probes
 
 
 def draw_fixed_probes(

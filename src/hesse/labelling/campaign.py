@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hesse._version import __version__
 from hesse.datasets import (
+    COUNTED_BY_STRUCTURE,
     Dataset,
     StructuresLike,
     as_structures,
@@ -344,6 +345,6 @@ class _Campaign:
         metadata = {"level": engine.level, "engine": engine.name, **engine.settings, "code_version": __version__}
         if spec.n_probes:
             metadata |= {"probe": spec.probe, "probe_seed": str(spec.seed)}
-            if spec.probe != "symmetry-adapted":
+            if spec.probe not in COUNTED_BY_STRUCTURE:
                 metadata["probes"] = str(spec.n_probes)
         return metadata

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from hesse.datasets import check_probe_kind, count_fixed_probes
+from hesse.datasets import COUNTED_BY_STRUCTURE, check_probe_kind, count_fixed_probes
 from hesse.errors import ConfigError, RequestError
 from hesse.runtime.settings import check_fields
 from hesse.structures import Structure, quantity
@@ -52,9 +52,9 @@ class LabelSpec:
         if self.n_probes < 0:
             raise ConfigError(f"the number of probes per structure cannot be negative, got {self.n_probes}")
         check_probe_kind(self.probe, max(self.n_probes, 1))
-        if self.probe == "symmetry-adapted" and self.n_probes > 1:
+        if self.probe in COUNTED_BY_STRUCTURE and self.n_probes > 1:
             raise ConfigError(
-                f"{self.n_probes} symmetry-adapted probes were asked for: every crystal has as many as its symmetry "
+                f"{self.n_probes} {self.probe} probes were asked for: every crystal has as many as its symmetry "
                 "needs. Leave their number out"
             )
         names = [self.outputs] if isinstance(self.outputs, str) else self.outputs

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from hesse.datasets import FIXED_PROBE_KINDS
+from hesse.datasets import COUNTED_BY_STRUCTURE, FIXED_PROBE_KINDS
 from hesse.errors import ConfigError, HesseError, UnknownOptionError, did_you_mean
 from hesse.losses import LossWeights
 from hesse.probes import PROBE_KINDS
@@ -175,7 +175,7 @@ def _check_probe(value: str, where: str) -> None:
     )
 
 
-_FIXED: Final = tuple(kind for kind in FIXED_PROBE_KINDS if kind != "symmetry-adapted")  # of which there are several
+_FIXED: Final = tuple(kind for kind in FIXED_PROBE_KINDS if kind not in COUNTED_BY_STRUCTURE)  # one pair for each
 _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {"fixed": _FIXED, "fresh": PROBE_KINDS}
 _DESIGNED: Final = _FIXED[len(PROBE_KINDS) :]
 
