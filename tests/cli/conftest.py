@@ -9,5 +9,6 @@ from hesse.cli import common_options
 
 @pytest.fixture(autouse=True)
 def _closed_forms_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    steady = (*common_options._STEADY_ENGINES, "ase:closed_form_engines:morse")
+    closed_forms = ("ase:closed_form_engines:morse", "ase:closed_form_engines:killer")  # which kills for F and Ne only
+    steady = (*common_options._STEADY_ENGINES, *closed_forms)
     monkeypatch.setattr(common_options, "_STEADY_ENGINES", steady)

@@ -92,7 +92,6 @@ def test_unknown_keys_are_listed_and_parameters_are_stored(tmp_path):
     assert '"sigma": 1.0' in read_dataset(tmp_path / "out.extxyz", check=False).metadata["parameters"]
 
 
-@pytest.mark.slow
 def test_failures_are_listed_and_exit_with_1_only_if_all_failed(tmp_path):
     good, sodium = oracles.molecule(3, 1, name="good"), oracles.molecule(3, 2, elements=(11,), name="sodium")
     write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(sodium)])
@@ -108,7 +107,6 @@ def test_failures_are_listed_and_exit_with_1_only_if_all_failed(tmp_path):
     assert not (tmp_path / "b.h5").exists()
 
 
-@pytest.mark.slow
 def test_suspects_are_listed_and_exit_with_1_only_if_all_are_suspect(tmp_path):
     good, noisy = oracles.molecule(3, 1, name="good"), oracles.molecule(4, 8, elements=(19,), name="noisy")
     write(tmp_path / "mixed.extxyz", [to_ase(good), to_ase(noisy)])

@@ -24,7 +24,7 @@ from hesse.datasets import Dataset, write_dataset
 from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
 from hesse.structures import Properties, Structure, to_ase
 
-MORSE = ("--engine", "ase:closed_form_engines:morse", "--workers", "1", "--quiet")
+MORSE = ("--engine", "ase:closed_form_engines:morse", "--quiet")
 KILLER = ("--engine", "ase:closed_form_engines:killer", "--workers", "1", "--quiet")
 
 
@@ -122,7 +122,6 @@ def test_an_engine_computes_what_is_missing_and_the_others_go_on(folder: Path) -
     assert [row.get("gibbs") is None for row in rows(folder / "t.json")] == [False, True, False]
 
 
-@pytest.mark.slow
 def test_frozen_atoms_of_a_file_and_of_a_list(folder: Path) -> None:
     atoms = to_ase(oracles.molecule(5, 2, name="part"))
     atoms.set_constraint(FixAtoms([0, 1, 2]))
@@ -145,7 +144,6 @@ def test_frozen_atoms_of_a_file_and_of_a_list(folder: Path) -> None:
         hesse("vibrations", "one.h5", "--atoms", "free", folder=folder)
 
 
-@pytest.mark.slow
 def test_relaxation_isotopes_and_masses(folder: Path) -> None:
     write(folder / "pair.extxyz", to_ase(Structure([6, 8], [[0, 0, 0], [1.3, 0, 0]], id="pair")))
     options = ("--minimize", "--fmax", 1e-4, "--json", "v.json")
