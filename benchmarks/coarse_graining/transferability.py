@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
+    parser.add_argument("--unseen", action="store_true", help="dynamics of leave-one-out models at unseen points only")
     add_dynamics_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -191,7 +192,8 @@ def main() -> None:
                 row |= {"residual": found.residual, "rms": found.rms}
                 save(by_key.setdefault((name, seed, found.tag), row))
     for name, seed in models if options.time > 0 else ():
-        for tag in tags:
+        left_out = [tag for tag in tags if name.startswith(f"without {tag}")]
+        for tag in left_out if options.unseen and left_out else tags:
             row = by_key[name, seed, tag]
             if "failed" not in row:
                 add_dynamics(row, models[name, seed], data, options)
