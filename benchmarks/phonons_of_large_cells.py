@@ -1,6 +1,6 @@
 """Time and memory of force constants of large supercells from Hessian-vector products.
 
-    python benchmarks/phonons_of_large_cells.py [--repeats 6 8 10 12]
+    python benchmarks/phonons_of_large_cells.py [--repeats 4 6 8 10 12] [--plot large-cells.png]
 
 Rock salt, the default network with random weights in float64 (time and memory do not depend on the weights), one
 thread. Each supercell runs in a process of its own: processor time of phonopy's cells, of the products, and of the
@@ -15,6 +15,8 @@ import multiprocessing
 import resource
 import time
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,14 +66,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, nargs="+", default=REPEATS)
+    parser.add_argument("--plot", type=Path, help="picture of time and memory")
+    options = parser.parse_args()
     first = None
     print("| atoms | products | phonopy's cells, s | products and symmetries, s | memory, MiB | dense matrix, MiB |")
     print("|---|---|---|---|---|---|")
-    notes = []
-    for repeats in parser.parse_args().repeats:
+    notes, rows = [], []
+    for repeats in options.repeats:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             row = pool.apply(measure, (repeats,))
         first = row if first is None else first
+        rows.append(row)
         change = float(np.abs(row["frequencies"] - first["frequencies"]).max())
         print(
             f"| {row['atoms']} | {row['products']} | {row['cells']:.1f} | {row['total'] - row['cells']:.1f} | "
@@ -83,6 +88,30 @@ def main() -> None:
             f"{row['asymmetry']:.1e}, frequencies against {first['atoms']} atoms {change:.1e} THz"
         )
     print("\n".join(notes))
+    if options.plot:
+        draw(options.plot, rows)
+
+
+def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Processor time and memory against the number of atoms, on logarithmic axes."""
+    import matplotlib.pyplot as plt
+
+    figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
+    atoms = np.array([row["atoms"] for row in rows])
+    linear = atoms / atoms[-1]
+    totals = np.array([row["total"] for row in rows])
+    time_axis.plot(atoms, totals, "o-", label="all")
+    time_axis.plot(atoms, totals - [row["cells"] for row in rows], "s-", label="products and symmetries")
+    time_axis.plot(atoms, totals[-1] * linear, ":", color="0.5", label="∝ N")
+    memory_axis.plot(atoms, [row["peak"] for row in rows], "o-", label="peak of the process")
+    memory_axis.plot(atoms, [row["dense"] for row in rows], "s--", label="dense matrix (never made)")
+    memory_axis.plot(atoms, rows[-1]["peak"] * linear, ":", color="0.5", label="∝ N")
+    for axis, label in ((time_axis, "processor time, s"), (memory_axis, "memory, MiB")):
+        axis.set(xscale="log", yscale="log", xlabel="atoms in the supercell", ylabel=label, xticks=atoms)
+        axis.set_xticklabels([f"{n:,}" for n in atoms])
+        axis.minorticks_off()
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

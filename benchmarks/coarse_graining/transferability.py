@@ -85,8 +85,9 @@ def trained(data: Dataset, folder: Path, seed: int, options: argparse.Namespace)
         return model
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder / "prior.hesse", fit_prior(data).potential)
+    model_options = MODEL | {"cutoff": options.cutoff, "longest": options.longest}
     config = {
-        "model": MODEL, "baseline": str(folder / "prior.hesse"), "steps": options.steps, "seed": seed,
+        "model": model_options, "baseline": str(folder / "prior.hesse"), "steps": options.steps, "seed": seed,
         "weights": {"energy": 0.0, "forces": 1.0, "hvp": 0.0}, "batch": {"structures": options.batch},
         "optimizer": {"learning_rate": 5e-3, "ema_decay": 0.98}, "compile": "never", "cpu_threads": 1,
         "checkpoint_every": 50,
@@ -157,6 +158,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--batch", type=int, default=4, help="frames in a step of training")
+    parser.add_argument("--cutoff", type=float, default=MODEL["cutoff"], help="Å")
+    parser.add_argument(
+        "--longest", type=float, default=MODEL["longest"], help="Å, distance of the last radial function"
+    )
     parser.add_argument("--unseen", action="store_true", help="dynamics of leave-one-out models at unseen points only")
     add_dynamics_options(parser)
     options = parser.parse_args()
