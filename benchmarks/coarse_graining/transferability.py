@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=float, default=MODEL["longest"], help="Å, distance of the last radial function"
     )
+    parser.add_argument("--judge", nargs="+", help="dynamics only at state points whose names begin so")
     parser.add_argument("--unseen", action="store_true", help="dynamics of leave-one-out models at unseen points only")
     add_dynamics_options(parser)
     options = parser.parse_args()
@@ -198,7 +199,8 @@ def main() -> None:
                 save(by_key.setdefault((name, seed, found.tag), row))
     for name, seed in models if options.time > 0 else ():
         left_out = [tag for tag in tags if name.startswith(f"without {tag}")]
-        for tag in left_out if options.unseen and left_out else tags:
+        judged = [tag for tag in tags if not options.judge or any(tag.startswith(start) for start in options.judge)]
+        for tag in left_out if options.unseen and left_out else judged:
             row = by_key[name, seed, tag]
             if "failed" not in row:
                 add_dynamics(row, models[name, seed], data, options)
