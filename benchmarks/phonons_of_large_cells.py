@@ -109,6 +109,9 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for axis, label in ((time_axis, "processor time, s"), (memory_axis, "memory, MiB")):
         axis.set(xscale="log", yscale="log", xlabel="atoms in the supercell", ylabel=label, xticks=atoms)
         axis.set_xticklabels([f"{n:,}" for n in atoms])
+        low, high = axis.get_ylim()
+        shown = [n * 10.0**k for k in range(-1, 5) for n in (1, 2, 5) if low <= n * 10.0**k <= high]
+        axis.set_yticks(shown, [f"{n:,g}" for n in shown])
         axis.minorticks_off()
         axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
