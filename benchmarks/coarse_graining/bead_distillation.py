@@ -31,9 +31,13 @@ from hesse.models import save_model
 from hesse.runtime.filesystem import atomic_write_text, write_rows
 
 NUMBERS = {
-    "explained": "explained variance of forces", "rdf": "error of g(r)", "adf": "error of angles", "peak": "first peak",
+    "explained": "explained variance of forces",
+    "products": "of products",
+    "rdf": "error of g(r)",
+    "adf": "error of angles",
+    "peak": "first peak",
     "failed": "failed runs",
-}  # fmt: skip
+}
 
 
 def recipe(folder: Path, options: argparse.Namespace) -> Path:
@@ -54,10 +58,11 @@ def recipe(folder: Path, options: argparse.Namespace) -> Path:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Mean and range of each kind of model."""
-    lines = ["| | " + " | ".join(NUMBERS.values()) + " |", "|---" * (len(NUMBERS) + 1) + "|"]
+    shown = {key: text for key, text in NUMBERS.items() if any(key in row for row in rows)}
+    lines = ["| | " + " | ".join(shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
     for kind in dict.fromkeys(row["kind"] for row in rows):
         cells = []
-        for key in NUMBERS:
+        for key in shown:
             values = [row[key] for row in rows if row["kind"] == kind and key in row]
             span = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.3f}{span}" if values else "-")
