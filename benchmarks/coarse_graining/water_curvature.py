@@ -1,6 +1,6 @@
 """Does the curvature of the free energy help a coarse-grained model of water, at equal cost of labels?
 
-    python water_curvature.py REFERENCE OUT [--weight 1 10] [--seeds 3] [--steps 250] [--time 6] [--skip 1] [--boxes 2]
+    python water_curvature.py REFERENCE OUT [--frames 4] [--weight 1 10] [--seeds 3] [--steps 250] [--time 6] [--skip 1] [--boxes 2]
 
 REFERENCE is the folder that `water_reference.py` writes: frames with forces and one product with the Hessian between
 whole molecules each. A product costs two force calls. Models of one state point (300 K, 1.0 g/cm3) are trained on
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--name", default="T300-d1.00", help="state point, as the files are called")
     parser.add_argument("--state-point", default="300K 1.000g/cm3", help="the same, as frames are tagged")
     parser.add_argument("--weight", type=float, nargs="+", default=[1.0], help="of products; forces have 1")
+    parser.add_argument("--frames", type=int, default=4, help="n, spread evenly over the first four fifths")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=250, help="of training")
     parser.add_argument("--batch", type=int, default=2, help="frames in a step of training")
@@ -90,7 +91,10 @@ def main() -> None:
     beads = of_tags(mapped(options.reference, options.out), [options.state_point])
     data = with_products(beads, options.reference, options.name)
     early, late = split(data)
-    few = early[list(range(0, len(early), 3))]
+    sizes = options.frames, 3 * options.frames
+    if sizes[1] > len(early):
+        parser.error(f"--frames {sizes[0]}: {sizes[1]} frames are compared with them, and there are {len(early)}")
+    chosen = [early[np.linspace(0, len(early) - 1, size).round().astype(int).tolist()] for size in sizes]
     file = options.out / "rows.json"
     done: dict[str, dict[str, Any]] = (
         {row["model"]: row for row in json.loads(file.read_text())} if file.exists() else {}
@@ -111,7 +115,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
 
     for seed in range(options.seeds):
-        for frames in (few, early):
+        for frames in chosen:
             bare = Dataset(frames.structures, frames.labels.replace(hvp=None, probes=None), metadata=frames.metadata)
             first = train(bare, options.out / f"forces-{len(frames)}-{seed}", seed, 0.0, options)
             judge(f"forces, {len(frames)} frames", first)
