@@ -1,6 +1,6 @@
 """Does the curvature of the free energy help a coarse-grained model of water, at equal cost of labels?
 
-    python water_curvature.py REFERENCE OUT [--frames 4] [--weight 1 10] [--seeds 3] [--steps 250] [--time 6] [--skip 1] [--boxes 2]
+    python water_curvature.py REFERENCE OUT [--frames 4] [--weight 1 10] [--steps 250] [--time 6] [--skip 1] [--boxes 2]
 
 REFERENCE is the folder that `water_reference.py` writes: frames with forces and one product with the Hessian between
 whole molecules each. A product costs two force calls. Models of one state point (300 K, 1.0 g/cm3) are trained on
