@@ -9,11 +9,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 
 import hesse
 from hesse.errors import ConfigError, GeometryError, RequestError
 from hesse.harmonic.irreducible_directions import count_irreducible_directions, irreducible_directions
 from hesse.labelling import plan_labels
+from hesse.structures import from_ase
 
 pytest.importorskip("spglib", reason="symmetry-adapted directions need spglib (extra materials)")
 phonopy = pytest.importorskip("phonopy", reason="phonopy (extra materials) counts and completes independently")
@@ -96,11 +98,24 @@ def test_labels_of_crystals_with_different_numbers_of_directions(tmp_path: Path)
     )
 
 
-def test_what_is_refused() -> None:
-    water = molecule("H2O")
+def test_what_is_refused(tmp_path: Path) -> None:
+    water, output = molecule("H2O"), tmp_path / "labels.h5"
     with pytest.raises(GeometryError, match="is not periodic in three directions: symmetry-adapted"):
-        hesse.label([water], "gfn2", probe="symmetry-adapted", workers=0, quiet=True)
+        hesse.label([CRYSTALS["diamond"], water], "gfn2", output, probe="symmetry-adapted", workers=0, quiet=True)
+    with pytest.raises(GeometryError, match="has one atom: moving it moves the whole crystal, so that H v is zero"):
+        hesse.label(bulk("Cu"), EMT(), output, probe="symmetry-adapted", quiet=True)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="3 symmetry-adapted probes were asked for: every crystal has as many"):
         hesse.LabelSpec(n_probes=3, probe="symmetry-adapted")
     with pytest.raises(RequestError, match="has 1 symmetry-adapted directions, which determine its Hessian; 2 were"):
         hesse.datasets.draw_fixed_probes([hesse.as_structure(CRYSTALS["diamond"])], "symmetry-adapted", n_probes=2)
+
+
+def test_narrow_cells_are_told() -> None:
+    cells = {"narrow": bulk("Cu", cubic=True), "wide": bulk("Cu", cubic=True) * 2}
+    structures = [from_ase(atoms, id=name) for name, atoms in cells.items()]
+    report = hesse.label(structures, EMT(), probe="symmetry-adapted", quiet=True)
+    (note,) = report.notes
+    assert note.startswith("1 x labeled with symmetry-adapted products of a cell narrower than 5 Å")
+    assert '"narrow"' in note
+    assert hesse.label(structures, EMT(), quiet=True).notes == ()

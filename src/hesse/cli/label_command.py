@@ -49,6 +49,9 @@ def label(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the missing labels and an estimate of the time; compute nothing.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT also if it is not the output of this command.")
+    ] = False,
     strict: Annotated[bool, STRICT] = False,
     quiet: Annotated[bool, QUIET] = False,
 ) -> None:
@@ -82,6 +85,7 @@ def label(
         scheduler=scheduler,
         timeout=timeout,
         retry_failed=retry_failed,
+        overwrite=overwrite,
         quiet=quiet,
     )
     _print_report(output, report)

@@ -39,7 +39,7 @@ def irreducible_directions(structure: Structure) -> Float[Array, "directions n 3
         One unit displacement of one atom each, the shortest in lattice vectors that serve.
 
     Raises:
-        GeometryError: not a crystal, or its space group is not found.
+        GeometryError: not a crystal, a cell of one atom, or a space group that is not found.
         MissingExtraError: spglib is not installed.
     """
     atoms, vectors = _directions(structure)
@@ -64,13 +64,18 @@ def count_irreducible_directions(structure: Structure) -> int:
     return len(_directions(structure)[0])
 
 
-@lru_cache(maxsize=256)  # a campaign asks for the same crystals again and again; structures do not change
+@lru_cache(maxsize=4096)  # a campaign asks for the same crystals again and again; structures do not change
 def _directions(structure: Structure) -> tuple[Int[Array, "directions"], Float[Array, "directions 3"]]:
     """The displaced atoms, and unit vectors."""
     if not all(structure.pbc):
         raise GeometryError(
             f'structure "{structure.id}" is not periodic in three directions: symmetry-adapted directions are those of '
             "crystals"
+        )
+    if len(structure) == 1:
+        raise GeometryError(
+            f'structure "{structure.id}" has one atom: moving it moves the whole crystal, so that H v is zero. Give a '
+            "supercell"
         )
     check_cell(structure)
     group = _space_group(structure)

@@ -12,6 +12,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hesse._version import __version__
 from hesse.datasets import (
     COUNTED_BY_STRUCTURE,
@@ -26,6 +28,7 @@ from hesse.engines import Engine, EngineLike, FiniteDifferences, PotentialEngine
 from hesse.errors import ExecutionError, GeometryError, InterruptedRunError, RequestError
 from hesse.labelling.label_report import Failure, LabelReport, Suspect, group_by_reason
 from hesse.labelling.ledger import Attempt, Ledger, Record
+from hesse.labelling.output_files import check_replaceable, describe_replaced, ledger_path
 from hesse.labelling.plan import LabelPlan, make_plan
 from hesse.labelling.serialization import DamagedRecordError, assemble_labels
 from hesse.labelling.spec import LabelSpec
@@ -38,19 +41,7 @@ from hesse.runtime.signals import StoppedError, stop_signals
 from hesse.runtime.tensor_files import tensor_digest
 from hesse.structures import Structure
 
-__all__ = ["label", "ledger_path", "plan_labels"]
-
-
-def ledger_path(output: str | Path) -> Path:
-    """Path of the ledger of a campaign, in the folder of its output.
-
-    Args:
-        output: output file of the campaign.
-
-    Returns:
-        `output` with the ending `.ledger.sqlite` added.
-    """
-    return Path(f"{output}.ledger.sqlite")
+__all__ = ["label", "plan_labels"]
 
 
 def label(
@@ -70,6 +61,7 @@ def label(
     scheduler: str | None = None,
     timeout: float | None = None,
     retry_failed: bool = False,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> LabelReport:
     """Label structures: compute energies, forces and curvature with an engine.
@@ -98,6 +90,8 @@ def label(
         scheduler: instead of `workers`, a dask.distributed cluster, see `hesse.runtime.parallel.map_tasks`.
         timeout: seconds for one structure, after which it counts as failed; has no effect in this process.
         retry_failed: try again structures that failed before.
+        overwrite: replace an existing `output` also if there is no ledger beside it, which means that its content is
+            lost.
         quiet: show no progress.
 
     Returns:
@@ -114,6 +108,8 @@ def label(
     label_spec = _label_spec(spec, probes, probe, seed, hessian, stress, outputs)
     inputs = as_structures(structures)
     _check_inputs(inputs, label_spec, output, scheduler)
+    if output is not None:
+        check_replaceable(output, overwrite=overwrite)
     worker_engine, workers = engine_for_workers(engine, workers, scheduler, differences)
     engine_object = as_engine(worker_engine, differences=differences)
     ledger_file = ":memory:" if output is None else ledger_path(output)
@@ -249,11 +245,23 @@ def _check_inputs(
             "stress was requested, but no structure is periodic in all three directions: molecules and "
             "slabs have none, leave it out"
         )
+    if spec.probe in COUNTED_BY_STRUCTURE:
+        for structure in structures:
+            spec.quantities_of(structure)  # raises for a structure that has no such probes
     if scheduler is not None:
         scheduler_address(scheduler)
     if output is not None:
         check_writable_suffix(output)
         check_output_path(output)
+
+
+_NARROW = 5.0
+"""Å; in narrower cells the displacement of an atom is never that of a single one."""
+
+
+def _width(structure: Structure) -> float:
+    """Smallest distance between opposite faces of the cell, Å."""
+    return float(1.0 / np.linalg.norm(np.linalg.inv(structure.cell), axis=0).max())
 
 
 def _progress_note(failed: int, suspect: int) -> str:
@@ -302,7 +310,9 @@ class _Campaign:
             quantity_reasons = dict.fromkeys(own_reasons[name] for name in requested[complete[i]] if own_reasons[name])
             name = structures[i].id
             suspects.append(Suspect(name, "; ".join(quantity_reasons) or reasons_by_consensus[name]))
+        notes = [*ledger.messages, *self._remarks(structures)]
         if self.output is not None:
+            notes += describe_replaced(self.output, dataset)
             write_dataset(self.output, dataset)
         seconds = dict.fromkeys(plan.keys, 0.0)
         for attempt in attempts:
@@ -316,7 +326,7 @@ class _Campaign:
             plan.n_partial,
             time.monotonic() - start,
             sum(seconds.values()),
-            notes=(*ledger.messages, *self._left_out(structures)),
+            notes=tuple(notes),
         )
 
     def _assemble(self, ledger: Ledger, plan: LabelPlan, complete: list[int], failed: dict[int, str]) -> Dataset | None:
@@ -334,11 +344,19 @@ class _Campaign:
                 failed[index] = "its record in the ledger was damaged; the same command computes it again"
         return None
 
-    def _left_out(self, structures: Sequence[Structure]) -> list[str]:
-        """Requested quantities that structures do not have, with the structures."""
-        open_ids = [s.id for s in structures if self.spec.stress and not all(s.pbc)]
-        reason = "labeled without stress, because it is not periodic in all three directions"
-        return [f"{count} x {text}" for count, text in group_by_reason([Failure(name, reason) for name in open_ids])]
+    def _remarks(self, structures: Sequence[Structure]) -> list[str]:
+        """Requested quantities that structures do not have, or that say less than they seem to, with the structures."""
+        remarks = []
+        if self.spec.stress:
+            reason = "labeled without stress, because it is not periodic in all three directions"
+            remarks += [Failure(s.id, reason) for s in structures if not all(s.pbc)]
+        if self.spec.n_probes and self.spec.probe in COUNTED_BY_STRUCTURE:
+            reason = (
+                f"labeled with {self.spec.probe} products of a cell narrower than {_NARROW:g} Å, in which an atom "
+                "moves with its images: for phonons, give supercells"
+            )
+            remarks += [Failure(s.id, reason) for s in structures if _width(s) < _NARROW]
+        return [f"{count} x {text}" for count, text in group_by_reason(remarks)]
 
     def _metadata(self) -> dict[str, str]:
         engine, spec = self.engine, self.spec

@@ -52,8 +52,9 @@ class LabelReport:
         n_partial: number of structures that had some of their quantities before.
         seconds: wall time of this run, s.
         engine_seconds: engine time, s, summed over the structures: that of the last attempt at each, in any run.
-        notes: what was found in the ledger (damaged records, or records without checksums), and requested quantities
-            that were left out for structures that have none.
+        notes: what was found in the ledger (damaged records, or records without checksums), requested quantities
+            that were left out for structures that have none, and what an existing output file held that the new one
+            does not.
     """
 
     dataset: Dataset

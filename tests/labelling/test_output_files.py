@@ -1,0 +1,58 @@
+"""What was in the output file of a campaign before is not lost, or it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ase.calculators.lj import LennardJones
+from typer.testing import CliRunner
+
+import closed_form_engines
+import oracles
+from hesse.cli.app import app
+from hesse.datasets import read_dataset, write_dataset
+from hesse.errors import RequestError
+from hesse.labelling import label, ledger_path
+
+FIRST = [oracles.molecule(3, 1, name="a"), oracles.molecule(4, 2, name="b")]
+OTHER = [oracles.molecule(3, 3, name="c")]
+
+
+@pytest.mark.parametrize("ending", [".h5", ".extxyz"])
+def test_a_file_without_ledger_is_not_replaced(tmp_path: Path, ending: str) -> None:
+    output = tmp_path / f"mine{ending}"
+    write_dataset(output, label(FIRST, closed_form_engines.morse(), quiet=True).dataset)
+    before = output.read_bytes()
+    with pytest.raises(RequestError, match=r"exists already and is not the output of a campaign.*--overwrite"):
+        label(OTHER, closed_form_engines.morse(), output, quiet=True)
+    assert output.read_bytes() == before
+    assert not ledger_path(output).exists()
+    report = label(OTHER, closed_form_engines.morse(), output, overwrite=True, quiet=True)
+    assert read_dataset(output).ids == ("c",)
+    assert any("2 structures of" in note for note in report.notes)
+
+
+def test_replaced_structures_and_levels_are_told(tmp_path: Path) -> None:
+    output = tmp_path / "labels.h5"
+    assert label(FIRST, closed_form_engines.morse(), output, quiet=True).notes == ()
+    assert label(FIRST, closed_form_engines.morse(), output, probes=2, quiet=True).notes == ()
+    (note,) = label(FIRST[:1], closed_form_engines.morse(), output, quiet=True).notes
+    assert note.startswith(f"1 structures of {output} are not among the input")
+    assert note.endswith("the labels of before stay in labels.h5.ledger.sqlite")
+    report = label(FIRST[:1], LennardJones(rc=8.0), output, quiet=True)
+    assert any(f"{output} held labels of Morse" in note for note in report.notes)
+    again = label(FIRST, closed_form_engines.morse(), output, quiet=True)
+    assert again.n_reused == 2, "nothing was lost"
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hesse.cli.common_options._STEADY_ENGINES", ("ase:closed_form_engines:morse",))
+    write_dataset("mine.h5", label(FIRST, closed_form_engines.morse(), quiet=True).dataset)
+    command = ["label", "mine.h5", "other.h5", "--engine", "ase:closed_form_engines:morse", "--quiet"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    ledger_path("other.h5").unlink()
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, RequestError)
+    assert CliRunner().invoke(app, [*command, "--overwrite"]).exit_code == 0
