@@ -61,7 +61,8 @@ class ChargeStateWarning(UserWarning):
 
 
 class HarmonicWarning(UserWarning):
-    """Frequencies that may not mean what they seem to: large forces, modes near zero, an uncertain Hessian."""
+    """Frequencies that may not mean what they seem to: large forces, modes near zero, an uncertain Hessian, an unlikely
+    unit."""
 
 
 class HesseError(Exception):

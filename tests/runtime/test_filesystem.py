@@ -21,8 +21,10 @@ from hesse.runtime.filesystem import (
     atomic_write_text,
     check_input_file,
     check_output_path,
+    check_picture_path,
     lock_file,
     open_without_links,
+    picture_suffix,
     remove_abandoned,
     write_rows,
 )
@@ -237,6 +239,17 @@ def test_output_paths_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(RequestError, match=reply):
             check_output_path(target, tmp_path / "absent.h5", source)
+
+
+def test_pictures_are_checked(tmp_path: Path) -> None:
+    assert [picture_suffix(name) for name in ("a.png", Path("b.SVG"))] == [".png", ".svg"]
+    check_picture_path(tmp_path / "a.png")
+    for target, reply in (
+        (tmp_path / "a.jpg", "a.jpg: pictures are written as"),
+        (tmp_path / "no" / "a.png", "folder"),
+    ):
+        with pytest.raises(RequestError, match=reply):
+            check_picture_path(target)
 
 
 def test_input_files_are_checked(tmp_path: Path) -> None:

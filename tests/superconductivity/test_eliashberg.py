@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hesse
-from hesse.errors import RequestError
+from hesse.errors import HarmonicWarning, RequestError, UnitError
 from hesse.superconductivity import SpectralFunction, allen_dynes_tc, mcmillan_tc, strong_coupling_factors
 from hesse.superconductivity.eliashberg import eliashberg_tc, largest_eigenvalue, lowest_temperature, rescaled_mu_star
 from hesse.units import BOLTZMANN
@@ -127,3 +127,25 @@ def test_what_people_try_gets_a_reply():
         hesse.tc(np.zeros(3))  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="belong to files"):
         hesse.tc(SpectralFunction.einstein(0.02, 1.0), unit="meV")
+
+
+def test_two_arrays_with_a_unit():
+    grid = np.linspace(0.5, 40, 80)
+    values = 2.0 * np.exp(-(((grid - 20) / 5) ** 2))
+    direct = hesse.tc(SpectralFunction.from_grid(1e-3 * grid, values), 0.1)
+    for arrays in ((grid, values), [grid.tolist(), values.tolist()], np.array([grid, values])):
+        assert hesse.tc(arrays, 0.1, unit="meV").rows == direct.rows
+    with pytest.raises(UnitError, match="add unit="):
+        hesse.tc((grid, values))
+    with pytest.raises(RequestError, match="column belongs to files"):
+        hesse.tc((grid, values), unit="meV", column=1)
+    with pytest.raises(RequestError, match=r"two arrays \(frequencies, alpha2f\) with their unit.*from_grid"):
+        hesse.tc(np.array([grid, values]).T, unit="meV")
+
+
+def test_unlikely_numbers_are_told():
+    grid, values = np.linspace(0.5, 10, 20), np.full(20, 0.8)
+    with pytest.warns(HarmonicWarning, match=r"10000 meV: no phonon is above 600 meV. Is the unit"):
+        hesse.tc((grid, values), unit="eV")
+    with pytest.warns(HarmonicWarning, match=r"λ = .*from_grid takes its curve"):
+        hesse.tc(SpectralFunction(1e-3 * grid, values))

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import hesse
 from hesse.cli.app import app
-from hesse.errors import FileFormatError, HesseError, RequestError, UnitError
-from hesse.superconductivity import read_alpha2f, read_lambda_table, read_mode_couplings
-from hesse.superconductivity.spectral_files import FREQUENCY_UNITS
+from hesse.errors import FileFormatError, HarmonicWarning, HesseError, RequestError, UnitError
+from hesse.superconductivity import SpectralFunction, read_alpha2f, read_lambda_table, read_mode_couplings
+from hesse.superconductivity.frequency_units import FREQUENCY_UNITS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "qe_a2f_al" / "Recover_example" / "reference_1"
 GRID = np.linspace(0.0005, 0.04, 80)
@@ -94,7 +94,8 @@ def test_known_forms(tmp_path, text, options, factor):
         ("1\n2\n", {"unit": "meV"}, FileFormatError, "got one column"),
         ("1 2\n2 three\n", {"unit": "meV"}, FileFormatError, "expected numbers .* got: 2 three"),
         ("", {"unit": "meV"}, FileFormatError, "no numbers"),
-        ("\x00\xff\x00", {"unit": "meV"}, FileFormatError, "expected numbers"),
+        ("\x89HDF\r\n\x1a\n\x00\x00", {"unit": "meV"}, FileFormatError, "a2f: not a text file: expected columns"),
+        ("omega a2f\n1 2\n2 3\n", {"unit": "meV"}, FileFormatError, "got: omega a2f. .* begin it with #"),
         ("2 1\n1 1\n", {"unit": "meV"}, RequestError, "ascend"),
         ("# a2F Rydberg\n 1 2\n 1 2 3\n 1 2\n", {}, FileFormatError, "expected rows"),
     ],
@@ -127,6 +128,36 @@ def test_command_line(tmp_path):
     assert (tmp_path / "tc.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_command_line_tells_of_a_unit_that_is_wrong(tmp_path):
+    np.savetxt(tmp_path / "a2f.txt", np.column_stack([GRID / FREQUENCY_UNITS["THz"], VALUES]))
+    with pytest.warns(HarmonicWarning, match="no phonon is above 600 meV. Is the unit of the frequencies right?"):
+        run = CliRunner().invoke(app, ["tc", str(tmp_path / "a2f.txt"), "--unit", "eV"])
+    assert run.exit_code == 0
+
+
+def test_the_picture_is_checked_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "a2F.dos").write_text(matdyn())
+    monkeypatch.setattr("hesse.superconductivity.tc", lambda *_, **__: pytest.fail("work before the check"))
+    run = CliRunner().invoke(app, ["tc", str(tmp_path / "a2F.dos"), "--plot", str(tmp_path / "a.xyz")])
+    assert isinstance(run.exception, FileFormatError)
+    assert "pictures are written as .png or .svg" in str(run.exception)
+
+
+@pytest.mark.parametrize("count", [20, 160])
+def test_the_sums_in_the_picture_are_smooth(count):
+    """λ(ω) between the data: neither steps nor ripples, and the whole λ at the end."""
+    from hesse.reports.alpha2f_figure import _spacing, _sums
+
+    w = np.linspace(1e-3, 0.04, count)
+    spectrum = SpectralFunction.from_grid(w, np.interp(w, [0, 0.04], [0, 0.5]))
+    grid = np.linspace(0, 0.045, 600)
+    sums = _sums(spectrum, grid, max(4e-4, 0.7 * _spacing(spectrum)))
+    assert sums[-1] == pytest.approx(spectrum.coupling, rel=1e-3)
+    slopes = np.diff(sums)[80:450]
+    assert np.ptp(slopes) < 0.12 * slopes.mean()
+    assert _spacing(SpectralFunction.from_modes([[0.01, 0.02, 0.03]], [[0.1, 0.1, 0.1]])) == 0
+
+
 def test_lambda_tables(tmp_path):
     (tmp_path / "lambda").write_text(" Broadening   0.0050 lambda       0.2189 dos(Ef)  1.3392\n" * 2)
     rows = read_lambda_table(tmp_path / "lambda")
@@ -156,6 +187,11 @@ def test_couplings_of_modes(tmp_path):
     assert modes.spectrum([1, 3]).coupling == pytest.approx(0.25 * 0.3 + 0.75 * 0.7)
     softer = modes.spectrum([1, 3], frequencies=0.5 * modes.frequencies)
     assert softer.coupling == pytest.approx(4 * modes.spectrum([1, 3]).coupling)
+    terahertz = modes.frequencies / FREQUENCY_UNITS["THz"]
+    in_terahertz = modes.spectrum([1, 3], frequencies=0.6 * terahertz, unit="THz")
+    assert in_terahertz.coupling == pytest.approx(modes.spectrum([1, 3]).coupling / 0.36)
+    with pytest.raises(RequestError, match=r'frequencies: expected the same phonons.* unit="THz" fits'):
+        modes.spectrum([1, 3], frequencies=terahertz)
     with pytest.raises(RequestError, match=r"no broadening of 0.5 Ry, there are 0.02"):
         read_mode_couplings(files, 0.5)
     files[0].write_text("other")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hesse.errors import RequestError
+from hesse.errors import RequestError, UnitError
 from hesse.superconductivity import SpectralFunction
+from hesse.superconductivity.frequency_units import FREQUENCY_UNITS
 
 
 def test_moments_of_a_box():
@@ -64,6 +65,40 @@ def test_renormalized_frequencies():
     mapped = spectrum.renormalized(frequencies, after)
     assert mapped.coupling == pytest.approx(exact.coupling, rel=0.02)
     assert mapped.coupling < spectrum.coupling
+
+
+def test_renormalized_in_the_units_of_phonons():
+    frequencies = np.array([[0.01, 0.02], [0.015, 0.03]])
+    spectrum = SpectralFunction.from_modes(frequencies, np.full((2, 2), 0.3))
+    for unit in ("THz", "meV", "cm-1"):
+        size = FREQUENCY_UNITS[unit]
+        same = spectrum.renormalized(frequencies / size, 1.3 * frequencies / size, unit=unit)
+        assert same.coupling == pytest.approx(spectrum.coupling / 1.3**2)
+    terahertz = frequencies / FREQUENCY_UNITS["THz"]
+    with pytest.raises(RequestError, match=r'before: .* is 0.03 eV; .* is 7.254 eV. .* another unit: unit="THz" fits'):
+        spectrum.renormalized(terahertz, 1.1 * terahertz)
+    with pytest.raises(RequestError, match="before: expected the same phonons"):
+        spectrum.renormalized(1e3 * frequencies, 1e3 * frequencies, unit="THz")
+    with pytest.raises(RequestError, match="after: expected the same phonons"):
+        spectrum.renormalized(frequencies, terahertz)
+    with pytest.raises(UnitError, match="unknown unit"):
+        spectrum.renormalized(frequencies, frequencies, unit="parsec")
+
+
+def test_zeros_above_the_phonons_are_no_other_phonons():
+    grid = np.linspace(0.001, 0.1, 100)
+    spectrum = SpectralFunction.from_grid(grid, np.where(grid < 0.03, 0.3, 0.0))
+    assert spectrum.renormalized([0.01, 0.1], [0.012, 0.1]).coupling < spectrum.coupling
+
+
+def test_units_of_curves_and_modes():
+    curve = SpectralFunction.from_grid([10, 20, 30], [0.1, 0.3, 0.2], unit="meV")
+    assert curve.coupling == pytest.approx(SpectralFunction.from_grid([1, 2, 3], [0.1, 0.3, 0.2]).coupling)
+    assert curve.frequencies[-1] == pytest.approx(0.03)
+    modes = SpectralFunction.from_modes([[1.0, 2.0]], [[0.1, 0.3]], unit="THz")
+    assert modes.highest_frequency == pytest.approx(2 * FREQUENCY_UNITS["THz"])
+    with pytest.raises(RequestError, match=r"A curve of α²F: SpectralFunction.from_grid"):
+        SpectralFunction(np.array([0.01]), np.array([0.1, 0.2]))
 
 
 @pytest.mark.parametrize(

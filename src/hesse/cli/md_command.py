@@ -96,8 +96,8 @@ def md(
         fmax=fmax,
         compile=compile,
     )
-    others = {_label(path, rows): rows for path in compare or () for rows in [_read_rows(path)]}
     _check_outputs(source, output, json, figure)
+    others = {_label(path, rows): rows for path in compare or () for rows in [_read_rows(path)]}
     molecules = open_input(output, source, overwrite=overwrite)
     result = run_replicas(
         molecules, engine, output, settings, seeds=seeds, workers=workers, scheduler=scheduler, quiet=quiet
@@ -117,16 +117,15 @@ def md(
 def _check_outputs(source: Path, output: Path, json_file: Path | None, figure: Path | None) -> None:
     """Raises RequestError for outputs that cannot be written, before the computation."""
     from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path
+    from hesse.runtime.filesystem import check_output_path, check_picture_path
 
-    if figure is not None and figure.suffix not in (".png", ".svg"):
-        raise RequestError(f"{figure}: a figure is written as .png or .svg")
     names = [path.absolute() for path in (output, json_file, figure) if path is not None]
     if len(set(names)) < len(names):
         raise RequestError("OUT, --json and --figure must be different files")
-    for path in (json_file, figure):
-        if path is not None:
-            check_output_path(path, source)
+    if json_file is not None:
+        check_output_path(json_file, source)
+    if figure is not None:
+        check_picture_path(figure, source)
 
 
 def _read_rows(path: Path) -> Rows:

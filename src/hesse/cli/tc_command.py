@@ -37,12 +37,13 @@ def tc(
     """Critical temperature of a superconductor from its electron-phonon spectral function: McMillan, Allen and Dynes,
     isotropic Eliashberg equations."""
     from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.runtime.filesystem import check_output_path, check_picture_path, write_rows
     from hesse.superconductivity import tc as compute_tc
 
-    for path in (json, plot):
-        if path is not None:
-            check_output_path(path)
+    if json is not None:
+        check_output_path(json, file)
+    if plot is not None:
+        check_picture_path(plot, file)
     at: float | str = mu_star_at
     if mu_star_at not in ("phonons", "cutoff"):
         try:

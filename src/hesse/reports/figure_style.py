@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from hesse.reports.formatting import format_number
-from hesse.runtime.filesystem import atomic_write
+from hesse.runtime.filesystem import atomic_write, atomic_write_text, picture_suffix
 
 __all__ = [
     "BASELINE_COLOR",
@@ -34,6 +34,7 @@ __all__ = [
     "new_figure",
     "to_png",
     "to_svg",
+    "write_picture",
 ]
 
 # Blue and vermilion of Okabe and Ito: distinguishable with any color vision.
@@ -161,3 +162,20 @@ def to_png(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
     with atomic_write(path) as aside, open(aside, "wb") as handle:
         FigureCanvasAgg(figure)
         figure.savefig(handle, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+
+
+def write_picture(figure: Figure, path: str | Path) -> None:
+    """Write the figure as its file name says.
+
+    Args:
+        figure: the figure.
+        path: the file, `.png` or `.svg`.
+
+    Raises:
+        FileFormatError: another suffix; `picture_suffix` tells it before the work.
+        WriteError: the file cannot be written.
+    """
+    if picture_suffix(path) == ".png":
+        to_png(figure, path)
+    else:
+        atomic_write_text(path, to_svg(figure))

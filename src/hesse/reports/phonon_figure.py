@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from hesse.errors import FileFormatError
 from hesse.lattice.band_structure import Bands, DensityOfStates
 from hesse.lattice.phonon_comparison import check_same_crystal
 from hesse.lattice.phonons_result import DEFAULT_MESH, MeshLike, Phonons
@@ -19,10 +18,9 @@ from hesse.reports.figure_style import (
     MUTED_COLOR,
     OTHER_COLOR,
     figure_style,
-    to_png,
-    to_svg,
+    write_picture,
 )
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.filesystem import picture_suffix
 
 __all__ = ["draw_phonons"]
 
@@ -55,9 +53,7 @@ def draw_phonons(
         FileFormatError: another suffix.
         WriteError: the file cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".svg", ".png"):
-        raise FileFormatError(f"{path}: pictures are written as .svg or .png")
+    picture_suffix(path)
     drawn = [(phonons, OTHER_COLOR, 1.4, label or phonons.level or "phonons")]
     if reference is not None:
         check_same_crystal(phonons, reference)
@@ -83,10 +79,7 @@ def draw_phonons(
         right.set_xlim(left=0.0)
         if reference is not None:
             figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        if suffix == ".png":
-            to_png(figure, path)
-        else:
-            atomic_write_text(path, to_svg(figure))
+        write_picture(figure, path)
 
 
 def _has_imaginary(bands: Bands) -> bool:

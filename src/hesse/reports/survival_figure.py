@@ -16,15 +16,13 @@ from hesse.reports.figure_style import (
     OTHER_COLOR,
     figure_style,
     new_figure,
-    to_png,
-    to_svg,
+    write_picture,
 )
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.filesystem import picture_suffix
 
 __all__ = ["draw_survival"]
 
 _COLORS = (OTHER_COLOR, BASELINE_COLOR, "#009e73", "#cc79a7", MUTED_COLOR)
-_SUFFIXES = (".png", ".svg")
 
 
 def draw_survival(
@@ -38,12 +36,11 @@ def draw_survival(
         settings: those of the runs; a ramp gets a second axis, of temperatures.
 
     Raises:
-        RequestError: another ending; no replica with dynamics.
+        FileFormatError: another suffix.
+        RequestError: no replica with dynamics.
         WriteError: the figure cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in _SUFFIXES:
-        raise RequestError(f"{path}: a figure is written as {' or '.join(_SUFFIXES)}")
+    picture_suffix(path)
     curves = {label: curve for label, values in rows.items() if (curve := survival_of_rows(values)) is not None}
     if not curves:
         raise RequestError("there is no survival curve to draw: no replica was started")
@@ -69,7 +66,4 @@ def draw_survival(
             above = axes.secondary_xaxis("top", functions=(to_kelvin, to_time))
             above.set_xlabel("temperature (K)")
         axes.legend(loc="best")
-        if path.suffix == ".svg":
-            atomic_write_text(path, to_svg(figure))
-        else:
-            to_png(figure, path)
+        write_picture(figure, path)

@@ -8,17 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from hesse.errors import ConfigError, FileFormatError, check_numbers
+from hesse.errors import ConfigError, check_numbers
 from hesse.reports.figure_style import (
     BASELINE_COLOR,
     MUTED_COLOR,
     OTHER_COLOR,
     figure_style,
     new_figure,
-    to_png,
-    to_svg,
+    write_picture,
 )
-from hesse.runtime.filesystem import atomic_write_text
+from hesse.runtime.filesystem import picture_suffix
 
 __all__ = ["draw_frequencies"]
 
@@ -44,9 +43,7 @@ def draw_frequencies(
     check_numbers(width=width)
     if not (np.isfinite(width) and width > 0):
         raise ConfigError(f"width: expected a positive number of cm⁻¹, got {width}")
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".svg", ".png"):
-        raise FileFormatError(f"{path}: pictures are written as .svg or .png")
+    picture_suffix(path)
     low, high = (
         min(0.0, float(np.min(frequencies, initial=0.0)) - 100.0),
         float(np.max(frequencies, initial=0.0)) + 200.0,
@@ -71,7 +68,4 @@ def draw_frequencies(
         axes.set_xlabel("wavenumber, cm⁻¹")
         axes.set_ylabel("modes")
         axes.set_title(title)
-        if suffix == ".png":
-            to_png(figure, path)
-        else:
-            atomic_write_text(path, to_svg(figure))
+        write_picture(figure, path)

@@ -29,15 +29,18 @@ __all__ = [
     "atomic_write_text",
     "check_input_file",
     "check_output_path",
+    "check_picture_path",
     "free_name",
     "lock_file",
     "open_without_links",
+    "picture_suffix",
     "remove_abandoned",
     "write_rows",
 ]
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """Errors of file systems that cannot lock (some clusters)."""
+_PICTURES = (".png", ".svg")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -77,6 +80,39 @@ def check_output_path(target: str | Path, *inputs: str | Path) -> None:
     for source in map(Path, inputs):
         if target.exists() and source.exists() and target.samefile(source):
             raise RequestError(f"{target}: this is an input, and would be overwritten. Choose another name.")
+
+
+def picture_suffix(path: str | Path) -> str:
+    """The format of a picture, by the suffix of its file.
+
+    Args:
+        path: the picture.
+
+    Returns:
+        ".png" or ".svg".
+
+    Raises:
+        FileFormatError: another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in _PICTURES:
+        raise FileFormatError(f"{path}: pictures are written as .png or .svg; choose a name that ends so")
+    return suffix
+
+
+def check_picture_path(target: str | Path, *inputs: str | Path) -> None:
+    """Check before a computation that a picture of its result can be written.
+
+    Args:
+        target: path of the picture.
+        inputs: files that must not be overwritten.
+
+    Raises:
+        FileFormatError: a suffix other than .png and .svg.
+        RequestError: see `check_output_path`.
+    """
+    picture_suffix(target)
+    check_output_path(target, *inputs)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from hesse.errors import FileFormatError, RequestError
 from hesse.runtime.filesystem import check_input_file
 from hesse.runtime.short_repr import ShortRepr
-from hesse.superconductivity.spectral_files import FREQUENCY_UNITS
+from hesse.superconductivity.frequency_units import FREQUENCY_UNITS, check_same_scale, frequency_unit
 from hesse.superconductivity.spectral_function import SpectralFunction
 from hesse.units import BOLTZMANN
 
@@ -91,25 +91,32 @@ class ModeCouplings(ShortRepr):
     couplings: Float[Array, "q modes"]
     broadening: float
 
-    def spectrum(self, weights: ArrayLike, *, frequencies: ArrayLike | None = None) -> SpectralFunction:
+    def spectrum(
+        self, weights: ArrayLike, *, frequencies: ArrayLike | None = None, unit: str = "eV"
+    ) -> SpectralFunction:
         """α²F of these modes, or of the same modes with other frequencies.
 
         Args:
             weights: number of equivalent points of each q point.
-            frequencies: renormalized frequencies in the same order, eV. λ_qν becomes (ω/Ω)² times as large: matrix
+            frequencies: renormalized frequencies in the same order. λ_qν becomes (ω/Ω)² times as large: matrix
                 elements of displacements and polarizations stay as they are.
+            unit: unit of `frequencies`, such as "THz" for those of `Phonons.frequencies`.
 
         Returns:
             The spectral function.
 
         Raises:
-            RequestError: arrays that do not fit, or modes with a coupling and without a frequency above zero.
+            RequestError: arrays that do not fit, modes with a coupling and without a frequency above zero, or
+                frequencies of another size than those in the files, as in another unit.
+            UnitError: an unknown unit.
         """
         if frequencies is None:
             return SpectralFunction.from_modes(self.frequencies, self.couplings, weights)
-        new = np.asarray(frequencies, dtype=float)
+        given = np.asarray(frequencies, dtype=float)
+        new = frequency_unit(unit) * given
         if new.shape != self.frequencies.shape:
             raise RequestError(f"expected frequencies of shape {self.frequencies.shape}, got {new.shape}")
+        check_same_scale(float(given.max()), unit, float(self.frequencies.max()), "frequencies")
         if (self.frequencies[self.couplings > 0] <= 0).any():
             raise RequestError(
                 "modes with a coupling have no frequency above zero, so that their coupling has no meaning"

@@ -8,27 +8,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from ase import units as ase_units
 from jaxtyping import Float
 from numpy import ndarray as Array
 
-from hesse.errors import FileFormatError, RequestError, UnitError, did_you_mean
+from hesse.errors import FileFormatError, RequestError, UnitError
 from hesse.runtime.filesystem import check_input_file
+from hesse.superconductivity.frequency_units import FREQUENCY_UNITS, frequency_unit
 from hesse.superconductivity.spectral_function import SpectralFunction
-from hesse.units import INVERSE_CM
 
-__all__ = ["FREQUENCY_UNITS", "read_alpha2f"]
-
-FREQUENCY_UNITS: Final = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "Ry": float(ase_units.Rydberg),
-    "Ha": float(ase_units.Hartree),
-    "THz": float(2 * np.pi * ase_units._hbar * 1e12 * ase_units.J),
-    "cm-1": INVERSE_CM,
-    "K": float(ase_units.kB),
-}
-"""Units of frequencies, in eV."""
+__all__ = ["read_alpha2f"]
 
 MAX_BYTES: Final = 64 * 2**20
 NORMALIZATION_LIMIT: Final = 0.02
@@ -62,20 +50,23 @@ def read_alpha2f(
     check_input_file(path)
     if path.stat().st_size > MAX_BYTES:
         raise FileFormatError(f"{path}: {path.stat().st_size / 2**20:.0f} MiB are more than any file of α²F has")
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    content = path.read_bytes()
+    if b"\0" in content[:4096]:
+        raise FileFormatError(f"{path}: not a text file: expected columns of numbers, the frequency and α²F")
+    text = content.decode("utf-8", errors="replace")
     head = text[:2000]
     if "a2F" in head and "Rydberg" in head:
-        content, factor, stated = _matdyn(path, text)
+        table, factor, stated = _matdyn(path, text)
     elif re.search(r"w\[meV\].*a2f", head):
-        content, factor, stated = _epw(path, text, column)
+        table, factor, stated = _epw(path, text, column)
     elif re.match(r"\s*#\s*E\(THz\)", head):
-        content, factor, stated = _lambda_x(path, text, column)
+        table, factor, stated = _lambda_x(path, text, column)
     else:
-        content, factor, stated = _plain(path, text, unit, column)
-    if unit is not None and not np.isclose(_unit(unit), factor):
+        table, factor, stated = _plain(path, text, unit, column)
+    if unit is not None and not np.isclose(frequency_unit(unit), factor):
         raise UnitError(f"{path}: this file states its unit, which is not {unit}: leave the unit out")
     try:
-        spectrum = SpectralFunction.from_grid(factor * content[:, 0], content[:, 1], allow_negative=allow_negative)
+        spectrum = SpectralFunction.from_grid(factor * table[:, 0], table[:, 1], allow_negative=allow_negative)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
     if stated is not None and abs(spectrum.coupling - stated) > NORMALIZATION_LIMIT * max(stated, 0.05):
@@ -149,14 +140,7 @@ def _plain(path: Path, text: str, unit: str | None, column: int | None) -> _Tabl
             f"({', '.join(FREQUENCY_UNITS)})"
         )
     chosen = _choose(path, column, [""] * (table.shape[1] - 1))
-    return table[:, [0, chosen]], _unit(unit), None
-
-
-def _unit(name: str) -> float:
-    names = {known.lower(): known for known in FREQUENCY_UNITS} | {"rydberg": "Ry", "hartree": "Ha", "cm^-1": "cm-1"}
-    if name.lower() not in names:
-        raise UnitError(f'unknown unit of frequencies "{name}". {did_you_mean(name, FREQUENCY_UNITS)}')
-    return FREQUENCY_UNITS[names[name.lower()]]
+    return table[:, [0, chosen]], frequency_unit(unit), None
 
 
 def _choose(path: Path, column: int | None, names: list[str], *, default: int | None = None) -> int:
@@ -181,7 +165,8 @@ def _numbers(path: Path, lines: list[str]) -> list[list[float]]:
                 )
             except ValueError:
                 shown = line.strip()[:60]
-                raise FileFormatError(f"{path}: expected numbers (frequency and α²F), got: {shown}") from None
+                remark = "" if re.search(r"\d\.|\b\d", shown) else ". If this line is a remark, begin it with #"
+                raise FileFormatError(f"{path}: expected numbers (frequency and α²F), got: {shown}{remark}") from None
     if not result:
         raise FileFormatError(f"{path}: there are no numbers in this file")
     return result

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from hesse.errors import RequestError
 from hesse.runtime.short_repr import ShortRepr
+from hesse.superconductivity.frequency_units import check_same_scale, frequency_unit
 from hesse.units import BOLTZMANN
 
 __all__ = ["SpectralFunction"]
@@ -25,11 +26,13 @@ NEGATIVE_SHARE: Final = 0.05
 class SpectralFunction(ShortRepr):
     """α²F(ω), as frequencies with the integral of α²F around each of them.
 
-    A function on a grid has the weights of the trapezoidal rule in `strengths`; single modes are peaks without width.
+    A curve of α²F becomes one by `SpectralFunction.from_grid(frequencies, values, unit="meV")`, phonons with couplings
+    by `from_modes`: `strengths` are integrals and not values of the curve. A function on a grid has the weights of the
+    trapezoidal rule in them; single modes are peaks without width.
 
     Attributes:
         frequencies: phonon energies ħω above zero, eV, in ascending order.
-        strengths: ∫α²F dω around each frequency, eV.
+        strengths: ∫α²F dω around each frequency, eV: not α²F itself, see `from_grid`.
         notes: what a reader has to know about these numbers.
     """
 
@@ -40,7 +43,10 @@ class SpectralFunction(ShortRepr):
     def __post_init__(self) -> None:
         w, s = self.frequencies, self.strengths
         if w.ndim != 1 or w.shape != s.shape or len(w) == 0:
-            raise RequestError(f"expected as many strengths as frequencies, got arrays {w.shape} and {s.shape}")
+            raise RequestError(
+                f"expected as many strengths as frequencies, got arrays {w.shape} and {s.shape}. A curve of α²F: "
+                "SpectralFunction.from_grid"
+            )
         if not (np.isfinite(w).all() and np.isfinite(s).all()):
             raise RequestError("expected finite frequencies and strengths of α²F, some are not")
         if w[0] <= 0 or (np.diff(w) < 0).any():
@@ -49,23 +55,27 @@ class SpectralFunction(ShortRepr):
             raise RequestError("expected α²F that is not negative and not zero everywhere: its λ is not above zero")
 
     @classmethod
-    def from_grid(cls, frequencies: ArrayLike, values: ArrayLike, *, allow_negative: bool = False) -> SpectralFunction:
-        """α²F from its values on a grid.
+    def from_grid(
+        cls, frequencies: ArrayLike, values: ArrayLike, *, unit: str = "eV", allow_negative: bool = False
+    ) -> SpectralFunction:
+        """α²F from its values on a grid: the curve that is drawn in pictures.
 
         Args:
-            frequencies: phonon energies ħω in ascending order, eV; those not above zero are left out.
+            frequencies: phonon frequencies in ascending order; those not above zero are left out.
             values: α²F there, without unit. Few small negative values, which interpolation leaves at low frequencies,
                 are kept as they are; `notes` says how much of λ they are.
+            unit: unit of the frequencies: eV (of ħω), meV, Ry, Ha, THz, cm-1 or K.
             allow_negative: also keep negative values that are not small.
 
         Returns:
             The spectral function.
 
         Raises:
+            UnitError: an unknown unit.
             RequestError: fewer than two points, frequencies that do not ascend, weight at frequencies that are not
                 above zero, or values that are negative beyond noise.
         """
-        w, values = (np.asarray(x, dtype=float) for x in (frequencies, values))
+        w, values = frequency_unit(unit) * np.asarray(frequencies, dtype=float), np.asarray(values, dtype=float)
         if w.ndim != 1 or w.shape != values.shape or len(w) < 2:
             raise RequestError(f"expected α²F at two or more frequencies, got arrays {w.shape} and {values.shape}")
         if not (np.isfinite(w).all() and np.isfinite(values).all()):
@@ -97,14 +107,15 @@ class SpectralFunction(ShortRepr):
 
     @classmethod
     def from_modes(
-        cls, frequencies: ArrayLike, couplings: ArrayLike, weights: ArrayLike | None = None
+        cls, frequencies: ArrayLike, couplings: ArrayLike, weights: ArrayLike | None = None, *, unit: str = "eV"
     ) -> SpectralFunction:
         """α²F from phonons and their couplings: ½ Σ_qν w_q λ_qν ω_qν δ(ω − ω_qν), with weights of sum one.
 
         Args:
-            frequencies: energies ħω_qν of the phonons, [q points, modes], eV.
+            frequencies: of the phonons, [q points, modes].
             couplings: λ_qν, [q points, modes].
             weights: of the q points, in any scale; default: equal.
+            unit: unit of the frequencies: eV (of ħω), meV, Ry, Ha, THz, cm-1 or K.
 
         Returns:
             The spectral function, a sum of peaks.
@@ -112,8 +123,10 @@ class SpectralFunction(ShortRepr):
         Raises:
             RequestError: arrays that do not fit, negative couplings, or a mode with a coupling whose frequency is not
                 above zero.
+            UnitError: an unknown unit.
         """
-        w, couplings = (np.asarray(x, dtype=float) for x in (frequencies, couplings))
+        w = frequency_unit(unit) * np.asarray(frequencies, dtype=float)
+        couplings = np.asarray(couplings, dtype=float)
         if w.ndim != 2 or w.shape != couplings.shape:
             raise RequestError(
                 f"expected frequencies and λ of shape [q points, modes], got {w.shape}, {couplings.shape}"
@@ -212,7 +225,9 @@ class SpectralFunction(ShortRepr):
         result: Float[Array, " n"] = np.exp(-0.5 * distance**2) @ self.strengths / (width * np.sqrt(2 * np.pi))
         return result
 
-    def renormalized(self, before: ArrayLike, after: ArrayLike, weights: ArrayLike | None = None) -> SpectralFunction:
+    def renormalized(
+        self, before: ArrayLike, after: ArrayLike, weights: ArrayLike | None = None, *, unit: str = "eV"
+    ) -> SpectralFunction:
         """α²F with the frequencies of another set of phonons, for instance renormalized by anharmonicity.
 
         Electron-phonon matrix elements of displacements and polarizations stay as they are. Then a phonon that moves
@@ -220,16 +235,20 @@ class SpectralFunction(ShortRepr):
         which phonon is which: the k-th lowest frequency before becomes the k-th lowest after.
 
         Args:
-            before: frequencies of the phonons to which this α²F belongs, of any shape [q points, modes], eV.
-            after: frequencies on the same q points, of the same shape, eV.
+            before: frequencies of the phonons to which this α²F belongs, of any shape [q points, modes].
+            after: frequencies on the same q points, of the same shape.
             weights: of the q points (or of all frequencies); default: equal.
+            unit: unit of both: eV (of ħω), meV, Ry, Ha, THz, cm-1 or K; "THz" for those of `Phonons.frequencies`.
 
         Returns:
             The spectral function.
 
         Raises:
-            RequestError: shapes that differ, or frequencies that are not above zero.
+            RequestError: shapes that differ, frequencies that are not above zero, or a highest frequency that differs
+                from that of this α²F by more than a factor of two: another unit, or other phonons.
+            UnitError: an unknown unit.
         """
+        size = frequency_unit(unit)
         old, new = (np.asarray(x, dtype=float) for x in (before, after))
         if old.shape != new.shape or old.size == 0:
             raise RequestError(
@@ -247,7 +266,9 @@ class SpectralFunction(ShortRepr):
                     f"{int((values < 0).sum())} frequencies {when} are imaginary (negative): where a harmonic mode is "
                     "unstable, its coupling is not known from α²F"
                 )
-        old_sorted, new_sorted = _quantiles(old, q), _quantiles(new, q)
+        check_same_scale(float(old.max()), unit, self.highest_frequency, "before", upper=float(self.frequencies[-1]))
+        check_same_scale(float(new.max()), unit, size * float(old.max()), "after")
+        old_sorted, new_sorted = _quantiles(size * old, q), _quantiles(size * new, q)
         keep = (old_sorted > 0) & (new_sorted > 0)
         ratios = np.interp(self.frequencies, old_sorted[keep], (new_sorted / np.maximum(old_sorted, 1e-300))[keep])
         moved = self.frequencies * ratios

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hesse.errors import RequestError
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hesse.errors import HarmonicWarning, RequestError, UnitError
 from hesse.runtime.short_repr import ShortRepr
 from hesse.superconductivity.eliashberg import eliashberg_tc, lowest_temperature
 from hesse.superconductivity.formulas import allen_dynes_tc, mcmillan_tc, strong_coupling_factors
+from hesse.superconductivity.frequency_units import FREQUENCY_UNITS
 from hesse.superconductivity.spectral_files import read_alpha2f
 from hesse.superconductivity.spectral_function import SpectralFunction
 from hesse.units import BOLTZMANN
@@ -19,6 +24,10 @@ __all__ = ["TcResult", "TcRow", "tc"]
 
 MAX_MU_STAR: Final = 0.4
 """A larger μ*, rescaled to ten times the phonon frequencies, has no finite value."""
+HIGHEST_PHONON: Final = 0.6
+"""eV; the vibration of H2, the highest of all, has 0.55."""
+LARGE_COUPLING: Final = 10.0
+"""No crystal that is known has a larger λ."""
 CUTOFFS: Final = (5.0, 10.0, 20.0)
 """Highest Matsubara frequencies in units of the highest phonon frequency, whose results show the convergence."""
 
@@ -96,7 +105,7 @@ class TcResult(ShortRepr):
 
 
 def tc(
-    spectrum: SpectralFunction | str | Path,
+    spectrum: SpectralFunction | str | Path | tuple[ArrayLike, ArrayLike],
     mu_star: float | Sequence[float] = 0.1,
     *,
     unit: str | None = None,
@@ -107,9 +116,9 @@ def tc(
     """Critical temperatures of a superconductor from its α²F.
 
     Args:
-        spectrum: α²F, or a file of it (see `read_alpha2f`).
+        spectrum: α²F, a file of it (see `read_alpha2f`), or two arrays `(frequencies, alpha2f)` of its curve.
         mu_star: Coulomb pseudopotential μ*, or several.
-        unit: unit of the frequencies of a plain file.
+        unit: unit of the frequencies of a plain file or of arrays: eV, meV, Ry, Ha, THz, cm-1 or K.
         column: column of α²F of a file with several.
         allow_negative: compute with a file whose α²F is negative beyond noise.
         mu_star_at: where μ* of the Eliashberg equations is defined. "phonons": at the highest phonon frequency, and
@@ -117,25 +126,22 @@ def tc(
             at the highest Matsubara frequency, as programs do that take μ* as it is. A number: at this frequency, eV.
 
     Returns:
-        Moments and critical temperatures.
+        Moments and critical temperatures. A `HarmonicWarning` tells of phonons above 0.6 eV and of λ above 10, which a
+        wrong unit makes.
 
     Raises:
-        FileFormatError, UnitError: a file that cannot be read.
+        FileFormatError: a file that cannot be read.
+        UnitError: a unit that is missing or unknown.
         RequestError: α²F or μ* that are impossible.
     """
-    if not isinstance(spectrum, SpectralFunction):
-        if not isinstance(spectrum, str | Path):
-            raise RequestError(
-                f"expected a SpectralFunction or the path of a file of α²F, got {type(spectrum).__name__}"
-            )
-        spectrum = read_alpha2f(spectrum, unit=unit, column=column, allow_negative=allow_negative)
-    elif unit is not None or column is not None:
-        raise RequestError("unit and column belong to files; this is a SpectralFunction, whose frequencies are in eV")
+    spectrum = _as_spectrum(spectrum, unit, column, allow_negative)
     values = [float(mu_star)] if isinstance(mu_star, int | float) else [float(value) for value in mu_star]
     for value in values:
         if not 0 <= value <= MAX_MU_STAR:
             raise RequestError(f"expected μ* from 0 to {MAX_MU_STAR} (0.1 to 0.16 is usual), got {value:g}")
     at = _reference_frequency(spectrum, mu_star_at)
+    for text in _doubts(spectrum):
+        warnings.warn(text, HarmonicWarning, stacklevel=2)
     highest = spectrum.highest_frequency
     rows = []
     for value in values:
@@ -159,6 +165,45 @@ def tc(
             )
         )
     return TcResult(spectrum, tuple(rows), at, lowest_temperature(CUTOFFS[0] * highest))
+
+
+def _as_spectrum(spectrum: object, unit: str | None, column: int | None, allow_negative: bool) -> SpectralFunction:
+    if isinstance(spectrum, str | Path):
+        return read_alpha2f(spectrum, unit=unit, column=column, allow_negative=allow_negative)
+    if isinstance(spectrum, SpectralFunction):
+        if unit is not None or column is not None:
+            raise RequestError(
+                "unit and column belong to files; this is a SpectralFunction, whose frequencies are in eV"
+            )
+        return spectrum
+    if not (isinstance(spectrum, tuple | list | np.ndarray) and len(spectrum) == 2):
+        raise RequestError(
+            "expected α²F as the path of a file, as two arrays (frequencies, alpha2f) with their unit, or as a "
+            f"SpectralFunction (SpectralFunction.from_grid for a curve); got {type(spectrum).__name__}"
+        )
+    if column is not None:
+        raise RequestError("column belongs to files; these are arrays: give the α²F that is meant")
+    if unit is None:
+        raise UnitError(
+            f"arrays do not say in which unit the frequencies are: add unit= ({', '.join(FREQUENCY_UNITS)})"
+        )
+    return SpectralFunction.from_grid(*spectrum, unit=unit, allow_negative=allow_negative)
+
+
+def _doubts(spectrum: SpectralFunction) -> list[str]:
+    """What a wrong unit, or values in place of strengths, would look like."""
+    highest, result = spectrum.highest_frequency, []
+    if highest > HIGHEST_PHONON:
+        result.append(
+            f"the highest frequency of α²F is {1e3 * highest:.0f} meV: no phonon is above {1e3 * HIGHEST_PHONON:.0f} "
+            "meV. Is the unit of the frequencies right?"
+        )
+    if spectrum.coupling > LARGE_COUPLING:
+        result.append(
+            f"λ = {spectrum.coupling:.4g} is larger than that of any crystal that is known. Is this α²F? (In Python "
+            "SpectralFunction.from_grid takes its curve, SpectralFunction itself the integrals around each frequency.)"
+        )
+    return result
 
 
 def _reference_frequency(spectrum: SpectralFunction, mu_star_at: float | str) -> float | None:
