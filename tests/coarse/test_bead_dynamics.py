@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import torch
 
 import oracles
 from hesse.coarse import frames_by_state_point, radial_distribution, run_beads, virial_pressures
+from hesse.coarse.bead_contacts import closest_contacts
 from hesse.coarse.bead_dynamics import BAR, repeated
 from hesse.curvature import evaluate
 from hesse.errors import ExecutionError, GeometryError, RequestError
-from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion
+from hesse.models import BeadBond, BeadMolecule, BeadPrior, BeadPriorConfig, PairRepulsion
 from hesse.structures import Structure, bead_number
 from hesse.units import BOLTZMANN
 
@@ -32,6 +35,39 @@ def box(reduced_density: float, side: int, tag: str = "120K 1.000g/cm3", **field
     grid = spacing * np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
     fields = {"pbc": True, "cell": side * spacing * np.eye(3), "id": f"box-{tag}"} | fields
     return Structure([bead_number("AR")] * len(grid), grid, masses=[39.95] * len(grid), tag=tag, **fields)
+
+
+def collapsed() -> Structure:
+    """Two beads at the same place."""
+    start = box(0.7, 3)
+    positions = np.array(start.positions)
+    positions[1] = positions[0]
+    return start.with_positions(positions)
+
+
+def dimers(length: float = 1.12) -> list[Structure]:
+    """Two frames of molecules of two bonded beads, 4 Å apart from each other."""
+    places = 4.0 * np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    positions = np.stack([places, places + np.array([length, 0, 0])], axis=1).reshape(-1, 3)
+    numbers = [bead_number("C1"), bead_number("O1")] * 8
+    fields = {"cell": 8 * np.eye(3), "pbc": True, "masses": [12.0, 16.0] * 8, "tag": "200K"}
+    return [Structure(numbers, positions * scale, id=f"m/{k}", **fields) for k, scale in enumerate((1.0, 0.99))]
+
+
+def bonded(length: float) -> BeadPrior:
+    bond = BeadBond(beads=(0, 1), length=length, stiffness=20.0)
+    molecule = BeadMolecule(types=("C1", "O1"), bonds=(bond,))
+    return BeadPrior(BeadPriorConfig(molecules=(molecule,)), (bead_number("C1"), bead_number("O1")))
+
+
+def test_bonded_beads_may_be_as_close_as_in_the_data() -> None:
+    options = {"time": 0.1, "time_step": 1.0, "stride": 10, "quiet": True}
+    assert ("C1", "O1", 1.108) in closest_contacts(dimers())
+    (row,) = run_beads(dimers(), bonded(1.12), **options).rows
+    assert row["survived"], row
+    (row,) = run_beads(dimers(), bonded(0.4), **options).rows
+    assert row["reason"] == "collision"
+    assert re.search(r"C1\(\d+\) and O1\(\d+\) are 0\.[3-5]\d Å apart", row["detail"])
 
 
 def test_state_points_have_their_temperatures_and_frames_their_tags(tmp_path: Path) -> None:
@@ -141,7 +177,7 @@ def test_beads_side_by_side_are_not_bonded_and_may_part() -> None:
         (box(0.7, 3, pbc=False), {}, GeometryError, "needs a box that is periodic"),
         (box(0.7, 3), {"state_points": ["300K"]}, RequestError, "no state point \"300K\": there are '120K 1.000g/cm3'"),
         (box(0.7, 3), {"repeat": 0}, RequestError, "at least 1, got 0"),
-        (box(60.0, 3), {}, ExecutionError, "no run was started: not started: atoms .* collide"),
+        (collapsed(), {}, ExecutionError, r"not started: beads AR\(\d\) and AR\(\d\) collide \(0\.00 Å apart\)"),
     ],
 )
 def test_what_cannot_run_gets_a_reply(start: Structure, options: dict, error: type, words: str) -> None:
@@ -172,3 +208,23 @@ def test_all_state_points_share_one_compiled_model(monkeypatch: pytest.MonkeyPat
     run = run_beads(starts, argon(6.0), compile=True, time=0.02, time_step=10.0, quiet=True)
     assert [row["survived"] for row in run.rows] == [True, True]
     assert len(made) == 1
+
+
+def test_the_speed_is_that_of_the_dynamics_without_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def compiled(potential: oracles.LennardJones) -> object:
+        def call(batch: object, request: object) -> object:
+            if not calls:
+                time.sleep(0.6)
+            calls.append(batch)
+            return evaluate(potential, batch, request)
+
+        return call
+
+    monkeypatch.setattr("hesse.engines.potential_engine.CompiledEvaluation", compiled)
+    began = time.perf_counter()
+    run = run_beads(box(0.7, 3), argon(6.0), compile=True, time=0.2, time_step=10.0, stride=0, quiet=True)
+    seconds = time.perf_counter() - began - 0.6
+    assert run.rows[0]["steps"] == 20
+    assert run.bead_steps_per_second > 27 * 20 / seconds

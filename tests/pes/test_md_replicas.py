@@ -17,7 +17,7 @@ from hesse.pes import FailureReason, ReplicaSettings
 from hesse.pes.md_failures import WINDOW, Failure, FailureMonitor
 from hesse.pes.md_replicas import BLOCK, Replica, ReplicaRun, advance_replicas
 from hesse.pes.md_start import starting_geometry
-from hesse.structures import Structure
+from hesse.structures import Structure, bead_number, closest_collision
 from hesse.units import BOLTZMANN
 
 NVE = {"ensemble": "nve", "relax": False}
@@ -122,6 +122,17 @@ def test_bonds_collisions_and_forces() -> None:
         strong[0, 0] = torch.nan
         failures = check(FailureMonitor(name, [start, start]), 1, x, x, forces=strong)
         assert failures[0].reason is FailureReason.NOT_FINITE
+
+
+def test_beads_collide_by_the_distances_of_data_not_by_radii() -> None:
+    start = Structure([bead_number("C1"), bead_number("O1")], [[0, 0, 0], [1.1, 0, 0]])
+    numbers = tuple(sorted(start.numbers.tolist()))
+    for distance, contacts, fails in ((0.6, {numbers: 1.1}, False), (0.5, {numbers: 1.1}, True), (0.51, None, False)):
+        x = np.array([[0.0, 0, 0], [distance, 0, 0]])
+        assert bool(check(FailureMonitor("fast", [start], contacts=contacts), 1, x)) is fails
+        assert (closest_collision(start.with_positions(x), contacts=contacts) is not None) is fails
+    settings = ReplicaSettings(contacts=(("C1", "O1", 1.1),))
+    assert settings.contact_distances == {numbers: 1.1}
 
 
 def test_pairs_across_the_boundary_of_a_cell() -> None:

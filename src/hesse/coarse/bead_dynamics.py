@@ -5,7 +5,6 @@ The integrator, neighbor lists and the folder that lets a run continue are those
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray as Array
 
+from hesse.coarse.bead_contacts import closest_contacts
 from hesse.coarse.state_points import StatePoint
 from hesse.datasets import Dataset, StructuresLike, as_structures, join_datasets, with_metadata
 from hesse.engines import EngineLike, as_engine, compute
@@ -42,8 +42,8 @@ class BeadRun(ShortRepr):
         rows: one per run, see `hesse.sampling.ReplicaResult`; `state_point` is added.
         dataset: the frames, with the state point as tag; positions are continuous, not wrapped into the cell. None
             without any.
-        bead_steps_per_second: number of beads times steps per second of computing; None if an earlier call had done a
-            part of the work.
+        bead_steps_per_second: number of beads times steps per second of dynamics, without compilation; None if an
+            earlier call had done a part of the work.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -74,6 +74,9 @@ def run_beads(
 ) -> BeadRun:
     """Run Langevin dynamics of beads from the last frame of each state point.
 
+    Two beads collide, which ends a run, below half the closest distance that their types have in `starts`, unless
+    `failure` is another criterion.
+
     Args:
         starts: mapped frames, or any periodic boxes of beads: a data set, its file, or a list of structures.
         engine: the model.
@@ -100,10 +103,11 @@ def run_beads(
     check_whole_numbers(repeat=repeat)
     if repeat < 1:
         raise RequestError(f"repeat: expected a whole number of at least 1, got {repeat}")
-    boxes = _chosen(starts, state_points)
+    frames = as_structures(starts)
+    boxes = _chosen(frames, state_points)
     kelvins = {tag: _temperature(tag, temperature) for tag in boxes}
     engine = as_engine(engine)
-    fixed = {"relax": False, "ensemble": "langevin"}
+    fixed = {"relax": False, "ensemble": "langevin", "contacts": closest_contacts(frames)}
     defaults = {} if settings is not None else {"time_step": 4.0, "friction": 0.01}
     base = (settings or ReplicaSettings(**(defaults | options))).model_dump() | fixed
     fresh = output is None or not store_path(Path(output)).exists()
@@ -112,11 +116,10 @@ def run_beads(
     bead_steps, seconds = 0, 0.0
     for tag, box in boxes.items():
         start = replace(repeated(box, repeat), id=_run_name(tag, box), tag=tag)
-        began = time.perf_counter()
         result = run_replicas(
             [start], engine, output, ReplicaSettings(**base | {"temperature": kelvins[tag]}), seeds=seeds, quiet=quiet
         )
-        seconds += time.perf_counter() - began
+        seconds += result.seconds
         bead_steps += len(start) * sum(row["steps"] for row in result.rows)
         rows += [{**row, "state_point": tag} for row in result.rows]
         if result.dataset is not None:
@@ -131,9 +134,9 @@ def run_beads(
     return BeadRun(tuple(rows), dataset, bead_steps / seconds if fresh and seconds > 0 else None)
 
 
-def _chosen(starts: StructuresLike, state_points: Sequence[str] | None) -> dict[str, Structure]:
+def _chosen(frames: Sequence[Structure], state_points: Sequence[str] | None) -> dict[str, Structure]:
     """The last frame of each state point."""
-    boxes = {structure.tag: structure for structure in as_structures(starts)}
+    boxes = {structure.tag: structure for structure in frames}
     for structure in boxes.values():
         if not all(structure.pbc):
             raise GeometryError(f'structure "{structure.id}": dynamics of beads needs a box that is periodic')

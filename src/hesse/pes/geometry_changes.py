@@ -10,9 +10,26 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.errors import RequestError
-from hesse.structures import BOND_FACTOR, Structure, chemical_formula, find_neighbors, species_name, species_radii
+from hesse.structures import (
+    BOND_FACTOR,
+    Structure,
+    chemical_formula,
+    find_neighbors,
+    is_bead,
+    species_name,
+    species_radii,
+)
 
-__all__ = ["Displacement", "atom_name", "bond_name", "check_same_atoms", "displacement", "rotation_onto", "superposed"]
+__all__ = [
+    "Displacement",
+    "atom_name",
+    "bond_name",
+    "check_same_atoms",
+    "collision_text",
+    "displacement",
+    "rotation_onto",
+    "superposed",
+]
 
 _MAX_NAMED = 6
 """Largest number of atoms that an error message names."""
@@ -162,9 +179,26 @@ def atom_name(structure: Structure, index: int) -> str:
         index: index of the atom, from 0.
 
     Returns:
-        Its element and index, such as "H5".
+        Its element and index, such as "H5"; of a bead "C1(5)", since names of beads may end with a digit.
     """
-    return f"{species_name(structure.numbers[index])}{index}"
+    number = int(structure.numbers[index])
+    return f"{species_name(number)}({index})" if is_bead(number) else f"{species_name(number)}{index}"
+
+
+def collision_text(structure: Structure, contact: tuple[float, int, int]) -> str:
+    """Describe a collision.
+
+    Args:
+        structure: the structure.
+        contact: distance (Å) and indices of two atoms or beads, see `hesse.structures.closest_collision`.
+
+    Returns:
+        Such as "atoms 3 and 7 collide (0.42 Å apart)".
+    """
+    distance, i, j = contact
+    if is_bead(structure.numbers[[i, j]]).all():
+        return f"beads {atom_name(structure, i)} and {atom_name(structure, j)} collide ({distance:.2f} Å apart)"
+    return f"atoms {i} and {j} collide ({distance:.2f} Å apart)"
 
 
 def _rmsd(first: Structure, second: Structure) -> float:
@@ -184,13 +218,16 @@ def _rotation(a: Float[Array, "n 3"], b: Float[Array, "n 3"]) -> Float[Array, "3
 
 
 def _contacts(structure: Structure) -> dict[_Bond, float]:
-    """Pairs of atoms near to a bond, periodic images included, with their distances over the sum of covalent radii."""
+    """Pairs of atoms near to a bond, periodic images included, with their distances over the sum of covalent radii.
+    Beads have no bonds by distance."""
     radii, longest = species_radii(structure.numbers), BOND_FACTOR + _MIN_CHANGE
     pairs = find_neighbors(
         structure.positions, structure.cell, structure.pbc, float(2.0 * longest * radii.max()) + 1e-9
     )
     ratios = pairs.distances / (radii[pairs.centers] + radii[pairs.neighbors])
     near = (ratios < longest) & (pairs.centers <= pairs.neighbors)
+    bead = is_bead(structure.numbers)
+    near &= ~(bead[pairs.centers] & bead[pairs.neighbors])
     return {
         (int(i), int(j), (int(s[0]), int(s[1]), int(s[2]))): float(ratio)
         for i, j, s, ratio in zip(

@@ -29,6 +29,7 @@ from hesse.errors import (
     check_choice,
 )
 from hesse.harmonic.normal_modes import internal_basis
+from hesse.pes.geometry_changes import collision_text
 from hesse.pes.surface import atoms_with_results
 from hesse.pes.training_range import extrapolation, warn_if_outside
 from hesse.runtime.settings import check_fields, settings_from
@@ -214,7 +215,7 @@ def run_md(
     settings = settings_from(MDSettings, settings, options)
     contact = closest_collision(structure, settings.min_contact)
     if contact is not None:
-        raise GeometryError(f'structure "{structure.id}": {_describe_collision(structure, contact)} at the start')
+        raise GeometryError(f'structure "{structure.id}": {collision_text(structure, contact)} at the start')
     rng = np.random.default_rng(settings.seed)
     atoms = to_ase(structure)
     atoms.calc = EngineCalculator(engine, structure)
@@ -334,7 +335,7 @@ class _Recorder:
             raise _StoppedError(f"a force of {largest:.3g} eV/Å, more than {self.settings.max_force:g}")
         contact = closest_collision(structure, self.settings.min_contact)
         if contact is not None:
-            raise _StoppedError(_describe_collision(structure, contact))
+            raise _StoppedError(collision_text(structure, contact))
         if self.settings.max_bond_stretch is not None and len(self.bonds):
             ratios = self._bond_lengths(structure.positions) / self.initial_lengths
             k = int(ratios.argmax())
@@ -348,8 +349,3 @@ class _Recorder:
 
     def _bond_lengths(self, positions: Float[Array, "n 3"]) -> Float[Array, "bonds"]:
         return np.linalg.norm(positions[self.bonds[:, 0]] - positions[self.bonds[:, 1]], axis=1)
-
-
-def _describe_collision(structure: Structure, contact: tuple[float, int, int]) -> str:
-    distance, i, j = contact
-    return f"atoms {i} and {j} collide ({distance:.2f} Å apart)"

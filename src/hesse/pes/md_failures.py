@@ -3,7 +3,8 @@
 `jctc2025`: the distance of any pair of atoms, averaged over 50 steps, leaves 0.75 to 1.5 times its value in the
 starting geometry (arXiv 2503.07839). A true dissociation, and a rotation that brings atoms of a molecule far apart,
 count as failures too. `fast`: a bond leaves 0.5 to 1.5 times its starting length, two atoms come closer than 0.6 of
-their covalent radii, or a force exceeds 100 eV/Å. Numbers that are not finite and engines that fail always count.
+their covalent radii (two beads: than half the closest distance of their types in data), or a force exceeds 100 eV/Å.
+Numbers that are not finite and engines that fail always count.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hesse.pes.geometry_changes import atom_name
-from hesse.structures import COLLISION_FACTOR, Structure, bonded_pairs, find_neighbors, species_radii
+from hesse.structures import Contacts, Structure, bonded_pairs, collision_distances, find_neighbors
 
 __all__ = ["CRITERIA", "Failure", "FailureCriterion", "FailureMonitor", "FailureReason"]
 
@@ -103,13 +104,19 @@ class FailureMonitor:
         criterion: "jctc2025", "fast" or "none" (only numbers that are not finite).
         starts: the starting geometry of each replica, to which distances are compared.
         device: device of the positions.
+        contacts: closest distances of bead types in data, for "fast".
     """
 
     def __init__(
-        self, criterion: FailureCriterion, starts: Sequence[Structure], device: torch.device | str = "cpu"
+        self,
+        criterion: FailureCriterion,
+        starts: Sequence[Structure],
+        device: torch.device | str = "cpu",
+        *,
+        contacts: Contacts | None = None,
     ) -> None:
         self.criterion, self.starts, self.device = criterion, list(starts), device
-        pairs = [_watched_pairs(s, criterion) for s in self.starts]
+        pairs = [_watched_pairs(s, criterion, contacts) for s in self.starts]
         n_atoms = np.array([len(s) for s in self.starts])
         firsts = np.cumsum(n_atoms) - n_atoms
 
@@ -222,10 +229,11 @@ class _WatchedPairs:
     high: Float[np.ndarray, "pairs"]
 
 
-def _watched_pairs(start: Structure, criterion: FailureCriterion) -> _WatchedPairs:
+def _watched_pairs(start: Structure, criterion: FailureCriterion, contacts: Contacts | None) -> _WatchedPairs:
     """The pairs of a starting geometry with the limits of a criterion."""
     if start.periodic:
-        neighbors = find_neighbors(start.positions, start.cell, start.pbc, PERIODIC_RANGE)
+        reach = max([PERIODIC_RANGE, *(1.5 * closest for closest in (contacts or {}).values())])
+        neighbors = find_neighbors(start.positions, start.cell, start.pbc, reach)
         once = (neighbors.centers < neighbors.neighbors) | (
             (neighbors.centers == neighbors.neighbors) & (neighbors.cell_shifts > 0).any(-1)
         )
@@ -237,8 +245,8 @@ def _watched_pairs(start: Structure, criterion: FailureCriterion) -> _WatchedPai
         length = np.linalg.norm(start.positions[first] - start.positions[second], axis=-1)
     if criterion == "jctc2025":
         return _WatchedPairs(first, second, shift, length, MEAN_DISTANCE[0] * length, MEAN_DISTANCE[1] * length)
-    radii = species_radii(start.numbers)
-    low, high = COLLISION_FACTOR * (radii[first] + radii[second]), np.full(len(first), np.inf)
+    low = collision_distances(start.numbers[first], start.numbers[second], contacts)
+    high = np.full(len(first), np.inf)
     bonds = {(int(i), int(j)) for i, j in bonded_pairs(start)}
     plain = ~shift.any(-1)
     bonded = np.array([(int(i), int(j)) in bonds for i, j in zip(first, second, strict=True)], dtype=bool) & plain

@@ -23,7 +23,7 @@ from hesse.pes.surface import CountedSurface
 from hesse.potential import Potential, check_elements, dtype_and_device
 from hesse.structures import Batch, Request, Structure, batch_from_pairs, find_neighbors, rng_key
 
-__all__ = ["BatchedForces", "EngineForces", "ReplicaForces", "replica_forces"]
+__all__ = ["BatchedForces", "EngineForces", "ReplicaForces", "compile_forces", "replica_forces"]
 
 SKIN = 1.0
 """Å; pairs are listed this far beyond the cutoff and searched again when an atom may have moved by half of it."""
@@ -73,6 +73,24 @@ def replica_forces(
     if isinstance(engine, PotentialEngine):
         return BatchedForces(engine.potential, starts, compiled=compiled)
     return EngineForces(engine, starts)
+
+
+def compile_forces(engine: PotentialEngine, starts: Sequence[Structure], *, max_atoms: int) -> None:
+    """Compute forces once with the compiled potential, which compiles it: seconds to minutes that are no dynamics.
+
+    Args:
+        engine: the potential.
+        starts: the structure of each replica; those of the first batch are computed.
+        max_atoms: size of a batch.
+
+    Raises:
+        CompilationError: the potential cannot be compiled.
+    """
+    sizes = np.cumsum([len(start) for start in starts])
+    batch = starts[: max(1, int(np.searchsorted(sizes, max_atoms, side="right")))]
+    positions = np.concatenate([start.positions for start in batch])
+    device = dtype_and_device(engine.potential)[1]
+    replica_forces(engine, batch, engine.compiled)(torch.tensor(positions, dtype=torch.float64, device=device))
 
 
 @final

@@ -269,7 +269,7 @@ class _Group:
         self.n_atoms = [len(s) for s in starts]
         moved = [run.replica.start.with_positions(run.positions, id=run.replica.start.id) for run in self.runs]
         self.forces = replica_forces(engine, moved, compiled)
-        self.monitor = FailureMonitor(settings.criterion, starts, self.device)
+        self.monitor = FailureMonitor(settings.criterion, starts, self.device, contacts=settings.contact_distances)
         positions = self._tensor(np.concatenate([run.positions for run in self.runs]))
         energies, forces = self.forces(positions)
         self.state = MovingReplicas(

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from hesse.pes.md_failures import FailureCriterion
 from hesse.runtime.settings import Settings
+from hesse.structures import Contacts, bead_number
 
 __all__ = ["RAMPS", "RampProtocol", "ReplicaSettings"]
 
@@ -67,6 +68,7 @@ class ReplicaSettings(Settings):
         fmax: largest force after relaxation, eV/Å.
         steps: largest number of steps of the relaxation.
         compile: translate the forces of a model to machine code first (`torch.compile`), for long runs.
+        contacts: names of two bead types and their closest distance in data, Å, each: beads collide at half of it.
 
     Raises:
         ConfigError: a value out of range, or options that contradict each other.
@@ -87,6 +89,7 @@ class ReplicaSettings(Settings):
     fmax: float = Field(0.005, gt=0)
     steps: int = Field(500, ge=1)
     compile: bool = False
+    contacts: tuple[tuple[str, str, float], ...] = ()
 
     @model_validator(mode="after")
     def _check_ramp(self) -> ReplicaSettings:
@@ -122,6 +125,15 @@ class ReplicaSettings(Settings):
     def criterion(self) -> FailureCriterion:
         """Criterion of failures."""
         return self.failure or (RAMPS[self.ramp].failure if self.ramp else "fast")
+
+    @property
+    def contact_distances(self) -> Contacts:
+        """`contacts` by the numbers of the bead types, the smaller first."""
+        return {
+            (min(a, b), max(a, b)): closest
+            for first, second, closest in self.contacts
+            for a, b in [(bead_number(first), bead_number(second))]
+        }
 
     @property
     def steps_per_level(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hesse.engines import Engine
 from hesse.errors import HesseError, first_line
-from hesse.pes.geometry_changes import bond_name, displacement
+from hesse.pes.geometry_changes import bond_name, collision_text, displacement
 from hesse.pes.imaginary_modes import remove_imaginary_modes
 from hesse.pes.md_failures import Failure, FailureReason
 from hesse.pes.md_settings import ReplicaSettings
@@ -31,9 +31,9 @@ def starting_geometry(structure: Structure, engine: Engine, settings: ReplicaSet
     Returns:
         The geometry, with the id of the input, or why there is none.
     """
-    contact = closest_collision(structure)
+    contact = closest_collision(structure, contacts=settings.contact_distances)
     if contact is not None:
-        text = f"atoms {contact[1]} and {contact[2]} collide in the input ({contact[0]:.2f} Å apart)"
+        text = f"{collision_text(structure, contact)} in the input"
         return Failure(FailureReason.NOT_STARTED, text)
     if len(structure) == 1:
         return Failure(FailureReason.NOT_STARTED, "a lone atom has no internal motion")

@@ -22,7 +22,8 @@ from hesse.datasets import Dataset, StructuresLike
 from hesse.engines import Engine, EngineLike, PotentialEngine, as_engine, engine_for_workers
 from hesse.errors import ConfigError, ExtrapolationWarning, InterruptedRunError, RequestError, check_whole_numbers
 from hesse.pes.md_failures import Failure
-from hesse.pes.md_replicas import Replica, ReplicaRun, advance_replicas, replica_row
+from hesse.pes.md_forces import compile_forces
+from hesse.pes.md_replicas import MAX_ATOMS, Replica, ReplicaRun, advance_replicas, replica_row
 from hesse.pes.md_settings import ReplicaSettings
 from hesse.pes.md_start import starting_geometry
 from hesse.pes.md_survival import SurvivalCurve, survival_of_rows
@@ -34,9 +35,8 @@ from hesse.runtime.settings import settings_from
 from hesse.runtime.short_repr import ShortRepr
 from hesse.runtime.signals import StoppedError, deferred_signals, stop_signals
 from hesse.sampling.reactions import as_dataset_of
-from hesse.sampling.replica_store import ReplicaStore, store_path
+from hesse.sampling.replica_store import ReplicaStore, replica_key, store_path
 from hesse.sampling.runner import energy_labels, validated_starts, with_name
-from hesse.sampling.search_journal import search_key
 from hesse.structures import Properties, Structure
 
 __all__ = ["ReplicaResult", "run_replicas"]
@@ -56,11 +56,13 @@ class ReplicaResult(ShortRepr):
             the thermostat), level, protocol; of models, how far the last snapshot is from their training data.
         dataset: the snapshots with energies and forces; None without any.
         n_reused: number of replicas that were finished before.
+        seconds: of the dynamics of this call, without relaxation and compilation; 0 for those of other processes.
     """
 
     rows: tuple[dict[str, Any], ...]
     dataset: Dataset | None
     n_reused: int = 0
+    seconds: float = 0.0
 
     def survival(self, *, level: float = 0.95) -> SurvivalCurve | None:
         """The survival curve of all replicas, over time in ps.
@@ -133,7 +135,7 @@ def run_replicas(
     pool = _Pool(workers, scheduler)
     with _open_store(output) as store:
         pairs = [(i, seed) for i in range(len(starts)) for seed in numbers]
-        keys = {pair: _key(starts[pair[0]], source, settings, pair[1]) for pair in pairs}
+        keys = {pair: replica_key(starts[pair[0]], source, settings, pair[1]) for pair in pairs}
         known = {pair: store.load(keys[pair], Replica(starts[pair[0]], pair[1])) for pair in pairs}
         runs = {pair: run for pair, run in known.items() if run is not None}
         n_reused = sum(run.failure is not None or run.step >= settings.n_steps for run in runs.values())
@@ -143,16 +145,18 @@ def run_replicas(
             lost: dict[str, ReplicaRun] = {}
             if settings.compile and pending and not quiet:
                 print("compiling the forces first: seconds to minutes", file=sys.stderr)
+            seconds = 0.0
             if pool.elsewhere:
                 lost = _run_in_workers(spec, settings, pending, store, pool, quiet)
             else:
-                _run_here(source, settings, pending, store, quiet)
+                seconds = _run_here(source, settings, pending, store, quiet)
         except StoppedError:
             place = f"kept in {store.folder}; the same command continues" if output is not None else "nothing is kept"
             n_done = sum(_finished(store.load(keys[p], r.replica), settings) for p, r in runs.items())
             raise InterruptedRunError(f"stopped after {n_done} of {len(pairs)} replicas, {place}") from None
         finished = {p: lost.get(keys[p]) or store.load(keys[p], run.replica) or run for p, run in runs.items()}
-    return _collect(starts, pairs, finished, failures, spec, settings, n_reused)
+    rows, dataset = _collect(starts, pairs, finished, failures, spec, settings)
+    return ReplicaResult(rows, dataset, n_reused, seconds)
 
 
 @dataclass(frozen=True)
@@ -213,10 +217,6 @@ def _open_store(output: str | Path | None) -> Iterator[ReplicaStore]:
         yield ReplicaStore(Path(folder))
 
 
-def _key(start: Structure, engine: Engine, settings: ReplicaSettings, seed: int) -> str:
-    return search_key(start, engine, {"seed": seed, **settings.model_dump()})
-
-
 def _finished(run: ReplicaRun | None, settings: ReplicaSettings) -> bool:
     return run is not None and (run.failure is not None or run.step >= settings.n_steps)
 
@@ -261,13 +261,17 @@ def _make_relaxer(spec: tuple[str | Engine, ReplicaSettings]) -> Callable[[Struc
 
 def _run_here(
     engine: Engine, settings: ReplicaSettings, pending: Mapping[str, ReplicaRun], store: ReplicaStore, quiet: bool
-) -> None:
-    """All replicas in this process. Raises StoppedError after the states are saved."""
+) -> float:
+    """All replicas in this process. Returns the seconds of dynamics; raises StoppedError after the states are saved."""
     if not pending:
-        return
+        return 0.0
+    if settings.compile and isinstance(engine, PotentialEngine):
+        with stop_signals():
+            compile_forces(engine, [run.replica.start for run in pending.values()], max_atoms=MAX_ATOMS)
     keys = {id(run): key for key, run in pending.items()}
     total = sum(settings.n_steps - run.step for run in pending.values())
-    n_failed, saved = 0, time.monotonic()
+    n_failed, began = 0, time.monotonic()
+    saved = began
     # A block of a model takes seconds and is finished; one of another engine may take hours.
     slow = not isinstance(engine, PotentialEngine)
     with track("dynamics (steps)", total, quiet=quiet) as advance, deferred_signals() as caught:
@@ -298,6 +302,7 @@ def _run_here(
         )
         if caught:
             raise StoppedError
+    return time.monotonic() - began
 
 
 def _run_in_workers(
@@ -366,8 +371,7 @@ def _collect(
     failures: Mapping[int, Failure],
     spec: str | Engine,
     settings: ReplicaSettings,
-    n_reused: int,
-) -> ReplicaResult:
+) -> tuple[tuple[dict[str, Any], ...], Dataset | None]:
     """Rows and snapshots, in the order of the structures and seeds."""
     engine = as_engine(spec)
     rows: list[dict[str, Any]] = []
@@ -389,4 +393,4 @@ def _collect(
             if len(track_of_run.steps):
                 rows[-1] |= extrapolation_columns(extrapolation(engine, frames[-1][0]))
         rows[-1] |= {"level": engine.level, "protocol": protocol}
-    return ReplicaResult(tuple(rows), as_dataset_of(frames, spec, "dynamics"), n_reused)
+    return tuple(rows), as_dataset_of(frames, spec, "dynamics")

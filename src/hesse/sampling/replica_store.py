@@ -15,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hesse.engines import Engine
 from hesse.errors import FileFormatError, WriteError
 from hesse.pes.md_failures import Failure, FailureReason
 from hesse.pes.md_replicas import Replica, ReplicaRun
+from hesse.pes.md_settings import ReplicaSettings
 from hesse.runtime.filesystem import lock_file, remove_abandoned
 from hesse.runtime.tensor_files import read_header, read_tensors, write_tensors
+from hesse.sampling.search_journal import search_key
+from hesse.structures import Structure
 
-__all__ = ["ReplicaStore", "store_path"]
+__all__ = ["ReplicaStore", "replica_key", "store_path"]
 
 _FORMAT = "hesse-replica-1"
 _KIND = "replica"
@@ -37,6 +41,22 @@ def store_path(output: Path) -> Path:
         `output` with the ending `.replicas` added.
     """
     return Path(f"{output}.replicas")
+
+
+def replica_key(start: Structure, engine: Engine, settings: ReplicaSettings, seed: int) -> str:
+    """Digest of everything that determines a replica.
+
+    Args:
+        start: the structure.
+        engine: the engine.
+        settings: the settings.
+        seed: the seed.
+
+    Returns:
+        Its key in the store.
+    """
+    options = settings.model_dump(exclude=None if settings.contacts else {"contacts"})  # as before there were contacts
+    return search_key(start, engine, {"seed": seed, **options})
 
 
 @dataclass(frozen=True)

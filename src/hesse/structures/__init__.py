@@ -3,7 +3,15 @@
 from hesse.structures.batch import Batch, batch_from_pairs, collate, segment_ids, segment_indices, segment_offsets
 from hesse.structures.cell_checks import check_cell
 from hesse.structures.charge_state import ChargeState, electronic_state, is_charge_key, read_charge_state
-from hesse.structures.distances import BOND_FACTOR, COLLISION_FACTOR, bonded_pairs, closest_collision
+from hesse.structures.distances import (
+    BEAD_OVERLAP,
+    BOND_FACTOR,
+    COLLISION_FACTOR,
+    Contacts,
+    bonded_pairs,
+    closest_collision,
+    collision_distances,
+)
 from hesse.structures.elements import own_masses, parse_element, parse_elements
 from hesse.structures.environments import Extrapolation, TrainingEnvironments, describe_states, environment_sample
 from hesse.structures.hessian_arrays import hessian_array
@@ -46,6 +54,7 @@ from hesse.structures.structure import (
 
 __all__ = [
     "BEAD_COLUMN",
+    "BEAD_OVERLAP",
     "BEAD_RADIUS",
     "BOND_FACTOR",
     "COLLISION_FACTOR",
@@ -56,6 +65,7 @@ __all__ = [
     "Batch",
     "ChargeState",
     "Column",
+    "Contacts",
     "Extrapolation",
     "Neighbors",
     "Properties",
@@ -72,6 +82,7 @@ __all__ = [
     "chemical_formula",
     "closest_collision",
     "collate",
+    "collision_distances",
     "component_counts",
     "describe_states",
     "electronic_state",
