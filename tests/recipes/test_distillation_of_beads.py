@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from tiny_recipe import TRAINING, data
 from hesse.coarse import fit_prior
 from hesse.curvature import evaluate_structures
 from hesse.datasets import Dataset, read_dataset, write_dataset
-from hesse.errors import ConfigError, MissingLabelError, RequestError
+from hesse.errors import ConfigError, FileFormatError, MissingLabelError, RequestError, UnknownElementError
 from hesse.models import Ensemble, load_model, save_model
-from hesse.recipes.protocols import run_recipe
+from hesse.recipes.protocols import plan_recipe, run_recipe
 from hesse.structures import Properties, Request, Structure, bead_number
 
 NAME = "ensemble-distillation"
@@ -59,7 +60,8 @@ def test_no_run_sees_energies(finished: Any) -> None:
         assert "forces" in terms, name
         assert "energy" not in terms, name
         assert ("hvp" in terms) == (name == "student/seed-0")
-    assert "energies" not in result.summary
+    assert "energ" not in result.summary
+    assert not read_dataset(result.file("labels", "labels.h5")).has("energy")
     assert "spread of the teachers" in result.summary
     assert {row["property"] for row in result.records["errors"].results["rows"]} == {"forces"}
 
@@ -92,12 +94,26 @@ def test_the_prior_is_that_beside_the_recipe(finished: Any) -> None:
         ({"weights": {"energy": 1.0, "forces": 1.0}}, ConfigError, "teachers trained on forces give no energies"),
         ({"compare": ["true-forces"]}, ConfigError, "what every teacher is"),
         ({"train_on": "stress"}, ConfigError, "energies"),
+        ({"training": {**TRAINING, "baseline": "nowhere.hesse"}}, FileFormatError, r"nowhere\.hesse: there is no such"),
+        ({"test": data((3, 4))}, UnknownElementError, "the test set test holds .*, which no training data have"),
         ({"train": liquid(1)}, RequestError, "too few to hold out"),
     ],
 )
 def test_replies_before_any_work(tmp_path: Path, changes: dict[str, Any], error: type[Exception], reply: str) -> None:
     config: dict[str, Any] = {"output": str(tmp_path / "run"), "train": liquid(), "train_on": "forces", "teachers": 2,
                               "validation_fraction": 0.25, "training": TRAINING}  # fmt: skip
-    with pytest.raises(error, match=reply):
-        run_recipe(NAME, {**config, **changes}, quiet=True)
+    for call in (plan_recipe, run_recipe):
+        with pytest.raises(error, match=reply):
+            call(NAME, {**config, **changes})
     assert not list(tmp_path.rglob("stage.json"))
+    assert not list(tmp_path.rglob("recipe.json"))
+
+
+def test_a_prior_of_other_beads_is_refused_before_any_work(tmp_path: Path) -> None:
+    other = liquid()
+    structures = [replace(s, numbers=np.full(8, bead_number("B"))) for s in other.structures]
+    save_model(tmp_path / "prior.hesse", fit_prior(Dataset(tuple(structures), other.labels)).potential)
+    config = {"output": str(tmp_path / "run"), "train": liquid(), "train_on": "forces", "teachers": 2,
+              "training": {**TRAINING, "baseline": str(tmp_path / "prior.hesse")}}  # fmt: skip
+    with pytest.raises(UnknownElementError, match=r"holds A, which the baseline .*prior.hesse does not know"):
+        plan_recipe(NAME, config)

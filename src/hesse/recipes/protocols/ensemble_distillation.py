@@ -198,7 +198,8 @@ def stages(settings: EnsembleDistillation) -> list[Stage]:
     models = [output / name / MODEL for name in teachers]
     result.append(ensemble_stage("ensemble", models))
     true = ("energy",) if settings.train_on == "energies" else ()
-    targets = Targets(true, settings.probes, settings.probe, spread_weights=settings.structure_weights == "spread")
+    weighted = settings.structure_weights == "spread"
+    targets = Targets(true, settings.probes, settings.probe, spread_weights=weighted, energies=bool(true))
     device = str(merged(settings.training, settings.student).get("device", "cpu"))
     files = [str(model) for model in models]
     result.append(student_data_stage("labels", settings.train, settings.unlabeled, files, targets, device=device))
@@ -206,7 +207,8 @@ def stages(settings: EnsembleDistillation) -> list[Stage]:
     for variant in ("student", *settings.compare):
         for seed in settings.seeds:
             name = f"{variant}/seed-{seed}"
-            result.append(train_stage(output, name, _DESCRIPTIONS[variant], _student(settings, variant, seed)))
+            description = _DESCRIPTIONS[variant] if variant != "student" or true else _OF_FORCES
+            result.append(train_stage(output, name, description, _student(settings, variant, seed)))
             runs[f"{variant} {seed}"] = output / name
     if settings.test:
         result.append(errors_stage("errors", runs, settings.test, suite=settings.suite, device=device))
@@ -215,11 +217,13 @@ def stages(settings: EnsembleDistillation) -> list[Stage]:
 
 
 _DESCRIPTIONS = {
-    "student": "the student, on labels of the teachers, and on true energies where there are",
+    "student": "the student, on true energies and labels of the teachers",
     "forces-only": "a student without products of the teachers",
     "equal-weights": "a student without weights from the spread",
     "true-forces": "for comparison, a model trained on true energies and forces",
 }
+
+_OF_FORCES = "the student, on labels of the teachers"
 
 
 def _student(settings: EnsembleDistillation, variant: str, seed: int) -> dict[str, Any]:

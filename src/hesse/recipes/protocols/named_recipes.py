@@ -16,6 +16,7 @@ from hesse.recipes.protocols.active_settings import ActiveSettings, check_active
 from hesse.recipes.protocols.hint import hint_stages, hint_summary
 from hesse.recipes.protocols.hint_settings import HintSettings, check_hint
 from hesse.recipes.protocols.recipe_settings import RecipeSettings, read_recipe_settings
+from hesse.recipes.protocols.stage_inputs import check_stage_inputs
 from hesse.recipes.protocols.stages import Stage, StageRecord, run_stages, stage_states
 from hesse.runtime.filesystem import atomic_write_text
 
@@ -155,8 +156,7 @@ def plan_recipe(name: str, config: str | Path | RecipeSettings | Mapping[str, An
     Raises:
         HesseError: see `run_recipe`.
     """
-    recipe, settings, remarks = _checked(name, config)
-    stages = recipe.stages(settings)
+    _, settings, stages, remarks = _checked(name, config)
     states = stage_states(stages, settings.output)
     return RecipePlan(settings.output, {stage.name: stage.description for stage in stages}, states, tuple(remarks))
 
@@ -196,8 +196,7 @@ def run_recipe(
     if workers is not None and scheduler is not None:
         raise ConfigError("give either workers (processes on this machine) or a scheduler (a cluster), not both")
     started = time.monotonic()
-    recipe, settings, remarks = _checked(name, config)
-    stages = recipe.stages(settings)
+    recipe, settings, stages, remarks = _checked(name, config)
     try:
         settings.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -210,7 +209,10 @@ def run_recipe(
     return RecipeResult(name, settings.output, records, stopped, summary, tuple(remarks), time.monotonic() - started)
 
 
-def _checked(name: str, config: Any) -> tuple[Recipe, RecipeSettings, Sequence[str]]:
+def _checked(name: str, config: Any) -> tuple[Recipe, RecipeSettings, Sequence[Stage], Sequence[str]]:
+    """The recipe, its settings and stages, and remarks, after all checks that need no computation."""
     recipe = RECIPES[check_choice(name, RECIPES, "recipe")]
     settings, _ = read_recipe_settings(recipe.settings, config)
-    return recipe, settings, recipe.check(settings)
+    remarks, stages = recipe.check(settings), recipe.stages(settings)
+    check_stage_inputs(stages, settings.output, settings.test)
+    return recipe, settings, stages, remarks

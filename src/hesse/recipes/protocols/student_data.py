@@ -46,6 +46,8 @@ class Targets:
         hessian: full Hessians, from which training makes products with fresh probes.
         atomic_energies: energies of atoms.
         spread_weights: structures are weighted by the spread of the teachers' forces.
+        energies: energies are among the labels; not those of teachers that were trained on forces alone, which differ
+            by constants.
     """
 
     true: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Targets:
     hessian: bool = False
     atomic_energies: bool = False
     spread_weights: bool = False
+    energies: bool = True
 
 
 def open_data(files: Files) -> Dataset:
@@ -153,6 +156,8 @@ def student_data(data: Dataset, predicted: Dataset, targets: Targets, *, agreeme
         metadata["true_level"] = str(data.metadata.get("level") or "unknown")
     if "energy" in targets.true and labels.atomic_energies is not None and agreement is not None:
         labels = labels.replace(atomic_energies=labels.atomic_energies + energies_per_atom(data, agreement.shifts))
+    if not targets.energies:
+        labels = labels.replace(energy=None, energy_error=None)
     for name in targets.true:
         columns = [column for column in (name, f"{name}_mask", f"{name}_error") if column in COLUMNS]
         labels = labels.replace(**{column: data.labels[column] for column in columns})
@@ -194,10 +199,12 @@ def student_data_stage(
         return {
             "structures": len(labels),
             "level": predicted.metadata["level"],
-            **_numbers(agreement, predicted.labels),
+            **_numbers(agreement, labels.labels),
         }
 
     options = {"teachers": [_without_folder(name) for name in teachers], **vars(targets)}
+    if targets.energies:
+        del options["energies"]  # so that recipes go on which were begun before there was a choice
     return Stage(name, "labels of the teachers for the student", work, options, inputs, (LABELS,))
 
 

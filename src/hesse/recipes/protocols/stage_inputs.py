@@ -1,0 +1,72 @@
+"""Checks of the files that the stages of a recipe read, before any of them works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from hesse.datasets import read_dataset
+from hesse.errors import FileFormatError, UnknownElementError
+from hesse.models import read_model_header
+from hesse.recipes.protocols.stages import Stage
+from hesse.structures import species_name
+from hesse.training import RunConfig
+
+__all__ = ["check_stage_inputs"]
+
+
+def check_stage_inputs(stages: Sequence[Stage], output: Path, tests: Mapping[str, Path]) -> None:
+    """Check the files that are there before a recipe begins.
+
+    Args:
+        stages: its stages.
+        output: its folder: files inside are made by stages, and need not exist yet.
+        tests: the test sets by name.
+
+    Raises:
+        FileFormatError: a file that does not exist, or cannot be read.
+        UnknownElementError: a baseline (prior) that does not know an element of the training data; a test set with an
+            element that no training data have.
+    """
+    runs = [stage.run for stage in stages if stage.run is not None]
+    given = {path: stage.name for stage in stages for path in stage.inputs if not _inside(path, output)}
+    for path, stage in given.items():
+        if not path.is_file():
+            raise FileFormatError(f"{path}: there is no such file, which the stage {stage} of the recipe reads")
+    elements_of = cache(_elements_of)
+    for run in runs:
+        data = [file for file in _data_files(run) if not _inside(file, output)]
+        if run.baseline is not None and not _inside(run.baseline, output):
+            known = {int(z) for z in read_model_header(run.baseline)["elements"]}
+            for file in data if known else ():
+                _check(elements_of(file), known, f"{file}", f"which the baseline {run.baseline} does not know")
+    if any(run.init_from is not None and not _inside(Path(str(run.init_from)), output) for run in runs):
+        return  # the model that is trained on may know further elements
+    trained_on = {file for run in runs for file in _data_files(run) if not _inside(file, output)}
+    known = {z for file in trained_on for z in elements_of(file)}
+    for name, file in tests.items() if known else ():
+        _check(elements_of(file), known, f"{file}: the test set {name}", "which no training data have")
+
+
+def _inside(path: Path, output: Path) -> bool:
+    return path.resolve().is_relative_to(output.resolve()) and not path.resolve().is_relative_to(
+        (output / "inputs").resolve()
+    )
+
+
+def _data_files(run: RunConfig) -> tuple[Path, ...]:
+    return (*run.data.train_files, *run.data.replay_files)
+
+
+def _elements_of(file: Path) -> frozenset[int]:
+    return frozenset(int(z) for z in np.unique(read_dataset(file, check=False).numbers))
+
+
+def _check(elements: frozenset[int], known: set[int], what: str, reason: str) -> None:
+    unknown = sorted(elements - known)
+    if unknown:
+        names = ", ".join(species_name(z) for z in unknown)
+        raise UnknownElementError(f"{what} holds {names}, {reason}")
