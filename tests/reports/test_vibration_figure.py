@@ -36,7 +36,7 @@ def test_png_and_a_single_atom(tmp_path: Path) -> None:
 
 
 def test_replies(tmp_path: Path) -> None:
-    with pytest.raises(FileFormatError, match=r"\.svg or \.png"):
+    with pytest.raises(FileFormatError, match=r"\.png or \.svg"):
         draw_frequencies(tmp_path / "a.pdf", FREQUENCIES)
     with pytest.raises(ConfigError, match="width: expected a positive number"):
         draw_frequencies(tmp_path / "a.svg", FREQUENCIES, width=0.0)
