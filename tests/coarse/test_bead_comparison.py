@@ -145,5 +145,6 @@ def test_the_figure_has_both_curves_and_refuses_other_formats(tmp_path: Path) ->
     text = (tmp_path / "a.svg").read_text()
     assert "all-atom, mapped" in text
     assert "angles at W" in text
+    assert ("noise unknown" in text) is (len(found.points[0].curves[0].model.blocks) < 2)
     with pytest.raises(RequestError, match="a figure is written as"):
         draw_bead_comparison(found, tmp_path / "a.pdf")

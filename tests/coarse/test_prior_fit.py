@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import hesse
+import hesse.reports
 from hesse.coarse import check_state_points, explained_forces, fit_prior, force_noise
 from hesse.datasets import Dataset
 from hesse.errors import ConfigError, HesseError, MissingLabelError, RequestError
@@ -101,6 +102,17 @@ def test_bonds_and_angles_are_those_of_the_distributions() -> None:
 def test_the_picture_is_drawn(tmp_path: Path, suffix: str) -> None:
     draw_prior(tmp_path / f"prior{suffix}", fit_prior(chains(length=12.0)))
     assert (tmp_path / f"prior{suffix}").stat().st_size > 5000
+
+
+def test_the_picture_has_no_markup_and_its_legend_is_below_the_panels(tmp_path: Path) -> None:
+    draw_prior(tmp_path / "prior.svg", fit_prior(chains(length=12.0)))
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", (tmp_path / "prior.svg").read_text())
+    assert not [text for text in texts if "$" in text]
+    assert "−kT ln g" in texts
+    for text in texts:  # three panels of 3.6 inches each
+        assert len(text) < 45
+    for module in Path(hesse.reports.__file__).parent.glob("*.py"):
+        assert not re.search(r"\$[^$\n]*\$", module.read_text()), f"{module}: figures do not read LaTeX"
 
 
 def test_wrong_data() -> None:

@@ -3,6 +3,7 @@ point."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hesse.coarse import BeadComparison, BinnedDistribution
 from hesse.errors import RequestError
-from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, figure_style, to_png, to_svg
+from hesse.reports.figure_style import BASELINE_COLOR, MUTED_COLOR, figure_style, title_with_note, to_png, to_svg
 from hesse.runtime.filesystem import atomic_write_text
 
 __all__ = ["draw_bead_comparison"]
@@ -38,25 +39,23 @@ def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
         raise RequestError("there is no state point to draw")
     columns = max(len(point.curves) for point in points)
     with figure_style():
-        figure = Figure(figsize=(3.4 * columns, 0.4 + 2.4 * len(points)), layout="constrained")
+        figure = Figure(figsize=(3.4 * columns, 0.4 + 2.6 * len(points)), layout="constrained")
         axes = figure.subplots(len(points), columns, squeeze=False)
         for row, point in zip(axes, points, strict=True):
             for panel, curve in zip(row, point.curves, strict=False):
                 _draw(panel, curve.reference, MUTED_COLOR, "all-atom, mapped")
                 _draw(panel, curve.model, BASELINE_COLOR, "model")
-                panel.set_title(f"{point.name} · {curve.name}" if point.name else curve.name)
+                noise = f"noise {curve.noise:.2g}" if math.isfinite(curve.noise) else "noise unknown"
+                note = f"{point.name}\n" if point.name else ""
+                title_with_note(panel, curve.name, f"{note}difference {curve.error:.3g}, {noise}")
                 radial = curve.kind == "rdf"
                 panel.set_xlabel("r (Å)" if radial else "angle (degrees)")
                 panel.set_ylabel("g(r)" if radial else "density (1/degree)")
                 panel.set_ylim(bottom=0.0)
                 panel.set_xlim(0.0, curve.reference.centers[-1] + 0.5 * curve.reference.width)
-                panel.text(
-                    0.98, 0.96, f"difference {curve.error:.3g}\nnoise {curve.noise:.2g}",
-                    transform=panel.transAxes, ha="right", va="top", fontsize=8.0,
-                )  # fmt: skip
             for panel in row[len(point.curves) :]:
                 panel.set_axis_off()
-        axes[0, 0].legend(loc="lower right")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         if path.suffix == ".svg":
             atomic_write_text(path, to_svg(figure))
         else:

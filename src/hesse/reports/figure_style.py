@@ -32,6 +32,7 @@ __all__ = [
     "figure_style",
     "log_axis",
     "new_figure",
+    "title_with_note",
     "to_png",
     "to_svg",
     "write_picture",
@@ -100,6 +101,19 @@ def new_figure(width: float = 3.7, height: float = 3.2) -> tuple[Figure, Axes]:
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def title_with_note(axes: Axes, title: str, note: str) -> None:
+    """Write a title above a panel, and a line of numbers in small type between them: no curve is below it.
+
+    Args:
+        axes: the panel.
+        title: short.
+        note: lines of up to some 40 characters.
+    """
+    axes.set_title(title, pad=15.0 + 10.0 * note.count("\n"))
+    place = {"xycoords": "axes fraction", "xytext": (0.0, 4.0), "textcoords": "offset points"}
+    axes.annotate(note, (0.0, 1.0), va="bottom", ha="left", fontsize=8.0, color=TEXT_COLOR, **place)
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:

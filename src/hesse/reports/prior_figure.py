@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from hesse.coarse import InternalDistribution, PairDistribution, PriorFit
 from hesse.errors import FileFormatError
 from hesse.models import BeadBond
-from hesse.reports.figure_style import BASELINE_COLOR, OTHER_COLOR, figure_style, new_figure, to_png, to_svg
+from hesse.reports.figure_style import (
+    BASELINE_COLOR,
+    OTHER_COLOR,
+    figure_style,
+    new_figure,
+    title_with_note,
+    to_png,
+    to_svg,
+)
 from hesse.runtime.filesystem import atomic_write_text
 from hesse.units import BOLTZMANN
 
@@ -38,14 +47,16 @@ def draw_prior(path: str | Path, fit: PriorFit, *, title: str = "") -> None:
     columns = min(_COLUMNS, max(1, len(panels)))
     rows = -(-len(panels) // columns)
     with figure_style():
-        figure, first = new_figure(width=1.2 + 3.6 * columns, height=0.4 + 2.9 * rows)
+        figure, first = new_figure(width=1.2 + 3.6 * columns, height=0.7 + 2.9 * rows)
         first.remove()
         for k, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, k + 1)
             if isinstance(panel, PairDistribution):
-                _draw_pair(axes, panel, with_legend=k == 0)
+                _draw_pair(axes, panel)
             else:
                 _draw_internal(axes, panel)
+        if fit.pairs:
+            figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
         if title:
             figure.suptitle(title)
         if suffix == ".svg":
@@ -54,14 +65,24 @@ def draw_prior(path: str | Path, fit: PriorFit, *, title: str = "") -> None:
             to_png(figure, path)
 
 
-def _draw_pair(axes: Any, pair: PairDistribution, *, with_legend: bool) -> None:
+def _legend() -> list[Line2D]:
+    """The lines of the panels of pairs, below all panels: anywhere within one a curve may be."""
+    return [
+        Line2D([], [], color=BASELINE_COLOR, linewidth=1.2, label="g(r)"),
+        Line2D([], [], color=OTHER_COLOR, linewidth=1.4, label="prior"),
+        Line2D([], [], color=OTHER_COLOR, linewidth=1.0, linestyle="--", label="−kT ln g"),
+    ]
+
+
+def _draw_pair(axes: Any, pair: PairDistribution) -> None:
     """g(r) from the left axis, energies in meV from the right one."""
     prior = pair.repulsion
-    axes.plot(pair.distances, pair.g, color=BASELINE_COLOR, linewidth=1.2, label="g(r)")
+    axes.plot(pair.distances, pair.g, color=BASELINE_COLOR, linewidth=1.2)
     axes.axvline(prior.taper, color=BASELINE_COLOR, linewidth=0.8, linestyle=":")
     axes.set_xlabel("distance / Å")
     axes.set_ylabel("g(r)")
-    axes.set_title(f"{'-'.join(pair.types)}: $r_t$ = {prior.taper:.2f} Å, s = {prior.strength:.3f} eV/Å")
+    note = f"taper {prior.taper:.2f} Å, strength {prior.strength:.3f} eV/Å"
+    title_with_note(axes, "-".join(pair.types), note)
     axes.set_xlim(max(0.0, prior.taper - 1.0), min(prior.taper + 5.0, float(pair.distances[-1])))
     axes.set_ylim(0, None)
     energies = axes.twinx()
@@ -74,10 +95,6 @@ def _draw_pair(axes: Any, pair: PairDistribution, *, with_legend: bool) -> None:
     energies.set_ylim(-1.2 * max(1.0, float(-mean_force[seen].min())), 1.3 * max(1.0, float(mean_force[seen].max())))
     energies.spines["right"].set_visible(True)
     energies.set_ylabel("energy / meV", color=OTHER_COLOR)
-    if with_legend:
-        axes.plot([], [], color=OTHER_COLOR, label="prior")
-        axes.plot([], [], color=OTHER_COLOR, linestyle="--", label="$-k_B T\\,\\ln g$")
-        axes.legend(loc="upper right", frameon=False)
 
 
 def _draw_internal(axes: Any, item: InternalDistribution) -> None:
@@ -90,6 +107,7 @@ def _draw_internal(axes: Any, item: InternalDistribution) -> None:
     density = np.exp(-0.5 * ((x - center) / width) ** 2) / (width * np.sqrt(2 * np.pi))
     axes.plot(x, density, color=OTHER_COLOR, linewidth=1.3)
     unit = "eV/Å²" if is_bond else "eV"
-    axes.set_title(f"{item.name}: {center:.3f}{' Å' if is_bond else ''}, k = {item.term.stiffness:.3g} {unit}")
+    value = f"length {center:.3f} Å" if is_bond else f"cos θ {center:.3f}"
+    title_with_note(axes, item.name, f"{value}, stiffness {item.term.stiffness:.3g} {unit}")
     axes.set_xlabel("length / Å" if is_bond else "cos θ")
     axes.set_ylabel("density")
