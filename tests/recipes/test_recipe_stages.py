@@ -206,3 +206,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert "value 4" in done.stdout
     assert [row["stage"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["a/first", "second"]
     assert isinstance(runner.invoke(app, ["recipe", "toy"]).exception, RequestError)
+
+
+def test_a_reply_about_a_section_does_not_print_it() -> None:
+    training = {
+        "steps": 3,
+        "model": {"kind": "hipnn", "features": 4, "sensitivities": 4, "blocks": 1, "l_max": 0},
+        "init_from": "x.hesse",
+    }
+    with pytest.raises(ConfigError, match=r'^config: section "training": leave out init_from: the recipe chooses'):
+        run_recipe("ensemble-distillation", {"train": "x.h5", "output": "o", "training": training}, quiet=True)

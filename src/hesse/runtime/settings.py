@@ -198,7 +198,18 @@ def _reply(config_type: type[BaseModel], error: ValidationError, source: str) ->
     sections_expected = first["type"].startswith(("union_tag", "model_type"))
     kind = "dict_type" if sections_expected else first["type"]
     message = _PLAIN_WORDS[kind].format(**first.get("ctx", {})) if kind in _PLAIN_WORDS else first["msg"]
-    return ConfigError(f'{where}: option "{name}" = {first.get("input")!r}: {message.removeprefix("Value error, ")}')
+    message, value = message.removeprefix("Value error, "), first.get("input")
+    if isinstance(value, Mapping) and len(repr(value)) > _SHOWN:  # a whole section, which the message is about
+        return ConfigError(f'{where}: section "{name}": {message}')
+    return ConfigError(f'{where}: option "{name}" = {_shortened(repr(value))}: {message}')
+
+
+_SHOWN = 100
+"""Characters of a value that a message shows."""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _renames(config_type: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, str]]:
