@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from hesse.cli.app import app
 from hesse.datasets import read_dataset, write_dataset
-from hesse.errors import FileFormatError, HesseError, RequestError
+from hesse.errors import ConfigError, ExecutionError, FileFormatError, HesseError, RequestError
 from hesse.models import BeadPrior, BeadPriorConfig, PairRepulsion, save_model
 from hesse.structures import Structure, bead_number
 
@@ -60,7 +60,10 @@ def test_dynamics_and_their_comparison(beads: Path) -> None:
     done = hesse("compare", "b.h5", "--reference", "a.h5", "--figure", "c.png", "--json", "c.json", folder=beads)
     assert "350K 1.004g/cm3: 11 frames of the model, 22 of the reference" in done.output
     assert "not compared, without frames of the model: 300K 1.004g/cm3" in done.output
-    assert "noise" in done.output
+    assert "difference" in done.output
+    assert "noise unknown: too few frames" in done.output
+    assert "less than twice the noise" not in done.output
+    assert "beads diffuse" in done.output
     assert (beads / "c.png").stat().st_size > 5000
     assert json.loads((beads / "c.json").read_text())[0]["curve"] == "g(r) W-W"
 
@@ -70,6 +73,25 @@ def test_the_box_can_be_repeated(beads: Path) -> None:
     assert len(read_dataset(beads / "big.h5").structures[0]) == 8 * 27
 
 
+def test_a_run_of_fewer_steps_than_the_stride_is_noted(beads: Path) -> None:
+    done = hesse("md", "model.hesse", "beads.h5", "o.h5", "--time", 0.02, "--stride", 1000, "--quiet", folder=beads)
+    assert "--stride 1000 is longer than a run of 5 steps: only its first frame is kept" in done.output
+
+
+def test_runs_that_all_fail_end_with_an_error_and_the_comparison_tells_it(beads: Path) -> None:
+    pair = PairRepulsion(types=("W", "W"), taper=4.0, strength=20.0)
+    save_model(beads / "bad.hesse", BeadPrior(BeadPriorConfig(pairs=(pair,)), (bead_number("W"),)))
+    frames = read_dataset(beads / "beads.h5").structures
+    moved = [s.with_positions(s.positions + np.linspace(0, 0.3, 27)[:, None] ** 2, id=s.id) for s in frames]
+    write_dataset(beads / "moved.h5", moved)
+    with pytest.raises(ExecutionError, match=r"every run failed \(2 of 2\)"):
+        hesse("md", "bad.hesse", "moved.h5", "o.h5", "--time", 0.4, "--stride", 1, "--quiet", folder=beads)
+    run = read_dataset(beads / "o.h5").structures[0].id.rpartition("/")[0]
+    done = hesse("compare", "o.h5", "--reference", "beads.h5", folder=beads)
+    assert f"the frames include those of runs that failed, up to the failure: {run}" in done.output
+    assert "diffusion not compared: give --reference-frame-time" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -77,6 +99,20 @@ def test_the_box_can_be_repeated(beads: Path) -> None:
         (("md", "model.hesse", "beads.h5", "beads.h5"), RequestError, "is an input"),
         (("md", "model.hesse", "beads.h5", "o.h5", "--state-point", "1K"), RequestError, 'no state point "1K"'),
         (("md", "model.hesse", "beads.h5", "o.h5", "--json", "beads.h5"), RequestError, "is an input"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--json", "o.h5"), RequestError, "two results"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--time", "-1"), ConfigError, "--time: .* of ps above 0, got -1"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--time", "nan"), ConfigError, "--time: .* got nan"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--time", "0.001"), ConfigError, "--time: .* less than a time step"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--step", "0"), ConfigError, "--step: .* of fs above 0"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--friction", "-1"), ConfigError, "--friction: .* of 1/fs above 0"),
+        (("md", "model.hesse", "beads.h5", "o.h5", "--temperature", "-1"), ConfigError, "--temperature: .* of K above"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--r-max", "-1"), ConfigError, "--r-max: .* of Å above 0"),
+        (("compare", "beads.h5", "--reference", "beads.h5", "--skip", "1"), RequestError, "give it .*--frame-time"),
+        (
+            ("compare", "beads.h5", "--reference", "beads.h5", "--blocks", "50"),
+            RequestError,
+            r"the model.* has 1 frames, which cannot be divided into 50 blocks \(--blocks\) of at least 4",
+        ),
         (("compare", "beads.h5", "--reference", "none.h5"), FileFormatError, "no such file"),
         (("compare", "beads.h5", "--reference", "beads.h5", "--figure", "x.pdf"), RequestError, "written as"),
         (("compare", "beads.h5", "--reference", "beads.h5", "--json", "beads.h5"), RequestError, "is an input"),

@@ -55,6 +55,22 @@ def test_two_samples_of_the_same_system_differ_by_noise() -> None:
     assert np.isnan(point.speed_up)
 
 
+def test_few_frames_have_no_noise_and_no_verdict() -> None:
+    (point,) = compare_beads(boxes(1, frames=8), boxes(2)).points
+    assert {curve.significant for curve in point.curves} == {None}
+    assert all(np.isnan(curve.noise) for curve in point.curves)
+    rows = compare_beads(boxes(1, frames=12), boxes(2), blocks=3).rows
+    assert isinstance(rows[0]["significant"], bool)
+    with pytest.raises(RequestError, match=r"has 40 frames, .* into 20 blocks .* at most 10 are possible"):
+        compare_beads(boxes(1), boxes(2), blocks=20)
+
+
+def test_failed_runs_are_named() -> None:
+    names = [f"run-1W{TAG}", "run-9"]
+    found = compare_beads(as_data(boxes(1), failed_runs="; ".join(names)), boxes(2))
+    assert found.points[0].failed_runs == (names[0],)
+
+
 def test_another_system_differs_by_more_than_noise() -> None:
     found = compare_beads(boxes(1, shift=0.3), boxes(2))
     curve = found.points[0].curves[0]

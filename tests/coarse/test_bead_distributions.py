@@ -130,7 +130,7 @@ def test_frames_are_sorted_by_state_point_and_run() -> None:
     assert list(found) == ["a", "b"]
     assert found["a"].runs.tolist() == [0, 0, 1]
     assert len(found["a"].without_start(2.0)) == 1
-    with pytest.raises(RequestError, match="no frame is later than 9 ps"):
+    with pytest.raises(RequestError, match="no frame is later than 9 ps; the longest run has 2 ps"):
         found["a"].without_start(9.0)
     assert found["a"].types == ("W",)
 

@@ -45,12 +45,22 @@ def md(
     The same command continues after an interruption: the runs are kept in the folder OUT.replicas. Times are not those
     of the molecules: beads lack the friction of the atoms that were left out."""
     from hesse.cli.common_options import open_input
+    from hesse.cli.option_checks import check_positive, check_results
     from hesse.coarse import run_beads, virial_pressures
     from hesse.datasets import write_dataset
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.errors import ConfigError, ExecutionError
+    from hesse.runtime.filesystem import write_rows
 
-    if json is not None:
-        check_output_path(json, source)
+    check_positive("ps", time=time)
+    check_positive("fs", step=step)
+    check_positive("1/fs", friction=friction)
+    check_positive("K", temperature=temperature)
+    steps = round(1000.0 * time / step)
+    if steps < 1:
+        raise ConfigError(f"--time: {time:g} ps is less than a time step (--step) of {step:g} fs")
+    check_results(output, json, inputs=(source,))
+    if stride > steps:
+        typer.echo(f"--stride {stride} is longer than a run of {steps} steps: only its first frame is kept", err=True)
     beads = open_input(output, source, overwrite=overwrite)
     run = run_beads(
         beads,
@@ -84,6 +94,8 @@ def md(
         typer.echo(f"{run.bead_steps_per_second:.3g} beads x steps per second")
     if json is not None:
         write_rows(json, rows)
+    if not any(row["survived"] for row in rows):
+        raise ExecutionError(f"every run failed ({len(rows)} of {len(rows)}); the reasons are above")
 
 
 def compare(
@@ -99,23 +111,23 @@ def compare(
     reference_frame_time: Annotated[
         float | None, typer.Option(help="ps between frames of the reference. [from the file]")
     ] = None,
-    blocks: Annotated[int, typer.Option(min=2, help="Blocks of frames for the errors.")] = 10,
+    blocks: Annotated[
+        int | None, typer.Option(min=3, help="Blocks of frames for the errors, of at least 4 frames. [10 or fewer]")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw the curves: .png or .svg")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers as JSON.")] = None,
 ) -> None:
     """Distributions of distances and angles of a model beside the mapped reference, with errors.
 
     The noise is the difference that two perfect runs of these lengths would have."""
+    from hesse.cli.option_checks import check_pictures, check_positive, check_results
     from hesse.coarse import compare_beads
-    from hesse.errors import RequestError
-    from hesse.runtime.filesystem import check_output_path, write_rows
+    from hesse.runtime.filesystem import write_rows
 
-    if figure is not None and figure.suffix not in (".png", ".svg"):
-        raise RequestError(f"{figure}: a figure is written as .png or .svg")
-    for path in (figure, json):
-        for source in (model, reference):
-            if path is not None:
-                check_output_path(path, source)
+    check_positive("Å", r_max=r_max, angle_cutoff=angle_cutoff)
+    check_positive("ps", frame_time=frame_time, reference_frame_time=reference_frame_time)
+    check_pictures(figure)
+    check_results(figure, json, inputs=(model, reference))
     comparison = compare_beads(
         model,
         reference,
@@ -142,11 +154,17 @@ def _print(found: BeadComparison) -> None:
             f"{point.name or 'all frames'}: {point.frames} frames of the model, {point.reference_frames} of the "
             "reference"
         )
-        for curve in point.curves:
+        if point.failed_runs:
             typer.echo(
-                f"  {curve.name}: difference {curve.error:.3g}, noise {curve.noise:.2g}; without noise "
-                f"{curve.low:.2g} to {curve.high:.2g}{'' if curve.significant else ': less than twice the noise'}"
+                f"  the frames include those of runs that failed, up to the failure: {', '.join(point.failed_runs)}"
             )
+        for curve in point.curves:
+            if curve.significant is None:
+                noise = "noise unknown: too few frames (12 of each are needed)"
+            else:
+                verdict = "" if curve.significant else ": less than twice the noise"
+                noise = f"noise {curve.noise:.2g}; without noise {curve.low:.2g} to {curve.high:.2g}{verdict}"
+            typer.echo(f"  {curve.name}: difference {curve.error:.3g}, {noise}")
         _print_peaks(point)
     if found.missing:
         typer.echo(f"not compared, without frames of the model: {', '.join(found.missing)}")
@@ -160,3 +178,8 @@ def _print_peaks(point: StatePointComparison) -> None:
         )
     if math.isfinite(point.speed_up):
         typer.echo(f"  beads diffuse {point.speed_up:.2g} times as fast: their time is not that of the molecules")
+        return
+    options = ("--frame-time", "--reference-frame-time")
+    missing = [option for option, known in zip(options, point.frame_times, strict=True) if known is None]
+    reason = f"give {' and '.join(missing)}" if missing else "the runs are too short"
+    typer.echo(f"  diffusion not compared: {reason}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -16,14 +17,14 @@ from jaxtyping import Float
 from numpy import ndarray as Array
 
 from hesse.coarse.bead_distributions import (
-    BLOCKS,
     BinnedDistribution,
     angular_distribution,
+    block_count,
     mean_square_displacement,
     radial_distribution,
 )
 from hesse.coarse.bead_frames import BeadFrames, frames_by_state_point
-from hesse.datasets import StructuresLike
+from hesse.datasets import Dataset, StructuresLike, read_dataset
 from hesse.errors import RequestError
 from hesse.runtime.short_repr import ShortRepr
 
@@ -62,9 +63,9 @@ class CurveComparison(ShortRepr):
     noise: float
 
     @property
-    def significant(self) -> bool:
-        """Whether the difference exceeds what noise explains: twice its mean."""
-        return bool(self.error > 2.0 * self.noise)
+    def significant(self) -> bool | None:
+        """Whether the difference exceeds what noise explains: twice its mean. None if the noise is not known."""
+        return bool(self.error > 2.0 * self.noise) if math.isfinite(self.noise) else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -80,6 +81,8 @@ class StatePointComparison(ShortRepr):
         cutoffs: that minimum, Å, of each pair.
         diffusion: slopes of the mean-square displacements over 6, Å²/ps, of model and reference; NaN where times are
             not known or runs are too short. Beads move faster than molecules: see `speed_up`.
+        frame_times: ps between frames of model and reference; None where it is not known.
+        failed_runs: names of runs of the model that failed, whose frames are included.
     """
 
     name: str
@@ -89,6 +92,8 @@ class StatePointComparison(ShortRepr):
     peaks: Mapping[str, tuple[tuple[float, float, float], tuple[float, float, float]]]
     cutoffs: Mapping[str, float]
     diffusion: tuple[float, float]
+    frame_times: tuple[float | None, float | None] = (None, None)
+    failed_runs: tuple[str, ...] = ()
 
     @property
     def speed_up(self) -> float:
@@ -127,7 +132,7 @@ def compare_beads(
     skip: float = 0.0,
     frame_time: float | None = None,
     reference_frame_time: float | None = None,
-    blocks: int = BLOCKS,
+    blocks: int | None = None,
     seed: int = 0,
 ) -> BeadComparison:
     """Compare dynamics of beads with the mapped all-atom trajectory.
@@ -143,17 +148,20 @@ def compare_beads(
         skip: ps at the start of each run of the model that are left out.
         frame_time: ps between frames of the model; by default what the data set says (metadata `frame_time`).
         reference_frame_time: the same of the reference.
-        blocks: number of blocks of frames for errors; each should be longer than the memory of the liquid.
+        blocks: number of blocks of frames for errors; each should be longer than the memory of the liquid, and has at
+            least 4 frames. None: 10, or fewer for short runs. The noise is not known with fewer than 12 frames.
         seed: of the bootstrap.
 
     Returns:
         The comparison of all state points that both have.
 
     Raises:
-        RequestError: no state point in common, other beads, or other densities under one name.
+        RequestError: no state point in common, other beads, other densities under one name, or blocks of fewer than 4
+            frames.
         GeometryError: cells that are not periodic or that change within a state point.
         MissingExtraError: freud is not installed.
     """
+    model, reference = _loaded(model), _loaded(reference)
     ours = frames_by_state_point(model, frame_time=_time_of(model, frame_time), where="the model")
     theirs = frames_by_state_point(
         reference, frame_time=_time_of(reference, reference_frame_time), where="the reference"
@@ -170,26 +178,35 @@ def compare_beads(
     for name in names:
         first, second = ours[name].without_start(skip), theirs[name]
         _check_same_system(name, first, second)
-        points.append(_compare_point(name, first, second, r_max, bins, angle_bins, angle_cutoff, blocks, seed))
+        found = _compare_point(name, first, second, r_max, bins, angle_bins, angle_cutoff, blocks, seed)
+        points.append(replace(found, failed_runs=_failed_runs(model, ours[name].name)))
     return BeadComparison(tuple(points), tuple(name for name in theirs if name not in ours))
 
 
+def _loaded(frames: StructuresLike) -> StructuresLike:
+    """The data set of a file; anything else as it is."""
+    return read_dataset(frames, check=False) if isinstance(frames, str | Path) else frames
+
+
 def _time_of(frames: object, given: float | None) -> float | None:
-    """The time between frames, from the metadata of a data set or a file of one."""
-    from pathlib import Path
-
-    from hesse.datasets import Dataset, read_dataset
-
+    """The time between frames, from the metadata of a data set."""
     if given is not None:
         return given
-    if isinstance(frames, str | Path):
-        frames = read_dataset(frames, check=False)
     text = frames.metadata.get("frame_time", "") if isinstance(frames, Dataset) else ""
     try:
         time = float(text.split()[0])
     except (ValueError, IndexError):
         return None
     return time if time > 0 else None
+
+
+def _failed_runs(frames: object, tag: str) -> tuple[str, ...]:
+    """Runs of a state point that failed, as `run_beads` writes them to the metadata."""
+    if not isinstance(frames, Dataset):
+        return ()
+    failed = set(frames.metadata.get("failed_runs", "").split("; "))
+    names = dict.fromkeys(s.id.rpartition("/")[0] for s in frames.structures if s.tag == tag)
+    return tuple(name for name in names if name in failed)
 
 
 def _listed(names: Mapping[str, object]) -> str:
@@ -218,29 +235,34 @@ def _compare_point(
     bins: int,
     angle_bins: int,
     angle_cutoff: float | None,
-    blocks: int,
+    blocks: int | None,
     seed: int,
 ) -> StatePointComparison:
+    label = f', state point "{name}"' if name else ""
+    sides = [
+        (frames, block_count(len(frames), blocks, where=f"{where}{label}"))
+        for frames, where in ((model, "the model"), (reference, "the reference"))
+    ]
     limit = min(model.half_width, reference.half_width) * (1.0 - 1e-5)
     types = reference.types
     curves, peaks, cutoffs = [], {}, {}
     for i, first in enumerate(types):
         for second in types[i:]:
             both = [
-                radial_distribution(f, r_max=r_max or limit, bins=bins, pair=(first, second), blocks=blocks)
-                for f in (model, reference)
+                radial_distribution(f, r_max=r_max or limit, bins=bins, pair=(first, second), blocks=count)
+                for f, count in sides
             ]
-            label = f"{first}-{second}"
-            curves.append(_compare_curve(f"g(r) {label}", "rdf", both[0], both[1], seed))
-            cutoffs[label] = first_minimum(both[1])
+            pair = f"{first}-{second}"
+            curves.append(_compare_curve(f"g(r) {pair}", "rdf", both[0], both[1], seed))
+            cutoffs[pair] = first_minimum(both[1])
             density = len(reference.of_type(second)) / reference.volume
-            ours, theirs = (_peak(rdf, cutoffs[label], density) for rdf in both)
-            peaks[label] = (ours, theirs)
+            ours, theirs = (_peak(rdf, cutoffs[pair], density) for rdf in both)
+            peaks[pair] = (ours, theirs)
     for kind in types:
         cutoff = angle_cutoff or cutoffs[f"{kind}-{kind}"]
         angles = [
-            angular_distribution(f, cutoff=cutoff, bins=angle_bins, pair=(kind, kind), blocks=blocks)
-            for f in (model, reference)
+            angular_distribution(f, cutoff=cutoff, bins=angle_bins, pair=(kind, kind), blocks=count)
+            for f, count in sides
         ]
         curves.append(_compare_curve(f"angles at {kind}", "adf", angles[0], angles[1], seed))
     return StatePointComparison(
@@ -251,6 +273,7 @@ def _compare_point(
         peaks,
         cutoffs,
         (_diffusion(model), _diffusion(reference)),
+        (model.frame_time, reference.frame_time),
     )
 
 
@@ -323,6 +346,7 @@ def _rows(point: StatePointComparison) -> Iterator[dict[str, Any]]:
             "low": known(curve.low),
             "high": known(curve.high),
             "noise": known(curve.noise),
+            "significant": curve.significant,
             "frames": point.frames,
             "reference_frames": point.reference_frames,
         }

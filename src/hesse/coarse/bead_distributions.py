@@ -27,6 +27,7 @@ __all__ = [
     "BLOCKS",
     "BinnedDistribution",
     "angular_distribution",
+    "block_count",
     "density_profile",
     "mean_square_displacement",
     "radial_distribution",
@@ -34,6 +35,10 @@ __all__ = [
 
 BLOCKS: Final = 10
 """Blocks of frames by default."""
+FRAMES_PER_BLOCK: Final = 4
+"""Blocks of fewer frames are not independent of each other, and their scatter is too small."""
+LEAST_BLOCKS: Final = 3
+"""Of fewer blocks the scatter is not known."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,6 +98,33 @@ class BinnedDistribution(ShortRepr):
         tail = 0.5 * (1.0 - confidence)
         limits: Float[Array, "2 bins"] = np.quantile(self.resampled(samples, seed), [tail, 1.0 - tail], axis=0)
         return limits
+
+
+def block_count(frames: int, blocks: int | None = None, *, where: str = "the data") -> int:
+    """The number of blocks that frames can be divided into, such that their scatter means something.
+
+    Args:
+        frames: number of frames.
+        blocks: what the user asks for; None: 10, or fewer of at least 4 frames each.
+        where: what the frames are, for the message.
+
+    Returns:
+        The number; 1, from which no error follows, if there would be fewer than 3.
+
+    Raises:
+        RequestError: blocks of fewer than 4 frames.
+    """
+    most = frames // FRAMES_PER_BLOCK
+    if blocks is None:
+        return min(BLOCKS, most) if most >= LEAST_BLOCKS else 1
+    check_whole_numbers(blocks=blocks)
+    if blocks < 1 or (blocks > 1 and blocks > most):
+        allowed = f"at most {most} are possible" if most >= LEAST_BLOCKS else "they are too few for blocks"
+        raise RequestError(
+            f"{where} has {frames} frames, which cannot be divided into {blocks} blocks (--blocks) of at least "
+            f"{FRAMES_PER_BLOCK} frames each: {allowed}. Leave the option out for a suitable number"
+        )
+    return blocks
 
 
 def radial_distribution(

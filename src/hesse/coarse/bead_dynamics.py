@@ -131,6 +131,9 @@ def run_beads(
     if parts:
         joined, _ = join_datasets(parts, [_run_name(part.structures[0].tag, part.structures[0]) for part in parts])
         dataset = with_metadata(joined, frame_time=f"{used.stride * used.step_length / 1000:g} ps")
+        failed = [row["id"] for row in rows if not row["survived"] and row["time"] is not None]
+        if failed:
+            dataset = with_metadata(dataset, failed_runs="; ".join(failed))
     return BeadRun(tuple(rows), dataset, bead_steps / seconds if fresh and seconds > 0 else None)
 
 

@@ -95,13 +95,13 @@ class BeadFrames(ShortRepr):
         if ps == 0:
             return self
         if self.frame_time is None:
-            raise RequestError("the time between frames is not known: give it (frame_time, ps)")
+            raise RequestError("the time between frames is not known: give it (frame_time, --frame-time, ps)")
         age = np.concatenate([np.arange(count) for count in np.unique(self.runs, return_counts=True)[1]])
         selected = age * self.frame_time >= ps
         if not selected.any():
             raise RequestError(
                 f"{self.name or 'the frames'}: no frame is later than {ps:g} ps; the longest run has "
-                f"{(age.max() + 1) * self.frame_time:g} ps"
+                f"{age.max() * self.frame_time:g} ps"
             )
         chosen = (self.positions[selected], self.cell, self.runs[selected])
         return BeadFrames(self.name, self.numbers, self.masses, *chosen, self.frame_time)

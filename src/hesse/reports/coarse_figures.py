@@ -32,7 +32,7 @@ def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
         WriteError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in _SUFFIXES:
+    if path.suffix.lower() not in _SUFFIXES:
         raise RequestError(f"{path}: a figure is written as .png or .svg")
     points = comparison.points[:_MAX_POINTS]
     if not points:
@@ -56,7 +56,7 @@ def draw_bead_comparison(comparison: BeadComparison, path: str | Path) -> None:
             for panel in row[len(point.curves) :]:
                 panel.set_axis_off()
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        if path.suffix == ".svg":
+        if path.suffix.lower() == ".svg":
             atomic_write_text(path, to_svg(figure))
         else:
             to_png(figure, path)
